@@ -1,0 +1,122 @@
+"""Files that are whole or absent: scratch folder, then rename. Content hashes. Names kept inside.
+
+DVC removes a stage's outs before it runs; what a killed stage leaves must not pass for a result.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.run.errors import UserError
+
+WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def work_root() -> Path:
+    """Folder for scratch and resume state, outside every DVC out: `.work`, or `$SPLATFIX_WORK`."""
+    return Path(os.environ.get(WORK_ROOT_VARIABLE) or ".work")
+
+
+def safe_name(name: str, where: object) -> str:
+    """Return `name` when it can only be one folder level. Raises UserError otherwise."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UserError(where, repr(name), expected="letters, digits, '_', '-' and '.' only")
+    return name
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when the block ends without an error.
+
+    The scratch folder lies beside `target` (the rename stays on one file system) under a
+    hidden name. An error removes it and leaves an older `target` as it was.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".{target.name}.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A scratch path that replaces `target` when the block ends without an error."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".{target.name}.part"
+    try:
+        yield scratch
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a stable layout; key order is the caller's. NaN and infinity are refused."""
+    with whole_file(target) as scratch:
+        scratch.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError when it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            path, "no such file", fix="run `dvc repro` for the stage that writes it"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}") from error
+
+
+def write_tsv(target: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+    """Write rows as tab-separated text with a header; None becomes an empty cell."""
+    with whole_file(target) as scratch, scratch.open("w") as out:
+        out.write("\t".join(columns) + "\n")
+        for row in rows:
+            cells = ("" if row[key] is None else str(row[key]) for key in columns)
+            out.write("\t".join(cells) + "\n")
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Rows of a tab-separated file with a header, as strings."""
+    lines = Path(path).read_text().splitlines()
+    columns = lines[0].split("\t")
+    return [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with Path(path).open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def text_hash(*parts: str) -> str:
+    """SHA-256 over texts, each closed by a null byte so that boundaries count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the relative names and contents of all files below a folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    parts = (
+        part for path in files for part in (path.relative_to(folder).as_posix(), file_hash(path))
+    )
+    return text_hash(*parts)

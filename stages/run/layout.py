@@ -1,0 +1,81 @@
+"""Where every stage reads and writes, relative to the root of the repository.
+
+`data/` belongs to DVC, `metrics/` to git. Names come from params, so each passes `safe_name`.
+"""
+
+from pathlib import Path
+
+from stages.run.files import safe_name
+
+DATA = Path("data")
+METRICS = Path("metrics")
+WEIGHTS = DATA / "weights"
+
+
+def _folder(kind: str, *names: str) -> Path:
+    return Path(DATA, kind, *(safe_name(name, f"data/{kind}") for name in names))
+
+
+def _metric(kind: str, *names: str, suffix: str) -> Path:
+    *folders, last = (safe_name(name, f"metrics/{kind}") for name in names)
+    return Path(METRICS, kind, *folders, last + suffix)
+
+
+def raw(scene: str) -> Path:
+    """A sequence in Hi4D's raw layout: imported by the user or made by the demo source."""
+    return _folder("raw", scene)
+
+
+def scene(scene: str) -> Path:
+    """Images, true cameras and roles."""
+    return _folder("scenes", scene)
+
+
+def calibrated(scene: str) -> Path:
+    """Estimated poses and sparse points."""
+    return _folder("calibrated", scene)
+
+
+def splats(scene: str) -> Path:
+    """Trained Gaussians, one folder a timestamp."""
+    return _folder("splats", scene)
+
+
+def novel_views(scene: str, method: str) -> Path:
+    """Renders of the target cameras by one method."""
+    return _folder("novel_views", scene, method)
+
+
+def calibrate_metrics(scene: str) -> Path:
+    """Registered cameras, reprojection and pose errors of a scene."""
+    return _metric("calibrate", scene, suffix=".json")
+
+
+def train_metrics(scene: str) -> Path:
+    """Training-view quality and Gaussian counts of a scene."""
+    return _metric("train", scene, suffix=".json")
+
+
+def train_curves(scene: str) -> Path:
+    """Loss, PSNR and Gaussian count by step: step, timestamp, loss, psnr, gaussians."""
+    return METRICS / "plots" / "train" / f"{safe_name(scene, 'metrics/plots')}.tsv"
+
+
+def scene_metrics(scene: str, method: str) -> Path:
+    """Mean PSNR, SSIM and LPIPS of a scene's target views."""
+    return _metric("scenes", scene, method, suffix=".json")
+
+
+def view_metrics(scene: str, method: str) -> Path:
+    """The same numbers for each view."""
+    return _metric("views", scene, method, suffix=".tsv")
+
+
+def summary() -> Path:
+    """Every method's mean over the evaluated scenes."""
+    return METRICS / "summary.json"
+
+
+def headline() -> Path:
+    """The numbers of the method that `study.subject` names."""
+    return METRICS / "headline.json"

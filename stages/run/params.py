@@ -1,0 +1,161 @@
+"""params.yaml as typed, frozen sections; every error at once, with its line and nearest key.
+
+YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a number.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from stages.run.errors import UserError, raise_all
+
+CHECK = "edit the line, then run `python -m stages.check`"
+
+
+class Section(BaseModel):
+    """Base of every config section: frozen, unknown keys refused, no silent conversions.
+
+    A list in YAML becomes a tuple, so fields are annotated `tuple[...]`. A default in the class
+    is written once, here and nowhere else; params.yaml states the value in force.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Params:
+    """One parsed params.yaml with the line of every key."""
+
+    def __init__(self, raw: Mapping[str, Any], path: Path):
+        self.raw, self.path = raw, path
+
+    @classmethod
+    def read(cls, path: Path | str = "params.yaml") -> "Params":
+        """Parse the file. Raises UserError when it is missing or not YAML."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(path, "no such file", fix="run from the root of the repository")
+        try:
+            raw = YAML(typ="rt").load(path)
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            raise UserError(f"{path}:{line}", f"not YAML: {error.problem}", fix=CHECK) from error
+        if not isinstance(raw, CommentedMap):
+            raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
+        return cls(raw, path)
+
+    def section(self, name: str, model: type[S]) -> S:
+        """Build one section, such as `train`. Raises UserError with all of its faults."""
+        value, errors = self.check((name,), model)
+        raise_all(errors)
+        assert value is not None, f"section {name} has neither a value nor an error"
+        return value
+
+    def entry(self, catalogue: str, name: str, model: type[S]) -> S:
+        """Build one entry of a catalogue, such as `scenes.<name>`."""
+        value, errors = self.check((catalogue, name), model)
+        raise_all(errors)
+        assert value is not None, f"entry {catalogue}.{name} has neither a value nor an error"
+        return value
+
+    def names(self, catalogue: str) -> list[str]:
+        """Names of a catalogue's entries, in file order."""
+        return [str(name) for name in (self.raw.get(catalogue) or {})]
+
+    def check(self, keys: tuple[str, ...], model: type[S]) -> tuple[S | None, list[UserError]]:
+        """Build the section at `keys`; return it, or None with every error found."""
+        found: Any = self.raw
+        for depth, key in enumerate(keys):
+            if not isinstance(found, Mapping) or key not in found:
+                return None, [self._missing(keys[: depth + 1], found)]
+            found = found[key]
+        if not isinstance(found, Mapping):
+            error = UserError(
+                self.where(keys), repr(found), expected="`key: value` lines", fix=CHECK
+            )
+            return None, [error]
+        try:
+            return model.model_validate(_plain(found)), []
+        except ValidationError as error:
+            return None, [self._explain(keys, model, fault) for fault in error.errors()]
+
+    def where(self, keys: tuple[Any, ...]) -> str:
+        """`file:line  dotted.key` of a key, or of its nearest parent that exists."""
+        line, node = 0, self.raw
+        for key in keys:
+            try:
+                if isinstance(node, CommentedSeq):
+                    line = node.lc.item(key)[0] + 1
+                elif isinstance(node, CommentedMap):
+                    line = node.lc.key(key)[0] + 1
+                node = node[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        dotted = ".".join(str(key) for key in keys)
+        return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _missing(self, keys: tuple[str, ...], parent: Any) -> UserError:
+        known = [str(key) for key in parent] if isinstance(parent, Mapping) else []
+        return UserError(
+            self.where(keys),
+            "missing",
+            hint=did_you_mean(keys[-1], known),
+            fix=f"add `{keys[-1]}:`",
+        )
+
+    def _explain(self, keys: tuple[str, ...], model: type[Section], fault: Any) -> UserError:
+        location = keys + tuple(
+            part for part in fault["loc"] if not str(part).startswith("function-")
+        )
+        if fault["type"] == "extra_forbidden":
+            known = _fields_at(model, fault["loc"][:-1])
+            return UserError(
+                self.where(location),
+                "unknown key",
+                expected="one of " + ", ".join(known),
+                hint=did_you_mean(str(fault["loc"][-1]), known),
+                fix=CHECK,
+            )
+        got = "missing" if fault["type"] == "missing" else f"got {fault['input']!r}"
+        message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        return UserError(self.where(location), got, expected=message, fix=CHECK)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint naming the nearest known name, or an empty string.
+
+    >>> did_you_mean("prune_opac", ["prune_opa", "grow_grad2d"])
+    'did you mean prune_opa?'
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _plain(node: Any) -> Any:
+    """Plain dicts, tuples and scalars from ruamel's round-trip types."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return tuple(_plain(value) for value in node)
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _fields_at(model: type[Section], location: tuple[Any, ...]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, Section)):
+            return []
+        model = nested
+    return list(model.model_fields)

@@ -1,0 +1,159 @@
+"""The whole graph on a reduced demo: repro, experiments, kill and resume, push and pull."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.run.files import folder_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = ["hi4d_pair02_dance", "hi4d_pair15_fight"]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+
+class Workspace:
+    """A copy of the repository in its own folder, with its own git history and DVC cache."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        keep = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+        bin_folder = str(Path(sys.executable).parent)
+        self.env = {
+            **keep,
+            "PATH": bin_folder + os.pathsep + keep["PATH"],
+            "OMP_NUM_THREADS": "1",
+            "TORCH_HOME": str(folder.parent / "no_torch_cache"),
+        }
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.env, text=True, capture_output=True
+        )
+        if check and result.returncode:
+            raise AssertionError(
+                f"{command} ended with {result.returncode}\n{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    def json(self, *parts: str) -> dict:
+        return json.loads(Path(self.folder, *parts).read_text())
+
+
+def reduce_params(path: Path) -> None:
+    """Two scenes, one timestamp, a few steps: every stage runs, none for long."""
+    yaml = YAML()
+    params = yaml.load(path)
+    params["demo"]["scenes"] = SCENES
+    for key in ("scenes", "evaluated_scenes"):
+        params["study"][key] = SCENES
+    params["study"]["downstream_scenes"] = SCENES[1:]
+    params["study"]["methods"] = ["none"]
+    params["study"]["subject"] = "none"
+    params["weights"]["download"] = False
+    params["prepare"]["height_px"] = 96
+    params["train"]["max_steps"] = 60
+    params["train"]["workers"] = 1
+    params["train"]["checkpoint_every"] = 10
+    yaml.dump(params, path)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    space = Workspace(tmp_path_factory.mktemp("pipeline") / "splatfix")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            target = space.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    reduce_params(space.folder / "params.yaml")
+    space.run("git", "init", "-q")
+    space.run("git", "config", "user.email", "test@localhost")
+    space.run("git", "config", "user.name", "test")
+    space.run("git", "add", "-A")
+    space.run("git", "commit", "-qm", "Reduced study")
+    space.run("dvc", "repro")
+    space.run("git", "add", "-A")
+    space.run("git", "commit", "-qm", "First results")
+    return space
+
+
+def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
+    summary = workspace.json("metrics", "summary.json")
+    headline = workspace.json("metrics", "headline.json")
+    assert summary["none"]["psnr"] > 5
+    assert set(headline) == {SCENES[1], "mean"}
+    for scene in SCENES:
+        metrics = workspace.json("metrics", "scenes", scene, "none.json")
+        assert metrics["lpips"] is None
+        assert "weights" in metrics["lpips_note"]
+        assert metrics["views"] > 0
+    table = workspace.run("dvc", "metrics", "show", "metrics/summary.json").stdout
+    assert "none.psnr" in table
+
+
+def test_second_repro_starts_no_stage(workspace: Workspace) -> None:
+    output = workspace.run("dvc", "repro").stdout
+    assert "Running stage" not in output
+    assert "Data and pipelines are up to date." in output
+
+
+def test_experiment_changes_metrics_and_only_its_own_stages(workspace: Workspace) -> None:
+    output = workspace.run("dvc", "exp", "run", "-n", "longer", "-S", "train.max_steps=80").stdout
+    assert "Running stage 'train@" in output
+    assert "Running stage 'calibrate@" not in output
+    difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json").stdout)
+    assert difference["metrics/headline.json"]["mean.psnr"]["diff"] != 0
+    assert "longer" in workspace.run("dvc", "exp", "show", "--no-pager").stdout
+    workspace.run("git", "checkout", "-q", "HEAD", "--", ".")
+    workspace.run("dvc", "checkout")
+
+
+def test_killed_training_resumes_to_the_same_bytes(workspace: Workspace) -> None:
+    scene = SCENES[1]
+    splats = workspace.folder / "data" / "splats" / scene
+    expected = folder_hash(splats)
+    shutil.rmtree(splats)
+    work = workspace.folder / ".work"
+    shutil.rmtree(work, ignore_errors=True)
+    command = [sys.executable, "-m", "stages.train", "--scene", scene]
+    process = subprocess.Popen(
+        command, cwd=workspace.folder, env=workspace.env, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(work.rglob("*.pt")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not splats.exists(), "a killed stage left a half-written out"
+    assert list(work.rglob("*.pt")), "no checkpoint was there to resume from"
+    output = workspace.run(sys.executable, "-m", "stages.train", "--scene", scene)
+    assert "resum" in (output.stdout + output.stderr).lower()
+    assert folder_hash(splats) == expected
+
+
+def test_push_then_clone_and_pull_gives_the_same_data(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.run("dvc", "remote", "add", "-f", "--local", "-d", "here", str(tmp_path / "remote"))
+    workspace.run("dvc", "push", "-q")
+    clone = Workspace(tmp_path / "clone")
+    workspace.run("git", "clone", "-q", str(workspace.folder), str(clone.folder))
+    clone.run("dvc", "remote", "add", "--local", "-d", "here", str(tmp_path / "remote"))
+    clone.run("dvc", "pull", "-q")
+    for scene in SCENES:
+        name = Path("data", "splats", scene)
+        assert folder_hash(clone.folder / name) == folder_hash(workspace.folder / name)
+    assert "up to date" in clone.run("dvc", "status").stdout
