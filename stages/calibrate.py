@@ -1,0 +1,36 @@
+"""Stage `calibrate`: the poses that a user would really have, data/calibrated/<scene>."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder, write_json
+from stages.run.params import Params
+from stages.scenes.config import CalibrateConfig
+
+
+def main() -> None:
+    """Write data/calibrated/<scene> and its metrics."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="a prepared scene")
+    scene = parser.parse_args().scene
+
+    from stages.scenes.calibrate import calibrate
+    from stages.scenes.scene import Scene
+
+    config = Params.read().section("calibrate", CalibrateConfig)
+    prepared = Scene.read(layout.scene(scene))
+    with whole_folder(layout.calibrated(scene)) as folder:
+        metrics = calibrate(prepared, config, folder)
+    write_json(layout.calibrate_metrics(scene), metrics)
+    if metrics["note"]:
+        print(f"{scene}: WARNING: {metrics['note']}")
+    print(
+        f"{scene}: {config.method}, {metrics['registered']} of {metrics['total']} cameras, "
+        f"{metrics['points']:.0f} points a timestamp, "
+        f"pose error {metrics['rotation_error_deg']:.3f} deg, {metrics['centre_error_m']:.4f} m"
+    )
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,27 @@
+"""Stage `demo`: ray-trace one embedded sequence in Hi4D's raw layout, data/raw/<scene>."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+from stages.scenes.demo.config import DemoConfig
+
+
+def main() -> None:
+    """Write data/raw/<scene>."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="such as hi4d_pair15_fight")
+    scene = parser.parse_args().scene
+
+    from stages.scenes.demo.sequence import write_sequence
+
+    config = Params.read().section("demo", DemoConfig)
+    with whole_folder(layout.raw(scene)) as folder:
+        write_sequence(scene, config, folder)
+    print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
+
+
+if __name__ == "__main__":
+    launch(main)

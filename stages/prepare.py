@@ -1,0 +1,28 @@
+"""Stage `prepare`: sample, undistort, resize and split one sequence into data/scenes/<scene>."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+from stages.scenes.config import PrepareConfig, SceneEntry
+
+
+def main() -> None:
+    """Write data/scenes/<scene>."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="an entry of `scenes` in params.yaml")
+    scene = parser.parse_args().scene
+
+    from stages.scenes.importer import import_scene
+
+    params = Params.read()
+    entry = params.entry("scenes", scene, SceneEntry)
+    config = params.section("prepare", PrepareConfig)
+    with whole_folder(layout.scene(scene)) as folder:
+        print(import_scene(scene, entry, config, layout.raw(scene), folder))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,65 @@
+"""Calibrates a prepared scene by the method that params name, from source photographs alone."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.scenes import sfm
+from stages.scenes.calibration import carry_targets, write_calibration
+from stages.scenes.config import CalibrateConfig
+from stages.scenes.scene import Scene
+
+
+def calibrate(scene: Scene, config: CalibrateConfig, folder: Path) -> dict[str, Any]:
+    """Write the calibration into `folder`; return its metrics, scalars by name."""
+    true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
+    shots = {
+        name: [_photograph(scene, name, timestamp) for timestamp in scene.timestamps]
+        for name in true_sources
+    }
+    photographs = sfm.detect(shots, config)
+    matches = sfm.match(photographs, config)
+    estimate = _estimate(true_sources, photographs, matches, config)
+    calibration, errors = carry_targets(config.method, estimate.cameras, true_sources, true_targets)
+    kept = {pair: found for pair, found in matches.items() if set(pair) <= set(estimate.cameras)}
+    kept = sfm.near_epipolar(estimate.cameras, photographs, kept, config.max_epipolar_error_px)
+    tracks, points = sfm.triangulate(
+        estimate.cameras, photographs, kept, config, config.max_reprojection_error_px
+    )
+    by_time = {
+        timestamp: sfm.points_of_frame(index, tracks, points, photographs)
+        for index, timestamp in enumerate(scene.timestamps)
+    }
+    write_calibration(folder, calibration, by_time)
+    return {
+        "method": config.method,
+        "refined": estimate.refined,
+        "registered": len(estimate.cameras),
+        "total": len(true_sources),
+        "points": float(np.mean([len(xyz) for xyz, _ in by_time.values()])),
+        "reprojection_error_px": _rounded(estimate.reprojection_error_px),
+        **{name: _rounded(value) for name, value in errors.items()},
+        "note": estimate.note,
+    }
+
+
+def _estimate(
+    cameras: dict[str, Any], photographs: sfm.Photographs, matches: dict, config: CalibrateConfig
+) -> sfm.Estimate:
+    if config.method == "given":
+        return sfm.Estimate(dict(cameras), None, False)
+    if config.method == "perturbed":
+        return sfm.refine(sfm.perturb(cameras, config), photographs, matches, config)
+    with tempfile.TemporaryDirectory() as scratch:
+        return sfm.reconstruct(cameras, photographs, matches, config, Path(scratch))
+
+
+def _photograph(scene: Scene, camera: str, timestamp: str) -> Any:
+    views = scene.views("source", timestamp)
+    return next(view for view in views if view.name == camera).image()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,122 @@
+"""Pinhole cameras and rotations.
+
+Said once for the whole project: cameras are OpenCV's and COLMAP's (x right, y down, z forward),
+quaternions are wxyz, and the centre of the first pixel lies at (0.5, 0.5). A transform `a_from_b`
+takes points of frame b to frame a.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """One pinhole camera without distortion."""
+
+    name: str
+    K: Array  # [3, 3], px
+    cam_from_world: Array  # [4, 4], rigid
+    width: int  # px
+    height: int  # px
+
+    @property
+    def centre(self) -> Array:
+        """Position of the camera in the world, [3]."""
+        return -self.cam_from_world[:3, :3].T @ self.cam_from_world[:3, 3]
+
+    @property
+    def world_from_cam(self) -> Array:
+        """Inverse of `cam_from_world`, [4, 4]."""
+        inverse = np.eye(4)
+        inverse[:3, :3] = self.cam_from_world[:3, :3].T
+        inverse[:3, 3] = self.centre
+        return inverse
+
+    def moved(self, cam_from_world: Array) -> "Camera":
+        """The same camera at another place."""
+        return replace(self, cam_from_world=np.asarray(cam_from_world, np.float64))
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same view at another image size; pixel centres stay at +0.5."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return replace(self, K=scale @ self.K, width=width, height=height)
+
+    def project(self, points: Array) -> tuple[Array, Array]:
+        """World points [N, 3] to pixels [N, 2] and depths [N] along z."""
+        in_camera = points @ self.cam_from_world[:3, :3].T + self.cam_from_world[:3, 3]
+        pixels = in_camera @ self.K.T
+        return pixels[:, :2] / pixels[:, 2:], in_camera[:, 2]
+
+
+def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:
+    """A [4, 4] transform from a rotation [3, 3] and a translation [3]."""
+    transform = np.eye(4)
+    transform[:3, :3], transform[:3, 3] = rotation, translation
+    return transform
+
+
+def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike) -> Array:
+    """cam_from_world [4, 4] of a camera at `eye` that sees `target`, with `up` upwards.
+
+    >>> (look_at([0, 0, -2], [0, 0, 0], [0, -1, 0]) @ [0, 0, 0, 1]).tolist()
+    [0.0, 0.0, 2.0, 1.0]
+    """
+    eye = np.asarray(eye, np.float64)
+    forward = np.asarray(target, np.float64) - eye
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, np.asarray(up, np.float64))
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return rigid(rotation, -rotation @ eye)
+
+
+def rotation_from_quat(quat: ArrayLike) -> Array:
+    """Rotation [3, 3] of a quaternion wxyz [4] of any length.
+
+    >>> rotation_from_quat([1, 0, 0, 0]).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    w, x, y, z = np.asarray(quat, np.float64) / np.linalg.norm(quat)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quat_from_rotation(rotation: ArrayLike) -> Array:
+    """Unit quaternion wxyz [4] with w >= 0 of a rotation [3, 3].
+
+    The eigenvector form of Bar-Itzhack (2000): stable for every angle.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, np.float64)
+    form = np.array(
+        [
+            [a + e + i, h - f, c - g, d - b],
+            [h - f, a - e - i, b + d, c + g],
+            [c - g, b + d, e - a - i, f + h],
+            [d - b, c + g, f + h, i - a - e],
+        ]
+    )
+    quat = np.linalg.eigh(form)[1][:, -1]
+    return quat if quat[0] >= 0 else -quat
+
+
+def rotation_from_vector(vector: ArrayLike) -> Array:
+    """Rotation [3, 3] about `vector` [3] by its length in radians (Rodrigues)."""
+    vector = np.asarray(vector, np.float64)
+    half = np.linalg.norm(vector) / 2
+    # sin(x)/x keeps the direction exact down to a zero rotation.
+    return rotation_from_quat([np.cos(half), *(0.5 * np.sinc(half / np.pi) * vector)])
+
+
+def rotation_angle_deg(rotation_a: Array, rotation_b: Array) -> float:
+    """Angle between two rotations [3, 3], degrees in [0, 180]."""
+    quat = quat_from_rotation(rotation_a @ rotation_b.T)
+    return float(np.degrees(2 * np.arctan2(np.linalg.norm(quat[1:]), quat[0])))

@@ -1,0 +1,296 @@
+"""COLMAP models, features and adjustment: the only module that imports pycolmap.
+
+One camera, one rig and one frame an image, as COLMAP writes a capture without rigs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import Array, Camera
+
+# pycolmap prints progress for every call; what a stage has to say it says itself.
+pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
+
+
+@dataclass(frozen=True, eq=False)
+class SparseModel:
+    """Cameras by image name, and coloured points."""
+
+    cameras: dict[str, Camera]
+    points: Array  # [P, 3]
+    colors: NDArray[np.uint8]  # [P, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """SIFT features of one image."""
+
+    keypoints: Array  # [N, 2], px, first pixel's centre at 0.5
+    descriptors: NDArray[np.float32]  # [N, 128], unit length
+
+
+@dataclass(frozen=True, eq=False)
+class Adjusted:
+    """What a bundle adjustment or a mapper gives back."""
+
+    cameras: dict[str, Camera]
+    points: Array  # [P, 3]
+    reprojection_error_px: float
+
+
+def read_model(folder: Path) -> SparseModel:
+    """Read a COLMAP model of pinhole cameras. Raises UserError when it is missing or distorted."""
+    try:
+        model = pycolmap.Reconstruction(folder)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
+        ) from error
+    cameras = {
+        image.name: _camera_from_colmap(model.cameras[image.camera_id], image, folder)
+        for image in sorted(model.images.values(), key=lambda image: image.image_id)
+        if image.has_pose
+    }
+    points = [model.points3D[key] for key in sorted(model.points3D)]
+    return SparseModel(
+        cameras,
+        np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
+        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+    )
+
+
+def write_model(
+    folder: Path,
+    cameras: Mapping[str, Camera],
+    points: Array | None = None,
+    colors: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a binary COLMAP model: cameras by image name, and points without tracks."""
+    model = _reconstruction(cameras)
+    if points is not None and colors is not None:
+        for xyz, color in zip(points, colors, strict=True):
+            model.add_point3D(xyz, pycolmap.Track(), color)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.write_binary(str(folder))
+
+
+def extract_features(grey: NDArray[np.uint8], limit: int, peak_threshold: float) -> Features:
+    """SIFT features of a grey image [H, W], strongest scales first, on the CPU."""
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu = False
+    options.num_threads = 1
+    options.sift.max_num_features = limit
+    options.sift.peak_threshold = peak_threshold
+    sift = pycolmap.Sift(options, device=pycolmap.Device.cpu)
+    keypoints, descriptors = sift.extract(np.ascontiguousarray(grey))
+    return Features(keypoints[:, :2].astype(np.float64), descriptors.astype(np.float32))
+
+
+def verify(
+    camera_a: Camera, points_a: Array, camera_b: Camera, points_b: Array, error_px: float
+) -> NDArray[np.bool_]:
+    """Which of the matches [N, 2], [N, 2] agree with one relative pose, without knowing it."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error = error_px
+    options.ransac.random_seed = 0
+    index = np.arange(len(points_a), dtype=np.uint32)
+    geometry = pycolmap.estimate_two_view_geometry(
+        _colmap_camera(camera_a, 1), points_a, _colmap_camera(camera_b, 2), points_b,
+        np.stack([index, index], axis=1), options,
+    )  # fmt: skip
+    inlier = np.zeros(len(points_a), np.bool_)
+    inlier[np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)[:, 0]] = True
+    return inlier
+
+
+def triangulate(
+    cameras: Sequence[Camera], pixels: Array, max_error_px: float, min_angle_deg: float
+) -> Array | None:
+    """One point [3] from its pixels [V, 2] in V cameras, or None when they disagree."""
+    options = pycolmap.EstimateTriangulationOptions()
+    options.min_tri_angle = np.radians(min_angle_deg)
+    options.residual_type = pycolmap.TriangulationResidualType.REPROJECTION_ERROR
+    options.ransac.max_error = max_error_px
+    options.ransac.random_seed = 0
+    found = pycolmap.estimate_triangulation(
+        pixels,
+        [_rigid(camera) for camera in cameras],
+        [_colmap_camera(camera, 1) for camera in cameras],
+        options,
+    )
+    # A track is kept whole or not at all: a point that needs an outlier removed is a wrong match.
+    return found["xyz"] if found is not None and all(found["inliers"]) else None
+
+
+def adjust(
+    cameras: Mapping[str, Camera],
+    points: Array,
+    tracks: Sequence[Sequence[tuple[str, Array]]],
+    refine_focal: bool,
+) -> Adjusted:
+    """Bundle adjustment of poses, points and, if asked, focal lengths.
+
+    `tracks[i]` lists (image name, pixel [2]) of point i. The first two cameras hold the frame.
+    """
+    model = _reconstruction(cameras)
+    ids = {image.name: image.image_id for image in model.images.values()}
+    seen: dict[str, list[Array]] = {name: [] for name in cameras}
+    elements = []
+    for track in tracks:
+        elements.append([])
+        for name, pixel in track:
+            elements[-1].append(pycolmap.TrackElement(ids[name], len(seen[name])))
+            seen[name].append(pixel)
+    for name, pixels in seen.items():
+        model.images[ids[name]].points2D = pycolmap.Point2DList(
+            [pycolmap.Point2D(pixel) for pixel in pixels]
+        )
+    for xyz, track in zip(points, elements, strict=True):
+        model.add_point3D(xyz, pycolmap.Track(track), np.zeros(3, np.uint8))
+    _run_adjustment(model, refine_focal)
+    return _adjusted(model)
+
+
+def map_incrementally(
+    cameras: Mapping[str, Camera],
+    keypoints: Mapping[str, Array],
+    matches: Mapping[tuple[str, str], NDArray[np.uint32]],
+    folder: Path,
+    *,
+    refine_focal: bool,
+    min_matches: int,
+    min_angle_deg: float,
+    max_error_px: float,
+    seed: int,
+) -> Adjusted | None:
+    """Structure from motion over given matches; the largest model, or None.
+
+    Poses of `cameras` are not used. `folder` receives the scratch database.
+    """
+    database_path = folder / "database.db"
+    database_path.unlink(missing_ok=True)
+    ids = {name: number for number, name in enumerate(cameras, start=1)}
+    with pycolmap.Database.open(database_path) as database:
+        for name, camera in cameras.items():
+            _write_image(database, camera, name, ids[name], keypoints[name])
+        for (name_a, name_b), pairs in matches.items():
+            geometry = pycolmap.estimate_two_view_geometry(
+                _colmap_camera(cameras[name_a], 1), keypoints[name_a],
+                _colmap_camera(cameras[name_b], 2), keypoints[name_b], pairs,
+                _two_view_options(max_error_px, seed),
+            )  # fmt: skip
+            database.write_matches(ids[name_a], ids[name_b], pairs)
+            database.write_two_view_geometry(ids[name_a], ids[name_b], geometry)
+    options = _mapper_options(refine_focal, min_matches, min_angle_deg, max_error_px, seed)
+    models = pycolmap.incremental_mapping(database_path, folder, folder, options)
+    if not models:
+        return None
+    largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
+    return _adjusted(largest)
+
+
+def _write_image(
+    database: "pycolmap.Database", camera: Camera, name: str, number: int, keypoints: Array
+) -> None:
+    database.write_camera(_colmap_camera(camera, number), use_camera_id=True)
+    rig = pycolmap.Rig(rig_id=number)
+    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, number))
+    database.write_rig(rig, use_rig_id=True)
+    image = pycolmap.Image(name=name, camera_id=number, image_id=number)
+    database.write_image(image, use_image_id=True)
+    frame = pycolmap.Frame(frame_id=number, rig_id=number)
+    frame.add_data_id(image.data_id)
+    database.write_frame(frame, use_frame_id=True)
+    database.write_keypoints(number, keypoints.astype(np.float32))
+
+
+def _two_view_options(error_px: float, seed: int) -> "pycolmap.TwoViewGeometryOptions":
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error = error_px
+    options.ransac.random_seed = seed
+    return options
+
+
+def _mapper_options(
+    refine_focal: bool, min_matches: int, min_angle_deg: float, max_error_px: float, seed: int
+) -> "pycolmap.IncrementalPipelineOptions":
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = 1
+    options.random_seed = seed
+    options.min_model_size = 3
+    options.min_num_matches = min_matches
+    options.extract_colors = False
+    options.multiple_models = False
+    options.ba_refine_focal_length = refine_focal
+    options.ba_refine_extra_params = False
+    options.mapper.init_min_tri_angle = 4 * min_angle_deg
+    options.mapper.init_min_num_inliers = 2 * min_matches
+    options.mapper.abs_pose_min_num_inliers = min_matches
+    options.mapper.abs_pose_max_error = 2 * max_error_px
+    options.mapper.filter_max_reproj_error = max_error_px
+    options.mapper.num_threads = 1
+    return options
+
+
+def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> None:
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_focal_length = refine_focal
+    options.refine_principal_point = False
+    options.refine_extra_params = False
+    options.print_summary = False
+    options.ceres.solver_options.num_threads = 1
+    options.ceres.solver_options.max_num_iterations = 100
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
+
+
+def _adjusted(model: "pycolmap.Reconstruction") -> Adjusted:
+    cameras = {
+        image.name: _camera_from_colmap(model.cameras[image.camera_id], image, "model")
+        for image in sorted(model.images.values(), key=lambda image: image.image_id)
+        if image.has_pose
+    }
+    points = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
+    return Adjusted(cameras, points, float(model.compute_mean_reprojection_error()))
+
+
+def _reconstruction(cameras: Mapping[str, Camera]) -> "pycolmap.Reconstruction":
+    model = pycolmap.Reconstruction()
+    for number, (name, camera) in enumerate(cameras.items(), start=1):
+        model.add_camera_with_trivial_rig(_colmap_camera(camera, number))
+        image = pycolmap.Image(name=name, camera_id=number, image_id=number)
+        model.add_image_with_trivial_frame(image, _rigid(camera))
+    return model
+
+
+def _colmap_camera(camera: Camera, number: int) -> "pycolmap.Camera":
+    K = camera.K
+    made = pycolmap.Camera(
+        camera_id=number, model="PINHOLE", width=camera.width, height=camera.height,
+        params=[K[0, 0], K[1, 1], K[0, 2], K[1, 2]],
+    )  # fmt: skip
+    made.has_prior_focal_length = True
+    return made
+
+
+def _rigid(camera: Camera) -> "pycolmap.Rigid3d":
+    return pycolmap.Rigid3d(camera.cam_from_world[:3])
+
+
+def _camera_from_colmap(found: "pycolmap.Camera", image: "pycolmap.Image", where: object) -> Camera:
+    if found.model_name not in ("PINHOLE", "SIMPLE_PINHOLE"):
+        raise UserError(where, f"a {found.model_name} camera", expected="undistorted images")
+    pose = np.eye(4)
+    pose[:3] = image.cam_from_world().matrix()
+    return Camera(image.name, found.calibration_matrix(), pose, found.width, found.height)

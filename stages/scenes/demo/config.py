@@ -1,0 +1,18 @@
+"""Typed form of `demo:` in params.yaml."""
+
+from pydantic import Field
+
+from stages.run.params import Section
+
+
+class DemoConfig(Section):
+    """What the embedded sequences look like and how finely they are traced."""
+
+    scenes: tuple[str, ...] = ()
+    seed: int = 0
+    frames: int = Field(default=2, ge=1)
+    first_frame: int = Field(default=21, ge=0)
+    frame_step: int = Field(default=12, ge=1)
+    width_px: int = Field(default=192, ge=16)
+    height_px: int = Field(default=256, ge=16)
+    samples: int = Field(default=2, ge=1)

@@ -1,0 +1,168 @@
+"""Similarities between world frames, and the normalised frame that Gaussians are trained in.
+
+A similarity `b_from_a` maps x_b = scale * rotation @ x_a + translation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.scenes.cameras import (
+    Array,
+    Camera,
+    quat_from_rotation,
+    rigid,
+    rotation_angle_deg,
+    rotation_from_quat,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sim3:
+    """A similarity transform; named `b_from_a` where it is held."""
+
+    scale: float
+    rotation: Array  # [3, 3]
+    translation: Array  # [3]
+
+    @staticmethod
+    def identity() -> "Sim3":
+        """The transform that changes nothing."""
+        return Sim3(1.0, np.eye(3), np.zeros(3))
+
+    @property
+    def matrix(self) -> Array:
+        """Homogeneous form, [4, 4]."""
+        return rigid(self.scale * self.rotation, self.translation)
+
+    def apply(self, points: Array) -> Array:
+        """Points [..., 3] of frame a in frame b."""
+        return self.scale * points @ self.rotation.T + self.translation
+
+    def apply_camera(self, camera: Camera) -> Camera:
+        """A camera of frame a in frame b: same image, rigid pose, depths times `scale`."""
+        rotation = camera.cam_from_world[:3, :3] @ self.rotation.T
+        return camera.moved(rigid(rotation, -rotation @ self.apply(camera.centre)))
+
+    def inverse(self) -> "Sim3":
+        """a_from_b."""
+        rotation = self.rotation.T
+        return Sim3(1 / self.scale, rotation, -rotation @ self.translation / self.scale)
+
+    def compose(self, first: "Sim3") -> "Sim3":
+        """c_from_a, where self is c_from_b and `first` is b_from_a."""
+        return Sim3(
+            self.scale * first.scale,
+            self.rotation @ first.rotation,
+            self.apply(first.translation),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON: scale, rotation_wxyz, translation."""
+        return {
+            "scale": float(self.scale),
+            "rotation_wxyz": quat_from_rotation(self.rotation).tolist(),
+            "translation": self.translation.tolist(),
+        }
+
+    @staticmethod
+    def from_dict(value: dict[str, Any]) -> "Sim3":
+        """Inverse of `to_dict`."""
+        rotation = rotation_from_quat(value["rotation_wxyz"])
+        return Sim3(value["scale"], rotation, np.asarray(value["translation"], np.float64))
+
+
+def fit_sim3_from_cameras(
+    cameras_a: Sequence[Camera], cameras_b: Sequence[Camera]
+) -> tuple[Sim3, dict[str, float]]:
+    """Best b_from_a for two poses of the same cameras, with its residuals.
+
+    The rotation is the mean of the per-camera rotations, so two cameras or a straight row are
+    enough; scale and translation then follow from the centres (Umeyama 1991, rotation known).
+    Residuals: centre_rmse (units of b), centre_rmse_relative (share of the cameras' spread) and
+    rotation_mean_deg.
+    """
+    turns = [
+        b.cam_from_world[:3, :3].T @ a.cam_from_world[:3, :3]
+        for a, b in zip(cameras_a, cameras_b, strict=True)
+    ]
+    rotation = _nearest_rotation(np.sum(turns, axis=0))
+    centres_a = np.stack([camera.centre for camera in cameras_a]) @ rotation.T
+    centres_b = np.stack([camera.centre for camera in cameras_b])
+    offsets_a, offsets_b = centres_a - centres_a.mean(0), centres_b - centres_b.mean(0)
+    spread = np.square(offsets_a).sum()
+    # One camera, or all in one place, say nothing of the scale.
+    scale = float((offsets_a * offsets_b).sum() / spread) if spread > 1e-12 else 1.0
+    translation = centres_b.mean(0) - scale * centres_a.mean(0)
+    fitted = Sim3(scale, rotation, translation)
+    rmse = float(
+        np.sqrt(np.square(fitted.scale * centres_a + translation - centres_b).sum(1).mean())
+    )
+    size = float(np.sqrt(np.square(offsets_b).sum(1).mean()))
+    angles = [rotation_angle_deg(turn, rotation) for turn in turns]
+    return fitted, {
+        "centre_rmse": rmse,
+        "centre_rmse_relative": rmse / size if size > 0 else 0.0,
+        "rotation_mean_deg": float(np.mean(angles)),
+    }
+
+
+def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float]:
+    """norm_from_world and the scene scale, by the recipe of gsplat's example trainer.
+
+    Cameras decide up, centre and scale (their median distance becomes 1); then the points'
+    principal axes are aligned, flattest axis last, and the scene is turned over when its points
+    lie mostly on the wrong side. The scene scale is the largest distance of a camera from the
+    cameras' mean, in the normalised frame. Fewer than four points skip the principal axes.
+    """
+    by_cameras = _similarity_from_cameras(cameras)
+    turned = by_cameras
+    if len(points) >= 4:
+        turned = _aligned_to_axes(by_cameras.apply(points)).compose(by_cameras)
+        heights = turned.apply(points)[:, 2]
+        if np.median(heights) > heights.mean():
+            turned = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3)).compose(turned)
+    centres = turned.apply(np.stack([camera.centre for camera in cameras]))
+    distances = np.linalg.norm(centres - centres.mean(0), axis=1)
+    return turned, float(distances.max()) if distances.max() > 1e-6 else 1.0
+
+
+def _similarity_from_cameras(cameras: Sequence[Camera]) -> Sim3:
+    centres = np.stack([camera.centre for camera in cameras])
+    forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
+    up = -np.stack([camera.cam_from_world[1, :3] for camera in cameras]).mean(0)
+    rotation = _rotation_between(up / max(np.linalg.norm(up), 1e-12), np.array([0.0, -1.0, 0.0]))
+    centres, forwards = centres @ rotation.T, forwards @ rotation.T
+    # Nearest point of each optical axis to the origin; their median is what is looked at.
+    nearest = centres - (centres * forwards).sum(1, keepdims=True) * forwards
+    focus = np.median(nearest, axis=0)
+    distance = float(np.median(np.linalg.norm(centres - focus, axis=1)))
+    scale = 1 / distance if distance > 1e-9 else 1.0
+    return Sim3(scale, rotation, -scale * focus)
+
+
+def _aligned_to_axes(points: Array) -> Sim3:
+    centre = np.median(points, axis=0)
+    values, vectors = np.linalg.eigh(np.cov((points - centre).T))
+    rotation = vectors[:, np.argsort(values)[::-1]].T
+    if np.linalg.det(rotation) < 0:
+        rotation[0] *= -1
+    return Sim3(1.0, rotation, -rotation @ centre)
+
+
+def _nearest_rotation(matrix: Array) -> Array:
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+
+
+def _rotation_between(unit_a: Array, unit_b: Array) -> Array:
+    """The smallest rotation that takes one unit vector to another."""
+    cosine = float(unit_a @ unit_b)
+    if cosine < -1 + 1e-9:
+        axis = np.linalg.svd(unit_a[None])[2][-1]
+        return 2 * np.outer(axis, axis) - np.eye(3)
+    x, y, z = np.cross(unit_a, unit_b)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + cross + cross @ cross / (1 + cosine)

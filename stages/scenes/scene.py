@@ -1,0 +1,146 @@
+"""A prepared scene on disk.
+
+scene.json (name, group, size, source, licence, cameras), split.csv (image, camera, timestamp,
+role) and one COLMAP dataset a timestamp, `frames/<t>/{images,masks,sparse/0}`. Cameras do not
+move: a camera's calibration is the same at every timestamp.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stages.run.errors import UserError
+from stages.run.files import read_json
+from stages.scenes.cameras import Camera, quat_from_rotation, rigid, rotation_from_quat
+from stages.scenes.images import Mask, Pixels, read_image, read_mask
+
+Role = Literal["source", "target"]
+SPLIT_COLUMNS = ("image", "camera", "timestamp", "role")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One photograph of a prepared scene."""
+
+    camera: Camera  # true calibration
+    timestamp: str
+    role: Role
+    image_path: Path
+    mask_path: Path | None
+
+    @property
+    def name(self) -> str:
+        """Camera name."""
+        return self.camera.name
+
+    def image(self) -> Pixels:
+        """The photograph, [H, W, 3]."""
+        return read_image(self.image_path)
+
+    def mask(self) -> Mask | None:
+        """People in the photograph, [H, W], or None."""
+        return read_mask(self.mask_path) if self.mask_path else None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A prepared scene."""
+
+    folder: Path
+    name: str
+    group: str
+    all_views: tuple[View, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Scene":
+        """Open a prepared scene. Raises UserError when a file or an image of it is missing."""
+        info = read_json(folder / "scene.json")
+        cameras = {name: camera_from_dict(name, value) for name, value in info["cameras"].items()}
+        rows = _read_split(folder / "split.csv")
+        views = tuple(_view(folder, row, cameras) for row in rows)
+        return cls(folder, info["name"], info["group"], views)
+
+    @property
+    def timestamps(self) -> list[str]:
+        """Six-digit timestamps in order."""
+        return sorted({view.timestamp for view in self.all_views})
+
+    def views(self, role: Role | None = None, timestamp: str | None = None) -> list[View]:
+        """Views of one role and timestamp; None means any."""
+        return [
+            view
+            for view in self.all_views
+            if role in (None, view.role) and timestamp in (None, view.timestamp)
+        ]
+
+    def cameras(self, role: Role) -> dict[str, Camera]:
+        """True cameras of one role. Raises UserError when there is none."""
+        found = {view.name: view.camera for view in self.views(role)}
+        if not found:
+            raise UserError(
+                self.folder / "split.csv",
+                f"no {role} camera",
+                expected="at least one source and one target",
+                fix=f"name some in params.yaml, scenes.{self.name}.{role}_cameras",
+            )
+        return found
+
+
+def camera_to_dict(camera: Camera) -> dict[str, Any]:
+    """Plain numbers for JSON: K, rotation_wxyz and translation of cam_from_world, size in px."""
+    return {
+        "K": camera.K.tolist(),
+        "rotation_wxyz": quat_from_rotation(camera.cam_from_world[:3, :3]).tolist(),
+        "translation": camera.cam_from_world[:3, 3].tolist(),
+        "width": camera.width,
+        "height": camera.height,
+    }
+
+
+def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
+    """Inverse of `camera_to_dict`."""
+    pose = rigid(rotation_from_quat(value["rotation_wxyz"]), value["translation"])
+    return Camera(name, np.array(value["K"], np.float64), pose, value["width"], value["height"])
+
+
+def write_split(path: Path, views: list[View], folder: Path) -> None:
+    """Write split.csv; image paths are relative to the scene's folder."""
+    with path.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(SPLIT_COLUMNS)
+        for view in views:
+            image = view.image_path.relative_to(folder).as_posix()
+            writer.writerow([image, view.name, view.timestamp, view.role])
+
+
+def _read_split(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise UserError(path, "no such file", fix="run `dvc repro prepare`")
+    with path.open(newline="") as lines:
+        reader = csv.DictReader(lines)
+        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
+            raise UserError(f"{path}:1", f"{reader.fieldnames}", expected=",".join(SPLIT_COLUMNS))
+        return list(reader)
+
+
+def _view(folder: Path, row: dict[str, str], cameras: dict[str, Camera]) -> View:
+    image = folder / row["image"]
+    if row["camera"] not in cameras or row["role"] not in ("source", "target"):
+        raise UserError(
+            folder / "split.csv",
+            f"{row['image']}: camera {row['camera']}, role {row['role']}",
+            expected=f"a camera of {', '.join(cameras)} and a role of source, target",
+        )
+    if not image.is_file():
+        raise UserError(image, "no such file, but split.csv names it", fix="run `dvc checkout`")
+    mask = image.parent.parent / "masks" / image.name
+    return View(
+        cameras[row["camera"]],
+        row["timestamp"],
+        row["role"],  # type: ignore[arg-type]
+        image,
+        mask if mask.is_file() else None,
+    )
