@@ -24,12 +24,24 @@ def launch(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(_report(str(error)))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        where = _full_disk(error)
+        if where is None:
             raise
-        where = error.filename or os.getcwd()
         message = UserError(where, "no space left on the disk", fix="free some space and run again")
         sys.exit(_report(str(message)))
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """Where the disk was full, if that is what an error or its cause says; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(error.filename or os.getcwd())
+        # Writers in other languages, such as that of safetensors, pass on the text alone.
+        if os.strerror(errno.ENOSPC) in str(error):
+            return os.getcwd()
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _report(message: str) -> int:

@@ -36,20 +36,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes `target` when the block ends without an error.
 
     The scratch folder lies beside `target` (the rename stays on one file system) under a
-    hidden name. An error removes it and leaves an older `target` as it was.
+    hidden name. An error removes it and leaves an older `target` as it was. An older `target`
+    is renamed before it is deleted: a process that is killed leaves it whole or leaves nothing.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.parent / f".{target.name}.part"
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = target.with_name(f".{target.name}.part")
+    old = target.with_name(f".{target.name}.old.part")
+    for leftover in (scratch, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir()
     try:
-        yield scratch
+        with _named_after(target):
+            yield scratch
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(old)
         scratch.rename(target)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for leftover in (scratch, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
@@ -57,12 +62,24 @@ def whole_file(target: Path) -> Iterator[Path]:
     """A scratch path that replaces `target` when the block ends without an error."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.parent / f".{target.name}.part"
+    scratch = target.with_name(f".{target.name}.part")
     try:
-        yield scratch
+        with _named_after(target):
+            yield scratch
         os.replace(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_after(target: Path) -> Iterator[None]:
+    """Let an OSError without a file name, as a failed write gives it, name `target`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(target)
+        raise
 
 
 def write_json(target: Path, value: Mapping[str, Any]) -> None:
@@ -74,13 +91,18 @@ def write_json(target: Path, value: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises UserError when it is missing or broken."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return Path(path).read_text()
     except FileNotFoundError as error:
         raise UserError(
             path, "no such file", fix="run `dvc repro` for the stage that writes it"
         ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}") from error
 
 
 def write_tsv(target: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
@@ -93,10 +115,16 @@ def write_tsv(target: Path, rows: Iterable[Mapping[str, Any]], columns: list[str
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Rows of a tab-separated file with a header, as strings."""
-    lines = Path(path).read_text().splitlines()
-    columns = lines[0].split("\t")
-    return [dict(zip(columns, line.split("\t"), strict=True)) for line in lines[1:]]
+    """Rows of a tab-separated file with a header, as strings. Raises UserError when broken."""
+    header, *lines = _read_text(path).splitlines() or [""]
+    columns = header.split("\t")
+    rows = [line.split("\t") for line in lines]
+    for number, cells in enumerate(rows, 2):
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{path}:{number}", f"{len(cells)} cells", expected=f"{len(columns)}: {header!r}"
+            )
+    return [dict(zip(columns, cells, strict=True)) for cells in rows]
 
 
 def file_hash(path: Path) -> str:

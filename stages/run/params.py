@@ -6,12 +6,13 @@ YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a n
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stages.run.errors import UserError, raise_all
 
@@ -48,6 +49,8 @@ class Params:
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
             raise UserError(f"{path}:{line}", f"not YAML: {error.problem}", fix=CHECK) from error
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise UserError(path, f"not YAML: {error}", fix=CHECK) from error
         if not isinstance(raw, CommentedMap):
             raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
         return cls(raw, path)
@@ -87,6 +90,32 @@ class Params:
         except ValidationError as error:
             return None, [self._explain(keys, model, fault) for fault in error.errors()]
 
+    def check_all(
+        self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
+    ) -> tuple[dict[str, Any], list[UserError]]:
+        """Build every section and every catalogue entry; return the valid ones and all errors.
+
+        A catalogue becomes a dict of its valid entries. A top-level key that is neither is an
+        error.
+        """
+        known = [*sections, *catalogues]
+        errors = [self._unknown(str(key), known) for key in self.raw if str(key) not in known]
+        values: dict[str, Any] = {}
+        for name, model in sections.items():
+            value, faults = self.check((name,), model)
+            values |= {} if value is None else {name: value}
+            errors += faults
+        for name, model in catalogues.items():
+            if not isinstance(self.raw.get(name), Mapping):
+                got = repr(self.raw[name]) if name in self.raw else "missing"
+                entries = "`name:` entries with `key: value` lines"
+                errors.append(UserError(self.where((name,)), got, expected=entries, fix=CHECK))
+                continue
+            checked = {key: self.check((name, key), model) for key in self.names(name)}
+            values[name] = {key: value for key, (value, _) in checked.items() if value is not None}
+            errors += [fault for _, faults in checked.values() for fault in faults]
+        return values, errors
+
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists."""
         line, node = 0, self.raw
@@ -101,6 +130,15 @@ class Params:
                 break
         dotted = ".".join(str(key) for key in keys)
         return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _unknown(self, name: str, known: list[str]) -> UserError:
+        return UserError(
+            self.where((name,)),
+            "unknown section",
+            expected="one of " + ", ".join(known),
+            hint=did_you_mean(name, known),
+            fix=CHECK,
+        )
 
     def _missing(self, keys: tuple[str, ...], parent: Any) -> UserError:
         known = [str(key) for key in parent] if isinstance(parent, Mapping) else []
@@ -124,8 +162,12 @@ class Params:
                 hint=did_you_mean(str(fault["loc"][-1]), known),
                 fix=CHECK,
             )
-        got = "missing" if fault["type"] == "missing" else f"got {fault['input']!r}"
         message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            return UserError(self.where(location), "missing", fix=f"add `{location[-1]}:`")
+        if isinstance(fault["input"], Mapping):
+            return UserError(self.where(location), message, fix=CHECK)
+        got = f"got {fault['input']!r}"
         return UserError(self.where(location), got, expected=message, fix=CHECK)
 
 
@@ -145,6 +187,8 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return tuple(_plain(value) for value in node)
+    if isinstance(node, ScalarBoolean):  # what ruamel makes of a boolean with an anchor
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
@@ -152,10 +196,17 @@ def _plain(node: Any) -> Any:
 
 
 def _fields_at(model: type[Section], location: tuple[Any, ...]) -> list[str]:
+    """Keys of the section at a location below `model`; an index into a tuple is passed over."""
     for part in location:
-        field = model.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, Section)):
-            return []
-        model = nested
+        if isinstance(part, str) and part in model.model_fields:
+            nested = _section_in(model.model_fields[part].annotation)
+            assert nested is not None, f"{part} of {model.__name__} holds no section"
+            model = nested
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section in an annotation such as `tuple[Capture, ...]` or `Strategy | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

@@ -247,6 +247,7 @@ def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> Non
     options.ceres.solver_options.num_threads = 1
     options.ceres.solver_options.max_num_iterations = 100
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options.ceres.loss_function_scale = 0.5  # px
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)

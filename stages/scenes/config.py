@@ -1,24 +1,57 @@
 """Typed form of `scenes:`, `prepare:` and `calibrate:` in params.yaml."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from stages.run.params import Section
 
 _HI4D_ID = re.compile(r"hi4d_(pair\d{2})_([a-z]+)")
 
+# Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
+# entry of params.yaml gives text.
+CameraName = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(min_length=1),
+]
+
 
 class SceneEntry(Section):
-    """One entry of the catalogue: where a sequence comes from and what its cameras are for."""
+    """One entry of the catalogue: where a sequence comes from and what its cameras are for.
+
+    Of the frames that all cameras share, those from `first_frame` to `last_frame` count (both
+    inclusive; absent: no limit), every `frame_step`-th of them, and `timestamps` of these spread
+    evenly (0: all). With `timestamps: 0` the others give a run of neighbouring frames.
+    """
 
     source: Literal["demo", "hi4d"]
-    source_cameras: tuple[str, ...]
-    target_cameras: tuple[str, ...]
+    source_cameras: tuple[CameraName, ...] = Field(min_length=1)
+    target_cameras: tuple[CameraName, ...] = Field(min_length=1)
     timestamps: int = Field(default=0, ge=0)
+    first_frame: int | None = Field(default=None, ge=0)
+    last_frame: int | None = Field(default=None, ge=0)
+    frame_step: int = Field(default=1, ge=1)
     group: str = ""
     licence: str = ""
+
+    @model_validator(mode="after")
+    def _one_role_a_camera(self) -> Self:
+        cameras = self.cameras
+        twice = sorted({camera for camera in cameras if cameras.count(camera) > 1})
+        if twice:
+            raise ValueError(
+                f"each camera once, as source or as target; more than once: {', '.join(twice)}"
+            )
+        if None not in (self.first_frame, self.last_frame) and self.last_frame < self.first_frame:
+            raise ValueError("last_frame at or after first_frame")
+        return self
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Source cameras, then target cameras."""
+        return self.source_cameras + self.target_cameras
 
     def group_of(self, scene: str) -> str:
         """The people of a scene: `group`, or the pair in a name such as hi4d_pair15_fight."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.run.errors import UserError
 from stages.scenes.cameras import (
     Array,
     Camera,
@@ -74,13 +75,38 @@ class Sim3:
         return Sim3(value["scale"], rotation, np.asarray(value["translation"], np.float64))
 
 
+def fit_sim3(points_a: Array, points_b: Array, rotation: Array | None = None) -> Sim3:
+    """Least-squares b_from_a for points [N, 3] in both frames (Umeyama 1991).
+
+    A known `rotation` leaves scale and translation to be found, for which two points, or a
+    straight row, are enough. Without it points on one line raise UserError.
+    """
+    mean_a, mean_b = points_a.mean(0), points_b.mean(0)
+    offsets_a, offsets_b = points_a - mean_a, points_b - mean_b
+    if rotation is None:
+        for points, offsets in ((points_a, offsets_a), (points_b, offsets_b)):
+            spans = np.linalg.svd(offsets, compute_uv=False)
+            if len(points) < 3 or spans[1] <= 1e-9 * spans[0]:
+                raise UserError(
+                    "similarity between frames",
+                    f"{len(points)} points on one line",
+                    expected="at least three points in a plane, or a known rotation",
+                )
+        rotation = _nearest_rotation(offsets_b.T @ offsets_a)
+    spread = np.square(offsets_a).sum()
+    # One point, or all in one place, say nothing of the scale.
+    scale = (offsets_b * (offsets_a @ rotation.T)).sum() / spread if spread > 1e-12 else 1.0
+    return Sim3(float(scale), rotation, mean_b - scale * rotation @ mean_a)
+
+
 def fit_sim3_from_cameras(
     cameras_a: Sequence[Camera], cameras_b: Sequence[Camera]
 ) -> tuple[Sim3, dict[str, float]]:
     """Best b_from_a for two poses of the same cameras, with its residuals.
 
     The rotation is the mean of the per-camera rotations, so two cameras or a straight row are
-    enough; scale and translation then follow from the centres (Umeyama 1991, rotation known).
+    enough; scale and translation then follow from the centres. Where both define a rotation, that
+    of the orientations also carries a left-out camera nearer to its place than that of the centres.
     Residuals: centre_rmse (units of b), centre_rmse_relative (share of the cameras' spread) and
     rotation_mean_deg.
     """
@@ -89,18 +115,11 @@ def fit_sim3_from_cameras(
         for a, b in zip(cameras_a, cameras_b, strict=True)
     ]
     rotation = _nearest_rotation(np.sum(turns, axis=0))
-    centres_a = np.stack([camera.centre for camera in cameras_a]) @ rotation.T
+    centres_a = np.stack([camera.centre for camera in cameras_a])
     centres_b = np.stack([camera.centre for camera in cameras_b])
-    offsets_a, offsets_b = centres_a - centres_a.mean(0), centres_b - centres_b.mean(0)
-    spread = np.square(offsets_a).sum()
-    # One camera, or all in one place, say nothing of the scale.
-    scale = float((offsets_a * offsets_b).sum() / spread) if spread > 1e-12 else 1.0
-    translation = centres_b.mean(0) - scale * centres_a.mean(0)
-    fitted = Sim3(scale, rotation, translation)
-    rmse = float(
-        np.sqrt(np.square(fitted.scale * centres_a + translation - centres_b).sum(1).mean())
-    )
-    size = float(np.sqrt(np.square(offsets_b).sum(1).mean()))
+    fitted = fit_sim3(centres_a, centres_b, rotation)
+    rmse = _root_mean_square(fitted.apply(centres_a) - centres_b)
+    size = _root_mean_square(centres_b - centres_b.mean(0))
     angles = [rotation_angle_deg(turn, rotation) for turn in turns]
     return fitted, {
         "centre_rmse": rmse,
@@ -127,6 +146,11 @@ def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float
     centres = turned.apply(np.stack([camera.centre for camera in cameras]))
     distances = np.linalg.norm(centres - centres.mean(0), axis=1)
     return turned, float(distances.max()) if distances.max() > 1e-6 else 1.0
+
+
+def _root_mean_square(offsets: Array) -> float:
+    """Of the lengths of offsets [N, 3]."""
+    return float(np.sqrt(np.square(offsets).sum(1).mean()))
 
 
 def _similarity_from_cameras(cameras: Sequence[Camera]) -> Sim3:

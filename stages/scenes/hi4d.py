@@ -6,14 +6,18 @@ masks may be absent. Source: Hi4D's dataset.md and the loaders that read the rel
 """
 
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stages.run import layout
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera, rigid
+from stages.scenes.config import SceneEntry
 from stages.scenes.images import Mask, Pixels, image_size, read_image, read_mask
 
 _FRAME = re.compile(r"\d+")
@@ -40,40 +44,65 @@ class Sequence4D:
     frames: dict[str, dict[int, Path]]  # camera -> frame number -> image
 
     def common_frames(self, cameras: Sequence[str]) -> list[int]:
-        """Frame numbers that every one of these cameras has, within meta.npz's range if any."""
-        common = set.intersection(*(set(self.frames[name]) for name in cameras))
-        meta = self.root / "meta.npz"
-        if meta.is_file():
-            with np.load(meta) as values:
-                if "start" in values and "end" in values:
-                    common &= set(range(int(values["start"]), int(values["end"]) + 1))
-        if not common:
+        """Frame numbers that every one of these cameras has, within meta.npz's range if any.
+
+        They need not be contiguous. Raises UserError when there is none.
+        """
+        shared = set.intersection(*(set(self.frames[name]) for name in cameras))
+        span = self._span()
+        kept = sorted(frame for frame in shared if span is None or frame in span)
+        if not kept:
             counts = ", ".join(f"{name}: {len(self.frames[name])}" for name in cameras)
+            within = f" from {span[0]} to {span[-1]}, as meta.npz says" if span else ""
             raise UserError(
                 self.root / "images",
-                f"no frame that all cameras share ({counts} frames)",
+                f"no frame that all cameras share{within} (frames by camera: {counts})",
                 expected="the same 6-digit frame names in every camera's folder",
             )
-        return sorted(common)
+        return kept
+
+    def dropped_frames(self, cameras: Sequence[str]) -> int:
+        """How many frames some of these cameras have and others lack, within the same range."""
+        common = self.common_frames(cameras)
+        span = self._span()
+        seen = set().union(*(self.frames[name] for name in cameras))
+        return sum(span is None or frame in span for frame in seen) - len(common)
+
+    def _span(self) -> range | None:
+        """Frames from `start` to `end`, inclusive, of meta.npz; None where it says nothing."""
+        meta = self.root / "meta.npz"
+        values = read_arrays(meta, ("start", "end")) if meta.is_file() else {}
+        if len(values) < 2:
+            return None
+        return range(int(values["start"]), int(values["end"]) + 1) or None
 
     def image(self, camera: str, frame: int) -> Pixels:
         """One photograph, [H, W, 3]."""
         return read_image(self.frames[camera][frame])
 
-    def mask(self, camera: str, frame: int) -> Mask | None:
-        """Pixels of any person, or None without masks: `all`, else the union of `0` and `1`."""
+    def mask(self, camera: str, frame: int, shape: tuple[int, ...]) -> Mask | None:
+        """Pixels of any person, or None without masks: `all`, else the union of `0` and `1`.
+
+        `shape` is the photograph's [H, W]. Raises UserError when the mask has another, or when
+        other frames of the camera have a mask and this one has none.
+        """
         name = f"{self.frames[camera][frame].stem}.png"
         folder = self.root / _MASKS / camera
-        if (folder / "all" / name).is_file():
-            return read_mask(folder / "all" / name)
-        people = [folder / person / name for person in ("0", "1")]
-        found = [read_mask(path) for path in people if path.is_file()]
-        return np.any(found, axis=0) if found else None
+        kinds = ("all",) if (folder / "all").is_dir() else ("0", "1")
+        paths = [folder / kind / name for kind in kinds if (folder / kind).is_dir()]
+        for path in paths:
+            if not path.is_file():
+                raise UserError(
+                    path,
+                    "no such file, but other frames of this camera have a mask",
+                    fix="copy it there, or set `prepare.masks: false`",
+                )
+        masks = [_mask_of_shape(path, shape) for path in paths]
+        return np.any(masks, axis=0) if masks else None
 
-    def checked_size(self, camera: str, image: Pixels) -> Camera:
-        """The camera at this photograph's size. Raises UserError when K contradicts the size."""
+    def camera_of_size(self, camera: str, width: int, height: int) -> Camera:
+        """The camera of photographs of this size, px. Raises UserError when K contradicts it."""
         raw = self.cameras[camera]
-        height, width = image.shape[:2]
         cx, cy = raw.K[0, 2], raw.K[1, 2]
         if not (0.25 < cx / width < 0.75 and 0.25 < cy / height < 0.75):
             raise UserError(
@@ -94,16 +123,41 @@ def open_sequence(root: Path, cameras: Sequence[str]) -> Sequence4D:
     return Sequence4D(found, calibration, frames)
 
 
+def raw_errors(entries: Mapping[str, SceneEntry]) -> list[UserError]:
+    """Faults of the raw sequences that users bring, one a scene; demo scenes are skipped."""
+    brought = {name: entry for name, entry in entries.items() if entry.source == "hi4d"}
+    found = (layout_error(layout.raw(name), entry.cameras) for name, entry in brought.items())
+    return [error for error in found if error]
+
+
 def layout_error(root: Path, cameras: Sequence[str]) -> UserError | None:
     """The first fault of a raw sequence that shows without decoding an image, or None."""
     try:
         sequence = open_sequence(root, cameras)
         frame = sequence.common_frames(cameras)[0]
         for name in cameras:
-            image_size(sequence.frames[name][frame])
+            sequence.camera_of_size(name, *image_size(sequence.frames[name][frame]))
     except UserError as error:
         return error
     return None
+
+
+def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray]:
+    """Those of `keys` that an .npz file has. Raises UserError when it cannot be read.
+
+    Pickled objects are refused, by NumPy's default.
+    """
+    try:
+        with np.load(path) as values:
+            return {key: values[key] for key in keys if key in values}
+    except FileNotFoundError as error:
+        raise UserError(
+            path, "no such file", expected="a file of Hi4D's release", fix="copy it there"
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            path, f"not a readable .npz ({error})", fix="copy the file again from its source"
+        ) from error
 
 
 def _nested_root(root: Path) -> Path:
@@ -113,7 +167,11 @@ def _nested_root(root: Path) -> Path:
             root,
             "no such folder",
             expected="a raw sequence with cameras/ and images/",
-            fix=f"put it there: `dvc import-url <sequence folder> {root}`",
+            fix=(
+                f"`dvc pull {root}`"
+                if root.with_name(f"{root.name}.dvc").is_file()
+                else f"put it there: `dvc import-url <sequence folder> {root}`"
+            ),
         )
     if (root / "cameras").is_dir():
         return root
@@ -129,31 +187,62 @@ def _nested_root(root: Path) -> Path:
 
 
 def _read_cameras(path: Path, wanted: Sequence[str]) -> dict[str, RawCamera]:
-    if not path.is_file():
-        raise UserError(path, "no such file", expected="Hi4D's camera calibration")
-    with np.load(path) as values:
-        intrinsics = "intirnsics" if "intirnsics" in values else "intrinsics"
-        for key in ("ids", intrinsics, "extrinsics"):
-            if key not in values:
-                raise UserError(path, f"no key {key!r}", expected="ids, intrinsics, extrinsics")
-        names = [str(int(number)) for number in values["ids"]]
-        K = values[intrinsics].astype(np.float64)
-        poses = values["extrinsics"].astype(np.float64)
-        distortion = values.get("dist_coeffs", np.zeros((len(names), 5))).astype(np.float64)
+    spellings = ("intrinsics", "intirnsics")
+    values = read_arrays(path, ("ids", *spellings, "extrinsics", "dist_coeffs"))
+    K = next((values[key] for key in spellings if key in values), None)
+    if K is None or "ids" not in values or "extrinsics" not in values:
+        raise UserError(
+            path, f"keys {', '.join(values) or 'none'}", expected="ids, intrinsics, extrinsics"
+        )
+    names = [str(int(number)) for number in values["ids"].ravel()]
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
-            path, f"no camera {', '.join(missing)}", expected=f"some of {', '.join(names)}"
+            path,
+            f"no camera {', '.join(missing)}",
+            expected=f"some of {', '.join(names)}",
+            fix="name cameras that the sequence has in this scene's entry of params.yaml",
         )
-    return {
-        name: RawCamera(
-            name,
-            K[index],
-            rigid(poses[index, :3, :3], poses[index, :3, 3]),
-            np.pad(distortion[index].ravel(), (0, 5))[:5],
+    count, poses = len(names), values["extrinsics"]
+    bent = values.get("dist_coeffs", np.zeros((count, 5))).reshape(count, -1)
+    shapes = {"intrinsics": K.shape, "extrinsics": poses.shape}
+    if K.shape != (count, 3, 3) or poses.shape not in ((count, 3, 4), (count, 4, 4)):
+        raise UserError(path, f"shapes {shapes}", expected=f"({count}, 3, 3) and ({count}, 3, 4)")
+    places = {name: names.index(name) for name in wanted}
+    return {name: _camera(path, name, K[i], poses[i], bent[i]) for name, i in places.items()}
+
+
+def _camera(path: Path, name: str, K: Array, pose: Array, distortion: Array) -> RawCamera:
+    where = f"{path}  camera {name}"
+    R = pose[:3, :3].astype(np.float64)
+    if not (np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0):
+        raise UserError(
+            where,
+            "its extrinsics hold no rotation",
+            expected="[R | t], world to camera, in metres",
         )
-        for index, name in enumerate(names)
-    }
+    if distortion[5:].any():
+        raise UserError(
+            where,
+            f"{len(distortion)} distortion coefficients",
+            expected="k1 k2 p1 p2 k3 and zeros",
+            fix="undistort the images and calibrate without further coefficients",
+        )
+    five = np.pad(distortion.astype(np.float64), (0, 5))[:5]
+    # Printed rotations are rounded; what follows relies on an exact one.
+    u, _, vt = np.linalg.svd(R)
+    return RawCamera(name, K.astype(np.float64), rigid(u @ vt, pose[:3, 3]), five)
+
+
+def _mask_of_shape(path: Path, shape: tuple[int, ...]) -> Mask:
+    mask = read_mask(path)
+    if mask.shape != tuple(shape):
+        raise UserError(
+            path,
+            f"{mask.shape[1]}x{mask.shape[0]} px",
+            expected=f"{shape[1]}x{shape[0]} px, the photograph's size",
+        )
+    return mask
 
 
 def _list_frames(folder: Path) -> dict[int, Path]:

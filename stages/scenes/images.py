@@ -31,10 +31,11 @@ def read_image(path: Path) -> Pixels:
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask [H, W]: true where any channel is not zero."""
+    """Read a mask [H, W]: true where any colour channel is not zero; alpha does not count."""
     with _opened(path) as image:
-        values = np.asarray(image)
-    return values.any(axis=-1) if values.ndim == 3 else values != 0
+        bands = image.getbands()
+        values = np.atleast_3d(np.asarray(image))
+    return values[..., : len(bands) - (bands[-1] == "A")].any(axis=-1)
 
 
 def image_size(path: Path) -> tuple[int, int]:

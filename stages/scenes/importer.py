@@ -21,15 +21,17 @@ def import_scene(
     name: str, entry: SceneEntry, config: PrepareConfig, raw: Path, folder: Path
 ) -> str:
     """Write a prepared scene into `folder`; return one line that says what it holds."""
-    roles = _roles(name, entry)
-    sequence = open_sequence(raw, list(roles))
-    common = sequence.common_frames(list(roles))
-    frames = sample(common, entry.timestamps)
+    roles: dict[str, Role] = dict.fromkeys(entry.source_cameras, "source")
+    roles |= dict.fromkeys(entry.target_cameras, "target")
+    sequence = open_sequence(raw, entry.cameras)
+    common = sequence.common_frames(entry.cameras)
+    frames = choose_frames(name, common, entry)
     views: list[View] = []
     for frame in frames:
         views += _write_frame(sequence, frame, roles, config, folder)
     write_split(folder / "split.csv", views, folder)
     cameras = {view.name: view.camera for view in views}
+    _refuse_changing_size(views, cameras)
     first = next(iter(cameras.values()))
     info = {
         "name": name,
@@ -40,12 +42,27 @@ def import_scene(
         "cameras": {camera: camera_to_dict(value) for camera, value in cameras.items()},
     }
     (folder / "scene.json").write_text(json.dumps(info, indent=2) + "\n")
-    dropped = max(len(sequence.frames[camera]) for camera in roles) - len(common)
+    dropped = sequence.dropped_frames(entry.cameras)
     return (
         f"{name}: {len(frames)} of {len(common)} shared frames ({dropped} not in every camera), "
         f"{len(entry.source_cameras)} source and {len(entry.target_cameras)} target cameras, "
         f"{first.width}x{first.height} px"
     )
+
+
+def choose_frames(scene: str, frames: Sequence[int], entry: SceneEntry) -> list[int]:
+    """The frames that an entry asks for. Raises UserError when its limits leave none."""
+    first = frames[0] if entry.first_frame is None else entry.first_frame
+    last = frames[-1] if entry.last_frame is None else entry.last_frame
+    within = [frame for frame in frames if first <= frame <= last]
+    if not within:
+        raise UserError(
+            f"params.yaml  scenes.{scene}",
+            f"no frame from {first} to {last}",
+            expected=f"limits within the sequence's {frames[0]} to {frames[-1]}",
+            fix="change first_frame or last_frame",
+        )
+    return sample(within[:: entry.frame_step], entry.timestamps)
 
 
 def sample(frames: Sequence[int], count: int) -> list[int]:
@@ -60,28 +77,10 @@ def sample(frames: Sequence[int], count: int) -> list[int]:
     return [frames[index] for index in chosen]
 
 
-def _roles(name: str, entry: SceneEntry) -> dict[str, Role]:
-    where = f"params.yaml  scenes.{name}"
-    roles: dict[str, Role] = dict.fromkeys(entry.source_cameras, "source")
-    for camera in entry.target_cameras:
-        if camera in roles:
-            raise UserError(where, f"camera {camera} is source and target", fix="keep one role")
-        roles[camera] = "target"
-    for role, cameras in (("source", entry.source_cameras), ("target", entry.target_cameras)):
-        if not cameras:
-            raise UserError(f"{where}.{role}_cameras", "empty", expected="at least one camera")
-    return roles
-
-
 def _write_frame(
-    sequence: Sequence4D,
-    frame: int,
-    roles: dict[str, Role],
-    config: PrepareConfig,
-    folder: Path,
+    sequence: Sequence4D, frame: int, roles: dict[str, Role], config: PrepareConfig, folder: Path
 ) -> list[View]:
-    timestamp = f"{frame:06d}"
-    here = folder / "frames" / timestamp
+    here = folder / "frames" / f"{frame:06d}"
     views = [
         _write_view(sequence, camera, frame, role, config, here) for camera, role in roles.items()
     ]
@@ -100,18 +99,31 @@ def _write_view(
 ) -> View:
     raw = sequence.cameras[camera]
     image = sequence.image(camera, frame)
-    sized = sequence.checked_size(camera, image)
+    sized = sequence.camera_of_size(camera, image.shape[1], image.shape[0])
     coefficients = raw.distortion if config.undistort else np.zeros(5)
     image = undistort(image, raw.K, coefficients)
     height = min(config.height_px or sized.height, sized.height)
-    width = round(sized.width * height / sized.height)
+    width = max(1, round(sized.width * height / sized.height))
     small = replace(sized, K=ideal_intrinsics(sized.K)).resized(width, height)
     path = here / "images" / f"{camera}.png"
     write_png(path, resize(image, width, height))
+    view = View(small, f"{frame:06d}", role, path, None)
+    mask = sequence.mask(camera, frame, image.shape[:2]) if config.masks else None
+    if mask is None:
+        return view
+    planes = mask[..., None].astype(np.float32)
+    straight = undistort(planes, raw.K, coefficients, order=0)[..., 0] > 0.5
     mask_path = here / "masks" / path.name
-    mask = sequence.mask(camera, frame) if config.masks else None
-    if mask is not None:
-        planes = mask[..., None].astype(np.float32)
-        straight = undistort(planes, raw.K, coefficients, order=0)[..., 0] > 0.5
-        write_mask(mask_path, resize_mask(straight, width, height))
-    return View(small, f"{frame:06d}", role, path, mask_path if mask is not None else None)
+    write_mask(mask_path, resize_mask(straight, width, height))
+    return replace(view, mask_path=mask_path)
+
+
+def _refuse_changing_size(views: Sequence[View], cameras: dict[str, Camera]) -> None:
+    for view in views:
+        got, last = view.camera, cameras[view.name]
+        if (got.width, got.height) != (last.width, last.height):
+            raise UserError(
+                f"camera {view.name}, frame {view.timestamp}",
+                f"prepared as {got.width}x{got.height} px, other frames {last.width}x{last.height}",
+                expected="photographs of one size in a camera's folder",
+            )

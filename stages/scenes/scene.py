@@ -37,8 +37,17 @@ class View:
         return self.camera.name
 
     def image(self) -> Pixels:
-        """The photograph, [H, W, 3]."""
-        return read_image(self.image_path)
+        """The photograph, [H, W, 3]. Raises UserError when its size is not the camera's."""
+        image = read_image(self.image_path)
+        height, width = image.shape[:2]
+        if (width, height) != (self.camera.width, self.camera.height):
+            raise UserError(
+                self.image_path,
+                f"{width}x{height} px",
+                expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
+                fix="run `dvc checkout`, or `dvc repro prepare`",
+            )
+        return image
 
     def mask(self) -> Mask | None:
         """People in the photograph, [H, W], or None."""
@@ -57,11 +66,10 @@ class Scene:
     @classmethod
     def read(cls, folder: Path) -> "Scene":
         """Open a prepared scene. Raises UserError when a file or an image of it is missing."""
-        info = read_json(folder / "scene.json")
-        cameras = {name: camera_from_dict(name, value) for name, value in info["cameras"].items()}
+        name, group, cameras = _read_info(folder / "scene.json")
         rows = _read_split(folder / "split.csv")
         views = tuple(_view(folder, row, cameras) for row in rows)
-        return cls(folder, info["name"], info["group"], views)
+        return cls(folder, name, group, views)
 
     @property
     def timestamps(self) -> list[str]:
@@ -114,6 +122,21 @@ def write_split(path: Path, views: list[View], folder: Path) -> None:
         for view in views:
             image = view.image_path.relative_to(folder).as_posix()
             writer.writerow([image, view.name, view.timestamp, view.role])
+
+
+def _read_info(path: Path) -> tuple[str, str, dict[str, Camera]]:
+    """Name, group and cameras in scene.json."""
+    info = read_json(path)
+    try:
+        cameras = {name: camera_from_dict(name, value) for name, value in info["cameras"].items()}
+        return info["name"], info["group"], cameras
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            path,
+            f"no usable {error}" if isinstance(error, KeyError) else f"not a scene ({error})",
+            expected="name, group, cameras with K, rotation_wxyz, translation, width, height",
+            fix="run `dvc repro prepare`",
+        ) from error
 
 
 def _read_split(path: Path) -> list[dict[str, str]]:

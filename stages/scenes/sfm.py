@@ -98,8 +98,8 @@ def refine(
     """Bundle adjustment from approximate poses; too few matches leave the poses as they are."""
     current = dict(cameras)
     error_px = None
-    # Twice: the first round's poses let the second triangulate from tighter epipolar lines.
-    for factor in (1.0, 0.5):
+    # Each round's poses let the next one demand more of a match.
+    for factor in (1.0, 0.5, 0.25):
         kept = near_epipolar(current, photographs, matches, factor * config.max_epipolar_error_px)
         tracks, points = triangulate(
             current, photographs, kept, config, 2 * factor * config.max_reprojection_error_px

@@ -8,6 +8,7 @@ import numpy as np
 
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.demo.meshes import Mesh, box, quad
+from stages.scenes.demo.textures import PICTURES
 
 CAMERAS = ("4", "16", "28", "40", "52", "64", "76", "88")
 _SPACING_DEG = 26.0
@@ -35,40 +36,43 @@ def cameras(width: int, height: int) -> list[Camera]:
 
 
 def room(pair: int) -> list[Mesh]:
-    """Floor, ceiling, walls with posters, and furniture; posters change places by pair."""
+    """Floor, ceiling, walls with posters, and furniture; pictures change places by pair."""
     s, h = _HALF, _HEIGHT
+    # One tile covers a whole surface: a pattern that repeats is matched to its own neighbour.
+    ground = "gravel" if pair % 2 else "grass"
     shell = [
-        quad([-s, 0, -s], [2 * s, 0, 0], [0, 0, 2 * s], "gravel" if pair % 2 else "grass", 2.2),
-        quad([-s, h, s], [2 * s, 0, 0], [0, 0, -2 * s], "gravel", 4.0),
-        quad([-s, h, -s], [2 * s, 0, 0], [0, -h, 0], "brick", 2.4),
-        quad([s, h, s], [-2 * s, 0, 0], [0, -h, 0], "brick", 2.4),
-        quad([-s, h, s], [0, 0, -2 * s], [0, -h, 0], "gravel", 3.0),
-        quad([s, h, -s], [0, 0, 2 * s], [0, -h, 0], "brick", 2.4),
+        quad([-s, 0, -s], [2 * s, 0, 0], [0, 0, 2 * s], ground, 2 * s),
+        quad([-s, h, s], [2 * s, 0, 0], [0, 0, -2 * s], "gravel", 3 * s),
+        quad([-s, h, -s], [2 * s, 0, 0], [0, -h, 0], "brick", 2 * s),
+        quad([s, h, s], [-2 * s, 0, 0], [0, -h, 0], "gravel", 2.5 * s),
+        quad([-s, h, s], [0, 0, -2 * s], [0, -h, 0], "grass", 2.2 * s),
+        quad([s, h, -s], [0, 0, 2 * s], [0, -h, 0], "brick", 2.6 * s),
     ]
-    return shell + _posters(pair) + _furniture()
+    return shell + _pictures(pair)
 
 
-def _posters(pair: int) -> list[Mesh]:
-    photos = np.roll(["astronaut", "coffee", "rocket", "chelsea"], pair)
+def _pictures(pair: int) -> list[Mesh]:
+    """Posters, a rug and furniture, each under a photograph of its own."""
+    turned = np.roll(PICTURES, pair)
     s = _HALF - 0.01
-    return [
-        quad([-2.5, 2.35, -s], [1.5, 0, 0], [0, -1.3, 0], photos[0], 0),
-        quad([-0.7, 2.2, -s], [1.4, 0, 0], [0, -1.1, 0], photos[1], 0),
-        quad([1.05, 2.4, -s], [1.6, 0, 0], [0, -1.4, 0], photos[2], 0),
-        quad([-s, 2.3, 1.2], [0, 0, -1.6], [0, -1.3, 0], photos[3], 0),
-        quad([-s, 2.2, -0.9], [0, 0, -1.5], [0, -1.2, 0], photos[1], 0),
-        quad([s, 2.3, -1.9], [0, 0, 1.6], [0, -1.3, 0], photos[0], 0),
-        quad([s, 2.2, 0.2], [0, 0, 1.5], [0, -1.2, 0], photos[2], 0),
-        # A rug: something with corners under the people's feet.
-        quad([-0.95, 0.005, -0.8], [1.9, 0, 0], [0, 0, 1.6], photos[3], 0),
+    hung = [
+        ([-2.5, 2.35, -s], [1.5, 0, 0], [0, -1.3, 0]),
+        ([-0.7, 2.2, -s], [1.4, 0, 0], [0, -1.1, 0]),
+        ([1.05, 2.4, -s], [1.6, 0, 0], [0, -1.4, 0]),
+        ([-s, 2.3, 1.2], [0, 0, -1.6], [0, -1.3, 0]),
+        ([-s, 2.2, -0.9], [0, 0, -1.5], [0, -1.2, 0]),
+        ([s, 2.3, -1.9], [0, 0, 1.6], [0, -1.3, 0]),
+        ([s, 2.2, 0.2], [0, 0, 1.5], [0, -1.2, 0]),
+        # The rug puts corners under the people's feet.
+        ([-0.95, 0.005, -0.8], [1.9, 0, 0], [0, 0, 1.6]),
     ]
-
-
-def _furniture() -> list[Mesh]:
-    return [
-        *box([-2.6, 0, -2.7], [-1.7, 0.75, -2.1], "coffee", 0.9),
-        *box([1.5, 0, -2.6], [2.3, 0.55, -1.9], "astronaut", 0.8),
-        *box([-2.75, 0, -1.5], [-2.2, 0.95, -0.8], "rocket", 0.9),
-        *box([2.2, 0, -1.5], [2.75, 0.8, -0.8], "chelsea", 0.8),
-        *box([-0.35, 0, -2.8], [0.45, 0.45, -2.3], "brick", 0.7),
+    stood = [
+        ([-2.6, 0, -2.7], [-1.7, 0.75, -2.1]),
+        ([1.5, 0, -2.6], [2.3, 0.55, -1.9]),
+        ([-2.75, 0, -1.5], [-2.2, 0.95, -0.8]),
+        ([2.2, 0, -1.5], [2.75, 0.8, -0.8]),
+        ([-0.35, 0, -2.8], [0.45, 0.45, -2.3]),
     ]
+    flat = [quad(*place, turned[k], 0) for k, place in enumerate(hung)]
+    solid = [box(*place, turned[len(hung) + k], 0.9) for k, place in enumerate(stood)]
+    return flat + [face for faces in solid for face in faces]

@@ -1,0 +1,49 @@
+"""Typed form of `study:` in params.yaml: the memo of the study as data.
+
+A scene has at most one role. Tuning scenes teach the fixer, internal-eval scenes choose its
+checkpoint, downstream scenes answer the question of the study. Reserved scenes are a standing
+policy: they and every other action of the same people stay out of the first two roles, whatever
+the version of the study. They are prepared, calibrated and trained like all others.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.run.params import Section
+
+# How novel views are made. `post` fixes each rendered view, `distill` trains on fixed views.
+METHODS = ("none", "base-post", "base-distill", "tuned-post", "tuned-distill")
+# Methods that this version of the repository can run.
+BUILT_METHODS = ("none",)
+
+Names = tuple[str, ...]
+Line = Annotated[str, Field(min_length=1)]
+
+
+class StudyConfig(Section):
+    """One version of the study: what it asks, on which scenes, by which methods."""
+
+    version: Line
+    objective: Line
+    hypothesis: Line
+    scenes: Names
+    tuning_scenes: Names
+    internal_eval_scenes: Names
+    downstream_scenes: Names
+    reserved_scenes: Names
+    evaluated_scenes: Names
+    methods: Names
+    subject: str
+    key_decisions: tuple[Line, ...]
+    expected_outputs: tuple[Line, ...]
+    out_of_scope: tuple[Line, ...]
+
+
+def needs_tuning(method: str) -> bool:
+    """Whether a method uses a fixer that was tuned in this study.
+
+    >>> needs_tuning("tuned-post"), needs_tuning("base-post"), needs_tuning("none")
+    (True, False, False)
+    """
+    return method.startswith("tuned-")
