@@ -86,9 +86,10 @@ class Params:
             )
             return None, [error]
         try:
-            return model.model_validate(_plain(found)), []
+            return model.model_validate(plain(found)), []
         except ValidationError as error:
-            return None, [self._explain(keys, model, fault) for fault in error.errors()]
+            faults = sorted(error.errors(), key=lambda fault: self._line(keys + fault["loc"]))
+            return None, [self._explain(keys, model, fault) for fault in faults]
 
     def check_all(
         self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
@@ -118,6 +119,10 @@ class Params:
 
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists."""
+        line, dotted = self._line(keys), ".".join(str(key) for key in keys)
+        return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _line(self, keys: tuple[Any, ...]) -> int:
         line, node = 0, self.raw
         for key in keys:
             try:
@@ -128,8 +133,7 @@ class Params:
                 node = node[key]
             except (KeyError, IndexError, TypeError):
                 break
-        dotted = ".".join(str(key) for key in keys)
-        return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+        return line
 
     def _unknown(self, name: str, known: list[str]) -> UserError:
         return UserError(
@@ -181,12 +185,12 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
     """Plain dicts, tuples and scalars from ruamel's round-trip types."""
     if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return tuple(_plain(value) for value in node)
+        return tuple(plain(value) for value in node)
     if isinstance(node, ScalarBoolean):  # what ruamel makes of a boolean with an anchor
         return bool(node)
     for kind in (bool, int, float, str):

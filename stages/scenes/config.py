@@ -14,7 +14,6 @@ _HI4D_ID = re.compile(r"hi4d_(pair\d{2})_([a-z]+)")
 CameraName = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(min_length=1),
 ]
 
 
@@ -41,11 +40,9 @@ class SceneEntry(Section):
         cameras = self.cameras
         twice = sorted({camera for camera in cameras if cameras.count(camera) > 1})
         if twice:
-            raise ValueError(
-                f"each camera once, as source or as target; more than once: {', '.join(twice)}"
-            )
+            raise ValueError(f"each camera stands once, in one role; not so: {', '.join(twice)}")
         if None not in (self.first_frame, self.last_frame) and self.last_frame < self.first_frame:
-            raise ValueError("last_frame at or after first_frame")
+            raise ValueError("last_frame lies before first_frame")
         return self
 
     @property

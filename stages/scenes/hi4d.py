@@ -100,19 +100,28 @@ class Sequence4D:
         masks = [_mask_of_shape(path, shape) for path in paths]
         return np.any(masks, axis=0) if masks else None
 
-    def camera_of_size(self, camera: str, width: int, height: int) -> Camera:
-        """The camera of photographs of this size, px. Raises UserError when K contradicts it."""
-        raw = self.cameras[camera]
+    def camera(self, name: str, frames: Sequence[int]) -> Camera:
+        """The camera at the size, px, that its photographs of these frames have.
+
+        Raises UserError when one differs or when K contradicts them all.
+        """
+        raw = self.cameras[name]
+        paths = [self.frames[name][frame] for frame in frames]
+        width, height = image_size(paths[0])
+        for path in paths[1:]:
+            if image_size(path) != (width, height):
+                other = "{}x{} px".format(*image_size(path))
+                expected = f"{width}x{height} px, the size of {paths[0].name}"
+                raise UserError(path, other, expected=expected)
         cx, cy = raw.K[0, 2], raw.K[1, 2]
         if not (0.25 < cx / width < 0.75 and 0.25 < cy / height < 0.75):
             raise UserError(
-                self.root / "images" / camera,
-                f"images of {width}x{height} px, but K has its principal point at "
-                f"({cx:.0f}, {cy:.0f})",
+                paths[0],
+                f"{width}x{height} px, but K has its principal point at ({cx:.0f}, {cy:.0f})",
                 expected=f"images of about {2 * cx:.0f}x{2 * cy:.0f} px",
                 fix="use the images that the calibration was made for, or scale its intrinsics",
             )
-        return Camera(raw.name, raw.K, raw.cam_from_world, width, height)
+        return Camera(name, raw.K, raw.cam_from_world, width, height)
 
 
 def open_sequence(root: Path, cameras: Sequence[str]) -> Sequence4D:
@@ -136,7 +145,7 @@ def layout_error(root: Path, cameras: Sequence[str]) -> UserError | None:
         sequence = open_sequence(root, cameras)
         frame = sequence.common_frames(cameras)[0]
         for name in cameras:
-            sequence.camera_of_size(name, *image_size(sequence.frames[name][frame]))
+            sequence.camera(name, [frame])
     except UserError as error:
         return error
     return None

@@ -26,12 +26,12 @@ def import_scene(
     sequence = open_sequence(raw, entry.cameras)
     common = sequence.common_frames(entry.cameras)
     frames = choose_frames(name, common, entry)
+    photographed = [sequence.camera(camera, frames) for camera in roles]
     views: list[View] = []
     for frame in frames:
-        views += _write_frame(sequence, frame, roles, config, folder)
+        views += _write_frame(sequence, frame, photographed, roles, config, folder)
     write_split(folder / "split.csv", views, folder)
     cameras = {view.name: view.camera for view in views}
-    _refuse_changing_size(views, cameras)
     first = next(iter(cameras.values()))
     info = {
         "name": name,
@@ -78,11 +78,16 @@ def sample(frames: Sequence[int], count: int) -> list[int]:
 
 
 def _write_frame(
-    sequence: Sequence4D, frame: int, roles: dict[str, Role], config: PrepareConfig, folder: Path
+    sequence: Sequence4D,
+    frame: int,
+    cameras: Sequence[Camera],
+    roles: dict[str, Role],
+    config: PrepareConfig,
+    folder: Path,
 ) -> list[View]:
     here = folder / "frames" / f"{frame:06d}"
     views = [
-        _write_view(sequence, camera, frame, role, config, here) for camera, role in roles.items()
+        _write_view(sequence, camera, frame, roles[camera.name], config, here) for camera in cameras
     ]
     by_image = {view.image_path.name: _named_as_image(view) for view in views}
     write_model(here / "sparse" / "0", by_image)
@@ -95,35 +100,21 @@ def _named_as_image(view: View) -> Camera:
 
 
 def _write_view(
-    sequence: Sequence4D, camera: str, frame: int, role: Role, config: PrepareConfig, here: Path
+    sequence: Sequence4D, camera: Camera, frame: int, role: Role, config: PrepareConfig, here: Path
 ) -> View:
-    raw = sequence.cameras[camera]
-    image = sequence.image(camera, frame)
-    sized = sequence.camera_of_size(camera, image.shape[1], image.shape[0])
-    coefficients = raw.distortion if config.undistort else np.zeros(5)
-    image = undistort(image, raw.K, coefficients)
-    height = min(config.height_px or sized.height, sized.height)
-    width = max(1, round(sized.width * height / sized.height))
-    small = replace(sized, K=ideal_intrinsics(sized.K)).resized(width, height)
-    path = here / "images" / f"{camera}.png"
+    bends = sequence.cameras[camera.name].distortion if config.undistort else np.zeros(5)
+    image = undistort(sequence.image(camera.name, frame), camera.K, bends)
+    height = min(config.height_px or camera.height, camera.height)
+    width = max(1, round(camera.width * height / camera.height))
+    small = replace(camera, K=ideal_intrinsics(camera.K)).resized(width, height)
+    path = here / "images" / f"{camera.name}.png"
     write_png(path, resize(image, width, height))
     view = View(small, f"{frame:06d}", role, path, None)
-    mask = sequence.mask(camera, frame, image.shape[:2]) if config.masks else None
+    mask = sequence.mask(camera.name, frame, image.shape[:2]) if config.masks else None
     if mask is None:
         return view
     planes = mask[..., None].astype(np.float32)
-    straight = undistort(planes, raw.K, coefficients, order=0)[..., 0] > 0.5
+    straight = undistort(planes, camera.K, bends, order=0)[..., 0] > 0.5
     mask_path = here / "masks" / path.name
     write_mask(mask_path, resize_mask(straight, width, height))
     return replace(view, mask_path=mask_path)
-
-
-def _refuse_changing_size(views: Sequence[View], cameras: dict[str, Camera]) -> None:
-    for view in views:
-        got, last = view.camera, cameras[view.name]
-        if (got.width, got.height) != (last.width, last.height):
-            raise UserError(
-                f"camera {view.name}, frame {view.timestamp}",
-                f"prepared as {got.width}x{got.height} px, other frames {last.width}x{last.height}",
-                expected="photographs of one size in a camera's folder",
-            )

@@ -5,31 +5,36 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.scenes.scene import Scene
+from stages.scenes.scene import Scene, View
 
 
 def shared_images(scenes_by_role: Mapping[str, Iterable[Scene]]) -> list[UserError]:
-    """One error for each photograph whose bytes occur in scenes of two roles.
+    """One error for each photograph whose bytes were met before in another role.
 
-    Roles are those of the study, such as `tuning_scenes`. Names do not matter: a sequence that
-    was copied under another scene's name is found.
+    Roles are those of the study, such as `tuning_scenes`, and within a scene source and target.
+    Names do not count: a sequence that was copied under another scene's name is found.
     """
-    return list(_conflicts(scenes_by_role))
+    seen: dict[str, tuple[str, View]] = {}
+    errors = []
+    for role, view in _views_by_role(scenes_by_role):
+        owner, first = seen.setdefault(file_hash(view.image_path), (role, view))
+        if owner != role:
+            errors.append(
+                UserError(
+                    view.image_path,
+                    f"the same photograph as {first.image_path}",
+                    expected=f"no photograph in both {owner} and {role}",
+                    fix="keep one of the two",
+                )
+            )
+    return errors
 
 
-def _conflicts(scenes_by_role: Mapping[str, Iterable[Scene]]) -> Iterator[UserError]:
-    first: dict[str, tuple[str, Path]] = {}
+def _views_by_role(scenes_by_role: Mapping[str, Iterable[Scene]]) -> Iterator[tuple[str, View]]:
     for role, scenes in scenes_by_role.items():
         for scene in scenes:
             for view in scene.views():
-                owner, path = first.setdefault(file_hash(view.image_path), (role, view.image_path))
-                if owner != role:
-                    yield UserError(
-                        view.image_path,
-                        f"the same photograph as {path}",
-                        expected=f"no photograph in both {owner} and {role}",
-                        fix="keep one of the two scenes",
-                    )
+                yield f"{view.role} views of {role}", view
 
 
 def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[UserError]:
@@ -47,7 +52,7 @@ def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[Use
         if content in sources and content not in targets:
             continue
         camera = targets.get(content)
-        shown = f"target camera {camera}'s photograph" if camera else "of another scene"
+        shown = f"target camera {camera}'s photograph" if camera else "no photograph of the scene"
         errors.append(
             UserError(
                 path,

@@ -13,7 +13,7 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo.meshes import Mesh
 
 _LAMP = np.array([1.1, 2.55, 1.4])  # metres
-_LAMP_RADIUS = 0.35
+_LAMP_RADIUS = 0.2
 _LAMP_POWER, _AMBIENT = 5.2, 0.42
 
 
@@ -117,13 +117,15 @@ def _radiance(world: World, origins: Array, directions: Array, rng: np.random.Ge
 
 def _lamp(world: World, point: Array, normal: Array, rng: np.random.Generator) -> Array:
     """Light of the lamp at each point [N], through one jittered shadow ray."""
-    towards = _LAMP + _LAMP_RADIUS * rng.uniform(-1, 1, point.shape) - point
-    distance = np.linalg.norm(towards, axis=1)
-    towards /= distance[:, None]
-    facing = np.maximum((towards * normal).sum(1), 0)
+    centre = _LAMP - point
+    distance = np.linalg.norm(centre, axis=1)
+    # Only the shadow is sampled over the lamp: jittered brightness would be grain, not light.
+    facing = np.maximum((centre * normal).sum(1) / distance, 0)
+    towards = centre + _LAMP_RADIUS * rng.uniform(-1, 1, point.shape)
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     start = np.ascontiguousarray(point + 2e-3 * normal, np.float32)
     reached = world.scene.run(start, np.ascontiguousarray(towards, np.float32), query="DISTANCE")
-    lit = reached >= distance - 0.02
+    lit = reached >= distance - 2 * _LAMP_RADIUS
     return _LAMP_POWER * facing * lit / (2.0 + distance**2)
 
 

@@ -1,7 +1,7 @@
 """The room and its cameras: a closed, furnished box, and eight static cameras on an arc.
 
-Hi4D's cameras stand on a full ring; these stand 26 degrees apart, so that photographs of
-neighbours at this small size still share enough for feature matching.
+Hi4D's cameras stand on a full ring; these stand 18 degrees apart, so that photographs of
+neighbours at this small size share enough for feature matching and for six-view splats.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from stages.scenes.demo.meshes import Mesh, box, quad
 from stages.scenes.demo.textures import PICTURES
 
 CAMERAS = ("4", "16", "28", "40", "52", "64", "76", "88")
-_SPACING_DEG = 26.0
+_SPACING_DEG = 18.0
 _HALF, _HEIGHT = 3.0, 2.7  # metres
 _FIELD_OF_VIEW_DEG = 66.0  # vertical
 

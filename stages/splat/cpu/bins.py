@@ -10,7 +10,7 @@ from stages.splat.cpu.compiling import COMPILE, HALF, ONE, f32
 
 @njit(**COMPILE)
 def depth_order(depth_bits, radii):
-    """Indices of the visible Gaussians, nearest first: a stable radix sort of positive floats' bits."""
+    """Indices of the visible Gaussians, nearest first: a stable radix sort of the floats' bits."""
     N = depth_bits.shape[0]
     n = 0
     a = np.empty(N, np.int32)

@@ -1,0 +1,36 @@
+"""Lay the values of studies/<name>.yaml over params.yaml, keeping its comments and layout."""
+
+import argparse
+from pathlib import Path
+
+from stages.run.entry import launch
+
+
+def main() -> None:
+    """Print every change; write params.yaml unless `--check`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("overlay", type=Path, help="such as studies/seed.yaml")
+    parser.add_argument("--check", action="store_true", help="print the changes, write nothing")
+    arguments = parser.parse_args()
+
+    from stages.run.files import whole_file
+    from stages.run.overlay import applied, changes
+    from stages.run.params import Params, plain
+
+    params = Params.read()
+    found = changes(params, Params.read(arguments.overlay))
+    for change in found:
+        print(f"{params.where(change.keys)}: {plain(change.old)!r} -> {plain(change.new)!r}")
+    if not found:
+        print(f"{params.path} has these values already")
+    elif arguments.check:
+        print(f"{len(found)} values would change; nothing was written")
+    else:
+        text = applied(params.path.read_text(), found)
+        with whole_file(params.path) as scratch:
+            scratch.write_text(text)
+        print(f"{len(found)} values changed; next: python -m stages.check")
+
+
+if __name__ == "__main__":
+    launch(main)

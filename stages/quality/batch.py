@@ -1,0 +1,43 @@
+"""What every metric takes: float images in [0, 1], [B, 3, H, W], in equal pairs."""
+
+from torch import Tensor
+
+# Rounding in an interpolation may leave the range by this much.
+_SLACK = 1e-3
+
+
+def check_pair(a: Tensor, b: Tensor, smallest_px: int = 1) -> None:
+    """Refuse what is not a pair of image batches. Raises ValueError that names the fault."""
+    if a.shape != b.shape:
+        raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} do not pair")
+    for images in (a, b):
+        _check_images(images)
+    if min(a.shape[-2:]) < smallest_px:
+        raise ValueError(f"images of {_size(a)} px; at least {smallest_px} px a side are needed")
+
+
+def check_mask(mask: Tensor, images: Tensor) -> None:
+    """Refuse what is not a mask [B, 1, H, W] of zeros and ones that leaves pixels in each image."""
+    expected = (len(images), 1, *images.shape[-2:])
+    if tuple(mask.shape) != expected:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)}; expected {expected}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("a mask holds values other than 0 and 1")
+    empty = [index for index, one in enumerate(mask) if not one.any()]
+    if empty:
+        raise ValueError(f"the mask of image {empty[0]} is empty")
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"images of shape {tuple(images.shape)}; expected [B, 3, H, W]")
+    if not images.is_floating_point():
+        raise ValueError(f"images of type {images.dtype}; expected floats in [0, 1]")
+    low, high = images.detach().aminmax()
+    # Written so that NaN fails too.
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
+        raise ValueError(f"images with values from {low:.4g} to {high:.4g}; expected [0, 1]")
+
+
+def _size(images: Tensor) -> str:
+    return f"{images.shape[-1]}x{images.shape[-2]}"

@@ -1,0 +1,52 @@
+"""Typed form of `weights:`, `novel_views:`, `evaluate:` and `compare:` in params.yaml."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.run.params import Section
+
+# Backbones that LPIPS has calibrated heads for.
+Net = Literal["alex", "vgg", "squeeze"]
+
+
+class WeightsConfig(Section):
+    """Where the LPIPS backbones come from: a path, torchvision's cache, or its download."""
+
+    nets: tuple[Net, ...] = ("alex",)
+    path: str = ""
+    download: bool = True
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class NovelViewsConfig(Section):
+    """How the target cameras are rendered."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    align: bool = True
+    align_steps: int = Field(default=60, ge=1)
+    align_lr: float = Field(default=2e-3, gt=0)
+
+
+class LpipsConfig(Section):
+    """Which LPIPS is measured, and whether a run without it is an error."""
+
+    net: Net = "alex"
+    required: bool = False
+
+
+class EvaluateConfig(Section):
+    """How novel views are measured against photographs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    masks: Literal["ignore", "people"] = "ignore"
+    lpips: LpipsConfig = LpipsConfig()
+
+
+class CompareConfig(Section):
+    """How methods are compared with each other."""
+
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    bootstrap_draws: int = Field(default=2000, ge=100)
+    block_length: int = Field(default=0, ge=0)
+    seed: int = 0

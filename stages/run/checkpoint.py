@@ -1,0 +1,52 @@
+"""Resume state of long stages: outside every DVC out, one file, whole or absent.
+
+A key ties the state to what the stage was given; another key means another folder, so a changed
+parameter never resumes the wrong run.
+"""
+
+import shutil
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+
+from stages.run.files import text_hash, whole_file, work_root
+
+PREEMPTED = 75  # EX_TEMPFAIL: run again to go on
+
+
+class Checkpoint:
+    """The latest state of one run, under `.work/<stage>/<item>/<key>/`."""
+
+    def __init__(self, stage: str, item: str, *parts: str):
+        self.folder = work_root() / stage / item / text_hash(*parts)[:24]
+        self.path = self.folder / "state.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state."""
+        with whole_file(self.path) as scratch:
+            torch.save(state, scratch)
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state on the CPU, or None."""
+        if not self.path.is_file():
+            return None
+        return torch.load(self.path, map_location="cpu", weights_only=True)
+
+
+def forget(stage: str, item: str) -> None:
+    """Remove the states of a finished item, those of older params included."""
+    shutil.rmtree(work_root() / stage / item, ignore_errors=True)
+
+
+class Preemption:
+    """Notices SIGTERM and SIGUSR1, so that a loop can save its state and end."""
+
+    def __init__(self) -> None:
+        self.noticed = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._notice)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self.noticed = True

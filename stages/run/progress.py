@@ -1,0 +1,57 @@
+"""Progress of long loops: a bar on a terminal, one plain line every 30 s anywhere else."""
+
+import resource
+import sys
+import time
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 30.0
+
+
+class Progress:
+    """Reports a loop of `total` steps under a name; use as a context."""
+
+    def __init__(self, name: str, total: int, start: int = 0):
+        self.name, self.total, self.start = name, total, start
+        self.began = self.spoke = time.monotonic()
+        self.bar = (
+            tqdm(total=total, initial=start, desc=name, leave=False)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def due(self) -> bool:
+        """Whether `report` would say something now: the time to fetch numbers from a GPU."""
+        return self.bar is not None or time.monotonic() - self.spoke >= LINE_EVERY_S
+
+    def report(self, done: int, **numbers: float | int) -> None:
+        """Say how far the loop is; numbers are shown beside it."""
+        told = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        if self.bar is not None:
+            self.bar.n = done
+            self.bar.set_postfix_str(told)
+            return
+        if time.monotonic() - self.spoke < LINE_EVERY_S:
+            return
+        self.spoke = time.monotonic()
+        per_step = (self.spoke - self.began) / max(done - self.start, 1)
+        left_s = per_step * (self.total - done)
+        print(
+            f"{self.name}: {100 * done / self.total:.0f} % ({done}/{self.total}) {told} "
+            f"memory {peak_memory_gib():.2f} GiB, {left_s:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def peak_memory_gib() -> float:
+    """Most memory this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,55 @@
+"""Novel views on disk: novel_views.json and pictures `<kind>/<timestamp>/<camera>.png`.
+
+Kind `given`: from the target cameras as the calibration places them. Kind `aligned`: from poses
+that were fitted to the photographs with the Gaussians frozen, which takes errors of the
+calibration out of the numbers; it is absent when the method did not align.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from stages.run.errors import UserError
+from stages.run.files import read_json, write_json
+from stages.scenes.images import Pixels, read_image, write_png
+from stages.scenes.scene import View
+
+KINDS = ("given", "aligned")
+INFO = "novel_views.json"
+
+
+def write_picture(folder: Path, kind: str, view: View, image: Pixels) -> None:
+    """Write the picture [H, W, 3] of a target view, 8-bit."""
+    write_png(_picture(folder, kind, view), image)
+
+
+def read_picture(folder: Path, kind: str, view: View) -> Pixels:
+    """The picture of a target view. Raises UserError when its size is not the photograph's."""
+    path = _picture(folder, kind, view)
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if (width, height) != (view.camera.width, view.camera.height):
+        raise UserError(
+            path,
+            f"{width}x{height} px",
+            expected=f"{view.camera.width}x{view.camera.height} px, as the photograph",
+            fix="run `dvc repro novel_views`",
+        )
+    return image
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write novel_views.json; `info["kinds"]` lists the kinds of pictures beside it."""
+    assert set(info["kinds"]) <= set(KINDS), f"unknown kinds {info['kinds']}"
+    write_json(folder / INFO, info)
+
+
+def read_kinds(folder: Path) -> tuple[str, ...]:
+    """The kinds of pictures in a folder. Raises UserError when it is not one of novel views."""
+    kinds = read_json(folder / INFO).get("kinds")
+    if not isinstance(kinds, list) or "given" not in kinds or not set(kinds) <= set(KINDS):
+        raise UserError(folder / INFO, f"kinds {kinds}", expected="given, and perhaps aligned")
+    return tuple(kinds)
+
+
+def _picture(folder: Path, kind: str, view: View) -> Path:
+    return folder / kind / view.timestamp / f"{view.name}.png"

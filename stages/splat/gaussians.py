@@ -1,0 +1,87 @@
+"""A set of Gaussians in its normalised training frame, and its file form.
+
+means [N, 3], quats [N, 4] wxyz of any length, log_scales [N, 3], opacity_logits [N], sh0 [N, 1, 3]
+and shN [N, (d + 1)^2 - 1, 3]. `world_from_norm` leads back to the frame of the cameras.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stages.run.errors import UserError
+from stages.run.files import whole_file
+from stages.scenes.frames import Sim3
+
+FORMAT = "splatfix gaussians 1"
+TENSORS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Trained Gaussians."""
+
+    means: Tensor
+    quats: Tensor
+    log_scales: Tensor
+    opacity_logits: Tensor
+    sh0: Tensor
+    shN: Tensor  # noqa: N815
+    world_from_norm: Sim3
+    antialiased: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the stored harmonics."""
+        return int((self.shN.shape[1] + 1) ** 0.5) - 1
+
+    def to(self, device: str) -> "Gaussians":
+        """The same Gaussians on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
+    def save(self, path: Path) -> None:
+        """Write safetensors with the frame, the rasteriser's mode and the metadata."""
+        header = {
+            "format": FORMAT,
+            "world_from_norm": json.dumps(self.world_from_norm.to_dict()),
+            "antialiased": json.dumps(self.antialiased),
+            "metadata": json.dumps(dict(self.metadata), sort_keys=True),
+        }
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
+        with whole_file(path) as scratch:
+            save_file(tensors, scratch, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> "Gaussians":
+        """Read what `save` wrote. Raises UserError for a missing or foreign file."""
+        if not path.is_file():
+            raise UserError(path, "no such file", fix="run `dvc repro train` for this scene")
+        try:
+            with safe_open(path, framework="pt", device=device) as opened:
+                header = opened.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise UserError(path, "not Gaussians of this project", expected=FORMAT)
+                tensors = {name: opened.get_tensor(name) for name in TENSORS}
+        except SafetensorError as error:
+            raise UserError(path, f"not a whole safetensors file ({error})") from error
+        return cls(
+            **tensors,
+            world_from_norm=Sim3.from_dict(json.loads(header["world_from_norm"])),
+            antialiased=json.loads(header["antialiased"]),
+            metadata=json.loads(header["metadata"]),
+        )
+
+
+def colors(gaussians: Gaussians) -> Tensor:
+    """All harmonics [N, (d + 1)^2, 3]."""
+    return torch.cat([gaussians.sh0, gaussians.shN], dim=1)

@@ -1,0 +1,135 @@
+"""Training of a dynamic scene, one moment at a time: what stage `train` reads and writes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, read_json, text_hash
+from stages.scenes.calibration import Calibration, read_calibration
+from stages.scenes.cameras import Camera
+from stages.scenes.colmap import write_model
+from stages.scenes.images import resize
+from stages.scenes.names import matching
+from stages.scenes.scene import Scene, View
+from stages.splat.config import TrainConfig
+from stages.splat.export import write_ply
+from stages.splat.fit import Fitted, fit
+from stages.splat.gaussians import Gaussians
+from stages.splat.raster import choose_backend
+from stages.splat.trainer import Trainer, TrainView
+
+
+def train_moment(
+    scene: Scene,
+    calibrated: Path,
+    timestamp: str,
+    config: TrainConfig,
+    folder: Path,
+    warm: Path | None = None,
+) -> Fitted:
+    """Train one timestamp on its source views; write its results into `folder`.
+
+    gaussians.safetensors, point_cloud.ply (with save_ply), cameras/sparse/0 (learnt poses, a
+    COLMAP model) and fit.json (curve and evaluations).
+    """
+    calibration = read_calibration(calibrated)
+    sources = chosen_views(scene, timestamp, config)
+    held_out = sources[:: config.test_every] if config.test_every > 1 else []
+    train = [view for view in sources if view not in held_out]
+    if not train:
+        raise UserError(
+            "train.test_every", f"{config.test_every} leaves no view to train on",
+            expected=f"more than {config.test_every}, or 0 for no hold-out",
+        )  # fmt: skip
+    backend, reason = choose_backend(config.backend)
+    points, colors = calibration.points(timestamp)
+    start = Gaussians.load(warm) if warm else None
+    trainer = Trainer(
+        [train_view(view, calibration, config) for view in train],
+        points, colors, config, backend, start,
+    )  # fmt: skip
+    name = f"{scene.name} {timestamp}"
+    print(
+        f"{name}: {backend} ({reason}), float32, {len(train)} views, {trainer.origin}", flush=True
+    )
+    fitted = fit(
+        trainer,
+        name,
+        moment_checkpoint(scene, calibrated, timestamp, config, backend, warm),
+        [train_view(view, calibration, config) for view in held_out],
+        folder,
+    )
+    fitted.gaussians.save(folder / "gaussians.safetensors")
+    if config.save_ply:
+        write_ply(folder / "point_cloud.ply", fitted.gaussians)
+    learnt = {
+        f"{camera.name}.png": replace(camera, name=f"{camera.name}.png")
+        for camera in fitted.cameras
+    }
+    write_model(folder / "cameras" / "sparse" / "0", learnt)
+    return fitted
+
+
+def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View]:
+    """Source views of a timestamp whose camera matches `match_string`, by name."""
+    views = sorted(scene.views("source", timestamp), key=lambda view: view.name)
+    chosen = [view for view in views if matching(view.name, config.match_string)]
+    if not chosen:
+        names = ", ".join(view.name for view in views)
+        raise UserError(
+            "train.match_string", f"{config.match_string!r} matches no source camera",
+            expected=f"a token in one of {names}",
+        )  # fmt: skip
+    return chosen
+
+
+def train_view(view: View, calibration: Calibration, config: TrainConfig) -> TrainView:
+    """A photograph at its estimated camera, both shrunk by `data_factor`."""
+    camera: Camera = calibration.sources[view.name]
+    width, height = (round(side / config.data_factor) for side in (camera.width, camera.height))
+    image = torch.from_numpy(resize(view.image(), width, height).copy())
+    mask = None
+    if config.masks and view.mask_path is not None:
+        small = resize(view.mask()[..., None].astype("float32"), width, height)[..., 0]
+        mask = torch.from_numpy(small >= 0.5)
+    return TrainView(camera.resized(width, height), image, mask)
+
+
+def moment_checkpoint(
+    scene: Scene,
+    calibrated: Path,
+    timestamp: str,
+    config: TrainConfig,
+    backend: str,
+    warm: Path | None,
+) -> Checkpoint:
+    """The resume state of one timestamp; tied to its params and to the content of its inputs."""
+    settings = config.model_copy(update={"workers": 1, "checkpoint_every": 1})
+    inputs = [folder_hash(scene.folder / "frames" / timestamp), folder_hash(calibrated)]
+    inputs += [text_hash(warm.read_bytes().hex())] if warm else []
+    return Checkpoint("train", scene.name, timestamp, backend, settings.model_dump_json(), *inputs)
+
+
+def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:
+    """Scalars of a scene, means over its timestamps, and its curve rows by timestamp."""
+    reports = {timestamp: read_json(folder / timestamp / "fit.json") for timestamp in timestamps}
+    rows = [
+        {"timestamp": timestamp, **row}
+        for timestamp, report in reports.items()
+        for row in report["curve"]
+    ]
+    finals: dict[str, list[float]] = {}
+    for report in reports.values():
+        last = max(row["step"] for row in report["evaluations"])
+        for row in report["evaluations"]:
+            if row["step"] == last:
+                for key in ("psnr", "ssim"):
+                    finals.setdefault(f"{row['split']}_{key}", []).append(row[key])
+                if row["split"] == "train":
+                    finals.setdefault("gaussians", []).append(row["gaussians"])
+    scalars = {key: round(sum(values) / len(values), 5) for key, values in finals.items()}
+    return {"steps": last, "timestamps": len(reports), **scalars}, rows

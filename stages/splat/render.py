@@ -1,0 +1,65 @@
+"""Pictures of trained Gaussians from cameras of the world frame."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.scenes.cameras import Camera
+from stages.splat import poses
+from stages.splat.gaussians import Gaussians, colors
+from stages.splat.raster import rasterization
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """One picture; depth is expected depth along z, in world units."""
+
+    rgb: Tensor  # [H, W, 3] in [0, 1]
+    alpha: Tensor  # [H, W]
+    depth: Tensor  # [H, W]
+
+
+@torch.no_grad()
+def render(gaussians: Gaussians, camera: Camera, backend: str) -> Rendering:
+    """Render Gaussians from a camera of the world frame."""
+    in_norm = gaussians.world_from_norm.inverse().apply_camera(camera)
+    pose = torch.tensor(in_norm.cam_from_world, dtype=torch.float32, device=gaussians.means.device)
+    image, alpha = _rasterise(gaussians, in_norm, pose, backend)
+    depth = image[..., 3] * gaussians.world_from_norm.scale
+    return Rendering(image[..., :3].clamp(0, 1), alpha, depth)
+
+
+def align_camera(
+    gaussians: Gaussians, camera: Camera, photograph: Tensor, backend: str, *, steps: int, lr: float
+) -> Camera:
+    """The camera near `camera` from which the frozen Gaussians best match a photograph [H, W, 3].
+
+    For measuring alone: it separates errors of calibration from errors of the picture.
+    """
+    in_norm = gaussians.world_from_norm.inverse().apply_camera(camera)
+    device = str(gaussians.means.device)
+
+    def picture(pose: Tensor) -> Tensor:
+        return _rasterise(gaussians, in_norm, pose, backend)[0][..., :3]
+
+    target = photograph.to(device)
+    aligned = poses.align(picture, in_norm.cam_from_world, target, steps, lr, device)
+    return gaussians.world_from_norm.apply_camera(in_norm.moved(aligned))
+
+
+def _rasterise(
+    gaussians: Gaussians, camera: Camera, pose: Tensor, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Colour and expected depth [H, W, 4], and alpha [H, W]."""
+    device = gaussians.means.device
+    background = torch.tensor([gaussians.metadata.get("background", [0, 0, 0])], device=device)
+    image, alpha, _ = rasterization(
+        gaussians.means, gaussians.quats, torch.exp(gaussians.log_scales),
+        torch.sigmoid(gaussians.opacity_logits), colors(gaussians),
+        pose[None], torch.tensor(camera.K, dtype=torch.float32, device=device)[None],
+        camera.width, camera.height, backend=backend, sh_degree=gaussians.sh_degree,
+        backgrounds=background.float(), render_mode="RGB+ED",
+        rasterize_mode="antialiased" if gaussians.antialiased else "classic",
+    )  # fmt: skip
+    return image[0], alpha[0, ..., 0]

@@ -1,0 +1,217 @@
+"""One training run: Gaussians, optimisers, strategy and poses, a step at a time.
+
+The world is normalised as gsplat's example trainer does it; all tensors live in that frame. What
+changes from step to step is in `state_dict`, so that a run can stop anywhere and go on as if it
+had not: the order of views and every learning rate follow from the step number alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import Array, Camera
+from stages.scenes.frames import Sim3, normalisation
+from stages.splat import densify, initial, poses
+from stages.splat.config import TrainConfig
+from stages.splat.gaussians import Gaussians
+from stages.splat.losses import photometric
+from stages.splat.raster import rasterization
+
+NAMES = {"scales": "log_scales", "opacities": "opacity_logits"}
+_LR = {
+    "means": "means_lr", "scales": "scales_lr", "quats": "quats_lr",
+    "opacities": "opacities_lr", "sh0": "sh0_lr", "shN": "shN_lr",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class TrainView:
+    """One photograph to train on or to measure."""
+
+    camera: Camera  # world frame
+    image: Tensor  # [H, W, 3]
+    mask: Tensor | None = None  # [H, W] bool, pixels to count
+
+
+class Trainer:
+    """Trains one set of Gaussians on views that share one moment."""
+
+    def __init__(
+        self,
+        views: Sequence[TrainView],
+        points: Array,  # [P, 3], world frame
+        colors: np.ndarray,  # [P, 3] uint8
+        config: TrainConfig,
+        backend: str,
+        warm: Gaussians | None = None,
+    ):
+        self.config, self.backend = config, backend
+        self.device = "cuda" if backend == "cuda" else "cpu"
+        norm_from_world, scale = normalisation([view.camera for view in views], points)
+        if warm is not None:
+            norm_from_world = warm.world_from_norm.inverse()
+        self.world_from_norm: Sim3 = norm_from_world.inverse()
+        self.scene_scale = 1.1 * config.global_scale * scale
+        self.cameras = [norm_from_world.apply_camera(view.camera) for view in views]
+        self.images = [view.image.to(self.device) for view in views]
+        self.masks = [None if v.mask is None else v.mask.to(self.device) for v in views]
+        self.viewmats = self._stack([camera.cam_from_world for camera in self.cameras])
+        self.Ks = self._stack([camera.K for camera in self.cameras])
+        self.background = torch.tensor([config.background], device=self.device)
+        torch.manual_seed(config.seed)
+        if warm is None:
+            placed = norm_from_world.apply(points) if len(points) else points
+            start, self.origin = initial.parameters(placed, colors, self.scene_scale, config)
+        else:
+            start = {name: getattr(warm, NAMES.get(name, name)) for name in _LR}
+            self.origin = f"{len(warm)} Gaussians of the neighbouring timestamp"
+        self._set_parameters(start)
+        self.strategy = densify.build(config, backend)
+        self.strategy.check_sanity(self.params, self.optimizers)
+        self.strategy_state: dict[str, Any] = (
+            self.strategy.initialize_state(scene_scale=self.scene_scale)
+            if config.strategy.kind == "default"
+            else self.strategy.initialize_state()
+        )
+        self.corrections = torch.zeros(len(views), 9, device=self.device, requires_grad=True)
+        self.pose_optimizer = torch.optim.Adam(
+            [self.corrections], lr=config.pose_opt_lr, weight_decay=config.pose_opt_reg
+        )
+
+    def step(self, step: int) -> tuple[Tensor, int]:
+        """One optimisation step on one view; returns its loss and the view's index."""
+        config, index = self.config, self.view_of(step)
+        decay = 0.01 ** (step / config.steps)
+        means_lr = config.means_lr * self.scene_scale * decay
+        self.optimizers["means"].param_groups[0]["lr"] = means_lr
+        self.pose_optimizer.param_groups[0]["lr"] = config.pose_opt_lr * decay
+        image, info = self.render(
+            self.viewmat(index), self.Ks[index], self.cameras[index],
+            min(step // config.scaled(config.sh_degree_interval), config.sh_degree),
+            background=torch.rand(1, 3, device=self.device) if config.random_bkgd else None,
+        )  # fmt: skip
+        self.strategy.step_pre_backward(
+            self.params, self.optimizers, self.strategy_state, step, info
+        )
+        loss = photometric(image, self.images[index], config.ssim_lambda, self.masks[index])
+        if config.opacity_reg:
+            loss = loss + config.opacity_reg * torch.sigmoid(self.params["opacities"]).mean()
+        if config.scale_reg:
+            loss = loss + config.scale_reg * torch.exp(self.params["scales"]).mean()
+        loss.backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if config.pose_opt:
+            self.pose_optimizer.step()
+            self.pose_optimizer.zero_grad(set_to_none=True)
+        densify.after_backward(
+            self.strategy, self.params, self.optimizers, self.strategy_state, step, info, means_lr
+        )
+        return loss.detach(), index
+
+    def view_of(self, step: int) -> int:
+        """View of a step: every view once an epoch, in an order of the epoch's own."""
+        epoch, place = divmod(step, len(self.images))
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.images))
+        return int(order[place])
+
+    def viewmat(self, index: int) -> Tensor:
+        """cam_from_norm [4, 4] of a training view, corrected when poses are optimised."""
+        if not self.config.pose_opt:
+            return self.viewmats[index]
+        return poses.corrected(self.viewmats[index], self.corrections[index])
+
+    def render(
+        self,
+        viewmat: Tensor,
+        K: Tensor,
+        camera: Camera,
+        sh_degree: int,
+        background: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Image [H, W, 3] and the rasteriser's info."""
+        params, config = self.params, self.config
+        image, _, info = rasterization(
+            params["means"], params["quats"], torch.exp(params["scales"]),
+            torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], 1),
+            viewmat[None], K[None], camera.width, camera.height,
+            backend=self.backend, sh_degree=sh_degree,
+            near_plane=config.near_plane, far_plane=config.far_plane,
+            backgrounds=self.background if background is None else background,
+            absgrad=config.strategy.absgrad,
+            rasterize_mode="antialiased" if config.antialiased else "classic",
+        )  # fmt: skip
+        return image[0], info
+
+    def gaussians(self, step: int) -> Gaussians:
+        """What has been learnt after `step` steps."""
+        tensors = {NAMES.get(n, n): p.detach().clone() for n, p in self.params.items()}
+        return Gaussians(
+            **tensors,
+            world_from_norm=self.world_from_norm,
+            antialiased=self.config.antialiased,
+            metadata={"step": step, "background": list(self.config.background)},
+        )
+
+    def learnt_cameras(self) -> list[Camera]:
+        """Training cameras in the world frame, with their learnt corrections."""
+        with torch.no_grad():
+            learnt = [self.viewmat(k).double().cpu().numpy() for k in range(len(self.cameras))]
+        placed = zip(self.cameras, learnt, strict=True)
+        return [self.world_from_norm.apply_camera(camera.moved(pose)) for camera, pose in placed]
+
+    def check_finite(self, loss: float, step: int) -> None:
+        """Raise UserError when training has diverged."""
+        if not np.isfinite(loss):
+            raise UserError(
+                "train", f"the loss is {loss} at step {step}", expected="a finite loss",
+                fix="lower train.means_lr or train.scales_lr; the last good checkpoint is kept",
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later steps depend on."""
+        strategy = {k: v for k, v in self.strategy_state.items() if torch.is_tensor(v)}
+        return {
+            "params": {name: param.detach() for name, param in self.params.items()},
+            "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+            "strategy": strategy,
+            "corrections": self.corrections.detach(),
+            "pose_optimizer": self.pose_optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state() if self.backend == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._set_parameters(state["params"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.strategy_state.update({k: v.to(self.device) for k, v in state["strategy"].items()})
+        with torch.no_grad():
+            self.corrections.copy_(state["corrections"])
+        self.pose_optimizer.load_state_dict(state["pose_optimizer"])
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(state["rng_cuda"])
+
+    def _set_parameters(self, tensors: dict[str, Tensor]) -> None:
+        self.params = {
+            name: torch.nn.Parameter(value.detach().to(self.device).clone().contiguous())
+            for name, value in tensors.items()
+        }
+        # gsplat's strategies edit one optimiser a parameter; eps is its trainer's.
+        self.optimizers = {
+            name: torch.optim.Adam(
+                [param], lr=getattr(self.config, _LR[name]), eps=1e-15, fused=True
+            )
+            for name, param in self.params.items()
+        }
+
+    def _stack(self, matrices: list[Array]) -> Tensor:
+        return torch.tensor(np.stack(matrices), dtype=torch.float32, device=self.device)

@@ -1,0 +1,92 @@
+"""Imports run one way, and each heavy package has one home."""
+
+import ast
+
+import pytest
+from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
+
+# entries -> {splat, difix} -> {scenes, quality} -> run
+MAY_IMPORT = {
+    "run": {"run"},
+    "scenes": {"scenes", "run"},
+    "quality": {"quality", "run"},
+    "splat": {"splat", "scenes", "quality", "run"},
+    "difix": {"difix", "scenes", "quality", "run"},
+}
+HOMES = {
+    "pycolmap": "stages/scenes/colmap.py",
+    "trimesh": "stages/scenes/demo/raytrace.py",
+    "embreex": "stages/scenes/demo/raytrace.py",
+    "skimage": "stages/scenes/demo/textures.py",
+    "gsplat": "stages/splat/raster.py",
+    "numba": "stages/splat/cpu/",
+    "lpips": "stages/quality/lpips.py",
+    "diffusers": "stages/difix/model.py",
+    "accelerate": "stages/difix/finetune.py",
+    "transformers": "stages/difix/text.py",
+}
+# `scenes` and `run` are what every stage and `check` load; networks come above them.
+WITHOUT_TORCH = {"scenes"}
+
+
+def package(module: str) -> str:
+    """`scenes` for stages.scenes.demo.room, and no name for an entry."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or (ROOT / "stages" / parts[-1]).is_dir() else ""
+
+
+LIBRARY = [module for module in MODULES if package(module) in MAY_IMPORT]
+
+
+def test_every_package_has_its_place() -> None:
+    packages = {
+        path.name for path in (ROOT / "stages").iterdir() if (path / "__init__.py").exists()
+    }
+    assert packages == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_imports_run_one_way(module: str) -> None:
+    own = {name for name in imports(module) if name.startswith("stages.")}
+    wrong = sorted(name for name in own if package(name) not in MAY_IMPORT[package(module)])
+    assert not wrong, f"{relative(module)} may not import {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_heavy_package_is_imported_in_its_home_only(name: str) -> None:
+    users = [relative(module) for module in MODULES if name in foreign(module)]
+    strangers = [user for user in users if not user.startswith(HOMES[name])]
+    assert not strangers, f"{name} belongs to {HOMES[name]}, not to {', '.join(strangers)}"
+    if (ROOT / HOMES[name]).exists():
+        assert users, f"{HOMES[name]} does not import {name}: take it out of the list"
+
+
+def test_lower_layers_do_without_torch() -> None:
+    users = [relative(module) for module in LIBRARY if "torch" in foreign(module)]
+    assert not [user for user in users if user.split("/")[1] in WITHOUT_TORCH]
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_config_is_light(module: str) -> None:
+    if module.endswith(".config"):
+        heavy = {"torch", "numpy", "scipy", "PIL", *HOMES} & foreign(module)
+        assert not heavy, f"{relative(module)} imports {', '.join(heavy)}; `check` reads it"
+
+
+def test_no_module_is_imported_by_a_computed_name() -> None:
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Name | ast.Attribute):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                assert name not in ("import_module", "__import__"), (
+                    f"{relative(module)}:{node.lineno}: the deps of a stage cannot follow this"
+                )
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_entry_is_short_and_starts_by_launch(name: str) -> None:
+    path = ROOT / "stages" / f"{name}.py"
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 80, f"{path.name}: {len(lines)} lines; move code to a package"
+    assert lines[-2:] == ['if __name__ == "__main__":', "    launch(main)"]
+    assert ast.get_docstring(tree(f"stages.{name}"))

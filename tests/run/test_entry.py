@@ -1,0 +1,86 @@
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from stages.run.entry import launch
+from stages.run.errors import UserError, UserErrors
+from stages.run.files import whole_file
+
+
+def exit_of(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of an entry."""
+    with pytest.raises(SystemExit) as caught:
+        launch(main)
+    return caught.value.code, *capsys.readouterr()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def test_user_error_ends_with_code_2_and_its_message_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = UserErrors([UserError("a", "1"), UserError("b", "2")])
+    assert exit_of(raising(error), capsys) == (2, "", "a: 1\n\nb: 2\n")
+
+
+def test_full_disk_names_the_file_that_was_being_written(
+    tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "metrics.json"
+
+    def main() -> None:
+        with whole_file(target), open("/dev/full", "w") as out:
+            out.write("x")
+
+    code, _, message = exit_of(main, capsys)
+    assert code == 2
+    assert message.startswith(f"{target}: no space left on the disk\n")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_is_told_however_a_writer_says_it(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no space left on the disk" in exit_of(raising(error), capsys)[2]
+
+
+def test_full_disk_is_told_when_cleaning_up_fails_as_well(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "/mnt/a")
+        finally:
+            raise RuntimeError("stream already closed")
+
+    assert "/mnt/a: no space left" in exit_of(main, capsys)[2]
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    with pytest.raises(PermissionError):
+        launch(raising(PermissionError(errno.EACCES, "Permission denied", "x")))
+    with pytest.raises(ZeroDivisionError):
+        launch(lambda: 1 / 0)
+
+
+def test_threads_are_limited_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    seen = {}
+    launch(lambda: seen.update(os.environ))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # so that its removal is undone as well
+    assert (seen["OMP_NUM_THREADS"], seen["NUMBA_NUM_THREADS"]) == ("7", "1")

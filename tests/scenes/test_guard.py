@@ -1,0 +1,225 @@
+from typing import Any
+
+import pytest
+
+from stages.run.errors import UserError
+from stages.scenes.guard import judge
+from stages.scenes.study import BUILT_METHODS, METHODS, StudyConfig
+
+# The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
+TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
+INTERNAL = ("hi4d_pair02_dance",)
+RESERVED = (
+    "hi4d_pair15_fight",
+    "hi4d_pair16_jump",
+    "hi4d_pair17_dance",
+    "hi4d_pair19_piggyback",
+)
+V0 = StudyConfig(
+    version="v0",
+    objective="a",
+    hypothesis="b",
+    scenes=TUNING + INTERNAL + RESERVED,
+    tuning_scenes=TUNING,
+    internal_eval_scenes=INTERNAL,
+    downstream_scenes=RESERVED,
+    reserved_scenes=RESERVED,
+    evaluated_scenes=INTERNAL + RESERVED,
+    methods=("none",),
+    subject="none",
+    key_decisions=(),
+    expected_outputs=(),
+    out_of_scope=(),
+)
+CATALOGUE = (*V0.scenes, "hi4d_pair15_hug", "hi4d_pair00_hug", "hi4d_pair03_hug", "dog", "cat")
+GROUPS = {name: name[5:11] if name.startswith("hi4d") else name for name in CATALOGUE}
+
+
+def errors_of(groups: dict[str, str] = GROUPS, **changed: Any) -> list[str]:
+    """First line of every error of V0 with some values changed."""
+    verdict = judge(V0.model_copy(update=changed), groups)
+    return [str(error).splitlines()[0] for error in verdict.errors]
+
+
+def test_v0_passes_without_a_word() -> None:
+    verdict = judge(V0, GROUPS)
+    assert (verdict.errors, verdict.notes) == ((), ())
+    verdict.enforce()
+
+
+@pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
+def test_reserved_scene_is_refused_where_anything_is_learnt(role: str) -> None:
+    assert errors_of(**{role: (*getattr(V0, role), "hi4d_pair16_jump")}) == [
+        f"study.{role}.{len(getattr(V0, role))}: hi4d_pair16_jump is reserved"
+    ]
+
+
+@pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
+def test_another_action_of_a_reserved_pair_is_refused(role: str) -> None:
+    names = ("hi4d_pair15_hug",)
+    assert errors_of(**{role: names}) == [
+        f"study.{role}.0: hi4d_pair15_hug shows pair15, as the reserved hi4d_pair15_fight does"
+    ]
+
+
+def test_reserved_pair_is_refused_even_if_it_is_not_evaluated() -> None:
+    found = errors_of(
+        tuning_scenes=("hi4d_pair15_hug",),
+        downstream_scenes=("hi4d_pair16_jump",),
+        evaluated_scenes=("hi4d_pair16_jump",),
+        scenes=("hi4d_pair16_jump",),
+    )
+    assert len(found) == 1
+    assert "shows pair15" in found[0]
+
+
+def test_group_of_the_catalogue_counts_not_the_name() -> None:
+    groups = GROUPS | {"dog": "pair15"}
+    assert len(errors_of(groups, tuning_scenes=("dog",))) == 1
+    assert errors_of(tuning_scenes=("dog",)) == []
+
+
+def test_internal_eval_pair_among_the_tuning_pairs_is_refused() -> None:
+    assert errors_of(internal_eval_scenes=("hi4d_pair00_hug",)) == [
+        "study.internal_eval_scenes.0: hi4d_pair00_hug shows pair00, "
+        "as hi4d_pair00_dance in `study.tuning_scenes` does"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("tuning_scenes", "internal_eval_scenes"),
+        ("tuning_scenes", "downstream_scenes"),
+        ("internal_eval_scenes", "downstream_scenes"),
+    ],
+)
+def test_scene_in_two_roles_is_refused(first: str, second: str) -> None:
+    lists = {first: ("dog",), second: ("cat", "dog")}
+    evaluated = (*V0.evaluated_scenes, "cat", "dog")
+    found = errors_of(**lists, evaluated_scenes=evaluated, scenes=(*V0.scenes, "cat", "dog"))
+    assert found == [f"study.{second}.1: dog is also in `study.{first}`"]
+
+
+def test_downstream_pair_that_is_not_reserved_may_not_be_tuned_on() -> None:
+    found = errors_of(
+        scenes=("hi4d_pair00_hug",),
+        evaluated_scenes=("hi4d_pair00_hug",),
+        downstream_scenes=("hi4d_pair00_hug",),
+    )
+    assert len(found) == 1
+    assert found[0].startswith("study.downstream_scenes.0: hi4d_pair00_hug shows pair00")
+
+
+def test_unknown_scene_has_the_nearest_name() -> None:
+    verdict = judge(V0.model_copy(update={"tuning_scenes": ("hi4d_pair00_dacne",)}), GROUPS)
+    (error,) = verdict.errors
+    assert str(error).splitlines()[:3] == [
+        "study.tuning_scenes.0: no scene 'hi4d_pair00_dacne'",
+        "expected an entry of `scenes:`",
+        "did you mean hi4d_pair00_dance?",
+    ]
+
+
+def test_unknown_scene_of_a_reserved_pair_is_still_seen_through() -> None:
+    found = errors_of(tuning_scenes=("hi4d_pair15_kiss",))
+    assert len(found) == 2
+    assert "shows pair15" in found[1]
+
+
+def test_hi4d_name_without_a_readable_pair_is_refused() -> None:
+    name = "hi4d_pair15_fight_take2"
+    (found,) = errors_of(GROUPS | {name: name}, tuning_scenes=(name,))
+    assert "does not say which people it shows" in found
+    (found,) = errors_of(GROUPS | {name: "pair15"}, tuning_scenes=(name,))
+    assert "shows pair15" in found
+
+
+def test_name_that_stands_twice_is_refused() -> None:
+    assert errors_of(tuning_scenes=(TUNING[0], TUNING[0])) == [
+        "study.tuning_scenes.0: hi4d_pair00_dance stands here 2 times"
+    ]
+
+
+def test_evaluated_scene_must_be_prepared_and_downstream_scene_evaluated() -> None:
+    assert errors_of(scenes=V0.scenes[:-1]) == [
+        "study.evaluated_scenes.4: hi4d_pair19_piggyback is not in `study.scenes`"
+    ]
+    assert errors_of(evaluated_scenes=V0.evaluated_scenes[:-1]) == [
+        "study.downstream_scenes.3: hi4d_pair19_piggyback is not in `study.evaluated_scenes`"
+    ]
+
+
+def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
+    left = INTERNAL + RESERVED
+    assert errors_of(scenes=left) == []
+    verdict = judge(V0.model_copy(update={"scenes": left}), GROUPS)
+    assert verdict.notes == (
+        "tuning scenes that `study.scenes` leaves out: hi4d_pair00_dance, hi4d_pair01_talk",
+    )
+    found = errors_of(scenes=left, methods=("none", "tuned-post"))
+    assert [line for line in found if "`study.scenes`" in line] == [
+        "study.tuning_scenes.0: hi4d_pair00_dance is not in `study.scenes`",
+        "study.tuning_scenes.1: hi4d_pair01_talk is not in `study.scenes`",
+    ]
+
+
+def test_tuned_method_needs_scenes_in_both_learning_roles() -> None:
+    empty = {"tuning_scenes": (), "internal_eval_scenes": ()}
+    assert errors_of(**empty) == []
+    found = errors_of(**empty, methods=("none", "tuned-post"))
+    assert [line for line in found if "empty" in line] == [
+        "study.tuning_scenes: empty",
+        "study.internal_eval_scenes: empty",
+    ]
+
+
+@pytest.mark.parametrize("key", ["scenes", "evaluated_scenes", "downstream_scenes", "methods"])
+def test_empty_list_that_leaves_nothing_to_compare_is_refused(key: str) -> None:
+    assert f"study.{key}: empty" in errors_of(**{key: ()})
+
+
+def test_unknown_method_and_subject_have_the_nearest_name() -> None:
+    study = V0.model_copy(update={"methods": ("none", "tuned-pots"), "subject": "nine"})
+    method, subject = judge(study, GROUPS).errors
+    assert method.hint == "did you mean tuned-post?"
+    assert subject.hint == "did you mean none?"
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(BUILT_METHODS)))
+def test_method_that_cannot_be_run_yet_is_refused_clearly(method: str) -> None:
+    (found,) = errors_of(methods=("none", method))
+    assert found == f"study.methods.1: {method} needs the fixer, which this version cannot run"
+
+
+def test_subject_must_be_computed() -> None:
+    assert errors_of(subject="tuned-post") == [
+        "study.subject: 'tuned-post' is not in `study.methods`"
+    ]
+
+
+def test_all_errors_come_at_once_with_their_places() -> None:
+    study = V0.model_copy(update={"tuning_scenes": (RESERVED[0],), "subject": "x"})
+    verdict = judge(study, GROUPS, where=lambda keys: "line of " + "/".join(map(str, keys)))
+    with pytest.raises(UserError) as caught:
+        verdict.enforce()
+    assert "line of study/tuning_scenes/0: " in str(caught.value)
+    assert "line of study/subject: " in str(caught.value)
+
+
+def test_evaluating_a_tuning_scene_is_noted() -> None:
+    study = V0.model_copy(update={"evaluated_scenes": (*V0.evaluated_scenes, TUNING[0])})
+    (note,) = judge(study, GROUPS).notes
+    assert note.endswith("hi4d_pair00_dance")
+
+
+def test_hash_names_the_split_and_nothing_else() -> None:
+    first = judge(V0, GROUPS).hash
+    assert len(first) == 64
+    same = {"version": "v1", "tuning_scenes": TUNING[::-1], "objective": "c", "subject": "x"}
+    assert judge(V0.model_copy(update=same), GROUPS).hash == first
+    for changed in ({"tuning_scenes": TUNING[:1]}, {"reserved_scenes": RESERVED[:3]}):
+        assert judge(V0.model_copy(update=changed), GROUPS).hash != first
+    swapped = {"tuning_scenes": INTERNAL, "internal_eval_scenes": TUNING}
+    assert judge(V0.model_copy(update=swapped), GROUPS).hash != first
+    assert judge(V0, GROUPS | {"hi4d_pair00_dance": "pair99"}).hash != first

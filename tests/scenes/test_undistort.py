@@ -1,0 +1,82 @@
+"""Lens distortion against COLMAP's camera models and against an analytic picture."""
+
+import numpy as np
+import pycolmap
+import pytest
+
+from stages.scenes.undistort import distort, ideal_intrinsics, undistort
+
+COEFFICIENTS = [
+    (-0.046, 0.14, 0.0006, -0.0007, 0.0),
+    (0.1, -0.05, 0.0, 0.01, 0.02),
+    (-0.2, 0.03, -0.01, 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+def test_distortion_is_that_of_colmaps_full_opencv_model(coefficients: tuple[float, ...]) -> None:
+    k1, k2, p1, p2, k3 = coefficients
+    camera = pycolmap.Camera(
+        model="FULL_OPENCV", width=100, height=100,
+        params=[1, 1, 0, 0, k1, k2, p1, p2, k3, 0, 0, 0],
+    )  # fmt: skip
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 2))
+    rays = np.column_stack([points, np.ones(len(points))])
+    expected = camera.img_from_cam(rays)
+    np.testing.assert_allclose(distort(points, np.array(coefficients)), expected, atol=1e-12)
+
+
+def picture(ideal: np.ndarray) -> np.ndarray:
+    """A smooth scene at infinity as a function of ideal plane coordinates [..., 2]."""
+    x, y = ideal[..., 0], ideal[..., 1]
+    return np.stack([np.sin(7 * x + 2 * y), np.cos(5 * y - x), np.sin(9 * x * y + 3 * x)], -1) / 2
+
+
+def plane_points(K: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Inverse of K at pixel centres, [H, W, 2]."""
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    pixels = np.stack([columns, rows, np.ones_like(rows)], -1)
+    return (pixels @ np.linalg.inv(K).T)[..., :2]
+
+
+def straightened(bent: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Inverse of `distort` by fixed-point iteration."""
+    ideal = bent
+    for _ in range(100):
+        ideal = ideal + bent - distort(ideal, coefficients)
+    return ideal
+
+
+@pytest.mark.parametrize("skew", [0.0, 4.0])
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+def test_undistorting_a_photograph_gives_the_pinhole_picture(
+    coefficients: tuple[float, ...], skew: float
+) -> None:
+    """Bilinear reading of a smooth picture errs by far less than a wrong sign or order would."""
+    K = np.array([[110.0, skew, 61], [0, 115, 83], [0, 0, 1]])
+    width, height, bends = 120, 160, np.array(coefficients)
+    photograph = picture(straightened(plane_points(K, width, height), bends))
+    expected = picture(plane_points(ideal_intrinsics(K), width, height))
+    found = undistort(photograph.astype(np.float32), K, bends)
+    inner = np.s_[20:-20, 15:-15]
+    assert np.abs(found - expected)[inner].max() < 2e-3
+    assert np.abs(photograph - expected)[inner].max() > 5e-3, "the case shows no distortion"
+
+
+def test_nothing_to_undo_returns_the_image_itself() -> None:
+    image = np.random.default_rng(0).random((8, 6, 3), dtype=np.float32)
+    K = np.array([[10.0, 0, 3], [0, 10, 4], [0, 0, 1]])
+    assert undistort(image, K, np.zeros(5)) is image
+
+
+def test_only_the_skew_leaves_the_intrinsics() -> None:
+    K = np.array([[10.0, 2, 3], [0, 11, 4], [0, 0, 1]])
+    assert ideal_intrinsics(K).tolist() == [[10, 0, 3], [0, 11, 4], [0, 0, 1]]
+    assert K[0, 1] == 2
+
+
+def test_pixels_from_outside_repeat_the_border() -> None:
+    """Pincushion calibration: the corners look beyond the photograph."""
+    image = np.full((40, 40, 1), 0.7, np.float32)
+    K = np.array([[20.0, 0, 20], [0, 20, 20], [0, 0, 1]])
+    np.testing.assert_allclose(undistort(image, K, np.array([0.5, 0, 0, 0, 0])), 0.7, atol=1e-6)
