@@ -5,23 +5,27 @@ Every view and every scene has the same keys; what was not measured is None.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.quality.lpips import Lpips
+from stages.quality.config import EvaluateConfig
+from stages.quality.keys import MEASURED, MEASURES
 from stages.quality.masked import mlpips, mpsnr, mssim
 from stages.quality.psnr import psnr
 from stages.quality.ssim import ssim
+from stages.quality.weights import absence, fingerprint, remedy
+from stages.run.errors import UserError
 from stages.run.files import text_hash
 
-MEASURES = ("psnr", "ssim", "lpips")
-MASKED = ("mpsnr", "mssim", "mlpips")
-KEYS = (*MEASURES, *(f"{name}_aligned" for name in MEASURES), *MASKED)
-COLUMNS = ["timestamp", "camera", *KEYS]
+if TYPE_CHECKING:
+    from stages.quality.lpips import Lpips
+
+COLUMNS = ["timestamp", "camera", *MEASURED]
 # Equal images have no finite PSNR, and JSON no infinity.
 HIGHEST_PSNR_DB = 120.0
 
@@ -36,38 +40,76 @@ class Shown:
     timestamp: str
     camera: str
     photograph: Image
+    photograph_sha256: str
     given: Image
     aligned: Image | None = None
     mask: NDArray[np.bool_] | None = None  # [H, W]
 
 
-@torch.inference_mode()
-def measure(shown: Shown, lpips: Lpips | None, device: str = "cpu") -> Row:
-    """The row of one view; without `lpips` its columns are None."""
-    photograph = _batch(shown.photograph, device)
-    row: Row = {"timestamp": shown.timestamp, "camera": shown.camera} | dict.fromkeys(KEYS)
-    for suffix, image in (("", shown.given), ("_aligned", shown.aligned)):
-        if image is not None:
-            values = _values(photograph, _batch(image, device), lpips)
-            row |= {name + suffix: values[name] for name in MEASURES}
-    # Nobody in a view: nothing to measure there.
-    if shown.mask is not None and shown.mask.any():
-        mask = torch.from_numpy(shown.mask)[None, None].to(device)
-        given = _batch(shown.given, device)
-        row["mpsnr"] = _decibels(mpsnr(photograph, given, mask))
-        row["mssim"] = _rounded(mssim(photograph, given, mask))
-        row["mlpips"] = _rounded(mlpips(photograph, given, mask, lpips)) if lpips else None
-    return row
+@dataclass(frozen=True, eq=False)
+class Meter:
+    """What views are measured with. Without `lpips` its columns are None and `note` says why."""
+
+    device: str
+    lpips: "Lpips | None" = None
+    lpips_name: str = "none"
+    note: str | None = None
+
+    @classmethod
+    def build(cls, config: EvaluateConfig, weights: Path) -> "Meter":
+        """Choose the device and load LPIPS from the folder of stage `weights`.
+
+        Raises UserError when LPIPS is required and has no weights.
+        """
+        device, net = _device(config.device), config.lpips.net
+        missing = absence(weights, net)
+        if missing and config.lpips.required:
+            raise UserError("evaluate.lpips.required", missing, fix=remedy(net))
+        if missing:
+            return cls(device, note=missing)
+        # Its package takes seconds to import, so only where it is used.
+        from stages.quality.lpips import Lpips
+
+        return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
+
+    @torch.inference_mode()
+    def measure(self, shown: Shown) -> Row:
+        """The row of one view."""
+        photograph = _batch(shown.photograph, self.device)
+        row: Row = {"timestamp": shown.timestamp, "camera": shown.camera} | dict.fromkeys(MEASURED)
+        for suffix, image in (("", shown.given), ("_aligned", shown.aligned)):
+            if image is not None:
+                values = _values(photograph, _batch(image, self.device), self.lpips)
+                row |= {name + suffix: values[name] for name in MEASURES}
+        # With nobody in the view there is nothing to measure.
+        if shown.mask is not None and shown.mask.any():
+            mask = torch.from_numpy(shown.mask)[None, None].to(self.device)
+            row |= _masked_values(photograph, _batch(shown.given, self.device), mask, self.lpips)
+        return row
 
 
-def scene_means(rows: Sequence[Row]) -> dict[str, float | None]:
-    """Mean of each column over the views that have it."""
-    return {key: mean([row[key] for row in rows if row[key] is not None]) for key in KEYS}
+def evaluate(
+    shown: Iterable[Shown], meter: Meter, color: NDArray[np.float64], masks: str
+) -> tuple[list[Row], Row]:
+    """Rows of all views and the row of their scene.
 
-
-def mean(values: Sequence[float]) -> float | None:
-    """Mean to six decimals; None of nothing."""
-    return round(float(np.mean(values)), 6) if values else None
+    The latter has the mean of each column over the views that have it, and `mean_color_psnr`, the
+    PSNR of images filled with `color` [3].
+    """
+    rows, flat, digests, sizes = [], [], {}, set()
+    for one in shown:
+        rows.append(meter.measure(one))
+        flat.append(_flat_psnr(one.photograph, color))
+        digests[f"{one.timestamp}/{one.camera}"] = one.photograph_sha256
+        sizes.add(f"{one.photograph.shape[1]}x{one.photograph.shape[0]}")
+    means: Row = {
+        key: _mean([row[key] for row in rows if row[key] is not None]) for key in MEASURED
+    }
+    means["mean_color_psnr"] = _mean(flat)
+    means["views"] = len(rows)
+    means["protocol"] = protocol(digests, "+".join(sorted(sizes)), meter.lpips_name, masks)
+    means["lpips_note"] = meter.note
+    return rows, means
 
 
 def mean_color(photographs: Iterable[Image]) -> NDArray[np.float64]:
@@ -80,26 +122,41 @@ def mean_color(photographs: Iterable[Image]) -> NDArray[np.float64]:
     return sums / pixels
 
 
-def flat_psnr(photograph: Image, color: NDArray[np.float64]) -> float:
-    """PSNR in dB of an image of one colour: what knowing nothing else of a scene is worth."""
-    return min(float(-10 * np.log10(np.square(photograph - color).mean())), HIGHEST_PSNR_DB)
-
-
 def protocol(views: Mapping[str, str], size: str, lpips: str, masks: str) -> str:
     """What must be equal for numbers to compare; `views` maps each view to its photograph's hash.
 
     >>> protocol({"000021/28": "ab", "000021/64": "cd"}, "192x256", "alex 12345678", "ignore")
-    '192x256, 2 views b12b6c7e, lpips alex 12345678, masks ignore'
+    '192x256, 2 views c6a0ace5, lpips alex 12345678, masks ignore'
     """
     digest = text_hash(*(part for view in sorted(views.items()) for part in view))[:8]
     return f"{size}, {len(views)} views {digest}, lpips {lpips}, masks {masks}"
 
 
-def _values(a: Tensor, b: Tensor, lpips: Lpips | None) -> dict[str, float | None]:
+def _device(requested: str) -> str:
+    """`cpu` or `cuda`. Raises UserError when cuda is asked for and there is none."""
+    found = torch.cuda.is_available()
+    if requested == "cuda" and not found:
+        raise UserError("evaluate.device", "cuda, but torch sees no GPU", fix="set it to cpu")
+    if requested == "cpu" or not found:
+        return "cpu"
+    # TF32 convolutions would move LPIPS in its third digit.
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda"
+
+
+def _values(a: Tensor, b: Tensor, lpips: "Lpips | None") -> Row:
     return {
         "psnr": _decibels(psnr(a, b)),
         "ssim": _rounded(ssim(a, b)),
         "lpips": _rounded(lpips(a, b)) if lpips else None,
+    }
+
+
+def _masked_values(a: Tensor, b: Tensor, mask: Tensor, lpips: "Lpips | None") -> Row:
+    return {
+        "mpsnr": _decibels(mpsnr(a, b, mask)),
+        "mssim": _rounded(mssim(a, b, mask)),
+        "mlpips": _rounded(mlpips(a, b, mask, lpips)) if lpips else None,
     }
 
 
@@ -113,3 +170,14 @@ def _rounded(value: Tensor) -> float:
 
 def _batch(image: Image, device: str) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+
+
+def _flat_psnr(photograph: Image, color: NDArray[np.float64]) -> float:
+    """PSNR in dB of an image of one colour: what knowing nothing else of a scene is worth."""
+    error = np.square(photograph - color).mean()
+    return float(-10 * np.log10(error)) if error > 0 else HIGHEST_PSNR_DB
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Mean to six decimals; None of nothing."""
+    return round(float(np.mean(values)), 6) if values else None

@@ -15,10 +15,11 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
-    """Mean SSIM. Images are at least 6 px a side, so that a border can be reflected."""
+    """Mean SSIM, float64. Images are at least 6 px a side, so that a border can be reflected."""
     check_pair(a, b, smallest_px=TAPS // 2 + 1)
-    pad = (TAPS // 2,) * 4
-    return ssim_of_windows(F.pad(a, pad, mode="reflect"), F.pad(b, pad, mode="reflect"))
+    # Variances are differences of near-equal numbers: in float32 smooth images lose four digits.
+    a, b = (F.pad(images.double(), (TAPS // 2,) * 4, mode="reflect") for images in (a, b))
+    return ssim_of_windows(a, b)
 
 
 def ssim_of_windows(a: Tensor, b: Tensor) -> Tensor:  # [B, C, H, W] -> [B]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stages.quality import backbones
@@ -71,7 +71,7 @@ def _collect_one(net: str, config: WeightsConfig, folder: Path) -> dict[str, Any
     for source, find in _SOURCES.items():
         found = find(net, config)
         if isinstance(found, Path):
-            save_file(backbones.read_features(found, net), _kept(folder, net))
+            _kept(folder, net).write_bytes(save(backbones.read_features(found, net)))
             digest = file_hash(_kept(folder, net))
             return {"found": True, "from": source, "sha256": digest, "reason": None}
         reasons.append(found)

@@ -79,3 +79,8 @@ def summary() -> Path:
 def headline() -> Path:
     """The numbers of the method that `study.subject` names."""
     return METRICS / "headline.json"
+
+
+def delta() -> Path:
+    """Paired differences between methods."""
+    return METRICS / "delta.json"

@@ -44,7 +44,7 @@ class TrainConfig(Section):
     save_ply: bool = True
     checkpoint_every: int = Field(default=1000, ge=1)
     max_gaussians: int = Field(default=1_000_000, ge=1)
-    init_type: Literal["sfm", "random", "both"] = "sfm"
+    init_type: Literal["auto", "sfm", "random", "both"] = "auto"
     init_num_pts: int = Field(default=100_000, ge=1)
     init_extent: float = Field(default=3.0, gt=0)
     init_opa: float = Field(default=0.1, gt=0, lt=1)

@@ -10,6 +10,7 @@ from stages.splat.config import TrainConfig
 
 SH_C0 = 0.28209479177387814
 _LEAST_POINTS = 4  # fewer have no neighbours to take a size from
+_ENOUGH_POINTS = 100  # fewer leave most of the picture without a Gaussian to grow from
 
 
 def parameters(
@@ -21,7 +22,9 @@ def parameters(
     """Parameters by gsplat's names, and how they came about."""
     rng = np.random.default_rng(config.seed)
     kind = config.init_type
-    if kind == "sfm" and len(points) < _LEAST_POINTS:
+    if kind == "auto":
+        kind = "sfm" if len(points) >= _ENOUGH_POINTS else "both"
+    if kind != "random" and len(points) < _LEAST_POINTS:
         kind = "random"
     if kind != "sfm":
         extra = config.init_extent * scene_scale * rng.uniform(-1, 1, (config.init_num_pts, 3))

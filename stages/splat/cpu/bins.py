@@ -1,87 +1,154 @@
-"""Which Gaussians touch which strip of rows, nearest first."""
+"""Visible Gaussians from near to far, packed for drawing, and which of them touch which cell.
+
+The image is cut into cells of ROWS x COLUMNS px. sigma, half the squared Mahalanobis distance of a
+pixel, is written as a sum of squares, which rounding cannot turn negative: with dy = y - pixel y
+and across = x + shear dy - pixel x, sigma = 8 (along_x across^2 + along_y dy^2). A pixel is drawn
+where faintness + sigma / 8 <= LIMIT, faintness = -ln(opacity) / 8; its alpha is then at least
+MIN_ALPHA. The eighths serve the exponential in `composite`.
+"""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from stages.splat.cpu.compiling import COMPILE, HALF, ONE, f32
+from stages.splat.cpu.compiling import COMPILE, HALF, INLINE, ZERO, Array, f32
+
+ROWS, COLUMNS = 16, 128
+CHANNELS = 4
+LIMIT = f32(math.log(255) / 8)
+EIGHT, SIXTEEN = f32(8), f32(16)
+_DIGITS = 2048
+
+
+class Splat(NamedTuple):
+    """One ellipse ready to be drawn."""
+
+    x: float  # px
+    y: float
+    shear: float
+    along_x: float  # px^-2
+    along_y: float
+    faintness: float
+    reach_x: float  # half the box of what is drawn, px
+    reach_y: float
+    c0: float
+    c1: float
+    c2: float
+    c3: float
+
+
+class Bins(NamedTuple):
+    """Splats by cell: those of cell c are ids[offsets[c] : offsets[c + 1]], nearest first."""
+
+    splats: Array  # [V, 12] the fields of Splat; visible Gaussians, nearest first
+    offsets: Array  # [cells + 1]
+    ids: Array  # rows of splats
+    across: int  # cells side by side
+    width: int  # px
+    height: int
 
 
 @njit(**COMPILE)
-def depth_order(depth_bits, radii):
-    """Indices of the visible Gaussians, nearest first: a stable radix sort of the floats' bits."""
-    N = depth_bits.shape[0]
-    n = 0
-    a = np.empty(N, np.int32)
-    b = np.empty(N, np.int32)
-    h = np.zeros((3, 2048), np.int32)
-    for i in range(N):
-        if radii[i, 0] > 0 and radii[i, 1] > 0:
-            a[n] = i
-            n += 1
-            d = depth_bits[i]
-            h[0, d & 2047] += 1
-            h[1, (d >> 11) & 2047] += 1
-            h[2, (d >> 22) & 1023] += 1
-    for p in range(3):
-        s = 0
-        for k in range(2048):
-            c = h[p, k]
-            h[p, k] = s
-            s += c
-    for p in range(3):
-        sh = np.uint32(11 * p)
-        for q in range(n):
-            i = a[q]
-            k = (depth_bits[i] >> sh) & np.uint32(2047)
-            b[h[p, k]] = i
-            h[p, k] += 1
-        a, b = b, a
-    return a[:n]
+def depth_order(depths: Array, radii: Array) -> Array:
+    """Indices of the visible Gaussians, nearest first, equal depths in the given order.
 
-
-@njit(**COMPILE)
-def bin_strips(order, xy, conics, opacities, H, strip, extent, slots_of):
-    """Strip offsets, ranks of the Gaussians in each strip, and the slots of each Gaussian.
-
-    Fills extent[q] = (largest sigma above MIN_ALPHA, half height in px) and slots_of, the first
-    slot of each rank.
+    A radix sort of the bits, which order positive floats; depths comes viewed as uint32 [N].
     """
-    ns = (H + strip - 1) // strip
-    n = order.shape[0]
-    lo = np.empty(n, np.int32)
-    hi = np.empty(n, np.int32)
-    cnt = np.zeros(ns + 1, np.int64)
-    tot = 0
-    for q in range(n):
-        i = order[q]
-        sm = math.log(f32(255) * opacities[i])
-        extent[q, 0] = sm
-        a = conics[i, 0]
-        b = conics[i, 1]
-        c = conics[i, 2]
-        idet = ONE / (a * c - b * b)
-        ry = math.sqrt(f32(2) * sm * a * idet)
-        extent[q, 1] = ry
-        y0 = max(0, int(math.ceil(xy[i, 1] - ry - HALF)))
-        y1 = min(H - 1, int(math.floor(xy[i, 1] + ry - HALF)))
-        lo[q] = y0 // strip
-        hi[q] = (y1 // strip) if y1 >= y0 else lo[q] - 1
-        slots_of[q] = tot
-        for s in range(lo[q], hi[q] + 1):
-            cnt[s + 1] += 1
-            tot += 1
-    slots_of[n] = tot
-    off = np.cumsum(cnt)
-    cur = off[:-1].copy()
-    ids = np.empty(tot, np.int32)
-    slot = np.empty(tot, np.int32)
-    for q in range(n):
-        p = slots_of[q]
-        for s in range(lo[q], hi[q] + 1):
-            ids[cur[s]] = q
-            slot[p] = cur[s]
-            p += 1
-            cur[s] += 1
-    return off, ids, slot
+    order = np.empty(depths.shape[0], np.int32)
+    counts = np.zeros((3, _DIGITS), np.int32)
+    visible = 0
+    for i in range(depths.shape[0]):
+        if radii[i, 0] > 0 and radii[i, 1] > 0:
+            order[visible] = i
+            visible += 1
+            for digit in range(3):
+                counts[digit, _digit(depths[i], digit)] += 1
+    order = order[:visible]
+    other = np.empty_like(order)
+    for digit in range(3):
+        begin = 0
+        for k in range(_DIGITS):
+            begin, counts[digit, k] = begin + counts[digit, k], begin
+        for q in range(visible):
+            k = _digit(depths[order[q]], digit)
+            other[counts[digit, k]] = order[q]
+            counts[digit, k] += 1
+        order, other = other, order
+    return order
+
+
+@njit(**COMPILE)
+def pack_splats(
+    order: Array, means2d: Array, conics: Array, opacities: Array, colors: Array
+) -> Array:
+    """Rows of `Bins.splats` in the order of drawing; colors [N, D] are filled up with zeros."""
+    splats = np.zeros((order.shape[0], 12), np.float32)
+    for q in range(order.shape[0]):
+        i, splat = order[q], splats[q]
+        xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
+        # Long thin ellipses lose all digits of this difference in float32.
+        det = f32(np.float64(xx) * np.float64(yy) - np.float64(xy) * np.float64(xy))
+        faintness = -math.log(opacities[i]) / EIGHT
+        reach = SIXTEEN * max(LIMIT - faintness, ZERO)
+        splat[0], splat[1], splat[2] = means2d[i, 0], means2d[i, 1], xy / xx
+        splat[3], splat[4], splat[5] = xx / SIXTEEN, det / xx / SIXTEEN, faintness
+        splat[6], splat[7] = math.sqrt(reach * yy / det), math.sqrt(reach * xx / det)
+        for d in range(colors.shape[1]):
+            splat[8 + d] = colors[i, d]
+    return splats
+
+
+@njit(**COMPILE)
+def bin_splats(splats: Array, across: int, down: int) -> tuple[Array, Array]:
+    """Offsets [cells + 1] and ids of `Bins`, for an image of across x down cells."""
+    counts = np.zeros(across * down + 1, np.int64)
+    boxes = np.empty((splats.shape[0], 4), np.int32)
+    for q in range(splats.shape[0]):
+        splat, box = read_splat(splats, q), boxes[q]
+        box[0], box[1] = _cells(splat.x, splat.reach_x, COLUMNS, across)
+        box[2], box[3] = _cells(splat.y, splat.reach_y, ROWS, down)
+        for row in range(box[2], box[3]):
+            for column in range(box[0], box[1]):
+                counts[row * across + column + 1] += 1
+    offsets = np.cumsum(counts)
+    ends = offsets[:-1].copy()
+    ids = np.empty(offsets[-1], np.int32)
+    for q in range(splats.shape[0]):
+        box = boxes[q]
+        for row in range(box[2], box[3]):
+            for column in range(box[0], box[1]):
+                cell = row * across + column
+                ids[ends[cell]] = q
+                ends[cell] += 1
+    return offsets, ids
+
+
+@njit(**INLINE)
+def read_splat(splats: Array, q: int) -> Splat:
+    """Row q."""
+    s = splats[q]
+    return Splat(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11])
+
+
+@njit(**INLINE)
+def pixels(centre: float, reach: float, count: int) -> tuple[int, int]:
+    """First and last + 1 of the pixels, out of count, whose centres lie within reach."""
+    most = f32(count)
+    begin = min(max(centre - reach + HALF, ZERO), most)
+    end = min(max(centre + reach + HALF, ZERO), most)
+    return int(begin), int(end)
+
+
+@njit(**INLINE)
+def _cells(centre: float, reach: float, size: int, count: int) -> tuple[int, int]:
+    """First and last + 1 of the cells that hold one of those pixels."""
+    begin, end = pixels(centre, reach, size * count)
+    return (begin // size, (end + size - 1) // size) if begin < end else (0, 0)
+
+
+@njit(**INLINE)
+def _digit(bits: int, digit: int) -> int:
+    """One of the three digits of 11 bits, the lowest first."""
+    return (bits >> np.uint32(11 * digit)) & np.uint32(_DIGITS - 1)

@@ -1,465 +1,289 @@
-"""Gaussians to screen-space ellipses and colours, and back: one camera, float32.
+"""Gaussians to ellipses on the screen, and back: one camera, float32.
 
-World to camera by V, then EWA projection (Zwicker et al. 2001): the 2D covariance is B B^T plus
-eps2d on the diagonal, with B = J R M, M = R(quat) diag(scales) and J the projection's Jacobian,
-clamped to 1.15 times the field of view. `conics` is its inverse (xx, xy, yy). Radii follow
-gsplat's CUDA rule: 0 means not visible. Derivatives carry a leading g and are written by hand.
+A Gaussian is the unit ball under M = R(quat) diag(scales). Seen through A = J W, the Jacobian J
+[2, 3] of the projection at its centre times the camera's rotation W, it becomes the ellipse of
+B = A M, with covariance B B^T plus eps2d on the diagonal (EWA splatting, Zwicker et al. 2001).
+J is taken at most 1.15 half-images off the axis, as gsplat does. `conics` is the covariance's
+inverse (xx, xy, yy), px^-2. A radius of 0 means not visible; radii follow gsplat's CUDA rule.
+
+p is a centre in the camera's frame, u = (x / z, y / z) kept within the limits. g_ leads the name
+of a derivative. Derivatives are written by hand; the footprint is cheaper redone than kept.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from stages.splat.cpu.compiling import COMPILE, HALF, MIN_ALPHA, ONE, ZERO, f32
-from stages.splat.cpu.sh import sh_basis, sh_gradient
+from stages.splat.cpu.algebra import (
+    Matrix,
+    Vector,
+    add,
+    cross,
+    dot,
+    multiply,
+    quat_gradient,
+    rotation_from_quat,
+    rotation_part,
+    scale,
+    transform,
+    transform_back,
+    vector,
+)
+from stages.splat.cpu.compiling import (
+    COMPILE_STRICT,
+    HALF,
+    INLINE,
+    MIN_ALPHA,
+    ONE,
+    TWO,
+    ZERO,
+    Array,
+    f32,
+)
+
+MARGIN = f32(0.15)  # of the image's width and height
+MAX_SIGMAS = f32(3.33)  # beyond it even an opaque Gaussian is below MIN_ALPHA
 
 
-@njit(**COMPILE)
+class Lens(NamedTuple):
+    """One camera and what it shows; numbers are float32."""
+
+    view: Array  # [4, 4] cam_from_world
+    K: Array  # [3, 3] px
+    width: float
+    height: float
+    near: float
+    far: float
+    eps2d: float  # px^2
+    antialiased: bool
+
+
+class Screen(NamedTuple):
+    """What projection makes of N Gaussians."""
+
+    means2d: Array  # [N, 2] px
+    conics: Array  # [N, 3] px^-2
+    depths: Array  # [N]
+    opacities: Array  # [N] times the antialiasing's compensation
+    radii: Array  # [N, 2] int32 px
+
+
+@njit(**COMPILE_STRICT)
 def project_forward(
-    means,
-    quats,
-    scales,
-    opacities,
-    sh,
-    deg,
-    V,
-    K,
-    eye,
-    W,
-    H,
-    eps2d,
-    near,
-    far,
-    antialiased,
-    xy,
-    conics,
-    depth,
-    compensation,
-    colors,
-    radii,
-):
-    """Fill xy, conics, depth, compensation, colors and radii of N Gaussians."""
-    N = means.shape[0]
-    r00 = V[0, 0]
-    r01 = V[0, 1]
-    r02 = V[0, 2]
-    r10 = V[1, 0]
-    r11 = V[1, 1]
-    r12 = V[1, 2]
-    r20 = V[2, 0]
-    r21 = V[2, 1]
-    r22 = V[2, 2]
-    fx = K[0, 0]
-    fy = K[1, 1]
-    cx = K[0, 2]
-    cy = K[1, 2]
-    lxp = (W - cx) / fx + f32(0.15) * W / fx
-    lxn = cx / fx + f32(0.15) * W / fx
-    lyp = (H - cy) / fy + f32(0.15) * H / fy
-    lyn = cy / fy + f32(0.15) * H / fy
-    b = np.empty(16, np.float32)
-    for i in range(N):
-        radii[i, 0] = 0
-        radii[i, 1] = 0
-        mx = means[i, 0]
-        my = means[i, 1]
-        mz = means[i, 2]
-        x = r00 * mx + r01 * my + r02 * mz + V[0, 3]
-        y = r10 * mx + r11 * my + r12 * mz + V[1, 3]
-        z = r20 * mx + r21 * my + r22 * mz + V[2, 3]
-        depth[i] = z
-        if z < near or z > far:
+    means: Array, quats: Array, scales: Array, opacities: Array, lens: Lens, screen: Screen
+) -> None:
+    """Fill `screen`, whose arrays come as zeros."""
+    limits = _limits(lens)
+    fx, fy, cx, cy = lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]
+    for i in range(means.shape[0]):
+        p = _to_camera(lens.view, vector(means, i))
+        screen.depths[i] = p[2]
+        if not (p[2] >= lens.near and p[2] <= lens.far):
             continue
-        qw = quats[i, 0]
-        qx = quats[i, 1]
-        qy = quats[i, 2]
-        qz = quats[i, 3]
-        qn = ONE / math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
-        qw *= qn
-        qx *= qn
-        qy *= qn
-        qz *= qn
-        s0 = scales[i, 0]
-        s1 = scales[i, 1]
-        s2 = scales[i, 2]
-        # M = Rq * S  (world)
-        m00 = (ONE - f32(2) * (qy * qy + qz * qz)) * s0
-        m01 = f32(2) * (qx * qy - qw * qz) * s1
-        m02 = f32(2) * (qx * qz + qw * qy) * s2
-        m10 = f32(2) * (qx * qy + qw * qz) * s0
-        m11 = (ONE - f32(2) * (qx * qx + qz * qz)) * s1
-        m12 = f32(2) * (qy * qz - qw * qx) * s2
-        m20 = f32(2) * (qx * qz - qw * qy) * s0
-        m21 = f32(2) * (qy * qz + qw * qx) * s1
-        m22 = (ONE - f32(2) * (qx * qx + qy * qy)) * s2
-        rz = ONE / z
-        tx = z * min(lxp, max(-lxn, x * rz))
-        ty = z * min(lyp, max(-lyn, y * rz))
-        j00 = fx * rz
-        j02 = -fx * tx * rz * rz
-        j11 = fy * rz
-        j12 = -fy * ty * rz * rz
-        # A = J * Rcw  (2x3)
-        a00 = j00 * r00 + j02 * r20
-        a01 = j00 * r01 + j02 * r21
-        a02 = j00 * r02 + j02 * r22
-        a10 = j11 * r10 + j12 * r20
-        a11 = j11 * r11 + j12 * r21
-        a12 = j11 * r12 + j12 * r22
-        # B = A * M (2x3), cov = B B^T
-        b00 = a00 * m00 + a01 * m10 + a02 * m20
-        b01 = a00 * m01 + a01 * m11 + a02 * m21
-        b02 = a00 * m02 + a01 * m12 + a02 * m22
-        b10 = a10 * m00 + a11 * m10 + a12 * m20
-        b11 = a10 * m01 + a11 * m11 + a12 * m21
-        b12 = a10 * m02 + a11 * m12 + a12 * m22
-        cxx = b00 * b00 + b01 * b01 + b02 * b02
-        cxy = b00 * b10 + b01 * b11 + b02 * b12
-        cyy = b10 * b10 + b11 * b11 + b12 * b12
-        # det of B B^T via cross product of the rows: no cancellation
-        k0 = b01 * b12 - b02 * b11
-        k1 = b02 * b10 - b00 * b12
-        k2 = b00 * b11 - b01 * b10
-        det0 = k0 * k0 + k1 * k1 + k2 * k2
-        det = det0 + eps2d * (cxx + cyy) + eps2d * eps2d
-        cxx += eps2d
-        cyy += eps2d
-        if det <= ZERO:
+        q, _ = _unit_quat(quats, i)
+        a0, a1 = _look(lens, p, limits)
+        m = rotation_from_quat(q)
+        b0 = multiply(transform_back(m, a0), vector(scales, i))
+        b1 = multiply(transform_back(m, a1), vector(scales, i))
+        xx, xy, yy, det, compensation = _covariance(b0, b1, lens.eps2d)
+        if not det > ZERO:
             continue
-        o = opacities[i]
-        cm = ONE
-        if antialiased:
-            cm = math.sqrt(det0 / det)
-            o *= cm
-        compensation[i] = cm
-        if o < MIN_ALPHA:
+        opacity = opacities[i] * compensation if lens.antialiased else opacities[i]
+        if not opacity >= MIN_ALPHA:
             continue
-        ext = min(f32(3.33), math.sqrt(f32(2) * math.log(o * f32(255))))
-        rx = math.ceil(ext * math.sqrt(cxx))
-        ry = math.ceil(ext * math.sqrt(cyy))
-        u = fx * x * rz + cx
-        v = fy * y * rz + cy
-        if u + rx <= 0 or u - rx >= W or v + ry <= 0 or v - ry >= H:
+        u, v = fx * p[0] / p[2] + cx, fy * p[1] / p[2] + cy
+        reach = min(MAX_SIGMAS, math.sqrt(TWO * math.log(opacity / MIN_ALPHA)))
+        rx, ry = math.ceil(reach * math.sqrt(xx)), math.ceil(reach * math.sqrt(yy))
+        if not (u + rx > 0 and u - rx < lens.width and v + ry > 0 and v - ry < lens.height):
             continue
-        radii[i, 0] = int(rx)
-        radii[i, 1] = int(ry)
-        xy[i, 0] = u
-        xy[i, 1] = v
-        di = ONE / det
-        conics[i, 0] = cyy * di
-        conics[i, 1] = -cxy * di
-        conics[i, 2] = cxx * di
-        if deg >= 0:
-            dx = mx - eye[0]
-            dy = my - eye[1]
-            dz = mz - eye[2]
-            dn = ONE / math.sqrt(dx * dx + dy * dy + dz * dz)
-            sh_basis(deg, dx * dn, dy * dn, dz * dn, b)
-            c0 = HALF
-            c1_ = HALF
-            c2_ = HALF
-            for k in range((deg + 1) * (deg + 1)):
-                c0 += b[k] * sh[i, k, 0]
-                c1_ += b[k] * sh[i, k, 1]
-                c2_ += b[k] * sh[i, k, 2]
-            colors[i, 0] = max(c0, ZERO)
-            colors[i, 1] = max(c1_, ZERO)
-            colors[i, 2] = max(c2_, ZERO)
+        screen.radii[i, 0], screen.radii[i, 1] = int(rx), int(ry)
+        screen.means2d[i, 0], screen.means2d[i, 1] = u, v
+        screen.conics[i, 0], screen.conics[i, 1] = yy / det, -xy / det
+        screen.conics[i, 2] = xx / det
+        screen.opacities[i] = opacity
 
 
-@njit(**COMPILE)
+@njit(**COMPILE_STRICT)
 def project_backward(
-    means,
-    quats,
-    scales,
-    sh,
-    deg,
-    V,
-    K,
-    eye,
-    W,
-    H,
-    eps2d,
-    antialiased,
-    compensation,
-    colors,
-    radii,
-    g_xy,
-    g_conics,
-    g_depth,
-    g_compensation,
-    g_colors,
-    g_means,
-    g_quats,
-    g_scales,
-    g_sh,
-):
-    """Fill the derivatives of the inputs; return those of V [3, 4] and of the camera centre [3]."""
-    N = means.shape[0]
-    r00 = V[0, 0]
-    r01 = V[0, 1]
-    r02 = V[0, 2]
-    r10 = V[1, 0]
-    r11 = V[1, 1]
-    r12 = V[1, 2]
-    r20 = V[2, 0]
-    r21 = V[2, 1]
-    r22 = V[2, 2]
-    fx = K[0, 0]
-    fy = K[1, 1]
-    cx = K[0, 2]
-    cy = K[1, 2]
-    lxp = (W - cx) / fx + f32(0.15) * W / fx
-    lxn = cx / fx + f32(0.15) * W / fx
-    lyp = (H - cy) / fy + f32(0.15) * H / fy
-    lyn = cy / fy + f32(0.15) * H / fy
-    b = np.zeros(16, np.float32)
-    gb = np.zeros(16, np.float32)
-    gV = np.zeros((3, 4), np.float32)
-    gc = np.zeros(3, np.float32)
-    for i in range(N):
+    means: Array,  # [N, 3]
+    quats: Array,  # [N, 4]
+    scales: Array,  # [N, 3]
+    opacities: Array,  # [N]
+    lens: Lens,
+    radii: Array,  # [N, 2]
+    g_screen: Screen,  # its radii are not read
+    g_means: Array,
+    g_quats: Array,
+    g_scales: Array,
+    g_opacities: Array,
+) -> Array:
+    """Add to the derivatives of the Gaussians, and return that of the upper rows of view [3, 4]."""
+    g_view = np.zeros((3, 4), np.float64)
+    limits, w = _limits(lens), rotation_part(lens.view)
+    for i in range(means.shape[0]):
         if radii[i, 0] <= 0 or radii[i, 1] <= 0:
             continue
-        mx = means[i, 0]
-        my = means[i, 1]
-        mz = means[i, 2]
-        x = r00 * mx + r01 * my + r02 * mz + V[0, 3]
-        y = r10 * mx + r11 * my + r12 * mz + V[1, 3]
-        z = r20 * mx + r21 * my + r22 * mz + V[2, 3]
-        qw = quats[i, 0]
-        qx = quats[i, 1]
-        qy = quats[i, 2]
-        qz = quats[i, 3]
-        qn = ONE / math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
-        qw *= qn
-        qx *= qn
-        qy *= qn
-        qz *= qn
-        s0 = scales[i, 0]
-        s1 = scales[i, 1]
-        s2 = scales[i, 2]
-        q00 = ONE - f32(2) * (qy * qy + qz * qz)
-        q01 = f32(2) * (qx * qy - qw * qz)
-        q02 = f32(2) * (qx * qz + qw * qy)
-        q10 = f32(2) * (qx * qy + qw * qz)
-        q11 = ONE - f32(2) * (qx * qx + qz * qz)
-        q12 = f32(2) * (qy * qz - qw * qx)
-        q20 = f32(2) * (qx * qz - qw * qy)
-        q21 = f32(2) * (qy * qz + qw * qx)
-        q22 = ONE - f32(2) * (qx * qx + qy * qy)
-        m00 = q00 * s0
-        m01 = q01 * s1
-        m02 = q02 * s2
-        m10 = q10 * s0
-        m11 = q11 * s1
-        m12 = q12 * s2
-        m20 = q20 * s0
-        m21 = q21 * s1
-        m22 = q22 * s2
-        rz = ONE / z
-        xr = x * rz
-        yr = y * rz
-        clx = ONE
-        cly = ONE  # 1 inside the fov clamp
-        ux = xr
-        uy = yr
-        if xr > lxp:
-            ux = lxp
-            clx = ZERO
-        if xr < -lxn:
-            ux = -lxn
-            clx = ZERO
-        if yr > lyp:
-            uy = lyp
-            cly = ZERO
-        if yr < -lyn:
-            uy = -lyn
-            cly = ZERO
-        j00 = fx * rz
-        j02 = -fx * ux * rz
-        j11 = fy * rz
-        j12 = -fy * uy * rz
-        a00 = j00 * r00 + j02 * r20
-        a01 = j00 * r01 + j02 * r21
-        a02 = j00 * r02 + j02 * r22
-        a10 = j11 * r10 + j12 * r20
-        a11 = j11 * r11 + j12 * r21
-        a12 = j11 * r12 + j12 * r22
-        b00 = a00 * m00 + a01 * m10 + a02 * m20
-        b01 = a00 * m01 + a01 * m11 + a02 * m21
-        b02 = a00 * m02 + a01 * m12 + a02 * m22
-        b10 = a10 * m00 + a11 * m10 + a12 * m20
-        b11 = a10 * m01 + a11 * m11 + a12 * m21
-        b12 = a10 * m02 + a11 * m12 + a12 * m22
-        cxx = b00 * b00 + b01 * b01 + b02 * b02
-        cxy = b00 * b10 + b01 * b11 + b02 * b12
-        cyy = b10 * b10 + b11 * b11 + b12 * b12
-        k0 = b01 * b12 - b02 * b11
-        k1 = b02 * b10 - b00 * b12
-        k2 = b00 * b11 - b01 * b10
-        det0 = k0 * k0 + k1 * k1 + k2 * k2
-        tr = cxx + cyy
-        det = det0 + eps2d * tr + eps2d * eps2d
-        di = ONE / det
-        cxx += eps2d
-        cyy += eps2d
-        # conic = [cyy, -cxy, cxx]/det
-        g0 = g_conics[i, 0]
-        g1 = g_conics[i, 1]
-        g2 = g_conics[i, 2]
-        gdet = -(g0 * cyy - g1 * cxy + g2 * cxx) * di * di
-        gxx = g2 * di
-        gyy = g0 * di
-        gxy_ = -g1 * di
-        gdet0 = ZERO
-        if antialiased:  # compensation = sqrt(det0/det)
-            cm = compensation[i]
-            if cm > f32(1e-6):
-                h = HALF * g_compensation[i] / cm
-                gdet0 = h * di
-                gdet -= h * det0 * di * di
-        gdet0 += gdet
-        gtr = gdet * eps2d
-        gxx += gtr
-        gyy += gtr
-        # det0 = |k|^2, k = b0 x b1 ; gb0 = b1 x gk, gb1 = gk x b0
-        h0 = f32(2) * gdet0 * k0
-        h1 = f32(2) * gdet0 * k1
-        h2 = f32(2) * gdet0 * k2
-        gb00 = b11 * h2 - b12 * h1 + f32(2) * gxx * b00 + gxy_ * b10
-        gb01 = b12 * h0 - b10 * h2 + f32(2) * gxx * b01 + gxy_ * b11
-        gb02 = b10 * h1 - b11 * h0 + f32(2) * gxx * b02 + gxy_ * b12
-        gb10 = h1 * b02 - h2 * b01 + f32(2) * gyy * b10 + gxy_ * b00
-        gb11 = h2 * b00 - h0 * b02 + f32(2) * gyy * b11 + gxy_ * b01
-        gb12 = h0 * b01 - h1 * b00 + f32(2) * gyy * b12 + gxy_ * b02
-        # B = A M
-        ga00 = gb00 * m00 + gb01 * m01 + gb02 * m02
-        ga01 = gb00 * m10 + gb01 * m11 + gb02 * m12
-        ga02 = gb00 * m20 + gb01 * m21 + gb02 * m22
-        ga10 = gb10 * m00 + gb11 * m01 + gb12 * m02
-        ga11 = gb10 * m10 + gb11 * m11 + gb12 * m12
-        ga12 = gb10 * m20 + gb11 * m21 + gb12 * m22
-        gm00 = a00 * gb00 + a10 * gb10
-        gm01 = a00 * gb01 + a10 * gb11
-        gm02 = a00 * gb02 + a10 * gb12
-        gm10 = a01 * gb00 + a11 * gb10
-        gm11 = a01 * gb01 + a11 * gb11
-        gm12 = a01 * gb02 + a11 * gb12
-        gm20 = a02 * gb00 + a12 * gb10
-        gm21 = a02 * gb01 + a12 * gb11
-        gm22 = a02 * gb02 + a12 * gb12
-        # A = J R
-        gj00 = ga00 * r00 + ga01 * r01 + ga02 * r02
-        gj02 = ga00 * r20 + ga01 * r21 + ga02 * r22
-        gj11 = ga10 * r10 + ga11 * r11 + ga12 * r12
-        gj12 = ga10 * r20 + ga11 * r21 + ga12 * r22
-        gV[0, 0] += j00 * ga00
-        gV[0, 1] += j00 * ga01
-        gV[0, 2] += j00 * ga02
-        gV[1, 0] += j11 * ga10
-        gV[1, 1] += j11 * ga11
-        gV[1, 2] += j11 * ga12
-        gV[2, 0] += j02 * ga00 + j12 * ga10
-        gV[2, 1] += j02 * ga01 + j12 * ga11
-        gV[2, 2] += j02 * ga02 + j12 * ga12
-        # camera-space mean
-        gu = g_xy[i, 0]
-        gv = g_xy[i, 1]
-        gx = gu * j00
-        gy = gv * j11
-        gz = -(gu * fx * xr + gv * fy * yr) * rz + g_depth[i]
-        gz -= (gj00 * j00 + gj11 * j11) * rz
-        # j02 = -fx*ux/z ; ux = x/z or const
-        gux = -fx * rz * gj02
-        guy = -fy * rz * gj12
-        gz -= (gj02 * j02 + gj12 * j12) * rz
-        gx += clx * gux * rz
-        gz -= clx * gux * xr * rz
-        gy += cly * guy * rz
-        gz -= cly * guy * yr * rz
-        gmx = r00 * gx + r10 * gy + r20 * gz
-        gmy = r01 * gx + r11 * gy + r21 * gz
-        gmz = r02 * gx + r12 * gy + r22 * gz
-        gV[0, 0] += gx * mx
-        gV[0, 1] += gx * my
-        gV[0, 2] += gx * mz
-        gV[0, 3] += gx
-        gV[1, 0] += gy * mx
-        gV[1, 1] += gy * my
-        gV[1, 2] += gy * mz
-        gV[1, 3] += gy
-        gV[2, 0] += gz * mx
-        gV[2, 1] += gz * my
-        gV[2, 2] += gz * mz
-        gV[2, 3] += gz
-        # M = Rq S
-        g_scales[i, 0] = gm00 * q00 + gm10 * q10 + gm20 * q20
-        g_scales[i, 1] = gm01 * q01 + gm11 * q11 + gm21 * q21
-        g_scales[i, 2] = gm02 * q02 + gm12 * q12 + gm22 * q22
-        gm00 *= s0
-        gm10 *= s0
-        gm20 *= s0
-        gm01 *= s1
-        gm11 *= s1
-        gm21 *= s1
-        gm02 *= s2
-        gm12 *= s2
-        gm22 *= s2
-        vw = f32(2) * (qx * (gm21 - gm12) + qy * (gm02 - gm20) + qz * (gm10 - gm01))
-        vx = f32(2) * (
-            f32(-2) * qx * (gm11 + gm22)
-            + qy * (gm01 + gm10)
-            + qz * (gm02 + gm20)
-            + qw * (gm21 - gm12)
-        )
-        vy = f32(2) * (
-            qx * (gm01 + gm10)
-            - f32(2) * qy * (gm00 + gm22)
-            + qz * (gm12 + gm21)
-            + qw * (gm02 - gm20)
-        )
-        vz = f32(2) * (
-            qx * (gm02 + gm20)
-            + qy * (gm12 + gm21)
-            - f32(2) * qz * (gm00 + gm11)
-            + qw * (gm10 - gm01)
-        )
-        dt = vw * qw + vx * qx + vy * qy + vz * qz
-        g_quats[i, 0] = (vw - dt * qw) * qn
-        g_quats[i, 1] = (vx - dt * qx) * qn
-        g_quats[i, 2] = (vy - dt * qy) * qn
-        g_quats[i, 3] = (vz - dt * qz) * qn
-        if deg >= 0:
-            dx = mx - eye[0]
-            dy = my - eye[1]
-            dz = mz - eye[2]
-            dn = ONE / math.sqrt(dx * dx + dy * dy + dz * dz)
-            dx *= dn
-            dy *= dn
-            dz *= dn
-            sh_basis(deg, dx, dy, dz, b)
-            c0 = g_colors[i, 0] if colors[i, 0] > ZERO else ZERO
-            c1 = g_colors[i, 1] if colors[i, 1] > ZERO else ZERO
-            c2 = g_colors[i, 2] if colors[i, 2] > ZERO else ZERO
-            for k in range((deg + 1) * (deg + 1)):
-                g_sh[i, k, 0] = b[k] * c0
-                g_sh[i, k, 1] = b[k] * c1
-                g_sh[i, k, 2] = b[k] * c2
-                gb[k] = c0 * sh[i, k, 0] + c1 * sh[i, k, 1] + c2 * sh[i, k, 2]
-            if deg > 0:
-                ex, ey, ez = sh_gradient(deg, dx, dy, dz, gb)
-                dd = ex * dx + ey * dy + ez * dz
-                ex = (ex - dd * dx) * dn
-                ey = (ey - dd * dy) * dn
-                ez = (ez - dd * dz) * dn
-                gmx += ex
-                gmy += ey
-                gmz += ez
-                gc[0] -= ex
-                gc[1] -= ey
-                gc[2] -= ez
-        g_means[i, 0] = gmx
-        g_means[i, 1] = gmy
-        g_means[i, 2] = gmz
-    return gV, gc
+        mean, s = vector(means, i), vector(scales, i)
+        p = _to_camera(lens.view, mean)
+        q, length = _unit_quat(quats, i)
+        a0, a1 = _look(lens, p, limits)
+        r = rotation_from_quat(q)
+        c0, c1 = transform_back(r, a0), transform_back(r, a1)
+        b0, b1 = multiply(c0, s), multiply(c1, s)
+        compensated = lens.antialiased
+        gb0, gb1, g_opacity = _covariance_gradient(
+            b0, b1, lens.eps2d, vector(g_screen.conics, i), g_screen.opacities[i], opacities[i],
+            compensated,
+        )  # fmt: skip
+        g_opacities[i] += g_opacity
+        # B = A R S: each row b = (a R) s
+        gc0, gc1 = multiply(gb0, s), multiply(gb1, s)
+        _accumulate(g_scales, i, add(multiply(c0, gb0), multiply(c1, gb1)))
+        _accumulate_quat(g_quats, i, quat_gradient(q, _outer_sum(a0, gc0, a1, gc1)), q, length)
+        ga0, ga1 = transform(r, gc0), transform(r, gc1)
+        g_p = _look_gradient(
+            lens, p, limits, transform(w, ga0), transform(w, ga1),
+            g_screen.means2d[i, 0], g_screen.means2d[i, 1], g_screen.depths[i],
+        )  # fmt: skip
+        _accumulate(g_means, i, transform_back(w, g_p))
+        j0, j1 = _jacobian(lens, p, limits)
+        for k in range(3):
+            for n in range(3):
+                g_view[k, n] += j0[k] * ga0[n] + j1[k] * ga1[n] + g_p[k] * mean[n]
+            g_view[k, 3] += g_p[k]
+    return g_view
+
+
+@njit(**INLINE)
+def _limits(lens: Lens) -> tuple[float, float, float, float]:
+    """Least and greatest x / z, least and greatest y / z."""
+    x, y, fx, fy = lens.K[0, 2], lens.K[1, 2], lens.K[0, 0], lens.K[1, 1]
+    dx, dy = MARGIN * lens.width, MARGIN * lens.height
+    return -(x + dx) / fx, (lens.width - x + dx) / fx, -(y + dy) / fy, (lens.height - y + dy) / fy
+
+
+@njit(**INLINE)
+def _to_camera(view: Array, mean: Vector) -> Vector:
+    p = transform(rotation_part(view), mean)
+    return p[0] + view[0, 3], p[1] + view[1, 3], p[2] + view[2, 3]
+
+
+@njit(**INLINE)
+def _unit_quat(quats: Array, i: int) -> tuple[tuple[float, float, float, float], float]:
+    """A quaternion made unit, and the length it had."""
+    w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+    length = math.sqrt(w * w + x * x + y * y + z * z)
+    k = ONE / length
+    return (w * k, x * k, y * k, z * k), length
+
+
+@njit(**INLINE)
+def _jacobian(
+    lens: Lens, p: Vector, limits: tuple[float, float, float, float]
+) -> tuple[Vector, Vector]:
+    """Rows of J, px per unit of length."""
+    k = ONE / p[2]
+    u = min(limits[1], max(limits[0], p[0] * k))
+    v = min(limits[3], max(limits[2], p[1] * k))
+    fx, fy = lens.K[0, 0] * k, lens.K[1, 1] * k
+    return (fx, ZERO, -fx * u), (ZERO, fy, -fy * v)
+
+
+@njit(**INLINE)
+def _look(
+    lens: Lens, p: Vector, limits: tuple[float, float, float, float]
+) -> tuple[Vector, Vector]:
+    """Rows of A = J W."""
+    j0, j1 = _jacobian(lens, p, limits)
+    w = rotation_part(lens.view)
+    return transform_back(w, j0), transform_back(w, j1)
+
+
+@njit(**INLINE)
+def _covariance(
+    b0: Vector, b1: Vector, eps2d: float
+) -> tuple[float, float, float, float, float]:
+    """Blurred xx, xy, yy, their determinant, and the share of opacity that the blur leaves.
+
+    det(B B^T) is the squared area |b0 x b1|^2: no cancellation, never negative.
+    """
+    k = cross(b0, b1)
+    sharp = dot(k, k)
+    xx, yy = dot(b0, b0), dot(b1, b1)
+    det = sharp + eps2d * (xx + yy) + eps2d * eps2d
+    return xx + eps2d, dot(b0, b1), yy + eps2d, det, math.sqrt(sharp / det)
+
+
+@njit(**INLINE)
+def _covariance_gradient(
+    b0: Vector, b1: Vector, eps2d: float, g_conic: Vector, g_out: float, opacity: float,
+    antialiased: bool,
+) -> tuple[Vector, Vector, float]:  # fmt: skip
+    """Derivatives by b0, b1 and the opacity; g_out is that by the opacity on the screen."""
+    xx, xy, yy, det, compensation = _covariance(b0, b1, eps2d)
+    k = cross(b0, b1)
+    inverse = ONE / det
+    g_det = -(g_conic[0] * yy - g_conic[1] * xy + g_conic[2] * xx) * inverse * inverse
+    g_sharp, g_opacity = ZERO, g_out
+    if antialiased:  # compensation = sqrt(sharp / det)
+        g_opacity = g_out * compensation
+        if compensation > f32(1e-6):
+            half = HALF * g_out * opacity / compensation
+            g_sharp = half * inverse
+            g_det -= half * compensation * compensation * inverse
+    g_sharp += g_det
+    g_xx = g_conic[2] * inverse + g_det * eps2d
+    g_yy = g_conic[0] * inverse + g_det * eps2d
+    g_xy = -g_conic[1] * inverse
+    g_k = scale(k, TWO * g_sharp)
+    gb0 = add(add(scale(b0, TWO * g_xx), scale(b1, g_xy)), cross(b1, g_k))
+    gb1 = add(add(scale(b1, TWO * g_yy), scale(b0, g_xy)), cross(g_k, b0))
+    return gb0, gb1, g_opacity
+
+
+@njit(**INLINE)
+def _look_gradient(
+    lens: Lens, p: Vector, limits: tuple[float, float, float, float], gj0: Vector, gj1: Vector,
+    g_x: float, g_y: float, g_depth: float,
+) -> Vector:  # fmt: skip
+    """Derivative by p: through J, through the position on the screen, and through the depth."""
+    k = ONE / p[2]
+    u, v = p[0] * k, p[1] * k
+    j0, j1 = _jacobian(lens, p, limits)
+    g_u = -j0[0] * gj0[2] if u > limits[0] and u < limits[1] else ZERO
+    g_v = -j1[1] * gj1[2] if v > limits[2] and v < limits[3] else ZERO
+    g_u += g_x * lens.K[0, 0]
+    g_v += g_y * lens.K[1, 1]
+    through_j = gj0[0] * j0[0] + gj0[2] * j0[2] + gj1[1] * j1[1] + gj1[2] * j1[2]
+    return g_u * k, g_v * k, g_depth - (g_u * u + g_v * v + through_j) * k
+
+
+@njit(**INLINE)
+def _outer_sum(a0: Vector, b0: Vector, a1: Vector, b1: Vector) -> Matrix:
+    """a0 b0^T + a1 b1^T"""
+    return (
+        add(scale(b0, a0[0]), scale(b1, a1[0])),
+        add(scale(b0, a0[1]), scale(b1, a1[1])),
+        add(scale(b0, a0[2]), scale(b1, a1[2])),
+    )
+
+
+@njit(**INLINE)
+def _accumulate(out: Array, i: int, values: Vector) -> None:
+    out[i, 0] += values[0]
+    out[i, 1] += values[1]
+    out[i, 2] += values[2]
+
+
+@njit(**INLINE)
+def _accumulate_quat(
+    out: Array, i: int, g: tuple[float, float, float, float],
+    q: tuple[float, float, float, float], length: float,
+) -> None:  # fmt: skip
+    """Add the derivative by the quaternion as given, from that by the unit one."""
+    along = g[0] * q[0] + g[1] * q[1] + g[2] * q[2] + g[3] * q[3]
+    k = ONE / length
+    for n in range(4):
+        out[i, n] += (g[n] - along * q[n]) * k

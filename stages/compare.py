@@ -1,0 +1,36 @@
+"""Stage `compare`: methods side by side over the downstream scenes, and the study's headline."""
+
+import argparse
+
+from stages.quality.config import CompareConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import write_json
+from stages.run.params import Params
+from stages.scenes.study import StudyConfig
+
+
+def main() -> None:
+    """Write metrics/summary.json, metrics/headline.json and metrics/delta.json."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+
+    from stages.quality.comparison import Evaluations, downstream, headline, summary
+    from stages.quality.deltas import deltas
+    from stages.quality.table import compared
+
+    params = Params.read()
+    study = params.section("study", StudyConfig)
+    config = params.section("compare", CompareConfig)
+    evaluations = Evaluations.read(study.evaluated_scenes, study.methods)
+    scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
+    of_methods = summary(evaluations, scenes)
+    of_subject = headline(evaluations, scenes, study.subject)
+    of_pairs = deltas(evaluations, scenes, config)
+    write_json(layout.summary(), of_methods)
+    write_json(layout.headline(), of_subject)
+    write_json(layout.delta(), of_pairs)
+    print(compared(evaluations, of_methods, of_pairs, scenes, config.confidence))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,148 @@
+"""Evaluations of several methods on the same views, side by side.
+
+Only equals are compared: for each scene every method must have been measured on the same views,
+against the same photographs, by the same protocol.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.quality.keys import AVERAGED, MEASURES
+from stages.run import layout
+from stages.run.errors import UserError, raise_all
+from stages.run.files import read_json, read_tsv
+
+Number = float | None
+View = tuple[str, str]  # timestamp, camera
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What stage `evaluate` wrote of one scene and method."""
+
+    scene: str
+    method: str
+    means: Mapping[str, Any]
+    views: Mapping[View, Mapping[str, Number]]
+
+
+class Evaluations:
+    """Every evaluated scene by every method, all comparable."""
+
+    def __init__(self, found: Mapping[tuple[str, str], Evaluation]):
+        self._found = found
+        self.scenes = tuple(dict.fromkeys(scene for scene, _ in found))
+        self.methods = tuple(dict.fromkeys(method for _, method in found))
+        raise_all(error for scene in self.scenes for error in self._differences(scene))
+
+    @classmethod
+    def read(cls, scenes: Sequence[str], methods: Sequence[str]) -> "Evaluations":
+        """Read metrics/scenes and metrics/views by these lists; other files there do not count.
+
+        Raises UserError that lists every missing evaluation, or every unequal one.
+        """
+        pairs = [(scene, method) for scene in scenes for method in methods]
+        missing = [pair for pair in pairs if not all(path.is_file() for path in _paths(*pair))]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(pairs)} evaluations are missing",
+                ", ".join(f"{scene} by {method}" for scene, method in missing),
+                expected="each of study.evaluated_scenes by each of study.methods",
+                fix="run `dvc repro evaluate`",
+            )
+        return cls({pair: _read(*pair) for pair in pairs})
+
+    def of(self, scene: str, method: str) -> Evaluation:
+        """One evaluation."""
+        return self._found[scene, method]
+
+    def _differences(self, scene: str) -> list[UserError]:
+        """Methods of a scene that were measured otherwise than the first."""
+        first = self.of(scene, self.methods[0])
+        errors = []
+        for method in self.methods[1:]:
+            other = self.of(scene, method)
+            got = first.means["protocol"], other.means["protocol"]
+            if got[0] != got[1]:
+                errors.append(_unequal(scene, first, other, f"{got[0]!r} and {got[1]!r}"))
+            elif first.views.keys() != other.views.keys():
+                odd = sorted(first.views.keys() ^ other.views.keys())
+                shown = ", ".join("/".join(view) for view in odd[:4])
+                errors.append(_unequal(scene, first, other, f"only one has {shown}"))
+        return errors
+
+
+def downstream(scenes: Sequence[str], evaluated: Sequence[str]) -> list[str]:
+    """The downstream scenes that were evaluated. Raises UserError when there is none."""
+    chosen = [scene for scene in scenes if scene in evaluated]
+    if not chosen:
+        raise UserError(
+            "params.yaml  study.downstream_scenes",
+            "none of them is in study.evaluated_scenes",
+            expected="at least one scene to answer the study's question",
+        )
+    return chosen
+
+
+def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
+    """Means of every method over scenes, each scene counting once: metrics/summary.json."""
+    return {
+        method: _means([evaluations.of(scene, method).means for scene in scenes], AVERAGED)
+        | {"scenes": len(scenes)}
+        for method in evaluations.methods
+    }
+
+
+def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> dict[str, Any]:
+    """One method's numbers by scene and in the mean: metrics/headline.json.
+
+    Raises UserError when the subject is not among the methods.
+    """
+    if subject not in evaluations.methods:
+        raise UserError(
+            "params.yaml  study.subject",
+            repr(subject),
+            expected=f"one of study.methods: {', '.join(evaluations.methods)}",
+        )
+    rows = {scene: evaluations.of(scene, subject).means for scene in scenes}
+    by_scene = {scene: {name: row[name] for name in MEASURES} for scene, row in rows.items()}
+    return by_scene | {"mean": _means(list(rows.values()), MEASURES)}
+
+
+def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Number]:
+    """Mean of each column; None unless every row has it, for then means would not compare."""
+    columns = {name: [row[name] for row in rows] for name in names}
+    return {
+        name: None if None in column else round(sum(column) / len(column), 6)
+        for name, column in columns.items()
+    }
+
+
+def _paths(scene: str, method: str) -> tuple[Path, Path]:
+    return layout.scene_metrics(scene, method), layout.view_metrics(scene, method)
+
+
+def _read(scene: str, method: str) -> Evaluation:
+    of_scene, of_views = _paths(scene, method)
+    means = read_json(of_scene)
+    absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
+    if absent:
+        raise UserError(of_scene, f"no {', '.join(absent)}", fix="run `dvc repro -f evaluate`")
+    views = {
+        (row.pop("timestamp"), row.pop("camera")): {
+            name: float(cell) if cell else None for name, cell in row.items()
+        }
+        for row in read_tsv(of_views)
+    }
+    return Evaluation(scene, method, means, views)
+
+
+def _unequal(scene: str, first: Evaluation, other: Evaluation, got: str) -> UserError:
+    return UserError(
+        f"{scene}: {first.method} and {other.method} were not measured alike",
+        got,
+        expected="the same views, photographs, size, LPIPS weights and masks",
+        fix="run `dvc repro evaluate`",
+    )

@@ -1,0 +1,21 @@
+"""Names of the numbers, in every file under metrics/ that holds some of them.
+
+`_aligned` numbers are of pictures from poses that were fitted to the photographs. `m...` numbers
+count the pixels of a mask alone.
+"""
+
+MEASURES = ("psnr", "ssim", "lpips")
+ALIGNED = ("psnr_aligned", "ssim_aligned", "lpips_aligned")
+MASKED = ("mpsnr", "mssim", "mlpips")
+MEASURED = (*MEASURES, *ALIGNED, *MASKED)
+# What has a mean over scenes.
+AVERAGED = (*MEASURED, "mean_color_psnr")
+
+
+def better(name: str) -> int:
+    """+1 where more is better, -1 where less is.
+
+    >>> better("psnr_aligned"), better("mlpips")
+    (1, -1)
+    """
+    return -1 if "lpips" in name else 1

@@ -1,0 +1,76 @@
+"""A comparison as text for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.quality.comparison import Evaluations
+from stages.quality.keys import MEASURES
+from stages.quality.statistics import least_p
+
+_TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_aligned": "aligned dB"}
+_FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "psnr_aligned": ".2f"}
+
+
+def render_table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns; the first is text, the others are numbers.
+
+    >>> print(render_table([["", "dB"], ["none", "24.31"]]))
+             dB
+    none  24.31
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def compared(
+    evaluations: Evaluations,
+    summary: Mapping[str, Any],
+    delta: Mapping[str, Any],
+    scenes: Sequence[str],
+    confidence: float,
+) -> str:
+    """Every scene by every method, the means over `scenes`, and the paired differences."""
+    header = ["", "method", "views", *_TITLES.values()]
+    rows = [header]
+    for scene in evaluations.scenes:
+        mark = scene if scene in scenes else f"{scene} (not in the mean)"
+        for method in evaluations.methods:
+            means = evaluations.of(scene, method).means
+            rows.append([mark, method, str(means["views"]), *_cells(means)])
+            mark = ""
+    mark = f"mean of {len(scenes)} scenes"
+    for method, means in summary.items():
+        rows.append([mark, method, "", *_cells(means)])
+        mark = ""
+    flat = next(iter(summary.values()))["mean_color_psnr"]
+    lines = [render_table(rows), f"An image of the source photographs' mean colour: {flat:.2f} dB"]
+    for name, found in delta.items():
+        lines += ["", f"{name.replace('_vs_', ' minus ')}, {confidence:.0%} Student t over scenes"]
+        lines += [_difference(key, found["mean"]) for key in MEASURES]
+    return "\n".join(lines)
+
+
+def _cells(means: Mapping[str, Any]) -> list[str]:
+    return [_text(means[name], form) for name, form in _FORMATS.items()]
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _difference(name: str, mean: Mapping[str, Any]) -> str:
+    """One number's line, such as `PSNR dB +0.31 [-0.10, 0.72], 4 of 4 scenes improved (...)`."""
+    if mean[name] is None:
+        return f"  {_TITLES[name]:8}-"
+    form, count = _FORMATS[name], mean["scenes"]
+    low, high = (_text(mean[f"{name}_t_{end}"], form) for end in ("low", "high"))
+    p, least = mean[f"{name}_sign_flip_p"], least_p(count)
+    return (
+        f"  {_TITLES[name]:8}{mean[name]:+{form}} [{low}, {high}], "
+        f"{mean[f'{name}_improved']} of {count} scenes improved "
+        f"(sign-flip p {p:.3g}, least possible {least:.3g})"
+    )

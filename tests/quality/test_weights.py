@@ -1,0 +1,171 @@
+"""Where LPIPS backbones come from: every form ends in the same bytes, faults end in a message."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stages.quality import weights
+from stages.quality.backbones import BACKBONES, find_file
+from stages.quality.config import WeightsConfig
+from stages.run.errors import UserError
+
+Features = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torchvision cache, and no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    monkeypatch.setattr(weights, "_URL", "http://127.0.0.1:9/")
+    cache = tmp_path / "torch_home" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def features() -> Callable[[str], Features]:
+    """Random tensors in the shapes of a net."""
+
+    def build(net: str) -> Features:
+        generator = torch.Generator().manual_seed(0)
+        shapes = BACKBONES[net].shapes.items()
+        return {name: torch.rand(shape, generator=generator) for name, shape in shapes}
+
+    return build
+
+
+def as_whole_classifier(features: Features) -> Features:
+    prefixed = {f"features.{name}": value for name, value in features.items()}
+    return prefixed | {"classifier.1.weight": torch.zeros(3, 4)}
+
+
+def collect(folder: Path, **settings: object) -> dict[str, dict]:
+    folder.mkdir(exist_ok=True)
+    return weights.collect(WeightsConfig(download=False, **settings), folder)
+
+
+def test_squeeze_has_the_shapes_of_torchvision(features: Callable) -> None:
+    shapes = BACKBONES["squeeze"].shapes
+    assert len(shapes) == 50
+    assert sum(value.numel() for value in features("squeeze").values()) == 722_496
+    assert len(BACKBONES["vgg"].shapes) == 26
+    assert sum(value.numel() for value in features("vgg").values()) == 14_714_688
+    assert sum(value.numel() for value in features("alex").values()) == 2_469_696
+
+
+def test_every_form_gives_the_same_bytes(
+    tmp_path: Path, torch_home: Path, features: Callable
+) -> None:
+    plain = features("squeeze")
+    shuffled = dict(reversed(as_whole_classifier(plain).items()))
+    torch.save(shuffled, torch_home / "squeezenet1_1-b8a52dc0.pth")
+    of_cache = collect(tmp_path / "a", nets=("squeeze",))
+    torch.save(plain, tmp_path / "squeeze_features.pth")
+    of_folder = collect(tmp_path / "b", nets=("squeeze",), path=str(tmp_path))
+    save_file({name: value.double() for name, value in plain.items()}, tmp_path / "x.safetensors")
+    of_file = collect(tmp_path / "c", nets=("squeeze",), path=str(tmp_path / "x.safetensors"))
+    found = [marker["squeeze"] for marker in (of_cache, of_folder, of_file)]
+    assert [one["from"] for one in found] == ["torchvision cache", "path", "path"]
+    assert len({one["sha256"] for one in found}) == 1
+    kept = [(tmp_path / name / "squeeze.safetensors").read_bytes() for name in "abc"]
+    assert kept[0] == kept[1] == kept[2]
+    read = weights.load_features(tmp_path / "a", "squeeze")
+    assert all(torch.equal(read[name], plain[name]) for name in plain)
+
+
+def test_absence_is_recorded_without_paths_of_the_machine(tmp_path: Path) -> None:
+    marker = collect(tmp_path / "out", nets=("alex", "vgg"), path=str(tmp_path))
+    assert not marker["alex"]["found"]
+    assert "weights.download is false" in marker["alex"]["reason"]
+    assert str(tmp_path) not in (tmp_path / "out" / "weights.json").read_text()
+    assert json.loads((tmp_path / "out" / "weights.json").read_text()) == marker
+    assert "torchvision's cache" in weights.absence(tmp_path / "out", "vgg")
+    assert "weights.nets names alex, vgg" in weights.absence(tmp_path / "out", "squeeze")
+    with pytest.raises(UserError, match="dvc repro -f weights"):
+        weights.load_features(tmp_path / "out", "alex")
+
+
+def test_failed_download_is_no_error(tmp_path: Path, torch_home: Path) -> None:
+    config = WeightsConfig(nets=("alex",), download=True, timeout_s=1.0)
+    marker = weights.collect(config, tmp_path)
+    assert not marker["alex"]["found"]
+    assert "the download failed" in marker["alex"]["reason"]
+    assert str(tmp_path) not in marker["alex"]["reason"]
+    assert list(torch_home.iterdir()) == []
+
+
+def test_download_is_kept(
+    tmp_path: Path, torch_home: Path, features: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own downloader, from a file instead of the network; the hash in the name holds."""
+    source = tmp_path / "served"
+    source.mkdir()
+    torch.save(features("squeeze"), source / "x.pth")
+    published = f"squeezenet1_1-{weights.file_hash(source / 'x.pth')[:8]}.pth"
+    (source / "x.pth").rename(source / published)
+    backbone = BACKBONES["squeeze"]
+    monkeypatch.setitem(
+        BACKBONES, "squeeze", type(backbone)(published, backbone.patterns, backbone.shapes)
+    )
+    monkeypatch.setattr(weights, "_URL", f"{source.as_uri()}/")
+    marker = weights.collect(WeightsConfig(nets=("squeeze",), download=True), tmp_path)
+    assert marker["squeeze"]["from"] == "download"
+    assert (torch_home / published).is_file()
+    (source / published).write_bytes(b"changed")
+    (torch_home / published).unlink()
+    marker = weights.collect(WeightsConfig(nets=("squeeze",), download=True), tmp_path)
+    assert "invalid hash" in marker["squeeze"]["reason"] or not marker["squeeze"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"not weights", "not a readable weights file"), (b"", "not a readable weights file")],
+)
+def test_broken_file_is_an_error(
+    tmp_path: Path, torch_home: Path, content: bytes, message: str
+) -> None:
+    (torch_home / "alexnet-owt-7be5be79.pth").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        collect(tmp_path / "out", nets=("alex",))
+
+
+def test_file_that_runs_code_is_refused(tmp_path: Path) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "touched",))
+
+    (tmp_path / "alex.pth").write_bytes(pickle.dumps({"0.weight": Evil()}))
+    with pytest.raises(UserError, match="not a readable weights file"):
+        collect(tmp_path / "out", nets=("alex",), path=str(tmp_path))
+    assert not (tmp_path / "touched").exists()
+
+
+def test_file_of_another_net_is_an_error(tmp_path: Path, features: Callable) -> None:
+    torch.save(features("squeeze"), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"not the features of alex: 0.weight is \(64, 3, 3, 3\)"):
+        collect(tmp_path / "out", nets=("alex",), path=str(tmp_path / "weights.pth"))
+
+
+def test_path_must_exist_and_one_file_serves_one_net(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        collect(tmp_path / "out", path=str(tmp_path / "nowhere"))
+    (tmp_path / "one.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="one file for 2 nets"):
+        collect(tmp_path / "out", nets=("alex", "vgg"), path=str(tmp_path / "one.pth"))
+
+
+def test_other_nets_of_the_family_are_not_taken(tmp_path: Path) -> None:
+    for name in ("vgg16_bn-6c64b313.pth", "squeezenet1_0-b66bff10.pth", "vgg19-dcbb9e9d.pth"):
+        (tmp_path / name).write_bytes(b"")
+    assert find_file("vgg", tmp_path) is None
+    assert find_file("squeeze", tmp_path) is None
+    (tmp_path / "vgg16-00000000.pth").write_bytes(b"")
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"")
+    assert find_file("vgg", tmp_path).name == "vgg16-397923af.pth"

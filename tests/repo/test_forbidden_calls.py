@@ -1,0 +1,82 @@
+"""Calls that this code does without: other YAML dialects, unsafe pickles, shell strings."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from source_tree import ROOT
+
+FOLDERS = ("stages", "tests", "benchmarks", "slurm")
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and reason of every forbidden thing."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if {"yaml", "omegaconf"} & {name.partition(".")[0] for name in names}:
+                yield node.lineno, "YAML is read with ruamel, as DVC reads it: `no` and 1e-4 differ"
+            if "pickle" in names:
+                yield node.lineno, "no pickles: safetensors, JSON or TSV"
+        elif isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield node.lineno, "a bare except hides Ctrl-C and what went wrong"
+        elif isinstance(node, ast.Call):
+            yield from ((node.lineno, reason) for reason in _call_faults(node))
+
+
+def _call_faults(node: ast.Call) -> Iterator[str]:
+    name = ast.unparse(node.func)
+    options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+    if name in ("os.system", "os.popen", "eval", "exec"):
+        yield f"{name} runs text as a command or as code"
+    if options.get("shell", "False") != "False":
+        yield "shell=True: pass a list of words"
+    if name == "torch.load" and options.get("weights_only") != "True":
+        yield "torch.load without weights_only=True runs code from the file"
+    if options.get("allow_pickle", "False") != "False":
+        yield "allow_pickle=True runs code from the file"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_file_does_without(path: Path) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {why}"
+        for line, why in faults(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import yaml",
+        "from yaml import safe_load",
+        "from omegaconf import OmegaConf",
+        "import pickle",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(command, shell=True)",
+        "os.system('ls')",
+        "eval(text)",
+        "try:\n    pass\nexcept:\n    pass",
+    ],
+)
+def test_the_reader_finds_it(line: str) -> None:
+    assert len(list(faults(ast.parse(line)))) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ruamel.yaml import YAML",
+        "torch.load(path, map_location='cpu', weights_only=True)",
+        "np.load(path)",
+        "subprocess.run(['ls', path], check=True)",
+        "model.eval()",
+    ],
+)
+def test_the_reader_lets_it_pass(line: str) -> None:
+    assert list(faults(ast.parse(line))) == []

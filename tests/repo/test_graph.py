@@ -1,0 +1,131 @@
+"""The shape of the graph, as DVC itself builds it from dvc.yaml and params.yaml."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from source_tree import ROOT
+
+from stages.run.params import Params
+from stages.scenes.study import StudyConfig
+
+
+@pytest.fixture(scope="module")
+def index():
+    """DVC's index of the workspace."""
+    from dvc.repo import Repo
+
+    with Repo(ROOT) as repo:
+        yield repo.index
+
+
+@pytest.fixture(scope="module")
+def study() -> StudyConfig:
+    """The study that drives the fan-out."""
+    return Params.read(ROOT / "params.yaml").section("study", StudyConfig)
+
+
+def paths(outs) -> list[str]:
+    return [Path(out.def_path).as_posix() for out in outs]
+
+
+def test_every_stage_says_what_it_does(index) -> None:
+    assert index.stages
+    assert [stage.addressing for stage in index.stages if not (stage.desc or "").strip()] == []
+
+
+def test_every_stage_has_deps_and_outs(index) -> None:
+    """The run cache, which also carries results home from a cluster, needs both."""
+    assert [stage.addressing for stage in index.stages if not (stage.deps and stage.outs)] == []
+
+
+def test_nothing_persists_and_nothing_runs_always(index) -> None:
+    for stage in index.stages:
+        assert not any(out.persist for out in stage.outs), stage.addressing
+        assert not stage.always_changed, stage.addressing
+        assert not stage.frozen, stage.addressing
+
+
+def test_data_is_cached_and_metrics_are_in_git(index) -> None:
+    for stage in index.stages:
+        for out in stage.outs:
+            top = Path(out.def_path).parts[0]
+            small = bool(out.metric or out.plot)
+            assert top in ("data", "metrics"), f"{stage.addressing}: {out.def_path}"
+            assert small or out.use_cache, f"{stage.addressing}: {out.def_path} is in no cache"
+            if top == "data":
+                assert out.use_cache, f"{stage.addressing}: {out.def_path} belongs to DVC's cache"
+
+
+def test_git_ignores_data_and_keeps_metrics(index) -> None:
+    outs = [out for stage in index.stages for out in stage.outs]
+    for cached in (True, False):
+        names = paths(out for out in outs if bool(out.use_cache) is cached)
+        # The slash makes a folder of what is not there yet.
+        asked = [name + "/" if name.startswith("data/") else name for name in names]
+        told = subprocess.run(
+            ["git", "check-ignore", "--no-index", "--stdin"],
+            cwd=ROOT,
+            input="\n".join(asked),
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        assert sorted(told) == sorted(asked if cached else []), (
+            "/data/<kind>/ stands in the root .gitignore for each kind; DVC writes one file a "
+            "folder otherwise"
+        )
+
+
+def test_deps_are_paths_inside_the_repository(index) -> None:
+    for stage in index.stages:
+        for dep in paths(stage.deps):
+            assert not dep.startswith(("/", "..")), f"{stage.addressing}: {dep}"
+
+
+def test_code_that_stages_depend_on_exists(index) -> None:
+    for stage in index.stages:
+        for dep in paths(stage.deps):
+            assert not dep.startswith("stages/") or (ROOT / dep).is_file(), (
+                f"{stage.addressing}: {dep}"
+            )
+
+
+def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
+    names = {stage.addressing for stage in index.stages}
+    for stage in ("prepare", "calibrate", "train"):
+        wanted = {f"{stage}@{scene}" for scene in study.scenes}
+        assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+    for stage in ("novel_views", "evaluate"):
+        pairs = ((scene, method) for scene in study.evaluated_scenes for method in study.methods)
+        wanted = {f"{stage}@{scene}-{method}" for scene, method in pairs}
+        assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+
+
+def test_compare_comes_after_every_evaluation(index) -> None:
+    graph = index.graph
+    (compare,) = [stage for stage in index.stages if stage.addressing == "compare"]
+    upstream = {stage.addressing for stage in graph.successors(compare)}
+    evaluations = {stage.addressing for stage in index.stages if stage.name.startswith("evaluate@")}
+    assert evaluations <= upstream
+
+
+def test_training_never_sees_how_it_is_measured(index) -> None:
+    """No photograph of a target camera reaches a splat but through data/scenes, by role."""
+    for stage in index.stages:
+        if stage.name.startswith(("calibrate@", "train@")):
+            assert not [dep for dep in paths(stage.deps) if dep.startswith(("metrics", "data/raw"))]
+
+
+def test_python_byte_code_is_no_dependency() -> None:
+    assert "__pycache__/" in (ROOT / ".dvcignore").read_text().splitlines()
+
+
+def test_options_that_every_clone_needs_are_in_the_config() -> None:
+    from configparser import ConfigParser
+
+    config = ConfigParser()
+    config.read(ROOT / ".dvc" / "config")
+    core = {
+        key: config.getboolean("core", key) for key in ("analytics", "check_update", "autostage")
+    }
+    assert core == {"analytics": False, "check_update": False, "autostage": True}

@@ -1,0 +1,122 @@
+"""params.yaml: every section has a model, every key is read, DVC can rewrite it unharmed."""
+
+import ast
+import io
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from param_reads import all_reads, misnamed_studies
+from ruamel.yaml import YAML
+from source_tree import MODULES, ROOT, closure, tree
+
+from stages.check import CATALOGUES, SECTIONS
+from stages.run.params import Params, Section
+
+MODELS = SECTIONS | CATALOGUES
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def nested(model: type[Section]) -> list[type[Section]]:
+    """The model and every section inside it."""
+    found = [model]
+    for field in model.model_fields.values():
+        waiting = [field.annotation]
+        while waiting:
+            kind = waiting.pop()
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found += nested(kind)
+            elif not isinstance(kind, type) or isinstance(kind, types.GenericAlias):
+                waiting += getattr(kind, "__args__", ())
+    return found
+
+
+def names_used(module: str) -> set[str]:
+    """Names that code takes from an object: after a dot, or as text for `getattr`.
+
+    A config module states keys and judges them; only what its methods take from `self` is use.
+    """
+    nodes = list(_nodes_but_validators(tree(module)))
+    dotted = [node for node in nodes if isinstance(node, ast.Attribute)]
+    if module.endswith((".config", ".study")):
+        return {node.attr for node in dotted if ast.unparse(node.value) == "self"}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    return {node.attr for node in dotted} | {text for text in texts if isinstance(text, str)}
+
+
+def _nodes_but_validators(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        decorators = [ast.unparse(item) for item in getattr(child, "decorator_list", [])]
+        if not any("validator" in decorator for decorator in decorators):
+            yield child
+            yield from _nodes_but_validators(child)
+
+
+def test_key_that_is_only_declared_or_judged_counts_as_unread() -> None:
+    assert "prune_opac" not in names_used("stages.splat.config")
+    assert "reset_every" not in names_used("stages.splat.config"), "`inert` only talks about it"
+    assert "max_steps" in names_used("stages.splat.config"), "TrainConfig.steps takes it"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_key_is_read(name: str) -> None:
+    model = MODELS[name]
+    readers = {read.place.partition(":")[0] for read in all_reads() if read.name == name}
+    assert readers, f"no stage reads `{name}:`"
+    entries = {Path(path).stem for path in readers if Path(path).parent.name == "stages"}
+    # `check` prints what nothing else reads: the memo, and which values have no effect.
+    modules = set().union(*(closure(f"stages.{entry}") for entry in {*entries, "check"}))
+    used = set().union(*map(names_used, modules))
+    for section in nested(model):
+        unread = sorted(set(section.model_fields) - used)
+        assert not unread, f"{section.__name__}: nothing reads {', '.join(unread)}"
+
+
+def test_sections_are_those_with_a_model() -> None:
+    assert set(Params.read(ROOT / "params.yaml").raw) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_key_is_stated(name: str) -> None:
+    """What is in force can be read off params.yaml; no default acts unseen."""
+    raw = Params.read(ROOT / "params.yaml").raw
+
+    def compare(model: type[Section], stated: dict, where: str) -> None:
+        missing = sorted(set(model.model_fields) - set(stated))
+        assert not missing, f"params.yaml, {where}: add {', '.join(missing)}"
+        for key, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                compare(field.annotation, stated[key], f"{where}.{key}")
+
+    compare(SECTIONS[name], raw[name], name)
+
+
+def test_stages_read_a_section_by_the_model_that_check_knows() -> None:
+    for read in all_reads():
+        if read.method != "names":
+            assert read.model == MODELS[read.name].__name__, read.place
+
+
+def test_studies_are_held_in_a_variable_of_that_name() -> None:
+    assert [place for module in MODULES for place in misnamed_studies(module)] == []
+
+
+def test_file_is_as_dvc_writes_it() -> None:
+    """`dvc exp run -S` dumps the whole file; then its diff shows what was set and no more."""
+    yaml, written = YAML(), io.StringIO()
+    yaml.default_flow_style = False
+    yaml.dump(yaml.load(TEXT), written)
+    assert written.getvalue() == TEXT
+
+
+def test_no_comment_shares_a_line_with_a_value() -> None:
+    """`-S key=[]` corrupts a list with a comment behind its key."""
+    shared = [line for line in TEXT.splitlines() if " #" in line.strip() and line.strip()[0] != "#"]
+    assert shared == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_section_is_introduced_by_a_comment(name: str) -> None:
+    lines = TEXT.splitlines()
+    assert lines[lines.index(f"{name}:") - 1].startswith("# ")

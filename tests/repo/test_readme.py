@@ -1,0 +1,89 @@
+"""Commands in the README exist: make targets, entries with their flags, DVC commands, params."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from source_tree import ENTRIES, ROOT
+
+README = ROOT / "README.md"
+FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+COMMAND = re.compile(r"(make|dvc) |python -m stages\.|-S ")
+pytestmark = pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+
+
+def commands(text: str) -> list[str]:
+    """Commands in code, also several on a line, without comments and prompts."""
+    code = "\n".join([*FENCED.findall(text), *INLINE.findall(FENCED.sub("", text))])
+    lines = code.replace("\\\n", " ").splitlines()
+    bare = [re.sub(r"\s#.*", "", line.strip().removeprefix("$ ")) for line in lines]
+    parts = [part.strip() for line in bare for part in re.split(r";|&&|\|", line)]
+    return list(dict.fromkeys(part for part in parts if COMMAND.match(part)))
+
+
+COMMANDS = commands(README.read_text()) if README.exists() else []
+
+
+def starting_with(first: str) -> list[str]:
+    return [command for command in COMMANDS if command.startswith(first)]
+
+
+def test_commands_are_found_in_code_only() -> None:
+    text = "make no, `make b` and `dvc.yaml`\n```bash\n$ make a  # why\ndvc x \\\n --y; python -m "
+    text += "stages.check && ls\ndvc.lock is a file\n```\n"
+    assert commands(text) == ["make a", "dvc x   --y", "python -m stages.check", "make b"]
+    assert COMMANDS, "README.md shows no command"
+
+
+@pytest.mark.parametrize("command", starting_with("make"))
+def test_make_target_exists(command: str) -> None:
+    targets = re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    words = [word for word in shlex.split(command)[1:] if "=" not in word and word[0] != "-"]
+    assert set(words) <= set(targets)
+
+
+@pytest.mark.parametrize("command", starting_with("python -m stages."))
+def test_entry_has_these_flags(command: str) -> None:
+    _, _, module, *words = shlex.split(command)
+    name = module.removeprefix("stages.")
+    assert name in ENTRIES
+    source = (ROOT / "stages" / f"{name}.py").read_text()
+    for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert f'"{flag}"' in source or flag == "--help", f"{name} knows no {flag}"
+    for path in (word for word in words if word.endswith(".yaml") and "<" not in word):
+        assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("command", starting_with("dvc"))
+def test_dvc_knows_the_command_and_its_options(command: str) -> None:
+    from dvc.cli import parse_args
+
+    words = shlex.split(command)[1:]
+    arguments = parse_args(words)
+    assert callable(arguments.func)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "-S " in command])
+def test_params_that_are_set_exist(command: str) -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    words = shlex.split(command)
+    for setting in (after for word, after in itertools.pairwise(words) if word == "-S"):
+        node = params
+        for key in setting.partition("=")[0].split("."):
+            assert key in node, f"{setting}: params.yaml has no {key}"
+            node = node[key]
+
+
+def links() -> list[str]:
+    """Targets of links to files of the repository."""
+    text = README.read_text() if README.exists() else ""
+    return sorted(set(re.findall(r"\]\(([^)#:]+)\)", text)))
+
+
+@pytest.mark.parametrize("path", links())
+def test_linked_file_exists(path: str) -> None:
+    assert Path(ROOT, path).exists()

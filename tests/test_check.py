@@ -1,0 +1,166 @@
+"""`python -m stages.check`: one line of good news, or every fault at once."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = "; import sys; print('LOADED', *sys.modules)"
+Check = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a copy of params.yaml, to run the command in."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.check", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> None:
+    """Change params.yaml as a user would, keeping its layout."""
+    yaml, path = YAML(), folder / "params.yaml"
+    params = yaml.load(path)
+    change(params)
+    yaml.dump(params, path)
+
+
+def line_of(folder: Path, text: str, after: str = "") -> int:
+    """Number of the first line with a text, behind another text."""
+    whole = (folder / "params.yaml").read_text()
+    start = whole.index(text, whole.index(after))
+    return whole.count("\n", 0, start) + 1
+
+
+def test_good_params_end_in_a_summary(folder: Path) -> None:
+    done = check(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "study v0: 7 scenes, methods none, headline none"
+    assert "  tuning_scenes        hi4d_pair00_dance, hi4d_pair01_talk" in lines
+    assert any(line.startswith("guard: no leak between roles, verdict ") for line in lines)
+
+
+def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> None:
+    number = line_of(folder, "    prune_scale3d:")
+    told = [line for line in check(folder).stdout.splitlines() if "prune_scale3d" in line]
+    assert told[0].startswith(f"note: params.yaml:{number}  train.strategy.prune_scale3d ")
+    edit(folder, lambda params: params["train"]["strategy"].update(reset_every=100))
+    assert "prune_scale3d" not in check(folder).stdout
+
+
+def test_memo_is_printed_on_demand(folder: Path) -> None:
+    assert "## Key decisions" not in check(folder).stdout
+    assert "## Key decisions" in check(folder, "--memo").stdout
+
+
+def test_all_faults_come_at_once_with_their_lines(folder: Path) -> None:
+    def spoil(params: dict) -> None:
+        params["train"]["means_lr"] = "fast"
+        params["train"]["strategy"]["prune_opac"] = 0.006
+        params["study"]["tuning_scenes"][1] = "hi4d_pair15_fight"
+        params["study"]["evaluated_scenes"][0] = "hi4d_pair02_dnace"
+        params["calibrate"]["method"] = "colmap"
+        params["tune"] = {"steps": 3}
+        params["scenes"]["hi4d_pair01_talk"]["timestamp"] = 2
+
+    edit(folder, spoil)
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    blocks = done.stderr.strip().split("\n\n")
+    firsts = {block.splitlines()[0] for block in blocks}
+    section = {
+        name: line_of(folder, f"\n{name}:") for name in ("train", "calibrate", "study", "scenes")
+    }
+    assert section["study"] < section["scenes"] < section["calibrate"] < section["train"]
+    in_study = line_of(folder, "- hi4d_pair15_fight", "tuning_scenes:")
+    evaluated = line_of(folder, "- hi4d_pair02_dnace")
+    assert firsts == {
+        f"params.yaml:{line_of(folder, 'tune:')}  tune: unknown section",
+        f"params.yaml:{line_of(folder, '  means_lr:')}  train.means_lr: got 'fast'",
+        f"params.yaml:{line_of(folder, 'prune_opac:')}  train.strategy.prune_opac: unknown key",
+        f"params.yaml:{line_of(folder, 'method: colmap')}  calibrate.method: got 'colmap'",
+        f"params.yaml:{line_of(folder, 'timestamp: 2')}  scenes.hi4d_pair01_talk.timestamp: "
+        "unknown key",
+        f"params.yaml:{in_study}  study.tuning_scenes.1: hi4d_pair15_fight is reserved",
+        f"params.yaml:{evaluated}  study.evaluated_scenes.0: no scene 'hi4d_pair02_dnace'",
+        f"params.yaml:{evaluated}  study.evaluated_scenes.0: "
+        "hi4d_pair02_dnace is not in `study.scenes`",
+    }
+    assert "did you mean prune_opa?" in done.stderr
+    assert "did you mean hi4d_pair02_dance?" in done.stderr
+
+
+def test_raw_data_that_was_not_brought_is_missed(folder: Path) -> None:
+    def bring(params: dict) -> None:
+        params["scenes"]["hi4d_pair19_piggyback"]["source"] = "hi4d"
+        params["demo"]["scenes"].remove("hi4d_pair19_piggyback")
+
+    edit(folder, bring)
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith("data/raw/hi4d_pair19_piggyback: ")
+    assert "dvc import-url" in done.stderr
+
+
+def test_raw_data_that_was_brought_passes(folder: Path, raw_sequence: Callable[..., Path]) -> None:
+    raw_sequence(folder / "data/raw/hi4d_pair19_piggyback", (4, 16, 28, 40, 52, 64, 76, 88))
+
+    def bring(params: dict) -> None:
+        params["scenes"]["hi4d_pair19_piggyback"]["source"] = "hi4d"
+        params["demo"]["scenes"].remove("hi4d_pair19_piggyback")
+
+    edit(folder, bring)
+    assert check(folder).stderr == ""
+
+
+def test_demo_may_not_write_over_data_that_was_brought(folder: Path) -> None:
+    edit(folder, lambda params: params["scenes"]["hi4d_pair00_dance"].update(source="hi4d"))
+    done = check(folder)
+    assert done.returncode == 2
+    place = line_of(folder, "- hi4d_pair00_dance", "\ndemo:")
+    assert f"params.yaml:{place}  demo.scenes.0: stage demo would write over" in done.stderr
+
+
+def test_demo_scene_must_be_generated(folder: Path) -> None:
+    edit(folder, lambda params: params["demo"].update(scenes=[]))
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stderr.count("`demo.scenes` does not name") == 7
+
+
+def test_nothing_heavy_is_loaded() -> None:
+    code = "import runpy; runpy.run_module('stages.check', run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + REPORT], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.partition("LOADED ")[2].split())
+    assert "stages.check" in loaded or "__main__" in loaded
+    assert not loaded & {"torch", "numba", "pycolmap", "gsplat", "scipy", "numpy", "dvc"}
+
+
+def test_it_takes_less_than_two_seconds(folder: Path) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        check(folder)
+        return time.perf_counter() - start
+
+    # The best of three: other processes may hold the machine meanwhile.
+    assert min(seconds() for _ in range(3)) < 2

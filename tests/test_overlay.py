@@ -1,0 +1,109 @@
+"""The overlays that ship with the repository, through the command."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.run.params import Params
+from stages.scenes.config import CalibrateConfig, PrepareConfig
+from stages.splat.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "studies"
+# The hyperparameters of the user's training scripts.
+SEED = {
+    "data_factor": 1,
+    "save_ply": True,
+    "pose_opt": True,
+    "antialiased": True,
+    "eval_steps": [3000, 7000, 30000],
+    "ply_steps": [3000, 7000, 30000],
+    "scale_reg": 0.0005,
+    "scales_lr": 0.003,
+    "means_lr": 0.00012,
+}
+SEED_STRATEGY = {
+    "reset_every": 100000,
+    "pause_refine_after_reset": 0,
+    "prune_scale3d": 0.22,
+    "prune_scale2d": 0.12,
+    "prune_opa": 0.006,
+    "grow_grad2d": 0.00035,
+    "grow_scale3d": 0.012,
+    "refine_stop_iter": 26000,
+    "refine_scale2d_stop_iter": 26000,
+}
+# Sections whose class defaults are for full-size data; the overlay puts them in force.
+FULL_SIZE = {"prepare": PrepareConfig, "calibrate": CalibrateConfig, "train": TrainConfig}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a copy of params.yaml, to run the command in."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def overlay(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.overlay", *map(str, arguments)],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_seed_then_demo_gives_back_the_same_bytes(folder: Path) -> None:
+    path, before = folder / "params.yaml", (ROOT / "params.yaml").read_bytes()
+    done = overlay(folder, STUDIES / "seed.yaml")
+    assert done.returncode == 0, done.stderr
+    raw = YAML(typ="safe").load(path)
+    assert {key: raw["train"][key] for key in SEED} == SEED
+    assert {key: raw["train"]["strategy"][key] for key in SEED_STRATEGY} == SEED_STRATEGY
+    assert raw["train"]["max_steps"] == 30000
+    for name, model in FULL_SIZE.items():
+        assert Params.read(path).section(name, model) == model(), name
+    done = overlay(folder, STUDIES / "demo.yaml")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == before
+
+
+def test_demo_is_in_force() -> None:
+    """params.yaml holds the demo's values, so that a fresh clone runs on a laptop."""
+    done = overlay(ROOT, "studies/demo.yaml", "--check")
+    assert done.stdout == "params.yaml has these values already\n"
+
+
+def test_demo_takes_back_every_key_that_another_overlay_sets() -> None:
+    def keys(node: object, above: str = "") -> set[str]:
+        if not isinstance(node, dict):
+            return {above}
+        return {name for key, value in node.items() for name in keys(value, f"{above}.{key}")}
+
+    demo = keys(YAML(typ="safe").load(STUDIES / "demo.yaml"))
+    for path in STUDIES.glob("*.yaml"):
+        assert keys(YAML(typ="safe").load(path)) <= demo, path.name
+
+
+def test_check_prints_each_change_and_writes_nothing(folder: Path) -> None:
+    before = (folder / "params.yaml").read_bytes()
+    done = overlay(folder, STUDIES / "seed.yaml", "--check")
+    assert "train.max_steps: " in done.stdout
+    assert " -> 30000\n" in done.stdout
+    assert done.stdout.endswith("would change; nothing was written\n")
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_unknown_key_leaves_the_file_as_it_was(folder: Path) -> None:
+    (folder / "v1.yaml").write_text("train:\n  max_steps: 5\n  max_stepz: 7\n")
+    before = (folder / "params.yaml").read_bytes()
+    done = overlay(folder, "v1.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("v1.yaml:3  train.max_stepz: params.yaml has no such key\n")
+    assert "did you mean max_steps?" in done.stderr
+    assert (folder / "params.yaml").read_bytes() == before
