@@ -67,9 +67,8 @@ def train_all(scene: str, config: TrainConfig) -> None:
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])
     forget("train", scene)
-    print(
-        f"{scene}: training views {scalars['train_psnr']:.2f} dB, {scalars['gaussians']:.0f} Gaussians"
-    )
+    psnr_db, count = scalars["train_psnr"], scalars["gaussians"]
+    print(f"{scene}: training views {psnr_db:.2f} dB, {count:.0f} Gaussians a timestamp")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Every view and every scene has the same keys; what was not measured is None.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +15,13 @@ from torch import Tensor
 
 from stages.quality.config import EvaluateConfig
 from stages.quality.keys import MEASURED, MEASURES
+from stages.quality.lpips import Lpips
 from stages.quality.masked import mlpips, mpsnr, mssim
 from stages.quality.psnr import psnr
 from stages.quality.ssim import ssim
 from stages.quality.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError
 from stages.run.files import text_hash
-
-if TYPE_CHECKING:
-    from stages.quality.lpips import Lpips
 
 COLUMNS = ["timestamp", "camera", *MEASURED]
 # Equal images have no finite PSNR, and JSON no infinity.
@@ -51,7 +49,7 @@ class Meter:
     """What views are measured with. Without `lpips` its columns are None and `note` says why."""
 
     device: str
-    lpips: "Lpips | None" = None
+    lpips: Lpips | None = None
     lpips_name: str = "none"
     note: str | None = None
 
@@ -67,9 +65,6 @@ class Meter:
             raise UserError("evaluate.lpips.required", missing, fix=remedy(net))
         if missing:
             return cls(device, note=missing)
-        # Its package takes seconds to import, so only where it is used.
-        from stages.quality.lpips import Lpips
-
         return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
 
     @torch.inference_mode()
@@ -144,7 +139,7 @@ def _device(requested: str) -> str:
     return "cuda"
 
 
-def _values(a: Tensor, b: Tensor, lpips: "Lpips | None") -> Row:
+def _values(a: Tensor, b: Tensor, lpips: Lpips | None) -> Row:
     return {
         "psnr": _decibels(psnr(a, b)),
         "ssim": _rounded(ssim(a, b)),
@@ -152,7 +147,7 @@ def _values(a: Tensor, b: Tensor, lpips: "Lpips | None") -> Row:
     }
 
 
-def _masked_values(a: Tensor, b: Tensor, mask: Tensor, lpips: "Lpips | None") -> Row:
+def _masked_values(a: Tensor, b: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
     return {
         "mpsnr": _decibels(mpsnr(a, b, mask)),
         "mssim": _rounded(mssim(a, b, mask)),

@@ -1,55 +1,121 @@
-"""LPIPS (Zhang et al. 2018, version 0.1): the only module that imports the lpips package.
+"""LPIPS (Zhang et al. 2018, version 0.1) with the calibrated heads of the lpips package.
 
-The package brings the calibrated heads. The backbones are torchvision's ImageNet features, which
-stage `weights` puts into data/weights; nothing is fetched here.
+Only the package's data is read. Importing it imports torchvision's models and with them torch's
+compiler, 4 s that every evaluation would pay; tests hold both to the same numbers. The backbones
+are torchvision's ImageNet features, which stage `weights` puts into data/weights.
 """
 
-import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
-import lpips as package
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from stages.quality.batch import check_pair
 from stages.quality.weights import load_features
 
+# Layers between two activations that are compared, by torchvision's numbers; each convolution is
+# followed by a ReLU.
+_STAGES = {
+    "alex": (("0",), ("pool", "3"), ("pool", "6"), ("8",), ("10",)),
+    "vgg": (
+        ("0", "2"), ("pool", "5", "7"), ("pool", "10", "12", "14"),
+        ("pool", "17", "19", "21"), ("pool", "24", "26", "28"),
+    ),
+    "squeeze": (
+        ("0",), ("pool", "3", "4"), ("pool", "6", "7"), ("pool", "9"), ("10",), ("11",), ("12",)
+    ),
+}  # fmt: skip
+# Kernel, stride, and whether a window may reach over the border.
+_POOLS = {"alex": (3, 2, False), "vgg": (2, 2, False), "squeeze": (3, 2, True)}
+# Stride and padding of the convolutions that are not 1 and half the kernel.
+_STRIDES = {("alex", "0"): (4, 2), ("squeeze", "0"): (2, 0)}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _SMALLEST_PX = 32  # below it the last layers of a backbone have no pixel left
+
+
+class Features(nn.Module):
+    """A backbone without gradients of its own; those of its input flow."""
+
+    def __init__(self, net: str, tensors: dict[str, Tensor]):
+        super().__init__()
+        self.net = net
+        # A buffer's name may hold no dots.
+        for name, value in tensors.items():
+            self.register_buffer(name.replace(".", "_"), value)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:  # [B, 3, H, W] in [0, 1]
+        """Activations of 5 (alex, vgg) or 7 (squeeze) stages, each [B, C, h, w]."""
+        hidden, found = (images - self.mean) / self.std, []
+        for stage in _STAGES[self.net]:
+            for layer in stage:
+                hidden = self._layer(layer, hidden)
+            found.append(hidden)
+        return found
+
+    def _layer(self, layer: str, hidden: Tensor) -> Tensor:
+        if layer == "pool":
+            kernel, stride, beyond = _POOLS[self.net]
+            return F.max_pool2d(hidden, kernel, stride, ceil_mode=beyond)
+        if not hasattr(self, f"{layer}_squeeze_weight"):
+            return self._convolution(layer, hidden)
+        squeezed = self._convolution(f"{layer}_squeeze", hidden)
+        sizes = ("expand1x1", "expand3x3")
+        return torch.cat([self._convolution(f"{layer}_{size}", squeezed) for size in sizes], dim=1)
+
+    def _convolution(self, name: str, hidden: Tensor) -> Tensor:
+        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+        stride, padding = _STRIDES.get((self.net, name), (1, weight.shape[-1] // 2))
+        return F.relu(F.conv2d(hidden, weight, bias, stride, padding))
 
 
 class Lpips(nn.Module):
     """Perceptual distance of image batches in [0, 1]; lower is nearer. Gradients flow to images.
 
-    Images are scaled to [-1, 1] for every net, as the authors do. gsplat's `vgg` numbers skip that
-    scaling and do not compare with these.
+    Images are scaled in the same way for every net, as the authors do. gsplat's `vgg` numbers skip
+    a part of it and do not compare with these.
     """
 
     def __init__(self, folder: Path, net: str, device: str = "cpu"):
         """Load net `alex`, `vgg` or `squeeze`. Raises UserError when `folder` has none of it."""
         super().__init__()
-        features = load_features(folder, net)
-        # The package fills the backbone with random numbers first and warns of its own old calls.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            self._distance = package.LPIPS(net=net, pnet_rand=True, verbose=False)
-        self._distance.net.load_state_dict(_in_slices(features, self._distance.net))
-        self.requires_grad_(False).eval().to(device)
+        self.features = Features(net, load_features(folder, net))
+        for index, head in enumerate(_heads(net)):
+            self.register_buffer(f"head_{index}", head)
+        self.to(device)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
         """Distance of each pair, float32."""
-        return self._measure(a, b, spatial=False)[:, 0, 0, 0]
+        layers = [distance.mean(dim=(1, 2, 3)) for distance in self._distances(a, b)]
+        return torch.stack(layers).sum(dim=0)
 
     def map(self, a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 1, H, W]
         """Distance at each pixel: the layers' maps, enlarged to the image and added."""
-        return self._measure(a, b, spatial=True)
+        size = a.shape[-2:]
+        layers = [F.interpolate(one, size, mode="bilinear") for one in self._distances(a, b)]
+        return torch.stack(layers).sum(dim=0)
 
-    def _measure(self, a: Tensor, b: Tensor, spatial: bool) -> Tensor:
+    def _distances(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Weighted squared difference of each stage's unit activations, [B, 1, h, w]."""
         check_pair(a, b, smallest_px=_SMALLEST_PX)
-        self._distance.spatial = spatial
-        return self._distance(a.float(), b.float(), normalize=True)
+        pairs = zip(self.features(a.float()), self.features(b.float()), strict=True)
+        return [
+            F.conv2d((_unit(x) - _unit(y)).square(), getattr(self, f"head_{index}"))
+            for index, (x, y) in enumerate(pairs)
+        ]
 
 
-def _in_slices(features: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """torchvision's `<layer>.<name>` under the package's `slice<s>.<layer>.<name>`."""
-    slices = {key.split(".", 1)[1]: key for key in backbone.state_dict()}
-    return {slices[name]: value for name, value in features.items() if name in slices}
+def _unit(activations: Tensor) -> Tensor:
+    return activations / (activations.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+def _heads(net: str) -> list[Tensor]:
+    """Weights [1, C, 1, 1] of each stage, from the package's own file."""
+    package = find_spec("lpips")
+    assert package is not None and package.origin, "the lpips package is not installed"
+    path = Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth"
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    return [found[f"lin{index}.model.1.weight"] for index in range(len(_STAGES[net]))]

@@ -4,16 +4,12 @@ Masks are [B, 1, H, W] of 0 and 1, where 1 counts. Other projects mask otherwise
 partly covered, grey instead of black outside); their numbers do not compare with these.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from stages.quality.batch import check_mask, check_pair
+from stages.quality.lpips import Lpips
 from stages.quality.ssim import TAPS, correlate, gaussian_taps, ssim_map
-
-if TYPE_CHECKING:
-    from stages.quality.lpips import Lpips
 
 
 def mpsnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
@@ -40,7 +36,7 @@ def mssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
     return ssim_map(mean_a, mean_b, var_a, var_b, cov).mean(dim=(1, 2, 3))
 
 
-def mlpips(a: Tensor, b: Tensor, mask: Tensor, lpips: "Lpips") -> Tensor:  # [B, 3, H, W] -> [B]
+def mlpips(a: Tensor, b: Tensor, mask: Tensor, lpips: Lpips) -> Tensor:  # [B, 3, H, W] -> [B]
     """Mean over the mask of LPIPS' map, both images black outside of it; float64."""
     check_pair(a, b)
     check_mask(mask, a)

@@ -4,6 +4,7 @@ A key ties the state to what the stage was given; another key means another fold
 parameter never resumes the wrong run.
 """
 
+import io
 import shutil
 import signal
 from types import FrameType
@@ -25,8 +26,11 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state."""
+        # Through memory: torch's own writer hides a full disk behind an error of its zip format.
+        packed = io.BytesIO()
+        torch.save(state, packed)
         with whole_file(self.path) as scratch:
-            torch.save(state, scratch)
+            scratch.write_bytes(packed.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
         """The saved state on the CPU, or None."""

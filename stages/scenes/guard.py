@@ -159,7 +159,8 @@ def _selected(case: _Case) -> Iterator[UserError]:
         chosen += [(role, "scenes") for role in LEARNING_ROLES]
     for key, within in chosen:
         for scene in dict.fromkeys(case.names(key)):
-            if scene not in case.names(within):
+            # One that is not in the catalogue is reported as such.
+            if scene in case.groups and scene not in case.names(within):
                 yield UserError(
                     case.at(key, scene),
                     f"{scene} is not in `study.{within}`",

@@ -4,7 +4,6 @@ Fields: x y z, f_dc_*, f_rest_* (all of one colour channel, then the next), opac
 scale_* (log), rot_* (wxyz). Binary, little-endian.
 """
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from stages.run.errors import UserError
 from stages.run.files import whole_file
-from stages.scenes.cameras import Array, quat_from_rotation
+from stages.scenes.cameras import quat_from_rotation
 from stages.scenes.frames import Sim3
-from stages.splat.cpu.sh import sh_basis
 from stages.splat.gaussians import Gaussians
+from stages.splat.harmonics import turned
 
 
 def in_world(gaussians: Gaussians) -> Gaussians:
@@ -25,14 +24,14 @@ def in_world(gaussians: Gaussians) -> Gaussians:
     means = world_from_norm.apply(gaussians.means.double().cpu().numpy())
     turn = torch.tensor(quat_from_rotation(world_from_norm.rotation))
     quats = _multiply(turn, torch.nn.functional.normalize(gaussians.quats.double().cpu(), dim=-1))
-    turned = _turned_harmonics(gaussians.shN.double().cpu(), world_from_norm.rotation)
+    harmonics = turned(gaussians.shN.double().cpu(), world_from_norm.rotation)
     return Gaussians(
         means=torch.tensor(means, dtype=torch.float32),
         quats=quats.float(),
         log_scales=gaussians.log_scales.cpu() + float(np.log(world_from_norm.scale)),
         opacity_logits=gaussians.opacity_logits.cpu(),
         sh0=gaussians.sh0.cpu(),
-        shN=turned.float(),
+        shN=harmonics.float(),
         world_from_norm=Sim3.identity(),
         antialiased=gaussians.antialiased,
         metadata=gaussians.metadata,
@@ -78,7 +77,7 @@ def read_ply(path: Path) -> Gaussians:
         log_scales=scales,
         opacity_logits=opacity[:, 0],
         sh0=sh0[:, None],
-        shN=sh_rest.reshape(-1, 3, rest).transpose(1, 2).contiguous(),
+        shN=sh_rest.reshape(len(means), 3, rest).transpose(1, 2).contiguous(),
         world_from_norm=Sim3.identity(),
         antialiased="comment rasterize_mode antialiased" in lines,
     )
@@ -96,30 +95,3 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     bw, bv = b[:, :1], b[:, 1:]
     scalar = aw * bw - (bv * av).sum(-1, keepdim=True)
     return torch.cat([scalar, aw * bv + bw * av + torch.linalg.cross(av.expand_as(bv), bv)], -1)
-
-
-def _turned_harmonics(rest: Tensor, rotation: Array) -> Tensor:
-    """Coefficients [N, K, 3] above degree 0 of the same colours after the scene is rotated."""
-    count = rest.shape[1]
-    if count == 0:
-        return rest
-    directions = _directions()
-    # Turned colours at d are the old ones at R^T d; each degree maps onto itself.
-    before = _basis(directions @ rotation)[:, 1 : count + 1]
-    after = _basis(directions)[:, 1 : count + 1]
-    mapping = torch.tensor(np.linalg.lstsq(after, before, rcond=None)[0])
-    return torch.einsum("jk,nkc->njc", mapping, rest)
-
-
-@cache
-def _directions() -> Array:
-    rng = np.random.default_rng(0)
-    points = rng.standard_normal((256, 3))
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
-
-
-def _basis(directions: Array) -> Array:
-    values = np.zeros((len(directions), 16), np.float32)
-    for row, (x, y, z) in zip(values, directions.astype(np.float32), strict=True):
-        sh_basis(3, x, y, z, row)
-    return values.astype(np.float64)

@@ -3,21 +3,44 @@
 `cuda` is gsplat's kernels, `cpu` this project's; signature, conventions and `info` are gsplat's.
 """
 
-import logging
 from typing import Any
 
 import torch
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
-from gsplat.strategy.ops import reset_opa
+from gsplat.strategy.ops import (
+    duplicate,
+    inject_noise_to_position,
+    relocate,
+    remove,
+    reset_opa,
+    sample_add,
+    split,
+)
 from torch import Tensor
 
 from stages.run.errors import UserError
 
-__all__ = ["DefaultStrategy", "MCMCStrategy", "choose_backend", "rasterization", "reset_opa"]
+__all__ = [
+    "DefaultStrategy",
+    "MCMCStrategy",
+    "choose_backend",
+    "duplicate",
+    "inject_noise_to_position",
+    "rasterization",
+    "relocate",
+    "remove",
+    "reset_opa",
+    "sample_add",
+    "split",
+]
 
 
 def choose_backend(requested: str) -> tuple[str, str]:
-    """(`cpu` or `cuda`, the reason). Raises UserError when cuda is asked for and cannot work."""
+    """(`cpu` or `cuda`, the reason), for `auto`, `cpu` or `cuda`.
+
+    Raises UserError when cuda is asked for and there is no GPU, and when there is a GPU whose
+    kernels cannot be built: a run that silently took the CPU would take hours instead of minutes.
+    """
     if requested == "cpu":
         return "cpu", "train.backend is cpu"
     if not torch.cuda.is_available():
@@ -32,35 +55,48 @@ def choose_backend(requested: str) -> tuple[str, str]:
     return "cuda", f"{reason}, {torch.cuda.get_device_name()}"
 
 
-def rasterization(*tensors: Tensor, backend: str, **options: Any) -> tuple[Tensor, Tensor, dict]:
-    """Colours [C, H, W, D], alphas [C, H, W, 1] and info, by gsplat's `rasterization`, unpacked.
+def rasterization(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4] wxyz, any length
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [N, K, 3] SH, or [N, D] or [C, N, D] without sh_degree
+    viewmats: Tensor,  # [C, 4, 4] cam_from_world
+    Ks: Tensor,  # [C, 3, 3] px
+    width: int,
+    height: int,
+    *,
+    backend: str,
+    **options: Any,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Colours [C, H, W, D], alphas [C, H, W, 1] and info, as gsplat's with packed=False.
 
-    Arguments are gsplat's: means [N, 3], quats [N, 4], scales [N, 3], opacities [N], colors,
-    viewmats [C, 4, 4], Ks [C, 3, 3], width, height and keywords.
+    Options, with gsplat's names, meaning and defaults: near_plane, far_plane, eps2d, sh_degree,
+    backgrounds [C, D], render_mode, absgrad and rasterize_mode. The tensors live on `backend`.
     """
     if backend == "cpu":
-        from stages.splat.cpu.rasterize import rasterization as on_cpu
+        # numba is imported by those who draw on the CPU only.
+        from stages.splat.cpu.rasterize import rasterization as draw
+    else:
+        from gsplat import rasterization as draw
 
-        return on_cpu(*tensors, **options)
-    from gsplat import rasterization as on_cuda
-
-    return on_cuda(*tensors, packed=False, **options)
+        options["packed"] = False
+    return draw(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options)
 
 
 def _check_kernels() -> None:
     """Build or load gsplat's kernels now, so that a mismatch is told before any work is done."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         from gsplat.cuda._backend import _C
-    except Exception as error:
-        raise _no_kernels(repr(error)) from error
+    except Exception as error:  # torch's builder raises RuntimeError, OSError, ImportError, ...
+        raise _no_kernels(f"{type(error).__name__}: {str(error).strip()[-500:]}") from error
     if _C is None:
-        raise _no_kernels("no CUDA compiler was found")
+        raise _no_kernels("no CUDA compiler (nvcc) was found")
 
 
 def _no_kernels(what: str) -> UserError:
     return UserError(
         "gsplat", f"its CUDA kernels cannot be built: {what}",
         expected=f"nvcc of CUDA {torch.version.cuda}, which torch {torch.__version__} was made for",
-        fix="install that CUDA toolkit (CUDA_HOME), or set train.backend: cpu",
+        fix="install that CUDA toolkit and set CUDA_HOME, or set train.backend: cpu",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from source_tree import ROOT
 
 FOLDERS = ("stages", "tests", "benchmarks", "slurm")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+NO_PICKLE = "no pickles: safetensors, JSON or TSV"
 
 
 def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -19,7 +20,7 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
             if {"yaml", "omegaconf"} & {name.partition(".")[0] for name in names}:
                 yield node.lineno, "YAML is read with ruamel, as DVC reads it: `no` and 1e-4 differ"
             if "pickle" in names:
-                yield node.lineno, "no pickles: safetensors, JSON or TSV"
+                yield node.lineno, NO_PICKLE
         elif isinstance(node, ast.ExceptHandler) and node.type is None:
             yield node.lineno, "a bare except hides Ctrl-C and what went wrong"
         elif isinstance(node, ast.Call):
@@ -41,9 +42,12 @@ def _call_faults(node: ast.Call) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_file_does_without(path: Path) -> None:
+    is_test = path.is_relative_to(ROOT / "tests")
     found = [
         f"{path.relative_to(ROOT)}:{line}: {why}"
         for line, why in faults(ast.parse(path.read_text()))
+        # A test may forge a harmful file, to see it refused.
+        if not (is_test and why == NO_PICKLE)
     ]
     assert found == []
 

@@ -82,14 +82,6 @@ def test_deps_are_paths_inside_the_repository(index) -> None:
             assert not dep.startswith(("/", "..")), f"{stage.addressing}: {dep}"
 
 
-def test_code_that_stages_depend_on_exists(index) -> None:
-    for stage in index.stages:
-        for dep in paths(stage.deps):
-            assert not dep.startswith("stages/") or (ROOT / dep).is_file(), (
-                f"{stage.addressing}: {dep}"
-            )
-
-
 def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     names = {stage.addressing for stage in index.stages}
     for stage in ("prepare", "calibrate", "train"):

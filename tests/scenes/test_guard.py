@@ -213,6 +213,12 @@ def test_evaluating_a_tuning_scene_is_noted() -> None:
     assert note.endswith("hi4d_pair00_dance")
 
 
+def test_hash_changes_with_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = judge(V0, GROUPS).hash
+    monkeypatch.setattr("stages.scenes.guard.RULES", "other rules")
+    assert judge(V0, GROUPS).hash != first
+
+
 def test_hash_names_the_split_and_nothing_else() -> None:
     first = judge(V0, GROUPS).hash
     assert len(first) == 64

@@ -4,67 +4,67 @@ from typing import TypeAlias
 
 from numba import njit
 
-from stages.splat.cpu.compiling import INLINE, ONE, TWO, Array
+from stages.splat.cpu.compiling import INLINE_STRICT, ONE, TWO, Array
 
 Vector: TypeAlias = tuple[float, float, float]
 Matrix: TypeAlias = tuple[Vector, Vector, Vector]  # rows
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def vector(values: Array, i: int) -> Vector:
     """Row i of an array [N, 3 or more]."""
     return values[i, 0], values[i, 1], values[i, 2]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def rotation_part(view: Array) -> Matrix:
     """The upper left 3x3 of a transform [4, 4]."""
     return vector(view, 0), vector(view, 1), vector(view, 2)
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def add(a: Vector, b: Vector) -> Vector:
     """a + b"""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def scale(a: Vector, k: float) -> Vector:
     """a k"""
     return a[0] * k, a[1] * k, a[2] * k
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def multiply(a: Vector, b: Vector) -> Vector:
     """a b, element by element"""
     return a[0] * b[0], a[1] * b[1], a[2] * b[2]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def dot(a: Vector, b: Vector) -> float:
     """a . b"""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def cross(a: Vector, b: Vector) -> Vector:
     """a x b"""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def transform(m: Matrix, a: Vector) -> Vector:
     """M a"""
     return dot(m[0], a), dot(m[1], a), dot(m[2], a)
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def transform_back(m: Matrix, a: Vector) -> Vector:
     """M^T a, which is also the row a M"""
     return add(add(scale(m[0], a[0]), scale(m[1], a[1])), scale(m[2], a[2]))
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def rotation_from_quat(q: tuple[float, float, float, float]) -> Matrix:
     """Rotation of a unit quaternion, wxyz."""
     w, x, y, z = q
@@ -75,7 +75,7 @@ def rotation_from_quat(q: tuple[float, float, float, float]) -> Matrix:
     )
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def quat_gradient(
     q: tuple[float, float, float, float], g: Matrix
 ) -> tuple[float, float, float, float]:

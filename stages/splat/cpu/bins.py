@@ -101,6 +101,22 @@ def pack_splats(
 
 
 @njit(**COMPILE)
+def pack_backward(
+    order: Array, conics: Array, opacities: Array, sums: Array,
+    g_means2d: Array, g_conics: Array, g_opacities: Array, g_colors: Array,
+) -> None:  # fmt: skip
+    """Fill the derivatives of the visible Gaussians from the sums that `composite` describes."""
+    for q in range(order.shape[0]):
+        i, s = order[q], sums[q]
+        xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
+        g_opacities[i] = s[0] / opacities[i]
+        g_means2d[i, 0], g_means2d[i, 1] = -(xx * s[1] + xy * s[3]), -(xy * s[1] + yy * s[3])
+        g_conics[i, 0], g_conics[i, 1], g_conics[i, 2] = -HALF * s[2], -s[4], -HALF * s[5]
+        for d in range(g_colors.shape[1]):
+            g_colors[i, d] = s[6 + d]
+
+
+@njit(**COMPILE)
 def bin_splats(splats: Array, across: int, down: int) -> tuple[Array, Array]:
     """Offsets [cells + 1] and ids of `Bins`, for an image of across x down cells."""
     counts = np.zeros(across * down + 1, np.int64)

@@ -18,6 +18,7 @@ from stages.splat.cpu.bins import CHANNELS, COLUMNS, LIMIT, ROWS, Bins, Splat, p
 from stages.splat.cpu.compiling import (
     COMPILE,
     HALF,
+    INLINE,
     MAX_ALPHA,
     ONE,
     STOP_TRANSMITTANCE,
@@ -25,8 +26,6 @@ from stages.splat.cpu.compiling import (
     Array,
     f32,
 )
-
-INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": COMPILE["fastmath"]}
 
 LANES = 16
 LANE = np.arange(LANES, dtype=np.float32)
@@ -227,7 +226,12 @@ def _blend_back(
         alpha = ZERO if full else alpha
         w = alpha * T
         line[j] = -abs(T) if full else T - w
-        g0, g1, g2, g3 = line[2 * LINE + j], line[3 * LINE + j], line[4 * LINE + j], line[5 * LINE + j]
+        g0, g1, g2, g3 = (
+            line[2 * LINE + j],
+            line[3 * LINE + j],
+            line[4 * LINE + j],
+            line[5 * LINE + j],
+        )
         light = w * (splat.c0 * g0 + splat.c1 * g1 + splat.c2 * g2 + splat.c3 * g3)
         ahead = line[LINE + j] - light
         line[LINE + j] = ahead

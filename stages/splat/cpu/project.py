@@ -34,7 +34,7 @@ from stages.splat.cpu.algebra import (
 from stages.splat.cpu.compiling import (
     COMPILE_STRICT,
     HALF,
-    INLINE,
+    INLINE_STRICT,
     MIN_ALPHA,
     ONE,
     TWO,
@@ -50,7 +50,7 @@ MAX_SIGMAS = f32(3.33)  # beyond it even an opaque Gaussian is below MIN_ALPHA
 class Lens(NamedTuple):
     """One camera and what it shows; numbers are float32."""
 
-    view: Array  # [4, 4] cam_from_world
+    cam_from_world: Array  # [4, 4]
     K: Array  # [3, 3] px
     width: float
     height: float
@@ -78,7 +78,7 @@ def project_forward(
     limits = _limits(lens)
     fx, fy, cx, cy = lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]
     for i in range(means.shape[0]):
-        p = _to_camera(lens.view, vector(means, i))
+        p = _to_camera(lens.cam_from_world, vector(means, i))
         screen.depths[i] = p[2]
         if not (p[2] >= lens.near and p[2] <= lens.far):
             continue
@@ -119,14 +119,14 @@ def project_backward(
     g_scales: Array,
     g_opacities: Array,
 ) -> Array:
-    """Add to the derivatives of the Gaussians, and return that of the upper rows of view [3, 4]."""
+    """Add to the derivatives of the Gaussians, and return that of cam_from_world [3, 4]."""
     g_view = np.zeros((3, 4), np.float64)
-    limits, w = _limits(lens), rotation_part(lens.view)
+    limits, w = _limits(lens), rotation_part(lens.cam_from_world)
     for i in range(means.shape[0]):
         if radii[i, 0] <= 0 or radii[i, 1] <= 0:
             continue
         mean, s = vector(means, i), vector(scales, i)
-        p = _to_camera(lens.view, mean)
+        p = _to_camera(lens.cam_from_world, mean)
         q, length = _unit_quat(quats, i)
         a0, a1 = _look(lens, p, limits)
         r = rotation_from_quat(q)
@@ -156,7 +156,7 @@ def project_backward(
     return g_view
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _limits(lens: Lens) -> tuple[float, float, float, float]:
     """Least and greatest x / z, least and greatest y / z."""
     x, y, fx, fy = lens.K[0, 2], lens.K[1, 2], lens.K[0, 0], lens.K[1, 1]
@@ -164,13 +164,13 @@ def _limits(lens: Lens) -> tuple[float, float, float, float]:
     return -(x + dx) / fx, (lens.width - x + dx) / fx, -(y + dy) / fy, (lens.height - y + dy) / fy
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _to_camera(view: Array, mean: Vector) -> Vector:
     p = transform(rotation_part(view), mean)
     return p[0] + view[0, 3], p[1] + view[1, 3], p[2] + view[2, 3]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _unit_quat(quats: Array, i: int) -> tuple[tuple[float, float, float, float], float]:
     """A quaternion made unit, and the length it had."""
     w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
@@ -179,7 +179,7 @@ def _unit_quat(quats: Array, i: int) -> tuple[tuple[float, float, float, float],
     return (w * k, x * k, y * k, z * k), length
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _jacobian(
     lens: Lens, p: Vector, limits: tuple[float, float, float, float]
 ) -> tuple[Vector, Vector]:
@@ -191,20 +191,18 @@ def _jacobian(
     return (fx, ZERO, -fx * u), (ZERO, fy, -fy * v)
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _look(
     lens: Lens, p: Vector, limits: tuple[float, float, float, float]
 ) -> tuple[Vector, Vector]:
     """Rows of A = J W."""
     j0, j1 = _jacobian(lens, p, limits)
-    w = rotation_part(lens.view)
+    w = rotation_part(lens.cam_from_world)
     return transform_back(w, j0), transform_back(w, j1)
 
 
-@njit(**INLINE)
-def _covariance(
-    b0: Vector, b1: Vector, eps2d: float
-) -> tuple[float, float, float, float, float]:
+@njit(**INLINE_STRICT)
+def _covariance(b0: Vector, b1: Vector, eps2d: float) -> tuple[float, float, float, float, float]:
     """Blurred xx, xy, yy, their determinant, and the share of opacity that the blur leaves.
 
     det(B B^T) is the squared area |b0 x b1|^2: no cancellation, never negative.
@@ -216,7 +214,7 @@ def _covariance(
     return xx + eps2d, dot(b0, b1), yy + eps2d, det, math.sqrt(sharp / det)
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _covariance_gradient(
     b0: Vector, b1: Vector, eps2d: float, g_conic: Vector, g_out: float, opacity: float,
     antialiased: bool,
@@ -243,7 +241,7 @@ def _covariance_gradient(
     return gb0, gb1, g_opacity
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _look_gradient(
     lens: Lens, p: Vector, limits: tuple[float, float, float, float], gj0: Vector, gj1: Vector,
     g_x: float, g_y: float, g_depth: float,
@@ -260,7 +258,7 @@ def _look_gradient(
     return g_u * k, g_v * k, g_depth - (g_u * u + g_v * v + through_j) * k
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _outer_sum(a0: Vector, b0: Vector, a1: Vector, b1: Vector) -> Matrix:
     """a0 b0^T + a1 b1^T"""
     return (
@@ -270,14 +268,14 @@ def _outer_sum(a0: Vector, b0: Vector, a1: Vector, b1: Vector) -> Matrix:
     )
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _accumulate(out: Array, i: int, values: Vector) -> None:
     out[i, 0] += values[0]
     out[i, 1] += values[1]
     out[i, 2] += values[2]
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _accumulate_quat(
     out: Array, i: int, g: tuple[float, float, float, float],
     q: tuple[float, float, float, float], length: float,

@@ -2,24 +2,15 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-from stages.splat.cpu.bins import bin_strips, depth_order
-from stages.splat.cpu.compiling import f32
-from stages.splat.cpu.project import project_backward, project_forward
-from stages.splat.cpu.strips import (
-    MAX_WIDTH,
-    STRIP,
-    composite_backward,
-    composite_backward_abs,
-    composite_forward,
-    gather_gradients,
-)
+from stages.splat.cpu.autograd import Composite, Project, Shade, Shot
+from stages.splat.cpu.bins import CHANNELS
+from stages.splat.cpu.sh import MAX_DEGREE
 
-MAX_CHANNELS = 4
+RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+RASTERIZE_MODES = ("classic", "antialiased")
 
 
 def rasterization(
@@ -27,9 +18,9 @@ def rasterization(
     quats: Tensor,  # [N, 4] wxyz, any length
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
-    colors: Tensor,  # [N, K, 3] SH, or [N, D] without sh_degree
+    colors: Tensor,  # [N, K, 3] SH, or [N, D] or [C, N, D] without sh_degree
     viewmats: Tensor,  # [C, 4, 4] cam_from_world
-    Ks: Tensor,  # [C, 3, 3]
+    Ks: Tensor,  # [C, 3, 3] px
     width: int,
     height: int,
     *,
@@ -37,201 +28,126 @@ def rasterization(
     far_plane: float = 1e10,
     eps2d: float = 0.3,
     sh_degree: int | None = None,
-    backgrounds: Tensor | None = None,  # [C, D]
+    backgrounds: Tensor | None = None,  # [C, D], without depth
     render_mode: str = "RGB",
     absgrad: bool = False,
     rasterize_mode: str = "classic",
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Colours [C, H, W, D], alphas [C, H, W, 1] and what a densification strategy needs.
 
-    D is the colour channels, plus one of depth in modes RGB+D and RGB+ED, or depth alone in D and
-    ED; it is at most 4. Gradients reach means, quats, scales, opacities, colors, viewmats and
-    backgrounds, and `info["means2d"]` in px (its `.absgrad` too, when asked).
+    D counts the colours, one more for depth in modes RGB+D and RGB+ED, depth alone in D and ED; it
+    is at most 4. Gradients reach means, quats, scales, opacities, colors, viewmats, backgrounds and
+    `info["means2d"]`, in px; with absgrad its `.absgrad` holds the sums of absolute values.
+    Raises ValueError on wrong shapes or modes, TypeError on tensors that are not float32 on a CPU.
     """
+    tensors = (means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
+    _check_types(tensors)
+    _check_shapes(means, quats, scales, opacities, viewmats, Ks)
+    _check_modes(render_mode, rasterize_mode)
     antialiased = rasterize_mode == "antialiased"
-    sh = colors if sh_degree is not None else colors[:, None, :3]
-    degree = -1 if sh_degree is None else sh_degree
-    projected = [
-        _Project.apply(
-            means, quats, scales, opacities, sh, view, torch.inverse(view)[:3, 3], K,
-            (width, height, degree, eps2d, near_plane, far_plane, antialiased),
-        )
-        for view, K in zip(viewmats, Ks, strict=True)
-    ]  # fmt: skip
-    means2d = torch.stack([parts[0] for parts in projected])
-    images, alphas, weights = [], [], []
-    for index, (_, conics, depths, compensation, shaded, radii) in enumerate(projected):
-        weights.append(opacities * compensation if antialiased else opacities)
-        features, background = _channels(
-            shaded if sh_degree is not None else colors,
-            depths,
-            None if backgrounds is None else backgrounds[index],
-            render_mode,
-        )
-        image, alpha = _Composite.apply(
-            means2d[index], conics, features, weights[-1], background,
-            depths.detach(), radii, (width, height, absgrad, means2d, index),
-        )  # fmt: skip
-        if render_mode in ("ED", "RGB+ED"):
-            expected = image[..., -1:] / alpha[..., None].clamp(min=1e-10)
-            image = torch.cat([image[..., :-1], expected], dim=-1)
-        images.append(image)
-        alphas.append(alpha[..., None])
+    shot = Shot(width, height, near_plane, far_plane, eps2d, antialiased)
+    means2d, conics, depths, weights, radii = Project.apply(
+        means, quats, scales, opacities, viewmats, Ks, shot
+    )
+    if render_mode in ("D", "ED"):
+        channels = depths[..., None]
+        backgrounds = None
+    else:
+        channels = _shaded(means, colors, viewmats, radii, sh_degree)
+        channels, backgrounds = _with_depth(channels, depths, backgrounds, render_mode)
+    _check_channels(channels, backgrounds, render_mode)
+    images, alphas = Composite.apply(
+        means2d, conics, weights, channels, backgrounds, depths.detach(), radii, shot, absgrad
+    )
+    if render_mode in ("ED", "RGB+ED"):
+        expected = images[..., -1:] / alphas.clamp(min=1e-10)
+        images = torch.cat([images[..., :-1], expected], dim=-1)
     info = {
         "means2d": means2d,
-        "conics": torch.stack([parts[1] for parts in projected]),
-        "depths": torch.stack([parts[2] for parts in projected]),
-        "radii": torch.stack([parts[5] for parts in projected]),
-        "opacities": torch.stack(weights),
+        "conics": conics,
+        "depths": depths,
+        "radii": radii,
+        "opacities": weights,
         "gaussian_ids": None,
         "width": width,
         "height": height,
-        "n_cameras": len(projected),
+        "n_cameras": len(viewmats),
     }
-    return torch.stack(images), torch.stack(alphas), info
+    return images, alphas, info
 
 
-def _channels(
-    colors: Tensor, depths: Tensor, background: Tensor | None, mode: str
-) -> tuple[Tensor, Tensor | None]:
-    """What is composited [N, D] and its background [D]; depth has none."""
-    if mode in ("D", "ED"):
-        return depths[:, None], None
-    if mode in ("RGB+D", "RGB+ED"):
-        colors = torch.cat([colors, depths[:, None]], dim=1)
-        if background is not None:
-            background = torch.cat([background, background.new_zeros(1)])
-    if colors.shape[1] > MAX_CHANNELS:
+def _shaded(
+    means: Tensor, colors: Tensor, viewmats: Tensor, radii: Tensor, sh_degree: int | None
+) -> Tensor:
+    """What each camera sees of each Gaussian [C, N, D]."""
+    if sh_degree is None:
+        if colors.ndim == 2:
+            colors = colors[None].expand(len(viewmats), -1, -1)
+        if colors.shape[:2] != radii.shape[:2]:
+            raise ValueError(
+                f"colors {tuple(colors.shape)} for {radii.shape[0]} cameras and {radii.shape[1]} "
+                "Gaussians; [N, D] or [C, N, D] is expected, or sh_degree for harmonics"
+            )
+        return colors
+    if not 0 <= sh_degree <= MAX_DEGREE:
+        raise ValueError(f"sh_degree {sh_degree}; 0 to {MAX_DEGREE} is possible")
+    if colors.ndim != 3 or colors.shape[2] != 3 or colors.shape[1] < (sh_degree + 1) ** 2:
         raise ValueError(
-            f"{colors.shape[1]} channels with render_mode {mode!r}; at most {MAX_CHANNELS}"
+            f"colors {tuple(colors.shape)} with sh_degree {sh_degree}; "
+            f"[N, K, 3] with K >= {(sh_degree + 1) ** 2} is expected"
         )
-    return colors, background
+    return Shade.apply(means, colors, viewmats, radii, sh_degree)
 
 
-class _Project(torch.autograd.Function):
-    """Means2d [N, 2], conics [N, 3], depths [N], compensations [N], colours [N, 3], radii."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, *inputs: Any) -> tuple[Tensor, ...]:
-        *tensors, settings = inputs
-        width, height, degree, eps2d, near, far, antialiased = settings
-        means, quats, scales, opacities, sh, view, eye, K = (_array(one) for one in tensors)
-        count = len(means)
-        xy, conics = np.zeros((count, 2), f32), np.zeros((count, 3), f32)
-        depths, compensation = np.zeros(count, f32), np.zeros(count, f32)
-        colors, radii = np.zeros((count, 3), f32), np.zeros((count, 2), np.int32)
-        project_forward(
-            means, quats, scales, opacities, sh, degree, view, K, eye, f32(width), f32(height),
-            f32(eps2d), f32(near), f32(far), antialiased,
-            xy, conics, depths, compensation, colors, radii,
-        )  # fmt: skip
-        ctx.arrays = means, quats, scales, sh, view, eye, K, compensation, colors, radii
-        ctx.settings = settings
-        visible = torch.from_numpy(radii)
-        ctx.mark_non_differentiable(visible)
-        made = (xy, conics, depths, compensation, colors)
-        return *(torch.from_numpy(one) for one in made), visible
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        means, quats, scales, sh, view, eye, K, compensation, colors, radii = ctx.arrays
-        width, height, degree, eps2d, _, _, antialiased = ctx.settings
-        g_xy, g_conics, g_depths, g_compensation, g_colors = (_array(g) for g in gradients[:5])
-        g_means, g_quats = np.zeros_like(means), np.zeros_like(quats)
-        g_scales, g_sh = np.zeros_like(scales), np.zeros_like(sh)
-        g_view, g_eye = project_backward(
-            means, quats, scales, sh, degree, view, K, eye, f32(width), f32(height), f32(eps2d),
-            antialiased, compensation, colors, radii,
-            g_xy, g_conics, g_depths, g_compensation, g_colors, g_means, g_quats, g_scales, g_sh,
-        )  # fmt: skip
-        whole_view = np.zeros((4, 4), f32)
-        whole_view[:3] = g_view
-        back = (torch.from_numpy(g) for g in (g_means, g_quats, g_scales))
-        return *back, None, *(torch.from_numpy(g) for g in (g_sh, whole_view, g_eye)), None, None
+def _with_depth(
+    colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: str
+) -> tuple[Tensor, Tensor | None]:
+    """Colours and backgrounds, with depth as the last channel where it is asked for."""
+    if render_mode == "RGB":
+        return colors, backgrounds
+    if backgrounds is not None:
+        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(backgrounds), 1)], dim=-1)
+    return torch.cat([colors, depths[..., None]], dim=-1), backgrounds
 
 
-class _Composite(torch.autograd.Function):
-    """Image [H, W, D] over its background, and alpha [H, W]."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, *inputs: Any) -> tuple[Tensor, Tensor]:
-        *tensors, settings = inputs
-        means2d, conics, colors, opacities, background, depths, radii = tensors
-        width, height = settings[:2]
-        xy, conics, colors, opacities = (_array(t) for t in (means2d, conics, colors, opacities))
-        order = depth_order(_array(depths).view(np.uint32), radii.numpy())
-        extent = np.empty((len(order), 2), f32)
-        slots_of = np.empty(len(order) + 1, np.int64)
-        bins = bin_strips(order, xy, conics, opacities, height, STRIP, extent, slots_of)
-        offsets, ids, slot = bins
-        image = np.empty((height, width, colors.shape[1]), f32)
-        left = np.empty((height, width), f32)
-        for begin, end in _bands(width):
-            part, clear = _contiguous(image, begin, end), _contiguous(left, begin, end)
-            composite_forward(
-                order, offsets, ids, extent, _shifted(xy, begin), conics, opacities, colors,
-                end - begin, height, part, clear,
-            )  # fmt: skip
-            image[:, begin:end], left[:, begin:end] = part, clear
-        behind = None if background is None else _array(background)
-        ctx.arrays = xy, conics, colors, opacities, order, offsets, ids, slot, slots_of, extent
-        ctx.images = image, left, behind
-        ctx.settings = settings
-        whole = image if behind is None else image + left[..., None] * behind
-        return torch.from_numpy(whole), torch.from_numpy(1 - left)
-
-    @staticmethod
-    def backward(ctx: Any, g_image: Tensor, g_alpha: Tensor) -> tuple[Tensor | None, ...]:
-        xy, conics, colors, opacities, order, offsets, ids, slot, slots_of, extent = ctx.arrays
-        image, left, background = ctx.images
-        width, height, absgrad, means2d, index = ctx.settings
-        g_image, g_left = _array(g_image), -_array(g_alpha)
-        g_background = None
-        if background is not None:
-            g_left = g_left + g_image @ background
-            g_background = torch.from_numpy(np.einsum("hw,hwc->c", left, g_image))
-        behind = np.einsum("hwc,hwc->hw", image, g_image) + left * g_left
-        partial = np.zeros((len(ids), 12), f32)
-        composite = composite_backward_abs if absgrad else composite_backward
-        for begin, end in _bands(width):
-            band = np.empty_like(partial)
-            composite(
-                order, offsets, ids, extent, _shifted(xy, begin), conics, opacities, colors,
-                end - begin, height, _contiguous(behind, begin, end),
-                _contiguous(g_image, begin, end), band,
-            )  # fmt: skip
-            partial = band if width <= MAX_WIDTH else partial + band
-        g_xy, g_abs = np.zeros_like(xy), np.zeros_like(xy)
-        g_conics, g_opacities = np.zeros_like(conics), np.zeros_like(opacities)
-        g_colors = np.zeros_like(colors)
-        gather_gradients(
-            order, slots_of, slot, partial, conics, opacities, absgrad,
-            g_xy, g_conics, g_opacities, g_colors, g_abs,
-        )  # fmt: skip
-        if absgrad:
-            _store_absgrad(means2d, index, torch.from_numpy(g_abs))
-        back = (torch.from_numpy(g) for g in (g_xy, g_conics, g_colors, g_opacities))
-        return *back, g_background, None, None, None
+def _check_types(tensors: tuple[Tensor | None, ...]) -> None:
+    for tensor in tensors:
+        if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
+            raise TypeError(f"{tensor.dtype} on {tensor.device}; float32 on the CPU is expected")
 
 
-def _store_absgrad(means2d: Tensor, index: int, values: Tensor) -> None:
-    """Set one camera's row of `means2d.absgrad`, as gsplat's CUDA backward does for all."""
-    if not hasattr(means2d, "absgrad"):
-        means2d.absgrad = torch.zeros_like(means2d)
-    means2d.absgrad[index] = values
+def _check_shapes(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor
+) -> None:
+    count, cameras = len(means), len(viewmats)
+    wanted = {
+        "means": (means, (count, 3)),
+        "quats": (quats, (count, 4)),
+        "scales": (scales, (count, 3)),
+        "opacities": (opacities, (count,)),
+        "viewmats": (viewmats, (cameras, 4, 4)),
+        "Ks": (Ks, (cameras, 3, 3)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} {tuple(tensor.shape)}; {shape} is expected")
 
 
-def _bands(width: int) -> list[tuple[int, int]]:
-    return [(x, min(x + MAX_WIDTH, width)) for x in range(0, width, MAX_WIDTH)]
+def _check_modes(render_mode: str, rasterize_mode: str) -> None:
+    if render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode {render_mode!r}; one of {RENDER_MODES} is expected")
+    if rasterize_mode not in RASTERIZE_MODES:
+        raise ValueError(f"rasterize_mode {rasterize_mode!r}; one of {RASTERIZE_MODES} is expected")
 
 
-def _contiguous(image: np.ndarray, begin: int, end: int) -> np.ndarray:
-    return image if image.shape[1] == end - begin else np.ascontiguousarray(image[:, begin:end])
-
-
-def _shifted(xy: np.ndarray, begin: int) -> np.ndarray:
-    return xy if begin == 0 else xy - np.array([begin, 0], f32)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+def _check_channels(channels: Tensor, backgrounds: Tensor | None, render_mode: str) -> None:
+    if not 1 <= channels.shape[-1] <= CHANNELS:
+        raise ValueError(
+            f"{channels.shape[-1]} channels in render_mode {render_mode!r}; "
+            f"the CPU backend draws 1 to {CHANNELS}, depth included"
+        )
+    if backgrounds is not None and backgrounds.shape != (len(channels), channels.shape[-1]):
+        raise ValueError(
+            f"backgrounds {tuple(backgrounds.shape)} for images of {len(channels)} cameras "
+            f"and {channels.shape[-1]} channels; [C, D] is expected"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from stages.splat.cpu.algebra import Vector, add, dot, scale, vector
-from stages.splat.cpu.compiling import COMPILE_STRICT, HALF, INLINE, ONE, ZERO, Array, f32
+from stages.splat.cpu.compiling import COMPILE_STRICT, HALF, INLINE_STRICT, ONE, ZERO, Array, f32
 
 MAX_DEGREE = 3
 C0 = f32(0.28209479177387814)
@@ -75,7 +75,7 @@ def shade_backward(
     return g_eye
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _direction(means: Array, i: int, eye: Array) -> tuple[Vector, float]:
     """Unit direction from the camera's centre, and the distance."""
     d = add(vector(means, i), (-eye[0], -eye[1], -eye[2]))
@@ -83,7 +83,7 @@ def _direction(means: Array, i: int, eye: Array) -> tuple[Vector, float]:
     return scale(d, ONE / distance), distance
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _fill_basis(degree: int, direction: Vector, b: Array) -> None:
     """b_k at a unit direction, k < (degree + 1)^2."""
     x, y, z = direction
@@ -101,7 +101,7 @@ def _fill_basis(degree: int, direction: Vector, b: Array) -> None:
         b[12] = C30 * z * (FIVE * z * z - THREE)
 
 
-@njit(**INLINE)
+@njit(**INLINE_STRICT)
 def _basis_gradient(degree: int, direction: Vector, g: Array) -> Vector:
     """Derivative of sum_k g_k b_k along x, y and z, for degree 1 or more."""
     x, y, z = direction

@@ -1,11 +1,12 @@
+import io
 import textwrap
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from stages.run.edits import applied, changes
 from stages.run.errors import UserError
-from stages.run.overlay import applied, changes
 from stages.run.params import Params, plain
 
 TEXT = """\
@@ -80,6 +81,23 @@ def test_only_the_lines_of_the_value_change(
 ) -> None:
     assert TEXT.count(old) == 1
     assert overlaid(tmp_path, overlay) == TEXT.replace(old, new)
+
+
+def test_comments_at_odd_places_are_told_from_values(tmp_path: Path) -> None:
+    text = "a:\n  x:\n  - 1\n# at the margin\n  - 2\n      # far to the right\n  y: 3\n"
+    params = write(tmp_path, "params.yaml", text)
+    found = changes(params, write(tmp_path, "overlay.yaml", "a: {x: [5]}\n"))
+    assert applied(text, found) == "a:\n  x:\n  - 5\n      # far to the right\n  y: 3\n"
+
+
+def test_long_text_is_broken_where_dvc_breaks_it(tmp_path: Path) -> None:
+    overlay = "a: {b: {x: " + "many words " * 20 + "}}\n"
+    text = "a:\n  b:\n    x: few\n"
+    params = write(tmp_path, "params.yaml", text)
+    result = applied(text, changes(params, write(tmp_path, "overlay.yaml", overlay)))
+    written = io.StringIO()
+    YAML().dump(YAML().load(result), written)
+    assert result == written.getvalue()
 
 
 def test_comments_of_the_overlay_stay_there(tmp_path: Path) -> None:

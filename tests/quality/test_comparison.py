@@ -1,0 +1,168 @@
+"""Methods side by side: lists decide what counts, and only equals are compared."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.quality.comparison import Evaluations, downstream, headline, summary
+from stages.quality.config import CompareConfig
+from stages.quality.deltas import deltas, pairs
+from stages.quality.keys import AVERAGED, MEASURED
+from stages.quality.table import compared
+from stages.run import layout
+from stages.run.errors import UserError, UserErrors
+from stages.run.files import write_json, write_tsv
+
+SCENES = ("dance", "fight", "jump")
+CONFIG = CompareConfig(bootstrap_draws=200)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`write(scene, method, psnr, lpips=...)`: an evaluation of 2 cameras at 3 timestamps."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(
+        scene: str,
+        method: str,
+        psnr: float,
+        lpips: float | None = 0.2,
+        protocol: str = "one",
+        cameras: tuple[str, ...] = ("28", "64"),
+    ) -> None:
+        rows = []
+        for index, time in enumerate(("000021", "000027", "000033")):
+            for camera in cameras:
+                row = {"timestamp": time, "camera": camera} | dict.fromkeys(MEASURED)
+                rows.append(row | {"psnr": psnr + index - 1, "ssim": 0.8, "lpips": lpips})
+        means = dict.fromkeys(AVERAGED) | {"psnr": psnr, "ssim": 0.8, "lpips": lpips}
+        means |= {"mean_color_psnr": 12.0, "views": len(rows), "protocol": protocol}
+        write_json(layout.scene_metrics(scene, method), means | {"lpips_note": None})
+        columns = ["timestamp", "camera", *MEASURED]
+        write_tsv(layout.view_metrics(scene, method), rows, columns)
+
+    return build
+
+
+@pytest.fixture
+def study(write: Callable) -> Callable[..., Evaluations]:
+    """Three scenes by none, base-post and tuned-post, with gains 0.1, 0.2, 0.6 and -0.5 dB."""
+
+    def build(methods: tuple[str, ...] = ("none", "base-post", "tuned-post")) -> Evaluations:
+        for scene, level, gain in zip(SCENES, (20, 24, 28), (0.1, 0.2, 0.6), strict=True):
+            write(scene, "none", level)
+            write(scene, "base-post", level - 0.5, lpips=0.25)
+            write(scene, "tuned-post", level + gain, lpips=0.15)
+        return Evaluations.read(SCENES, methods)
+
+    return build
+
+
+def test_summary_means_over_the_given_scenes_only(study: Callable) -> None:
+    found = summary(study(), SCENES[1:])
+    assert list(found) == ["none", "base-post", "tuned-post"]
+    assert found["none"]["psnr"] == 26.0
+    assert found["tuned-post"]["psnr"] == pytest.approx(26.4)
+    assert found["none"]["scenes"] == 2
+    assert list(found["none"]) == [*AVERAGED, "scenes"]
+    assert found["none"]["psnr_aligned"] is None
+
+
+def test_headline_is_of_the_subject(study: Callable) -> None:
+    found = headline(study(), SCENES, "base-post")
+    assert list(found) == [*SCENES, "mean"]
+    assert found["fight"] == {"psnr": 23.5, "ssim": 0.8, "lpips": 0.25}
+    assert found["mean"]["psnr"] == 23.5
+    with pytest.raises(UserError, match=r"study\.subject: 'tuned-distill'"):
+        headline(study(), SCENES, "tuned-distill")
+
+
+def test_every_missing_evaluation_is_listed(study: Callable) -> None:
+    study()
+    layout.scene_metrics("jump", "none").unlink()
+    layout.view_metrics("dance", "base-post").unlink()
+    with pytest.raises(UserError, match="2 of 6 evaluations are missing") as error:
+        Evaluations.read(SCENES, ("none", "base-post"))
+    assert error.value.got == "dance by base-post, jump by none"
+
+
+def test_other_files_do_not_count(study: Callable, write: Callable) -> None:
+    write("stale", "none", 99.0, protocol="another")
+    assert study().scenes == SCENES
+
+
+def test_unequal_protocols_are_refused_all_at_once(study: Callable, write: Callable) -> None:
+    study()
+    write("fight", "tuned-post", 25.0, protocol="two")
+    write("jump", "base-post", 25.0, protocol="three")
+    with pytest.raises(UserErrors) as error:
+        Evaluations.read(SCENES, ("none", "base-post", "tuned-post"))
+    assert len(error.value.errors) == 2
+    assert "fight: none and tuned-post were not measured alike: 'one' and 'two'" in str(error.value)
+
+
+def test_unequal_views_are_refused(study: Callable, write: Callable) -> None:
+    study()
+    write("dance", "base-post", 25.0, cameras=("28", "88"))
+    with pytest.raises(UserError, match="only one has 000021/64, 000021/88"):
+        Evaluations.read(SCENES, ("none", "base-post"))
+
+
+def test_mean_needs_every_scene(study: Callable, write: Callable) -> None:
+    study()
+    for method in ("none", "tuned-post"):
+        write("fight", method, 24.0, lpips=None)
+    evaluations = Evaluations.read(SCENES, ("none", "tuned-post"))
+    assert summary(evaluations, SCENES)["none"]["lpips"] is None
+    assert headline(evaluations, SCENES, "none")["dance"]["lpips"] == 0.2
+    found = deltas(evaluations, SCENES, CONFIG)["tuned-post_vs_none"]
+    assert found["mean"]["lpips"] is found["mean"]["lpips_t_low"] is None
+    assert found["dance"]["lpips"] == pytest.approx(-0.05)
+    assert found["fight"]["lpips"] is found["fight"]["lpips_views_won"] is None
+
+
+def test_deltas_pair_scenes_and_views(study: Callable) -> None:
+    found = deltas(study(), SCENES, CONFIG)
+    assert list(found) == ["base-post_vs_none", "tuned-post_vs_none", "tuned-post_vs_base-post"]
+    mean = found["tuned-post_vs_none"]["mean"]
+    assert mean["psnr"] == pytest.approx(0.3)
+    # t(0.975, 2) = 4.302653 by a standard deviation of 0.264575 over sqrt(3).
+    assert mean["psnr_t_low"] == pytest.approx(0.3 - 4.302653 * 0.264575 / 3**0.5, abs=1e-5)
+    assert (mean["psnr_improved"], mean["psnr_sign_flip_p"]) == (3, 0.25)
+    assert mean["lpips"] == pytest.approx(-0.05)
+    assert mean["lpips_improved"] == 3
+    assert mean["ssim_improved"] == 0
+    fight = found["tuned-post_vs_none"]["fight"]
+    # Every view gains the same, although views differ by 2 dB among themselves.
+    assert fight["psnr"] == fight["psnr_block_low"] == fight["psnr_block_high"] == 0.2
+    assert fight["psnr_views_won"] == fight["lpips_views_won"] == 1.0
+    assert found["base-post_vs_none"]["mean"]["lpips_improved"] == 0
+
+
+def test_one_method_has_no_delta(study: Callable) -> None:
+    assert deltas(study(("none",)), SCENES, CONFIG) == {}
+
+
+def test_twins_are_of_one_kind() -> None:
+    methods = ["none", "base-post", "base-distill", "tuned-distill"]
+    assert pairs(methods)[-1] == ("tuned-distill", "base-distill")
+    assert ("tuned-distill", "base-post") not in pairs(methods)
+    assert pairs(["base-post", "tuned-post"]) == [("tuned-post", "base-post")]
+
+
+def test_downstream_scenes_must_be_evaluated() -> None:
+    assert downstream(["b", "c"], ["a", "b"]) == ["b"]
+    with pytest.raises(UserError, match=r"none of them is in study\.evaluated_scenes"):
+        downstream(["b"], ["a"])
+
+
+def test_table_tells_means_and_differences(study: Callable) -> None:
+    evaluations, scenes = study(), SCENES[1:]
+    found = summary(evaluations, scenes)
+    text = compared(evaluations, found, deltas(evaluations, scenes, CONFIG), scenes, 0.95)
+    assert "dance (not in the mean)" in text
+    assert "tuned-post minus none" in text
+    assert "PSNR dB +0.40" in text
+    assert "2 of 2 scenes improved (sign-flip p 0.5, least possible 0.5)" in text
+    assert "mean colour: 12.00 dB" in text

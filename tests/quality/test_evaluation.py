@@ -1,0 +1,143 @@
+"""Rows of views and means of scenes, with LPIPS and without its weights."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stages.quality.config import EvaluateConfig, LpipsConfig
+from stages.quality.evaluation import COLUMNS, HIGHEST_PSNR_DB, Meter, Shown, evaluate, mean_color
+from stages.quality.keys import AVERAGED, MASKED
+from stages.quality.psnr import psnr
+from stages.quality.ssim import ssim
+from stages.run.errors import UserError
+from stages.run.files import write_json
+
+GREY = np.full(3, 0.5)
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path) -> Path:
+    absent = {"found": False, "from": None, "sha256": None, "reason": "no network"}
+    write_json(tmp_path / "weights.json", {"alex": absent})
+    return tmp_path
+
+
+@pytest.fixture
+def shown(images: Callable[..., Tensor]) -> Callable[..., Shown]:
+    """`shown(camera, seed, **changes)`: a view whose render is another random image."""
+
+    def build(camera: str = "28", seed: int = 0, **changes: object) -> Shown:
+        photograph, given = images(2, 40, 48, seed).permute(0, 2, 3, 1).numpy()
+        fields = {"photograph": photograph, "photograph_sha256": f"{seed}", "given": given}
+        return Shown("000021", camera, **(fields | changes))
+
+    return build
+
+
+def batch(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+def test_row_holds_the_metrics_of_its_pictures(shown: Callable) -> None:
+    view = shown(aligned=shown(seed=5).photograph)
+    row = Meter("cpu").measure(view)
+    photograph, given, aligned = map(batch, (view.photograph, view.given, view.aligned))
+    assert list(row) == COLUMNS
+    assert row["psnr"] == pytest.approx(float(psnr(given, photograph)), abs=1e-6)
+    assert row["ssim"] == pytest.approx(float(ssim(given, photograph)), abs=1e-6)
+    assert row["psnr_aligned"] == pytest.approx(float(psnr(aligned, photograph)), abs=1e-6)
+    assert row["lpips"] is row["lpips_aligned"] is row["mpsnr"] is None
+
+
+def test_masked_metrics_only_where_somebody_is(shown: Callable) -> None:
+    mask = np.zeros((40, 48), bool)
+    assert Meter("cpu").measure(shown(mask=mask))["mpsnr"] is None
+    mask[:, :24] = True
+    view = shown(mask=mask)
+    row = Meter("cpu").measure(view)
+    left = psnr(batch(view.photograph)[..., :24], batch(view.given)[..., :24])
+    assert row["mpsnr"] == pytest.approx(float(left), abs=1e-6)
+    assert 0 < row["mssim"] < 1
+    assert row["mlpips"] is None
+
+
+def test_equal_images_have_a_finite_psnr(shown: Callable) -> None:
+    view = shown()
+    row = Meter("cpu").measure(shown(given=view.photograph))
+    assert row["psnr"] == HIGHEST_PSNR_DB
+    json.dumps(row, allow_nan=False)
+
+
+def test_scene_has_the_means_of_its_views_and_the_same_keys_always(shown: Callable) -> None:
+    views = [shown("28", 1), shown("64", 2)]
+    rows, means = evaluate(views, Meter("cpu", note="no network"), GREY, "ignore")
+    assert list(means) == [*AVERAGED, "views", "protocol", "lpips_note"]
+    assert means["psnr"] == pytest.approx((rows[0]["psnr"] + rows[1]["psnr"]) / 2, abs=1e-6)
+    assert means["views"] == 2
+    assert means["lpips"] is None
+    assert means["lpips_note"] == "no network"
+    assert all(means[key] is None for key in MASKED)
+    flat = [-10 * math.log10(float(np.square(one.photograph - 0.5).mean())) for one in views]
+    assert means["mean_color_psnr"] == pytest.approx(sum(flat) / 2, abs=1e-5)
+
+
+def test_protocol_changes_with_what_numbers_depend_on(shown: Callable) -> None:
+    def protocol(views: list[Shown], meter: Meter, masks: str = "ignore") -> str:
+        return evaluate(views, meter, GREY, masks)[1]["protocol"]
+
+    both, meter = [shown("28", 1), shown("64", 2)], Meter("cpu")
+    base = protocol(both, meter)
+    assert base == protocol(both[::-1], meter)
+    assert base == protocol([shown("28", 1, given=both[1].given), both[1]], meter)
+    others = [
+        protocol(both[:1], meter),
+        protocol([shown("28", 1), shown("88", 2)], meter),
+        protocol([shown("28", 1), shown("64", 3)], meter),
+        protocol(both, Meter("cpu", lpips_name="alex 0badf00d")),
+        protocol(both, meter, "people"),
+    ]
+    assert len({base, *others}) == 6
+    assert base.startswith("48x40, 2 views ")
+
+
+def test_mean_color_weighs_pixels() -> None:
+    large, small = np.zeros((4, 4, 3), np.float32), np.ones((2, 4, 3), np.float32)
+    assert mean_color([large, small]).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_missing_weights_are_noted_or_refused(no_weights: Path) -> None:
+    meter = Meter.build(EvaluateConfig(device="cpu"), no_weights)
+    assert meter.lpips is None
+    assert meter.note == "no weights of alex: no network"
+    required = EvaluateConfig(device="cpu", lpips=LpipsConfig(required=True))
+    with pytest.raises(UserError, match="no weights of alex: no network") as error:
+        Meter.build(required, no_weights)
+    assert "alexnet-owt-7be5be79.pth" in error.value.fix
+
+
+def test_weights_that_were_never_looked_for_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights\.json: no such file"):
+        Meter.build(EvaluateConfig(device="cpu"), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_cuda_without_one_is_an_error(no_weights: Path) -> None:
+    with pytest.raises(UserError, match="torch sees no GPU"):
+        Meter.build(EvaluateConfig(device="cuda"), no_weights)
+
+
+def test_real_weights_fill_every_column(weights: Path, shown: Callable) -> None:
+    meter = Meter.build(EvaluateConfig(device="cpu"), weights)
+    view = shown(mask=np.ones((40, 48), bool))
+    row = meter.measure(Shown(**(vars(view) | {"aligned": view.photograph})))
+    assert 0 < row["lpips"] < 2
+    assert row["lpips_aligned"] == 0
+    assert 0 < row["mlpips"] < 2
+    assert meter.note is None
+    assert meter.lpips_name == "alex 889a9ed0"

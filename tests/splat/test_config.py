@@ -1,0 +1,48 @@
+"""The user's recipe is the default, and parameters that cannot act are named."""
+
+import pytest
+
+from stages.splat.config import StrategyConfig, TrainConfig, inert
+
+SEED = {
+    "data_factor": 1, "save_ply": True, "pose_opt": True, "antialiased": True,
+    "eval_steps": (3000, 7000, 30000), "ply_steps": (3000, 7000, 30000),
+    "scale_reg": 0.0005, "scales_lr": 0.003, "means_lr": 0.00012, "max_steps": 30000,
+}  # fmt: skip
+SEED_STRATEGY = {
+    "reset_every": 100000, "pause_refine_after_reset": 0, "prune_scale3d": 0.22,
+    "prune_scale2d": 0.12, "prune_opa": 0.006, "grow_grad2d": 0.00035, "grow_scale3d": 0.012,
+    "refine_stop_iter": 26000, "refine_scale2d_stop_iter": 26000,
+}  # fmt: skip
+
+
+def test_defaults_are_the_users_recipe() -> None:
+    config = TrainConfig()
+    assert {key: getattr(config, key) for key in SEED} == SEED
+    assert {key: getattr(config.strategy, key) for key in SEED_STRATEGY} == SEED_STRATEGY
+
+
+def test_the_recipes_dead_flags_are_reported() -> None:
+    dead = [key for key, _ in inert(TrainConfig())]
+    assert "strategy.prune_scale3d" in dead
+    assert "strategy.prune_scale2d" in dead
+    assert "strategy.pause_refine_after_reset" in dead
+
+
+def test_flags_that_act_are_not_reported() -> None:
+    strategy = StrategyConfig(reset_every=3000, pause_refine_after_reset=10)
+    dead = [key for key, _ in inert(TrainConfig(strategy=strategy, init_type="both"))]
+    assert dead == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"max_steps": 5000}, "eval_steps"),
+        ({"max_steps": 5000}, "ply_steps"),
+        ({"pose_opt": False}, "pose_opt_lr"),
+        ({"max_steps": 400}, "strategy.refine_start_iter"),
+    ],
+)
+def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:
+    assert dict(inert(TrainConfig(**changes)))[key]

@@ -1,0 +1,66 @@
+"""PLY in the world frame shows the same pictures; a NaN leaves one Gaussian out, not all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import known_gaussians, ring
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import rotation_from_vector
+from stages.scenes.frames import Sim3
+from stages.splat.export import read_ply, write_ply
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
+
+MOVED = Sim3(2.5, rotation_from_vector([0.4, -1.1, 0.7]), np.array([1.0, -2.0, 0.5]))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_ply_in_world_coordinates_renders_the_same_image(tmp_path: Path, degree: int) -> None:
+    trained = replace(known_gaussians(60, degree), world_from_norm=MOVED)
+    camera = MOVED.apply_camera(ring(3)[0])
+    write_ply(tmp_path / "cloud.ply", trained)
+    read = read_ply(tmp_path / "cloud.ply")
+    assert read.antialiased
+    assert read.sh_degree == degree
+    difference = render(trained, camera, "cpu").rgb - render(read, camera, "cpu").rgb
+    assert float(difference.abs().max()) < 1e-3
+    assert float(render(read, camera, "cpu").rgb.std()) > 0.05
+
+
+def test_depth_is_in_world_units() -> None:
+    trained = known_gaussians(60)
+    near = render(trained, ring(1)[0], "cpu")
+    moved = replace(trained, world_from_norm=MOVED)
+    far = render(moved, MOVED.apply_camera(ring(1)[0]), "cpu")
+    seen = near.alpha > 0.5
+    assert torch.allclose(far.depth[seen], 2.5 * near.depth[seen], rtol=1e-3)
+
+
+def test_one_nan_leaves_the_others(tmp_path: Path) -> None:
+    broken = known_gaussians(20)
+    broken.opacity_logits[3] = float("nan")
+    write_ply(tmp_path / "cloud.ply", broken)
+    assert len(read_ply(tmp_path / "cloud.ply")) == 19
+
+
+def test_safetensors_round_trip(tmp_path: Path) -> None:
+    saved = replace(known_gaussians(20, 2), world_from_norm=MOVED, metadata={"step": 7})
+    saved.save(tmp_path / "g.safetensors")
+    loaded = Gaussians.load(tmp_path / "g.safetensors")
+    assert torch.equal(loaded.shN, saved.shN)
+    assert loaded.metadata == {"step": 7}
+    assert np.allclose(loaded.world_from_norm.matrix, MOVED.matrix)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_broken_gaussians_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "g.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="safetensors"):
+        Gaussians.load(path)
+    with pytest.raises(UserError, match="no such file"):
+        Gaussians.load(tmp_path / "absent.safetensors")

@@ -1,0 +1,173 @@
+"""Training end to end on a small known scene: quality, resume, faults."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.scenes.cameras import rotation_angle_deg, rotation_from_vector
+from stages.splat.config import TrainConfig
+from stages.splat.fit import fit
+from stages.splat.gaussians import Gaussians
+from stages.splat.trainer import Trainer, TrainView
+
+
+@pytest.fixture(autouse=True)
+def _own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    torch.set_num_threads(1)
+
+
+def trained(config: TrainConfig, views: list, points: tuple, **options: object):
+    trainer = Trainer(views, *points, config, "cpu")
+    return fit(trainer, "test", Checkpoint("train", "test", "key"), **options)
+
+
+def equal(a: Gaussians, b: Gaussians) -> bool:
+    names = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_training_reaches_the_photographs(config, views, points) -> None:
+    config = config.model_copy(update={"max_steps": 200})
+    fitted = trained(config, views[:4], points, test_views=views[4:])
+    final = {row["split"]: row["psnr"] for row in fitted.evaluations if row["step"] == 200}
+    assert final["train"] > 27
+    assert final["test"] > 20
+    losses = [row["loss"] for row in fitted.curve]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_evaluations_come_at_eval_steps_and_at_the_end(config, views, points) -> None:
+    fitted = trained(config, views, points)
+    assert [row["step"] for row in fitted.evaluations] == [40, 80]
+
+
+def test_test_views_are_measured_as_given_and_aligned_when_poses_are_learnt(
+    config, views, points
+) -> None:
+    config = config.model_copy(update={"pose_opt": True})
+    tilted = views[2].camera.moved(
+        _turned(views[2].camera.cam_from_world, np.radians([0.0, 1.0, 0.0]))
+    )
+    test = [TrainView(tilted, views[2].image)]
+    fitted = trained(config, views, points, test_views=test)
+    last = {row["split"]: row["psnr"] for row in fitted.evaluations if row["step"] == 80}
+    assert set(last) == {"train", "test", "test_aligned"}
+    assert last["test_aligned"] > last["test"] + 1
+
+
+def test_stopped_training_resumes_to_the_same_gaussians(
+    config, views, points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"pose_opt": True})
+    whole = trained(config, views, points)
+    Checkpoint("train", "test", "key").path.unlink()
+    step = Trainer.step
+
+    def interrupted(self: Trainer, number: int):
+        if number == 47:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(config, views, points)
+    monkeypatch.setattr(Trainer, "step", step)
+    assert Checkpoint("train", "test", "key").load()["step"] == 40
+    resumed = trained(config, views, points)
+    assert equal(whole.gaussians, resumed.gaussians)
+    assert whole.curve == resumed.curve
+    assert np.array_equal(whole.cameras[0].cam_from_world, resumed.cameras[0].cam_from_world)
+
+
+def test_another_seed_gives_other_gaussians(config, views, points) -> None:
+    first = trained(config, views, points).gaussians
+    Checkpoint("train", "test", "key").path.unlink()
+    second = trained(config.model_copy(update={"seed": 1}), views, points).gaussians
+    assert len(first) != len(second) or not equal(first, second)
+
+
+def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(
+    config, views, points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def signalled(self: Trainer, number: int):
+        if number == 33:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number)
+
+    monkeypatch.setattr(Trainer, "step", signalled)
+    with pytest.raises(SystemExit) as ended:
+        trained(config, views, points)
+    assert ended.value.code == 75
+    assert Checkpoint("train", "test", "key").load()["step"] == 34
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(
+    config, views, points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def poisoned(self: Trainer, number: int):
+        loss, index = step(self, number)
+        return (loss * float("nan") if number >= 50 else loss), index
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(UserError, match="loss is nan at step"):
+        trained(config, views, points)
+    assert Checkpoint("train", "test", "key").load()["step"] == 40
+
+
+def test_growth_stops_at_the_limit(config, views, points) -> None:
+    eager = config.strategy.model_copy(update={"grow_grad2d": 1e-7})
+    config = config.model_copy(update={"strategy": eager, "max_gaussians": 220})
+    fitted = trained(config, views, points)
+    assert max(row["gaussians"] for row in fitted.curve) == 220
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_cameras_and_no_points_are_enough(config, views, count: int) -> None:
+    config = config.model_copy(update={"init_num_pts": 200, "max_steps": 15})
+    nothing = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    fitted = trained(config, views[:count], nothing)
+    assert len(fitted.gaussians) > 100
+    assert np.isfinite([row["loss"] for row in fitted.curve]).all()
+
+
+def test_views_of_unequal_sizes_train_together(config, views, points) -> None:
+    half = views[0].camera.resized(24, 24)
+    small = torch.nn.functional.avg_pool2d(views[0].image.permute(2, 0, 1), 2).permute(1, 2, 0)
+    fitted = trained(config, [*views[1:], TrainView(half, small)], points)
+    assert fitted.evaluations[-1]["psnr"] > 18
+
+
+def test_learnt_poses_recover_a_disturbed_camera(config, views, points) -> None:
+    config = config.model_copy(
+        update={"pose_opt": True, "pose_opt_lr": 5e-3, "max_steps": 400, "means_lr": 1e-4}
+    )
+    true = views[2].camera.cam_from_world
+    disturbed = _turned(true, np.radians([0.0, 1.5, 0.0]))
+    given = [*views[:2], TrainView(views[2].camera.moved(disturbed), views[2].image), *views[3:]]
+    fitted = trained(config, given, points)
+    relative = fitted.cameras[2].cam_from_world[:3, :3] @ fitted.cameras[1].cam_from_world[:3, :3].T
+    wanted = true[:3, :3] @ views[1].camera.cam_from_world[:3, :3].T
+    assert rotation_angle_deg(relative, wanted) < 0.6
+
+
+def test_intermediate_ply_is_written(config, views, points, tmp_path: Path) -> None:
+    trained(config, views, points, ply_folder=tmp_path)
+    assert (tmp_path / "point_cloud_40.ply").stat().st_size > 1000
+
+
+def _turned(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    turned = pose.copy()
+    turned[:3] = rotation_from_vector(angles) @ pose[:3]
+    return turned
