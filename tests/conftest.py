@@ -1,5 +1,6 @@
 """A small raw sequence in Hi4D's layout, made on the spot for every test that needs one."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def raw_sequence() -> Callable[..., Path]:
 def landmarks() -> np.ndarray:
     """World points [4, 3] that appear as white blobs in the sequence's green channel."""
     return LANDMARKS
+
+
+@pytest.fixture(scope="session")
+def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as stage `weights` writes it, with the real features of alex and squeeze."""
+    assets = os.environ.get("SPLATFIX_TEST_ASSETS")
+    if not assets:
+        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real LPIPS weights are not here")
+    from stages.quality.config import WeightsConfig
+    from stages.quality.weights import collect
+
+    folder = tmp_path_factory.mktemp("lpips_weights")
+    collect(WeightsConfig(nets=("alex", "squeeze"), path=str(Path(assets, "weights"))), folder)
+    return folder
 
 
 def _photograph(

@@ -109,13 +109,16 @@ class Lpips(nn.Module):
 
 
 def _unit(activations: Tensor) -> Tensor:
-    return activations / (activations.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+    # The root has no gradient at zero, where every activation of a pixel is dead: without the
+    # bound a whole batch would turn into NaN.
+    squares = activations.square().sum(dim=1, keepdim=True).clamp(min=1e-20)
+    return activations / (squares.sqrt() + 1e-10)
 
 
 def _heads(net: str) -> list[Tensor]:
     """Weights [1, C, 1, 1] of each stage, from the package's own file."""
     package = find_spec("lpips")
-    assert package is not None and package.origin, "the lpips package is not installed"
-    path = Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth"
+    assert package is not None, "the lpips package is not installed"
+    path = Path(str(package.origin)).parent / "weights" / "v0.1" / f"{net}.pth"
     found = torch.load(path, map_location="cpu", weights_only=True)
     return [found[f"lin{index}.model.1.weight"] for index in range(len(_STAGES[net]))]

@@ -87,11 +87,17 @@ def rasterization(
 def _check_kernels() -> None:
     """Build or load gsplat's kernels now, so that a mismatch is told before any work is done."""
     try:
-        from gsplat.cuda._backend import _C
+        kernels = _load_kernels()
     except Exception as error:  # torch's builder raises RuntimeError, OSError, ImportError, ...
         raise _no_kernels(f"{type(error).__name__}: {str(error).strip()[-500:]}") from error
-    if _C is None:
+    if kernels is None:
         raise _no_kernels("no CUDA compiler (nvcc) was found")
+
+
+def _load_kernels() -> object | None:
+    from gsplat.cuda._backend import _C
+
+    return _C
 
 
 def _no_kernels(what: str) -> UserError:

@@ -1,26 +1,16 @@
-"""Real LPIPS weights, where they are at hand, and batches of random images."""
+"""Batches of random images, and LPIPS backbones with random weights."""
 
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.quality.config import WeightsConfig
-from stages.quality.weights import collect
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as stage `weights` writes it, with the real alex and squeeze features."""
-    assets = os.environ.get("SPLATFIX_TEST_ASSETS")
-    if not assets:
-        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real LPIPS weights are not here")
-    folder = tmp_path_factory.mktemp("weights")
-    collect(WeightsConfig(nets=("alex", "squeeze"), path=str(Path(assets, "weights"))), folder)
-    return folder
+from stages.quality.backbones import BACKBONES
+from stages.run.files import write_json
 
 
 @pytest.fixture
@@ -33,5 +23,26 @@ def images() -> Callable[..., Tensor]:
         smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
         noise = torch.rand(batch, 3, height, width, generator=generator)
         return 0.85 * smooth + 0.15 * noise
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def random_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`random_backbone(net)`: a folder as stage `weights` writes it, of made-up features.
+
+    Their size keeps activations alive through all layers (He et al. 2015).
+    """
+
+    def build(net: str) -> Path:
+        folder = tmp_path_factory.mktemp(net)
+        generator = torch.Generator().manual_seed(0)
+        features = {}
+        for name, shape in BACKBONES[net].shapes.items():
+            size = (2 / math.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.1
+            features[name] = size * torch.randn(shape, generator=generator)
+        save_file(features, folder / f"{net}.safetensors")
+        write_json(folder / "weights.json", {net: {"found": True, "sha256": "0" * 64}})
+        return folder
 
     return build

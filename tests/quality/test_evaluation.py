@@ -132,8 +132,8 @@ def test_device_cuda_without_one_is_an_error(no_weights: Path) -> None:
         Meter.build(EvaluateConfig(device="cuda"), no_weights)
 
 
-def test_real_weights_fill_every_column(weights: Path, shown: Callable) -> None:
-    meter = Meter.build(EvaluateConfig(device="cpu"), weights)
+def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) -> None:
+    meter = Meter.build(EvaluateConfig(device="cpu"), lpips_weights)
     view = shown(mask=np.ones((40, 48), bool))
     row = meter.measure(Shown(**(vars(view) | {"aligned": view.photograph})))
     assert 0 < row["lpips"] < 2

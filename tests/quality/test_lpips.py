@@ -6,37 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stages.quality.backbones import BACKBONES
 from stages.quality.lpips import Lpips
-from stages.run.files import write_json
 
 
 @pytest.fixture(scope="module")
-def alex(weights: Path) -> Lpips:
-    return Lpips(weights, "alex")
-
-
-@pytest.fixture(scope="module")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with random features of a net, of a size that keeps activations alive."""
-
-    def build(net: str) -> Path:
-        from safetensors.torch import save_file
-
-        folder = tmp_path_factory.mktemp(net)
-        torch.manual_seed(0)
-        features = {}
-        for name, shape in BACKBONES[net].shapes.items():
-            fan_in = torch.tensor(shape[1:]).prod()
-            features[name] = torch.randn(shape) * (2 / fan_in) ** 0.5 if len(shape) > 1 else None
-            features[name] = torch.zeros(shape) if len(shape) == 1 else features[name]
-        save_file(features, folder / f"{net}.safetensors")
-        write_json(folder / "weights.json", {net: {"found": True, "sha256": "0" * 64}})
-        return folder
-
-    return build
+def alex(random_backbone: Callable[[str], Path]) -> Lpips:
+    return Lpips(random_backbone("alex"), "alex")
 
 
 def package_lpips(net: str, features: dict[str, Tensor]) -> nn.Module:
@@ -52,11 +30,11 @@ def package_lpips(net: str, features: dict[str, Tensor]) -> nn.Module:
 
 
 @pytest.mark.parametrize(("net", "expected"), [("alex", 0.148562), ("squeeze", 0.100802)])
-def test_golden_values(weights: Path, net: str, expected: float) -> None:
+def test_golden_values(lpips_weights: Path, net: str, expected: float) -> None:
     """The random pair of torchmetrics' documentation, where squeeze gives 0.1008."""
     torch.manual_seed(123)
     a, b = torch.rand(10, 3, 100, 100), torch.rand(10, 3, 100, 100)
-    distances = Lpips(weights, net)(a, b)
+    distances = Lpips(lpips_weights, net)(a, b)
     assert distances.shape == (10,)
     assert float(distances.mean()) == pytest.approx(expected, abs=2e-6)
 
@@ -65,11 +43,9 @@ def test_golden_values(weights: Path, net: str, expected: float) -> None:
 @pytest.mark.parametrize("size", [(64, 64), (45, 83)])
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_equals_the_package(
-    made_up: Callable, images: Callable, net: str, size: tuple[int, int]
+    random_backbone: Callable, images: Callable, net: str, size: tuple[int, int]
 ) -> None:
-    from safetensors.torch import load_file
-
-    folder = made_up(net)
+    folder = random_backbone(net)
     theirs = package_lpips(net, load_file(folder / f"{net}.safetensors"))
     ours = Lpips(folder, net)
     a, b = images(2, *size, seed=1), images(2, *size, seed=2)
@@ -104,6 +80,17 @@ def test_gradient_reaches_images_and_nothing_is_learnt(alex: Lpips, images: Call
     assert a.grad is not None
     assert a.grad.abs().max() > 0
     assert list(alex.parameters()) == []
+
+
+def test_gradient_of_dead_activations_is_finite(
+    random_backbone: Callable, images: Callable
+) -> None:
+    dead = Lpips(random_backbone("alex"), "alex")
+    dead.features.get_buffer("0_bias").fill_(-1e3)
+    a = images(1, 64, 64).requires_grad_()
+    dead(a, images(1, 64, 64, seed=1)).sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
 
 
 def test_refuses_images_below_32_px(alex: Lpips) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.scenes.cameras import rotation_angle_deg, rotation_from_vector
+from stages.scenes.cameras import Camera, rotation_angle_deg, rotation_from_vector
 from stages.splat.config import TrainConfig
 from stages.splat.fit import fit
 from stages.splat.gaussians import Gaussians
@@ -149,17 +149,23 @@ def test_views_of_unequal_sizes_train_together(config, views, points) -> None:
     assert fitted.evaluations[-1]["psnr"] > 18
 
 
-def test_learnt_poses_recover_a_disturbed_camera(config, views, points) -> None:
+def test_learnt_poses_halve_the_error_of_a_disturbed_camera(config, views, points) -> None:
+    fixed = config.strategy.model_copy(update={"refine_stop_iter": 0})
     config = config.model_copy(
-        update={"pose_opt": True, "pose_opt_lr": 5e-3, "max_steps": 400, "means_lr": 1e-4}
-    )
-    true = views[2].camera.cam_from_world
-    disturbed = _turned(true, np.radians([0.0, 1.5, 0.0]))
+        update={
+            "pose_opt": True, "pose_opt_lr": 1e-3, "max_steps": 600, "means_lr": 1e-3,
+            "eval_steps": (), "strategy": fixed,
+        }
+    )  # fmt: skip
+    disturbed = _turned(views[2].camera.cam_from_world, np.radians([0.0, 1.5, 0.0]))
     given = [*views[:2], TrainView(views[2].camera.moved(disturbed), views[2].image), *views[3:]]
-    fitted = trained(config, given, points)
-    relative = fitted.cameras[2].cam_from_world[:3, :3] @ fitted.cameras[1].cam_from_world[:3, :3].T
-    wanted = true[:3, :3] @ views[1].camera.cam_from_world[:3, :3].T
-    assert rotation_angle_deg(relative, wanted) < 0.6
+    learnt = trained(config, given, points).cameras
+    true = [view.camera for view in views]
+    errors = [
+        rotation_angle_deg(_between(learnt[2], learnt[k]), _between(true[2], true[k]))
+        for k in (0, 1, 3, 4)
+    ]
+    assert np.mean(errors) < 0.75
 
 
 def test_intermediate_ply_is_written(config, views, points, tmp_path: Path) -> None:
@@ -171,3 +177,7 @@ def _turned(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
     turned = pose.copy()
     turned[:3] = rotation_from_vector(angles) @ pose[:3]
     return turned
+
+
+def _between(a: Camera, b: Camera) -> np.ndarray:
+    return a.cam_from_world[:3, :3] @ b.cam_from_world[:3, :3].T

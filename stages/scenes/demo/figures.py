@@ -1,75 +1,54 @@
-"""A stylised person: a skeleton posed by joint angles, and the textured limbs around it.
+"""Stylised people: who a pair is, and the textured limbs around a posed skeleton."""
 
-A body's own frame has x to its left, y up and z to its front. Angles are degrees; a joint that is
-not named keeps its rest angle. Flexion carries a limb to where muscles would: hip, shoulder and
-elbow forwards, knee backwards; `raise` carries an arm or leg sideways and up.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from stages.scenes.cameras import Array, rotation_from_vector
-from stages.scenes.demo.meshes import Mesh, capsule, ellipsoid, loft
-from stages.scenes.demo.textures import cloth, head, skin
+from stages.scenes.cameras import Array
+from stages.scenes.demo.head import CUTS, head
+from stages.scenes.demo.meshes import Mesh, ellipsoid, loft, tube
+from stages.scenes.demo.paint import PATTERNS, Rng, cloth, denim, face, skin, strands
+from stages.scenes.demo.skeleton import ANKLE_HEIGHT, SIDES, Build, Skeleton, Trunk
 
-SIDES = {"left": 1.0, "right": -1.0}
-PELVIS_HEIGHT = 0.93  # metres, standing, for a person of height 1.75 m
-
-_PALETTE = np.array(
+_COLORS = np.array(
     [
-        [0.80, 0.16, 0.16], [0.14, 0.32, 0.72], [0.95, 0.76, 0.20], [0.16, 0.52, 0.34],
-        [0.52, 0.24, 0.60], [0.92, 0.50, 0.16], [0.12, 0.58, 0.66], [0.90, 0.44, 0.58],
+        [0.78, 0.13, 0.14], [0.13, 0.27, 0.62], [0.94, 0.74, 0.16], [0.10, 0.46, 0.30],
+        [0.47, 0.20, 0.55], [0.91, 0.46, 0.12], [0.10, 0.55, 0.63], [0.88, 0.42, 0.58],
+        [0.92, 0.90, 0.84], [0.16, 0.16, 0.19],
     ]
 )  # fmt: skip
-_SKIN = np.array([[0.93, 0.76, 0.64], [0.80, 0.60, 0.46], [0.60, 0.42, 0.30], [0.42, 0.28, 0.20]])
-_HAIR = np.array([[0.16, 0.11, 0.08], [0.42, 0.26, 0.12], [0.75, 0.58, 0.28], [0.30, 0.30, 0.32]])
-_CLOTH = ("stripes", "checks", "dots", "plaid", "patches")
+_TROUSERS = np.array(
+    [[0.20, 0.29, 0.46], [0.36, 0.45, 0.58], [0.55, 0.46, 0.33], [0.24, 0.25, 0.27],
+     [0.38, 0.40, 0.28], [0.48, 0.22, 0.20]]
+)  # fmt: skip
+_SKIN = np.array(
+    [[0.94, 0.76, 0.65], [0.84, 0.64, 0.50], [0.68, 0.48, 0.35], [0.46, 0.31, 0.23]]
+)
+_HAIR = np.array(
+    [[0.10, 0.07, 0.06], [0.33, 0.20, 0.11], [0.72, 0.54, 0.26], [0.50, 0.22, 0.10],
+     [0.46, 0.45, 0.45]]
+)  # fmt: skip
+_EYES = np.array([[0.20, 0.34, 0.52], [0.24, 0.15, 0.08], [0.22, 0.38, 0.24]])
 
-
-@dataclass(frozen=True)
-class Pose:
-    """Where a body is and how its joints are bent."""
-
-    place: tuple[float, float]  # x, z of the pelvis on the floor plan, metres
-    facing_deg: float  # 0 looks to +z, 90 to +x
-    height: float = PELVIS_HEIGHT  # of the pelvis, metres
-    lean_deg: float = 0.0  # whole trunk forwards
-    sway_deg: float = 0.0  # whole trunk to the left
-    twist_deg: float = 0.0  # shoulders against the pelvis
-    nod_deg: float = 0.0
-    joints: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Skeleton:
-    """Joint positions [3] by name, and the frames of pelvis, chest and head, in the world."""
-
-    at: dict[str, Array]
-    frames: dict[str, Array]
-
-
-def solve(pose: Pose) -> Skeleton:
-    """Forward kinematics of a pose."""
-    pelvis = _turn(y=pose.facing_deg)
-    chest = pelvis @ _turn(x=pose.lean_deg, z=-pose.sway_deg) @ _turn(y=pose.twist_deg)
-    skull = chest @ _turn(x=pose.nod_deg - 0.6 * pose.lean_deg)
-    at = {"pelvis": np.array([pose.place[0], pose.height, pose.place[1]])}
-    at["waist"] = at["pelvis"] + pelvis @ [0, 0.12, 0]
-    at["chest"] = at["waist"] + chest @ [0, 0.22, 0]
-    at["neck"] = at["chest"] + chest @ [0, 0.20, 0]
-    at["head"] = at["neck"] + skull @ [0, 0.20, 0.015]
-    for side, sign in SIDES.items():
-        _solve_arm(pose, side, sign, chest, at)
-        _solve_leg(pose, side, sign, pelvis, at)
-    return Skeleton(at, {"pelvis": pelvis, "chest": chest, "head": skull})
-
-
-def lowest(skeleton: Skeleton) -> float:
-    """Height of the lowest sole, metres."""
-    feet = [skeleton.at[f"{side}_{part}"][1] for side in SIDES for part in ("ankle", "toe")]
-    return float(min(feet)) - 0.06
+# Radii along a limb, metres: (place, radius); the middle joint is at 1, the end joint at 2.
+_ARM = ((0.0, 0.055), (0.3, 0.051), (0.7, 0.044), (1.0, 0.039), (1.3, 0.041), (2.0, 0.026))
+_LEG = ((0.0, 0.088), (0.3, 0.080), (0.8, 0.060), (1.0, 0.055), (1.35, 0.056), (2.0, 0.037))
+# Sections of the trunk: height above the pelvis's centre, half width, half depth, forward shift.
+_SHIRT = (
+    (-0.075, 0.186, 0.140, -0.010), (0.00, 0.180, 0.134, -0.006), (0.07, 0.165, 0.120, 0.000),
+    (0.13, 0.152, 0.110, 0.006),
+    (0.22, 0.156, 0.112, 0.008), (0.32, 0.170, 0.119, 0.006), (0.39, 0.174, 0.112, 0.000),
+    (0.44, 0.166, 0.098, -0.006), (0.475, 0.135, 0.080, -0.010), (0.50, 0.085, 0.068, -0.008),
+    (0.515, 0.062, 0.058, -0.004),
+)  # fmt: skip
+_HIPS = (
+    (-0.125, 0.060, 0.055, 0.0), (-0.105, 0.125, 0.100, -0.006), (-0.06, 0.163, 0.118, -0.010),
+    (0.0, 0.164, 0.118, -0.006), (0.06, 0.152, 0.108, 0.0),
+)  # fmt: skip
+_SHOE = (
+    (-0.062, 0.022, 0.055), (-0.045, 0.033, 0.088), (0.0, 0.036, 0.100), (0.05, 0.038, 0.082),
+    (0.10, 0.044, 0.060), (0.15, 0.043, 0.050), (0.178, 0.033, 0.042), (0.190, 0.018, 0.032),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,113 +56,182 @@ class Person:
     """Appearance of one person of a pair."""
 
     number: int  # 0 or 1
-    textures: dict[str, Array]
-    build: float  # girth, 1 is average
+    build: Build
+    cut: str
+    short_sleeves: bool
+    shorts: bool
+    gender: str
+    textures: dict[str, Array]  # sRGB, by name; names end in the person's number
 
     @classmethod
-    def of_pair(cls, pair: int, number: int, seed: int) -> "Person":
-        """The same two people for every action of a pair; other people for another pair."""
-        rng = np.random.default_rng([seed, pair, number])
-        shirt, trousers, trim = _PALETTE[rng.permutation(len(_PALETTE))[:3]]
-        tone, hair = _SKIN[rng.integers(len(_SKIN))], _HAIR[rng.integers(len(_HAIR))]
-        kinds = rng.permutation(_CLOTH)
+    def of_pair(cls, pair: int, number: int, seed: int, prints: list[Array]) -> "Person":
+        """The same people for every action of a pair. `prints` are pictures for T-shirts."""
+        shared, rng = np.random.default_rng([seed, pair]), np.random.default_rng([seed, pair, number])
+        # One draw for both, so that the two never wear or look the same.
+        colors = shared.permutation(_COLORS)[3 * number : 3 * number + 3]
+        tone, hair = (shared.permutation(part)[number] for part in (_SKIN, _HAIR))
+        cut, pattern = (shared.permutation(part)[number] for part in (CUTS, (*PATTERNS, "print")))
+        trousers = shared.permutation(_TROUSERS)[number]
+        woman = cut in ("bob", "long", "bun", "ponytail") or rng.random() < 0.3
+        build = Build(
+            height=rng.uniform(1.62, 1.74) if woman else rng.uniform(1.72, 1.85),
+            girth=rng.uniform(0.92, 1.08),
+            shoulders=0.94 if woman else 1.04,
+            hips=1.04 if woman else 0.96,
+        )
+        beard = not woman and rng.random() < 0.55
         textures = {
-            "shirt": cloth(kinds[0], shirt, 0.35 + 0.6 * trim, rng),
-            "trousers": cloth(kinds[1], trousers * 0.8, trousers * 0.35, rng),
+            "shirt": _shirt(pattern, colors, prints, rng),
+            "trousers": denim(trousers, (0.45, 0.85), rng),
             "skin": skin(tone, rng),
-            "head": head(tone, hair, rng),
-            "shoes": cloth("stripes", trim, trim * 0.25, rng),
+            "face": face(tone, hair, _EYES[rng.integers(3)], beard, rng.random() < 0.35, rng),
+            "hair": strands(hair, rng),
+            "shoes": cloth("plain", colors[[2, 0, 1]], (0.2, 0.2), rng),
+            "soles": np.full((2, 2, 3), 0.85 if number else 0.25),
+            "trim": cloth("plain", colors[[1, 2, 0]] * 0.9, (0.3, 0.2), rng),
         }
         named = {f"{name}{number}": image for name, image in textures.items()}
-        return cls(number, named, float(rng.uniform(0.9, 1.12)))
+        gender = "female" if woman else "male"
+        return cls(number, build, str(cut), bool(rng.random() < 0.6), bool(rng.random() < 0.3),
+                   gender, named)  # fmt: skip
 
     def meshes(self, skeleton: Skeleton) -> list[Mesh]:
         """The body around a posed skeleton."""
-        parts = [*self._trunk(skeleton), *self._head(skeleton)]
-        for side in SIDES:
-            parts += self._arm(skeleton, side) + self._leg(skeleton, side)
+        body = skeleton.trunk
+        names = (self._named(part) for part in ("face", "skin", "hair", "trim"))
+        parts = [
+            *self._trunk(body),
+            *head(body.origin("head"), body.frames["head"], body.scale, self.cut, self.number, *names),
+        ]
+        for side, sign in SIDES.items():
+            parts += [*self._arm(skeleton, side), *self._hand(skeleton, side, sign)]
+            parts += [*self._leg(skeleton, side), *self._shoe(skeleton, side)]
         return parts
 
-    def _trunk(self, skeleton: Skeleton) -> list[Mesh]:
-        at, frames, b = skeleton.at, skeleton.frames, self.build
-        pelvis, chest = frames["pelvis"], frames["chest"]
-        shirt = loft(
-            [
-                at["waist"] - pelvis @ [0, 0.08, 0],
-                at["waist"],
-                at["waist"] + chest @ [0, 0.12, 0],
-                at["chest"] + chest @ [0, 0.06, 0],
-                at["neck"] - chest @ [0, 0.05, 0],
-                at["neck"],
-            ],
-            [(0.165 * b, 0.12 * b), (0.15 * b, 0.11 * b), (0.17 * b, 0.12 * b),
-             (0.195 * b, 0.125 * b), (0.17 * b, 0.10 * b), (0.06, 0.06)],
-            [pelvis, pelvis, chest, chest, chest, chest],
-            f"shirt{self.number}", self.number, (2.0, 1.4),
-        )  # fmt: skip
-        hips = ellipsoid(
-            at["pelvis"] - pelvis @ [0, 0.01, 0], [0.175 * b, 0.13, 0.13 * b], pelvis,
-            f"trousers{self.number}", self.number,
-        )  # fmt: skip
-        return [shirt, hips]
+    def _named(self, part: str) -> str:
+        return f"{part}{self.number}"
 
-    def _head(self, skeleton: Skeleton) -> list[Mesh]:
-        at, frame = skeleton.at, skeleton.frames["head"]
-        skull = ellipsoid(
-            at["head"], [0.088, 0.125, 0.105], frame, f"head{self.number}", self.number
-        )
-        nose_at = at["head"] + frame @ [0, -0.012, 0.105]
-        nose = ellipsoid(nose_at, [0.014, 0.026, 0.022], frame, f"skin{self.number}", self.number)
-        neck = capsule(
-            at["neck"] - [0, 0.02, 0], at["head"], (0.058, 0.052), f"skin{self.number}", self.number
-        )
-        return [skull, nose, neck]
+    def _trunk(self, body: Trunk) -> list[Mesh]:
+        shirt, shoulders = self._sections(body, _SHIRT), self.build.shoulders
+        wide = [(rx * (shoulders if k >= 5 else 1.0), rz) for k, (rx, rz) in enumerate(shirt[1])]
+        hips = self._sections(body, _HIPS)
+        neck = [body.spine(0.47)[0], body.point("chest", [0, 0.05, 0.003]), body.origin("head")]
+        s = body.scale
+        collar = [body.point("chest", [0.068 * np.sin(a), 0.004 + 0.012 * np.cos(a) - 0.02,
+                                       0.066 * np.cos(a)]) for a in np.linspace(0.1, 6.18, 16)]  # fmt: skip
+        return [
+            loft(shirt[0][::-1], wide[::-1], shirt[2][::-1], self._named("shirt"), self.number,
+                 squareness=2.4, columns=26),
+            loft(*(part[::-1] for part in hips), self._named("trousers"), self.number,
+                 squareness=2.3, columns=22),
+            tube(neck, [0.058 * s, 0.052 * s, 0.055 * s], self._named("skin"), self.number,
+                 back=-body.frames["chest"][:, 2]),
+            tube(collar, [0.012 * s] * 16, self._named("trim"), self.number,
+                 back=body.frames["chest"][:, 1], columns=8),
+        ]  # fmt: skip
+
+    def _sections(self, body: Trunk, table: tuple) -> tuple[list, list, list]:
+        """Centres, radii and frames for `loft`."""
+        girth, centres, radii, frames = self.build.girth * body.scale, [], [], []
+        for height, width, depth, shift in table:
+            centre, frame = body.spine(height)
+            centres.append(centre + body.scale * shift * frame[:, 2])
+            radii.append((width * girth, depth * girth))
+            frames.append(frame)
+        return centres, radii, frames
 
     def _arm(self, skeleton: Skeleton, side: str) -> list[Mesh]:
-        shoulder, elbow, wrist, hand = (
-            skeleton.at[f"{side}_{part}"] for part in ("shoulder", "elbow", "wrist", "hand")
-        )
-        b, n = self.build, self.number
+        limb = [skeleton.joints[f"{side}_{part}"] for part in ("shoulder", "elbow", "wrist")]
+        back = -skeleton.trunk.frames["chest"][:, 2]
+        if self.short_sleeves:
+            return [
+                self._limb(limb, _ARM, (0.4, 2.0), 0.0, "skin", back),
+                self._limb(limb, _ARM, (0.0, 0.62), 0.012, "shirt", back),
+            ]
         return [
-            capsule(shoulder, elbow, (0.064 * b, 0.048 * b), f"shirt{n}", n, (1.0, 0.8)),
-            capsule(elbow, wrist, (0.043 * b, 0.031 * b), f"skin{n}", n),
-            capsule(wrist, hand, (0.036, 0.030), f"skin{n}", n),
+            self._limb(limb, _ARM, (1.7, 2.0), 0.0, "skin", back),
+            self._limb(limb, _ARM, (0.0, 1.88), 0.008, "shirt", back),
         ]
 
     def _leg(self, skeleton: Skeleton, side: str) -> list[Mesh]:
-        hip, knee, ankle, toe = (
-            skeleton.at[f"{side}_{part}"] for part in ("hip", "knee", "ankle", "toe")
-        )
-        b, n = self.build, self.number
+        limb = [skeleton.joints[f"{side}_{part}"] for part in ("hip", "knee", "ankle")]
+        back = -skeleton.feet[side][:, 2]
+        if self.shorts:
+            return [
+                self._limb(limb, _LEG, (0.7, 2.0), 0.0, "skin", back),
+                self._limb(limb, _LEG, (0.0, 0.85), 0.016, "trousers", back),
+                self._limb(limb, _LEG, (1.72, 2.0), 0.004, "trim", back),
+            ]
         return [
-            capsule(hip, knee, (0.088 * b, 0.062 * b), f"trousers{n}", n, (1.0, 1.2)),
-            capsule(knee, ankle, (0.060 * b, 0.043 * b), f"trousers{n}", n, (1.0, 1.2)),
-            capsule(ankle - [0, 0.015, 0], toe, (0.050, 0.042), f"shoes{n}", n),
+            self._limb(limb, _LEG, (1.8, 2.0), 0.002, "trim", back),
+            self._limb(limb, _LEG, (0.0, 1.93), 0.009, "trousers", back),
         ]
 
+    def _limb(
+        self, joints: list[Array], table: tuple, part: tuple[float, float], looser: float,
+        texture: str, back: Array,
+    ) -> Mesh:
+        """A stretch of a limb as one tube, its middle joint rounded off."""  # fmt: skip
+        at = np.unique(np.concatenate([np.arange(0, 2.001, 0.125), [0.94, 1.06], part]))
+        at = at[(at >= part[0]) & (at <= part[1]) & (np.abs(at - 1) > 0.05)]
+        places, radii = np.array(table).T
+        path = np.stack([np.interp(at, [0, 1, 2], column) for column in np.array(joints).T], -1)
+        girth = self.build.girth * self.build.scale
+        widths = girth * np.interp(at, places, radii) + looser
+        return tube(path, widths, self._named(texture), self.number, back=back)
 
-def _solve_arm(pose: Pose, side: str, sign: float, chest: Array, at: dict[str, Array]) -> None:
-    angle = lambda joint, rest=0.0: pose.joints.get(f"{side}_{joint}", rest)  # noqa: E731
-    at[f"{side}_shoulder"] = at["neck"] + chest @ [0.185 * sign, -0.06, 0]
-    upper = chest @ _turn(x=-angle("shoulder_flex")) @ _turn(z=sign * angle("arm_raise", 8.0))
-    at[f"{side}_elbow"] = at[f"{side}_shoulder"] + upper @ [0, -0.29, 0]
-    lower = upper @ _turn(y=-sign * angle("arm_turn")) @ _turn(x=-angle("elbow_flex", 12.0))
-    at[f"{side}_wrist"] = at[f"{side}_elbow"] + lower @ [0, -0.25, 0]
-    at[f"{side}_hand"] = at[f"{side}_wrist"] + lower @ [0, -0.09, 0]
+    def _hand(self, skeleton: Skeleton, side: str, sign: float) -> list[Mesh]:
+        elbow, wrist = skeleton.joints[f"{side}_elbow"], skeleton.joints[f"{side}_wrist"]
+        along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
+        chest = skeleton.trunk.frames["chest"]
+        # The palm looks to the body's middle; with arms spread, to the floor.
+        inward = -sign * chest[:, 0] - 0.4 * chest[:, 1]
+        inward = inward - along * (inward @ along)
+        inward /= np.linalg.norm(inward)
+        frame = self.build.scale * np.stack([np.cross(-along, inward), -along, inward], axis=1)
+        thumb = 1.0 if frame[:, 0] @ chest[:, 2] > 0 else -1.0
+        curl, skin_name = skeleton.curls[side], self._named("skin")
+        palm = ellipsoid(wrist + frame @ [0, -0.052, 0], [0.040, 0.056, 0.019], frame, skin_name,
+                         self.number, (8, 12))  # fmt: skip
+        fingers = [self._finger(wrist, frame, (k - 1.5) * 0.019, curl) for k in range(4)]
+        path = np.array([(0.030, -0.03, 0.006), (0.052, -0.06, 0.016), (0.047, -0.09, 0.024)])
+        bent = wrist + (path * [thumb, 1, 1]) @ frame.T
+        return [palm, *fingers, tube(bent, [0.013, 0.011, 0.009], skin_name, self.number,
+                                     back=frame[:, 0], columns=6)]  # fmt: skip
+
+    def _finger(self, wrist: Array, frame: Array, aside: float, curl: float) -> Mesh:
+        at, path = np.array([aside, -0.092, 0.0]), []
+        for joint, length in enumerate((0.036, 0.026, 0.020)):
+            path.append(at)
+            bent = np.radians(12 + 85 * curl) * (joint + 1) * 0.8
+            at = at + length * np.array([0, -np.cos(bent), np.sin(bent)])
+        points = wrist + np.array([*path, at]) @ frame.T
+        return tube(points, [0.0105, 0.010, 0.009, 0.007], self._named("skin"), self.number,
+                    back=frame[:, 0], columns=6)  # fmt: skip
+
+    def _shoe(self, skeleton: Skeleton, side: str) -> list[Mesh]:
+        ankle, frame = skeleton.joints[f"{side}_ankle"], skeleton.feet[side]
+        s, floor = self.build.scale, -ANKLE_HEIGHT
+        section = np.stack([frame[:, 0], -frame[:, 2], frame[:, 1]], axis=1)
+        upper = [(z, w, 0.5 * h, floor + 0.5 * h) for z, w, h in _SHOE]
+        sole = [(z * 1.03, w * 1.12, 0.014, floor + 0.014) for z, w, _ in _SHOE]
+        meshes = []
+        for name, table in (("shoes", upper), ("soles", sole)):
+            centres = [ankle + s * (z * frame[:, 2] + y * frame[:, 1]) for z, _, _, y in table]
+            radii = [(s * w, s * h) for _, w, h, _ in table]
+            meshes.append(loft(centres, radii, [section] * len(table), self._named(name),
+                               self.number, squareness=2.6))  # fmt: skip
+        return meshes
 
 
-def _solve_leg(pose: Pose, side: str, sign: float, pelvis: Array, at: dict[str, Array]) -> None:
-    angle = lambda joint, rest=0.0: pose.joints.get(f"{side}_{joint}", rest)  # noqa: E731
-    at[f"{side}_hip"] = at["pelvis"] + pelvis @ [0.095 * sign, -0.04, 0]
-    upper = pelvis @ _turn(x=-angle("hip_flex")) @ _turn(z=sign * angle("leg_raise", 3.0))
-    at[f"{side}_knee"] = at[f"{side}_hip"] + upper @ [0, -0.41, 0]
-    lower = upper @ _turn(x=angle("knee_flex"))
-    at[f"{side}_ankle"] = at[f"{side}_knee"] + lower @ [0, -0.41, 0]
-    foot = lower @ _turn(x=angle("toe_point", angle("hip_flex") - angle("knee_flex")))
-    at[f"{side}_toe"] = at[f"{side}_ankle"] + foot @ [0, -0.02, 0.15]
-
-
-def _turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Array:
-    """Rotation about x, then y, then z of the parent frame, degrees."""
-    about = [rotation_from_vector(np.radians(part)) for part in ([x, 0, 0], [0, y, 0], [0, 0, z])]
-    return about[2] @ about[1] @ about[0]
+def _shirt(pattern: str, colors: Array, prints: list[Array], rng: Rng) -> Array:
+    """A shirt's cloth, once around the trunk; a print sits on the chest."""
+    size = (0.95, 0.60)
+    if pattern != "print":
+        return cloth(pattern, colors, size, rng)
+    image = cloth("plain", colors, size, rng)
+    picture = prints[rng.integers(len(prints))]
+    rows, columns = picture.shape[:2]
+    top, left = int(0.30 * len(image)), (image.shape[1] - columns) // 2
+    image[top : top + rows, left : left + columns] = picture
+    return image

@@ -1,4 +1,4 @@
-"""Textured triangle meshes: quads, boxes, ellipsoids and lofted limbs.
+"""Textured triangle meshes: quads, boxes, and surfaces through grids of points.
 
 Texture coordinates (u, v) run over [0, 1]; v = 0 is the top row of the texture. Values beyond
 repeat. Lengths are metres, world up is +Y.
@@ -12,47 +12,107 @@ from numpy.typing import ArrayLike
 
 from stages.scenes.cameras import Array
 
+ROOM = -1
+
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Triangles with one texture; `person` is 0 or 1, or -1 for the room."""
+    """Triangles with one texture; `person` is 0 or 1, or ROOM."""
 
     vertices: Array  # [V, 3]
-    faces: np.ndarray  # [F, 3] int
+    normals: Array  # [V, 3], unit
     uv: Array  # [V, 2]
+    faces: np.ndarray  # [F, 3] int
     texture: str
-    person: int = -1
+    person: int = ROOM
+    glow: float = 0.0  # radiance of a lamp's own surface; 0 is lit by the lamps
 
 
-def quad(corner: ArrayLike, across: ArrayLike, down: ArrayLike, texture: str, tile: float) -> Mesh:
-    """A rectangle from its upper left corner; the texture repeats every `tile` metres, or once
-    over the whole rectangle when `tile` is 0."""
-    corner, across, down = (np.asarray(part, np.float64) for part in (corner, across, down))
-    vertices = np.stack([corner, corner + across, corner + across + down, corner + down])
-    u, v = (np.linalg.norm(across) / tile, np.linalg.norm(down) / tile) if tile else (1.0, 1.0)
-    uv = np.array([[0, 0], [u, 0], [u, v], [0, v]])
-    return Mesh(vertices, np.array([[0, 1, 2], [0, 2, 3]]), uv, texture)
+def surface(
+    points: Array, uv: Array, texture: str, person: int = ROOM, glow: float = 0.0
+) -> Mesh:
+    """The mesh over a grid of points [R, C, 3] with texture coordinates [R, C, 2].
+
+    Seen from outside, columns run to the right and rows down; normals point to that viewer.
+    Where the last column lies on the first, or a whole row on one point, the normals are shared,
+    so that no seam or pole shows.
+    """
+    rows, columns = points.shape[:2]
+    vertices = points.reshape(-1, 3)
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).reshape(-1, 3)
+    corners = vertices[faces]
+    flat = np.cross(corners[:, 2] - corners[:, 0], corners[:, 1] - corners[:, 0])
+    summed = np.stack(
+        [np.bincount(faces.ravel(), np.repeat(flat[:, k], 3), len(vertices)) for k in range(3)], -1
+    ).reshape(points.shape)
+    if np.allclose(points[:, 0], points[:, -1]):
+        summed[:, 0] = summed[:, -1] = summed[:, 0] + summed[:, -1]
+    for row in (0, -1):
+        if np.allclose(points[row], points[row, 0]):
+            summed[row] = summed[row].sum(axis=0)
+    normals = summed / np.maximum(np.linalg.norm(summed, axis=-1, keepdims=True), 1e-12)
+    return Mesh(vertices, normals.reshape(-1, 3), uv.reshape(-1, 2), faces, texture, person, glow)
 
 
-def box(low: ArrayLike, high: ArrayLike, texture: str, tile: float) -> list[Mesh]:
-    """Five faces of an axis-aligned box; the one underneath is never seen."""
-    (x0, y0, z0), (x1, y1, z1) = np.asarray(low, float), np.asarray(high, float)
-    w, h, d = x1 - x0, y1 - y0, z1 - z0
-    return [
-        quad([x0, y1, z1], [w, 0, 0], [0, -h, 0], texture, tile),
-        quad([x1, y1, z0], [-w, 0, 0], [0, -h, 0], texture, tile),
-        quad([x0, y1, z0], [0, 0, d], [0, -h, 0], texture, tile),
-        quad([x1, y1, z1], [0, 0, -d], [0, -h, 0], texture, tile),
-        quad([x0, y1, z0], [w, 0, 0], [0, 0, d], texture, tile),
-    ]
+def quad(
+    corner: ArrayLike,
+    across: ArrayLike,
+    down: ArrayLike,
+    texture: str,
+    *,
+    step: float = 0.12,
+    part: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+    glow: float = 0.0,
+) -> Mesh:
+    """A rectangle from its upper left corner as one sees it, showing `part` (u0, v0, u1, v1).
+
+    It is cut into squares of about `step` metres, because light is stored at vertices.
+    """
+    corner, across, down = (np.asarray(edge, np.float64) for edge in (corner, across, down))
+    columns, rows = (max(2, round(np.linalg.norm(edge) / step) + 1) for edge in (across, down))
+    s, t = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
+    points = corner + s[..., None] * across + t[..., None] * down
+    u0, v0, u1, v1 = part
+    uv = np.stack([u0 + s * (u1 - u0), v0 + t * (v1 - v0)], axis=-1)
+    return surface(points, uv, texture, glow=glow)
+
+
+def box(
+    low: ArrayLike, high: ArrayLike, front: str, side: str, turn_deg: float = 0.0
+) -> list[Mesh]:
+    """Five faces of a box that stands on its unseen one; +z and -z show `front`.
+
+    `turn_deg` turns it about its own vertical axis.
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    centre, (w, h, d) = (low + high) / 2, high - low
+    angle = np.radians(turn_deg)
+    right = np.array([np.cos(angle), 0, -np.sin(angle)])
+    back = np.array([np.sin(angle), 0, np.cos(angle)])
+    up = np.array([0.0, 1.0, 0.0])
+    faces = []
+    for across, out, width, depth, texture in (
+        (right, back, w, d, front), (-right, -back, w, d, front),
+        (back, -right, d, w, side), (-back, right, d, w, side),
+    ):  # fmt: skip
+        corner = centre - across * width / 2 + out * depth / 2 + up * h / 2
+        faces.append(quad(corner, across * width, -up * h, texture))
+    corner = centre - right * w / 2 - back * d / 2 + up * h / 2
+    return [*faces, quad(corner, right * w, back * d, side)]
 
 
 def ellipsoid(
-    centre: ArrayLike, radii: ArrayLike, rotation: Array, texture: str, person: int
+    centre: ArrayLike,
+    radii: ArrayLike,
+    frame: Array,
+    texture: str,
+    person: int = ROOM,
+    size: tuple[int, int] = (9, 14),
 ) -> Mesh:
-    """An ellipsoid in a body frame (x left, y up, z front); u = 0.5 looks to +z, v = 0 is up."""
-    columns, rows = np.meshgrid(np.linspace(0, 1, 25), np.linspace(0, 1, 17))
-    longitude, latitude = (columns - 0.5) * 2 * np.pi, (0.5 - rows) * np.pi
+    """An ellipsoid in a frame (x left, y up, z front); u = 0.5 looks to +z, v = 0 is up."""
+    longitude, latitude = sphere_grid(*size)
     unit = np.stack(
         [
             np.cos(latitude) * np.sin(longitude),
@@ -61,68 +121,80 @@ def ellipsoid(
         ],
         axis=-1,
     )
-    vertices = (unit * np.asarray(radii, float)) @ rotation.T + np.asarray(centre, float)
-    return _grid(vertices, np.stack([columns, rows], axis=-1), texture, person)
+    points = (unit * np.asarray(radii, float)) @ frame.T + np.asarray(centre, float)
+    uv = np.stack([longitude / (2 * np.pi) + 0.5, 0.5 - latitude / np.pi], axis=-1)
+    return surface(points, uv, texture, person)
+
+
+def sphere_grid(rows: int, columns: int) -> tuple[Array, Array]:
+    """Longitudes from -pi to pi and latitudes from pi / 2 down, [rows + 1, columns + 1] each."""
+    return np.meshgrid(
+        np.linspace(-np.pi, np.pi, columns + 1), np.linspace(np.pi / 2, -np.pi / 2, rows + 1)
+    )
 
 
 def loft(
     centres: Sequence[ArrayLike],
     radii: Sequence[tuple[float, float]],
-    rotations: Sequence[Array],
+    frames: Sequence[Array],
     texture: str,
-    person: int,
-    repeat: tuple[float, float] = (1.0, 1.0),
+    person: int = ROOM,
+    *,
+    squareness: float = 2.0,
+    columns: int = 18,
 ) -> Mesh:
-    """A closed tube through elliptical sections, radii (x, z) in each section's own frame.
+    """A closed tube through sections with radii (x, z) in the x-z plane of their own frames.
 
-    Both ends are drawn to a point at the end sections' centres, u runs around from the back, v
-    along the tube.
+    Sections are superellipses: squareness 2 is an ellipse, more is boxier. Both ends are drawn to
+    a point. u runs once around from the back, v once along by length.
     """
-    angles = np.linspace(-np.pi, np.pi, 19)
+    angles = np.linspace(-np.pi, np.pi, columns + 1)
     ring = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=-1)
-    sections = [(centres[0], (0.0, 0.0), rotations[0])]
-    sections += list(zip(centres, radii, rotations, strict=True))
-    sections += [(centres[-1], (0.0, 0.0), rotations[-1])]
-    rows = [
-        (ring * [rx, 1.0, rz]) @ rotation.T + np.asarray(centre, float)
-        for centre, (rx, rz), rotation in sections
-    ]
-    u, v = np.meshgrid(np.linspace(0, repeat[0], 19), np.linspace(0, repeat[1], len(rows)))
-    return _grid(np.stack(rows), np.stack([u, v], axis=-1), texture, person)
+    ring = np.sign(ring) * np.abs(ring) ** (2 / squareness)
+    middle = np.array([centres[0], *centres, centres[-1]], np.float64)
+    widths = np.array([(0.0, 0.0), *radii, (0.0, 0.0)])
+    turns = np.stack([frames[0], *frames, frames[-1]])
+    scaled = ring * np.stack([widths[:, 0], np.ones(len(widths)), widths[:, 1]], -1)[:, None]
+    points = np.einsum("rij,rcj->rci", turns, scaled) + middle[:, None]
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
+    u, v = np.meshgrid(np.linspace(0, 1, columns + 1), lengths / max(lengths[-1], 1e-9))
+    return surface(points, np.stack([u, v], axis=-1), texture, person)
 
 
-def capsule(
-    start: ArrayLike,
-    end: ArrayLike,
-    radii: tuple[float, float],
+def tube(
+    points: ArrayLike,
+    radii: Sequence[float],
     texture: str,
-    person: int,
-    repeat: tuple[float, float] = (1.0, 1.0),
+    person: int = ROOM,
+    *,
+    back: ArrayLike = (0.0, 0.0, -1.0),
+    columns: int = 14,
 ) -> Mesh:
-    """A limb from `start` to `end` with rounded ends and its own radius at each."""
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    axis = (end - start) / max(np.linalg.norm(end - start), 1e-9)
-    side = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
-    side /= np.linalg.norm(side)
-    frame = np.stack([side, -axis, np.cross(side, -axis)], axis=1)
-    turn = np.linspace(0, np.pi / 2, 4)
-    caps_start = [(start - axis * radii[0] * np.cos(a), radii[0] * np.sin(a)) for a in turn[1:]]
-    caps_end = [(end + axis * radii[1] * np.cos(a), radii[1] * np.sin(a)) for a in turn[:0:-1]]
-    sections = caps_start + caps_end
-    return loft(
-        [centre for centre, _ in sections],
-        [(radius, radius) for _, radius in sections],
-        [frame] * len(sections),
-        texture,
-        person,
-        repeat,
+    """A round tube along a path [N, 3] with a rounded cap at each end.
+
+    Sections are carried along the path without twist; the seam starts on the side of `back`.
+    """
+    path, radii = _capped(np.asarray(points, np.float64), np.asarray(radii, np.float64))
+    tangents = np.gradient(path, axis=0)
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    front = -np.asarray(back, np.float64)
+    frames = []
+    for tangent in tangents:
+        front = front - tangent * (front @ tangent)
+        front /= np.linalg.norm(front)
+        frames.append(np.stack([np.cross(-tangent, front), -tangent, front], axis=1))
+    return loft(path, [(r, r) for r in radii], frames, texture, person, columns=columns)
+
+
+def _capped(path: Array, radii: Array) -> tuple[Array, Array]:
+    """The path with two sections more at each end, on a quarter circle."""
+    turn = np.radians([20.0, 55.0])
+    first, last = path[0] - path[1], path[-1] - path[-2]
+    first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
+    head = path[0] + first * (radii[0] * np.cos(turn))[:, None]
+    tail = path[-1] + last * (radii[-1] * np.cos(turn[::-1]))[:, None]
+    sines = np.sin(turn)
+    return (
+        np.concatenate([head, path, tail]),
+        np.concatenate([radii[0] * sines, radii, radii[-1] * sines[::-1]]),
     )
-
-
-def _grid(vertices: Array, uv: Array, texture: str, person: int) -> Mesh:
-    """Triangles between the rows and columns of a grid of vertices [R, C, 3]."""
-    rows, columns = vertices.shape[:2]
-    index = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).reshape(-1, 3)
-    return Mesh(vertices.reshape(-1, 3), faces, uv.reshape(-1, 2), texture, person)

@@ -1,68 +1,126 @@
 """Ray tracing of textured meshes with Embree: the only module that imports embreex.
 
-Light is linear; images leave in sRGB. A sky-like ambient term plus one soft lamp with shadows.
+Surfaces are Lambertian with light stored at vertices (`light.py`), so that every camera sees the
+same colours, as splats need. Light is linear; images leave in sRGB.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo.meshes import Mesh
 
-_LAMP = np.array([1.1, 2.55, 1.4])  # metres
-_LAMP_RADIUS = 0.2
-_LAMP_POWER, _AMBIENT = 5.2, 0.42
+Floats = NDArray[np.float32]
+_CREASE = 0.8  # cosine between normals of neighbours; below, a pixel gets more rays
+_LEVELS = 8  # mipmaps, the full texture included
+_STEP = 0.04  # relative step in distance between neighbours that does so too
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Joined meshes in Embree."""
+
+    scene: EmbreeScene
+    vertices: Floats  # [V, 3]
+    normals: Floats  # [V, 3]
+    faces: NDArray[np.int32]  # [F, 3]
+    person: NDArray[np.int8]  # [V]
+    glow: Floats  # [V]
+    meshes: tuple[Mesh, ...]
+
+    def blocked(self, origins: Array, directions: Array, reach: Array | float) -> NDArray[np.bool_]:
+        """Whether something lies within `reach` metres along each ray [N, 3]."""
+        far = np.empty(len(origins), np.float32)
+        far[:] = reach
+        found = self.scene.run(
+            np.ascontiguousarray(origins, np.float32),
+            np.ascontiguousarray(directions, np.float32),
+            dists=far,
+            query="OCCLUDED",
+        )
+        return found >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """All textures and their halved copies (mipmaps) in one array of linear colours."""
+
+    names: tuple[str, ...]
+    texels: Floats  # [T, 3]
+    start: NDArray[np.int64]  # [textures, levels]
+    width: NDArray[np.int64]  # [textures, levels]
+    height: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Meshes joined for tracing."""
+    """What `trace` looks at."""
 
-    scene: EmbreeScene
-    corners: Array  # [F, 3, 3]
-    uv: Array  # [F, 3, 2]
-    normals: Array  # [F, 3, 3], at corners
-    texture: np.ndarray  # [F] index into `textures`
-    person: np.ndarray  # [F]
-    textures: list[Array]  # [h, w, 3] linear
+    geometry: Geometry
+    shading: Floats  # [V, 5]: u, v, light
+    atlas: Atlas
+    texture: NDArray[np.int64]  # [F]
+    density: Floats  # [F] texels of the finest level a metre
 
 
-def build(meshes: list[Mesh], textures: dict[str, Array]) -> World:
-    """Join meshes; textures are sRGB [h, w, 3] in [0, 1] by name."""
-    names = sorted(textures)
-    corners = np.concatenate([mesh.vertices[mesh.faces] for mesh in meshes])
-    scene = EmbreeScene()
-    TriangleMesh(scene, np.ascontiguousarray(corners, np.float32))
-    return World(
+def join(meshes: Sequence[Mesh]) -> Geometry:
+    """Put meshes into one Embree scene."""
+    starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes])
+    vertices = np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float32)
+    faces = np.concatenate([m.faces + start for m, start in zip(meshes, starts, strict=False)])
+    scene = EmbreeScene(robust=True)
+    TriangleMesh(scene, vertices, np.ascontiguousarray(faces, np.int32))
+    counts = [len(mesh.vertices) for mesh in meshes]
+    return Geometry(
         scene,
-        corners,
-        np.concatenate([mesh.uv[mesh.faces] for mesh in meshes]),
-        np.concatenate([_smooth_normals(mesh) for mesh in meshes]),
-        np.concatenate([np.full(len(m.faces), names.index(m.texture)) for m in meshes]),
-        np.concatenate([np.full(len(m.faces), m.person) for m in meshes]),
-        [linear_from_srgb(textures[name]) for name in names],
+        vertices,
+        np.concatenate([mesh.normals for mesh in meshes]).astype(np.float32),
+        faces.astype(np.int32),
+        np.repeat(np.array([mesh.person for mesh in meshes], np.int8), counts),
+        np.repeat(np.array([mesh.glow for mesh in meshes], np.float32), counts),
+        tuple(meshes),
     )
 
 
-def trace(world: World, camera: Camera, samples: int, seed: int) -> tuple[Array, np.ndarray]:
-    """Image [H, W, 3] in sRGB and person map [H, W] (-1 room, 0, 1) of one camera.
+def dress(geometry: Geometry, light: Array, atlas: Atlas) -> World:
+    """Geometry with light [V, 3] at its vertices and the textures that its meshes name."""
+    numbers = np.array([atlas.names.index(mesh.texture) for mesh in geometry.meshes])
+    texture = np.repeat(numbers, [len(mesh.faces) for mesh in geometry.meshes])
+    uv = np.concatenate([mesh.uv for mesh in geometry.meshes])
+    size = np.stack([atlas.width[texture, 0], atlas.height[texture, 0]], axis=-1)
+    at, on = geometry.vertices[geometry.faces], uv[geometry.faces] * size[:, None]
+    area = np.linalg.norm(np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0]), axis=1)
+    (a, b), (c, d) = (on[:, 1] - on[:, 0]).T, (on[:, 2] - on[:, 0]).T
+    density = np.sqrt(np.abs(a * d - b * c) / np.maximum(area, 1e-12))
+    shading = np.concatenate([uv, light], axis=1).astype(np.float32)
+    return World(geometry, shading, atlas, texture, density.astype(np.float32))
 
-    `samples` squared jittered rays a pixel; the person map looks through pixel centres.
+
+def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, NDArray[np.int8]]:
+    """Image [H, W, 3] in sRGB and person map [H, W] (meshes.ROOM, 0 or 1) of one camera.
+
+    One ray goes through each pixel's centre; these make the map. Where neighbours differ in
+    person, normal or distance, `samples` squared jittered rays more are averaged in. Textures
+    need none: they are read at the size of a pixel.
     """
+    size = (camera.height, camera.width)
+    rows, columns = np.divmod(np.arange(camera.height * camera.width), camera.width)
+    pixels = np.stack([columns, rows], axis=-1) + 0.5
+    color, face, distance, normal = _shoot(seen, camera, pixels)
+    person = seen.geometry.person[seen.geometry.faces[face, 0]].reshape(size)
+    edges = np.flatnonzero(_edges(person, distance.reshape(size), normal.reshape(*size, 3)))
     rng = np.random.default_rng(seed)
-    total = np.zeros((camera.height * camera.width, 3))
-    for row in range(samples):
-        for column in range(samples):
-            jitter = rng.random((camera.height, camera.width, 2))
-            offsets = (np.array([column, row]) + jitter) / samples
-            total += _radiance(world, *_rays(camera, offsets), rng)
-    image = srgb_from_linear(total / samples**2).reshape(camera.height, camera.width, 3)
-    face, _, _ = _hit(world, *_rays(camera, np.full((camera.height, camera.width, 2), 0.5)))
-    people = np.where(face >= 0, world.person[face], -1)
-    return image, people.reshape(camera.height, camera.width)
+    cells = np.stack(np.meshgrid(range(samples), range(samples)), axis=-1).reshape(-1, 1, 2)
+    inside = (cells + rng.random((samples**2, len(edges), 2))) / samples
+    finer = (pixels[edges] - 0.5 + inside).reshape(-1, 2)
+    more = _shoot(seen, camera, finer)[0].reshape(samples**2, len(edges), 3)
+    color[edges] = (color[edges] + more.sum(axis=0)) / (samples**2 + 1)
+    return srgb_from_linear(_developed(color)).reshape(*size, 3), person
 
 
 def linear_from_srgb(values: Array) -> Array:
@@ -80,83 +138,95 @@ def srgb_from_linear(values: Array) -> Array:
     return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
 
 
-def _rays(camera: Camera, offsets: Array) -> tuple[Array, Array]:
-    """Origins and unit directions [N, 3] through pixel corners plus `offsets` [H, W, 2]."""
-    rows, columns = np.mgrid[0 : camera.height, 0 : camera.width]
-    pixels = np.stack([columns, rows], axis=-1) + offsets
-    ones = np.ones((*pixels.shape[:2], 1))
-    in_camera = np.concatenate([pixels, ones], axis=-1) @ np.linalg.inv(camera.K).T
-    directions = (in_camera @ camera.cam_from_world[:3, :3]).reshape(-1, 3)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.broadcast_to(camera.centre, directions.shape), directions
+_LINEAR = linear_from_srgb(np.arange(256) / 255).astype(np.float32)
 
 
-def _hit(world: World, origins: Array, directions: Array) -> tuple[np.ndarray, Array, Array]:
-    """Face index [N] (-1 for none), barycentric weights [N, 3] and distance [N]."""
-    found = world.scene.run(
-        np.ascontiguousarray(origins, np.float32),
-        np.ascontiguousarray(directions, np.float32),
-        output=True,
-    )
-    u, v = found["u"].astype(np.float64), found["v"].astype(np.float64)
-    return found["primID"], np.stack([1 - u - v, u, v], axis=-1), found["tfar"].astype(np.float64)
+def _developed(radiance: Array) -> Array:
+    """Extended Reinhard curve: mid-tones keep their contrast, 4 and more becomes white."""
+    return radiance * (1 + radiance / 16) / (1 + 0.35 * radiance)
 
 
-def _radiance(world: World, origins: Array, directions: Array, rng: np.random.Generator) -> Array:
-    face, weights, distance = _hit(world, origins, directions)
-    # The room is closed, so a miss is a crack between triangles: its neighbour face 0 serves.
-    face = np.maximum(face, 0)
-    point = origins + np.minimum(distance, 100.0)[:, None] * directions
-    normal = np.einsum("nk,nkc->nc", weights, world.normals[face])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    normal *= -np.sign((normal * directions).sum(1, keepdims=True))
-    color = _texture(world, face, np.einsum("nk,nkc->nc", weights, world.uv[face]))
-    ambient = _AMBIENT * (0.8 + 0.2 * normal[:, 1:2])
-    return color * (ambient + _lamp(world, point, normal, rng)[:, None])
+def _shoot(
+    seen: World, camera: Camera, pixels: Array
+) -> tuple[Floats, NDArray[np.int64], Floats, Floats]:
+    """Linear colour [N, 3], face [N], distance [N] and unit normal [N, 3] behind pixels [N, 2]."""
+    directions, spread = _directions(camera, pixels)
+    origins = np.empty_like(directions)
+    origins[:] = camera.centre
+    found = seen.geometry.scene.run(origins, directions, output=True)
+    # A ray that slips through between two triangles leaves the closed room: face 0 serves.
+    face, u, v = np.maximum(found["primID"], 0), found["u"], found["v"]
+    distance, normal = np.minimum(found["tfar"], 100.0), found["Ng"]
+    length = np.sqrt(np.einsum("nk,nk->n", normal, normal))
+    normal = normal / np.maximum(length, np.float32(1e-20))[:, None]
+    a, b, c = (seen.shading[corner] for corner in seen.geometry.faces[face].T)
+    mixed = a + u[:, None] * (b - a) + v[:, None] * (c - a)
+    slant = np.maximum(np.abs(np.einsum("nk,nk->n", normal, directions)), np.float32(0.1))
+    footprint = seen.density[face] * distance * spread / np.sqrt(slant)
+    return _lookup(seen, face, mixed[:, :2], footprint) * mixed[:, 2:], face, distance, normal
 
 
-def _lamp(world: World, point: Array, normal: Array, rng: np.random.Generator) -> Array:
-    """Light of the lamp at each point [N], through one jittered shadow ray."""
-    centre = _LAMP - point
-    distance = np.linalg.norm(centre, axis=1)
-    # Only the shadow is sampled over the lamp: jittered brightness would be grain, not light.
-    facing = np.maximum((centre * normal).sum(1) / distance, 0)
-    towards = centre + _LAMP_RADIUS * rng.uniform(-1, 1, point.shape)
-    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    start = np.ascontiguousarray(point + 2e-3 * normal, np.float32)
-    reached = world.scene.run(start, np.ascontiguousarray(towards, np.float32), query="DISTANCE")
-    lit = reached >= distance - 2 * _LAMP_RADIUS
-    return _LAMP_POWER * facing * lit / (2.0 + distance**2)
+def _directions(camera: Camera, pixels: Array) -> tuple[Floats, np.float32]:
+    """Unit directions [N, 3] in the world through pixels [N, 2], and the angle of a pixel."""
+    world_from_pixels = np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
+    directions = (pixels @ world_from_pixels[:2] + world_from_pixels[2]).astype(np.float32)
+    directions /= np.sqrt(np.einsum("nk,nk->n", directions, directions))[:, None]
+    return directions, np.float32(1 / camera.K[0, 0])
 
 
-def _texture(world: World, face: np.ndarray, uv: Array) -> Array:
-    """Bilinear, repeating texture lookup, [N, 3] linear."""
-    color = np.empty((len(face), 3))
-    index = world.texture[face]
-    for number, image in enumerate(world.textures):
-        chosen = np.flatnonzero(index == number)
-        if len(chosen):
-            color[chosen] = _bilinear(image, uv[chosen])
-    return color
+def _lookup(seen: World, face: NDArray[np.int64], uv: Floats, footprint: Floats) -> Floats:
+    """Bilinear, repeating texture colours [N, 3] at the level whose texels match a pixel."""
+    atlas, texture = seen.atlas, seen.texture[face]
+    level = np.clip(np.rint(np.log2(np.maximum(footprint, 1.0))).astype(np.int64), 0, _LEVELS - 1)
+    row = texture * _LEVELS + level
+    width, height, start = (part.ravel()[row] for part in (atlas.width, atlas.height, atlas.start))
+    x, y = uv[:, 0] * width.astype(np.float32) - 0.5, uv[:, 1] * height.astype(np.float32) - 0.5
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    fx, fy = (x - left.astype(np.float32))[:, None], (y - top.astype(np.float32))[:, None]
+    x0, x1 = left % width, (left + 1) % width
+    y0, y1 = start + (top % height) * width, start + ((top + 1) % height) * width
+    t = atlas.texels
+    upper = t[y0 + x0] + fx * (t[y0 + x1] - t[y0 + x0])
+    lower = t[y1 + x0] + fx * (t[y1 + x1] - t[y1 + x0])
+    return upper + fy * (lower - upper)
 
 
-def _bilinear(image: Array, uv: Array) -> Array:
-    height, width = image.shape[:2]
-    x, y = uv[:, 0] * width - 0.5, uv[:, 1] * height - 0.5
-    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
-    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    left, right = x0 % width, (x0 + 1) % width
-    up, down = y0 % height, (y0 + 1) % height
-    top = image[up, left] * (1 - fx) + image[up, right] * fx
-    return top * (1 - fy) + (image[down, left] * (1 - fx) + image[down, right] * fx) * fy
+def atlas(textures: Mapping[str, Array]) -> Atlas:
+    """Pack textures, sRGB [h, w, 3] by name, with all their mipmaps."""
+    names, pieces = sorted(textures), []
+    sizes = np.empty((len(names), _LEVELS, 2), np.int64)
+    for number, name in enumerate(names):
+        image = _LINEAR[np.rint(textures[name] * 255).astype(np.uint8)]
+        for level in range(_LEVELS):
+            sizes[number, level] = image.shape[:2]
+            pieces.append(image.reshape(-1, 3))
+            image = _halved(image)
+    counts = sizes.prod(axis=-1).ravel()
+    start = (np.cumsum(counts) - counts).reshape(len(names), _LEVELS)
+    texels = np.concatenate(pieces)
+    return Atlas(tuple(names), texels, start, sizes[..., 1], sizes[..., 0])
 
 
-def _smooth_normals(mesh: Mesh) -> Array:
-    """Corner normals [F, 3, 3]: the area-weighted mean of the faces at each vertex."""
-    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
-    flat = np.cross(b - a, c - a)
-    summed = np.zeros_like(mesh.vertices)
-    for k in range(3):
-        np.add.at(summed, mesh.faces[:, k], flat)
-    length = np.linalg.norm(summed, axis=1, keepdims=True)
-    return (summed / np.maximum(length, 1e-12))[mesh.faces]
+def _halved(image: Array) -> Array:
+    """The mean of 2x2 blocks; a side of one pixel stays."""
+    if len(image) > 1:
+        image = (image[0:-1:2] + image[1::2]) / 2
+    if image.shape[1] > 1:
+        image = (image[:, 0:-1:2] + image[:, 1::2]) / 2
+    return image
+
+
+def _edges(person: NDArray[np.int8], distance: Floats, normal: Floats) -> NDArray[np.bool_]:
+    """Pixels [H, W] that differ from their right or lower neighbour, with that neighbour."""
+    marked = np.zeros(person.shape, bool)
+    for one, other in (
+        (np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])
+    ):  # fmt: skip
+        apart = person[one] != person[other]
+        apart |= np.abs(distance[one] - distance[other]) > _STEP * distance[one]
+        apart |= np.einsum("rck,rck->rc", normal[one], normal[other]) < _CREASE
+        marked[one] |= apart
+        marked[other] |= apart
+    return marked
+
+

@@ -1,78 +1,131 @@
-"""The room and its cameras: a closed, furnished box, and eight static cameras on an arc.
+"""The room: a closed, furnished box that is laid out once and dressed differently for each pair.
 
-Hi4D's cameras stand on a full ring; these stand 18 degrees apart, so that photographs of
-neighbours at this small size share enough for feature matching and for six-view splats.
+The floor is y = 0. Cameras (`ring.py`) stand on the side of +z and look past the people at the
+walls of -z, -x and +x, so these carry the pictures and the furniture.
 """
 
 import numpy as np
 
-from stages.scenes.cameras import Camera, look_at
-from stages.scenes.demo.meshes import Mesh, box, quad
-from stages.scenes.demo.textures import PICTURES
+from stages.scenes.cameras import Array
+from stages.scenes.demo import surfaces
+from stages.scenes.demo.light import LAMPS
+from stages.scenes.demo.meshes import Mesh, box, ellipsoid, loft, quad, tube
+from stages.scenes.demo.textures import PICTURES, photograph
 
-CAMERAS = ("4", "16", "28", "40", "52", "64", "76", "88")
-_SPACING_DEG = 18.0
-_HALF, _HEIGHT = 3.0, 2.7  # metres
-_FIELD_OF_VIEW_DEG = 66.0  # vertical
-
-
-def cameras(width: int, height: int) -> list[Camera]:
-    """Eight cameras at the given size, px; principal points and focals differ a little."""
-    focal = 0.5 * height / np.tan(np.radians(_FIELD_OF_VIEW_DEG) / 2)
-    made = []
-    for number, name in enumerate(CAMERAS):
-        angle = np.radians((number - (len(CAMERAS) - 1) / 2) * _SPACING_DEG)
-        radius, eye_height = 2.65 + 0.12 * np.cos(2.3 * number), 1.45 + 0.38 * np.sin(1.9 * number)
-        eye = [radius * np.sin(angle), eye_height, radius * np.cos(angle)]
-        own_focal = focal * (1 + 0.02 * np.sin(3.1 * number))
-        centre = (
-            width / 2 + 0.01 * width * np.cos(number),
-            height / 2 + 0.01 * height * np.sin(number),
-        )
-        K = np.array([[own_focal, 0, centre[0]], [0, own_focal, centre[1]], [0, 0, 1]])
-        pose = look_at(eye, [0.06 * np.sin(number), 0.92, 0.0], [0, 1, 0])
-        made.append(Camera(name, K, pose, width, height))
-    return made
+_HALF, _HEIGHT = 3.25, 2.8  # metres
+_HUNG = (
+    # (upper left corner, along the wall, down)
+    ((-2.95, 2.45), (1.25, 1.05)), ((-1.45, 2.25), (0.95, 1.15)), ((-0.25, 2.50), (1.35, 1.00)),
+    ((1.35, 2.30), (1.10, 1.20)),
+)  # fmt: skip
+_HUNG_SIDE = (((-2.2, 2.45), (1.25, 1.10)), ((-0.75, 2.30), (1.10, 1.25)), ((0.6, 2.4), (1.2, 1.0)))
 
 
-def room(pair: int) -> list[Mesh]:
-    """Floor, ceiling, walls with posters, and furniture; pictures change places by pair."""
-    s, h = _HALF, _HEIGHT
-    # One tile covers a whole surface: a pattern that repeats is matched to its own neighbour.
-    ground = "gravel" if pair % 2 else "grass"
-    shell = [
-        quad([-s, 0, -s], [2 * s, 0, 0], [0, 0, 2 * s], ground, 2 * s),
-        quad([-s, h, s], [2 * s, 0, 0], [0, 0, -2 * s], "gravel", 3 * s),
-        quad([-s, h, -s], [2 * s, 0, 0], [0, -h, 0], "brick", 2 * s),
-        quad([s, h, s], [-2 * s, 0, 0], [0, -h, 0], "gravel", 2.5 * s),
-        quad([-s, h, s], [0, 0, -2 * s], [0, -h, 0], "grass", 2.2 * s),
-        quad([s, h, -s], [0, 0, 2 * s], [0, -h, 0], "brick", 2.6 * s),
+def room(pair: int, seed: int) -> tuple[list[Mesh], dict[str, Array]]:
+    """Meshes of the room and their textures, for one pair of people."""
+    rng = np.random.default_rng([seed, pair, 7])
+    names = [str(name) for name in rng.permutation(list(PICTURES))]
+    meshes = [*_shell(), *_pictures(names), *_shelves(), *_sofa(), *_boxes(names[10:]), *_plant()]
+    return meshes, _textures(pair, names, rng)
+
+
+def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str, Array]:
+    wide = (2 * _HALF, _HEIGHT)
+    walls = [surfaces.brickwork(wide, rng), surfaces.plaster(wide, rng), surfaces.plaster(wide, rng)]
+    turned = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
+    return turned | {name: surfaces.poster(name, rng) for name in names[:10]} | {
+        "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
+        "ceiling": surfaces.ceiling(rng),
+        "rug": surfaces.rug(rng),
+        "books0": surfaces.bookshelf((1.1, 1.9), rng),
+        "books1": surfaces.bookshelf((1.1, 1.9), rng),
+        "wood": surfaces.wood(rng),
+        "dark": surfaces.wood(rng, 0.5),
+        "sofa": surfaces.upholstery(rng),
+        "cushion": surfaces.upholstery(rng),
+        "leaves": surfaces.foliage(rng),
+        "lamp": np.ones((2, 2, 3)),
+    } | {name: photograph(name, (128, 128)) for name in names[10:]}  # fmt: skip
+
+
+def _shell() -> list[Mesh]:
+    # The walls reach a little past the corners, so that no ray slips out.
+    s, h, over = _HALF, _HEIGHT, 0.01
+    long = 2 * s + 2 * over
+    floor = quad([-s - over, 0, -s - over], [long, 0, 0], [0, 0, long], "floor", step=0.055)
+    high, low = h + over, -h - 2 * over
+    lamps = [
+        quad([x - w / 2, h - 0.04, z + d / 2], [w, 0, 0], [0, 0, -d], "lamp", glow=3.0)
+        for (x, _, z), (w, d) in ((lamp.centre, lamp.size) for lamp in LAMPS)
     ]
-    return shell + _pictures(pair)
+    return [
+        floor,
+        quad([-s - over, h, s + over], [long, 0, 0], [0, 0, -long], "ceiling", step=0.25),
+        quad([-s - over, high, -s], [long, 0, 0], [0, low, 0], "wall0"),
+        quad([-s, high, s + over], [0, 0, -long], [0, low, 0], "wall1"),
+        quad([s, high, -s - over], [0, 0, long], [0, low, 0], "wall2"),
+        quad([s + over, high, s], [-long, 0, 0], [0, low, 0], "wall1", step=0.3),
+        *lamps,
+        quad([-1.25, 0.006, -0.95], [2.5, 0, 0], [0, 0, 1.9], "rug", step=0.035),
+    ]
 
 
-def _pictures(pair: int) -> list[Mesh]:
-    """Posters, a rug and furniture, each under a photograph of its own."""
-    turned = np.roll(PICTURES, pair)
-    s = _HALF - 0.01
-    hung = [
-        ([-2.5, 2.35, -s], [1.5, 0, 0], [0, -1.3, 0]),
-        ([-0.7, 2.2, -s], [1.4, 0, 0], [0, -1.1, 0]),
-        ([1.05, 2.4, -s], [1.6, 0, 0], [0, -1.4, 0]),
-        ([-s, 2.3, 1.2], [0, 0, -1.6], [0, -1.3, 0]),
-        ([-s, 2.2, -0.9], [0, 0, -1.5], [0, -1.2, 0]),
-        ([s, 2.3, -1.9], [0, 0, 1.6], [0, -1.3, 0]),
-        ([s, 2.2, 0.2], [0, 0, 1.5], [0, -1.2, 0]),
-        # The rug puts corners under the people's feet.
-        ([-0.95, 0.005, -0.8], [1.9, 0, 0], [0, 0, 1.6]),
+def _pictures(names: list[str]) -> list[Mesh]:
+    s, hung = _HALF - 0.02, []
+    for k, ((left, top), (w, h)) in enumerate(_HUNG):
+        hung.append(quad([left, top, -s], [w, 0, 0], [0, -h, 0], names[k], step=0.15))
+    for k, ((left, top), (w, h)) in enumerate(_HUNG_SIDE):
+        # Seen from the room, the wall of -x runs towards -z to the right; that of +x towards +z.
+        hung.append(quad([-s, top, -left], [0, 0, -w], [0, -h, 0], names[4 + k], step=0.15))
+        hung.append(quad([s, top, left], [0, 0, w], [0, -h, 0], names[7 + k], step=0.15))
+    return hung
+
+
+def _shelves() -> list[Mesh]:
+    return [
+        *box([-3.2, 0, -3.2], [-2.1, 1.3, -2.9], "books0", "wood"),
+        *box([2.1, 0, -3.1], [3.2, 0.95, -2.75], "books1", "dark"),
     ]
-    stood = [
-        ([-2.6, 0, -2.7], [-1.7, 0.75, -2.1]),
-        ([1.5, 0, -2.6], [2.3, 0.55, -1.9]),
-        ([-2.75, 0, -1.5], [-2.2, 0.95, -0.8]),
-        ([2.2, 0, -1.5], [2.75, 0.8, -0.8]),
-        ([-0.35, 0, -2.8], [0.45, 0.45, -2.3]),
+
+
+def _sofa() -> list[Mesh]:
+    parts = [
+        *box([-1.5, 0.10, -3.0], [0.5, 0.42, -2.2], "sofa", "sofa"),
+        *box([-1.5, 0.42, -3.2], [0.5, 0.85, -2.95], "sofa", "sofa"),
+        *box([-1.7, 0.05, -3.1], [-1.5, 0.62, -2.2], "sofa", "sofa"),
+        *box([0.5, 0.05, -3.1], [0.7, 0.62, -2.2], "sofa", "sofa"),
     ]
-    flat = [quad(*place, turned[k], 0) for k, place in enumerate(hung)]
-    solid = [box(*place, turned[len(hung) + k], 0.9) for k, place in enumerate(stood)]
-    return flat + [face for faces in solid for face in faces]
+    for x, turn in ((-1.1, 0.3), (0.15, -0.4)):
+        frame = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+        parts.append(ellipsoid([x, 0.60, -2.80], [0.24, 0.21, 0.10], frame, "cushion"))
+    return parts
+
+
+def _boxes(names: list[str]) -> list[Mesh]:
+    return [
+        *box([-3.1, 0, -1.5], [-2.4, 0.55, -0.8], names[0], names[0], 12),
+        *box([-2.95, 0.55, -1.35], [-2.5, 0.90, -0.9], names[1], names[1], -20),
+        *box([2.45, 0, -1.3], [3.1, 0.50, -0.6], names[2], names[2], -15),
+        *box([1.1, 0, -2.9], [1.75, 0.62, -2.3], names[3], names[3], 25),
+        *box([2.55, 0.0, -2.3], [3.05, 0.75, -1.75], "wood", "dark", 8),
+    ]
+
+
+def _plant() -> list[Mesh]:
+    """A pot with a bush of leaves, and a floor lamp."""
+    level, at = np.eye(3), np.array([-2.6, 0.0, -2.3])
+    pot = loft([at + [0, 0.42, 0], at], [(0.19, 0.19), (0.13, 0.13)], [level] * 2, "wood")
+    leaves = []
+    for k in range(34):
+        turn, rise = 2.4 * k, 0.35 + 0.016 * k
+        out = np.array([np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)])
+        side = np.cross(out, [0, 1, 0])
+        side /= np.linalg.norm(side)
+        frame = np.stack([side, out, np.cross(side, out)], axis=1)
+        middle = at + [0, 0.45 + 0.012 * k, 0] + 0.26 * out
+        leaves.append(ellipsoid(middle, [0.055, 0.22, 0.012], frame, "leaves", size=(6, 8)))
+    foot = np.array([2.75, 0.0, -2.55]) + [0, 0.95, 0]
+    stem = tube([foot, foot + [0, 0.55, 0]], [0.02, 0.02], "dark")
+    shade = loft([foot + [0, 0.85, 0], foot + [0, 0.5, 0]], [(0.12, 0.12), (0.22, 0.22)], [level] * 2,
+                 "cushion")  # fmt: skip
+    return [pot, *leaves, stem, shade]

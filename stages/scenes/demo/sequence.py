@@ -4,35 +4,43 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stages.run.errors import UserError
-from stages.scenes.cameras import Camera
+from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo import motion, raytrace
 from stages.scenes.demo.config import DemoConfig
-from stages.scenes.demo.figures import Person, solve
-from stages.scenes.demo.room import cameras, room
-from stages.scenes.demo.textures import photographs
+from stages.scenes.demo.figures import Person
+from stages.scenes.demo.light import light
+from stages.scenes.demo.meshes import Mesh
+from stages.scenes.demo.ring import ring
+from stages.scenes.demo.room import room
+from stages.scenes.demo.skeleton import solve
+from stages.scenes.demo.textures import photograph
 
 _NAME = re.compile(r"hi4d_pair(\d{2})_([a-z]+)")
+_PRINTS = ("chelsea", "rocket", "coffee", "astronaut")
 
 
 def write_sequence(scene: str, config: DemoConfig, folder: Path) -> None:
     """Trace every frame of every camera of a scene such as hi4d_pair15_fight into `folder`."""
     pair, action = parse(scene)
-    people = [Person.of_pair(pair, number, config.seed) for number in (0, 1)]
-    textures = photographs() | people[0].textures | people[1].textures
-    views = cameras(config.width_px, config.height_px)
+    people = cast(pair, config.seed)
+    furnished, textures = room(pair, config.seed)
+    textures = textures | people[0].textures | people[1].textures
+    views = ring(config.width_px, config.height_px)
     frames = [config.first_frame + config.frame_step * k for k in range(config.frames)]
-    _write_calibration(folder, views, frames)
+    _write_calibration(folder, views, frames, people)
+    atlas = raytrace.atlas(textures)
     for index, frame in enumerate(frames):
-        phase = (index + 0.5) / len(frames)
-        bodies = zip(people, motion.poses(action, phase), strict=True)
-        meshes = [mesh for person, pose in bodies for mesh in person.meshes(solve(pose))]
-        world = raytrace.build(room(pair) + meshes, textures)
+        bodies = posed(people, action, (index + 0.5) / len(frames), pair)
+        geometry = raytrace.join(furnished + bodies)
+        world = raytrace.dress(geometry, light(geometry), atlas)
         for number, camera in enumerate(views):
-            seed = config.seed + 1009 * frame + number
-            image, who = raytrace.trace(world, camera, config.samples, seed)
+            image, who = raytrace.trace(
+                world, camera, config.samples, config.seed + 1009 * frame + number
+            )
             _write_view(folder, camera.name, frame, image, who)
 
 
@@ -48,7 +56,27 @@ def parse(scene: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def _write_calibration(folder: Path, views: list[Camera], frames: list[int]) -> None:
+def cast(pair: int, seed: int) -> tuple[Person, Person]:
+    """The two people of a pair."""
+    prints = [photograph(name, (70, 96)) for name in _PRINTS]
+    return Person.of_pair(pair, 0, seed, prints), Person.of_pair(pair, 1, seed, prints)
+
+
+def posed(people: tuple[Person, Person], action: str, phase: float, pair: int) -> list[Mesh]:
+    """Meshes of both people at a phase of an action; each pair has its own way of a dance."""
+    builds = people[0].build, people[1].build
+    both = motion.poses(action, phase, builds, variant=pair // 2)
+    skeletons = (solve(build, pose) for build, pose in zip(builds, both, strict=True))
+    return [
+        mesh
+        for person, skeleton in zip(people, skeletons, strict=True)
+        for mesh in person.meshes(skeleton)
+    ]
+
+
+def _write_calibration(
+    folder: Path, views: list[Camera], frames: list[int], people: tuple[Person, Person]
+) -> None:
     (folder / "cameras").mkdir(parents=True)
     np.savez(
         folder / "cameras" / "rgb_cameras.npz",
@@ -61,17 +89,18 @@ def _write_calibration(folder: Path, views: list[Camera], frames: list[int]) -> 
         folder / "meta.npz",
         start=frames[0],
         end=frames[-1],
-        num_persons=2,
-        genders=np.array(["neutral", "neutral"]),
+        num_persons=len(people),
+        genders=np.array([person.gender for person in people]),
         mono_cam=int(views[0].name),
     )
 
 
-def _write_view(folder: Path, camera: str, frame: int, image: np.ndarray, who: np.ndarray) -> None:
-    photograph = folder / "images" / camera / f"{frame:06d}.jpg"
-    photograph.parent.mkdir(parents=True, exist_ok=True)
-    levels = np.rint(image * 255).astype(np.uint8)
-    Image.fromarray(levels).save(photograph, quality=95, subsampling=0)
+def _write_view(
+    folder: Path, camera: str, frame: int, image: Array, who: NDArray[np.int8]
+) -> None:
+    photo = folder / "images" / camera / f"{frame:06d}.jpg"
+    photo.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(photo, quality=95, subsampling=0)
     for kind, mask in (("0", who == 0), ("1", who == 1), ("all", who >= 0)):
         path = folder / "seg" / "img_seg_mask" / camera / kind / f"{frame:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,82 @@
+"""Stage `compare`: three files and a table from evaluations that lists in params choose."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.compare import main
+from stages.quality.keys import AVERAGED, MEASURED
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import read_json, write_json, write_tsv
+
+ROOT = Path(__file__).resolve().parents[1]
+LEVELS = {"pair02": 30.0, "pair15": 20.0, "pair16": 22.0}
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's own params with three scenes, of which two are downstream."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    select(["none", "base-post"], "none")
+    for scene, level in LEVELS.items():
+        evaluation(scene, "none", level)
+        evaluation(scene, "base-post", level + 0.5)
+    return tmp_path
+
+
+def select(methods: list[str], subject: str) -> None:
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["study"]["evaluated_scenes"] = list(LEVELS)
+    params["study"]["downstream_scenes"] = ["pair15", "pair16", "pair17"]
+    params["study"]["methods"] = methods
+    params["study"]["subject"] = subject
+    yaml.dump(params, Path("params.yaml"))
+
+
+def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> None:
+    numbers = {"psnr": psnr, "ssim": 0.8, "lpips": None, "mean_color_psnr": 12.0}
+    means = dict.fromkeys(AVERAGED) | numbers
+    means |= {"views": 1, "protocol": protocol, "lpips_note": "no network"}
+    row = {"timestamp": "000021", "camera": "28"} | {key: means[key] for key in MEASURED}
+    write_json(layout.scene_metrics(scene, method), means)
+    write_tsv(layout.view_metrics(scene, method), [row], list(row))
+
+
+def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    summary = read_json(layout.summary())
+    assert (summary["none"]["psnr"], summary["base-post"]["psnr"]) == (21.0, 21.5)
+    assert summary["none"]["scenes"] == 2
+    assert summary["none"]["lpips"] is None
+    assert set(read_json(layout.headline())) == {"pair15", "pair16", "mean"}
+    assert read_json(layout.delta())["base-post_vs_none"]["mean"]["psnr"] == 0.5
+    told = capsys.readouterr().out
+    assert "pair02 (not in the mean)" in told
+    assert "base-post minus none" in told
+
+
+def test_subject_chooses_the_headline() -> None:
+    select(["none", "base-post"], "base-post")
+    main()
+    assert read_json(layout.headline())["mean"]["psnr"] == 21.5
+
+
+def test_one_method_gives_an_empty_delta() -> None:
+    select(["none"], "none")
+    main()
+    assert read_json(layout.delta()) == {}
+
+
+def test_nothing_is_written_when_evaluations_are_missing_or_unequal() -> None:
+    evaluation("pair16", "base-post", 22.0, protocol="two")
+    with pytest.raises(UserError, match="pair16: none and base-post were not measured alike"):
+        main()
+    layout.scene_metrics("pair15", "base-post").unlink()
+    with pytest.raises(UserError, match="1 of 6 evaluations are missing: pair15 by base-post"):
+        main()
+    assert not layout.summary().exists()

@@ -1,0 +1,154 @@
+"""Stage `evaluate` on a small scene, with LPIPS and without its weights."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.evaluate import main
+from stages.quality.psnr import psnr
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import read_json, read_tsv, write_json
+from stages.scenes.config import PrepareConfig, SceneEntry
+from stages.scenes.images import read_image, write_mask, write_png
+from stages.scenes.importer import import_scene
+from stages.scenes.novel_views import write_info, write_picture
+from stages.scenes.scene import Scene
+
+SCENE = "hi4d_pair15_fight"
+PARAMS = """
+evaluate:
+  device: cpu
+  masks: {masks}
+  lpips:
+    net: alex
+    required: {required}
+"""
+
+
+@pytest.fixture
+def scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_sequence: Callable[..., Path]
+) -> Scene:
+    """Two timestamps of two source cameras and one target; renders are photographs plus noise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--scene", SCENE, "--method", "none"])
+    Path("params.yaml").write_text(PARAMS.format(masks="ignore", required="false"))
+    entry = SceneEntry(
+        source="hi4d", source_cameras=("4", "16"), target_cameras=("28",), timestamps=2
+    )
+    raw = raw_sequence(tmp_path / "raw")
+    layout.scene(SCENE).mkdir(parents=True)
+    import_scene(SCENE, entry, PrepareConfig(), raw, layout.scene(SCENE))
+    prepared = Scene.read(layout.scene(SCENE))
+    draw_views(prepared, ["given", "aligned"])
+    absent = {"found": False, "from": None, "sha256": None, "reason": "no network"}
+    write_json(layout.WEIGHTS / "weights.json", {"alex": absent})
+    return prepared
+
+
+def draw_views(scene: Scene, kinds: list[str]) -> None:
+    folder = layout.novel_views(SCENE, "none")
+    rng = np.random.default_rng(0)
+    for view in scene.views("target"):
+        for kind, size in zip(kinds, (0.2, 0.1), strict=False):
+            noise = size * rng.standard_normal(view.image().shape).astype(np.float32)
+            write_picture(folder, kind, view, np.clip(view.image() + noise, 0, 1))
+    write_info(folder, {"kinds": kinds})
+
+
+def of_scene() -> dict:
+    return read_json(layout.scene_metrics(SCENE, "none"))
+
+
+def test_writes_rows_means_and_a_line(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    rows, means = read_tsv(layout.view_metrics(SCENE, "none")), of_scene()
+    assert [(row["timestamp"], row["camera"]) for row in rows] == [
+        ("000021", "28"),
+        ("000023", "28"),
+    ]
+    view = scene.views("target")[1]
+    picture = read_image(layout.novel_views(SCENE, "none") / "given" / "000023" / "28.png")
+    pair = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (view.image(), picture))
+    assert float(rows[1]["psnr"]) == pytest.approx(float(psnr(*pair)), abs=1e-5)
+    assert means["psnr"] == pytest.approx(np.mean([float(row["psnr"]) for row in rows]), abs=1e-5)
+    assert means["psnr_aligned"] > means["psnr"] + 3
+    assert means["views"] == 2
+    assert means["protocol"].startswith("96x128, 2 views ")
+    printed = capsys.readouterr()
+    assert f"{SCENE} none: 2 views, PSNR {means['psnr']:.2f} dB" in printed.out
+    assert "WARNING" in printed.err
+
+
+def test_missing_weights_leave_lpips_empty_and_say_why(scene: Scene) -> None:
+    main()
+    means = of_scene()
+    assert means["lpips"] is None
+    assert means["lpips_note"] == "no weights of alex: no network"
+    assert all(row["lpips"] == "" for row in read_tsv(layout.view_metrics(SCENE, "none")))
+
+
+def test_required_lpips_without_weights_is_an_error_and_writes_nothing(scene: Scene) -> None:
+    Path("params.yaml").write_text(PARAMS.format(masks="ignore", required="true"))
+    with pytest.raises(UserError, match="no weights of alex: no network"):
+        main()
+    assert not Path("metrics").exists()
+
+
+def test_mean_color_is_of_the_source_photographs(scene: Scene) -> None:
+    main()
+    before = of_scene()["mean_color_psnr"]
+    sources = np.stack([view.image() for view in scene.views("source")])
+    color = sources.mean(axis=(0, 1, 2), dtype=np.float64)
+    flat = [-10 * np.log10(np.square(v.image() - color).mean()) for v in scene.views("target")]
+    assert before == pytest.approx(np.mean(flat), abs=1e-5)
+
+
+def test_without_aligned_pictures_those_columns_are_empty(scene: Scene) -> None:
+    draw_views(scene, ["given"])
+    main()
+    assert of_scene()["psnr_aligned"] is None
+    assert of_scene()["psnr"] > 10
+
+
+def test_people_are_measured_apart(scene: Scene) -> None:
+    Path("params.yaml").write_text(PARAMS.format(masks="people", required="false"))
+    for view in scene.views("target"):
+        mask = np.zeros((128, 96), bool)
+        mask[:64] = True
+        write_mask(view.mask_path, mask)
+        image = view.image()
+        image[64:] = 0
+        write_picture(layout.novel_views(SCENE, "none"), "given", view, image)
+    main()
+    assert of_scene()["mpsnr"] > 40 > of_scene()["psnr"]
+    assert of_scene()["protocol"].endswith("masks people")
+    scene.views("target")[0].mask_path.unlink()
+    with pytest.raises(UserError, match="no people mask beside it"):
+        main()
+
+
+def test_missing_or_odd_pictures_are_named(scene: Scene) -> None:
+    picture = layout.novel_views(SCENE, "none") / "given" / "000021" / "28.png"
+    write_png(picture, np.zeros((64, 64, 3), np.float32))
+    with pytest.raises(UserError, match=r"28\.png: 64x64 px\nexpected 96x128 px"):
+        main()
+    picture.unlink()
+    with pytest.raises(UserError, match=r"28\.png: no such file"):
+        main()
+    assert not Path("metrics").exists()
+
+
+def test_real_weights_fill_lpips(scene: Scene, lpips_weights: Path) -> None:
+    for path in lpips_weights.iterdir():
+        (layout.WEIGHTS / path.name).write_bytes(path.read_bytes())
+    main()
+    means = of_scene()
+    assert 0 < means["lpips_aligned"] < means["lpips"]
+    assert means["lpips_note"] is None
+    assert "lpips alex 889a9ed0" in means["protocol"]
