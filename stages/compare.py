@@ -5,17 +5,17 @@ import argparse
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import write_json
+from stages.run.files import write_json, write_tsv
 from stages.run.params import Params
 from stages.scenes.study import StudyConfig
 
 
 def main() -> None:
-    """Write metrics/summary.json, metrics/headline.json and metrics/delta.json."""
+    """Write metrics/{summary,headline,delta}.json and metrics/plots/delta.tsv."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.comparison import Evaluations, downstream, headline, summary
-    from stages.quality.deltas import deltas
+    from stages.quality.deltas import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import compared
 
     params = Params.read()
@@ -25,11 +25,12 @@ def main() -> None:
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
     of_methods = summary(evaluations, scenes)
     of_subject = headline(evaluations, scenes, study.subject)
-    of_pairs = deltas(evaluations, scenes, config)
+    differences = delta_table(evaluations, scenes, config)
     write_json(layout.summary(), of_methods)
     write_json(layout.headline(), of_subject)
-    write_json(layout.delta(), of_pairs)
-    print(compared(evaluations, of_methods, of_pairs, scenes, config.confidence))
+    write_json(layout.delta(), delta_metrics(differences, scenes))
+    write_tsv(layout.delta_table(), differences, COLUMNS)
+    print(compared(evaluations, of_methods, differences, scenes, config.confidence))
 
 
 if __name__ == "__main__":

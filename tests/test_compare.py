@@ -10,7 +10,7 @@ from stages.compare import main
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import read_json, write_json, write_tsv
+from stages.run.files import read_json, read_tsv, write_json, write_tsv
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {"pair02": 30.0, "pair15": 20.0, "pair16": 22.0}
@@ -55,6 +55,9 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     assert summary["none"]["lpips"] is None
     assert set(read_json(layout.headline())) == {"pair15", "pair16", "mean"}
     assert read_json(layout.delta())["base-post_vs_none"]["mean"]["psnr"] == 0.5
+    rows = read_tsv(layout.delta_table())
+    assert [row["scene"] for row in rows[:3]] == ["pair15", "pair16", "mean"]
+    assert float(rows[2]["difference"]) == 0.5
     told = capsys.readouterr().out
     assert "pair02 (not in the mean)" in told
     assert "base-post minus none" in told
@@ -70,6 +73,7 @@ def test_one_method_gives_an_empty_delta() -> None:
     select(["none"], "none")
     main()
     assert read_json(layout.delta()) == {}
+    assert read_tsv(layout.delta_table()) == []
 
 
 def test_nothing_is_written_when_evaluations_are_missing_or_unequal() -> None:

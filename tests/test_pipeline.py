@@ -118,7 +118,7 @@ def test_experiment_changes_metrics_and_only_its_own_stages(workspace: Workspace
     assert "Running stage 'calibrate@" not in output
     difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json").stdout)
     assert difference["metrics/headline.json"]["mean.psnr"]["diff"] != 0
-    assert "longer" in workspace.run("dvc", "exp", "show", "--no-pager").stdout
+    assert "longer" in workspace.run("dvc", "exp", "show", "--csv").stdout
     workspace.run("git", "checkout", "-q", "HEAD", "--", ".")
     workspace.run("dvc", "checkout")
 

@@ -1,7 +1,7 @@
-"""Paired differences between methods: metrics/delta.json.
+"""Paired differences between methods.
 
 A difference is the method's number minus its reference's, on the same view of the same scene. The
-scenes are the sample. Intervals over scenes are Student's; those inside a scene come from a
+scenes are the sample: intervals over scenes are Student's. Those inside a scene come from a
 moving-block bootstrap over its views and speak of that scene alone.
 """
 
@@ -12,11 +12,23 @@ import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
-from stages.quality.keys import ALIGNED, MASKED, MEASURES, better
+from stages.quality.keys import MEASURED, MEASURES, better
 from stages.quality.statistics import block_interval, sign_flip_p, t_interval, win_rate
 
 PLAIN = "none"
-COMPARED = (*MEASURES, ALIGNED[0], *MASKED)
+MEAN = "mean"
+COLUMNS = [
+    "comparison", "scene", "metric", "difference", "low", "high", "interval", "won", "sign_flip_p"
+]  # fmt: skip
+_OVER_SCENES = "Student t over scenes"
+_IN_SCENE = "block bootstrap over the views of this scene"
+# Keys of metrics/delta.json that the mean alone has, by column.
+_OF_MEAN = {
+    "t_low": "low", "t_high": "high", "scenes_improved": "won", "sign_flip_p": "sign_flip_p"
+}  # fmt: skip
+_MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in _OF_MEAN))
+
+Row = dict[str, Any]
 
 
 def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -33,56 +45,70 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def deltas(
+def delta_table(
     evaluations: Evaluations, scenes: Sequence[str], config: CompareConfig
-) -> dict[str, dict[str, Any]]:
-    """`<method>_vs_<reference>` by scene and in the mean; empty with a single method.
+) -> list[Row]:
+    """Rows of every comparison, metric and scene, and of the mean over scenes.
 
-    A number that one side lacks in any scene is None everywhere.
+    `won` is the share of a scene's views that improved, where a tie counts half, and in the mean
+    the number of scenes that improved. A number that one side lacks has no row, and no mean
+    unless every scene has it.
     """
-    return {
-        f"{method}_vs_{reference}": _compare(evaluations, scenes, method, reference, config)
-        for method, reference in pairs(evaluations.methods)
-    }
+    rows = []
+    for method, reference in pairs(evaluations.methods):
+        for name in MEASURED:
+            of_scenes = []
+            for scene in scenes:
+                sides = evaluations.of(scene, method), evaluations.of(scene, reference)
+                of_scenes += _in_scene(*sides, name, config)
+            if len(of_scenes) == len(scenes):
+                of_scenes.append(_over_scenes(of_scenes, name, config))
+            start = {"comparison": f"{method}_vs_{reference}", "metric": name}
+            rows += [start | row for row in of_scenes]
+    return rows
 
 
-def _compare(
-    evaluations: Evaluations,
-    scenes: Sequence[str],
-    method: str,
-    reference: str,
-    config: CompareConfig,
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"mean": {"scenes": len(scenes)}, **{scene: {} for scene in scenes}}
-    for name in COMPARED:
-        found = []
-        for scene in scenes:
-            sides = evaluations.of(scene, method), evaluations.of(scene, reference)
-            in_scene = _in_scene(*sides, name, config)
-            result[scene] |= in_scene
-            found.append(in_scene[name])
-        result["mean"] |= _over_scenes(found, name, config)
-    return result
+def delta_metrics(table: Sequence[Row], scenes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The table as metrics/delta.json: `<method>_vs_<reference>` by scene and in the mean.
+
+    Few enough numbers to read in `dvc metrics diff`: differences of PSNR, SSIM and LPIPS, and for
+    the mean the ends of Student's interval, the number of scenes improved and the sign-flip p.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in table:
+        blank = {scene: dict.fromkeys(MEASURES) for scene in scenes}
+        blank[MEAN] = dict.fromkeys(_MEAN_KEYS)
+        entry = found.setdefault(row["comparison"], blank)[row["scene"]]
+        name = row["metric"]
+        if name not in MEASURES:
+            continue
+        entry[name] = row["difference"]
+        if row["scene"] == MEAN:
+            entry |= {f"{name}_{key}": row[column] for key, column in _OF_MEAN.items()}
+    return found
 
 
-def _over_scenes(differences: list[float | None], name: str, config: CompareConfig) -> dict:
-    keys = [name, *(f"{name}_{end}" for end in ("t_low", "t_high", "improved", "sign_flip_p"))]
-    values = [one for one in differences if one is not None]
-    if not values or len(values) < len(differences):
-        return dict.fromkeys(keys)
+def _over_scenes(rows: Sequence[Row], name: str, config: CompareConfig) -> Row:
+    values = [row["difference"] for row in rows]
     low, high = t_interval(values, config.confidence) or (None, None)
-    improved = sum(one * better(name) > 0 for one in values)
-    p = sign_flip_p(values, config.seed)
-    return dict(zip(keys, map(_rounded, (np.mean(values), low, high, improved, p)), strict=True))
+    return {
+        "scene": MEAN,
+        "difference": _rounded(np.mean(values)),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "interval": _OVER_SCENES,
+        "won": sum(value * better(name) > 0 for value in values),
+        "sign_flip_p": _rounded(sign_flip_p(values, config.seed)),
+    }
 
 
 def _in_scene(
     method: Evaluation, reference: Evaluation, name: str, config: CompareConfig
-) -> dict[str, float | None]:
-    keys = [name, *(f"{name}_{end}" for end in ("block_low", "block_high", "views_won"))]
+) -> list[Row]:
+    """The row of one scene, or none where no view has the number on both sides."""
     differences = _by_camera(method, reference, name)
     if not differences:
-        return dict.fromkeys(keys)
+        return []
     low, high = block_interval(
         differences,
         config.confidence,
@@ -91,8 +117,16 @@ def _in_scene(
         seed=config.seed,
     )
     every = np.concatenate(differences)
-    found = (every.mean(), low, high, win_rate(every, better(name)))
-    return dict(zip(keys, map(_rounded, found), strict=True))
+    row = {
+        "scene": method.scene,
+        "difference": _rounded(every.mean()),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "interval": _IN_SCENE,
+        "won": _rounded(win_rate(every, better(name))),
+        "sign_flip_p": None,
+    }
+    return [row]
 
 
 def _by_camera(method: Evaluation, reference: Evaluation, name: str) -> list[np.ndarray]:
@@ -106,6 +140,4 @@ def _by_camera(method: Evaluation, reference: Evaluation, name: str) -> list[np.
 
 
 def _rounded(value: float | None) -> float | None:
-    if value is None or isinstance(value, int):
-        return value
-    return round(float(value), 6)
+    return None if value is None else round(float(value), 6)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.quality.comparison import Evaluations
-from stages.quality.keys import MEASURES
+from stages.quality.deltas import MEAN
 from stages.quality.statistics import least_p
 
 _TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_aligned": "aligned dB"}
@@ -29,7 +29,7 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
 def compared(
     evaluations: Evaluations,
     summary: Mapping[str, Any],
-    delta: Mapping[str, Any],
+    differences: Sequence[Mapping[str, Any]],
     scenes: Sequence[str],
     confidence: float,
 ) -> str:
@@ -48,9 +48,14 @@ def compared(
         mark = ""
     flat = next(iter(summary.values()))["mean_color_psnr"]
     lines = [render_table(rows), f"An image of the source photographs' mean colour: {flat:.2f} dB"]
-    for name, found in delta.items():
-        lines += ["", f"{name.replace('_vs_', ' minus ')}, {confidence:.0%} Student t over scenes"]
-        lines += [_difference(key, found["mean"]) for key in MEASURES]
+    told = ""
+    for row in differences:
+        if row["scene"] == MEAN and row["metric"] in _TITLES:
+            if row["comparison"] != told:
+                told = row["comparison"]
+                head = told.replace("_vs_", " minus ")
+                lines += ["", f"{head}, with {confidence:.0%} intervals of Student's t over scenes"]
+            lines.append(_difference(row, len(scenes)))
     return "\n".join(lines)
 
 
@@ -62,15 +67,12 @@ def _text(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _difference(name: str, mean: Mapping[str, Any]) -> str:
-    """One number's line, such as `PSNR dB +0.31 [-0.10, 0.72], 4 of 4 scenes improved (...)`."""
-    if mean[name] is None:
-        return f"  {_TITLES[name]:8}-"
-    form, count = _FORMATS[name], mean["scenes"]
-    low, high = (_text(mean[f"{name}_t_{end}"], form) for end in ("low", "high"))
-    p, least = mean[f"{name}_sign_flip_p"], least_p(count)
+def _difference(row: Mapping[str, Any], count: int) -> str:
+    """Such as `PSNR dB +0.31 [-0.10, 0.72], 4 of 4 scenes improved (...)`."""
+    form = _FORMATS[row["metric"]]
     return (
-        f"  {_TITLES[name]:8}{mean[name]:+{form}} [{low}, {high}], "
-        f"{mean[f'{name}_improved']} of {count} scenes improved "
-        f"(sign-flip p {p:.3g}, least possible {least:.3g})"
+        f"  {_TITLES[row['metric']]:<11}{row['difference']:+{form}} "
+        f"[{_text(row['low'], form)}, {_text(row['high'], form)}], "
+        f"{row['won']} of {count} scenes improved "
+        f"(sign-flip p {row['sign_flip_p']:.3g}, least possible {least_p(count):.3g})"
     )

@@ -84,3 +84,8 @@ def headline() -> Path:
 def delta() -> Path:
     """Paired differences between methods."""
     return METRICS / "delta.json"
+
+
+def delta_table() -> Path:
+    """The same with their intervals: one row a comparison, scene and metric."""
+    return METRICS / "plots" / "delta.tsv"

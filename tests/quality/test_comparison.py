@@ -7,7 +7,7 @@ import pytest
 
 from stages.quality.comparison import Evaluations, downstream, headline, summary
 from stages.quality.config import CompareConfig
-from stages.quality.deltas import deltas, pairs
+from stages.quality.deltas import COLUMNS, delta_metrics, delta_table, pairs
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.table import compared
 from stages.run import layout
@@ -116,32 +116,56 @@ def test_mean_needs_every_scene(study: Callable, write: Callable) -> None:
     evaluations = Evaluations.read(SCENES, ("none", "tuned-post"))
     assert summary(evaluations, SCENES)["none"]["lpips"] is None
     assert headline(evaluations, SCENES, "none")["dance"]["lpips"] == 0.2
-    found = deltas(evaluations, SCENES, CONFIG)["tuned-post_vs_none"]
-    assert found["mean"]["lpips"] is found["mean"]["lpips_t_low"] is None
+    table = delta_table(evaluations, SCENES, CONFIG)
+    assert [row["scene"] for row in table if row["metric"] == "lpips"] == ["dance", "jump"]
+    found = delta_metrics(table, SCENES)["tuned-post_vs_none"]
+    assert found["mean"]["lpips"] is found["fight"]["lpips"] is None
     assert found["dance"]["lpips"] == pytest.approx(-0.05)
-    assert found["fight"]["lpips"] is found["fight"]["lpips_views_won"] is None
 
 
 def test_deltas_pair_scenes_and_views(study: Callable) -> None:
-    found = deltas(study(), SCENES, CONFIG)
-    assert list(found) == ["base-post_vs_none", "tuned-post_vs_none", "tuned-post_vs_base-post"]
-    mean = found["tuned-post_vs_none"]["mean"]
-    assert mean["psnr"] == pytest.approx(0.3)
+    table = delta_table(study(), SCENES, CONFIG)
+    assert all(set(row) == set(COLUMNS) for row in table)
+    rows = {(row["comparison"], row["scene"], row["metric"]): row for row in table}
+    mean = rows["tuned-post_vs_none", "mean", "psnr"]
+    assert mean["difference"] == pytest.approx(0.3)
     # t(0.975, 2) = 4.302653 by a standard deviation of 0.264575 over sqrt(3).
-    assert mean["psnr_t_low"] == pytest.approx(0.3 - 4.302653 * 0.264575 / 3**0.5, abs=1e-5)
-    assert (mean["psnr_improved"], mean["psnr_sign_flip_p"]) == (3, 0.25)
-    assert mean["lpips"] == pytest.approx(-0.05)
-    assert mean["lpips_improved"] == 3
-    assert mean["ssim_improved"] == 0
-    fight = found["tuned-post_vs_none"]["fight"]
+    assert mean["low"] == pytest.approx(0.3 - 4.302653 * 0.264575 / 3**0.5, abs=1e-5)
+    assert mean["high"] == pytest.approx(0.6 - mean["low"], abs=1e-5)
+    assert (mean["won"], mean["sign_flip_p"]) == (3, 0.25)
+    assert rows["base-post_vs_none", "mean", "psnr"]["won"] == 0
+    assert rows["tuned-post_vs_none", "mean", "lpips"]["won"] == 3
+    # Ties: no scene improved, no view lost.
+    assert rows["tuned-post_vs_none", "mean", "ssim"]["won"] == 0
+    assert rows["tuned-post_vs_none", "fight", "ssim"]["won"] == 0.5
+    fight = rows["tuned-post_vs_none", "fight", "psnr"]
     # Every view gains the same, although views differ by 2 dB among themselves.
-    assert fight["psnr"] == fight["psnr_block_low"] == fight["psnr_block_high"] == 0.2
-    assert fight["psnr_views_won"] == fight["lpips_views_won"] == 1.0
-    assert found["base-post_vs_none"]["mean"]["lpips_improved"] == 0
+    assert fight["difference"] == fight["low"] == fight["high"] == 0.2
+    assert fight["won"] == 1.0
+    assert "this scene" in fight["interval"]
+
+
+def test_delta_metrics_are_few_and_name_the_pairs(study: Callable) -> None:
+    found = delta_metrics(delta_table(study(), SCENES, CONFIG), SCENES)
+    assert list(found) == ["base-post_vs_none", "tuned-post_vs_none", "tuned-post_vs_base-post"]
+    pair = found["tuned-post_vs_base-post"]
+    assert list(pair) == [*SCENES, "mean"]
+    assert pair["fight"] == {"psnr": 0.7, "ssim": 0.0, "lpips": pytest.approx(-0.1)}
+    assert pair["mean"]["psnr"] == pytest.approx(0.8)
+    assert pair["mean"]["psnr_t_low"] < 0.8 < pair["mean"]["psnr_t_high"]
+    assert (pair["mean"]["psnr_scenes_improved"], pair["mean"]["psnr_sign_flip_p"]) == (3, 0.25)
+
+
+def test_one_scene_has_no_interval(study: Callable) -> None:
+    rows = delta_table(study(), ("jump",), CONFIG)
+    mean = next(row for row in rows if row["scene"] == "mean")
+    assert mean["low"] is mean["high"] is None
+    assert mean["sign_flip_p"] == 1.0
 
 
 def test_one_method_has_no_delta(study: Callable) -> None:
-    assert deltas(study(("none",)), SCENES, CONFIG) == {}
+    assert delta_table(study(("none",)), SCENES, CONFIG) == []
+    assert delta_metrics([], SCENES) == {}
 
 
 def test_twins_are_of_one_kind() -> None:
@@ -160,9 +184,10 @@ def test_downstream_scenes_must_be_evaluated() -> None:
 def test_table_tells_means_and_differences(study: Callable) -> None:
     evaluations, scenes = study(), SCENES[1:]
     found = summary(evaluations, scenes)
-    text = compared(evaluations, found, deltas(evaluations, scenes, CONFIG), scenes, 0.95)
+    differences = delta_table(evaluations, scenes, CONFIG)
+    text = compared(evaluations, found, differences, scenes, 0.95)
     assert "dance (not in the mean)" in text
     assert "tuned-post minus none" in text
-    assert "PSNR dB +0.40" in text
+    assert "PSNR dB    +0.40 [" in text
     assert "2 of 2 scenes improved (sign-flip p 0.5, least possible 0.5)" in text
     assert "mean colour: 12.00 dB" in text
