@@ -218,6 +218,22 @@ def test_thin_ellipse_across_the_diagonal() -> None:
     assert (image[0, ..., 0] - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("length", [1e3, 1e6, 1e12, 1e25, math.inf])
+def test_endless_needles_stay_finite(length: float) -> None:
+    """A run that diverges makes such Gaussians; float32 cannot tell their two axes apart."""
+    scene = spheres([2.0, 3.0], [0.9, 0.9], [[1.0], [1.0]])
+    scene["quats"] = torch.tensor([[0.92, 0, 0, 0.38], [0.7, 0.1, 0.3, 0.2]])
+    scene["scales"] = torch.tensor([[length, 0.001, 0.001], [length, length, 0.1]])
+    inputs = leaves(scene)
+    image, _, _ = draw(inputs)
+    assert image.isfinite().all()
+    assert image.min() >= 0
+    assert image.max() <= 1
+    if length < 1e12:
+        image.sum().backward()
+        assert inputs["means"].grad.isfinite().all()
+
+
 def test_info_has_what_gsplat_gives() -> None:
     _, _, info = draw(spheres([2.0], [0.5], [[1.0]]))
     wanted = {"width", "height", "n_cameras", "radii", "gaussian_ids", "means2d", "depths"}

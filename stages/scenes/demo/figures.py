@@ -21,9 +21,7 @@ _TROUSERS = np.array(
     [[0.20, 0.29, 0.46], [0.36, 0.45, 0.58], [0.55, 0.46, 0.33], [0.24, 0.25, 0.27],
      [0.38, 0.40, 0.28], [0.48, 0.22, 0.20]]
 )  # fmt: skip
-_SKIN = np.array(
-    [[0.94, 0.76, 0.65], [0.84, 0.64, 0.50], [0.68, 0.48, 0.35], [0.46, 0.31, 0.23]]
-)
+_SKIN = np.array([[0.94, 0.76, 0.65], [0.84, 0.64, 0.50], [0.68, 0.48, 0.35], [0.46, 0.31, 0.23]])
 _HAIR = np.array(
     [[0.10, 0.07, 0.06], [0.33, 0.20, 0.11], [0.72, 0.54, 0.26], [0.50, 0.22, 0.10],
      [0.46, 0.45, 0.45]]
@@ -66,7 +64,10 @@ class Person:
     @classmethod
     def of_pair(cls, pair: int, number: int, seed: int, prints: list[Array]) -> "Person":
         """The same people for every action of a pair. `prints` are pictures for T-shirts."""
-        shared, rng = np.random.default_rng([seed, pair]), np.random.default_rng([seed, pair, number])
+        shared, rng = (
+            np.random.default_rng([seed, pair]),
+            np.random.default_rng([seed, pair, number]),
+        )
         # One draw for both, so that the two never wear or look the same.
         colors = shared.permutation(_COLORS)[3 * number : 3 * number + 3]
         tone, hair = (shared.permutation(part)[number] for part in (_SKIN, _HAIR))
@@ -101,7 +102,9 @@ class Person:
         names = (self._named(part) for part in ("face", "skin", "hair", "trim"))
         parts = [
             *self._trunk(body),
-            *head(body.origin("head"), body.frames["head"], body.scale, self.cut, self.number, *names),
+            *head(
+                body.origin("head"), body.frames["head"], body.scale, self.cut, self.number, *names
+            ),
         ]
         for side, sign in SIDES.items():
             parts += [*self._arm(skeleton, side), *self._hand(skeleton, side, sign)]
@@ -168,8 +171,13 @@ class Person:
         ]
 
     def _limb(
-        self, joints: list[Array], table: tuple, part: tuple[float, float], looser: float,
-        texture: str, back: Array,
+        self,
+        joints: list[Array],
+        table: tuple,
+        part: tuple[float, float],
+        looser: float,
+        texture: str,
+        back: Array,
     ) -> Mesh:
         """A stretch of a limb as one tube, its middle joint rounded off."""  # fmt: skip
         at = np.unique(np.concatenate([np.arange(0, 2.001, 0.125), [0.94, 1.06], part]))

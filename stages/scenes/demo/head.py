@@ -13,8 +13,15 @@ _RADII = np.array([0.078, 0.116, 0.098])  # metres, of a person of 1.75 m
 
 
 def head(
-    origin: Array, frame: Array, scale: float, cut: str, person: int, face: str, skin: str,
-    hair: str, trim: str,
+    origin: Array,
+    frame: Array,
+    scale: float,
+    cut: str,
+    person: int,
+    face: str,
+    skin: str,
+    hair: str,
+    trim: str,
 ) -> list[Mesh]:
     """All meshes of a head; `face`, `skin`, `hair` and `trim` name textures."""  # fmt: skip
     frame = scale * frame
@@ -58,7 +65,9 @@ def _hair(origin: Array, frame: Array, cut: str, person: int, hair: str, trim: s
     meshes = [surface(*_crown(origin, frame, volume, 0.62, 0.02, -0.45, cut == "curly"), hair,
                       person)]  # fmt: skip
     if cut in ("bob", "long"):
-        meshes.append(surface(*_curtain(origin, frame, 0.13 if cut == "bob" else 0.27), hair, person))
+        meshes.append(
+            surface(*_curtain(origin, frame, 0.13 if cut == "bob" else 0.27), hair, person)
+        )
     if cut == "bun":
         at = origin + frame @ [0, 0.085, -0.105]
         meshes.append(ellipsoid(at, [0.042, 0.042, 0.042], frame, hair, person))
@@ -70,7 +79,12 @@ def _hair(origin: Array, frame: Array, cut: str, person: int, hair: str, trim: s
 
 
 def _crown(
-    origin: Array, frame: Array, volume: float, front: float, side: float, back: float,
+    origin: Array,
+    frame: Array,
+    volume: float,
+    front: float,
+    side: float,
+    back: float,
     bumpy: bool = False,
 ) -> tuple[Array, Array]:
     """Points and texture coordinates of the hair from the crown down to a hairline.

@@ -28,9 +28,7 @@ class Mesh:
     glow: float = 0.0  # radiance of a lamp's own surface; 0 is lit by the lamps
 
 
-def surface(
-    points: Array, uv: Array, texture: str, person: int = ROOM, glow: float = 0.0
-) -> Mesh:
+def surface(points: Array, uv: Array, texture: str, person: int = ROOM, glow: float = 0.0) -> Mesh:
     """The mesh over a grid of points [R, C, 3] with texture coordinates [R, C, 2].
 
     Seen from outside, columns run to the right and rows down; normals point to that viewer.

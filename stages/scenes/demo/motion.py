@@ -13,7 +13,16 @@ from stages.run.errors import UserError
 from stages.run.params import did_you_mean
 from stages.scenes.cameras import Array
 from stages.scenes.demo.skeleton import (
-    HIP_HEIGHT, SIDES, Build, Pose, Reach, Step, Trunk, Vector, planted, trunk,
+    HIP_HEIGHT,
+    SIDES,
+    Build,
+    Pose,
+    Reach,
+    Step,
+    Trunk,
+    Vector,
+    planted,
+    trunk,
 )  # fmt: skip
 
 Builds = tuple[Build, Build]
@@ -52,8 +61,14 @@ def _ahead(facing_deg: float, front: float, left: float = 0.0) -> Array:
 
 
 def _standing(
-    build: Build, place: Array | tuple[float, float], facing_deg: float, *,
-    crouch: float = 0.02, stance: float = 0.11, stride: float = 0.0, lifted: float = 0.0,
+    build: Build,
+    place: Array | tuple[float, float],
+    facing_deg: float,
+    *,
+    crouch: float = 0.02,
+    stance: float = 0.11,
+    stride: float = 0.0,
+    lifted: float = 0.0,
     shift: float = 0.0,
 ) -> Pose:
     """On both feet, arms at the sides. `crouch` lowers the pelvis, `stance` is half the feet's
@@ -79,7 +94,12 @@ def _relaxed(build: Build, pose: Pose) -> Pose:
 
 
 def _hand(
-    build: Build, pose: Pose, side: str, offset: Vector, *, elbow: Vector | None = None,
+    build: Build,
+    pose: Pose,
+    side: str,
+    offset: Vector,
+    *,
+    elbow: Vector | None = None,
     curl: float = 0.25,
 ) -> Pose:
     """The same pose with a palm at an offset from the base of the neck, in the chest's frame."""  # fmt: skip
@@ -110,11 +130,17 @@ def _talk(phase: float, builds: Builds) -> Pair:
         speaker, spine_deg=(4, 2 * beat, 6 * beat), head_deg=(3 + 4 * _wave(phase, 3), 2 * beat, 0)
     )
     lift = 0.06 * beat
-    speaker = _hand(builds[0], speaker, "right", (-0.20, -0.20 + lift, 0.34), elbow=(-0.2, -1, -0.4), curl=0.1)
-    speaker = _hand(builds[0], speaker, "left", (0.24, -0.30 - lift, 0.30), elbow=(0.2, -1, -0.4), curl=0.15)
+    speaker = _hand(
+        builds[0], speaker, "right", (-0.20, -0.20 + lift, 0.34), elbow=(-0.2, -1, -0.4), curl=0.1
+    )
+    speaker = _hand(
+        builds[0], speaker, "left", (0.24, -0.30 - lift, 0.30), elbow=(0.2, -1, -0.4), curl=0.15
+    )
     listener = _standing(builds[1], (0.50, -0.02), -94, shift=-0.03, stance=0.13)
     listener = replace(
-        listener, spine_deg=(-2, -3, 0), head_deg=(6 + 5 * _wave(phase), 6 * _wave(phase, 1, 0.2), 4)
+        listener,
+        spine_deg=(-2, -3, 0),
+        head_deg=(6 + 5 * _wave(phase), 6 * _wave(phase, 1, 0.2), 4),
     )
     folded = {"left": ((-0.13, -0.27, 0.17), (1, -0.5, 0.1)),
               "right": ((0.10, -0.32, 0.19), (-1, -0.5, 0.1))}  # fmt: skip
@@ -156,7 +182,9 @@ def _twirl(phase: float, builds: Builds) -> Pair:
     lead = _reach(lead, "left", joined, elbow=(1, -0.4, 0.3), curl=0.5)
     partner = _reach(partner, "right", joined - [0, 0.03, 0], elbow=(-1, -0.2, 0.4), curl=0.5)
     flow = 0.10 * _wave(phase, 1, 0.1)
-    lead = _hand(builds[0], lead, "right", (-0.50, -0.22 + flow, 0.12), elbow=(0, -1, -0.5), curl=0.1)
+    lead = _hand(
+        builds[0], lead, "right", (-0.50, -0.22 + flow, 0.12), elbow=(0, -1, -0.5), curl=0.1
+    )
     partner = _hand(builds[1], partner, "left", (0.52, -0.12 - flow, 0.15), elbow=(0, -1, -0.3),
                     curl=0.1)  # fmt: skip
     return lead, partner
@@ -170,7 +198,9 @@ def _swing(phase: float, builds: Builds) -> Pair:
         facing = turn + (0 if number == 0 else 180)
         build, step = builds[number], sign * kick
         pose = _standing(build, _ahead(turn, -0.44 * sign), facing, crouch=0.05, shift=-0.05 * step)
-        pose = replace(pose, tilt_deg=(-8, 0), spine_deg=(-6, 4 * step, 5 * step), head_deg=(6, 0, 0))
+        pose = replace(
+            pose, tilt_deg=(-8, 0), spine_deg=(-6, 4 * step, 5 * step), head_deg=(6, 0, 0)
+        )
         side = "left" if step > 0 else "right"
         at = np.array(pose.feet[side].ankle)
         x, z = at[[0, 2]] + _ahead(facing, -0.26 * abs(step))
@@ -207,7 +237,9 @@ def _fight(phase: float, builds: Builds) -> Pair:
     other = trunk(builds[1], defender)
     guard = other.point("chest", (0.06, 0.02, 0.27))
     rest = trunk(builds[0], attacker).point("chest", (-0.14, -0.10, 0.24))
-    attacker = _reach(attacker, "right", rest + punch * (guard - rest), elbow=(-1, -0.6, 0), curl=1.0)
+    attacker = _reach(
+        attacker, "right", rest + punch * (guard - rest), elbow=(-1, -0.6, 0), curl=1.0
+    )
     attacker = _hand(builds[0], attacker, "left", (0.13, -0.04, 0.27), elbow=(0.4, -1, 0), curl=1.0)
     belly = other.point("pelvis", (-0.02, 0.20, 0.16))
     attacker = _foot(attacker, "right", _kick(builds[0], attacker, belly, kick))
@@ -273,14 +305,20 @@ def _piggyback(phase: float, builds: Builds) -> Pair:
     body = trunk(builds[0], carrier)
     seat = body.point("pelvis", (0, 0.20, -0.235))
     rider = Pose(
-        tuple(seat.tolist()), facing, tilt_deg=(16, 0), spine_deg=(16, 0, 0), head_deg=(-14, 10, -12)
+        tuple(seat.tolist()),
+        facing,
+        tilt_deg=(16, 0),
+        spine_deg=(16, 0, 0),
+        head_deg=(-14, 10, -12),
     )
     scale = builds[1].scale
     for side, sign in SIDES.items():
         knee = np.array(body.frames["pelvis"] @ [0.75 * sign, 0.15, 1.0])
         ankle = body.point("pelvis", (0.30 * sign, -0.20, 0.0 + 0.05 * step * sign))
         ankle = ankle + scale * np.array([0, -0.12, 0])
-        rider = _foot(rider, side, Step(tuple(ankle.tolist()), facing + 10 * sign, 30, tuple(knee.tolist())))
+        rider = _foot(
+            rider, side, Step(tuple(ankle.tolist()), facing + 10 * sign, 30, tuple(knee.tolist()))
+        )
         chest = body.point("chest", (-0.06 * sign, -0.16, 0.165))
         rider = _reach(rider, side, chest, elbow=(0.8 * sign, -0.6, 0.3), curl=0.4)
         thigh = body.point("pelvis", (0.27 * sign, 0.10, -0.06))

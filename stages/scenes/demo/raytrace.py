@@ -228,5 +228,3 @@ def _edges(person: NDArray[np.int8], distance: Floats, normal: Floats) -> NDArra
         marked[one] |= apart
         marked[other] |= apart
     return marked
-
-

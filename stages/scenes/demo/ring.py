@@ -9,7 +9,7 @@ import numpy as np
 from stages.scenes.cameras import Camera, look_at
 
 NAMES = ("4", "16", "28", "40", "52", "64", "76", "88")
-_SPACING_DEG = 24.0
+_SPACING_DEG = 15.0
 _FIELD_OF_VIEW_DEG = 54.0  # vertical
 
 

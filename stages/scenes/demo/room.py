@@ -31,7 +31,11 @@ def room(pair: int, seed: int) -> tuple[list[Mesh], dict[str, Array]]:
 
 def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str, Array]:
     wide = (2 * _HALF, _HEIGHT)
-    walls = [surfaces.brickwork(wide, rng), surfaces.plaster(wide, rng), surfaces.plaster(wide, rng)]
+    walls = [
+        surfaces.brickwork(wide, rng),
+        surfaces.plaster(wide, rng),
+        surfaces.plaster(wide, rng),
+    ]
     turned = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
     return turned | {name: surfaces.poster(name, rng) for name in names[:10]} | {
         "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
@@ -96,7 +100,9 @@ def _sofa() -> list[Mesh]:
         *box([0.5, 0.05, -3.1], [0.7, 0.62, -2.2], "sofa", "sofa"),
     ]
     for x, turn in ((-1.1, 0.3), (0.15, -0.4)):
-        frame = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+        frame = np.array(
+            [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+        )
         parts.append(ellipsoid([x, 0.60, -2.80], [0.24, 0.21, 0.10], frame, "cushion"))
     return parts
 

@@ -95,9 +95,7 @@ def _write_calibration(
     )
 
 
-def _write_view(
-    folder: Path, camera: str, frame: int, image: Array, who: NDArray[np.int8]
-) -> None:
+def _write_view(folder: Path, camera: str, frame: int, image: Array, who: NDArray[np.int8]) -> None:
     photo = folder / "images" / camera / f"{frame:06d}.jpg"
     photo.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(photo, quality=95, subsampling=0)

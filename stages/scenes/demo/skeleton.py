@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stages.scenes.cameras import Array, quat_from_rotation, rotation_from_quat, rotation_from_vector
+from stages.scenes.cameras import (
+    Array,
+    quat_from_rotation,
+    rotation_from_quat,
+    rotation_from_vector,
+)
 
 SIDES = {"left": 1.0, "right": -1.0}
 HIP_HEIGHT = 0.915  # metres above the floor, standing upright

@@ -11,9 +11,7 @@ from stages.scenes.demo.paint import Rng, blend, noise, pixel_grid
 from stages.scenes.demo.textures import grain, photograph
 
 _WOODS = np.array([[0.60, 0.42, 0.26], [0.48, 0.31, 0.19], [0.70, 0.53, 0.35]])
-_WALLS = np.array(
-    [[0.72, 0.66, 0.52], [0.50, 0.62, 0.66], [0.66, 0.52, 0.46], [0.56, 0.63, 0.50]]
-)
+_WALLS = np.array([[0.72, 0.66, 0.52], [0.50, 0.62, 0.66], [0.66, 0.52, 0.46], [0.56, 0.63, 0.50]])
 
 
 _DYES = np.array(

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stages.splat.cpu.bins import (
-    CHANNELS,
     COLUMNS,
     ROWS,
     Bins,
@@ -21,9 +20,10 @@ from stages.splat.cpu.bins import (
     pack_splats,
 )
 from stages.splat.cpu.compiling import Array, f32
-from stages.splat.cpu.composite import SUMS, composite_backward, composite_forward
-from stages.splat.cpu.project import Lens, Screen, project_backward, project_forward
+from stages.splat.cpu.composite import composite_backward, composite_forward
+from stages.splat.cpu.project import Cloud, Lens, Screen, project_backward, project_forward
 from stages.splat.cpu.sh import shade_backward, shade_forward
+from stages.splat.cpu.window import SUMS
 
 
 class Shot(NamedTuple):
@@ -52,7 +52,7 @@ class Project(torch.autograd.Function):
         shot: Shot,
     ) -> tuple[Tensor, ...]:
         ctx.shot = shot
-        gaussians = _arrays(means, quats, scales, opacities)
+        cloud = Cloud(*_arrays(means, quats, scales, opacities))
         views, Ks_array = _arrays(viewmats, Ks)
         cameras, count = len(views), len(means)
         shapes = ((cameras, count, 2), (cameras, count, 3), (cameras, count), (cameras, count))
@@ -61,7 +61,7 @@ class Project(torch.autograd.Function):
         )
         for c in range(cameras):
             lens = _lens(views[c], Ks_array[c], shot)
-            project_forward(*gaussians, lens, Screen(*(part[c] for part in screen)))
+            project_forward(cloud, lens, Screen(*(part[c] for part in screen)))
         made = tuple(torch.from_numpy(part) for part in screen)
         ctx.save_for_backward(means, quats, scales, opacities, viewmats, Ks, made[-1])
         ctx.mark_non_differentiable(made[-1])
@@ -70,15 +70,15 @@ class Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *g_made: Tensor) -> tuple[Tensor | None, ...]:
-        *gaussians, views, Ks, radii = _arrays(*ctx.saved_tensors)
-        g_screen = Screen(*_arrays(*g_made[:4]), radii)
-        g_gaussians = [np.zeros(part.shape, f32) for part in gaussians]
+        *parts, views, Ks, radii = _arrays(*ctx.saved_tensors)
+        cloud, g_screen = Cloud(*parts), Screen(*_arrays(*g_made[:4]), radii)
+        g_cloud = Cloud(*(np.zeros(part.shape, f32) for part in cloud))
         g_views = np.zeros(views.shape, f32)
         for c in range(len(views)):
             lens = _lens(views[c], Ks[c], ctx.shot)
             g_part = Screen(*(part[c] for part in g_screen))
-            g_views[c, :3] = project_backward(*gaussians, lens, radii[c], g_part, *g_gaussians)
-        return *(torch.from_numpy(g) for g in (*g_gaussians, g_views)), None, None
+            g_views[c, :3] = project_backward(cloud, lens, radii[c], g_part, g_cloud)
+        return *(torch.from_numpy(g) for g in (*g_cloud, g_views)), None, None
 
 
 class Shade(torch.autograd.Function):
@@ -199,6 +199,3 @@ def _lens(view: Array, K: Array, shot: Shot) -> Lens:
 
 def _arrays(*tensors: Tensor) -> list[Array]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-assert SUMS == 6 + CHANNELS, "sums are six of the shape and one for each channel"

@@ -4,7 +4,7 @@ The image is cut into cells of ROWS x COLUMNS px. sigma, half the squared Mahala
 pixel, is written as a sum of squares, which rounding cannot turn negative: with dy = y - pixel y
 and across = x + shear dy - pixel x, sigma = 8 (along_x across^2 + along_y dy^2). A pixel is drawn
 where faintness + sigma / 8 <= LIMIT, faintness = -ln(opacity) / 8; its alpha is then at least
-MIN_ALPHA. The eighths serve the exponential in `composite`.
+MIN_ALPHA. The eighths serve the exponential in `window`.
 """
 
 import math
@@ -19,6 +19,7 @@ ROWS, COLUMNS = 16, 128
 CHANNELS = 4
 LIMIT = f32(math.log(255) / 8)
 EIGHT, SIXTEEN = f32(8), f32(16)
+LEAST_DETERMINANT = 1e-8  # of xx yy; float32 conics know no more digits
 _DIGITS = 2048
 
 
@@ -88,8 +89,9 @@ def pack_splats(
     for q in range(order.shape[0]):
         i, splat = order[q], splats[q]
         xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
-        # Long thin ellipses lose all digits of this difference in float32.
-        det = f32(np.float64(xx) * np.float64(yy) - np.float64(xy) * np.float64(xy))
+        # Long thin ellipses lose all digits of this difference in float32, the thinnest their sign.
+        product = np.float64(xx) * np.float64(yy)
+        det = f32(max(product - np.float64(xy) * np.float64(xy), LEAST_DETERMINANT * product))
         faintness = -math.log(opacities[i]) / EIGHT
         reach = SIXTEEN * max(LIMIT - faintness, ZERO)
         splat[0], splat[1], splat[2] = means2d[i, 0], means2d[i, 1], xy / xx
@@ -105,7 +107,7 @@ def pack_backward(
     order: Array, conics: Array, opacities: Array, sums: Array,
     g_means2d: Array, g_conics: Array, g_opacities: Array, g_colors: Array,
 ) -> None:  # fmt: skip
-    """Fill the derivatives of the visible Gaussians from the sums that `composite` describes."""
+    """Fill the derivatives of the visible Gaussians from the sums that `window` describes."""
     for q in range(order.shape[0]):
         i, s = order[q], sums[q]
         xx, xy, yy = conics[i, 0], conics[i, 1], conics[i, 2]
@@ -119,7 +121,7 @@ def pack_backward(
 @njit(**COMPILE)
 def bin_splats(splats: Array, across: int, down: int) -> tuple[Array, Array]:
     """Offsets [cells + 1] and ids of `Bins`, for an image of across x down cells."""
-    counts = np.zeros(across * down + 1, np.int64)
+    offsets = np.zeros(across * down + 1, np.int64)
     boxes = np.empty((splats.shape[0], 4), np.int32)
     for q in range(splats.shape[0]):
         splat, box = read_splat(splats, q), boxes[q]
@@ -127,8 +129,9 @@ def bin_splats(splats: Array, across: int, down: int) -> tuple[Array, Array]:
         box[2], box[3] = _cells(splat.y, splat.reach_y, ROWS, down)
         for row in range(box[2], box[3]):
             for column in range(box[0], box[1]):
-                counts[row * across + column + 1] += 1
-    offsets = np.cumsum(counts)
+                offsets[row * across + column + 1] += 1
+    for cell in range(across * down):
+        offsets[cell + 1] += offsets[cell]
     ends = offsets[:-1].copy()
     ids = np.empty(offsets[-1], np.int32)
     for q in range(splats.shape[0]):

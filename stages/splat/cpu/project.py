@@ -3,11 +3,11 @@
 A Gaussian is the unit ball under M = R(quat) diag(scales). Seen through A = J W, the Jacobian J
 [2, 3] of the projection at its centre times the camera's rotation W, it becomes the ellipse of
 B = A M, with covariance B B^T plus eps2d on the diagonal (EWA splatting, Zwicker et al. 2001).
-J is taken at most 1.15 half-images off the axis, as gsplat does. `conics` is the covariance's
+J is taken at most MARGIN beyond the image's border, as gsplat does. `conics` is the covariance's
 inverse (xx, xy, yy), px^-2. A radius of 0 means not visible; radii follow gsplat's CUDA rule.
 
-p is a centre in the camera's frame, u = (x / z, y / z) kept within the limits. g_ leads the name
-of a derivative. Derivatives are written by hand; the footprint is cheaper redone than kept.
+p is a centre in the camera's frame, (u, v) = (x, y) / z. g_ leads the name of a derivative.
+Derivatives are written by hand; the footprint is cheaper redone than kept.
 """
 
 import math
@@ -20,8 +20,6 @@ from stages.splat.cpu.algebra import (
     Matrix,
     Vector,
     add,
-    cross,
-    dot,
     multiply,
     quat_gradient,
     rotation_from_quat,
@@ -33,7 +31,6 @@ from stages.splat.cpu.algebra import (
 )
 from stages.splat.cpu.compiling import (
     COMPILE_STRICT,
-    HALF,
     INLINE_STRICT,
     MIN_ALPHA,
     ONE,
@@ -42,9 +39,12 @@ from stages.splat.cpu.compiling import (
     Array,
     f32,
 )
+from stages.splat.cpu.ellipse import covariance, covariance_gradient
 
-MARGIN = f32(0.15)  # of the image's width and height
+MARGIN = f32(0.15)  # share of the image's width and height
 MAX_SIGMAS = f32(3.33)  # beyond it even an opaque Gaussian is below MIN_ALPHA
+MAX_DETERMINANT = f32(3e38)  # px^4; a Gaussian that overflows it is left out, as one with NaN is
+MAX_RADIUS = 2.0**30  # px
 
 
 class Lens(NamedTuple):
@@ -60,6 +60,15 @@ class Lens(NamedTuple):
     antialiased: bool
 
 
+class Cloud(NamedTuple):
+    """N Gaussians, or the derivatives by them."""
+
+    means: Array  # [N, 3]
+    quats: Array  # [N, 4] wxyz
+    scales: Array  # [N, 3]
+    opacities: Array  # [N]
+
+
 class Screen(NamedTuple):
     """What projection makes of N Gaussians."""
 
@@ -71,35 +80,30 @@ class Screen(NamedTuple):
 
 
 @njit(**COMPILE_STRICT)
-def project_forward(
-    means: Array, quats: Array, scales: Array, opacities: Array, lens: Lens, screen: Screen
-) -> None:
+def project_forward(cloud: Cloud, lens: Lens, screen: Screen) -> None:
     """Fill `screen`, whose arrays come as zeros."""
     limits = _limits(lens)
     fx, fy, cx, cy = lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]
-    for i in range(means.shape[0]):
-        p = _to_camera(lens.cam_from_world, vector(means, i))
+    for i in range(cloud.means.shape[0]):
+        p = _to_camera(lens.cam_from_world, vector(cloud.means, i))
         screen.depths[i] = p[2]
         if not (p[2] >= lens.near and p[2] <= lens.far):
             continue
-        q, _ = _unit_quat(quats, i)
+        q, _ = _unit_quat(cloud.quats, i)
         a0, a1 = _look(lens, p, limits)
-        m = rotation_from_quat(q)
-        b0 = multiply(transform_back(m, a0), vector(scales, i))
-        b1 = multiply(transform_back(m, a1), vector(scales, i))
-        xx, xy, yy, det, compensation = _covariance(b0, b1, lens.eps2d)
-        if not det > ZERO:
+        r, s = rotation_from_quat(q), vector(cloud.scales, i)
+        b0, b1 = multiply(transform_back(r, a0), s), multiply(transform_back(r, a1), s)
+        xx, xy, yy, det, compensation = covariance(b0, b1, lens.eps2d)
+        opacity = cloud.opacities[i] * (compensation if lens.antialiased else ONE)
+        if not (det > ZERO and det < MAX_DETERMINANT and opacity >= MIN_ALPHA):
             continue
-        opacity = opacities[i] * compensation if lens.antialiased else opacities[i]
-        if not opacity >= MIN_ALPHA:
-            continue
-        u, v = fx * p[0] / p[2] + cx, fy * p[1] / p[2] + cy
+        x, y = fx * p[0] / p[2] + cx, fy * p[1] / p[2] + cy
         reach = min(MAX_SIGMAS, math.sqrt(TWO * math.log(opacity / MIN_ALPHA)))
         rx, ry = math.ceil(reach * math.sqrt(xx)), math.ceil(reach * math.sqrt(yy))
-        if not (u + rx > 0 and u - rx < lens.width and v + ry > 0 and v - ry < lens.height):
+        if not (x + rx > 0 and x - rx < lens.width and y + ry > 0 and y - ry < lens.height):
             continue
-        screen.radii[i, 0], screen.radii[i, 1] = int(rx), int(ry)
-        screen.means2d[i, 0], screen.means2d[i, 1] = u, v
+        screen.radii[i, 0], screen.radii[i, 1] = min(rx, MAX_RADIUS), min(ry, MAX_RADIUS)
+        screen.means2d[i, 0], screen.means2d[i, 1] = x, y
         screen.conics[i, 0], screen.conics[i, 1] = yy / det, -xy / det
         screen.conics[i, 2] = xx / det
         screen.opacities[i] = opacity
@@ -107,47 +111,40 @@ def project_forward(
 
 @njit(**COMPILE_STRICT)
 def project_backward(
-    means: Array,  # [N, 3]
-    quats: Array,  # [N, 4]
-    scales: Array,  # [N, 3]
-    opacities: Array,  # [N]
+    cloud: Cloud,
     lens: Lens,
     radii: Array,  # [N, 2]
     g_screen: Screen,  # its radii are not read
-    g_means: Array,
-    g_quats: Array,
-    g_scales: Array,
-    g_opacities: Array,
+    g_cloud: Cloud,  # added to
 ) -> Array:
-    """Add to the derivatives of the Gaussians, and return that of cam_from_world [3, 4]."""
+    """Add to the derivatives by the Gaussians; return those by cam_from_world[:3] [3, 4]."""
     g_view = np.zeros((3, 4), np.float64)
     limits, w = _limits(lens), rotation_part(lens.cam_from_world)
-    for i in range(means.shape[0]):
+    for i in range(cloud.means.shape[0]):
         if radii[i, 0] <= 0 or radii[i, 1] <= 0:
             continue
-        mean, s = vector(means, i), vector(scales, i)
+        mean, s = vector(cloud.means, i), vector(cloud.scales, i)
         p = _to_camera(lens.cam_from_world, mean)
-        q, length = _unit_quat(quats, i)
+        q, length = _unit_quat(cloud.quats, i)
         a0, a1 = _look(lens, p, limits)
         r = rotation_from_quat(q)
         c0, c1 = transform_back(r, a0), transform_back(r, a1)
-        b0, b1 = multiply(c0, s), multiply(c1, s)
-        compensated = lens.antialiased
-        gb0, gb1, g_opacity = _covariance_gradient(
-            b0, b1, lens.eps2d, vector(g_screen.conics, i), g_screen.opacities[i], opacities[i],
-            compensated,
+        gb0, gb1, g_opacity = covariance_gradient(
+            multiply(c0, s), multiply(c1, s), lens.eps2d, cloud.opacities[i], lens.antialiased,
+            vector(g_screen.conics, i), g_screen.opacities[i],
         )  # fmt: skip
-        g_opacities[i] += g_opacity
-        # B = A R S: each row b = (a R) s
+        # A row of B is b = c s, with c = a R and a = j W.
         gc0, gc1 = multiply(gb0, s), multiply(gb1, s)
-        _accumulate(g_scales, i, add(multiply(c0, gb0), multiply(c1, gb1)))
-        _accumulate_quat(g_quats, i, quat_gradient(q, _outer_sum(a0, gc0, a1, gc1)), q, length)
         ga0, ga1 = transform(r, gc0), transform(r, gc1)
         g_p = _look_gradient(
             lens, p, limits, transform(w, ga0), transform(w, ga1),
             g_screen.means2d[i, 0], g_screen.means2d[i, 1], g_screen.depths[i],
         )  # fmt: skip
-        _accumulate(g_means, i, transform_back(w, g_p))
+        g_cloud.opacities[i] += g_opacity
+        _accumulate(g_cloud.scales, i, add(multiply(c0, gb0), multiply(c1, gb1)))
+        g_quat = quat_gradient(q, _outer_sum(a0, gc0, a1, gc1))
+        _accumulate_quat(g_cloud.quats, i, g_quat, q, length)
+        _accumulate(g_cloud.means, i, transform_back(w, g_p))
         j0, j1 = _jacobian(lens, p, limits)
         for k in range(3):
             for n in range(3):
@@ -199,46 +196,6 @@ def _look(
     j0, j1 = _jacobian(lens, p, limits)
     w = rotation_part(lens.cam_from_world)
     return transform_back(w, j0), transform_back(w, j1)
-
-
-@njit(**INLINE_STRICT)
-def _covariance(b0: Vector, b1: Vector, eps2d: float) -> tuple[float, float, float, float, float]:
-    """Blurred xx, xy, yy, their determinant, and the share of opacity that the blur leaves.
-
-    det(B B^T) is the squared area |b0 x b1|^2: no cancellation, never negative.
-    """
-    k = cross(b0, b1)
-    sharp = dot(k, k)
-    xx, yy = dot(b0, b0), dot(b1, b1)
-    det = sharp + eps2d * (xx + yy) + eps2d * eps2d
-    return xx + eps2d, dot(b0, b1), yy + eps2d, det, math.sqrt(sharp / det)
-
-
-@njit(**INLINE_STRICT)
-def _covariance_gradient(
-    b0: Vector, b1: Vector, eps2d: float, g_conic: Vector, g_out: float, opacity: float,
-    antialiased: bool,
-) -> tuple[Vector, Vector, float]:  # fmt: skip
-    """Derivatives by b0, b1 and the opacity; g_out is that by the opacity on the screen."""
-    xx, xy, yy, det, compensation = _covariance(b0, b1, eps2d)
-    k = cross(b0, b1)
-    inverse = ONE / det
-    g_det = -(g_conic[0] * yy - g_conic[1] * xy + g_conic[2] * xx) * inverse * inverse
-    g_sharp, g_opacity = ZERO, g_out
-    if antialiased:  # compensation = sqrt(sharp / det)
-        g_opacity = g_out * compensation
-        if compensation > f32(1e-6):
-            half = HALF * g_out * opacity / compensation
-            g_sharp = half * inverse
-            g_det -= half * compensation * compensation * inverse
-    g_sharp += g_det
-    g_xx = g_conic[2] * inverse + g_det * eps2d
-    g_yy = g_conic[0] * inverse + g_det * eps2d
-    g_xy = -g_conic[1] * inverse
-    g_k = scale(k, TWO * g_sharp)
-    gb0 = add(add(scale(b0, TWO * g_xx), scale(b1, g_xy)), cross(b1, g_k))
-    gb1 = add(add(scale(b1, TWO * g_yy), scale(b0, g_xy)), cross(g_k, b0))
-    return gb0, gb1, g_opacity
 
 
 @njit(**INLINE_STRICT)

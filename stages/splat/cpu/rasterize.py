@@ -40,18 +40,15 @@ def rasterization(
     `info["means2d"]`, in px; with absgrad its `.absgrad` holds the sums of absolute values.
     Raises ValueError on wrong shapes or modes, TypeError on tensors that are not float32 on a CPU.
     """
-    tensors = (means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
-    _check_types(tensors)
+    _check_types(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
     _check_shapes(means, quats, scales, opacities, viewmats, Ks)
     _check_modes(render_mode, rasterize_mode)
-    antialiased = rasterize_mode == "antialiased"
-    shot = Shot(width, height, near_plane, far_plane, eps2d, antialiased)
+    shot = Shot(width, height, near_plane, far_plane, eps2d, rasterize_mode == "antialiased")
     means2d, conics, depths, weights, radii = Project.apply(
         means, quats, scales, opacities, viewmats, Ks, shot
     )
     if render_mode in ("D", "ED"):
-        channels = depths[..., None]
-        backgrounds = None
+        channels, backgrounds = depths[..., None], None
     else:
         channels = _shaded(means, colors, viewmats, radii, sh_degree)
         channels, backgrounds = _with_depth(channels, depths, backgrounds, render_mode)
@@ -110,7 +107,7 @@ def _with_depth(
     return torch.cat([colors, depths[..., None]], dim=-1), backgrounds
 
 
-def _check_types(tensors: tuple[Tensor | None, ...]) -> None:
+def _check_types(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
             raise TypeError(f"{tensor.dtype} on {tensor.device}; float32 on the CPU is expected")

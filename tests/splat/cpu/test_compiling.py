@@ -3,11 +3,11 @@
 import numpy as np
 from numba import njit
 
-from stages.splat.cpu import compiling, composite
+from stages.splat.cpu import compiling, composite, window
 
 
 def test_exponential() -> None:
-    evaluate = njit(lambda y: composite._exp_minus_8(y))
+    evaluate = njit(lambda y: window.exp_minus_8(y))
     sigma = np.linspace(-0.2, np.log(255), 2000).astype(np.float32)
     values = np.array([evaluate(s / np.float32(8)) for s in sigma], float)
     np.testing.assert_allclose(values, np.exp(-sigma.astype(float)), rtol=3e-6)
