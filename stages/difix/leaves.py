@@ -64,6 +64,8 @@ def scatter(batch: int, count: int, generator: torch.Generator) -> Leaves:
     palette = torch.rand(batch, 6, 3, generator=generator)
     chosen = torch.randint(6, (batch, count), generator=generator)
     color = 0.7 * palette.gather(1, chosen[..., None].expand(-1, -1, 3)) + 0.3 * draw(3)
+    grey = color.mean(dim=-1, keepdim=True)
+    color = torch.lerp(grey, color, draw(1))
     return Leaves(
         centre=draw(2, low=-1.5, high=1.5),
         half_size=half_size,
@@ -71,7 +73,7 @@ def scatter(batch: int, count: int, generator: torch.Generator) -> Leaves:
         exponent=torch.exp(draw(low=0.2, high=2.3)),
         nearness=nearness,
         color=color,
-        contrast=draw(high=0.5) * draw(),
+        contrast=draw(high=0.3) * draw(),
         shading=draw(2, low=-0.25, high=0.25),
         texture=torch.randint(_TEXTURES, (batch, count), generator=generator),
         frequency=torch.exp(draw(low=-0.5, high=1.2)),
@@ -148,10 +150,10 @@ def _surface(local: Tensor, leaves: Leaves, index: int) -> Tensor:
 
 
 def _textures(generator: torch.Generator) -> Tensor:
-    """Random textures [1, T, 3, h, w] with unit deviation: noise of power laws, half of it grey."""
+    """Random textures [1, T, 3, h, w] with unit deviation: noise of power laws, nearly grey."""
     shape = (_TEXTURES, 3, _TEXTURE_PX, _TEXTURE_PX)
     noise = torch.randn(shape, generator=generator)
-    noise[::2] = noise[::2, :1]
+    noise = torch.lerp(noise, noise[:, :1], 0.8)
     rows, columns = torch.fft.fftfreq(_TEXTURE_PX), torch.fft.rfftfreq(_TEXTURE_PX)
     stretch = torch.exp(1.5 * torch.rand(_TEXTURES, 1, 1, generator=generator))
     radius = torch.sqrt((stretch * rows[:, None]) ** 2 + columns**2).clamp(min=1 / _TEXTURE_PX)
@@ -159,4 +161,6 @@ def _textures(generator: torch.Generator) -> Tensor:
     spectrum = torch.fft.rfft2(noise) * (radius**-slope)[:, None]
     field = torch.fft.irfft2(spectrum, s=shape[-2:])
     field = field - field.mean(dim=(1, 2, 3), keepdim=True)
-    return (field / field.std(dim=(1, 2, 3), keepdim=True))[None]
+    field = field / field.std(dim=(1, 2, 3), keepdim=True)
+    field[::3] = torch.tanh(4 * field[::3])  # patterns with edges of their own
+    return field[None]

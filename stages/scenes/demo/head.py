@@ -3,6 +3,8 @@
 The head's frame has its origin in the middle of the skull, x to its left, y up, z to its front.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from stages.scenes.cameras import Array
@@ -12,26 +14,28 @@ CUTS = ("short", "bob", "long", "bun", "ponytail", "curly", "cap")
 _RADII = np.array([0.078, 0.116, 0.098])  # metres, of a person of 1.75 m
 
 
-def head(
-    origin: Array,
-    frame: Array,
-    scale: float,
-    cut: str,
-    person: int,
-    face: str,
-    skin: str,
-    hair: str,
-    trim: str,
-) -> list[Mesh]:
-    """All meshes of a head; `face`, `skin`, `hair` and `trim` name textures."""  # fmt: skip
-    frame = scale * frame
+@dataclass(frozen=True)
+class Look:
+    """A hair cut and the names of the textures of one person's head."""
+
+    cut: str
+    person: int
+    face: str
+    skin: str
+    hair: str
+    trim: str  # of a cap
+
+
+def head(origin: Array, frame: Array, look: Look) -> list[Mesh]:
+    """All meshes of a head; `frame` [3, 3] carries the person's scale."""
     longitude, latitude = sphere_grid(26, 40)
     uv = np.stack([longitude / (2 * np.pi) + 0.5, 0.5 - latitude / np.pi], axis=-1)
-    meshes = [surface(_placed(_skull(longitude, latitude), origin, frame), uv, face, person)]
+    skull = _placed(_skull(longitude, latitude), origin, frame)
+    meshes = [surface(skull, uv, look.face, look.person)]
     for sign in (1, -1):
         at = origin + frame @ [0.080 * sign, -0.012, -0.008]
-        meshes.append(ellipsoid(at, [0.010, 0.030, 0.019], frame, skin, person, (6, 10)))
-    return meshes + _hair(origin, frame, cut, person, hair, trim)
+        meshes.append(ellipsoid(at, [0.010, 0.030, 0.019], frame, look.skin, look.person, (6, 10)))
+    return meshes + (_cap if look.cut == "cap" else _hair)(origin, frame, look)
 
 
 def _skull(longitude: Array, latitude: Array) -> Array:
@@ -54,43 +58,42 @@ def _skull(longitude: Array, latitude: Array) -> Array:
     return points
 
 
-def _hair(origin: Array, frame: Array, cut: str, person: int, hair: str, trim: str) -> list[Mesh]:
-    if cut == "cap":
-        crown = surface(*_crown(origin, frame, 1.10, 0.55, 0.20, -0.05), trim, person)
-        at = origin + frame @ [0, 0.050, 0.115]
-        visor = ellipsoid(at, [0.072, 0.009, 0.075], frame, trim, person, (6, 14))
-        nape = surface(*_crown(origin, frame, 1.035, 0.5, 0.05, -0.42), hair, person)
-        return [crown, visor, nape]
+def _cap(origin: Array, frame: Array, look: Look) -> list[Mesh]:
+    """A baseball cap, and the hair under it at the nape."""
+    at = origin + frame @ [0, 0.050, 0.115]
+    return [
+        surface(*_crown(origin, frame, 1.10, (0.55, 0.20, -0.05)), look.trim, look.person),
+        ellipsoid(at, [0.072, 0.009, 0.075], frame, look.trim, look.person, (6, 14)),
+        surface(*_crown(origin, frame, 1.035, (0.5, 0.05, -0.42)), look.hair, look.person),
+    ]
+
+
+def _hair(origin: Array, frame: Array, look: Look) -> list[Mesh]:
+    cut, hair, person = look.cut, look.hair, look.person
     volume = {"curly": 1.34, "bob": 1.13, "long": 1.11}.get(cut, 1.085)
-    meshes = [surface(*_crown(origin, frame, volume, 0.62, 0.02, -0.45, cut == "curly"), hair,
-                      person)]  # fmt: skip
+    crown = _crown(origin, frame, volume, (0.62, 0.02, -0.45), bumpy=cut == "curly")
+    meshes = [surface(*crown, hair, person)]
     if cut in ("bob", "long"):
-        meshes.append(
-            surface(*_curtain(origin, frame, 0.13 if cut == "bob" else 0.27), hair, person)
-        )
+        curtain = _curtain(origin, frame, 0.13 if cut == "bob" else 0.27)
+        meshes.append(surface(*curtain, hair, person))
     if cut == "bun":
         at = origin + frame @ [0, 0.085, -0.105]
         meshes.append(ellipsoid(at, [0.042, 0.042, 0.042], frame, hair, person))
     if cut == "ponytail":
         tail = [(0, 0.055, -0.10), (0, 0.05, -0.145), (0, -0.03, -0.165), (0, -0.15, -0.15)]
-        path = [origin + frame @ point for point in np.array(tail)]
+        path = _placed(np.array(tail), origin, frame)
         meshes.append(tube(path, [0.02, 0.032, 0.034, 0.012], hair, person, back=frame[:, 0]))
     return meshes
 
 
 def _crown(
-    origin: Array,
-    frame: Array,
-    volume: float,
-    front: float,
-    side: float,
-    back: float,
-    bumpy: bool = False,
+    origin: Array, frame: Array, volume: float, rim: tuple[float, float, float], bumpy: bool = False
 ) -> tuple[Array, Array]:
-    """Points and texture coordinates of the hair from the crown down to a hairline.
+    """Points and texture coordinates of what covers the skull from the crown down to a rim.
 
-    `front`, `side` and `back` are the hairline's latitudes, radians.
-    """  # fmt: skip
+    `rim` holds its latitudes at the front, the side and the back, radians.
+    """
+    front, side, back = rim
     longitude, share = np.meshgrid(np.linspace(-np.pi, np.pi, 41), np.linspace(0, 1, 13))
     around = [0.0, 0.75, 1.05, 1.5, 1.8, 2.4, np.pi]
     edges = [front, front - 0.02, front - 0.3, side - 0.1, side, back, back]

@@ -23,8 +23,8 @@ class Lamp:
 
 
 LAMPS = (
-    Lamp((1.15, 2.74, 0.95), (1.3, 0.7), (5.6, 5.2, 4.5)),
-    Lamp((-1.5, 2.74, -0.7), (0.7, 1.3), (2.3, 2.5, 2.9)),
+    Lamp((1.15, 2.74, 0.95), (1.3, 0.7), (6.9, 6.4, 5.6)),
+    Lamp((-1.5, 2.74, -0.7), (0.7, 1.3), (2.8, 3.0, 3.4)),
 )
 _GRID = 5  # rays to a lamp are this number squared
 _SKY, _GROUND = np.array([0.46, 0.47, 0.50]), np.array([0.30, 0.27, 0.23])
@@ -55,7 +55,7 @@ def _from_lamp(geometry: Geometry, starts: Array, normals: Array, lamp: Lamp) ->
         # A sheared grid: no two of its points share a row or column of shadow.
         a, b = steps[k % _GRID], steps[k // _GRID]
         aside = (a + b / _GRID) * lamp.size[0], (b - a / _GRID) * lamp.size[1]
-        point = np.array(lamp.centre) + [aside[0], 0, aside[1]]
+        point = np.array([lamp.centre[0] + aside[0], lamp.centre[1], lamp.centre[2] + aside[1]])
         towards = point - starts
         distance = np.linalg.norm(towards, axis=1)
         towards /= distance[:, None]

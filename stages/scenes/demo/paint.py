@@ -37,7 +37,10 @@ def _stretched(grid: Array, size: int) -> Array:
 
 def pixel_grid(height: int, width: int, size: tuple[float, float] = (1.0, 1.0)) -> tuple:
     """x and y [h, w] of pixel centres over a surface of `size` (width, height)."""
-    x, y = (np.arange(width) + 0.5) / width * size[0], (np.arange(height) + 0.5) / height * size[1]
+    x, y = (
+        (np.arange(width) + 0.5) / width * size[0],
+        (np.arange(height) + 0.5) / height * size[1],
+    )
     return np.meshgrid(x, y)
 
 
@@ -147,7 +150,7 @@ def _flowers(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
     for index in range(70):
         at, size = rng.random(2) * [x.max(), y.max()], rng.uniform(0.014, 0.034)
         dx, dy = x - at[0], y - at[1]
-        away, petals = np.hypot(dx, dy), np.cos(5 * np.arctan2(dy, dx) + rng.uniform(0, 6))
+        away, petals = (np.hypot(dx, dy), np.cos(5 * np.arctan2(dy, dx) + rng.uniform(0, 6)))
         tint = colors[1 + index % 2]
         blend(image, (size * (0.75 + 0.35 * petals) - away) * 200, tint)
         blend(image, (0.3 * size - away) * 200, (0.98, 0.90, 0.45))
@@ -189,7 +192,8 @@ def _digit(image: Array, x: Array, y: Array, lit: str, color: Array) -> None:
 
 
 def _plain(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
-    blend(image, y > 0.94 * y.max(), colors[1])
+    # Not to the very edge: textures repeat, so that would tint the other end.
+    blend(image, np.abs(y / y.max() - 0.93) < 0.03, colors[1])
 
 
 _PATTERNS: dict[str, Callable[[Array, Array, Array, Array, Rng], None]] = {

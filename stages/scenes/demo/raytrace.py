@@ -13,7 +13,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.demo.meshes import Mesh
+from stages.scenes.demo.meshes import ROOM, Mesh
 
 Floats = NDArray[np.float32]
 _CREASE = 0.8  # cosine between normals of neighbours; below, a pixel gets more rays
@@ -102,7 +102,7 @@ def dress(geometry: Geometry, light: Array, atlas: Atlas) -> World:
 
 
 def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, NDArray[np.int8]]:
-    """Image [H, W, 3] in sRGB and person map [H, W] (meshes.ROOM, 0 or 1) of one camera.
+    """Image [H, W, 3] in sRGB and person map [H, W] (ROOM, 0 or 1) of one camera.
 
     One ray goes through each pixel's centre; these make the map. Where neighbours differ in
     person, normal or distance, `samples` squared jittered rays more are averaged in. Textures
@@ -112,7 +112,8 @@ def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, 
     rows, columns = np.divmod(np.arange(camera.height * camera.width), camera.width)
     pixels = np.stack([columns, rows], axis=-1) + 0.5
     color, face, distance, normal = _shoot(seen, camera, pixels)
-    person = seen.geometry.person[seen.geometry.faces[face, 0]].reshape(size)
+    person = np.where(face < 0, ROOM, seen.geometry.person[seen.geometry.faces[face, 0]])
+    person = person.astype(np.int8).reshape(size)
     edges = np.flatnonzero(_edges(person, distance.reshape(size), normal.reshape(*size, 3)))
     rng = np.random.default_rng(seed)
     cells = np.stack(np.meshgrid(range(samples), range(samples)), axis=-1).reshape(-1, 1, 2)
@@ -149,13 +150,15 @@ def _developed(radiance: Array) -> Array:
 def _shoot(
     seen: World, camera: Camera, pixels: Array
 ) -> tuple[Floats, NDArray[np.int64], Floats, Floats]:
-    """Linear colour [N, 3], face [N], distance [N] and unit normal [N, 3] behind pixels [N, 2]."""
+    """Linear colour [N, 3], face [N], distance [N] and unit normal [N, 3] behind pixels [N, 2].
+
+    Rays that meet nothing have face -1 and are black.
+    """
     directions, spread = _directions(camera, pixels)
     origins = np.empty_like(directions)
     origins[:] = camera.centre
     found = seen.geometry.scene.run(origins, directions, output=True)
-    # A ray that slips through between two triangles leaves the closed room: face 0 serves.
-    face, u, v = np.maximum(found["primID"], 0), found["u"], found["v"]
+    face, u, v = found["primID"], found["u"], found["v"]
     distance, normal = np.minimum(found["tfar"], 100.0), found["Ng"]
     length = np.sqrt(np.einsum("nk,nk->n", normal, normal))
     normal = normal / np.maximum(length, np.float32(1e-20))[:, None]
@@ -163,7 +166,9 @@ def _shoot(
     mixed = a + u[:, None] * (b - a) + v[:, None] * (c - a)
     slant = np.maximum(np.abs(np.einsum("nk,nk->n", normal, directions)), np.float32(0.1))
     footprint = seen.density[face] * distance * spread / np.sqrt(slant)
-    return _lookup(seen, face, mixed[:, :2], footprint) * mixed[:, 2:], face, distance, normal
+    color = _lookup(seen, face, mixed[:, :2], footprint) * mixed[:, 2:]
+    color[face < 0] = 0
+    return color, face, distance, normal
 
 
 def _directions(camera: Camera, pixels: Array) -> tuple[Floats, np.float32]:
@@ -180,9 +185,9 @@ def _lookup(seen: World, face: NDArray[np.int64], uv: Floats, footprint: Floats)
     level = np.clip(np.rint(np.log2(np.maximum(footprint, 1.0))).astype(np.int64), 0, _LEVELS - 1)
     row = texture * _LEVELS + level
     width, height, start = (part.ravel()[row] for part in (atlas.width, atlas.height, atlas.start))
-    x, y = uv[:, 0] * width.astype(np.float32) - 0.5, uv[:, 1] * height.astype(np.float32) - 0.5
+    x, y = (uv[:, 0] * width.astype(np.float32) - 0.5, uv[:, 1] * height.astype(np.float32) - 0.5)
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    fx, fy = (x - left.astype(np.float32))[:, None], (y - top.astype(np.float32))[:, None]
+    fx, fy = ((x - left.astype(np.float32))[:, None], (y - top.astype(np.float32))[:, None])
     x0, x1 = left % width, (left + 1) % width
     y0, y1 = start + (top % height) * width, start + ((top + 1) % height) * width
     t = atlas.texels

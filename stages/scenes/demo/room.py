@@ -6,10 +6,11 @@ walls of -z, -x and +x, so these carry the pictures and the furniture.
 
 import numpy as np
 
-from stages.scenes.cameras import Array
+from stages.scenes.cameras import Array, rotation_from_vector
 from stages.scenes.demo import surfaces
 from stages.scenes.demo.light import LAMPS
 from stages.scenes.demo.meshes import Mesh, box, ellipsoid, loft, quad, tube
+from stages.scenes.demo.skeleton import UP
 from stages.scenes.demo.textures import PICTURES, photograph
 
 _HALF, _HEIGHT = 3.25, 2.8  # metres
@@ -25,17 +26,15 @@ def room(pair: int, seed: int) -> tuple[list[Mesh], dict[str, Array]]:
     """Meshes of the room and their textures, for one pair of people."""
     rng = np.random.default_rng([seed, pair, 7])
     names = [str(name) for name in rng.permutation(list(PICTURES))]
-    meshes = [*_shell(), *_pictures(names), *_shelves(), *_sofa(), *_boxes(names[10:]), *_plant()]
+    meshes = [*_shell(), *_pictures(names), *_shelves(), *_sofa(), *_boxes(names[10:])]
+    meshes += [*_plant(), *_lamp()]
     return meshes, _textures(pair, names, rng)
 
 
 def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str, Array]:
     wide = (2 * _HALF, _HEIGHT)
-    walls = [
-        surfaces.brickwork(wide, rng),
-        surfaces.plaster(wide, rng),
-        surfaces.plaster(wide, rng),
-    ]
+    brick = surfaces.brickwork(wide, rng)
+    walls = [brick, surfaces.plaster(wide, rng), surfaces.plaster(wide, rng)]
     turned = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
     return turned | {name: surfaces.poster(name, rng) for name in names[:10]} | {
         "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
@@ -59,7 +58,7 @@ def _shell() -> list[Mesh]:
     floor = quad([-s - over, 0, -s - over], [long, 0, 0], [0, 0, long], "floor", step=0.055)
     high, low = h + over, -h - 2 * over
     lamps = [
-        quad([x - w / 2, h - 0.04, z + d / 2], [w, 0, 0], [0, 0, -d], "lamp", glow=3.0)
+        quad([x - w / 2, h - 0.04, z + d / 2], [w, 0, 0], [0, 0, -d], "lamp", glow=1.6)
         for (x, _, z), (w, d) in ((lamp.centre, lamp.size) for lamp in LAMPS)
     ]
     return [
@@ -100,9 +99,7 @@ def _sofa() -> list[Mesh]:
         *box([0.5, 0.05, -3.1], [0.7, 0.62, -2.2], "sofa", "sofa"),
     ]
     for x, turn in ((-1.1, 0.3), (0.15, -0.4)):
-        frame = np.array(
-            [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
-        )
+        frame = rotation_from_vector([0, 0, turn])
         parts.append(ellipsoid([x, 0.60, -2.80], [0.24, 0.21, 0.10], frame, "cushion"))
     return parts
 
@@ -118,20 +115,24 @@ def _boxes(names: list[str]) -> list[Mesh]:
 
 
 def _plant() -> list[Mesh]:
-    """A pot with a bush of leaves, and a floor lamp."""
+    """A pot with a bush of leaves."""
     level, at = np.eye(3), np.array([-2.6, 0.0, -2.3])
-    pot = loft([at + [0, 0.42, 0], at], [(0.19, 0.19), (0.13, 0.13)], [level] * 2, "wood")
+    pot = loft([at + 0.42 * UP, at], [(0.19, 0.19), (0.13, 0.13)], [level] * 2, "wood")
     leaves = []
     for k in range(34):
         turn, rise = 2.4 * k, 0.35 + 0.016 * k
         out = np.array([np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)])
-        side = np.cross(out, [0, 1, 0])
+        side = np.cross(out, UP)
         side /= np.linalg.norm(side)
         frame = np.stack([side, out, np.cross(side, out)], axis=1)
-        middle = at + [0, 0.45 + 0.012 * k, 0] + 0.26 * out
+        middle = at + (0.45 + 0.012 * k) * UP + 0.26 * out
         leaves.append(ellipsoid(middle, [0.055, 0.22, 0.012], frame, "leaves", size=(6, 8)))
-    foot = np.array([2.75, 0.0, -2.55]) + [0, 0.95, 0]
-    stem = tube([foot, foot + [0, 0.55, 0]], [0.02, 0.02], "dark")
-    shade = loft([foot + [0, 0.85, 0], foot + [0, 0.5, 0]], [(0.12, 0.12), (0.22, 0.22)], [level] * 2,
-                 "cushion")  # fmt: skip
-    return [pot, *leaves, stem, shade]
+    return [pot, *leaves]
+
+
+def _lamp() -> list[Mesh]:
+    """A table lamp on the lower bookshelf."""
+    foot, level = np.array([2.75, 0.95, -2.92]), np.eye(3)
+    stem = tube([foot, foot + 0.5 * UP], [0.02, 0.02], "dark")
+    rims = [foot + 0.75 * UP, foot + 0.45 * UP]
+    return [stem, loft(rims, [(0.10, 0.10), (0.19, 0.19)], [level] * 2, "cushion")]

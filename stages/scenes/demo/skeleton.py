@@ -19,13 +19,14 @@ from stages.scenes.cameras import (
 )
 
 SIDES = {"left": 1.0, "right": -1.0}
+UP = np.array([0.0, 1.0, 0.0])
 HIP_HEIGHT = 0.915  # metres above the floor, standing upright
 ANKLE_HEIGHT = 0.085
 
-_BENDS_FROM, _BENDS_TO = 0.02, 0.32  # stretch of the spine, above the pelvis, that bends
+_BENDS_FROM, _BENDS_TO = (0.02, 0.32)  # stretch of the spine, above the pelvis, that bends
 _NECK, _THIGH, _SHIN, _UPPER_ARM, _FOREARM, _PALM = 0.51, 0.42, 0.41, 0.285, 0.25, 0.075
-_HIP, _SHOULDER = np.array([0.092, -0.045, 0.0]), np.array([0.170, -0.055, -0.008])
-_BALL = np.array([0.0, -ANKLE_HEIGHT, 0.125])  # of the foot, from the ankle
+_HIP, _SHOULDER = np.array([0.088, -0.045, 0.0]), np.array([0.170, -0.055, -0.008])
+_TIP = np.array([0.0, -ANKLE_HEIGHT, 0.192])  # of the shoe's sole, from the ankle
 
 Vector = tuple[float, float, float]
 
@@ -156,11 +157,11 @@ def foot_frame(step: Step) -> Array:
 
 
 def planted(build: Build, x: float, z: float, yaw_deg: float, heel_deg: float = 0.0) -> Step:
-    """A step whose ball of the foot is on the floor; flat, the ankle stands over (x, z)."""
+    """A step whose toe stays on the floor when the heel is lifted; flat, it stands at (x, z)."""
     flat = np.array([x, build.scale * ANKLE_HEIGHT, z])
-    ball = flat + build.scale * _turn(y=yaw_deg) @ _BALL
+    tip = flat + build.scale * _turn(y=yaw_deg) @ _TIP
     step = Step((0.0, 0.0, 0.0), yaw_deg, heel_deg)
-    ankle = ball - build.scale * foot_frame(step) @ _BALL
+    ankle = tip - build.scale * foot_frame(step) @ _TIP
     return Step(tuple(ankle.tolist()), yaw_deg, heel_deg)
 
 

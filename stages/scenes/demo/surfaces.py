@@ -24,6 +24,7 @@ _DYES = np.array(
          [0.24, 0.34, 0.44], [0.20, 0.17, 0.16]],
     ]
 )  # fmt: skip
+_GLAZES = np.array([[0.78, 0.70, 0.58], [0.62, 0.44, 0.33], [0.46, 0.52, 0.53], [0.70, 0.64, 0.58]])
 
 
 def planks(size: float, rng: Rng) -> Array:
@@ -52,8 +53,8 @@ def tiles(size: float, rng: Rng) -> Array:
     x, y = pixel_grid(side, side, (size, size))
     a, b = np.floor(x / tile).astype(int), np.floor(y / tile).astype(int)
     count = (b.max() + 1, a.max() + 1)
-    tones = np.clip(rng.normal(0.62, 0.13, (*count, 1)) * rng.uniform(0.85, 1.1, (*count, 3)), 0, 1)
-    image = tones[b, a]
+    glazes = _GLAZES[rng.integers(len(_GLAZES), size=count)]
+    image = (glazes * rng.normal(1, 0.14, (*count, 1)))[b, a]
     inks = np.clip(rng.uniform(0.15, 0.75, (*count, 3)), 0, 1)[b, a]
     u, v = (x / tile) % 1 - 0.5, (y / tile) % 1 - 0.5
     kind = rng.integers(4, size=count)[b, a]
@@ -106,7 +107,7 @@ def ceiling(rng: Rng) -> Array:
     """White panels, some yellowed, with a fleck."""
     x, y = pixel_grid(256, 256, (10, 10))
     tone = rng.normal(0.92, 0.03, (10, 10))[y.astype(int), x.astype(int)]
-    tone *= 0.9 + 0.2 * noise(rng, (256, 256), (64, 64))
+    tone *= 0.96 + 0.08 * noise(rng, (256, 256), (64, 64))
     image = tone[..., None] * [1.0, 0.99, 0.95]
     blend(image, (x % 1 < 0.06) | (y % 1 < 0.06), (0.62, 0.62, 0.60))
     return np.clip(image, 0.02, 1)
@@ -121,9 +122,9 @@ def rug(rng: Rng) -> Array:
     ground = rng.integers(len(dyes), size=(rows, columns))
     motif = (ground + rng.integers(1, len(dyes), size=(rows, columns))) % len(dyes)
     u, v = x - a - 0.5, y - b - 0.5
-    shapes = [np.abs(u) + np.abs(v) < 0.42, np.hypot(u, v) < 0.36, np.abs(np.abs(u) - np.abs(v)) < 0.1,
+    shapes = [np.abs(u) + np.abs(v) < 0.42, np.hypot(u, v) < 0.36, (u > v) & (u > -v),
               np.abs(np.abs(u) + np.abs(v) - 0.36) < 0.1, (np.abs(u) < 0.14) | (np.abs(v) < 0.14),
-              (u > v) & (u > -v)]  # fmt: skip
+              np.abs(np.abs(u) - np.abs(v)) < 0.1]  # fmt: skip
     image = dyes[ground[b, a]]
     kind = rng.integers(len(shapes), size=(rows, columns))[b, a]
     blend(image, np.choose(kind, shapes).astype(float), dyes[motif[b, a]])
@@ -173,7 +174,10 @@ def upholstery(rng: Rng) -> Array:
         turn = np.pi * leaf[2]
         near = np.s_[_window(leaf[1], 1.0, 256), _window(leaf[0], 1.0, 256)]
         dx, dy = x[near] - leaf[0], y[near] - leaf[1]
-        along, aside = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+        along, aside = (
+            dx * np.cos(turn) + dy * np.sin(turn),
+            dy * np.cos(turn) - dx * np.sin(turn),
+        )
         shape = (1 - np.hypot(along / 0.07, aside / 0.022)) * 4
         blend(image[near], shape, base + 0.65 * leaf[2:] - 0.1)
     return np.clip(image * (0.9 + 0.2 * noise(rng, (256, 256), (128, 128)))[..., None], 0.02, 1)
