@@ -101,12 +101,11 @@ def test_required_lpips_without_weights_is_an_error_and_writes_nothing(scene: Sc
 
 
 def test_mean_color_is_of_the_source_photographs(scene: Scene) -> None:
+    for view in scene.views("source"):
+        write_png(view.image_path, np.full((128, 96, 3), 0.8, np.float32))
     main()
-    before = of_scene()["mean_color_psnr"]
-    sources = np.stack([view.image() for view in scene.views("source")])
-    color = sources.mean(axis=(0, 1, 2), dtype=np.float64)
-    flat = [-10 * np.log10(np.square(v.image() - color).mean()) for v in scene.views("target")]
-    assert before == pytest.approx(np.mean(flat), abs=1e-5)
+    flat = [-10 * np.log10(np.square(view.image() - 0.8).mean()) for view in scene.views("target")]
+    assert of_scene()["mean_color_psnr"] == pytest.approx(np.mean(flat), abs=1e-5)
 
 
 def test_without_aligned_pictures_those_columns_are_empty(scene: Scene) -> None:

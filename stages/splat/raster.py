@@ -51,6 +51,9 @@ def choose_backend(requested: str) -> tuple[str, str]:
             )  # fmt: skip
         return "cpu", "torch sees no GPU"
     _check_kernels()
+    # SSIM subtracts nearly equal means: with TF32's ten bits in the blur, flat regions of a large
+    # picture have negative variances, and training diverges.
+    torch.backends.cudnn.allow_tf32 = False
     reason = "train.backend is cuda" if requested == "cuda" else "torch sees a GPU"
     return "cuda", f"{reason}, {torch.cuda.get_device_name()}"
 

@@ -132,6 +132,20 @@ def test_device_cuda_without_one_is_an_error(no_weights: Path) -> None:
         Meter.build(EvaluateConfig(device="cuda"), no_weights)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, shown: Callable) -> None:
+    """TF32 convolutions would move LPIPS by some 1e-3 of itself."""
+    folder = random_backbone("alex")
+    view = shown(mask=np.ones((40, 48), bool))
+    here, there = (
+        Meter.build(EvaluateConfig(device=device), folder).measure(view)
+        for device in ("cpu", "cuda")
+    )
+    for key in ("psnr", "ssim", "lpips", "mpsnr", "mssim", "mlpips"):
+        assert there[key] == pytest.approx(here[key], rel=2e-5), key
+
+
 def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) -> None:
     meter = Meter.build(EvaluateConfig(device="cpu"), lpips_weights)
     view = shown(mask=np.ones((40, 48), bool))

@@ -99,6 +99,15 @@ def test_failed_download_is_no_error(tmp_path: Path, torch_home: Path) -> None:
     assert list(torch_home.iterdir()) == []
 
 
+def test_cache_that_cannot_be_written_is_no_error_and_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "a file"))
+    marker = weights.collect(WeightsConfig(nets=("alex",), download=True), tmp_path)
+    assert marker["alex"]["reason"].endswith("the download failed (NotADirectoryError)")
+
+
 def test_download_is_kept(
     tmp_path: Path, torch_home: Path, features: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
