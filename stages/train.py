@@ -9,7 +9,8 @@ from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.parallel import run_all
 from stages.run.params import Params
-from stages.splat.config import TrainConfig, inert
+from stages.run.provenance import cost
+from stages.splat.config import TrainConfig, doubtful, inert
 
 
 def main() -> None:
@@ -35,9 +36,9 @@ def train_one(given: argparse.Namespace, config: TrainConfig) -> None:
     from stages.splat.moments import train_moment
 
     given.into.mkdir(parents=True, exist_ok=True)
-    scene = Scene.read(layout.scene(given.scene))
-    calibrated = layout.calibrated(given.scene)
-    fitted = train_moment(scene, calibrated, given.timestamp, config, given.into, given.warm)
+    scene, calibrated = Scene.read(layout.scene(given.scene)), layout.calibrated(given.scene)
+    with cost("train", f"{given.scene}.{given.timestamp}"):
+        fitted = train_moment(scene, calibrated, given.timestamp, config, given.into, given.warm)
     report = {"curve": fitted.curve, "evaluations": fitted.evaluations}
     write_json(given.into / "fit.json", report)
 
@@ -47,13 +48,17 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.moments import merge_reports
+    from stages.splat.raster import choose_backend
 
-    for key, reason in inert(config):
-        print(f"{scene}: train.{key} cannot act: {reason}")
+    for key, reason in [*inert(config), *doubtful(config)]:
+        print(f"{scene}: train.{key}: {reason}")
     timestamps = Scene.read(layout.scene(scene)).timestamps
+    # Here, since processes that build kernels together destroy each other's.
+    backend, reason = choose_backend(config.backend)
     # Warm starts follow one another; a GPU is filled by one process.
-    workers = 1 if config.warm_start or config.backend == "cuda" else config.workers
-    with whole_folder(layout.splats(scene)) as folder:
+    workers = 1 if config.warm_start or backend == "cuda" else config.workers
+    print(f"{scene}: {backend} ({reason}), float32, {workers} at once", flush=True)
+    with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
         commands = []
         for index, timestamp in enumerate(timestamps):
             command = [sys.executable, "-m", "stages.train", "--scene", scene]

@@ -7,11 +7,13 @@ parameter never resumes the wrong run.
 import io
 import shutil
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
 
 PREEMPTED = 75  # EX_TEMPFAIL: run again to go on
@@ -24,6 +26,11 @@ class Checkpoint:
         self.folder = work_root() / stage / item / text_hash(*parts)[:24]
         self.path = self.folder / "state.pt"
 
+    @property
+    def kept(self) -> Path:
+        """Folder for results that are made on the way: they too survive a kill."""
+        return self.folder / "kept"
+
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state."""
         # Through memory: torch's own writer hides a full disk behind an error of its zip format.
@@ -33,10 +40,16 @@ class Checkpoint:
             scratch.write_bytes(packed.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state on the CPU, or None."""
+        """The saved state on the CPU, or None. Raises UserError when it cannot be read."""
         if not self.path.is_file():
             return None
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # its reader has several kinds for a broken file
+            raise UserError(
+                self.path, "not a readable state", expected="what this stage saved",
+                fix=f"delete {self.folder} and run again; training then starts anew",
+            ) from error  # fmt: skip
 
 
 def forget(stage: str, item: str) -> None:
@@ -45,12 +58,22 @@ def forget(stage: str, item: str) -> None:
 
 
 class Preemption:
-    """Notices SIGTERM and SIGUSR1, so that a loop can save its state and end."""
+    """Notices SIGTERM and SIGUSR1, so that a loop can save its state and end.
+
+    As a context it gives the signals back to whoever had them.
+    """
 
     def __init__(self) -> None:
         self.noticed = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._notice)
+        wanted = (signal.SIGTERM, signal.SIGUSR1)
+        self.before = {number: signal.signal(number, self._notice) for number in wanted}
+
+    def __enter__(self) -> "Preemption":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self.noticed = True

@@ -12,6 +12,12 @@ from stages.run.errors import UserError
 # identical bytes from run to run.
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+_NO_ROOM = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file grew beyond what the system allows",
+}
+
 
 def launch(main: Callable[[], None]) -> None:
     """Run an entry's `main`; end with exit code 2 and one message when the user can mend it.
@@ -25,21 +31,21 @@ def launch(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(_report(str(error)))
     except Exception as error:
-        where = _full_disk(error)
-        if where is None:
+        message = _no_room(error)
+        if message is None:
             raise
-        message = UserError(where, "no space left on the disk", fix="free some space and run again")
         sys.exit(_report(str(message)))
 
 
-def _full_disk(error: BaseException | None) -> str | None:
-    """Where the disk was full, if that is what an error or its cause says; else None."""
+def _no_room(error: BaseException | None) -> UserError | None:
+    """What to tell when the disk took no more, if that is what an error or its cause says."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return str(error.filename or os.getcwd())
-        # Writers in other languages, such as that of safetensors, pass on the text alone.
-        if os.strerror(errno.ENOSPC) in str(error):
-            return os.getcwd()
+        for code, what in _NO_ROOM.items():
+            told = isinstance(error, OSError) and error.errno == code
+            # Writers in other languages, such as that of safetensors, pass on the text alone.
+            if told or os.strerror(code) in str(error):
+                where = getattr(error, "filename", None) or os.getcwd()
+                return UserError(where, what, fix="make room and run again")
         error = error.__cause__ or error.__context__
     return None
 

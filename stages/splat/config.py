@@ -1,8 +1,9 @@
 """Typed form of `train:` in params.yaml; class defaults are the user's full-size recipe."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.run.params import Section
 
@@ -41,6 +42,7 @@ class TrainConfig(Section):
     steps_scaler: float = Field(default=1.0, gt=0)
     eval_steps: tuple[int, ...] = (3000, 7000, 30000)
     ply_steps: tuple[int, ...] = (3000, 7000, 30000)
+    save_steps: tuple[int, ...] = (7000, 30000)
     save_ply: bool = True
     checkpoint_every: int = Field(default=1000, ge=1)
     max_gaussians: int = Field(default=1_000_000, ge=1)
@@ -72,6 +74,12 @@ class TrainConfig(Section):
     masks: bool = False
     strategy: StrategyConfig = StrategyConfig()
 
+    @model_validator(mode="after")
+    def _planes_in_order(self) -> "TrainConfig":
+        if self.near_plane >= self.far_plane:
+            raise ValueError(f"near_plane {self.near_plane} must lie before {self.far_plane}")
+        return self
+
     @property
     def steps(self) -> int:
         """Optimisation steps after scaling."""
@@ -81,30 +89,86 @@ class TrainConfig(Section):
         """A number of steps times `steps_scaler`, at least 1."""
         return max(1, int(steps * self.steps_scaler))
 
+    def fingerprint(self, backend: str) -> str:
+        """Text that two configs share when a run of one can go on with the other.
+
+        How often a run saves its state and how many run at once change no result; `auto` is what
+        it chose.
+        """
+        same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
+        return self.model_copy(update=same).model_dump_json()
+
 
 def inert(config: TrainConfig) -> list[tuple[str, str]]:
-    """Given parameters that cannot act in this run, with the reason."""
-    strategy, steps, found = config.strategy, config.steps, []
-    refine_stop = min(config.scaled(strategy.refine_stop_iter), steps)
-    if strategy.kind == "default":
-        if config.scaled(strategy.reset_every) >= refine_stop:
-            reason = f"size pruning begins after reset_every={strategy.reset_every} steps; "
-            reason += f"refinement ends at {refine_stop}"
-            found += [(f"strategy.{key}", reason) for key in ("prune_scale3d", "prune_scale2d")]
-            found.append(("strategy.reset_every", "no reset before refinement ends"))
-        if strategy.pause_refine_after_reset == 0:
-            found.append(("strategy.pause_refine_after_reset", "0 pauses nothing"))
-        if config.scaled(strategy.refine_start_iter) >= refine_stop:
-            found.append(("strategy.refine_start_iter", "refinement would begin after its end"))
-    late = [step for step in config.eval_steps if config.scaled(step) > steps]
-    if late:
-        found.append(("eval_steps", f"{late} lie beyond the last step, {steps}"))
-    late = [step for step in config.ply_steps if config.scaled(step) > steps]
-    if late and config.save_ply:
-        found.append(("ply_steps", f"{late} lie beyond the last step, {steps}"))
-    if config.init_type == "sfm":
-        found.append(("init_num_pts", "only random points are counted by it"))
-        found.append(("init_extent", "only random points are spread by it"))
-    if not config.pose_opt:
-        found += [(key, "pose_opt is off") for key in ("pose_opt_lr", "pose_opt_reg")]
+    """Given parameters that cannot act as they stand, with the reason."""
+    strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default
+    found = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
+    return [*found, *_inert_steps(config), *_inert_switches(config)]
+
+
+def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
+    """Parameters that act, but hardly as they were meant to, with the reason."""
+    strategy, found = config.strategy, []
+    if strategy.kind == "default" and strategy.absgrad and strategy.grow_grad2d < 0.0005:
+        reason = f"{strategy.grow_grad2d} suits signed gradients; absgrad asks for about 0.0006"
+        found.append(("strategy.grow_grad2d", reason))
+    if strategy.kind == "mcmc" and config.opacity_reg == 0:
+        found.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat takes 0.01"))
     return found
+
+
+def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    given = config.strategy
+    end = min(config.scaled(given.refine_stop_iter), config.steps)
+    reset = config.scaled(given.reset_every)
+    if reset >= end:
+        reason = f"size pruning begins after reset_every={given.reset_every} steps; "
+        reason += f"refinement ends at {end}"
+        yield "prune_scale3d", reason
+        yield "prune_scale2d", reason
+        yield "reset_every", "no reset before refinement ends"
+    elif given.refine_scale2d_stop_iter == 0:
+        yield "prune_scale2d", "refine_scale2d_stop_iter is 0"
+    if given.refine_scale2d_stop_iter == 0:
+        yield "grow_scale2d", "refine_scale2d_stop_iter is 0"
+    if given.pause_refine_after_reset == 0:
+        yield "pause_refine_after_reset", "0 pauses nothing"
+    elif config.scaled(given.pause_refine_after_reset) >= reset:
+        yield "refine_every", "pause_refine_after_reset leaves no step between two resets"
+    if config.scaled(given.refine_start_iter) >= end:
+        yield "refine_start_iter", "refinement would begin after its end"
+
+
+def _inert_mcmc(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    acting = {"kind", "prune_opa", "refine_start_iter", "refine_stop_iter", "refine_every"}
+    for key in type(config.strategy).model_fields:
+        if key not in acting:
+            yield key, "mcmc relocates Gaussians instead"
+
+
+def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    lists = {"eval_steps": config.eval_steps, "save_steps": config.save_steps}
+    lists |= {"ply_steps": config.ply_steps} if config.save_ply else {}
+    for key, given in lists.items():
+        late = [step for step in given if config.scaled(step) > config.steps]
+        if late:
+            yield key, f"{late} lie beyond the last step, {config.steps}"
+    if config.ply_steps and not config.save_ply:
+        yield "ply_steps", "save_ply is off"
+    reached = (config.steps - 1) // config.scaled(config.sh_degree_interval)
+    if reached < config.sh_degree:
+        yield "sh_degree", f"degree {reached} is reached before the end, by sh_degree_interval"
+
+
+def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    if config.init_type == "sfm":
+        yield "init_num_pts", "only random points are counted by it"
+        yield "init_extent", "only random points are spread by it"
+    if not config.pose_opt:
+        yield "pose_opt_lr", "pose_opt is off"
+        yield "pose_opt_reg", "pose_opt is off"
+    if config.sh_degree == 0:
+        yield "shN_lr", "sh_degree is 0"
+        yield "sh_degree_interval", "sh_degree is 0"
+    if config.workers > 1 and (config.warm_start or config.backend == "cuda"):
+        yield "workers", "warm starts and a GPU take one timestamp after the other"

@@ -5,6 +5,7 @@ chain with `0 & step` and is never true (gsplat pull request 776). The reset is 
 version that resets by itself is not harmed, since the clamp may run twice.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class CappedStrategy(DefaultStrategy):
     """gsplat's default strategy with a working reset and a limit on the number of Gaussians."""
 
     max_gaussians: int = 1_000_000
+    announced: bool = False
 
     def step_post_backward(
         self,
@@ -36,6 +38,29 @@ class CappedStrategy(DefaultStrategy):
         if 0 < step < self.refine_stop_iter and step % self.reset_every == 0:
             reset_opa(params, optimizers, state, value=2 * self.prune_opa)
 
+    def _update_state(
+        self,
+        params: dict[str, Tensor],
+        state: dict[str, Any],
+        info: dict[str, Any],
+        packed: bool = False,
+    ) -> None:
+        """Add one step to the statistics, without the indexing that makes a GPU wait."""
+        assert not packed, "statistics are kept of unpacked rasterisation only"
+        means2d, radii = info[self.key_for_gradient], info["radii"]
+        if state["grad2d"] is None:
+            for key in ("grad2d", "count", *(["radii"] if "radii" in state else [])):
+                state[key] = torch.zeros(len(params["means"]), device=means2d.device)
+        gradient = means2d.absgrad if self.absgrad else means2d.grad  # [C, N, 2]
+        across = gradient[..., 0] * (info["width"] / 2 * info["n_cameras"])
+        down = gradient[..., 1] * (info["height"] / 2 * info["n_cameras"])
+        seen = (radii > 0).all(dim=-1)  # [C, N]
+        state["grad2d"] += torch.where(seen, torch.hypot(across, down), 0).sum(0)
+        state["count"] += seen.sum(0)
+        if "radii" in state:
+            size = radii.amax(-1) * seen / max(info["width"], info["height"])
+            torch.maximum(state["radii"], size.amax(0), out=state["radii"])
+
     @torch.no_grad()
     def _grow_gs(
         self,
@@ -44,21 +69,43 @@ class CappedStrategy(DefaultStrategy):
         state: dict[str, Any],
         step: int,
     ) -> tuple[int, int]:
-        room = self.max_gaussians - len(params["means"])
-        if room <= 0:
-            return 0, 0
-        # Each candidate adds one: only the strongest that still fit may act.
-        mean = state["grad2d"] / state["count"].clamp_min(1)
-        wanted = int((mean > self.grow_grad2d).sum())
-        if state.get("radii") is not None:
-            too_large = int((state["radii"] > self.grow_scale2d).sum())
-            if wanted + too_large > room:
-                state["radii"].zero_()
-        if wanted > room:
-            kept = torch.zeros_like(mean, dtype=torch.bool)
-            kept[mean.topk(room).indices] = True
+        """Grow as gsplat does while there is room; then those with the largest gradients alone."""
+        kept = self._fitting(params, state, step)
+        if kept is not None:
+            self._announce()
             state["grad2d"][~kept] = 0
+            if step < self.refine_scale2d_stop_iter:
+                state["radii"][~kept] = state["radii"][~kept].clamp(max=self.grow_scale2d)
         return super()._grow_gs(params, optimizers, state, step)
+
+    def _fitting(
+        self, params: dict[str, Tensor], state: dict[str, Any], step: int
+    ) -> Tensor | None:
+        """Which candidates for growth [N] fit under the limit; None when all do."""
+        mean = state["grad2d"] / state["count"].clamp_min(1)
+        high = mean > self.grow_grad2d
+        largest = params["scales"].amax(-1).exp()
+        small = largest <= self.grow_scale3d * state["scene_scale"]
+        divides = high & ~small
+        if step < self.refine_scale2d_stop_iter:
+            divides |= state["radii"] > self.grow_scale2d
+        added = (high & small).int() + divides.int()
+        room = max(self.max_gaussians - len(mean), 0)
+        if int(added.sum()) <= room:
+            return None
+        order = mean.argsort(descending=True, stable=True)
+        fits = torch.empty_like(high)
+        fits[order] = added[order].cumsum(0) <= room
+        return fits
+
+    def _announce(self) -> None:
+        if not self.announced:
+            print(
+                f"train.max_gaussians: growth is held at {self.max_gaussians} Gaussians",
+                file=sys.stderr,
+                flush=True,
+            )
+            self.announced = True
 
 
 def build(config: TrainConfig, backend: str) -> Strategy:
@@ -86,7 +133,7 @@ def build(config: TrainConfig, backend: str) -> Strategy:
         if given.refine_scale2d_stop_iter
         else 0,
         reset_every=config.scaled(given.reset_every),
-        pause_refine_after_reset=given.pause_refine_after_reset,
+        pause_refine_after_reset=int(given.pause_refine_after_reset * config.steps_scaler),
         absgrad=given.absgrad,
         revised_opacity=given.revised_opacity,
         **scaled,

@@ -1,8 +1,10 @@
 """Runs a trainer from its start, or from its last checkpoint, to its end."""
 
+import math
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ class Fitted:
 
     gaussians: Gaussians
     cameras: list[Camera]
-    curve: list[Row]  # step, loss, psnr, gaussians
-    evaluations: list[Row]  # step, split, psnr, ssim
+    curve: list[Row]  # step, loss, gaussians
+    evaluations: list[Row]  # step, split, psnr, ssim, gaussians
 
 
 def fit(
@@ -39,70 +41,79 @@ def fit(
     name: str,
     checkpoint: Checkpoint,
     test_views: Sequence[TrainView] = (),
-    ply_folder: Path | None = None,
+    folder: Path | None = None,
 ) -> Fitted:
     """Train to the end; a killed run that is started again continues at its last checkpoint.
 
     At `eval_steps` all views are measured: training views at their learnt poses (`train`), test
     views at their given ones (`test`) and, when poses are optimised, at poses aligned to the
-    frozen Gaussians (`test_aligned`). At `ply_steps` a PLY goes to `ply_folder`.
+    frozen Gaussians (`test_aligned`). What `ply_steps` and `save_steps` ask for goes to `folder`.
     """
     config, steps = trainer.config, trainer.config.steps
     eval_at = {config.scaled(step) for step in config.eval_steps}
-    ply_at = {config.scaled(step) for step in config.ply_steps} if config.save_ply else set()
     curve: list[Row] = []
     evaluations: list[Row] = []
     begin = _resume(trainer, name, checkpoint, curve, evaluations)
-    preemption = Preemption()
     every = max(1, steps // CURVE_POINTS)
-    with Progress(name, steps, begin) as progress:
+    with Preemption() as preemption, Progress(name, steps, begin) as progress:
         for step in range(begin, steps):
             loss, _ = trainer.step(step)
             done = step + 1
+            save = done % config.checkpoint_every == 0 or done == steps or preemption.noticed
+            if done % every == 0 or save:
+                trainer.check_finite(float(loss), done)
             if done % every == 0 or done == steps:
                 curve.append(_point(trainer, done, float(loss)))
-                trainer.check_finite(curve[-1]["loss"], done)
             if done in eval_at or done == steps:
                 evaluations += evaluate(trainer, test_views, done)
-            if done in ply_at and ply_folder is not None:
-                export.write_ply(ply_folder / f"point_cloud_{done}.ply", trainer.gaussians(done))
+            _keep(trainer, checkpoint.kept, done)
             if progress.due():
                 progress.report(done, loss=float(loss), gaussians=len(trainer.params["means"]))
-            if done % config.checkpoint_every == 0 or done == steps or preemption.noticed:
+            if save:
                 _save(trainer, checkpoint, done, curve, evaluations)
             if preemption.noticed and done < steps:
                 print(f"{name}: stopped at step {done}; run again to go on", file=sys.stderr)
                 sys.exit(PREEMPTED)
+    if folder is not None and checkpoint.kept.is_dir():
+        shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
     return Fitted(trainer.gaussians(steps), trainer.learnt_cameras(), curve, evaluations)
 
 
+def _keep(trainer: Trainer, kept: Path, step: int) -> None:
+    """Write what is wanted of this step where a kill does not reach it."""
+    config = trainer.config
+    if config.save_ply and step in map(config.scaled, config.ply_steps):
+        export.write_ply(kept / f"point_cloud_{step}.ply", trainer.gaussians(step))
+    if step in map(config.scaled, config.save_steps):
+        trainer.gaussians(step).save(kept / f"gaussians_{step}.safetensors")
+
+
 def evaluate(trainer: Trainer, test_views: Sequence[TrainView], step: int) -> list[Row]:
-    """Mean PSNR and SSIM of every split."""
+    """Mean PSNR and SSIM of every split; of masked views, over the pixels that count."""
     gaussians, backend = trainer.gaussians(step), trainer.backend
-    cameras = trainer.learnt_cameras()
-    rows = [_measure("train", step, gaussians, cameras, trainer.images, backend)]
+    pairs = zip(trainer.learnt_cameras(), trainer.images, trainer.masks, strict=True)
+    trained = [TrainView(*parts) for parts in pairs]
+    rows = [_measure("train", step, gaussians, trained, backend)]
     if test_views:
-        images = [view.image for view in test_views]
-        given = [view.camera for view in test_views]
-        rows.append(_measure("test", step, gaussians, given, images, backend))
+        rows.append(_measure("test", step, gaussians, test_views, backend))
         if trainer.config.pose_opt:
-            aligned = [
-                align_camera(gaussians, camera, image, backend, steps=ALIGN_STEPS, lr=ALIGN_LR)
-                for camera, image in zip(given, images, strict=True)
-            ]
-            rows.append(_measure("test_aligned", step, gaussians, aligned, images, backend))
+            aligned = [_aligned(view, gaussians, backend) for view in test_views]
+            rows.append(_measure("test_aligned", step, gaussians, aligned, backend))
     return rows
 
 
+def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
+    camera = align_camera(
+        gaussians, view.camera, view.image, backend, steps=ALIGN_STEPS, lr=ALIGN_LR
+    )
+    return replace(view, camera=camera)
+
+
 def _measure(
-    split: str, step: int, gaussians: Gaussians, cameras: list[Camera], images: list, backend: str
+    split: str, step: int, gaussians: Gaussians, views: Sequence[TrainView], backend: str
 ) -> Row:
-    scores = []
-    for camera, image in zip(cameras, images, strict=True):
-        picture = render(gaussians, camera, backend).rgb.permute(2, 0, 1)[None].cpu()
-        truth = image.permute(2, 0, 1)[None].cpu()
-        scores.append((float(psnr(picture, truth)), float(ssim(picture, truth))))
-    mean_psnr, mean_ssim = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
+    scores = torch.tensor([_scores(gaussians, view, backend) for view in views])
+    mean_psnr, mean_ssim = scores.mean(dim=0).tolist()
     return {
         "step": step,
         "split": split,
@@ -110,6 +121,18 @@ def _measure(
         "ssim": round(mean_ssim, 5),
         "gaussians": len(gaussians),
     }
+
+
+def _scores(gaussians: Gaussians, view: TrainView, backend: str) -> tuple[float, float]:
+    """PSNR and SSIM of one view. Pixels that do not count are taken from the photograph."""
+    picture, truth = render(gaussians, view.camera, backend).rgb.cpu(), view.image.cpu()
+    share = 1.0
+    if view.mask is not None:
+        mask = view.mask.cpu()
+        picture = torch.where(mask[..., None], picture, truth)
+        share = max(float(mask.float().mean()), 1e-6)
+    a, b = (image.permute(2, 0, 1)[None] for image in (picture, truth))
+    return float(psnr(a, b)) + 10 * math.log10(share), 1 - (1 - float(ssim(a, b))) / share
 
 
 def _point(trainer: Trainer, step: int, loss: float) -> Row:

@@ -20,6 +20,7 @@ from stages.run.files import whole_file
 from stages.scenes.frames import Sim3
 
 FORMAT = "splatfix gaussians 1"
+_HEADER = "gaussians"
 TENSORS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
 
 
@@ -51,12 +52,14 @@ class Gaussians:
 
     def save(self, path: Path) -> None:
         """Write safetensors with the frame, the rasteriser's mode and the metadata."""
-        header = {
+        facts = {
             "format": FORMAT,
-            "world_from_norm": json.dumps(self.world_from_norm.to_dict()),
-            "antialiased": json.dumps(self.antialiased),
-            "metadata": json.dumps(dict(self.metadata), sort_keys=True),
+            "world_from_norm": self.world_from_norm.to_dict(),
+            "antialiased": self.antialiased,
+            "metadata": dict(self.metadata),
         }
+        # One entry, since safetensors writes several in an order that changes from run to run.
+        header = {_HEADER: json.dumps(facts, sort_keys=True)}
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
         with whole_file(path) as scratch:
             save_file(tensors, scratch, metadata=header)
@@ -68,17 +71,17 @@ class Gaussians:
             raise UserError(path, "no such file", fix="run `dvc repro train` for this scene")
         try:
             with safe_open(path, framework="pt", device=device) as opened:
-                header = opened.metadata() or {}
-                if header.get("format") != FORMAT:
+                facts = json.loads((opened.metadata() or {}).get(_HEADER, "{}"))
+                if facts.get("format") != FORMAT:
                     raise UserError(path, "not Gaussians of this project", expected=FORMAT)
                 tensors = {name: opened.get_tensor(name) for name in TENSORS}
         except SafetensorError as error:
             raise UserError(path, f"not a whole safetensors file ({error})") from error
         return cls(
             **tensors,
-            world_from_norm=Sim3.from_dict(json.loads(header["world_from_norm"])),
-            antialiased=json.loads(header["antialiased"]),
-            metadata=json.loads(header["metadata"]),
+            world_from_norm=Sim3.from_dict(facts["world_from_norm"]),
+            antialiased=facts["antialiased"],
+            metadata=facts["metadata"],
         )
 
 

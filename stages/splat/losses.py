@@ -17,10 +17,10 @@ def photometric(
     Pixels outside the mask take the target's value, so that they neither count nor leave an edge
     for SSIM; L1 is the mean over the pixels that count.
     """
-    share = 1.0
+    share: float | Tensor = 1.0
     if mask is not None:
         image = torch.where(mask[..., None], image, target)
-        share = float(mask.float().mean().clamp(min=1e-6))
+        share = mask.float().mean().clamp(min=1e-6)  # stays on the device: no waiting for it
     l1 = (image - target).abs().mean() / share
     if ssim_lambda == 0 or min(image.shape[:2]) < TAPS:
         return l1

@@ -1,5 +1,6 @@
 """Training of a dynamic scene, one moment at a time: what stage `train` reads and writes."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import folder_hash, read_json, text_hash
+from stages.run.files import file_hash, folder_hash, read_json
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
@@ -37,7 +38,7 @@ def train_moment(
     COLMAP model) and fit.json (curve and evaluations).
     """
     calibration = read_calibration(calibrated)
-    sources = chosen_views(scene, timestamp, config)
+    sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
     held_out = sources[:: config.test_every] if config.test_every > 1 else []
     train = [view for view in sources if view not in held_out]
     if not train:
@@ -45,7 +46,7 @@ def train_moment(
             "train.test_every", f"{config.test_every} leaves no view to train on",
             expected=f"more than {config.test_every}, or 0 for no hold-out",
         )  # fmt: skip
-    backend, reason = choose_backend(config.backend)
+    backend, _ = choose_backend(config.backend)
     points, colors = calibration.points(timestamp)
     start = Gaussians.load(warm) if warm else None
     trainer = Trainer(
@@ -53,9 +54,7 @@ def train_moment(
         points, colors, config, backend, start,
     )  # fmt: skip
     name = f"{scene.name} {timestamp}"
-    print(
-        f"{name}: {backend} ({reason}), float32, {len(train)} views, {trainer.origin}", flush=True
-    )
+    print(f"{name}: {len(train)} views, {trainer.origin}", flush=True)
     fitted = fit(
         trainer,
         name,
@@ -87,6 +86,21 @@ def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View
     return chosen
 
 
+def calibrated_views(views: list[View], calibration: Calibration) -> list[View]:
+    """Views whose cameras have a pose; the others are named and left out."""
+    found = [view for view in views if view.name in calibration.sources]
+    if not found:
+        names = ", ".join(view.name for view in views)
+        raise UserError(
+            calibration.folder, f"no pose of {names}",
+            expected=f"one of {', '.join(calibration.sources)}", fix="run `dvc repro calibrate`",
+        )  # fmt: skip
+    if len(found) < len(views):
+        lost = ", ".join(view.name for view in views if view not in found)
+        print(f"not trained on, for want of a pose: {lost}", file=sys.stderr, flush=True)
+    return found
+
+
 def train_view(view: View, calibration: Calibration, config: TrainConfig) -> TrainView:
     """A photograph at its estimated camera, both shrunk by `data_factor`."""
     camera: Camera = calibration.sources[view.name]
@@ -108,10 +122,9 @@ def moment_checkpoint(
     warm: Path | None,
 ) -> Checkpoint:
     """The resume state of one timestamp; tied to its params and to the content of its inputs."""
-    settings = config.model_copy(update={"workers": 1, "checkpoint_every": 1})
     inputs = [folder_hash(scene.folder / "frames" / timestamp), folder_hash(calibrated)]
-    inputs += [text_hash(warm.read_bytes().hex())] if warm else []
-    return Checkpoint("train", scene.name, timestamp, backend, settings.model_dump_json(), *inputs)
+    inputs += [file_hash(warm)] if warm else []
+    return Checkpoint("train", scene.name, timestamp, config.fingerprint(backend), *inputs)
 
 
 def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from stages.run.errors import UserError
+from stages.run.files import text_hash
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.frames import Sim3, normalisation
+from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
 from stages.splat import densify, initial, poses
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
@@ -27,6 +28,8 @@ _LR = {
     "means": "means_lr", "scales": "scales_lr", "quats": "quats_lr",
     "opacities": "opacities_lr", "sh0": "sh0_lr", "shN": "shN_lr",
 }  # fmt: skip
+# Gaussians that are not finite are not drawn, so that a few do no harm.
+_MOST_LOST = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,29 +153,58 @@ class Trainer:
         return image[0], info
 
     def gaussians(self, step: int) -> Gaussians:
-        """What has been learnt after `step` steps."""
-        tensors = {NAMES.get(n, n): p.detach().clone() for n, p in self.params.items()}
+        """What has been learnt after `step` steps, without Gaussians that are not finite."""
+        kept, config = self._finite(), self.config
+        tensors = {NAMES.get(n, n): p.detach()[kept].clone() for n, p in self.params.items()}
         return Gaussians(
             **tensors,
-            world_from_norm=self.world_from_norm,
-            antialiased=self.config.antialiased,
-            metadata={"step": step, "background": list(self.config.background)},
+            world_from_norm=self.world_from_norm.compose(self._given_from_learnt()),
+            antialiased=config.antialiased,
+            metadata={
+                "step": step,
+                "background": list(config.background),
+                "near_plane": config.near_plane,
+                "far_plane": config.far_plane,
+                "params": text_hash(config.fingerprint(self.backend))[:16],
+            },
         )
 
     def learnt_cameras(self) -> list[Camera]:
         """Training cameras in the world frame, with their learnt corrections."""
+        world_from_learnt = self.world_from_norm.compose(self._given_from_learnt())
+        return [world_from_learnt.apply_camera(camera) for camera in self._corrected_cameras()]
+
+    def _corrected_cameras(self) -> list[Camera]:
         with torch.no_grad():
-            learnt = [self.viewmat(k).double().cpu().numpy() for k in range(len(self.cameras))]
-        placed = zip(self.cameras, learnt, strict=True)
-        return [self.world_from_norm.apply_camera(camera.moved(pose)) for camera, pose in placed]
+            poses = [self.viewmat(k).double().cpu().numpy() for k in range(len(self.cameras))]
+        return [camera.moved(pose) for camera, pose in zip(self.cameras, poses, strict=True)]
+
+    def _given_from_learnt(self) -> Sim3:
+        """Takes back the motion that all corrections share, in the normalised frame.
+
+        Photographs say nothing of a motion of the whole scene together with its cameras, so
+        training lets it drift; a camera that was not trained on would be left behind. On the
+        demo scenes that cost 2 to 3 dB at held-out cameras.
+        """
+        if not self.config.pose_opt:
+            return Sim3.identity()
+        return fit_sim3_from_cameras(self._corrected_cameras(), self.cameras)[0]
+
+    def _finite(self) -> Tensor:
+        """Which Gaussians are finite, [N]."""
+        flat = [param.detach().reshape(len(param), -1) for param in self.params.values()]
+        return torch.isfinite(torch.cat(flat, dim=1)).all(1)
 
     def check_finite(self, loss: float, step: int) -> None:
         """Raise UserError when training has diverged."""
-        if not np.isfinite(loss):
-            raise UserError(
-                "train", f"the loss is {loss} at step {step}", expected="a finite loss",
-                fix="lower train.means_lr or train.scales_lr; the last good checkpoint is kept",
-            )  # fmt: skip
+        lost = float((~self._finite()).float().mean())
+        if np.isfinite(loss) and lost <= _MOST_LOST:
+            return
+        what = f"the loss is {loss}" if lost == 0 else f"{lost:.0%} of the Gaussians are not finite"
+        raise UserError(
+            "train", f"{what} at step {step}", expected="a finite loss and finite Gaussians",
+            fix="lower train.means_lr or train.scales_lr; the last good checkpoint is kept",
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on."""

@@ -46,16 +46,17 @@ def test_full_disk_names_the_file_that_was_being_written(
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "told"),
     [
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-        RuntimeError("I/O error: No space left on device (os error 28)"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
+        (OSError(errno.EFBIG, "File too large"), "grew beyond what the system allows"),
+        (RuntimeError("No space left on device (os error 28)"), "no space left on the disk"),
     ],
 )
 def test_full_disk_is_told_however_a_writer_says_it(
-    error: Exception, capsys: pytest.CaptureFixture[str]
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no space left on the disk" in exit_of(raising(error), capsys)[2]
+    assert told in exit_of(raising(error), capsys)[2]
 
 
 def test_full_disk_is_told_when_cleaning_up_fails_as_well(

@@ -1,17 +1,26 @@
 """A small scene of known Gaussians, photographed by a few cameras."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from stages.run import layout
+from stages.scenes.calibration import Calibration, write_calibration
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
+from stages.scenes.images import write_png
+from stages.scenes.scene import Scene, View, camera_to_dict, write_split
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.trainer import TrainView
 
 SIZE = 48  # px
+SCENE = "hi4d_pair15_fight"
+TIMES = ("000021", "000033")
 
 
 def ring(count: int, size: int = SIZE) -> list[Camera]:
@@ -74,3 +83,37 @@ def config() -> TrainConfig:
         sh0_lr=0.02, eval_steps=(40,), ply_steps=(40,), checkpoint_every=20, pose_opt=False,
         strategy=strategy,
     )  # fmt: skip
+
+
+@pytest.fixture
+def scene(truth: Gaussians, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A prepared and exactly calibrated scene in the working folder: five sources, one target."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    folder, cameras = layout.scene(SCENE), {camera.name: camera for camera in ring(6)}
+    roles = {name: "target" if name == "03" else "source" for name in cameras}
+    views = []
+    for time in TIMES:
+        for name, camera in cameras.items():
+            path = folder / "frames" / time / "images" / f"{name}.png"
+            write_png(path, render(truth, camera, "cpu").rgb.numpy())
+            views.append(View(camera, time, roles[name], path, None))
+    write_split(folder / "split.csv", views, folder)
+    info = {"name": SCENE, "group": "pair15"}
+    info["cameras"] = {name: camera_to_dict(one) for name, one in cameras.items()}
+    (folder / "scene.json").write_text(json.dumps(info))
+    calibrate(cameras, roles, truth)
+    return Scene.read(folder)
+
+
+def calibrate(cameras: dict[str, Camera], roles: dict[str, str], truth: Gaussians) -> None:
+    """Write true poses, and the Gaussians' centres as sparse points."""
+    by_role = {
+        role: {name: one for name, one in cameras.items() if roles.get(name) == role}
+        for role in ("source", "target")
+    }
+    calibration = Calibration("given", Sim3.identity(), by_role["source"], by_role["target"])
+    xyz = truth.means.double().numpy()
+    points = (xyz, np.full((len(xyz), 3), 128, np.uint8))
+    layout.calibrated(SCENE).mkdir(parents=True, exist_ok=True)
+    write_calibration(layout.calibrated(SCENE), calibration, dict.fromkeys(TIMES, points))

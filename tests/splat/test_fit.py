@@ -169,7 +169,7 @@ def test_learnt_poses_halve_the_error_of_a_disturbed_camera(config, views, point
 
 
 def test_intermediate_ply_is_written(config, views, points, tmp_path: Path) -> None:
-    trained(config, views, points, ply_folder=tmp_path)
+    trained(config, views, points, folder=tmp_path)
     assert (tmp_path / "point_cloud_40.ply").stat().st_size > 1000
 
 
