@@ -1,0 +1,67 @@
+"""Where Gaussians start: sizes from neighbours, and enough of them from any number of points."""
+
+import numpy as np
+import pytest
+import torch
+
+from stages.splat.config import TrainConfig
+from stages.splat.initial import SH_C0, parameters
+
+
+def grid(side: int, spacing: float) -> np.ndarray:
+    axis = spacing * np.arange(side)
+    return np.stack(np.meshgrid(axis, axis, axis), -1).reshape(-1, 3)
+
+
+def grey(count: int) -> np.ndarray:
+    return np.full((count, 3), 51, np.uint8)
+
+
+def test_size_is_the_distance_to_the_neighbours() -> None:
+    points = grid(5, 0.25)
+    config = TrainConfig(init_type="sfm", init_scale=2.0)
+    made, origin = parameters(points, grey(125), 1.0, config)
+    assert torch.allclose(made["scales"], torch.full((125, 3), float(np.log(0.5))), atol=1e-6)
+    assert origin == "125 Gaussians from sfm points"
+
+
+def test_colour_and_opacity_are_what_was_asked_for() -> None:
+    made, _ = parameters(grid(5, 1.0), grey(125), 1.0, TrainConfig(init_opa=0.3))
+    assert torch.allclose(torch.sigmoid(made["opacities"]), torch.tensor(0.3))
+    assert torch.allclose(SH_C0 * made["sh0"] + 0.5, torch.tensor(0.2))
+    assert made["shN"].shape == (125, 15, 3)
+    assert not made["shN"].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("auto", 0, 500), ("auto", 3, 500), ("auto", 50, 550), ("auto", 125, 125),
+        ("sfm", 50, 50), ("sfm", 3, 500), ("random", 125, 500), ("both", 125, 625),
+    ],
+)  # fmt: skip
+def test_number_by_kind(kind: str, given: int, expected: int) -> None:
+    config = TrainConfig(init_type=kind, init_num_pts=500)
+    made, _ = parameters(grid(5, 1.0)[:given], grey(given), 1.0, config)
+    assert {len(values) for values in made.values()} == {expected}
+    assert all(torch.isfinite(values).all() for values in made.values())
+
+
+def test_random_points_fill_the_cube_of_init_extent() -> None:
+    config = TrainConfig(init_type="random", init_num_pts=2000, init_extent=2.0)
+    made, _ = parameters(np.zeros((0, 3)), grey(0), 1.5, config)
+    assert 2.9 < float(made["means"].abs().max()) <= 3.0
+
+
+def test_limit_holds_from_the_start_and_keeps_colours_with_points() -> None:
+    points = grid(5, 1.0)
+    colors = (10 * points).astype(np.uint8)
+    made, _ = parameters(points, colors, 1.0, TrainConfig(max_gaussians=40))
+    assert len(made["means"]) == 40
+    painted = 255 * (SH_C0 * made["sh0"][:, 0] + 0.5)
+    assert torch.allclose(painted, 10 * made["means"], atol=1e-3)
+
+
+def test_points_at_one_place_get_a_finite_size() -> None:
+    made, _ = parameters(np.zeros((8, 3)), grey(8), 1.0, TrainConfig(init_type="sfm"))
+    assert torch.isfinite(made["scales"]).all()

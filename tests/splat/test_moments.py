@@ -1,0 +1,115 @@
+"""What one timestamp is trained on, what it writes, and the whole stage `train` in processes."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SCENE, TIMES, calibrate, ring
+from ruamel.yaml import YAML
+
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, read_json
+from stages.scenes.colmap import read_model
+from stages.splat.gaussians import Gaussians
+from stages.splat.moments import chosen_views, train_moment
+
+ROOT = Path(__file__).parents[2]
+
+
+def trained(scene, config, folder: Path, warm: Path | None = None):
+    quick = config.model_copy(update={"max_steps": 20, "ply_steps": (), "eval_steps": (10,)})
+    return train_moment(scene, layout.calibrated(SCENE), TIMES[0], quick, folder, warm)
+
+
+def test_one_moment_writes_gaussians_ply_and_learnt_poses(scene, config, tmp_path: Path) -> None:
+    fitted = trained(scene, config, tmp_path / "out")
+    assert len(Gaussians.load(tmp_path / "out" / "gaussians.safetensors")) == len(fitted.gaussians)
+    assert (tmp_path / "out" / "point_cloud.ply").is_file()
+    learnt = read_model(tmp_path / "out" / "cameras" / "sparse" / "0").cameras
+    # The target, 03, is no training camera.
+    assert sorted(learnt) == ["00.png", "01.png", "02.png", "04.png", "05.png"]
+
+
+def test_match_string_chooses_cameras_by_token(scene, config) -> None:
+    chosen = config.model_copy(update={"match_string": "04"})
+    assert [view.name for view in chosen_views(scene, TIMES[0], chosen)] == ["04"]
+    wrong = config.model_copy(update={"match_string": "iphone"})
+    with pytest.raises(UserError, match="'iphone' matches no source camera") as caught:
+        chosen_views(scene, TIMES[0], wrong)
+    assert "00, 01, 02, 04, 05" in str(caught.value)
+
+
+def test_every_nth_view_is_held_out_and_measured(scene, config, tmp_path: Path) -> None:
+    held = config.model_copy(update={"test_every": 2})
+    fitted = trained(scene, held, tmp_path / "out")
+    assert [camera.name for camera in fitted.cameras] == ["01", "04"]
+    assert {row["split"] for row in fitted.evaluations} == {"train", "test"}
+
+
+def test_hold_out_that_leaves_nothing_is_refused(scene, config, tmp_path: Path) -> None:
+    alone = config.model_copy(update={"test_every": 2, "match_string": "04"})
+    with pytest.raises(UserError, match="2 leaves no view to train on"):
+        trained(scene, alone, tmp_path / "out")
+
+
+def test_camera_without_a_pose_is_named_and_left_out(
+    scene, config, tmp_path: Path, truth, capsys
+) -> None:
+    roles = {f"{k:02d}": "target" if k == 3 else "source" for k in range(6) if k != 1}
+    calibrate({camera.name: camera for camera in ring(6)}, roles, truth)
+    fitted = trained(scene, config, tmp_path / "out")
+    assert "01" not in [camera.name for camera in fitted.cameras]
+    assert "for want of a pose: 01" in capsys.readouterr().err
+
+
+def test_warm_start_begins_with_the_neighbours_gaussians(scene, config, tmp_path: Path) -> None:
+    first = trained(scene, config, tmp_path / "first")
+    warm = tmp_path / "first" / "gaussians.safetensors"
+    second = trained(scene, config, tmp_path / "second", warm)
+    assert second.evaluations[0]["psnr"] > first.evaluations[0]["psnr"] + 0.5
+
+
+def run_stage(config, workers: int = 1, file_bytes: int | None = None):
+    """Stage `train` in its own process, in the working folder."""
+    train = json.loads(config.model_dump_json()) | {
+        "max_steps": 20, "workers": workers, "ply_steps": [], "eval_steps": [10], "backend": "cpu",
+    }  # fmt: skip
+    with open("params.yaml", "w") as out:
+        YAML().dump({"train": train}, out)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+    return subprocess.run(
+        [sys.executable, "-m", "stages.train", "--scene", SCENE],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        preexec_fn=limit if file_bytes else None,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_bytes_of_one(scene, config) -> None:
+    digests = []
+    for workers in (1, 2):
+        result = run_stage(config, workers)
+        assert result.returncode == 0, result.stderr
+        digests.append(folder_hash(layout.splats(SCENE)))
+        assert read_json(layout.train_metrics(SCENE))["train_psnr"] > 10
+        assert layout.train_curves(SCENE).read_text().startswith("timestamp\tstep\tloss")
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
+def test_full_disk_leaves_nothing_half_written(scene, config) -> None:
+    result = run_stage(config, file_bytes=20_000)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "a file grew beyond what the system allows" in result.stderr
+    assert not layout.splats(SCENE).exists()
+    assert not layout.train_metrics(SCENE).exists()
+    assert run_stage(config).returncode == 0

@@ -1,0 +1,62 @@
+"""Corrections of poses are camera-local and rigid; alignment finds a disturbed camera again."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ring
+
+from stages.scenes.cameras import rigid, rotation_angle_deg, rotation_from_vector
+from stages.splat.poses import corrected
+from stages.splat.render import align_camera, render
+
+
+def pose(k: int = 0) -> torch.Tensor:
+    return torch.tensor(ring(3)[k].cam_from_world, dtype=torch.float32)
+
+
+def test_zero_changes_nothing() -> None:
+    assert torch.allclose(corrected(pose(), torch.zeros(9)), pose(), atol=1e-7)
+
+
+def test_translation_is_along_the_axes_of_the_camera() -> None:
+    moved = corrected(pose(), torch.tensor([0.1, -0.2, 0.3, 0, 0, 0, 0, 0, 0]))
+    in_old_camera = pose() @ torch.linalg.inv(moved)
+    assert torch.allclose(in_old_camera[:3, 3], torch.tensor([0.1, -0.2, 0.3]), atol=1e-6)
+    assert torch.allclose(moved[:3, :3], pose()[:3, :3], atol=1e-6)
+
+
+def test_any_correction_is_rigid() -> None:
+    torch.manual_seed(0)
+    moved = corrected(torch.stack([pose(k) for k in range(3)]), 0.5 * torch.randn(3, 9))
+    rotations = moved[:, :3, :3]
+    assert torch.allclose(rotations @ rotations.mT, torch.eye(3).expand(3, 3, 3), atol=1e-5)
+    assert torch.allclose(torch.linalg.det(rotations), torch.ones(3), atol=1e-5)
+    assert (moved[:, 3] == torch.tensor([0.0, 0, 0, 1])).all()
+
+
+def test_gradient_at_zero_is_finite_and_reaches_all_nine() -> None:
+    correction = torch.zeros(9, requires_grad=True)
+    (corrected(pose(), correction) * torch.arange(16.0).view(4, 4)).sum().backward()
+    assert torch.isfinite(correction.grad).all()
+    assert (correction.grad[:3] != 0).all()
+    assert correction.grad[3:].abs().sum() > 0
+
+
+def test_alignment_finds_a_disturbed_camera(truth) -> None:
+    true = ring(3)[1]
+    photograph = render(truth, true, "cpu").rgb
+    error = rigid(rotation_from_vector(np.radians([0.4, -1.0, 0.6])), np.array([0.02, 0.03, -0.02]))
+    disturbed = true.moved(error @ true.cam_from_world)
+    found = align_camera(truth, disturbed, photograph, "cpu", steps=160, lr=4e-3)
+    angle = rotation_angle_deg(found.cam_from_world[:3, :3], true.cam_from_world[:3, :3])
+    assert angle < 0.02
+    assert np.linalg.norm(found.centre - true.centre) < 0.001
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_alignment_is_never_worse_than_its_start(truth, steps: int) -> None:
+    true = ring(3)[1]
+    photograph = render(truth, true, "cpu").rgb
+    # So large a rate jumps away at once.
+    found = align_camera(truth, true, photograph, "cpu", steps=steps, lr=0.5)
+    assert float((render(truth, found, "cpu").rgb - photograph).abs().mean()) < 1e-4

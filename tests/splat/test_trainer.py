@@ -1,0 +1,125 @@
+"""The trainer's own arithmetic: drift of all poses, lost Gaussians, order of views, schedules."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import known_gaussians, ring
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.splat.render import render
+from stages.splat.trainer import Trainer
+
+DRIFT = rigid(rotation_from_vector([0.01, -0.03, 0.02]), np.array([0.05, -0.02, 0.04]))
+
+
+@pytest.fixture
+def trainer(config, views, points) -> Trainer:
+    config = config.model_copy(update={"pose_opt": True})
+    return Trainer(views, *points, config, "cpu", known_gaussians())
+
+
+def drift(trainer: Trainer) -> None:
+    """Move the Gaussians and every camera alike: no photograph shows a difference."""
+    R, t = (torch.tensor(part, dtype=torch.float32) for part in (DRIFT[:3, :3], DRIFT[:3, 3]))
+    with torch.no_grad():
+        trainer.params["means"].copy_(trainer.params["means"] @ R.T + t)
+        trainer.params["quats"].copy_(_turned(trainer.params["quats"], DRIFT[:3, :3]))
+        for k, camera in enumerate(trainer.cameras):
+            # World from camera times the correction is the drift times world from camera.
+            pose = camera.cam_from_world
+            local = torch.tensor(pose @ DRIFT @ np.linalg.inv(pose), dtype=torch.float32)
+            six = torch.cat([local[:3, 0] - torch.eye(3)[0], local[:3, 1] - torch.eye(3)[1]])
+            trainer.corrections[k] = torch.cat([local[:3, 3], six])
+
+
+def _turned(quats: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
+    from scipy.spatial.transform import Rotation
+
+    both = Rotation.from_matrix(rotation) * Rotation.from_quat(quats.numpy()[:, [1, 2, 3, 0]])
+    return torch.tensor(both.as_quat()[:, [3, 0, 1, 2]], dtype=torch.float32)
+
+
+def test_motion_that_all_poses_share_is_taken_back(trainer, views) -> None:
+    drift(trainer)
+    for learnt, view in zip(trainer.learnt_cameras(), views, strict=True):
+        assert np.allclose(learnt.cam_from_world, view.camera.cam_from_world, atol=1e-5)
+    held_out = ring(4)[1]
+    expected = render(known_gaussians(), held_out, "cpu").rgb
+    difference = render(trainer.gaussians(1), held_out, "cpu").rgb - expected
+    assert float(difference.abs().max()) < 2e-3
+
+
+def test_motion_of_one_camera_among_others_stays(trainer, views) -> None:
+    with torch.no_grad():
+        trainer.corrections[2, 0] = 0.1
+    moved = [
+        np.linalg.norm(learnt.centre - view.camera.centre)
+        for learnt, view in zip(trainer.learnt_cameras(), views, strict=True)
+    ]
+    assert int(np.argmax(moved)) == 2
+    assert moved[2] > 0.05
+
+
+def test_single_camera_keeps_its_pose(config, views, points) -> None:
+    config = config.model_copy(update={"pose_opt": True})
+    trainer = Trainer(views[:1], *points, config, "cpu")
+    for step in range(5):
+        trainer.step(step)
+    learnt = trainer.learnt_cameras()[0].cam_from_world
+    assert np.allclose(learnt, views[0].camera.cam_from_world, atol=1e-6)
+
+
+def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> None:
+    with torch.no_grad():
+        trainer.params["means"][7, 1] = float("nan")
+    trainer.check_finite(0.1, 5)
+    saved = trainer.gaussians(5)
+    assert len(saved) == 149
+    assert torch.isfinite(saved.means).all()
+    with torch.no_grad():
+        trainer.params["opacities"][:] = float("nan")
+    with pytest.raises(UserError, match="100% of the Gaussians are not finite at step 5"):
+        trainer.check_finite(0.1, 5)
+
+
+def test_every_view_comes_once_an_epoch_in_changing_order(trainer) -> None:
+    epochs = [[trainer.view_of(5 * epoch + k) for k in range(5)] for epoch in range(6)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_rates_of_means_and_poses_decay_to_a_hundredth(trainer) -> None:
+    first = trainer.config.means_lr * trainer.scene_scale
+    for step, share in ((0, 1.0), (40, 0.1), (80, 0.01)):
+        trainer.step(step)
+        means = trainer.optimizers["means"].param_groups[0]["lr"]
+        assert means == pytest.approx(share * first)
+        poses = trainer.pose_optimizer.param_groups[0]["lr"]
+        assert poses == pytest.approx(share * trainer.config.pose_opt_lr)
+        assert trainer.optimizers["scales"].param_groups[0]["lr"] == trainer.config.scales_lr
+
+
+@pytest.mark.parametrize(("key", "name"), [("scale_reg", "scales"), ("opacity_reg", "opacities")])
+def test_regularisers_add_their_mean_to_the_loss(config, views, points, key, name) -> None:
+    losses = []
+    for weight in (0.0, 0.5):
+        changed = config.model_copy(update={"scale_reg": 0.0, key: weight})
+        trainer = Trainer(views, *points, changed, "cpu")
+        before = trainer.params[name].detach().clone()
+        losses.append(float(trainer.step(0)[0]))
+    activate = torch.exp if name == "scales" else torch.sigmoid
+    assert losses[1] - losses[0] == pytest.approx(0.5 * float(activate(before).mean()), rel=1e-4)
+
+
+def test_degree_of_harmonics_rises_with_the_steps(config, views, points) -> None:
+    config = config.model_copy(update={"sh_degree": 2, "sh_degree_interval": 3})
+    trainer = Trainer(views, *points, config, "cpu")
+    active = []
+    for step in range(8):
+        trainer.step(step)
+        rest = trainer.params["shN"].detach().abs().amax(dim=(0, 2))
+        active.append((bool(rest[:3].any()), bool(rest[3:].any())))
+    assert active[2] == (False, False)
+    assert active[3] == active[5] == (True, False)
+    assert active[6] == (True, True)
