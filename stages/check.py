@@ -2,30 +2,38 @@
 
 import argparse
 
-from stages.quality.config import CompareConfig, EvaluateConfig, NovelViewsConfig, WeightsConfig
+from stages.difix import config as difix
+from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.params import Params
-from stages.scenes.config import CalibrateConfig, PrepareConfig, SceneEntry, group_in_name
+from stages.scenes import config as scenes
+from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import Verdict, judge
 from stages.scenes.memo import memo
 from stages.scenes.sources import source_errors
 from stages.scenes.study import StudyConfig
-from stages.splat.config import TrainConfig, inert
+from stages.splat import config as splat
 
 SECTIONS = {
     "study": StudyConfig,
     "demo": DemoConfig,
-    "prepare": PrepareConfig,
-    "calibrate": CalibrateConfig,
-    "train": TrainConfig,
-    "weights": WeightsConfig,
-    "novel_views": NovelViewsConfig,
-    "evaluate": EvaluateConfig,
-    "compare": CompareConfig,
+    "prepare": scenes.PrepareConfig,
+    "calibrate": scenes.CalibrateConfig,
+    "train": splat.TrainConfig,
+    "pairs": scenes.PairsConfig,
+    "manifest": scenes.ManifestConfig,
+    "difix": difix.FixerConfig,
+    "base": difix.BaseConfig,
+    "tune": difix.TuneConfig,
+    "weights": quality.WeightsConfig,
+    "novel_views": quality.NovelViewsConfig,
+    "distill": splat.DistillConfig,
+    "evaluate": quality.EvaluateConfig,
+    "compare": quality.CompareConfig,
 }
-CATALOGUES = {"scenes": SceneEntry}
+CATALOGUES = {"scenes": scenes.SceneEntry}
 
 
 def main() -> None:
@@ -38,7 +46,7 @@ def main() -> None:
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     verdict = None
     if {"study", "scenes"} <= values.keys():
-        verdict = judge(values["study"], groups(params, values["scenes"]), params.where)
+        verdict = judge(values["study"], groups(params), params.where)
         errors += verdict.errors
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
@@ -46,18 +54,11 @@ def main() -> None:
     raise_all(errors)
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
-    for key, reason in inert(values["train"]):
-        print(f"note: {params.where(('train', *key.split('.')))} has no effect: {reason}")
+    for section, inert in (("train", splat.inert), ("tune", difix.inert)):
+        for key, reason in inert(values[section]):
+            print(f"note: {params.where((section, *key.split('.')))} has no effect: {reason}")
     if arguments.memo:
         print(f"\n{memo(values['study'])}")
-
-
-def groups(params: Params, entries: dict[str, SceneEntry]) -> dict[str, str]:
-    """Group of every scene in the catalogue, also of those whose entry has a fault."""
-    return {
-        name: entries[name].group_of(name) if name in entries else group_in_name(name)
-        for name in params.names("scenes")
-    }
 
 
 def summary(study: StudyConfig, verdict: Verdict) -> str:
@@ -66,8 +67,8 @@ def summary(study: StudyConfig, verdict: Verdict) -> str:
         f"study {study.version}: {len(study.scenes)} scenes, "
         f"methods {', '.join(study.methods)}, headline {study.subject}"
     ]
-    for role, scenes in verdict.groups_by_role:
-        lines.append(f"  {role:21}{', '.join(scene for scene, _ in scenes) or 'none'}")
+    for role, members in verdict.groups_by_role:
+        lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
     lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
     return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 

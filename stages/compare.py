@@ -7,6 +7,8 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.params import Params
+from stages.scenes.catalogue import groups
+from stages.scenes.guard import judge
 from stages.scenes.study import StudyConfig
 
 
@@ -14,7 +16,7 @@ def main() -> None:
     """Write metrics/{summary,headline,delta}.json and metrics/plots/delta.tsv."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.quality.comparison import Evaluations, downstream, headline, summary
+    from stages.quality.comparison import Evaluations, choose, downstream, headline, summary
     from stages.quality.deltas import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import compared
 
@@ -28,7 +30,11 @@ def main() -> None:
     differences = delta_table(evaluations, scenes, config)
     write_json(layout.summary(), of_methods)
     write_json(layout.headline(), of_subject)
-    write_json(layout.delta(), delta_metrics(differences, scenes))
+    # Chosen where nothing of the answer can be seen.
+    chosen = choose(evaluations, study.internal_eval_scenes, study.tuned_methods)
+    verdict = judge(study, groups(params))
+    found = {"study": {"chosen": chosen, "verdict": verdict.hash}}
+    write_json(layout.delta(), found | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
     print(compared(evaluations, of_methods, differences, scenes, config.confidence))
 

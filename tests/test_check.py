@@ -52,7 +52,10 @@ def test_good_params_end_in_a_summary(folder: Path) -> None:
     done = check(folder)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "study v0: 7 scenes, methods none, headline none"
+    assert lines[0] == (
+        "study v0: 7 scenes, methods none, base-post, base-distill, tuned-post, tuned-distill, "
+        "headline tuned-distill"
+    )
     assert "  tuning_scenes        hi4d_pair00_dance, hi4d_pair01_talk" in lines
     assert any(line.startswith("guard: no leak between roles, verdict ") for line in lines)
 
@@ -77,7 +80,7 @@ def test_all_faults_come_at_once_with_their_lines(folder: Path) -> None:
         params["study"]["tuning_scenes"][1] = "hi4d_pair15_fight"
         params["study"]["evaluated_scenes"][0] = "hi4d_pair02_dnace"
         params["calibrate"]["method"] = "colmap"
-        params["tune"] = {"steps": 3}
+        params["viewer"] = {"port": 3}
         params["scenes"]["hi4d_pair01_talk"]["timestamp"] = 2
 
     edit(folder, spoil)
@@ -93,7 +96,7 @@ def test_all_faults_come_at_once_with_their_lines(folder: Path) -> None:
     in_study = line_of(folder, "- hi4d_pair15_fight", "tuning_scenes:")
     evaluated = line_of(folder, "- hi4d_pair02_dnace")
     assert firsts == {
-        f"params.yaml:{line_of(folder, 'tune:')}  tune: unknown section",
+        f"params.yaml:{line_of(folder, 'viewer:')}  viewer: unknown section",
         f"params.yaml:{line_of(folder, '  means_lr:')}  train.means_lr: got 'fast'",
         f"params.yaml:{line_of(folder, 'prune_opac:')}  train.strategy.prune_opac: unknown key",
         f"params.yaml:{line_of(folder, 'method: colmap')}  calibrate.method: got 'colmap'",

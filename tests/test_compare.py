@@ -33,7 +33,10 @@ def select(methods: list[str], subject: str) -> None:
     params = yaml.load(ROOT / "params.yaml")
     params["study"]["evaluated_scenes"] = list(LEVELS)
     params["study"]["downstream_scenes"] = ["pair15", "pair16", "pair17"]
+    params["study"]["internal_eval_scenes"] = ["pair02"]
     params["study"]["methods"] = methods
+    for key in ("base", "tuned"):
+        params["study"][f"{key}_methods"] = [one for one in methods if one.startswith(key)]
     params["study"]["subject"] = subject
     yaml.dump(params, Path("params.yaml"))
 
@@ -63,6 +66,25 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     assert "base-post minus none" in told
 
 
+def test_tuned_method_is_chosen_on_the_internal_eval_scenes_alone() -> None:
+    tuned = ["tuned-post", "tuned-distill"]
+    select(["none", *tuned], "none")
+    for scene, level in LEVELS.items():
+        # On the downstream scenes post is better, on the internal one distill.
+        gain = -1.0 if scene == "pair02" else 1.0
+        evaluation(scene, "tuned-post", level + gain)
+        evaluation(scene, "tuned-distill", level)
+    main()
+    found = read_json(layout.delta())["study"]
+    assert found["chosen"] == "tuned-distill"
+    assert len(found["verdict"]) == 64
+
+
+def test_without_a_tuned_method_nothing_is_chosen() -> None:
+    main()
+    assert read_json(layout.delta())["study"]["chosen"] is None
+
+
 def test_subject_chooses_the_headline() -> None:
     select(["none", "base-post"], "base-post")
     main()
@@ -72,7 +94,7 @@ def test_subject_chooses_the_headline() -> None:
 def test_one_method_gives_an_empty_delta() -> None:
     select(["none"], "none")
     main()
-    assert read_json(layout.delta()) == {}
+    assert set(read_json(layout.delta())) == {"study"}
     assert read_tsv(layout.delta_table()) == []
 
 

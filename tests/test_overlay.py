@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.difix.config import FixerConfig, TuneConfig
 from stages.run.params import Params
-from stages.scenes.config import CalibrateConfig, PrepareConfig
-from stages.splat.config import TrainConfig
+from stages.scenes.config import CalibrateConfig, PairsConfig, PrepareConfig
+from stages.splat.config import DistillConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "studies"
@@ -38,7 +39,15 @@ SEED_STRATEGY = {
     "refine_scale2d_stop_iter": 26000,
 }
 # Sections whose class defaults are for full-size data; the overlay puts them in force.
-FULL_SIZE = {"prepare": PrepareConfig, "calibrate": CalibrateConfig, "train": TrainConfig}
+FULL_SIZE = {
+    "prepare": PrepareConfig,
+    "calibrate": CalibrateConfig,
+    "train": TrainConfig,
+    "pairs": PairsConfig,
+    "difix": FixerConfig,
+    "tune": TuneConfig,
+    "distill": DistillConfig,
+}
 
 
 @pytest.fixture

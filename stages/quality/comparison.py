@@ -111,6 +111,19 @@ def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> d
     return by_scene | {"mean": _means(list(rows.values()), MEASURES)}
 
 
+def choose(evaluations: Evaluations, scenes: Sequence[str], methods: Sequence[str]) -> str | None:
+    """The method of highest mean PSNR over `scenes`; of equals the first, None without any."""
+    known = [scene for scene in scenes if scene in evaluations.scenes]
+    offered = [method for method in methods if method in evaluations.methods]
+    if not known or not offered:
+        return None
+
+    def mean_psnr(method: str) -> float:
+        return sum(evaluations.of(scene, method).means["psnr"] for scene in known) / len(known)
+
+    return max(offered, key=mean_psnr)
+
+
 def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Number]:
     """Mean of each column; None unless every row has it, for then means would not compare."""
     columns = {name: [row[name] for row in rows] for name in names}

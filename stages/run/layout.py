@@ -46,6 +46,36 @@ def novel_views(scene: str, method: str) -> Path:
     return _folder("novel_views", scene, method)
 
 
+def pairs(scene: str) -> Path:
+    """Tuning samples of a scene: image, target_image and ref_image."""
+    return _folder("pairs", scene)
+
+
+def dataset() -> Path:
+    """Samples of all scenes in DiFix's own form."""
+    return DATA / "difix" / "dataset.json"
+
+
+def base() -> Path:
+    """The untuned fixer."""
+    return DATA / "difix" / "base"
+
+
+def tuned() -> Path:
+    """The tuned fixer, its card and its sheets of samples."""
+    return DATA / "difix" / "tuned"
+
+
+def tune_metrics() -> Path:
+    """Input, untuned and tuned fixer on the internal-eval pairs."""
+    return METRICS / "tune.json"
+
+
+def tune_curve(kind: str) -> Path:
+    """A curve of the tuning by step: `loss` or `validation`."""
+    return METRICS / "plots" / "tune" / f"{safe_name(kind, 'metrics/plots')}.tsv"
+
+
 def calibrate_metrics(scene: str) -> Path:
     """Registered cameras, reprojection and pose errors of a scene."""
     return _metric("calibrate", scene, suffix=".json")
@@ -59,6 +89,16 @@ def train_metrics(scene: str) -> Path:
 def train_curves(scene: str) -> Path:
     """Loss, PSNR and Gaussian count by step: step, timestamp, loss, psnr, gaussians."""
     return METRICS / "plots" / "train" / f"{safe_name(scene, 'metrics/plots')}.tsv"
+
+
+def pairs_metrics(scene: str) -> Path:
+    """How many pairs a scene has, how good their inputs are, and a digest of all of them."""
+    return _metric("pairs", scene, suffix=".json")
+
+
+def manifest_metrics() -> Path:
+    """Sizes of the two splits and the guard's verdict on them."""
+    return METRICS / "manifest.json"
 
 
 def scene_metrics(scene: str, method: str) -> Path:
@@ -89,3 +129,8 @@ def delta() -> Path:
 def delta_table() -> Path:
     """The same with their intervals: one row a comparison, scene and metric."""
     return METRICS / "plots" / "delta.tsv"
+
+
+def decision() -> Path:
+    """The decision snapshot in words."""
+    return METRICS / "decision.md"

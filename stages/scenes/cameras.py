@@ -52,6 +52,21 @@ class Camera:
         return pixels[:, :2] / pixels[:, 2:], in_camera[:, 2]
 
 
+def between(start: Camera, end: Camera, share: float) -> Camera:
+    """`end` moved back to where a share of the way from `start` is done; 1 is `end` itself.
+
+    The centre goes along the straight line, the rotation by the shortest turn.
+    """
+    start_from_end = start.cam_from_world[:3, :3] @ end.cam_from_world[:3, :3].T
+    quat = quat_from_rotation(start_from_end)
+    length = np.linalg.norm(quat[1:])
+    angle = 2 * np.arctan2(length, quat[0])
+    back = rotation_from_vector((1 - share) * angle * quat[1:] / max(length, 1e-12))
+    rotation = back @ end.cam_from_world[:3, :3]
+    centre = (1 - share) * start.centre + share * end.centre
+    return end.moved(rigid(rotation, -rotation @ centre))
+
+
 def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:
     """A [4, 4] transform from a rotation [3, 3] and a translation [3]."""
     transform = np.eye(4)

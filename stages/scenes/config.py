@@ -1,4 +1,4 @@
-"""Typed form of `scenes:`, `prepare:` and `calibrate:` in params.yaml."""
+"""Typed form of `scenes:`, `prepare:`, `calibrate:`, `pairs:` and `manifest:` in params.yaml."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -79,6 +79,38 @@ class CalibrateConfig(Section):
     max_epipolar_error_px: float = Field(default=4.0, gt=0)
     max_reprojection_error_px: float = Field(default=4.0, gt=0)
     min_triangulation_angle_deg: float = Field(default=1.5, ge=0)
+
+
+class ReferenceConfig(Section):
+    """Which photographs of source cameras accompany a target."""
+
+    strategy: Literal["same_time", "temporal", "mixed"] = "same_time"
+    offset_frames: int = Field(default=1, ge=1)
+    cameras: int = Field(default=1, ge=0)
+
+
+class PairsConfig(Section):
+    """Which views become tuning samples, and how their inputs are rendered."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    poses: Literal["imperfect", "aligned", "given"] = "imperfect"
+    test_poses: Literal["imperfect", "aligned", "given"] = "imperfect"
+    align_steps: int = Field(default=60, ge=1)
+    align_lr: float = Field(default=2e-3, gt=0)
+    cameras: tuple[CameraName, ...] = ()
+    leave_out: tuple[CameraName, ...] = ()
+    every: int = Field(default=1, ge=1)
+    steps: tuple[int, ...] = ()
+    max_pairs: int = Field(default=0, ge=0)
+    seed: int = 0
+    reference: ReferenceConfig = ReferenceConfig()
+
+
+class ManifestConfig(Section):
+    """How the samples of all scenes become one data set."""
+
+    prompt: str = Field(default="remove degradation", min_length=1)
+    min_psnr: float = Field(default=0.0, ge=0)
 
 
 def group_in_name(scene: str) -> str:

@@ -1,45 +1,30 @@
-"""What a study may not do: learn from what it is measured on.
+"""What a study may not do: learn from what it is measured on, or ask for what is not there.
 
-Names are not enough: another action of a reserved pair shows the same people in the same rig.
-So scenes are compared by group (`SceneEntry.group_of`). What images hold is in `leaks`.
+Who may have which role is in `roles`, what images hold is in `leaks`.
 """
 
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stages.run.errors import UserError, raise_all
-from stages.run.files import text_hash
+from stages.run.errors import UserError
 from stages.run.params import CHECK, did_you_mean
-from stages.scenes.config import group_in_name
-from stages.scenes.study import BUILT_METHODS, METHODS, StudyConfig, needs_tuning
+from stages.scenes.roles import (
+    LEARNING_ROLES,
+    RESERVED,
+    ROLES,
+    Case,
+    Verdict,
+    Where,
+    dotted,
+    reserved,
+    shared,
+)
+from stages.scenes.study import BASE_METHODS, METHODS, TUNED_METHODS, StudyConfig
 
-# Changes with the meaning of the rules, so that old verdicts do not pass for new ones.
-RULES = "one role a scene, one role a group, reserved groups downstream only: 1"
-ROLES = ("tuning_scenes", "internal_eval_scenes", "downstream_scenes")
-LEARNING_ROLES = ROLES[:2]
-_SCENE_LISTS = ("scenes", *ROLES, "reserved_scenes", "evaluated_scenes")
-
-Where = Callable[[tuple[str | int, ...]], str]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the guard found about one study; `hash` names the split that it judged."""
-
-    errors: tuple[UserError, ...]
-    notes: tuple[str, ...]
-    groups_by_role: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of rules, scenes, groups and roles; the order of a list does not count."""
-        return text_hash(RULES, json.dumps(self.groups_by_role))
-
-    def enforce(self) -> None:
-        """Raise every error at once, if there is one."""
-        raise_all(self.errors)
+# The methods of each fixer are a list of their own, since DVC fans out over whole lists.
+_FIXED = {"base_methods": BASE_METHODS, "tuned_methods": TUNED_METHODS}
+_SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
 
 
 def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
@@ -48,39 +33,20 @@ def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = N
     `groups` maps every scene of the catalogue to its group; `where` names the place of a key
     such as ("study", "tuning_scenes", 1), with its line when it is `Params.where`.
     """
-    case = _Case(study, groups, where or _dotted)
-    rules = (_unknown, _repeated, _reserved, _shared, _selected, _needed, _methods)
-    roles = tuple((role, case.groups_of(role)) for role in (*ROLES, "reserved_scenes"))
+    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, "methods", *_FIXED)}
+    case = _Case(lists, groups, where or dotted, study)
+    rules = (_unknown, _repeated, reserved, shared, _selected, _needed, _methods)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
-    return Verdict(errors, tuple(_notes(case)), roles)
-
-
-def _dotted(keys: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, keys))
+    return Verdict(errors, tuple(_notes(case)), case.by_role())
 
 
 @dataclass(frozen=True)
-class _Case:
+class _Case(Case):
     study: StudyConfig
-    groups: Mapping[str, str]
-    where: Where
-
-    def names(self, key: str) -> tuple[str, ...]:
-        return getattr(self.study, key)
-
-    def group(self, scene: str) -> str:
-        return self.groups.get(scene) or group_in_name(scene)
-
-    def groups_of(self, key: str) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted((scene, self.group(scene)) for scene in self.names(key)))
-
-    def at(self, key: str, scene: str | None = None) -> str:
-        item = () if scene is None else (self.names(key).index(scene),)
-        return self.where(("study", key, *item))
 
     @property
     def tuned(self) -> bool:
-        return any(needs_tuning(method) for method in self.study.methods)
+        return bool(self.study.tuned_methods)
 
 
 def _unknown(case: _Case) -> Iterator[UserError]:
@@ -105,52 +71,13 @@ def _unknown(case: _Case) -> Iterator[UserError]:
 
 
 def _repeated(case: _Case) -> Iterator[UserError]:
-    for key in (*_SCENE_LISTS, "methods"):
+    for key in (*_SCENE_LISTS, "methods", *_FIXED):
         names = case.names(key)
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
                 yield UserError(
                     case.at(key, name), f"{name} stands here {names.count(name)} times", fix=CHECK
                 )
-
-
-def _reserved(case: _Case) -> Iterator[UserError]:
-    owners = {case.group(scene): scene for scene in case.study.reserved_scenes}
-    for role in LEARNING_ROLES:
-        for scene in dict.fromkeys(case.names(role)):
-            group = case.group(scene)
-            if scene in case.study.reserved_scenes:
-                got = f"{scene} is reserved"
-            elif group in owners:
-                got = f"{scene} shows {group}, as the reserved {owners[group]} does"
-            else:
-                continue
-            yield UserError(
-                case.at(role, scene),
-                got,
-                expected="scenes of people who are in no reserved scene",
-                fix=f"take it out of `study.{role}`",
-            )
-
-
-def _shared(case: _Case) -> Iterator[UserError]:
-    reserved = {case.group(scene) for scene in case.study.reserved_scenes}
-    for first, second in itertools.combinations(ROLES, 2):
-        owners = {case.group(scene): scene for scene in case.names(first)}
-        for scene in dict.fromkeys(case.names(second)):
-            group = case.group(scene)
-            # A reserved group in a learning role is reported there.
-            if group not in owners or group in reserved:
-                continue
-            same = scene in case.names(first)
-            yield UserError(
-                case.at(second, scene),
-                f"{scene} is also in `study.{first}`"
-                if same
-                else f"{scene} shows {group}, as {owners[group]} in `study.{first}` does",
-                expected="each scene and each group of people in one role",
-                fix=f"take one of them out of `study.{first}` or `study.{second}`",
-            )
 
 
 def _selected(case: _Case) -> Iterator[UserError]:
@@ -188,12 +115,14 @@ def _methods(case: _Case) -> Iterator[UserError]:
                 hint=did_you_mean(method, list(METHODS)),
                 fix=CHECK,
             )
-        elif method not in BUILT_METHODS:
+    for key, known in _FIXED.items():
+        wanted = [method for method in case.study.methods if method in known]
+        if set(wanted) != set(case.names(key)):
             yield UserError(
-                case.at("methods", method),
-                f"{method} needs the fixer, which this version cannot run",
-                expected=f"one of {', '.join(BUILT_METHODS)}",
-                fix="take it out of `study.methods`",
+                case.at(key),
+                f"{', '.join(case.names(key)) or 'empty'}",
+                expected=f"those of `study.methods`: {', '.join(wanted) or 'none'}",
+                fix=f"set study.{key}=[{','.join(wanted)}]",
             )
     if case.study.methods and case.study.subject not in case.study.methods:
         yield UserError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
 
 
 def shared_images(scenes_by_role: Mapping[str, Iterable[Scene]]) -> list[UserError]:
@@ -14,27 +14,36 @@ def shared_images(scenes_by_role: Mapping[str, Iterable[Scene]]) -> list[UserErr
     Roles are those of the study, such as `tuning_scenes`, and within a scene source and target.
     Names do not count: a sequence that was copied under another scene's name is found.
     """
-    seen: dict[str, tuple[str, View]] = {}
+    return shared_contents(
+        found
+        for role, scenes in scenes_by_role.items()
+        for scene in scenes
+        for found in photographs(role, scene)
+    )
+
+
+def photographs(role: str, scene: Scene) -> Iterator[tuple[str, Path, str]]:
+    """(role, path, SHA-256) of each photograph; source and target views have roles of their own."""
+    for view in scene.views():
+        yield f"{view.role} views of {role}", view.image_path, file_hash(view.image_path)
+
+
+def shared_contents(found: Iterable[tuple[str, object, str]]) -> list[UserError]:
+    """One error for each photograph, as (role, place, digest), met before in another role."""
+    seen: dict[str, tuple[str, object]] = {}
     errors = []
-    for role, view in _views_by_role(scenes_by_role):
-        owner, first = seen.setdefault(file_hash(view.image_path), (role, view))
+    for role, place, digest in found:
+        owner, first = seen.setdefault(digest, (role, place))
         if owner != role:
             errors.append(
                 UserError(
-                    view.image_path,
-                    f"the same photograph as {first.image_path}",
+                    place,
+                    f"the same photograph as {first}",
                     expected=f"no photograph in both {owner} and {role}",
                     fix="keep one of the two",
                 )
             )
     return errors
-
-
-def _views_by_role(scenes_by_role: Mapping[str, Iterable[Scene]]) -> Iterator[tuple[str, View]]:
-    for role, scenes in scenes_by_role.items():
-        for scene in scenes:
-            for view in scene.views():
-                yield f"{view.role} views of {role}", view
 
 
 def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[UserError]:

@@ -8,12 +8,16 @@ calibration out of the numbers; it is absent when the method did not align.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stages.run.errors import UserError
 from stages.run.files import read_json, write_json
 from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.scene import View
 
 KINDS = ("given", "aligned")
+Pose = NDArray[np.float64]  # cam_from_world [4, 4]
 INFO = "novel_views.json"
 
 
@@ -49,6 +53,17 @@ def read_kinds(folder: Path) -> tuple[str, ...]:
     if not isinstance(kinds, list) or "given" not in kinds or not set(kinds) <= set(KINDS):
         raise UserError(folder / INFO, f"kinds {kinds}", expected="given, and perhaps aligned")
     return tuple(kinds)
+
+
+def read_aligned(folder: Path) -> dict[str, dict[str, Pose]]:
+    """Poses of the aligned target cameras by timestamp and name. Raises UserError without any."""
+    if "aligned" not in read_kinds(folder):
+        raise UserError(folder / INFO, "no aligned target poses", fix="run `dvc repro novel_views`")
+    moves = read_json(folder / INFO)["moves"]
+    return {
+        timestamp: {name: np.array(one["cam_from_world"]) for name, one in cameras.items()}
+        for timestamp, cameras in moves.items()
+    }
 
 
 def _picture(folder: Path, kind: str, view: View) -> Path:

@@ -12,10 +12,13 @@ from pydantic import Field
 
 from stages.run.params import Section
 
-# How novel views are made. `post` fixes each rendered view, `distill` trains on fixed views.
-METHODS = ("none", "base-post", "base-distill", "tuned-post", "tuned-distill")
-# Methods that this version of the repository can run.
-BUILT_METHODS = ("none",)
+# How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
+# trained into the splat (`distill`); by the untuned fixer (`base`) or the tuned one.
+PLAIN = "none"
+BASE_METHODS = ("base-post", "base-distill")
+TUNED_METHODS = ("tuned-post", "tuned-distill")
+FIXED_METHODS = (*BASE_METHODS, *TUNED_METHODS)
+METHODS = (PLAIN, *FIXED_METHODS)
 
 Names = tuple[str, ...]
 Line = Annotated[str, Field(min_length=1)]
@@ -34,16 +37,18 @@ class StudyConfig(Section):
     reserved_scenes: Names
     evaluated_scenes: Names
     methods: Names
+    base_methods: Names
+    tuned_methods: Names
     subject: str
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]
 
 
-def needs_tuning(method: str) -> bool:
-    """Whether a method uses a fixer that was tuned in this study.
+def fixer_of(method: str) -> str:
+    """The fixer that a method needs.
 
-    >>> needs_tuning("tuned-post"), needs_tuning("base-post"), needs_tuning("none")
-    (True, False, False)
+    >>> fixer_of("tuned-post"), fixer_of("base-distill")
+    ('tuned', 'base')
     """
-    return method.startswith("tuned-")
+    return method.partition("-")[0]

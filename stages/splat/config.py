@@ -99,6 +99,22 @@ class TrainConfig(Section):
         return self.model_copy(update=same).model_dump_json()
 
 
+class DistillConfig(Section):
+    """How fixed pictures are trained into Gaussians; class defaults are Difix3D's proportions."""
+
+    seed: int = 0
+    rounds: int = Field(default=20, ge=1)
+    steps: int = Field(default=1500, ge=1)
+    novel_share: float = Field(default=0.3, gt=0, lt=1)
+    novel_weight: float = Field(default=0.2, gt=0)
+    min_alpha: float = Field(default=0.5, ge=0, lt=1)
+    keep: Literal["last", "all"] = "last"
+    means_lr_scale: float = Field(default=0.1, gt=0)
+    shape_lr_scale: float = Field(default=0.2, gt=0)
+    sh_lr_scale: float = Field(default=0.02, gt=0)
+    post: bool = True
+
+
 def inert(config: TrainConfig) -> list[tuple[str, str]]:
     """Given parameters that cannot act as they stand, with the reason."""
     strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default

@@ -39,6 +39,7 @@ class TrainView:
     camera: Camera  # world frame
     image: Tensor  # [H, W, 3]
     mask: Tensor | None = None  # [H, W] bool, pixels to count
+    weight: float = 1.0  # of its photometric loss
 
 
 class Trainer:
@@ -60,19 +61,17 @@ class Trainer:
             norm_from_world = warm.world_from_norm.inverse()
         self.world_from_norm: Sim3 = norm_from_world.inverse()
         self.scene_scale = 1.1 * config.global_scale * scale
-        self.cameras = [norm_from_world.apply_camera(view.camera) for view in views]
-        self.images = [view.image.to(self.device) for view in views]
-        self.masks = [None if v.mask is None else v.mask.to(self.device) for v in views]
-        self.viewmats = self._stack([camera.cam_from_world for camera in self.cameras])
-        self.Ks = self._stack([camera.K for camera in self.cameras])
+        self.set_views(views)
         self.background = torch.tensor([config.background], device=self.device)
         torch.manual_seed(config.seed)
         if warm is None:
             placed = norm_from_world.apply(points) if len(points) else points
             start, self.origin = initial.parameters(placed, colors, self.scene_scale, config)
+            self.start_degree = 0
         else:
             start = {name: getattr(warm, NAMES.get(name, name)) for name in _LR}
-            self.origin = f"{len(warm)} Gaussians of the neighbouring timestamp"
+            self.origin = f"{len(warm)} Gaussians that were trained before"
+            self.start_degree = warm.sh_degree
         self._set_parameters(start)
         self.strategy = densify.build(config, backend)
         self.strategy.check_sanity(self.params, self.optimizers)
@@ -81,27 +80,43 @@ class Trainer:
             if config.strategy.kind == "default"
             else self.strategy.initialize_state()
         )
+
+    def set_views(self, views: Sequence[TrainView]) -> None:
+        """Train on these views from now on; corrections of poses begin anew."""
+        norm_from_world = self.world_from_norm.inverse()
+        self.cameras = [norm_from_world.apply_camera(view.camera) for view in views]
+        self.images = [view.image.to(self.device) for view in views]
+        self.masks = [None if v.mask is None else v.mask.to(self.device) for v in views]
+        self.weights = [view.weight for view in views]
+        self.viewmats = self._stack([camera.cam_from_world for camera in self.cameras])
+        self.Ks = self._stack([camera.K for camera in self.cameras])
         self.corrections = torch.zeros(len(views), 9, device=self.device, requires_grad=True)
         self.pose_optimizer = torch.optim.Adam(
-            [self.corrections], lr=config.pose_opt_lr, weight_decay=config.pose_opt_reg
+            [self.corrections], lr=self.config.pose_opt_lr, weight_decay=self.config.pose_opt_reg
         )
 
-    def step(self, step: int) -> tuple[Tensor, int]:
-        """One optimisation step on one view; returns its loss and the view's index."""
-        config, index = self.config, self.view_of(step)
+    def step(self, step: int, index: int | None = None) -> tuple[Tensor, int]:
+        """One optimisation step on one view, `view_of(step)` if none is given.
+
+        Returns its loss and the view's index.
+        """
+        config = self.config
+        if index is None:
+            index = self.view_of(step)
         decay = 0.01 ** (step / config.steps)
         means_lr = config.means_lr * self.scene_scale * decay
         self.optimizers["means"].param_groups[0]["lr"] = means_lr
         self.pose_optimizer.param_groups[0]["lr"] = config.pose_opt_lr * decay
         image, info = self.render(
             self.viewmat(index), self.Ks[index], self.cameras[index],
-            min(step // config.scaled(config.sh_degree_interval), config.sh_degree),
+            self.active_degree(step),
             background=torch.rand(1, 3, device=self.device) if config.random_bkgd else None,
         )  # fmt: skip
         self.strategy.step_pre_backward(
             self.params, self.optimizers, self.strategy_state, step, info
         )
         loss = photometric(image, self.images[index], config.ssim_lambda, self.masks[index])
+        loss = self.weights[index] * loss
         if config.opacity_reg:
             loss = loss + config.opacity_reg * torch.sigmoid(self.params["opacities"]).mean()
         if config.scale_reg:
@@ -117,6 +132,11 @@ class Trainer:
             self.strategy, self.params, self.optimizers, self.strategy_state, step, info, means_lr
         )
         return loss.detach(), index
+
+    def active_degree(self, step: int) -> int:
+        """Degree of the harmonics that act at a step; it rises from where the Gaussians began."""
+        risen = self.start_degree + step // self.config.scaled(self.config.sh_degree_interval)
+        return min(risen, self.config.sh_degree)
 
     def view_of(self, step: int) -> int:
         """View of a step: every view once an epoch, in an order of the epoch's own."""

@@ -52,6 +52,7 @@ def test_data_is_cached_and_metrics_are_in_git(index) -> None:
             top = Path(out.def_path).parts[0]
             small = bool(out.metric or out.plot)
             assert top in ("data", "metrics"), f"{stage.addressing}: {out.def_path}"
+            small |= out.def_path.endswith(".md")
             assert small or out.use_cache, f"{stage.addressing}: {out.def_path} is in no cache"
             if top == "data":
                 assert out.use_cache, f"{stage.addressing}: {out.def_path} belongs to DVC's cache"
@@ -87,9 +88,22 @@ def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     for stage in ("prepare", "calibrate", "train"):
         wanted = {f"{stage}@{scene}" for scene in study.scenes}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
-    for stage in ("novel_views", "evaluate"):
-        pairs = ((scene, method) for scene in study.evaluated_scenes for method in study.methods)
+    measured = {
+        "evaluate": study.methods,
+        "base_views": study.base_methods,
+        "tuned_views": study.tuned_methods,
+    }
+    for stage, methods in measured.items():
+        pairs = ((scene, method) for scene in study.evaluated_scenes for method in methods)
         wanted = {f"{stage}@{scene}-{method}" for scene, method in pairs}
+        assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+    single = {
+        "novel_views": study.evaluated_scenes,
+        "pairs": study.tuning_scenes,
+        "pairs_test": study.internal_eval_scenes,
+    }
+    for stage, scenes in single.items():
+        wanted = {f"{stage}@{scene}" for scene in scenes}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
 
 

@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from stages.scenes.cameras import (
     Camera,
+    between,
     look_at,
     quat_from_rotation,
     rigid,
@@ -116,3 +117,20 @@ def test_moving_changes_the_pose_alone() -> None:
     np.testing.assert_array_equal(moved.cam_from_world, pose)
     np.testing.assert_array_equal(moved.K, camera.K)
     assert (moved.name, moved.width, moved.height) == ("a", 96, 128)
+
+
+def test_between_goes_straight_from_start_to_end() -> None:
+    K = np.diag([40.0, 40.0, 1.0])
+    start = Camera("a", K, look_at([0, 0, -4], [0, 0, 0], [0, -1, 0]), 8, 6)
+    end = Camera("b", 2 * K, look_at([3, 1, -2], [0, 0.5, 0], [0, -1, 0]), 16, 12)
+    for share, other in ((0.0, start), (1.0, end)):
+        reached = between(start, end, share)
+        assert np.allclose(reached.cam_from_world, other.cam_from_world)
+        assert (reached.name, reached.width, reached.height) == ("b", 16, 12)
+        assert np.array_equal(reached.K, end.K)
+    middle = between(start, end, 0.25)
+    assert np.allclose(middle.centre, 0.75 * start.centre + 0.25 * end.centre)
+    whole = rotation_angle_deg(start.cam_from_world[:3, :3], end.cam_from_world[:3, :3])
+    done = rotation_angle_deg(start.cam_from_world[:3, :3], middle.cam_from_world[:3, :3])
+    left = rotation_angle_deg(middle.cam_from_world[:3, :3], end.cam_from_world[:3, :3])
+    assert np.allclose([done, left], [0.25 * whole, 0.75 * whole])

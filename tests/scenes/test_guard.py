@@ -4,7 +4,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.guard import judge
-from stages.scenes.study import BUILT_METHODS, METHODS, StudyConfig
+from stages.scenes.study import FIXED_METHODS, StudyConfig
 
 # The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
@@ -26,6 +26,8 @@ V0 = StudyConfig(
     reserved_scenes=RESERVED,
     evaluated_scenes=INTERNAL + RESERVED,
     methods=("none",),
+    base_methods=(),
+    tuned_methods=(),
     subject="none",
     key_decisions=(),
     expected_outputs=(),
@@ -157,7 +159,7 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
     assert verdict.notes == (
         "tuning scenes that `study.scenes` leaves out: hi4d_pair00_dance, hi4d_pair01_talk",
     )
-    found = errors_of(scenes=left, methods=("none", "tuned-post"))
+    found = errors_of(scenes=left, methods=("none", "tuned-post"), tuned_methods=("tuned-post",))
     assert [line for line in found if "`study.scenes`" in line] == [
         "study.tuning_scenes.0: hi4d_pair00_dance is not in `study.scenes`",
         "study.tuning_scenes.1: hi4d_pair01_talk is not in `study.scenes`",
@@ -167,7 +169,7 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
 def test_tuned_method_needs_scenes_in_both_learning_roles() -> None:
     empty = {"tuning_scenes": (), "internal_eval_scenes": ()}
     assert errors_of(**empty) == []
-    found = errors_of(**empty, methods=("none", "tuned-post"))
+    found = errors_of(**empty, methods=("none", "tuned-post"), tuned_methods=("tuned-post",))
     assert [line for line in found if "empty" in line] == [
         "study.tuning_scenes: empty",
         "study.internal_eval_scenes: empty",
@@ -186,10 +188,15 @@ def test_unknown_method_and_subject_have_the_nearest_name() -> None:
     assert subject.hint == "did you mean none?"
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(BUILT_METHODS)))
-def test_method_that_cannot_be_run_yet_is_refused_clearly(method: str) -> None:
+@pytest.mark.parametrize("method", FIXED_METHODS)
+def test_methods_of_each_fixer_are_listed_for_it(method: str) -> None:
+    key = f"{method.partition('-')[0]}_methods"
     (found,) = errors_of(methods=("none", method))
-    assert found == f"study.methods.1: {method} needs the fixer, which this version cannot run"
+    assert found == f"study.{key}: empty"
+    assert errors_of(**{"methods": ("none", method), key: (method,)}) == []
+    (left,) = judge(V0.model_copy(update={key: (method,)}), GROUPS).errors
+    assert (left.where, left.got) == (f"study.{key}", method)
+    assert left.fix == f"set study.{key}=[]"
 
 
 def test_subject_must_be_computed() -> None:
@@ -215,7 +222,7 @@ def test_evaluating_a_tuning_scene_is_noted() -> None:
 
 def test_hash_changes_with_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     first = judge(V0, GROUPS).hash
-    monkeypatch.setattr("stages.scenes.guard.RULES", "other rules")
+    monkeypatch.setattr("stages.scenes.roles.RULES", "other rules")
     assert judge(V0, GROUPS).hash != first
 
 

@@ -5,7 +5,7 @@ import pytest
 from stages.run.errors import UserError
 from stages.run.params import Params
 from stages.scenes.memo import memo
-from stages.scenes.study import BUILT_METHODS, METHODS, StudyConfig, needs_tuning
+from stages.scenes.study import METHODS, StudyConfig, fixer_of
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
 INTERNAL = ("hi4d_pair02_dance",)
@@ -54,8 +54,8 @@ def test_memo_says_when_a_list_is_empty(study: StudyConfig) -> None:
 
 
 def test_methods() -> None:
-    assert set(BUILT_METHODS) <= set(METHODS)
-    assert [method for method in METHODS if needs_tuning(method)] == ["tuned-post", "tuned-distill"]
+    assert METHODS == ("none", "base-post", "base-distill", "tuned-post", "tuned-distill")
+    assert [fixer_of(method) for method in METHODS[1:]] == ["base", "base", "tuned", "tuned"]
 
 
 def test_study_without_a_hypothesis_is_refused(tmp_path: Path) -> None:

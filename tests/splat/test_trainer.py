@@ -1,5 +1,7 @@
 """The trainer's own arithmetic: drift of all poses, lost Gaussians, order of views, schedules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +125,28 @@ def test_degree_of_harmonics_rises_with_the_steps(config, views, points) -> None
     assert active[2] == (False, False)
     assert active[3] == active[5] == (True, False)
     assert active[6] == (True, True)
+
+
+def test_degree_of_earlier_gaussians_acts_from_the_start(config, views, points) -> None:
+    config = config.model_copy(update={"sh_degree": 2, "sh_degree_interval": 3})
+    trainer = Trainer(views, *points, config, "cpu", known_gaussians(degree=1))
+    assert [trainer.active_degree(step) for step in (0, 2, 3, 9)] == [1, 1, 2, 2]
+
+
+def test_weight_scales_the_loss_of_its_view(config, views, points) -> None:
+    views = [replace(views[0], weight=weight) for weight in (1.0, 0.25)]
+    config = config.model_copy(update={"scale_reg": 0.0})
+    trainer = Trainer(views, *points, config, "cpu", known_gaussians())
+    whole, _ = trainer.step(0, 0)
+    trainer = Trainer(views, *points, config, "cpu", known_gaussians())
+    quarter, index = trainer.step(0, 1)
+    assert index == 1
+    assert float(quarter) == pytest.approx(0.25 * float(whole))
+
+
+def test_new_views_take_the_place_of_the_old(config, views, points) -> None:
+    trainer = Trainer(views, *points, config, "cpu", known_gaussians())
+    trainer.set_views(views[3:])
+    assert sorted(trainer.view_of(step) for step in range(2)) == [0, 1]
+    learnt = [camera.name for camera in trainer.learnt_cameras()]
+    assert learnt == [view.camera.name for view in views[3:]]

@@ -1,0 +1,40 @@
+"""Stage `base`: the untuned fixer that `base.source` names, data/difix/base."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from stages.difix.config import BaseConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+
+STAGE, ITEM = "base", "fixer"
+
+
+def main() -> None:
+    """Write data/difix/base."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    config = Params.read().section("base", BaseConfig)
+
+    from stages.difix.card import write_base_card
+    from stages.difix.folders import write_folder
+    from stages.difix.sources import untuned
+    from stages.run.checkpoint import Checkpoint, forget
+    from stages.run.provenance import cost
+
+    checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
+    with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):
+        fixer, text = untuned(config, layout.WEIGHTS, checkpoint, Path(scratch))
+        with whole_folder(layout.base()) as folder:
+            write_folder(fixer, folder, text)
+            write_base_card(folder, fixer.spec, fixer.parameter_count())
+    forget(STAGE, ITEM)
+    spec, count = fixer.spec, fixer.parameter_count() / 1e6
+    seen = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
+    print(f"base: {spec.origin}, {count:.2f} M parameters, {seen}, prompt {spec.prompt!r}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,137 @@
+"""Typed form of `difix:`, `base:` and `tune:` in params.yaml.
+
+Class defaults are the values of the published model and of the user's full-size run; params.yaml
+states those of the embedded demo.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stages.run.params import Section
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Size = Literal["tiny", "sd-turbo"]
+# Words of `base.source`; anything else is a hub id or a path.
+SHIPPED, TRAINED, RANDOM = "shipped", "train", "random"
+
+
+class FixerConfig(Section):
+    """How images pass through a fixer, whichever it is."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    reference: Literal["use", "withhold"] = "use"
+    reference_attention: Literal["stored", "mutual", "one_way"] = "stored"
+    latent: Literal["mean", "sample"] = "mean"
+    seed: int = 0
+    resolution: int = Field(default=0, ge=0)
+    multiple: int = Field(default=16, ge=4)
+    fit: Literal["pad", "resize"] = "pad"
+    tile_px: int = Field(default=0, ge=0)
+    tile_overlap_px: int = Field(default=64, ge=0)
+    batch_size: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _tiles_overlap_less_than_they_are(self) -> "FixerConfig":
+        if self.tile_px and self.tile_px < 2 * self.tile_overlap_px:
+            raise ValueError(f"tile_px of at least twice tile_overlap_px, {self.tile_overlap_px}")
+        if self.tile_px % self.multiple or self.tile_overlap_px % self.multiple:
+            raise ValueError(f"tile_px and tile_overlap_px that are multiples of {self.multiple}")
+        return self
+
+
+class LossConfig(Section):
+    """Weights of the three terms: mean square error, LPIPS and Gram matrices."""
+
+    l2: float = Field(default=1.0, ge=0)
+    lpips: float = Field(default=1.0, ge=0)
+    gram: float = Field(default=0.5, ge=0)
+    gram_warmup_steps: int = Field(default=2000, ge=0)
+    gram_crop_px: int = Field(default=400, ge=32)
+    net: Literal["vgg", "alex", "squeeze"] = "vgg"
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "LossConfig":
+        if self.l2 == self.lpips == self.gram == 0:
+            raise ValueError("a weight above 0 for at least one of l2, lpips and gram")
+        return self
+
+
+class LoopConfig(Section):
+    """One optimisation, of whatever images."""
+
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    steps: int = Field(default=10000, ge=1)
+    batch_size: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    lr: float = Field(default=2e-5, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(default=500, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = 1.0
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    gradient_checkpointing: bool = False
+    reference_dropout: float = Field(default=0.1, ge=0, le=1)
+    trained: Literal["published", "all"] = "published"
+    checkpoint_every: int = Field(default=500, ge=1)
+    validate_every: int = Field(default=500, ge=1)
+    losses: LossConfig = LossConfig()
+
+
+class TuneConfig(LoopConfig):
+    """How a fixer is tuned on pairs of renders and photographs."""
+
+    init_from: str = ""
+    processes: int = Field(default=1, ge=1)
+    resolution: int = Field(default=320, ge=0)
+    multiple: int = Field(default=16, ge=4)
+    crop_px: int = Field(default=0, ge=0)
+    flip: bool = True
+    missing_reference: Literal["error", "own_render"] = "error"
+    keep: Literal["last", "best"] = "last"
+    latent: Literal["mean", "sample"] = "mean"
+    validation_samples: int = Field(default=0, ge=0)
+    samples: int = Field(default=4, ge=0)
+    loader_workers: int = Field(default=2, ge=0)
+    cache_mib: int = Field(default=1024, ge=0)
+
+
+class PretrainConfig(LoopConfig):
+    """How the tiny fixer learns from procedural scenes alone."""
+
+    crop_px: int = Field(default=128, ge=32)
+    shapes: int = Field(default=48, ge=4)
+    painted_at_once: int = Field(default=16, ge=1)
+    validation_pairs: int = Field(default=32, ge=1)
+
+
+class BaseConfig(Section):
+    """Which fixer is the untuned one, and where downloads go."""
+
+    source: str = Field(default="nvidia/difix_ref", min_length=1)
+    size: Size = "sd-turbo"
+    reference: Literal["stored", "yes", "no"] = "stored"
+    components: str = "stabilityai/sd-turbo"
+    prompt: str = "remove degradation"
+    seed: int = 0
+    download: bool = True
+    cache_dir: str = ".work/hub"
+    pretrain: PretrainConfig = PretrainConfig()
+
+
+def inert(config: TuneConfig) -> list[tuple[str, str]]:
+    """Given parameters that cannot act in this run, with the reason."""
+    found, losses = [], config.losses
+    if losses.gram and losses.gram_warmup_steps >= config.steps:
+        reason = (
+            f"its warm-up of {losses.gram_warmup_steps} steps outlasts the run of {config.steps}"
+        )
+        found.append(("losses.gram", reason))
+    if config.max_grad_norm <= 0:
+        found.append(("max_grad_norm", "0 and below switch clipping off"))
+    if config.warmup_steps >= config.steps:
+        found.append(("lr", f"its warm-up of {config.warmup_steps} steps is never over"))
+    return found

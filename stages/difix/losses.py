@@ -1,0 +1,122 @@
+"""What a fixed view is judged by while a fixer learns: L2, LPIPS and Gram matrices.
+
+The published recipe (Wu et al. 2025) on the render's view alone, its weights from params. Images
+are [B, 3, H, W] in [0, 1]; the fixer's output is not clamped, so that a pixel outside the range
+still has a gradient. Everything here is computed in float32.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stages.difix.batches import seeded
+from stages.difix.config import LossConfig
+from stages.quality.lpips import Lpips
+from stages.quality.weights import absence, remedy
+
+# Of relu1_2, 2_2, 3_3, 4_3 and 5_3 in the published loss; other nets count all layers alike.
+_GRAM_WEIGHTS = {"vgg": (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)}
+_NETS = ("vgg", "alex", "squeeze")
+
+
+class Terms(NamedTuple):
+    """The loss and its unweighted terms, scalars."""
+
+    loss: Tensor
+    l2: Tensor
+    lpips: Tensor
+    gram: Tensor
+
+
+class FixerLoss:
+    """Weighted sum of the three terms; without weights of a backbone, of L2 alone."""
+
+    def __init__(self, config: LossConfig, weights: Path, device: torch.device, seed: int = 0):
+        self.config, self.seed = config, seed
+        self.net, self.note = _choose_net(config, weights)
+        self.perceptual = Lpips(weights, self.net, str(device)) if self.net else None
+        if self.note:
+            print(f"WARNING: {self.note}", file=sys.stderr, flush=True)
+
+    def __call__(self, output: Tensor, target: Tensor, step: int) -> Terms:
+        """Loss of a batch at an optimisation step, which the Gram term's warm-up counts in."""
+        config = self.config
+        with torch.autocast(output.device.type, enabled=False):
+            output, target = output.float(), target.float()
+            # The published loss is of images in [-1, 1], whose errors are twice as large.
+            l2 = 4 * (output - target).square().mean()
+            lpips = gram = l2.new_zeros(())
+            if self.perceptual and (config.lpips or config.gram):
+                inside = clamped(output)
+                if config.lpips:
+                    lpips = self.perceptual(inside, target).mean()
+                if config.gram and step >= config.gram_warmup_steps:
+                    gram = self._gram(inside, target, step)
+            loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
+        return Terms(loss, l2, lpips, gram)
+
+    def _gram(self, output: Tensor, target: Tensor, step: int) -> Tensor:
+        assert self.perceptual is not None, "the Gram term needs a backbone"
+        size, generator = self.config.gram_crop_px, seeded(self.seed, "gram crop", step)
+        output, target = common_crop(output, target, size, generator)
+        features = self.perceptual.features
+        with torch.no_grad():
+            wanted = features(target)
+        layers = [gram_distance(x, y) for x, y in zip(features(output), wanted, strict=True)]
+        weights = _GRAM_WEIGHTS.get(self.net or "", (1.0,) * len(layers))
+        total = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
+        # The distance grows with the area: a smaller crop counts as much as the published one.
+        height, width = output.shape[-2:]
+        return torch.as_tensor(total) * size**2 / (height * width)
+
+
+def clamped(images: Tensor) -> Tensor:
+    """Images in [0, 1] whose gradient is that of the images before."""
+    return images + (images.clamp(0, 1) - images).detach()
+
+
+def common_crop(
+    a: Tensor, b: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The same random square of two batches; a side shorter than `size` is kept whole."""
+    height, width = a.shape[-2:]
+    top, left = (
+        int(torch.randint(max(side - size, 0) + 1, (), generator=generator))
+        for side in (height, width)
+    )
+    window = (..., slice(top, top + size), slice(left, left + size))
+    return a[window], b[window]
+
+
+def gram_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, C, h, w]
+    """Mean squared difference of each image's own Gram matrices, over C h w."""
+    count = a[0].numel()
+    return (gram_matrices(a) - gram_matrices(b)).square().mean() / count
+
+
+def gram_matrices(features: Tensor) -> Tensor:  # [B, C, h, w] -> [B, C, C]
+    """Inner products of channels over all places (Gatys et al. 2016), summed, not averaged."""
+    flat = features.flatten(2)
+    return flat @ flat.mT
+
+
+def _choose_net(config: LossConfig, weights: Path) -> tuple[str | None, str]:
+    """A backbone whose weights are there, and what to tell when it isn't the one asked for.
+
+    One is chosen even when only L2 teaches: LPIPS is measured all the same.
+    """
+    missing = absence(weights, config.net)
+    if missing is None:
+        return config.net, ""
+    for net in _NETS:
+        if absence(weights, net) is None:
+            return net, f"{missing}; LPIPS and Gram look through {net} instead"
+    if not (config.lpips or config.gram):
+        return None, ""
+    return None, (
+        f"the LPIPS and Gram terms are OFF, L2 alone is left: {missing}\n"
+        f"  to mend it: {remedy(config.net)}"
+    )

@@ -1,0 +1,91 @@
+"""The prompt as the UNet reads it: CLIP's last hidden states, computed once and kept.
+
+The only module that imports transformers. The prompt of a fixer doesn't change, so the 1.4 GB of a
+text encoder are needed when a fixer is made, not when it runs.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
+
+from stages.run.errors import UserError
+
+ENCODER, TOKENIZER = "text_encoder", "tokenizer"
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_TINY_LAYERS, _TINY_HEADS = 2, 2
+
+logging.disable_progress_bar()  # in a log it is a line for every tensor
+
+
+def embed(folder: Path, prompt: str) -> Tensor:
+    """Embed a prompt as [1, 77, C] with the `text_encoder` and `tokenizer` inside a folder.
+
+    Padding is the tokenizer's own: Stable Diffusion 2 does not pad as CLIP does. Raises UserError
+    when one of the two is missing or broken.
+    """
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(
+            folder / ENCODER, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+    # What transformers raises for a broken folder differs by version and by file.
+    except Exception as error:
+        raise UserError(
+            folder,
+            f"no usable {ENCODER} and {TOKENIZER} ({type(error).__name__})",
+            expected="CLIP's folders, as in stabilityai/sd-turbo",
+            fix="get the checkpoint again, or name its source in base.components",
+        ) from error
+    tokens = tokenizer(
+        prompt,
+        max_length=tokenizer.model_max_length,
+        padding="max_length",
+        truncation=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        return encoder.eval()(tokens.input_ids)[0].clone()
+
+
+def write_tiny_text(folder: Path, width: int, seed: int) -> None:
+    """Write an untrained text encoder of `width` channels and a tokenizer of single bytes."""
+    _write_byte_tokenizer(folder / TOKENIZER)
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=_TINY_LAYERS,
+        num_attention_heads=_TINY_HEADS,
+        max_position_embeddings=77,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        CLIPTextModel(config).save_pretrained(folder / ENCODER)
+
+
+def _write_byte_tokenizer(folder: Path) -> None:
+    """CLIP's tokenizer without merges: every byte is a word of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [_letter(byte) for byte in range(256)]
+    words = [*letters, *(letter + "</w>" for letter in letters), _START, _END]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+
+
+def _letter(byte: int) -> str:
+    """The character that stands for a byte in CLIP's vocabulary: printable ones are themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    if byte in printable:
+        return chr(byte)
+    return chr(256 + [b for b in range(256) if b not in printable].index(byte))

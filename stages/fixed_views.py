@@ -1,0 +1,63 @@
+"""Stages `base_views` and `tuned_views`: target views by the untuned or the tuned fixer."""
+
+import argparse
+
+from stages.difix.config import FixerConfig
+from stages.quality.config import NovelViewsConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, whole_folder
+from stages.run.params import Params, did_you_mean
+from stages.scenes.study import FIXED_METHODS, PLAIN, fixer_of
+from stages.splat.config import DistillConfig, TrainConfig
+
+
+def main() -> None:
+    """Write data/novel_views/<scene>/<method>."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="a trained scene")
+    parser.add_argument("--method", required=True, help=", ".join(FIXED_METHODS))
+    given = parser.parse_args()
+    scene, method = given.scene, given.method
+    if method not in FIXED_METHODS:
+        raise UserError(
+            "--method", repr(method), expected=f"one of {', '.join(FIXED_METHODS)}",
+            hint=did_you_mean(method, FIXED_METHODS),
+            fix="edit study.base_methods or study.tuned_methods, then run `python -m stages.check`",
+        )  # fmt: skip
+
+    from stages.difix.folders import read_folder
+    from stages.difix.infer import Runner
+    from stages.run.checkpoint import forget
+    from stages.scenes.calibration import read_calibration
+    from stages.scenes.novel_views import read_aligned
+    from stages.scenes.scene import Scene
+    from stages.splat.fixed_views import FixedViews, Recipe
+    from stages.splat.novel_views import Targets
+    from stages.splat.raster import choose_backend
+
+    params = Params.read()
+    fixing = params.section("difix", FixerConfig)
+    drawing = params.section("novel_views", NovelViewsConfig)
+    recipe = Recipe(params.section("distill", DistillConfig), params.section("train", TrainConfig))
+    prepared = Scene.read(layout.scene(scene))
+    prepared.cameras("target")  # refuses a scene without any
+    weights = layout.tuned() if fixer_of(method) == "tuned" else layout.base()
+    runner = Runner(read_folder(weights), fixing)
+    backend, reason = choose_backend(drawing.backend)
+    print(f"{scene} by {method}: splat {backend} ({reason}); fixer {runner.summary}", flush=True)
+    calibration = read_calibration(layout.calibrated(scene))
+    # All methods are drawn from the poses that were aligned to the plain splat.
+    aligned = read_aligned(layout.novel_views(scene, PLAIN)) if drawing.align else None
+    targets = Targets(prepared, calibration, drawing, backend, aligned)
+    views = FixedViews(targets, layout.splats(scene), runner.fix, recipe)
+    identity = folder_hash(weights) + fixing.model_dump_json()
+    with whole_folder(layout.novel_views(scene, method)) as folder:
+        info = views.draw(folder, method, identity)
+    forget("distill", f"{scene}.{method}")
+    print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
+
+
+if __name__ == "__main__":
+    launch(main)

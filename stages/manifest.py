@@ -1,0 +1,40 @@
+"""Stage `manifest`: pairs of tuning and internal-eval scenes as one data set in DiFix's form."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.errors import raise_all
+from stages.run.files import write_json
+from stages.run.params import Params
+from stages.scenes.catalogue import groups
+from stages.scenes.config import ManifestConfig
+from stages.scenes.study import StudyConfig
+
+
+def main() -> None:
+    """Write data/difix/dataset.json and metrics/manifest.json, or say what leaks."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+
+    from stages.scenes.manifest import build, collect, judge_catalogue, judge_dataset
+
+    params = Params.read()
+    study = params.section("study", StudyConfig)
+    config = params.section("manifest", ManifestConfig)
+    collected = collect(study)
+    seen = judge_catalogue(study, collected, groups(params), params.where)
+    raise_all([*seen.errors, *collected.errors])
+    dataset = build(study, collected, config)
+    verdict = judge_dataset(dataset, study, collected, layout.dataset())
+    verdict.enforce()
+    counts = {split: len(entries) for split, entries in dataset.items()}
+    write_json(layout.dataset(), dataset)
+    write_json(layout.manifest_metrics(), {**counts, "verdict": verdict.hash})
+    for note in seen.notes:
+        print(f"note: {note}")
+    told = ", ".join(f"{count} {split} samples" for split, count in counts.items())
+    print(f"{layout.dataset()}: {told}; no leak, verdict {verdict.hash[:12]}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,55 @@
+"""Stage `pairs`: tuning samples of one scene, data/pairs/<scene>."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder, write_json
+from stages.run.params import Params
+from stages.run.provenance import cost
+from stages.scenes.config import PairsConfig
+from stages.splat.config import TrainConfig
+
+SPLITS = ("train", "test")
+
+
+def main() -> None:
+    """Write data/pairs/<scene> and metrics/pairs/<scene>.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="a trained scene")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="train", help="test: the tuning is only checked on it"
+    )
+    arguments = parser.parse_args()
+    scene, split = arguments.scene, arguments.split
+
+    from stages.run.checkpoint import forget
+    from stages.scenes.pairs import metrics, write_index
+    from stages.scenes.scene import Scene
+    from stages.splat.pairs import draw_pairs
+    from stages.splat.raster import choose_backend
+
+    params = Params.read()
+    config = params.section("pairs", PairsConfig)
+    train = params.section("train", TrainConfig)
+    prepared = Scene.read(layout.scene(scene))
+    prepared.cameras("target")  # refuses a scene without any
+    backend, reason = choose_backend(config.backend)
+    calibrated, splats = layout.calibrated(scene), layout.splats(scene)
+    with cost("pairs", scene), whole_folder(layout.pairs(scene)) as folder:
+        index = draw_pairs(prepared, calibrated, splats, folder, config, train, split, backend)
+        write_index(folder, index)
+    numbers = metrics(index)
+    write_json(layout.pairs_metrics(scene), numbers)
+    forget("pairs", scene)
+    if any(one.left_out or one.poses == "given" for one in index.pairs):
+        forget("train", scene)  # resume states of what was trained here
+    poses, low, high = index.pairs[0].poses, numbers["psnr_min"], numbers["psnr_max"]
+    print(
+        f"{scene}: {numbers['pairs']} {split} pairs, input {numbers['psnr']:.2f} dB "
+        f"({low:.2f} to {high:.2f}), {poses} poses, on {backend} ({reason})"
+    )
+
+
+if __name__ == "__main__":
+    launch(main)

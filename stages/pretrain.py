@@ -1,0 +1,46 @@
+"""Train the tiny fixer on procedural pictures and pack it: how tiny_base.safetensors was made.
+
+No stage of the pipeline: run it by hand when the tiny architecture changes.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from stages.difix.config import BaseConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.params import Params
+
+
+def main() -> None:
+    """Write the packed fixer to `--out`; a run that was stopped goes on where it was."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    given = parser.parse_args()
+    config = Params.read().section("base", BaseConfig)
+
+    from stages.difix.folders import write_folder
+    from stages.difix.packed import pack
+    from stages.difix.pretraining import pretrain
+    from stages.difix.spec import SIZES
+    from stages.difix.text import embed, write_tiny_text
+    from stages.run.checkpoint import Checkpoint, forget
+    from stages.run.provenance import cost
+
+    checkpoint = Checkpoint("pretrain", "tiny", config.pretrain.model_dump_json(), config.prompt)
+    with tempfile.TemporaryDirectory() as scratch, cost("pretrain", "tiny"):
+        text, folder = Path(scratch, "text"), Path(scratch, "fixer")
+        write_tiny_text(text, SIZES["tiny"].unet["cross_attention_dim"], config.seed)
+        tuner = pretrain(config, embed(text, config.prompt), layout.WEIGHTS, checkpoint)
+        write_folder(tuner.fixer, folder, text)
+        pack(folder, given.out)
+    forget("pretrain", "tiny")
+    for row in tuner.validations:
+        if row["step"] in (0, config.pretrain.steps):
+            print(", ".join(f"{key} {value}" for key, value in row.items()))
+    print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,117 @@
+"""The decision snapshot: what a comparison says, in words that follow from its numbers alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stages.quality.deltas import MEAN
+from stages.quality.keys import MEASURES, better
+from stages.quality.statistics import least_p
+from stages.quality.table import render_table
+
+_FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
+_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+
+Row = Mapping[str, Any]
+
+
+def decision(
+    version: str, objective: str, summary: Mapping[str, Row], delta: Mapping[str, Any],
+    table: Sequence[Row], confidence: float,
+) -> str:  # fmt: skip
+    """The snapshot as Markdown, from metrics/{summary,delta}.json and the table of differences.
+
+    `delta["study"]` names the method that was chosen without a look at the scenes of the answer.
+    """
+    chosen, verdict = delta["study"]["chosen"], delta["study"]["verdict"]
+    count = next(iter(summary.values()))["scenes"]
+    lines = [f"# Decision snapshot, study {version}", "", objective, ""]
+    lines += [f"Leak guard: verdict `{verdict[:12]}`.", ""]
+    lines += [f"## Means over {count} downstream scenes", "", *_means(summary), ""]
+    if chosen is None:
+        lines += ["No tuned method was evaluated on the internal-eval scenes: nothing to decide."]
+        return "\n".join(lines) + "\n"
+    lines += [
+        f"## {chosen}", "",
+        "Of the tuned methods it has the highest PSNR on the internal-eval scenes; the downstream "
+        "scenes had no part in the choice.", "",
+    ]  # fmt: skip
+    means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
+    compared = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
+    lines += [f"- {_sentence(row, count, confidence)}" for row in compared]
+    lines += ["", "## What the numbers say", "", *_findings(chosen, compared, count)]
+    lines += ["", "## Next ablation", "", *_next(chosen, summary, compared, table)]
+    return "\n".join(lines) + "\n"
+
+
+def _means(summary: Mapping[str, Row]) -> Iterator[str]:
+    rows = [["method", *_TITLES.values()]]
+    for method, row in summary.items():
+        rows.append([method, *(_text(row[name], _FORMATS[name]) for name in MEASURES)])
+    yield from ("    " + line for line in render_table(rows).splitlines())
+
+
+def _sentence(row: Row, count: int, confidence: float) -> str:
+    """Such as `PSNR against none: +0.31 dB [-0.10, 0.72], better on 4 of 4 scenes (p 0.125)`."""
+    form, name = _FORMATS[row["metric"]], _TITLES[row["metric"]]
+    against = row["comparison"].partition("_vs_")[2]
+    return (
+        f"{name} against {against}: {row['difference']:+{form}} "
+        f"[{_text(row['low'], form)}, {_text(row['high'], form)}] ({confidence:.0%}, Student t "
+        f"over scenes), better on {row['won']:g} of {count} scenes (sign-flip p "
+        f"{row['sign_flip_p']:.3g}; the least that {count} scenes can give is {least_p(count):.3g})"
+    )
+
+
+def _findings(chosen: str, compared: Sequence[Row], count: int) -> Iterator[str]:
+    for row in compared:
+        against = row["comparison"].partition("_vs_")[2]
+        gain = row["difference"] * better(row["metric"])
+        ends = [row["low"], row["high"]]
+        sure = None not in ends and (min(ends) > 0 or max(ends) < 0)
+        what = "improves on" if gain > 0 else "falls behind" if gain < 0 else "equals"
+        how = "beyond the interval over scenes" if sure else "within the interval over scenes"
+        every = ", on every scene" if row["won"] == count else ""
+        yield f"- In {_TITLES[row['metric']]} {chosen} {what} {against}, {how}{every}."
+
+
+def _next(
+    chosen: str, summary: Mapping[str, Row], compared: Sequence[Row], table: Sequence[Row]
+) -> Iterator[str]:
+    """What to vary next: the largest cause of error that the numbers can tell apart."""
+    gains = {
+        (row["comparison"].partition("_vs_")[2], row["metric"]): row["difference"]
+        for row in compared
+    }
+    base = f"base-{chosen.partition('-')[2]}"
+    over_none, over_base = gains.get(("none", "psnr")), gains.get((base, "psnr"))
+    aligned, given = summary[chosen].get("psnr_aligned"), summary[chosen]["psnr"]
+    if over_base is not None and over_base <= 0:
+        yield (
+            f"- Tuning gave nothing over {base} ({over_base:+.2f} dB): more in-domain data first "
+            "(`study.tuning_scenes`, `pairs.every`, `pairs.leave_out`), then `tune.steps`."
+        )
+    if over_none is not None and over_none <= 0:
+        yield (
+            f"- {chosen} lowers PSNR ({over_none:+.2f} dB): the fixer moves what was right. Try "
+            "`tune.losses.lpips` lower, and `distill` rather than `post`."
+        )
+    if aligned is not None and aligned - given > 0.5:
+        yield (
+            f"- {aligned - given:.2f} dB lie between target poses as calibrated and as aligned: "
+            "`pairs.poses=given` tells whether pose errors in the pairs harm the tuning."
+        )
+    yield (
+        "- Reference views: `pairs.reference.strategy=temporal` and `mixed`, against same_time "
+        "as run here."
+    )
+    spread = [row["difference"] for row in table if row["comparison"] == f"{chosen}_vs_none"
+              and row["metric"] == "psnr" and row["scene"] != MEAN]  # fmt: skip
+    if len(spread) > 1:
+        yield (
+            f"- Gains differ between scenes by {max(spread) - min(spread):.2f} dB of PSNR: more "
+            "downstream scenes would narrow the interval most."
+        )
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,56 @@
+"""Stage `tune`: the untuned fixer taught by the study's pairs, data/difix/tuned."""
+
+import argparse
+import os
+from contextlib import nullcontext
+
+from stages.difix.config import TuneConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder, write_json
+from stages.run.params import Params
+from stages.scenes.manifest import check_dataset
+from stages.scenes.study import StudyConfig
+
+# Set by torch's launcher, and so by accelerate's, in every process of a run of several.
+_PROCESS = "LOCAL_RANK"
+
+
+def main() -> None:
+    """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run goes on."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    params = Params.read()
+    config = params.section("tune", TuneConfig)
+    # The data set may have been edited since stage manifest judged it.
+    verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig))
+    verdict.enforce()
+
+    from stages.difix import tuning
+    from stages.run.checkpoint import Checkpoint, forget
+    from stages.run.provenance import cost
+
+    base, dataset = layout.base(), layout.dataset()
+    data = tuning.Data(dataset)
+    if config.processes > 1 and _PROCESS not in os.environ:
+        tuning.run_processes("stages.tune", config.processes)
+        return
+    key = tuning.checkpoint_key(data, base, config)
+    checkpoint = Checkpoint(tuning.STAGE, tuning.ITEM, *key)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with cost(tuning.STAGE, tuning.ITEM) if is_first else nullcontext():
+        tuner = tuning.tune(data, base, layout.WEIGHTS, config, checkpoint)
+    if not is_first:
+        return
+    with whole_folder(layout.tuned()) as folder:
+        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict.hash)
+    scalars = tuning.scalars(tuner, data)
+    write_json(layout.tune_metrics(), scalars)
+    tuning.write_curves(tuner, layout.tune_curve("loss"), layout.tune_curve("validation"))
+    forget(tuning.STAGE, tuning.ITEM)
+    for row in tuning.ROWS:
+        if row in scalars:
+            print(f"tune: {row}", *(f"{key} {value}" for key, value in scalars[row].items()))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,38 @@
+"""Model cards: front matter, where it comes from, how well it does."""
+
+from pathlib import Path
+
+from fixers import tiny_spec
+from ruamel.yaml import YAML
+from tuning import tune_config
+
+from stages.difix.card import write_base_card, write_card
+
+ROW = {"psnr": 21.5, "ssim": 0.7, "lpips": 0.125}
+RESULTS = {
+    "identity": ROW, "untuned": ROW | {"lpips": None}, "tuned": ROW | {"psnr": 23.456},
+    "train_pairs": 24, "test_pairs": 4,
+}  # fmt: skip
+
+
+def read(folder: Path) -> tuple[dict, str]:
+    _, front, body = (folder / "README.md").read_text().split("---\n", 2)
+    return YAML(typ="safe").load(front), body
+
+
+def test_base_card(tmp_path: Path) -> None:
+    write_base_card(tmp_path, tiny_spec(origin="procedural"), 1_234_567)
+    front, body = read(tmp_path)
+    assert front == {"library_name": "diffusers", "pipeline_tag": "image-to-image"}
+    for part in ("origin: procedural", "1,234,567 parameters", "expected (one_way attention)"):
+        assert part in body
+
+
+def test_tuned_card(tmp_path: Path) -> None:
+    write_card(tmp_path, tiny_spec(origin="mine, tuned"), tune_config(), RESULTS, "ab12", "cd34")
+    _, body = read(tmp_path)
+    assert "| this fixer | 23.46 | 0.7000 | 0.1250 |" in body
+    assert "| the base | 21.50 | 0.7000 | not measured |" in body
+    assert "without its reference" not in body
+    for part in ("24 to learn from, 4 to check on", "`ab12`", "`cd34`", '"steps": 6'):
+        assert part in body

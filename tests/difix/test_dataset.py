@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tuning import write_pairs
+
+from stages.difix.dataset import Pairs, common_prompt, read_split
+from stages.run.errors import UserError
+from stages.scenes.images import read_image
+
+
+def edit(path: Path, **change: object) -> None:
+    """Change keys of the first training sample; None takes one out."""
+    content = json.loads(path.read_text())
+    entry = content["train"]["train0"]
+    entry.update(change)
+    content["train"]["train0"] = {key: one for key, one in entry.items() if one is not None}
+    path.write_text(json.dumps(content))
+
+
+def test_sides_that_are_no_multiple_of_16_are_snapped_and_said_so(tmp_path: Path) -> None:
+    triples = read_split(write_pairs(tmp_path, size=(50, 70)), "train")
+    pairs = Pairs(triples, resolution=0, multiple=16)
+    image, target, reference = pairs.load(0)
+    assert image.shape == target.shape == (3, 64, 48)
+    assert reference is not None
+    assert reference.shape == (3, 64, 48)
+    assert list(pairs.size_notes()) == [
+        "50x70 px images are worked on at 48x64 (resolution 0, multiples of 16)"
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_both_splits_follow_the_resolution_and_keep_the_aspect(tmp_path: Path, split: str) -> None:
+    triples = read_split(write_pairs(tmp_path, size=(60, 80)), split)
+    assert Pairs(triples, resolution=96, multiple=16).load(0)[0].shape == (3, 128, 96)
+    assert Pairs(triples, resolution=32, multiple=16).load(0)[1].shape == (3, 48, 32)
+
+
+def test_the_order_is_a_permutation_that_the_seed_and_the_epoch_decide(tmp_path: Path) -> None:
+    pairs = Pairs(read_split(write_pairs(tmp_path, train=12), "train"), 0, 16)
+    first = pairs.order(0, 0)
+    assert sorted(first) == list(range(12))
+    assert first == pairs.order(0, 0)
+    assert first != pairs.order(1, 0)
+    assert first != pairs.order(0, 1)
+
+
+def test_pixels_are_the_files_own(tmp_path: Path) -> None:
+    triples = read_split(write_pairs(tmp_path), "train")
+    for cache_mib in (0, 1):
+        pairs = Pairs(triples, 0, 16, cache_mib)
+        for _ in range(2):
+            wanted = torch.from_numpy(read_image(triples[1].target)).permute(2, 0, 1)
+            torch.testing.assert_close(pairs.load(1)[1], wanted, rtol=0, atol=1e-6)
+
+
+def test_the_cache_holds_no_more_than_its_size(tmp_path: Path) -> None:
+    triples = read_split(write_pairs(tmp_path, size=(512, 512), train=3), "train")
+    pairs = Pairs(triples, 0, 16, cache_mib=2)
+    for index in range(3):
+        pairs.load(index)
+    assert sum(one.numel() for one in pairs._cache.values()) == 2 * 3 * 512 * 512
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
+def test_images_of_any_mode_become_three_channels(tmp_path: Path, mode: str) -> None:
+    path = write_pairs(tmp_path)
+    triple = read_split(path, "train")[0]
+    Image.open(triple.image).convert(mode).save(triple.image)
+    assert Pairs(read_split(path, "train"), 0, 16).load(0)[0].shape == (3, 64, 48)
+
+
+def test_every_missing_image_is_named_at_once(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    triples = read_split(path, "train")
+    triples[0].target.unlink()
+    triples[2].image.unlink()
+    with pytest.raises(UserError) as raised:
+        read_split(path, "train")
+    told = str(raised.value)
+    assert "train0.target_image" in told
+    assert "train2.image" in told
+    assert str(triples[0].target) in told
+
+
+def test_unequal_sizes_in_a_triple_are_refused(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    triple = read_split(path, "train")[0]
+    Image.fromarray(np.zeros((64, 32, 3), np.uint8)).save(triple.reference)
+    with pytest.raises(UserError, match=r"train0.*ref_image 32x64"):
+        read_split(path, "train")
+
+
+@pytest.mark.parametrize("content", [{}, {"train": {}}, {"train": []}])
+def test_an_empty_split_is_refused(tmp_path: Path, content: dict) -> None:
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no samples in `train`"):
+        read_split(path, "train")
+
+
+@pytest.mark.parametrize("change", [{"target": "a.png"}, {"target_image": None}])
+def test_unknown_and_missing_keys_are_refused(tmp_path: Path, change: dict) -> None:
+    path = write_pairs(tmp_path)
+    edit(path, **change)
+    with pytest.raises(UserError, match=r"train\.train0"):
+        read_split(path, "train")
+
+
+def test_a_sample_may_have_no_reference(tmp_path: Path) -> None:
+    triples = read_split(write_pairs(tmp_path, reference=False), "train")
+    assert triples[0].reference is None
+    assert len(triples[0].paths) == 2
+    assert Pairs(triples, 0, 16).load(0)[2] is None
+
+
+def test_two_prompts_are_refused(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    assert common_prompt(read_split(path, "train"), path) == "remove degradation"
+    edit(path, prompt="something else")
+    with pytest.raises(UserError, match="2 prompts"):
+        common_prompt(read_split(path, "train"), path)

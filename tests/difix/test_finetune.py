@@ -1,0 +1,286 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
+
+from stages.difix.batches import Batch, seeded
+from stages.difix.finetune import Tuner
+from stages.difix.losses import FixerLoss, Terms
+from stages.difix.precision import choose_precision
+from stages.difix.validation import Sample, Validator
+from stages.run.checkpoint import PREEMPTED, Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import WORK_ROOT_VARIABLE
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_run")
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WORK_ROOT_VARIABLE, str(tmp_path / "work"))
+
+
+class Noise:
+    """Pictures with noise; one that is asked for `poison` is not a number."""
+
+    def __init__(self, batch_size: int = 2, poison: int = -1, limit: int = 10**9):
+        self.batch_size, self.poison, self.limit = batch_size, poison, limit
+
+    def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
+        for micro in range(start, self.limit):
+            first = (micro * processes + rank) * self.batch_size
+            found = [self.sample(first + one) for one in range(self.batch_size)]
+            batch = Batch(*(torch.stack(one) for one in zip(*found, strict=True)))
+            yield batch._replace(image=batch.image * math.nan) if micro == self.poison else batch
+
+    def sample(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        generator = seeded("sample", number)
+        target = torch.rand(3, 4, 4, generator=generator).repeat_interleave(8, 1)
+        target = target.repeat_interleave(8, 2)
+        noise = 0.1 * torch.randn(3, 32, 32, generator=generator)
+        return (target + noise).clamp(0, 1), target, target.flip(-1)
+
+
+def tuner(tmp_path: Path, device: torch.device = CPU, **values: Any) -> Tuner:
+    spec = values.pop("spec", {})
+    config = tune_config(**{"max_grad_norm": 1.0, "device": device.type} | values)
+    loss = FixerLoss(config.losses, no_weights(tmp_path / "weights"), device)
+    samples = [Sample(*Noise().sample(number)) for number in (10**6, 10**6 + 1)]
+    keep_best = config.keep == "best"
+    validator = Validator(samples, None, device, (0,))
+    return Tuner(small_fixer(**spec), config, loss, validator, device, keep_best=keep_best)
+
+
+def state(found: Tuner) -> dict[str, Tensor]:
+    return {key: one.detach().clone() for key, one in found.parameters.items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0])
+def test_a_bound_of_zero_means_no_clipping_and_zeroes_no_gradient(
+    tmp_path: Path, bound: float
+) -> None:
+    """Handed to torch's clip_grad_norm_, 0 makes every gradient 0 and nothing learns."""
+    seen, stream = tuner(tmp_path, max_grad_norm=bound), Noise().batches(0, 0, 1)
+    seen._gradients(next(stream), 0, 0)
+    before = [one.grad.clone() for one in seen.parameters.values() if one.grad is not None]
+    norm = seen._clip()
+    after = [one.grad for one in seen.parameters.values() if one.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert float(norm) > 0
+    torch.nn.utils.clip_grad_norm_(list(seen.parameters.values()), 0.0)
+    assert all(float(one.abs().max()) == 0 for one in after)  # what is avoided
+
+
+def test_the_bound_reaches_the_gradients(tmp_path: Path) -> None:
+    seen, stream = tuner(tmp_path, max_grad_norm=1e-3), Noise().batches(0, 0, 1)
+    seen._gradients(next(stream), 0, 0)
+    assert float(seen._clip()) > 1e-2
+    gradients = [one.grad for one in seen.parameters.values() if one.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_run_learns_and_says_how_far_it_got(tmp_path: Path) -> None:
+    seen = tuner(tmp_path, steps=40, batch_size=4, lr=3e-3, validate_every=20, max_grad_norm=0.0)
+    seen.run(Noise(4), Checkpoint("tune", "a"))
+    rows = {row["row"]: row for row in seen.validations}
+    assert rows["untuned"]["psnr"] == rows["identity"]["psnr"]
+    assert rows["tuned"]["psnr"] > rows["untuned"]["psnr"] + 0.3
+    assert {"untuned_withheld", "tuned_withheld"} <= rows.keys()
+    assert [row["step"] for row in seen.curve] == list(range(1, 41))
+    assert seen.curve[-1]["loss"] < seen.curve[0]["loss"]
+    assert seen.moved() > 0
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    values = {"steps": 7, "ema_decay": 0.5, "accumulation": 2, "warmup_steps": 3}
+    whole = tuner(tmp_path, **values)
+    whole.run(Noise(), Checkpoint("tune", "whole"))
+    torn = tuner(tmp_path, **values)
+    with pytest.raises(StopIteration):
+        torn.run(Noise(limit=10), Checkpoint("tune", "torn"))
+    again = tuner(tmp_path, **values)
+    again.run(Noise(), Checkpoint("tune", "torn"))
+    assert equal(state(whole), state(again))
+    assert whole.curve == again.curve
+    assert whole.validations == again.validations
+
+
+def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    class Telling(Noise):
+        def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
+            for number, batch in enumerate(super().batches(start, rank, processes)):
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    before = signal.getsignal(signal.SIGTERM)
+    checkpoint = Checkpoint("tune", "signal")
+    with pytest.raises(SystemExit) as ended:
+        tuner(tmp_path, checkpoint_every=100).run(Telling(), checkpoint)
+    assert ended.value.code == PREEMPTED
+    saved = checkpoint.load()
+    assert saved is not None
+    assert saved["step"] == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
+    checkpoint = Checkpoint("tune", "nan")
+    with pytest.raises(UserError, match="the loss is not finite") as raised:
+        tuner(tmp_path, steps=9).run(Noise(poison=4), checkpoint)
+    assert str(checkpoint.path) in str(raised.value)
+    saved = checkpoint.load()
+    assert saved is not None
+    assert saved["step"] == 4
+    assert all(one.isfinite().all() for one in saved["parameters"].values())
+
+
+def test_a_gradient_that_is_no_number_is_noticed_before_it_is_saved(tmp_path: Path) -> None:
+    """The loss of that step is still finite, the weights no longer are."""
+    checkpoint = Checkpoint("tune", "gradient")
+    seen = tuner(tmp_path, steps=9)
+    loss = seen.loss
+
+    def poisoned(output: Tensor, target: Tensor, step: int) -> Terms:
+        terms = loss(output, target, step)
+        if step == 3:
+            output.register_hook(lambda gradient: gradient * math.nan)
+        return terms
+
+    seen.loss = poisoned  # type: ignore[assignment]
+    with pytest.raises(UserError, match="the gradient is not finite at step 4"):
+        seen.run(Noise(), checkpoint)
+    saved = checkpoint.load()
+    assert saved is not None
+    assert saved["step"] == 2
+
+
+def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
+    values = {"steps": 3, "reference_dropout": 0.0}
+    large = tuner(tmp_path, batch_size=4, **values)
+    large.run(Noise(4), Checkpoint("tune", "large"))
+    small = tuner(tmp_path, batch_size=2, accumulation=2, **values)
+    small.run(Noise(2), Checkpoint("tune", "small"))
+    for wanted, found in zip(large.curve, small.curve, strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
+
+
+def test_bf16_moves_float32_weights_at_the_rate_of_fine_tuning(tmp_path: Path) -> None:
+    """Weights that are bf16 themselves hardly move: a step is far below their resolution."""
+    seen = tuner(tmp_path, precision="bf16", lr=2e-5, steps=5, validate_every=99)
+    start = state(seen)
+    seen.run(Noise(), Checkpoint("tune", "bf16"))
+    assert all(one.dtype == torch.float32 for one in seen.parameters.values())
+    name = "unet.mid_block.resnets.0.conv1.weight"
+    weight = seen.parameters[name]
+    assert float((weight != start[name]).float().mean()) > 0.95
+    rounded = start[name].bfloat16() != weight.detach().bfloat16()
+    assert float(rounded.float().mean()) < 0.5  # what bf16 weights would have kept of it
+
+
+def test_the_forward_pass_of_bf16_is_under_autocast(tmp_path: Path) -> None:
+    found: list[torch.dtype] = []
+    seen = tuner(tmp_path, precision="bf16")
+    seen.fixer.unet.conv_in.register_forward_hook(lambda *told: found.append(told[2].dtype))
+    seen._gradients(next(Noise().batches(0, 0, 1)), 0, 0)
+    assert found == [torch.bfloat16]
+
+
+def test_fp16_is_refused_on_a_cpu_and_taken_where_bf16_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match="fp16 on a CPU"):
+        choose_precision("fp16", CPU, "tune.precision")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert choose_precision("auto", torch.device("cuda"), "tune.precision")[0] == "fp16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert choose_precision("auto", torch.device("cuda"), "tune.precision")[0] == "bf16"
+    assert choose_precision("auto", CPU, "tune.precision")[0] == "fp32"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_trains_float32_weights_on_a_gpu(tmp_path: Path, precision: str) -> None:
+    """Weights that are fp16 end in `Attempting to unscale FP16 gradients`."""
+    device = torch.device("cuda")
+    seen = tuner(tmp_path, device, precision=precision, lr=2e-5, steps=5)
+    assert (seen.accelerator.scaler is not None) == (precision == "fp16")
+    seen.run(Noise(), Checkpoint("tune", precision))
+    assert all(one.dtype == torch.float32 for one in seen.parameters.values())
+    assert seen.moved() > 0
+
+
+def test_the_best_weights_are_kept_when_asked(tmp_path: Path) -> None:
+    """A rate that ruins the fixer late leaves its earlier, better state."""
+    values = {"steps": 12, "validate_every": 3, "batch_size": 4, "lr": 3e-3}
+    seen = tuner(tmp_path, keep="best", **values)
+    step = seen._learning_rate
+    seen._learning_rate = lambda at: step(at) if at < 6 else 0.05  # type: ignore[method-assign]
+    seen.run(Noise(4), Checkpoint("tune", "best"))
+    rows = [row for row in seen.validations if row["row"] == "fixed"]
+    best = max(rows, key=lambda row: row["psnr"])
+    tuned = next(row for row in seen.validations if row["row"] == "tuned")
+    assert tuned["step"] == best["step"] < 12
+    assert tuned["psnr"] == pytest.approx(best["psnr"], abs=1e-4)
+
+
+def test_averages_are_what_is_validated_and_kept(tmp_path: Path) -> None:
+    seen = tuner(tmp_path, ema_decay=0.9, steps=4)
+    averages = seen.ema.averages
+    seen.run(Noise(), Checkpoint("tune", "ema"))
+    assert all(
+        torch.equal(one, two) for one, two in zip(averages, seen.parameters.values(), strict=True)
+    )
+
+
+def test_a_run_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
+    seen = tuner(tmp_path, lr=1e-30, weight_decay=0.0, steps=1)
+    with pytest.raises(UserError, match="no weight has changed"):
+        seen.run(Noise(), Checkpoint("tune", "still"))
+
+
+def test_references_are_dropped_as_often_as_asked(tmp_path: Path) -> None:
+    seen = tuner(tmp_path, reference_dropout=0.5)
+    views: list[int] = []
+    seen.fixer.unet.conv_in.register_forward_hook(lambda *told: views.append(len(told[2]) // 2))
+    stream = Noise().batches(0, 0, 1)
+    for step in range(20):
+        with torch.no_grad():
+            batch = next(stream)
+            drop = torch.rand((), generator=seeded(0, "reference dropout", step))
+        seen._gradients(batch, step, 0)
+        assert views[-1] == (2 if float(drop) >= 0.5 else 1)
+    assert {1, 2} == set(views)
+
+
+def test_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None:
+    batch = next(Noise().batches(0, 0, 1))
+    plain, spared = tuner(tmp_path), tuner(tmp_path, gradient_checkpointing=True)
+    for seen in (plain, spared):
+        seen._gradients(batch, 0, 0)
+    for key, one in plain.parameters.items():
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, spared.parameters[key].grad)
+
+
+def test_the_published_choice_leaves_the_vae_alone(tmp_path: Path) -> None:
+    seen = tuner(tmp_path, trained="published", spec={"lora_rank": 2, "residual": False})
+    vae = {key: one.clone() for key, one in seen.fixer.vae.state_dict().items()}
+    assert {key.split(".")[0] for key in seen.parameters} == {"unet", "skips", "lora"}
+    seen.step(0, Noise().batches(0, 0, 1))
+    assert equal(vae, dict(seen.fixer.vae.state_dict()))
+    assert seen.moved() > 0

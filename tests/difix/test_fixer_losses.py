@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tuning import no_weights
+
+from stages.difix.config import LossConfig
+from stages.difix.losses import FixerLoss, clamped, common_crop, gram_distance
+from stages.quality.lpips import Lpips
+
+CPU = torch.device("cpu")
+L2_ALONE = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
+
+
+def pictures(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(len(shape) + shape[0]))
+
+
+def test_l2_is_that_of_images_from_minus_one_to_one(tmp_path: Path) -> None:
+    loss = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU)
+    a, b = pictures(2, 3, 16, 16), pictures(3, 3, 16, 16)[:2]
+    terms = loss(a, b, 0)
+    wanted = torch.nn.functional.mse_loss(2 * a - 1, 2 * b - 1)
+    torch.testing.assert_close(terms.l2, wanted)
+    torch.testing.assert_close(terms.loss, wanted)
+
+
+def test_pixels_out_of_range_still_have_a_gradient() -> None:
+    """Clamping before the loss, as the published training does, leaves them none."""
+    output = torch.full((1, 3, 8, 8), 1.2, requires_grad=True)
+    (clamped(output) - 0.5).square().sum().backward()
+    assert output.grad is not None
+    assert (output.grad > 0).all()
+    assert float(clamped(output).detach().max()) == 1.0
+
+
+def test_gram_distance_is_each_images_own() -> None:
+    """One matrix over the whole batch would mix images."""
+    a, b = pictures(2, 5, 6, 7), pictures(3, 5, 6, 7)[:2]
+    wanted = []
+    for x, y in zip(a, b, strict=True):
+        gx, gy = (torch.einsum("cij,dij->cd", one, one) for one in (x, y))
+        wanted.append((gx - gy).square().mean() / (5 * 6 * 7))
+    torch.testing.assert_close(gram_distance(a, b), torch.stack(wanted).mean())
+
+
+@pytest.mark.parametrize("size", [(320, 240), (64, 500), (500, 64)])
+def test_a_crop_larger_than_the_image_is_the_image(size: tuple[int, int]) -> None:
+    """The published 400 px crop raises an error for smaller images, after the warm-up."""
+    a, b = pictures(1, 3, *size), pictures(1, 3, *size) + 1
+    crop_a, crop_b = common_crop(a, b, 400, torch.Generator().manual_seed(0))
+    assert crop_a.shape[-2:] == (min(400, size[0]), min(400, size[1]))
+    torch.testing.assert_close(crop_a + 1, crop_b)
+
+
+def test_gram_begins_after_its_warm_up_and_counts_alike_for_any_crop(lpips_weights: Path) -> None:
+    config = LossConfig(l2=0.0, lpips=0.0, gram=1.0, gram_warmup_steps=3, gram_crop_px=64)
+    config = config.model_copy(update={"net": "alex"})
+    a, b = pictures(1, 3, 64, 64), pictures(2, 3, 64, 64)[:1]
+    terms = FixerLoss(config, lpips_weights, CPU)(a, b, 2)
+    assert float(terms.gram) == 0
+    small = float(FixerLoss(config, lpips_weights, CPU)(a, b, 3).gram)
+    assert small > 0
+    # Four times the area: about four times the distance, times the share that scales it back.
+    wide = config.model_copy(update={"gram_crop_px": 128})
+    assert float(FixerLoss(wide, lpips_weights, CPU)(a, b, 3).gram) == pytest.approx(4 * small)
+
+
+def test_the_weighted_sum_is_the_loss(lpips_weights: Path) -> None:
+    config = LossConfig(l2=0.5, lpips=2.0, gram=0.25, gram_warmup_steps=0, net="squeeze")
+    a, b = pictures(2, 3, 64, 64), pictures(3, 3, 64, 64)[:2]
+    terms = FixerLoss(config, lpips_weights, CPU)(a, b, 0)
+    torch.testing.assert_close(terms.loss, 0.5 * terms.l2 + 2.0 * terms.lpips + 0.25 * terms.gram)
+    wanted = Lpips(lpips_weights, "squeeze")(a, b).mean()
+    torch.testing.assert_close(terms.lpips, wanted)
+
+
+def test_without_backbones_l2_is_left_and_a_warning_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = FixerLoss(LossConfig(net="alex"), no_weights(tmp_path), CPU)
+    assert "WARNING" in (told := capsys.readouterr().err)
+    assert "L2 alone" in told
+    terms = loss(pictures(1, 3, 8, 8), pictures(2, 3, 8, 8)[:1], 10_000)
+    torch.testing.assert_close(terms.loss, terms.l2)
+
+
+def test_another_backbone_stands_in_and_is_told(
+    lpips_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = FixerLoss(LossConfig(net="vgg"), lpips_weights, CPU)
+    assert loss.net == "alex"
+    assert "through alex instead" in capsys.readouterr().err
+
+
+def test_lpips_is_there_to_measure_even_if_nothing_learns_from_it(
+    lpips_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = FixerLoss(L2_ALONE, lpips_weights, CPU)
+    assert loss.perceptual is not None
+    terms = loss(pictures(1, 3, 64, 64), pictures(2, 3, 64, 64)[:1], 0)
+    torch.testing.assert_close(terms.loss, terms.l2)
+    assert not capsys.readouterr().err
+
+
+def test_half_precision_outputs_are_judged_in_float32(tmp_path: Path) -> None:
+    loss = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = loss(pictures(1, 3, 8, 8).bfloat16(), pictures(2, 3, 8, 8)[:1], 0)
+    assert terms.loss.dtype == torch.float32
+
+
+def test_an_all_zero_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        LossConfig(l2=0.0, lpips=0.0, gram=0.0)

@@ -1,0 +1,125 @@
+"""Fixers on disk in diffusers' layout: our own folders and those that others publish."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from fixers import publish, publish_turbo, published_spec, same_weights, stirred, tiny_spec
+from safetensors.torch import load_file
+
+from stages.difix import folders
+from stages.difix.folders import read_folder, write_folder
+from stages.difix.spec import Spec
+from stages.run.errors import UserError
+from stages.run.files import folder_hash
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folder(stirred(tiny_spec()), tmp_path / "fixer")
+    return tmp_path / "fixer"
+
+
+@pytest.mark.parametrize("spec", [tiny_spec(), published_spec(prompt="mend", gamma=0.5)])
+def test_there_and_back(tmp_path: Path, spec: Spec) -> None:
+    fixer = stirred(spec)
+    write_folder(fixer, tmp_path / "one")
+    again = read_folder(tmp_path / "one")
+    assert again.spec == fixer.spec
+    assert same_weights(fixer, again)
+    write_folder(again, tmp_path / "two")
+    assert folder_hash(tmp_path / "one") == folder_hash(tmp_path / "two")
+
+
+def test_diffusers_reads_the_parts(folder: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+    fixer = read_folder(folder)
+    assert torch.equal(unet.conv_in.weight, fixer.unet.conv_in.weight)
+    assert vae.config.latent_channels == 16
+
+
+def test_published_folder_is_read_and_its_code_left_alone(tmp_path: Path) -> None:
+    fixer = stirred(published_spec())
+    folder = publish(fixer, tmp_path / "difix_ref")
+    spec = folders.published_spec(folder, True, "remove degradation", "difix_ref")
+    again = read_folder(folder, spec, fixer.prompt)
+    assert same_weights(fixer, again)
+    assert again.spec.reference
+    assert again.spec.origin == "difix_ref"
+
+
+def test_turbo_folder_gets_skips_and_lora(tmp_path: Path) -> None:
+    fixer = stirred(published_spec())
+    folder = publish_turbo(fixer, tmp_path / "sd-turbo")
+    spec = folders.published_spec(folder, False, "", "sd-turbo")
+    again = read_folder(folder, spec, fixer.prompt)
+    assert torch.equal(again.unet.conv_in.weight, fixer.unet.conv_in.weight)
+    assert spec.lora_rank == 4
+    assert len(again.skips) == 4
+
+
+def test_ignored_skips_have_no_gain(tmp_path: Path) -> None:
+    folder = publish(stirred(published_spec()), tmp_path / "difix")
+    path = folder / "vae" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore_skip": True}))
+    assert folders.published_spec(folder, False, "", "difix").gamma == 0.0
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+BROKEN = {
+    "no unet": (lambda f: (f / "unet" / "config.json").unlink(), "no such file|no weights"),
+    "no weights": (
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
+        "no weights",
+    ),
+    "truncated": (
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 50),
+        "not a whole safetensors file",
+    ),
+    "no prompt": (lambda f: (f / folders.PROMPT_FILE).unlink(), "no such file"),
+    "other version": (lambda f: edit_json(f / "fixer.json", flavour=1), "unknown: flavour"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name != "no unet"])
+def test_broken_folder_is_named(folder: Path, name: str) -> None:
+    spoil, message = BROKEN[name]
+    spoil(folder)
+    with pytest.raises(UserError, match=message):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("unet", {"_class_name": "UNet3DConditionModel"}, "a UNet3DConditionModel"),
+        ("unet", {"window_size": 7}, "unknown settings: window_size"),
+        ("unet", {"in_channels": 9}, "9 channels and a VAE of 4"),
+        ("unet", {"addition_embed_type": "text_time"}, "more than an image and a prompt"),
+    ],
+)
+def test_folder_of_another_model_is_refused(
+    tmp_path: Path, part: str, values: dict, message: str
+) -> None:
+    folder = publish(stirred(published_spec()), tmp_path / "other")
+    edit_json(folder / part / "config.json", **values)
+    with pytest.raises(UserError, match=message):
+        folders.published_spec(folder, True, "", "other")
+
+
+def test_folder_without_parts_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a fixer: folders unet and vae, or a \.pkl"):
+        folders.published_spec(tmp_path, True, "", "nothing")
+
+
+def test_weights_are_float32_and_safe(folder: Path) -> None:
+    files = list(folder.rglob("*.safetensors"))
+    assert len(files) == 3
+    assert not list(folder.rglob("*.bin"))
+    assert all(one.dtype == torch.float32 for path in files for one in load_file(path).values())

@@ -1,0 +1,103 @@
+"""The published names and shapes of a fixer's tensors, there and back."""
+
+import pytest
+import torch
+from fixers import published_spec, same_weights, stirred, tiny_spec
+
+from stages.difix.forms import fixer_from_published, published_keys, published_state
+from stages.difix.model import Fixer, empty_fixer
+from stages.difix.spec import SIZES
+from stages.run.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fixer() -> Fixer:
+    return stirred(published_spec())
+
+
+def test_keys_at_full_size_are_the_published_ones() -> None:
+    fixer = empty_fixer(SIZES["sd-turbo"])
+    state, keys = fixer.state_dict(), published_keys(fixer)
+    shapes = {theirs: tuple(state[ours].shape) for ours, theirs in keys.items()}
+    assert len(shapes) == len(keys), "two tensors of one name"
+    unet = {key for part, key in shapes if part == "unet"}
+    assert len(unet) == 686
+    assert shapes["unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"] == (
+        320,
+        320,
+    )
+    assert shapes["unet", "conv_in.weight"] == (320, 4, 3, 3)
+    assert shapes["vae", "decoder.conv_in.base_layer.weight"] == (512, 4, 3, 3)
+    assert shapes["vae", "decoder.conv_in.base_layer.bias"] == (512,)
+    assert shapes["vae", "decoder.conv_in.lora_A.vae_skip.weight"] == (4, 4, 3, 3)
+    assert shapes["vae", "decoder.conv_in.lora_B.vae_skip.weight"] == (512, 4, 1, 1)
+    assert shapes["vae", "decoder.skip_conv_4.base_layer.weight"] == (256, 128, 1, 1)
+    assert shapes["vae", "decoder.skip_conv_4.lora_A.vae_skip.weight"] == (4, 128, 1, 1)
+    assert shapes["vae", "decoder.mid_block.attentions.0.to_out.0.lora_B.vae_skip.weight"] == (
+        512,
+        4,
+    )
+    assert shapes["vae", "post_quant_conv.weight"] == (4, 4, 1, 1)
+    assert shapes["vae", "encoder.conv_in.weight"] == (128, 3, 3, 3)
+
+
+@pytest.mark.parametrize("spec", [tiny_spec, published_spec])
+def test_there_and_back(spec: type) -> None:
+    fixer = stirred(spec())
+    again = fixer_from_published(fixer.spec, published_state(fixer), fixer.prompt, "here")
+    assert same_weights(fixer, again)
+
+
+def test_former_attention_names_and_shapes_are_understood(fixer: Fixer) -> None:
+    """Checkpoints of diffusers below 0.18: other names, 1x1 convolutions or matrices."""
+    parts = published_state(fixer)
+    former = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for key, value in parts["vae"].items():
+        if "encoder" in key and ".attentions." in key:
+            for new, name in former.items():
+                if f".{new}." in key:
+                    key = key.replace(f".{new}.", f".{name}.")
+                    value = value[..., None, None] if value.ndim == 2 else value
+        old[key] = value
+    assert old.keys() != parts["vae"].keys()
+    again = fixer_from_published(fixer.spec, parts | {"vae": old}, fixer.prompt, "here")
+    assert same_weights(fixer, again)
+
+
+def test_vae_without_skips_gets_new_ones_that_change_next_to_nothing(fixer: Fixer) -> None:
+    parts = published_state(fixer)
+    plain = {
+        key.replace(".base_layer.", "."): value
+        for key, value in parts["vae"].items()
+        if "lora" not in key and "skip_conv" not in key
+    }
+    again = fixer_from_published(fixer.spec, parts | {"vae": plain}, fixer.prompt, "here")
+    assert all(float(one.weight.max()) <= 1e-4 for one in again.skips)
+    assert again.lora is not None
+    assert all(float(b.abs().max()) == 0 for b in again.lora.b.values())
+    assert torch.equal(again.vae.decoder.conv_in.weight, fixer.vae.decoder.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "message"),
+    [
+        ("unet", "conv_in.weight", r"1 tensors do not fit: unet: no conv_in\.weight"),
+        ("vae", "encoder.conv_in.bias", r"vae: no encoder\.conv_in\.bias"),
+    ],
+)
+def test_missing_tensor_is_named(fixer: Fixer, part: str, key: str, message: str) -> None:
+    parts = published_state(fixer)
+    del parts[part][key]
+    with pytest.raises(UserError, match=message):
+        fixer_from_published(fixer.spec, parts, fixer.prompt, "here")
+
+
+def test_other_architecture_is_refused(fixer: Fixer) -> None:
+    parts = published_state(fixer)
+    parts["unet"]["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
+    parts["unet"]["add_embedding.linear_1.weight"] = torch.zeros(2)
+    with pytest.raises(
+        UserError, match=r"another architecture, 2 tensors .*\(8, 9, 3, 3\).*too much"
+    ):
+        fixer_from_published(fixer.spec, parts, fixer.prompt, "here")

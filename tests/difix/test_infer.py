@@ -1,0 +1,139 @@
+"""Images of any size through a fixer and back."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from fixers import published_spec, stirred, tiny_spec
+from torch import Tensor, nn
+
+from stages.difix.config import FixerConfig
+from stages.difix.infer import Runner, feather, tile_starts
+from stages.difix.model import Fixer, random_fixer
+from stages.run.errors import UserError
+from stages.scenes.images import Pixels
+
+
+def image(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+
+
+def runner(fixer: Fixer | None = None, **values: object) -> Runner:
+    return Runner(fixer or stirred(tiny_spec()), FixerConfig(device="cpu", **values))
+
+
+def untouching(**values: object) -> Runner:
+    """A runner whose fixer gives back what it gets."""
+    return runner(random_fixer(tiny_spec(), 0), **values)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (53, 37), (64, 48), (15, 200)])
+@pytest.mark.parametrize("tile_px", [0, 32])
+def test_padded_and_tiled_images_come_back_as_they_were(
+    size: tuple[int, int], tile_px: int
+) -> None:
+    one = image(*size)
+    (found,) = untouching(tile_px=tile_px, tile_overlap_px=16).fix([one], [one])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [{"fit": "resize"}, {"resolution": 32}])
+def test_resized_images_come_back_at_their_size(values: dict) -> None:
+    flat = np.full((53, 37, 3), 0.25, np.float32)
+    (found,) = untouching(**values).fix([flat], [flat])
+    assert found.shape == flat.shape
+    np.testing.assert_allclose(found, flat, atol=1e-3)
+
+
+def test_order_and_company_change_nothing() -> None:
+    images = [image(32, 48, seed) for seed in range(3)] + [image(48, 32, 9)]
+    references = [image(32, 48, 20 + seed) for seed in range(3)] + [image(64, 64, 30)]
+    fixing = runner(batch_size=2)
+    together = fixing.fix(images, references)
+    for index in (3, 1, 0, 2):
+        (alone,) = fixing.fix([images[index]], [references[index]])
+        np.testing.assert_allclose(together[index], alone, atol=1e-5)
+
+
+def test_equal_references_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixing, seen = runner(), []
+    remember = fixing.fixer.remember
+
+    def counted(views: Tensor, generator: torch.Generator | None = None) -> object:
+        seen.append(len(views))
+        return remember(views, generator)
+
+    monkeypatch.setattr(fixing.fixer, "remember", counted)
+    fixing.fix([image(32, 32, seed) for seed in range(3)], [image(32, 32, 7)] * 3)
+    assert seen == [1]
+
+
+def test_references_matter_and_may_be_withheld() -> None:
+    images, references = [image(32, 32)], [image(32, 32, 1)]
+    seen = runner().fix(images, references)[0]
+    other = runner().fix(images, [image(32, 32, 2)])[0]
+    withheld = runner(reference="withhold")
+    assert np.abs(seen - other).max() > 1e-6
+    np.testing.assert_array_equal(withheld.fix(images)[0], withheld.fix(images, references)[0])
+    with pytest.raises(UserError, match="expects a reference and got none"):
+        runner().fix(images)
+
+
+def test_attention_can_be_overruled() -> None:
+    images, references = [image(32, 32)], [image(32, 32, 1)]
+    stored = runner().fix(images, references)[0]
+    mutual = runner(reference_attention="mutual")
+    assert "reference mutual" in mutual.summary
+    assert np.abs(stored - mutual.fix(images, references)[0]).max() > 1e-6
+
+
+def test_drawn_latents_depend_on_the_seed_and_the_place_alone() -> None:
+    images = [image(32, 32, seed) for seed in range(3)]
+    one = runner(latent="sample", seed=1).fix(images, images)
+    same = runner(latent="sample", seed=1, batch_size=1).fix(images, images)
+    other = runner(latent="sample", seed=2).fix(images, images)
+    np.testing.assert_array_equal(np.stack(one), np.stack(same))
+    assert np.abs(np.stack(one) - np.stack(other)).max() > 1e-5
+
+
+def test_lora_is_folded_before_running() -> None:
+    fixer = stirred(published_spec())
+    one = image(32, 32)
+    with torch.no_grad():
+        views = torch.from_numpy(np.stack([one, one])).permute(0, 3, 1, 2)[None]
+        wanted = fixer(views)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+    found = runner(fixer).fix([one], [one])[0]
+    assert fixer.lora is None
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    fixer = stirred(tiny_spec())
+    nn.init.constant_(fixer.vae.decoder.conv_out.bias, float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        runner(fixer).fix([image(16, 16)], [image(16, 16)])
+
+
+def test_multiple_must_suit_the_vae() -> None:
+    with pytest.raises(UserError, match=r"(?s)difix\.multiple: 4.*a multiple of 8"):
+        runner(stirred(published_spec()), multiple=4)
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(100, 48, 16), (48, 48, 16), (500, 64, 32)]
+)
+def test_tiles_cover_a_side_and_overlap(length: int, tile: int, overlap: int) -> None:
+    starts = tile_starts(length, tile, overlap)
+    assert starts[0] == 0
+    assert starts[-1] + tile == length
+    assert all(b - a <= tile - overlap for a, b in pairwise(starts))
+
+
+def test_feather_falls_towards_the_border_and_is_nowhere_zero() -> None:
+    weights = feather((8, 12), 3)
+    assert weights.shape == (8, 12)
+    assert float(weights[4, 6]) == 1
+    assert float(weights.min()) > 0
+    assert float(weights[0, 0]) < float(weights[1, 1]) < float(weights[4, 4])

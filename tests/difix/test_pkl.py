@@ -1,0 +1,113 @@
+"""The .pkl of the published trainer: there and back, and nothing in it is ever run."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from fixers import publish_turbo, published_spec, same_weights, stirred, tiny_spec
+
+from stages.difix.model import Fixer
+from stages.difix.pkl import read_pkl, write_pkl
+from stages.run.errors import UserError
+
+
+@pytest.fixture
+def fixer() -> Fixer:
+    return stirred(published_spec())
+
+
+@pytest.fixture
+def turbo(tmp_path: Path, fixer: Fixer) -> Path:
+    """What the form leaves out: SD-Turbo's VAE."""
+    return publish_turbo(fixer, tmp_path / "sd-turbo")
+
+
+def read(path: Path, components: Path, fixer: Fixer) -> Fixer:
+    return read_pkl(path, components, True, "remove degradation", fixer.prompt, "model_1.pkl")
+
+
+def test_there_and_back(tmp_path: Path, fixer: Fixer, turbo: Path) -> None:
+    path = tmp_path / "model_1.pkl"
+    write_pkl(fixer, path)
+    again = read(path, turbo, fixer)
+    assert same_weights(fixer, again)
+    assert again.spec.reference
+    assert again.spec.lora_rank == 4
+
+
+def test_form_is_the_published_one(tmp_path: Path, fixer: Fixer) -> None:
+    write_pkl(fixer, tmp_path / "model_1.pkl")
+    state = torch.load(tmp_path / "model_1.pkl", weights_only=True)
+    wanted = {"vae_lora_target_modules", "rank_vae", "state_dict_unet", "state_dict_vae"}
+    assert state.keys() == wanted
+    assert "decoder.skip_conv_1" in state["vae_lora_target_modules"]
+    assert all("lora" in key or "skip" in key for key in state["state_dict_vae"])
+
+
+def test_optimiser_beside_the_weights_is_left_alone(
+    tmp_path: Path, fixer: Fixer, turbo: Path
+) -> None:
+    path = tmp_path / "model_1.pkl"
+    write_pkl(fixer, path)
+    torch.save(torch.load(path, weights_only=True) | {"optimizer": {"state": {}}}, path)
+    assert same_weights(fixer, read(path, turbo, fixer))
+
+
+class Harm:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_code_is_refused_and_not_run(tmp_path: Path, fixer: Fixer, turbo: Path, form: str) -> None:
+    path, trace = tmp_path / "model_1.pkl", tmp_path / "was_run"
+    state = {"state_dict_unet": Harm(trace), "state_dict_vae": {}, "rank_vae": 4}
+    torch.save(state, path) if form == "torch" else path.write_bytes(pickle.dumps(state))
+    with pytest.raises(UserError, match="code in a checkpoint is never run"):
+        read(path, turbo, fixer)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Harm(trace)))
+    assert trace.exists(), "the payload is harmless, so the test shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict_unet": {}, "state_dict_vae": {}}, "expected state_dict_unet"),
+        ([1, 2], "a list of no keys"),
+        (b"not a checkpoint", "cannot|can be read safely"),
+    ],
+)
+def test_other_content_is_refused(
+    tmp_path: Path, fixer: Fixer, turbo: Path, content: object, message: str
+) -> None:
+    path = tmp_path / "model_1.pkl"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        read(path, turbo, fixer)
+
+
+def test_missing_file_is_named(tmp_path: Path, fixer: Fixer, turbo: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "model_2.pkl", turbo, fixer)
+
+
+def test_weights_of_another_architecture_are_refused(
+    tmp_path: Path, fixer: Fixer, turbo: Path
+) -> None:
+    path = tmp_path / "model_1.pkl"
+    wider = published_spec()
+    wider.unet["block_out_channels"] = [16, 32, 32, 32]
+    write_pkl(stirred(wider), path)
+    with pytest.raises(UserError, match="another architecture"):
+        read(path, turbo, fixer)
+
+
+def test_tiny_fixer_has_no_such_form(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no LoRA"):
+        write_pkl(stirred(tiny_spec()), tmp_path / "model_1.pkl")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tuning import tune_config, write_pairs
+
+from stages.difix.dataset import Pairs, read_split
+from stages.difix.stream import PairStream
+from stages.run.errors import UserError
+
+
+def stream(path: Path, with_reference: bool = True, **values: Any) -> PairStream:
+    config = tune_config(**values)
+    return PairStream(Pairs(read_split(path, "train"), 0, 16), config, 16, with_reference)
+
+
+def test_crops_and_mirrors_are_the_same_in_a_triple(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    for triple in read_split(path, "train"):
+        for copy in (triple.target, triple.reference):
+            assert copy is not None
+            copy.write_bytes(triple.image.read_bytes())
+    for batch in islice(stream(path).batches(0, 0, 1), 8):
+        assert batch.image.shape == (2, 3, 32, 32)
+        assert torch.equal(batch.image, batch.target)
+        assert torch.equal(batch.image, batch.reference)
+
+
+def test_some_samples_are_mirrored_and_crops_move(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, train=1)
+    seen = stream(path)
+    assert len({seen.sample(number)[1].numpy().tobytes() for number in range(12)}) > 6
+    whole = stream(path, crop_px=0, flip=True)
+    variants = {whole.sample(number)[1].numpy().tobytes() for number in range(12)}
+    assert len(variants) == 2
+
+
+def test_a_stream_that_starts_in_the_middle_goes_on_alike(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    whole = list(islice(stream(path).batches(0, 0, 1), 5))
+    rest = list(islice(stream(path).batches(3, 0, 1), 2))
+    for wanted, found in zip(whole[3:], rest, strict=True):
+        assert torch.equal(wanted.image, found.image)
+
+
+def test_processes_share_what_one_would_see(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    alone = [batch.target for batch in islice(stream(path).batches(0, 0, 1), 4)]
+    shared = [
+        next(islice(stream(path).batches(0, rank, 2), step, None)).target
+        for step in (0, 1)
+        for rank in (0, 1)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_an_epoch_shows_every_sample_once(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, train=5)
+    seen = stream(path, crop_px=0, flip=False)
+    targets = {seen.sample(number)[1].numpy().tobytes() for number in range(5)}
+    assert len(targets) == 5
+
+
+def test_loader_processes_change_nothing(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    direct = next(stream(path).batches(1, 0, 1))
+    loaded = next(stream(path, loader_workers=1).batches(1, 0, 1))
+    assert torch.equal(direct.image, loaded.image)
+
+
+def test_a_missing_reference_is_refused_or_stood_in_for(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, reference=False)
+    with pytest.raises(UserError, match=r"missing_reference"):
+        stream(path)
+    image, _, reference = stream(path, missing_reference="own_render").sample(0)
+    assert torch.equal(image, reference)
+    assert stream(path, with_reference=False).sample(0)[2] is None
+
+
+def test_a_crop_must_fit_the_images_and_the_network(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    with pytest.raises(UserError, match="a multiple of 16"):
+        stream(path, crop_px=40)
+    with pytest.raises(UserError, match="at most 48"):
+        stream(path, crop_px=64)
+
+
+def test_unequal_sizes_need_crops_or_single_samples(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, size=(48, 64))
+    other = read_split(write_pairs(tmp_path / "other", size=(64, 64)), "train")
+    pairs = Pairs([*read_split(path, "train"), *other], 0, 16)
+    with pytest.raises(UserError, match="unequal sizes: 48x64, 64x64"):
+        PairStream(pairs, tune_config(crop_px=0), 16, True)
+    PairStream(pairs, tune_config(crop_px=0, batch_size=1), 16, True)
+    PairStream(pairs, tune_config(crop_px=32), 16, True)

@@ -1,0 +1,224 @@
+"""Stage `tune` from its entry, with real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tuning import (
+    no_weights,
+    one_run,  # noqa: F401
+    small_fixer,
+    small_spec,
+    small_study,
+    tune_config,
+    write_pairs,
+    write_study,
+)
+
+from stages.difix.config import TuneConfig
+from stages.difix.dataset import read_split
+from stages.difix.folders import read_folder, write_folder
+from stages.difix.tuning import Data, checkpoint_key, start, tune, write_fixer
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import WORK_ROOT_VARIABLE, folder_hash, read_json, read_tsv
+from stages.scenes.manifest import check_dataset
+from stages.tune import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with a dataset, an untuned fixer and no weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(WORK_ROOT_VARIABLE, str(tmp_path / "work"))
+    write_study()
+    write_folder(small_fixer(), Path("data/difix/base"))
+    no_weights(Path("data/weights"))
+    return tmp_path
+
+
+def write_params(**values: object) -> TuneConfig:
+    config = tune_config(**values)
+    params = {"tune": config.model_dump(), "study": small_study().model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
+    return config
+
+
+def command() -> list[str]:
+    return [sys.executable, "-m", "stages.tune"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run_stage() -> subprocess.CompletedProcess:
+    return subprocess.run(command(), env=environment(), capture_output=True, text=True)
+
+
+def run_here(config: TuneConfig, name: str = "here") -> list[dict]:
+    """Tune in this process; the curve."""
+    data = Data(Path("data/difix/dataset.json"))
+    base, weights = Path("data/difix/base"), Path("data/weights")
+    return tune(data, base, weights, config, Checkpoint("tune", name)).curve
+
+
+@pytest.mark.slow
+def test_the_stage_writes_a_fixer_its_metrics_and_curves(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = home / "house"
+    house.mkdir()
+    monkeypatch.setenv("HOME", str(house))
+    for name in ("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    write_params(steps=4, validate_every=2)
+    ended = run_stage()
+    assert ended.returncode == 0, ended.stderr
+    tuned = Path("data/difix/tuned")
+    fixer, base = read_folder(tuned), read_folder(Path("data/difix/base"))
+    assert not torch.equal(fixer.unet.conv_in.weight, base.unet.conv_in.weight)
+    assert fixer.spec.origin.endswith("tuned")
+    samples = sorted(path.name for path in (tuned / "samples").iterdir())
+    assert samples == ["step_000002.png", "step_000004.png"]
+    found = read_json(Path("metrics/tune.json"))
+    rows = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
+    for row in rows:
+        assert set(found[row]) == {"psnr", "ssim", "lpips"}
+    assert found["untuned"]["psnr"] == found["identity"]["psnr"]  # an untrained residual
+    assert found["identity"]["lpips"] is None
+    assert (found["steps"], found["train_pairs"], found["test_pairs"]) == (4, 4, 2)
+    assert not any("second" in key or "time" in key for key in found)
+    losses = read_tsv(Path("metrics/plots/tune/loss.tsv"))
+    assert [row["step"] for row in losses] == ["1", "2", "3", "4"]
+    curve = read_tsv(Path("metrics/plots/tune/validation.tsv"))
+    assert [row["step"] for row in curve] == ["0", "2", "4"]
+    assert float(curve[-1]["psnr"]) == found["tuned"]["psnr"]
+    card = (tuned / "README.md").read_text()
+    assert check_dataset(Path("data/difix/dataset.json"), small_study()).hash in card
+    assert f"{found['tuned']['psnr']:.2f}" in card
+    assert (home / "work" / "cost" / "tune" / "fixer.json").is_file()
+    assert not (home / "work" / "tune" / "fixer").exists()
+    # Caches go where params say, never to a home folder by surprise.
+    assert [path for path in house.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_run")
+def test_a_killed_run_leaves_no_fixer_and_goes_on_to_the_same_bytes(home: Path) -> None:
+    config = write_params(steps=60, checkpoint_every=1, validate_every=60)
+    data, base = Data(Path("data/difix/dataset.json")), Path("data/difix/base")
+    checkpoint = Checkpoint("whole", "fixer")
+    verdict = check_dataset(data.path, small_study()).hash
+    tuner = tune(data, base, Path("data/weights"), config, checkpoint)
+    write_fixer(tuner, data, base, home / "whole", checkpoint, verdict)
+    with subprocess.Popen(command(), env=environment()) as torn:
+        while not newest(Path("work/tune")) and torn.poll() is None:
+            time.sleep(0.01)
+        torn.kill()
+        assert torn.wait(60) == -signal.SIGKILL
+    assert not Path("data/difix/tuned").exists()
+    assert not Path("metrics/tune.json").exists()
+    ended = run_stage()
+    assert "resumed at step" in ended.stderr
+    assert folder_hash(Path("data/difix/tuned")) == folder_hash(home / "whole")
+    losses = read_tsv(Path("metrics/plots/tune/loss.tsv"))
+    assert [float(row["loss"]) for row in losses] == [row["loss"] for row in tuner.curve]
+
+
+def test_a_leak_in_an_edited_data_set_stops_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params()
+    path = Path("data/difix/dataset.json")
+    content = json.loads(path.read_text())
+    content["train"]["extra"] = next(iter(content["test"].values()))
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(sys, "argv", ["tune"])
+    with pytest.raises(UserError, match="hi4d_pair02_dance"):
+        main()
+    assert not Path("data/difix/tuned").exists()
+
+
+def newest(states: Path) -> float:
+    """When the state was saved last."""
+    return max((path.stat().st_mtime for path in states.rglob("state.pt")), default=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_run")
+def test_two_processes_learn_as_one_that_accumulates(home: Path) -> None:
+    alone = run_here(write_params(steps=3, accumulation=2, reference_dropout=0.5))
+    write_params(steps=3, processes=2, reference_dropout=0.5)
+    ended = run_stage()
+    assert ended.returncode == 0, ended.stderr
+    assert "2 process(es)" in ended.stdout
+    shared = read_tsv(Path("metrics/plots/tune/loss.tsv"))
+    assert len(shared) == len(alone) == 3
+    for one, two in zip(alone, shared, strict=True):
+        assert float(two["loss"]) == pytest.approx(one["loss"], rel=1e-4)
+        assert float(two["grad_norm"]) == pytest.approx(one["grad_norm"], rel=1e-3)
+    found = read_json(Path("metrics/tune.json"))
+    assert found["test_pairs"] == 2
+    assert found["tuned"]["psnr"] != found["untuned"]["psnr"]
+
+
+@pytest.mark.usefixtures("one_run")
+def test_weights_to_start_from_are_taken(home: Path) -> None:
+    write_folder(small_fixer(seed=5), Path("other"))
+    found = start(Path("data/difix/base"), "other")
+    wanted = small_fixer(seed=5)
+    assert torch.equal(found.unet.conv_in.weight, wanted.unet.conv_in.weight)
+    assert "other" in found.spec.origin
+
+
+def test_weights_of_another_architecture_are_refused(home: Path) -> None:
+    spec = small_spec()
+    wide = spec.changed(unet=spec.unet | {"block_out_channels": [16, 48]})
+    from stages.difix.model import random_fixer
+
+    write_folder(random_fixer(wide, 0), Path("other"))
+    with pytest.raises(UserError, match="another architecture"):
+        start(Path("data/difix/base"), "other")
+    with pytest.raises(UserError, match="no such folder"):
+        start(Path("data/difix/base"), "nowhere")
+
+
+def test_a_prompt_that_the_fixer_does_not_know_is_refused(home: Path) -> None:
+    data = Data(write_pairs(Path("data/difix"), prompt="paint a horse"))
+    with pytest.raises(UserError, match="the prompt 'paint a horse'"):
+        tune(
+            data, Path("data/difix/base"), Path("data/weights"), tune_config(), Checkpoint("t", "x")
+        )
+
+
+def test_sides_must_suit_the_fixer(home: Path) -> None:
+    data = Data(Path("data/difix/dataset.json"))
+    with pytest.raises(UserError, match=r"tune\.multiple"):
+        tune(
+            data, Path("data/difix/base"), Path("data/weights"),
+            tune_config(multiple=6), Checkpoint("t", "x"),
+        )  # fmt: skip
+
+
+def test_a_run_is_keyed_by_all_that_it_is_given(home: Path) -> None:
+    path, base, config = Path("data/difix/dataset.json"), Path("data/difix/base"), tune_config()
+    keys = [checkpoint_key(Data(path), base, config)]
+    Path("work").mkdir()
+    Path("work/something").write_text("else")
+    assert keys == [checkpoint_key(Data(path), base, config)]
+    keys.append(checkpoint_key(Data(path), base, tune_config(lr=1.0)))
+    image = read_split(path, "train")[0].image
+    image.write_bytes(read_split(path, "train")[1].image.read_bytes())
+    keys.append(checkpoint_key(Data(path), base, config))
+    state = load_file(base / "prompt_embedding.safetensors")
+    save_file({"prompt": state["prompt"] + 1}, base / "prompt_embedding.safetensors")
+    keys.append(checkpoint_key(Data(path), base, config))
+    assert len(set(keys)) == 4

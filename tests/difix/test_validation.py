@@ -1,0 +1,76 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from tuning import small_fixer
+
+from stages.difix.validation import Sample, Validator
+from stages.scenes.images import read_image
+
+CPU = torch.device("cpu")
+
+
+def samples(count: int = 3, error: float = 0.1) -> list[Sample]:
+    generator = torch.Generator().manual_seed(0)
+    targets = 0.2 + 0.6 * torch.rand(count, 3, 48, 32, generator=generator)
+    return [Sample(target + error, target, target.flip(-1)) for target in targets]
+
+
+def test_the_render_itself_scores_by_its_error() -> None:
+    validator = Validator(samples(error=0.1), None, CPU)
+    means = validator.means(validator.sums(None, True, 0, 1))
+    assert means["psnr"] == pytest.approx(20.0, abs=1e-3)
+    assert means["lpips"] is None
+
+
+def test_equal_images_have_a_finite_score() -> None:
+    validator = Validator(samples(error=0.0), None, CPU)
+    means = validator.means(validator.sums(None, True, 0, 1))
+    assert means["psnr"] is not None
+    assert math.isfinite(means["psnr"])
+    assert means["ssim"] == pytest.approx(1.0)
+
+
+def test_processes_sum_to_what_one_would_measure() -> None:
+    validator = Validator(samples(), None, CPU)
+    whole = validator.sums(None, True, 0, 1)
+    shares = validator.sums(None, True, 0, 2) + validator.sums(None, True, 1, 2)
+    torch.testing.assert_close(whole, shares)
+    assert float(whole[3]) == 3
+
+
+def test_a_reference_can_be_withheld() -> None:
+    seen: list[int] = []
+
+    def fixer(views: Tensor) -> Tensor:
+        seen.append(views.shape[1])
+        return views[:, 0]
+
+    validator = Validator(samples(1), None, CPU)
+    validator.picture(fixer, validator.samples[0])  # type: ignore[arg-type]
+    validator.picture(fixer, validator.samples[0], with_reference=False)  # type: ignore[arg-type]
+    assert seen == [2, 1]
+    assert not Validator(samples(1), None, CPU, with_reference=False).has_references
+
+
+def test_a_sheet_shows_render_fixed_photograph_and_reference(tmp_path: Path) -> None:
+    validator = Validator(samples(), None, CPU, shown=(0, 2))
+    validator.write_sheet(small_fixer(), tmp_path, 7)
+    sheet = read_image(tmp_path / "step_000007.png")
+    assert sheet.shape == (2 * 48, 4 * 32, 3)
+    target = validator.samples[2].target.permute(1, 2, 0).numpy()
+    assert abs(sheet[48:, 64:96] - target).max() < 0.5 / 255 + 1e-6
+    Validator(samples(), None, CPU).write_sheet(small_fixer(), tmp_path / "none", 0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_lpips_is_measured_where_its_weights_are(lpips_weights: Path) -> None:
+    from stages.quality.lpips import Lpips
+
+    lpips = Lpips(lpips_weights, "alex")
+    validator = Validator(samples(2), lpips, CPU)
+    means = validator.means(validator.sums(None, True, 0, 1))
+    wanted = [float(lpips(one.image[None], one.target[None])) for one in validator.samples]
+    assert means["lpips"] == pytest.approx(sum(wanted) / 2, abs=1e-5)

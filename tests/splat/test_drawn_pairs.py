@@ -1,0 +1,196 @@
+"""Pairs of a scene whose photographs are exact renders of its Gaussians."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import file_hash, folder_hash
+from stages.scenes.calibration import read_calibration, write_calibration
+from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.scenes.config import PairsConfig, ReferenceConfig
+from stages.scenes.frames import Sim3
+from stages.scenes.images import read_image, write_png
+from stages.scenes.pairs import Index
+from stages.scenes.scene import Scene
+from stages.splat.config import TrainConfig
+from stages.splat.gaussians import Gaussians
+from stages.splat.pairs import draw_pairs
+from stages.splat.rigs import rigs
+
+Draw = Callable[..., Index]
+
+
+@pytest.fixture
+def draw(scene: Scene, truth: Gaussians, config: TrainConfig) -> Draw:
+    """Draws the pairs of the scene, whose Gaussians are the true ones, into `pairs`."""
+    for time in scene.timestamps:
+        truth.save(layout.splats(scene.name) / time / "gaussians.safetensors")
+
+    def call(split: str = "train", train: TrainConfig = config, **changed: object) -> Index:
+        folders = layout.calibrated(scene.name), layout.splats(scene.name), Path("pairs")
+        return draw_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu")
+
+    return call
+
+
+def turn_target(scene: Scene, radians: float) -> None:
+    """Give the estimated target camera a wrong rotation."""
+    folder = layout.calibrated(scene.name)
+    found = read_calibration(folder)
+    error = rigid(rotation_from_vector([0, radians, 0]), np.zeros(3))
+    targets = {name: one.moved(error @ one.cam_from_world) for name, one in found.targets.items()}
+    points = {time: found.points(time) for time in scene.timestamps}
+    write_calibration(folder, replace(found, targets=targets), points)
+
+
+def test_triple_is_render_photograph_and_nearest_source(scene: Scene, draw: Draw) -> None:
+    index = draw()
+    assert [one.name for one in index.pairs] == ["000021_03", "000033_03"]
+    assert (index.scene, index.group, index.split) == (scene.name, "pair15", "train")
+    photographs = {(view.timestamp, view.name): view.image_path for view in scene.all_views}
+    for one in index.pairs:
+        paths = {kind: Path("pairs") / kind / f"{one.name}.png" for kind in one.files}
+        assert {kind: file_hash(path) for kind, path in paths.items()} == one.files
+        target, reference = (paths[kind].read_bytes() for kind in ("target_image", "ref_image"))
+        assert target == photographs[one.timestamp, "03"].read_bytes()
+        assert one.ref_camera == "02"  # as far as 04, and named first
+        assert one.ref_timestamp == one.timestamp
+        assert reference == photographs[one.timestamp, one.ref_camera].read_bytes()
+        assert np.abs(read_image(paths["image"]) - read_image(paths["target_image"])).max() < 0.005
+        assert one.psnr > 55
+    assert sorted(index.photographs["target"]) == ["000021/03", "000033/03"]
+    assert len(index.photographs["source"]) == 10
+
+
+def test_psnr_is_that_of_the_files(scene: Scene, draw: Draw) -> None:
+    turn_target(scene, 0.02)
+    for one in draw().pairs:
+        pair = [read_image(Path("pairs") / kind / f"{one.name}.png")
+                for kind in ("image", "target_image")]  # fmt: skip
+        error = np.square(pair[0].astype(float) - pair[1]).mean()
+        assert one.psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+        assert one.psnr < 30
+
+
+@pytest.mark.slow  # compiles the backward pass
+def test_aligned_poses_take_the_error_of_the_calibration_out(scene: Scene, draw: Draw) -> None:
+    turn_target(scene, 0.01)
+    before = draw()
+    after = draw(poses="aligned", align_steps=40)
+    assert after.pairs[0].psnr > before.pairs[0].psnr + 5
+    assert {one.poses for one in after.pairs} == {"aligned"}
+    # The test split keeps the poses that inference will have.
+    assert draw("test", poses="aligned").pairs == before.pairs
+
+
+def test_given_poses_come_from_gaussians_of_true_poses(
+    scene: Scene, draw: Draw, config: TrainConfig
+) -> None:
+    """What is wrong with the calibration or with its Gaussians must not show."""
+    turn_target(scene, 0.3)
+    for time in scene.timestamps:
+        (layout.splats(scene.name) / time / "gaussians.safetensors").write_bytes(b"not used")
+    index = draw(poses="given", train=config.model_copy(update={"pose_opt": True}))
+    assert {one.poses for one in index.pairs} == {"given"}
+    assert min(one.psnr for one in index.pairs) > 20
+    assert not layout.splats("other").exists()
+
+
+def test_given_poses_are_true_ones_in_the_true_frame(scene: Scene, config: TrainConfig) -> None:
+    folder = layout.calibrated(scene.name)
+    est_from_true = Sim3(2.0, rotation_from_vector([0.2, 0.5, -0.1]), np.array([1.0, -2.0, 0.5]))
+    read = read_calibration(folder)
+    sources, targets = ({name: est_from_true.apply_camera(one) for name, one in group.items()}
+                        for group in (read.sources, read.targets))  # fmt: skip
+    found = replace(read, est_from_true=est_from_true, sources=sources, targets=targets)
+    train = config.model_copy(update={"pose_opt": True})
+    (rig,) = rigs(scene, found, folder, PairsConfig(poses="given"), train)
+    point = np.array([[0.3, -0.2, 0.7]])
+    assert np.allclose(rig.frame_from_est.apply(est_from_true.apply(point)), point)
+    for role, placed in (("source", rig.calibration.sources), ("target", rig.calibration.targets)):
+        for name, true in scene.cameras(role).items():
+            assert np.array_equal(placed[name].cam_from_world, true.cam_from_world)
+    assert rig.train is not None
+    assert not rig.train.pose_opt
+
+
+def test_left_out_camera_is_not_trained_on(scene: Scene, draw: Draw) -> None:
+    broken = [view for view in scene.views("source") if view.name == "01"]
+    for view in broken:
+        write_png(view.image_path, np.ones((48, 48, 3), np.float32))
+    index = draw(leave_out=("01",))
+    left = [one for one in index.pairs if one.left_out]
+    assert [one.name for one in left] == ["000021_01", "000033_01"]
+    for one in left:
+        assert one.ref_camera in ("00", "02")
+        # Gaussians that had seen the white photograph would be bright.
+        assert read_image(Path("pairs/image") / f"{one.name}.png").mean() < 0.6
+
+
+def test_intermediate_gaussians_make_further_pairs(
+    scene: Scene, draw: Draw, truth: Gaussians, config: TrainConfig
+) -> None:
+    early = replace(truth, opacity_logits=truth.opacity_logits - 4)
+    for time in scene.timestamps:
+        early.save(layout.splats(scene.name) / time / "gaussians_20.safetensors")
+    train = config.model_copy(update={"save_steps": (40,), "steps_scaler": 0.5})
+    index = draw(train=train, steps=(40,))
+    values = {one.name: one.psnr for one in index.pairs}
+    assert list(values) == [f"{time}_03{step}" for time in scene.timestamps
+                            for step in ("", "_step20")]  # fmt: skip
+    assert values["000021_03_step20"] < values["000021_03"] - 10
+    assert [one.step for one in draw("test", steps=(40,)).pairs] == [None, None]
+    with pytest.raises(UserError, match=r"(?s)no Gaussians are kept of step 60.*keeps 40"):
+        draw(train=train, steps=(40, 60))
+
+
+def test_several_references_share_an_input(draw: Draw) -> None:
+    reference = ReferenceConfig(strategy="mixed", cameras=2)
+    index = draw(reference=reference)
+    assert len(index.pairs) == 2 * 2 * 2
+    assert len({one.files["image"] for one in index.pairs if one.timestamp == "000021"}) == 1
+    assert {(one.timestamp, one.ref_timestamp) for one in index.pairs} == {
+        ("000021", "000021"), ("000021", "000033"), ("000033", "000021"), ("000033", "000033"),
+    }  # fmt: skip
+
+
+def test_two_runs_give_the_same_bytes(draw: Draw) -> None:
+    first = draw(max_pairs=1), folder_hash(Path("pairs"))
+    assert (draw(max_pairs=1), folder_hash(Path("pairs"))) == first
+
+
+def test_no_target_with_a_reference_is_told(draw: Draw) -> None:
+    reference = ReferenceConfig(strategy="temporal", offset_frames=2)
+    with pytest.raises(UserError, match=r"(?s)no target with a reference.*lie 2 apart.*000033"):
+        draw(reference=reference)
+
+
+def test_source_camera_is_no_target(draw: Draw) -> None:
+    with pytest.raises(UserError, match=r"(?s)pairs.cameras: '01'.*target cameras.*: 03"):
+        draw(cameras=("01",))
+
+
+def test_unequal_sizes_in_a_triple_are_refused(scene: Scene, draw: Draw) -> None:
+    for view in scene.views("source"):
+        write_png(view.image_path, np.zeros((32, 40, 3), np.float32))
+    with pytest.raises(UserError, match=r"(?s)target 48x48 px, reference 40x32 px.*one size"):
+        draw()
+
+
+def test_reference_with_a_target_photographs_bytes_is_refused(scene: Scene, draw: Draw) -> None:
+    target = scene.views("target", "000021")[0].image_path.read_bytes()
+    for view in scene.views("source", "000021"):
+        view.image_path.write_bytes(target)
+    with pytest.raises(UserError, match=r"the reference of 000021_03 is target camera 03's"):
+        draw()
+
+
+def test_missing_gaussians_are_named(scene: Scene, draw: Draw) -> None:
+    (layout.splats(scene.name) / "000033" / "gaussians.safetensors").unlink()
+    with pytest.raises(UserError, match=r"000033/gaussians.safetensors: no such file"):
+        draw()

@@ -1,0 +1,48 @@
+"""Stage `decide`: sentences that follow from the numbers, and turn when the numbers turn."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from test_compare import LEVELS, evaluation, select, workspace  # noqa: F401
+
+from stages import compare, decide
+from stages.run import layout
+
+
+def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -> str:
+    """decision.md where the tuned and the base fixer gain so many dB on every scene."""
+    select(["none", "base-post", "tuned-post"], "none")
+    for place, (scene, level) in enumerate(LEVELS.items()):
+        evaluation(scene, "base-post", level + base)
+        evaluation(scene, "tuned-post", level + tuned + 0.01 * place)
+    compare.main()
+    monkeypatch.setattr(sys, "argv", ["decide"])
+    decide.main()
+    return layout.decision().read_text()
+
+
+def test_gain_is_told_with_its_interval_and_the_least_possible_p(monkeypatch) -> None:
+    text = snapshot(monkeypatch, tuned=1.0)
+    assert "## tuned-post" in text
+    assert "PSNR (dB) against none: +1.01" in text
+    assert "better on 2 of 2 scenes" in text
+    assert "the least that 2 scenes can give is 0.5" in text
+    assert "In PSNR (dB) tuned-post improves on none, beyond the interval over scenes" in text
+    assert "Tuning gave nothing" not in text
+
+
+def test_loss_is_called_a_loss(monkeypatch) -> None:
+    text = snapshot(monkeypatch, tuned=-0.5, base=0.5)
+    assert "tuned-post falls behind none" in text
+    assert "Tuning gave nothing over base-post (-0.98 dB)" in text
+    assert "tuned-post lowers PSNR (-0.48 dB)" in text
+
+
+def test_without_a_tuned_method_there_is_nothing_to_decide(monkeypatch) -> None:
+    compare.main()
+    monkeypatch.setattr(sys, "argv", ["decide"])
+    decide.main()
+    text = Path("metrics/decision.md").read_text()
+    assert "nothing to decide" in text
+    assert "base-post" in text
