@@ -9,7 +9,7 @@ from stages.run.files import write_json, write_tsv
 from stages.run.params import Params
 from stages.scenes.catalogue import groups
 from stages.scenes.guard import judge
-from stages.scenes.study import StudyConfig
+from stages.scenes.study import TUNED, StudyConfig, methods_of
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     write_json(layout.summary(), of_methods)
     write_json(layout.headline(), of_subject)
     # Chosen where nothing of the answer can be seen.
-    chosen = choose(evaluations, study.internal_eval_scenes, study.tuned_methods)
+    chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
     found = {"study": {"chosen": chosen, "verdict": verdict.hash}}
     write_json(layout.delta(), found | delta_metrics(differences, scenes))

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: PSNR, SSIM and LPIPS of one method's novel views of one scene."""
+"""Stage `evaluate`: PSNR, SSIM and LPIPS of a scene's novel views by every method."""
 
 import argparse
 import sys
@@ -10,8 +10,9 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.files import file_hash, write_json, write_tsv
+from stages.run.files import file_hash, whole_folder, write_json, write_tsv
 from stages.run.params import Params
+from stages.scenes.study import PLAIN, StudyConfig
 
 if TYPE_CHECKING:
     from stages.quality.evaluation import Shown
@@ -21,34 +22,34 @@ if TYPE_CHECKING:
 def main() -> None:
     """Write metrics/scenes/<scene>/<method>.json and metrics/views/<scene>/<method>.tsv."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a prepared scene")
-    parser.add_argument("--method", required=True, help="a method whose novel views are there")
-    arguments = parser.parse_args()
-    scene, method = arguments.scene, arguments.method
+    parser.add_argument("--scene", required=True, help="a scene whose novel views are there")
+    scene = parser.parse_args().scene
 
-    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color
+    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
 
-    config = Params.read().section("evaluate", EvaluateConfig)
+    params = Params.read()
+    config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
-    pictures = layout.novel_views(scene, method)
-    kinds = read_kinds(pictures)
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.image() for view in prepared.views("source"))
-    shown = _shown(prepared, pictures, kinds, config.masks)
-    rows, means = evaluate(shown, meter, color, config.masks)
-    write_tsv(layout.view_metrics(scene, method), rows, COLUMNS)
-    write_json(layout.scene_metrics(scene, method), means)
     if meter.note:
-        print(f"WARNING: {scene} {method}: LPIPS is empty: {meter.note}", file=sys.stderr)
-    lpips = "none" if means["lpips"] is None else f"{means['lpips']:.4f}"
-    print(
-        f"{scene} {method}: {means['views']} views, PSNR {means['psnr']:.2f} dB, "
-        f"SSIM {means['ssim']:.4f}, LPIPS {lpips} "
-        f"(an image of the mean colour: {means['mean_color_psnr']:.2f} dB)"
-    )
+        print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
+    found = {}
+    for method in study.methods:
+        pictures = layout.novel_views(scene, method)
+        shown = _shown(prepared, pictures, read_kinds(pictures), config.masks)
+        found[method] = evaluate(shown, meter, color, config.masks)
+        print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
+    with (
+        whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
+        whole_folder(layout.view_metrics(scene, PLAIN).parent) as tables,
+    ):
+        for method, (rows, means) in found.items():
+            write_json(scalars / layout.scene_metrics(scene, method).name, means)
+            write_tsv(tables / layout.view_metrics(scene, method).name, rows, COLUMNS)
 
 
 def _shown(scene: "Scene", folder: Path, kinds: tuple[str, ...], masks: str) -> Iterator["Shown"]:

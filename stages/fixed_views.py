@@ -1,4 +1,4 @@
-"""Stages `base_views` and `tuned_views`: target views by the untuned or the tuned fixer."""
+"""Stage `fixed_views`: a scene's target views by every method of the untuned or the tuned fixer."""
 
 import argparse
 
@@ -8,23 +8,25 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
-from stages.run.params import Params, did_you_mean
-from stages.scenes.study import FIXED_METHODS, PLAIN, fixer_of
+from stages.run.params import CHECK, Params, did_you_mean
+from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
 from stages.splat.config import DistillConfig, TrainConfig
 
 
 def main() -> None:
-    """Write data/novel_views/<scene>/<method>."""
+    """Write data/novel_views/<scene>/<fixer>, a folder a method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", required=True, help="a trained scene")
-    parser.add_argument("--method", required=True, help=", ".join(FIXED_METHODS))
+    parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
     given = parser.parse_args()
-    scene, method = given.scene, given.method
-    if method not in FIXED_METHODS:
+    scene, fixer, params = given.scene, given.fixer, Params.read()
+    study = params.section("study", StudyConfig)
+    methods = methods_of(fixer, study.methods)
+    if fixer not in FIXERS or not methods:
         raise UserError(
-            "--method", repr(method), expected=f"one of {', '.join(FIXED_METHODS)}",
-            hint=did_you_mean(method, FIXED_METHODS),
-            fix="edit study.base_methods or study.tuned_methods, then run `python -m stages.check`",
+            "--fixer", repr(fixer),
+            expected=f"one that study.methods needs, of {', '.join(FIXERS)}",
+            hint=did_you_mean(fixer, list(FIXERS)), fix=CHECK,
         )  # fmt: skip
 
     from stages.difix.folders import read_folder
@@ -37,26 +39,27 @@ def main() -> None:
     from stages.splat.novel_views import Targets
     from stages.splat.raster import choose_backend
 
-    params = Params.read()
     fixing = params.section("difix", FixerConfig)
     drawing = params.section("novel_views", NovelViewsConfig)
     recipe = Recipe(params.section("distill", DistillConfig), params.section("train", TrainConfig))
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
-    weights = layout.tuned() if fixer_of(method) == "tuned" else layout.base()
+    weights = layout.fixer(fixer)
     runner = Runner(read_folder(weights), fixing)
     backend, reason = choose_backend(drawing.backend)
-    print(f"{scene} by {method}: splat {backend} ({reason}); fixer {runner.summary}", flush=True)
+    print(f"{scene} by {fixer}: splat {backend} ({reason}); fixer {runner.summary}", flush=True)
     calibration = read_calibration(layout.calibrated(scene))
     # All methods are drawn from the poses that were aligned to the plain splat.
     aligned = read_aligned(layout.novel_views(scene, PLAIN)) if drawing.align else None
     targets = Targets(prepared, calibration, drawing, backend, aligned)
     views = FixedViews(targets, layout.splats(scene), runner.fix, recipe)
     identity = folder_hash(weights) + fixing.model_dump_json()
-    with whole_folder(layout.novel_views(scene, method)) as folder:
-        info = views.draw(folder, method, identity)
-    forget("distill", f"{scene}.{method}")
-    print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
+    with whole_folder(layout.fixed_views(scene, fixer)) as folder:
+        for method in methods:
+            info = views.draw(folder / method.removeprefix(f"{fixer}-"), method, identity)
+            print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
+    for method in methods:
+        forget("distill", f"{scene}.{method}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_good_params_end_in_a_summary(folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == (
         "study v0: 7 scenes, methods none, base-post, base-distill, tuned-post, tuned-distill, "
-        "headline tuned-distill"
+        "headline tuned-post"
     )
     assert "  tuning_scenes        hi4d_pair00_dance, hi4d_pair01_talk" in lines
     assert any(line.startswith("guard: no leak between roles, verdict ") for line in lines)

@@ -11,6 +11,7 @@ from stages.quality.keys import AVERAGED, MEASURED
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
+from stages.scenes.study import FIXERS, methods_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {"pair02": 30.0, "pair15": 20.0, "pair16": 22.0}
@@ -35,8 +36,7 @@ def select(methods: list[str], subject: str) -> None:
     params["study"]["downstream_scenes"] = ["pair15", "pair16", "pair17"]
     params["study"]["internal_eval_scenes"] = ["pair02"]
     params["study"]["methods"] = methods
-    for key in ("base", "tuned"):
-        params["study"][f"{key}_methods"] = [one for one in methods if one.startswith(key)]
+    params["study"]["fixers"] = [one for one in FIXERS if methods_of(one, tuple(methods))]
     params["study"]["subject"] = subject
     yaml.dump(params, Path("params.yaml"))
 

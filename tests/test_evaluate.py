@@ -1,5 +1,6 @@
 """Stage `evaluate` on a small scene, with LPIPS and without its weights."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_study import small_study
 
 from stages.evaluate import main
 from stages.quality.psnr import psnr
@@ -20,14 +22,6 @@ from stages.scenes.novel_views import write_info, write_picture
 from stages.scenes.scene import Scene
 
 SCENE = "hi4d_pair15_fight"
-PARAMS = """
-evaluate:
-  device: cpu
-  masks: {masks}
-  lpips:
-    net: alex
-    required: {required}
-"""
 
 
 @pytest.fixture
@@ -36,8 +30,8 @@ def scene(
 ) -> Scene:
     """Two timestamps of two source cameras and one target; renders are photographs plus noise."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--scene", SCENE, "--method", "none"])
-    Path("params.yaml").write_text(PARAMS.format(masks="ignore", required="false"))
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--scene", SCENE])
+    write_params()
     entry = SceneEntry(
         source="hi4d", source_cameras=("4", "16"), target_cameras=("28",), timestamps=2
     )
@@ -49,6 +43,13 @@ def scene(
     absent = {"found": False, "from": None, "sha256": None, "reason": "no network"}
     write_json(layout.WEIGHTS / "weights.json", {"alex": absent})
     return prepared
+
+
+def write_params(masks: str = "ignore", required: bool = False) -> None:
+    lpips = {"net": "alex", "required": required}
+    evaluate = {"device": "cpu", "masks": masks, "lpips": lpips}
+    params = {"evaluate": evaluate, "study": small_study().model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
 
 
 def draw_views(scene: Scene, kinds: list[str]) -> None:
@@ -94,7 +95,7 @@ def test_missing_weights_leave_lpips_empty_and_say_why(scene: Scene) -> None:
 
 
 def test_required_lpips_without_weights_is_an_error_and_writes_nothing(scene: Scene) -> None:
-    Path("params.yaml").write_text(PARAMS.format(masks="ignore", required="true"))
+    write_params(required=True)
     with pytest.raises(UserError, match="no weights of alex: no network"):
         main()
     assert not Path("metrics").exists()
@@ -116,7 +117,7 @@ def test_without_aligned_pictures_those_columns_are_empty(scene: Scene) -> None:
 
 
 def test_people_are_measured_apart(scene: Scene) -> None:
-    Path("params.yaml").write_text(PARAMS.format(masks="people", required="false"))
+    write_params(masks="people")
     for view in scene.views("target"):
         mask = np.zeros((128, 96), bool)
         mask[:64] = True

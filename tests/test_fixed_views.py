@@ -1,5 +1,6 @@
-"""Stages `base_views` and `tuned_views` with a small fixer on real Gaussians and cameras."""
+"""Stage `fixed_views` with a small fixer on real Gaussians and cameras."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from difix.fixers import stirred, tiny_spec
 from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, write_scene
+from small_study import small_study
 
 from stages import fixed_views, novel_views
 from stages.difix.folders import write_folder
@@ -21,26 +24,9 @@ from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
+from stages.scenes.study import METHODS
 
-PARAMS = """
-novel_views:
-  backend: cpu
-  align: {align}
-  align_steps: 10
-  align_lr: 0.002
-difix:
-  device: cpu
-  reference: {reference}
-distill:
-  rounds: 2
-  steps: 6
-  min_alpha: 0.2
-train:
-  backend: cpu
-  sh_degree: 0
-  pose_opt: false
-"""
-Call = Callable[[str], Path]
+Call = Callable[..., Path]
 
 
 @pytest.fixture
@@ -60,10 +46,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def draw(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the stage by a method and return its folder."""
+    """Run the stage for one method alone and return its folder."""
 
-    def run(method: str) -> Path:
-        arguments = ["fixed_views", "--scene", SCENE, "--method", method]
+    def run(method: str, **params: Any) -> Path:
+        set_params(methods=("none", method), **params)
+        arguments = ["fixed_views", "--scene", SCENE, "--fixer", method.partition("-")[0]]
         monkeypatch.setattr(sys, "argv", arguments)
         fixed_views.main()
         return layout.novel_views(SCENE, method)
@@ -71,8 +58,17 @@ def draw(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return run
 
 
-def set_params(align: str = "false", reference: str = "use") -> None:
-    Path("params.yaml").write_text(PARAMS.format(align=align, reference=reference))
+def set_params(
+    align: bool = False, reference: str = "use", rounds: int = 2, methods: tuple[str, ...] = METHODS
+) -> None:
+    params = {
+        "novel_views": {"backend": "cpu", "align": align, "align_steps": 10, "align_lr": 0.002},
+        "difix": {"device": "cpu", "reference": reference},
+        "distill": {"rounds": rounds, "steps": 6, "min_alpha": 0.2},
+        "train": {"backend": "cpu", "sh_degree": 0, "pose_opt": False},
+        "study": small_study(methods=methods).model_dump(),
+    }
+    Path("params.yaml").write_text(json.dumps(params))
 
 
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +105,15 @@ def test_each_fixer_changes_every_picture_in_its_own_way(draw: Call) -> None:
 
 def test_the_reference_is_seen_unless_it_is_withheld(draw: Call) -> None:
     seen = pictures(draw("base-post"))
-    set_params(reference="withhold")
-    assert pictures(draw("base-post")) != seen
+    assert pictures(draw("base-post", reference="withhold")) != seen
+
+
+def test_all_methods_of_a_fixer_are_drawn_together(workspace: Path, draw: Call) -> None:
+    alone = {form: folder_hash(draw(f"tuned-{form}")) for form in ("post", "distill")}
+    set_params()
+    fixed_views.main()
+    drawn = layout.fixed_views(SCENE, "tuned")
+    assert {one.name: folder_hash(one) for one in drawn.iterdir()} == alone
 
 
 def test_distilled_gaussians_moved_and_are_kept(draw: Call) -> None:
@@ -119,8 +122,10 @@ def test_distilled_gaussians_moved_and_are_kept(draw: Call) -> None:
         kept = folder / "gaussians" / f"{timestamp}.safetensors"
         trained = layout.splats(SCENE) / timestamp / "gaussians.safetensors"
         assert file_hash(kept) != file_hash(trained)
-    assert pictures(folder).keys() == pictures(draw("tuned-post")).keys()
-    assert pictures(folder) != pictures(layout.novel_views(SCENE, "tuned-post"))
+    distilled = pictures(folder)
+    post = pictures(draw("tuned-post"))
+    assert distilled.keys() == post.keys()
+    assert distilled != post
 
 
 @pytest.mark.parametrize("method", ["tuned-post", "tuned-distill"])
@@ -134,10 +139,10 @@ def test_no_photograph_of_a_target_reaches_a_picture(draw: Call, method: str) ->
 
 @pytest.mark.slow  # compiles the backward pass
 def test_all_methods_share_the_aligned_poses(draw: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_params(align="true")
+    set_params(align=True)
     calibrate({"28": 0.01})
     plain(monkeypatch)
-    folder = draw("base-post")
+    folder = draw("base-post", align=True)
     plain_info = read_json(layout.novel_views(SCENE, "none") / "novel_views.json")
     assert read_json(folder / "novel_views.json")["moves"] == plain_info["moves"]
     for timestamp in TIMES:
@@ -148,16 +153,19 @@ def test_all_methods_share_the_aligned_poses(draw: Call, monkeypatch: pytest.Mon
 
 
 def test_unaligned_plain_views_are_not_taken_for_aligned_ones(draw: Call) -> None:
-    set_params(align="true")
     with pytest.raises(UserError, match="no aligned target poses"):
-        draw("base-post")
+        draw("base-post", align=True)
     assert not layout.novel_views(SCENE, "base-post").exists()
 
 
-@pytest.mark.parametrize("method", ["none", "tuned-pots", "../none"])
-def test_unknown_method_is_refused(draw: Call, method: str) -> None:
-    with pytest.raises(UserError, match="expected one of base-post, base-distill, tuned-post"):
-        draw(method)
+@pytest.mark.parametrize("fixer", ["none", "tunde", "../none", "base"])
+def test_fixer_without_a_method_is_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, fixer: str
+) -> None:
+    set_params(methods=("none", "tuned-post"))
+    monkeypatch.setattr(sys, "argv", ["fixed_views", "--scene", SCENE, "--fixer", fixer])
+    with pytest.raises(UserError, match=r"expected one that study\.methods needs, of base, tuned"):
+        fixed_views.main()
     assert [one.name for one in layout.novel_views(SCENE, "none").parent.iterdir()] == ["none"]
 
 
@@ -170,12 +178,10 @@ def test_missing_fixer_is_named_and_leaves_nothing(draw: Call) -> None:
 
 @pytest.mark.slow
 def test_killed_distillation_goes_on_to_the_same_bytes(draw: Call, workspace: Path) -> None:
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("rounds: 2", "rounds: 8"))
-    expected = folder_hash(draw("tuned-distill"))
-    shutil.rmtree(layout.novel_views(SCENE, "tuned-distill"))
+    expected = folder_hash(draw("tuned-distill", rounds=8))
+    shutil.rmtree(layout.fixed_views(SCENE, "tuned"))
     shutil.rmtree(".work", ignore_errors=True)
-    arguments = ["--scene", SCENE, "--method", "tuned-distill"]
+    arguments = ["--scene", SCENE, "--fixer", "tuned"]
     command = [sys.executable, "-m", "stages.fixed_views", *arguments]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     process = subprocess.Popen(command, env=env, start_new_session=True)

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from stages.run.files import folder_hash
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENES = ["hi4d_pair02_dance", "hi4d_pair15_fight"]
+SCENES = ["hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight"]
+METHODS = ["none", "base-post", "tuned-post", "tuned-distill"]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 
@@ -48,20 +49,24 @@ class Workspace:
 
 
 def reduce_params(path: Path) -> None:
-    """Two scenes, one timestamp, a few steps: every stage runs, none for long."""
+    """A scene in each role, a few steps: every stage runs, none for long."""
     yaml = YAML()
     params = yaml.load(path)
     params["demo"]["scenes"] = SCENES
-    for key in ("scenes", "evaluated_scenes"):
-        params["study"][key] = SCENES
-    params["study"]["downstream_scenes"] = SCENES[1:]
-    params["study"]["methods"] = ["none"]
-    params["study"]["subject"] = "none"
+    params["study"]["scenes"] = SCENES
+    params["study"]["evaluated_scenes"] = SCENES[1:]
+    params["study"]["tuning_scenes"] = SCENES[:1]
+    params["study"]["downstream_scenes"] = SCENES[2:]
+    params["study"]["methods"] = METHODS
     params["weights"]["download"] = False
     params["prepare"]["height_px"] = 96
     params["train"]["max_steps"] = 60
     params["train"]["workers"] = 1
     params["train"]["checkpoint_every"] = 10
+    params["train"]["save_steps"] = params["pairs"]["steps"] = []
+    params["novel_views"]["align_steps"] = 3
+    params["tune"]["steps"] = 4
+    params["distill"]["rounds"] = params["distill"]["steps"] = 2
     yaml.dump(params, path)
 
 
@@ -96,12 +101,21 @@ def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     summary = workspace.json("metrics", "summary.json")
     headline = workspace.json("metrics", "headline.json")
     assert summary["none"]["psnr"] > 5
-    assert set(headline) == {SCENES[1], "mean"}
-    for scene in SCENES:
-        metrics = workspace.json("metrics", "scenes", scene, "none.json")
-        assert metrics["lpips"] is None
-        assert "weights" in metrics["lpips_note"]
-        assert metrics["views"] > 0
+    assert set(headline) == {SCENES[2], "mean"}
+    for scene in SCENES[1:]:
+        for method in METHODS:
+            metrics = workspace.json("metrics", "scenes", scene, f"{method}.json")
+            assert metrics["lpips"] is None
+            assert "weights" in metrics["lpips_note"]
+            assert metrics["views"] > 0
+    delta = workspace.json("metrics", "delta.json")
+    assert {
+        "tuned-post_vs_none",
+        "tuned-post_vs_base-post",
+        "tuned-distill_vs_none",
+    } <= delta.keys()
+    decision = (workspace.folder / "metrics" / "decision.md").read_text()
+    assert decision.startswith("# Decision snapshot")
     table = workspace.run("dvc", "metrics", "show", "metrics/summary.json").stdout
     assert "none.psnr" in table
 
@@ -124,7 +138,7 @@ def test_experiment_changes_metrics_and_only_its_own_stages(workspace: Workspace
 
 
 def test_killed_training_resumes_to_the_same_bytes(workspace: Workspace) -> None:
-    scene = SCENES[1]
+    scene = SCENES[2]
     splats = workspace.folder / "data" / "splats" / scene
     expected = folder_hash(splats)
     shutil.rmtree(splats)

@@ -40,7 +40,12 @@ class Runner:
         precision, why = choose_precision(config.precision, self.device, "difix.precision")
         self.dtype = DTYPES[precision]
         fixer.fold()
-        self.fixer = fixer.to(self.device, self.dtype).eval().requires_grad_(False)
+        # Channels last: a third faster on a CPU, and what tensor cores take without copies.
+        self.fixer = (
+            fixer.to(self.device, self.dtype, memory_format=torch.channels_last)
+            .eval()
+            .requires_grad_(False)
+        )
         if config.reference_attention != "stored":
             self.fixer.mixing = config.reference_attention
         self.uses_reference = fixer.spec.reference and config.reference == "use"

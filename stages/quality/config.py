@@ -23,6 +23,7 @@ class NovelViewsConfig(Section):
     """How the target cameras are rendered."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = Field(default=2, ge=1)
     align: bool = True
     align_steps: int = Field(default=60, ge=1)
     align_lr: float = Field(default=2e-3, gt=0)

@@ -107,6 +107,15 @@ def evaluate(
     return rows, means
 
 
+def summary(means: Mapping[str, Any]) -> str:
+    """A scene's means in a line."""
+    lpips = "none" if means["lpips"] is None else f"{means['lpips']:.4f}"
+    return (
+        f"{means['views']} views, PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}, "
+        f"LPIPS {lpips} (an image of the mean colour: {means['mean_color_psnr']:.2f} dB)"
+    )
+
+
 def mean_color(photographs: Iterable[Image]) -> NDArray[np.float64]:
     """Mean colour [3] of all pixels of all photographs."""
     sums, pixels = np.zeros(3), 0

@@ -42,8 +42,17 @@ def splats(scene: str) -> Path:
 
 
 def novel_views(scene: str, method: str) -> Path:
-    """Renders of the target cameras by one method."""
-    return _folder("novel_views", scene, method)
+    """Pictures of the target cameras by one method; all methods of a fixer lie in one folder.
+
+    >>> str(novel_views("s", "none")), str(novel_views("s", "tuned-post"))
+    ('data/novel_views/s/none', 'data/novel_views/s/tuned/post')
+    """
+    return _folder("novel_views", scene, *method.split("-"))
+
+
+def fixed_views(scene: str, fixer: str) -> Path:
+    """Pictures of the target cameras by all methods of one fixer."""
+    return _folder("novel_views", scene, fixer)
 
 
 def pairs(scene: str) -> Path:
@@ -56,14 +65,19 @@ def dataset() -> Path:
     return DATA / "difix" / "dataset.json"
 
 
+def fixer(name: str) -> Path:
+    """A fixer, `base` or `tuned`, with its card; the tuned one with sheets of samples."""
+    return _folder("difix", name)
+
+
 def base() -> Path:
     """The untuned fixer."""
-    return DATA / "difix" / "base"
+    return fixer("base")
 
 
 def tuned() -> Path:
-    """The tuned fixer, its card and its sheets of samples."""
-    return DATA / "difix" / "tuned"
+    """The tuned fixer."""
+    return fixer("tuned")
 
 
 def tune_metrics() -> Path:
@@ -102,12 +116,12 @@ def manifest_metrics() -> Path:
 
 
 def scene_metrics(scene: str, method: str) -> Path:
-    """Mean PSNR, SSIM and LPIPS of a scene's target views."""
+    """Mean PSNR, SSIM and LPIPS of a scene's target views; all methods lie in one folder."""
     return _metric("scenes", scene, method, suffix=".json")
 
 
 def view_metrics(scene: str, method: str) -> Path:
-    """The same numbers for each view."""
+    """The same numbers for each view; all methods lie in one folder."""
     return _metric("views", scene, method, suffix=".tsv")
 
 

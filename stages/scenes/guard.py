@@ -20,10 +20,8 @@ from stages.scenes.roles import (
     reserved,
     shared,
 )
-from stages.scenes.study import BASE_METHODS, METHODS, TUNED_METHODS, StudyConfig
+from stages.scenes.study import FIXERS, METHODS, TUNED, StudyConfig, methods_of
 
-# The methods of each fixer are a list of their own, since DVC fans out over whole lists.
-_FIXED = {"base_methods": BASE_METHODS, "tuned_methods": TUNED_METHODS}
 _SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
 
 
@@ -33,7 +31,7 @@ def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = N
     `groups` maps every scene of the catalogue to its group; `where` names the place of a key
     such as ("study", "tuning_scenes", 1), with its line when it is `Params.where`.
     """
-    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, "methods", *_FIXED)}
+    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, "methods", "fixers")}
     case = _Case(lists, groups, where or dotted, study)
     rules = (_unknown, _repeated, reserved, shared, _selected, _needed, _methods)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
@@ -46,7 +44,7 @@ class _Case(Case):
 
     @property
     def tuned(self) -> bool:
-        return bool(self.study.tuned_methods)
+        return bool(methods_of(TUNED, self.study.methods))
 
 
 def _unknown(case: _Case) -> Iterator[UserError]:
@@ -71,7 +69,7 @@ def _unknown(case: _Case) -> Iterator[UserError]:
 
 
 def _repeated(case: _Case) -> Iterator[UserError]:
-    for key in (*_SCENE_LISTS, "methods", *_FIXED):
+    for key in (*_SCENE_LISTS, "methods", "fixers"):
         names = case.names(key)
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
@@ -115,15 +113,16 @@ def _methods(case: _Case) -> Iterator[UserError]:
                 hint=did_you_mean(method, list(METHODS)),
                 fix=CHECK,
             )
-    for key, known in _FIXED.items():
-        wanted = [method for method in case.study.methods if method in known]
-        if set(wanted) != set(case.names(key)):
-            yield UserError(
-                case.at(key),
-                f"{', '.join(case.names(key)) or 'empty'}",
-                expected=f"those of `study.methods`: {', '.join(wanted) or 'none'}",
-                fix=f"set study.{key}=[{','.join(wanted)}]",
-            )
+    # A list of its own, since DVC fans out over whole lists.
+    known = tuple(method for method in case.study.methods if method in METHODS)
+    wanted = [fixer for fixer in FIXERS if methods_of(fixer, known)]
+    if set(wanted) != set(case.study.fixers):
+        yield UserError(
+            case.at("fixers"),
+            ", ".join(case.study.fixers) or "empty",
+            expected=f"those of `study.methods`: {', '.join(wanted) or 'none'}",
+            fix=f"set study.fixers=[{','.join(wanted)}]",
+        )
     if case.study.methods and case.study.subject not in case.study.methods:
         yield UserError(
             case.at("subject"),

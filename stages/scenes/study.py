@@ -14,11 +14,9 @@ from stages.run.params import Section
 
 # How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
 # trained into the splat (`distill`); by the untuned fixer (`base`) or the tuned one.
-PLAIN = "none"
-BASE_METHODS = ("base-post", "base-distill")
-TUNED_METHODS = ("tuned-post", "tuned-distill")
-FIXED_METHODS = (*BASE_METHODS, *TUNED_METHODS)
-METHODS = (PLAIN, *FIXED_METHODS)
+PLAIN, BASE, TUNED = "none", "base", "tuned"
+FIXERS = (BASE, TUNED)
+METHODS = (PLAIN, *(f"{fixer}-{form}" for fixer in FIXERS for form in ("post", "distill")))
 
 Names = tuple[str, ...]
 Line = Annotated[str, Field(min_length=1)]
@@ -37,18 +35,17 @@ class StudyConfig(Section):
     reserved_scenes: Names
     evaluated_scenes: Names
     methods: Names
-    base_methods: Names
-    tuned_methods: Names
+    fixers: Names
     subject: str
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]
 
 
-def fixer_of(method: str) -> str:
-    """The fixer that a method needs.
+def methods_of(fixer: str, methods: Names) -> Names:
+    """Those of some methods that need a fixer.
 
-    >>> fixer_of("tuned-post"), fixer_of("base-distill")
-    ('tuned', 'base')
+    >>> methods_of("tuned", ("none", "base-post", "tuned-post"))
+    ('tuned-post',)
     """
-    return method.partition("-")[0]
+    return tuple(method for method in methods if method.startswith(f"{fixer}-"))

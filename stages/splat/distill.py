@@ -52,7 +52,9 @@ def recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
         update={"kind": "default", "refine_stop_iter": 0}
     )
     changes |= {"max_steps": config.rounds * config.steps, "steps_scaler": 1.0}
-    return train.model_copy(update=changes | {"pose_opt": False, "opacity_reg": 0.0})
+    # Random backgrounds come from one sequence, which threads of other timestamps draw from too.
+    still = {"pose_opt": False, "opacity_reg": 0.0, "random_bkgd": False}
+    return train.model_copy(update=changes | still)
 
 
 def distil(
@@ -63,6 +65,7 @@ def distil(
     train: TrainConfig,
     backend: str,
     checkpoint: Checkpoint,
+    preemption: Preemption,
 ) -> Gaussians:
     """The Gaussians of a moment after every round; a killed run goes on at its last round."""
     sources = [
@@ -74,19 +77,18 @@ def distil(
         moment.gaussians,
     )  # fmt: skip
     begin, novel = _resumed(trainer, sources, checkpoint, moment.name)
-    with Preemption() as preemption:
-        for number in range(begin, config.rounds):
-            cameras = on_the_way(moment, targets, (number + 1) / config.rounds)
-            seen = fixed_views(trainer.gaussians(number), moment, cameras, fix, config, backend)
-            novel = [*novel, *seen] if config.keep == "all" else seen
-            trainer.set_views([*sources, *novel])
-            for step in range(number * config.steps, (number + 1) * config.steps):
-                loss, _ = trainer.step(step, drawn(step, len(sources), len(novel), config))
-            trainer.check_finite(float(loss), step + 1)
-            _save(trainer, checkpoint, number + 1, novel)
-            if preemption.noticed and number + 1 < config.rounds:
-                print(f"{moment.name}: stopped after round {number + 1}", file=sys.stderr)
-                sys.exit(PREEMPTED)
+    for number in range(begin, config.rounds):
+        cameras = on_the_way(moment, targets, (number + 1) / config.rounds)
+        seen = fixed_views(trainer.gaussians(number), moment, cameras, fix, config, backend)
+        novel = [*novel, *seen] if config.keep == "all" else seen
+        trainer.set_views([*sources, *novel])
+        for step in range(number * config.steps, (number + 1) * config.steps):
+            loss, _ = trainer.step(step, drawn(step, len(sources), len(novel), config))
+        trainer.check_finite(float(loss), step + 1)
+        _save(trainer, checkpoint, number + 1, novel)
+        if preemption.noticed and number + 1 < config.rounds:
+            print(f"{moment.name}: stopped after round {number + 1}", file=sys.stderr)
+            sys.exit(PREEMPTED)
     return trainer.gaussians(config.rounds * config.steps)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.run.checkpoint import Checkpoint
+from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.files import folder_hash
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
@@ -41,19 +41,24 @@ class FixedViews:
         Gaussians those of each timestamp are kept in gaussians/. Returns what novel_views.json
         holds.
         """
-        distils = method.endswith("-distill")
+        if not method.endswith("-distill"):
+            return self.targets.draw(
+                folder, method, lambda timestamp: self.moment(timestamp).gaussians, self.mend
+            )
+        # One for all timestamps: signals reach the main thread alone.
+        with Preemption() as preemption:
 
-        def gaussians_of(timestamp: str) -> Gaussians:
-            if not distils:
-                return self.moment(timestamp).gaussians
-            found = self.distilled(timestamp, method, fixer)
-            found.save(folder / "gaussians" / f"{timestamp}.safetensors")
-            return found
+            def gaussians_of(timestamp: str) -> Gaussians:
+                found = self.distilled(timestamp, method, fixer, preemption)
+                found.save(folder / "gaussians" / f"{timestamp}.safetensors")
+                return found
 
-        mend = self.mend if self.recipe.distill.post or not distils else None
-        return self.targets.draw(folder, method, gaussians_of, mend)
+            mend = self.mend if self.recipe.distill.post else None
+            return self.targets.draw(folder, method, gaussians_of, mend)
 
-    def distilled(self, timestamp: str, method: str, fixer: str) -> Gaussians:
+    def distilled(
+        self, timestamp: str, method: str, fixer: str, preemption: Preemption
+    ) -> Gaussians:
         """Gaussians of a timestamp after the progressive update towards the target cameras."""
         config, train = self.recipe.distill, self.recipe.train
         inputs = [folder_hash(self.splats / timestamp), fixer, self.backend]
@@ -63,8 +68,9 @@ class FixedViews:
         )  # fmt: skip
         targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]
         return distil(
-            self.moment(timestamp), targets, self.fix, config, train, self.backend, checkpoint
-        )
+            self.moment(timestamp), targets, self.fix, config, train, self.backend, checkpoint,
+            preemption,
+        )  # fmt: skip
 
     def mend(self, views: Sequence[View], pictures: Sequence[Pixels]) -> list[Pixels]:
         """Pictures of target views, fixed beside the photograph of the nearest source camera."""

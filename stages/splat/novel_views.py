@@ -1,6 +1,7 @@
 """Pictures of a scene's target cameras from Gaussians, as they are or mended by a fixer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,26 +49,37 @@ class Targets:
         `gaussians_of` gives those of a timestamp. Raises UserError when a target camera is not
         calibrated or Gaussians are missing.
         """
-        moves: dict[str, dict[str, dict[str, Any]]] = {}
-        views, done = self.scene.views("target"), 0
-        with Progress(f"{self.scene.name}: novel views by {method}", len(views)) as progress:
-            for timestamp in self.scene.timestamps:
-                placed = list(self._placed(timestamp, gaussians_of(timestamp)))
-                pictures = [one.picture for one in placed]
-                if mend is not None:
-                    pictures = mend([one.view for one in placed], pictures)
-                for one, picture in zip(placed, pictures, strict=True):
-                    write_picture(folder, one.kind, one.view, picture)
-                    if one.move:
-                        moves.setdefault(timestamp, {})[one.view.name] = one.move
-                done += len({one.view.name for one in placed})
-                progress.report(done)
+
+        def drawn(timestamp: str) -> dict[str, Any]:
+            return self._drawn(folder, timestamp, gaussians_of(timestamp), mend)
+
+        moves: dict[str, dict[str, Any]] = {}
+        views, timestamps = self.scene.views("target"), self.scene.timestamps
+        with (
+            Progress(f"{self.scene.name}: novel views by {method}", len(timestamps)) as progress,
+            ThreadPoolExecutor(1 if self.backend == "cuda" else self.config.workers) as pool,
+        ):
+            for timestamp, found in zip(timestamps, pool.map(drawn, timestamps), strict=True):
+                moves[timestamp] = found
+                progress.report(len(moves))
         info: dict[str, Any] = {"scene": self.scene.name, "method": method, "views": len(views)}
         info["kinds"] = list(KINDS) if self.config.align else ["given"]
         if self.config.align:
             info |= {"note": _ALIGNED_NOTE, "moves": moves}
         write_info(folder, info)
         return info
+
+    def _drawn(
+        self, folder: Path, timestamp: str, gaussians: Gaussians, mend: Mend | None
+    ) -> dict[str, Any]:
+        """Draw a timestamp; return how alignment moved its cameras, by name."""
+        placed = list(self._placed(timestamp, gaussians))
+        pictures = [one.picture for one in placed]
+        if mend is not None:
+            pictures = mend([one.view for one in placed], pictures)
+        for one, picture in zip(placed, pictures, strict=True):
+            write_picture(folder, one.kind, one.view, picture)
+        return {one.view.name: one.move for one in placed if one.move}
 
     def _placed(self, timestamp: str, gaussians: Gaussians) -> Iterator["_Placed"]:
         """Every picture of a timestamp, as the Gaussians show it."""

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_study import small_study
 from tuning import (
     no_weights,
     one_run,  # noqa: F401
     small_fixer,
     small_spec,
-    small_study,
     tune_config,
     write_pairs,
     write_study,

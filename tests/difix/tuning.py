@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from small_study import TEST, TUNING, small_study
 
 from stages.difix.config import LossConfig, TuneConfig
 from stages.difix.model import Fixer, random_fixer
@@ -81,7 +82,7 @@ def write_pairs(
 
 def write_study(size: tuple[int, int] = (48, 64)) -> StudyConfig:
     """Pairs of a tuning and an internal-eval scene as the stages leave them, and the data set."""
-    for scene, split in {"hi4d_pair00_dance": "train", "hi4d_pair02_dance": "test"}.items():
+    for scene, split in {TUNING: "train", TEST: "test"}.items():
         pictures = layout.pairs(scene) / "made"
         made = json.loads(write_pairs(pictures, size=size).read_text())[split]
         records, sources, targets = [], {}, {}
@@ -104,17 +105,6 @@ def write_study(size: tuple[int, int] = (48, 64)) -> StudyConfig:
     study = small_study()
     write_json(layout.dataset(), build(study, collect(study), ManifestConfig()))
     return study
-
-
-def small_study() -> StudyConfig:
-    """A study of one tuning, one internal-eval and one reserved scene."""
-    tuning, test, reserved = ("hi4d_pair00_dance",), ("hi4d_pair02_dance",), ("hi4d_pair15_fight",)
-    return StudyConfig(
-        version="v0", objective="a", hypothesis="b", scenes=(*tuning, *test, *reserved),
-        tuning_scenes=tuning, internal_eval_scenes=test, downstream_scenes=reserved,
-        reserved_scenes=reserved, evaluated_scenes=reserved, methods=("none",), base_methods=(),
-        tuned_methods=(), subject="none", key_decisions=(), expected_outputs=(), out_of_scope=(),
-    )  # fmt: skip
 
 
 def no_weights(folder: Path) -> Path:

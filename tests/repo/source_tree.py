@@ -80,10 +80,17 @@ def closure(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
+# Packages that are needed nearly whole or not at all are one dep each: DVC writes dvc.lock again
+# after every stage, and the time of that grows with its entries.
+WHOLE = ("stages/run", "stages/scenes/demo", "stages/splat/cpu")
+
+
 def code_files(module: str) -> list[str]:
-    """Files of the closure, as deps of a stage; an `__init__.py` only when it holds anything."""
-    files = (name for name in closure(module) if MODULES[name].read_text().strip())
-    return sorted(relative(name) for name in files)
+    """The closure as deps of a stage; an `__init__.py` only when it holds anything."""
+    files = (relative(name) for name in closure(module) if MODULES[name].read_text().strip())
+    return sorted(
+        {next((one for one in WHOLE if file.startswith(f"{one}/")), file) for file in files}
+    )
 
 
 def foreign(module: str) -> set[str]:

@@ -88,17 +88,12 @@ def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     for stage in ("prepare", "calibrate", "train"):
         wanted = {f"{stage}@{scene}" for scene in study.scenes}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
-    measured = {
-        "evaluate": study.methods,
-        "base_views": study.base_methods,
-        "tuned_views": study.tuned_methods,
-    }
-    for stage, methods in measured.items():
-        pairs = ((scene, method) for scene in study.evaluated_scenes for method in methods)
-        wanted = {f"{stage}@{scene}-{method}" for scene, method in pairs}
-        assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+    pairs = ((scene, fixer) for scene in study.evaluated_scenes for fixer in study.fixers)
+    wanted = {f"fixed_views@{scene}-{fixer}" for scene, fixer in pairs}
+    assert {name for name in names if name.startswith("fixed_views@")} == wanted
     single = {
         "novel_views": study.evaluated_scenes,
+        "evaluate": study.evaluated_scenes,
         "pairs": study.tuning_scenes,
         "pairs_test": study.internal_eval_scenes,
     }

@@ -4,7 +4,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.guard import judge
-from stages.scenes.study import FIXED_METHODS, StudyConfig
+from stages.scenes.study import METHODS, StudyConfig
 
 # The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
@@ -26,8 +26,7 @@ V0 = StudyConfig(
     reserved_scenes=RESERVED,
     evaluated_scenes=INTERNAL + RESERVED,
     methods=("none",),
-    base_methods=(),
-    tuned_methods=(),
+    fixers=(),
     subject="none",
     key_decisions=(),
     expected_outputs=(),
@@ -159,7 +158,7 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
     assert verdict.notes == (
         "tuning scenes that `study.scenes` leaves out: hi4d_pair00_dance, hi4d_pair01_talk",
     )
-    found = errors_of(scenes=left, methods=("none", "tuned-post"), tuned_methods=("tuned-post",))
+    found = errors_of(scenes=left, methods=("none", "tuned-post"), fixers=("tuned",))
     assert [line for line in found if "`study.scenes`" in line] == [
         "study.tuning_scenes.0: hi4d_pair00_dance is not in `study.scenes`",
         "study.tuning_scenes.1: hi4d_pair01_talk is not in `study.scenes`",
@@ -169,7 +168,7 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
 def test_tuned_method_needs_scenes_in_both_learning_roles() -> None:
     empty = {"tuning_scenes": (), "internal_eval_scenes": ()}
     assert errors_of(**empty) == []
-    found = errors_of(**empty, methods=("none", "tuned-post"), tuned_methods=("tuned-post",))
+    found = errors_of(**empty, methods=("none", "tuned-post"), fixers=("tuned",))
     assert [line for line in found if "empty" in line] == [
         "study.tuning_scenes: empty",
         "study.internal_eval_scenes: empty",
@@ -188,15 +187,14 @@ def test_unknown_method_and_subject_have_the_nearest_name() -> None:
     assert subject.hint == "did you mean none?"
 
 
-@pytest.mark.parametrize("method", FIXED_METHODS)
-def test_methods_of_each_fixer_are_listed_for_it(method: str) -> None:
-    key = f"{method.partition('-')[0]}_methods"
-    (found,) = errors_of(methods=("none", method))
-    assert found == f"study.{key}: empty"
-    assert errors_of(**{"methods": ("none", method), key: (method,)}) == []
-    (left,) = judge(V0.model_copy(update={key: (method,)}), GROUPS).errors
-    assert (left.where, left.got) == (f"study.{key}", method)
-    assert left.fix == f"set study.{key}=[]"
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_fixers_are_those_that_methods_need(method: str) -> None:
+    fixer = method.partition("-")[0]
+    assert errors_of(methods=("none", method)) == ["study.fixers: empty"]
+    assert errors_of(methods=("none", method), fixers=(fixer,)) == []
+    (left,) = judge(V0.model_copy(update={"fixers": (fixer,)}), GROUPS).errors
+    assert (left.where, left.got) == ("study.fixers", fixer)
+    assert left.fix == "set study.fixers=[]"
 
 
 def test_subject_must_be_computed() -> None:

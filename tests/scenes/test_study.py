@@ -5,7 +5,7 @@ import pytest
 from stages.run.errors import UserError
 from stages.run.params import Params
 from stages.scenes.memo import memo
-from stages.scenes.study import METHODS, StudyConfig, fixer_of
+from stages.scenes.study import METHODS, StudyConfig, methods_of
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
 INTERNAL = ("hi4d_pair02_dance",)
@@ -55,7 +55,8 @@ def test_memo_says_when_a_list_is_empty(study: StudyConfig) -> None:
 
 def test_methods() -> None:
     assert METHODS == ("none", "base-post", "base-distill", "tuned-post", "tuned-distill")
-    assert [fixer_of(method) for method in METHODS[1:]] == ["base", "base", "tuned", "tuned"]
+    assert methods_of("base", METHODS) == ("base-post", "base-distill")
+    assert methods_of("none", METHODS) == ()
 
 
 def test_study_without_a_hypothesis_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from conftest import ring
 
 from stages.quality.psnr import psnr
-from stages.run.checkpoint import Checkpoint
+from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.errors import UserError
 from stages.splat.config import DistillConfig
 from stages.splat.distill import Moment, distil, drawn, fixed_views, on_the_way, recipe
@@ -51,7 +51,8 @@ def unchanged(pictures, references):
 
 def run(moment, targets, fix, config, train, *parts: str) -> Gaussians:
     checkpoint = Checkpoint("distill", "scene", *parts)
-    return distil(moment, targets, fix, config, train, "cpu", checkpoint)
+    with Preemption() as preemption:
+        return distil(moment, targets, fix, config, train, "cpu", checkpoint, preemption)
 
 
 def error_at(gaussians: Gaussians, truth: Gaussians, camera) -> float:

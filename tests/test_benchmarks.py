@@ -1,0 +1,86 @@
+"""The benchmarks of DiFix run, and the check of resuming tells a run that does not repeat."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from benchmarks import difix_cases, difix_inference, difix_resume, difix_tuning
+from stages.run.files import read_json
+
+TINY = ["--size", "tiny", "--device", "cpu", "--warmup", "1"]
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a benchmark sets for its whole process is set back."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+    PartialState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def rows(main: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict]:
+    path = folder / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["benchmark", *TINY, "--out", str(path), *words])
+    main()
+    return read_json(path)["rows"]
+
+
+def test_tuning_steps_are_timed_and_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--sizes", "32", "--precisions", "strict", "bf16", "--steps", "4"]
+    found = rows(difix_tuning.main, tmp_path, monkeypatch, *words, "--net", "squeeze")
+    assert [row["precision"] for row in found] == ["strict", "bf16"]
+    for row in found:
+        assert row["slowest_ms"] >= row["value"] > 0
+        assert row["last_loss"] < row["first_loss"]
+        assert row["backbone"] == "squeeze"
+        assert row["target"] is None  # it is of another machine and size
+    assert found[0]["last_loss"] != found[1]["last_loss"]
+    assert "samples/s" in capsys.readouterr().out
+
+
+def test_fixing_is_timed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--sizes", "32x48", "--precisions", "strict", "bf16", "--repeats", "2"]
+    words += ["--batches", "1", "2"]
+    exact, exact_two, rough, _ = rows(difix_inference.main, tmp_path, monkeypatch, *words)
+    assert exact["max_difference"] == 0
+    assert exact_two["max_difference"] < 1e-3
+    assert 1e-3 < rough["mean_difference"] < 0.3
+    assert rough["views"] == 2
+
+
+@pytest.mark.parametrize(
+    ("resumed", "tolerance", "code"),
+    [
+        ({2: 3.0, 3: 4.0, 4: 5.0}, 0.0, 0),
+        ({2: 3.0, 3: 4.0, 4: 5.1}, 0.0, 1),
+        ({2: 3.0, 3: 4.0, 4: 5.1}, 0.05, 0),
+        ({2: 3.0, 3: 4.0, 4: float("nan")}, 0.0, 1),
+        ({0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0, 4: 5.0}, 0.0, 1),  # it began anew
+    ],
+)
+def test_a_run_that_does_not_repeat_fails(
+    resumed: dict[int, float], tolerance: float, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {step: step + 1.0 for step in range(5)}
+    killed = {step: whole[step] for step in range(4)}
+    told = iter([(whole, 0), (killed, 2**30), (resumed, 2**30)])
+    monkeypatch.setattr(difix_resume, "_child", lambda *_, **__: next(told))
+    given = argparse.Namespace(save_at=2, tolerance=tolerance)
+    assert difix_resume.check(given) == code
+
+
+def test_the_same_fixer_is_made_every_time() -> None:
+    one, other = (difix_cases.new_fixer("tiny", torch.device("cpu")) for _ in range(2))
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
