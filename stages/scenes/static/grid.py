@@ -57,9 +57,9 @@ def fit_grid(seen: Disparities, focal_px: float) -> GridShape:
     return GridShape(step, shear, float(np.median(np.hypot(*residuals))))
 
 
-def place(middle: Camera, cells: Mapping[str, Cell], centre: Cell, shape: GridShape) -> dict:
+def place(middle: Camera, cells: Mapping[str, Cell], shape: GridShape) -> dict[str, Camera]:
     """Cameras of all views by name, from the middle one."""
-    placed = {}
+    placed, centre = {}, cells[middle.name]
     for name, (row, column) in cells.items():
         n = np.array([column - centre[1], row - centre[0]], np.float64)
         K = middle.K.copy()

@@ -45,6 +45,7 @@ class Photo:
     size: tuple[int, int]  # px
     focal_px: float | None  # what its EXIF data say
     sha256: str  # of its file; a decoded view has its own name here
+    source: str  # file below `static/`
     cell: Cell | None = None  # of a light-field view
 
 
@@ -79,7 +80,8 @@ def lightfield_photos(field: LightField) -> Iterator[Photo]:
         slot = Slot(name, "lightfield", "", mounted=not middle, held_focal=not middle)
         sha256 = file_hash(view) if isinstance(view, Path) else name
         read = partial(field.read, (row, column))
-        yield Photo(name, "lightfield", slot, read, size, None, sha256, (row, column))
+        source = view.name if isinstance(view, Path) else f"view {row:02d}_{column:02d}"
+        yield Photo(name, "lightfield", slot, read, size, None, sha256, source, (row, column))
 
 
 def lightfield_folder(folder: Path) -> Path:
@@ -129,7 +131,7 @@ def _photo(kind: str, base: Path, path: Path) -> Photo:
     slot = Slot(f"{kind}/{lens}", rig, frame, known_focal=focal is not None)
     return Photo(
         f"{PREFIXES[kind]}__{relative}.png", kind, slot, partial(read_image, path), size, focal,
-        file_hash(path),
+        file_hash(path), path.relative_to(base.parent if base.name == kind else base).as_posix(),
     )  # fmt: skip
 
 
