@@ -9,10 +9,11 @@ from stages.run.errors import raise_all
 from stages.run.params import Params
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig
+from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
 from stages.scenes.guard import Verdict, judge
 from stages.scenes.memo import memo
 from stages.scenes.sources import source_errors
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -32,6 +33,8 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
+    "static_demo": StaticDemoConfig,
+    "static": StaticConfig,
 }
 CATALOGUES = {"scenes": scenes.SceneEntry}
 

@@ -1,7 +1,6 @@
-"""A static scene through one kind of camera: trained on its subset, judged on the eval frames.
+"""The eval frames of a static scene, drawn from the Gaussians of one kind of camera and measured.
 
-Masks and alignments lie in the scene's shared folder; what is there and still true is kept. A
-result folder holds checkpoints/ and eval_on_iphone_eval/.
+Masks and alignments lie in the scene's shared folder; what is there and still true is kept.
 """
 
 import shutil
@@ -11,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import Meter, Row, Shown, evaluate
-from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, DatasetView
@@ -22,37 +21,14 @@ from stages.scenes.scene import camera_to_dict
 from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared import Shared
-from stages.splat.captures import Facts, split_views, train_capture
-from stages.splat.config import TrainConfig
+from stages.splat.captures import Facts
 from stages.splat.covisible import CovisibleRule, backend_of, covisible
-from stages.splat.fit import Fitted
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
+from stages.splat.static_training import CHECKPOINTS, GAUSSIANS, check_trained
 
 EVAL = "iphone_eval"
-CHECKPOINTS = "checkpoints"
-_GAUSSIANS = "gaussians.safetensors"
-
-
-def train_static(
-    shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str
-) -> Fitted:
-    """Train on one camera's subset into `result`/checkpoints."""
-    dataset = Dataset.read(shared.subset(camera))
-    chosen = split_views(dataset.views, static.train_test_every, config.match_string)
-    with whole_folder(result / CHECKPOINTS) as folder:
-        return train_capture(
-            dataset, chosen, config, folder, match_string=config.match_string, resume_as=name
-        )
-
-
-def check_trained(result: Path) -> None:
-    """Raise UserError when there are no checkpoints to reuse."""
-    if not (result / CHECKPOINTS / _GAUSSIANS).is_file():
-        raise UserError(
-            result / CHECKPOINTS, "nothing is trained yet", expected=_GAUSSIANS,
-            fix="set static.skip_train: false, or run static_train for this camera first",
-        )  # fmt: skip
+COLUMNS = ["image", "covisible", *MEASURED[2:]]
 
 
 def evaluate_static(
@@ -64,22 +40,33 @@ def evaluate_static(
     """
     check_trained(result)
     facts = Facts.read(result / CHECKPOINTS)
-    gaussians = Gaussians.load(result / CHECKPOINTS / _GAUSSIANS)
+    gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
     views = held_out.views[:: static.eval_test_every]
     keep_alignment(shared.alignment(camera), gaussians, held_out)
     backend = backend_of(static.covi_device)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
-    masks = keep_masks(shared, camera, static, result, list(facts.train.values()), views)
+    training = list(facts.train.values())
+    masks = keep_masks(shared, camera, static, result, training, held_out, views)
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
         shown = _shown(gaussians, views, masks, folder / "renders", backend)
         rows, means = evaluate(shown, meter, facts.mean_color, protocol_of(static))
         shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
-        rows = [{"image": row["camera"], "covisible": shares[row["camera"]], **row} for row in rows]
+        rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
         means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
         means["train_views"] = len(facts.train)
         write_json(folder / "metrics.json", means)
     return rows, means
+
+
+def summary(means: Row) -> str:
+    """A scene's means in a line."""
+    mpsnr = "none" if means["mpsnr"] is None else f"{means['mpsnr']:.2f} dB"
+    return (
+        f"{means['views']} eval frames, {means['covisible']:.0%} covisible, mPSNR {mpsnr}, "
+        f"PSNR {means['psnr']:.2f} dB (an image of the mean colour: "
+        f"{means['mean_color_psnr']:.2f} dB)"
+    )
 
 
 def protocol_of(static: StaticConfig) -> str:
@@ -111,15 +98,18 @@ def keep_masks(
     static: StaticConfig,
     result: Path,
     training: Sequence[Camera],
+    held_out: Dataset,
     views: Sequence[DatasetView],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Masks [H, W] by eval frame: those on disk, and those that are missing.
+    """Masks [H, W] of the chosen eval frames: those on disk, and those that are missing.
 
     masks.json beside them says what they follow from; when that has changed, all are made anew.
     """
     rule = CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
-    gaussians = result / CHECKPOINTS / _GAUSSIANS
-    cameras = [str(camera_to_dict(one)) for one in (*training, *(view.camera for view in views))]
+    gaussians = result / CHECKPOINTS / GAUSSIANS
+    cameras = [
+        str(camera_to_dict(one)) for one in (*training, *(view.camera for view in held_out.views))
+    ]
     key = text_hash(file_hash(gaussians), str(rule), *cameras)
     facts = shared.masks(camera) / "masks.json"
     if not facts.is_file() or read_json(facts).get("key") != key:

@@ -1,12 +1,13 @@
 """Typed form of `static:` in params.yaml."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from stages.run.params import Section
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
+CAMERAS: tuple[str, ...] = get_args(CameraKind)
 
 
 class StaticConfig(Section):

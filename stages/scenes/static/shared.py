@@ -30,13 +30,22 @@ class Shared:
 
     folder: Path
 
-    def subset(self, kind: str) -> Path:
-        """COLMAP dataset of one kind. Raises UserError when the scene is not prepared."""
-        found = self.folder / "subsets" / safe_name(kind, "subset")
-        if not (self.folder / MARKER).is_file() or not found.is_dir():
+    def check_whole(self) -> None:
+        """Raise UserError when the scene is not prepared, or a preparation was cut short."""
+        if not (self.folder / MARKER).is_file():
             raise UserError(
-                found, "not prepared", expected="what static_prepare writes",
+                self.folder, f"no {MARKER}: not prepared, or not to its end",
                 fix="run static_prepare for this scene first",
+            )  # fmt: skip
+
+    def subset(self, kind: str) -> Path:
+        """COLMAP dataset of one kind. Raises UserError when there is none of it."""
+        found = self.folder / "subsets" / safe_name(kind, "subset")
+        if not found.is_dir():
+            kinds = sorted(path.name for path in found.parent.glob("*"))
+            raise UserError(
+                found, "not prepared", expected=f"one of {', '.join(kinds) or 'none yet'}",
+                fix=f"put {kind} into static.cameras and run static_prepare",
             )  # fmt: skip
         return found
 
