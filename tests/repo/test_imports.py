@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "difix": {"difix", "scenes", "quality", "run"},
 }
 HOMES = {
-    "pycolmap": "stages/scenes/colmap.py",
+    "pycolmap": "stages/scenes/colmap",
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/textures.py",
