@@ -7,7 +7,7 @@ from stages.run.files import whole_folder
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared import Shared
-from stages.splat.captures import split_views, train_capture
+from stages.splat.captures import split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
 
@@ -20,7 +20,7 @@ def train_static(
 ) -> Fitted:
     """Train on one camera's subset into `result`/checkpoints."""
     dataset = Dataset.read(shared.subset(camera))
-    chosen = split_views(dataset.views, static.train_test_every, config.match_string)
+    chosen = split(dataset.views, static.train_test_every, config.match_string)
     with whole_folder(result / CHECKPOINTS) as folder:
         return train_capture(
             dataset, chosen, config, folder, match_string=config.match_string, resume_as=name

@@ -111,7 +111,7 @@ def test_chunks_change_nothing() -> None:
         antialiased=False,
     )
     training = [camera(x) for x in (-1.0, -0.5, 0.0, 0.6, 1.2)]
-    rule = CovisibleRule(2, 0.05, 0.05)
+    rule = CovisibleRule(5, 0.05, 0.05)
     results = [
         covisible(gaussians, [camera(0.2)], training, rule, "cpu", chunk, micro)[0]
         for chunk, micro in ((1, 1), (2, 3), (32, 8))
