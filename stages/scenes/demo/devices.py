@@ -16,7 +16,7 @@ _DIAGONAL_35MM = 43.267
 _STEREO_BASELINE_M, _STEREO_FIELD_DEG = 0.12, 76.0
 _LIGHTFIELD_STEP_M, _LIGHTFIELD_FIELD_DEG = 0.012, 42.0
 _LIGHTFIELD_FOCUS_M = 3.2  # what lies there has the same pixel in every view
-_ARC_DEG, _ARC_RADIUS_M = 34.0, 2.55
+_ARC_DEG, _ARC_RADIUS_M = 20.0, 2.55
 
 
 def equivalent_mm(lens: str) -> float:
