@@ -119,6 +119,16 @@ def adjust_posed(
     return _mapped(found, names, database, "bundle adjustment of given poses")
 
 
+def describe(folder: Path) -> Mapped:
+    """What a model on disk is worth."""
+    model = pycolmap.Reconstruction(folder)
+    registered = sorted(image.name for image in model.images.values() if image.has_pose)
+    # Points without tracks, as we write them, have no error.
+    seen = any(len(point.track.elements) for point in model.points3D.values())
+    error_px = float(model.compute_mean_reprojection_error()) if seen else 0.0
+    return Mapped(tuple(registered), {}, len(model.points3D), error_px, "the model as it came")
+
+
 def _extract(
     database: Path, root: Path, names: Sequence[str], attempt: Attempt,
     config: CaptureCalibrateConfig, *, existing: bool = False,

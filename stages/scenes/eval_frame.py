@@ -165,5 +165,5 @@ def _refused(where: object, why: str) -> UserError:
     return UserError(
         where, f"not in the frame of the capture: {why}",
         expected="a model of the capture's own frame, or two or more of its photographs",
-        fix="register both sets together, or set capture.eval_frame=shared if the frame is one",
+        fix="register both sets together, or set capture_evaluate.frame=shared if the frame is one",
     )  # fmt: skip
