@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
+from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
 from stages.scenes.images import Mask, Pixels, image_size, read_image
@@ -108,6 +109,31 @@ def image_paths(folder: Path) -> dict[str, Path]:
     if not found:
         raise UserError(root, "no image in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
     return found
+
+
+def find_photographs(source: Path) -> dict[str, Path]:
+    """Photographs by name: those below `images/` if there is such a folder, else below `source`."""
+    if (source / "images").is_dir():
+        return image_paths(source)
+    found = {
+        path.relative_to(source).as_posix(): path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    }
+    if not found:
+        told = "no photograph in it" if source.is_dir() else "no such folder"
+        raise UserError(source, told, expected="photographs, or images/ with them")
+    return found
+
+
+def same_photographs(source: Path, dataset: Path) -> bool:
+    """Whether a dataset was made of the very photographs that `source` holds."""
+    if not (dataset / "sparse").is_dir():
+        return False
+    ours, theirs = find_photographs(source), image_paths(dataset)
+    return ours.keys() == theirs.keys() and all(
+        file_hash(ours[name]) == file_hash(theirs[name]) for name in ours
+    )
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -61,6 +61,7 @@ class Facts:
     sha256: dict[str, str]  # of every photograph above
     points: Array  # [P, 3], a sample of the sparse points
     mean_color: Array  # [3]
+    data_factor: int
 
     def write(self, folder: Path) -> None:
         """Write capture.json."""
@@ -71,7 +72,8 @@ class Facts:
         facts = {"name": self.name, "match_string": self.match_string}
         facts |= dict(zip(("train", "held_out"), cameras, strict=True))
         facts |= {"sha256": self.sha256, "points": np.round(self.points, 6).tolist()}
-        write_json(folder / FACTS, facts | {"mean_color": self.mean_color.tolist()})
+        facts |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
+        write_json(folder / FACTS, facts)
 
     @classmethod
     def read(cls, folder: Path) -> "Facts":
@@ -87,8 +89,16 @@ class Facts:
             for kind in ("train", "held_out")
         )
         points = np.array(facts["points"], np.float64).reshape(-1, 3)
-        color = np.array(facts["mean_color"])
-        return cls(facts["name"], facts["match_string"], *groups, facts["sha256"], points, color)
+        color, data_factor = np.array(facts["mean_color"]), facts["data_factor"]
+        return cls(
+            facts["name"],
+            facts["match_string"],
+            *groups,
+            facts["sha256"],
+            points,
+            color,
+            data_factor,
+        )
 
 
 def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> Split:
@@ -140,7 +150,7 @@ def train_capture(
         {view.name: view.camera for view in chosen.train},
         {view.name: view.camera for view in chosen.held_out},
         sha256, dataset.points[:: max(1, len(dataset.points) // 2000)],
-        mean_color(view.image.numpy() for view in views),
+        mean_color(view.image.numpy() for view in views), config.data_factor,
     )  # fmt: skip
     facts.write(folder)
     return fitted
