@@ -11,6 +11,7 @@ from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
+from stages.scenes.config import VggtConfig
 from stages.scenes.static.config import StaticConfig
 
 
@@ -25,11 +26,16 @@ def main() -> None:
 
     from stages.scenes.static.places import Places
     from stages.scenes.static.prepare import prepare
+    from stages.splat.static_poses import predicted
 
-    static = Params.read(overrides=given.overrides).section("static", StaticConfig)
+    params = Params.read(overrides=given.overrides)
+    static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
     places = Places.of(given.scene_dir, given.scene, given.prep_root)
     with cost("static_prepare", places.name):
-        metrics, rebuilt = prepare(places.raw, places.shared, static)
+        metrics, rebuilt = prepare(
+            places.raw, places.shared, static,
+            lambda images: predicted(images, vggt, static.vggt_cache),
+        )  # fmt: skip
     if places.in_graph:
         write_json(layout.static_prepare_metrics(places.name), metrics)
     told = "registered" if rebuilt else "unchanged and kept:"

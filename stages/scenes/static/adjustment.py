@@ -15,6 +15,7 @@ from stages.scenes.static.grid import Disparities, GridShape, fit_grid, place
 from stages.scenes.static.lightfield import Cell
 
 _ROUNDS = (1.0, 0.5, 0.35)  # factors of the largest error
+_ROUGH = 3.0  # of a round before them, for poses that are only predicted
 _LEAST_DISPARITIES = 20
 
 Matches = dict[sfm.Pair, NDArray[np.uint32]]
@@ -46,11 +47,11 @@ class Adjustment:
         """Name of the light field's middle view; empty without a light field."""
         return next(iter(self.cells), "")
 
-    def run(self, cameras: dict[str, Camera]) -> Registration:
+    def run(self, cameras: dict[str, Camera], rough: bool = False) -> Registration:
         """Triangulate and adjust, ever stricter; the grid is fitted anew before each round."""
         grid, error_px, structure = None, 0.0, Structure.empty()
         spokes = self._spokes() if self.middle in cameras else {}
-        for factor in _ROUNDS:
+        for factor in (_ROUGH, *_ROUNDS) if rough else _ROUNDS:
             if spokes:
                 cameras, grid = self._with_grid(cameras, spokes, factor)
             structure = self._structure(cameras, spokes, factor)
@@ -59,6 +60,14 @@ class Adjustment:
         if grid is not None:
             cameras |= place(cameras[self.middle], self.cells, grid)
         return Registration(cameras, self.slots, structure, error_px, grid)
+
+    def unadjusted(self, cameras: dict[str, Camera]) -> Registration:
+        """Triangulate and fit the grid, the poses as they are."""
+        grid, spokes = None, self._spokes() if self.middle in cameras else {}
+        if spokes:
+            cameras, grid = self._with_grid(cameras, spokes, _ROUGH)
+        structure = self._structure(cameras, spokes, _ROUGH)
+        return Registration(cameras, self.slots, structure, None, grid)
 
     def _spokes(self) -> Matches:
         """Matches of the light field's middle view with its other views."""

@@ -1,22 +1,20 @@
 """Makes the shared form of a static scene from the photographs that came home."""
 
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model, write_rig_model
-from stages.scenes.images import Pixels, resize, write_png
+from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model
+from stages.scenes.images import Pixels, resize
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import (
     EVAL,
-    Photo,
     lightfield_folder,
     lightfield_photos,
     photographs,
@@ -28,9 +26,10 @@ from stages.scenes.static.lytro import (
     read_calibration_archive,
     step_of,
 )
+from stages.scenes.static.parts import Capture, facts_of, metrics_of, write_parts
 from stages.scenes.static.registration import register
 from stages.scenes.static.shared import Shared
-from stages.scenes.static.truth import pose_errors, read_truth
+from stages.scenes.static.truth import read_truth
 
 # What a prepared scene follows from, beside its photographs.
 _PARAMS = (
@@ -41,16 +40,13 @@ _PARAMS = (
 _VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
-class _Capture:
-    """Everything that came home."""
-
-    photos: list[Photo]
-    pixels: dict[str, Pixels]
-    calibration: LytroCalibration | None
+# Approximate cameras of photographs by name, or None where nothing can predict them.
+Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera] | None]
 
 
-def prepare(raw: Path, folder: Path, static: StaticConfig) -> tuple[dict[str, Any], bool]:
+def prepare(
+    raw: Path, folder: Path, static: StaticConfig, predict: Predict = lambda images: None
+) -> tuple[dict[str, Any], bool]:
     """Prepare `raw`, a scene's `static/`, into `folder`; its metrics, and whether it was rebuilt.
 
     What was made from the same content is left as it is, unless `static.force`. Until the new one
@@ -66,14 +62,16 @@ def prepare(raw: Path, folder: Path, static: StaticConfig) -> tuple[dict[str, An
     scratch.mkdir(parents=True)
     try:
         capture = _capture(raw, scratch / "decoded", static)
-        found, method = _registration(raw, shared, capture, static)
-        metrics = _metrics(found, capture.photos, read_truth(raw / "truth.json"))
-        _write(scratch, found, capture)
-        summary = {"method": method, "metrics": metrics, **_facts(found, capture, static)}
+        found, method = _registration(raw, shared, capture, static, predict)
+        metrics = metrics_of(found, capture.photos, read_truth(raw / "truth.json"))
+        write_parts(scratch, found, capture)
+        summary = {"method": method, "metrics": metrics, **facts_of(found, capture, static)}
         write_json(scratch / "metadata" / "summary.json", summary)
         shared.replace_parts(scratch, origin)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return metrics, True
 
 
@@ -97,7 +95,7 @@ def _origin(raw: Path, folder: Path, static: StaticConfig) -> dict[str, Any]:
     }
 
 
-def _capture(raw: Path, scratch: Path, static: StaticConfig) -> _Capture:
+def _capture(raw: Path, scratch: Path, static: StaticConfig) -> Capture:
     photos = photographs(raw, (*static.cameras, EVAL))
     calibration = None
     if "lightfield" in static.cameras:
@@ -107,7 +105,7 @@ def _capture(raw: Path, scratch: Path, static: StaticConfig) -> _Capture:
         calibration = _calibration(field, static)
         photos += lightfield_photos(field)
     pixels = {photo.name: _within(photo.read(), static.max_px) for photo in photos}
-    return _Capture(photos, pixels, calibration)
+    return Capture(photos, pixels, calibration)
 
 
 def _calibration(field: LightField, static: StaticConfig) -> LytroCalibration | None:
@@ -130,17 +128,24 @@ def _within(image: Pixels, longest: int) -> Pixels:
 
 
 def _registration(
-    raw: Path, shared: Shared, capture: _Capture, static: StaticConfig
+    raw: Path, shared: Shared, capture: Capture, static: StaticConfig, predict: Predict
 ) -> tuple[Registration, str]:
     """The reconstruction and how it came about."""
     if static.skip_vggt:
         return _reused(_existing(raw, shared), capture), "existing sparse model, as it is"
-    start, method = None, "structure from motion, bundle adjustment"
-    if static.vggt_stage == "ba":
-        start = read_rig_model(_existing(raw, shared))[0]
-        method = "existing sparse model, bundle adjustment"
     step_m = capture.calibration.step_m if capture.calibration else None
-    return register(capture.photos, capture.pixels, static, step_m, start), method
+    if static.vggt_stage == "ba":
+        start: Mapping[str, Camera] | None = read_rig_model(_existing(raw, shared))[0]
+        method = "existing sparse model, bundle adjustment"
+    else:
+        images = {p.name: capture.pixels[p.name] for p in capture.photos if not p.slot.mounted}
+        start, method = predict(images), "VGGT"
+        if start is None:
+            method = "structure from motion, bundle adjustment"
+        elif static.vggt_stage == "both":
+            method = "VGGT, bundle adjustment"
+    adjust = start is None or static.vggt_stage != "vggt"
+    return register(capture.photos, capture.pixels, static, step_m, start, adjust), method
 
 
 def _existing(raw: Path, shared: Shared) -> Path:
@@ -156,7 +161,7 @@ def _existing(raw: Path, shared: Shared) -> Path:
     )  # fmt: skip
 
 
-def _reused(folder: Path, capture: _Capture) -> Registration:
+def _reused(folder: Path, capture: Capture) -> Registration:
     """An existing model, whose images have the names of the combined set."""
     cameras, structure = read_rig_model(folder)
     named = {photo.name for photo in capture.photos}
@@ -180,97 +185,3 @@ def _reused(folder: Path, capture: _Capture) -> Registration:
 
 def _scaled(pixel: Any, before: Camera, after: Camera) -> Any:
     return pixel * [after.width / before.width, after.height / before.height]
-
-
-def _write(folder: Path, found: Registration, capture: _Capture) -> None:
-    """Images, models, splits and mapping; unregistered photographs are left out and told."""
-    registered = [photo for photo in capture.photos if photo.name in found.cameras]
-    lost = [photo for photo in capture.photos if photo.name not in found.cameras]
-    if lost:
-        print(
-            f"not registered, left out: {', '.join(photo.name for photo in lost)}", file=sys.stderr
-        )
-    for photo in registered:
-        write_png(folder / "images" / photo.name, capture.pixels[photo.name])
-    _write_model(folder, [photo.name for photo in registered], found)
-    for kind in dict.fromkeys(photo.subset for photo in capture.photos):
-        names = [photo.name for photo in registered if photo.subset == kind]
-        if not names:
-            raise UserError(
-                "static_prepare", f"no photograph of {kind} is registered",
-                expected="at least one",
-                fix="see what static_prepare says of the others, or drop it from static.cameras",
-            )  # fmt: skip
-        subset = folder / "subsets" / kind
-        (subset / "images").mkdir(parents=True)
-        for name in names:
-            shutil.copyfile(folder / "images" / name, subset / "images" / name)
-        _write_model(subset, names, found)
-        split = folder / "splits" / f"{kind}.txt"
-        split.parent.mkdir(exist_ok=True)
-        split.write_text("".join(f"{name}\n" for name in names))
-    mapping = {photo.name: _place(photo, found) for photo in capture.photos}
-    write_json(folder / "metadata" / "mapping.json", mapping)
-
-
-def _write_model(folder: Path, names: Sequence[str], found: Registration) -> None:
-    """The model of some photographs: their cameras, and the points that they see."""
-    cameras = {name: found.cameras[name] for name in names}
-    write_rig_model(folder / "sparse" / "0", cameras, found.slots, found.structure.seen_by(names))
-
-
-def _place(photo: Photo, found: Registration) -> dict[str, Any]:
-    slot = found.slots.get(photo.name, photo.slot)
-    return {
-        "subset": photo.subset,
-        "source": photo.source,
-        "lens": slot.lens,
-        "rig": slot.rig,
-        "frame": slot.frame,
-        "registered": photo.name in found.cameras,
-    }
-
-
-def _metrics(
-    found: Registration, photos: Sequence[Photo], truth: Mapping[str, Camera]
-) -> dict[str, Any]:
-    """Scalars of the preparation."""
-    kinds = {photo.name: photo.subset for photo in photos}
-    error = found.reprojection_error_px
-    counts = {
-        f"{kind}_registered": sum(kinds[name] == kind for name in found.cameras)
-        for kind in dict.fromkeys(kinds.values())
-    }
-    return {
-        "images": len(photos),
-        "registered": len(found.cameras),
-        **counts,
-        "points": len(found.structure.points),
-        "reprojection_error_px": None if error is None else round(error, 5),
-        **pose_errors(found.cameras, truth, kinds),
-    }
-
-
-def _facts(found: Registration, capture: _Capture, static: StaticConfig) -> dict[str, Any]:
-    """Lenses, and the light field's shape."""
-    lenses = {
-        found.slots[name].lens: {
-            "focal_px": round(float(camera.K[0, 0]), 4),
-            "principal_point_px": [round(float(at), 4) for at in camera.K[:2, 2]],
-            "size_px": [camera.width, camera.height],
-        }
-        for name, camera in found.cameras.items()
-    }
-    facts: dict[str, Any] = {"lenses": lenses}
-    if found.grid is not None:
-        calibration = capture.calibration
-        facts["lightfield"] = {
-            "inner": static.lf_inner,
-            "views": sum(photo.subset == "lightfield" for photo in capture.photos),
-            "step": found.grid.step.round(8).tolist(),
-            "step_unit": "m" if calibration and calibration.step_m else "world",
-            "shear_px": found.grid.shear_px.round(5).tolist(),
-            "residual_px": round(found.grid.residual_px, 5),
-            "serial": calibration.serial if calibration else None,
-        }
-    return facts

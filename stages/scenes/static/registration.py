@@ -32,11 +32,12 @@ def register(
     static: StaticConfig,
     step_m: float | None = None,
     start: Mapping[str, Camera] | None = None,
+    adjust: bool = True,
 ) -> Registration:
     """Register photographs by name; `step_m`, the light field's own step, makes the world metric.
 
-    `start` holds poses from elsewhere, which are then only adjusted. Photographs that are the same
-    picture get the same camera. Raises UserError when too few are registered.
+    `start` holds poses from elsewhere, which are only adjusted, or not even that. Photographs that
+    are the same picture get the same camera. Raises UserError when too few are registered.
     """
     given, twins = _unique(photos)
     config = _feature_config(static)
@@ -50,7 +51,8 @@ def register(
     _check_registered(anchors, cameras, static)
     slots = _whole_rigs({photo.name: photo.slot for photo in given}, cameras)
     cells = {photo.name: photo.cell for photo in given if photo.cell is not None}
-    found = Adjustment(seen, matches, slots, config, cells).run(cameras)
+    work = Adjustment(seen, matches, slots, config, cells)
+    found = work.run(cameras, start is not None) if adjust else work.unadjusted(cameras)
     if step_m is not None and found.grid is not None:
         found = _in_metres(found, step_m)
     return _with_twins(found, twins)
