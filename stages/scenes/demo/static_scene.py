@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo import devices, raytrace
@@ -20,12 +21,17 @@ from stages.scenes.scene import camera_to_dict
 
 # Of one pixel pitch; PlenoptiCam names the folder of its views by the number of views a side.
 _VIEWS_FOLDER = "viewpoints_{side}px"
+_PREFIX = "static_"
 _EXIF_IFD, _EXIF_FOCAL_35MM = 0x8769, 0xA405
 
 
 def write_static_scene(scene: str, config: StaticDemoConfig, folder: Path) -> int:
     """Photograph a scene such as static_pair02_talk; returns the number of images."""
-    pair, action = parse(scene.replace("static_", "hi4d_", 1))
+    if not scene.startswith(_PREFIX):
+        raise UserError(
+            "static_demo.scenes", repr(scene), expected="a name such as static_pair02_talk"
+        )
+    pair, action = parse(f"hi4d_{scene.removeprefix(_PREFIX)}")
     people = cast(pair, config.seed)
     furnished, textures = room(pair, config.seed)
     textures = textures | people[0].textures | people[1].textures
