@@ -76,5 +76,5 @@ def test_photographs_truth_and_bytes(tmp_path: Path) -> None:
 
 
 def test_refuses_other_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="static_demo.scenes"):
+    with pytest.raises(UserError, match=r"static_demo\.scenes"):
         write_static_scene("dog", CONFIG, tmp_path)
