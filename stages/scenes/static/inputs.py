@@ -17,7 +17,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.colmap_rigs import Slot
 from stages.scenes.images import Pixels, image_size, read_image
-from stages.scenes.static.lightfield import Cell, LightField
+from stages.scenes.static.lightfield import Cell, LightField, is_lightfield
 
 PREFIXES = {
     "monocular": "mono", "iphone": "iphone", "stereo": "stereo", "lightfield": "lf",
@@ -84,10 +84,18 @@ def lightfield_photos(field: LightField) -> Iterator[Photo]:
         yield Photo(name, "lightfield", slot, read, size, None, sha256, source, (row, column))
 
 
-def lightfield_folder(folder: Path) -> Path:
-    """Where the light field lies: in lightfield/, or as a raw picture beside the photographs."""
-    inside = folder / "lightfield"
-    return inside if inside.is_dir() else folder
+def lightfield_place(folder: Path) -> Path:
+    """Where the light field lies: lightfield/, or a file of it beside the photographs."""
+    if (folder / "lightfield").is_dir():
+        return folder / "lightfield"
+    beside = [path for path in sorted(folder.glob("*")) if is_lightfield(path)]
+    if len(beside) != 1:
+        raise UserError(
+            folder, f"{len(beside)} light fields",
+            expected=f"lightfield/, or one *.LFR, *_Decoded.mat or *eslf.png in {folder.name}/",
+            fix="bring it, or take lightfield out of static.cameras",
+        )  # fmt: skip
+    return beside[0]
 
 
 def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:

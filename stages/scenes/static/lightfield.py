@@ -50,14 +50,20 @@ class LightField:
         return rows[(len(rows) - 1) // 2], columns[(len(columns) - 1) // 2]
 
 
-def read_lightfield(
-    folder: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
-) -> LightField:
-    """The light field in a folder without its `inner` outer rings; `scratch` is for a decoder.
+def is_lightfield(path: Path) -> bool:
+    """Whether one file is a whole light field by its name, decoded or raw."""
+    return _is_decoded(path) or path.suffix.lower() in _RAW
 
-    Raises UserError when there is none or several, or when its grid has holes.
+
+def read_lightfield(
+    place: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
+) -> LightField:
+    """The light field in a folder or file without its `inner` outer rings.
+
+    `scratch` is for a decoder. Raises UserError when there is none or several, or when its grid has
+    holes.
     """
-    source = _source(folder)
+    source = place if place.is_file() else _source(place)
     if source.suffix.lower() in _RAW:
         source = decode(source, inner, scratch, decoder, calibration)
     if source.is_dir():
@@ -109,7 +115,7 @@ def _source(folder: Path) -> Path:
     """The one grid, file or raw picture below a folder; decoded ones go before raw ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     grids = {path.parent for path in files if _VIEW.fullmatch(path.name)}
-    decoded = [p for p in files if p.suffix.lower() == ".mat" or _ESLF.fullmatch(p.name)]
+    decoded = [path for path in files if _is_decoded(path)]
     raw = [path for path in files if path.suffix.lower() in _RAW]
     found = [*sorted(grids), *decoded] or raw
     if len(found) != 1:
@@ -119,6 +125,10 @@ def _source(folder: Path) -> Path:
             expected="one: viewpoints_<P>px/JJ_II.png, RR_CC.png, *_Decoded.mat, *eslf.png, *.LFR",
         )  # fmt: skip
     return found[0]
+
+
+def _is_decoded(path: Path) -> bool:
+    return path.suffix.lower() == ".mat" or _ESLF.fullmatch(path.name) is not None
 
 
 def _grid_of_files(folder: Path) -> dict[Cell, Any]:

@@ -15,8 +15,8 @@ from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import (
     EVAL,
-    lightfield_folder,
     lightfield_photos,
+    lightfield_place,
     photographs,
 )
 from stages.scenes.static.lightfield import LightField, read_lightfield
@@ -100,7 +100,7 @@ def _capture(raw: Path, scratch: Path, static: StaticConfig) -> Capture:
     calibration = None
     if "lightfield" in static.cameras:
         field = read_lightfield(
-            lightfield_folder(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
+            lightfield_place(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
         )
         calibration = _calibration(field, static)
         photos += lightfield_photos(field)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from stages.run.errors import UserError
-from stages.scenes.static.inputs import Photo, photographs
+from stages.scenes.static.inputs import Photo, lightfield_place, photographs
 
 FOLDERS = (
     "monocular/wide.jpg", "iphone/wide.png", "iphone/tele.png", "iphone/ultrawide.png",
@@ -97,3 +97,15 @@ def test_refuses_two_photographs_of_one_name(tmp_path: Path) -> None:
     capture(tmp_path, ("monocular/a.png", "monocular/a.jpg"))
     with pytest.raises(UserError, match="two photographs would both be called mono__a"):
         photographs(tmp_path, ("monocular",))
+
+
+def test_light_field_lies_in_its_folder_or_beside_the_photographs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="0 light fields"):
+        lightfield_place(capture(tmp_path))
+    (tmp_path / "IMG_0042.LFR").touch()
+    assert lightfield_place(tmp_path) == tmp_path / "IMG_0042.LFR"
+    (tmp_path / "dog_eslf.png").touch()
+    with pytest.raises(UserError, match="2 light fields"):
+        lightfield_place(tmp_path)
+    (tmp_path / "lightfield").mkdir()
+    assert lightfield_place(tmp_path) == tmp_path / "lightfield"
