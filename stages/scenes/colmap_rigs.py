@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap_lenses import Lens
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
@@ -32,6 +33,7 @@ class Slot:
     mounted: bool = False  # the lens's place on its rig is held in an adjustment
     known_focal: bool = False  # the given focal length is a measurement, not a guess
     held_focal: bool = False  # the focal length is not refined
+    bent: bool = False  # the mapper estimates a radial distortion; all else takes pinholes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,11 @@ def map_images(
     matches: Mapping[tuple[str, str], NDArray[np.uint32]],
     folder: Path,
     demands: MapperDemands,
-) -> dict[str, Camera]:
+) -> tuple[dict[str, Camera], dict[str, Lens]]:
     """Structure from motion with shared lenses, rigs left aside; cameras of the largest model.
 
-    Poses of `cameras` are not used; intrinsics start at theirs. `folder` takes the database.
+    Beside it the lenses, by image, of which a distortion was found. Poses of `cameras` are not
+    used; intrinsics start at theirs. `folder` takes the database.
     """
     path = folder / "database.db"
     path.unlink(missing_ok=True)
@@ -85,7 +88,7 @@ def map_images(
         for name, camera in cameras.items():
             number = lenses[slots[name].lens]
             if not database.exists_camera(number):
-                made = _lens(camera, number, slots[name].known_focal)
+                made = _mapped_lens(camera, number, slots[name])
                 database.write_camera(made, use_camera_id=True)
                 database.write_rig(_trivial_rig(number), use_rig_id=True)
             image = pycolmap.Image(name=name, camera_id=number, image_id=images[name])
@@ -100,9 +103,20 @@ def map_images(
             database.write_two_view_geometry(images[a], images[b], geometry)
     models = pycolmap.incremental_mapping(path, folder, folder, _pipeline(demands))
     if not models:
-        return {}
+        return {}, {}
     largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
-    return _cameras(largest)
+    return _cameras(largest), _bent_lenses(largest)
+
+
+def straightened(points: Array, lens: Lens) -> Array:
+    """Pixels [N, 2] of a photograph in the image that `lens.undistort` makes of it."""
+    camera = pycolmap.Camera(
+        camera_id=1, model=lens.model, width=lens.width, height=lens.height,
+        params=list(lens.params),
+    )  # fmt: skip
+    K, _, _ = lens.pinhole()
+    rays = camera.cam_from_img(points)
+    return rays * K[[0, 1], [0, 1]] + K[:2, 2]
 
 
 def adjust_rigs(
@@ -306,6 +320,25 @@ def _lens(camera: Camera, number: int, known_focal: bool) -> "pycolmap.Camera":
     return made
 
 
+def _mapped_lens(camera: Camera, number: int, slot: Slot) -> "pycolmap.Camera":
+    """The lens that the mapper starts from, with a distortion to be found if it is `bent`."""
+    made = _lens(camera, number, slot.known_focal)
+    if slot.bent:
+        (focal, _, cx), (_, _, cy), _ = camera.K
+        made.model, made.params = pycolmap.CameraModelId.SIMPLE_RADIAL, [focal, cx, cy, 0.0]
+    return made
+
+
+def _bent_lenses(model: "pycolmap.Reconstruction") -> dict[str, Lens]:
+    found = {}
+    for image in model.images.values():
+        lens = model.cameras[image.camera_id]
+        if image.has_pose and lens.model_name == "SIMPLE_RADIAL":
+            params = tuple(map(float, lens.params))
+            found[image.name] = Lens(lens.model_name, params, lens.width, lens.height)
+    return found
+
+
 def _two_views(
     cameras: Mapping[str, Camera],
     slots: Mapping[str, Slot],
@@ -318,7 +351,7 @@ def _two_views(
     options.ransac.max_error = demands.max_error_px
     options.ransac.random_seed = demands.seed
     a, b = pair
-    lens_a, lens_b = (_lens(cameras[n], k, slots[n].known_focal) for k, n in ((1, a), (2, b)))
+    lens_a, lens_b = (_mapped_lens(cameras[n], k, slots[n]) for k, n in ((1, a), (2, b)))
     return pycolmap.estimate_two_view_geometry(
         lens_a, keypoints[a], lens_b, keypoints[b], pairs, options
     )
@@ -333,7 +366,7 @@ def _pipeline(demands: MapperDemands) -> "pycolmap.IncrementalPipelineOptions":
     options.extract_colors = False
     options.multiple_models = False
     options.ba_refine_focal_length = True
-    options.ba_refine_extra_params = False
+    options.ba_refine_extra_params = True  # of bent lenses; pinholes have none
     options.mapper.init_min_tri_angle = 4 * demands.min_angle_deg
     options.mapper.init_min_num_inliers = 2 * demands.min_matches
     options.mapper.abs_pose_min_num_inliers = demands.min_matches

@@ -1,5 +1,7 @@
 """Lenses and rigs in COLMAP models, on pycolmap's own synthetic captures."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_angle_deg, rotation_from_vector
+from stages.scenes.colmap_lenses import Lens
 from stages.scenes.colmap_rigs import (
     MapperDemands,
     Slot,
@@ -15,6 +18,7 @@ from stages.scenes.colmap_rigs import (
     adjust_rigs,
     map_images,
     read_rig_model,
+    straightened,
     write_rig_model,
 )
 from stages.scenes.frames import fit_sim3_from_cameras
@@ -22,21 +26,27 @@ from stages.scenes.frames import fit_sim3_from_cameras
 FRAMES, LENSES = 5, 3
 
 
-def synthetic() -> pycolmap.Reconstruction:
-    """Two rigs of three lenses, five frames each, all points seen by all images."""
+def synthetic(rigs: int = 2, lenses: int = LENSES, bend: float | None = None):
+    """Rigs of some lenses, five frames each, all points seen by all images."""
     options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 2, LENSES, FRAMES
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = rigs, lenses, FRAMES
     options.num_points3D, options.num_points2D_without_point3D = 60, 0
-    options.camera_model_id = pycolmap.CameraModelId.SIMPLE_PINHOLE
     options.camera_params = [900.0, 512.0, 384.0]
+    if bend is None:
+        options.camera_model_id = pycolmap.CameraModelId.SIMPLE_PINHOLE
+    else:
+        options.camera_model_id = pycolmap.CameraModelId.SIMPLE_RADIAL
+        options.camera_params = [900.0, 512.0, 384.0, bend]
     options.sensor_from_rig_translation_stddev = 0.3
     pycolmap.set_random_seed(1)
     return pycolmap.synthesize_dataset(options)
 
 
-@pytest.fixture(scope="module")
-def capture() -> tuple[dict[str, Camera], dict[str, Slot], Structure]:
-    model = synthetic()
+Capture = tuple[dict[str, Camera], dict[str, Slot], Structure]
+
+
+def taken_apart(model: pycolmap.Reconstruction) -> Capture:
+    """Cameras, slots and points of a model; a distortion is left out of the cameras."""
     cameras, slots = {}, {}
     for image in model.images.values():
         lens, pose = model.cameras[image.camera_id], np.eye(4)
@@ -44,9 +54,8 @@ def capture() -> tuple[dict[str, Camera], dict[str, Slot], Structure]:
         K = lens.calibration_matrix()
         cameras[image.name] = Camera(image.name, K, pose, lens.width, lens.height)
         frame = model.frames[image.frame_id]
-        slots[image.name] = Slot(
-            f"lens{image.camera_id}", f"rig{frame.rig_id}", str(frame.frame_id)
-        )
+        lens_name, rig = f"lens{image.camera_id}", f"rig{frame.rig_id}"
+        slots[image.name] = Slot(lens_name, rig, str(frame.frame_id))
     tracks = [
         [
             (model.images[e.image_id].name, model.images[e.image_id].points2D[e.point2D_idx].xy)
@@ -56,6 +65,35 @@ def capture() -> tuple[dict[str, Camera], dict[str, Slot], Structure]:
     ]
     points = np.array([point.xyz for point in model.points3D.values()])
     return cameras, slots, Structure(points, tracks, np.zeros((len(points), 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def capture() -> Capture:
+    return taken_apart(synthetic())
+
+
+def mapped(
+    cameras: dict[str, Camera], slots: dict[str, Slot], structure: Structure, folder: Path
+) -> tuple[dict[str, Camera], dict[str, Lens]]:
+    """What the mapper makes of all observations, focal lengths starting 8 % too long."""
+    chosen = structure.seen_by(list(cameras))
+    keypoints: dict[str, list] = {name: [] for name in cameras}
+    place: dict[tuple[int, str], int] = {}
+    for number, track in enumerate(chosen.tracks):
+        for name, pixel in track:
+            place[number, name] = len(keypoints[name])
+            keypoints[name].append(pixel)
+    matches = {}
+    for a, b in itertools.combinations(cameras, 2):
+        both = [n for n in range(len(chosen.tracks)) if {(n, a), (n, b)} <= set(place)]
+        matches[a, b] = np.array([(place[n, a], place[n, b]) for n in both], np.uint32)
+    guesses = {}
+    for name, camera in cameras.items():
+        K = camera.K * np.array([[1.08, 1, 1], [1, 1.08, 1], [1, 1, 1]])
+        guesses[name] = Camera(name, K, np.eye(4), camera.width, camera.height)
+    pixels = {name: np.array(found) for name, found in keypoints.items()}
+    demands = MapperDemands(15, 4.0, 1.0, seed=0)
+    return map_images(guesses, slots, pixels, matches, folder, demands)
 
 
 def shaken(cameras: dict[str, Camera], seed: int = 0) -> dict[str, Camera]:
@@ -138,40 +176,39 @@ def test_structure_of_some_images_has_their_observations_alone(capture) -> None:
     assert len(none.points) == len(none.tracks) == 0
 
 
-def test_mapper_registers_images_that_share_a_lens(capture, tmp_path: Path) -> None:
+def test_mapper_registers_images_that_share_a_lens(capture: Capture, tmp_path: Path) -> None:
     cameras, slots, structure = capture
-    names = [name for name in cameras if slots[name].rig == "rig1"]
-    chosen = structure.seen_by(names)
-    keypoints: dict[str, list] = {name: [] for name in names}
-    place: dict[tuple[int, str], int] = {}
-    for number, track in enumerate(chosen.tracks):
-        for name, pixel in track:
-            place[number, name] = len(keypoints[name])
-            keypoints[name].append(pixel)
-    matches = {}
-    for k, a in enumerate(names):
-        for b in names[k + 1 :]:
-            both = [n for n in range(len(chosen.tracks)) if {(n, a), (n, b)} <= set(place)]
-            matches[a, b] = np.array([(place[n, a], place[n, b]) for n in both], np.uint32)
-    guesses = {}
-    for name in names:
-        K = cameras[name].K.copy()
-        K[[0, 1], [0, 1]] *= 1.08
-        guesses[name] = Camera(name, K, np.eye(4), cameras[name].width, cameras[name].height)
-    found = map_images(
-        guesses, slots, {name: np.array(pixels) for name, pixels in keypoints.items()}, matches,
-        tmp_path, MapperDemands(15, 2.0, 1.0, seed=0),
-    )  # fmt: skip
-    assert set(found) == set(names)
+    of_rig = {name: camera for name, camera in cameras.items() if slots[name].rig == "rig1"}
+    found, bent = mapped(of_rig, slots, structure, tmp_path)
+    assert set(found) == set(of_rig)
+    assert bent == {}
     by_lens: dict[str, set[float]] = {}
-    for name in names:
-        by_lens.setdefault(slots[name].lens, set()).add(float(found[name].K[0, 0]))
+    for name, camera in found.items():
+        by_lens.setdefault(slots[name].lens, set()).add(float(camera.K[0, 0]))
     assert all(len(focals) == 1 for focals in by_lens.values())
     assert {round(focal) for focals in by_lens.values() for focal in focals} == {900}
-    true = [cameras[name] for name in names]
-    fitted, _ = fit_sim3_from_cameras([found[name] for name in names], true)
-    turned = fitted.apply_camera(found[names[0]]).cam_from_world[:3, :3]
+    true = list(of_rig.values())
+    fitted, _ = fit_sim3_from_cameras([found[camera.name] for camera in true], true)
+    turned = fitted.apply_camera(found[true[0].name]).cam_from_world[:3, :3]
     assert rotation_angle_deg(turned, true[0].cam_from_world[:3, :3]) < 0.05
+
+
+def test_mapper_finds_the_distortion_of_a_bent_lens_and_points_are_straightened(
+    tmp_path: Path,
+) -> None:
+    cameras, slots, structure = taken_apart(synthetic(rigs=1, lenses=1, bend=0.08))
+    bent_slots = {name: replace(slot, bent=True) for name, slot in slots.items()}
+    found, bent = mapped(cameras, bent_slots, structure, tmp_path)
+    assert set(found) == set(bent) == set(cameras)
+    lens = next(iter(bent.values()))
+    assert lens.params == pytest.approx((900, 512, 384, 0.08), rel=1e-3)
+    K, _, _ = lens.pinhole()
+    name = next(iter(cameras))
+    pixels = np.array([pixel for track in structure.tracks for n, pixel in track if n == name])
+    seen = [n for n, track in enumerate(structure.tracks) if name in dict(track)]
+    ideal = replace(cameras[name], K=K).project(structure.points[seen])[0]
+    assert straightened(pixels, lens) == pytest.approx(ideal, abs=0.1)
+    assert np.abs(pixels - ideal).max() > 5, "it was bent indeed"
 
 
 def test_refuses_what_is_no_model(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Bundle adjustment of a static scene's photographs together with its light field's grid."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from stages.scenes import sfm
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_rigs import Slot, Structure, adjust_rigs
 from stages.scenes.config import CalibrateConfig
+from stages.scenes.images import Pixels
 from stages.scenes.static.grid import Disparities, GridShape, fit_grid, place
 from stages.scenes.static.lightfield import Cell
 
@@ -30,6 +31,7 @@ class Registration:
     structure: Structure
     reprojection_error_px: float | None  # None: not measured
     grid: GridShape | None = None
+    undistorted: Mapping[str, Pixels] = field(default_factory=dict)  # images of bent lenses
 
 
 @dataclass(frozen=True, eq=False)

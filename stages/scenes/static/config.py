@@ -23,6 +23,7 @@ class StaticConfig(Section):
     vggt_cache: str = ""
     skip_vggt: bool = False
     force: bool = False
+    lens_model: Literal["pinhole", "radial"] = "radial"
     focal_guess: float = Field(default=1.0, gt=0)
     max_features: int = Field(default=8192, ge=1)
     peak_threshold: float = Field(default=0.0066, gt=0)

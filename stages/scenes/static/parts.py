@@ -37,7 +37,8 @@ def write_parts(folder: Path, found: Registration, capture: Capture) -> None:
             f"not registered, left out: {', '.join(photo.name for photo in lost)}", file=sys.stderr
         )
     for photo in registered:
-        write_png(folder / "images" / photo.name, capture.pixels[photo.name])
+        image = found.undistorted.get(photo.name, capture.pixels[photo.name])
+        write_png(folder / "images" / photo.name, image)
     _write_model(folder, [photo.name for photo in registered], found)
     for kind in dict.fromkeys(photo.subset for photo in capture.photos):
         names = [photo.name for photo in registered if photo.subset == kind]

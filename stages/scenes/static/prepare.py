@@ -33,9 +33,9 @@ from stages.scenes.static.truth import read_truth
 
 # What a prepared scene follows from, beside its photographs.
 _PARAMS = (
-    "cameras", "max_px", "lf_inner", "vggt_stage", "skip_vggt", "focal_guess", "max_features",
-    "peak_threshold", "ratio_test", "max_reprojection_error_px", "min_triangulation_angle_deg",
-    "min_registered", "seed",
+    "cameras", "max_px", "lf_inner", "vggt_stage", "skip_vggt", "lens_model", "focal_guess",
+    "max_features", "peak_threshold", "ratio_test", "max_reprojection_error_px",
+    "min_triangulation_angle_deg", "min_registered", "seed",
 )  # fmt: skip
 _VERSION = 1
 

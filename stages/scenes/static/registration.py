@@ -15,7 +15,8 @@ import numpy as np
 from stages.run.errors import UserError
 from stages.scenes import sfm
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap_rigs import MapperDemands, Slot, map_images
+from stages.scenes.colmap_lenses import Lens
+from stages.scenes.colmap_rigs import MapperDemands, Slot, map_images, straightened
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.images import Pixels
@@ -44,15 +45,19 @@ def register(
     seen = sfm.detect({photo.name: [pixels[photo.name]] for photo in given}, config)
     anchors = [photo for photo in given if not photo.slot.mounted]
     matches = matches_among(seen, [photo.name for photo in anchors], config)
+    lenses: Mapping[str, Lens] = {}
     if start is None:
-        cameras = _map(anchors, pixels, seen, matches, static)
+        cameras, lenses = _map(anchors, pixels, seen, matches, static)
     else:
         cameras = {photo.name: start[photo.name] for photo in anchors if photo.name in start}
     _check_registered(anchors, cameras, static)
+    cameras, seen = _straight(cameras, seen, lenses)
     slots = _whole_rigs({photo.name: photo.slot for photo in given}, cameras)
     cells = {photo.name: photo.cell for photo in given if photo.cell is not None}
     work = Adjustment(seen, matches, slots, config, cells)
     found = work.run(cameras, start is not None) if adjust else work.unadjusted(cameras)
+    images = {name: lens.undistort(pixels[name])[0] for name, lens in lenses.items()}
+    found = replace(found, undistorted=images)
     if step_m is not None and found.grid is not None:
         found = _in_metres(found, step_m)
     return _with_twins(found, twins)
@@ -96,12 +101,17 @@ def _map(
     seen: sfm.Photographs,
     matches: Matches,
     static: StaticConfig,
-) -> dict[str, Camera]:
-    """Poses from the photographs alone, by ever weaker demands until all are registered."""
+) -> tuple[dict[str, Camera], dict[str, Lens]]:
+    """Poses from the photographs alone, by ever weaker demands until all are registered.
+
+    Beside them the lenses whose distortion was found. Views of a light field have none: decoders
+    leave them straight, and what bent them one by one would break their grid.
+    """
     guesses = {photo.name: _guess(photo, pixels[photo.name], static) for photo in anchors}
-    slots = {photo.name: photo.slot for photo in anchors}
+    bent = static.lens_model == "radial"
+    slots = {p.name: replace(p.slot, bent=bent and p.cell is None) for p in anchors}
     keypoints = {photo.name: seen.of[photo.name].keypoints for photo in anchors}
-    best: dict[str, Camera] = {}
+    best: tuple[dict[str, Camera], dict[str, Lens]] = ({}, {})
     with tempfile.TemporaryDirectory() as scratch:
         for least, factor in _LADDER:
             demands = MapperDemands(
@@ -109,10 +119,23 @@ def _map(
                 static.min_triangulation_angle_deg, static.seed,
             )  # fmt: skip
             found = map_images(guesses, slots, keypoints, matches, Path(scratch), demands)
-            best = max(best, found, key=len)
-            if len(best) == len(anchors):
+            best = max(best, found, key=lambda model: len(model[0]))
+            if len(best[0]) == len(anchors):
                 break
     return best
+
+
+def _straight(
+    cameras: Mapping[str, Camera], seen: sfm.Photographs, lenses: Mapping[str, Lens]
+) -> tuple[dict[str, Camera], sfm.Photographs]:
+    """Cameras and features as of the images that the lenses' undistortion makes."""
+    straight, features = dict(cameras), dict(seen.of)
+    for name, lens in lenses.items():
+        K, width, height = lens.pinhole()
+        straight[name] = replace(cameras[name], K=K, width=width, height=height)
+        keypoints = straightened(seen.of[name].keypoints, lens)
+        features[name] = replace(seen.of[name], keypoints=keypoints)
+    return straight, replace(seen, of=features)
 
 
 def _check_registered(
@@ -171,6 +194,7 @@ def _with_twins(found: Registration, twins: Mapping[str, str]) -> Registration:
         slots[twin] = Slot(twin, twin, "", known_focal=slots[first].known_focal)
         for track in tracks:
             track += [(twin, pixel) for name, pixel in track if name == first]
-    return replace(
-        found, cameras=cameras, slots=slots, structure=replace(found.structure, tracks=tracks)
-    )
+    structure = replace(found.structure, tracks=tracks)
+    images = dict(found.undistorted)
+    images |= {twin: images[first] for twin, first in twins.items() if first in images}
+    return replace(found, cameras=cameras, slots=slots, structure=structure, undistorted=images)
