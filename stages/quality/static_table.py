@@ -13,6 +13,10 @@ NUMBERS = (*MASKED, *MEASURES, "covisible")
 COLUMNS = ["scene", "camera", "train_views", *NUMBERS]
 _TITLES = {"mpsnr": "mPSNR dB", "mssim": "mSSIM", "mlpips": "mLPIPS", "psnr": "PSNR dB",
            "ssim": "SSIM", "lpips": "LPIPS", "covisible": "covisible"}  # fmt: skip
+_READING = (
+    "m... numbers count the pixels that a camera's own photographs saw, others for each camera. "
+    "Across cameras compare those of whole frames."
+)
 
 Row = dict[str, Any]
 
@@ -49,7 +53,7 @@ def text(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [_cell(row[key], ".2f" if "psnr" in key else ".4f") for key in NUMBERS]
         lines.append([row["scene"], row["camera"], _cell(row["train_views"], "d"), *cells])
-    return render_table(lines)
+    return f"{render_table(lines)}\n{_READING}"
 
 
 def _cell(value: float | None, form: str) -> str:
