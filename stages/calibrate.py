@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.params import Params
-from stages.scenes.config import CalibrateConfig
+from stages.scenes.config import CalibrateConfig, VggtConfig
 
 
 def main() -> None:
@@ -17,11 +17,15 @@ def main() -> None:
 
     from stages.scenes.calibrate import calibrate
     from stages.scenes.scene import Scene
+    from stages.splat.vggt import predictor
 
-    config = Params.read().section("calibrate", CalibrateConfig)
+    params = Params.read()
+    config = params.section("calibrate", CalibrateConfig)
+    vggt = params.section("vggt", VggtConfig)
+    predict = predictor(vggt) if config.method == "vggt" else None
     prepared = Scene.read(layout.scene(scene))
     with whole_folder(layout.calibrated(scene)) as folder:
-        metrics = calibrate(prepared, config, folder)
+        metrics = calibrate(prepared, config, folder, predict)
     write_json(layout.calibrate_metrics(scene), metrics)
     if metrics["note"]:
         print(f"{scene}: WARNING: {metrics['note']}")

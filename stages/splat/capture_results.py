@@ -14,11 +14,11 @@ from stages.run.checkpoint import forget
 from stages.run.errors import UserError
 from stages.run.files import file_hash, text_hash, whole_folder, write_json, write_tsv
 from stages.run.parallel import run_all
+from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.dataset import Dataset, same_photographs
 from stages.scenes.eval_frame import nearest, place
 from stages.scenes.frames import Sim3
-from stages.splat.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.splat.captures import FACTS, Alignment, Facts, measure, split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
