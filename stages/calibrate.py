@@ -17,12 +17,15 @@ def main() -> None:
 
     from stages.scenes.calibrate import calibrate
     from stages.scenes.scene import Scene
-    from stages.splat.vggt import predictor
 
     params = Params.read()
     config = params.section("calibrate", CalibrateConfig)
     vggt = params.section("vggt", VggtConfig)
-    predict = predictor(vggt) if config.method == "vggt" else None
+    predict = None
+    if config.method == "vggt":  # the others do without torch
+        from stages.splat.vggt import predictor
+
+        predict = predictor(vggt)
     prepared = Scene.read(layout.scene(scene))
     with whole_folder(layout.calibrated(scene)) as folder:
         metrics = calibrate(prepared, config, folder, predict)

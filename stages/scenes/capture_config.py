@@ -33,6 +33,7 @@ class CaptureCalibrateConfig(Section):
     threads: int = Field(default=1, ge=-1)
     camera_model: str = "SIMPLE_RADIAL"
     lenses: Literal["auto", "one"] = "auto"
+    refine_lenses: bool = True
     max_image_px: int = Field(default=0, ge=0)
     attempts: int = Field(default=3, ge=1, le=3)
     min_registered: float = Field(default=0.75, ge=0, le=1)

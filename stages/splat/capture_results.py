@@ -29,12 +29,13 @@ TRAINED = "train"
 
 
 def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
-    """`data` itself when it has a model; else `dataset`, which capture_calibrate makes of it.
+    """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
 
     In a process of its own: what estimates poses is no input of what trains on them.
     """
     if find_model(data) is not None:
         return data
+    dataset = dataset / data.resolve().name  # the capture keeps its name
     if not same_photographs(data, dataset):
         shutil.rmtree(dataset, ignore_errors=True)
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
