@@ -24,7 +24,6 @@ def main() -> None:
         parser.error("name SOURCE and DATASET, or --capture")
 
     from stages.scenes.capture_calibrate import calibrate_capture
-    from stages.splat.vggt import predictor
 
     params = Params.read(overrides=given.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)
@@ -35,7 +34,11 @@ def main() -> None:
         if folder.exists():
             raise UserError(folder, "is already there", expected="a new folder")
     vggt = params.section("vggt", VggtConfig)
-    predict = predictor(vggt) if config.method == "vggt" else None
+    predict = None
+    if config.method == "vggt":  # the others do without torch
+        from stages.splat.vggt import predictor
+
+        predict = predictor(vggt)
     with whole_folder(folder) as scratch:
         metrics = calibrate_capture(source, scratch, config, predict)
     if given.capture:

@@ -9,7 +9,7 @@ from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.splat.capture_config import CaptureEvaluateConfig
+from stages.scenes.capture_config import CaptureEvaluateConfig
 
 
 def main() -> None:

@@ -10,8 +10,7 @@ from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.scenes.capture_config import CaptureEntry
-from stages.splat.capture_config import CaptureTrainConfig
+from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig
 from stages.splat.config import TrainConfig, doubtful, inert
 
 

@@ -185,7 +185,7 @@ def static_shared(scene: str) -> Path:
 
 def static_results(scene: str) -> Path:
     """Results of a static scene, one folder a kind of camera."""
-    return _folder("static", scene)
+    return Path(RESULTS, "static", safe_name(scene, RESULTS))
 
 
 def static_prepare_metrics(scene: str) -> Path:

@@ -15,10 +15,10 @@ from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.colmap_mapping import Mapped, adjust_posed, describe, map_photographs
 from stages.scenes.dataset import Dataset, find_photographs, shortened
-from stages.scenes.images import read_image
+from stages.scenes.images import Pixels, read_image
 
-# Approximate cameras by image name, from the photographs by name.
-Predict = Callable[[Mapping[str, Path]], Mapping[str, Camera]]
+# Approximate pinhole cameras by image name, from the photographs [H, W, 3] by name.
+Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
 
 def calibrate_capture(
@@ -33,7 +33,7 @@ def calibrate_capture(
     method = _method(source, config)
     photographs = find_photographs(source)
     for path in photographs.values():
-        read_image(path)  # a broken one would be passed over in silence
+        read_image(path)  # COLMAP passes a broken one over in silence
     for name, path in photographs.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "images" / name)
@@ -91,7 +91,8 @@ def _start(
     if method == "ba":
         return Dataset.read(source).model
     assert predict is not None, f"method {method} needs something that predicts poses"
-    write_model(scratch / "predicted", predict(photographs))
+    images = {name: read_image(path, upright=False) for name, path in photographs.items()}
+    write_model(scratch / "predicted", predict(images))
     return scratch / "predicted"
 
 

@@ -4,6 +4,7 @@ Every camera model that COLMAP calls perspective becomes a pinhole camera of the
 Its size is COLMAP's choice: the largest without pixels from outside the photograph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def read_posed(folder: Path) -> PosedModel:
         np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),
     )
+
+
+def write_posed(
+    folder: Path, images: Sequence[PosedImage], points: Array, colors: NDArray[np.uint8]
+) -> None:
+    """Write a binary COLMAP model; images of equal lenses share a camera, points have no tracks."""
+    model, numbers = pycolmap.Reconstruction(), {}
+    for number, image in enumerate(images, start=1):
+        if image.lens not in numbers:
+            numbers[image.lens] = len(numbers) + 1
+            camera = image.lens._colmap()
+            camera.camera_id = numbers[image.lens]
+            model.add_camera_with_trivial_rig(camera)
+        made = pycolmap.Image(name=image.name, camera_id=numbers[image.lens], image_id=number)
+        model.add_image_with_trivial_frame(made, pycolmap.Rigid3d(image.cam_from_world[:3]))
+    for xyz, color in zip(points, colors, strict=True):
+        model.add_point3D(xyz, pycolmap.Track(), color)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.write_binary(str(folder))
 
 
 def _has(folder: Path, name: str) -> bool:

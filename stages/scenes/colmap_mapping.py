@@ -35,8 +35,8 @@ class Attempt:
 # Strict first: what weak demands let in costs accuracy.
 LADDER = (
     Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False, 15, 30, 100, 16.0),
-    Attempt("more and weaker features", 0.002, 16384, False, 0.85, True, 12, 15, 50, 8.0),
-    Attempt("affine features, few matches", 0.002, 16384, True, 0.9, True, 10, 12, 40, 4.0),
+    Attempt("more and weaker features", 0.002, 8192, False, 0.85, True, 12, 15, 50, 8.0),
+    Attempt("affine features, few matches", 0.002, 8192, True, 0.9, True, 10, 12, 40, 4.0),
 )
 
 
@@ -169,6 +169,9 @@ def _mapper_options(
     options.num_threads = options.mapper.num_threads = config.threads
     options.random_seed = options.mapper.random_seed = config.seed
     options.triangulation.random_seed = config.seed
+    options.ba_refine_focal_length = options.ba_refine_extra_params = config.refine_lenses
+    options.mapper.abs_pose_refine_focal_length = config.refine_lenses
+    options.mapper.abs_pose_refine_extra_params = config.refine_lenses
     options.min_model_size = _LEAST_MODEL
     options.min_num_matches = attempt.least_matches
     options.mapper.init_min_num_inliers = attempt.start_inliers
@@ -180,6 +183,7 @@ def _mapper_options(
 def _adjustment_options(config: CaptureCalibrateConfig) -> "pycolmap.BundleAdjustmentOptions":
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.refine_focal_length = options.refine_extra_params = config.refine_lenses
     options.refine_principal_point = False
     options.ceres.solver_options.num_threads = config.threads
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1

@@ -14,11 +14,11 @@ from stages.run.checkpoint import forget
 from stages.run.errors import UserError
 from stages.run.files import file_hash, text_hash, whole_folder, write_json, write_tsv
 from stages.run.parallel import run_all
+from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.dataset import Dataset, same_photographs
 from stages.scenes.eval_frame import nearest, place
 from stages.scenes.frames import Sim3
-from stages.splat.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.splat.captures import FACTS, Alignment, Facts, measure, split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
@@ -29,12 +29,13 @@ TRAINED = "train"
 
 
 def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
-    """`data` itself when it has a model; else `dataset`, which capture_calibrate makes of it.
+    """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
 
     In a process of its own: what estimates poses is no input of what trains on them.
     """
     if find_model(data) is not None:
         return data
+    dataset = dataset / data.resolve().name  # the capture keeps its name
     if not same_photographs(data, dataset):
         shutil.rmtree(dataset, ignore_errors=True)
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]

@@ -9,7 +9,6 @@ an index and its weights have a licence of their own, so neither is a dependency
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera, rigid
 from stages.scenes.config import VggtConfig
-from stages.scenes.images import Pixels, read_image, resize
+from stages.scenes.images import Pixels, resize
 
 _PATCH_PX = 14
 _HOW = (
@@ -30,16 +29,13 @@ _HOW = (
 Model = Callable[[Tensor], tuple[Array, Array]]
 
 
-def predictor(config: VggtConfig) -> Callable[[Mapping[str, Path]], dict[str, Camera]]:
+def predictor(config: VggtConfig) -> Callable[[Mapping[str, Pixels]], dict[str, Camera]]:
     """Something that predicts the camera of every photograph, by name.
 
     Raises UserError when the package or its weights are missing.
     """
     model = load(config)
-    return lambda photographs: predict(
-        {name: read_image(path, upright=False) for name, path in photographs.items()},
-        model, config.image_px,
-    )  # fmt: skip
+    return lambda images: predict(images, model, config.image_px)
 
 
 def predict(images: Mapping[str, Pixels], model: Model, image_px: int) -> dict[str, Camera]:

@@ -20,6 +20,8 @@ from stages.scenes.study import StudyConfig
 
 # Sections that stages depend on key by key, by the name that they are held under.
 BY_KEY: dict[str, type[Section]] = {"study": StudyConfig, "static": StaticConfig}
+# What the graph calls an item of a catalogue.
+ITEMS = {"scenes": "scene", "captures": "capture"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def wanted_params(entry: str) -> list[str]:
 
 
 def _param(read: Read) -> str:
-    return f"{read.name}.${{item.scene}}" if read.method == "entry" else read.name
+    if read.method != "entry":
+        return read.name
+    return f"{read.name}.${{item.{ITEMS[read.name]}}}"
 
 
 def all_reads() -> list[Read]:

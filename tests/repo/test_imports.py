@@ -24,6 +24,7 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "vggt": "stages/splat/vggt.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
 WITHOUT_TORCH = {"scenes"}

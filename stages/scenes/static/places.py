@@ -40,7 +40,7 @@ class Places:
             return cls(scene, raw, prep_root or shared, _under(result_root, scene) or results, True)
         assert scene_dir is not None, "one of the two is given"
         name = safe_name(scene_dir.resolve().name, scene_dir)
-        raw, results = scene_dir / "static", Path("results", "static", name)
+        raw, results = scene_dir / "static", layout.static_results(name)
         return cls(
             name, raw, prep_root or raw / "shared", _under(result_root, name) or results, False
         )

@@ -23,6 +23,7 @@ def test_by_a_name_of_the_graph() -> None:
     found = Places.of(None, "static_pair02_talk")
     assert found.raw == Path("data/raw/static_pair02_talk/static")
     assert found.shared == Path("data/static/static_pair02_talk/shared")
+    assert found.results == Path("results/static/static_pair02_talk")
     assert found.in_graph
 
 
