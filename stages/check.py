@@ -10,11 +10,11 @@ from stages.run.params import Params
 from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
+from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import Verdict, judge
 from stages.scenes.memo import memo
 from stages.scenes.sources import source_errors
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static import config as statics
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -35,9 +35,8 @@ SECTIONS = {
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
     "vggt": scenes.VggtConfig,
-    "static_demo": StaticDemoConfig,
-    "static": StaticConfig,
 } | captures.SECTIONS
+SECTIONS |= statics.SECTIONS
 CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
@@ -46,7 +45,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
     arguments = parser.parse_args()
-
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     verdict = None
