@@ -124,10 +124,12 @@ def evaluate_result(
 
 def claim(result: Path, name: str, match_string: str) -> None:
     """Refuse a folder that holds anything but an earlier result of the same capture."""
-    if not result.exists() or not any(result.iterdir()):
+    if not result.exists():
         return
     if not (result / TRAINED / FACTS).is_file():
-        if {path.name for path in result.iterdir()} <= {"dataset"}:
+        # What a killed run leaves, and the poses that this one starts from.
+        names = {path.name for path in result.iterdir() if not path.name.endswith(".part")}
+        if names <= {"dataset"}:
             return
         raise UserError(
             result, "not empty, and no result of a capture",
@@ -140,6 +142,16 @@ def claim(result: Path, name: str, match_string: str) -> None:
             expected=f"{name}, match string {match_string!r}",
             fix="name another folder, or remove this one",
         )  # fmt: skip
+
+
+def unused(config: TrainConfig) -> list[tuple[str, str]]:
+    """Parameters of `train:` that choose views of a scene and not of a capture, if they are set."""
+    found = []
+    if config.match_string:
+        found.append(("match_string", "captures have their own: captures.<name>.match_string"))
+    if config.test_every > 1:
+        found.append(("test_every", "captures have their own: capture_train.test_every"))
+    return found
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
