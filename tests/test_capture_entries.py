@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import walls
 from small_capture import cameras, write_capture
 
 from stages import capture_calibrate, capture_evaluate, capture_train
 from stages.run.errors import UserError
-from stages.run.files import read_json, read_tsv
+from stages.run.files import folder_hash, read_json, read_tsv
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -78,6 +79,24 @@ def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run)
     curve = read_tsv(workspace / "metrics/plots/captures/demo_room/combined.tsv")
     assert curve[-1]["step"] == "12"
     assert (workspace / "results/demo_room/filtered/eval_on_demo_room_eval/views.tsv").is_file()
+
+
+def test_photographs_without_a_model_get_poses_first(
+    workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, once: a second training takes the dataset that is there."""
+    walls.write_photographs(workspace / "corner", walls.cameras())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    given = ["corner", "out", *QUICK, "-S", "capture_calibrate.lenses=one"]
+    run(capture_train, *given)
+    dataset = workspace / "out/dataset/corner"
+    assert len(list((dataset / "images").iterdir())) == 5
+    facts = read_json(workspace / "out/train/capture.json")
+    assert (facts["name"], len(facts["train"]), len(facts["held_out"])) == ("corner", 3, 2)
+    model, before = dataset / "sparse/0/images.bin", folder_hash(dataset)
+    written = model.stat().st_mtime_ns
+    run(capture_train, *given)
+    assert (folder_hash(dataset), model.stat().st_mtime_ns) == (before, written)
 
 
 def test_variant_filtered_needs_a_word(workspace: Path, run: Run) -> None:

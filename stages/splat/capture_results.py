@@ -1,5 +1,6 @@
 """Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,20 @@ from stages.splat.raster import choose_backend
 TRAINED = "train"
 
 
+def run_name(result: Path) -> str:
+    """A name of one folder level for what a run keeps aside, unlike that of any other result.
+
+    >>> run_name(Path("/results/my dog/combined"))
+    'my_dog-combined-5ef6058f'
+    """
+    whole = result.resolve()
+    told = (
+        re.sub(r"[^A-Za-z0-9]+", "_", whole.parent.name),
+        re.sub(r"[^A-Za-z0-9]+", "_", whole.name),
+    )
+    return "-".join([*(part.strip("_") or "x" for part in told), text_hash(str(whole))[:8]])
+
+
 def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
     """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
 
@@ -54,7 +69,7 @@ def train_result(
     claim(result, dataset.name, match_string)
     dataset.tell()
     chosen = split(dataset.views, capture.test_every, match_string)
-    resume_as = f"{dataset.name}-{text_hash(str(result.resolve()))[:8]}"
+    resume_as = run_name(result)
     with whole_folder(result / TRAINED) as folder:
         fitted = train_capture(
             dataset, chosen, config, folder, match_string=match_string, resume_as=resume_as
