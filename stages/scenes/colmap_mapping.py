@@ -111,7 +111,7 @@ def adjust_posed(
             fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
         )  # fmt: skip
     for _ in range(2):
-        pycolmap.bundle_adjustment(found, _adjustment_options(config))
+        _adjust(found, config)
         found.update_point_3d_errors()
         pycolmap.ObservationManager(found).filter_all_points3D(4.0, 1.5)
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,14 +180,19 @@ def _mapper_options(
     return options
 
 
-def _adjustment_options(config: CaptureCalibrateConfig) -> "pycolmap.BundleAdjustmentOptions":
+def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
+    # Not by pycolmap.bundle_adjustment, which turns its log back on.
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = options.refine_extra_params = config.refine_lenses
     options.refine_principal_point = False
     options.ceres.solver_options.num_threads = config.threads
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    return options
+    chosen = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        chosen.add_image(image_id)
+    chosen.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, chosen, model).solve()
 
 
 def _mapped(
