@@ -1,0 +1,145 @@
+"""This repository as DVC knows it: stages, what is stale, experiments. The only import of dvc.
+
+Stages go by DVC's names, such as `train@hi4d_pair15_fight`. DVC is asked through its Python
+interface and through its commands with lists of words; nothing parses what it prints.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage.exceptions import RunCacheNotFoundError
+
+from stages.run.errors import UserError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the graph."""
+
+    name: str
+    upstream: frozenset[str]  # the stages whose outs it reads
+    changed: tuple[str, ...]  # what DVC finds changed in it; empty where nothing is
+    in_run_cache: bool  # a result of the same inputs is kept, so that nothing is computed
+    out_bytes: int | None  # size of its outs when it last ran
+    locked_params: Mapping[str, Any]  # values of its params when it last ran
+    params: Mapping[str, Any]  # and now, by section or dotted key
+
+
+@contextmanager
+def opened() -> Iterator[Repo]:
+    """DVC's view of the current folder. Raises UserError for every error of DVC's own."""
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        reason = str(error) or type(error).__name__
+        fix = "wait for it to end" if "blocked by" in reason else "run `dvc status`"
+        raise UserError("DVC", reason, fix=fix) from error
+
+
+def steps() -> list[Step]:
+    """Every stage, upstream ones first."""
+    with opened() as repo:
+        graph, told = repo.index.graph, repo.status()
+        upstream = {stage: list(graph.successors(stage)) for stage in graph}
+        order = [one for one in TopologicalSorter(upstream).static_order() if one.cmd]
+        return [_step(one, upstream[one], told.get(one.addressing, [])) for one in order]
+
+
+def due(steps: Sequence[Step]) -> list[Step]:
+    """Those that would run: changed ones and, as their inputs may change, all after them."""
+    names: set[str] = set()
+    for step in steps:
+        if step.changed or step.upstream & names:
+            names.add(step.name)
+    return [step for step in steps if step.name in names]
+
+
+def needed(steps: Sequence[Step], target: str) -> list[Step]:
+    """A stage and all that it needs, directly or not."""
+    by_name, names, waiting = {step.name: step for step in steps}, set(), [target]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in names:
+            names.add(name)
+            waiting += by_name[name].upstream
+    return [step for step in steps if step.name in names]
+
+
+def experiments() -> dict[str, str]:
+    """Revisions of the experiments that started from HEAD, by name."""
+    with opened() as repo:
+        return {name: rev for found in repo.experiments.ls().values() for name, rev in found}
+
+
+def head() -> str:
+    """The commit that experiments start from. Raises UserError when there is none."""
+    with opened() as repo:
+        return repo.scm.get_rev()
+
+
+def fetch(folder: str, rev: str, into: Path) -> None:
+    """Copy a folder of the repository as it was in a revision."""
+    with opened() as repo:
+        DVCFileSystem(repo=repo.root_dir, rev=rev).get(folder, str(into / folder), recursive=True)
+
+
+def run_experiment(
+    name: str, settings: Sequence[str], target: str, log: Path, work: Path, *, queue: bool = False
+) -> int:
+    """Run or queue one experiment in a copy of the workspace; its exit code.
+
+    `work` keeps resume states, so that a killed experiment goes on where it was.
+    """
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--queue" if queue else "--temp"]
+    command += ["--name", name, *(word for one in settings for word in ("-S", one)), target]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Stages are started as `python -m ...`: by this Python, also where its folder is not on PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"SPLATFIX_WORK": str(work.absolute()), "PATH": path}
+    with log.open("w") as out:
+        return subprocess.run(command, env=environment, stdout=out, stderr=out).returncode
+
+
+def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
+    sizes = [out.meta.size if out.meta else None for out in stage.outs]
+    of_params = [dep for dep in stage.deps if hasattr(dep, "params")]
+    return Step(
+        stage.addressing,
+        frozenset(one.addressing for one in upstream if one.cmd),
+        tuple(_changes(told)),
+        bool(told) and _in_run_cache(stage),
+        None if None in sizes else sum(sizes),
+        {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()},
+        {key: value for dep in of_params for key, value in dep.read_params().items()},
+    )
+
+
+def _changes(told: Sequence[Any]) -> Iterator[str]:
+    """DVC's report on a stage in a few words each, such as `train.max_steps modified`."""
+    for one in told:
+        if isinstance(one, str):
+            yield one
+            continue
+        for found in one.values():
+            for path, state in found.items():
+                inner = state.items() if isinstance(state, Mapping) else [(path, state)]
+                yield from (f"{key} {what}" for key, what in inner)
+
+
+def _in_run_cache(stage: Any) -> bool:
+    try:
+        stage.repo.stage_cache.restore(stage, dry=True)
+    except RunCacheNotFoundError:
+        return False
+    return True
