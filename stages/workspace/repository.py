@@ -17,7 +17,7 @@ from typing import Any
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.stage.exceptions import RunCacheNotFoundError
+from dvc.stage.cache import RunCacheNotFoundError
 
 from stages.run.errors import UserError
 
