@@ -21,6 +21,8 @@ from dvc.stage.cache import RunCacheNotFoundError
 
 from stages.run.errors import UserError
 
+_FROM_UPSTREAM = "what it reads changes"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -117,7 +119,7 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
     return Step(
         stage.addressing,
         frozenset(one.addressing for one in upstream if one.cmd),
-        tuple(_changes(told)),
+        tuple(dict.fromkeys(_changes(told, {str(out) for one in upstream for out in one.outs}))),
         bool(told) and _in_run_cache(stage),
         None if None in sizes else sum(sizes),
         {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()},
@@ -125,21 +127,28 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
     )
 
 
-def _changes(told: Sequence[Any]) -> Iterator[str]:
+def _changes(told: Sequence[Any], upstream_outs: set[str]) -> Iterator[str]:
     """DVC's report on a stage in a few words each, such as `train.max_steps modified`."""
     for one in told:
         if isinstance(one, str):
             yield one
             continue
-        for found in one.values():
+        for kind, found in one.items():
             for path, state in found.items():
                 inner = state.items() if isinstance(state, Mapping) else [(path, state)]
-                yield from (f"{key} {what}" for key, what in inner)
+                if kind == "changed outs":
+                    yield "its results are missing or changed"
+                # What another stage writes changes with that stage, which says why.
+                elif path not in upstream_outs:
+                    yield from (f"{key} {what}" for key, what in inner)
+                else:
+                    yield _FROM_UPSTREAM
 
 
 def _in_run_cache(stage: Any) -> bool:
     try:
         stage.repo.stage_cache.restore(stage, dry=True)
-    except RunCacheNotFoundError:
+    # The latter where a dep is still to be made.
+    except (RunCacheNotFoundError, FileNotFoundError):
         return False
     return True
