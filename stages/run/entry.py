@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from stages.run.errors import UserError
-from stages.run.provenance import stage_cost
 
 # The cores of a shared machine go to processes, not to threads inside one: several threads were
 # measured slower than one on the small CPU problems of this project, and one thread gives
@@ -28,8 +27,7 @@ def launch(main: Callable[[], None]) -> None:
     for name in _THREAD_LIMITS:
         os.environ.setdefault(name, "1")
     try:
-        with stage_cost():
-            main()
+        main()
     except UserError as error:
         sys.exit(_report(str(error)))
     except Exception as error:

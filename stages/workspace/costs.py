@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run import layout
-from stages.run.files import read_json, write_json
-from stages.run.provenance import recorded
+from stages.run.files import read_json, work_root, write_json
 from stages.workspace.repository import Step
 
 COSTS = layout.METRICS / "costs.json"
@@ -46,9 +45,10 @@ def record(steps: Iterable[Step], path: Path = COSTS) -> int:
     """Add what the last runs on this machine cost to the file; return how many stages it has."""
     costs = dict(read_costs(path))
     for step in steps:
-        found = recorded(step.name)
+        found = _left(step.name)
         if found is not None:
-            costs[step.name] = {key: found[key] for key in _KEPT if key in found}
+            kept = read_json(found)
+            costs[step.name] = {key: kept[key] for key in _KEPT if key in kept}
             costs[step.name]["steps"] = _work(step.name, step.locked_params)
     if costs:
         write_json(path, dict(sorted(costs.items())))
@@ -74,6 +74,19 @@ def estimate(step: Step, steps: Sequence[Step], costs: Costs) -> Estimate:
         size,
         any(costs[name].get("steps") not in (None, now) for name in taken),
     )
+
+
+def _left(name: str) -> Path | None:
+    """The file that `stages.run.provenance.cost` wrote when a stage last ran here.
+
+    A stage without items has one file alone; two variables of an item are joined by a dot.
+    """
+    kind, _, item = name.partition("@")
+    folder = work_root() / "cost" / kind.removesuffix("_test")
+    if not item:
+        return next(iter(sorted(folder.glob("*.json"))), None)
+    names = (item, ".".join(item.rsplit("-", 1)))
+    return next((path for one in names if (path := folder / f"{one}.json").is_file()), None)
 
 
 def _scaled(cost: Mapping[str, Any], now: float | None) -> float:
