@@ -116,18 +116,23 @@ def run_experiment(
 def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
     sizes = [out.meta.size if out.meta else None for out in stage.outs]
     of_params = [dep for dep in stage.deps if hasattr(dep, "params")]
+    before = {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()}
+    now = {key: value for dep in of_params for key, value in dep.read_params().items()}
+    changes = _changes(told, {str(out) for one in upstream for out in one.outs}, before, now)
     return Step(
         stage.addressing,
         frozenset(one.addressing for one in upstream if one.cmd),
-        tuple(dict.fromkeys(_changes(told, {str(out) for one in upstream for out in one.outs}))),
+        tuple(dict.fromkeys(changes)),
         bool(told) and _in_run_cache(stage),
         None if None in sizes else sum(sizes),
-        {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()},
-        {key: value for dep in of_params for key, value in dep.read_params().items()},
+        before,
+        now,
     )
 
 
-def _changes(told: Sequence[Any], upstream_outs: set[str]) -> Iterator[str]:
+def _changes(
+    told: Sequence[Any], upstream_outs: set[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[str]:
     """DVC's report on a stage in a few words each, such as `train.max_steps modified`."""
     for one in told:
         if isinstance(one, str):
@@ -135,20 +140,37 @@ def _changes(told: Sequence[Any], upstream_outs: set[str]) -> Iterator[str]:
             continue
         for kind, found in one.items():
             for path, state in found.items():
-                inner = state.items() if isinstance(state, Mapping) else [(path, state)]
                 if kind == "changed outs":
                     yield "its results are missing or changed"
                 # What another stage writes changes with that stage, which says why.
-                elif path not in upstream_outs:
-                    yield from (f"{key} {what}" for key, what in inner)
-                else:
+                elif path in upstream_outs:
                     yield _FROM_UPSTREAM
+                elif isinstance(state, Mapping):
+                    for key, what in state.items():
+                        yield from _leaves(key, before.get(key), now.get(key), what)
+                else:
+                    yield f"{path} {state}"
+
+
+def _leaves(key: str, before: Any, now: Any, what: str) -> Iterator[str]:
+    """The params that differ inside a section that DVC compares as a whole."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*before, *now]):
+            if before.get(name) != now.get(name):
+                yield from _leaves(f"{key}.{name}", before.get(name), now.get(name), what)
+    else:
+        yield f"{key} {what}"
 
 
 def _in_run_cache(stage: Any) -> bool:
+    """Whether results of the present inputs are kept. Leaves the stage's outs without hashes."""
     try:
+        stage.save_deps()
+        # Else DVC takes the hashes of the last run for those of these inputs.
+        for out in stage.outs:
+            out.hash_info = type(out.hash_info)()
         stage.repo.stage_cache.restore(stage, dry=True)
-    # The latter where a dep is still to be made.
-    except (RunCacheNotFoundError, FileNotFoundError):
+    # Also where a dep is still to be made.
+    except (RunCacheNotFoundError, FileNotFoundError, DvcException):
         return False
     return True

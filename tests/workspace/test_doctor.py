@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages import doctor as entry
 from stages.quality.backbones import BACKBONES
@@ -289,8 +290,6 @@ def test_torch_is_not_loaded_to_learn_its_cuda() -> None:
     code = "from stages.workspace import probes, doctor; import sys; print(probes.torch_cuda()); "
     code += "assert not {'torch', 'numpy', 'dvc.repo'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    import torch
-
     assert done.stdout.strip() == str(torch.version.cuda)
 
 
@@ -326,6 +325,7 @@ def test_settings_come_from_all_levels(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_kernels_of_this_machine_draw_what_the_cpu_draws() -> None:
     works, figures = probes.kernels()
     assert works, figures
