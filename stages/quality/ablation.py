@@ -12,7 +12,7 @@ from stages.quality.config import CompareConfig
 from stages.quality.deltas import MEAN, delta_table
 from stages.quality.keys import MEASURES
 from stages.quality.table import render_table
-from stages.run.errors import UserError
+from stages.run.errors import UserError, UserErrors
 
 _TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS"}
 _FORMATS = {"psnr": ".3f", "ssim": ".4f", "lpips": ".4f"}
@@ -39,7 +39,8 @@ def compared(
                 for name, side in zip(("default", "arm"), both, strict=True)
             })  # fmt: skip
         except UserError as error:
-            reasons[label] = error.got
+            first = error.errors[0] if isinstance(error, UserErrors) else error
+            reasons[label] = first.got
             continue
         for row in delta_table(pair, scenes, config, [("arm", "default")]):
             rows.append(row | {"comparison": label})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from stages.run.errors import UserError
+from stages.run.errors import UserError, UserErrors
 from stages.workspace import machine, project
 from stages.workspace.findings import FAIL, Finding
 
@@ -24,6 +24,7 @@ def examine(*, quick: bool = False) -> list[Finding]:
         try:
             found += check()
         except UserError as error:
-            name = check.__name__
-            found.append(Finding(name, FAIL, f"{error.where}: {error.got}", error.fix))
+            first = error.errors[0] if isinstance(error, UserErrors) else error
+            what = f"{first.where}: {first.got}"
+            found.append(Finding(check.__name__, FAIL, what, first.fix))
     return found
