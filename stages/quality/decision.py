@@ -38,6 +38,7 @@ def decision(
     means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
     compared = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
     lines += [f"- {_sentence(row, count, confidence)}" for row in compared]
+    lines += _noise(delta.get("noise_floor"))
     lines += ["", "## What the numbers say", "", *_findings(chosen, compared, count)]
     lines += ["", "## Next ablation", "", *_next(chosen, summary, compared, table)]
     return "\n".join(lines) + "\n"
@@ -60,6 +61,14 @@ def _sentence(row: Row, count: int, confidence: float) -> str:
         f"over scenes), better on {row['won']:g} of {count} scenes (sign-flip p "
         f"{row['sign_flip_p']:.3g}; the least that {count} scenes can give is {least_p(count):.3g})"
     )
+
+
+def _noise(floor: Row | None) -> Iterator[str]:
+    if floor and floor["psnr"] is not None:
+        yield (
+            f"- Another seed moves the plain splat's PSNR by {floor['psnr']:.2f} dB (standard "
+            f"deviation of {floor['trainings']} trainings)."
+        )
 
 
 def _findings(chosen: str, compared: Sequence[Row], count: int) -> Iterator[str]:

@@ -19,3 +19,12 @@ def better(name: str) -> int:
     (1, -1)
     """
     return -1 if "lpips" in name else 1
+
+
+def repeated(scene: str, seed: int) -> str:
+    """The name that a scene's repeat goes by in data/novel_views, metrics/scenes and metrics/views.
+
+    >>> repeated("hi4d_pair15_fight", 1)
+    'hi4d_pair15_fight.seed1'
+    """
+    return f"{scene}.seed{seed}"
