@@ -25,6 +25,7 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "tqdm": "stages/run/progress.py",
     "viser": "stages/splat/viewer.py",
     "dvc": "stages/workspace/",
 }
