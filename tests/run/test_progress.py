@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_log_gets_lines_without_carriage_returns() -> None:
 def test_terminal_gets_a_bar() -> None:
     """A pseudo-terminal takes the place of the screen."""
     screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
     child = subprocess.Popen([sys.executable, "-c", LOOP], cwd=ROOT, stderr=terminal)
     os.close(terminal)
     shown = b""
