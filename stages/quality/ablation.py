@@ -10,12 +10,12 @@ from typing import Any
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.deltas import MEAN, delta_table
-from stages.quality.keys import MEASURES
+from stages.quality.keys import FORMATS, MEASURES, titled
 from stages.quality.table import render_table
 from stages.run.errors import UserError, UserErrors
 
-_TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS"}
-_FORMATS = {"psnr": ".3f", "ssim": ".4f", "lpips": ".4f"}
+# Arms differ by less than methods do.
+_FORMATS = FORMATS | {"psnr": ".3f"}
 
 Arms = Mapping[str, Evaluations]  # by label; each holds the method that is compared
 Row = dict[str, Any]
@@ -67,7 +67,7 @@ def ablation_table(
     """
     floor = noise_floor(rows, repeats)
     means = {(row["comparison"], row["metric"]): row for row in rows if row["scene"] == MEAN}
-    table = [["", *_TITLES.values()]]
+    table = [["", *map(titled, MEASURES)]]
     table.append(["default", *(_text(default[name], _FORMATS[name]) for name in MEASURES)])
     for label in (*arms, *repeats):
         if label in reasons:

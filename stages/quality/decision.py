@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.quality.deltas import MEAN
-from stages.quality.keys import MEASURES, better
+from stages.quality.keys import FORMATS, MEASURES, better, titled
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 
-_FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
-_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+_TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
 Row = Mapping[str, Any]
 
@@ -47,13 +46,13 @@ def decision(
 def _means(summary: Mapping[str, Row]) -> Iterator[str]:
     rows = [["method", *_TITLES.values()]]
     for method, row in summary.items():
-        rows.append([method, *(_text(row[name], _FORMATS[name]) for name in MEASURES)])
+        rows.append([method, *(_text(row[name], FORMATS[name]) for name in MEASURES)])
     yield from ("    " + line for line in render_table(rows).splitlines())
 
 
 def _sentence(row: Row, count: int, confidence: float) -> str:
     """Such as `PSNR against none: +0.31 dB [-0.10, 0.72], better on 4 of 4 scenes (p 0.125)`."""
-    form, name = _FORMATS[row["metric"]], _TITLES[row["metric"]]
+    form, name = FORMATS[row["metric"]], _TITLES[row["metric"]]
     against = row["comparison"].partition("_vs_")[2]
     return (
         f"{name} against {against}: {row['difference']:+{form}} "
