@@ -5,7 +5,7 @@ import pytest
 from stages.quality.ablation import ablation_table, compared, means_of, noise_floor
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
-from stages.quality.keys import MEASURED
+from stages.quality.keys import MEASURED, MEASURES
 
 SCENES = ("a", "b")
 VIEWS = [(time, camera) for time in ("1", "2", "3") for camera in ("28", "64")]
@@ -67,7 +67,7 @@ def test_only_what_exceeds_the_noise_is_starred() -> None:
 def test_arm_that_was_measured_otherwise_is_not_compared() -> None:
     rows, reasons = table_of(larger=evaluations(25.0, protocol="384x512"))
     assert rows == []
-    text = ablation_table(rows, dict.fromkeys(("psnr", "ssim", "lpips"), 1.0), ["larger"], [],
+    text = ablation_table(rows, dict.fromkeys(MEASURES, 1.0), ["larger"], [],
                           reasons, 2)  # fmt: skip
     assert "larger: not compared: 'p' and '384x512'" in text
 
