@@ -106,7 +106,7 @@ def _why(steps: Sequence[Step]) -> str:
 
 
 def _doubts(plan: Plan) -> str:
-    doubts = [f"{plan.unmeasured} were never measured"] if plan.unmeasured else []
+    doubts = [f"{plan.unmeasured} never measured"] if plan.unmeasured else []
     scaled = sum(one.is_scaled for _, one in plan.rows)
     doubts += [f"{scaled} in proportion to their steps"] if scaled else []
     return f" ({'; '.join(doubts)})" if doubts else ""

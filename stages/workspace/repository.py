@@ -4,6 +4,7 @@ Stages go by DVC's names, such as `train@hi4d_pair15_fight`. DVC is asked throug
 interface and through its commands with lists of words; nothing parses what it prints.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -40,6 +41,8 @@ class Step:
 @contextmanager
 def opened() -> Iterator[Repo]:
     """DVC's view of the current folder. Raises UserError for every error of DVC's own."""
+    # Else it tells of results in the cache that it only looked for.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
         with Repo() as repo:
             yield repo

@@ -134,7 +134,7 @@ def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     text = told(found, 1, tmp_path)
     assert "train, 2 times" in text
     assert "3 of 3 stages would run" in text
-    assert "time: about 3 min 0 s, one stage after the other (1 were never measured; 1 in " in text
+    assert "time: about 3 min 0 s, one stage after the other (1 never measured; 1 in " in text
     assert "disk: about 2.00 GiB; 3.00 GiB are free" in text
     require_room(found, 1, tmp_path)
     with pytest.raises(UserError, match=r"expected about 4\.00 GiB"):
