@@ -79,8 +79,20 @@ class Fixer(nn.Module):
         return as_memory(record, references.shape[1])
 
     def lora_weights(self) -> Weights | None:
-        """Decoder weights with their low-rank changes, or None when there are none."""
-        return self.lora.changed(self._lora_layers()) if self.lora is not None else None
+        """Decoder weights with their low-rank changes, or None when there are none.
+
+        They are added in the precision of both, which may be above that of the other weights: a
+        small change would be lost in weights that were rounded before.
+        """
+        if self.lora is None:
+            return None
+        changed = self.lora.changed(self._lora_layers())
+        return {name: weight.to(self.dtype) for name, weight in changed.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of what passes through."""
+        return self.vae.encoder.conv_in.weight.dtype
 
     def fold(self) -> None:
         """Add the low-rank changes to the weights for good: faster, and no longer trainable."""
@@ -105,7 +117,7 @@ class Fixer(nn.Module):
         self, images: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Latents [B * V, c, h, w] as the UNet expects them, and the encoder's activations."""
-        entering = (2 * images.flatten(0, 1) - 1).to(self.vae.dtype)
+        entering = (2 * images.flatten(0, 1) - 1).to(self.dtype)
         latent, activations = encode(self.vae, entering, generator)
         return latent * self.vae.config.scaling_factor, activations
 
