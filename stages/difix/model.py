@@ -16,7 +16,7 @@ from stages.difix.attention import Memory, as_memory, install
 from stages.difix.lora import Lora, takes_lora
 from stages.difix.onestep import clean_from_noisy
 from stages.difix.spec import Spec
-from stages.difix.vae import Weights, build_skips, decode, encode, skip_name
+from stages.difix.vae import Weights, again, build_skips, decode, encode, skip_name
 
 _SKIP_START = 1e-5  # of the published training: next to nothing, but with a gradient
 _MATCHING_GAIN = 2.0
@@ -107,7 +107,7 @@ class Fixer(nn.Module):
     def use_checkpointing(self) -> None:
         """Spend time instead of memory on gradients."""
         self.checkpointing = True
-        self.unet.enable_gradient_checkpointing()
+        self.unet.enable_gradient_checkpointing(again)
 
     def parameter_count(self) -> int:
         """How many numbers were or can be learnt."""
@@ -124,7 +124,9 @@ class Fixer(nn.Module):
     def _noise(self, noisy: Tensor, **mixing: object) -> Tensor:
         prompt = self.prompt.to(noisy.dtype).expand(len(noisy), -1, -1)
         given = {key: value for key, value in mixing.items() if value is not None}
-        return self.unet(noisy, self.spec.timestep, prompt, cross_attention_kwargs=given).sample
+        # Made where it is used: a number would be copied to a GPU, which no graph can record.
+        timestep = torch.full((), self.spec.timestep, device=noisy.device)
+        return self.unet(noisy, timestep, prompt, cross_attention_kwargs=given).sample
 
     def _lora_layers(self) -> dict[str, Tensor]:
         """Weights that take LoRA, by the published names of their layers."""

@@ -1,6 +1,6 @@
 """Group normalisation and what stands beside it, in as few passes over memory as it takes.
 
-The only module that imports triton. torch's kernel wants channels first, and so copies what
+torch's kernel wants channels first, and so copies what
 convolutions on tensor cores leave channels last; it also writes out what SiLU reads again. Here an
 input is read twice and the output written once, gradients likewise. Statistics are float32 and
 merged from parts (Chan et al. 1983), so that they hold at any size.
@@ -29,9 +29,7 @@ def group_norm(
     """`silu(layer(x + shift))`, channels last and in x's precision."""
     x = x.contiguous(memory_format=torch.channels_last)
     assert layer.weight is not None, "a normalisation without weights"
-    return _GroupNorm.apply(
-        x, shift, layer.weight, layer.bias, layer.num_groups, layer.eps, silu
-    )
+    return _GroupNorm.apply(x, shift, layer.weight, layer.bias, layer.num_groups, layer.eps, silu)
 
 
 def add(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:  # [N, C, H, W] twice, [C]

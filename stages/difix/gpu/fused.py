@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from stages.difix.groupnorm import add, group_norm
+from stages.difix.gpu.groupnorm import add, group_norm
 
 # Attention with one head as wide as the VAE's has no fast kernel; its scores are written out
 # instead, as long as they take no more than this, bytes.
@@ -81,7 +81,8 @@ def _transformer(
 class _PixelAttention:
     """The VAE's attention over pixels, as a processor of diffusers' Attention."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, **_: object) -> Tensor:
+    def __call__(self, attn: Any, hidden_states: Tensor, temb: None = None) -> Tensor:
+        assert temb is None, "the VAE knows no time"
         count, channels, height, width = hidden_states.shape
         tokens = group_norm(hidden_states, attn.group_norm).permute(0, 2, 3, 1)
         tokens = tokens.reshape(count, height * width, channels)
