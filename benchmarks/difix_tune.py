@@ -125,6 +125,7 @@ def measure_all(given: argparse.Namespace, device: torch.device) -> None:
         rows.append(measure(given, side, case, device))
         if is_main:
             print(line(rows[-1]), flush=True)
+            cases.write_rows(given.out, rows)
         drawn = given.cases if given.curve_cases is None else given.curve_cases
         if given.curve_steps and case in drawn and side == given.sizes[0]:
             curves[case] = curve(given, side, case, device)
@@ -132,7 +133,6 @@ def measure_all(given: argparse.Namespace, device: torch.device) -> None:
         titles = ("px", "", "", "ms/step", "slowest", "peak GiB", "samples/s", "first loss")
         print(f"\n{rows[0]['device']}, {rows[0]['processes']} process(es), batch {given.batch}")
         print(HEADER.format(*titles, "last loss"), *map(line, rows), sep="\n", flush=True)
-        cases.write_rows(given.out, rows)
         if curves:
             difix_curves.report(given.curves, curves)
     if torch.distributed.is_initialized():

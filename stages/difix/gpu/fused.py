@@ -81,8 +81,15 @@ def _transformer(
 class _PixelAttention:
     """The VAE's attention over pixels, as a processor of diffusers' Attention."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, temb: None = None) -> Tensor:
-        assert temb is None, "the VAE knows no time"
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
+        assert encoder_hidden_states is attention_mask is temb is None, "attention of another kind"
         count, channels, height, width = hidden_states.shape
         tokens = group_norm(hidden_states, attn.group_norm).permute(0, 2, 3, 1)
         tokens = tokens.reshape(count, height * width, channels)
