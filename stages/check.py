@@ -7,6 +7,7 @@ from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.params import Params
+from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
@@ -32,8 +33,9 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
-}
-CATALOGUES = {"scenes": scenes.SceneEntry}
+    "vggt": scenes.VggtConfig,
+} | captures.SECTIONS
+CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
-    raise_all(errors)
+    raise_all([*errors, *captures.capture_errors(values, params.where)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
     for section, inert in (("train", splat.inert), ("tune", difix.inert)):

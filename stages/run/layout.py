@@ -9,6 +9,7 @@ from stages.run.files import safe_name
 
 DATA = Path("data")
 METRICS = Path("metrics")
+RESULTS = Path("results")
 WEIGHTS = DATA / "weights"
 
 
@@ -148,3 +149,30 @@ def delta_table() -> Path:
 def decision() -> Path:
     """The decision snapshot in words."""
     return METRICS / "decision.md"
+
+
+def capture(capture: str) -> Path:
+    """A capture as a COLMAP dataset: images and sparse/0."""
+    return _folder("captures", capture)
+
+
+def eval_set(capture: str) -> Path:
+    """The COLMAP dataset that a capture is evaluated on, as it came."""
+    return _folder("raw", f"{capture}_eval")
+
+
+def result(capture: str, variant: str) -> Path:
+    """What a variant of a capture gave; train/ and eval_on_<set>/ lie in it."""
+    return Path(RESULTS, *(safe_name(name, RESULTS) for name in (capture, variant)))
+
+
+def capture_metrics(capture: str, name: str) -> Path:
+    """Numbers of a capture: `calibrate`, a variant, or a variant on its evaluation set."""
+    return _metric("captures", capture, name, suffix=".json")
+
+
+def capture_curve(capture: str, variant: str) -> Path:
+    """Loss and Gaussians of a variant by step."""
+    return Path(
+        METRICS, "plots", "captures", *(safe_name(n, METRICS) for n in (capture, variant))
+    ).with_suffix(".tsv")

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,12 +11,10 @@ from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap import write_model
 from stages.scenes.images import resize
 from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
-from stages.splat.export import write_ply
 from stages.splat.fit import Fitted, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
@@ -62,14 +59,7 @@ def train_moment(
         [train_view(view, calibration, config) for view in held_out],
         folder,
     )
-    fitted.gaussians.save(folder / "gaussians.safetensors")
-    if config.save_ply:
-        write_ply(folder / "point_cloud.ply", fitted.gaussians)
-    learnt = {
-        f"{camera.name}.png": replace(camera, name=f"{camera.name}.png")
-        for camera in fitted.cameras
-    }
-    write_model(folder / "cameras" / "sparse" / "0", learnt)
+    fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
 
 

@@ -16,6 +16,8 @@ from source_tree import MODULES, closure, imports, relative, tree
 
 from stages.scenes.study import StudyConfig
 
+# What the graph calls an item of a catalogue.
+ITEMS = {"scenes": "scene", "captures": "capture"}
 STUDY_MODULE = "stages.scenes.study"
 STUDY_KEYS = frozenset(StudyConfig.model_fields)
 
@@ -99,7 +101,9 @@ def wanted_params(entry: str) -> list[str]:
 
 
 def _param(read: Read) -> str:
-    return f"{read.name}.${{item.scene}}" if read.method == "entry" else read.name
+    if read.method != "entry":
+        return read.name
+    return f"{read.name}.${{item.{ITEMS[read.name]}}}"
 
 
 def all_reads() -> list[Read]:

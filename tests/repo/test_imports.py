@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "workspace": {"workspace", "run"},
 }
 HOMES = {
-    "pycolmap": "stages/scenes/colmap.py",
+    "pycolmap": "stages/scenes/colmap",
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/textures.py",
@@ -28,6 +28,7 @@ HOMES = {
     "tqdm": "stages/run/progress.py",
     "viser": "stages/splat/viewer.py",
     "dvc": "stages/workspace/",
+    "vggt": "stages/splat/vggt.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
 WITHOUT_TORCH = {"scenes", "workspace"}
