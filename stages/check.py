@@ -10,10 +10,11 @@ from stages.run.params import Params
 from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig
+from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
 from stages.scenes.guard import Verdict, judge
 from stages.scenes.memo import memo
 from stages.scenes.sources import source_errors
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -34,6 +35,8 @@ SECTIONS = {
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
     "vggt": scenes.VggtConfig,
+    "static_demo": StaticDemoConfig,
+    "static": StaticConfig,
 } | captures.SECTIONS
 CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
