@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.jobs.config import SlurmConfig
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
@@ -32,6 +33,7 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
+    "slurm": SlurmConfig,
 }
 CATALOGUES = {"scenes": scenes.SceneEntry}
 

@@ -8,6 +8,7 @@ from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 # entries -> {splat, difix} -> {scenes, quality} -> run
 MAY_IMPORT = {
     "run": {"run"},
+    "jobs": {"jobs", "run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
@@ -24,9 +25,10 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "dvc": "stages/jobs/pipeline.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"scenes"}
+WITHOUT_TORCH = {"jobs", "scenes"}
 
 
 def package(module: str) -> str:
