@@ -1,6 +1,7 @@
 """Send the stale part of the graph to SLURM, or run it here with several tasks at once.
 
-`python -m stages.submit status|logs|cancel` follow what was sent.
+`python -m stages.submit status|logs|cancel` follow what was sent;
+`python -m stages.submit script slurm/NAME.slurm ...` sends one of the ready scripts.
 """
 
 import argparse
@@ -12,6 +13,9 @@ from stages.run.entry import launch
 def main() -> None:
     """Send what `dvc repro TARGETS` would run, or follow what was sent."""
     words = sys.argv[1:]
+    if words and words[0] == "script":
+        script(words)
+        return
     if words and words[0] in ("status", "logs", "cancel"):
         follow(words)
         return
@@ -35,6 +39,20 @@ def main() -> None:
     from stages.jobs.sending import Wish, send
 
     sys.exit(send(Wish(**vars(given))))
+
+
+def script(words: list[str]) -> None:
+    """Send one of the scripts of slurm/ with what `slurm.default` says about where it may run."""
+    parser = argparse.ArgumentParser(prog="python -m stages.submit")
+    add = parser.add_argument
+    add("command", choices=("script",), help="send a script")
+    add("script", help="such as slurm/dual_training.slurm")
+    add("arguments", nargs=argparse.REMAINDER, help="of the script")
+    given = parser.parse_args(words)
+
+    from stages.jobs.sending import send_script
+
+    print(send_script(given.script, given.arguments))
 
 
 def follow(words: list[str]) -> None:

@@ -47,7 +47,8 @@ class LocalRun:
         self.running: list[_Running] = []
         self.done: set[str] = set()
         self.failed: list[str] = []
-        self.gpus = visible_gpus()
+        # A single task at a time has all of them, as they are.
+        self.gpus = visible_gpus() if jobs > 1 else []
         self.free_gpus = list(self.gpus)
         self.recorded = time.monotonic()
 

@@ -1,6 +1,7 @@
 """From a wish on the command line to a plan that runs here or on the cluster."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from stages.jobs.following import unfinished
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
+from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.storage import storage_notes
 from stages.jobs.submission import LOGS, Submission, new_folder, submissions
@@ -67,6 +69,14 @@ def send(wish: Wish) -> int:
     print(f"sent {len(plan.tasks)} tasks as submission {sent.number}; how they go: "
           "python -m stages.submit status")  # fmt: skip
     return 0
+
+
+def send_script(script: str, arguments: Sequence[str]) -> str:
+    """Send a script by sbatch; nodes, partition and account come from `slurm.default`."""
+    wanted = Params.read().section("slurm", SlurmConfig).default
+    Path(LOGS).mkdir(exist_ok=True)
+    words = ["sbatch", "--parsable", *where_words(wanted), script, *arguments]
+    return call(*words).strip()
 
 
 def described(plan: Plan, config: SlurmConfig, jobs: dict[str, str] | None = None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.jobs.config import SlurmConfig
+from stages.jobs.config import Resources, SlurmConfig
 from stages.jobs.plan import Array
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
@@ -64,10 +64,14 @@ def sbatch_words(array: Array, config: SlurmConfig, submission: Submission) -> l
     if wanted.gpus:
         kind = f"{wanted.gpu_type}:" if wanted.gpu_type else ""
         words.append(f"--gres=gpu:{kind}{wanted.gpus}")
+    return [*words, *where_words(wanted)]
+
+
+def where_words(wanted: Resources) -> list[str]:
+    """Options of sbatch that say where a job may run."""
     optional = {"partition": wanted.partition, "account": wanted.account}
     optional |= {"exclude": ",".join(wanted.exclude)}
-    words += [f"--{key}={value}" for key, value in optional.items() if value]
-    return [*words, *wanted.extra]
+    return [*(f"--{key}={value}" for key, value in optional.items() if value), *wanted.extra]
 
 
 def script(folder: Path, array: Array) -> str:

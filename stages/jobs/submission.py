@@ -5,6 +5,7 @@ accounting of the cluster, and none of these files has two writers at once.
 """
 
 import json
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ class Submission:
 
     def note(self, address: str, state: str, **details: Any) -> None:
         """Say how a task goes."""
-        told = {"state": state, "node": socket.gethostname(), "time": time.time(), **details}
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        told = {"state": state, "node": node, "time": time.time(), **details}
         write_json(self._file(f"task.{address}"), told)
 
     def noted(self, address: str) -> dict[str, Any]:
