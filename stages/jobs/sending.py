@@ -19,6 +19,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.params import Params, did_you_mean
 
 KERNELS, SAVE = "kernels", "save"
+KERNELS_COMMAND = ["python", "-m", "stages.kernels"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _with_kernels(plan: Plan, config: SlurmConfig, is_local: bool) -> Plan:
     on_gpu = [task.address for task in plan.tasks if config.resources(task.address).gpus]
     if not on_gpu or (is_local and not visible_gpus()):
         return plan
-    return plan.with_first(KERNELS, ["python", "-m", "stages.kernels"], on_gpu)
+    return plan.with_first(KERNELS, KERNELS_COMMAND, on_gpu)
 
 
 def _refuse_twice(root: Path, plan: Plan) -> None:

@@ -1,15 +1,21 @@
 """A small DVC project whose stages are cheap: made on the spot, run by the real commands."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from stages.jobs.config import SlurmConfig
+from stages.jobs.pipeline import Pipeline
 from stages.run.params import Params
 
+# The command in this process: exit code and output of `python -m stages.submit ...`.
+Submit = Callable[..., tuple[int, str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 # make: one number a name; double: reads it, slowly if asked; total: all of them.
@@ -25,7 +31,9 @@ if f"{kind}@{name}" in params["fail"]:
     sys.exit(f"{kind} {name} cannot be made")
 if kind == "make":
     Path("data/a").mkdir(parents=True, exist_ok=True)
-    Path("data/a", f"{name}.txt").write_text(str(len(name) + params["plus"]))
+    lines = Path("params.yaml").read_text().splitlines()
+    plus = next(int(line.split()[1]) for line in lines if line.startswith("plus:"))
+    Path("data/a", f"{name}.txt").write_text(str(len(name) + plus))
 if kind == "double":
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -74,7 +82,7 @@ stages:
 class Project:
     """The project in its folder, and ways to run things there."""
 
-    def __init__(self, folder: Path, names: list[str]):
+    def __init__(self, folder: Path):
         self.folder = folder
         unwanted = ("DVC_", "SLURM_", "SBATCH_", "SPLATFIX_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
@@ -83,6 +91,10 @@ class Project:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]),
             "PYTHONPATH": str(ROOT),
         }
+
+    def create(self, names: list[str]) -> None:
+        """Write the project and commit it."""
+        folder = self.folder
         folder.mkdir(parents=True)
         (folder / "work.py").write_text(WORK)
         (folder / "dvc.yaml").write_text(DVC_YAML)
@@ -92,14 +104,12 @@ class Project:
         resources = {**slurm["default"], "cpus": 1, "memory": "512M", "time": "00:10:00"}
         slurm = {**slurm, "default": resources, "stages": {}}
         self.write_params({"names": names, "plus": 0, "slurm": slurm})
-        self.work(fail=[], plus=0, steps=1, pause_s=0.0, names=names)
+        self.work(fail=[], steps=1, pause_s=0.0, names=names)
         for words in (
             ("git", "init", "-q"),
             ("git", "config", "user.email", "test@localhost"),
             ("git", "config", "user.name", "test"),
             ("dvc", "init", "-q"),
-            ("dvc", "config", "core.analytics", "false"),
-            ("dvc", "config", "core.autostage", "true"),
             ("git", "add", "-A"),
             ("git", "commit", "-qm", "Begin"),
         ):
@@ -117,7 +127,7 @@ class Project:
         return ended
 
     def submit(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`python -m stages.submit ...`."""
+        """`python -m stages.submit ...` in a process of its own."""
         return self.run(sys.executable, "-m", "stages.submit", *words, check=check)
 
     def write_params(self, values: dict[str, Any]) -> None:
@@ -134,8 +144,6 @@ class Project:
 
     def work(self, **values: Any) -> None:
         """Change how the stages behave; DVC does not see this file."""
-        import json
-
         path = self.folder / "work.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**before, **values}))
@@ -143,6 +151,10 @@ class Project:
     def lock(self) -> dict[str, Any]:
         """Stages of dvc.lock."""
         return YAML(typ="safe").load(self.folder / "dvc.lock")["stages"]
+
+    def slurm_config(self) -> SlurmConfig:
+        """The section `slurm` of its params."""
+        return Params.read(self.folder / "params.yaml").section("slurm", SlurmConfig)
 
     def ran(self) -> list[str]:
         """Commands that ran since the last look."""
@@ -152,5 +164,5 @@ class Project:
         return sorted(lines)
 
     def is_clean(self) -> bool:
-        """Whether DVC finds nothing to do."""
-        return "up to date" in self.run("dvc", "status").stdout
+        """Whether nothing is stale."""
+        return not Pipeline(self.folder).plan().tasks
