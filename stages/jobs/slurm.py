@@ -1,8 +1,9 @@
 """A plan on SLURM: one array a stage, each task after exactly those that it needs.
 
-Arrays are sent held and released when all are accepted; a refusal cancels what was sent. Tasks of
-an array get their dependencies one by one (`scontrol update` splits the array's record), so that
-a failed item cancels what depends on it and nothing else.
+Arrays are sent to begin far in the future, and begin now when all are accepted; a refusal cancels
+what was sent. (SLURM does not look at what a held job asks for, so that its refusal would come too
+late.) Tasks of an array get their dependencies one by one (`scontrol update` splits the array's
+record), so that a failed item cancels what depends on it and nothing else.
 """
 
 import os
@@ -47,11 +48,11 @@ def call(*words: str, script: str = "") -> str:
 
 
 def sbatch_words(array: Array, config: SlurmConfig, submission: Submission) -> list[str]:
-    """The call that sends an array, held."""
+    """The call that sends an array, to begin later."""
     wanted = array.resources
     throttle = f"%{config.throttle}" if config.throttle else ""
     words = [
-        "sbatch", "--parsable", "--hold", "--kill-on-invalid-dep=yes", "--requeue",
+        "sbatch", "--parsable", "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue",
         "--open-mode=append", f"--job-name={array.stage}",
         f"--array=0-{len(array.tasks) - 1}{throttle}",
         f"--chdir={submission.root}",
@@ -141,7 +142,8 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
                 call("scontrol", "update", f"jobid={one.job}", f"dependency={one.needs}")
         submission = replace(submission, jobs=jobs)
         submission.save()
-        call("scontrol", "release", *sent)
+        for job in reversed(sent):  # what others wait for comes last
+            call("scontrol", "update", f"jobid={job}", "starttime=now")
     except BaseException as error:
         if sent:
             subprocess.run(["scancel", *sent], capture_output=True, timeout=_TIMEOUT_S)
