@@ -40,9 +40,8 @@ class Attempt:
         print(f"{self.task.address}: {' '.join(words)}", flush=True)
         code = self._execute(words, stop)
         if not code:
-            for path in pipeline.finish(self.task.address):
+            for path in pipeline.finish(self.task.address, record=True):
                 print(f"{self.task.address}: {path} was edited meanwhile; stale again")
-            pipeline.record()
         return code, "done"
 
     def _execute(self, words: list[str], stop: process.Stop) -> int:

@@ -92,10 +92,11 @@ class Pipeline:
         self.finish(address)
         return None
 
-    def finish(self, address: str) -> list[str]:
+    def finish(self, address: str, *, record: bool = False) -> list[str]:
         """Put a stage's results into the cache; returns inputs that were edited since it began.
 
-        `record` then writes dvc.lock. Should that never come, the run cache knows the result.
+        Without `record`, `self.record` writes dvc.lock later. Should that never come, the run
+        cache knows the result.
         """
         with _told(address), self._locked():
             stage = self._stage(address)
@@ -106,14 +107,19 @@ class Pipeline:
                 self.repo.stage_cache.save(stage)
             stage.commit()
             self._unrecorded.append(stage)
+            if record:
+                self._write()
         return edited
 
     def record(self) -> None:
         """Write all finished stages into dvc.lock at once: each writing takes DVC a second."""
-        with _told("dvc.lock"), self._locked():
-            if self._unrecorded:
-                self._unrecorded[0].dvcfile.dump_stages(self._unrecorded, update_pipeline=False)
-                self._unrecorded = []
+        if self._unrecorded:
+            with _told("dvc.lock"), self._locked():
+                self._write()
+
+    def _write(self) -> None:
+        self._unrecorded[0].dvcfile.dump_stages(self._unrecorded, update_pipeline=False)
+        self._unrecorded = []
 
     @property
     def cache_folder(self) -> Path:

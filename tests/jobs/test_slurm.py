@@ -27,7 +27,8 @@ def test_words_say_all_that_the_params_say() -> None:
     words = sbatch_words(PLAN.arrays(told)[0], told, HERE)
     assert words[0] == "sbatch"
     wanted = {
-        "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue", "--open-mode=append", "--array=0-1%4",
+        "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue", "--open-mode=append",
+        "--array=0-1%4",
         "--gres=gpu:h100:2", "--mem=32G", "--cpus-per-task=2", "--time=12:00:00",
         "--partition=gpu", "--account=lab", "--exclude=bad1", "--qos=low", "--signal=B:USR1@300",
         "--output=/w/slurm_logs/%A_%a.out", "--error=/w/slurm_logs/%A_%a.err", "--chdir=/w",
