@@ -1,41 +1,16 @@
-"""Fixtures: a small project, and a real cluster on loopback."""
+"""Fixtures: a small project, alone and with a cluster."""
 
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Cluster, free_port
+from loopback import Cluster
 from project import Project, Submit
 
 from stages.run.errors import UserError
 from stages.submit import main
-
-SCRIPT = Path(__file__).with_name("loopback_cluster.sh")
-DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
-
-
-@pytest.fixture(scope="session")
-def slurm() -> Iterator[Cluster]:
-    """A cluster that tests of one worker share."""
-    missing = [name for name in DAEMONS if not shutil.which(name)]
-    if missing:
-        told = f"{', '.join(missing)} missing: install slurmctld slurmd slurm-client munge"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
-    # munged wants every parent of its socket open to others, which pytest's folders are not.
-    folder = Path(tempfile.mkdtemp(prefix="splatfix-slurm-"))
-    folder.chmod(0o755)
-    env = {**os.environ, "SLURM_PORT": str(free_port(5))}
-    subprocess.run(["bash", SCRIPT, "up", folder], check=True, timeout=120, env=env)
-    yield Cluster(folder / "slurm.conf")
-    subprocess.run(["bash", SCRIPT, "down", folder], check=True, timeout=120)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,16 @@
 """SLURM's commands on a cluster of this machine's own, and ports for its daemons."""
 
 import os
+import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("loopback_cluster.sh")
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 
 class Cluster:
@@ -51,3 +56,23 @@ def free_port(count: int) -> int:
             for one in with_all:
                 one.close()
     raise AssertionError("no free ports")
+
+
+def missing_programs() -> list[str]:
+    """What SLURM needs and this machine lacks."""
+    # Debian puts daemons where an ordinary user does not look.
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    return [name for name in DAEMONS if not shutil.which(name, path=path)]
+
+
+@contextmanager
+def started(folder: Path, node_cpus: int = 8) -> Iterator[Cluster]:
+    """A cluster in a folder that everyone may enter, as long as the block runs."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    numbers = {"SLURM_PORT": str(free_port(5)), "SLURM_NODE_CPUS": str(node_cpus)}
+    env = {**os.environ, **numbers, "PATH": path}
+    subprocess.run(["bash", SCRIPT, "up", folder], check=True, timeout=120, env=env)
+    try:
+        yield Cluster(folder / "slurm.conf")
+    finally:
+        subprocess.run(["bash", SCRIPT, "down", folder], check=True, timeout=120, env=env)

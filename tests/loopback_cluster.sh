@@ -67,7 +67,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 GresTypes=gpu
-NodeName=DEFAULT CPUs=8 RealMemory=131072 State=UNKNOWN
+NodeName=DEFAULT CPUs=${SLURM_NODE_CPUS:-8} RealMemory=131072 State=UNKNOWN
 NodeName=gpu1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 1)) Gres=gpu:a40:2
 NodeName=gpu2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 2)) Gres=gpu:a40:2
 NodeName=h100 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 3)) Gres=gpu:h100:2 Weight=10
