@@ -10,7 +10,8 @@ from source_tree import ENTRIES, MODULES, ROOT, code_files
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Entries that are commands of their own and no stages.
 COMMANDS = {
-    *("ablate", "check", "doctor", "job", "kernels", "overlay", "plan", "pretrain", "submit", "view"),
+    *("ablate", "check", "doctor", "job", "kernels"),
+    *("overlay", "plan", "pretrain", "submit", "view"),
 }
 
 

@@ -28,7 +28,7 @@ HOMES = {
     "transformers": "stages/difix/text.py",
     "tqdm": "stages/run/progress.py",
     "viser": "stages/splat/viewer.py",
-    "dvc": ("stages/workspace/repository.py", "stages/jobs/pipeline.py"),
+    "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
     "vggt": "stages/splat/vggt.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
