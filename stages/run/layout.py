@@ -176,3 +176,38 @@ def capture_curve(capture: str, variant: str) -> Path:
     return Path(
         METRICS, "plots", "captures", *(safe_name(n, METRICS) for n in (capture, variant))
     ).with_suffix(".tsv")
+
+
+def static_shared(scene: str) -> Path:
+    """A prepared static scene: what all kinds of camera share."""
+    return _folder("static", scene) / "shared"
+
+
+def static_results(scene: str) -> Path:
+    """Results of a static scene, one folder a kind of camera."""
+    return Path(RESULTS, "static", safe_name(scene, RESULTS))
+
+
+def static_prepare_metrics(scene: str) -> Path:
+    """Registered photographs, reprojection and pose errors of a static scene."""
+    return _metric("static/prepare", scene, suffix=".json")
+
+
+def static_train_metrics(scene: str, camera: str) -> Path:
+    """Training-view quality and Gaussian count of one kind of camera."""
+    return _metric("static/train", scene, camera, suffix=".json")
+
+
+def static_metrics(scene: str, camera: str) -> Path:
+    """Means over the eval frames, inside masks and over whole pictures."""
+    return _metric("static/scenes", scene, camera, suffix=".json")
+
+
+def static_views(scene: str, camera: str) -> Path:
+    """The same numbers for each eval frame."""
+    return _metric("static/views", scene, camera, suffix=".tsv")
+
+
+def static_table(suffix: str) -> Path:
+    """All static scenes by all kinds of camera, with average and deviation; `.json` or `.tsv`."""
+    return METRICS / "static" / f"table{suffix}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from param_reads import all_reads, misnamed_studies
+from param_reads import all_reads, misnamed_sections
 from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
 
@@ -100,8 +100,8 @@ def test_stages_read_a_section_by_the_model_that_check_knows() -> None:
             assert read.model == MODELS[read.name].__name__, read.place
 
 
-def test_studies_are_held_in_a_variable_of_that_name() -> None:
-    assert [place for module in MODULES for place in misnamed_studies(module)] == []
+def test_sections_read_by_key_are_held_under_their_name() -> None:
+    assert [place for module in MODULES for place in misnamed_sections(module)] == []
 
 
 def test_file_is_as_dvc_writes_it() -> None:
