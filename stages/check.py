@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.jobs.config import SlurmConfig
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
@@ -11,10 +12,10 @@ from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
-from stages.scenes.guard import Verdict, judge
-from stages.scenes.memo import memo
+from stages.scenes.guard import judge
+from stages.scenes.memo import memo, summary
 from stages.scenes.sources import source_errors
-from stages.scenes.static import config as statics
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -35,8 +36,10 @@ SECTIONS = {
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
     "vggt": scenes.VggtConfig,
+    "static_demo": StaticDemoConfig,
+    "static": StaticConfig,
+    "slurm": SlurmConfig,
 } | captures.SECTIONS
-SECTIONS |= statics.SECTIONS
 CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
@@ -45,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
     arguments = parser.parse_args()
+
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     verdict = None
@@ -62,18 +66,6 @@ def main() -> None:
             print(f"note: {params.where((section, *key.split('.')))} has no effect: {reason}")
     if arguments.memo:
         print(f"\n{memo(values['study'])}")
-
-
-def summary(study: StudyConfig, verdict: Verdict) -> str:
-    """Version, scenes by role, methods and the guard's verdict."""
-    lines = [
-        f"study {study.version}: {len(study.scenes)} scenes, "
-        f"methods {', '.join(study.methods)}, headline {study.subject}"
-    ]
-    for role, members in verdict.groups_by_role:
-        lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
-    lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
-    return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 
 
 if __name__ == "__main__":

@@ -32,9 +32,12 @@ def train_moment(
     """Train one timestamp on its source views; write its results into `folder`.
 
     gaussians.safetensors, point_cloud.ply (with save_ply), cameras/sparse/0 (learnt poses, a
-    COLMAP model) and fit.json (curve and evaluations).
+    COLMAP model) and fit.json (curve and evaluations). Poses that are `given` are held whatever
+    pose_opt says: true poses are no estimate that training may correct.
     """
     calibration = read_calibration(calibrated)
+    if calibration.method == "given":
+        config = config.model_copy(update={"pose_opt": False})
     sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
     held_out = sources[:: config.test_every] if config.test_every > 1 else []
     train = [view for view in sources if view not in held_out]
@@ -51,7 +54,8 @@ def train_moment(
         points, colors, config, backend, start,
     )  # fmt: skip
     name = f"{scene.name} {timestamp}"
-    print(f"{name}: {len(train)} views, {trainer.origin}", flush=True)
+    held = ", given poses are held" if calibration.method == "given" else ""
+    print(f"{name}: {len(train)} views, {trainer.origin}{held}", flush=True)
     fitted = fit(
         trainer,
         name,

@@ -1,4 +1,4 @@
-"""Typed form of `static:` in params.yaml; and which sections static scenes have there."""
+"""Typed form of `static_demo:` and `static:` in params.yaml."""
 
 from typing import Literal, get_args
 
@@ -54,6 +54,3 @@ class StaticDemoConfig(Section):
     lightfield_side: int = Field(default=7, ge=3)
     eval_frames: int = Field(default=8, ge=2)
     samples: int = Field(default=2, ge=1)
-
-
-SECTIONS: dict[str, type[Section]] = {"static_demo": StaticDemoConfig, "static": StaticConfig}
