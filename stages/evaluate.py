@@ -12,6 +12,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import file_hash, whole_folder, write_json, write_tsv
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.study import PLAIN, StudyConfig
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ def main() -> None:
     if meter.note:
         print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
     found = {}
-    for method in study.methods:
-        pictures = layout.novel_views(scene, method)
-        shown = _shown(prepared, pictures, read_kinds(pictures), config.masks)
-        found[method] = evaluate(shown, meter, color, config.masks)
-        print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
+    with cost("evaluate", scene):
+        for method in study.methods:
+            pictures = layout.novel_views(scene, method)
+            shown = _shown(prepared, pictures, read_kinds(pictures), config.masks)
+            found[method] = evaluate(shown, meter, color, config.masks)
+            print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
         whole_folder(layout.view_metrics(scene, PLAIN).parent) as tables,

@@ -148,3 +148,13 @@ def delta_table() -> Path:
 def decision() -> Path:
     """The decision snapshot in words."""
     return METRICS / "decision.md"
+
+
+def report() -> Path:
+    """The study on one page."""
+    return METRICS / "report" / "index.html"
+
+
+def shown(scene: str) -> Path:
+    """A scene's viewer, films and files for other viewers, beside the report that links them."""
+    return METRICS / "report" / "scenes" / safe_name(scene, "metrics/report")
