@@ -1,28 +1,32 @@
 """The report as one HTML file: template, style and script of this folder, filled with results.
 
-The only module that imports jinja2 and markdown_it. Everything is escaped but charts and rendered
-Markdown, which escape what they are given.
+Everything is escaped but charts and rendered Markdown, which escape what they are given. The only
+module that imports markdown_it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from stages.pages.report import figures, tables
 from stages.pages.report.costs import StageCost
 from stages.pages.report.origin import origin
 from stages.pages.report.pictures import TRUTH, ShownView
 from stages.pages.report.results import Results
+from stages.pages.template import Markup, filled
 from stages.quality.statistics import least_p
 from stages.scenes.memo import memo
 from stages.scenes.study import PLAIN
 
-_HERE = Path(__file__).parent
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
+_FILTERS = {
+    "markdown": lambda text: Markup(_MARKDOWN.render(text)),
+    "svg": Markup,
+    "signed": lambda value, form: tables.minus(format(value, form)),
+    "number": lambda value, form: tables.number(value, form).text,
+}
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,11 @@ def page(
     full_scale: float,
 ) -> str:
     """The whole report; `full_scale` is the error that the brightest colour stands for."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["markdown"] = _markdown
-    environment.filters["svg"] = Markup
-    environment.filters["signed"] = lambda value, form: tables.minus(format(value, form))
-    environment.filters["number"] = lambda value, form: tables.number(value, form).text
     study, methods = results.study, results.study.methods
     left, right = _first_pair(results)
-    return environment.get_template("page.html").render(
+    return filled(
+        Path(__file__).parent,
+        _FILTERS,
         study=study,
         headline=figures.headline(results, confidence),
         confidence=confidence,
@@ -81,8 +79,6 @@ def page(
         memo=memo(study),
         decision=results.decision,
         origin=origin(results),
-        style=Markup((_HERE / "page.css").read_text()),
-        script=Markup((_HERE / "page.js").read_text()),
     )
 
 
@@ -111,10 +107,6 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
     if results.chosen:
         found.append(("Chosen on the internal-eval scenes", results.chosen))
     return found
-
-
-def _markdown(text: str) -> Markup:
-    return Markup(_MARKDOWN.render(text))
 
 
 def _first_pair(results: Results) -> tuple[str, str]:

@@ -81,7 +81,7 @@ def methods_table(results: Results) -> Table:
     """Means over the downstream scenes; the best of each column is marked."""
     shown = [name for name in MEASURED if any(row[name] is not None for row in _rows(results))]
     best = {
-        name: max((row[name] * better(name) for row in _rows(results) if row[name] is not None))
+        name: max(row[name] * better(name) for row in _rows(results) if row[name] is not None)
         for name in shown
     }
     rows = []
