@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
@@ -32,6 +33,8 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
+    "report": pages.ReportConfig,
+    "show": pages.ShowConfig,
 }
 CATALOGUES = {"scenes": scenes.SceneEntry}
 

@@ -14,12 +14,13 @@ from stages.scenes.study import StudyConfig
 
 
 def main() -> None:
-    """Write the page; it needs no server and no network."""
+    """Write the page, which needs no server and no network, and what `dvc plots show` draws."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.pages.report.costs import stage_costs
     from stages.pages.report.page import page
     from stages.pages.report.pictures import shown_views
+    from stages.pages.report.plots import write_plots
     from stages.pages.report.results import Results
     from stages.pages.report.shown import shown_in_3d
 
@@ -41,6 +42,7 @@ def main() -> None:
             layout.report(), f"{megabytes:.1f} MB", expected=f"at most {config.max_mb:g} MB",
             fix="lower report.max_side_px or report.quality, or raise report.max_mb",
         )  # fmt: skip
+    write_plots(results, list(scenes), config)
     with whole_file(layout.report()) as scratch:
         scratch.write_text(text)
     print(f"{layout.report()}: {megabytes:.1f} MB, open it in any browser")

@@ -41,10 +41,10 @@ def main() -> None:
         space.export(folder, config.exports)
         if video.frames:
             backend, _ = choose_backend(config.backend)
-            name = "side_by_side.mp4" if len(space.methods) > 1 else "orbit.mp4"
+            films = space.films(video.frames, video.max_side_px, backend)
             try:
-                film = space.film(video.frames, video.max_side_px, backend)
-                write_video(folder / name, film, video.fps)
+                for name, pictures in films.items():
+                    write_video(folder / f"{name}.mp4", pictures, video.fps)
             except OSError as error:  # the program that encodes, not the pictures
                 print(f"WARNING: {scene}: no film: {error}", file=sys.stderr)
         files = sorted(folder.iterdir())

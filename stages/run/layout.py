@@ -158,3 +158,13 @@ def report() -> Path:
 def shown(scene: str) -> Path:
     """A scene's viewer, films and files for other viewers, beside the report that links them."""
     return METRICS / "report" / "scenes" / safe_name(scene, "metrics/report")
+
+
+def gains() -> Path:
+    """Differences to the plain splat, one row a method and downstream scene."""
+    return METRICS / "plots" / "gains.tsv"
+
+
+def strips() -> Path:
+    """A picture a scene: the photograph and every method, of one view."""
+    return METRICS / "report" / "strips"

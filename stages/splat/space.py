@@ -1,23 +1,23 @@
 """A scene's Gaussians by method and time with its cameras: what a viewer or a film shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stages.run import layout
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3
-from stages.scenes.images import Pixels
 from stages.scenes.paths import looked_at, orbit, upright
 from stages.scenes.study import PLAIN
 from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
-from stages.splat.render import render
+from stages.splat.render import Rendering, render
 from stages.splat.spz import write_spz
-from stages.splat.video import film_camera, side_by_side
+from stages.splat.video import Levels, film_camera, side_by_side
 
 _WRITERS = {"ply": write_ply, "spz": write_spz}
 
@@ -46,20 +46,27 @@ class Space:
         """Estimated source and carried target cameras."""
         return {"source": self.calibration.sources, "target": self.calibration.targets}
 
-    def film(self, count: int, max_side_px: int, backend: str) -> Iterator[Pixels]:
-        """Pictures along the source cameras, the timestamps in order, all methods side by side."""
+    def films(self, count: int, max_side_px: int, backend: str) -> dict[str, list[Levels]]:
+        """Pictures of every method along the source cameras, the timestamps in order.
+
+        `orbit_<method>` for each and, of several, `side_by_side`.
+        """
         path = orbit(list(self.calibration.sources.values()), count)
         device = "cuda" if backend == "cuda" else "cpu"
         moved = {key: one.to(device) for key, one in self.gaussians.items()}
+        found: dict[str, list[Levels]] = {}
         for place, camera in enumerate(path):
             timestamp = self.timestamps[place * len(self.timestamps) // count]
             small = film_camera(camera, max_side_px)
             pictures = {
-                method: render(moved[method, timestamp], small, backend).rgb.cpu().numpy()
+                method: _levels(render(moved[method, timestamp], small, backend))
                 for method in self.methods
             }
-            several = len(pictures) > 1
-            yield side_by_side(pictures) if several else pictures[self.methods[0]]
+            for method, picture in pictures.items():
+                found.setdefault(f"orbit_{method}", []).append(picture)
+            if len(pictures) > 1:
+                found.setdefault("side_by_side", []).append(side_by_side(pictures))
+        return found
 
     def export(self, folder: Path, kinds: Sequence[str]) -> None:
         """Write every model for other viewers: upright, in metres, its middle at the origin."""
@@ -77,6 +84,10 @@ class Space:
         focus, _ = looked_at(cameras)
         moved = Sim3(1.0, np.eye(3), -turn.apply(focus))
         return moved.compose(turn).compose(true_from_est)
+
+
+def _levels(rendering: Rendering) -> Levels:
+    return (rendering.rgb * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def _place(scene: str, method: str, timestamp: str) -> Path:

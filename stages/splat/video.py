@@ -1,23 +1,26 @@
 """Films as MP4 (H.264): the only module that imports imageio_ffmpeg, which brings its ffmpeg."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.run.files import whole_file
 from stages.scenes.cameras import Camera
-from stages.scenes.images import Pixels
 
 # One thread and no time stamps or names of programs: the same pictures give the same bytes.
 _SAME_BYTES = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
 _LABEL_PX = 12
 
 
-def write_video(path: Path, pictures: Iterable[Pixels], fps: int) -> None:
-    """Write pictures [H, W, 3] of one size, with even sides."""
+Levels = NDArray[np.uint8]  # [H, W, 3]
+
+
+def write_video(path: Path, pictures: Iterable[Levels], fps: int) -> None:
+    """Write pictures of one size, with even sides."""
     # The scratch keeps the suffix, from which ffmpeg takes the kind of file.
     with whole_file(path) as scratch:
         film = scratch.with_suffix(".scratch.mp4")
@@ -28,10 +31,9 @@ def write_video(path: Path, pictures: Iterable[Pixels], fps: int) -> None:
             film.unlink(missing_ok=True)
 
 
-def _encode(path: Path, pictures: Iterable[Pixels], fps: int) -> None:
+def _encode(path: Path, pictures: Iterable[Levels], fps: int) -> None:
     writer = None
-    for picture in pictures:
-        levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    for levels in pictures:
         if writer is None:
             height, width = levels.shape[:2]
             writer = imageio_ffmpeg.write_frames(
@@ -44,7 +46,7 @@ def _encode(path: Path, pictures: Iterable[Pixels], fps: int) -> None:
     writer.close()
 
 
-def side_by_side(pictures: dict[str, Pixels]) -> Pixels:
+def side_by_side(pictures: Mapping[str, Levels]) -> Levels:
     """Pictures of one size beside each other, each with its name in the upper left corner."""
     return np.concatenate([_labelled(name, one) for name, one in pictures.items()], axis=1)
 
@@ -56,10 +58,10 @@ def film_camera(camera: Camera, max_side_px: int) -> Camera:
     return camera.resized(width, height)
 
 
-def _labelled(name: str, picture: Pixels) -> Pixels:
-    levels = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    pen, font = ImageDraw.Draw(levels), ImageFont.load_default(_LABEL_PX)
+def _labelled(name: str, levels: Levels) -> Levels:
+    picture = Image.fromarray(levels)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LABEL_PX)
     box = pen.textbbox((6, 5), name, font=font)
     pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=(0, 0, 0))
     pen.text((6, 5), name, font=font, fill=(255, 255, 255))
-    return np.asarray(levels, np.float32) / 255
+    return np.asarray(picture)

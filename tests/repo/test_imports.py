@@ -5,13 +5,14 @@ import ast
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 
-# entries -> {splat, difix} -> {scenes, quality} -> run
+# entries -> {splat, difix, pages} -> {scenes, quality} -> run
 MAY_IMPORT = {
     "run": {"run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
     "difix": {"difix", "scenes", "quality", "run"},
+    "pages": {"pages", "scenes", "quality", "run"},
 }
 HOMES = {
     "pycolmap": "stages/scenes/colmap.py",
@@ -24,9 +25,12 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "imageio_ffmpeg": "stages/splat/video.py",
+    "jinja2": "stages/pages/template.py",
+    "markdown_it": "stages/pages/report/page.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"scenes"}
+WITHOUT_TORCH = {"scenes", "pages"}
 
 
 def package(module: str) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,7 @@ def _shown(
     results: Results, scene: str, rank: str, view: View, gain: float | None, config: ReportConfig
 ) -> ShownView:
     photograph = view.image()
-    width, height = _fitted(view.camera.width, view.camera.height, config.max_side_px)
+    width, height = fitted(view.camera.width, view.camera.height, config.max_side_px)
     small = resize(photograph, width, height)
     pictures = [Picture(TRUTH, _encoded(small, config.quality), "", {})]
     pictures += _by_methods(results, scene, view, photograph, (width, height), config)
@@ -131,11 +131,11 @@ def _encoded(image: Pixels, quality: int) -> str:
     return data_address(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), quality)
 
 
-def _fitted(width: int, height: int, max_side_px: int) -> tuple[int, int]:
+def fitted(width: int, height: int, max_side_px: int) -> tuple[int, int]:
+    """A size of the same shape whose longer side is at most `max_side_px`.
+
+    >>> fitted(940, 1280, 512), fitted(192, 256, 512)
+    ((376, 512), (192, 256))
+    """
     share = min(1.0, max_side_px / max(width, height))
     return max(1, round(width * share)), max(1, round(height * share))
-
-
-def addresses(views: Sequence[ShownView]) -> int:
-    """Bytes that the pictures of some views take in a page."""
-    return sum(len(one.source) + len(one.error) for view in views for one in view.pictures)

@@ -199,7 +199,7 @@ const eyeOf = (pose) => [0, 1, 2].map((at) => -dot(pose.map((row) => row[at]), p
 const up = unit(told.up);
 const east = unit(cross(up, Math.abs(up[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
 const north = cross(up, east);
-const state = { method: "", time: 0, camera: "", around: 0.6, above: 0.25, distance: told.distance,
+const state = { method: "", time: 0, camera: "", around: 0, above: 0, distance: told.distance,
   focus: told.focus };
 
 function free() {
@@ -419,4 +419,8 @@ byId("frusta").addEventListener("change", ask);
 byId("panel").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", readAddress);
 addEventListener("resize", ask);
+// Start a little behind the first camera: that is where the scene was seen from.
+state.camera = told.cameras[0].name;
+letGo();
+state.distance *= 1.1;
 readAddress();
