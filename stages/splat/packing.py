@@ -31,7 +31,7 @@ class Packed:
 def pack(gaussians: Gaussians, most: int) -> Packed:
     """Pack finite Gaussians, of more than `most` those that cover most."""
     world = in_world(gaussians)
-    rest = world.shN[:, :3].reshape(len(world), -1)  # nothing without degree 1
+    rest = world.shN[:, :3].flatten(1)  # nothing without degree 1
     table = torch.cat(
         [
             world.means, torch.sigmoid(world.opacity_logits)[:, None], world.log_scales,
