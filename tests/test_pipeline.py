@@ -66,6 +66,7 @@ def reduce_params(path: Path) -> None:
     params["train"]["save_steps"] = params["pairs"]["steps"] = []
     params["novel_views"]["align_steps"] = 3
     params["tune"]["steps"] = 4
+    params["show"]["video"]["frames"] = 2
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
     yaml.dump(params, path)
 
