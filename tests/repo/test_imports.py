@@ -26,6 +26,7 @@ HOMES = {
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
     "imageio_ffmpeg": "stages/splat/video.py",
+    "dvclive": "stages/run/live.py",
     "jinja2": "stages/pages/template.py",
     "markdown_it": "stages/pages/report/page.py",
 }
