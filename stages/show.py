@@ -45,7 +45,7 @@ def main() -> None:
             try:
                 for name, pictures in films.items():
                     write_video(folder / f"{name}.mp4", pictures, video.fps)
-            except OSError as error:  # the program that encodes, not the pictures
+            except (OSError, RuntimeError) as error:  # of the encoder; the pictures are there
                 print(f"WARNING: {scene}: no film: {error}", file=sys.stderr)
         files = sorted(folder.iterdir())
         size_mb = sum(path.stat().st_size for path in files) / 1e6

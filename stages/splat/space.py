@@ -69,7 +69,7 @@ class Space:
         return found
 
     def export(self, folder: Path, kinds: Sequence[str]) -> None:
-        """Write every model for other viewers: upright, in metres, its middle at the origin."""
+        """Write every model for other viewers: upright, its middle at the origin."""
         frame = self._upright_from_est()
         for (method, timestamp), gaussians in self.gaussians.items():
             placed = frame.compose(gaussians.world_from_norm)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 380.0, 210.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 10.0, 32.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 10.0, 32.0
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ class Shown3D:
     """What stage `show` made of a scene, by addresses relative to the report."""
 
     viewer: str
-    films: tuple[tuple[str, str], ...]  # title, address
-    files: tuple[tuple[str, str], ...]
+    others: Mapping[str, tuple[tuple[str, str], ...]]  # films and models: title, address
 
 
 def page(

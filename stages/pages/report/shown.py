@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.pages.report.page import Shown3D
 from stages.run import layout
 
-_FILMS = {".mp4"}
+_KINDS = {"Films": ".mp4", "PLY": ".ply", "SPZ": ".spz"}
 
 
 def shown_in_3d(scenes: Sequence[str]) -> dict[str, Shown3D]:
@@ -16,13 +16,16 @@ def shown_in_3d(scenes: Sequence[str]) -> dict[str, Shown3D]:
     for scene in scenes:
         folder = layout.shown(scene)
         if (folder / "viewer.html").is_file():
-            rest = sorted(path for path in folder.iterdir() if path.name != "viewer.html")
-            films = tuple(_link(path) for path in rest if path.suffix in _FILMS)
-            files = tuple(_link(path) for path in rest if path.suffix not in _FILMS)
-            found[scene] = Shown3D(_link(folder / "viewer.html")[1], films, files)
+            links = {
+                kind: tuple(_link(path) for path in sorted(folder.glob(f"*{suffix}")))
+                for kind, suffix in _KINDS.items()
+            }
+            others = {kind: some for kind, some in links.items() if some}
+            found[scene] = Shown3D(_link(folder / "viewer.html")[1], others)
     return found
 
 
 def _link(path: Path) -> tuple[str, str]:
+    """Title and address, such as `none 000021` for none_000021.ply."""
     address = Path(os.path.relpath(path, layout.report().parent)).as_posix()
-    return path.name.replace("_", " "), address
+    return path.stem.removeprefix("orbit_").replace("_", " "), address

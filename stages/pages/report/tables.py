@@ -12,15 +12,17 @@ from stages.scenes.study import PLAIN
 
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
+_COMPARED = (*MEASURES, "psnr_aligned")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: `key` is what sorts, `style` a class of the style sheet."""
+    """One cell: `key` is what sorts, `style` a class of the style sheet, `detail` smaller text."""
 
     text: str
     key: float | str = ""
     style: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,29 +99,33 @@ def methods_table(results: Results) -> Table:
 
 
 def deltas_table(results: Results) -> Table:
-    """Every comparison over the downstream scenes, with its interval."""
+    """One row a comparison: differences over the downstream scenes, with their intervals."""
     count = len(results.downstream)
-    rows = tuple(
-        _delta_cells(row, count)
-        for row in results.deltas
-        if row["scene"] == MEAN and row["metric"] in (*MEASURES, "psnr_aligned")
-    )
-    columns = ("comparison", "measure", "difference", "low", "high", "scenes better", "p")
-    return Table(columns, rows, frozenset(columns[2:]), "deltas")
+    means = [row for row in results.deltas if row["scene"] == MEAN]
+    known = {(row["comparison"], row["metric"]): row for row in means}
+    shown = [name for name in _COMPARED if name in {metric for _, metric in known}]
+    rows = []
+    for comparison in dict.fromkeys(name for name, _ in known):
+        cells = [Cell(comparison.replace("_vs_", " \N{MINUS SIGN} "), comparison, "method")]
+        for metric in shown:
+            row = known.get((comparison, metric))
+            cells.append(_difference(row, count) if row else number(None, ""))
+        rows.append(tuple(cells))
+    titles = tuple(title_of(metric) for metric in shown)
+    return Table(("comparison", *titles), tuple(rows), frozenset(titles), "deltas")
 
 
 def scenes_table(results: Results) -> Table:
     """Every scene by every method."""
     gain = "gain over none, dB" if PLAIN in results.study.methods else ""
-    names = [*MEASURES, "psnr_aligned"]
-    titles = [*(title_of(name) for name in names), *([gain] if gain else [])]
+    titles = [*(title_of(name) for name in _COMPARED), *([gain] if gain else [])]
     rows = []
     for scene in results.evaluations.scenes:
         plain = results.evaluations.of(scene, PLAIN).means if gain else {}
         for method in results.evaluations.methods:
             means = results.evaluations.of(scene, method).means
             cells = [Cell(scene, scene), Cell(_role(results, scene)), Cell(method, method)]
-            cells += [number(means[name], form_of(name)) for name in names]
+            cells += [number(means[name], form_of(name)) for name in _COMPARED]
             if gain:
                 difference = means["psnr"] - plain["psnr"]
                 cells.append(number(difference, "+.2f", _sign(difference)))
@@ -174,18 +180,15 @@ def _rows(results: Results) -> Iterator[Row]:
     return (results.means[method] for method in results.study.methods)
 
 
-def _delta_cells(row: Row, count: int) -> tuple[Cell, ...]:
+def _difference(row: Row, count: int) -> Cell:
+    """A difference; below it the interval, the scenes that got better and the p-value."""
     form = "+" + form_of(row["metric"])
     style = style_of(row["metric"], row["difference"], row["low"], row["high"])
-    return (
-        Cell(row["comparison"].replace("_vs_", " \N{MINUS SIGN} "), row["comparison"]),
-        Cell(title_of(row["metric"]), row["metric"]),
-        number(row["difference"], form, style),
-        number(row["low"], form),
-        number(row["high"], form),
-        Cell(f"{row['won']:g}/{count}", row["won"]),
-        number(row["sign_flip_p"], ".3g"),
-    )
+    reach = ""
+    if row["low"] is not None and row["high"] is not None:
+        reach = f"{row['low']:{form}} to {row['high']:{form}}, "
+    detail = minus(f"{reach}{row['won']:g}/{count}, p {row['sign_flip_p']:.3g}")
+    return Cell(minus(f"{row['difference']:{form}}"), row["difference"], style, detail)
 
 
 def _role(results: Results, scene: str) -> str:
