@@ -3,6 +3,7 @@
 import io
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,20 +93,26 @@ def test_keys_and_pointer_turn_the_scene(made: Path, visitor: Visitor) -> None:
     page = visitor.open(made, viewport={"width": 600, "height": 400})
     wait(page, "none", TIMES[0], "")
     seen = [picture(page)]
+
+    def after(act: Callable[[], None]) -> np.ndarray:
+        drawn = int(page.evaluate("document.documentElement.dataset.drawn"))
+        act()
+        page.wait_for_function(f"Number(document.documentElement.dataset.drawn) > {drawn}")
+        return picture(page)
+
+    def drag() -> None:
+        page.mouse.down()
+        page.mouse.move(500, 230)
+        page.mouse.up()
+
+    page.mouse.move(450, 200)
     for act in (
         lambda: page.keyboard.press("ArrowLeft"),
         lambda: page.keyboard.press("+"),
         lambda: page.mouse.wheel(0, 300),
+        drag,
         lambda: page.uncheck("#frusta"),
     ):
-        page.mouse.move(450, 200)
-        act()
-        page.wait_for_timeout(300)
-        seen.append(picture(page))
-    page.mouse.down()
-    page.mouse.move(500, 230)
-    page.mouse.up()
-    page.wait_for_timeout(300)
-    seen.append(picture(page))
-    for before, after in itertools.pairwise(seen):
-        assert np.abs(before - after).max() > 0.05
+        seen.append(after(act))
+    for one, other in itertools.pairwise(seen):
+        assert np.abs(one - other).max() > 0.05

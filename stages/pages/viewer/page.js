@@ -311,7 +311,9 @@ async function draw() {
     }
   }
   byId("status").textContent = `${model.count.toLocaleString("en")} Gaussians`;
-  document.documentElement.dataset.shown = [state.method, times[state.time], state.camera].join(" ");
+  const root = document.documentElement.dataset;
+  root.shown = [state.method, times[state.time], state.camera].join(" ");
+  root.drawn = Number(root.drawn || 0) + 1;
 }
 
 function setView(made, { pose, lens }) {
