@@ -49,7 +49,9 @@ class Comparison:
         for word in _WORDS.values():
             names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
             if names:
-                found.append(f"{word} in {' and '.join(names)}")
+                *others, last = names
+                listed = f"{', '.join(others)} and {last}" if others else last
+                found.append(f"{word} in {listed}")
         return ", ".join(found)
 
 
