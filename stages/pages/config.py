@@ -19,8 +19,8 @@ class ReportConfig(Section):
 class VideoConfig(Section):
     """Films of the Gaussians along the source cameras."""
 
-    frames: int = Field(default=96, ge=0)
-    fps: int = Field(default=24, ge=1)
+    frames: int = Field(default=60, ge=0)
+    fps: int = Field(default=20, ge=1)
     max_side_px: int = Field(default=512, ge=16)
 
 
