@@ -61,7 +61,7 @@ def test_results_of_other_workflows_join_when_they_are_there(monkeypatch) -> Non
     text = reported(monkeypatch)
     assert 'id="captures"' in text
     assert "lab/combined" in text
-    assert "eval.psnr" in text
+    assert "eval PSNR, dB" in text
     assert "23.25" in text
 
 

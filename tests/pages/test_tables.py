@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.pages.report.tables import Cell, methods_table, number, plain_table, style_of
+from stages.pages.report.tables import Cell, methods_table, number, plain_tables, style_of
 from stages.quality.keys import AVERAGED
 
 
@@ -45,9 +45,17 @@ def test_only_an_interval_without_zero_is_good_or_bad(metric, difference, low, h
     assert style_of(metric, difference, low, high) == style
 
 
-def test_unknown_numbers_make_a_table_of_their_own() -> None:
-    found = plain_table("captures", {"a": {"psnr": 20.5, "note": "x"}, "b": {"psnr": None}})
-    assert found.columns == ("", "psnr", "note")
-    assert found.numeric == {"psnr"}
-    assert [cell.text for cell in found.rows[0]] == ["a", "20.5", "x"]
-    assert [cell.text for cell in found.rows[1]] == ["b", "\N{EN DASH}", "\N{EN DASH}"]
+def test_unknown_numbers_make_tables_of_equal_keys() -> None:
+    views = {
+        "a": {"psnr": 20.5, "note": "x", "lpips": None},
+        "b": dict.fromkeys(("psnr", "note", "lpips")),
+    }
+    first, second = plain_tables("captures", views | {"c": {"registered": 7}})
+    assert first.columns == ("result", "PSNR, dB", "note"), "nothing has an lpips"
+    assert first.numeric == {"PSNR, dB"}
+    assert [[cell.text for cell in row] for row in first.rows] == [
+        ["a", "20.50", "x"],
+        ["b", "\N{EN DASH}", "\N{EN DASH}"],
+    ]
+    assert second.columns == ("result", "registered")
+    assert first.id != second.id

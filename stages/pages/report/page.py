@@ -65,7 +65,9 @@ def page(
         training_table=tables.training_table(results),
         costs_table=tables.costs_table(costs) if costs else None,
         others={
-            kind: tables.plain_table(kind, found) for kind, found in results.others.items() if found
+            kind: tables.plain_tables(kind, found)
+            for kind, found in results.others.items()
+            if found
         },
         delta_charts=figures.delta_charts(results),
         training_charts=list(figures.training_charts(results)),

@@ -166,14 +166,41 @@ def costs_table(rows: Sequence[StageCost]) -> Table:
     return Table(columns, cells, frozenset(columns[1:-1]), "costs")
 
 
-def plain_table(name: str, found: Mapping[str, Row]) -> Table:
-    """Numbers of things that this report knows nothing of, by name."""
-    keys = tuple(dict.fromkeys(key for row in found.values() for key in row))
+def plain_tables(name: str, found: Mapping[str, Row]) -> list[Table]:
+    """Numbers of things that this report knows nothing of: a table for each set of keys.
+
+    Keys that nothing has a value for are left out.
+    """
+    alike: dict[tuple[str, ...], dict[str, Row]] = {}
+    for item, row in found.items():
+        alike.setdefault(tuple(row), {})[item] = row
+    return [
+        _plain_table(f"{name}-{place}", keys, rows)
+        for place, (keys, rows) in enumerate(alike.items())
+    ]
+
+
+def _plain_table(name: str, keys: Sequence[str], found: Mapping[str, Row]) -> Table:
+    kept = [key for key in keys if any(row[key] not in (None, "") for row in found.values())]
     rows = tuple(
-        (Cell(item, item), *(_any(row.get(key)) for key in keys)) for item, row in found.items()
+        (Cell(item, item), *(_any(key, row[key]) for key in kept)) for item, row in found.items()
     )
-    numeric = {key for key in keys if any(_is_number(row.get(key)) for row in found.values())}
-    return Table(("", *keys), rows, frozenset(numeric), name)
+    numeric = {
+        plain_title(key) for key in kept if any(_is_number(row[key]) for row in found.values())
+    }
+    titles = tuple(plain_title(key) for key in kept)
+    return Table(("result", *titles), rows, frozenset(numeric), name)
+
+
+def plain_title(key: str) -> str:
+    """A key as a heading.
+
+    >>> plain_title("test.psnr_aligned"), plain_title("without_pose")
+    ('test PSNR aligned, dB', 'without pose')
+    """
+    before, _, last = key.rpartition(".")
+    told = title_of(last) if last in MEASURED else last.replace("_", " ")
+    return f"{before} {told}".strip()
 
 
 def _rows(results: Results) -> Iterator[Row]:
@@ -209,7 +236,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _any(value: Any) -> Cell:
+def _any(key: str, value: Any) -> Cell:
     if _is_number(value):
-        return Cell(minus(f"{value:.6g}"), value)
+        form = form_of(key) if key.rpartition(".")[2] in MEASURED else ".6g"
+        return Cell(minus(format(value, form)), value)
     return Cell("\N{EN DASH}" if value is None else str(value))
