@@ -8,12 +8,14 @@ from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.params import Params
+from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig
+from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
 from stages.scenes.guard import Verdict, judge
 from stages.scenes.memo import memo
 from stages.scenes.sources import source_errors
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -35,8 +37,11 @@ SECTIONS = {
     "compare": quality.CompareConfig,
     "report": pages.ReportConfig,
     "show": pages.ShowConfig,
-}
-CATALOGUES = {"scenes": scenes.SceneEntry}
+    "vggt": scenes.VggtConfig,
+    "static_demo": StaticDemoConfig,
+    "static": StaticConfig,
+} | captures.SECTIONS
+CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
 def main() -> None:
@@ -54,7 +59,7 @@ def main() -> None:
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
-    raise_all(errors)
+    raise_all([*errors, *captures.capture_errors(values, params.where)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
     for section, inert in (("train", splat.inert), ("tune", difix.inert)):

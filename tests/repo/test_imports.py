@@ -5,7 +5,7 @@ import ast
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 
-# entries -> {splat, difix, pages} -> {scenes, quality} -> run
+# entries -> {splat, difix, pages} -> {scenes, quality} -> run; workspace is the repository itself
 MAY_IMPORT = {
     "run": {"run"},
     "scenes": {"scenes", "run"},
@@ -13,9 +13,10 @@ MAY_IMPORT = {
     "splat": {"splat", "scenes", "quality", "run"},
     "difix": {"difix", "scenes", "quality", "run"},
     "pages": {"pages", "scenes", "quality", "run"},
+    "workspace": {"workspace", "run"},
 }
 HOMES = {
-    "pycolmap": "stages/scenes/colmap.py",
+    "pycolmap": "stages/scenes/colmap",
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/textures.py",
@@ -25,13 +26,17 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "tqdm": "stages/run/progress.py",
+    "viser": "stages/splat/viewer.py",
+    "dvc": "stages/workspace/",
+    "vggt": "stages/splat/vggt.py",
     "imageio_ffmpeg": "stages/splat/video.py",
     "dvclive": "stages/run/live.py",
     "jinja2": "stages/pages/template.py",
     "markdown_it": "stages/pages/report/page.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"scenes", "pages"}
+WITHOUT_TORCH = {"scenes", "workspace", "pages"}
 
 
 def package(module: str) -> str:
