@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
@@ -40,6 +41,7 @@ SECTIONS = {
     "vggt": scenes.VggtConfig,
     "static_demo": StaticDemoConfig,
     "static": StaticConfig,
+    "slurm": SlurmConfig,
 } | captures.SECTIONS
 CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 

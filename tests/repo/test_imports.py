@@ -8,6 +8,7 @@ from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 # entries -> {splat, difix, pages} -> {scenes, quality} -> run; workspace is the repository itself
 MAY_IMPORT = {
     "run": {"run"},
+    "jobs": {"jobs", "run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
@@ -28,7 +29,7 @@ HOMES = {
     "transformers": "stages/difix/text.py",
     "tqdm": "stages/run/progress.py",
     "viser": "stages/splat/viewer.py",
-    "dvc": "stages/workspace/",
+    "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
     "vggt": "stages/splat/vggt.py",
     "imageio_ffmpeg": "stages/splat/video.py",
     "dvclive": "stages/run/live.py",
@@ -36,7 +37,7 @@ HOMES = {
     "markdown_it": "stages/pages/report/page.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"scenes", "workspace", "pages"}
+WITHOUT_TORCH = {"jobs", "scenes", "workspace", "pages"}
 
 
 def package(module: str) -> str:
