@@ -13,8 +13,8 @@ from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
-from stages.scenes.guard import Verdict, judge
-from stages.scenes.memo import memo
+from stages.scenes.guard import judge
+from stages.scenes.memo import memo, summary
 from stages.scenes.sources import source_errors
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
@@ -69,18 +69,6 @@ def main() -> None:
             print(f"note: {params.where((section, *key.split('.')))} has no effect: {reason}")
     if arguments.memo:
         print(f"\n{memo(values['study'])}")
-
-
-def summary(study: StudyConfig, verdict: Verdict) -> str:
-    """Version, scenes by role, methods and the guard's verdict."""
-    lines = [
-        f"study {study.version}: {len(study.scenes)} scenes, "
-        f"methods {', '.join(study.methods)}, headline {study.subject}"
-    ]
-    for role, members in verdict.groups_by_role:
-        lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
-    lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
-    return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 
 
 if __name__ == "__main__":
