@@ -68,6 +68,9 @@ def reduce_params(path: Path) -> None:
     params["novel_views"]["align_steps"] = 3
     params["tune"]["steps"] = 4
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
+    params["capture_study"]["variants"] = ["filtered"]
+    params["demo_capture"] |= {"photographs": 3, "width_px": 96, "height_px": 72}
+    params["capture_train"]["align_steps"] = params["capture_evaluate"]["align_steps"] = 1
     yaml.dump(params, path)
 
 
