@@ -26,31 +26,32 @@ def main() -> None:
     parser.add_argument("--queue", action="store_true", help="fill DVC's queue, run nothing here")
     given = parser.parse_args()
 
+    from stages.check import CATALOGUES, SECTIONS
     from stages.workspace import ablate, repository
-    from stages.workspace.arms import arms, parse, repeats
+    from stages.workspace.arms import arms, parse, repeats, require_valid
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     factors = [parse(text, params) for text in given.factors]
     varied = arms(factors, params, singly=given.singly)
     repeated = repeats(factors, params, given.repeats)
+    every = [*varied, *repeated]
+    require_valid(every, params, SECTIONS, CATALOGUES)
     ablate.require_default(repository.steps())
-    failed: list[Arm] = []
     if not given.collect:
-        failed = ablate.run_arms([*varied, *repeated], queue=given.queue)
-    if given.queue and not given.collect:
-        print("next: dvc queue start -j 2, then the same command with --collect")
-        return
+        ablate.run_arms(every, queue=given.queue)
+        if given.queue:
+            print("next: dvc queue start -j 2, then the same command with --collect")
+            return
     with ablate.scratch() as folder:
-        found = ablate.collect([*varied, *repeated], Path(folder))
+        found = ablate.collect(every, Path(folder))
         config = params.section("compare", CompareConfig)
         _print(study, config, given.method or study.subject, varied, repeated, found)
-    absent = [arm.label for arm in (*varied, *repeated) if arm.label not in found]
-    if absent or failed:
-        raise UserError(
-            f"{len(absent)} of {len(varied) + len(repeated)} arms have no result",
-            "; ".join(absent), fix="look at .work/ablate/*.log and run the same command again",
-        )  # fmt: skip
+    absent = [arm.label for arm in every if arm.label not in found]
+    if absent:
+        what = f"{len(absent)} of {len(every)} arms have no result"
+        fix = "look at .work/ablate/*.log and run the same command again"
+        raise UserError(what, "; ".join(absent), fix=fix)
 
 
 def _print(
