@@ -31,7 +31,6 @@ def main() -> None:
     from stages.workspace.arms import arms, parse, repeats, require_valid
 
     params = Params.read()
-    study = params.section("study", StudyConfig)
     factors = [parse(text, params) for text in given.factors]
     varied = arms(factors, params, singly=given.singly)
     repeated = repeats(factors, params, given.repeats)
@@ -45,8 +44,7 @@ def main() -> None:
             return
     with ablate.scratch() as folder:
         found = ablate.collect(every, Path(folder))
-        config = params.section("compare", CompareConfig)
-        _print(study, config, given.method or study.subject, varied, repeated, found)
+        _print(params, given.method, varied, repeated, found)
     absent = [arm.label for arm in every if arm.label not in found]
     if absent:
         what = f"{len(absent)} of {len(every)} arms have no result"
@@ -55,26 +53,20 @@ def main() -> None:
 
 
 def _print(
-    study: StudyConfig, config: CompareConfig, method: str, varied: "Sequence[Arm]",
-    repeated: "Sequence[Arm]", found: dict[str, Path],
+    params: Params, method: str | None, varied: "Sequence[Arm]", repeated: "Sequence[Arm]",
+    found: dict[str, Path],
 ) -> None:  # fmt: skip
-    from stages.quality.ablation import ablation_table, compared, means_of
+    from stages.quality.ablation import ablation
     from stages.quality.comparison import Evaluations
 
+    study = params.section("study", StudyConfig)
+    method = method or study.subject
     default = Evaluations.read(study.evaluated_scenes, (method,))
     read = {label: Evaluations.read(study.evaluated_scenes, (method,), folder)
             for label, folder in found.items()}  # fmt: skip
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
-    for purpose, listed in roles.items():
-        scenes = [scene for scene in listed if scene in study.evaluated_scenes]
-        if not scenes:
-            continue
-        rows, reasons = compared(default, read, scenes, method, config)
-        labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
-        print(f"\n{method} on scenes {purpose}: {', '.join(scenes)}")
-        means = means_of(default, scenes, method)
-        print(ablation_table(rows, means, *labels, reasons, len(scenes)))
-    print(f"\n* larger than what another seed does; brackets: {config.confidence:.0%} of Student's")
+    labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
+    print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
 
 
 if __name__ == "__main__":
