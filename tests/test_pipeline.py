@@ -75,6 +75,9 @@ def reduce_params(path: Path) -> None:
     params["tune"]["steps"] = 4
     params["show"]["video"]["frames"] = 2
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
+    params["capture_study"]["variants"] = ["filtered"]
+    params["demo_capture"] |= {"photographs": 3, "width_px": 96, "height_px": 72}
+    params["capture_train"]["align_steps"] = params["capture_evaluate"]["align_steps"] = 1
     yaml.dump(params, path)
 
 
