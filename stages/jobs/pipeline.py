@@ -54,6 +54,7 @@ class Pipeline:
         """
         with _told(self.root), self._locked():
             graph = self.repo.index.graph
+            self._stages = {_address(stage): stage for stage in graph}
             needs: dict[str, list[str]] = {}
             for stage in plan_repro(graph, self._chosen(targets)):
                 if not isinstance(stage, PipelineStage) or stage.frozen:
