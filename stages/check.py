@@ -4,6 +4,7 @@ import argparse
 
 from stages.difix import config as difix
 from stages.jobs.config import SlurmConfig
+from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
@@ -35,6 +36,8 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
+    "report": pages.ReportConfig,
+    "show": pages.ShowConfig,
     "vggt": scenes.VggtConfig,
     "static_demo": StaticDemoConfig,
     "static": StaticConfig,

@@ -98,6 +98,7 @@ def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     single = {
         "novel_views": study.evaluated_scenes,
         "evaluate": study.evaluated_scenes,
+        "show": study.evaluated_scenes,
         "pairs": study.tuning_scenes,
         "pairs_test": study.internal_eval_scenes,
     }
@@ -123,6 +124,13 @@ def test_compare_comes_after_every_evaluation(index) -> None:
     upstream = {stage.addressing for stage in graph.successors(compare)}
     evaluations = {stage.addressing for stage in index.stages if stage.name.startswith("evaluate@")}
     assert evaluations <= upstream
+
+
+def test_report_comes_last(index) -> None:
+    (report,) = [stage for stage in index.stages if stage.addressing == "report"]
+    assert list(index.graph.predecessors(report)) == [], "nothing depends on a report"
+    upstream = {stage.name.partition("@")[0] for stage in index.graph.successors(report)}
+    assert {"show", "evaluate", "compare", "decide", "tune", "train", "calibrate"} <= upstream
 
 
 def test_training_never_sees_how_it_is_measured(index) -> None:
