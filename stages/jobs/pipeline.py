@@ -127,11 +127,6 @@ class Pipeline:
         """Where results of all workspaces of this repository may lie together."""
         return Path(self.repo.cache.local_cache_dir)
 
-    @property
-    def locks_by_hard_link(self) -> bool:
-        """Whether DVC's lock is safe on a network file system."""
-        return bool(self.repo.config["core"].get("hardlink_lock"))
-
     def _graph_stages(self) -> list[str]:
         with _told(self.root):
             return [_address(stage) for stage in self.repo.index.stages]

@@ -14,7 +14,6 @@ from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
 from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
-from stages.jobs.storage import storage_notes
 from stages.jobs.submission import LOGS, Submission, new_folder, submissions
 from stages.run.errors import UserError, raise_all
 from stages.run.params import Params, did_you_mean
@@ -58,8 +57,6 @@ def send(wish: Wish) -> int:
         _refuse_twice(root, plan)
         if name:
             pipeline.fetch_inputs(plan)
-        for note in storage_notes(root, pipeline):
-            print(f"note: {note}")
         submission = Submission(
             new_folder(), root, Path(LOGS).resolve(), "local" if wish.local else "slurm", plan, {},
             host=socket.gethostname(),
