@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from stages.splat.trainer import Trainer, TrainView
 
 CURVE_POINTS = 50  # rows of a training curve
 ALIGN_STEPS, ALIGN_LR = 60, 2e-3
+# Steps between looks at the progress; a look waits for the GPU.
+_LOOK_EVERY = 50
 
 Row = dict[str, Any]
 
@@ -42,6 +45,7 @@ def fit(
     checkpoint: Checkpoint,
     test_views: Sequence[TrainView] = (),
     folder: Path | None = None,
+    preemption: Preemption | None = None,  # of the caller, who hears signals for several runs
 ) -> Fitted:
     """Train to the end; a killed run that is started again continues at its last checkpoint.
 
@@ -55,7 +59,10 @@ def fit(
     evaluations: list[Row] = []
     begin = _resume(trainer, name, checkpoint, curve, evaluations)
     every = max(1, steps // CURVE_POINTS)
-    with Preemption() as preemption, Progress(name, steps, begin) as progress:
+    with (
+        nullcontext(preemption) if preemption else Preemption() as preemption,
+        Progress(name, steps, begin) as progress,
+    ):
         for step in range(begin, steps):
             loss, _ = trainer.step(step)
             done = step + 1
@@ -67,7 +74,7 @@ def fit(
             if done in eval_at or done == steps:
                 evaluations += evaluate(trainer, test_views, done)
             _keep(trainer, checkpoint.kept, done)
-            if progress.due():
+            if done % _LOOK_EVERY == 0 and progress.due():
                 progress.report(done, loss=float(loss), gaussians=len(trainer.params["means"]))
             if save:
                 _save(trainer, checkpoint, done, curve, evaluations)
@@ -125,10 +132,10 @@ def _measure(
 
 def _scores(gaussians: Gaussians, view: TrainView, backend: str) -> tuple[float, float]:
     """PSNR and SSIM of one view. Pixels that do not count are taken from the photograph."""
-    picture, truth = render(gaussians, view.camera, backend).rgb.cpu(), view.image.cpu()
-    share = 1.0
+    picture = render(gaussians, view.camera, backend).rgb
+    truth, share = view.image.to(picture.device), 1.0
     if view.mask is not None:
-        mask = view.mask.cpu()
+        mask = view.mask.to(picture.device)
         picture = torch.where(mask[..., None], picture, truth)
         share = max(float(mask.float().mean()), 1e-6)
     a, b = (image.permute(2, 0, 1)[None] for image in (picture, truth))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from stages.run.checkpoint import Checkpoint
+from stages.run import layout
+from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json
+from stages.run.files import file_hash, folder_hash, read_json, write_json
+from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
@@ -24,6 +26,22 @@ from stages.splat.raster import choose_backend
 from stages.splat.trainer import Trainer, TrainView
 
 
+def train_in(
+    folder: Path,
+    scene_name: str,
+    timestamp: str,
+    config: TrainConfig,
+    warm: Path | None = None,
+    preemption: Preemption | None = None,
+) -> None:
+    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
+    with cost("train", f"{scene_name}.{timestamp}"):
+        fitted = train_moment(scene, calibrated, timestamp, config, folder, warm, preemption)
+    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+
+
 def train_moment(
     scene: Scene,
     calibrated: Path,
@@ -31,11 +49,12 @@ def train_moment(
     config: TrainConfig,
     folder: Path,
     warm: Path | None = None,
+    preemption: Preemption | None = None,
 ) -> Fitted:
     """Train one timestamp on its source views; write its results into `folder`.
 
-    gaussians.safetensors, point_cloud.ply (with save_ply), cameras/sparse/0 (learnt poses, a
-    COLMAP model) and fit.json (curve and evaluations).
+    gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
+    COLMAP model).
     """
     calibration = read_calibration(calibrated)
     sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
@@ -61,6 +80,7 @@ def train_moment(
         moment_checkpoint(scene, calibrated, timestamp, config, backend, warm),
         [train_view(view, calibration, config) for view in held_out],
         folder,
+        preemption,
     )
     fitted.gaussians.save(folder / "gaussians.safetensors")
     if config.save_ply:

@@ -20,7 +20,7 @@ from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
 from stages.splat import densify, initial, poses
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.losses import photometric
+from stages.splat.losses import FUSED, photometric
 from stages.splat.raster import rasterization
 
 NAMES = {"scales": "log_scales", "opacities": "opacity_logits"}
@@ -54,7 +54,7 @@ class Trainer:
         backend: str,
         warm: Gaussians | None = None,
         *,
-        graphs: bool = True,  # on a GPU; without, steps are taken one call at a time
+        graphs: bool = True,  # on a GPU; without, each of a step's operations is called anew
     ):
         self.config, self.backend = config, backend
         self.device = "cuda" if backend == "cuda" else "cpu"
@@ -83,8 +83,7 @@ class Trainer:
             if config.strategy.kind == "default"
             else self.strategy.initialize_state()
         )
-        if backend == "cuda" and graphs:
-            # Triton comes with torch where there is CUDA, and not elsewhere.
+        if backend == "cuda" and graphs and FUSED:
             from stages.splat.gpu.loop import Loop
 
             self.loop = Loop(self)

@@ -7,6 +7,7 @@ out to need more changes nothing, and is repeated with enough before anyone look
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.quality.ssim import TAPS
 from stages.splat import densify
 from stages.splat.gpu.draw import Viewpoint, draw
-from stages.splat.gpu.photometric import Photometric
 from stages.splat.gpu.poses import Corrected
 from stages.splat.losses import photometric
 
@@ -70,8 +69,10 @@ class Loop:
         self._missed = torch.zeros(_MOST_PENDING, device="cuda")
         self._most = torch.zeros((), dtype=torch.int32, device="cuda")
         self._loss = torch.zeros((), device="cuda")
-        self._pool = torch.cuda.graph_pool_handle()
         self._side = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        # A pool ends with its last graph; this one holds it for those to come.
+        self._keeper = self._capture(lambda: self._loss.zero_())
         self._graphs: dict[tuple[Size, int, bool], torch.cuda.CUDAGraph] = {}
         self._pending: list[_Pending] = []
         self._groups: dict[Size, _Group] = {}
@@ -186,13 +187,16 @@ class Loop:
 
     def _captured(self, size: Size, step: int) -> torch.cuda.CUDAGraph:
         room = (int(_SPARE * self._room) // 65536 + 1) * 65536
+        return self._capture(lambda: self._take(size, step, room))
+
+    def _capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._side.wait_stream(now)
         with _ONE_AT_A_TIME, torch.cuda.stream(self._side):
             # Other threads may allocate meanwhile, hence not the default mode.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                self._take(size, step, room)
+                work()
             finally:
                 graph.capture_end()
         now.wait_stream(self._side)
@@ -248,7 +252,7 @@ class Loop:
         drawn = draw(trainer.params, view, degree, background, config, room)
         target = group.images.index_select(0, self._row)[0]
         mask = None if group.masks is None else group.masks.index_select(0, self._row)[0]
-        loss = fused_photometric(drawn.image, target, config.ssim_lambda, mask)
+        loss = photometric(drawn.image, target, config.ssim_lambda, mask)
         if self._weights is not None:
             loss = loss * self._weights.index_select(0, self._index)[0]
         loss = trainer.regularised(loss)
@@ -261,16 +265,3 @@ class Loop:
         optimizer.found_inf = missed
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def fused_photometric(
-    image: Tensor, target: Tensor, ssim_lambda: float, mask: Tensor | None = None
-) -> Tensor:
-    """`losses.photometric` by this package's kernels."""
-    if min(image.shape[:2]) < TAPS:
-        return photometric(image, target, ssim_lambda, mask)
-    if mask is None:
-        return Photometric.apply(image, target, ssim_lambda)
-    image = torch.where(mask[..., None], image, target)
-    share = mask.float().mean().clamp(min=1e-6)
-    return Photometric.apply(image, target, ssim_lambda) / share

@@ -1,0 +1,100 @@
+"""Trainings of a scene's timestamps side by side.
+
+On a CPU each is a process. On a GPU those of one process share it: each has a thread and a stream
+of its own, so that the small kernels of one fill the gaps that another leaves; processes would
+take turns. Of several GPUs each gets a process and every n-th timestamp.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stages.run.checkpoint import Preemption
+from stages.splat.config import TrainConfig
+
+# Steps a second of 20 small scenes on one H100, by lanes: see benchmarks/README.md.
+_LANES = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which timestamps one process trains, and how many processes there are at once."""
+
+    shares: tuple[tuple[str, ...], ...]
+    gpus: tuple[str, ...]  # of each share; empty for what torch finds
+    at_once: int
+    lanes: int = 1  # trainings at once in a process
+
+    def commands(self, scene: str, folder: Path, warm_start: bool) -> list[list[str]]:
+        """One command a share; its results go to folders of `folder`."""
+        found = []
+        for nth, share in enumerate(self.shares):
+            command = [sys.executable, "-m", "stages.train", "--scene", scene]
+            command += ["--into", str(folder), "--timestamps", *share]
+            if self.gpus:
+                command += ["--gpu", self.gpus[nth]]
+            if warm_start and nth:
+                warm = folder / self.shares[nth - 1][-1] / "gaussians.safetensors"
+                command += ["--warm", str(warm)]
+            found.append(command)
+        return found
+
+    def __str__(self) -> str:
+        where = f" on each of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
+        return f"{self.lanes if self.gpus else self.at_once} at once{where}"
+
+
+def plan(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Plan:
+    """Processes for a scene. Warm starts follow one another."""
+    single = tuple((timestamp,) for timestamp in timestamps)
+    if config.warm_start or backend == "cpu":
+        at_once = 1 if config.warm_start else processes(config)
+        return Plan(single, (), at_once)
+    gpus = tuple(visible_gpus()[: len(timestamps)])
+    shares = tuple(tuple(timestamps[k :: len(gpus)]) for k in range(len(gpus)))
+    return Plan(shares, gpus, len(gpus), min(lanes(config), len(shares[0])))
+
+
+def processes(config: TrainConfig) -> int:
+    """Trainings at once on a CPU."""
+    return len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+
+
+def lanes(config: TrainConfig) -> int:
+    """Trainings at once on one GPU."""
+    return _LANES if config.workers == "auto" else config.workers
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names, or the numbers of all GPUs."""
+    named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return [name for name in named if name] or [str(k) for k in range(torch.cuda.device_count())]
+
+
+def side_by_side(
+    timestamps: Sequence[str], train: Callable[[str, Preemption], None], config: TrainConfig
+) -> None:
+    """Train timestamps in threads on one GPU; the first failure ends the others.
+
+    Those that are ended save their state first, as when a signal asks for it.
+    """
+    with Preemption() as preemption, ThreadPoolExecutor(lanes(config)) as pool:
+
+        def one(timestamp: str) -> None:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                train(timestamp, preemption)
+
+        futures = [pool.submit(one, timestamp) for timestamp in timestamps]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            preemption.noticed = True
+            for future in futures:
+                future.cancel()
+            raise
