@@ -134,11 +134,13 @@ class _Scene:
 
     def photograph(self, camera: Camera) -> np.ndarray:
         """Pixels [H, W, 3] uint8, the mean of four rays each."""
-        y, x = np.meshgrid(np.arange(camera.height), np.arange(camera.width), indexing="ij")
-        total = 0.0
-        for dy, dx in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
-            pixels = np.stack([x + dx, y + dy], axis=-1).reshape(-1, 2)
-            total = total + self._seen(camera, pixels)[1] / 4
+        y, x = torch.meshgrid(
+            torch.arange(camera.height), torch.arange(camera.width), indexing="ij"
+        )
+        corner = torch.stack([x, y], dim=-1).reshape(-1, 2).to(self.device, torch.float64)
+        total = torch.zeros((), device=self.device)
+        for shift in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
+            total = total + self._seen(camera, corner + corner.new_tensor(shift))[1] / 4
         shown = (255 * total).round().byte().cpu().numpy()
         return shown.reshape(camera.height, camera.width, 3)
 
@@ -149,17 +151,17 @@ class _Scene:
         for camera in cameras:
             share = -(-count // len(cameras))
             pixels = random.uniform((0, 0), (camera.width, camera.height), (share, 2))
-            place, color = self._seen(camera, pixels)
+            place, color = self._seen(camera, torch.tensor(pixels, device=self.device))
             places.append(place.double().cpu().numpy())
             colors.append((255 * color).round().byte().cpu().numpy())
         xyz = np.concatenate(places)[:count]
         return xyz + random.normal(0, 0.003, xyz.shape), np.concatenate(colors)[:count]
 
-    def _seen(self, camera: Camera, pixels: Array) -> tuple[Tensor, Tensor]:
-        """Where rays end and what colour is there, [R, 3] each."""
-        flat = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
-        rays = flat @ np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
-        rays = self._tensor(rays / np.linalg.norm(rays, axis=1, keepdims=True))
+    def _seen(self, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rays of pixels [R, 2] end and what colour is there, [R, 3] each."""
+        turned = np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
+        flat = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
+        rays = torch.nn.functional.normalize(flat @ flat.new_tensor(turned), dim=1).float()
         eye = self._tensor(camera.centre)
         walls = ((self.half * rays.sign() - eye) / rays).amin(dim=1)
         offsets = eye - self.centres  # [S, 3]

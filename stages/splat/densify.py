@@ -35,7 +35,7 @@ class CappedStrategy(DefaultStrategy):
     ) -> None:
         """Take the statistics of a step; grow, prune and reset when it is time."""
         if step < self.refine_stop_iter:
-            self.accumulate(params, state, info, packed)
+            self._update_state(params, state, info, packed)
             self.refine(params, optimizers, state, step)
 
     def acts_at(self, step: int) -> bool:
@@ -64,13 +64,6 @@ class CappedStrategy(DefaultStrategy):
 
     def _resets_at(self, step: int) -> bool:
         return step > 0 and step % self.reset_every == 0
-
-    def accumulate(
-        self, params: dict[str, Tensor], state: dict[str, Any], info: dict[str, Any],
-        packed: bool = False,
-    ) -> None:  # fmt: skip
-        """Add one step to the statistics that growth goes by."""
-        self._update_state(params, state, info, packed)
 
     def _update_state(
         self,

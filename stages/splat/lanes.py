@@ -1,12 +1,14 @@
 """Trainings of a scene's timestamps side by side.
 
-On a CPU each is a process. On a GPU those of one process share it: each has a thread and a stream
-of its own, so that the small kernels of one fill the gaps that another leaves; processes would
-take turns. Of several GPUs each gets a process and every n-th timestamp.
+On a CPU each is a process. On a GPU those of one process share it: each lane has a thread and a
+stream of its own, so that the small kernels of one fill the gaps that another leaves, where
+processes would have the device in turns. Of several GPUs each gets a process and every n-th
+timestamp.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -83,10 +85,17 @@ def side_by_side(
 
     Those that are ended save their state first, as when a signal asks for it.
     """
-    with Preemption() as preemption, ThreadPoolExecutor(lanes(config)) as pool:
+    from stages.splat.gpu.turns import turn
+
+    streams = threading.local()
+
+    def begin() -> None:
+        streams.own = torch.cuda.Stream()
+
+    with Preemption() as preemption, ThreadPoolExecutor(lanes(config), initializer=begin) as pool:
 
         def one(timestamp: str) -> None:
-            with torch.cuda.stream(torch.cuda.Stream()):
+            with turn(), torch.cuda.stream(streams.own):
                 train(timestamp, preemption)
 
         futures = [pool.submit(one, timestamp) for timestamp in timestamps]

@@ -2,10 +2,12 @@
 
 gsplat counts the meetings, tells the host, and then makes room for them. Here the room is made
 beforehand: places that no meeting fills go to an extra row of tiles below the picture, which the
-rasteriser is told to skip. Order and content of all other tiles are gsplat's.
+rasteriser is told to skip. So do Gaussians that meet a tile with a corner of their box alone, and
+are too faint to be drawn in any of its pixels. All others are in gsplat's order.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -14,6 +16,20 @@ from torch import Tensor
 
 TILE = 16  # px
 _BLOCK = 512
+
+
+# Alpha below which the rasteriser draws nothing, less what rounding may take.
+_FAINTEST = 0.999 / 255
+
+
+class Splats(NamedTuple):
+    """Gaussians on the picture."""
+
+    means2d: Tensor  # [N, 2] px
+    radii: Tensor  # [N, 2] int32 px, 0 = not seen
+    depths: Tensor  # [N]
+    conics: Tensor  # [N, 3], upper triangle of the inverse covariance
+    opacities: Tensor  # [N]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,25 +43,18 @@ class Bins:
 
 
 @torch.no_grad()
-def fill(
-    means2d: Tensor,  # [N, 2] px
-    radii: Tensor,  # [N, 2] int32 px, 0 = not seen
-    depths: Tensor,  # [N]
-    width: int,
-    height: int,
-    room: int | None = None,
-) -> Bins:
+def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bins:
     """Bins with so many places; without `room` the host waits to learn what is needed.
 
     Where `total` exceeds the room, the farthest Gaussians are missing.
     """
     columns, rows = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
-    count, device = len(depths), depths.device
-    order = torch.sort(depths, stable=True)[1]
+    count, device = len(splats.depths), splats.depths.device
+    order = torch.sort(splats.depths, stable=True)[1]
     boxes = torch.empty(3, count, dtype=torch.int32, device=device)
     meetings = torch.empty(count, dtype=torch.int32, device=device)
     _boxes[(triton.cdiv(count, _BLOCK),)](
-        means2d, radii, order, boxes, meetings, count, columns, rows, TILE, _BLOCK
+        splats.means2d, splats.radii, order, boxes, meetings, count, columns, rows, TILE, _BLOCK
     )
     ends = torch.cumsum(meetings, 0, dtype=torch.int32)
     total = ends[-1]
@@ -55,8 +64,8 @@ def fill(
     tiles = torch.empty(room, dtype=kind, device=device)
     ids = torch.empty(room, dtype=torch.int32, device=device)
     _meetings[(triton.cdiv(room, _BLOCK),)](
-        ends, boxes, order, tiles, ids, count, room, columns, rows * columns,
-        count.bit_length(), _BLOCK,
+        ends, boxes, order, splats.means2d, splats.conics, splats.opacities, tiles, ids,
+        count, room, columns, rows * columns, count.bit_length(), _FAINTEST, TILE, _BLOCK,
     )  # fmt: skip
     tiles, places = torch.sort(tiles, stable=True)
     every, drawn = _tiles(columns, rows, kind, device)
@@ -115,8 +124,9 @@ def _clipped(value, limit):
 
 @triton.jit(do_not_specialize=["count", "room", "columns", "beyond", "halvings"])
 def _meetings(
-    ends, boxes, order, tiles, ids, count, room, columns, beyond, halvings, block: tl.constexpr
-):
+    ends, boxes, order, means2d, conics, opacities, tiles, ids,
+    count, room, columns, beyond, halvings, faintest, tile: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     """Tile and Gaussian of every place, found by bisection; the tile `beyond` where none is."""
     place = tl.program_id(0) * block + tl.arange(0, block)
     there = place < room
@@ -130,10 +140,38 @@ def _meetings(
     found = there & (low < count)
     start = tl.load(ends + low - 1, mask=found & (low > 0), other=0)
     across = tl.load(boxes + 2 * count + low, mask=found, other=1)
-    left = tl.load(boxes + low, mask=found, other=0)
-    top = tl.load(boxes + count + low, mask=found, other=0)
     nth = place - start
-    tile = (top + nth // across) * columns + left + nth % across
-    tile = tl.where(found, tile, beyond)
-    tl.store(tiles + place, tile.to(tiles.dtype.element_ty), mask=there)
-    tl.store(ids + place, tl.load(order + low, mask=found, other=0).to(tl.int32), mask=there)
+    column = tl.load(boxes + low, mask=found, other=0) + nth % across
+    row = tl.load(boxes + count + low, mask=found, other=0) + nth // across
+    one = tl.load(order + low, mask=found, other=0)
+    # Of the tile's pixel centres the one where the Gaussian is densest lies on a side that faces
+    # its centre; a is the side across x, b that across y.
+    x = tl.load(means2d + 2 * one, mask=found, other=0.0) - (column * tile).to(tl.float32)
+    y = tl.load(means2d + 2 * one + 1, mask=found, other=0.0) - (row * tile).to(tl.float32)
+    xx = tl.load(conics + 3 * one, mask=found, other=1.0)
+    xy = tl.load(conics + 3 * one + 1, mask=found, other=0.0)
+    yy = tl.load(conics + 3 * one + 2, mask=found, other=1.0)
+    near_x, near_y = _within(x, tile) - x, _within(y, tile) - y
+    a_y = _within(y - xy * near_x / yy, tile) - y
+    b_x = _within(x - xy * near_y / xx, tile) - x
+    a = 0.5 * (xx * near_x * near_x + yy * a_y * a_y) + xy * near_x * a_y
+    b = 0.5 * (xx * b_x * b_x + yy * near_y * near_y) + xy * b_x * near_y
+    inside = (near_x == 0) & (near_y == 0)
+    least = tl.where(inside, 0.0, tl.minimum(_or_far(a, near_x), _or_far(b, near_y)))
+    opacity = tl.load(opacities + one, mask=found, other=0.0)
+    drawn = found & (opacity * tl.exp(-least) >= faintest)
+    number = tl.where(drawn, row * columns + column, beyond)
+    tl.store(tiles + place, number.to(tiles.dtype.element_ty), mask=there)
+    tl.store(ids + place, one.to(tl.int32), mask=there)
+
+
+@triton.jit
+def _within(value, tile: tl.constexpr):
+    """The nearest place between the first and the last pixel centre of a tile."""
+    return tl.minimum(tl.maximum(value, 0.5), tile - 0.5)
+
+
+@triton.jit
+def _or_far(value, near):
+    """A side that does not face the centre has no say."""
+    return tl.where(near != 0, value, float("inf"))

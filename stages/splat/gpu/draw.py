@@ -35,6 +35,7 @@ class Viewpoint(NamedTuple):
 
 def draw(
     params: dict[str, Tensor],
+    harmonics: Tensor,  # [N, K, 3], of sh0 and shN
     view: Viewpoint,
     sh_degree: int,
     background: Tensor,  # [1, 3]
@@ -52,10 +53,11 @@ def draw(
     opacities = opacities[None]
     if config.antialiased:
         opacities = opacities * compensations
-    colors = torch.cat([params["sh0"], params["shN"]], 1)[None]
     seen = (radii > 0).all(dim=-1)
-    shaded = spherical_harmonics(sh_degree, means[None] - view.eye[:, None], colors, masks=seen)
-    placed = bins.fill(means2d[0], radii[0], depths[0], view.width, view.height, room)
+    directions = means[None] - view.eye[:, None]
+    shaded = spherical_harmonics(sh_degree, directions, harmonics[None], masks=seen)
+    splats = bins.Splats(means2d[0], radii[0], depths[0], conics[0], opacities[0])
+    placed = bins.fill(splats, view.width, view.height, room)
     image, _ = rasterize_to_pixels(
         means2d, conics, torch.clamp_min(shaded + 0.5, 0), opacities, view.width, view.height,
         bins.TILE, placed.offsets, placed.ids, backgrounds=background, masks=placed.drawn,

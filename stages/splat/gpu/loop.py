@@ -6,9 +6,9 @@ steps the host learns nothing. What is drawn needs room that is set beforehand; 
 out to need more changes nothing, and is repeated with enough before anyone looks at the result.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from stages.splat import densify
-from stages.splat.gpu.draw import Viewpoint, draw
+from stages.splat.gpu.adam import accumulate, descend
+from stages.splat.gpu.draw import Drawn, Viewpoint, draw
 from stages.splat.gpu.poses import Corrected
+from stages.splat.gpu.turns import given_away
 from stages.splat.losses import photometric
 
 if TYPE_CHECKING:
@@ -30,8 +32,6 @@ _SPARE = 1.3
 _FADING = 0.95
 # Pictures of more sizes than this are drawn without graphs, which each size needs of its own.
 _MOST_SIZES = 4
-# Random numbers of one thread may not be drawn while another captures.
-_ONE_AT_A_TIME = threading.Lock()
 
 Size = tuple[int, int]  # height, width
 
@@ -53,6 +53,12 @@ class _Group:
     masks: Tensor | None  # [V, H, W] bool
 
 
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """Where graphs are captured. There are 32 streams, and a shared one would be captured too."""
+    return torch.cuda.Stream()
+
+
 class Loop:
     """Takes the steps of one trainer, on the stream that is current."""
 
@@ -66,10 +72,10 @@ class Loop:
         self._waiting = torch.zeros(_MOST_PENDING, 4, dtype=torch.int64).pin_memory()
         self._integers = self._waiting.numpy()
         self._floats = self._integers.view(np.float32)
-        self._missed = torch.zeros(_MOST_PENDING, device="cuda")
+        self._taken = torch.zeros(_MOST_PENDING, device="cuda")
         self._most = torch.zeros((), dtype=torch.int32, device="cuda")
         self._loss = torch.zeros((), device="cuda")
-        self._side = torch.cuda.Stream()
+        self._side = _side_stream()
         self._pool = torch.cuda.graph_pool_handle()
         # A pool ends with its last graph; this one holds it for those to come.
         self._keeper = self._capture(lambda: self._loss.zero_())
@@ -121,19 +127,22 @@ class Loop:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        missed = self._missed[: len(pending)].tolist()
-        most = int(self._most)
-        for one, again in zip(pending, missed, strict=True):
-            if again:
+        end = torch.cuda.current_stream().record_event()
+        with given_away():
+            end.synchronize()
+        taken, most = self._taken[: len(pending)].tolist(), int(self._most)
+        # Few steps may not have met the view that needs most.
+        self._room = max(most, _FADING * self._room)
+        self._most.zero_()
+        if all(taken):
+            return
+        self._graphs.clear()
+        for one, whole in zip(pending, taken, strict=True):
+            if not whole:
                 camera = self.trainer.cameras[one.index]
                 size = camera.height, camera.width
                 self._tell(one.step, one.index, self._groups[size].rows[one.index])
                 self._take(size, one.step, None)
-        if any(missed):
-            self._graphs.clear()
-        # Few steps may not have met the view that needs most.
-        self._room = max(most, _FADING * self._room)
-        self._most.zero_()
 
     def _after(self, step: int) -> None:
         """What a strategy does after a step; it works on the host's side."""
@@ -145,21 +154,25 @@ class Loop:
         before = dict(trainer.params)
         if acts:
             self.settle()
-        with _ONE_AT_A_TIME:
-            if isinstance(strategy, densify.CappedStrategy):
-                strategy.refine(*state, step)
-            else:
-                strategy.step_post_backward(*state, step, {}, lr=trainer.means_lr(step))
+        if isinstance(strategy, densify.CappedStrategy):
+            strategy.refine(*state, step)
+        else:
+            strategy.step_post_backward(*state, step, {}, lr=trainer.means_lr(step))
         count = len(before["means"])
         if any(trainer.params[name] is not param for name, param in before.items()):
             self._room *= max(1.0, len(trainer.params["means"]) / max(count, 1))
             self._forget()
 
     def _forget(self) -> None:
-        """Drop the graphs, and let the optimisers read their changing rates on the device."""
+        """Drop the graphs; take parameters that are new, and have changing rates on the device."""
+        trainer = self.trainer
         self._graphs.clear()
-        self.trainer.optimizers["means"].param_groups[0]["lr"] = self.means_lr
-        self.trainer.pose_optimizer.param_groups[0]["lr"] = self.poses_lr
+        trainer.optimizers["means"].param_groups[0]["lr"] = self.means_lr
+        trainer.pose_optimizer.param_groups[0]["lr"] = self.poses_lr
+        # gsplat draws from one tensor: the two become parts of it.
+        sh0, rest = trainer.params["sh0"], trainer.params["shN"]
+        self._harmonics = torch.cat([sh0.detach(), rest.detach()], dim=1)
+        sh0.data, rest.data = self._harmonics[:, :1], self._harmonics[:, 1:]
 
     def _collects(self, step: int) -> bool:
         strategy = self.trainer.strategy
@@ -192,8 +205,8 @@ class Loop:
     def _capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._side.wait_stream(now)
-        with _ONE_AT_A_TIME, torch.cuda.stream(self._side):
-            # Other threads may allocate meanwhile, hence not the default mode.
+        with torch.cuda.stream(self._side):
+            # Other threads may wait for their streams meanwhile, hence not the default mode.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 work()
@@ -204,42 +217,38 @@ class Loop:
 
     def _take(self, size: Size, step: int, room: int | None) -> None:
         """One step on the device, of the view and the rates that it was told."""
-        trainer = self.trainer
-        names = list(trainer.params)
-        loss, means2d, radii, total = self._loss_of(size, trainer.active_degree(step), room)
-        wanted = [*trainer.params.values(), means2d]
-        if trainer.config.pose_opt:
-            wanted.append(trainer.corrections)
-        gradients = torch.autograd.grad(loss, wanted)
-        missed = None
+        trainer, config = self.trainer, self.trainer.config
+        harmonics = self._harmonics.detach().requires_grad_()
+        loss, drawn = self._loss_of(size, harmonics, trainer.active_degree(step), room)
+        names = ("means", "scales", "quats", "opacities")
+        leaves = [trainer.params[name] for name in names]
+        wanted = [*leaves, harmonics, drawn.means2d, *([trainer.corrections] * config.pose_opt)]
+        *gradients, by_sh, by_place, by_pose = [
+            *torch.autograd.grad(loss, wanted), *([None] * (not config.pose_opt))
+        ]  # fmt: skip
+        taken = None
         if room is None:
-            self._room = max(self._room, float(total))
+            self._room = max(self._room, float(drawn.total))
         else:
-            missed = (total > room).float()
-            torch.maximum(self._most, total, out=self._most)
-            self._missed.index_copy_(0, self._slot, missed[None])
-        for name, gradient in zip(names, gradients, strict=False):
-            trainer.params[name].grad = gradient.contiguous()
-            self._descend(trainer.optimizers[name], missed)
-        if trainer.config.pose_opt:
-            trainer.corrections.grad = gradients[-1]
-            self._descend(trainer.pose_optimizer, missed)
-        self._loss.copy_(loss.detach())
-        if self._collects(step):
-            seen = means2d.detach()
-            seen.grad = gradients[len(names)]
-            if trainer.config.strategy.absgrad:
-                seen.absgrad = means2d.absgrad
-            if missed is not None:
-                radii = radii * (1 - missed).int()
-            info = {"means2d": seen, "radii": radii, "n_cameras": 1}
-            info |= {"height": size[0], "width": size[1]}
-            trainer.strategy.accumulate(trainer.params, trainer.strategy_state, info)
+            taken = (drawn.total <= room).float()
+            torch.maximum(self._most, drawn.total, out=self._most)
+            self._taken.index_copy_(0, self._slot, taken[None])
+        optimizers = [trainer.optimizers[name] for name in (*names, "sh0", "shN")]
+        gradients += [by_sh[:, :1], by_sh[:, 1:]]
+        if config.pose_opt:
+            optimizers.append(trainer.pose_optimizer)
+            gradients.append(by_pose)
+        with torch.no_grad():
+            descend(optimizers, gradients, taken)
+            self._loss.copy_(loss)
+            if self._collects(step):
+                by_place = drawn.means2d.absgrad if config.strategy.absgrad else by_place
+                accumulate(trainer.strategy_state, by_place, drawn.radii, *reversed(size), taken)
 
     def _loss_of(
-        self, size: Size, degree: int, room: int | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss [], means2d [1, N, 2] in the graph, radii [1, N, 2], and the room needed []."""
+        self, size: Size, harmonics: Tensor, degree: int, room: int | None
+    ) -> tuple[Tensor, Drawn]:
+        """Loss [] of the view that was told, and its picture."""
         trainer, config, group = self.trainer, self.trainer.config, self._groups[size]
         if config.pose_opt:
             pose, eye = Corrected.apply(trainer.corrections, trainer.viewmats, self._index)
@@ -249,19 +258,10 @@ class Loop:
         K = trainer.Ks.index_select(0, self._index)
         background = torch.rand(1, 3, device="cuda") if config.random_bkgd else trainer.background
         view = Viewpoint(pose, eye, K, size[1], size[0])
-        drawn = draw(trainer.params, view, degree, background, config, room)
+        drawn = draw(trainer.params, harmonics, view, degree, background, config, room)
         target = group.images.index_select(0, self._row)[0]
         mask = None if group.masks is None else group.masks.index_select(0, self._row)[0]
         loss = photometric(drawn.image, target, config.ssim_lambda, mask)
         if self._weights is not None:
             loss = loss * self._weights.index_select(0, self._index)[0]
-        loss = trainer.regularised(loss)
-        return loss, drawn.means2d, drawn.radii, drawn.total
-
-    @staticmethod
-    def _descend(optimizer: torch.optim.Adam, missed: Tensor | None) -> None:
-        """One step of Adam; none where room was missing, as with an overflow of half precision."""
-        optimizer.param_groups[0]["capturable"] = missed is not None
-        optimizer.found_inf = missed
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        return trainer.regularised(loss), drawn
