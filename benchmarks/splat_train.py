@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--recipes", nargs="+", choices=sorted(RECIPES), default=["default", "seed"]
     )
+    parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--size", default="540x960", help="width x height, px")
     parser.add_argument("--trainer", help="a second trainer's command line")
@@ -61,7 +62,10 @@ def main() -> None:
 def ours(capture: photographs.Capture, recipe: str, given: argparse.Namespace) -> cases.Row:
     """Train by one recipe."""
     views, held_out = cases.split(capture, 8)
-    config = RECIPES[recipe](given.steps)
+    config = RECIPES[recipe](given.schedule or given.steps)
+    compiled = Trainer(views, capture.points, capture.colors, config, "cuda")
+    for step in range(len(views) + 2):
+        compiled.step(step)
     torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(views, capture.points, capture.colors, config, "cuda")
     torch.cuda.synchronize()

@@ -20,6 +20,7 @@ HOMES = {
     "skimage": "stages/scenes/demo/textures.py",
     "gsplat": "stages/splat/raster.py",
     "numba": "stages/splat/cpu/",
+    "triton": "stages/splat/gpu/",
     "lpips": "stages/quality/lpips.py",
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",

@@ -25,16 +25,14 @@ def state_of(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     return state
 
 
-def descend(
-    optimizers: list[torch.optim.Adam], gradients: list[Tensor], taken: Tensor | None
-) -> None:
+def descend(optimizers: list[torch.optim.Adam], gradients: list[Tensor], taken: Tensor) -> None:
     """One step of each optimiser; `taken` [] is 1, or 0 for a step that changes nothing.
 
     Parameters and gradients may be parts of wider rows: [N, ...] with the rest in order.
     """
     states = [state_of(optimizer) for optimizer in optimizers]
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1.0 if taken is None else taken)
+    torch._foreach_add_(steps, [taken] * len(steps))  # one tensor for all would be read
     for optimizer, gradient, state in zip(optimizers, gradients, states, strict=True):
         group = optimizer.param_groups[0]
         (param,) = group["params"]
@@ -44,10 +42,10 @@ def descend(
         rate = group["lr"]
         _adam[(triton.cdiv(param.numel(), _BLOCK),)](
             param, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"],
-            rate, taken if taken is not None else state["step"], param.numel(),
+            rate, taken, param.numel(),
             param.stride(0), gradient.stride(0), float(group["weight_decay"]), group["eps"],
             *(number for beta in group["betas"] for number in (beta, 1 - beta, math.log(beta))),
-            width, isinstance(rate, Tensor), taken is not None, _BLOCK,
+            width, isinstance(rate, Tensor), _BLOCK,
         )  # fmt: skip
 
 
@@ -57,7 +55,7 @@ def accumulate(
     radii: Tensor,  # [1, N, 2] int32 px
     width: int,
     height: int,
-    taken: Tensor | None,
+    taken: Tensor,
 ) -> None:
     """Add one step to a strategy's statistics, as `CappedStrategy` does."""
     count = radii.shape[1]
@@ -67,8 +65,7 @@ def accumulate(
             state[key] = torch.zeros(count, device=radii.device)
     _accumulate[(triton.cdiv(count, _BLOCK),)](
         gradients, radii, state["grad2d"], state["count"], state.get("radii", state["count"]),
-        taken if taken is not None else state["count"], count, width / 2, height / 2,
-        1 / max(width, height), "radii" in state, taken is not None, _BLOCK,
+        taken, count, width / 2, height / 2, 1 / max(width, height), "radii" in state, _BLOCK,
     )  # fmt: skip
 
 
@@ -76,13 +73,11 @@ def accumulate(
 def _adam(
     param, gradient, exp_avg, exp_avg_sq, step, rate, taken, size, param_stride, gradient_stride,
     decay, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2,
-    width: tl.constexpr, rate_on_device: tl.constexpr, may_skip: tl.constexpr, block: tl.constexpr,
+    width: tl.constexpr, rate_on_device: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     lr = tl.load(rate) if rate_on_device else rate
     at = tl.program_id(0) * block + tl.arange(0, block)
-    if may_skip:
-        size = tl.where(tl.load(taken) > 0, size, 0)
-    there = at < size
+    there = at < tl.where(tl.load(taken) > 0, size, 0)
     row, column = at // width, at % width
     p = tl.load(param + row * param_stride + column, mask=there, other=0.0)
     g = tl.load(gradient + row * gradient_stride + column, mask=there, other=0.0) + decay * p
@@ -103,12 +98,10 @@ def _adam(
 @triton.jit(do_not_specialize=["count"])
 def _accumulate(
     gradients, radii, norms, times, sizes, taken, count, half_width, half_height, share,
-    with_sizes: tl.constexpr, may_skip: tl.constexpr, block: tl.constexpr,
+    with_sizes: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * block + tl.arange(0, block)
-    if may_skip:
-        count = tl.where(tl.load(taken) > 0, count, 0)
-    there = at < count
+    there = at < tl.where(tl.load(taken) > 0, count, 0)
     wide = tl.load(radii + 2 * at, mask=there, other=0)
     high = tl.load(radii + 2 * at + 1, mask=there, other=0)
     seen = there & (wide > 0) & (high > 0)

@@ -30,6 +30,7 @@ _MOST_PENDING = 1024
 # Room over what the last steps needed.
 _SPARE = 1.3
 _FADING = 0.95
+_GRAIN = 65_536
 # Pictures of more sizes than this are drawn without graphs, which each size needs of its own.
 _MOST_SIZES = 4
 
@@ -72,7 +73,9 @@ class Loop:
         self._waiting = torch.zeros(_MOST_PENDING, 4, dtype=torch.int64).pin_memory()
         self._integers = self._waiting.numpy()
         self._floats = self._integers.view(np.float32)
+        # Of the steps under way, which had room; and of a step that always has.
         self._taken = torch.zeros(_MOST_PENDING, device="cuda")
+        self._whole = torch.ones((), device="cuda")
         self._most = torch.zeros((), dtype=torch.int32, device="cuda")
         self._loss = torch.zeros((), device="cuda")
         self._side = _side_stream()
@@ -199,7 +202,7 @@ class Loop:
         self._told.copy_(self._waiting[slot], non_blocking=True)
 
     def _captured(self, size: Size, step: int) -> torch.cuda.CUDAGraph:
-        room = (int(_SPARE * self._room) // 65536 + 1) * 65536
+        room = (int(_SPARE * self._room) // _GRAIN + 1) * _GRAIN
         return self._capture(lambda: self._take(size, step, room))
 
     def _capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -226,7 +229,7 @@ class Loop:
         *gradients, by_sh, by_place, by_pose = [
             *torch.autograd.grad(loss, wanted), *([None] * (not config.pose_opt))
         ]  # fmt: skip
-        taken = None
+        taken = self._whole
         if room is None:
             self._room = max(self._room, float(drawn.total))
         else:

@@ -29,7 +29,7 @@ def test_steps_are_those_of_torch(decay: float) -> None:
         gradient = torch.randn(COUNT, 5, 3, generator=random).to(DEVICE)
         if step == 2:  # from now on the rate is a number that the device knows
             ours.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = rate, 0.03
-        descend([ours], [gradient[:, 2:4]], None)
+        descend([ours], [gradient[:, 2:4]], torch.ones((), device=DEVICE))
         theirs.param_groups[0]["params"][0].grad = gradient[:, 2:4].clone()
         theirs.step()
     (found,), (wanted,) = (one.param_groups[0]["params"] for one in (ours, theirs))
@@ -56,12 +56,11 @@ def test_statistics_are_the_strategys(sizes: bool) -> None:
     strategy = CappedStrategy(refine_scale2d_stop_iter=100 if sizes else 0)
     ours, theirs = strategy.initialize_state(), strategy.initialize_state()
     params = {"means": torch.zeros(COUNT, 3, device=DEVICE)}
-    for taken in (None, 1.0, 0.0):
+    for taken in (1.0, 1.0, 0.0):
         gradient = torch.randn(1, COUNT, 2, generator=random).to(DEVICE)
         radii = torch.randint(0, 3, (1, COUNT, 2), generator=random, dtype=torch.int32).to(DEVICE)
-        whole = None if taken is None else torch.full((), taken, device=DEVICE)
-        accumulate(ours, gradient, radii, 30, 50, whole)
-        if taken != 0:
+        accumulate(ours, gradient, radii, 30, 50, torch.full((), taken, device=DEVICE))
+        if taken:
             places = SimpleNamespace(grad=gradient, device=gradient.device)
             info = {"means2d": places, "radii": radii, "width": 30, "height": 50, "n_cameras": 1}
             strategy._update_state(params, theirs, info)
