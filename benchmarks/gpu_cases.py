@@ -71,5 +71,8 @@ def show(rows: Sequence[Row]) -> None:
     for one in rows:
         numbers = ("-" if one[key] is None else f"{one[key]:g}" for key in ("anchor", "target"))
         print(f"{one['name']:{width}}{one['value']:11.5g} {one['unit']:14}", end="")
-        print("".join(f"{number:>9}" for number in numbers))
+        told = (
+            f"  {one['psnr_db']:.2f} dB, {one['gaussians']} Gaussians" if "gaussians" in one else ""
+        )
+        print("".join(f"{number:>9}" for number in numbers) + told)
     print(rows[0]["device"])

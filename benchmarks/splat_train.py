@@ -72,7 +72,7 @@ def ours(capture: photographs.Capture, recipe: str, given: argparse.Namespace) -
     begin = time.perf_counter()
     for step in range(given.steps):
         loss, _ = trainer.step(step)
-    trainer.check_finite(float(loss), given.steps)
+    trainer.check_finite(trainer.value(loss), given.steps)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     usual = given.steps == 7000 and given.views == 50 and given.size == "540x960"

@@ -68,14 +68,16 @@ def fit(
             done = step + 1
             save = done % config.checkpoint_every == 0 or done == steps or preemption.noticed
             if done % every == 0 or save:
-                trainer.check_finite(float(loss), done)
+                trainer.check_finite(trainer.value(loss), done)
             if done % every == 0 or done == steps:
-                curve.append(_point(trainer, done, float(loss)))
+                curve.append(_point(trainer, done, trainer.value(loss)))
             if done in eval_at or done == steps:
                 evaluations += evaluate(trainer, test_views, done)
             _keep(trainer, checkpoint.kept, done)
             if done % _LOOK_EVERY == 0 and progress.due():
-                progress.report(done, loss=float(loss), gaussians=len(trainer.params["means"]))
+                progress.report(
+                    done, loss=trainer.value(loss), gaussians=len(trainer.params["means"])
+                )
             if save:
                 _save(trainer, checkpoint, done, curve, evaluations)
             if preemption.noticed and done < steps:

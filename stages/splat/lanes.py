@@ -1,9 +1,9 @@
 """Trainings of a scene's timestamps side by side.
 
-On a CPU each is a process. On a GPU those of one process share it: each lane has a thread and a
-stream of its own, so that the small kernels of one fill the gaps that another leaves, where
-processes would have the device in turns. Of several GPUs each gets a process and every n-th
-timestamp.
+On a CPU each is a process. Of several GPUs each has a process, and every n-th timestamp. Within
+such a process timestamps follow one another, or `train.workers` of them share the GPU: each lane
+has a thread and a stream of its own, so that the small kernels of one may fill the gaps that
+another leaves, where processes would have the device in turns.
 """
 
 import os
@@ -18,9 +18,6 @@ import torch
 
 from stages.run.checkpoint import Preemption
 from stages.splat.config import TrainConfig
-
-# Steps a second of 20 small scenes on one H100, by lanes: see benchmarks/README.md.
-_LANES = 4
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,15 @@ def plan(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Plan:
 
 def processes(config: TrainConfig) -> int:
     """Trainings at once on a CPU."""
-    return len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
+    if config.workers != "auto":
+        return config.workers
+    # macOS has no affinity.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def lanes(config: TrainConfig) -> int:
-    """Trainings at once on one GPU."""
-    return _LANES if config.workers == "auto" else config.workers
+    """Trainings at once on one GPU. Four gained 2 % over one on an H100: benchmarks/README.md."""
+    return 1 if config.workers == "auto" else config.workers
 
 
 def visible_gpus() -> list[str]:
@@ -81,10 +81,15 @@ def visible_gpus() -> list[str]:
 def side_by_side(
     timestamps: Sequence[str], train: Callable[[str, Preemption], None], config: TrainConfig
 ) -> None:
-    """Train timestamps in threads on one GPU; the first failure ends the others.
+    """Train timestamps on one GPU, in as many lanes as asked for; the first failure ends all.
 
     Those that are ended save their state first, as when a signal asks for it.
     """
+    if lanes(config) == 1:
+        with Preemption() as preemption:
+            for timestamp in timestamps:
+                train(timestamp, preemption)
+        return
     from stages.splat.gpu.turns import turn
 
     streams = threading.local()

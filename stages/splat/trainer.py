@@ -291,6 +291,11 @@ class Trainer:
         if self.loop is not None:
             self.loop.set_views()
 
+    def value(self, loss: Tensor) -> float:
+        """A loss that `step` gave, as a number: waits for the steps under way."""
+        self._settle()
+        return float(loss)
+
     def _settle(self) -> None:
         """Make sure that every step so far has been taken."""
         if self.loop is not None:

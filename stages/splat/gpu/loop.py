@@ -6,7 +6,10 @@ steps the host learns nothing. What is drawn needs room that is set beforehand; 
 out to need more changes nothing, and is repeated with enough before anyone looks at the result.
 """
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -60,11 +63,24 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python collects no garbage: to free another graph, or pinned memory, would end a capture."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 class Loop:
     """Takes the steps of one trainer, on the stream that is current."""
 
     def __init__(self, trainer: "Trainer"):
-        self.trainer = trainer
+        # Not a cycle: what a finished training leaves must not be collected during a capture.
+        self.trainer: Trainer = weakref.proxy(trainer)
         # Of the step under way: view, its place among those of its size, the step's slot, and two
         # rates (of the means and of the poses) in one number.
         self._told = torch.zeros(4, dtype=torch.int64, device="cuda")
@@ -208,7 +224,7 @@ class Loop:
     def _capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._side.wait_stream(now)
-        with torch.cuda.stream(self._side):
+        with torch.cuda.stream(self._side), _without_collection():
             # Other threads may wait for their streams meanwhile, hence not the default mode.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
