@@ -1,5 +1,6 @@
 """What the GPU benchmarks of splats share: scenes as views, measures, and where rows go."""
 
+import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +54,8 @@ def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) ->
 
 def row(name: str, value: float, unit: str, **more: Any) -> Row:
     """One figure; `anchor` and `target` may be among the rest."""
-    found = {"name": name, "device": torch.cuda.get_device_name(), "value": round(value, 4)}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    found = {"name": name, "device": device, "value": round(value, 4)}
     return found | {"unit": unit, "anchor": None, "target": None} | more
 
 
