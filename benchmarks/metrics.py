@@ -7,6 +7,7 @@ Pictures and photographs are in memory; times are of measuring alone. Without th
 """
 
 import argparse
+import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,10 +45,11 @@ def main() -> None:
     few = shown[: given.on_cpu]
     on_cpu, slow = timed(lambda: [meters["cpu"].measure(one) for one in few])
     label = f"{width}x{height}"
+    processor = f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     rows = [
         cases.row(f"GPU, batches, {label}", batched / len(shown), "ms a view"),
         cases.row(f"GPU, view by view, {label}", single / len(shown), "ms a view"),
-        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view"),
+        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view") | {"device": processor},
         apart("batches from the CPU", in_batches, slow),
         apart("view by view from the CPU", one_by_one, slow),
     ]

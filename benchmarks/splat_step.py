@@ -30,6 +30,9 @@ from stages.splat.trainer import Trainer, TrainView
 BARE_MS = 1.58
 MOST = 2.0
 STEPS = 60
+RATES = (
+    "means_lr", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr", "shN_lr", "pose_opt_lr",
+)  # fmt: skip
 PARTS = {
     "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd",),
     "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd",),
@@ -69,9 +72,10 @@ def main() -> None:
 
 
 def frozen(config: TrainConfig) -> TrainConfig:
-    """A recipe whose Gaussians stay as many as they are; their statistics are still taken."""
+    """A recipe whose Gaussians stay as they are, so that each step has the same to do."""
     strategy = config.strategy.model_copy(update={"refine_start_iter": 10**6})
-    return config.model_copy(update={"strategy": strategy})
+    rates = {key: getattr(config, key) * 1e-9 for key in RATES}
+    return config.model_copy(update=rates | {"strategy": strategy})
 
 
 def trained(config: TrainConfig, given: argparse.Namespace) -> Trainer:

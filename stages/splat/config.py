@@ -35,6 +35,7 @@ class TrainConfig(Section):
     seed: int = 42
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     warm_start: bool = False
+    warm_tolerance_db: float = Field(default=1.0, ge=0)
     match_string: str = ""
     test_every: int = Field(default=0, ge=0)
     data_factor: int = Field(default=1, ge=1)
@@ -93,10 +94,10 @@ class TrainConfig(Section):
         """Text that two configs share when a run of one can go on with the other.
 
         How often a run saves its state and how many run at once change no result; `auto` is what
-        it chose.
+        it chose. What is asked of a warm start is asked when it has ended.
         """
         same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
-        return self.model_copy(update=same).model_dump_json()
+        return self.model_copy(update=same).model_dump_json(exclude={"warm_tolerance_db"})
 
 
 class DistillConfig(Section):

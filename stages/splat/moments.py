@@ -20,7 +20,7 @@ from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
 from stages.splat.export import write_ply
-from stages.splat.fit import Fitted, fit
+from stages.splat.fit import Fitted, Row, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.trainer import Trainer, TrainView
@@ -34,12 +34,37 @@ def train_in(
     warm: Path | None = None,
     preemption: Preemption | None = None,
 ) -> None:
-    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included."""
+    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included.
+
+    A warm start that ends far behind its neighbour, whose fit.json lies beside `warm`, has not
+    followed the motion: the timestamp is trained again without it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
     with cost("train", f"{scene_name}.{timestamp}"):
         fitted = train_moment(scene, calibrated, timestamp, config, folder, warm, preemption)
+        if warm is not None and _lags(fitted, warm, config, f"{scene_name} {timestamp}"):
+            fitted = train_moment(scene, calibrated, timestamp, config, folder, None, preemption)
     write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+
+
+def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
+    """Whether training views are too much worse than those of the neighbour."""
+    before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
+    after = final_psnr(fitted.evaluations)
+    if after >= before - config.warm_tolerance_db:
+        return False
+    print(
+        f"{name}: a warm start reached {after:.2f} dB, its neighbour {before:.2f} dB "
+        f"(train.warm_tolerance_db: {config.warm_tolerance_db:g}); trained again without it",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    return True
+
+
+def final_psnr(evaluations: Sequence[Row]) -> float:
+    """Mean PSNR of training views at the last step, dB."""
+    return max((row["step"], row["psnr"]) for row in evaluations if row["split"] == "train")[1]
 
 
 def train_moment(

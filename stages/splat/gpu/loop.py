@@ -6,12 +6,8 @@ steps the host learns nothing. What is drawn needs room that is set beforehand; 
 out to need more changes nothing, and is repeated with enough before anyone looks at the result.
 """
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +16,7 @@ from torch import Tensor
 
 from stages.splat import densify
 from stages.splat.gpu.adam import accumulate, descend
+from stages.splat.gpu.capture import Recorder
 from stages.splat.gpu.draw import Drawn, Viewpoint, draw
 from stages.splat.gpu.poses import Corrected
 from stages.splat.gpu.turns import given_away
@@ -57,24 +54,6 @@ class _Group:
     masks: Tensor | None  # [V, H, W] bool
 
 
-@cache
-def _side_stream() -> torch.cuda.Stream:
-    """Where graphs are captured. There are 32 streams, and a shared one would be captured too."""
-    return torch.cuda.Stream()
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Python collects no garbage: to free another graph, or pinned memory, would end a capture."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
 class Loop:
     """Takes the steps of one trainer, on the stream that is current."""
 
@@ -94,10 +73,7 @@ class Loop:
         self._whole = torch.ones((), device="cuda")
         self._most = torch.zeros((), dtype=torch.int32, device="cuda")
         self._loss = torch.zeros((), device="cuda")
-        self._side = _side_stream()
-        self._pool = torch.cuda.graph_pool_handle()
-        # A pool ends with its last graph; this one holds it for those to come.
-        self._keeper = self._capture(lambda: self._loss.zero_())
+        self._recorder = Recorder()
         self._graphs: dict[tuple[Size, int, bool], torch.cuda.CUDAGraph] = {}
         self._pending: list[_Pending] = []
         self._groups: dict[Size, _Group] = {}
@@ -219,20 +195,7 @@ class Loop:
 
     def _captured(self, size: Size, step: int) -> torch.cuda.CUDAGraph:
         room = (int(_SPARE * self._room) // _GRAIN + 1) * _GRAIN
-        return self._capture(lambda: self._take(size, step, room))
-
-    def _capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
-        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        self._side.wait_stream(now)
-        with torch.cuda.stream(self._side), _without_collection():
-            # Other threads may wait for their streams meanwhile, hence not the default mode.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
-                graph.capture_end()
-        now.wait_stream(self._side)
-        return graph
+        return self._recorder.record(lambda: self._take(size, step, room))
 
     def _take(self, size: Size, step: int, room: int | None) -> None:
         """One step on the device, of the view and the rates that it was told."""
