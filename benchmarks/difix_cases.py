@@ -35,24 +35,28 @@ class Pictures(NamedTuple):
     reference: Tensor
 
 
-def options(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all these benchmarks take."""
+def options(description: str, known: tuple[str, ...]) -> argparse.ArgumentParser:
+    """A parser with the options that all these benchmarks take; cases are `precision:way`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=sorted(SIZES), default="sd-turbo")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all of them")
     parser.add_argument(
-        "--contiguous", action="store_true", help="weights in torch's own order, not channels last"
-    )
-    parser.add_argument("--warmup", type=int, default=5, help="calls before the clock starts")
+        "--cases", nargs="+", default=list(known), metavar="CASE",
+        help=f"precision:way, default: {' '.join(known)}",
+    )  # fmt: skip
+    parser.add_argument("--warmup", type=int, default=2, help="calls before the clock starts")
     parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
     return parser
 
 
 def device_of(given: argparse.Namespace) -> torch.device:
-    """The device that was asked for; fills in the precisions that it has."""
+    """The device that was asked for; leaves out the cases that a CPU cannot compute."""
     device, _ = choose_device(given.device, "--device")
-    given.precisions = given.precisions or PRECISIONS[: 4 if device.type == "cuda" else 3]
+    odd = [case for case in given.cases if case.split(":")[0] not in PRECISIONS]
+    if odd:
+        raise SystemExit(f"--cases: {odd[0]}: a precision is one of {', '.join(PRECISIONS)}")
+    if device.type == "cpu":
+        given.cases = [case for case in given.cases if not case.startswith("fp16")]
     return device
 
 
@@ -60,11 +64,6 @@ def new_fixer(size: str, device: torch.device) -> Fixer:
     """A fixer with random weights, made where it is used; the same at every call."""
     with torch.device(device):
         return random_fixer(SIZES[size], seed=0)
-
-
-def ordered(fixer: Fixer, given: argparse.Namespace) -> Fixer:
-    """The fixer with its weights in the order that was asked for; by default as its user does."""
-    return fixer.to(memory_format=torch.contiguous_format) if given.contiguous else fixer
 
 
 def pictures(count: int, height: int, width: int, seed: int = 0) -> Pictures:

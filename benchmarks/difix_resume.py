@@ -89,7 +89,7 @@ def _child(given: argparse.Namespace, work: Path, save_at: int, until: int) -> t
 
     It is killed as soon as it has told that of step `until`, before it learns from it.
     """
-    command = [sys.executable, "-m", "benchmarks.difix_tuning", "--resume-child", *_handed(given)]
+    command = [sys.executable, "-m", "benchmarks.difix_tune", "--resume-child", *_handed(given)]
     command += ["--steps", str(_NEVER), "--save-at", str(save_at)]
     environment = os.environ | {
         WORK_ROOT_VARIABLE: str(work), "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -111,9 +111,9 @@ def _child(given: argparse.Namespace, work: Path, save_at: int, until: int) -> t
 
 
 def _handed(given: argparse.Namespace) -> list[str]:
-    """What a child is told of the parent's options: the first size, the first precision."""
+    """What a child is told of the parent's options: the first size, the first case."""
     words: list[Any] = ["--size", given.size, "--device", given.device, "--sizes", given.sizes[0]]
-    words += ["--precisions", given.precisions[0], "--batch", given.batch]
+    words += ["--cases", given.cases[0], "--batch", given.batch]
     words += ["--trained", given.trained, "--net", given.net]
     words += ["--ema-decay", given.ema_decay]
     words += ["--weights", given.weights] if given.weights else []

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.params import Params
-from stages.scenes.config import CalibrateConfig
+from stages.scenes.config import CalibrateConfig, VggtConfig
 
 
 def main() -> None:
@@ -18,10 +18,17 @@ def main() -> None:
     from stages.scenes.calibrate import calibrate
     from stages.scenes.scene import Scene
 
-    config = Params.read().section("calibrate", CalibrateConfig)
+    params = Params.read()
+    config = params.section("calibrate", CalibrateConfig)
+    vggt = params.section("vggt", VggtConfig)
+    predict = None
+    if config.method == "vggt":  # the others do without torch
+        from stages.splat.vggt import predictor
+
+        predict = predictor(vggt)
     prepared = Scene.read(layout.scene(scene))
     with whole_folder(layout.calibrated(scene)) as folder:
-        metrics = calibrate(prepared, config, folder)
+        metrics = calibrate(prepared, config, folder, predict)
     write_json(layout.calibrate_metrics(scene), metrics)
     if metrics["note"]:
         print(f"{scene}: WARNING: {metrics['note']}")

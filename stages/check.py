@@ -3,16 +3,19 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.jobs.config import SlurmConfig
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.params import Params
+from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig
-from stages.scenes.guard import Verdict, judge
-from stages.scenes.memo import memo
+from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
+from stages.scenes.guard import judge
+from stages.scenes.memo import memo, summary
 from stages.scenes.sources import source_errors
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -32,8 +35,12 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
-}
-CATALOGUES = {"scenes": scenes.SceneEntry}
+    "vggt": scenes.VggtConfig,
+    "static_demo": StaticDemoConfig,
+    "static": StaticConfig,
+    "slurm": SlurmConfig,
+} | captures.SECTIONS
+CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
 def main() -> None:
@@ -51,7 +58,7 @@ def main() -> None:
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
-    raise_all(errors)
+    raise_all([*errors, *captures.capture_errors(values, params.where)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
     for section, inert in (("train", splat.inert), ("tune", difix.inert)):
@@ -59,18 +66,6 @@ def main() -> None:
             print(f"note: {params.where((section, *key.split('.')))} has no effect: {reason}")
     if arguments.memo:
         print(f"\n{memo(values['study'])}")
-
-
-def summary(study: StudyConfig, verdict: Verdict) -> str:
-    """Version, scenes by role, methods and the guard's verdict."""
-    lines = [
-        f"study {study.version}: {len(study.scenes)} scenes, "
-        f"methods {', '.join(study.methods)}, headline {study.subject}"
-    ]
-    for role, members in verdict.groups_by_role:
-        lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
-    lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
-    return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 
 
 if __name__ == "__main__":

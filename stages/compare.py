@@ -18,6 +18,7 @@ def main() -> None:
 
     from stages.quality.comparison import Evaluations, choose, downstream, headline, summary
     from stages.quality.deltas import COLUMNS, delta_metrics, delta_table
+    from stages.quality.noise import noise_floor, noise_table
     from stages.quality.table import compared
 
     params = Params.read()
@@ -28,12 +29,16 @@ def main() -> None:
     of_methods = summary(evaluations, scenes)
     of_subject = headline(evaluations, scenes, study.subject)
     differences = delta_table(evaluations, scenes, config)
-    write_json(layout.summary(), of_methods)
-    write_json(layout.headline(), of_subject)
     # Chosen where nothing of the answer can be seen.
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
     found = {"study": {"chosen": chosen, "verdict": verdict.hash}}
+    if study.seeds:
+        repeats = noise_table(evaluations, scenes, study.seeds, config)
+        found["noise_floor"] = noise_floor(repeats)
+        differences += repeats
+    write_json(layout.summary(), of_methods)
+    write_json(layout.headline(), of_subject)
     write_json(layout.delta(), found | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
     print(compared(evaluations, of_methods, differences, scenes, config.confidence))

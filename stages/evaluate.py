@@ -2,21 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.errors import UserError
-from stages.run.files import file_hash, whole_folder, write_json, write_tsv
+from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.params import Params
 from stages.scenes.study import PLAIN, StudyConfig
-
-if TYPE_CHECKING:
-    from stages.quality.evaluation import Shown
-    from stages.scenes.scene import Scene
 
 
 def main() -> None:
@@ -28,6 +20,7 @@ def main() -> None:
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
+    from stages.splat.shown import shown
 
     params = Params.read()
     config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)
@@ -40,8 +33,8 @@ def main() -> None:
     found = {}
     for method in study.methods:
         pictures = layout.novel_views(scene, method)
-        shown = _shown(prepared, pictures, read_kinds(pictures), config.masks)
-        found[method] = evaluate(shown, meter, color, config.masks)
+        views = shown(prepared, pictures, read_kinds(pictures), config.masks)
+        found[method] = evaluate(views, meter, color, config.masks)
         print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
@@ -50,23 +43,6 @@ def main() -> None:
         for method, (rows, means) in found.items():
             write_json(scalars / layout.scene_metrics(scene, method).name, means)
             write_tsv(tables / layout.view_metrics(scene, method).name, rows, COLUMNS)
-
-
-def _shown(scene: "Scene", folder: Path, kinds: tuple[str, ...], masks: str) -> Iterator["Shown"]:
-    """Every target view with its photograph and what the method shows."""
-    from stages.quality.evaluation import Shown
-    from stages.scenes.novel_views import read_picture
-
-    for view in scene.views("target"):
-        mask = view.mask() if masks == "people" else None
-        if masks == "people" and mask is None:
-            raise UserError(
-                view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
-                fix="set prepare.masks: true, or evaluate.masks: ignore",
-            )  # fmt: skip
-        pictures = {kind: read_picture(folder, kind, view) for kind in kinds}
-        digest = file_hash(view.image_path)
-        yield Shown(view.timestamp, view.name, view.image(), digest, mask=mask, **pictures)
 
 
 if __name__ == "__main__":

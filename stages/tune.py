@@ -9,7 +9,6 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.params import Params
-from stages.scenes.manifest import check_dataset
 from stages.scenes.study import StudyConfig
 
 # Set by torch's launcher, and so by accelerate's, in every process of a run of several.
@@ -19,6 +18,9 @@ _PROCESS = "LOCAL_RANK"
 def main() -> None:
     """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run goes on."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+
+    from stages.scenes.manifest import check_dataset
+
     params = Params.read()
     config = params.section("tune", TuneConfig)
     # The data set may have been edited since stage manifest judged it.

@@ -1,11 +1,14 @@
-"""A small raw sequence in Hi4D's layout, made on the spot for every test that needs one."""
+"""What tests of several parts share: a raw sequence in Hi4D's layout, weights, a cluster."""
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback import Cluster, missing_programs, started
 from PIL import Image
 
 from stages.scenes.cameras import look_at
@@ -81,6 +84,23 @@ def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lpips_weights")
     collect(WeightsConfig(nets=("alex", "squeeze"), path=str(Path(assets, "weights"))), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A cluster that tests of one worker share."""
+    missing = missing_programs()
+    if missing:
+        told = f"{', '.join(missing)} missing: install slurmctld slurmd slurm-client munge"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    # munged wants every parent of its socket open to others, which pytest's folders are not.
+    folder = Path(tempfile.mkdtemp(prefix="splatfix-slurm-"))
+    folder.chmod(0o755)
+    with started(folder) as cluster:
+        yield cluster
+    shutil.rmtree(folder)
 
 
 def _photograph(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from benchmarks import difix_cases, difix_inference, difix_resume, difix_tuning
-from stages.run.files import read_json
+from benchmarks import difix_cases, difix_infer, difix_resume, difix_tune
+from stages.run.files import read_json, read_tsv
 
 TINY = ["--size", "tiny", "--device", "cpu", "--warmup", "1"]
 
@@ -37,8 +37,10 @@ def rows(main: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) 
 def test_tuning_steps_are_timed_and_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--sizes", "32", "--precisions", "strict", "bf16", "--steps", "4"]
-    found = rows(difix_tuning.main, tmp_path, monkeypatch, *words, "--net", "squeeze")
+    words = ["--sizes", "32", "--cases", "strict:eager", "bf16:eager", "--steps", "4"]
+    curves = tmp_path / "curves.tsv"
+    words += ["--net", "squeeze", "--curve-steps", "20", "--curves", str(curves)]
+    found = rows(difix_tune.main, tmp_path, monkeypatch, *words)
     assert [row["precision"] for row in found] == ["strict", "bf16"]
     for row in found:
         assert row["slowest_ms"] >= row["value"] > 0
@@ -46,16 +48,21 @@ def test_tuning_steps_are_timed_and_learn(
         assert row["backbone"] == "squeeze"
         assert row["target"] is None  # it is of another machine and size
     assert found[0]["last_loss"] != found[1]["last_loss"]
-    assert "samples/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "samples/s" in told
+    assert "bf16:eager and strict:eager" in told
+    assert len(read_tsv(curves)) == 20
+    assert curves.with_suffix(".svg").read_text().count("<polyline") == 2
 
 
 def test_fixing_is_timed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["--sizes", "32x48", "--precisions", "strict", "bf16", "--repeats", "2"]
-    words += ["--batches", "1", "2"]
-    exact, exact_two, rough, _ = rows(difix_inference.main, tmp_path, monkeypatch, *words)
-    assert exact["max_difference"] == 0
-    assert exact_two["max_difference"] < 1e-3
-    assert 1e-3 < rough["mean_difference"] < 0.3
+    words = ["--sizes", "32x48", "--repeats", "1", "--views", "2", "--batch", "2", "--cases"]
+    words += ["strict:eager", "strict:throughput", "bf16:latency"]
+    exact, batched, rough = rows(difix_infer.main, tmp_path, monkeypatch, *words)
+    assert exact["relative_difference"] == 0
+    assert batched["batch"] == 2
+    assert batched["relative_difference"] < 1e-5
+    assert 1e-4 < rough["relative_difference"] < 2e-2
     assert rough["views"] == 2
 
 

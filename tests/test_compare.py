@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.compare import main
-from stages.quality.keys import AVERAGED, MEASURED
+from stages.quality.keys import AVERAGED, MEASURED, repeated
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
@@ -106,3 +106,35 @@ def test_nothing_is_written_when_evaluations_are_missing_or_unequal() -> None:
     with pytest.raises(UserError, match="1 of 6 evaluations are missing: pair15 by base-post"):
         main()
     assert not layout.summary().exists()
+
+
+def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
+    main()
+    before = read_json(layout.delta())
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["seeds"] = [1, 2]
+    yaml.dump(params, Path("params.yaml"))
+    with pytest.raises(UserError, match=r"pair15\.seed1 by none"):
+        main()
+    for scene, level in LEVELS.items():
+        for seed, moved in ((1, 0.3), (2, -0.3)):
+            evaluation(repeated(scene, seed), "none", level + moved)
+    main()
+    after = read_json(layout.delta())
+    assert after["seed1_vs_none"]["mean"]["psnr"] == 0.3
+    floor = {"psnr": 0.3, "ssim": 0.0, "lpips": None, "trainings": 3}
+    assert {key: after["noise_floor"][key] for key in floor} == floor
+    added = {"noise_floor", "seed1_vs_none", "seed2_vs_none"}
+    assert {key: value for key, value in after.items() if key not in added} == before
+
+
+def test_repeat_that_was_measured_otherwise_is_refused() -> None:
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["seeds"] = [1]
+    yaml.dump(params, Path("params.yaml"))
+    for scene, level in LEVELS.items():
+        evaluation(repeated(scene, 1), "none", level, protocol="other")
+    with pytest.raises(UserError, match="not measured alike"):
+        main()

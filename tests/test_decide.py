@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from test_compare import LEVELS, evaluation, select, workspace  # noqa: F401
 
 from stages import compare, decide
+from stages.quality.keys import repeated
 from stages.run import layout
 
 
@@ -46,3 +48,18 @@ def test_without_a_tuned_method_there_is_nothing_to_decide(monkeypatch) -> None:
     text = Path("metrics/decision.md").read_text()
     assert "nothing to decide" in text
     assert "base-post" in text
+
+
+def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
+    assert "Another seed" not in snapshot(monkeypatch, tuned=1.0)
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["seeds"] = [1]
+    yaml.dump(params, Path("params.yaml"))
+    for scene, level in LEVELS.items():
+        evaluation(repeated(scene, 1), "none", level + 0.2)
+    compare.main()
+    decide.main()
+    text = layout.decision().read_text()
+    assert "Another seed moves the plain splat's PSNR by 0.14 dB" in text
+    assert "2 trainings" in text

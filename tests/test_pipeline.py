@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loopback import Cluster
 from ruamel.yaml import YAML
 
 from stages.run.files import folder_hash
@@ -158,6 +159,35 @@ def test_killed_training_resumes_to_the_same_bytes(workspace: Workspace) -> None
     output = workspace.run(sys.executable, "-m", "stages.train", "--scene", scene)
     assert "resum" in (output.stdout + output.stderr).lower()
     assert folder_hash(splats) == expected
+
+
+def test_job_that_is_stopped_resumes_to_the_same_bytes(
+    workspace: Workspace, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(workspace.env, "SLURM_CONF", str(slurm.conf))
+    scene = SCENES[2]
+    splats = workspace.folder / "data" / "splats" / scene
+    expected, lock = folder_hash(splats), (workspace.folder / "dvc.lock").read_text()
+    shutil.rmtree(splats)
+    work = workspace.folder / ".work" / "train"
+    shutil.rmtree(work, ignore_errors=True)
+    # An empty cache, or the result would come from there.
+    workspace.run("dvc", "cache", "dir", "-q", "--local", str(tmp_path / "cache"))
+    sent = workspace.run("python", "-m", "stages.submit", f"train@{scene}").stdout
+    assert "sent 2 tasks" in sent, "the stage, and the kernels before it"
+    submission = workspace.json(".work", "jobs", "1", "submission.json")
+    job = submission["jobs"][f"train@{scene}"]
+    slurm.until(lambda: list(work.rglob("state.pt")), timeout_s=120)
+    slurm.run("scancel", "--signal=USR1", "--batch", job)
+    slurm.wait()
+    log = "".join(
+        (workspace.folder / "slurm_logs" / f"{job}.{kind}").read_text() for kind in ("out", "err")
+    )
+    assert "stopped and queued again" in log
+    assert "resumed at step" in log
+    assert folder_hash(splats) == expected
+    assert (workspace.folder / "dvc.lock").read_text() == lock
+    workspace.run("dvc", "config", "-q", "--local", "--unset", "cache.dir")
 
 
 def test_push_then_clone_and_pull_gives_the_same_data(workspace: Workspace, tmp_path: Path) -> None:

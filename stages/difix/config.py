@@ -31,6 +31,7 @@ class FixerConfig(Section):
     tile_px: int = Field(default=0, ge=0)
     tile_overlap_px: int = Field(default=64, ge=0)
     batch_size: int = Field(default=4, ge=1)
+    mode: Literal["throughput", "latency"] = "throughput"
 
     @model_validator(mode="after")
     def _tiles_overlap_less_than_they_are(self) -> "FixerConfig":
@@ -64,6 +65,7 @@ class LoopConfig(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
+    execution: Literal["auto", "eager", "graph"] = "auto"
     steps: int = Field(default=10000, ge=1)
     batch_size: int = Field(default=1, ge=1)
     accumulation: int = Field(default=1, ge=1)

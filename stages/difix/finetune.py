@@ -1,8 +1,8 @@
 """The loop that teaches a fixer: the only module that imports accelerate.
 
-Weights, gradients and optimiser are float32 throughout; lower precision is used inside the forward
-pass alone (autocast). Weights kept in bf16 do not move at learning rates of fine-tuning, and
-gradients in fp16 cannot be unscaled.
+Weights that learn are float32 in any case: kept in bf16 they do not move at learning rates of
+fine-tuning. How a step is computed is told by `execution`: kernel by kernel (`eager`), or replayed
+from a recording on a GPU (`gpu.graphed`).
 
 A step is an optimisation step, of `accumulation` micro-batches in every process. Everything random
 is a function of the seed and of the number of a step or sample, so a run that is resumed goes on to
@@ -12,8 +12,8 @@ the same bytes on a CPU.
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -21,15 +21,19 @@ from torch import Tensor
 
 from stages.difix.batches import Batch, Source, seeded
 from stages.difix.config import LoopConfig
+from stages.difix.eager import EagerStep
 from stages.difix.ema import Ema
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.model import Fixer, trainable
-from stages.difix.precision import choose_precision
+from stages.difix.precision import DTYPES, choose_execution, choose_precision
 from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
 from stages.run.errors import UserError
 from stages.run.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.difix.gpu.graphed import GraphedStep
 
 CURVE_COLUMNS = ["step", *Terms._fields, "grad_norm", "lr"]
 _CURVE_POINTS = 100
@@ -61,17 +65,14 @@ class Tuner:
         if loss.perceptual:
             # Until now every process took `cuda` for the first GPU.
             loss.perceptual.to(self.accelerator.device)
-        self.parameters = trainable(fixer, config.trained)
-        self._started_at = [one.detach().to("cpu", copy=True) for one in self.parameters.values()]
+        parameters = trainable(fixer, config.trained)
+        self._started_at = [one.detach().to("cpu", copy=True) for one in parameters.values()]
         if config.gradient_checkpointing:
             fixer.use_checkpointing()
         # Convolutions are a third faster so on a CPU, and on tensor cores need no copies.
         fixer.to(self.accelerator.device, memory_format=torch.channels_last)
-        adam = torch.optim.AdamW(
-            list(self.parameters.values()), config.lr, _BETAS, weight_decay=config.weight_decay,
-            fused=device.type == "cuda",
-        )  # fmt: skip
-        self.model, self.optimizer = self.accelerator.prepare(fixer, adam)
+        self.stepper = self._stepper(parameters)
+        self.parameters = self.stepper.parameters
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
         self.curve: list[Row] = []
         self.validations: list[Row] = []
@@ -110,23 +111,18 @@ class Tuner:
                     sys.exit(PREEMPTED)
         return self._finished(checkpoint)
 
-    def step(self, step: int, stream: Iterator[Batch]) -> None:
-        """Learn from the next micro-batches."""
+    def step(self, step: int, stream: Iterator[Batch]) -> Tensor:
+        """Learn from the next micro-batches; their mean terms, the gradient norm, and 1."""
         told = torch.zeros_like(self._sums)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
         for micro in range(self.config.accumulation):
-            is_last = micro == self.config.accumulation - 1
-            alone = nullcontext() if is_last else self.accelerator.no_sync(self.model)
-            with alone:
-                terms = self._gradients(next(stream), step, micro)
+            terms = self._gradients(next(stream), step, micro)
             told[:4] += torch.stack(terms).detach() / self.config.accumulation
-        told[4], told[5] = self._clip(), 1
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if not self.optimizer.step_was_skipped:
+        told[4], moved = self.stepper.learn(self._learning_rate(step))
+        told[5] = 1
+        if moved:
             self.ema.update(step)
         self._sums += told
+        return told
 
     def moved(self) -> float:
         """How far the weights went, as a share of their own norm."""
@@ -139,21 +135,41 @@ class Tuner:
         return math.sqrt(change / max(norm, 1e-30))
 
     def _accelerator(self, device: torch.device) -> Accelerator:
-        where = f"{self.name}.precision"
-        precision, reason = choose_precision(self.config.precision, device, where)
-        mixed = "no" if precision == "fp32" else precision
+        config = self.config
+        self.precision, reason = choose_precision(
+            config.precision, device, f"{self.name}.precision"
+        )
+        self.execution, why = choose_execution(
+            config.execution, device, self.draw_latent, f"{self.name}.execution"
+        )
+        by_torch = self.execution == "eager" and self.precision != "fp32"
         # Gradients lie in what is sent between processes; else they are held twice.
         sharing = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(
-            mixed_precision=mixed, cpu=device.type == "cpu", kwargs_handlers=[sharing]
-        )
-        if precision == "fp32":
+            mixed_precision=self.precision if by_torch else "no",
+            cpu=device.type == "cpu", kwargs_handlers=[sharing],
+        )  # fmt: skip
+        if self.precision == "fp32":
             # TF32 products: three times faster, and its error is far below that of a batch.
             torch.set_float32_matmul_precision("high")
         if accelerator.is_main_process:
             count = accelerator.num_processes
-            print(f"{self.name}: {device.type}, {precision} ({reason}), {count} process(es)")
+            told = f"{self.precision} ({reason}), {self.execution} ({why})"
+            print(f"{self.name}: {device.type}, {told}, {count} process(es)")
         return accelerator
+
+    def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
+        config = self.config
+        given = {
+            "betas": _BETAS, "weight_decay": config.weight_decay,
+            "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
+        }  # fmt: skip
+        if self.execution == "eager":
+            return EagerStep(self.accelerator, self.fixer, parameters, **given)
+        # Its kernels need triton, which is where CUDA is.
+        from stages.difix.gpu.graphed import GraphedStep
+
+        return GraphedStep(self.fixer, parameters, DTYPES[self.precision], **given)
 
     def _learning_rate(self, step: int) -> float:
         config = self.config
@@ -168,19 +184,18 @@ class Tuner:
         drop = torch.rand((), generator=seeded(seed, "reference dropout", number))
         views = batch.views(with_reference=bool(drop >= self.config.reference_dropout))
         drawing = seeded(seed, "latent", number) if self.draw_latent else None
-        output = self.model(views, generator=drawing)
-        terms = self.loss(output, batch.target, step)
-        accelerator.backward(terms.loss / self.config.accumulation)
-        return terms
+        last = micro == self.config.accumulation - 1
+        return self.stepper.gradients(
+            self.loss, views, batch.target, step, last=last, generator=drawing
+        )
 
-    def _clip(self) -> Tensor:
-        """Bound the gradients and return their norm before."""
-        parameters = list(self.parameters.values())
-        if self.config.max_grad_norm > 0:
-            return self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        # Off: handed on, a bound of 0 would scale every gradient to 0.
-        self.accelerator.unscale_gradients()
-        return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Compute with the averages of the weights for as long as the block lasts."""
+        with self.ema.applied():
+            self.stepper.refresh()
+            yield
+        self.stepper.refresh()
 
     def _record(self, done: int, last: bool, stopping: bool, checkpoint: Checkpoint) -> None:
         """Whatever is due after a step: a point of the curve, a validation, a checkpoint."""
@@ -213,8 +228,8 @@ class Tuner:
 
     def _check(self, done: int, checkpoint: Checkpoint) -> None:
         sums = self.accelerator.reduce(self._sums, "sum")
-        # GradScaler leaves out a step whose gradients overflow; without it they are in the weights.
-        judged = sums[:4] if self.accelerator.scaler else sums[:5]
+        # With a scaled loss, a step whose gradients overflow is left out and a smaller scale found.
+        judged = sums[:4] if self.stepper.may_overflow else sums[:5]
         if not judged.isfinite().all():
             kept = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
             told = "the loss" if not sums[:4].isfinite().all() else "the gradient"
@@ -233,14 +248,14 @@ class Tuner:
         if not (with_reference or self.validator.has_references):
             return
         share = self.accelerator.process_index, self.accelerator.num_processes
-        with self.ema.applied():
+        with self._averaged():
             sums = self.validator.sums(fixer, with_reference, *share)
         means = self.validator.means(self.accelerator.reduce(sums, "sum"))
         self.validations.append({"step": done, "row": row, **means})
 
     def _write_sheet(self, done: int, checkpoint: Checkpoint) -> None:
         if self.is_main:
-            with self.ema.applied():
+            with self._averaged():
                 self.validator.write_sheet(self.fixer, checkpoint.kept, done)
 
     def _remember_best(self, done: int) -> None:
@@ -263,13 +278,11 @@ class Tuner:
     def _save(self, checkpoint: Checkpoint, done: int) -> None:
         sums = self.accelerator.reduce(self._sums, "sum")
         if self.is_main:
-            scaler = self.accelerator.scaler
             state = {
                 "step": done,
                 "parameters": {k: one.detach() for k, one in self.parameters.items()},
                 "ema": self.ema.averages,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler else {},
+                **self.stepper.state(),
                 "curve": self.curve,
                 "validations": self.validations,
                 "sums": sums,
@@ -288,9 +301,7 @@ class Tuner:
             self.parameters[key].copy_(value)
         for average, value in zip(self.ema.averages, state["ema"], strict=True):
             average.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.stepper.load(state)
         self.curve, self.validations = state["curve"], state["validations"]
         if self.is_main:
             self._sums.copy_(state["sums"])
@@ -307,6 +318,7 @@ class Tuner:
                 self.parameters[key].copy_(value)
         else:
             self.ema.keep()
+        self.stepper.refresh()
         self.ema = Ema([], 0.0)
         if self.moved() == 0:
             raise UserError(
@@ -317,4 +329,4 @@ class Tuner:
         self._validate("tuned", step, self.fixer)
         self._validate("tuned_withheld", step, self.fixer, with_reference=False)
         self._write_sheet(step, checkpoint)
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return self.stepper.release()

@@ -3,10 +3,15 @@
 Images are [H, W, 3] float in [0, 1], outputs too. The network wants sides that are multiples of
 `difix.multiple`: an image is padded by reflection and cropped afterwards, or resampled there and
 back. What is larger than `difix.tile_px` goes through in overlapping tiles.
+
+On a GPU the layers run fused and recorded (`gpu`), and while a batch is computed the next one is
+made ready and the one before is fetched. `difix.mode` says what counts: images a second, in
+batches, or the time until one image is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +28,14 @@ from stages.run.errors import UserError
 from stages.scenes.images import Pixels, resize
 
 Size = tuple[int, int]  # width, height in px
+
+
+class _Fetched(NamedTuple):
+    """A batch's outputs on their way to the CPU: complete when the event has happened."""
+
+    images: Tensor  # [B, H, W, 3]
+    finite: Tensor
+    event: torch.cuda.Event | None
 
 
 class Runner:
@@ -48,6 +61,12 @@ class Runner:
         )
         if config.reference_attention != "stored":
             self.fixer.mixing = config.reference_attention
+        self.call = self.fixer
+        if self.device.type == "cuda":
+            # Its kernels need triton, which is where CUDA is.
+            from stages.difix.gpu.replays import Replays
+
+            self.call = Replays(self.fixer)
         self.uses_reference = fixer.spec.reference and config.reference == "use"
         seen = f"reference {self.fixer.mixing}" if self.uses_reference else "no reference"
         self.summary = (
@@ -69,21 +88,30 @@ class Runner:
                 "the fixer", "expects a reference and got none",
                 fix="give one for each image, or set difix.reference: withhold",
             )  # fmt: skip
-        sizes = [self.working_size(image.shape[1], image.shape[0]) for image in images]
         fixed: list[Pixels | None] = [None] * len(images)
+        before: tuple[list[int], _Fetched] | None = None
+        for chosen, size in self._batches(images):
+            seen = [references[i] for i in chosen] if self.uses_reference else None
+            told = self._batch([images[i] for i in chosen], seen, size, chosen[0])
+            if before:
+                self._collect(*before, images, fixed)
+            before = chosen, told
+        if before:
+            self._collect(*before, images, fixed)
+        assert all(one is not None for one in fixed), "an image was left out"
+        return [one for one in fixed if one is not None]
+
+    def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Size]]:
+        """Indices of images of one working size that go through together."""
+        sizes = [self.working_size(image.shape[1], image.shape[0]) for image in images]
         # Drawn latents depend on an image's place, not on what shares its batch.
-        limit = 1 if self.config.latent == "sample" else self.config.batch_size
+        alone = self.config.latent == "sample" or self.config.mode == "latency"
+        limit = 1 if alone else self.config.batch_size
         ordered = sorted(range(len(images)), key=lambda index: sizes[index])
         for size, group in groupby(ordered, key=lambda index: sizes[index]):
             indices = list(group)
             for start in range(0, len(indices), limit):
-                chosen = indices[start : start + limit]
-                seen = [references[i] for i in chosen] if self.uses_reference else None
-                outputs = self._batch([images[i] for i in chosen], seen, size, chosen[0])
-                for index, output in zip(chosen, outputs, strict=True):
-                    fixed[index] = self._restored(output, images[index])
-        assert all(one is not None for one in fixed), "an image was left out"
-        return [one for one in fixed if one is not None]
+                yield indices[start : start + limit], size
 
     def working_size(self, width: int, height: int) -> Size:
         """Size at which an image is worked on, px."""
@@ -94,8 +122,8 @@ class Runner:
 
     def _batch(
         self, images: list[Pixels], references: list[Pixels] | None, size: Size, number: int
-    ) -> Tensor:
-        """Fixed images [B, 3, H, W] at working size, float32 on the CPU."""
+    ) -> _Fetched:
+        """Fixed images at working size, float32."""
         batch = torch.stack([self._prepared(image, size) for image in images])
         seen = None
         if references is not None:
@@ -107,28 +135,53 @@ class Runner:
         if self.config.latent == "sample":
             generator = seeded(self.config.seed, "latent", number)
         output = self._tiled(batch, seen, generator)
-        if not output.isfinite().all():
+        return self._fetch(output.clamp(0, 1).permute(0, 2, 3, 1), output.isfinite().all())
+
+    def _fetch(self, images: Tensor, finite: Tensor) -> _Fetched:
+        """Send a batch's outputs on their way to the CPU."""
+        if self.device.type == "cpu":
+            return _Fetched(images, finite, None)
+        onto = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
+        onto.copy_(images.contiguous(), non_blocking=True)
+        told = torch.empty((), dtype=torch.bool, pin_memory=True)
+        told.copy_(finite, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return _Fetched(onto, told, event)
+
+    def _collect(
+        self, chosen: list[int], outputs: _Fetched, images: Sequence[Pixels],
+        fixed: list[Pixels | None],
+    ) -> None:  # fmt: skip
+        """Put a batch's outputs in their places. Raises UserError when they are not finite."""
+        if outputs.event:
+            outputs.event.synchronize()
+        if not outputs.finite:
             raise UserError(
                 "the fixer", f"gave values that are not finite in {self.dtype}",
                 fix="set difix.precision: bf16 or fp32",
             )  # fmt: skip
-        return output.clamp(0, 1).cpu()
+        for index, output in zip(chosen, outputs.images, strict=True):
+            fixed[index] = self._restored(output, images[index])
 
     def _prepared(self, image: Pixels, size: Size) -> Tensor:
         """An image at working size, [3, H, W] on the device."""
         width, height = size
         if self.config.resolution or self.config.fit == "resize":
             image = resize(image, width, height)
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+        tensor = tensor.permute(2, 0, 1)
         right, below = width - tensor.shape[2], height - tensor.shape[1]
         # Reflection cannot add more than the image has.
         mode = "reflect" if right < tensor.shape[2] and below < tensor.shape[1] else "replicate"
-        return F.pad(tensor[None], (0, right, 0, below), mode=mode)[0].to(self.device)
+        return F.pad(tensor[None], (0, right, 0, below), mode=mode)[0]
 
-    def _restored(self, output: Tensor, image: Pixels) -> Pixels:
+    def _restored(self, output: Tensor, image: Pixels) -> Pixels:  # [H, W, 3]
         """An output as an image of the size that its input came in."""
         height, width = image.shape[:2]
-        pixels = output.permute(1, 2, 0).numpy()
+        pixels = output.numpy()
         if self.config.resolution or self.config.fit == "resize":
             return resize(pixels, width, height)
         return np.ascontiguousarray(pixels[:height, :width])
@@ -162,7 +215,7 @@ class Runner:
         if isinstance(seen, dict):
             return self.fixer(images, seen, generator)
         images = images if seen is None else torch.cat([images, seen], dim=1)
-        return self.fixer(images, generator=generator)
+        return self.call(images) if generator is None else self.fixer(images, generator=generator)
 
     def _seen(
         self, references: Tensor | None, generator: torch.Generator | None

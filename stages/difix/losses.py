@@ -41,8 +41,21 @@ class FixerLoss:
         if self.note:
             print(f"WARNING: {self.note}", file=sys.stderr, flush=True)
 
-    def __call__(self, output: Tensor, target: Tensor, step: int) -> Terms:
-        """Loss of a batch at an optimisation step, which the Gram term's warm-up counts in."""
+    def has_gram(self, step: int) -> bool:
+        """Whether the Gram term counts at an optimisation step: its warm-up is over."""
+        return bool(self.perceptual and self.config.gram) and step >= self.config.gram_warmup_steps
+
+    def corner(self, step: int, height: int, width: int) -> Tensor:
+        """Top and left of the crop that the Gram term looks at in a step, [2]."""
+        generator = seeded(self.seed, "gram crop", step)
+        size = self.config.gram_crop_px
+        free = (max(side - size, 0) for side in (height, width))
+        return torch.cat([torch.randint(one + 1, (1,), generator=generator) for one in free])
+
+    def __call__(
+        self, output: Tensor, target: Tensor, step: int, corner: Tensor | None = None
+    ) -> Terms:
+        """Loss of a batch at an optimisation step; `corner` is that step's, and may be on a GPU."""
         config = self.config
         with torch.autocast(output.device.type, enabled=False):
             output, target = output.float(), target.float()
@@ -53,15 +66,16 @@ class FixerLoss:
                 inside = clamped(output)
                 if config.lpips:
                     lpips = self.perceptual(inside, target).mean()
-                if config.gram and step >= config.gram_warmup_steps:
-                    gram = self._gram(inside, target, step)
+                if self.has_gram(step):
+                    corner = self.corner(step, *target.shape[-2:]) if corner is None else corner
+                    gram = self._gram(inside, target, corner)
             loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
         return Terms(loss, l2, lpips, gram)
 
-    def _gram(self, output: Tensor, target: Tensor, step: int) -> Tensor:
+    def _gram(self, output: Tensor, target: Tensor, corner: Tensor) -> Tensor:
         assert self.perceptual is not None, "the Gram term needs a backbone"
-        size, generator = self.config.gram_crop_px, seeded(self.seed, "gram crop", step)
-        output, target = common_crop(output, target, size, generator)
+        size = self.config.gram_crop_px
+        output, target = (square(one, size, corner) for one in (output, target))
         features = self.perceptual.features
         with torch.no_grad():
             wanted = features(target)
@@ -78,17 +92,14 @@ def clamped(images: Tensor) -> Tensor:
     return images + (images.clamp(0, 1) - images).detach()
 
 
-def common_crop(
-    a: Tensor, b: Tensor, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The same random square of two batches; a side shorter than `size` is kept whole."""
-    height, width = a.shape[-2:]
-    top, left = (
-        int(torch.randint(max(side - size, 0) + 1, (), generator=generator))
-        for side in (height, width)
-    )
-    window = (..., slice(top, top + size), slice(left, left + size))
-    return a[window], b[window]
+def square(images: Tensor, size: int, corner: Tensor) -> Tensor:
+    """The square [..., size, size] whose top left pixel is `corner`; a shorter side stays whole."""
+    for dim, start in zip((-2, -1), corner, strict=True):
+        if images.shape[dim] > size:
+            # Indices, so that where it begins need not be known while a graph is recorded.
+            places = start.to(images.device) + torch.arange(size, device=images.device)
+            images = images.index_select(dim, places)
+    return images
 
 
 def gram_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, C, h, w]

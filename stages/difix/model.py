@@ -16,7 +16,7 @@ from stages.difix.attention import Memory, as_memory, install
 from stages.difix.lora import Lora, takes_lora
 from stages.difix.onestep import clean_from_noisy
 from stages.difix.spec import Spec
-from stages.difix.vae import Weights, build_skips, decode, encode, skip_name
+from stages.difix.vae import Weights, again, build_skips, decode, encode, skip_name
 
 _SKIP_START = 1e-5  # of the published training: next to nothing, but with a gradient
 _MATCHING_GAIN = 2.0
@@ -79,8 +79,20 @@ class Fixer(nn.Module):
         return as_memory(record, references.shape[1])
 
     def lora_weights(self) -> Weights | None:
-        """Decoder weights with their low-rank changes, or None when there are none."""
-        return self.lora.changed(self._lora_layers()) if self.lora is not None else None
+        """Decoder weights with their low-rank changes, or None when there are none.
+
+        They are added in the precision of both, which may be above that of the other weights: a
+        small change would be lost in weights that were rounded before.
+        """
+        if self.lora is None:
+            return None
+        changed = self.lora.changed(self._lora_layers())
+        return {name: weight.to(self.dtype) for name, weight in changed.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of what passes through."""
+        return self.vae.encoder.conv_in.weight.dtype
 
     def fold(self) -> None:
         """Add the low-rank changes to the weights for good: faster, and no longer trainable."""
@@ -95,7 +107,7 @@ class Fixer(nn.Module):
     def use_checkpointing(self) -> None:
         """Spend time instead of memory on gradients."""
         self.checkpointing = True
-        self.unet.enable_gradient_checkpointing()
+        self.unet.enable_gradient_checkpointing(again)
 
     def parameter_count(self) -> int:
         """How many numbers were or can be learnt."""
@@ -105,14 +117,16 @@ class Fixer(nn.Module):
         self, images: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Latents [B * V, c, h, w] as the UNet expects them, and the encoder's activations."""
-        entering = (2 * images.flatten(0, 1) - 1).to(self.vae.dtype)
+        entering = (2 * images.flatten(0, 1) - 1).to(self.dtype)
         latent, activations = encode(self.vae, entering, generator)
         return latent * self.vae.config.scaling_factor, activations
 
     def _noise(self, noisy: Tensor, **mixing: object) -> Tensor:
         prompt = self.prompt.to(noisy.dtype).expand(len(noisy), -1, -1)
         given = {key: value for key, value in mixing.items() if value is not None}
-        return self.unet(noisy, self.spec.timestep, prompt, cross_attention_kwargs=given).sample
+        # Made where it is used: a number would be copied to a GPU, which no graph can record.
+        timestep = torch.full((), self.spec.timestep, device=noisy.device)
+        return self.unet(noisy, timestep, prompt, cross_attention_kwargs=given).sample
 
     def _lora_layers(self) -> dict[str, Tensor]:
         """Weights that take LoRA, by the published names of their layers."""

@@ -1,4 +1,4 @@
-"""Where a fixer runs and in which precision, each with the reason, to be printed once."""
+"""Where a fixer runs, in which precision and how, each with the reason, to be printed once."""
 
 from typing import Literal
 
@@ -33,3 +33,19 @@ def choose_precision(requested: str, device: torch.device, where: str) -> tuple[
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "half the memory and no overflow; this GPU computes it directly"
     return "fp16", "this GPU has no bf16"
+
+
+def choose_execution(
+    requested: str, device: torch.device, draws: bool, where: str
+) -> tuple[Literal["eager", "graph"], str]:
+    """How optimisation steps are computed, and why. `draws` says that a step draws its latents.
+
+    Raises UserError when a graph is asked for where there can be none.
+    """
+    reasons = ["only a GPU records graphs"] if device.type != "cuda" else []
+    reasons += ["a graph would draw the same latents again and again"] if draws else []
+    if requested == "graph" and reasons:
+        raise UserError(where, f"graph, but {reasons[0]}", expected="auto or eager here")
+    if requested == "eager" or reasons:
+        return "eager", "as asked" if requested == "eager" else reasons[0]
+    return "graph", "as asked" if requested == "graph" else "nothing waits for the CPU"

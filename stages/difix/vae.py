@@ -8,7 +8,7 @@ finest first; the decoder's up blocks take them in the opposite order, each thro
 convolution of its own (a skip), added to what the block receives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def decode(
 
     def run(module: nn.Module, name: str, hidden: Tensor) -> Tensor:
         if checkpointing and torch.is_grad_enabled():
-            return checkpoint(_call, module, name, weights, hidden, use_reentrant=False)
+            return again(_call, module, name, weights, hidden)
         return _call(module, name, weights, hidden)
 
     decoder = vae.decoder
@@ -81,10 +81,21 @@ def decode(
     hidden = _call(decoder.conv_in, "decoder.conv_in", weights, hidden)
     hidden = run(decoder.mid_block, "decoder.mid_block", hidden)
     for index, (block, skip) in enumerate(zip(decoder.up_blocks, skips, strict=True)):
-        added = _call(skip, skip_name(index), weights, gamma * activations[-1 - index])
+        entering = activations[-1 - index]
+        entering = entering if gamma == 1 else gamma * entering
+        added = _call(skip, skip_name(index), weights, entering)
         hidden = run(block, f"decoder.up_blocks.{index}", hidden + added)
     hidden = decoder.conv_act(decoder.conv_norm_out(hidden))
     return _call(decoder.conv_out, "decoder.conv_out", weights, hidden)
+
+
+def again(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function gives; what lies inside is forgotten, and computed again for the gradient.
+
+    Nothing inside is random, and a state of random numbers could not be read while a graph is
+    recorded.
+    """
+    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _call(module: nn.Module, name: str, weights: Weights, hidden: Tensor) -> Tensor:

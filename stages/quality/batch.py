@@ -1,5 +1,6 @@
 """What every metric takes: float images in [0, 1], [B, 3, H, W], in equal pairs."""
 
+import torch
 from torch import Tensor
 
 # Rounding in an interpolation may leave the range by this much.
@@ -33,6 +34,8 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images of shape {tuple(images.shape)}; expected [B, 3, H, W]")
     if not images.is_floating_point():
         raise ValueError(f"images of type {images.dtype}; expected floats in [0, 1]")
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        return  # values are not known while a graph is recorded
     low, high = images.detach().aminmax()
     # Written so that NaN fails too.
     if not (low >= -_SLACK and high <= 1 + _SLACK):

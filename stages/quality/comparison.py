@@ -16,6 +16,7 @@ from stages.run.files import read_json, read_tsv
 
 Number = float | None
 View = tuple[str, str]  # timestamp, camera
+HERE = Path()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +39,18 @@ class Evaluations:
         raise_all(error for scene in self.scenes for error in self._differences(scene))
 
     @classmethod
-    def read(cls, scenes: Sequence[str], methods: Sequence[str]) -> "Evaluations":
+    def read(
+        cls, scenes: Sequence[str], methods: Sequence[str], root: Path = HERE
+    ) -> "Evaluations":
         """Read metrics/scenes and metrics/views by these lists; other files there do not count.
 
-        Raises UserError that lists every missing evaluation, or every unequal one.
+        `root` is the repository's, or that of a copy of its metrics. Raises UserError that lists
+        every missing evaluation, or every unequal one.
         """
         pairs = [(scene, method) for scene in scenes for method in methods]
-        missing = [pair for pair in pairs if not all(path.is_file() for path in _paths(*pair))]
+        missing = [
+            pair for pair in pairs if not all(path.is_file() for path in _paths(*pair, root))
+        ]
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(pairs)} evaluations are missing",
@@ -52,7 +58,7 @@ class Evaluations:
                 expected="each of study.evaluated_scenes by each of study.methods",
                 fix="run `dvc repro evaluate`",
             )
-        return cls({pair: _read(*pair) for pair in pairs})
+        return cls({pair: _read(*pair, root) for pair in pairs})
 
     def of(self, scene: str, method: str) -> Evaluation:
         """One evaluation."""
@@ -133,12 +139,12 @@ def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str,
     }
 
 
-def _paths(scene: str, method: str) -> tuple[Path, Path]:
-    return layout.scene_metrics(scene, method), layout.view_metrics(scene, method)
+def _paths(scene: str, method: str, root: Path) -> tuple[Path, Path]:
+    return root / layout.scene_metrics(scene, method), root / layout.view_metrics(scene, method)
 
 
-def _read(scene: str, method: str) -> Evaluation:
-    of_scene, of_views = _paths(scene, method)
+def _read(scene: str, method: str, root: Path) -> Evaluation:
+    of_scene, of_views = _paths(scene, method, root)
     means = read_json(of_scene)
     absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
     if absent:

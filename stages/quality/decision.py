@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.quality.deltas import MEAN
-from stages.quality.keys import MEASURES, better
+from stages.quality.keys import FORMATS, MEASURES, better, titled
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 
-_FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
-_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
+_TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
 Row = Mapping[str, Any]
 
@@ -38,6 +37,7 @@ def decision(
     means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
     compared = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
     lines += [f"- {_sentence(row, count, confidence)}" for row in compared]
+    lines += _noise(delta.get("noise_floor"))
     lines += ["", "## What the numbers say", "", *_findings(chosen, compared, count)]
     lines += ["", "## Next ablation", "", *_next(chosen, summary, compared, table)]
     return "\n".join(lines) + "\n"
@@ -46,13 +46,13 @@ def decision(
 def _means(summary: Mapping[str, Row]) -> Iterator[str]:
     rows = [["method", *_TITLES.values()]]
     for method, row in summary.items():
-        rows.append([method, *(_text(row[name], _FORMATS[name]) for name in MEASURES)])
+        rows.append([method, *(_text(row[name], FORMATS[name]) for name in MEASURES)])
     yield from ("    " + line for line in render_table(rows).splitlines())
 
 
 def _sentence(row: Row, count: int, confidence: float) -> str:
     """Such as `PSNR against none: +0.31 dB [-0.10, 0.72], better on 4 of 4 scenes (p 0.125)`."""
-    form, name = _FORMATS[row["metric"]], _TITLES[row["metric"]]
+    form, name = FORMATS[row["metric"]], _TITLES[row["metric"]]
     against = row["comparison"].partition("_vs_")[2]
     return (
         f"{name} against {against}: {row['difference']:+{form}} "
@@ -60,6 +60,14 @@ def _sentence(row: Row, count: int, confidence: float) -> str:
         f"over scenes), better on {row['won']:g} of {count} scenes (sign-flip p "
         f"{row['sign_flip_p']:.3g}; the least that {count} scenes can give is {least_p(count):.3g})"
     )
+
+
+def _noise(floor: Row | None) -> Iterator[str]:
+    if floor and floor["psnr"] is not None:
+        yield (
+            f"- Another seed moves the plain splat's PSNR by {floor['psnr']:.2f} dB (standard "
+            f"deviation of {floor['trainings']} trainings)."
+        )
 
 
 def _findings(chosen: str, compared: Sequence[Row], count: int) -> Iterator[str]:

@@ -47,16 +47,19 @@ def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def delta_table(
-    evaluations: Evaluations, scenes: Sequence[str], config: CompareConfig
+    evaluations: Evaluations,
+    scenes: Sequence[str],
+    config: CompareConfig,
+    comparisons: Sequence[tuple[str, str]] | None = None,
 ) -> list[Row]:
     """Rows of every comparison, metric and scene, and of the mean over scenes.
 
-    `won` is the share of a scene's views that improved, where a tie counts half, and in the mean
-    the number of scenes that improved. A number that one side lacks has no row, and no mean
-    unless every scene has it.
+    A comparison is (method, reference); without any given, those of `pairs`. `won` is the share of
+    a scene's views that improved, where a tie counts half, and in the mean the number of scenes
+    that improved. A number that one side lacks has no row, and no mean unless every scene has it.
     """
     rows = []
-    for method, reference in pairs(evaluations.methods):
+    for method, reference in comparisons or pairs(evaluations.methods):
         for name in MEASURED:
             of_scenes = []
             for scene in scenes:

@@ -5,10 +5,11 @@ from typing import Any
 
 from stages.quality.comparison import Evaluations
 from stages.quality.deltas import MEAN
+from stages.quality.keys import FORMATS, MEASURES, titled
 from stages.quality.statistics import least_p
 
-_TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_aligned": "aligned dB"}
-_FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "psnr_aligned": ".2f"}
+_TITLES = {name: titled(name) for name in MEASURES} | {"psnr_aligned": "aligned dB"}
+_FORMATS = FORMATS | {"psnr_aligned": FORMATS["psnr"]}
 
 
 def render_table(rows: Sequence[Sequence[str]]) -> str:

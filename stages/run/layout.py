@@ -9,6 +9,7 @@ from stages.run.files import safe_name
 
 DATA = Path("data")
 METRICS = Path("metrics")
+RESULTS = Path("results")
 WEIGHTS = DATA / "weights"
 
 
@@ -148,3 +149,65 @@ def delta_table() -> Path:
 def decision() -> Path:
     """The decision snapshot in words."""
     return METRICS / "decision.md"
+
+
+def capture(capture: str) -> Path:
+    """A capture as a COLMAP dataset: images and sparse/0."""
+    return _folder("captures", capture)
+
+
+def eval_set(capture: str) -> Path:
+    """The COLMAP dataset that a capture is evaluated on, as it came."""
+    return _folder("raw", f"{capture}_eval")
+
+
+def result(capture: str, variant: str) -> Path:
+    """What a variant of a capture gave; train/ and eval_on_<set>/ lie in it."""
+    return Path(RESULTS, *(safe_name(name, RESULTS) for name in (capture, variant)))
+
+
+def capture_metrics(capture: str, name: str) -> Path:
+    """Numbers of a capture: `calibrate`, a variant, or a variant on its evaluation set."""
+    return _metric("captures", capture, name, suffix=".json")
+
+
+def capture_curve(capture: str, variant: str) -> Path:
+    """Loss and Gaussians of a variant by step."""
+    return Path(
+        METRICS, "plots", "captures", *(safe_name(n, METRICS) for n in (capture, variant))
+    ).with_suffix(".tsv")
+
+
+def static_shared(scene: str) -> Path:
+    """A prepared static scene: what all kinds of camera share."""
+    return _folder("static", scene) / "shared"
+
+
+def static_results(scene: str) -> Path:
+    """Results of a static scene, one folder a kind of camera."""
+    return Path(RESULTS, "static", safe_name(scene, RESULTS))
+
+
+def static_prepare_metrics(scene: str) -> Path:
+    """Registered photographs, reprojection and pose errors of a static scene."""
+    return _metric("static/prepare", scene, suffix=".json")
+
+
+def static_train_metrics(scene: str, camera: str) -> Path:
+    """Training-view quality and Gaussian count of one kind of camera."""
+    return _metric("static/train", scene, camera, suffix=".json")
+
+
+def static_metrics(scene: str, camera: str) -> Path:
+    """Means over the eval frames, inside masks and over whole pictures."""
+    return _metric("static/scenes", scene, camera, suffix=".json")
+
+
+def static_views(scene: str, camera: str) -> Path:
+    """The same numbers for each eval frame."""
+    return _metric("static/views", scene, camera, suffix=".tsv")
+
+
+def static_table(suffix: str) -> Path:
+    """All static scenes by all kinds of camera, with average and deviation; `.json` or `.tsv`."""
+    return METRICS / "static" / f"table{suffix}"

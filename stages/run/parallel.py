@@ -28,7 +28,7 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> None:
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                running.append(subprocess.Popen(waiting.pop(0), preexec_fn=_die_with_parent))
+                running.append(subprocess.Popen(waiting.pop(0), preexec_fn=die_with_parent))
             ended = next((child for child in running if child.poll() is not None), None)
             if ended is None:
                 _pause(running[0])
@@ -51,6 +51,7 @@ def _pause(child: subprocess.Popen) -> None:
         return
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For `preexec_fn`: kill this process when the one that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -3,8 +3,9 @@
 YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a number.
 """
 
+import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -14,6 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from stages.run import overrides as command_line
 from stages.run.errors import UserError, raise_all
 
 CHECK = "edit the line, then run `python -m stages.check`"
@@ -37,10 +39,14 @@ class Params:
 
     def __init__(self, raw: Mapping[str, Any], path: Path):
         self.raw, self.path = raw, path
+        self.overridden: set[tuple[str, ...]] = set()
 
     @classmethod
-    def read(cls, path: Path | str = "params.yaml") -> "Params":
-        """Parse the file. Raises UserError when it is missing or not YAML."""
+    def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
+        """Parse the file, then put `section.key=value` overrides in the place of its values.
+
+        Raises UserError when it is missing or not YAML, or has no key that an override names.
+        """
         path = Path(path)
         if not path.is_file():
             raise UserError(path, "no such file", fix="run from the root of the repository")
@@ -53,7 +59,27 @@ class Params:
             raise UserError(path, f"not YAML: {error}", fix=CHECK) from error
         if not isinstance(raw, CommentedMap):
             raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
-        return cls(raw, path)
+        params = cls(raw, path)
+        if overrides:
+            params._override(command_line.parse(overrides))
+        return params
+
+    def _override(self, given: list[tuple[tuple[str, ...], Any, bool]]) -> None:
+        self.overridden = {keys for keys, _, _ in given}
+        try:
+            command_line.apply(self.raw, given)
+        except KeyError as error:
+            keys = error.args[0]
+            known: Any = self.raw
+            for key in keys[:-1]:
+                known = known[key]
+            known = [str(key) for key in known]
+            raise UserError(
+                f"{command_line.COMMAND_LINE}  {'.'.join(keys)}",
+                f"{self.path} has no such key",
+                expected="one of " + ", ".join(known),
+                hint=did_you_mean(keys[-1], known),
+            ) from error
 
     def section(self, name: str, model: type[S]) -> S:
         """Build one section, such as `train`. Raises UserError with all of its faults."""
@@ -118,8 +144,13 @@ class Params:
         return values, errors
 
     def where(self, keys: tuple[Any, ...]) -> str:
-        """`file:line  dotted.key` of a key, or of its nearest parent that exists."""
+        """`file:line  dotted.key` of a key, or of its nearest parent that exists.
+
+        `command line  dotted.key` of a value that was given there.
+        """
         line, dotted = self._line(keys), ".".join(str(key) for key in keys)
+        if any(keys[: len(given)] == given for given in self.overridden):
+            return f"{command_line.COMMAND_LINE}  {dotted}"
         return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
 
     def _line(self, keys: tuple[Any, ...]) -> int:
@@ -173,6 +204,14 @@ class Params:
             return UserError(self.where(location), message, fix=CHECK)
         got = f"got {fault['input']!r}"
         return UserError(self.where(location), got, expected=message, fix=CHECK)
+
+
+def add_override_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command `-S section.key=value`, as often as wanted, for `Params.read`."""
+    parser.add_argument(
+        "-S", "--set-param", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="use this value in the place of params.yaml's; may stand several times",
+    )  # fmt: skip
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

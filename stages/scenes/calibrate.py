@@ -1,6 +1,7 @@
 """Calibrates a prepared scene by the method that params name, from source photographs alone."""
 
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,22 @@ import numpy as np
 
 from stages.scenes import sfm
 from stages.scenes.calibration import carry_targets, write_calibration
+from stages.scenes.cameras import Camera
 from stages.scenes.config import CalibrateConfig
+from stages.scenes.images import Pixels
 from stages.scenes.scene import Scene
 
+# Approximate pinhole cameras by name, from one photograph [H, W, 3] of each.
+Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
-def calibrate(scene: Scene, config: CalibrateConfig, folder: Path) -> dict[str, Any]:
-    """Write the calibration into `folder`; return its metrics, scalars by name."""
+
+def calibrate(
+    scene: Scene, config: CalibrateConfig, folder: Path, predict: Predict | None = None
+) -> dict[str, Any]:
+    """Write the calibration into `folder`; return its metrics, scalars by name.
+
+    Method vggt needs `predict`, whose poses bundle adjustment then refines.
+    """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
     shots = {
         name: [_photograph(scene, name, timestamp) for timestamp in scene.timestamps]
@@ -21,7 +32,12 @@ def calibrate(scene: Scene, config: CalibrateConfig, folder: Path) -> dict[str, 
     }
     photographs = sfm.detect(shots, config)
     matches = sfm.match(photographs, config)
-    estimate = _estimate(true_sources, photographs, matches, config)
+    if config.method == "vggt":
+        assert predict is not None, "method vggt needs something that predicts poses"
+        predicted = dict(predict({name: one[0] for name, one in shots.items()}))
+        estimate = sfm.refine(predicted, photographs, matches, config)
+    else:
+        estimate = _estimate(true_sources, photographs, matches, config)
     calibration, errors = carry_targets(config.method, estimate.cameras, true_sources, true_targets)
     kept = {pair: found for pair, found in matches.items() if set(pair) <= set(estimate.cameras)}
     kept = sfm.near_epipolar(estimate.cameras, photographs, kept, config.max_epipolar_error_px)

@@ -66,7 +66,7 @@ class PrepareConfig(Section):
 class CalibrateConfig(Section):
     """How source cameras are calibrated."""
 
-    method: Literal["given", "perturbed", "sfm"] = "perturbed"
+    method: Literal["given", "perturbed", "sfm", "vggt"] = "perturbed"
     seed: int = 0
     rotation_noise_deg: float = Field(default=0.5, ge=0)
     translation_noise: float = Field(default=0.01, ge=0)
@@ -79,6 +79,14 @@ class CalibrateConfig(Section):
     max_epipolar_error_px: float = Field(default=4.0, gt=0)
     max_reprojection_error_px: float = Field(default=4.0, gt=0)
     min_triangulation_angle_deg: float = Field(default=1.5, ge=0)
+
+
+class VggtConfig(Section):
+    """Which VGGT predicts poses, and where."""
+
+    weights: str = "facebook/VGGT-1B"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    image_px: int = Field(default=518, ge=14, multiple_of=14)
 
 
 class ReferenceConfig(Section):

@@ -23,6 +23,7 @@ from stages.scenes.roles import (
 from stages.scenes.study import FIXERS, METHODS, TUNED, StudyConfig, methods_of
 
 _SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
+_OTHER_LISTS = ("methods", "fixers", "seeds")
 
 
 def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
@@ -31,7 +32,7 @@ def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = N
     `groups` maps every scene of the catalogue to its group; `where` names the place of a key
     such as ("study", "tuning_scenes", 1), with its line when it is `Params.where`.
     """
-    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, "methods", "fixers")}
+    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
     case = _Case(lists, groups, where or dotted, study)
     rules = (_unknown, _repeated, reserved, shared, _selected, _needed, _methods)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
@@ -69,7 +70,7 @@ def _unknown(case: _Case) -> Iterator[UserError]:
 
 
 def _repeated(case: _Case) -> Iterator[UserError]:
-    for key in (*_SCENE_LISTS, "methods", "fixers"):
+    for key in (*_SCENE_LISTS, *_OTHER_LISTS):
         names = case.names(key)
         for name in dict.fromkeys(names):
             if names.count(name) > 1:

@@ -13,14 +13,15 @@ Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path, *, upright: bool = True) -> Pixels:
     """Read an image of any common kind as [H, W, 3].
 
-    EXIF orientation is applied, greyscale repeated, 16 bits scaled, alpha laid over black.
-    Raises UserError when the file is missing, truncated or no image.
+    EXIF orientation is applied if `upright`, greyscale repeated, 16 bits scaled, alpha laid over
+    black. Raises UserError when the file is missing, truncated or no image.
     """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             grey = np.asarray(image, np.float32) / 65535
             return np.repeat(grey[..., None], 3, axis=-1)
@@ -38,11 +39,11 @@ def read_mask(path: Path) -> Mask:
     return values[..., : len(bands) - (bands[-1] == "A")].any(axis=-1)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in px after EXIF orientation, from the header alone."""
+def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """(width, height) in px, after EXIF orientation if `upright`, from the header alone."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
+            turned = upright and image.getexif().get(0x0112, 1) >= 5
             return image.size[::-1] if turned else image.size
     except (OSError, UnidentifiedImageError) as error:
         raise _unreadable(path, error) from error

@@ -1,5 +1,6 @@
-"""The memo of a study as text, from `study:` in params.yaml."""
+"""A study as text, from `study:` in params.yaml: its memo, and what it is in a few lines."""
 
+from stages.scenes.roles import Verdict
 from stages.scenes.study import StudyConfig
 
 
@@ -22,6 +23,18 @@ def memo(study: StudyConfig) -> str:
     head = [f"# Study {study.version}", "", study.objective, "", f"> {study.hypothesis}"]
     sections = [_section(title, lines) for title, lines in (split | texts).items()]
     return "\n".join([*head, *sections, "", f"Subject of the headline: {study.subject}"])
+
+
+def summary(study: StudyConfig, verdict: Verdict) -> str:
+    """Version, scenes by role, methods and the guard's verdict."""
+    lines = [
+        f"study {study.version}: {len(study.scenes)} scenes, "
+        f"methods {', '.join(study.methods)}, headline {study.subject}"
+    ]
+    for role, members in verdict.groups_by_role:
+        lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
+    lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
+    return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 
 
 def _section(title: str, lines: tuple[str, ...]) -> str:

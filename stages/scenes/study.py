@@ -37,6 +37,7 @@ class StudyConfig(Section):
     methods: Names
     fixers: Names
     subject: str
+    seeds: tuple[int, ...] = ()
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]

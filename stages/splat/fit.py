@@ -16,6 +16,7 @@ from stages.quality.ssim import ssim
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
+from stages.scenes.colmap import write_model
 from stages.splat import export
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
@@ -37,6 +38,19 @@ class Fitted:
     cameras: list[Camera]
     curve: list[Row]  # step, loss, gaussians
     evaluations: list[Row]  # step, split, psnr, ssim, gaussians
+
+    def write(self, folder: Path, *, ply: bool, suffix: str = "") -> None:
+        """gaussians.safetensors, point_cloud.ply if wanted, and the learnt cameras.
+
+        The latter are a COLMAP model, cameras/sparse/0, whose images have the cameras' names and
+        `suffix`.
+        """
+        self.gaussians.save(folder / "gaussians.safetensors")
+        if ply:
+            export.write_ply(folder / "point_cloud.ply", self.gaussians)
+        named = {f"{camera.name}{suffix}": camera for camera in self.cameras}
+        learnt = {name: replace(camera, name=name) for name, camera in named.items()}
+        write_model(folder / "cameras" / "sparse" / "0", learnt)
 
 
 def fit(

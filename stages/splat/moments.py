@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,12 +13,10 @@ from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap import write_model
 from stages.scenes.images import resize
 from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
-from stages.splat.export import write_ply
 from stages.splat.fit import Fitted, Row, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
@@ -79,9 +76,12 @@ def train_moment(
     """Train one timestamp on its source views; write its results into `folder`.
 
     gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
-    COLMAP model).
+    COLMAP model). Poses that are `given` are held whatever pose_opt says: true poses are no
+    estimate that training may correct.
     """
     calibration = read_calibration(calibrated)
+    if calibration.method == "given":
+        config = config.model_copy(update={"pose_opt": False})
     sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
     held_out = sources[:: config.test_every] if config.test_every > 1 else []
     train = [view for view in sources if view not in held_out]
@@ -98,7 +98,8 @@ def train_moment(
         points, colors, config, backend, start,
     )  # fmt: skip
     name = f"{scene.name} {timestamp}"
-    print(f"{name}: {len(train)} views, {trainer.origin}", flush=True)
+    held = ", given poses are held" if calibration.method == "given" else ""
+    print(f"{name}: {len(train)} views, {trainer.origin}{held}", flush=True)
     fitted = fit(
         trainer,
         name,
@@ -107,14 +108,7 @@ def train_moment(
         folder,
         preemption,
     )
-    fitted.gaussians.save(folder / "gaussians.safetensors")
-    if config.save_ply:
-        write_ply(folder / "point_cloud.ply", fitted.gaussians)
-    learnt = {
-        f"{camera.name}.png": replace(camera, name=f"{camera.name}.png")
-        for camera in fitted.cameras
-    }
-    write_model(folder / "cameras" / "sparse" / "0", learnt)
+    fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
 
 

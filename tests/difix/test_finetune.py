@@ -73,7 +73,7 @@ def test_a_bound_of_zero_means_no_clipping_and_zeroes_no_gradient(
     seen, stream = tuner(tmp_path, max_grad_norm=bound), Noise().batches(0, 0, 1)
     seen._gradients(next(stream), 0, 0)
     before = [one.grad.clone() for one in seen.parameters.values() if one.grad is not None]
-    norm = seen._clip()
+    norm = seen.stepper.clip()
     after = [one.grad for one in seen.parameters.values() if one.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert float(norm) > 0
@@ -84,7 +84,7 @@ def test_a_bound_of_zero_means_no_clipping_and_zeroes_no_gradient(
 def test_the_bound_reaches_the_gradients(tmp_path: Path) -> None:
     seen, stream = tuner(tmp_path, max_grad_norm=1e-3), Noise().batches(0, 0, 1)
     seen._gradients(next(stream), 0, 0)
-    assert float(seen._clip()) > 1e-2
+    assert float(seen.stepper.clip()) > 1e-2
     gradients = [one.grad for one in seen.parameters.values() if one.grad is not None]
     assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
 

@@ -5,7 +5,7 @@ import torch
 from tuning import no_weights
 
 from stages.difix.config import LossConfig
-from stages.difix.losses import FixerLoss, clamped, common_crop, gram_distance
+from stages.difix.losses import FixerLoss, clamped, gram_distance, square
 from stages.quality.lpips import Lpips
 
 CPU = torch.device("cpu")
@@ -45,12 +45,14 @@ def test_gram_distance_is_each_images_own() -> None:
 
 
 @pytest.mark.parametrize("size", [(320, 240), (64, 500), (500, 64)])
-def test_a_crop_larger_than_the_image_is_the_image(size: tuple[int, int]) -> None:
+def test_a_crop_larger_than_the_image_is_the_image(tmp_path: Path, size: tuple[int, int]) -> None:
     """The published 400 px crop raises an error for smaller images, after the warm-up."""
-    a, b = pictures(1, 3, *size), pictures(1, 3, *size) + 1
-    crop_a, crop_b = common_crop(a, b, 400, torch.Generator().manual_seed(0))
-    assert crop_a.shape[-2:] == (min(400, size[0]), min(400, size[1]))
-    torch.testing.assert_close(crop_a + 1, crop_b)
+    a = pictures(1, 3, *size)
+    corner = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU).corner(5, *size)
+    crop = square(a, 400, corner)
+    top, left = corner.tolist()
+    assert torch.equal(crop, a[..., top : top + 400, left : left + 400])
+    assert crop.shape[-2:] == (min(400, size[0]), min(400, size[1]))
 
 
 def test_gram_begins_after_its_warm_up_and_counts_alike_for_any_crop(lpips_weights: Path) -> None:

@@ -59,6 +59,18 @@ def test_mpsnr_counts_the_mask_alone(images: Callable) -> None:
     assert mpsnr(a, b, mask).tolist() == pytest.approx(psnr(a[..., :24], b[..., :24]).tolist())
 
 
+def test_mpsnr_equals_sums_over_pixels_of_an_irregular_mask(images: Callable) -> None:
+    a, b = images(1, 30, 26, seed=3).double(), images(1, 30, 26, seed=4).double()
+    mask = (torch.rand(1, 1, 30, 26, generator=torch.Generator().manual_seed(5)) > 0.6).float()
+    total, count = 0.0, 0
+    for row, column in np.argwhere(mask[0, 0].numpy() == 1):
+        for channel in range(3):
+            total += float(a[0, channel, row, column] - b[0, channel, row, column]) ** 2
+            count += 1
+    assert 0 < count < 3 * 30 * 26
+    assert float(mpsnr(a, b, mask)) == pytest.approx(-10 * np.log10(total / count), abs=1e-10)
+
+
 def test_metrics_under_a_full_mask_are_the_plain_ones(images: Callable) -> None:
     a, b = images(1, seed=1), images(1, seed=2)
     full = torch.ones(1, 1, *a.shape[-2:])

@@ -2,10 +2,10 @@
 
 The rule that the code keeps, so that this can be found: sections are read by
 `Params.section("name", Model)` and `Params.entry("catalogue", name, Model)` with literal names,
-and a StudyConfig is always held in a variable, argument or field named `study`. A stage depends
-on the whole of a section that its closure reads, on its own entry of a catalogue, and of the
-study on the keys that its closure reads, one by one: a change of the memo's text or of another
-stage's list must not rerun it.
+and a StudyConfig is always held in a variable, argument or field named `study`, a StaticConfig in
+one named `static`. A stage depends on the whole of a section that its closure reads, on its own
+entry of a catalogue, and of these two on the keys that its closure reads, one by one: a change of
+the memo's text or of another stage's list must not rerun it.
 """
 
 import ast
@@ -14,10 +14,14 @@ from dataclasses import dataclass
 
 from source_tree import MODULES, closure, imports, relative, tree
 
+from stages.run.params import Section
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 
-STUDY_MODULE = "stages.scenes.study"
-STUDY_KEYS = frozenset(StudyConfig.model_fields)
+# Sections that stages depend on key by key, by the name that they are held under.
+BY_KEY: dict[str, type[Section]] = {"study": StudyConfig, "static": StaticConfig}
+# What the graph calls an item of a catalogue.
+ITEMS = {"scenes": "scene", "captures": "capture"}
 
 
 @dataclass(frozen=True)
@@ -53,36 +57,39 @@ def _read(module: str, call: ast.Call) -> Read:
     return Read(_method(call), first.value, model, place)
 
 
-def study_keys(module: str) -> set[str]:
-    """Keys of the study that a module reads: `study.key`, or a key's name as text."""
-    if STUDY_MODULE not in imports(module):
+def keys_read(module: str, section: str) -> set[str]:
+    """Keys of a section that a module reads: `study.key`, or a key's name as text."""
+    model = BY_KEY[section]
+    if model.__module__ not in imports(module):
         return set()
-    return {key for node in ast.walk(tree(module)) for key in _keys_at(node)} & STUDY_KEYS
+    found = {key for node in ast.walk(tree(module)) for key in _keys_at(node, section)}
+    return found & set(model.model_fields)
 
 
-def _keys_at(node: ast.AST) -> Iterator[str]:
+def _keys_at(node: ast.AST, section: str) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     if isinstance(node, ast.Attribute):
         owner = node.value
         name = getattr(owner, "id", getattr(owner, "attr", ""))
-        if name == "study" or _method(owner) == "section":
+        if name == section or _method(owner) == "section":
             yield node.attr
 
 
-def misnamed_studies(module: str) -> list[str]:
-    """Places where a StudyConfig is held under another name than `study`."""
+def misnamed_sections(module: str) -> list[str]:
+    """Places where a section of BY_KEY is held under another name than its own."""
     found = []
+    names = {model.__name__: name for name, model in BY_KEY.items()}
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.arg | ast.AnnAssign):
-            held = node.annotation is not None and ast.unparse(node.annotation) == "StudyConfig"
+            model = "" if node.annotation is None else ast.unparse(node.annotation)
             target = node.arg if isinstance(node, ast.arg) else ast.unparse(node.target)
         elif isinstance(node, ast.Assign) and _method(node.value) == "section":
-            held = ast.unparse(node.value.args[-1]) == "StudyConfig"
+            model = ast.unparse(node.value.args[-1])
             target = ast.unparse(node.targets[0])
         else:
             continue
-        if held and target != "study":
+        if model in names and target != names[model]:
             found.append(f"{relative(module)}:{node.lineno}: {target}")
     return found
 
@@ -91,15 +98,18 @@ def wanted_params(entry: str) -> list[str]:
     """What `params:` of the stage that runs `stages.<entry>` must list."""
     modules = closure(f"stages.{entry}")
     found = {read for module in modules for read in reads(module)}
-    wanted = {_param(read) for read in found if (read.method, read.name) != ("section", "study")}
-    if any(read.name == "study" for read in found):
-        readers = modules - {STUDY_MODULE}
-        wanted |= {f"study.{key}" for module in readers for key in study_keys(module)}
+    wanted = {_param(r) for r in found if not (r.method == "section" and r.name in BY_KEY)}
+    for section in BY_KEY:
+        if any(read.name == section for read in found):
+            readers = modules - {BY_KEY[section].__module__}
+            wanted |= {f"{section}.{key}" for m in readers for key in keys_read(m, section)}
     return sorted(wanted)
 
 
 def _param(read: Read) -> str:
-    return f"{read.name}.${{item.scene}}" if read.method == "entry" else read.name
+    if read.method != "entry":
+        return read.name
+    return f"{read.name}.${{item.{ITEMS[read.name]}}}"
 
 
 def all_reads() -> list[Read]:

@@ -9,7 +9,10 @@ from source_tree import ENTRIES, MODULES, ROOT, code_files
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Entries that are commands of their own and no stages.
-COMMANDS = {"check", "overlay", "pretrain"}
+COMMANDS = {
+    *("ablate", "check", "doctor", "job", "kernels"),
+    *("overlay", "plan", "pretrain", "submit", "view"),
+}
 
 
 def definition(name: str) -> dict:

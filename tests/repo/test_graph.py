@@ -7,7 +7,11 @@ import pytest
 from source_tree import ROOT
 
 from stages.run.params import Params
+from stages.scenes.capture_config import CaptureStudy
 from stages.scenes.study import StudyConfig
+
+# Folders whose content DVC keeps.
+CACHED = ("data", "results")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +55,10 @@ def test_data_is_cached_and_metrics_are_in_git(index) -> None:
         for out in stage.outs:
             top = Path(out.def_path).parts[0]
             small = bool(out.metric or out.plot)
-            assert top in ("data", "metrics"), f"{stage.addressing}: {out.def_path}"
+            assert top in (*CACHED, "metrics"), f"{stage.addressing}: {out.def_path}"
             small |= out.def_path.endswith(".md")
             assert small or out.use_cache, f"{stage.addressing}: {out.def_path} is in no cache"
-            if top == "data":
+            if top in CACHED:
                 assert out.use_cache, f"{stage.addressing}: {out.def_path} belongs to DVC's cache"
 
 
@@ -63,7 +67,7 @@ def test_git_ignores_data_and_keeps_metrics(index) -> None:
     for cached in (True, False):
         names = paths(out for out in outs if bool(out.use_cache) is cached)
         # The slash makes a folder of what is not there yet.
-        asked = [name + "/" if name.startswith("data/") else name for name in names]
+        asked = [name + "/" if name.startswith(CACHED) else name for name in names]
         told = subprocess.run(
             ["git", "check-ignore", "--no-index", "--stdin"],
             cwd=ROOT,
@@ -99,6 +103,17 @@ def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     }
     for stage, scenes in single.items():
         wanted = {f"{stage}@{scene}" for scene in scenes}
+        assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+
+
+def test_fan_out_follows_the_captures(index) -> None:
+    lists = Params.read(ROOT / "params.yaml").section("capture_study", CaptureStudy)
+    names = {stage.addressing for stage in index.stages}
+    for stage, captures in (
+        ("capture_train", lists.captures),
+        ("capture_evaluate", lists.evaluated),
+    ):
+        wanted = {f"{stage}@{c}-{variant}" for c in captures for variant in lists.variants}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
 
 

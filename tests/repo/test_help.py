@@ -7,7 +7,11 @@ import sys
 import pytest
 from source_tree import ENTRIES, ROOT
 
-HEAVY = ("torch", "numba", "pycolmap", "gsplat", "trimesh", "embreex", "skimage", "diffusers")
+# With none of these an entry answers within half a second: benchmarks/commands.py.
+HEAVY = (
+    "torch", "numba", "pycolmap", "gsplat", "trimesh", "embreex", "skimage", "diffusers", "numpy",
+    "scipy", "PIL", "dvc", "viser",
+)  # fmt: skip
 # One process for all entries: what one of them imports stays, so the first offender is told.
 HELP = """
 import contextlib, importlib, io, json, sys

@@ -5,16 +5,18 @@ import ast
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 
-# entries -> {splat, difix} -> {scenes, quality} -> run
+# entries -> {splat, difix} -> {scenes, quality} -> run; workspace is the repository itself
 MAY_IMPORT = {
     "run": {"run"},
+    "jobs": {"jobs", "run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
     "difix": {"difix", "scenes", "quality", "run"},
+    "workspace": {"workspace", "run"},
 }
 HOMES = {
-    "pycolmap": "stages/scenes/colmap.py",
+    "pycolmap": "stages/scenes/colmap",
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/textures.py",
@@ -25,9 +27,13 @@ HOMES = {
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",
     "transformers": "stages/difix/text.py",
+    "tqdm": "stages/run/progress.py",
+    "viser": "stages/splat/viewer.py",
+    "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
+    "vggt": "stages/splat/vggt.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"scenes"}
+WITHOUT_TORCH = {"jobs", "scenes", "workspace"}
 
 
 def package(module: str) -> str:

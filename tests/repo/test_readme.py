@@ -1,4 +1,4 @@
-"""Commands in the README exist: make targets, entries with their flags, DVC commands, params."""
+"""Commands in README and docs exist: make targets, entries with flags, DVC commands, params."""
 
 import itertools
 import re
@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from source_tree import ENTRIES, ROOT
 
 README = ROOT / "README.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 COMMAND = re.compile(r"(make|dvc) |python -m stages\.|-S ")
@@ -25,7 +26,7 @@ def commands(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if COMMAND.match(part)))
 
 
-COMMANDS = commands(README.read_text()) if README.exists() else []
+COMMANDS = list(dict.fromkeys(one for page in PAGES for one in commands(page.read_text())))
 
 
 def starting_with(first: str) -> list[str]:
@@ -79,9 +80,12 @@ def test_params_that_are_set_exist(command: str) -> None:
 
 
 def links() -> list[str]:
-    """Targets of links to files of the repository."""
-    text = README.read_text() if README.exists() else ""
-    return sorted(set(re.findall(r"\]\(([^)#:]+)\)", text)))
+    """Targets of links to files of the repository, from its root."""
+    found = set()
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            found.add((page.parent / target).resolve().relative_to(ROOT).as_posix())
+    return sorted(found)
 
 
 @pytest.mark.parametrize("path", links())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SCENE, TIMES, calibrate, ring
 from ruamel.yaml import YAML
@@ -14,6 +15,7 @@ from ruamel.yaml import YAML
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, write_json
+from stages.scenes.calibration import read_calibration
 from stages.scenes.colmap import read_model
 from stages.splat.gaussians import Gaussians
 from stages.splat.moments import chosen_views, train_in, train_moment
@@ -33,6 +35,17 @@ def test_one_moment_writes_gaussians_ply_and_learnt_poses(scene, config, tmp_pat
     learnt = read_model(tmp_path / "out" / "cameras" / "sparse" / "0").cameras
     # The target, 03, is no training camera.
     assert sorted(learnt) == ["00.png", "01.png", "02.png", "04.png", "05.png"]
+
+
+def test_given_poses_are_held_and_estimated_ones_learnt(scene, config, tmp_path: Path) -> None:
+    learning = config.model_copy(update={"pose_opt": True})
+    for method, moves in (("given", False), ("perturbed", True)):
+        marker = layout.calibrated(SCENE) / "calibration.json"
+        marker.write_text(json.dumps(read_json(marker) | {"method": method}))
+        before = read_calibration(layout.calibrated(SCENE)).sources
+        after = trained(scene, learning, tmp_path / method).cameras
+        change = [np.abs(c.cam_from_world - before[c.name].cam_from_world).max() for c in after]
+        assert (max(change) > 1e-5) == moves, (method, change)
 
 
 def test_match_string_chooses_cameras_by_token(scene, config) -> None:

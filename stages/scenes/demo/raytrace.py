@@ -4,7 +4,7 @@ Surfaces are Lambertian with light stored at vertices (`light.py`), so that ever
 same colours, as splats need. Light is linear; images leave in sRGB.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +101,13 @@ def dress(geometry: Geometry, light: Array, atlas: Atlas) -> World:
     return World(geometry, shading, atlas, texture, density.astype(np.float32))
 
 
-def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, NDArray[np.int8]]:
+def trace(
+    seen: World, camera: Camera, samples: int, seed: int,
+    ideal: Callable[[Array], Array] = lambda pixels: pixels,
+) -> tuple[Array, NDArray[np.int8]]:  # fmt: skip
     """Image [H, W, 3] in sRGB and person map [H, W] (ROOM, 0 or 1) of one camera.
+
+    A lens is given by `ideal`: pixels [N, 2] to those of the pinhole camera that show the same.
 
     One ray goes through each pixel's centre; these make the map. Where neighbours differ in
     person, normal or distance, `samples` squared jittered rays more are averaged in. Textures
@@ -111,7 +116,7 @@ def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, 
     size = (camera.height, camera.width)
     rows, columns = np.divmod(np.arange(camera.height * camera.width), camera.width)
     pixels = np.stack([columns, rows], axis=-1) + 0.5
-    color, face, distance, normal = _shoot(seen, camera, pixels)
+    color, face, distance, normal = _shoot(seen, camera, ideal(pixels))
     person = np.where(face < 0, ROOM, seen.geometry.person[seen.geometry.faces[face, 0]])
     person = person.astype(np.int8).reshape(size)
     edges = np.flatnonzero(_edges(person, distance.reshape(size), normal.reshape(*size, 3)))
@@ -119,9 +124,18 @@ def trace(seen: World, camera: Camera, samples: int, seed: int) -> tuple[Array, 
     cells = np.stack(np.meshgrid(range(samples), range(samples)), axis=-1).reshape(-1, 1, 2)
     inside = (cells + rng.random((samples**2, len(edges), 2))) / samples
     finer = (pixels[edges] - 0.5 + inside).reshape(-1, 2)
-    more = _shoot(seen, camera, finer)[0].reshape(samples**2, len(edges), 3)
+    more = _shoot(seen, camera, ideal(finer))[0].reshape(samples**2, len(edges), 3)
     color[edges] = (color[edges] + more.sum(axis=0)) / (samples**2 + 1)
     return srgb_from_linear(_developed(color)).reshape(*size, 3), person
+
+
+def hits(seen: World, camera: Camera, pixels: Array) -> tuple[Array, Array]:
+    """Surface points [N, 3] behind pixels [N, 2], and their colours [N, 3] in sRGB."""
+    color, face, distance, _ = _shoot(seen, camera, pixels)
+    directions, _ = _directions(camera, pixels)
+    met = face >= 0
+    points = camera.centre + distance[met, None].astype(np.float64) * directions[met]
+    return points, srgb_from_linear(_developed(color[met]))
 
 
 def linear_from_srgb(values: Array) -> Array:

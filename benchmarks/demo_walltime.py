@@ -1,0 +1,123 @@
+"""The whole study three ways, each in a clone of its own with an empty cache, in one table.
+
+    python -m benchmarks.demo_walltime [--ways local slurm] [--set train.max_steps=60] [--out FILE]
+
+`repro` is plain `dvc repro`, `local` is `submit --local --jobs 2`, `slurm` is `submit` on a
+cluster of this machine's own, whose only node has two cores. All must end with one dvc.lock.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.run.files import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = ("repro", "local", "slurm")
+TARGET = 0.7
+
+
+def main() -> None:
+    """Run each way and print seconds, their share of the first way's, and whether results agree."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="in this order")
+    parser.add_argument("--jobs", type=int, default=2, help="tasks at once")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE",
+                        help="params to change, as `dvc exp run -S`")  # fmt: skip
+    parser.add_argument("--targets", nargs="*", default=[], help="stages; default: all")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
+    given = parser.parse_args()
+
+    rows, locks = [], {}
+    for way in given.ways:
+        with tempfile.TemporaryDirectory(prefix=f"splatfix-{way}-") as scratch:
+            folder = Path(scratch, "clone")
+            prepare(folder, given.settings, given.jobs)
+            began = time.perf_counter()
+            run(way, folder, given.jobs, given.targets)
+            seconds = time.perf_counter() - began
+            locks[way] = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
+        rows.append({"way": way, "seconds": round(seconds, 1)})
+        rows[-1]["share"] = round(seconds / rows[0]["seconds"], 3)
+        rows[-1]["same_results"] = locks[way] == locks[given.ways[0]]
+        line = "{way:8}{seconds:>9.1f} s{share:>8.2f}  same results: {same_results}"
+        print(line.format(**rows[-1]), flush=True)
+    if given.out:
+        write_json(given.out, {"jobs": given.jobs, "cores": os.cpu_count(), "rows": rows})
+    sys.exit(not all(row["same_results"] for row in rows))
+
+
+def prepare(folder: Path, settings: list[str], jobs: int) -> None:
+    """A clone of the working tree without results, whose jobs fit the small cluster."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    from stages.jobs.pipeline import set_params
+
+    nodes = ["bad1", "gpu2", "h100"]
+    fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G", "slurm.stages={}"]
+    fitting += [f"slurm.default.exclude=[{','.join(nodes)}]", f"slurm.throttle={jobs}"]
+    set_params(folder, [*settings, *fitting])
+    for git in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Begin")):
+        identity = ("-c", "user.email=benchmark@localhost", "-c", "user.name=benchmark")
+        subprocess.run(("git", *identity, *git), cwd=folder, check=True)
+
+
+def run(way: str, folder: Path, jobs: int, targets: list[str]) -> None:
+    """Run the study one way; its output goes to a log beside the clone."""
+    submit = [sys.executable, "-m", "stages.submit"]
+    with cluster(jobs) if way == "slurm" else no_cluster() as variables:
+        words = {
+            "repro": ["dvc", "repro"],
+            "local": [*submit, "--local", "--jobs", str(jobs)],
+            "slurm": submit,
+        }[way]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
+        with (folder.parent / "log").open("wb") as log:
+            told = subprocess.run([*words, *targets], cwd=folder, env=env, stdout=log, stderr=log)
+        if told.returncode:
+            sys.exit((folder.parent / "log").read_text())
+        while way == "slurm" and _queue(env):
+            time.sleep(0.5)
+
+
+def _queue(env: dict[str, str]) -> str:
+    return subprocess.run(
+        ["squeue", "--noheader"], env=env, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@contextmanager
+def cluster(cpus: int) -> Iterator[dict[str, str]]:
+    """The tests' cluster; gives the variable that leads to it."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from loopback import started
+
+    folder = Path(tempfile.mkdtemp(prefix="splatfix-slurm-"))
+    folder.chmod(0o755)  # munge wants it open to others
+    with started(folder, cpus) as running:
+        yield {"SLURM_CONF": str(running.conf)}
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def no_cluster() -> Iterator[dict[str, str]]:
+    """Nothing to start and nothing to say."""
+    yield {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Stage `capture_calibrate`: photographs to a COLMAP dataset, with their model or by estimation."""
+
+import argparse
+from pathlib import Path
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.errors import UserError
+from stages.run.files import whole_folder, write_json
+from stages.run.params import Params, add_override_option
+from stages.scenes.capture_config import CaptureCalibrateConfig
+from stages.scenes.config import VggtConfig
+
+
+def main() -> None:
+    """Write data/captures/<capture> and its metrics, or DATASET_DIR."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", nargs="?", type=Path, help="a folder of photographs")
+    parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
+    parser.add_argument("--capture", help="a capture in data/raw instead")
+    add_override_option(parser)
+    given = parser.parse_args()
+    if (given.capture is None) == (given.dataset is None):
+        parser.error("name SOURCE and DATASET, or --capture")
+
+    from stages.scenes.capture_calibrate import calibrate_capture
+
+    params = Params.read(overrides=given.overrides)
+    config = params.section("capture_calibrate", CaptureCalibrateConfig)
+    if given.capture:
+        source, folder = layout.raw(given.capture), layout.capture(given.capture)
+    else:
+        source, folder = given.source, given.dataset
+        if folder.exists():
+            raise UserError(folder, "is already there", expected="a new folder")
+    vggt = params.section("vggt", VggtConfig)
+    predict = None
+    if config.method == "vggt":  # the others do without torch
+        from stages.splat.vggt import predictor
+
+        predict = predictor(vggt)
+    with whole_folder(folder) as scratch:
+        metrics = calibrate_capture(source, scratch, config, predict)
+    if given.capture:
+        write_json(layout.capture_metrics(given.capture, "calibrate"), metrics)
+    print(
+        f"{folder}: {metrics['method']}, {metrics['registered']} of {metrics['total']} "
+        f"photographs, {metrics['points']} points, {metrics['reprojection_error_px']:.2f} px"
+    )
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,50 @@
+"""Stage `capture_evaluate`: a trained capture on another COLMAP dataset, taken as it is."""
+
+import argparse
+from pathlib import Path
+
+from stages.quality.config import EvaluateConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import write_json
+from stages.run.params import Params, add_override_option
+from stages.run.provenance import cost
+from stages.scenes.capture_config import CaptureEvaluateConfig
+
+
+def main() -> None:
+    """Write RESULT_DIR/eval_on_<name of EVAL_DIR>, or that of --capture and its metrics."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("result", nargs="?", type=Path, help="a folder of capture_train")
+    parser.add_argument("eval_set", nargs="?", type=Path, help="a COLMAP dataset")
+    parser.add_argument("--capture", help="a trained capture instead, on data/raw/<capture>_eval")
+    parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
+    add_override_option(parser)
+    given = parser.parse_args()
+    if (given.capture is None) == (given.eval_set is None) or bool(given.capture) != bool(
+        given.variant
+    ):
+        parser.error("name RESULT and EVAL_SET, or --capture with --variant")
+
+    params = Params.read(overrides=given.overrides)
+    config = params.section("capture_evaluate", CaptureEvaluateConfig)
+    evaluate = params.section("evaluate", EvaluateConfig)
+    result, eval_set = given.result, given.eval_set
+    if given.capture:
+        result = layout.result(given.capture, given.variant)
+        eval_set = layout.eval_set(given.capture)
+
+    from stages.scenes.dataset import Dataset
+    from stages.splat.capture_results import evaluate_result, meter_of, summary
+
+    with cost("capture_evaluate", f"{result.parent.name}.{result.name}"):
+        scalars = evaluate_result(
+            result, Dataset.read(eval_set), config, meter_of(evaluate, layout.WEIGHTS)
+        )
+    if given.capture:
+        write_json(layout.capture_metrics(given.capture, f"{given.variant}_on_eval"), scalars)
+    print(f"{result} on {eval_set}: {scalars['frame']}; {summary(scalars)}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,68 @@
+"""Stage `capture_train`: Gaussians of one capture, measured on its held-out views."""
+
+import argparse
+from pathlib import Path
+
+from stages.quality.config import EvaluateConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.errors import UserError
+from stages.run.files import write_json, write_tsv
+from stages.run.params import Params, add_override_option
+from stages.run.provenance import cost
+from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig
+from stages.splat.config import TrainConfig, doubtful, inert
+
+
+def main() -> None:
+    """Write RESULT_DIR/train, or results/<capture>/<variant>/train and its metrics."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or photographs")
+    parser.add_argument("result", nargs="?", type=Path, help="folder for the results")
+    parser.add_argument("match_string", nargs="?", default="", help="train on names with this word")
+    parser.add_argument("--capture", help="a calibrated capture instead")
+    parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
+    add_override_option(parser)
+    given = parser.parse_args()
+    if (given.capture is None) == (given.result is None) or bool(given.capture) != bool(
+        given.variant
+    ):
+        parser.error("name DATA and RESULT, or --capture with --variant")
+
+    params = Params.read(overrides=given.overrides)
+    if given.capture:
+        data, result = layout.capture(given.capture), layout.result(given.capture, given.variant)
+        entry = params.entry("captures", given.capture, CaptureEntry)
+        match_string = entry.match_string if given.variant == "filtered" else ""
+        if given.variant == "filtered" and not match_string:
+            raise UserError(
+                params.where(("captures", given.capture, "match_string")), "empty",
+                expected="the word that variant filtered is filtered by",
+            )  # fmt: skip
+    else:
+        from stages.splat.capture_results import with_poses
+
+        result, match_string = given.result, given.match_string
+        data = with_poses(given.data, result / "dataset", given.overrides)
+    config = params.section("train", TrainConfig)
+    for key, reason in [*inert(config), *doubtful(config)]:
+        print(f"{result}: train.{key}: {reason}")
+
+    from stages.scenes.dataset import Dataset
+    from stages.splat.capture_results import meter_of, summary, train_result
+
+    meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
+    capture = params.section("capture_train", CaptureTrainConfig)
+    with cost("capture_train", f"{result.parent.name}.{result.name}"):
+        scalars, fitted = train_result(
+            Dataset.read(data), match_string, result, capture, config, meter
+        )
+    if given.capture:
+        write_json(layout.capture_metrics(given.capture, given.variant), scalars)
+        curve = layout.capture_curve(given.capture, given.variant)
+        write_tsv(curve, fitted.curve, ["step", "loss", "gaussians"])
+    print(f"{result}: {scalars['gaussians']} Gaussians; held out: {summary(scalars)}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,33 @@
+"""Stage `demo_capture`: ray-trace the embedded capture and its evaluation set, data/raw."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+from stages.scenes.demo.config import DemoCaptureConfig
+
+
+def main() -> None:
+    """Write data/raw/<capture> and data/raw/<capture>_eval."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--capture", required=True, help="its name")
+    capture = parser.parse_args().capture
+
+    from stages.scenes.demo.capture import write_capture
+
+    config = Params.read().section("demo_capture", DemoCaptureConfig)
+    with (
+        whole_folder(layout.raw(capture)) as folder,
+        whole_folder(layout.eval_set(capture)) as eval_folder,
+    ):
+        write_capture(config, folder, eval_folder)
+    print(
+        f"{capture}: 2 x {config.photographs} photographs of {config.width_px}x{config.height_px} "
+        f"px, {config.eval_photographs} to evaluate on"
+    )
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,67 @@
+"""What a job asks of a cluster: the section `slurm` of params.yaml."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from stages.run.params import Section
+
+Count = Annotated[int, Field(ge=0)]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[KMGT]$")]
+Time = Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$")]
+# A word that sbatch gets behind a `=`; it can start no option of its own.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:\[\]-]*$")]
+Option = Annotated[str, Field(pattern=r"^--[a-z]")]
+
+
+class Resources(Section):
+    """What each job of a stage gets."""
+
+    gpus: Count
+    gpu_type: Word
+    cpus: Annotated[int, Field(ge=1)]
+    memory: Memory
+    time: Time
+    partition: Word
+    account: Word
+    exclude: tuple[Word, ...]
+    extra: tuple[Option, ...]
+
+
+class Override(Section):
+    """Resources of one stage or item that differ from the default; the others stay."""
+
+    gpus: Count | None = None
+    gpu_type: Word | None = None
+    cpus: Annotated[int, Field(ge=1)] | None = None
+    memory: Memory | None = None
+    time: Time | None = None
+    partition: Word | None = None
+    account: Word | None = None
+    exclude: tuple[Word, ...] | None = None
+    extra: tuple[Option, ...] | None = None
+
+
+class SlurmConfig(Section):
+    """How stages become jobs. No result depends on it, and so no stage."""
+
+    default: Resources
+    stages: dict[str, Override]
+    throttle: Count
+    warn_s: Annotated[int, Field(ge=0, le=65535)]
+    max_restarts: Count
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _no_stage_is_an_empty_mapping(cls, value: object) -> object:
+        return {} if value is None else value
+
+    def resources(self, address: str) -> Resources:
+        """Those of a `stage` or `stage@item`: the item's over the stage's over the default."""
+        stage = address.partition("@")[0]
+        found = self.default
+        for name in dict.fromkeys((stage, address)):
+            if name in self.stages:
+                changes = self.stages[name].model_dump(exclude_none=True)
+                found = found.model_copy(update=changes)
+        return found

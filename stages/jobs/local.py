@@ -1,0 +1,180 @@
+"""A plan on this machine: several tasks at once; a failure stops only what needs it.
+
+This process alone talks to DVC, and records while the next tasks run.
+"""
+
+import dataclasses
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.jobs import process
+from stages.jobs.config import SlurmConfig
+from stages.jobs.pipeline import Pipeline
+from stages.jobs.plan import Task
+from stages.jobs.submission import Submission
+from stages.run.errors import UserError
+
+# dvc.lock is written this often at most; until then the run cache holds what was made.
+RECORD_EVERY_S = 30.0
+_LOOK_EVERY_S = 0.05
+_SHOWN_LINES = 12
+
+
+@dataclass(frozen=True)
+class _Running:
+    task: Task
+    child: subprocess.Popen
+    gpus: tuple[str, ...]
+    began: float
+
+
+class LocalRun:
+    """One plan, at most `jobs` tasks at a time, those that most others wait for first."""
+
+    def __init__(
+        self, pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
+        say: Callable[[str], None] = print,
+    ):  # fmt: skip
+        self.pipeline, self.submission, self.config, self.jobs = pipeline, submission, config, jobs
+        self.say, self.plan = say, submission.plan
+        self.heights = self.plan.heights()
+        self.waiting = {task.address: task for task in self.plan.tasks}
+        self.running: list[_Running] = []
+        self.done: set[str] = set()
+        self.failed: list[str] = []
+        # A single task at a time has all of them, as they are.
+        self.gpus = visible_gpus() if jobs > 1 else []
+        self.free_gpus = list(self.gpus)
+        self.recorded = time.monotonic()
+
+    def run(self) -> int:
+        """Run to the end; 0, 1 when a task failed, process.STOPPED when it was told to stop."""
+        self.submission.logs.mkdir(parents=True, exist_ok=True)
+        with process.Stop() as stop:
+            try:
+                while self.running or (self.waiting and not stop.noticed):
+                    while not stop.noticed and (task := self._next()):
+                        self._start(task, stop)
+                    ended = [one for one in self.running if one.child.poll() is not None]
+                    for one in ended:
+                        self._end(one, stop)
+                    if not ended:
+                        self._pause()
+            finally:
+                self.pipeline.record()
+        for address in self.waiting:
+            self.submission.note(address, "cancelled")
+        return process.STOPPED if stop.noticed else int(bool(self.failed))
+
+    def _next(self) -> Task | None:
+        """The task to start now, if one is ready and there is room for it."""
+        if len(self.running) >= self.jobs:
+            return None
+        ready = [one for one in self.waiting.values() if self.done.issuperset(one.needs)]
+        fitting = [one for one in ready if self._gpus_wanted(one) <= len(self.free_gpus)]
+        return max(fitting, key=lambda one: self.heights[one.address], default=None)
+
+    def _start(self, task: Task, stop: process.Stop) -> None:
+        del self.waiting[task.address]
+        began = time.time()
+        try:
+            words = list(task.command) or self.pipeline.begin(task.address)
+        except UserError as error:
+            self.submission.log(task.address, "err").write_text(f"{error}\n")
+            self._fail(task, began)
+            return
+        if words is None:
+            self._succeed(task, "up to date", began)
+            return
+        taken = tuple(self.free_gpus.pop(0) for _ in range(self._gpus_wanted(task)))
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if self.gpus else {}
+        with ExitStack() as files:
+            out, err = (
+                files.enter_context(self.submission.log(task.address, kind).open("wb"))
+                for kind in ("out", "err")
+            )
+            root = self.submission.root
+            child = process.start(words, root, task.address, out, err, **environment)
+        self.running.append(_Running(task, child, taken, began))
+        stop.children.append(child)
+        self.submission.note(task.address, "running", began=began)
+
+    def _end(self, one: _Running, stop: process.Stop) -> None:
+        self.running.remove(one)
+        stop.children.remove(one.child)
+        self.free_gpus += one.gpus
+        code = one.child.returncode
+        if code and (stop.noticed or code == process.STOPPED):
+            self.submission.note(one.task.address, "cancelled", began=one.began)
+            stop.noticed = True
+            return
+        try:
+            if not code and not one.task.command:
+                for path in self.pipeline.finish(one.task.address):
+                    self.say(f"{one.task.address}: {path} was edited meanwhile; stale again")
+        except UserError as error:
+            with self.submission.log(one.task.address, "err").open("a") as log:
+                log.write(f"{error}\n")
+            code = 1
+        if code:
+            self._fail(one.task, one.began, code)
+        else:
+            self._succeed(one.task, "done", one.began)
+
+    def _succeed(self, task: Task, state: str, began: float) -> None:
+        self.done.add(task.address)
+        self.submission.note(task.address, state, began=began)
+        told = f"{time.time() - began:.0f} s" if state == "done" else state
+        self.say(f"[{self._count()}] {task.address}: {told}")
+
+    def _fail(self, task: Task, began: float, code: int = 1) -> None:
+        self.failed.append(task.address)
+        self.submission.note(task.address, "failed", began=began, code=code)
+        self.say(f"[{self._count()}] {task.address}: FAILED with {code}")
+        path = self.submission.log(task.address, "err")
+        for line in path.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]:
+            self.say(f"    {line}")
+        self.say(f"    whole log: {os.path.relpath(path)}")
+        lost = [one for one in self.plan.dependants(task.address) if one in self.waiting]
+        for address in lost:
+            del self.waiting[address]
+            self.submission.note(address, "cancelled")
+        if lost:
+            self.say(f"    not run, as they need it: {', '.join(lost)}")
+
+    def _pause(self) -> None:
+        if time.monotonic() - self.recorded > RECORD_EVERY_S:
+            self.pipeline.record()
+            self.recorded = time.monotonic()
+        time.sleep(_LOOK_EVERY_S)
+
+    def _gpus_wanted(self, task: Task) -> int:
+        return min(self.config.resources(task.address).gpus, len(self.gpus))
+
+    def _count(self) -> str:
+        return f"{len(self.done) + len(self.failed)}/{len(self.plan.tasks)}"
+
+
+def run_local(pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int) -> int:
+    """Run a plan here; see `LocalRun.run`."""
+    names = {
+        task.address: f"local{submission.number}_{index}"
+        for index, task in enumerate(submission.plan.tasks)
+    }
+    submission = dataclasses.replace(submission, jobs=names, process=os.getpid())
+    submission.save()
+    return LocalRun(pipeline, submission, config, jobs).run()
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names, or else every NVIDIA device of this machine."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [one for one in told.split(",") if one.strip() not in ("", "-1")]
+    devices = Path("/dev").glob("nvidia[0-9]*")
+    return sorted(path.name.removeprefix("nvidia") for path in devices)

@@ -1,0 +1,216 @@
+"""DVC's side of a job: which stages are stale, what one runs, and the record of what it made.
+
+The only module that imports DVC. Its lock is held while something is read or recorded, never
+while a command runs: DVC's own entries for running commands name processes of one host, and any
+command on another host throws them out, and with them a finished training. What a stage depends
+on is hashed before it runs, so that an edit meanwhile is not recorded as what made the result.
+"""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from dvc.dvcfile import PROJECT_FILE
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.reproduce import plan_repro
+from dvc.stage import PipelineStage
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc.utils.hydra import apply_overrides
+
+from stages.jobs.plan import Plan
+from stages.run.errors import UserError
+from stages.run.params import did_you_mean
+
+# What a shell would act on; commands are run as lists of words, without one.
+_SHELL = set("|&;<>()$`\n*?[#~%!")
+
+
+class Pipeline:
+    """An opened DVC repository."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root).resolve()
+        logging.getLogger("dvc").setLevel(logging.WARNING)
+        with _told(self.root):
+            self.repo = Repo(os.fspath(self.root), _wait_for_lock=True)
+        self._stages: dict[str, Any] = {}
+        self._unrecorded: list[Any] = []
+
+    def stage_names(self) -> set[str]:
+        """Every stage of the graph without its items."""
+        return {name.partition("@")[0] for name in self._graph_stages()}
+
+    def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> Plan:
+        """What `dvc repro TARGETS` would run: changed stages and all that follow from them.
+
+        With `absent_is_fine` data that is only in the cache does not count as changed.
+        Raises UserError for an unknown target and for a command that only a shell understands.
+        """
+        with _told(self.root), self._locked():
+            graph = self.repo.index.graph
+            needs: dict[str, list[str]] = {}
+            for stage in plan_repro(graph, self._chosen(targets)):
+                if not isinstance(stage, PipelineStage) or stage.frozen:
+                    continue
+                stale = [name for name in map(_address, graph.successors(stage)) if name in needs]
+                if stale or stage.changed(absent_is_fine):
+                    _command(stage)
+                    needs[_address(stage)] = stale
+        return Plan.of(needs)
+
+    def fetch_inputs(self, plan: Plan) -> None:
+        """Put what the plan's tasks read and no task makes into the workspace, from the cache."""
+        planned = {task.address for task in plan.tasks}
+        with _told(self.root), self._locked():
+            graph = self.repo.index.graph
+            stages = [stage for stage in graph if _address(stage) in planned]
+            for one in {one for stage in stages for one in graph.successors(stage)}:
+                if _address(one) not in planned:
+                    one.checkout(force=True, allow_missing=True)
+
+    def begin(self, address: str) -> list[str] | None:
+        """The words of a stage's command, or None where the result is there or in the cache.
+
+        Old results are removed as DVC removes them.
+        """
+        with _told(address), self._locked():
+            stage = self._stage(address)
+            if not stage.changed():
+                return None
+            stage.remove_outs(ignore_remove=False, force=False)
+            try:
+                self.repo.stage_cache.restore(stage)
+            except RunCacheNotFoundError:
+                stage.save_deps()
+                return _command(stage)
+        self.finish(address)
+        return None
+
+    def finish(self, address: str, *, record: bool = False) -> list[str]:
+        """Put a stage's results into the cache; returns inputs that were edited since it began.
+
+        Without `record`, `self.record` writes dvc.lock later. Should that never come, the run
+        cache knows the result.
+        """
+        with _told(address), self._locked():
+            stage = self._stage(address)
+            edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
+            stage.save_outs()
+            stage.md5 = stage.compute_md5()
+            if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
+                self.repo.stage_cache.save(stage)
+            stage.commit()
+            self._unrecorded.append(stage)
+            if record:
+                self._write()
+        return edited
+
+    def record(self) -> None:
+        """Write all finished stages into dvc.lock at once: each writing takes DVC a second."""
+        if self._unrecorded:
+            with _told("dvc.lock"), self._locked():
+                self._write()
+
+    def _write(self) -> None:
+        self._unrecorded[0].dvcfile.dump_stages(self._unrecorded, update_pipeline=False)
+        self._unrecorded = []
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where results of all workspaces of this repository may lie together."""
+        return Path(self.repo.cache.local_cache_dir)
+
+    @property
+    def locks_by_hard_link(self) -> bool:
+        """Whether DVC's lock is safe on a network file system."""
+        return bool(self.repo.config["core"].get("hardlink_lock"))
+
+    def _graph_stages(self) -> list[str]:
+        with _told(self.root):
+            return [_address(stage) for stage in self.repo.index.stages]
+
+    def _chosen(self, targets: Sequence[str]) -> list[Any] | None:
+        """Stages that targets name: `stage`, `stage@item` or patterns of these; None for all."""
+        every = {_address(stage): stage for stage in self.repo.index.graph}
+        found: dict[str, Any] = {}
+        for target in targets:
+            names = [
+                name
+                for name in every
+                if fnmatchcase(name, target) or name.partition("@")[0] == target
+            ]
+            if not names:
+                known = sorted({*every, *(name.partition("@")[0] for name in every)})
+                raise UserError(
+                    target, "no such stage", expected="a stage of dvc.yaml, or `stage@item`",
+                    hint=did_you_mean(target, known), fix="`dvc stage list` names them",
+                )  # fmt: skip
+            found |= {name: every[name] for name in names}
+        return list(found.values()) or None
+
+    def _stage(self, address: str) -> Any:
+        if address not in self._stages:
+            path = os.fspath(self.root / PROJECT_FILE)
+            self._stages[address] = self.repo.stage.load_one(path, address)
+        return self._stages[address]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # DVC takes paths as they are seen from its root. Nothing is staged in git: its index has a
+        # lock of its own, which may be the user's.
+        scm = self.repo.scm_context(autostage=False, quiet=True)
+        with chdir(self.root), self.repo.lock, scm:
+            yield
+
+
+def set_params(root: Path, settings: Sequence[str]) -> None:
+    """Change params.yaml as `dvc exp run --set-param` does; `file:key=value` names another file."""
+    by_file: dict[str, list[str]] = {}
+    for setting in settings:
+        before, colon, after = setting.partition(":")
+        is_file = bool(colon) and "=" not in before
+        by_file.setdefault(before if is_file else "params.yaml", []).append(
+            after if is_file else setting
+        )
+    for name, overrides in by_file.items():
+        path = (root / name).resolve()
+        if not path.is_relative_to(root.resolve()) or not path.is_file():
+            raise UserError("--set-param", name, expected="a params file of the repository")
+        with _told("--set-param"):
+            apply_overrides(path, overrides)
+
+
+def _address(stage: Any) -> str:
+    """DVC's address as it is at the root, whatever folder this process is in."""
+    place, name = stage.path_in_repo, getattr(stage, "name", None)
+    return name if name and place == PROJECT_FILE else f"{place}:{name}" if name else place
+
+
+def _command(stage: Any) -> list[str]:
+    command = stage.cmd
+    if not isinstance(command, str) or _SHELL & set(command):
+        raise UserError(
+            f"dvc.yaml, stage {stage.addressing}", f"cmd: {command!r}",
+            expected="one command that needs no shell, as jobs are run without one",
+        )  # fmt: skip
+    return shlex.split(command)
+
+
+@contextmanager
+def _told(where: object) -> Iterator[None]:
+    """DVC's errors as ours, with their causes."""
+    try:
+        yield
+    except DvcException as error:
+        said = [str(error)]
+        cause: BaseException | None = error.__cause__
+        while cause is not None:
+            said += [str(cause)] if str(cause) not in said[-1] else []
+            cause = cause.__cause__
+        raise UserError(where, ": ".join(filter(None, said))) from error

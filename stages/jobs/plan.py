@@ -1,0 +1,144 @@
+"""What is to be run, as data: tasks, what each waits for, and the arrays that they form.
+
+A task is one DVC stage, or one command beside the graph. Addresses are DVC's: `train@scene`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stages.jobs.config import Resources, SlurmConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage, or a command that no stage runs; `needs` are addresses in the same plan."""
+
+    address: str
+    needs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()  # empty: the stage's own, recorded by DVC
+
+    @property
+    def stage(self) -> str:
+        """`train` of `train@scene`."""
+        return self.address.partition("@")[0]
+
+
+@dataclass(frozen=True)
+class Array:
+    """Tasks of one stage that get the same resources; index in `tasks` is that of the array."""
+
+    stage: str
+    tasks: tuple[Task, ...]
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks in an order in which each comes after what it needs."""
+
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for task in self.tasks:
+            late = [need for need in task.needs if need not in seen]
+            assert not late, f"{task.address} comes before {', '.join(late)}"
+            assert task.address not in seen, f"{task.address} is planned twice"
+            seen.add(task.address)
+
+    @classmethod
+    def of(
+        cls, needs: Mapping[str, Iterable[str]], commands: Mapping[str, Sequence[str]] | None = None
+    ) -> "Plan":
+        """The plan of a graph: for each address those that it needs, in any order.
+
+        Needs that another need implies are left out. `commands` are those of tasks that are no
+        stages.
+
+        >>> plan = Plan.of({"c": ["a", "b"], "b": ["a"], "a": []})
+        >>> [(task.address, task.needs) for task in plan.tasks]
+        [('a', ()), ('b', ('a',)), ('c', ('b',))]
+        """
+        before: dict[str, frozenset[str]] = {}  # address to all that come before it, in order
+
+        def visit(address: str) -> None:
+            if address not in before:
+                direct = list(needs[address])
+                for need in direct:
+                    visit(need)
+                before[address] = frozenset(direct).union(*(before[need] for need in direct))
+
+        for address in needs:
+            visit(address)
+        commands = commands or {}
+        return cls(
+            tuple(
+                Task(one, _direct(needs[one], before), tuple(commands.get(one, ())))
+                for one in before
+            )
+        )
+
+    def with_first(self, address: str, command: Sequence[str], before: Iterable[str]) -> "Plan":
+        """The plan with one more task, which all of `before` wait for."""
+        chosen = set(before)
+        needs = {
+            one.address: [address, *one.needs] if one.address in chosen else one.needs
+            for one in self.tasks
+        }
+        return Plan.of({address: (), **needs}, {**self._commands(), address: command})
+
+    def with_last(self, address: str, command: Sequence[str]) -> "Plan":
+        """The plan with one more task, which waits for all others."""
+        needs: dict[str, Sequence[str]] = {one.address: one.needs for one in self.tasks}
+        return Plan.of({**needs, address: list(needs)}, {**self._commands(), address: command})
+
+    def dependants(self, address: str) -> list[str]:
+        """All that cannot run without a task, in order."""
+        lost = {address}
+        for task in self.tasks:
+            if lost & set(task.needs):
+                lost.add(task.address)
+        return [task.address for task in self.tasks if task.address in lost - {address}]
+
+    def heights(self) -> dict[str, int]:
+        """How many tasks follow each on the longest way to an end."""
+        found = {task.address: 0 for task in self.tasks}
+        for task in reversed(self.tasks):
+            for need in task.needs:
+                found[need] = max(found[need], found[task.address] + 1)
+        return found
+
+    def arrays(self, config: SlurmConfig) -> list[Array]:
+        """Tasks by stage and resources."""
+        groups: dict[tuple[str, str], list[Task]] = {}
+        for task in self.tasks:
+            key = task.stage, config.resources(task.address).model_dump_json()
+            groups.setdefault(key, []).append(task)
+        return [
+            Array(stage, tuple(tasks), config.resources(tasks[0].address))
+            for (stage, _), tasks in groups.items()
+        ]
+
+    def _commands(self) -> dict[str, tuple[str, ...]]:
+        return {one.address: one.command for one in self.tasks}
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Plain values for a file."""
+        return [asdict(task) for task in self.tasks]
+
+    @classmethod
+    def from_json(cls, values: Iterable[Mapping[str, Any]]) -> "Plan":
+        """The plan that `as_json` gave."""
+        return cls(
+            tuple(
+                Task(value["address"], tuple(value["needs"]), tuple(value["command"]))
+                for value in values
+            )
+        )
+
+
+def _direct(needs: Iterable[str], before: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
+    wanted = list(dict.fromkeys(needs))
+    implied = frozenset().union(*(before[need] for need in wanted))
+    return tuple(need for need in wanted if need not in implied)

@@ -1,0 +1,111 @@
+"""Arms of an ablation beside the default: paired differences, and whether noise explains them.
+
+Noise is what another seed moves the default by. Scenes to choose by and scenes to report are told
+apart: whoever chooses an arm by the latter has no measure left.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stages.quality.comparison import Evaluation, Evaluations
+from stages.quality.config import CompareConfig
+from stages.quality.deltas import MEAN, delta_table
+from stages.quality.keys import FORMATS, MEASURES, titled
+from stages.quality.table import render_table
+from stages.run.errors import UserError, UserErrors
+
+# Arms differ by less than methods do.
+_FORMATS = FORMATS | {"psnr": ".3f"}
+
+Arms = Mapping[str, Evaluations]  # by label; each holds the method that is compared
+Row = dict[str, Any]
+
+
+def compared(
+    default: Evaluations, arms: Arms, scenes: Sequence[str], method: str, config: CompareConfig
+) -> tuple[list[Row], dict[str, str]]:
+    """Rows of `delta_table` for each arm against the default, and why others have none.
+
+    An arm that was measured otherwise, such as at another resolution, is not compared.
+    """
+    rows, reasons = [], {}
+    for label, evaluations in arms.items():
+        sides = {scene: (default.of(scene, method), evaluations.of(scene, method))
+                 for scene in scenes}  # fmt: skip
+        try:
+            pair = Evaluations({
+                (scene, name): Evaluation(scene, name, side.means, side.views)
+                for scene, both in sides.items()
+                for name, side in zip(("default", "arm"), both, strict=True)
+            })  # fmt: skip
+        except UserError as error:
+            first = error.errors[0] if isinstance(error, UserErrors) else error
+            reasons[label] = first.got
+            continue
+        for row in delta_table(pair, scenes, config, [("arm", "default")]):
+            rows.append(row | {"comparison": label})
+    return rows, reasons
+
+
+def noise_floor(rows: Sequence[Row], repeats: Sequence[str]) -> dict[str, float]:
+    """The largest change of each mean that a repeat shows, by metric; empty without repeats."""
+    floor: dict[str, float] = {}
+    for row in rows:
+        if row["scene"] == MEAN and row["comparison"] in repeats:
+            name = row["metric"]
+            floor[name] = max(floor.get(name, 0.0), abs(row["difference"]))
+    return floor
+
+
+def ablation_table(
+    rows: Sequence[Row], default: Mapping[str, float | None], arms: Sequence[str],
+    repeats: Sequence[str], reasons: Mapping[str, str], scenes: int,
+) -> str:  # fmt: skip
+    """The default's means, every arm's difference from them, and the noise floor.
+
+    Brackets hold Student's interval over scenes; a star marks what is larger than the noise.
+    """
+    floor = noise_floor(rows, repeats)
+    means = {(row["comparison"], row["metric"]): row for row in rows if row["scene"] == MEAN}
+    table = [["", *map(titled, MEASURES)]]
+    table.append(["default", *(_text(default[name], _FORMATS[name]) for name in MEASURES)])
+    for label in (*arms, *repeats):
+        if label in reasons:
+            table.append([label, *("-" for _ in MEASURES)])
+            continue
+        cells = [_cell(means.get((label, name)), scenes, floor, label in arms)
+                 for name in MEASURES]  # fmt: skip
+        table.append([label, *cells])
+    if floor:
+        cells = [_text(floor.get(name), _FORMATS[name]) for name in MEASURES]
+        table.append(["noise floor, largest of the repeats", *cells])
+    notes = [f"{label}: not compared: {reason}" for label, reason in reasons.items()]
+    return "\n".join([render_table(table), *notes])
+
+
+def means_of(
+    evaluations: Evaluations, scenes: Sequence[str], method: str
+) -> dict[str, float | None]:
+    """Means over scenes of one method, None where a scene lacks the number."""
+
+    def over_scenes(values: Sequence[float | None]) -> float | None:
+        return None if None in values else sum(values) / len(values)
+
+    def values(name: str) -> Iterator[float | None]:
+        return (evaluations.of(scene, method).means[name] for scene in scenes)
+
+    return {name: over_scenes(list(values(name))) for name in MEASURES}
+
+
+def _cell(row: Row | None, scenes: int, floor: Mapping[str, float], marked: bool) -> str:
+    """Such as `+0.310* [-0.100, 0.720] 4/4`."""
+    if row is None:
+        return "-"
+    form, name = _FORMATS[row["metric"]], row["metric"]
+    star = "*" if marked and name in floor and abs(row["difference"]) > floor[name] else " "
+    ends = "" if row["low"] is None else f" [{row['low']:+{form}}, {row['high']:+{form}}]"
+    return f"{row['difference']:+{form}}{star}{ends} {row['won']}/{scenes}"
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

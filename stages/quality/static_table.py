@@ -1,0 +1,60 @@
+"""Static scenes by kinds of camera: their numbers side by side, averages and deviations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.quality.keys import MASKED, MEASURES
+from stages.quality.table import render_table
+
+AVERAGE, DEVIATION = "Avg", "Std"
+NUMBERS = (*MASKED, *MEASURES, "covisible")
+COLUMNS = ["scene", "camera", "train_views", *NUMBERS]
+_TITLES = {"mpsnr": "mPSNR dB", "mssim": "mSSIM", "mlpips": "mLPIPS", "psnr": "PSNR dB",
+           "ssim": "SSIM", "lpips": "LPIPS", "covisible": "covisible"}  # fmt: skip
+_READING = (
+    "m... numbers count the pixels that a camera's own photographs saw, others for each camera. "
+    "Across cameras compare those of whole frames."
+)
+
+Row = dict[str, Any]
+
+
+def rows_of(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Row]:
+    """A row for each scene and camera, then average and population deviation of each camera."""
+    rows: list[Row] = [
+        {"scene": scene, "camera": camera, **{key: means[key] for key in COLUMNS[2:]}}
+        for (scene, camera), means in found.items()
+    ]
+    cameras = dict.fromkeys(camera for _, camera in found)
+    for name, statistic in ((AVERAGE, np.mean), (DEVIATION, np.std)):
+        for camera in cameras:
+            of_camera = [row for row in rows if row["camera"] == camera and row["scene"] not in
+                         (AVERAGE, DEVIATION)]  # fmt: skip
+            row: Row = {"scene": name, "camera": camera, "train_views": None}
+            for key in NUMBERS:
+                values = [one[key] for one in of_camera if one[key] is not None]
+                row[key] = round(float(statistic(values)), 6) if values else None
+            rows.append(row)
+    return rows
+
+
+def averages(rows: Sequence[Row]) -> dict[str, Any]:
+    """Averages by camera and number, for metrics files."""
+    return {
+        row["camera"]: {key: row[key] for key in NUMBERS} for row in rows if row["scene"] == AVERAGE
+    }
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The table for the terminal."""
+    lines = [["", "camera", "views", *(_TITLES[key] for key in NUMBERS)]]
+    for row in rows:
+        cells = [_cell(row[key], ".2f" if "psnr" in key else ".4f") for key in NUMBERS]
+        lines.append([row["scene"], row["camera"], _cell(row["train_views"], "d"), *cells])
+    return f"{render_table(lines)}\n{_READING}"
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,66 @@
+"""Stage `repeat`: the plain splat of a scene from another seed, drawn and measured."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from stages.quality.config import EvaluateConfig, NovelViewsConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.errors import UserError
+from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.params import CHECK, Params
+from stages.run.provenance import cost
+from stages.scenes.study import PLAIN
+from stages.splat.config import TrainConfig
+
+
+def main() -> None:
+    """Write data/novel_views/<scene>.seed<seed>/none and its metrics; keep no Gaussians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="a calibrated scene")
+    parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
+    given = parser.parse_args()
+
+    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
+    from stages.quality.keys import repeated
+    from stages.scenes.calibration import read_calibration
+    from stages.scenes.novel_views import read_kinds
+    from stages.scenes.scene import Scene
+    from stages.splat.moments import train_moment
+    from stages.splat.novel_views import Targets, load_gaussians
+    from stages.splat.raster import choose_backend
+    from stages.splat.shown import shown
+
+    params = Params.read()
+    train = params.section("train", TrainConfig)
+    drawing = params.section("novel_views", NovelViewsConfig)
+    measuring = params.section("evaluate", EvaluateConfig)
+    if given.seed == train.seed:
+        raise UserError("study.seeds", f"{given.seed} is train.seed: it would repeat every byte",
+                        expected="other seeds than train.seed", fix=CHECK)  # fmt: skip
+    scene, calibrated = Scene.read(layout.scene(given.scene)), layout.calibrated(given.scene)
+    name = repeated(given.scene, given.seed)
+    config = train.model_copy(update={"seed": given.seed})
+    backend, _ = choose_backend(drawing.backend)
+    with cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
+        splats, warm = Path(scratch), None
+        for timestamp in scene.timestamps:
+            (splats / timestamp).mkdir()
+            train_moment(scene, calibrated, timestamp, config, splats / timestamp, warm)
+            warm = splats / timestamp / "gaussians.safetensors" if config.warm_start else None
+        with whole_folder(layout.novel_views(name, PLAIN)) as folder:
+            targets = Targets(scene, read_calibration(calibrated), drawing, backend)
+            targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
+    meter = Meter.build(measuring, layout.WEIGHTS)
+    color = mean_color(view.image() for view in scene.views("source"))
+    pictures = layout.novel_views(name, PLAIN)
+    views = shown(scene, pictures, read_kinds(pictures), measuring.masks)
+    rows, means = evaluate(views, meter, color, measuring.masks)
+    write_json(layout.scene_metrics(name, PLAIN), means)
+    write_tsv(layout.view_metrics(name, PLAIN), rows, COLUMNS)
+    print(f"{name}: {summary(means)}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,106 @@
+"""Typed form of the `capture*:` sections of params.yaml, and whether what they name is there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.params import Section, did_you_mean
+from stages.scenes.demo.config import DemoCaptureConfig
+
+
+class CaptureStudy(Section):
+    """Which captures are trained and measured; dvc.yaml fans out over these lists."""
+
+    captures: tuple[str, ...] = ()
+    variants: tuple[Literal["combined", "filtered"], ...] = ("combined", "filtered")
+    evaluated: tuple[str, ...] = ()
+
+
+class CaptureEntry(Section):
+    """One capture: photographs in data/raw/<name>, with or without a COLMAP model."""
+
+    match_string: str = Field(default="", pattern=r"^[^/\\]*$")
+
+
+class CaptureCalibrateConfig(Section):
+    """How photographs get their poses."""
+
+    method: Literal["auto", "given", "sfm", "vggt", "ba"] = "auto"
+    seed: int = 0
+    threads: int = Field(default=1, ge=-1)
+    camera_model: str = "SIMPLE_RADIAL"
+    lenses: Literal["auto", "one"] = "auto"
+    refine_lenses: bool = True
+    max_image_px: int = Field(default=0, ge=0)
+    attempts: int = Field(default=3, ge=1, le=3)
+    min_registered: float = Field(default=0.75, ge=0, le=1)
+    pose_tolerance: float = Field(default=2.0, ge=1)
+
+
+class CaptureTrainConfig(Section):
+    """Which views of a capture are held out, and how these are measured."""
+
+    test_every: int = Field(default=8, ge=0)
+    align_steps: int = Field(default=60, ge=0)
+    align_lr: float = Field(default=2e-3, gt=0)
+
+
+class CaptureEvaluateConfig(Section):
+    """How a trained capture is measured on another dataset."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    nearest: int = Field(default=0, ge=0)
+    frame: Literal["auto", "shared", "images"] = "auto"
+    align_steps: int = Field(default=60, ge=0)
+    align_lr: float = Field(default=2e-3, gt=0)
+
+
+SECTIONS = {
+    "capture_study": CaptureStudy,
+    "demo_capture": DemoCaptureConfig,
+    "capture_calibrate": CaptureCalibrateConfig,
+    "capture_train": CaptureTrainConfig,
+    "capture_evaluate": CaptureEvaluateConfig,
+}
+
+
+def capture_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[Any, ...]], str]
+) -> Iterator[UserError]:
+    """Captures that are chosen but not in the catalogue, or whose photographs are not there."""
+    if not {"capture_study", "captures", "demo_capture"} <= values.keys():
+        return
+    study, catalogue = values["capture_study"], values["captures"]
+    made = values["demo_capture"].captures
+    for index, name in enumerate(study.captures):
+        at = where(("capture_study", "captures", index))
+        if name not in catalogue:
+            known = list(catalogue)
+            yield UserError(
+                at, f"{name!r} is not in `captures`", expected=f"one of {', '.join(known)}",
+                hint=did_you_mean(name, known),
+            )  # fmt: skip
+        elif name not in made and not layout.raw(name).is_dir():
+            yield UserError(
+                at, f"no folder {layout.raw(name)}", expected="photographs there",
+                fix=f"dvc import-url FOLDER {layout.raw(name)}",
+            )  # fmt: skip
+        elif "filtered" in study.variants and not catalogue[name].match_string:
+            yield UserError(
+                where(("captures", name, "match_string")), "empty",
+                expected="the word that variant filtered is filtered by",
+            )  # fmt: skip
+    for index, name in enumerate(study.evaluated):
+        at = where(("capture_study", "evaluated", index))
+        if name not in study.captures:
+            yield UserError(
+                at, f"{name!r} is not trained", expected="one of capture_study.captures"
+            )
+        elif name not in made and not layout.eval_set(name).is_dir():
+            yield UserError(
+                at, f"no folder {layout.eval_set(name)}", expected="a COLMAP dataset there",
+                fix=f"dvc import-url FOLDER {layout.eval_set(name)}",
+            )  # fmt: skip

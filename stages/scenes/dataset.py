@@ -1,0 +1,191 @@
+"""A COLMAP dataset as views of pinhole cameras: `images/`, and `sparse/0` or `sparse`.
+
+Images belong to the model by their name below `images/`, never by their order. Sizes and camera
+models may be mixed. As COLMAP does, pixels are taken as they are stored; the EXIF orientation is
+applied only where the camera has the size of the turned photograph.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.run.errors import UserError, raise_all
+from stages.run.files import file_hash
+from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
+from stages.scenes.images import Mask, Pixels, image_size, read_image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+_SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetView:
+    """One photograph with a pose; `camera` is the pinhole camera of the undistorted image."""
+
+    name: str
+    path: Path
+    lens: Lens
+    camera: Camera
+    upright: bool  # turned by its EXIF orientation
+
+    def image(self) -> tuple[Pixels, Mask | None]:
+        """The undistorted photograph [H, W, 3], and its pixels [H, W] that the lens saw.
+
+        The latter is None when all are. Raises UserError when the file is truncated.
+        """
+        return self.lens.undistort(read_image(self.path, upright=self.upright))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A COLMAP dataset on disk."""
+
+    folder: Path
+    model: Path
+    views: tuple[DatasetView, ...]  # by name
+    points: Array  # [P, 3]
+    colors: NDArray[np.uint8]  # [P, 3]
+    without_pose: tuple[str, ...]  # images that the model does not place
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, also of `.`."""
+        return self.folder.resolve().name
+
+    @classmethod
+    def read(cls, folder: Path) -> "Dataset":
+        """Open a dataset and hold every image's size against its camera.
+
+        Raises UserError when there is no model or no image, when the model names images that are
+        not there, and when sizes contradict.
+        """
+        found = image_paths(folder)
+        at = find_model(folder)
+        if at is None:
+            raise UserError(
+                folder, "no folder sparse, so no poses", expected="images/ and sparse/0 or sparse",
+                fix=f"python -m stages.capture_calibrate {folder} DATASET_DIR estimates them",
+            )  # fmt: skip
+        model = read_posed(at)
+        raise_all(_absent(model.images, found, at))
+        views, errors = [], []
+        for name, posed in model.images.items():
+            try:
+                views.append(_view(posed, found[name]))
+            except UserError as error:
+                errors.append(error)
+        raise_all(errors)
+        without = tuple(sorted(set(found) - set(model.images)))
+        return cls(folder, at, tuple(views), model.points, model.colors, without)
+
+    def tell(self) -> None:
+        """Say which images are left out, if any are."""
+        if self.without_pose:
+            total = len(self.views) + len(self.without_pose)
+            print(
+                f"{self.name}: {len(self.without_pose)} of {total} images have no pose in the "
+                f"model and are left out: {shortened(self.without_pose)}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+
+
+def image_paths(folder: Path) -> dict[str, Path]:
+    """Images below `images/` by their name in a COLMAP model. Raises UserError for none."""
+    root = folder / "images"
+    if not root.is_dir():
+        told = "no such folder" if not folder.is_dir() else "no folder images in it"
+        raise UserError(folder, told, expected="a dataset: images/ and sparse/0 or sparse")
+    found = {
+        path.relative_to(root).as_posix(): path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    }
+    if not found:
+        raise UserError(root, "no image in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def find_photographs(source: Path) -> dict[str, Path]:
+    """Photographs by name: those below `images/` if there is such a folder, else below `source`."""
+    if (source / "images").is_dir():
+        return image_paths(source)
+    found = {
+        path.relative_to(source).as_posix(): path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    }
+    if not found:
+        told = "no photograph in it" if source.is_dir() else "no such folder"
+        raise UserError(source, told, expected="photographs, or images/ with them")
+    return found
+
+
+def same_photographs(source: Path, dataset: Path) -> bool:
+    """Whether a dataset was made of the very photographs that `source` holds."""
+    if not (dataset / "sparse").is_dir():
+        return False
+    ours, theirs = find_photographs(source), image_paths(dataset)
+    return ours.keys() == theirs.keys() and all(
+        file_hash(ours[name]) == file_hash(theirs[name]) for name in ours
+    )
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are.
+
+    >>> shortened(["a", "b"]), shortened(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _absent(wanted: Iterable[str], found: dict[str, Path], model: Path) -> list[UserError]:
+    """The complaint about images that a model names and that are not there."""
+    wanted = list(wanted)
+    absent = [name for name in wanted if name not in found]
+    if not absent:
+        return []
+    return [
+        UserError(
+            model, f"{len(absent)} of {len(wanted)} images that it names are not below images/: "
+            f"{shortened(absent)}",
+            expected=f"names as in {shortened(sorted(found))}",
+            hint=_likely(absent[0], found),
+            fix="bring the images, or remove them from the model",
+        )
+    ]  # fmt: skip
+
+
+def _likely(name: str, found: dict[str, Path]) -> str:
+    """What a missing name may have become: another suffix or folder, or a slip."""
+    stem = PurePosixPath(name).stem
+    same = [other for other in found if PurePosixPath(other).stem == stem]
+    close = same or difflib.get_close_matches(name, found, n=1)
+    return f"is {close[0]} meant by {name}?" if close else ""
+
+
+def _view(posed: PosedImage, path: Path) -> DatasetView:
+    lens, wanted = posed.lens, (posed.lens.width, posed.lens.height)
+    stored = image_size(path, upright=False)
+    if stored == wanted:
+        return DatasetView(posed.name, path, lens, posed.camera(lens), False)
+    turned = image_size(path)
+    if turned == wanted:
+        return DatasetView(posed.name, path, lens, posed.camera(lens), True)
+    # A capture that was shrunk as a whole, such as images_2 of a dataset, keeps its shape.
+    for size, upright in ((stored, False), (turned, True)):
+        if abs(size[0] * wanted[1] - size[1] * wanted[0]) <= max(wanted):
+            fitting = lens.resized(*size)
+            return DatasetView(posed.name, path, fitting, posed.camera(fitting), upright)
+    raise UserError(
+        path, f"{stored[0]}x{stored[1]} px", expected=f"{wanted[0]}x{wanted[1]} px or the same "
+        "shape in another size, as its camera in the model says",
+        fix="bring the images that the model was made of",
+    )  # fmt: skip

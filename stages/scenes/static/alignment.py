@@ -1,0 +1,71 @@
+"""How the normalised frame of a training lies to that of the eval frames, as an npz.
+
+Keys, each a float32 [4, 4] that maps homogeneous points:
+    base_transform     train_norm_from_world
+    support_transform  eval_norm_from_world
+    align_transform    train_norm_from_eval_norm = base_transform @ inv(support_transform)
+The file is called `<camera>_to_eval.npz`, though it leads from the eval frames to the training.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.run.errors import UserError
+from stages.run.files import whole_file
+from stages.scenes.cameras import Camera, rigid
+from stages.scenes.frames import Sim3
+
+_KEYS = ("align_transform", "base_transform", "support_transform")
+_CLOSE = 1e-5  # float32 keeps that much of transforms near 1
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """The transforms of one file."""
+
+    align_transform: NDArray[np.float32]
+    base_transform: NDArray[np.float32]
+    support_transform: NDArray[np.float32]
+
+    @staticmethod
+    def between(train_norm_from_world: Sim3, eval_norm_from_world: Sim3) -> "Alignment":
+        """From the two normalisations of one world."""
+        base, support = train_norm_from_world.matrix, eval_norm_from_world.matrix
+        matrices = (base @ np.linalg.inv(support), base, support)
+        return Alignment(*(matrix.astype(np.float32) for matrix in matrices))
+
+    def camera_to_train(self, camera: Camera) -> Camera:
+        """A camera of the normalised eval frame in the normalised frame of the training."""
+        align = self.align_transform.astype(np.float64)
+        scale = np.cbrt(np.linalg.det(align[:3, :3]))
+        rotation = camera.cam_from_world[:3, :3] @ align[:3, :3].T / scale
+        centre = align[:3, :3] @ camera.centre + align[:3, 3]
+        return camera.moved(rigid(rotation, -rotation @ centre))
+
+    def is_like(self, other: "Alignment") -> bool:
+        """Whether all transforms are equal up to float32's precision."""
+        return all(
+            np.allclose(getattr(self, key), getattr(other, key), rtol=_CLOSE, atol=_CLOSE)
+            for key in _KEYS
+        )
+
+
+def write_alignment(path: Path, alignment: Alignment) -> None:
+    """Write the npz."""
+    with whole_file(path) as scratch, scratch.open("wb") as out:
+        np.savez(out, **{key: getattr(alignment, key) for key in _KEYS})
+
+
+def read_alignment(path: Path) -> Alignment:
+    """Read what `write_alignment` wrote. Raises UserError for another file."""
+    try:
+        with np.load(path) as found:
+            return Alignment(*(found[key] for key in _KEYS))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            path, f"not an alignment ({error})", expected=", ".join(_KEYS),
+            fix="delete it; an evaluation writes it again",
+        ) from error  # fmt: skip

@@ -1,0 +1,44 @@
+"""Typed form of `static:` in params.yaml."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from stages.run.params import Section
+
+CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
+CAMERAS: tuple[str, ...] = get_args(CameraKind)
+
+
+class StaticConfig(Section):
+    """How a static scene is prepared, trained on by one kind of camera, and evaluated."""
+
+    scenes: tuple[str, ...] = ()
+    cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
+    max_px: int = Field(default=0, ge=0)
+    lf_inner: int = Field(default=2, ge=0)
+    lf_calib: str = ""
+    lf_to_colmap: str = ""
+    vggt_stage: Literal["both", "vggt", "ba"] = "both"
+    vggt_cache: str = ""
+    skip_vggt: bool = False
+    force: bool = False
+    lens_model: Literal["pinhole", "radial"] = "radial"
+    focal_guess: float = Field(default=1.0, gt=0)
+    max_features: int = Field(default=8192, ge=1)
+    peak_threshold: float = Field(default=0.0066, gt=0)
+    ratio_test: float = Field(default=0.8, gt=0, le=1)
+    max_reprojection_error_px: float = Field(default=4.0, gt=0)
+    min_triangulation_angle_deg: float = Field(default=1.5, ge=0)
+    min_registered: float = Field(default=1.0, ge=0, le=1)
+    seed: int = 0
+    train_test_every: int = Field(default=1, ge=0)
+    eval_test_every: int = Field(default=1, ge=1)
+    skip_train: bool = False
+    skip_eval: bool = False
+    covi_chunk: int = Field(default=32, ge=1)
+    covi_micro_chunk: int = Field(default=8, ge=1)
+    covi_device: Literal["auto", "cpu", "cuda"] = "auto"
+    covi_min_views: int = Field(default=1, ge=1)
+    covi_min_share: float = Field(default=0.05, ge=0, le=1)
+    covi_depth_tolerance: float = Field(default=0.05, gt=0)

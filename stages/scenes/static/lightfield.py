@@ -1,0 +1,231 @@
+"""Light fields as grids of views, in the forms that decoders write.
+
+PlenoptiCam's `viewpoints_<P>px/JJ_II.png` and plain `RR_CC.png` (row, column), the LFToolbox's
+`*_Decoded.mat` (LF [row, column, y, x, channel]) and ESLF pictures, where every view has one pixel
+below each microlens. A raw picture is handed to a decoder first.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.io import loadmat
+
+from stages.run.errors import UserError
+from stages.scenes.images import Pixels, image_size, read_image
+
+Cell = tuple[int, int]  # (row, column)
+
+_VIEW = re.compile(r"(\d{2,3})_(\d{2,3})\.(?:png|jpg|jpeg|tif|tiff)", re.IGNORECASE)
+_ESLF = re.compile(r".*eslf.*\.png", re.IGNORECASE)
+_RAW = (".lfr", ".lfp", ".raw")
+_ESLF_VIEWS = 14  # a side, as Lytro Desktop and the LFToolbox have it
+_PLENOPTICAM_VIEWS = 13  # whole views of a Lytro Illum, a side
+
+
+@dataclass(frozen=True, eq=False)
+class LightField:
+    """Views by (row, column), with the indices of the full grid."""
+
+    views: Mapping[Cell, Path | Pixels]
+    metadata: Mapping[str, Any]  # of the picture, where its decoder left some
+
+    def read(self, cell: Cell) -> Pixels:
+        """One view, [H, W, 3]."""
+        view = self.views[cell]
+        return read_image(view) if isinstance(view, Path) else view
+
+    @property
+    def centre(self) -> Cell:
+        """The middle view; of an even number the one before the middle."""
+        rows, columns = (sorted({cell[axis] for cell in self.views}) for axis in (0, 1))
+        return rows[(len(rows) - 1) // 2], columns[(len(columns) - 1) // 2]
+
+
+def is_lightfield(path: Path) -> bool:
+    """Whether one file is a whole light field by its name, decoded or raw."""
+    return _is_decoded(path) or path.suffix.lower() in _RAW
+
+
+def read_lightfield(
+    place: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
+) -> LightField:
+    """The light field in a folder or file without its `inner` outer rings.
+
+    `scratch` is for a decoder. Raises UserError when there is none or several, or when its grid has
+    holes.
+    """
+    source = place if place.is_file() else _source(place)
+    if source.suffix.lower() in _RAW:
+        source = decode(source, inner, scratch, decoder, calibration)
+    if source.is_dir():
+        views: dict[Cell, Any] = _grid_of_files(source)
+    elif source.suffix.lower() == ".mat":
+        views = _grid_of_mat(source)
+    else:
+        views = _grid_of_eslf(source)
+    _check_whole(source, views)
+    return LightField(_without_rings(source, views, inner), _metadata(source))
+
+
+def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str) -> Path:
+    """Views of a raw picture, by the user's decoder or by PlenoptiCam; the folder they lie in.
+
+    A decoder is called `python DECODER PICTURE FOLDER --inner N [--calib ARCHIVE]` and leaves
+    RR_CC.png with the indices of the full grid anywhere below FOLDER.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    if decoder:
+        command = [sys.executable, decoder, str(lfr), str(scratch), "--inner", str(inner)]
+        command += ["--calib", calibration] if calibration else []
+    else:
+        program = shutil.which("plenopticam")
+        if program is None:
+            raise UserError(
+                lfr, "a raw light field, and no decoder for it",
+                expected="decoded views, the program plenopticam, or static.lf_to_colmap",
+                fix="`pipx install plenopticam` (it needs an environment of its own), or decode "
+                "the picture elsewhere and put its viewpoints_<P>px folder here",
+            )  # fmt: skip
+        # PlenoptiCam writes beside its input; the capture stays as it is.
+        copied = scratch / lfr.name
+        shutil.copyfile(lfr, copied)
+        command = [program, "-f", str(copied), "-p", str(_PLENOPTICAM_VIEWS)]
+        command += ["-c", calibration] if calibration else []
+    ended = subprocess.run(command, capture_output=True, text=True)
+    folders = {path.parent for path in scratch.rglob("*") if _VIEW.fullmatch(path.name)}
+    if ended.returncode or len(folders) != 1:
+        said = (ended.stderr or ended.stdout).strip()[-500:]
+        raise UserError(
+            lfr, f"its decoder ended with {ended.returncode} and left {len(folders)} grids: {said}",
+            expected="one folder of RR_CC.png",
+        )  # fmt: skip
+    return folders.pop()
+
+
+def _source(folder: Path) -> Path:
+    """The one grid, file or raw picture below a folder; decoded ones go before raw ones."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    grids = {path.parent for path in files if _VIEW.fullmatch(path.name)}
+    decoded = [path for path in files if _is_decoded(path)]
+    raw = [path for path in files if path.suffix.lower() in _RAW]
+    found = [*sorted(grids), *decoded] or raw
+    if len(found) != 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4]) or "nothing"
+        raise UserError(
+            folder, f"{len(found)} light fields ({names})",
+            expected="one: viewpoints_<P>px/JJ_II.png, RR_CC.png, *_Decoded.mat, *eslf.png, *.LFR",
+        )  # fmt: skip
+    return found[0]
+
+
+def _is_decoded(path: Path) -> bool:
+    return path.suffix.lower() == ".mat" or _ESLF.fullmatch(path.name) is not None
+
+
+def _grid_of_files(folder: Path) -> dict[Cell, Any]:
+    found = {}
+    for path in sorted(folder.iterdir()):
+        match = _VIEW.fullmatch(path.name)
+        if match:
+            found[int(match[1]), int(match[2])] = path
+    sizes = {image_size(path) for path in found.values()}
+    if len(sizes) > 1:
+        raise UserError(
+            folder, f"views of {len(sizes)} sizes: {sorted(sizes)}", expected="one size"
+        )
+    return found
+
+
+def _grid_of_mat(path: Path) -> dict[Cell, Any]:
+    try:
+        # HDF5, as MATLAB writes it from 7.3 on, lists the axes backwards.
+        if h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                values = file["LF"][()].T if "LF" in file else None
+        else:
+            values = loadmat(path, variable_names=["LF"]).get("LF")
+    except (ValueError, OSError, TypeError, NotImplementedError) as error:
+        raise UserError(path, f"not a MATLAB file ({error})") from error
+    if values is None or values.ndim != 5 or values.shape[-1] not in (3, 4):
+        got = "no LF" if values is None else f"LF of shape {values.shape}"
+        raise UserError(path, got, expected="LF [row, column, y, x, 3 or 4]")
+    # The fourth channel is the decoder's weight of each ray.
+    return _cells(_unit(values[..., :3]))
+
+
+def _grid_of_eslf(path: Path) -> dict[Cell, Any]:
+    image, side = read_image(path), _ESLF_VIEWS
+    height, width = image.shape[:2]
+    if height % side or width % side:
+        raise UserError(path, f"{width}x{height} px", expected=f"multiples of {side}, one a view")
+    lenslets = image.reshape(height // side, side, width // side, side, 3)
+    return _cells(lenslets.transpose(1, 3, 0, 2, 4))
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Integers of any depth as float32 in [0, 1]."""
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.float32) / np.iinfo(values.dtype).max
+    return np.clip(values.astype(np.float32), 0, 1)
+
+
+def _cells(values: np.ndarray) -> dict[Cell, Any]:
+    rows, columns = values.shape[:2]
+    return {(r, c): np.ascontiguousarray(values[r, c]) for r in range(rows) for c in range(columns)}
+
+
+def _check_whole(source: Path, views: Mapping[Cell, Any]) -> None:
+    rows, columns = (sorted({cell[axis] for cell in views}) for axis in (0, 1))
+    missing = [
+        f"{r:02d}_{c:02d}"
+        for r in range(rows[0], rows[-1] + 1)
+        for c in range(columns[0], columns[-1] + 1)
+        if (r, c) not in views
+    ]
+    if missing:
+        raise UserError(
+            source, f"a grid with holes: {len(missing)} views missing ({', '.join(missing[:5])})",
+            expected=f"every view of rows {rows[0]}-{rows[-1]}, columns {columns[0]}-{columns[-1]}",
+            fix="decode the picture again, or remove whole rows and columns",
+        )  # fmt: skip
+
+
+def _without_rings(source: Path, views: Mapping[Cell, Any], inner: int) -> dict[Cell, Any]:
+    """Without `inner` rings of the full grid, which runs from 0 to as far beyond as it starts.
+
+    Views whose rings somebody removed before start later: none of them is removed twice.
+    """
+    sides = [min(c[axis] for c in views) + max(c[axis] for c in views) for axis in (0, 1)]
+    kept = {
+        cell: view
+        for cell, view in views.items()
+        if all(inner <= at <= last - inner for at, last in zip(cell, sides, strict=True))
+    }
+    if len(kept) < 2:
+        raise UserError(
+            source, f"{len(kept)} of {len(views)} views left without {inner} outer rings",
+            expected="at least 2", fix="lower static.lf_inner",
+        )  # fmt: skip
+    return kept
+
+
+def _metadata(source: Path) -> dict[str, Any]:
+    """The picture's own metadata, from a JSON file beside its views or beside their folder."""
+    places = [source, source.parent] if source.is_dir() else [source.parent]
+    for path in (path for place in places for path in sorted(place.glob("*.json"))):
+        try:
+            found = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return {}

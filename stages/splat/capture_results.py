@@ -1,0 +1,162 @@
+"""Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.quality.config import EvaluateConfig
+from stages.quality.evaluation import Meter, Row
+from stages.quality.keys import MEASURED
+from stages.quality.weights import MARKER
+from stages.run.checkpoint import forget
+from stages.run.errors import UserError
+from stages.run.files import file_hash, text_hash, whole_folder, write_json, write_tsv
+from stages.run.parallel import run_all
+from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
+from stages.scenes.colmap_lenses import find_model
+from stages.scenes.dataset import Dataset, same_photographs
+from stages.scenes.eval_frame import nearest, place
+from stages.scenes.frames import Sim3
+from stages.splat.captures import FACTS, Alignment, Facts, measure, split, train_capture
+from stages.splat.config import TrainConfig
+from stages.splat.fit import Fitted
+from stages.splat.gaussians import Gaussians
+from stages.splat.raster import choose_backend
+
+TRAINED = "train"
+
+
+def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
+    """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
+
+    In a process of its own: what estimates poses is no input of what trains on them.
+    """
+    if find_model(data) is not None:
+        return data
+    dataset = dataset / data.resolve().name  # the capture keeps its name
+    if not same_photographs(data, dataset):
+        shutil.rmtree(dataset, ignore_errors=True)
+        command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
+        run_all([command + [word for one in overrides for word in ("-S", one)]], 1)
+    return dataset
+
+
+def train_result(
+    dataset: Dataset, match_string: str, result: Path,
+    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter,
+) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
+    """Train a capture into `result`/train and measure its held-out views; return the scalars.
+
+    Raises UserError when `result` holds something else; then nothing is overwritten.
+    """
+    claim(result, dataset.name, match_string)
+    dataset.tell()
+    chosen = split(dataset.views, capture.test_every, match_string)
+    resume_as = f"{dataset.name}-{text_hash(str(result.resolve()))[:8]}"
+    with whole_folder(result / TRAINED) as folder:
+        fitted = train_capture(
+            dataset, chosen, config, folder, match_string=match_string, resume_as=resume_as
+        )
+        means: dict[str, Any] = {}
+        if chosen.held_out:
+            backend, _ = choose_backend(config.backend)
+            device = "cuda" if backend == "cuda" else "cpu"
+            rows, means = measure(
+                fitted.gaussians.to(device), chosen.held_out, Sim3.identity(), folder / "held_out",
+                meter=meter, color=Facts.read(folder).mean_color, data_factor=config.data_factor,
+                alignment=Alignment(capture.align_steps, capture.align_lr), backend=backend,
+            )  # fmt: skip
+            write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
+        scalars = {
+            "trained_on": len(chosen.train),
+            "held_out": len(chosen.held_out),
+            "without_pose": len(dataset.without_pose),
+            "gaussians": len(fitted.gaussians),
+            **means,
+        }
+        write_json(folder / "metrics.json", scalars)
+    forget("captures", resume_as)
+    return scalars, fitted
+
+
+def evaluate_result(
+    result: Path, eval_set: Dataset, config: CaptureEvaluateConfig, meter: Meter
+) -> dict[str, Any]:
+    """Measure a trained capture on another dataset, into `result`/eval_on_<its name>.
+
+    Raises UserError when the dataset's frame cannot be told.
+    """
+    facts = Facts.read(result / TRAINED)
+    backend, _ = choose_backend(config.backend)
+    device = "cuda" if backend == "cuda" else "cpu"
+    gaussians = Gaussians.load(result / TRAINED / "gaussians.safetensors", device)
+    eval_set.tell()
+    placement = place(
+        facts.train | facts.held_out, facts.sha256, facts.points,
+        {view.name: view.camera for view in eval_set.views},
+        {view.name: file_hash(view.path) for view in eval_set.views},
+        eval_set.points, config.frame, eval_set.folder,
+    )  # fmt: skip
+    placed = {
+        view.name: placement.train_from_eval.apply_camera(view.camera) for view in eval_set.views
+    }
+    wanted = nearest(list(facts.train.values()), placed, config.nearest)
+    views = [view for view in eval_set.views if view.name in wanted]
+    with whole_folder(result / f"eval_on_{eval_set.name}") as folder:
+        rows, means = measure(
+            gaussians, views, placement.train_from_eval, folder,
+            meter=meter, color=facts.mean_color, data_factor=facts.data_factor,
+            alignment=Alignment(config.align_steps, config.align_lr), backend=backend,
+        )  # fmt: skip
+        write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
+        told = {
+            "frame": placement.how,
+            "shared_images": placement.shared_images,
+            "frame_residual": round(placement.residual, 6),
+        }
+        write_json(folder / "metrics.json", told | means)
+        frame = {"train_from_eval": placement.train_from_eval.to_dict()}
+        write_json(folder / "frame.json", frame)
+    return told | means
+
+
+def claim(result: Path, name: str, match_string: str) -> None:
+    """Refuse a folder that holds anything but an earlier result of the same capture."""
+    if not result.exists() or not any(result.iterdir()):
+        return
+    if not (result / TRAINED / FACTS).is_file():
+        if {path.name for path in result.iterdir()} <= {"dataset"}:
+            return
+        raise UserError(
+            result, "not empty, and no result of a capture",
+            expected="a new folder, or one that capture_train wrote", fix="name another folder",
+        )  # fmt: skip
+    held = Facts.read(result / TRAINED)
+    if (held.name, held.match_string) != (name, match_string):
+        raise UserError(
+            result, f"holds the result of {held.name}, match string {held.match_string!r}",
+            expected=f"{name}, match string {match_string!r}",
+            fix="name another folder, or remove this one",
+        )  # fmt: skip
+
+
+def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
+    """What captures are measured with: without a folder of LPIPS weights, without LPIPS."""
+    if not (weights / MARKER).is_file() and not config.lpips.required:
+        return Meter("cpu", note=f"{weights} is not there; `dvc repro weights` makes it")
+    return Meter.build(config, weights)
+
+
+def summary(scalars: Row) -> str:
+    """The held-out numbers of a result in a line."""
+    if scalars.get("psnr") is None:
+        return "no view is held out"
+    lpips = "none" if scalars["lpips"] is None else f"{scalars['lpips']:.4f}"
+    aligned = scalars["psnr_aligned"]
+    told = "" if aligned is None else f" ({aligned:.2f} dB at aligned poses)"
+    return (
+        f"{scalars['views']} views, PSNR {scalars['psnr']:.2f} dB{told}, "
+        f"SSIM {scalars['ssim']:.4f}, LPIPS {lpips}"
+    )

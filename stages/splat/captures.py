@@ -1,0 +1,229 @@
+"""Gaussians of one static capture: trained on the views of a COLMAP dataset, and measured.
+
+A result folder holds gaussians.safetensors, point_cloud.ply, cameras/sparse/0 (learnt poses),
+fit.json (curve and evaluations) and capture.json: what was trained on, and where its cameras stand
+in the world frame of its model, so that other views can be brought there.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.quality.evaluation import Meter, Row, Shown, evaluate, mean_color
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import file_hash, folder_hash, read_json, text_hash, write_json
+from stages.scenes.cameras import Array, Camera
+from stages.scenes.dataset import Dataset, DatasetView, shortened
+from stages.scenes.frames import Sim3
+from stages.scenes.images import Mask, Pixels, resize, resize_mask, write_png
+from stages.scenes.names import matching
+from stages.scenes.scene import camera_from_dict, camera_to_dict
+from stages.splat.config import TrainConfig
+from stages.splat.fit import Fitted, fit
+from stages.splat.gaussians import Gaussians
+from stages.splat.raster import choose_backend
+from stages.splat.render import align_camera, render
+from stages.splat.trainer import Trainer, TrainView
+
+FACTS = "capture.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which views are trained on, and which are only measured."""
+
+    train: tuple[DatasetView, ...]
+    held_out: tuple[DatasetView, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """How poses are fitted to photographs before measuring; 0 steps leaves them as given."""
+
+    steps: int
+    lr: float
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What capture.json says of a trained capture; cameras are in the world frame of its model."""
+
+    name: str
+    match_string: str
+    train: dict[str, Camera]
+    held_out: dict[str, Camera]
+    sha256: dict[str, str]  # of every photograph above
+    points: Array  # [P, 3], a sample of the sparse points
+    mean_color: Array  # [3]
+    data_factor: int
+
+    def write(self, folder: Path) -> None:
+        """Write capture.json."""
+        cameras = (
+            {name: camera_to_dict(one) for name, one in group.items()}
+            for group in (self.train, self.held_out)
+        )
+        facts = {"name": self.name, "match_string": self.match_string}
+        facts |= dict(zip(("train", "held_out"), cameras, strict=True))
+        facts |= {"sha256": self.sha256, "points": np.round(self.points, 6).tolist()}
+        facts |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
+        write_json(folder / FACTS, facts)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Facts":
+        """Read capture.json. Raises UserError when there is none."""
+        if not (folder / FACTS).is_file():
+            raise UserError(
+                folder, f"no {FACTS}", expected="a folder that capture_train wrote",
+                fix="python -m stages.capture_train DATA_DIR RESULT_DIR",
+            )  # fmt: skip
+        facts = read_json(folder / FACTS)
+        groups = (
+            {name: camera_from_dict(name, value) for name, value in facts[kind].items()}
+            for kind in ("train", "held_out")
+        )
+        points = np.array(facts["points"], np.float64).reshape(-1, 3)
+        color, data_factor = np.array(facts["mean_color"]), facts["data_factor"]
+        return cls(
+            facts["name"],
+            facts["match_string"],
+            *groups,
+            facts["sha256"],
+            points,
+            color,
+            data_factor,
+        )
+
+
+def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> Split:
+    """Hold out every `test_every`-th view by name (0 and 1: none), then choose by the token.
+
+    The token chooses among the others alone, so that all variants of a capture are measured on the
+    same views. Raises UserError when nothing is left to train on.
+    """
+    held_out = tuple(views[::test_every]) if test_every > 1 else ()
+    rest = [view for view in views if view not in held_out]
+    train = tuple(view for view in rest if matching(view.name, match_string))
+    if not rest:
+        raise UserError(
+            "test_every", f"{test_every} leaves none of {len(views)} views to train on",
+            expected="0 for no hold-out, or a smaller share",
+        )  # fmt: skip
+    if not train:
+        raise UserError(
+            "match_string", f"{match_string!r} matches none of {len(rest)} images",
+            expected=f"a whole word in one of {shortened([view.name for view in rest])}",
+        )  # fmt: skip
+    return Split(train, held_out)
+
+
+def train_capture(
+    dataset: Dataset, chosen: Split, config: TrainConfig, folder: Path, *,
+    match_string: str, resume_as: str,
+) -> Fitted:  # fmt: skip
+    """Train one set of Gaussians on a capture's views; write its results into `folder`.
+
+    A killed run that is started again with the same inputs goes on where it was; `resume_as` names
+    its state.
+    """
+    backend, reason = choose_backend(config.backend)
+    sha256 = {view.name: file_hash(view.path) for view in (*chosen.train, *chosen.held_out)}
+    key = text_hash(*(part for item in sha256.items() for part in item), folder_hash(dataset.model))
+    names = [view.name for view in chosen.train]
+    checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
+    views = [train_view(view, config.data_factor) for view in chosen.train]
+    trainer = Trainer(views, dataset.points, dataset.colors, config, backend)
+    told = f"{len(views)} views, {len(chosen.held_out)} held out, {trainer.origin}"
+    print(f"{resume_as}: {told}, on {backend} ({reason})", flush=True)
+    held_out = [train_view(view, config.data_factor) for view in chosen.held_out]
+    fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
+    fitted.write(folder, ply=config.save_ply)
+    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+    facts = Facts(
+        dataset.name, match_string,
+        {view.name: view.camera for view in chosen.train},
+        {view.name: view.camera for view in chosen.held_out},
+        sha256, dataset.points[:: max(1, len(dataset.points) // 2000)],
+        mean_color(view.image.numpy() for view in views), config.data_factor,
+    )  # fmt: skip
+    facts.write(folder)
+    return fitted
+
+
+def measure(
+    gaussians: Gaussians,
+    views: Sequence[DatasetView],
+    train_from_views: Sim3,
+    folder: Path,
+    *,
+    meter: Meter,
+    color: Array,  # [3]
+    data_factor: int,
+    alignment: Alignment,
+    backend: str,
+) -> tuple[list[Row], Row]:
+    """Draw views into `folder`/given and /aligned, and measure them against their photographs.
+
+    `train_from_views` brings their cameras into the world frame of the training capture. Returns
+    the rows of the views and their means.
+    """
+    drawn = _drawn(gaussians, views, train_from_views, folder, data_factor, alignment, backend)
+    rows, means = evaluate(drawn, meter, color, "lens")
+    if means["psnr"] < means["mean_color_psnr"]:
+        print(
+            f"WARNING: {folder}: PSNR {means['psnr']:.2f} dB is below that of an image of the mean "
+            f"colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another frame",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    return [{"image": row["camera"], **row} for row in rows], means
+
+
+def train_view(view: DatasetView, data_factor: int) -> TrainView:
+    """An undistorted photograph and its camera, both shrunk by `data_factor`."""
+    camera, image, mask = _shrunk(view, data_factor)
+    seen = None if mask is None else torch.from_numpy(mask)
+    return TrainView(camera, torch.from_numpy(np.ascontiguousarray(image)), seen)
+
+
+def _shrunk(view: DatasetView, data_factor: int) -> tuple[Camera, Pixels, Mask | None]:
+    image, mask = view.image()
+    width, height = (
+        max(1, round(side / data_factor)) for side in (view.camera.width, view.camera.height)
+    )
+    seen = None if mask is None else resize_mask(mask, width, height)
+    return view.camera.resized(width, height), resize(image, width, height), seen
+
+
+def _drawn(
+    gaussians: Gaussians,
+    views: Sequence[DatasetView],
+    train_from_views: Sim3,
+    folder: Path,
+    data_factor: int,
+    alignment: Alignment,
+    backend: str,
+) -> Iterator[Shown]:
+    for view in views:
+        camera, photograph, mask = _shrunk(view, data_factor)
+        camera = train_from_views.apply_camera(camera)
+        pictures: dict[str, Any] = {"given": _picture(gaussians, camera, backend)}
+        if alignment.steps:
+            aligned = align_camera(
+                gaussians, camera, torch.from_numpy(np.ascontiguousarray(photograph)), backend,
+                steps=alignment.steps, lr=alignment.lr,
+            )  # fmt: skip
+            pictures["aligned"] = _picture(gaussians, aligned, backend)
+        for kind, picture in pictures.items():
+            file = view.name if view.name.endswith(".png") else f"{view.name}.png"
+            write_png(folder / kind / file, picture)
+        yield Shown("", view.name, photograph, file_hash(view.path), mask=mask, **pictures)
+
+
+def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:
+    return render(gaussians, camera, backend).rgb.cpu().numpy()

@@ -1,0 +1,130 @@
+"""Which pixels of a held-out view the training views saw, by the depth of the trained Gaussians.
+
+A pixel's surface point counts as seen by a training view when it lies in front of that camera and
+inside its picture, and when the surface that the Gaussians show there has the same depth.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import Camera
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
+
+_LEAST_ALPHA = 0.5  # less is no surface that has a depth
+
+
+@dataclass(frozen=True)
+class CovisibleRule:
+    """When a pixel counts as covisible."""
+
+    min_views: int
+    min_share: float
+    depth_tolerance: float  # share of the depth
+
+    def needed(self, views: int) -> int:
+        """Of so many training views, how many must see a pixel.
+
+        >>> rule = CovisibleRule(min_views=1, min_share=0.05, depth_tolerance=0.05)
+        >>> rule.needed(1), rule.needed(3), rule.needed(81)
+        (1, 1, 5)
+        """
+        return min(views, max(self.min_views, math.ceil(self.min_share * views)))
+
+
+@dataclass(frozen=True, eq=False)
+class DepthView:
+    """A camera of the world frame and what the Gaussians show there."""
+
+    camera: Camera
+    depth: Tensor  # [H, W] along z, world units; 0 where there is no surface
+
+
+def backend_of(device: str) -> str:
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises UserError when there is no GPU."""
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise UserError("static.covi_device", "cuda, but torch sees no GPU", fix="set it to cpu")
+    return "cuda" if found and device != "cpu" else "cpu"
+
+
+def depth_view(gaussians: Gaussians, camera: Camera, backend: str) -> DepthView:
+    """Depth of the Gaussians at a camera."""
+    shown = render(gaussians, camera, backend)
+    return DepthView(camera, torch.where(shown.alpha >= _LEAST_ALPHA, shown.depth, 0.0))
+
+
+def covisible(
+    gaussians: Gaussians,
+    held_out: Sequence[Camera],
+    training: Sequence[Camera],
+    rule: CovisibleRule,
+    backend: str,
+    chunk: int,
+    micro_chunk: int,
+) -> list[Tensor]:
+    """Masks [H, W] of held-out views; depths of at most `chunk` training views are held at once.
+
+    `micro_chunk` of them are compared with a held-out view together. Neither changes the result.
+    """
+    targets = [depth_view(gaussians, camera, backend) for camera in held_out]
+    counts = [torch.zeros_like(target.depth, dtype=torch.int32) for target in targets]
+    for start in range(0, len(training), chunk):
+        views = [depth_view(gaussians, one, backend) for one in training[start : start + chunk]]
+        for target, count in zip(targets, counts, strict=True):
+            for first in range(0, len(views), micro_chunk):
+                count += seeing(target, views[first : first + micro_chunk], rule.depth_tolerance)
+    needed = rule.needed(len(training))
+    return [(count >= needed) & (t.depth > 0) for t, count in zip(targets, counts, strict=True)]
+
+
+def seeing(target: DepthView, views: Sequence[DepthView], tolerance: float) -> Tensor:
+    """How many of the views see each pixel's point of the target, int32 [H, W].
+
+    Views of one size are compared in one operation.
+    """
+    points = _points(target)
+    total = torch.zeros_like(target.depth, dtype=torch.int32)
+    sizes = {(view.camera.width, view.camera.height) for view in views}
+    for size in sorted(sizes):
+        group = [v for v in views if (v.camera.width, v.camera.height) == size]
+        total += _visible(points, group, tolerance).sum(dim=0, dtype=torch.int32)
+    return torch.where(target.depth > 0, total, 0)
+
+
+def _points(target: DepthView) -> Tensor:
+    """World points [H, W, 3] of the target's pixels, float64: metres away, millimetres count."""
+    camera, depth = target.camera, target.depth.double()
+    rows, columns = (
+        torch.arange(size, device=depth.device, dtype=torch.float64) + 0.5
+        for size in (camera.height, camera.width)
+    )
+    y = (rows - camera.K[1, 2]) / camera.K[1, 1]
+    x = (columns - camera.K[0, 2]) / camera.K[0, 0]
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1) * depth[..., None]
+    world_from_cam = torch.tensor(camera.world_from_cam, device=depth.device)
+    return in_camera @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+
+
+def _visible(points: Tensor, views: Sequence[DepthView], tolerance: float) -> Tensor:
+    """Whether each view of one size sees each point [H, W, 3], bool [V, H, W]."""
+    poses = torch.stack([torch.tensor(v.camera.cam_from_world) for v in views]).to(points)
+    Ks = torch.stack([torch.tensor(view.camera.K) for view in views]).to(points)
+    depths = torch.stack([view.depth for view in views]).double()
+    in_camera = torch.einsum("vij,hwj->vhwi", poses[:, :3, :3], points)
+    in_camera = in_camera + poses[:, None, None, :3, 3]
+    z = in_camera[..., 2]
+    pixels = torch.einsum("vij,vhwj->vhwi", Ks[:, :2, :2], in_camera[..., :2])
+    pixels = pixels / z.clamp(min=1e-12)[..., None] + Ks[:, None, None, :2, 2]
+    column, row = pixels.floor().unbind(dim=-1)
+    height, width = depths.shape[1:]
+    inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    surface = depths.flatten(1).gather(1, place.long().flatten(1)).view_as(z)
+    return inside & (surface > 0) & ((z - surface).abs() <= tolerance * surface)

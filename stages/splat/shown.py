@@ -1,0 +1,24 @@
+"""Target views as they are measured: each photograph, and what a method shows in its place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.quality.evaluation import Shown
+from stages.run.errors import UserError
+from stages.run.files import file_hash
+from stages.scenes.novel_views import read_picture
+from stages.scenes.scene import Scene
+
+
+def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Iterator[Shown]:
+    """Every target view with its photograph and what the method shows."""
+    for view in scene.views("target"):
+        mask = view.mask() if masks == "people" else None
+        if masks == "people" and mask is None:
+            raise UserError(
+                view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
+                fix="set prepare.masks: true, or evaluate.masks: ignore",
+            )  # fmt: skip
+        pictures = {kind: read_picture(folder, kind, view) for kind in kinds}
+        digest = file_hash(view.image_path)
+        yield Shown(view.timestamp, view.name, view.image(), digest, mask=mask, **pictures)

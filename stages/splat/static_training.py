@@ -1,0 +1,36 @@
+"""Training of a static scene on one kind of camera: its subset to `<result>/checkpoints`."""
+
+from pathlib import Path
+
+from stages.run.errors import UserError
+from stages.run.files import whole_folder
+from stages.scenes.dataset import Dataset
+from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.shared import Shared
+from stages.splat.captures import split, train_capture
+from stages.splat.config import TrainConfig
+from stages.splat.fit import Fitted
+
+CHECKPOINTS = "checkpoints"
+GAUSSIANS = "gaussians.safetensors"
+
+
+def train_static(
+    shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str
+) -> Fitted:
+    """Train on one camera's subset into `result`/checkpoints."""
+    dataset = Dataset.read(shared.subset(camera))
+    chosen = split(dataset.views, static.train_test_every, config.match_string)
+    with whole_folder(result / CHECKPOINTS) as folder:
+        return train_capture(
+            dataset, chosen, config, folder, match_string=config.match_string, resume_as=name
+        )
+
+
+def check_trained(result: Path) -> None:
+    """Raise UserError when there are no checkpoints to reuse."""
+    if not (result / CHECKPOINTS / GAUSSIANS).is_file():
+        raise UserError(
+            result / CHECKPOINTS, "nothing is trained yet", expected=GAUSSIANS,
+            fix="set static.skip_train: false, or run static_train for this camera first",
+        )  # fmt: skip

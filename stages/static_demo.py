@@ -1,0 +1,27 @@
+"""Stage `static_demo`: photograph one embedded static scene, data/raw/<scene>."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+from stages.scenes.demo.config import StaticDemoConfig
+
+
+def main() -> None:
+    """Write data/raw/<scene>/static."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="such as static_pair02_talk")
+    scene = parser.parse_args().scene
+
+    from stages.scenes.demo.static_scene import write_static_scene
+
+    config = Params.read().section("static_demo", StaticDemoConfig)
+    with whole_folder(layout.raw(scene)) as folder:
+        count = write_static_scene(scene, config, folder)
+    print(f"{scene}: {count} photographs, {config.width_px}x{config.height_px} px")
+
+
+if __name__ == "__main__":
+    launch(main)

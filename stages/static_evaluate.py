@@ -1,0 +1,54 @@
+"""Stage `static_evaluate`: one kind of camera's Gaussians, measured at the eval frames.
+
+Pixels count where the training photographs saw them; whole pictures are measured beside that.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from stages.quality.config import EvaluateConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import write_json, write_tsv
+from stages.run.params import Params, add_override_option
+from stages.run.provenance import cost
+from stages.scenes.static.config import CAMERAS, StaticConfig
+
+
+def main() -> None:
+    """Write <results>/<camera>/eval_on_iphone_eval; masks and alignment into the shared folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
+    parser.add_argument("--scene", help="a scene of the graph, in the place of SCENE_DIR")
+    parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose Gaussians")
+    parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
+    parser.add_argument("--result-root", type=Path, help="results, else results/static")
+    add_override_option(parser)
+    given = parser.parse_args()
+
+    from stages.quality.evaluation import Meter
+    from stages.scenes.static.places import Places
+    from stages.splat.static_views import COLUMNS, evaluate_static, summary
+
+    params = Params.read(overrides=given.overrides)
+    static = params.section("static", StaticConfig)
+    meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
+    places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    name = f"{places.name}.{given.camera}"
+    if static.skip_eval:
+        print(f"{name}: not evaluated (static.skip_eval)")
+        return
+    if meter.note:
+        print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
+    shared, result = places.prepared(), places.results / given.camera
+    with cost("static_evaluate", name):
+        rows, means = evaluate_static(shared, given.camera, static, result, meter)
+    if places.in_graph:
+        write_json(layout.static_metrics(places.name, given.camera), means)
+        write_tsv(layout.static_views(places.name, given.camera), rows, COLUMNS)
+    print(f"{name}: {summary(means)}")
+
+
+if __name__ == "__main__":
+    launch(main)

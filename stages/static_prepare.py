@@ -1,0 +1,46 @@
+"""Stage `static_prepare`: all photographs of a static scene in one world frame.
+
+A scene is a folder with static/ in it, or with --scene a name of the graph (data/raw/<scene>).
+"""
+
+import argparse
+from pathlib import Path
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import write_json
+from stages.run.params import Params, add_override_option
+from stages.run.provenance import cost
+from stages.scenes.config import VggtConfig
+from stages.scenes.static.config import StaticConfig
+
+
+def main() -> None:
+    """Write the scene's shared folder, unless it is there and was made from the same content."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
+    parser.add_argument("--scene", help="a scene of the graph, in the place of SCENE_DIR")
+    parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
+    add_override_option(parser)
+    given = parser.parse_args()
+
+    from stages.scenes.static.places import Places
+    from stages.scenes.static.prepare import prepare
+    from stages.splat.static_poses import predicted
+
+    params = Params.read(overrides=given.overrides)
+    static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
+    places = Places.of(given.scene_dir, given.scene, given.prep_root)
+    with cost("static_prepare", places.name):
+        metrics, rebuilt = prepare(
+            places.raw, places.shared, static,
+            lambda images: predicted(images, vggt, static.vggt_cache),
+        )  # fmt: skip
+    if places.in_graph:
+        write_json(layout.static_prepare_metrics(places.name), metrics)
+    told = "registered" if rebuilt else "unchanged and kept:"
+    print(f"{places.name}: {told} {metrics['registered']} of {metrics['images']} photographs")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,32 @@
+"""Stage `static_table`: static scenes by kinds of camera, with average and standard deviation."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import read_json, write_json, write_tsv
+from stages.run.params import Params
+from stages.scenes.static.config import StaticConfig
+
+
+def main() -> None:
+    """Write metrics/static/table.json and .tsv, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+
+    from stages.quality.static_table import COLUMNS, averages, rows_of, text
+
+    static = Params.read().section("static", StaticConfig)
+    found = {
+        (scene, camera): read_json(layout.static_metrics(scene, camera))
+        for scene in static.scenes
+        for camera in static.cameras
+    }
+    rows = rows_of(found)
+    write_tsv(layout.static_table(".tsv"), rows, COLUMNS)
+    write_json(layout.static_table(".json"), averages(rows))
+    print(text(rows))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,50 @@
+"""Stage `static_train`: Gaussians of a static scene from the photographs of one kind of camera."""
+
+import argparse
+from pathlib import Path
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import write_json
+from stages.run.params import Params, add_override_option
+from stages.run.provenance import cost
+from stages.scenes.static.config import CAMERAS, StaticConfig
+from stages.splat.config import TrainConfig
+
+
+def main() -> None:
+    """Write <results>/<camera>/checkpoints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
+    parser.add_argument("--scene", help="a scene of the graph, in the place of SCENE_DIR")
+    parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose photographs")
+    parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
+    parser.add_argument("--result-root", type=Path, help="results, else results/static")
+    add_override_option(parser)
+    given = parser.parse_args()
+
+    from stages.run.checkpoint import forget
+    from stages.scenes.static.places import Places
+    from stages.splat.static_training import check_trained, train_static
+
+    params = Params.read(overrides=given.overrides)
+    static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
+    places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    name, result = f"{places.name}.{given.camera}", places.results / given.camera
+    if static.skip_train:
+        check_trained(result)
+        print(f"{name}: not trained (static.skip_train), what is there is kept")
+        return
+    with cost("static_train", name):
+        fitted = train_static(places.prepared(), given.camera, static, config, result, name)
+    last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
+    scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
+    if places.in_graph:
+        metrics = {**scalars, "views": len(fitted.cameras)}
+        write_json(layout.static_train_metrics(places.name, given.camera), metrics)
+    forget("captures", name)
+    print(f"{name}: training views {last['psnr']:.2f} dB, {last['gaussians']} Gaussians")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,51 @@
+"""Look at a trained scene in the browser: turn it, switch method and time, stand at any camera."""
+
+import argparse
+import os
+import threading
+
+from stages.run.entry import launch
+from stages.run.errors import UserError
+from stages.run.params import Params, did_you_mean
+from stages.scenes.study import StudyConfig
+
+
+def main() -> None:
+    """Serve the viewer until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scene", help="a scene of study.evaluated_scenes")
+    parser.add_argument("--method", help="the method to begin with; default the first of study")
+    parser.add_argument("--port", type=int, default=8080, help="8080, or the next free one")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    given = parser.parse_args()
+
+    study = Params.read().section("study", StudyConfig)
+    if given.scene not in study.evaluated_scenes:
+        raise UserError(
+            given.scene, "not a scene whose novel views are drawn",
+            expected=f"one of {', '.join(study.evaluated_scenes)}",
+            hint=did_you_mean(given.scene, list(study.evaluated_scenes)),
+        )  # fmt: skip
+
+    from stages.splat.showing import Showing
+    from stages.splat.viewer import Viewer
+
+    showing = Showing.read(given.scene, study.methods)
+    if given.method and given.method not in showing.methods:
+        raise UserError("--method", repr(given.method),
+                        expected=f"one of {', '.join(showing.methods)}")  # fmt: skip
+    viewer = Viewer(showing, given.host, given.port, given.method)
+    print(f"{given.scene}: http://localhost:{viewer.port}", flush=True)
+    node = os.environ.get("SLURMD_NODENAME")
+    if node or "SSH_CONNECTION" in os.environ:
+        port, there = viewer.port, node or os.uname().nodename
+        jump = "-J LOGIN_NODE " if node else ""
+        print(f"from your own machine: ssh -L {port}:localhost:{port} {jump}{there}", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        viewer.server.stop()
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,64 @@
+"""Experiments of an ablation, one after the other: what is done stays, what failed runs again."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import work_root
+from stages.workspace import repository
+from stages.workspace.arms import Arm
+
+TARGET = "compare"
+
+
+def require_default(steps: Sequence[repository.Step]) -> None:
+    """Raise UserError unless the default's results are there and belong to the params in force."""
+    stale = repository.due(repository.needed(steps, TARGET))
+    if stale:
+        changed = "; ".join(stale[0].changed)
+        raise UserError(
+            f"{stale[0].name} and {len(stale) - 1} other stages" if stale[1:] else stale[0].name,
+            f"not up to date ({changed})",
+            expected="results of the params in force: all arms are compared with them",
+            fix="run `dvc repro` and commit what it wrote",
+        )
+
+
+def run_arms(arms: Sequence[Arm], *, queue: bool) -> list[Arm]:
+    """Run every arm that has no experiment yet, or put it in DVC's queue; return what failed."""
+    done, failed = repository.experiments(), []
+    folder = work_root() / "ablate"
+    for number, arm in enumerate(arms, 1):
+        head = f"{number}/{len(arms)} {arm.label}"
+        if arm.name in done:
+            print(f"{head}: done before, experiment {arm.name}", flush=True)
+            continue
+        log = folder / f"{arm.name}.log"
+        print(f"{head}: {'queued' if queue else 'running'}, log {log}", flush=True)
+        began = time.monotonic()
+        code = repository.run_experiment(arm.name, arm.settings, TARGET, log, folder, queue=queue)
+        if code:
+            failed.append(arm)
+            tail = "\n".join(log.read_text().splitlines()[-5:])
+            print(f"{head}: FAILED with {code}\n{tail}", flush=True)
+        elif not queue:
+            print(f"{head}: {time.monotonic() - began:.0f} s, experiment {arm.name}", flush=True)
+    return failed
+
+
+def collect(arms: Sequence[Arm], into: Path) -> dict[str, Path]:
+    """Copy the metrics of every finished arm to a folder of its own; by label."""
+    done, found = repository.experiments(), {}
+    for arm in arms:
+        if arm.name in done:
+            found[arm.label] = into / arm.name
+            repository.fetch(layout.METRICS.as_posix(), done[arm.name], found[arm.label])
+    return found
+
+
+def scratch() -> tempfile.TemporaryDirectory:
+    """A folder for copies of metrics."""
+    return tempfile.TemporaryDirectory(prefix="ablate")

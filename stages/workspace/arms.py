@@ -1,0 +1,117 @@
+"""Arms of an ablation: every combination of the values of some params, against the default.
+
+The default is what params.yaml states. A repeat is the default with another seed: what it moves
+the numbers by is noise.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.run.errors import UserError
+from stages.run.files import text_hash
+from stages.run.params import Params, did_you_mean, plain
+
+DEFAULT = "default"
+# Sections that act before or in the training of splats: their noise is that training's too.
+_BEFORE_TUNING = ("demo", "prepare", "scenes", "calibrate", "train")
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]{}()]*[\]})])")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A key of params.yaml and the values to try, as text in YAML."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One experiment."""
+
+    settings: tuple[str, ...]  # `key=value`, each differing from the default
+    is_repeat: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its settings on a line."""
+        return " ".join(self.settings)
+
+    @property
+    def name(self) -> str:
+        """Its name as an experiment: the same for the same settings."""
+        words = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(one.partition("=")[2] for one in
+                                                       self.settings)).strip("-")  # fmt: skip
+        kind = "repeat" if self.is_repeat else "ablate"
+        return f"{kind}-{words[:40]}-{text_hash(*self.settings)[:6]}"
+
+
+def parse(text: str, params: Params) -> Factor:
+    """`section.key=a,b,c` as a factor. Raises UserError for a key that params.yaml lacks."""
+    key, equals, values = text.partition("=")
+    given = tuple(value.strip() for value in _OUTSIDE_BRACKETS.split(values))
+    if not equals or "" in given:
+        raise UserError(text, "not a factor", expected="section.key=value,value")
+    current(params, key)
+    for value in given:
+        _value(key, value)
+    return Factor(key, given)
+
+
+def current(params: Params, key: str) -> Any:
+    """The value of a dotted key. Raises UserError when there is none."""
+    node: Any = params.raw
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            known = [str(name) for name in node] if isinstance(node, Mapping) else []
+            raise UserError(key, f"params.yaml has no {part!r} there",
+                            hint=did_you_mean(part, known))  # fmt: skip
+        node = node[part]
+    return plain(node)
+
+
+def arms(factors: Sequence[Factor], params: Params, *, singly: bool = False) -> list[Arm]:
+    """Every combination of values but the default's; `singly` varies one factor at a time."""
+    given = [[(factor.key, value) for value in factor.values] for factor in factors]
+    combined = ([(one,) for values in given for one in values] if singly
+                else itertools.product(*given))  # fmt: skip
+    found = [Arm(tuple(_differing(settings, params))) for settings in combined]
+    return list(dict.fromkeys(arm for arm in found if arm.settings))
+
+
+def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
+    """The default with other seeds: of the tuning, and of the splats where a factor acts on them.
+
+    >>> from ruamel.yaml import YAML
+    >>> params = Params(YAML().load("tune: {seed: 3}"), "params.yaml")
+    >>> [arm.label for arm in repeats([], params, 2)]
+    ['tune.seed=4', 'tune.seed=5']
+    """
+    sections = {factor.key.partition(".")[0] for factor in factors}
+    keys = ["tune.seed"]
+    keys += ["train.seed"] if sections & set(_BEFORE_TUNING) else []
+    seeds = {key: current(params, key) for key in keys}
+    return [
+        Arm(tuple(f"{key}={seed + number}" for key, seed in seeds.items()), is_repeat=True)
+        for number in range(1, count + 1)
+    ]
+
+
+def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[str]:
+    """Settings whose value is not the one in force; as YAML, where 1e-4 is 0.0001."""
+    for key, value in settings:
+        if repr(_value(key, value)) != repr(current(params, key)):
+            yield f"{key}={value}"
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return plain(YAML(typ="safe").load(text))
+    except YAMLError as error:
+        raise UserError(key, repr(text), expected="a value in YAML") from error

@@ -1,0 +1,116 @@
+"""What `dvc repro` would do, for how long, and with how much disk."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.run.errors import UserError
+from stages.workspace import probes
+from stages.workspace.costs import Costs, Estimate, estimate
+from stages.workspace.repository import Step, due
+
+_GIB = 2**30
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages that would run, each with its estimate."""
+
+    known: int  # stages in the graph
+    rows: tuple[tuple[Step, Estimate], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Sum of the known times, one stage after the other."""
+        return sum(one.seconds or 0.0 for _, one in self.rows)
+
+    @property
+    def unmeasured(self) -> int:
+        """Stages without an estimate."""
+        return sum(one.seconds is None for _, one in self.rows)
+
+    def bytes(self, copies: int) -> int:
+        """Room that the outs need, in the cache and, where it copies, in the workspace."""
+        return copies * sum(one.out_bytes or 0 for _, one in self.rows)
+
+
+def plan(steps: Sequence[Step], costs: Costs) -> Plan:
+    """The plan for some stages of the graph."""
+    return Plan(len(steps), tuple((one, estimate(one, steps, costs)) for one in due(steps)))
+
+
+def told(plan: Plan, copies: int, cache: Path) -> str:
+    """A line for each kind of stage, then the sums."""
+    if not plan.rows:
+        return f"nothing would run: all {plan.known} stages are up to date"
+    free = probes.free_bytes(cache)
+    lines = list(_lines(plan))
+    kept = sum(step.in_run_cache for step, _ in plan.rows)
+    lines += ["", f"{len(plan.rows)} of {plan.known} stages would run"
+              + (f", {kept} of them from the run cache" if kept else "")]  # fmt: skip
+    measured = plan.unmeasured < len(plan.rows)
+    time = f"about {duration(plan.seconds)}, one stage after the other" if measured else "unknown"
+    lines += [f"time: {time}{_doubts(plan)}"]
+    lines += [f"disk: about {_size(plan.bytes(copies))}; {_size(free)} are free"]
+    return "\n".join(lines)
+
+
+def require_room(plan: Plan, copies: int, cache: Path) -> None:
+    """Raise UserError when the outs do not fit."""
+    wanted, free = plan.bytes(copies), probes.free_bytes(cache)
+    if wanted > free:
+        raise UserError(
+            cache.name, f"{_size(free)} free", expected=f"about {_size(wanted)}",
+            fix="dvc gc --workspace, or a cache elsewhere: dvc cache dir --local PATH",
+        )  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """Such as `3 h 5 min`.
+
+    >>> duration(42), duration(200), duration(11100)
+    ('42 s', '3 min 20 s', '3 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    kinds: dict[str, list[tuple[Step, Estimate]]] = {}
+    for step, one in plan.rows:
+        kinds.setdefault(step.name.partition("@")[0], []).append((step, one))
+    names = {kind: _name(kind, [step for step, _ in rows]) for kind, rows in kinds.items()}
+    width = max(map(len, names.values()))
+    for kind, rows in kinds.items():
+        seconds = [one.seconds for _, one in rows]
+        time = "?" if None in seconds else duration(sum(seconds))
+        yield f"{names[kind]:{width}}  {time:>11}  {_why([step for step, _ in rows])}"
+
+
+def _name(kind: str, steps: Sequence[Step]) -> str:
+    """`tune`, `train@scene`, or `train, 7 times`."""
+    return steps[0].name if len(steps) == 1 else f"{kind}, {len(steps)} times"
+
+
+def _why(steps: Sequence[Step]) -> str:
+    reasons = list(dict.fromkeys(reason for step in steps for reason in step.changed))
+    if not reasons:
+        return "what it reads may change"
+    more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
+    return ", ".join(reasons[:_REASONS_SHOWN]) + more
+
+
+def _doubts(plan: Plan) -> str:
+    doubts = [f"{plan.unmeasured} never measured"] if plan.unmeasured else []
+    scaled = sum(one.is_scaled for _, one in plan.rows)
+    doubts += [f"{scaled} in proportion to their steps"] if scaled else []
+    return f" ({'; '.join(doubts)})" if doubts else ""
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB" if count < 10 * _GIB else f"{count / _GIB:.0f} GiB"

@@ -1,0 +1,202 @@
+"""What is on this machine, asked quickly: nothing here imports torch or changes anything.
+
+Each function answers one question and judges nothing; `doctor` does. None means "not there".
+"""
+
+import fcntl
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+_TIMEOUT_S = 20
+_KERNELS_TIMEOUT_S = 1800
+_FICLONE = 0x40049409  # the ioctl behind `cp --reflink`
+_SHARED_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "fuse.", "9p")
+_RELEASE = re.compile(r"release (\d+\.\d+)")
+
+
+def words(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str | None:
+    """Standard output of a command; None when it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def python() -> tuple[str, bool]:
+    """Python's version, and whether it is a virtual environment's."""
+    return platform.python_version(), sys.prefix != sys.base_prefix
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def pins(lock: Path = Path("requirements.lock")) -> dict[str, str]:
+    """Pinned versions by package, those that apply to this Python and system."""
+    if not lock.is_file():
+        return {}
+    found = {}
+    for line in lock.read_text().splitlines():
+        if line and not line.startswith(("#", " ")):
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate():
+                found[one.name] = next(iter(one.specifier)).version
+    return found
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that torch was built for, read from its files; None for a CPU build."""
+    spec = importlib.util.find_spec("torch")
+    version = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    if version is None or not version.is_file():
+        return None
+    found = re.search(r"^cuda\b[^=]*= '([\d.]+)'", version.read_text(), re.MULTILINE)
+    return found[1] if found else None
+
+
+def gpus() -> list[str]:
+    """Name, driver and memory of each GPU, as its driver tells them."""
+    told = words(
+        ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    )
+    return told.splitlines() if told else []
+
+
+def nvcc() -> tuple[str, str] | None:
+    """The CUDA compiler that torch would take, and its version."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    path = (
+        Path(home, "bin", "nvcc")
+        if home
+        else Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")
+    )
+    told = words([str(path), "--version"])
+    release = _RELEASE.search(told or "")
+    return (str(path), release[1]) if release else None
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch builds kernels with."""
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+def kernels() -> tuple[bool, str]:
+    """Whether gsplat draws on the GPU what the CPU draws, and the figures or the fault.
+
+    In a process of its own: kernels of another architecture or driver can end it.
+    """
+    command = [sys.executable, "-m", "stages.splat.smoke"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_KERNELS_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return False, f"no answer in {_KERNELS_TIMEOUT_S} s"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    return done.returncode == 0, lines[-1] if lines else f"ended with {done.returncode}"
+
+
+def importable(module: str) -> str | None:
+    """None when a module can be imported in a fresh process, else its last line of complaint."""
+    command = [sys.executable, "-c", f"import {module}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return (done.stderr.strip().splitlines() or ["?"])[-1] if done.returncode else None
+
+
+def found_weights(folder: Path = Path("data/weights")) -> dict[str, dict] | None:
+    """What stage `weights` found, by net; None when it has not run."""
+    marker = folder / "weights.json"
+    return json.loads(marker.read_text()) if marker.is_file() else None
+
+
+def torch_cache() -> Path:
+    """Where torchvision keeps downloads."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return Path(os.environ.get("TORCH_HOME", base / "torch")).expanduser() / "hub" / "checkpoints"
+
+
+def free_bytes(path: Path) -> int:
+    """Room that a user has on the file system of a path, or of its nearest parent that exists."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
+    path = path.absolute()
+    return path if path.exists() else existing(path.parent)
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """Kind of the file system of a path, such as ext4, nfs4 or lustre."""
+    if not mounts.is_file():
+        return "unknown"
+    where, best, kind = str(existing(path).resolve()), "", "unknown"
+    for line in mounts.read_text().splitlines():
+        _, point, name, *_ = line.split()
+        point = point.replace("\\040", " ")
+        inside = where == point or where.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    return kind
+
+
+def is_shared(kind: str) -> bool:
+    """Whether several machines can mount such a file system."""
+    return kind.startswith(_SHARED_SYSTEMS)
+
+
+def link_types(cache: Path, workspace: Path = Path()) -> list[str]:
+    """Ways in which a file of the cache can appear in the workspace without being copied."""
+    with (
+        tempfile.TemporaryDirectory(dir=existing(cache)) as there,
+        tempfile.TemporaryDirectory(dir=workspace, prefix=".probe") as here,
+    ):
+        source = Path(there, "probe")
+        source.write_bytes(b"probe")
+        tried = {"reflink": _reflink, "hardlink": os.link, "symlink": os.symlink}
+        return [name for name, link in tried.items() if _works(link, source, Path(here, name))]
+
+
+def memory_bytes() -> int:
+    """Physical memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def slurm() -> str | None:
+    """SLURM's version, where there is one."""
+    return words(["sbatch", "--version"])
+
+
+def git_status() -> tuple[str | None, list[str]] | None:
+    """The commit, and changed files in git's short form; None outside a repository."""
+    told = words(["git", "status", "--porcelain"])
+    return None if told is None else (words(["git", "rev-parse", "--short", "HEAD"]),
+                                      told.splitlines())  # fmt: skip
+
+
+def _works(link: object, source: Path, target: Path) -> bool:
+    try:
+        link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def _reflink(source: Path, target: Path) -> None:
+    with source.open("rb") as given, target.open("wb") as taken:
+        fcntl.ioctl(taken.fileno(), _FICLONE, given.fileno())

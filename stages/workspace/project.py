@@ -1,0 +1,112 @@
+"""Is this project fit: weights that it needs, git, DVC's cache, remote and locks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.run.params import Params
+from stages.workspace import probes
+from stages.workspace.findings import FAIL, OK, WARN, Finding, few
+from stages.workspace.settings import Settings, read_settings
+
+# File names of torchvision's downloads; tests compare them with stages.quality.backbones.
+BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
+_UNMERGED = ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
+
+
+def lpips() -> Iterator[Finding]:
+    section = Params.read().raw["weights"]
+    nets, path = [str(net) for net in section["nets"]], str(section["path"] or "")
+    marked = probes.found_weights()
+    for net in nets:
+        name, known = f"LPIPS {net}", (marked or {}).get(net)
+        if known and known["found"]:
+            yield Finding(name, OK, f"in data/weights, from {known['from']}")
+            continue
+        pattern, folders = BACKBONE_FILES[net], [Path(path)] if path else []
+        source = next((one for one in (*folders, probes.torch_cache())
+                       if one.is_file() or any(one.glob(pattern))), None)  # fmt: skip
+        again = "dvc repro -f weights && dvc repro"
+        if source:
+            place = "weights.path" if folders and source == folders[0] else "torchvision's cache"
+            fix = again if known else ""
+            yield Finding(name, WARN if known else OK, f"in {place}; stage weights takes it", fix)
+        elif section["download"] and not known:
+            yield Finding(name, OK, "not here; stage weights downloads torchvision's file")
+        else:
+            reason = known["reason"] if known else "weights.download is false"
+            fix = f"put {pattern} into torchvision's cache or weights.path; {again}"
+            yield Finding(name, WARN, f"none, lpips stays empty: {reason}", fix)
+
+
+def fixer() -> Iterator[Finding]:
+    section = Params.read().raw["base"]
+    source, cache = str(section["source"]), Path(str(section["cache_dir"]))
+    folder = cache / f"models--{source.partition('@')[0].replace('/', '--')}"
+    if source in ("shipped", "train", "random"):
+        yield Finding("fixer", OK, f"base.source is {source}: no weights are fetched")
+    elif Path(source).exists() or folder.is_dir():
+        yield Finding("fixer", OK, f"{source} is here")
+    elif section["download"]:
+        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it",
+                      "dvc repro base, on a machine with a network")  # fmt: skip
+    else:
+        yield Finding("fixer", FAIL, f"{source} is not in {cache}, and base.download is false",
+                      "set base.download: true, or base.source: shipped")  # fmt: skip
+
+
+def git() -> Iterator[Finding]:
+    found = probes.git_status()
+    if found is None:
+        yield Finding("git", FAIL, "no repository, or no git", "git clone this repository anew")
+        return
+    commit, changed = found
+    unmerged = [
+        line[3:] for line in changed if line[:2] in ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
+    ]
+    if unmerged:
+        fix = "settle the params, then `git checkout --ours dvc.lock`, dvc repro and git add"
+        yield Finding("git", FAIL, f"unmerged: {few(unmerged)}", fix)
+    elif commit is None:
+        yield Finding("git", WARN, "no commit yet: experiments need one", "git commit")
+    elif changed:
+        yield Finding("git", OK, f"{commit}, {len(changed)} files changed since")
+    else:
+        yield Finding("git", OK, f"{commit}, nothing changed since")
+
+
+def dvc() -> Iterator[Finding]:
+    settings = read_settings()
+    if settings is None:
+        yield Finding("dvc", FAIL, "no .dvc folder here", "run it from the root of the repository")
+        return
+    yield _links(settings)
+    if not settings.remotes:
+        yield Finding("remote", WARN, "none: results lie on this disk alone",
+                      "dvc remote add -d store s3://BUCKET/PATH, then dvc push")  # fmt: skip
+    elif settings.default_remote not in settings.remotes:
+        yield Finding("remote", WARN, f"{few(list(settings.remotes))}, none of them the default",
+                      f"dvc remote default {next(iter(settings.remotes))}")  # fmt: skip
+    else:
+        name = settings.default_remote
+        address = settings.remotes[name]
+        absent = address.startswith("s3:") and probes.installed("dvc-s3") is None
+        yield Finding("remote", FAIL if absent else OK, f"{name}, {address}",
+                      "uv pip install dvc-s3" if absent else "")  # fmt: skip
+    kind = probes.file_system(Path(".dvc"))
+    if probes.is_shared(kind) and not settings.hardlink_lock:
+        yield Finding("locks", WARN, f"the repository is on {kind}, where file locks fail or hang",
+                      "dvc config --local core.hardlink_lock true && rm -f .dvc/tmp/lock "
+                      ".dvc/tmp/rwlock*")  # fmt: skip
+    else:
+        yield Finding("locks", OK, f"the repository is on {kind}")
+
+
+def _links(settings: Settings) -> Finding:
+    able = probes.link_types(settings.cache)
+    taken = next((one for one in settings.link_types if one in (*able, "copy")), "copy")
+    version = probes.installed("dvc")
+    if taken != "copy" or not able:
+        return Finding("dvc", OK, f"{version}, cache to workspace by {taken}")
+    types = ",".join([*able, "copy"])
+    return Finding("dvc", OK, f"{version}, cache to workspace by copy: data takes twice its size",
+                   f"dvc config --local cache.type {types}, for large data")  # fmt: skip

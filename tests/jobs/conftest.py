@@ -1,0 +1,62 @@
+"""Fixtures: a small project, alone and with a cluster."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from loopback import Cluster
+from project import Project, Submit
+
+from stages.run.errors import UserError
+from stages.submit import main
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small project of two items, to be copied: making one takes seconds."""
+    made = Project(tmp_path_factory.mktemp("template") / "project")
+    made.create(["a", "bb"])
+    return made
+
+
+@pytest.fixture
+def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A small project of its own, and the folder that this process is in."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "project"
+    shutil.copytree(template.folder, folder)
+    monkeypatch.chdir(folder)
+    made = Project(folder)
+    monkeypatch.setenv("PATH", made.env["PATH"])
+    monkeypatch.setenv("PYTHONPATH", made.env["PYTHONPATH"])
+    return made
+
+
+@pytest.fixture
+def submit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Submit:
+    """`python -m stages.submit ...` in this process, which has imported DVC: code and output."""
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stages.submit", *words])
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        except UserError as error:
+            print(error)
+            code = 2
+        return code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def sent(project: Project, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A small project whose jobs go to the cluster."""
+    project.env["SLURM_CONF"] = str(slurm.conf)
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    return project

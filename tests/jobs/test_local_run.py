@@ -1,0 +1,173 @@
+"""`submit --local` on a small project: what runs, what is recorded, what a failure stops."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from project import Project, Submit
+
+from stages.jobs import sending
+from stages.jobs.pipeline import Pipeline
+
+ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
+pytestmark = pytest.mark.slow
+
+
+def test_run_records_what_repro_records(project: Project, submit: Submit) -> None:
+    code, said = submit("--local")
+    assert code == 0, said
+    assert project.ran() == ALL
+    jobs_lock = (project.folder / "dvc.lock").read_text()
+    assert "up to date" in project.run("dvc", "status").stdout
+    project.run("rm", "-r", "dvc.lock", "data", "metrics", "total.json", ".dvc/cache")
+    project.run("dvc", "repro", "-q")
+    assert project.ran() == ALL
+    assert sorted(jobs_lock.splitlines()) == sorted(
+        (project.folder / "dvc.lock").read_text().splitlines()
+    )
+
+
+def test_failure_stops_what_needs_it_and_a_rerun_what_is_missing(
+    project: Project, submit: Submit
+) -> None:
+    project.work(fail=["double@bb"])
+    code, said = submit("--local")
+    assert code == 1
+    assert project.ran() == ["double@a", "double@bb", "make@a", "make@bb"]
+    assert "double@bb: FAILED with 1\n    double bb cannot be made" in said
+    assert "not run, as they need it: total" in said
+    assert set(project.lock()) == {"make@a", "make@bb", "double@a"}
+    project.work(fail=[])
+    assert submit("--local")[0] == 0
+    assert project.ran() == ["double@bb", "total@"]
+    assert project.is_clean()
+
+
+def test_stage_that_does_not_write_what_it_promised_fails(project: Project, submit: Submit) -> None:
+    work = project.folder / "work.py"
+    work.write_text(work.read_text().replace('if kind == "make":', 'if kind == "mk":'))
+    code, said = submit("--local")
+    assert code == 1
+    assert "make@a: FAILED" in said
+    assert "data/a/a.txt" in said
+
+
+def test_result_in_the_run_cache_is_not_made_again(project: Project, submit: Submit) -> None:
+    submit("--local")
+    before = project.lock()
+    project.ran()
+    project.run("rm", "-r", "dvc.lock", "data", "metrics")
+    code, said = submit("--local")
+    assert (code, project.ran(), project.lock()) == (0, [], before)
+    assert said.count("up to date") == len(ALL)
+
+
+def test_edit_while_a_stage_runs_is_not_recorded_as_its_input(project: Project) -> None:
+    pipeline = Pipeline(project.folder)
+    assert pipeline.begin("make@a") == ["python", "work.py", "make", "a"]
+    project.run("python", "work.py", "make", "a")
+    work = project.folder / "work.py"
+    work.write_text(work.read_text() + "# edited\n")
+    assert pipeline.finish("make@a") == ["work.py"]
+    pipeline.record()
+    assert Pipeline(project.folder).plan(["make@a"]).tasks, (
+        "what it was made from is no more, so it is stale"
+    )
+
+
+def test_targets_bring_what_they_need_and_typos_are_told(project: Project, submit: Submit) -> None:
+    code, said = submit("--local", "--dry-run", "double@bb")
+    assert code == 0
+    assert [line.split("  ")[0] for line in said.splitlines()] == ["make x 1", "double x 1"]
+    code, said = submit("--local", "doubel")
+    assert code == 2
+    assert "did you mean double?" in said
+    assert project.ran() == []
+
+
+def test_command_for_a_shell_is_refused(project: Project, submit: Submit) -> None:
+    path = project.folder / "dvc.yaml"
+    path.write_text(path.read_text().replace("work.py total", "work.py total && touch x"))
+    code, said = submit("--local")
+    assert code == 2
+    assert "needs no shell" in said
+    assert project.ran() == []
+
+
+def test_override_for_no_stage_is_told_with_its_line(project: Project, submit: Submit) -> None:
+    project.change(slurm={"stages": {"mak@a": {"gpus": 1}}})
+    code, said = submit("--local")
+    assert code == 2
+    assert "slurm.stages.mak@a: no such stage" in said
+    assert "did you mean make?" in said
+
+
+def test_stop_lets_stages_save_their_state_and_the_next_run_goes_on(
+    project: Project, submit: Submit
+) -> None:
+    project.work(steps=2000, pause_s=0.05)
+    words = [sys.executable, "-m", "stages.submit", "--local", "double@a"]
+    running = subprocess.Popen(words, cwd=project.folder, env=project.env)
+    state = project.folder / ".work/double/a.txt"
+    end = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert "double@a  running" in submit("status")[1]
+    assert "under way in submission 1" in submit("--local", "double")[1]
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 75
+    steps = int(state.read_text())
+    assert 0 < steps < 2000
+    assert "double  1 cancelled" in submit("status")[1]
+    project.work(steps=steps + 1)
+    assert submit("--local", "double@a")[0] == 0
+    assert f"resumed at {steps}" in submit("logs", "double@a")[1]
+    assert "double@a" in project.lock()
+
+
+def test_experiment_leaves_the_workspace_and_can_be_compared(
+    project: Project, submit: Submit
+) -> None:
+    submit("--local")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "First")
+    project.ran()
+    project.change(slurm={"throttle": 7})
+    before = project.run("git", "status", "--short").stdout
+    code, said = submit("--local", "-n", "more", "-S", "plus=10")
+    assert code == 0, said
+    assert project.run("git", "status", "--short").stdout == before
+    assert project.ran() == []
+    shown = json.loads(project.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
+    assert shown["total.json"]["total"]["diff"] == 40, "2 names, each 10 more, doubled"
+    worktree = project.folder / ".work/experiments/more"
+    assert "throttle: 7" in (worktree / "params.yaml").read_text()
+    assert "has begun" in submit("--local", "-n", "more", "-S", "plus=11")[1]
+    assert "nothing is stale" in submit("--local", "-n", "more")[1]
+
+
+def test_dry_run_of_an_experiment_leaves_nothing(project: Project, submit: Submit) -> None:
+    code, said = submit("--dry-run", "-n", "more", "-S", "plus=10")
+    assert code == 0
+    assert "save x 1" in said
+    assert not (project.folder / ".work/experiments/more").exists()
+    assert submit("--dry-run", "-n", "more", "-S", "plsu=10")[0] == 2, "no such param"
+    assert not (project.folder / ".work/experiments/more").exists()
+
+
+def test_tasks_share_no_gpu(
+    project: Project, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(sending, "KERNELS_COMMAND", ["python", "work.py", "kernels"])
+    project.change(slurm={"stages": {"make": {"gpus": 1}, "double": {"gpus": 4}}})
+    assert submit("--local", "--jobs", "4")[0] == 0
+    assert project.ran() == sorted([*ALL, "kernels@"])
+    logs = project.folder / "slurm_logs"
+    seen = [path.read_text().strip() for path in sorted(logs.glob("*.out"))]
+    makes = {line.rpartition(" ")[2] for line in seen if line.startswith("make")}
+    assert makes == {"3", "5"}
+    assert {line.rpartition(" ")[2] for line in seen if line.startswith("double")} == {"3,5"}

@@ -1,0 +1,159 @@
+"""The graph as jobs of a real SLURM: order, failures, refusals and stops, and the record."""
+
+import json
+import multiprocessing
+import subprocess
+from pathlib import Path
+
+import pytest
+from loopback import Cluster
+from project import Project, Submit
+
+from stages.jobs.attempt import Attempt
+from stages.jobs.pipeline import Pipeline
+from stages.jobs.submission import Submission, read_submission
+
+ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+
+def job_of(address: str) -> str:
+    return read_submission().jobs[address]
+
+
+def test_jobs_leave_what_repro_leaves(sent: Project, submit: Submit, slurm: Cluster) -> None:
+    code, said = submit("--throttle", "1")
+    assert code == 0, said
+    assert "sent 5 tasks as submission 1" in said
+    arrays = {job.partition("_")[0] for job in read_submission().jobs.values()}
+    assert len(arrays) == 3, "one array a stage"
+    assert "under way in submission 1" in submit("total")[1]
+    slurm.wait()
+    assert sent.ran() == ALL
+    assert "total   1 done" in submit("status")[1]
+    job = job_of("make@bb")
+    log = (sent.folder / "slurm_logs" / f"{job}.out").read_text()
+    assert "make@bb: python work.py make bb" in log
+    lock = sorted((sent.folder / "dvc.lock").read_text().splitlines())
+    assert "nothing is stale" in submit()[1]
+    sent.run("rm", "-r", "dvc.lock", "data", "metrics", "total.json", ".dvc/cache")
+    sent.run("dvc", "repro", "-q")
+    assert sorted((sent.folder / "dvc.lock").read_text().splitlines()) == lock
+
+
+def test_failed_item_cancels_its_dependants_and_no_others(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    sent.work(fail=["make@bb"])
+    submit()
+    slurm.wait()
+    assert sent.ran() == ["double@a", "make@a", "make@bb"]
+    said = submit("status")[1]
+    assert "make    1 done, 1 failed" in said
+    assert "double  1 done, 1 cancelled" in said
+    assert "total   1 cancelled" in said
+    assert "make bb cannot be made" in submit("logs")[1]
+    sent.work(fail=[])
+    submit()
+    slurm.wait()
+    assert sent.ran() == ["double@bb", "make@bb", "total@"], "only what was missing"
+    assert sent.is_clean()
+
+
+def test_refusal_takes_the_whole_chain_back(sent: Project, submit: Submit, slurm: Cluster) -> None:
+    sent.change(slurm={"stages": {"total": {"memory": "900G"}}})
+    code, said = submit()
+    assert code == 2
+    assert "stage total" in said
+    assert "nothing was sent; 2 arrays accepted before were cancelled" in said
+    slurm.wait(10)
+    assert sent.ran() == []
+    assert "no submission" in submit("status")[1]
+    sent.change(slurm={"stages": {}})
+    assert submit()[0] == 0, "a refused submission is none that is under way"
+    assert submit("cancel")[0] == 0
+    slurm.wait(30)
+
+
+def test_stop_before_the_limit_queues_again_and_changes_no_result(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    sent.work(steps=60, pause_s=0.05)
+    submit("double@a")
+    state = sent.folder / ".work/double/a.txt"
+    slurm.until(state.exists)
+    # What SLURM sends `warn_s` before the limit, and to a job that is preempted.
+    slurm.run("scancel", "--signal=USR1", "--batch", job_of("double@a"))
+    slurm.until(lambda: f"{job_of('double@a')} PENDING" in slurm.queue())
+    stopped_at = int(state.read_text())
+    assert stopped_at < 60
+    assert "double@a" not in sent.lock()
+    slurm.wait()
+    log = submit("logs", "double@a")[1]
+    assert "stopped and queued again" in log
+    assert f"resumed at {stopped_at}" in log
+    assert json.loads((sent.folder / "metrics/a.json").read_text()) == {"steps": 60}
+    assert "double  1 done" in submit("status")[1]
+
+
+def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    sent.work(steps=4000, pause_s=0.05)
+    sent.change(slurm={"stages": {"double": {"extra": ["--nodelist=gpu1", "--exclusive"]}}})
+    submit("double@a")
+    state = sent.folder / ".work/double/a.txt"
+    slurm.until(state.exists)
+    urgent = ["sbatch", "--partition=high", "--nodelist=gpu1", "--exclusive", "--wrap=true"]
+    slurm.run(*urgent, "--output=/dev/null")
+    slurm.until(lambda: f"{job_of('double@a')} PENDING" in slurm.queue())
+    slurm.until(lambda: f"{job_of('double@a')} RUNNING" in slurm.queue())
+    log = sent.folder / "slurm_logs" / f"{job_of('double@a')}.out"
+    slurm.until(lambda: "resumed at" in log.read_text())
+    submit("cancel", "double")
+    slurm.wait(30)
+    assert int(state.read_text()) < 4000
+    assert "double@a" not in sent.lock()
+    assert "double  1 cancelled" in submit("status")[1]
+
+
+NAMES = [f"n{number}" for number in range(8)]
+
+
+def _attempt(submission: Submission, address: str, barrier) -> None:
+    """One array task's work, begun together with the others'."""
+    barrier.wait(timeout=60)
+    raise SystemExit(Attempt(submission, address).run())
+
+
+def test_eight_tasks_that_record_together_lose_nothing(project: Project, submit: Submit) -> None:
+    """Five times over; processes of this one stand for jobs, as each would import DVC anew."""
+    project.change(names=NAMES)
+    project.work(names=NAMES)
+    assert submit("--local", "make")[0] == 0
+    fork = multiprocessing.get_context("fork")
+    for turn in range(5):
+        work = project.folder / "work.py"
+        work.write_text(f"{work.read_text()}# {turn}\n")
+        pipeline = Pipeline(project.folder)
+        plan = pipeline.plan(["double"])
+        for task in plan.tasks:
+            if task.stage == "make":
+                pipeline.begin(task.address)
+                subprocess.run(["python", "work.py", "make", task.address[5:]], check=True)
+                pipeline.finish(task.address)
+        pipeline.record()
+        folder = project.folder / f".work/jobs/{turn + 10}"
+        submission = Submission(folder, project.folder, Path("slurm_logs"), "slurm", plan, {})
+        barrier = fork.Barrier(len(NAMES))
+        children = [
+            fork.Process(target=_attempt, args=(submission, f"double@{name}", barrier))
+            for name in NAMES
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(timeout=120)
+        assert [child.exitcode for child in children] == [0] * len(NAMES)
+        assert {f"double@{name}" for name in NAMES} <= set(project.lock())
+        assert not Pipeline(project.folder).plan(["double"]).tasks

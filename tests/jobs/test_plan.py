@@ -1,0 +1,87 @@
+"""Order, needs and arrays of a plan."""
+
+import pytest
+
+from stages.jobs.config import SlurmConfig
+from stages.jobs.plan import Plan, Task
+from stages.run.params import Params
+
+GRAPH = {
+    "report": ["score@a", "score@b", "train@a"],
+    "score@a": ["train@a", "make@a", "tune"],
+    "score@b": ["train@b", "tune"],
+    "train@a": ["make@a"],
+    "train@b": [],
+    "tune": ["train@a"],
+    "make@a": [],
+}
+
+
+def needs(plan: Plan) -> dict[str, set[str]]:
+    return {task.address: set(task.needs) for task in plan.tasks}
+
+
+def test_each_task_comes_after_its_needs_and_waits_for_no_more_than_it_must() -> None:
+    plan = Plan.of(GRAPH)
+    order = [task.address for task in plan.tasks]
+    assert sorted(order) == sorted(GRAPH)
+    for task in plan.tasks:
+        assert all(order.index(need) < order.index(task.address) for need in GRAPH[task.address])
+    assert needs(plan)["score@a"] == {"tune"}, "tune implies train@a, which implies make@a"
+    assert needs(plan)["score@b"] == {"train@b", "tune"}
+    assert needs(plan)["report"] == {"score@a", "score@b"}
+
+
+def test_plan_in_the_wrong_order_is_refused() -> None:
+    with pytest.raises(AssertionError, match="b comes before a"):
+        Plan((Task("b", ("a",)), Task("a")))
+
+
+def test_dependants_are_all_that_follow_and_nothing_else() -> None:
+    plan = Plan.of(GRAPH)
+    assert set(plan.dependants("train@b")) == {"score@b", "report"}
+    assert set(plan.dependants("make@a")) == set(GRAPH) - {"make@a", "train@b"}
+    assert plan.dependants("report") == []
+
+
+def test_heights_count_the_longest_way() -> None:
+    assert Plan.of(GRAPH).heights() == {
+        "report": 0, "score@a": 1, "score@b": 1, "tune": 2, "train@a": 3, "train@b": 2, "make@a": 4
+    }  # fmt: skip
+
+
+def test_first_and_last_tasks_bring_their_commands() -> None:
+    plan = Plan.of(GRAPH).with_last("save", ["git", "tag"])
+    plan = plan.with_first("build", ["make"], ["train@a", "train@b", "score@b"])
+    found = needs(plan)
+    assert found["save"] == {"report"}
+    assert found["train@b"] == {"build"}
+    assert found["train@a"] == {"build", "make@a"}
+    assert found["score@b"] == {"train@b", "tune"}, "these wait for the build already"
+    commands = {task.address: task.command for task in plan.tasks if task.command}
+    assert commands == {"build": ("make",), "save": ("git", "tag")}
+    assert Plan.from_json(plan.as_json()) == plan
+
+
+def config(**stages: dict) -> SlurmConfig:
+    default = {
+        "gpus": 0, "gpu_type": "", "cpus": 2, "memory": "32G", "time": "12:00:00",
+        "partition": "", "account": "", "exclude": ["bad1"], "extra": [],
+    }  # fmt: skip
+    raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
+    return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
+
+
+def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:
+    plan = Plan.of(dict.fromkeys(["train@a", "train@b", "train@c", "tune"], ()))
+    arrays = plan.arrays(config(**{"train": {"gpus": 1}, "train@b": {"memory": "64G"}}))
+    found = [
+        ([task.address for task in one.tasks], one.resources.gpus, one.resources.memory)
+        for one in arrays
+    ]
+    assert found == [
+        (["train@a", "train@c"], 1, "32G"),
+        (["train@b"], 1, "64G"),
+        (["tune"], 0, "32G"),
+    ]
+    assert arrays[1].resources.exclude == ("bad1",)

@@ -1,0 +1,185 @@
+"""The ready scripts of slurm/ on a real cluster: their arguments, variables, logs and resources.
+
+A `python` that writes down how it was called stands in front of the real one.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from loopback import Cluster
+from project import ROOT, Project, Submit
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+RECORDER = """#!/bin/bash
+printf '%s|' "$@" >> "$CALLS/$SLURM_ARRAY_TASK_ID"
+echo >> "$CALLS/$SLURM_ARRAY_TASK_ID"
+echo "task $SLURM_ARRAY_TASK_ID on GPU $CUDA_VISIBLE_DEVICES"
+echo warning >&2
+[[ -z ${STOPS:-} || -n ${SLURM_RESTART_COUNT:-} ]] && exit "${ENDS:-0}"
+trap 'exit 75' TERM
+touch "$CALLS/started"
+sleep 60 & wait
+"""
+
+
+class Scripts:
+    """The scripts in a folder of their own, sent by plain sbatch."""
+
+    def __init__(self, folder: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.slurm, self.calls = folder, slurm, folder / "calls"
+        shutil.copytree(ROOT / "slurm", folder / "slurm")
+        (folder / "slurm_logs").mkdir()
+        self.calls.mkdir()
+        stub = folder / "bin" / "python"
+        stub.parent.mkdir()
+        stub.write_text(RECORDER)
+        stub.chmod(0o755)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+        monkeypatch.setenv("PATH", str(stub.parent), prepend=":")
+        monkeypatch.setenv("VIRTUAL_ENV", str(folder))
+        monkeypatch.setenv("CALLS", str(self.calls))
+
+    def send(self, name: str, *arguments: str) -> str:
+        """Send a script and wait for its end; its job."""
+        words = ["sbatch", "--parsable", f"slurm/{name}.slurm", *arguments]
+        job = self.slurm.run(*words).strip()
+        self.slurm.wait()
+        return job
+
+    def called(self, task: int = 0) -> list[str]:
+        """What `python` was called with in a task, a line a call."""
+        path = self.calls / str(task)
+        return [line.rstrip("|") for line in path.read_text().splitlines()] if path.exists() else []
+
+    def show(self, job: str) -> str:
+        """What SLURM tells of a job."""
+        return self.slurm.run("scontrol", "show", "job", "-o", job)
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Scripts:
+    return Scripts(tmp_path, slurm, monkeypatch)
+
+
+def test_single_training(scripts: Scripts) -> None:
+    job = scripts.send("single_training", "../in/dog dir", "results/dog", "RIGHT")
+    assert scripts.called() == ["-m|stages.capture_train|../in/dog dir|results/dog|RIGHT"]
+    log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
+    assert log.startswith("task 0 on GPU ")
+    assert log.strip()[-1].isdecimal(), "one GPU"
+    assert (scripts.folder / f"slurm_logs/{job}_0.err").read_text() == "warning\n"
+    told = scripts.show(job)
+    for wanted in ("TimeLimit=12:00:00", "MinMemoryNode=32G", "CPUs/Task=2", "gres:gpu:1"):
+        assert wanted in told
+
+
+def test_wrong_number_of_arguments_fails_with_the_usage(scripts: Scripts) -> None:
+    job = scripts.send("single_training", "data")
+    assert "JobState=FAILED" in scripts.show(job)
+    told = (scripts.folder / f"slurm_logs/{job}_0.err").read_text()
+    assert told == "usage: sbatch slurm/single_training.slurm DATA_DIR RESULT_DIR [MATCH_STRING]\n"
+    assert scripts.called() == []
+
+
+def test_dual_training(scripts: Scripts) -> None:
+    scripts.send("dual_training", "../in/vision-pro-dog2/", "RIGHT", "../in/dog/eval/")
+    data, results = "../in/vision-pro-dog2/", "results/vision-pro-dog2"
+    assert scripts.called(0) == [
+        f"-m|stages.capture_train|{data}|{results}/combined",
+        f"-m|stages.capture_evaluate|{results}/combined|../in/dog/eval/",
+    ]
+    assert scripts.called(1) == [
+        f"-m|stages.capture_train|{data}|{results}/filtered|RIGHT",
+        f"-m|stages.capture_evaluate|{results}/filtered|../in/dog/eval/",
+    ]
+
+
+def test_dual_training_without_a_word_to_filter_by(scripts: Scripts) -> None:
+    job = scripts.send("dual_training", "../in/dog", "", "../in/eval")
+    assert len(scripts.called(0)) == 2
+    assert scripts.called(1) == []
+    assert "no MATCH_STRING" in (scripts.folder / f"slurm_logs/{job}_1.out").read_text()
+    assert scripts.show(job).count("JobState=COMPLETED") == 2
+
+
+def test_static_scripts_in_a_chain_with_their_variables(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {
+        "PREP_ROOT": "/out/shared dir", "LF_INNER": "2", "LF_CALIB": "/cal/caldata.tar",
+        "LF_TO_COLMAP": "/bin/lf.py", "VGGT_STAGE": "ba", "VGGT_CACHE": "/tmp/cache",
+        "SKIP_VGGT": "1", "FORCE": "0", "RESULT_ROOT": "/scratch/static",
+        "TRAIN_TEST_EVERY": "1", "EVAL_TEST_EVERY": "2", "COVI_CHUNK": "32",
+        "COVI_MICRO_CHUNK": "8", "COVI_DEVICE": "cuda", "SKIP_TRAIN": "1", "SKIP_EVAL": "",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    prepare = scripts.send("static_preprocessing", "../data/dog")
+    assert scripts.called() == [
+        "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
+        "|-S|static.lf_calib=/cal/caldata.tar|-S|static.lf_to_colmap=/bin/lf.py"
+        "|-S|static.vggt_stage=ba|-S|static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
+        "|-S|static.force=false"
+    ]
+    assert "NodeList=h100" in scripts.show(prepare)
+    (scripts.calls / "0").unlink()
+    words = ["sbatch", "--parsable", f"--dependency=afterok:{prepare}"]
+    scripts.slurm.run(*words, "slurm/static_training.slurm", "../data/dog")
+    scripts.slurm.wait()
+    options = (
+        "--prep-root|/out/shared dir|--result-root|/scratch/static|-S|static.train_test_every=1"
+        "|-S|static.eval_test_every=2|-S|static.covi_chunk=32|-S|static.covi_micro_chunk=8"
+        "|-S|static.covi_device=cuda|-S|static.skip_train=true"
+    )
+    for task, camera in enumerate(("monocular", "iphone", "stereo", "lightfield")):
+        rest = f"../data/dog|--camera|{camera}|{options}"
+        assert scripts.called(task) == [
+            f"-m|stages.static_train|{rest}", f"-m|stages.static_evaluate|{rest}"
+        ]  # fmt: skip
+
+
+def test_failed_training_is_not_evaluated(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDS", "3")
+    job = scripts.send("static_training", "dog")
+    assert [len(scripts.called(task)) for task in range(4)] == [1] * 4
+    assert scripts.show(job).count("JobState=FAILED") == 4
+    assert "ExitCode=3:0" in scripts.show(job)
+
+
+def test_tuning_takes_all_gpus_and_comes_back_after_a_stop(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOPS", "1")
+    job = scripts.slurm.run("sbatch", "--parsable", "slurm/difix_tune.slurm").strip()
+    scripts.slurm.until((scripts.calls / "started").exists)
+    scripts.slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
+    scripts.slurm.wait()
+    assert scripts.called() == ["-m|stages.submit|--local|--jobs|1|tune"] * 2
+    log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
+    assert log.count("task 0 on GPU 0,1") == 2
+    assert "stopped and queued again" in log
+    assert "JobState=COMPLETED Reason=None Dependency=(null) Requeue=1 Restarts=1" in " ".join(
+        scripts.show(job).split()
+    )
+
+
+def test_configured_nodes_and_options_reach_a_script(
+    sent: Project, submit: Submit, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sent.folder)
+    shutil.copytree(ROOT / "slurm", "slurm")
+    default = sent.slurm_config().default.model_dump()
+    default |= {"exclude": ["bad1", "gpu1", "h100"], "extra": ["--comment=mine"]}
+    sent.change(slurm={"default": default})
+    code, said = submit("script", "slurm/single_training.slurm", "data", "", "")
+    assert code == 0
+    scripts.slurm.wait()
+    told = scripts.show(said.strip())
+    assert "NodeList=gpu2" in told
+    assert "Comment=mine" in told
+    assert scripts.called() == ["-m|stages.capture_train|data"]

@@ -1,0 +1,114 @@
+"""`-S section.key=value`: read as DVC reads it, typed as params.yaml is."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.run.errors import UserError
+from stages.run.params import Params, Section, add_override_option
+
+TEXT = """
+train:
+  max_steps: 700
+  means_lr: 0.004
+  names:
+  - a
+  match_string: ''
+  inner:
+    on: true
+captures:
+  room: {}
+"""
+
+
+class Inner(Section):
+    on: bool = False
+
+
+class Train(Section):
+    max_steps: int = 1
+    means_lr: float = 1.0
+    names: tuple[str, ...] = ()
+    match_string: str = ""
+    inner: Inner = Inner()
+
+
+class Entry(Section):
+    match_string: str = ""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "params.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+def test_values_take_the_place_of_the_file_s(path: Path) -> None:
+    given = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z']"]
+    given += ["train.match_string=RIGHT", "train.inner.on=false"]
+    train = Params.read(path, given).section("train", Train)
+    assert train == Train(
+        max_steps=3, means_lr=1e-4, names=("x", "y z"), match_string="RIGHT", inner=Inner(on=False)
+    )
+    assert Params.read(path).section("train", Train).max_steps == 700
+
+
+def test_dvc_reads_the_same_values(path: Path) -> None:
+    """Against DVC's own `-S`, which rewrites the file."""
+    from dvc.utils.hydra import apply_overrides
+
+    given = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z',no]"]
+    given += ["train.match_string='a,b'", "train.inner.on=False", "+captures.hall={}"]
+    ours = Params.read(path, given).raw
+    apply_overrides(path, given)
+    theirs = YAML(typ="safe").load(path)
+    assert YAML(typ="safe").load(path.read_text()) == theirs
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("train.max_stepz=3", ["command line  train.max_stepz", "did you mean max_steps?"]),
+        ("trian.max_steps=3", ["command line  trian", "did you mean train?"]),
+        ("train.inner.off=1", ["command line  train.inner.off", "one of on"]),
+        ("train.max_steps.x=1", ["command line  train.max_steps:"]),
+        ("train.max_steps", ["not an override"]),
+        ("max_steps=3", ["not one value for one key"]),
+        ("train.max_steps=1,2", ["not one value for one key"]),
+        ("~train.max_steps", ["not one value for one key"]),
+        ("train.names=[a", ["not an override"]),
+    ],
+)
+def test_what_is_no_override_is_refused(path: Path, given: str, says: list[str]) -> None:
+    with pytest.raises(UserError) as told:
+        Params.read(path, [given])
+    assert all(part in str(told.value) for part in says), told.value
+
+
+def test_types_are_the_model_s_and_the_place_is_the_command_line(path: Path) -> None:
+    params = Params.read(path, ["train.max_steps=many", "train.names=[1]"])
+    with pytest.raises(UserError) as told:
+        params.section("train", Train)
+    message = str(told.value)
+    assert "command line  train.max_steps: got 'many'" in message
+    assert "command line  train.names.0: got 1" in message
+    assert "params.yaml" not in message.replace("command line", "").split("fix")[0]
+
+
+def test_a_new_key_takes_a_plus_and_is_still_judged(path: Path) -> None:
+    params = Params.read(path, ["+captures.room.match_string=RIGHT"])
+    assert params.entry("captures", "room", Entry).match_string == "RIGHT"
+    with pytest.raises(UserError, match=r"command line  captures\.room\.match: unknown key"):
+        Params.read(path, ["+captures.room.match=RIGHT"]).entry("captures", "room", Entry)
+
+
+def test_option_collects_every_setting() -> None:
+    parser = argparse.ArgumentParser()
+    add_override_option(parser)
+    assert parser.parse_args([]).overrides == []
+    given = parser.parse_args(["-S", "a.b=1", "--set-param", "c.d=2"])
+    assert given.overrides == ["a.b=1", "c.d=2"]

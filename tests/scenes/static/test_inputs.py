@@ -1,0 +1,111 @@
+"""Photographs as they come home: names, lenses, and what is missing."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stages.run.errors import UserError
+from stages.scenes.static.inputs import Photo, lightfield_place, photographs
+
+FOLDERS = (
+    "monocular/wide.jpg", "iphone/wide.png", "iphone/tele.png", "iphone/ultrawide.png",
+    "stereo/left.png", "stereo/right.png", "iphone_eval/clip/frame_00001.png",
+    "iphone_eval/clip/frame_00002.png",
+)  # fmt: skip
+KINDS = ("monocular", "iphone", "stereo", "iphone_eval")
+
+
+def capture(root: Path, names: tuple[str, ...] = FOLDERS, mm: int | None = None) -> Path:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        if mm:
+            exif[0x8769] = {0xA405: mm}
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(root / name, exif=exif)
+    return root
+
+
+def by_name(photos: list[Photo]) -> dict[str, Photo]:
+    return {photo.name: photo for photo in photos}
+
+
+def test_names_are_prefix_and_path(tmp_path: Path) -> None:
+    found = by_name(photographs(capture(tmp_path), KINDS))
+    assert list(found) == [
+        "mono__wide.png", "iphone__tele.png", "iphone__ultrawide.png", "iphone__wide.png",
+        "stereo__left.png", "stereo__right.png", "eval__clip__frame_00001.png",
+        "eval__clip__frame_00002.png",
+    ]  # fmt: skip
+    assert found["eval__clip__frame_00001.png"].source == "iphone_eval/clip/frame_00001.png"
+
+
+def test_photographs_beside_each_other(tmp_path: Path) -> None:
+    flat = ("wide.png", "tele.png", "ultrawide.png", "stereo_left.png", "stereo_right.png")
+    capture(tmp_path, (*flat, "iphone_eval/1.png"))
+    found = by_name(photographs(tmp_path, KINDS))
+    assert "mono__wide.png" in found
+    assert found["mono__wide.png"].sha256 == found["iphone__wide.png"].sha256
+    left, right = found["stereo__stereo_left.png"].slot, found["stereo__stereo_right.png"].slot
+    assert (left.rig, left.frame) == (right.rig, right.frame)
+    assert left.lens != right.lens
+
+
+def test_lenses_are_shared_by_a_video_and_not_by_a_phones_three(tmp_path: Path) -> None:
+    found = by_name(photographs(capture(tmp_path), KINDS))
+    lenses = {name: photo.slot.lens for name, photo in found.items()}
+    assert lenses["eval__clip__frame_00001.png"] == lenses["eval__clip__frame_00002.png"]
+    assert len({lenses[f"iphone__{lens}.png"] for lens in ("wide", "tele", "ultrawide")}) == 3
+    slots = [found[f"eval__clip__frame_0000{k}.png"].slot for k in (1, 2)]
+    assert slots[0].frame != slots[1].frame
+
+
+def test_stereo_frames_pair_by_name_in_folders(tmp_path: Path) -> None:
+    names = tuple(f"stereo/{side}/{k}.png" for side in ("left", "right") for k in (1, 2))
+    found = by_name(photographs(capture(tmp_path, names), ("stereo",)))
+    assert found["stereo__left__2.png"].slot.frame == found["stereo__right__2.png"].slot.frame
+    assert found["stereo__left__1.png"].slot.frame != found["stereo__right__2.png"].slot.frame
+
+
+def test_exif_gives_the_focal_length(tmp_path: Path) -> None:
+    known = photographs(capture(tmp_path / "a", mm=26), ("monocular",))[0]
+    assert known.focal_px == pytest.approx(26 / 43.267 * 50)
+    assert known.slot.known_focal
+    unknown = photographs(capture(tmp_path / "b"), ("monocular",))[0]
+    assert unknown.focal_px is None
+    assert not unknown.slot.known_focal
+
+
+def test_a_missing_half_is_named(tmp_path: Path) -> None:
+    capture(tmp_path, tuple(name for name in FOLDERS if name != "stereo/right.png"))
+    with pytest.raises(UserError, match="no right half"):
+        photographs(tmp_path, KINDS)
+    capture(tmp_path / "b", ("stereo/left/1.png", "stereo/left/2.png", "stereo/right/1.png"))
+    with pytest.raises(UserError, match="no right half of 2"):
+        photographs(tmp_path / "b", ("stereo",))
+
+
+def test_everything_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "iphone_eval").mkdir()
+    with pytest.raises(UserError) as told:
+        photographs(tmp_path, KINDS)
+    for kind in KINDS:
+        assert f"no photograph for {kind}" in str(told.value)
+
+
+def test_refuses_two_photographs_of_one_name(tmp_path: Path) -> None:
+    capture(tmp_path, ("monocular/a.png", "monocular/a.jpg"))
+    with pytest.raises(UserError, match="two photographs would both be called mono__a"):
+        photographs(tmp_path, ("monocular",))
+
+
+def test_light_field_lies_in_its_folder_or_beside_the_photographs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="0 light fields"):
+        lightfield_place(capture(tmp_path))
+    (tmp_path / "IMG_0042.LFR").touch()
+    assert lightfield_place(tmp_path) == tmp_path / "IMG_0042.LFR"
+    (tmp_path / "dog_eslf.png").touch()
+    with pytest.raises(UserError, match="2 light fields"):
+        lightfield_place(tmp_path)
+    (tmp_path / "lightfield").mkdir()
+    assert lightfield_place(tmp_path) == tmp_path / "lightfield"

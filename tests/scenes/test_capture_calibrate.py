@@ -1,0 +1,145 @@
+"""Photographs to COLMAP datasets: from nothing, from a model, from approximate poses."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import walls
+from PIL import Image
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.capture_calibrate import calibrate_capture
+from stages.scenes.capture_config import CaptureCalibrateConfig
+from stages.scenes.colmap import write_model
+from stages.scenes.dataset import Dataset, find_photographs, same_photographs
+from stages.scenes.frames import fit_sim3_from_cameras
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walls") / "corner"
+    walls.write_photographs(folder, walls.cameras())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mapped(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The corner and a blank photograph, by structure from motion in two attempts."""
+    folder = tmp_path_factory.mktemp("mapped")
+    shutil.copytree(photographs, folder / "corner")
+    Image.fromarray(np.full((216, 288, 3), 90, np.uint8)).save(folder / "corner" / "blank.png")
+    config = CaptureCalibrateConfig(attempts=2, lenses="one")
+    metrics = calibrate_capture(folder / "corner", folder / "dataset", config)
+    return folder / "dataset", metrics
+
+
+def errors(found: dict[str, Camera]) -> tuple[float, float]:
+    """Mean rotation error in degrees, and share of the cameras' spread, after a similarity."""
+    truth = walls.cameras()
+    names = [name for name in truth if name in found]
+    _, residual = fit_sim3_from_cameras([found[n] for n in names], [truth[n] for n in names])
+    return residual["rotation_mean_deg"], residual["centre_rmse_relative"]
+
+
+def cameras_of(dataset: Path) -> dict[str, Camera]:
+    return {view.name: view.camera for view in Dataset.read(dataset).views}
+
+
+def test_photographs_alone_become_a_dataset(mapped: tuple[Path, dict]) -> None:
+    folder, metrics = mapped
+    assert (metrics["method"], metrics["registered"], metrics["total"]) == ("sfm", 5, 6)
+    turn_deg, place = errors(cameras_of(folder))
+    assert turn_deg < 0.5
+    assert place < 0.02
+    assert 0 < metrics["reprojection_error_px"] < 1
+    model = pycolmap.Reconstruction(folder / "sparse" / "0")
+    assert model.num_reg_images() == 5
+    assert all((folder / "images" / image.name).is_file() for image in model.images.values())
+
+
+def test_what_is_missing_is_stated(mapped: tuple[Path, dict]) -> None:
+    folder, metrics = mapped
+    assert metrics["note"] == "without a pose: blank.png (no verified match)"
+    assert Dataset.read(folder).without_pose == ("blank.png",)
+
+
+def test_too_few_are_an_error_that_names_them(mapped: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, _ = mapped
+    config = CaptureCalibrateConfig(min_registered=0.9)
+    with pytest.raises(UserError) as told:
+        calibrate_capture(folder, tmp_path / "out", config)
+    assert "5 of 6 photographs registered; without a pose: blank.png" in str(told.value)
+    assert "expected at least 90%" in str(told.value)
+
+
+def test_nothing_registered_is_an_error(tmp_path: Path) -> None:
+    for k in range(3):
+        path = tmp_path / "blank" / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), 40 * k, np.uint8)).save(path)
+    with pytest.raises(UserError, match="0 of 3 photographs registered"):
+        calibrate_capture(tmp_path / "blank", tmp_path / "out", CaptureCalibrateConfig(attempts=1))
+
+
+def test_truncated_photograph_is_named_before_anything_is_estimated(
+    photographs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photographs, tmp_path / "corner")
+    path = tmp_path / "corner" / "02.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"02\.png: not a whole image"):
+        calibrate_capture(tmp_path / "corner", tmp_path / "out", CaptureCalibrateConfig())
+
+
+def test_model_that_is_there_is_kept(mapped: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, _ = mapped
+    metrics = calibrate_capture(folder, tmp_path / "out", CaptureCalibrateConfig())
+    assert metrics["method"] == "given"
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        assert (tmp_path / "out/sparse/0" / name).read_bytes() == (
+            folder / "sparse/0" / name
+        ).read_bytes()
+    assert same_photographs(folder, tmp_path / "out")
+    (tmp_path / "out/images/00.png").write_bytes((folder / "images/01.png").read_bytes())
+    assert not same_photographs(folder, tmp_path / "out")
+
+
+def disturbed() -> dict[str, Camera]:
+    """True cameras, turned by some tenths of a degree and moved by some centimetres."""
+    rng = np.random.default_rng(5)
+    found = {}
+    for name, camera in walls.cameras().items():
+        turn = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
+        shift = rigid(turn, 0.02 * rng.standard_normal(3))
+        found[name] = camera.moved(shift @ camera.cam_from_world)
+    return found
+
+
+@pytest.mark.parametrize("method", ["ba", "vggt"])
+def test_bundle_adjustment_mends_approximate_poses(
+    method: str, photographs: Path, tmp_path: Path
+) -> None:
+    """From a model without points, and from what a network would predict."""
+    source = tmp_path / "corner"
+    shutil.copytree(photographs, source / "images")
+    if method == "ba":
+        write_model(source / "sparse", disturbed())
+    config = CaptureCalibrateConfig(method=method, refine_lenses=False)
+    calibrate_capture(source, tmp_path / "out", config, lambda images: disturbed())
+    before, after = errors(disturbed()), errors(cameras_of(tmp_path / "out"))
+    assert after[0] < 0.25 * before[0]
+    assert after[1] < 0.5 * before[1]
+
+
+@pytest.mark.parametrize("method", ["given", "ba"])
+def test_methods_that_need_a_model_say_so(method: str, photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder sparse"):
+        calibrate_capture(photographs, tmp_path / "out", CaptureCalibrateConfig(method=method))
+
+
+def test_empty_folder_has_no_photographs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no photograph in it"):
+        find_photographs(tmp_path)

@@ -1,0 +1,90 @@
+"""COLMAP models there and back, and pycolmap's own reading of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from pose_scene import cloud, project, ring
+
+from stages.run.errors import UserError
+from stages.scenes import colmap
+
+
+def test_model_there_and_back(tmp_path: Path) -> None:
+    cameras = ring(3)
+    points, colors = cloud(0), np.arange(360, dtype=np.uint32).reshape(-1, 3).astype(np.uint8)
+    colmap.write_model(tmp_path / "model", cameras, points, colors)
+    found = colmap.read_model(tmp_path / "model")
+    assert list(found.cameras) == list(cameras)
+    for name, camera in cameras.items():
+        np.testing.assert_allclose(found.cameras[name].K, camera.K)
+        np.testing.assert_allclose(
+            found.cameras[name].cam_from_world, camera.cam_from_world, atol=1e-12
+        )
+        assert (found.cameras[name].width, found.cameras[name].height) == (400, 400)
+    np.testing.assert_allclose(found.points, points)
+    np.testing.assert_array_equal(found.colors, colors)
+
+
+def test_pycolmap_projects_as_we_do(tmp_path: Path) -> None:
+    cameras = ring(3)
+    colmap.write_model(tmp_path, cameras)
+    model = pycolmap.Reconstruction(tmp_path)
+    for image in model.images.values():
+        wanted = project(cameras[image.name], cloud(0))
+        found = [image.project_point(point) for point in cloud(0)]
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+def test_model_without_points_is_whole(tmp_path: Path) -> None:
+    colmap.write_model(tmp_path, ring(2))
+    found = colmap.read_model(tmp_path)
+    assert found.points.shape == found.colors.shape == (0, 3)
+
+
+def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        colmap.write_model(tmp_path / name, ring(3), cloud(0), np.zeros((120, 3), np.uint8))
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_missing_or_broken_model_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        for name in ("cameras.bin", "images.bin", "points3D.bin"):
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="no COLMAP model"):
+        colmap.read_model(tmp_path)
+
+
+def test_point_is_triangulated_where_it_is() -> None:
+    cameras = list(ring(4).values())
+    point = np.array([0.3, -0.2, 0.5])
+    pixels = np.concatenate([project(camera, point[None]) for camera in cameras])
+    np.testing.assert_allclose(colmap.triangulate(cameras, pixels, 1.0, 1.5), point, atol=1e-6)
+    pixels[1] += 30
+    assert colmap.triangulate(cameras, pixels, 1.0, 1.5) is None
+    assert colmap.triangulate(cameras[:2], pixels[[0, 0]], 1.0, 60.0) is None
+
+
+def test_wrong_matches_are_told_from_right_ones() -> None:
+    a, b = ring(2).values()
+    at_a, at_b = (project(one, cloud(0)) for one in (a, b))
+    at_b[:20] = at_b[:20][::-1] + 25
+    right = colmap.verify(a, at_a, b, at_b, 1.0)
+    assert right[20:].mean() > 0.95
+    assert right[:20].mean() < 0.2
+
+
+def test_features_lie_on_blobs_at_pixel_centres() -> None:
+    rows, columns = np.mgrid[:128, :128] + 0.5
+    picture = np.zeros((128, 128))
+    places = np.array([[30.5, 40.5], [80.5, 90.5], [95.5, 30.5]])
+    for x, y in places:
+        picture += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
+    found = colmap.extract_features(picture.astype(np.uint8), 100, 0.003)
+    for place in places:
+        assert np.linalg.norm(found.keypoints - place, axis=1).min() < 0.2
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=0.02)

@@ -1,0 +1,132 @@
+"""Lenses of COLMAP: each model bends a known picture, and undistortion unbends it."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.scenes.colmap_lenses import Lens, find_model, read_posed
+
+WIDTH, HEIGHT, FOCAL = 96, 72, 80.0
+BENDS = {
+    "SIMPLE_RADIAL": (-0.12,),
+    "RADIAL": (-0.1, 0.02),
+    "OPENCV": (-0.1, 0.01, 0.004, -0.003),
+    "FULL_OPENCV": (-0.1, 0.01, 0.004, -0.003, 0.01, 0.02, 0.0, 0.0),
+    "SIMPLE_DIVISION": (-0.1,),
+    "DIVISION": (-0.1,),
+    "FOV": (0.4,),
+    "EUCM": (0.3, 1.0),
+    "SIMPLE_FISHEYE": (),
+    "FISHEYE": (),
+    "SIMPLE_RADIAL_FISHEYE": (0.02,),
+    "RADIAL_FISHEYE": (0.02, -0.01),
+    "OPENCV_FISHEYE": (0.02, -0.01, 0.003, 0.0),
+    "THIN_PRISM_FISHEYE": (0.02, -0.01, 0.001, 0.001, 0.0, 0.0, 0.001, 0.001),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (0.02, -0.01, *(0.0,) * 4, 0.001, 0.001, *(0.001,) * 4),
+}
+
+
+def lens(model: str) -> Lens:
+    info = pycolmap.Camera.create_from_model_name(1, model, FOCAL, WIDTH, HEIGHT)
+    focals = info.params[: len(info.params) - 2 - len(BENDS[model])]
+    return Lens(model, (*map(float, focals), WIDTH / 2, HEIGHT / 2, *BENDS[model]), WIDTH, HEIGHT)
+
+
+def colors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth picture over the plane at depth 1."""
+    parts = [np.sin(5 * x + 1), np.cos(4 * y), np.sin(3 * (x + y))]
+    return (0.5 + 0.4 * np.stack(parts, axis=-1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("model", BENDS)
+def test_undistorted_picture_is_what_a_pinhole_camera_sees(model: str) -> None:
+    bent = lens(model)
+    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=list(bent.params))
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    rays = camera.cam_from_img(np.stack([columns.ravel(), rows.ravel()], axis=-1))
+    photograph = colors(*rays.T).reshape(HEIGHT, WIDTH, 3)
+    K, width, height = bent.pinhole()
+    image, seen = bent.undistort(photograph)
+    assert image.shape == (height, width, 3)
+    assert image.dtype == np.float32
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    truth = colors((columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1])
+    inside = np.ones((height, width), bool) if seen is None else seen
+    assert inside.mean() > 0.95
+    assert np.abs(image - truth)[inside].max() < 0.02
+    plain = np.abs(photograph[:60, :80] - truth[:60, :80]).max()
+    assert plain > 0.03, "the lens bends so little that the test shows nothing"
+
+
+def test_pinhole_photographs_are_left_alone() -> None:
+    image = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)).astype(np.float32)
+    for model, params in (("PINHOLE", (80.0, 81.0, 48.0, 36.0)), ("SIMPLE_PINHOLE", (80, 48, 36))):
+        found, seen = Lens(model, params, WIDTH, HEIGHT).undistort(image)
+        assert found is image
+        assert seen is None
+
+
+def test_resized_lens_sees_the_same_rays() -> None:
+    small = lens("OPENCV").resized(WIDTH // 2, HEIGHT // 2)
+    assert small.params[:4] == (FOCAL / 2, FOCAL / 2, WIDTH / 4, HEIGHT / 4)
+    assert small.params[4:] == BENDS["OPENCV"]
+
+
+def write(folder: Path, camera: "pycolmap.Camera", poses: int, text: bool = False) -> None:
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(camera)
+    for number in range(1, poses + 1):
+        image = pycolmap.Image(name=f"{number}.png", camera_id=1, image_id=number)
+        pose = rigid(rotation_from_vector([0, 0.1 * number, 0]), [0.5 * number, 0, 2])
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose[:3]))
+    folder.mkdir(parents=True)
+    (model.write_text if text else model.write_binary)(str(folder))
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("place", ["sparse", "sparse/0"])
+def test_both_places_and_both_forms_are_read(tmp_path: Path, place: str, text: bool) -> None:
+    camera = pycolmap.Camera(
+        camera_id=1, model="OPENCV", width=WIDTH, height=HEIGHT, params=list(lens("OPENCV").params)
+    )
+    write(tmp_path / place, camera, poses=2, text=text)
+    assert find_model(tmp_path) == tmp_path / place
+    model = read_posed(tmp_path / place)
+    assert list(model.images) == ["1.png", "2.png"]
+    assert model.images["2.png"].lens == lens("OPENCV")
+    expected = rigid(rotation_from_vector([0, 0.2, 0]), [1.0, 0, 2])
+    assert np.allclose(model.images["2.png"].cam_from_world, expected, atol=1e-9)
+
+
+def test_no_model_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    assert find_model(tmp_path) is None
+    (tmp_path / "sparse").mkdir()
+    with pytest.raises(UserError, match="it holds nothing"):
+        find_model(tmp_path)
+
+
+def test_model_without_a_pose_is_refused(tmp_path: Path) -> None:
+    camera = pycolmap.Camera(camera_id=1, model="PINHOLE", width=9, height=9, params=[9, 9, 4, 4])
+    write(tmp_path / "sparse", camera, poses=0)
+    with pytest.raises(UserError, match="0 of 0 images registered"):
+        read_posed(tmp_path / "sparse")
+
+
+def test_panorama_is_no_pinhole(tmp_path: Path) -> None:
+    camera = pycolmap.Camera.create_from_model_name(1, "EQUIRECTANGULAR", 1.0, 64, 32)
+    write(tmp_path / "sparse", camera, poses=1)
+    with pytest.raises(UserError, match="EQUIRECTANGULAR"):
+        read_posed(tmp_path / "sparse")
+
+
+def test_broken_file_is_named(tmp_path: Path) -> None:
+    for name in ("cameras", "images", "points3D"):
+        path = tmp_path / "sparse" / f"{name}.bin"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\x05")
+    with pytest.raises(UserError, match="no COLMAP model"):
+        read_posed(tmp_path / "sparse")

@@ -1,0 +1,161 @@
+"""COLMAP datasets as they come: mixed, nested, turned, and what is wrong with them."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_capture import NAMES, cameras, write_capture
+
+from stages.run.errors import UserError
+from stages.scenes.colmap import write_model
+from stages.scenes.dataset import Dataset, image_paths
+from stages.scenes.images import read_image
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("capture") / "room")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "room"))
+
+
+def test_views_come_by_name_with_their_own_photograph(folder: Path) -> None:
+    """A stray file and a model in another order shift nothing."""
+    (folder / "images" / "LEFT" / "00_A_stray.png").write_bytes(
+        (folder / "images" / NAMES[3]).read_bytes()
+    )
+    (folder / "images" / "notes.txt").write_text("not an image")
+    write_model(folder / "sparse" / "0", dict(reversed(cameras().items())))
+    dataset = Dataset.read(folder)
+    assert [view.name for view in dataset.views] == sorted(NAMES)
+    assert dataset.without_pose == ("LEFT/00_A_stray.png",)
+    for view in dataset.views:
+        assert np.allclose(view.camera.cam_from_world, cameras()[view.name].cam_from_world)
+        image, seen = view.image()
+        assert seen is None
+        assert np.array_equal(image, read_image(folder / "images" / view.name))
+
+
+def test_images_without_a_pose_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(folder / "sparse" / "0", dict(list(cameras().items())[:6]))
+    Dataset.read(folder).tell()
+    told = capsys.readouterr().err
+    assert "2 of 8 images have no pose" in told
+    assert "RIGHT/02_RIGHT.png, RIGHT/03_RIGHT.png" in told
+
+
+def test_grey_alpha_and_16_bits_are_read(folder: Path) -> None:
+    images = folder / "images"
+    levels = np.asarray(Image.open(images / NAMES[0]))
+    grey = levels[..., 0]
+    Image.fromarray(grey).save(images / NAMES[0])
+    Image.fromarray(grey.astype(np.uint16) * 257).save(images / NAMES[1])
+    half = np.dstack([levels, np.full(grey.shape, 51, np.uint8)])
+    Image.fromarray(half).save(images / NAMES[2])
+    found = {view.name: view.image()[0] for view in Dataset.read(folder).views}
+    assert np.allclose(found[NAMES[0]], np.repeat(grey[..., None], 3, 2) / 255)
+    assert np.allclose(found[NAMES[1]], found[NAMES[0]], atol=1e-6)
+    assert np.allclose(found[NAMES[2]], levels / 255 * 0.2, atol=1e-6)
+
+
+def test_sizes_may_be_mixed(folder: Path) -> None:
+    path, placed = folder / "images" / NAMES[5], cameras()
+    Image.open(path).resize((112, 96)).save(path)
+    placed[NAMES[5]] = placed[NAMES[5]].resized(112, 96)
+    write_model(folder / "sparse" / "0", placed)
+    view = Dataset.read(folder).views[5]
+    assert view.image()[0].shape == (96, 112, 3)
+    assert view.camera.K[0, 0] == 120
+
+
+def test_whole_capture_that_was_shrunk_keeps_its_rays(folder: Path) -> None:
+    for name in NAMES:
+        path = folder / "images" / name
+        Image.open(path).resize((28, 24)).save(path)
+    for view in Dataset.read(folder).views:
+        assert (view.camera.width, view.camera.height, view.camera.K[0, 0]) == (28, 24, 30)
+
+
+@pytest.mark.parametrize("camera_is_turned", [False, True])
+def test_exif_orientation_follows_the_camera(folder: Path, camera_is_turned: bool) -> None:
+    """COLMAP reads pixels as they are stored; other tools turn them first."""
+    path, placed = folder / "images" / NAMES[0], cameras()
+    stored = Image.open(path).transpose(Image.Transpose.ROTATE_90) if camera_is_turned else None
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    (stored or Image.open(path)).save(path, exif=tags)
+    write_model(folder / "sparse" / "0", placed)
+    view = Dataset.read(folder).views[0]
+    assert view.upright is camera_is_turned
+    width, height = view.camera.width, view.camera.height
+    assert view.image()[0].shape == (height, width, 3)
+    expected = read_image(path, upright=camera_is_turned)
+    assert np.array_equal(view.image()[0], expected)
+
+
+def test_size_that_contradicts_its_camera_is_refused(folder: Path) -> None:
+    for name in NAMES[:2]:
+        path = folder / "images" / name
+        Image.open(path).resize((60, 48)).save(path)
+    with pytest.raises(UserError) as told:
+        Dataset.read(folder)
+    message = str(told.value)
+    assert message.count("60x48 px") == 2, "every contradiction is told at once"
+    assert "expected 56x48 px" in message
+
+
+def test_images_that_the_model_names_must_be_there(folder: Path) -> None:
+    path = folder / "images" / NAMES[0]
+    Image.open(path).save(path.with_suffix(".jpg"))
+    path.unlink()
+    with pytest.raises(UserError) as told:
+        Dataset.read(folder)
+    assert "1 of 8 images that it names are not below images/: LEFT/00_LEFT.png" in str(told.value)
+    assert "is LEFT/00_LEFT.jpg meant by LEFT/00_LEFT.png?" in str(told.value)
+
+
+def test_truncated_image_is_named(folder: Path) -> None:
+    path = folder / "images" / NAMES[2]
+    path.write_bytes(path.read_bytes()[:300])
+    view = Dataset.read(folder).views[2]
+    with pytest.raises(UserError, match=r"02_LEFT\.png: not a whole image"):
+        view.image()
+
+
+def test_photographs_without_a_model_lead_to_calibration(folder: Path) -> None:
+    shutil.rmtree(folder / "sparse")
+    with pytest.raises(UserError, match=r"stages\.capture_calibrate"):
+        Dataset.read(folder)
+
+
+@pytest.mark.parametrize("left", [[], ["sparse"], ["images", "sparse"]])
+def test_folder_without_images_is_refused(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / "room" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no such folder|no folder images|no image in it"):
+        image_paths(tmp_path / "room")
+
+
+def test_camera_of_another_model_is_undistorted(folder: Path) -> None:
+    """One camera of the dataset has a lens; the others stay as they are."""
+    import pycolmap
+
+    model = pycolmap.Reconstruction(folder / "sparse" / "0")
+    bent = pycolmap.Camera(
+        camera_id=1, model="OPENCV", width=56, height=48,
+        params=[60, 60, 28, 24, -0.1, 0.01, 0, 0],
+    )  # fmt: skip
+    model.cameras[1] = bent
+    model.write_binary(str(folder / "sparse" / "0"))
+    first, second = Dataset.read(folder).views[:2]
+    assert first.lens.model == "OPENCV"
+    assert first.image()[0].shape == (first.camera.height, first.camera.width, 3)
+    assert (first.camera.width, first.camera.height) != (56, 48)
+    assert second.camera.width == 56
+    assert replace(second.camera, K=None).name == NAMES[1]

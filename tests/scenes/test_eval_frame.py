@@ -1,0 +1,118 @@
+"""Evaluation sets: the same frame, another frame with shared photographs, or a refusal."""
+
+import numpy as np
+import pytest
+from small_capture import cameras
+
+from stages.run.errors import UserError
+from stages.scenes.cameras import Camera, rotation_from_vector
+from stages.scenes.eval_frame import Placement, nearest, place
+from stages.scenes.frames import Sim3
+
+MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
+TRAINED = cameras()
+SHA = {name: f"sha of {name}" for name in TRAINED}
+
+
+def surface(seed: int, count: int = 400) -> np.ndarray:
+    """Points on a sphere around the origin, as two reconstructions of it would find them."""
+    at = np.random.default_rng(seed).standard_normal((count, 3))
+    return at / np.linalg.norm(at, axis=1, keepdims=True)
+
+
+def evaluated(names: tuple[str, ...], frame: Sim3 | None = None) -> dict[str, Camera]:
+    """Cameras between the trained ones, in a frame of their own."""
+    frame = frame or Sim3.identity()
+    return {name: frame.apply_camera(one) for name, one in cameras(names, shift=0.05).items()}
+
+
+def placed(
+    given: dict[str, Camera],
+    sha: dict[str, str],
+    frame: str = "auto",
+    points: np.ndarray | None = None,
+) -> Placement:
+    points = surface(1) if points is None else points
+    return place(TRAINED, SHA, surface(0), given, sha, points, frame, "eval")
+
+
+NAMES = ("a.png", "b.png", "c.png")
+
+
+def test_frame_is_shared_when_cameras_and_points_say_so() -> None:
+    found = placed(evaluated(NAMES), {name: name for name in NAMES})
+    assert found.how.startswith("shared frame")
+    assert np.array_equal(found.train_from_eval.matrix, np.eye(4))
+
+
+def test_photographs_in_both_give_the_similarity() -> None:
+    """By content, whatever they are called; the cameras come home."""
+    shared = list(TRAINED)[1:4]
+    given = evaluated(NAMES, MOVED)
+    given |= {f"copy {name}": MOVED.apply_camera(TRAINED[name]) for name in shared}
+    sha = {name: SHA.get(name.removeprefix("copy "), name) for name in given}
+    found = placed(given, sha, points=MOVED.apply(surface(1)))
+    assert found.shared_images == 3
+    assert found.residual < 1e-9
+    home = found.train_from_eval.apply_camera(given["a.png"])
+    assert np.allclose(home.cam_from_world, evaluated(NAMES)["a.png"].cam_from_world, atol=1e-9)
+
+
+def test_two_photographs_of_equal_names_are_enough() -> None:
+    given = {name: MOVED.apply_camera(TRAINED[name]) for name in list(TRAINED)[:2]}
+    found = placed(given, {name: "resaved " + name for name in given})
+    assert "similarity from 2 images" in found.how
+    assert found.train_from_eval.scale == pytest.approx(1 / MOVED.scale)
+
+
+def test_equal_names_of_other_photographs_do_not_move_a_shared_frame() -> None:
+    """frame_00001.png of two videos: the poses contradict each other, and the points agree."""
+    names = tuple(reversed(TRAINED))
+    found = placed(evaluated(names), {name: "other " + name for name in names})
+    assert found.how.startswith("shared frame, by its points")
+
+
+def test_unrelated_frame_is_refused_with_numbers() -> None:
+    given = evaluated(NAMES, MOVED)
+    with pytest.raises(UserError, match="2 of 3 cameras see none of the capture's points"):
+        placed(given, {name: name for name in NAMES})
+    around = Sim3(1.0, rotation_from_vector([0, 0.4, 0]), np.zeros(3))
+    with pytest.raises(UserError, match="spacings away"):
+        placed(evaluated(NAMES, around), {}, points=3.0 * surface(1))
+
+
+def test_the_user_has_the_last_word() -> None:
+    found = placed(evaluated(NAMES, MOVED), {name: name for name in NAMES}, frame="shared")
+    assert np.array_equal(found.train_from_eval.matrix, np.eye(4))
+
+
+def test_same_photograph_with_contradicting_poses_is_refused() -> None:
+    names = list(TRAINED)[:4]
+    given = {
+        name: MOVED.apply_camera(TRAINED[other])
+        for name, other in zip(names, names[::-1], strict=True)
+    }
+    with pytest.raises(UserError, match="4 photographs in both contradict each other"):
+        placed(given, {name: SHA[name] for name in names})
+
+
+def test_one_photograph_fixes_no_scale() -> None:
+    name = next(iter(TRAINED))
+    given = {name: MOVED.apply_camera(TRAINED[name])}
+    with pytest.raises(UserError, match="1 photograph in both has another pose"):
+        placed(given, {name: SHA[name]})
+
+
+def test_images_alone_are_demanded() -> None:
+    with pytest.raises(UserError, match="0 photographs of equal content and 0 of equal names"):
+        placed(evaluated(NAMES), {name: name for name in NAMES}, frame="images")
+
+
+def test_nearest_views_are_those_by_the_training_cameras() -> None:
+    given = evaluated(NAMES)
+    far = Sim3(1.0, np.eye(3), np.array([0, 0, -9.0]))
+    given["b.png"] = far.apply_camera(given["b.png"])
+    trained = list(TRAINED.values())
+    assert nearest(trained, given, 2) == ["a.png", "c.png"]
+    assert nearest(trained, given, 0) == list(NAMES)
+    assert nearest(trained, given, 9) == list(NAMES)

@@ -1,0 +1,235 @@
+"""Training and measuring a capture: what is held out, what a result holds, what is refused."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from small_capture import NAMES, cameras, write_capture
+
+from stages.quality.evaluation import Meter
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, read_json, read_tsv
+from stages.scenes.cameras import rotation_from_vector
+from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
+from stages.scenes.dataset import Dataset
+from stages.scenes.frames import Sim3
+from stages.splat import capture_results
+from stages.splat.captures import Facts, split
+from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.export import read_ply
+from stages.splat.fit import Fitted
+from stages.splat.gaussians import Gaussians
+
+MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
+CAPTURE = CaptureTrainConfig(test_every=4, align_steps=2)
+EVALUATE = CaptureEvaluateConfig(align_steps=0)
+CONFIG = TrainConfig(
+    max_steps=60, sh_degree=0, max_gaussians=300, means_lr=0.004, scales_lr=0.02, sh0_lr=0.02,
+    eval_steps=(), ply_steps=(), save_steps=(), pose_opt=False, backend="cpu",
+    checkpoint_every=20, strategy=StrategyConfig(refine_start_iter=1000),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("data") / "room")
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+def train(data: Path, result: Path, token: str = "", config: TrainConfig = CONFIG) -> dict:
+    return capture_results.train_result(
+        Dataset.read(data), token, result, CAPTURE, config, Meter("cpu", note="none here")
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLATFIX_WORK", str(folder / "work"))
+        return folder / "room" / "combined", train(data, folder / "room" / "combined")
+
+
+@pytest.fixture
+def result(trained: tuple[Path, dict], tmp_path: Path) -> Path:
+    """A copy of the result, to spoil."""
+    return Path(shutil.copytree(trained[0], tmp_path / "room" / "combined"))
+
+
+def test_variants_share_the_held_out_views(data: Path) -> None:
+    views = Dataset.read(data).views
+    combined, filtered = split(views, 4, ""), split(views, 4, "right")
+    assert [view.name for view in combined.held_out] == [NAMES[0], NAMES[4]]
+    assert combined.held_out == filtered.held_out
+    assert [view.name for view in filtered.train] == list(NAMES[5:])
+    assert len(combined.train) == 6
+    assert len(split(views, 1, "").train) == len(split(views, 0, "").train) == 8
+
+
+def test_token_is_a_whole_word_and_must_hit(data: Path) -> None:
+    views = Dataset.read(data).views
+    with pytest.raises(UserError, match="'RIGH' matches none of 6 images"):
+        split(views, 4, "RIGH")
+    with pytest.raises(UserError, match="leaves none of 1 views"):
+        split(views[:1], 8, "")
+
+
+def test_result_holds_gaussians_ply_poses_and_numbers(trained: tuple[Path, dict]) -> None:
+    folder, scalars = trained[0] / "train", trained[1]
+    gaussians = Gaussians.load(folder / "gaussians.safetensors")
+    assert len(gaussians) == len(read_ply(folder / "point_cloud.ply")) == scalars["gaussians"]
+    assert (scalars["trained_on"], scalars["held_out"], scalars["views"]) == (6, 2, 2)
+    assert scalars["psnr"] > scalars["mean_color_psnr"] + 3
+    assert scalars["psnr_aligned"] is not None
+    assert scalars["lpips"] is None
+    assert scalars == read_json(folder / "metrics.json")
+    rows = read_tsv(folder / "held_out.tsv")
+    assert [row["image"] for row in rows] == [NAMES[0], NAMES[4]]
+    assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(scalars["psnr"], abs=1e-5)
+    assert (folder / "held_out" / "given" / NAMES[0]).is_file()
+    assert (folder / "held_out" / "aligned" / NAMES[4]).is_file()
+
+
+def test_learnt_cameras_open_in_pycolmap(trained: tuple[Path, dict]) -> None:
+    model = pycolmap.Reconstruction(trained[0] / "train" / "cameras" / "sparse" / "0")
+    held_out = {NAMES[0], NAMES[4]}
+    assert {image.name for image in model.images.values()} == set(NAMES) - held_out
+    for image in model.images.values():
+        truth = cameras()[image.name].cam_from_world[:3]
+        assert np.allclose(image.cam_from_world().matrix(), truth, atol=1e-5)
+
+
+def test_equal_inputs_give_equal_bytes(
+    trained: tuple[Path, dict], data: Path, tmp_path: Path
+) -> None:
+    train(data, tmp_path / "again")
+    for name in ("gaussians.safetensors", "point_cloud.ply", "metrics.json"):
+        assert (tmp_path / "again" / "train" / name).read_bytes() == (
+            trained[0] / "train" / name
+        ).read_bytes()
+
+
+def test_killed_run_goes_on_to_the_same_bytes(
+    trained: tuple[Path, dict], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from stages.splat.trainer import Trainer
+
+    step = Trainer.step
+
+    def killed(self: Trainer, number: int, index: int | None = None) -> tuple[torch.Tensor, int]:
+        if number == 33:
+            raise KeyboardInterrupt
+        return step(self, number, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "result")
+    assert not (tmp_path / "result" / "train").exists()
+    train(data, tmp_path / "result")
+    assert "resumed at step 20" in capsys.readouterr().err
+    path = "train/gaussians.safetensors"
+    assert (tmp_path / "result" / path).read_bytes() == (trained[0] / path).read_bytes()
+
+
+@pytest.mark.parametrize("foreign", ["token", "name", "files"])
+def test_another_result_is_not_overwritten(
+    foreign: str, result: Path, data: Path, tmp_path: Path
+) -> None:
+    token = "RIGHT" if foreign == "token" else ""
+    if foreign == "name":
+        data = Path(shutil.copytree(data, tmp_path / "hall"))
+    if foreign == "files":
+        shutil.rmtree(result / "train")
+        (result / "thesis.tex").write_text("years of work")
+    before = folder_hash(result)
+    with pytest.raises(UserError, match=r"holds the result of room|no result of a capture"):
+        train(data, result, token)
+    assert folder_hash(result) == before
+
+
+def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:
+    meter = Meter("cpu", note="none here")
+    return capture_results.evaluate_result(result, Dataset.read(folder), config, meter)
+
+
+EVAL_NAMES = ("a.png", "b.png", "c.png")
+
+
+def test_eval_set_of_the_same_frame_is_taken_as_it_is(result: Path, tmp_path: Path) -> None:
+    folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05))
+    before = folder_hash(folder)
+    scalars = evaluate(result, folder)
+    assert scalars["frame"].startswith("shared frame")
+    assert scalars["psnr"] > scalars["mean_color_psnr"] + 3
+    assert len(read_tsv(result / "eval_on_hall" / "views.tsv")) == 3
+    assert folder_hash(folder) == before
+    assert (result / "train" / "gaussians.safetensors").is_file()
+
+
+def test_moved_eval_set_gives_the_same_numbers(result: Path, data: Path, tmp_path: Path) -> None:
+    """Two photographs of the capture tie it to the training frame."""
+    both = cameras(EVAL_NAMES, 0.05) | {name: cameras()[name] for name in (NAMES[1], NAMES[6])}
+    plain = evaluate(result, write_capture(tmp_path / "plain", both))
+    moved = evaluate(result, write_capture(tmp_path / "moved", both, MOVED))
+    assert plain["frame"].startswith("shared frame: 2 images")
+    assert moved["frame"] == "similarity from 2 images in both"
+    assert moved["psnr"] == pytest.approx(plain["psnr"], abs=0.01)
+    frame = Sim3.from_dict(read_json(result / "eval_on_moved" / "frame.json")["train_from_eval"])
+    assert np.allclose(frame.compose(MOVED).matrix, np.eye(4), atol=1e-6)
+
+
+def test_eval_set_of_another_frame_is_refused(result: Path, tmp_path: Path) -> None:
+    folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05), MOVED)
+    with pytest.raises(UserError, match="not in the frame of the capture"):
+        evaluate(result, folder)
+    assert not (result / "eval_on_hall").exists()
+
+
+def test_wrong_frame_by_order_is_measured_and_warned_of(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05), MOVED)
+    evaluate(result, folder, EVALUATE.model_copy(update={"frame": "shared"}))
+    assert "the poses may be of another frame" in capsys.readouterr().err
+
+
+def test_nearest_views_alone(result: Path, tmp_path: Path) -> None:
+    placed = cameras(EVAL_NAMES, 0.05)
+    far = placed["b.png"].cam_from_world.copy()
+    far[2, 3] += 3
+    placed["b.png"] = placed["b.png"].moved(far)
+    folder = write_capture(tmp_path / "hall", placed)
+    evaluate(result, folder, EVALUATE.model_copy(update={"nearest": 2}))
+    rows = read_tsv(result / "eval_on_hall" / "views.tsv")
+    assert [row["image"] for row in rows] == ["a.png", "c.png"]
+
+
+def test_photographs_may_be_shrunk(data: Path, tmp_path: Path) -> None:
+    scalars = train(data, tmp_path / "small", config=CONFIG.model_copy(update={"data_factor": 2}))
+    assert scalars["protocol"].startswith("28x24")
+    assert Facts.read(tmp_path / "small" / "train").data_factor == 2
+
+
+def test_evaluation_needs_a_trained_capture(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a folder that capture_train wrote"):
+        evaluate(tmp_path, data)
+
+
+def test_fitted_names_its_cameras_with_a_suffix(trained: tuple[Path, dict], tmp_path: Path) -> None:
+    gaussians = Gaussians.load(trained[0] / "train" / "gaussians.safetensors")
+    placed = [replace(one, name=f"cam{k}") for k, one in enumerate(cameras().values())]
+    Fitted(gaussians, placed, [], []).write(tmp_path, ply=False, suffix=".png")
+    model = pycolmap.Reconstruction(tmp_path / "cameras" / "sparse" / "0")
+    assert sorted(image.name for image in model.images.values())[0] == "cam0.png"
+    assert not (tmp_path / "point_cloud.ply").exists()

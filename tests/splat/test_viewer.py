@@ -1,0 +1,193 @@
+"""The live viewer without a browser: the page, and what a client is sent."""
+
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import viser
+import zstandard
+from exact_scene import SCENE, TARGETS, TIMES, gaussians, write_scene
+from websockets.sync.client import connect
+
+from stages import view
+from stages.novel_views import main as draw
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import write_tsv
+from stages.scenes.cameras import Camera, quat_from_rotation
+from stages.splat.showing import Showing, as_cloud, nearest
+from stages.splat.viewer import Viewer, caption, field_of_view, spread, up_direction
+
+PARAMS = "novel_views:\n  backend: cpu\n  align: false\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene whose plain views are drawn and measured."""
+    root = tmp_path_factory.mktemp("viewer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(sys, "argv", ["novel_views", "--scene", SCENE])
+        Path("params.yaml").write_text(PARAMS)
+        write_scene()
+        draw()
+        rows = [{"timestamp": TIMES[0], "camera": name, "psnr": 20.5 + k}
+                for k, name in enumerate(TARGETS)]  # fmt: skip
+        path = layout.view_metrics(SCENE, "none")
+        path.parent.mkdir(parents=True)
+        write_tsv(path, rows, ["timestamp", "camera", "psnr"])
+    return root
+
+
+@pytest.fixture
+def showing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Showing:
+    monkeypatch.chdir(folder)
+    return Showing.read(SCENE, ("none", "base-post"))
+
+
+@pytest.fixture
+def viewer(showing: Showing) -> Iterator[Viewer]:
+    """A server on a free port."""
+    found = Viewer(showing, "127.0.0.1", 18080)
+    yield found
+    found.server.stop()
+
+
+def test_only_methods_with_pictures_are_offered(showing: Showing) -> None:
+    assert showing.methods == ["none"]
+    with pytest.raises(UserError, match="no novel views"):
+        Showing(showing.scene, showing.calibration, ("tuned-post",))
+
+
+def test_cloud_lies_in_the_frame_of_the_cameras() -> None:
+    truth = gaussians(TIMES[0])
+    cloud = as_cloud(truth)
+    in_frame = truth.world_from_norm.apply(truth.means.double().numpy())
+    np.testing.assert_allclose(cloud.centers, in_frame, atol=1e-5)
+    # Round ones of e^-2, twice as large in the estimated frame.
+    expected = np.broadcast_to(np.eye(3) * (2 * np.exp(-2.0)) ** 2, (120, 3, 3))
+    np.testing.assert_allclose(cloud.covariances, expected, atol=1e-6)
+    np.testing.assert_allclose(cloud.opacities, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
+
+
+def test_broken_gaussians_are_left_out() -> None:
+    broken = gaussians(TIMES[0])
+    broken.means[3] = torch.nan
+    broken.log_scales[5] = torch.inf
+    assert len(as_cloud(broken).centers) == 118
+
+
+def test_turned_gaussians_keep_their_long_axis() -> None:
+    long = gaussians(TIMES[0])
+    long.log_scales[:] = torch.tensor([0.0, -4.0, -4.0])
+    long.quats[:] = torch.tensor([2.0, 0.0, 0.0, 2.0])  # a quarter turn about z: x to y
+    axes = np.linalg.eigh(as_cloud(long).covariances)[1][..., -1]
+    expected = long.world_from_norm.rotation @ [0.0, 1.0, 0.0]
+    np.testing.assert_allclose(np.abs(axes @ expected), 1, atol=1e-6)
+
+
+def test_shots_have_pictures_and_numbers(showing: Showing) -> None:
+    shots = {shot.camera.name: shot for shot in showing.shots("none", TIMES[0])}
+    assert set(shots) == {"4", "16", "40", "28", "64"}
+    assert shots["28"].psnr_db == 20.5
+    assert shots["4"].psnr_db is None
+    assert {shot.psnr_db for shot in showing.shots("none", TIMES[1])} == {None}
+
+
+def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(showing: Showing) -> None:
+    shots = showing.shots("none", TIMES[0])
+    at = showing.calibration.targets["64"]
+    looking = at.cam_from_world[2, :3]
+    found = nearest(shots, at.centre + 0.01, looking)
+    assert found is not None
+    assert found.camera.name == "64"
+    assert caption(found) == "nearest held-out view: camera 64, 21.50 dB PSNR"
+    assert nearest(shots, at.centre, -looking) is None
+    assert caption(None) == "no held-out view looks this way"
+
+
+def test_geometry_of_the_frusta(showing: Showing) -> None:
+    cameras = list(showing.calibration.sources.values())
+    up = showing.calibration.est_from_true.rotation @ [0.0, -1.0, 0.0]
+    assert up_direction(cameras) @ up > 0.95
+    assert field_of_view(cameras[0]) == pytest.approx(2 * np.arctan(0.5 / 1.2))
+    assert 1 < spread(cameras) < 8
+
+
+def test_page_is_served(viewer: Viewer) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=10) as page:
+        assert page.status == 200
+        assert b"<html" in page.read().lower()
+
+
+def test_client_is_sent_the_scene_and_told_the_nearest_view(viewer: Viewer) -> None:
+    """What a browser does: say where it looks from, and take what comes."""
+    target = viewer.showing.calibration.targets["64"]
+    with Client(viewer.port) as client:
+        client.look_from(target)
+        splat = client.wait_for("GaussianSplatsMessage")
+        assert splat["name"] == "/gaussians"
+        names = {"/cameras/" + name for name in ("4", "16", "40", "28", "64")}
+        client.wait(lambda: names <= {one.get("name") for one in client.found})
+        # It is put at the first held-out camera, and reports that it is there.
+        moved = client.wait_for("SetCameraPositionMessage")
+        expected = viewer.showing.calibration.targets["28"].centre
+        np.testing.assert_allclose(moved["position"], expected, atol=1e-6)
+        client.look_from(target)
+        client.wait(lambda: "camera 64, 21.50 dB PSNR" in repr(client.found))
+        # Another timestamp has other pictures, and no numbers yet.
+        viewer.time.value = TIMES[1]
+        client.wait(lambda: "camera 64, not measured" in repr(client.found))
+        viewer.cameras.value = False
+        client.wait(lambda: "'visible': False" in repr(client.found))
+
+
+def test_unknown_scene_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["view", "hi4d_pair15_figth"])
+    with pytest.raises(UserError, match="did you mean hi4d_pair15_fight"):
+        view.main()
+
+
+class Client:
+    """The part of a browser that speaks with the server."""
+
+    def __init__(self, port: int):
+        protocol = f"viser-v{viser.__version__}"
+        url = f"ws://127.0.0.1:{port}"
+        self.socket = connect(url, subprotocols=[protocol], max_size=None)
+        self.found: list[dict] = []
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def look_from(self, camera: Camera) -> None:
+        """Report a place and a direction."""
+        message = {
+            "type": "ViewerCameraMessage",
+            "wxyz": quat_from_rotation(camera.world_from_cam[:3, :3]).tolist(),
+            "position": camera.centre.tolist(),
+            "look_at": [0.0, 0.0, 0.0], "up_direction": [0.0, 0.0, 1.0],
+            "fov": 1.0, "near": 0.01, "far": 1000.0, "image_height": 480, "image_width": 640,
+        }  # fmt: skip
+        self.socket.send(msgspec.msgpack.encode(message))
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Take messages until something holds."""
+        while not done():
+            packed = self.socket.recv(timeout=10)
+            size = int.from_bytes(packed[8:16], "little")
+            inner = zstandard.ZstdDecompressor().decompress(packed[16 : 16 + size])
+            self.found += msgspec.msgpack.decode(inner)["messages"]
+
+    def wait_for(self, kind: str) -> dict:
+        """The first message of a kind."""
+        self.wait(lambda: any(one["type"] == kind for one in self.found))
+        return next(one for one in self.found if one["type"] == kind)

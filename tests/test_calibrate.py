@@ -1,0 +1,139 @@
+"""Stage `calibrate` on a generated demo scene, from its entry."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from stages.run import layout
+from stages.run.files import folder_hash, read_json
+from stages.run.params import Params
+from stages.scenes import colmap, sfm
+from stages.scenes.calibration import read_calibration
+from stages.scenes.config import CalibrateConfig
+from stages.scenes.images import write_png
+from stages.scenes.scene import Scene
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENE = "hi4d_pair15_fight"
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("calibrate")]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prepared demo scene of 192x256 px and its params."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["demo"]["width_px"], params["demo"]["height_px"] = 192, 256
+    yaml.dump(params, folder / "params.yaml")
+    for stage in ("demo", "prepare"):
+        assert run(folder, stage).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    shutil.copytree(prepared / "data" / "scenes", tmp_path / "data" / "scenes")
+    shutil.copy(prepared / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"stages.{stage}", "--scene", SCENE]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def calibrate(**values: object) -> dict:
+    """Run the stage with other values; its metrics."""
+    set_params(**values)
+    done = run(Path.cwd(), "calibrate")
+    assert done.returncode == 0, done.stderr
+    return read_json(layout.calibrate_metrics(SCENE))
+
+
+def set_params(**values: object) -> None:
+    yaml, path = YAML(), Path("params.yaml")
+    params = yaml.load(path)
+    params["calibrate"].update(values)
+    yaml.dump(params, path)
+
+
+def test_neighbouring_cameras_see_the_same_features(folder: Path) -> None:
+    scene = Scene.read(layout.scene(SCENE))
+    config = Params.read().section("calibrate", CalibrateConfig)
+    views = scene.views("source", scene.timestamps[0])
+    shown = sfm.detect({view.name: [view.image()] for view in views}, config)
+    cameras = scene.cameras("source")
+    counts = {}
+    for (a, b), found in sfm.match(shown, config).items():
+        at_a, at_b = shown.of[a].keypoints[found[:, 0]], shown.of[b].keypoints[found[:, 1]]
+        good = colmap.verify(cameras[a], at_a, cameras[b], at_b, 4.0) if len(found) > 7 else []
+        counts[a, b] = int(np.sum(good))
+    best = {name: max(n for pair, n in counts.items() if name in pair) for name in cameras}
+    assert min(best.values()) >= 20, best
+    assert np.median(list(best.values())) >= 40, best
+
+
+def test_given_poses_are_the_true_ones(folder: Path) -> None:
+    metrics = calibrate(method="given")
+    scene = Scene.read(layout.scene(SCENE))
+    found = read_calibration(layout.calibrated(SCENE))
+    for role in ("source", "target"):
+        for name, camera in scene.cameras(role).items():
+            pose = getattr(found, f"{role}s")[name].cam_from_world
+            np.testing.assert_allclose(pose, camera.cam_from_world, atol=1e-6)
+    assert metrics["registered"] == metrics["total"] == 6
+    assert metrics["rotation_error_deg"] < 1e-4
+    assert metrics["points"] > 50
+
+
+def test_bundle_adjustment_brings_noisy_poses_closer(folder: Path) -> None:
+    refined = calibrate(method="perturbed")
+    assert refined["refined"] is True
+    assert refined["reprojection_error_px"] < 2.0
+    assert 0 < refined["rotation_error_deg"] < 1.596 * 0.5
+    assert refined["registered"] == 6
+
+
+def test_two_runs_give_the_same_bytes_and_another_seed_others(folder: Path) -> None:
+    digests = []
+    for seed in (0, 0, 1):
+        calibrate(method="perturbed", seed=seed)
+        digests.append(folder_hash(layout.calibrated(SCENE)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_no_photograph_of_a_target_is_looked_at(folder: Path) -> None:
+    calibrate(method="perturbed")
+    before = folder_hash(layout.calibrated(SCENE))
+    noise = np.random.default_rng(0).random((256, 192, 3)).astype(np.float32)
+    views = Scene.read(layout.scene(SCENE))
+    for view in views.views("target"):
+        write_png(view.image_path, noise)
+    calibrate(method="perturbed")
+    assert folder_hash(layout.calibrated(SCENE)) == before
+    for view in views.views("source"):
+        write_png(view.image_path, view.image()[:, ::-1].copy())
+    calibrate(method="perturbed")
+    assert folder_hash(layout.calibrated(SCENE)) != before
+
+
+def test_black_photographs_stop_structure_from_motion_and_leave_nothing(folder: Path) -> None:
+    for view in Scene.read(layout.scene(SCENE)).views("source"):
+        write_png(view.image_path, np.zeros((256, 192, 3), np.float32))
+    set_params(method="sfm")
+    done = run(folder, "calibrate")
+    assert done.returncode == 2
+    assert "0 of 6 cameras registered" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not layout.calibrated(SCENE).exists()
+    assert not layout.calibrate_metrics(SCENE).exists()

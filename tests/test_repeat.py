@@ -1,0 +1,71 @@
+"""Stage `repeat` draws and measures what another seed trained; the training itself is planted."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from exact_scene import SCENE, TIMES, gaussians, write_scene
+
+from stages.quality.keys import repeated
+from stages.repeat import main
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import read_json, read_tsv, write_json
+from stages.splat import moments
+
+SEED = 7
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """The calls of the training, which gives the scene's own Gaussians, moved a little."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(sys, "argv", ["repeat", "--scene", SCENE, "--seed", str(SEED)])
+    evaluate = {"device": "cpu", "masks": "ignore", "lpips": {"net": "alex", "required": False}}
+    drawing = {"backend": "cpu", "workers": 1, "align": False}
+    params = {"train": {"seed": 42, "warm_start": True}, "novel_views": drawing}
+    Path("params.yaml").write_text(json.dumps(params | {"evaluate": evaluate}))
+    write_scene()
+    layout.WEIGHTS.mkdir(parents=True)
+    absent = {"found": False, "from": None, "sha256": None, "reason": "no network"}
+    write_json(layout.WEIGHTS / "weights.json", {"alex": absent})
+    calls: list[SimpleNamespace] = []
+
+    def train(scene, calibrated, timestamp, config, folder, warm):
+        calls.append(SimpleNamespace(timestamp=timestamp, config=config, warm=warm))
+        moved = gaussians(timestamp)
+        moved.means[:] += 0.01 * torch.randn(
+            moved.means.shape, generator=torch.Generator().manual_seed(config.seed)
+        )
+        moved.save(folder / "gaussians.safetensors")
+
+    monkeypatch.setattr(moments, "train_moment", train)
+    return calls
+
+
+def test_every_timestamp_is_trained_by_the_other_seed(trained: list[SimpleNamespace]) -> None:
+    main()
+    assert [one.timestamp for one in trained] == list(TIMES)
+    assert {one.config.seed for one in trained} == {SEED}
+    assert trained[0].warm is None
+    assert trained[1].warm.parent.name == TIMES[0]
+    name = repeated(SCENE, SEED)
+    means = read_json(layout.scene_metrics(name, "none"))
+    assert means["views"] == 4
+    assert 20 < means["psnr"] < 60
+    assert len(read_tsv(layout.view_metrics(name, "none"))) == 4
+    assert not layout.splats(name).exists()
+    assert (layout.novel_views(name, "none") / "novel_views.json").is_file()
+
+
+def test_the_same_seed_is_refused(
+    trained: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["repeat", "--scene", SCENE, "--seed", "42"])
+    with pytest.raises(UserError, match="it would repeat every byte"):
+        main()
+    assert trained == []

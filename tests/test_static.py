@@ -1,0 +1,276 @@
+"""A static scene from its photographs to masked metrics, on a small embedded scene."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from stages.quality.evaluation import Meter
+from stages.run.errors import UserError
+from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.colmap_rigs import read_rig_model
+from stages.scenes.demo.config import StaticDemoConfig
+from stages.scenes.demo.static_scene import write_static_scene
+from stages.scenes.images import read_mask, write_png
+from stages.scenes.static.alignment import read_alignment
+from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.prepare import prepare
+from stages.scenes.static.shared import Shared
+from stages.scenes.static.truth import read_truth
+from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.static_training import check_trained, train_static
+from stages.splat.static_views import evaluate_static
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("static")]
+
+KINDS = ("monocular", "iphone", "stereo", "lightfield", "iphone_eval")
+STATIC = StaticConfig(
+    lf_inner=1, peak_threshold=0.003, ratio_test=0.85, max_reprojection_error_px=2.0
+)
+TRAIN = TrainConfig(
+    backend="cpu", max_steps=40, eval_steps=(), ply_steps=(), save_steps=(), max_gaussians=1500,
+    sh_degree=0, means_lr=0.004, scales_lr=0.02, strategy=StrategyConfig(refine_start_iter=1000),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs, static/ of a scene."""
+    root = tmp_path_factory.mktemp("dog")
+    config = StaticDemoConfig(lightfield_side=5, eval_frames=4, samples=1)
+    write_static_scene("static_pair02_talk", config, root)
+    return root / "static"
+
+
+@pytest.fixture(scope="module")
+def prepared(raw: Path) -> tuple[Shared, dict]:
+    """The same, prepared beside them."""
+    metrics, rebuilt = prepare(raw, raw / "shared", STATIC)
+    assert rebuilt
+    return Shared(raw / "shared"), metrics
+
+
+def test_tree_is_the_users(prepared: tuple[Shared, dict]) -> None:
+    shared, metrics = prepared
+    names = {path.relative_to(shared.folder).as_posix() for path in shared.folder.rglob("*")}
+    wanted = {".prep_complete", "metadata/summary.json", "metadata/mapping.json", "sparse/0"}
+    wanted |= {f"subsets/{kind}/{part}" for kind in KINDS for part in ("images", "sparse/0")}
+    wanted |= {f"splits/{kind}.txt" for kind in KINDS}
+    wanted |= {"images/mono__wide.png", "images/stereo__left.png", "images/lf__01_03.png"}
+    assert wanted <= names
+    assert "images/lf__00_00.png" not in names, "an outer ring"
+    assert metrics["registered"] == metrics["images"] == 1 + 3 + 2 + 9 + 4
+    assert (shared.folder / "splits" / "stereo.txt").read_text().split() == [
+        "stereo__left.png", "stereo__right.png",
+    ]  # fmt: skip
+
+
+def test_every_kind_registers_near_the_truth(prepared: tuple[Shared, dict]) -> None:
+    _, metrics = prepared
+    for kind in KINDS:
+        assert metrics[f"{kind}_rotation_deg"] < 1
+        assert metrics[f"{kind}_centre_percent"] < 1
+
+
+def test_subsets_are_models_of_one_world(prepared: tuple[Shared, dict]) -> None:
+    shared, _ = prepared
+    whole, structure = read_rig_model(shared.folder / "sparse" / "0")
+    everywhere = {tuple(point) for point in structure.points}
+    for kind in KINDS:
+        model = pycolmap.Reconstruction(shared.subset(kind) / "sparse" / "0")
+        split = (shared.folder / "splits" / f"{kind}.txt").read_text().split()
+        assert sorted(image.name for image in model.images.values()) == sorted(split)
+        assert len(model.points3D) > 50
+        assert model.compute_mean_reprojection_error() < 1
+        for image in model.images.values():
+            assert (shared.subset(kind) / "images" / image.name).is_file()
+            camera = whole[image.name]
+            assert image.cam_from_world().matrix() == pytest.approx(camera.cam_from_world[:3])
+            # Points of the subset, through the camera of the whole, fall on its observations.
+            seen = [p for p in image.points2D if p.has_point3D()]
+            points = np.array([model.points3D[p.point3D_id].xyz for p in seen])
+            pixels = np.array([p.xy for p in seen])
+            assert np.median(np.abs(camera.project(points)[0] - pixels)) < 0.5
+            assert {tuple(point) for point in points} <= everywhere
+
+
+def test_rigs_are_in_the_model(prepared: tuple[Shared, dict]) -> None:
+    shared, _ = prepared
+    model = pycolmap.Reconstruction(shared.folder / "sparse" / "0")
+    assert sorted(len(rig.sensor_ids()) for rig in model.rigs.values())[-2:] == [2, 9]
+    cameras, _ = read_rig_model(shared.folder / "sparse" / "0")
+    row = [cameras[f"lf__02_0{column}.png"].centre for column in (1, 2, 3)]
+    assert np.diff(row, axis=0)[0] == pytest.approx(np.diff(row, axis=0)[1], abs=1e-9)
+
+
+def test_unchanged_is_kept_and_what_is_damaged_or_changed_is_made_anew(
+    raw: Path, prepared: tuple[Shared, dict], tmp_path: Path
+) -> None:
+    shared, metrics = prepared
+    marker = shared.folder / ".prep_complete"
+    before = marker.stat().st_mtime_ns
+    assert prepare(raw, shared.folder, STATIC) == (metrics, False)
+    assert marker.stat().st_mtime_ns == before
+    shutil.copytree(raw, tmp_path / "static")
+    copied = tmp_path / "static" / "shared"
+    sooner = StaticConfig(**{**STATIC.model_dump(), "skip_vggt": True})
+    assert prepare(tmp_path / "static", copied, sooner)[1], "another way to register"
+    assert not prepare(tmp_path / "static", copied, sooner)[1]
+    (copied / "splits" / "stereo.txt").write_text("harm")
+    assert prepare(tmp_path / "static", copied, sooner)[1], "an out was damaged"
+    forced = StaticConfig(**{**sooner.model_dump(), "force": True})
+    assert prepare(tmp_path / "static", copied, forced)[1]
+    frame = tmp_path / "static" / "iphone_eval" / "frame_00001.png"
+    shutil.copyfile(frame.with_name("frame_00002.png"), frame)
+    assert prepare(tmp_path / "static", copied, sooner)[1], "a photograph changed"
+
+
+def test_faults_leave_what_was_there(raw: Path, prepared: tuple[Shared, dict]) -> None:
+    shared, _ = prepared
+    right, aside = raw / "stereo" / "right.png", raw.parent / "right.png"
+    right.rename(aside)
+    try:
+        with pytest.raises(UserError, match="no right half"):
+            prepare(raw, shared.folder, STATIC)
+    finally:
+        aside.rename(right)
+    assert not prepare(raw, shared.folder, STATIC)[1], "the old preparation is whole"
+
+
+def test_photographs_of_nothing_register_nothing(tmp_path: Path) -> None:
+    names = ("monocular/a.png", "iphone_eval/b.png", "iphone_eval/c.png")
+    for name, shade in zip(names, (0.2, 0.5, 0.8), strict=True):
+        write_png(tmp_path / "static" / name, np.full((60, 80, 3), shade, np.float32))
+    config = StaticConfig(cameras=("monocular",))
+    with pytest.raises(UserError, match="0 of 3 photographs registered; without mono__a"):
+        prepare(tmp_path / "static", tmp_path / "static" / "shared", config)
+    assert not (tmp_path / "static" / "shared").exists()
+    for stage in ({"skip_vggt": True}, {"vggt_stage": "ba"}):
+        config = StaticConfig(cameras=("monocular",), **stage)
+        with pytest.raises(UserError, match="no sparse model to start from"):
+            prepare(tmp_path / "static", tmp_path / "out", config)
+
+
+def approximate(truth: dict[str, Camera]) -> dict[str, Camera]:
+    """What a network may say of the cameras: half a degree and a few centimetres off."""
+    rng = np.random.default_rng(3)
+    cameras = {}
+    for name, camera in truth.items():
+        turn = rotation_from_vector(np.radians(0.5) * rng.standard_normal(3))
+        error = rigid(turn, 0.02 * rng.standard_normal(3))
+        cameras[name] = camera.moved(error @ camera.cam_from_world)
+    return cameras
+
+
+def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
+    raw: Path, tmp_path: Path
+) -> None:
+    start = approximate(read_truth(raw / "truth.json"))
+    step_m = 0.012
+    lens = {"focalLength": step_m * 10 * 2.0, "fNumber": 2.0}
+    devices = {"lens": lens, "mla": {"lensPitch": 1e-5}, "sensor": {"pixelPitch": 1e-6}}
+    texts = {
+        "cal_file_manifest.json": {"calibrationFiles": [{"hash": "a", "name": "M1.GCT"}]},
+        "M1.TXT": {"devices": devices},
+    }
+    (tmp_path / "B1").mkdir()
+    for name, value in texts.items():
+        (tmp_path / "B1" / name).write_text(json.dumps(value))
+    with tarfile.open(tmp_path / "caldata.tar", "w") as archive:
+        archive.add(tmp_path / "B1", "B1")
+    config = replace_static(lf_calib=str(tmp_path / "caldata.tar"))
+    metrics, _ = prepare(raw, tmp_path / "both", config, lambda images: start)
+    assert metrics["iphone_eval_rotation_deg"] < 0.3
+    assert metrics["iphone_eval_centre_percent"] < 1
+    summary = json.loads((tmp_path / "both" / "metadata" / "summary.json").read_text())
+    assert summary["method"] == "VGGT, bundle adjustment"
+    assert summary["lightfield"]["serial"] == "B1"
+    assert np.mean(np.abs(summary["lightfield"]["step"])) == pytest.approx(step_m, rel=1e-3)
+    cameras, _ = read_rig_model(tmp_path / "both" / "sparse" / "0")
+    truth = read_truth(raw / "truth.json")
+    names = ("eval__frame_00001.png", "eval__frame_00004.png")
+    found, true = (np.linalg.norm(np.subtract(*(c[n].centre for n in names)))
+                   for c in (cameras, truth))  # fmt: skip
+    assert found == pytest.approx(true, rel=0.05), "the world is in metres"
+
+
+def test_predicted_poses_alone_stay_as_they_are(raw: Path, tmp_path: Path) -> None:
+    start = approximate(read_truth(raw / "truth.json"))
+    prepare(raw, tmp_path / "alone", replace_static(vggt_stage="vggt"), lambda images: start)
+    cameras, _ = read_rig_model(tmp_path / "alone" / "sparse" / "0")
+    for name in ("iphone__tele.png", "eval__frame_00002.png"):
+        assert cameras[name].cam_from_world == pytest.approx(start[name].cam_from_world)
+
+
+def replace_static(**values: object) -> StaticConfig:
+    return StaticConfig(**{**STATIC.model_dump(), **values})
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: tuple[Shared, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Result folder of the stereo camera."""
+    shared, _ = prepared
+    result = tmp_path_factory.mktemp("results") / "stereo"
+    with pytest.raises(UserError, match="nothing is trained yet"):
+        check_trained(result)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLATFIX_WORK", str(result.parent / "work"))
+        fitted = train_static(shared, "stereo", STATIC, TRAIN, result, "dog.stereo")
+    assert [camera.name for camera in fitted.cameras] == ["stereo__left.png", "stereo__right.png"]
+    check_trained(result)
+    return result
+
+
+METER = Meter("cpu")
+
+
+def test_evaluation_measures_what_the_training_saw(
+    prepared: tuple[Shared, dict], trained: Path
+) -> None:
+    shared, _ = prepared
+    rows, means = evaluate_static(shared, "stereo", STATIC, trained, METER)
+    assert [row["image"] for row in rows] == [f"eval__frame_0000{k}.png" for k in (1, 2, 3, 4)]
+    assert means["views"] == 4
+    assert means["train_views"] == 2
+    assert 0.1 < means["covisible"] < 0.95
+    assert means["mpsnr"] > means["psnr"]
+    assert "covisible by depth within 5%" in means["protocol"]
+    folder = trained / "eval_on_iphone_eval"
+    assert json.loads((folder / "metrics.json").read_text()) == means
+    assert len(list((folder / "renders").glob("*.png"))) == 4
+    alignment = read_alignment(shared.alignment("stereo"))
+    base, support = (alignment.base_transform.astype(float), alignment.support_transform)
+    assert alignment.align_transform == pytest.approx(base @ np.linalg.inv(support), abs=1e-4)
+    half, _ = evaluate_static(shared, "stereo", replace_static(eval_test_every=2), trained, METER)
+    assert [row["image"] for row in half] == [f"eval__frame_0000{k}.png" for k in (1, 3)]
+    assert [row["mpsnr"] for row in half] == [row["mpsnr"] for row in rows[::2]]
+
+
+def test_masks_and_alignment_are_kept_and_one_that_is_gone_comes_back(
+    prepared: tuple[Shared, dict], trained: Path
+) -> None:
+    shared, _ = prepared
+    evaluate_static(shared, "stereo", STATIC, trained, METER)
+    masks = sorted(shared.masks("stereo").rglob("*.png"))
+    assert [mask.parent.relative_to(shared.folder).as_posix() for mask in masks] == [
+        "covisible/stereo/1x/val"
+    ] * 4
+    kept = [*masks, shared.alignment("stereo")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    content = read_mask(masks[2])
+    masks[2].unlink()
+    rows, _ = evaluate_static(shared, "stereo", STATIC, trained, METER)
+    after = {path: path.stat().st_mtime_ns for path in kept}
+    assert {path for path in kept if before[path] != after[path]} == {masks[2]}
+    assert np.array_equal(read_mask(masks[2]), content)
+    stricter = replace_static(covi_depth_tolerance=0.001)
+    assert evaluate_static(shared, "stereo", stricter, trained, METER)[1]["covisible"] < np.mean(
+        [row["covisible"] for row in rows]
+    )
+    chunked = replace_static(covi_chunk=1, covi_micro_chunk=1)
+    again, _ = evaluate_static(shared, "stereo", chunked, trained, METER)
+    assert again == rows

@@ -1,0 +1,141 @@
+"""Arms of an ablation, and how they are run: a failed one is told, a finished one stays."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.run.errors import UserError
+from stages.run.params import Params
+from stages.workspace import ablate, repository
+from stages.workspace.arms import Arm, arms, current, parse, repeats
+from stages.workspace.repository import Step
+
+TEXT = """
+train: {means_lr: 1.0e-4, seed: 42, eval_steps: [1, 2]}
+pairs: {reference: {strategy: same_time}, poses: imperfect}
+tune: {seed: 0, mixed: no}
+"""
+
+
+@pytest.fixture
+def params() -> Params:
+    return Params(YAML().load(TEXT), Path("params.yaml"))
+
+
+def labels(params: Params, *texts: str, singly: bool = False) -> list[str]:
+    return [
+        one.label for one in arms([parse(text, params) for text in texts], params, singly=singly)
+    ]
+
+
+def test_arms_are_all_combinations_but_the_default(params: Params) -> None:
+    given = ("pairs.reference.strategy=same_time,temporal,mixed", "pairs.poses=imperfect,given")
+    assert labels(params, *given) == [
+        "pairs.poses=given",
+        "pairs.reference.strategy=temporal",
+        "pairs.reference.strategy=temporal pairs.poses=given",
+        "pairs.reference.strategy=mixed",
+        "pairs.reference.strategy=mixed pairs.poses=given",
+    ]
+    assert labels(params, *given, singly=True) == [
+        "pairs.reference.strategy=temporal",
+        "pairs.reference.strategy=mixed",
+        "pairs.poses=given",
+    ]
+
+
+def test_values_are_compared_as_yaml_reads_them(params: Params) -> None:
+    assert labels(params, "train.means_lr=0.0001,1e-3") == ["train.means_lr=1e-3"]
+    assert labels(params, "tune.mixed=no,bf16") == ["tune.mixed=bf16"]
+    assert labels(params, "train.eval_steps=[1, 2],[3,4]") == ["train.eval_steps=[3,4]"]
+    assert current(params, "train.eval_steps") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pairs.pose=given", "did you mean poses"),
+        ("pairs.poses", "not a factor"),
+        ("pairs.poses=given,", "not a factor"),
+        ("train.seed.x=1", "no 'x' there"),
+        ("tune.seed=[1", "a value in YAML"),
+    ],
+)
+def test_bad_factor_is_explained(text: str, message: str, params: Params) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(text, params)
+
+
+def test_noise_is_of_all_that_a_factor_runs_again(params: Params) -> None:
+    tuning = [parse("pairs.poses=given", params)]
+    assert [one.label for one in repeats(tuning, params, 2)] == ["tune.seed=1", "tune.seed=2"]
+    training = [parse("train.means_lr=1", params)]
+    assert [one.label for one in repeats(training, params, 1)] == ["tune.seed=1 train.seed=43"]
+
+
+def test_name_is_git_s_and_of_these_settings_alone() -> None:
+    one = Arm(("train.eval_steps=[3, 4]", "base.source=nvidia/difix_ref"))
+    assert one.name.startswith("ablate-3-4-nvidia-difix-ref-")
+    assert one.name == Arm(one.settings).name
+    assert one.name != Arm(("train.eval_steps=[3, 4]", "base.source=nvidia/difix")).name
+    assert Arm(("tune.seed=1",), is_repeat=True).name.startswith("repeat-1-")
+
+
+def test_failed_arm_is_told_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
+    good, bad = Arm(("pairs.poses=given",)), Arm(("tune.seed=-1",))
+    done: dict[str, str] = {}
+    broken, asked = True, []
+
+    def run(name, settings, target, log, work, *, queue):
+        asked.append((name, tuple(settings), target))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("first\nERROR: failed to reproduce 'tune'\n")
+        if name == bad.name and broken:
+            return 255
+        done[name] = "rev"
+        return 0
+
+    monkeypatch.setattr(repository, "experiments", lambda: dict(done))
+    monkeypatch.setattr(repository, "run_experiment", run)
+    assert ablate.run_arms([bad, good], queue=False) == [bad]
+    assert "failed to reproduce 'tune'" in capsys.readouterr().out
+    assert asked == [(bad.name, bad.settings, "compare"), (good.name, good.settings, "compare")]
+    broken = False
+    assert ablate.run_arms([bad, good], queue=False) == []
+    assert [name for name, _, _ in asked] == [bad.name, good.name, bad.name]
+    assert "done before" in capsys.readouterr().out
+
+
+def test_default_must_be_up_to_date() -> None:
+    def step(name: str, upstream: set[str], *changed: str) -> Step:
+        return Step(name, frozenset(upstream), changed, False, 0, {}, {})
+
+    after = step("report", {"compare"}, "report.title modified")
+    sound = [step("tune", set()), step("compare", {"tune"}), after]
+    ablate.require_default(sound)
+    with pytest.raises(UserError, match=r"tune\.steps modified"):
+        ablate.require_default([step("tune", set(), "tune.steps modified"), *sound[1:]])
+
+
+def test_experiment_is_started_with_words_not_with_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {}
+
+    def run(command, **options):
+        told.update(options, command=command)
+        return type("Done", (), {"returncode": 3})
+
+    monkeypatch.setattr(repository.subprocess, "run", run)
+    log = tmp_path / "logs" / "a.log"
+    code = repository.run_experiment("a", ["x.y=; rm -rf ."], "compare", log, tmp_path / "work")
+    assert code == 3
+    assert told["command"][1:] == [
+        "-m", "dvc", "exp", "run", "--temp", "--name", "a", "-S", "x.y=; rm -rf .", "compare"
+    ]  # fmt: skip
+    assert "shell" not in told
+    assert told["env"]["SPLATFIX_WORK"] == str(tmp_path / "work")
