@@ -14,6 +14,10 @@ from PIL import Image
 from stages.scenes.cameras import look_at
 from stages.scenes.undistort import distort
 
+if shutil.which("nvidia-smi") is None:
+    # Triton's kernels then run in Python. It must know before anything imports it.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 LANDMARKS = np.array([[0.3, 0.2, 0.1], [-0.4, -0.3, 0.0], [0.1, -0.5, 0.3], [-0.2, 0.6, -0.2]])
 
 

@@ -65,7 +65,7 @@ class LoopConfig(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
-    execution: Literal["auto", "eager", "graph"] = "auto"
+    execution: Literal["eager", "graph"] = "eager"
     steps: int = Field(default=10000, ge=1)
     batch_size: int = Field(default=1, ge=1)
     accumulation: int = Field(default=1, ge=1)

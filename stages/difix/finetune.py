@@ -25,7 +25,7 @@ from stages.difix.eager import EagerStep
 from stages.difix.ema import Ema
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.model import Fixer, trainable
-from stages.difix.precision import DTYPES, choose_execution, choose_precision
+from stages.difix.precision import DTYPES, check_execution, choose_precision
 from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
@@ -139,10 +139,8 @@ class Tuner:
         self.precision, reason = choose_precision(
             config.precision, device, f"{self.name}.precision"
         )
-        self.execution, why = choose_execution(
-            config.execution, device, self.draw_latent, f"{self.name}.execution"
-        )
-        by_torch = self.execution == "eager" and self.precision != "fp32"
+        check_execution(config.execution, device, self.draw_latent, f"{self.name}.execution")
+        by_torch = config.execution == "eager" and self.precision != "fp32"
         # Gradients lie in what is sent between processes; else they are held twice.
         sharing = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(
@@ -154,8 +152,8 @@ class Tuner:
             torch.set_float32_matmul_precision("high")
         if accelerator.is_main_process:
             count = accelerator.num_processes
-            told = f"{self.precision} ({reason}), {self.execution} ({why})"
-            print(f"{self.name}: {device.type}, {told}, {count} process(es)")
+            told = f"{self.precision} ({reason}), {config.execution}, {count} process(es)"
+            print(f"{self.name}: {device.type}, {told}")
         return accelerator
 
     def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
@@ -164,7 +162,7 @@ class Tuner:
             "betas": _BETAS, "weight_decay": config.weight_decay,
             "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
         }  # fmt: skip
-        if self.execution == "eager":
+        if config.execution == "eager":
             return EagerStep(self.accelerator, self.fixer, parameters, **given)
         # Its kernels need triton, which is where CUDA is.
         from stages.difix.gpu.graphed import GraphedStep

@@ -4,14 +4,14 @@ Images are [H, W, 3] float in [0, 1], outputs too. The network wants sides that 
 `difix.multiple`: an image is padded by reflection and cropped afterwards, or resampled there and
 back. What is larger than `difix.tile_px` goes through in overlapping tiles.
 
-On a GPU the layers run fused and recorded (`gpu`), and while a batch is computed the next one is
-made ready and the one before is fetched. `difix.mode` says what counts: images a second, in
-batches, or the time until one image is there.
+On a GPU the layers run fused (`gpu`), and while a batch is computed the next one is made ready and
+the one before is fetched. `difix.mode` says what counts: images a second, in batches, or the time
+until one image is there, by a replayed recording.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from stages.difix.precision import DTYPES, choose_device, choose_precision
 from stages.difix.sizes import padded, working_size
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels, resize
+
+if TYPE_CHECKING:
+    from stages.difix.gpu.replays import Replays
 
 Size = tuple[int, int]  # width, height in px
 
@@ -61,18 +64,25 @@ class Runner:
         )
         if config.reference_attention != "stored":
             self.fixer.mixing = config.reference_attention
-        self.call = self.fixer
-        if self.device.type == "cuda":
-            # Its kernels need triton, which is where CUDA is.
-            from stages.difix.gpu.replays import Replays
-
-            self.call = Replays(self.fixer)
+        self.call = self._called()
         self.uses_reference = fixer.spec.reference and config.reference == "use"
         seen = f"reference {self.fixer.mixing}" if self.uses_reference else "no reference"
         self.summary = (
             f"{self.device.type} ({why_device}), {precision} ({why}), {seen}, "
             f"latent {config.latent}"
         )
+
+    def _called(self) -> "Fixer | Replays":
+        """What computes a batch."""
+        if self.device.type == "cpu":
+            return self.fixer
+        # Kernels need triton, which is where CUDA is.
+        from stages.difix.gpu.fused import fuse
+        from stages.difix.gpu.replays import Replays
+
+        fuse(self.fixer)
+        # A batch keeps the GPU busy for longer than the CPU takes to launch its kernels.
+        return Replays(self.fixer) if self.config.mode == "latency" else self.fixer
 
     @torch.inference_mode()
     def fix(

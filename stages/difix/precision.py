@@ -1,4 +1,4 @@
-"""Where a fixer runs, in which precision and how, each with the reason, to be printed once."""
+"""Where a fixer runs and in which precision, each with the reason, to be printed once."""
 
 from typing import Literal
 
@@ -35,17 +35,14 @@ def choose_precision(requested: str, device: torch.device, where: str) -> tuple[
     return "fp16", "this GPU has no bf16"
 
 
-def choose_execution(
-    requested: str, device: torch.device, draws: bool, where: str
-) -> tuple[Literal["eager", "graph"], str]:
-    """How optimisation steps are computed, and why. `draws` says that a step draws its latents.
-
-    Raises UserError when a graph is asked for where there can be none.
-    """
-    reasons = ["only a GPU records graphs"] if device.type != "cuda" else []
-    reasons += ["a graph would draw the same latents again and again"] if draws else []
-    if requested == "graph" and reasons:
-        raise UserError(where, f"graph, but {reasons[0]}", expected="auto or eager here")
-    if requested == "eager" or reasons:
-        return "eager", "as asked" if requested == "eager" else reasons[0]
-    return "graph", "as asked" if requested == "graph" else "nothing waits for the CPU"
+def check_execution(requested: str, device: torch.device, draws: bool, where: str) -> None:
+    """Raise UserError for a graph where there can be none; `draws`: a step draws its latents."""
+    if requested != "graph":
+        return
+    if device.type != "cuda":
+        raise UserError(where, "graph, but only a GPU records graphs", fix="set it to eager")
+    if draws:
+        raise UserError(
+            where, "graph, which would draw the same latents again and again",
+            fix="set it to eager, or `latent` to mean",
+        )  # fmt: skip

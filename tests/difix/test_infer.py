@@ -57,6 +57,22 @@ def test_order_and_company_change_nothing() -> None:
         np.testing.assert_allclose(together[index], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mode", "batches"), [("throughput", [2, 2, 1]), ("latency", [1] * 5)])
+def test_a_mode_decides_how_many_images_go_together(
+    mode: str, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixing, seen = runner(mode=mode, batch_size=2), []
+    forward = fixing.fixer.forward
+
+    def counted(images: Tensor, *given: object, **named: object) -> Tensor:
+        seen.append(len(images))
+        return forward(images, *given, **named)
+
+    monkeypatch.setattr(fixing.fixer, "forward", counted)
+    fixing.fix([image(16, 16, seed) for seed in range(5)], [image(16, 16, 9)] * 5)
+    assert seen == batches
+
+
 def test_equal_references_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fixing, seen = runner(), []
     remember = fixing.fixer.remember

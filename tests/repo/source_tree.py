@@ -82,7 +82,9 @@ def closure(module: str) -> frozenset[str]:
 
 # Packages that are needed nearly whole or not at all are one dep each: DVC writes dvc.lock again
 # after every stage, and the time of that grows with its entries.
-WHOLE = ("stages/run", "stages/scenes/demo", "stages/splat/cpu", "stages/splat/gpu")
+WHOLE = (
+    "stages/run", "stages/scenes/demo", "stages/splat/cpu", "stages/splat/gpu", "stages/difix/gpu",
+)  # fmt: skip
 
 
 def code_files(module: str) -> list[str]:

@@ -22,7 +22,7 @@ HOMES = {
     "skimage": "stages/scenes/demo/textures.py",
     "gsplat": "stages/splat/raster.py",
     "numba": "stages/splat/cpu/",
-    "triton": "stages/splat/gpu/",
+    "triton": ("stages/splat/gpu/", "stages/difix/gpu/"),
     "lpips": "stages/quality/lpips.py",
     "diffusers": "stages/difix/model.py",
     "accelerate": "stages/difix/finetune.py",

@@ -94,12 +94,12 @@ class _PixelAttention:
         tokens = group_norm(hidden_states, attn.group_norm).permute(0, 2, 3, 1)
         tokens = tokens.reshape(count, height * width, channels)
         query, key, value = attn.to_q(tokens), attn.to_k(tokens), attn.to_v(tokens)
-        mixed = attn.to_out[0](_wide_attention(query, key, value))
+        mixed = attn.to_out[0](wide_attention(query, key, value))
         mixed = mixed.reshape(count, height, width, channels).permute(0, 3, 1, 2)
         return mixed + hidden_states
 
 
-def _wide_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, n, d]
+def wide_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # [B, n, d]
     """Attention with one head of any width."""
     if query.element_size() * len(query) * query.shape[1] ** 2 > _LARGEST_SCORES:
         return F.scaled_dot_product_attention(query, key, value)

@@ -130,16 +130,20 @@ def _moments(x, found, rows, channels, parts, length, ROWS: tl.constexpr, CHANNE
     last = tl.minimum(first + length, rows)
     total = tl.zeros((CHANNELS,), tl.float32)
     squares = tl.zeros((CHANNELS,), tl.float32)
+    # Sums of distances from a value of the channel, so that a mean far from 0 costs no digits.
+    near = tl.load(x + (image * rows + first) * channels + c, mask=c < channels, other=0.0)
+    near = near.to(tl.float32)
     for begin in range(first, last, ROWS):
         r = begin + tl.arange(0, ROWS)
         seen = (r < last)[:, None] & (c < channels)[None, :]
         place = (image * rows + r)[:, None] * channels + c[None, :]
         value = tl.load(x + place, mask=seen, other=0.0).to(tl.float32)
+        value = tl.where(seen, value - near[None, :], 0.0)
         total += tl.sum(value, 0)
         squares += tl.sum(value * value, 0)
     mean = total / (last - first)
     out = found + (image * parts + part) * 2 * channels + c
-    tl.store(out, mean, mask=c < channels)
+    tl.store(out, near + mean, mask=c < channels)
     tl.store(out + channels, tl.maximum(squares - total * mean, 0.0), mask=c < channels)
 
 

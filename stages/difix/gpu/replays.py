@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.difix.gpu.fused import fuse
 from stages.difix.model import Fixer
 
 _MOST = 8  # recordings
@@ -21,7 +20,6 @@ class Replays:
     """Calls a fixer on a GPU. What is seen again in the same shape is recorded, then replayed."""
 
     def __init__(self, fixer: Fixer):
-        fuse(fixer)
         self.fixer = fixer
         self._seen: set[torch.Size] = set()
         self._recordings: dict[torch.Size, _Recording] = {}

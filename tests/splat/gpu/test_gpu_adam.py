@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from interpreted import DEVICE
+from kernel_device import DEVICE
 
 from stages.splat.densify import CappedStrategy
 from stages.splat.gpu.adam import accumulate, descend

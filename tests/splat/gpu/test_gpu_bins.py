@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from interpreted import DEVICE
+from kernel_device import DEVICE
 
 from stages.splat.gpu import bins
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from interpreted import DEVICE
+from kernel_device import DEVICE
 
 from stages.quality.ssim import ssim_of_windows
 from stages.splat.gpu.photometric import Photometric

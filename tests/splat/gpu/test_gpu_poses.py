@@ -1,7 +1,7 @@
 """Corrected poses in a kernel against the same by torch, forward and backward."""
 
 import torch
-from interpreted import DEVICE
+from kernel_device import DEVICE
 
 from stages.splat.gpu.poses import Corrected
 from stages.splat.poses import corrected

@@ -1,0 +1,1 @@
+"""Its place lets tests in folders below import the helpers beside it."""

@@ -1,0 +1,220 @@
+"""Recorded steps teach what steps by torch teach. Without a GPU a recording is computed anew."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from fixers import pictures
+from torch import Tensor, nn
+from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
+
+from stages.difix.config import LossConfig
+from stages.difix.eager import EagerStep
+from stages.difix.gpu import graphed
+from stages.difix.gpu.adam import GOOD, SCALE, STEPS
+from stages.difix.gpu.graphed import GraphedStep
+from stages.difix.gpu.masters import Masters
+from stages.difix.losses import FixerLoss, Terms
+from stages.difix.model import Fixer, trainable
+from stages.difix.precision import check_execution
+from stages.run.errors import UserError
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ADAM = {"betas": (0.9, 0.999), "weight_decay": 0.01, "max_norm": 1.0}
+PUBLISHED = {"lora_rank": 2, "residual": False}
+pytestmark = pytest.mark.usefixtures("one_run")
+
+
+class Anew:
+    """A graph that computes instead of replaying."""
+
+    def __init__(self, work: Callable[[], Terms]):
+        self.work = work
+        self.terms = Terms(*(one.clone() for one in work()))
+
+    def replay(self) -> None:
+        for kept, term in zip(self.terms, self.work(), strict=True):
+            kept.copy_(term)
+
+
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE == "cuda":
+        return
+    monkeypatch.setattr(graphed, "fuse", lambda fixer: None)  # has a test of its own
+
+    def captured(step: GraphedStep, work: Callable[[], Terms]) -> tuple[Anew, Terms]:
+        graph = Anew(work)
+        return graph, graph.terms
+
+    monkeypatch.setattr(GraphedStep, "_captured", captured)
+    monkeypatch.setattr(graphed, "_BUCKET", 20_000)
+
+
+def loss(tmp_path: Path) -> FixerLoss:
+    config: LossConfig = tune_config().losses
+    return FixerLoss(config, no_weights(tmp_path), torch.device(DEVICE))
+
+
+def fresh(which: str, **spec: Any) -> tuple[Fixer, dict[str, nn.Parameter]]:
+    fixer = small_fixer(**spec).to(DEVICE, memory_format=torch.channels_last)
+    return fixer, trainable(fixer, which)
+
+
+def taught(step: Any, judge: FixerLoss, steps: int, accumulation: int) -> list[float]:
+    """Loss and gradient norm of a few steps on a few pictures."""
+    told = []
+    for number in range(steps):
+        for micro in range(accumulation):
+            views = pictures(1, 2, 3, 16, 24, seed=10 * number + micro).to(DEVICE)
+            last = micro == accumulation - 1
+            terms = step.gradients(judge, views, views[:, 1], number, last=last, generator=None)
+            told.append(float(terms.loss.detach()))
+        told.append(float(step.learn(1e-3)[0]))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("which", "spec", "accumulation"), [("all", {}, 1), ("published", PUBLISHED, 2)]
+)
+def test_float32_steps_are_those_of_torch(
+    tmp_path: Path, which: str, spec: dict, accumulation: int
+) -> None:
+    judge = loss(tmp_path)
+    fixer, parameters = fresh(which, **spec)
+    accelerator = Accelerator(cpu=DEVICE == "cpu")
+    eager = EagerStep(accelerator, fixer, parameters, accumulation=accumulation, **ADAM)
+    wanted = taught(eager, judge, 2, accumulation)
+    other, parameters = fresh(which, **spec)
+    names, start = list(parameters), [one.detach().clone() for one in parameters.values()]
+    step = GraphedStep(other, parameters, torch.float32, accumulation=accumulation, **ADAM)
+    assert taught(step, judge, 2, accumulation) == pytest.approx(wanted, rel=1e-3)
+    assert list(step.parameters) == names
+    found, torchs = step.release().state_dict(), eager.release().state_dict()
+    moved = sum(
+        float((found[key] - one).abs().sum()) for key, one in zip(names, start, strict=True)
+    )
+    apart = sum(float((found[key] - torchs[key]).abs().sum()) for key in names)
+    assert 0 < apart + 1e-9 < 1e-3 * moved
+    untouched = found.keys() - set(names)
+    assert all(torch.equal(found[key], torchs[key]) for key in untouched)
+
+
+def test_bf16_copies_teach_float32_weights(tmp_path: Path) -> None:
+    """What changes little is added in float32: low-rank changes, and steps of fine-tuning."""
+    fixer, parameters = fresh("published", **PUBLISHED)
+    before = {key: one.clone() for key, one in fixer.state_dict().items()}
+    step = GraphedStep(fixer, parameters, torch.bfloat16, accumulation=1, **ADAM)
+    now = dict(fixer.named_parameters())
+    assert now["unet.conv_in.weight"].dtype == torch.bfloat16
+    assert now["vae.encoder.conv_in.weight"].dtype == torch.bfloat16
+    kept = {key for key, one in now.items() if one.dtype == torch.float32}
+    assert "vae.decoder.conv_in.weight" in kept  # what LoRA changes
+    assert {key for key in now if key.startswith(("lora.", "skips."))} <= kept
+    taught(step, loss(tmp_path), 2, 1)
+    weight = step.parameters["unet.conv_in.weight"]
+    # To the last digit, which Triton in Python cuts off instead of rounding.
+    torch.testing.assert_close(now["unet.conv_in.weight"].float(), weight, atol=0, rtol=2**-7)
+    after = step.release().state_dict()
+    assert all(one.dtype == torch.float32 for one in after.values())
+    learnt = set(parameters)
+    assert not any(torch.equal(after[key], before[key]) for key in learnt if "to_q" in key)
+    assert all(torch.equal(after[key], before[key]) for key in after.keys() - learnt)
+
+
+def test_a_state_is_taken_up_again(tmp_path: Path) -> None:
+    judge, steps = loss(tmp_path), []
+    for _ in range(2):
+        fixer, parameters = fresh("published", **PUBLISHED)
+        steps.append(GraphedStep(fixer, parameters, torch.bfloat16, accumulation=1, **ADAM))
+    first, second = steps
+    taught(first, judge, 2, 1)
+    with torch.no_grad():
+        for key, one in second.parameters.items():
+            one.copy_(first.parameters[key])
+    second.load(first.state())
+    first.refresh()  # Triton in Python cuts digits off where torch rounds
+    assert taught(first, judge, 1, 1) == taught(second, judge, 1, 1)
+    for key, one in first.parameters.items():
+        assert torch.equal(one, second.parameters[key])
+
+
+def masters(dtype: torch.dtype, **values: Any) -> tuple[Masters, nn.Parameter]:
+    weight = nn.Parameter(pictures(6, 5, 3, 3).to(DEVICE, memory_format=torch.channels_last))
+    given: dict[str, Any] = ADAM | {"factor": 1.0, "summed": dtype} | values
+    return Masters({"weight": weight}, set(), dtype, **given), weight
+
+
+def give(found: Masters, gradient: Tensor) -> None:
+    (run,) = found.runs
+    run.views(run.gradients)[0].copy_(gradient)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.1])
+def test_adam_is_torchs(max_norm: float) -> None:
+    found, weight = masters(torch.float32, max_norm=max_norm)
+    other = nn.Parameter(weight.detach().clone())
+    adam = torch.optim.AdamW([other], 1e-2, ADAM["betas"], weight_decay=0.01)
+    for seed in range(3):
+        gradient = pictures(6, 5, 3, 3, seed=seed).to(DEVICE) - 0.5
+        give(found, gradient)
+        other.grad = gradient.clone()
+        wanted = torch.nn.utils.clip_grad_norm_([other], max_norm or 1e9)
+        adam.step()
+        torch.testing.assert_close(found.step(1e-2), wanted)
+        torch.testing.assert_close(weight, other)
+
+
+def test_a_step_that_overflows_is_left_out_and_the_scale_halved() -> None:
+    found, weight = masters(torch.float16)
+    before, scale = weight.detach().clone(), float(found.control[SCALE])
+    gradient = torch.ones(6, 5, 3, 3, device=DEVICE)
+    give(found, gradient * float("inf"))
+    assert not found.step(1e-2).isfinite()
+    assert torch.equal(weight, before)
+    assert found.control.tolist() == [0.0, scale / 2, 0.0]
+    give(found, gradient * scale / 2 / 1000)
+    assert float(found.step(1e-2)) == pytest.approx(270**0.5 / 1000, rel=1e-2)
+    assert not torch.equal(weight, before)
+    assert float(found.control[STEPS]) == float(found.control[GOOD]) == 1
+
+
+def test_the_scale_grows_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.difix.gpu.masters._PATIENCE", 2)
+    found, _ = masters(torch.float16)
+    scales = []
+    for _ in range(4):
+        found.step(1e-3)
+        scales.append(float(found.control[SCALE]) / 2**16)
+    assert scales == [1, 2, 2, 4]
+
+
+def test_a_graph_is_refused_where_there_can_be_none() -> None:
+    with pytest.raises(UserError, match="only a GPU"):
+        check_execution("graph", torch.device("cpu"), False, "tune.execution")
+    with pytest.raises(UserError, match="the same latents"):
+        check_execution("graph", torch.device("cuda"), True, "tune.execution")
+    check_execution("eager", torch.device("cpu"), True, "tune.execution")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_recordings_of_both_numbers_of_views_share_their_memory(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """A step without its reference between two with it, as dropout of references makes them."""
+    fixer, parameters = fresh("published", **PUBLISHED)
+    step, judge = GraphedStep(fixer, parameters, dtype, accumulation=1, **ADAM), loss(tmp_path)
+    views = pictures(1, 2, 3, 32, 32).cuda()
+    told = []
+    for number in range(12):
+        seen = views[:, :1] if number % 3 == 1 else views
+        terms = step.gradients(judge, seen, views[:, 1], number, last=True)
+        told.append(float(terms.loss.detach()))
+        step.learn(1e-3)
+    assert told[-1] < told[0]
+    assert len(step._recordings) == 2
