@@ -26,54 +26,47 @@ def main() -> None:
     parser.add_argument("--queue", action="store_true", help="fill DVC's queue, run nothing here")
     given = parser.parse_args()
 
+    from stages.check import CATALOGUES, SECTIONS
     from stages.workspace import ablate, repository
-    from stages.workspace.arms import arms, parse, repeats
+    from stages.workspace.arms import arms, parse, repeats, require_valid
 
     params = Params.read()
-    study = params.section("study", StudyConfig)
     factors = [parse(text, params) for text in given.factors]
     varied = arms(factors, params, singly=given.singly)
     repeated = repeats(factors, params, given.repeats)
+    every = [*varied, *repeated]
+    require_valid(every, params, SECTIONS, CATALOGUES)
     ablate.require_default(repository.steps())
-    failed: list[Arm] = []
     if not given.collect:
-        failed = ablate.run_arms([*varied, *repeated], queue=given.queue)
-    if given.queue and not given.collect:
-        print("next: dvc queue start -j 2, then the same command with --collect")
-        return
+        ablate.run_arms(every, queue=given.queue)
+        if given.queue:
+            print("next: dvc queue start -j 2, then the same command with --collect")
+            return
     with ablate.scratch() as folder:
-        found = ablate.collect([*varied, *repeated], Path(folder))
-        config = params.section("compare", CompareConfig)
-        _print(study, config, given.method or study.subject, varied, repeated, found)
-    absent = [arm.label for arm in (*varied, *repeated) if arm.label not in found]
-    if absent or failed:
-        raise UserError(
-            f"{len(absent)} of {len(varied) + len(repeated)} arms have no result",
-            "; ".join(absent), fix="look at .work/ablate/*.log and run the same command again",
-        )  # fmt: skip
+        found = ablate.collect(every, Path(folder))
+        _print(params, given.method, varied, repeated, found)
+    absent = [arm.label for arm in every if arm.label not in found]
+    if absent:
+        what = f"{len(absent)} of {len(every)} arms have no result"
+        fix = "look at .work/ablate/*.log and run the same command again"
+        raise UserError(what, "; ".join(absent), fix=fix)
 
 
 def _print(
-    study: StudyConfig, config: CompareConfig, method: str, varied: "Sequence[Arm]",
-    repeated: "Sequence[Arm]", found: dict[str, Path],
+    params: Params, method: str | None, varied: "Sequence[Arm]", repeated: "Sequence[Arm]",
+    found: dict[str, Path],
 ) -> None:  # fmt: skip
-    from stages.quality.ablation import ablation_table, compared, means_of
+    from stages.quality.ablation import ablation
     from stages.quality.comparison import Evaluations
 
+    study = params.section("study", StudyConfig)
+    method = method or study.subject
     default = Evaluations.read(study.evaluated_scenes, (method,))
     read = {label: Evaluations.read(study.evaluated_scenes, (method,), folder)
             for label, folder in found.items()}  # fmt: skip
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
-    for purpose, listed in roles.items():
-        scenes = [scene for scene in listed if scene in study.evaluated_scenes]
-        if not scenes:
-            continue
-        rows, reasons = compared(default, read, scenes, method, config)
-        labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
-        print(f"\n{method} on scenes {purpose}: {', '.join(scenes)}")
-        means = means_of(default, scenes, method)
-        print(ablation_table(rows, means, *labels, reasons, len(scenes)))
-    print(f"\n* larger than what another seed does; brackets: {config.confidence:.0%} of Student's")
+    labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
+    print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.config import CalibrateConfig, VggtConfig
 
 
@@ -27,7 +28,7 @@ def main() -> None:
 
         predict = predictor(vggt)
     prepared = Scene.read(layout.scene(scene))
-    with whole_folder(layout.calibrated(scene)) as folder:
+    with cost("calibrate", scene), whole_folder(layout.calibrated(scene)) as folder:
         metrics = calibrate(prepared, config, folder, predict)
     write_json(layout.calibrate_metrics(scene), metrics)
     if metrics["note"]:

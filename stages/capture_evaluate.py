@@ -35,9 +35,9 @@ def main() -> None:
         eval_set = layout.eval_set(given.capture)
 
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import evaluate_result, meter_of, summary
+    from stages.splat.capture_results import evaluate_result, meter_of, run_name, summary
 
-    with cost("capture_evaluate", f"{result.parent.name}.{result.name}"):
+    with cost("capture_evaluate", run_name(result)):
         scalars = evaluate_result(
             result, Dataset.read(eval_set), config, meter_of(evaluate, layout.WEIGHTS)
         )

@@ -45,15 +45,14 @@ def main() -> None:
         result, match_string = given.result, given.match_string
         data = with_poses(given.data, result / "dataset", given.overrides)
     config = params.section("train", TrainConfig)
-    for key, reason in [*inert(config), *doubtful(config)]:
-        print(f"{result}: train.{key}: {reason}")
-
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import meter_of, summary, train_result
+    from stages.splat.capture_results import meter_of, run_name, summary, train_result, unused
 
+    for key, reason in [*inert(config), *doubtful(config), *unused(config)]:
+        print(f"{result}: train.{key}: {reason}")
     meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     capture = params.section("capture_train", CaptureTrainConfig)
-    with cost("capture_train", f"{result.parent.name}.{result.name}"):
+    with cost("capture_train", run_name(result)):
         scalars, fitted = train_result(
             Dataset.read(data), match_string, result, capture, config, meter
         )

@@ -4,6 +4,7 @@ import argparse
 
 from stages.difix import config as difix
 from stages.jobs.config import SlurmConfig
+from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
@@ -11,11 +12,11 @@ from stages.run.params import Params
 from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
+from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import judge
 from stages.scenes.memo import memo, summary
 from stages.scenes.sources import source_errors
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 
@@ -35,6 +36,8 @@ SECTIONS = {
     "distill": splat.DistillConfig,
     "evaluate": quality.EvaluateConfig,
     "compare": quality.CompareConfig,
+    "report": pages.ReportConfig,
+    "show": pages.ShowConfig,
     "vggt": scenes.VggtConfig,
     "static_demo": StaticDemoConfig,
     "static": StaticConfig,

@@ -6,6 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.demo.config import DemoConfig
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     from stages.scenes.demo.sequence import write_sequence
 
     config = Params.read().section("demo", DemoConfig)
-    with whole_folder(layout.raw(scene)) as folder:
+    with cost("demo", scene), whole_folder(layout.raw(scene)) as folder:
         write_sequence(scene, config, folder)
     print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
 

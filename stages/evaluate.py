@@ -8,6 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.study import PLAIN, StudyConfig
 
 
@@ -31,11 +32,12 @@ def main() -> None:
     if meter.note:
         print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
     found = {}
-    for method in study.methods:
-        pictures = layout.novel_views(scene, method)
-        views = shown(prepared, pictures, read_kinds(pictures), config.masks)
-        found[method] = evaluate(views, meter, color, config.masks)
-        print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
+    with cost("evaluate", scene):
+        for method in study.methods:
+            pictures = layout.novel_views(scene, method)
+            views = shown(prepared, pictures, read_kinds(pictures), config.masks)
+            found[method] = evaluate(views, meter, color, config.masks)
+            print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
         whole_folder(layout.view_metrics(scene, PLAIN).parent) as tables,

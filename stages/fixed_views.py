@@ -9,6 +9,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
 from stages.run.params import CHECK, Params, did_you_mean
+from stages.run.provenance import cost
 from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
 from stages.splat.config import DistillConfig, TrainConfig
 
@@ -54,7 +55,8 @@ def main() -> None:
     targets = Targets(prepared, calibration, drawing, backend, aligned)
     views = FixedViews(targets, layout.splats(scene), runner.fix, recipe)
     identity = folder_hash(weights) + fixing.model_dump_json()
-    with whole_folder(layout.fixed_views(scene, fixer)) as folder:
+    spent = cost("fixed_views", f"{scene}.{fixer}")
+    with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
         for method in methods:
             info = views.draw(folder / method.removeprefix(f"{fixer}-"), method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")

@@ -33,6 +33,7 @@ def main() -> None:
         if slurm.requeue(Params.read().section("slurm", SlurmConfig)):
             print(f"{address}: stopped and queued again, to go on from its last state", flush=True)
         else:
+            submission.note(address, "cancelled")
             print(f"{address}: stopped; send it again to go on", flush=True)
     sys.exit(code)
 

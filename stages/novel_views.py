@@ -7,6 +7,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.study import PLAIN
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     prepared.cameras("target")  # refuses a scene without any
     calibration = read_calibration(layout.calibrated(scene))
     backend, reason = choose_backend(config.backend)
-    with whole_folder(layout.novel_views(scene, PLAIN)) as folder:
+    with cost("novel_views", scene), whole_folder(layout.novel_views(scene, PLAIN)) as folder:
         info = Targets(prepared, calibration, config, backend).draw(
             folder,
             PLAIN,

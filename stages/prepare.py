@@ -6,6 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.params import Params
+from stages.run.provenance import cost
 from stages.scenes.config import PrepareConfig, SceneEntry
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     params = Params.read()
     entry = params.entry("scenes", scene, SceneEntry)
     config = params.section("prepare", PrepareConfig)
-    with whole_folder(layout.scene(scene)) as folder:
+    with cost("prepare", scene), whole_folder(layout.scene(scene)) as folder:
         print(import_scene(scene, entry, config, layout.raw(scene), folder))
 
 

@@ -166,3 +166,19 @@ def test_it_takes_less_than_two_seconds(folder: Path) -> None:
 
     # Of the processor, since other processes may hold the machine meanwhile.
     assert min(seconds() for _ in range(3)) < 2
+
+
+def test_captures_that_are_not_there_are_told(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["capture_study"]["captures"] = ["demo_rom", "kitchen"]
+        params["capture_study"]["evaluated"] = ["hall"]
+        params["captures"]["kitchen"] = {"match_string": "LEFT"}
+
+    edit(folder, change)
+    done = check(folder)
+    assert done.returncode == 2
+    for told in (
+        "'demo_rom' is not in `captures`", "did you mean demo_room?",
+        "no folder data/raw/kitchen", "'hall' is not trained",
+    ):  # fmt: skip
+        assert told in done.stderr

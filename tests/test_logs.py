@@ -33,7 +33,7 @@ def test_drawing_leaves_no_carriage_return_in_a_log(
     assert b"\r" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("entry", ["prepare", "check", "plan", "overlay", "view"])
+@pytest.mark.parametrize("entry", ["prepare", "check", "overlay", "view"])
 def test_what_the_user_can_mend_ends_with_2_and_no_traceback(entry: str, tmp_path: Path) -> None:
     words = {"prepare": ["--scene", "s"], "overlay": ["none.yaml"], "view": ["s"]}.get(entry, [])
     done = run(tmp_path, f"stages.{entry}", *words)

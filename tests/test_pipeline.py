@@ -21,6 +21,12 @@ METHODS = ["none", "base-post", "tuned-post", "tuned-distill"]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 
+def keep(name: str) -> bool:
+    """Whether a file of the repository goes into a copy that has no results."""
+    placeholder = name.endswith("/.gitkeep")
+    return name != "dvc.lock" and (placeholder or not name.startswith("metrics/"))
+
+
 class Workspace:
     """A copy of the repository in its own folder, with its own git history and DVC cache."""
 
@@ -67,7 +73,11 @@ def reduce_params(path: Path) -> None:
     params["train"]["save_steps"] = params["pairs"]["steps"] = []
     params["novel_views"]["align_steps"] = 3
     params["tune"]["steps"] = 4
+    params["show"]["video"]["frames"] = 2
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
+    params["capture_study"]["variants"] = ["filtered"]
+    params["demo_capture"] |= {"photographs": 3, "width_px": 96, "height_px": 72}
+    params["capture_train"]["align_steps"] = params["capture_evaluate"]["align_steps"] = 1
     yaml.dump(params, path)
 
 
@@ -82,7 +92,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+        if (ROOT / name).is_file() and keep(name):
             target = space.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)

@@ -30,6 +30,7 @@ from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
 from stages.run.errors import UserError
+from stages.run.live import LiveCurve
 from stages.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Tuner:
         self.parameters = self.stepper.parameters
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
         self.curve: list[Row] = []
+        self._live = LiveCurve(self.name, self.is_main)
         self.validations: list[Row] = []
         # Terms, gradient norm and number of steps since the last point of the curve.
         self._sums = torch.zeros(6, dtype=torch.float64, device=self.accelerator.device)
@@ -222,6 +224,7 @@ class Tuner:
         }
         lr = float(f"{self._learning_rate(done - 1):.6g}")
         self.curve.append({"step": done, **values, "lr": lr})
+        self._live.write(self.curve[-1])
         self._sums.zero_()
 
     def _check(self, done: int, checkpoint: Checkpoint) -> None:

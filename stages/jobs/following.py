@@ -47,6 +47,10 @@ def cancel(number: str, targets: Sequence[str]) -> None:
     if submission.executor == "local":
         if targets:
             raise UserError("cancel", "a local run ends whole", fix="leave the targets out")
+        if not submission.is_here:
+            raise UserError(
+                "cancel", "a local run of another host", fix=f"log in to {submission.host}"
+            )
         os.kill(submission.process, signal.SIGTERM)
     else:
         slurm.cancel([submission.jobs[address] for address in alive])

@@ -54,6 +54,7 @@ class Pipeline:
         """
         with _told(self.root), self._locked():
             graph = self.repo.index.graph
+            self._stages = {_address(stage): stage for stage in graph}
             needs: dict[str, list[str]] = {}
             for stage in plan_repro(graph, self._chosen(targets)):
                 if not isinstance(stage, PipelineStage) or stage.frozen:
@@ -125,11 +126,6 @@ class Pipeline:
     def cache_folder(self) -> Path:
         """Where results of all workspaces of this repository may lie together."""
         return Path(self.repo.cache.local_cache_dir)
-
-    @property
-    def locks_by_hard_link(self) -> bool:
-        """Whether DVC's lock is safe on a network file system."""
-        return bool(self.repo.config["core"].get("hardlink_lock"))
 
     def _graph_stages(self) -> list[str]:
         with _told(self.root):

@@ -91,7 +91,7 @@ def _state(
     if told in ENDED:
         return told, node
     if submission.executor == "local":
-        alive = _is_alive(submission.process)
+        alive = not submission.is_here or _is_alive(submission.process)
         return (told or "waiting", node) if alive else ((told and "lost") or "cancelled", node)
     if submission.jobs[address] not in known:
         # Purged from the cluster's memory without a last word of its own.

@@ -1,6 +1,7 @@
 """From a wish on the command line to a plan that runs here or on the cluster."""
 
 import contextlib
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
 from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
-from stages.jobs.storage import storage_notes
 from stages.jobs.submission import LOGS, Submission, new_folder, submissions
 from stages.run.errors import UserError, raise_all
 from stages.run.params import Params, did_you_mean
@@ -40,8 +40,8 @@ def send(wish: Wish) -> int:
 
     Raises UserError when a stage of it is under way already, and when SLURM refuses.
     """
-    with contextlib.ExitStack() as cleanup:
-        root, name = _workspace(wish, cleanup)
+    with contextlib.ExitStack() as unsent:
+        root, name = _workspace(wish, unsent)
         pipeline = Pipeline(root)
         config = _config(root, wish, pipeline)
         plan = pipeline.plan(wish.targets, absent_is_fine=bool(name))
@@ -57,15 +57,15 @@ def send(wish: Wish) -> int:
         _refuse_twice(root, plan)
         if name:
             pipeline.fetch_inputs(plan)
-        cleanup.pop_all()
-    for note in storage_notes(root, pipeline):
-        print(f"note: {note}")
-    submission = Submission(
-        new_folder(), root, Path(LOGS).resolve(), "local" if wish.local else "slurm", plan, {}
-    )
-    if wish.local:
-        return run_local(pipeline, submission, config, wish.jobs)
-    sent = send_to_slurm(submission, config)
+        submission = Submission(
+            new_folder(), root, Path(LOGS).resolve(), "local" if wish.local else "slurm", plan, {},
+            host=socket.gethostname(),
+        )  # fmt: skip
+        if wish.local:
+            unsent.pop_all()
+            return run_local(pipeline, submission, config, wish.jobs)
+        sent = send_to_slurm(submission, config)
+        unsent.pop_all()
     print(described(plan, config, sent.jobs))
     print(f"sent {len(plan.tasks)} tasks as submission {sent.number}; how they go: "
           "python -m stages.submit status")  # fmt: skip
@@ -95,7 +95,7 @@ def described(plan: Plan, config: SlurmConfig, jobs: dict[str, str] | None = Non
     return "\n".join(lines)
 
 
-def _workspace(wish: Wish, cleanup: contextlib.ExitStack) -> tuple[Path, str]:
+def _workspace(wish: Wish, unsent: contextlib.ExitStack) -> tuple[Path, str]:
     """Where the stages run, and the experiment's name; a new worktree goes if nothing is sent."""
     if not (wish.name or wish.set_param):
         return Path.cwd(), ""
@@ -103,7 +103,7 @@ def _workspace(wish: Wish, cleanup: contextlib.ExitStack) -> tuple[Path, str]:
     is_new = not folder_of(name).is_dir()
     root = open_experiment(name, wish.set_param)
     if is_new:
-        cleanup.callback(close_experiment, name)
+        unsent.callback(close_experiment, name)
     return root, name
 
 

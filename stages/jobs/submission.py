@@ -32,6 +32,7 @@ class Submission:
     plan: Plan
     jobs: dict[str, str]  # address to the name of its job, such as 17_3
     process: int = 0  # of a local run
+    host: str = ""  # where it was sent from
 
     @property
     def number(self) -> str:
@@ -48,6 +49,11 @@ class Submission:
             expected=f"one of {', '.join(task.address for task in self.plan.tasks)}",
         )  # fmt: skip
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it was sent from this host, which alone knows its process."""
+        return self.host == socket.gethostname()
+
     def log(self, address: str, kind: str) -> Path:
         """File of a task's `out` or `err`."""
         return self.logs / f"{self.jobs[address]}.{kind}"
@@ -55,7 +61,7 @@ class Submission:
     def save(self) -> None:
         """Write what was sent."""
         told = {"root": str(self.root), "logs": str(self.logs), "executor": self.executor}
-        told |= {"process": self.process, "host": socket.gethostname()}
+        told |= {"process": self.process, "host": self.host}
         write_json(
             self._file("submission"), told | {"jobs": self.jobs, "plan": self.plan.as_json()}
         )
@@ -118,7 +124,7 @@ def read_folder(folder: Path) -> Submission:
     told = read_json(folder / "submission.json")
     return Submission(
         folder, Path(told["root"]), Path(told["logs"]), told["executor"],
-        Plan.from_json(told["plan"]), told["jobs"], told["process"],
+        Plan.from_json(told["plan"]), told["jobs"], told["process"], told["host"],
     )  # fmt: skip
 
 

@@ -47,6 +47,24 @@ def compared(
     return rows, reasons
 
 
+def ablation(
+    default: Evaluations, arms: Arms, varied: Sequence[str], repeats: Sequence[str],
+    roles: Mapping[str, Sequence[str]], method: str, config: CompareConfig,
+) -> str:  # fmt: skip
+    """A table for each role of scenes; `varied` and `repeats` are the labels of `arms`."""
+    blocks = []
+    for purpose, listed in roles.items():
+        scenes = [scene for scene in listed if scene in default.scenes]
+        if scenes:
+            rows, reasons = compared(default, arms, scenes, method, config)
+            means = means_of(default, scenes, method)
+            table = ablation_table(rows, means, varied, repeats, reasons, len(scenes))
+            blocks.append(f"{method} on scenes {purpose}: {', '.join(scenes)}\n{table}")
+    interval = f"{config.confidence:.0%} intervals of Student's t over scenes"
+    blocks.append(f"* larger than what another seed does; in brackets {interval}")
+    return "\n\n".join(blocks)
+
+
 def noise_floor(rows: Sequence[Row], repeats: Sequence[str]) -> dict[str, float]:
     """The largest change of each mean that a repeat shows, by metric; empty without repeats."""
     floor: dict[str, float] = {}

@@ -211,3 +211,23 @@ def static_views(scene: str, camera: str) -> Path:
 def static_table(suffix: str) -> Path:
     """All static scenes by all kinds of camera, with average and deviation; `.json` or `.tsv`."""
     return METRICS / "static" / f"table{suffix}"
+
+
+def report() -> Path:
+    """The study on one page."""
+    return METRICS / "report" / "index.html"
+
+
+def shown(scene: str) -> Path:
+    """A scene's viewer, films and files for other viewers, beside the report that links them."""
+    return METRICS / "report" / "scenes" / safe_name(scene, "metrics/report")
+
+
+def gains() -> Path:
+    """Differences to the plain splat, one row a method and downstream scene."""
+    return METRICS / "plots" / "gains.tsv"
+
+
+def strips() -> Path:
+    """A picture a scene: the photograph and every method, of one view."""
+    return METRICS / "report" / "strips"

@@ -1,28 +1,82 @@
 """What a run cost. It differs from run to run, so it lies with the resume states and in no out."""
 
+import ctypes
+import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from stages.run.files import safe_name, work_root, write_json
+from stages.run.files import read_json, safe_name, work_root, write_json
+
+Cost = Mapping[str, Any]
 
 
 @contextmanager
 def cost(stage: str, item: str) -> Iterator[None]:
     """Write what the block cost to `<work root>/cost/<stage>/<item>.json`, if it ends well.
 
-    seconds; peak_memory_gib, of this process or the largest of its children; device, and with a
-    GPU gpu_peak_memory_gib, of this process alone.
+    seconds; peak_memory_gib, of this process or the largest of its children; device. With a GPU
+    also gpu_seconds, over all processes of a run; gpu_peak_memory_gib, of this process alone; and
+    gpu_energy_wh, of the whole GPUs that it could see, where their driver counts it.
     """
-    path = work_root() / "cost" / safe_name(stage, "cost") / f"{safe_name(item, 'cost')}.json"
-    began = time.monotonic()
+    path = _folder() / safe_name(stage, "cost") / f"{safe_name(item, 'cost')}.json"
+    began, energy_j = time.monotonic(), gpu_energy_j()
     yield
     seconds = round(time.monotonic() - began, 2)
-    write_json(path, {"seconds": seconds, "peak_memory_gib": _peak_memory_gib(), **_device()})
+    used = {"seconds": seconds, "peak_memory_gib": _peak_memory_gib(), **_device(seconds)}
+    if energy_j is not None and "gpu_seconds" in used:
+        used["gpu_energy_wh"] = round(((gpu_energy_j() or energy_j) - energy_j) / 3600, 3)
+    write_json(path, used)
+
+
+def recorded_costs() -> dict[str, dict[str, Cost]]:
+    """Every recorded cost by stage and item; those of results that came from a cache are absent."""
+    found: dict[str, dict[str, Cost]] = {}
+    for path in sorted(_folder().glob("*/*.json")):
+        found.setdefault(path.parent.name, {})[path.stem] = read_json(path)
+    return found
+
+
+def gpu_energy_j() -> float | None:
+    """What the visible GPUs have drawn since their driver was loaded, J; None where none tells."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    if nvml.nvmlInit_v2() != 0:
+        return None
+    drawn = [_energy_mj(nvml, index) for index in _visible(nvml)]
+    nvml.nvmlShutdown()
+    return None if not drawn or None in drawn else sum(filter(None, drawn)) / 1000
+
+
+def _folder() -> Path:
+    return work_root() / "cost"
+
+
+def _visible(nvml: ctypes.CDLL) -> list[str]:
+    """Indices or UUIDs of the GPUs that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    count = ctypes.c_uint()
+    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    return [str(index) for index in range(count.value)]
+
+
+def _energy_mj(nvml: ctypes.CDLL, name: str) -> int | None:
+    device, drawn = ctypes.c_void_p(), ctypes.c_ulonglong()
+    if name.isdigit():
+        found = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(device))
+    else:
+        found = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(device))
+    told = found or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(drawn))
+    return None if told else drawn.value
 
 
 def _peak_memory_gib() -> float:
@@ -30,10 +84,14 @@ def _peak_memory_gib() -> float:
     return round(max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20, 3)
 
 
-def _device() -> dict[str, Any]:
+def _device(seconds: float) -> dict[str, Any]:
     # A process that has not imported torch has used no GPU through it.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {"device": platform.machine()}
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    return {"device": torch.cuda.get_device_name(), "gpu_peak_memory_gib": round(peak, 3)}
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return {
+        "device": torch.cuda.get_device_name(),
+        "gpu_seconds": round(seconds * processes, 2),
+        "gpu_peak_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3),
+    }

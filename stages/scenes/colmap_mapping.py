@@ -25,7 +25,7 @@ class Attempt:
     max_features: int
     affine: bool  # features that follow a slanted surface; some ten times as slow
     ratio: float
-    guided: bool
+    guided: bool  # match again along epipolar lines; minutes a hundred pairs on a CPU
     least_matches: int
     least_inliers: int  # of a pose
     start_inliers: int
@@ -35,7 +35,7 @@ class Attempt:
 # Strict first: what weak demands let in costs accuracy.
 LADDER = (
     Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False, 15, 30, 100, 16.0),
-    Attempt("more and weaker features", 0.002, 8192, False, 0.85, True, 12, 15, 50, 8.0),
+    Attempt("more and weaker features", 0.002, 8192, False, 0.85, False, 12, 15, 50, 8.0),
     Attempt("affine features, few matches", 0.002, 8192, True, 0.9, True, 10, 12, 40, 4.0),
 )
 
@@ -111,7 +111,7 @@ def adjust_posed(
             fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
         )  # fmt: skip
     for _ in range(2):
-        pycolmap.bundle_adjustment(found, _adjustment_options(config))
+        _adjust(found, config)
         found.update_point_3d_errors()
         pycolmap.ObservationManager(found).filter_all_points3D(4.0, 1.5)
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,14 +180,19 @@ def _mapper_options(
     return options
 
 
-def _adjustment_options(config: CaptureCalibrateConfig) -> "pycolmap.BundleAdjustmentOptions":
+def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
+    # Not by pycolmap.bundle_adjustment, which turns its log back on.
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = options.refine_extra_params = config.refine_lenses
     options.refine_principal_point = False
     options.ceres.solver_options.num_threads = config.threads
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    return options
+    chosen = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        chosen.add_image(image_id)
+    chosen.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, chosen, model).solve()
 
 
 def _mapped(

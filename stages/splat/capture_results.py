@@ -1,5 +1,6 @@
 """Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,20 @@ from stages.splat.raster import choose_backend
 TRAINED = "train"
 
 
+def run_name(result: Path) -> str:
+    """A name of one folder level for what a run keeps aside, unlike that of any other result.
+
+    >>> run_name(Path("/results/my dog/combined"))
+    'my_dog-combined-5ef6058f'
+    """
+    whole = result.resolve()
+    told = (
+        re.sub(r"[^A-Za-z0-9]+", "_", whole.parent.name),
+        re.sub(r"[^A-Za-z0-9]+", "_", whole.name),
+    )
+    return "-".join([*(part.strip("_") or "x" for part in told), text_hash(str(whole))[:8]])
+
+
 def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
     """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
 
@@ -54,7 +69,7 @@ def train_result(
     claim(result, dataset.name, match_string)
     dataset.tell()
     chosen = split(dataset.views, capture.test_every, match_string)
-    resume_as = f"{dataset.name}-{text_hash(str(result.resolve()))[:8]}"
+    resume_as = run_name(result)
     with whole_folder(result / TRAINED) as folder:
         fitted = train_capture(
             dataset, chosen, config, folder, match_string=match_string, resume_as=resume_as
@@ -124,10 +139,12 @@ def evaluate_result(
 
 def claim(result: Path, name: str, match_string: str) -> None:
     """Refuse a folder that holds anything but an earlier result of the same capture."""
-    if not result.exists() or not any(result.iterdir()):
+    if not result.exists():
         return
     if not (result / TRAINED / FACTS).is_file():
-        if {path.name for path in result.iterdir()} <= {"dataset"}:
+        # What a killed run leaves, and the poses that this one starts from.
+        names = {path.name for path in result.iterdir() if not path.name.endswith(".part")}
+        if names <= {"dataset"}:
             return
         raise UserError(
             result, "not empty, and no result of a capture",
@@ -140,6 +157,16 @@ def claim(result: Path, name: str, match_string: str) -> None:
             expected=f"{name}, match string {match_string!r}",
             fix="name another folder, or remove this one",
         )  # fmt: skip
+
+
+def unused(config: TrainConfig) -> list[tuple[str, str]]:
+    """Parameters of `train:` that choose views of a scene and not of a capture, if they are set."""
+    found = []
+    if config.match_string:
+        found.append(("match_string", "captures have their own: captures.<name>.match_string"))
+    if config.test_every > 1:
+        found.append(("test_every", "captures have their own: capture_train.test_every"))
+    return found
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:

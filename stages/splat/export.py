@@ -53,6 +53,8 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     columns = columns[np.isfinite(columns).all(axis=1)]
     mode = "antialiased" if world.antialiased else "classic"
     header = ["ply", "format binary_little_endian 1.0", f"comment rasterize_mode {mode}"]
+    # What SuperSplat and its tools read, so that thin Gaussians are not drawn too opaque.
+    header += ["comment SplatRenderMode: mip"] if world.antialiased else []
     header += [f"element vertex {len(columns)}"]
     header += [f"property float {name}" for name in _fields(world.shN.shape[1])]
     with whole_file(path) as scratch, scratch.open("wb") as out:

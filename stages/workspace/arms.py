@@ -7,15 +7,17 @@ the numbers by is noise.
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.run.errors import UserError
+from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.run.params import Params, did_you_mean, plain
+from stages.run.params import Params, Section, did_you_mean, plain
 
 DEFAULT = "default"
 # Sections that act before or in the training of splats: their noise is that training's too.
@@ -101,6 +103,24 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
         Arm(tuple(f"{key}={seed + number}" for key, seed in seeds.items()), is_repeat=True)
         for number in range(1, count + 1)
     ]
+
+
+def require_valid(
+    arms: Sequence[Arm], params: Params, sections: Mapping[str, type[Section]],
+    catalogues: Mapping[str, type[Section]],
+) -> None:  # fmt: skip
+    """Raise every fault that the arms' values have, before any of them runs."""
+    faults: dict[str, UserError] = {}
+    for arm in arms:
+        raw = deepcopy(params.raw)
+        for setting in arm.settings:
+            key, _, text = setting.partition("=")
+            *folders, last = key.split(".")
+            node = reduce(lambda held, name: held[name], folders, raw)
+            node[last] = _value(key, text)
+        _, found = Params(raw, params.path).check_all(sections, catalogues)
+        faults |= {str(fault): fault for fault in found}
+    raise_all(faults.values())
 
 
 def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.quality.ablation import ablation_table, compared, means_of, noise_floor
+from stages.quality.ablation import ablation, ablation_table, compared, means_of, noise_floor
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURED, MEASURES
@@ -81,3 +81,18 @@ def test_number_that_was_not_measured_is_a_dash() -> None:
     assert default["lpips"] is None
     line = ablation_table(rows, default, ["arm"], [], reasons, 2).splitlines()[-1]
     assert line.split()[-1] == "-"
+
+
+def test_scenes_to_choose_by_and_to_report_are_told_apart() -> None:
+    roles = {"to choose by": ["a"], "to report": ["b", "not evaluated"], "of no use": []}
+    arms = {"arm": evaluations(20.5), "repeat": evaluations(20.1)}
+    text = ablation(
+        evaluations(20.0), arms, ["arm"], ["repeat"], roles, "tuned-post", CompareConfig()
+    )
+    first, second, note = text.split("\n\n")
+    assert first.startswith("tuned-post on scenes to choose by: a\n")
+    assert "20.000" in first
+    assert second.startswith("tuned-post on scenes to report: b\n")
+    assert "21.000" in second
+    assert "+0.500*" in first
+    assert note.startswith("* larger than what another seed does")

@@ -82,9 +82,16 @@ def closure(module: str) -> frozenset[str]:
 
 # Packages that are needed nearly whole or not at all are one dep each: DVC writes dvc.lock again
 # after every stage, and the time of that grows with its entries.
+# Those of pages also hold the templates.
 WHOLE = (
-    "stages/run", "stages/scenes/demo", "stages/splat/cpu", "stages/splat/gpu", "stages/difix/gpu",
-)  # fmt: skip
+    "stages/run",
+    "stages/scenes/demo",
+    "stages/splat/cpu",
+    "stages/splat/gpu",
+    "stages/difix/gpu",
+    "stages/pages/report",
+    "stages/pages/viewer",
+)
 
 
 def code_files(module: str) -> list[str]:

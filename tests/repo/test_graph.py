@@ -8,6 +8,7 @@ from source_tree import ROOT
 
 from stages.run.params import Params
 from stages.scenes.capture_config import CaptureStudy
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 
 # Folders whose content DVC keeps.
@@ -98,6 +99,7 @@ def test_fan_out_follows_the_study(index, study: StudyConfig) -> None:
     single = {
         "novel_views": study.evaluated_scenes,
         "evaluate": study.evaluated_scenes,
+        "show": study.evaluated_scenes,
         "pairs": study.tuning_scenes,
         "pairs_test": study.internal_eval_scenes,
     }
@@ -117,12 +119,40 @@ def test_fan_out_follows_the_captures(index) -> None:
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
 
 
+def test_fan_out_follows_the_static_scenes(index) -> None:
+    static = Params.read(ROOT / "params.yaml").section("static", StaticConfig)
+    names = {stage.addressing for stage in index.stages}
+    items = [f"{scene}-{camera}" for scene in static.scenes for camera in static.cameras]
+    for stage, wanted in (
+        ("static_prepare", static.scenes),
+        ("static_train", items),
+        ("static_evaluate", items),
+    ):
+        found = {name for name in names if name.startswith(f"{stage}@")}
+        assert found == {f"{stage}@{item}" for item in wanted}
+
+
+def test_static_training_never_sees_the_eval_frames(index) -> None:
+    for stage in index.stages:
+        if stage.name.startswith("static_train@"):
+            subsets = [dep for dep in paths(stage.deps) if dep.startswith("data/")]
+            assert len(subsets) == 1
+            assert Path(subsets[0]).name == stage.addressing.rpartition("-")[2]
+
+
 def test_compare_comes_after_every_evaluation(index) -> None:
     graph = index.graph
     (compare,) = [stage for stage in index.stages if stage.addressing == "compare"]
     upstream = {stage.addressing for stage in graph.successors(compare)}
     evaluations = {stage.addressing for stage in index.stages if stage.name.startswith("evaluate@")}
     assert evaluations <= upstream
+
+
+def test_report_comes_last(index) -> None:
+    (report,) = [stage for stage in index.stages if stage.addressing == "report"]
+    assert list(index.graph.predecessors(report)) == [], "nothing depends on a report"
+    upstream = {stage.name.partition("@")[0] for stage in index.graph.successors(report)}
+    assert {"show", "evaluate", "compare", "decide", "tune", "train", "calibrate"} <= upstream
 
 
 def test_training_never_sees_how_it_is_measured(index) -> None:

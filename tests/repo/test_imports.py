@@ -5,7 +5,7 @@ import ast
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 
-# entries -> {splat, difix} -> {scenes, quality} -> run; workspace is the repository itself
+# entries -> {splat, difix, pages} -> {scenes, quality} -> run; workspace is the repository itself
 MAY_IMPORT = {
     "run": {"run"},
     "jobs": {"jobs", "run"},
@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
     "difix": {"difix", "scenes", "quality", "run"},
+    "pages": {"pages", "scenes", "quality", "run"},
     "workspace": {"workspace", "run"},
 }
 HOMES = {
@@ -31,9 +32,13 @@ HOMES = {
     "viser": "stages/splat/viewer.py",
     "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
     "vggt": "stages/splat/vggt.py",
+    "imageio_ffmpeg": "stages/splat/video.py",
+    "dvclive": "stages/run/live.py",
+    "jinja2": "stages/pages/template.py",
+    "markdown_it": "stages/pages/report/page.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"jobs", "scenes", "workspace"}
+WITHOUT_TORCH = {"jobs", "scenes", "workspace", "pages"}
 
 
 def package(module: str) -> str:

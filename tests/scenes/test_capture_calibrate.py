@@ -1,5 +1,6 @@
 """Photographs to COLMAP datasets: from nothing, from a model, from approximate poses."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -143,3 +144,18 @@ def test_methods_that_need_a_model_say_so(method: str, photographs: Path, tmp_pa
 def test_empty_folder_has_no_photographs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no photograph in it"):
         find_photographs(tmp_path)
+
+
+@pytest.mark.slow
+def test_real_photographs_register(tmp_path: Path) -> None:
+    """Eleven photographs of a facade, at half their size."""
+    assets = os.environ.get("SPLATFIX_TEST_ASSETS")
+    if not assets:
+        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real photographs are not here")
+    config = CaptureCalibrateConfig(max_image_px=354)
+    metrics = calibrate_capture(Path(assets, "data/sceaux_castle"), tmp_path / "out", config)
+    assert (metrics["registered"], metrics["total"]) == (11, 11)
+    assert metrics["reprojection_error_px"] < 1
+    dataset = Dataset.read(tmp_path / "out")
+    assert len(dataset.views) == 11
+    assert len(dataset.points) > 500

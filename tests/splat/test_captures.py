@@ -158,6 +158,18 @@ def test_another_result_is_not_overwritten(
     assert folder_hash(result) == before
 
 
+def test_what_a_killed_run_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "room" / ".train.part").mkdir(parents=True)
+    (tmp_path / "room" / "dataset").mkdir()
+    capture_results.claim(tmp_path / "room", "room", "")
+
+
+def test_params_that_only_scenes_have_are_told() -> None:
+    given = CONFIG.model_copy(update={"match_string": "a", "test_every": 8})
+    assert [key for key, _ in capture_results.unused(given)] == ["match_string", "test_every"]
+    assert capture_results.unused(CONFIG) == []
+
+
 def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:
     meter = Meter("cpu", note="none here")
     return capture_results.evaluate_result(result, Dataset.read(folder), config, meter)

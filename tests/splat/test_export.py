@@ -31,6 +31,13 @@ def test_ply_in_world_coordinates_renders_the_same_image(tmp_path: Path, degree:
     assert float(render(read, camera, "cpu").rgb.std()) > 0.05
 
 
+@pytest.mark.parametrize("antialiased", [True, False])
+def test_viewers_are_told_of_antialiasing(tmp_path: Path, antialiased: bool) -> None:
+    write_ply(tmp_path / "cloud.ply", replace(known_gaussians(5), antialiased=antialiased))
+    head = (tmp_path / "cloud.ply").read_bytes().partition(b"end_header")[0].decode()
+    assert ("comment SplatRenderMode: mip" in head.splitlines()) is antialiased
+
+
 def test_depth_is_in_world_units() -> None:
     trained = known_gaussians(60)
     near = render(trained, ring(1)[0], "cpu")

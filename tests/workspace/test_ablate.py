@@ -1,14 +1,16 @@
 """Arms of an ablation, and how they are run: a failed one is told, a finished one stays."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import ConfigDict
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.params import Params
+from stages.run.params import Params, Section
 from stages.workspace import ablate, repository
-from stages.workspace.arms import Arm, arms, current, parse, repeats
+from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
 from stages.workspace.repository import Step
 
 TEXT = """
@@ -65,6 +67,27 @@ def test_values_are_compared_as_yaml_reads_them(params: Params) -> None:
 def test_bad_factor_is_explained(text: str, message: str, params: Params) -> None:
     with pytest.raises(UserError, match=message):
         parse(text, params)
+
+
+def test_value_that_a_section_refuses_is_told_before_anything_runs(params: Params) -> None:
+    class Reference(Section):
+        strategy: Literal["same_time", "temporal"]
+
+    class Pairs(Section):
+        reference: Reference
+        poses: str
+
+    def judge(*texts: str) -> None:
+        found = arms([parse(text, params) for text in texts], params)
+        require_valid(found, params, {"pairs": Pairs, "train": Free, "tune": Free}, {})
+
+    class Free(Section):
+        model_config = ConfigDict(extra="allow")
+
+    judge("pairs.reference.strategy=temporal", "pairs.poses=given")
+    with pytest.raises(UserError, match=r"pairs\.reference\.strategy: got 'mxied'"):
+        judge("pairs.reference.strategy=temporal,mxied", "pairs.poses=given,imperfect")
+    assert current(params, "pairs.reference.strategy") == "same_time"
 
 
 def test_noise_is_of_all_that_a_factor_runs_again(params: Params) -> None:

@@ -1,0 +1,170 @@
+"""Charts and headline of the report, from its results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from stages.pages.report.charts import (
+    Interval,
+    Series,
+    interval_plot,
+    interval_strip,
+    line_chart,
+)
+from stages.pages.report.results import Cells, Results
+from stages.pages.report.tables import FORMS, TITLES, form_of, minus, style_of
+from stages.quality.deltas import MEAN
+from stages.quality.keys import MEASURES
+from stages.scenes.study import PLAIN
+
+_WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One difference of the headline."""
+
+    measure: str
+    difference: str
+    interval: str
+    won: str
+    style: str
+    word: str
+    strip: str  # SVG
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cards of one method against another."""
+
+    method: str
+    reference: str
+    meaning: str  # what the reference is
+    purpose: str  # what the difference tells
+    cards: tuple[Card, ...]
+
+    @property
+    def words(self) -> str:
+        """Such as `better in PSNR and LPIPS, undecided in SSIM`."""
+        found = []
+        for word in _WORDS.values():
+            names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
+            if names:
+                *others, last = names
+                listed = f"{', '.join(others)} and {last}" if others else last
+                found.append(f"{word} in {listed}")
+        return ", ".join(found)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing with its caption and the names of its lines."""
+
+    title: str
+    svg: str
+    legend: tuple[tuple[str, str], ...] = ()  # name, style
+
+
+def headline(results: Results, confidence: float) -> list[Comparison]:
+    """The subject against the plain splat, and against its untuned form."""
+    method = results.study.subject
+    if method == PLAIN:
+        method = results.chosen or ""
+    told = {PLAIN: ("the plain splat", "what the fixer gives over the plain splat")}
+    twin = results.twin(method)
+    if twin:
+        told[twin] = ("the untuned fixer", "what tuning gives over the untuned fixer")
+    found = [
+        Comparison(method, reference, *words, tuple(_cards(results, method, reference, confidence)))
+        for reference, words in told.items()
+    ]
+    return [one for one in found if one.cards]
+
+
+def delta_charts(results: Results) -> list[Chart]:
+    """One interval plot a measure over all comparisons."""
+    charts = []
+    for metric in MEASURES:
+        means = [row for row in results.deltas if (row["scene"], row["metric"]) == (MEAN, metric)]
+        rows = [_interval(results, *row["comparison"].split("_vs_"), metric) for row in means]
+        if rows:
+            title = f"{TITLES[metric]}, {'less' if metric == 'lpips' else 'more'} is better"
+            svg = interval_plot(rows, f"differences in {metric}", f"+{FORMS[metric]}")
+            charts.append(Chart(title, svg))
+    return charts
+
+
+def training_charts(results: Results) -> Iterator[Chart]:
+    """Curves of the tuning, then of every scene's Gaussians."""
+    if results.tuning_loss:
+        yield from _tuning_charts(results)
+    for scene, rows in results.curves.items():
+        if rows:
+            svg = line_chart(_by_timestamp(rows, "loss"), f"training loss of {scene}")
+            yield Chart(scene, svg, _times(rows))
+
+
+def _tuning_charts(results: Results) -> Iterator[Chart]:
+    loss = [_series(results.tuning_loss, "step", "loss", "tuning loss", "tuned")]
+    yield Chart("Tuning: loss", line_chart(loss, "loss of the tuning"))
+    for metric in MEASURES:
+        rows = [row for row in results.tuning_validation if row[metric]]
+        if not rows:
+            continue
+        lines = [
+            _series(rows, "step", metric, "tuned fixer", "tuned"),
+            _series(rows, "step", f"identity_{metric}", "its input", "plain"),
+        ]
+        legend = (("tuned fixer", "tuned"), ("its input", "plain"))
+        title = f"Tuning: {TITLES[metric]} on internal-eval samples"
+        yield Chart(title, line_chart(lines, title), legend)
+
+
+def _cards(results: Results, method: str, reference: str, confidence: float) -> Iterator[Card]:
+    count = len(results.downstream)
+    for metric in MEASURES:
+        row = results.mean_delta(method, reference, metric)
+        if row is None:
+            continue
+        one, form = _interval(results, method, reference, metric), form_of(metric)
+        reach = "no interval from one scene"
+        if one.low is not None and one.high is not None:
+            ends = f"{one.low:+{form}} to {one.high:+{form}}"
+            reach = f"{confidence:.0%} t interval {minus(ends)}"
+        yield Card(
+            TITLES[metric], minus(f"{one.mean:+{form}}"), reach, f"{row['won']:g}/{count}",
+            one.style, _WORDS[one.style], interval_strip(one, f"+{form}"),
+        )  # fmt: skip
+
+
+def _interval(results: Results, method: str, reference: str, metric: str) -> Interval:
+    *scenes, mean = results.delta_rows(method, reference, metric)
+    return Interval(
+        f"{method} \N{MINUS SIGN} {reference}",
+        mean["difference"],
+        mean["low"],
+        mean["high"],
+        [(row["scene"], row["difference"]) for row in scenes],
+        style_of(metric, mean["difference"], mean["low"], mean["high"]),
+    )
+
+
+def _series(rows: Sequence[Cells], x: str, y: str, name: str, style: str) -> Series:
+    return Series(name, [(float(row[x]), float(row[y])) for row in rows if row[y]], style)
+
+
+def _groups(rows: Sequence[Cells]) -> Mapping[str, list[Cells]]:
+    found: dict[str, list[Cells]] = {}
+    for row in rows:
+        found.setdefault(row["timestamp"], []).append(row)
+    return found
+
+
+def _by_timestamp(rows: Sequence[Cells], y: str) -> list[Series]:
+    return [
+        _series(part, "step", y, timestamp, f"time{place % 4}")
+        for place, (timestamp, part) in enumerate(_groups(rows).items())
+    ]
+
+
+def _times(rows: Sequence[Cells]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"time{place % 4}") for place, name in enumerate(list(_groups(rows))[:4]))

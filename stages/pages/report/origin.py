@@ -1,0 +1,71 @@
+"""What a report was made from: revision, digests of params and splits, versions."""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from stages.pages.report.results import Results
+from stages.run.files import file_hash
+
+PARAMS = Path("params.yaml")
+# What decides a number somewhere; the whole environment is in requirements.lock.
+PACKAGES = (
+    "torch", "torchvision", "gsplat", "diffusers", "accelerate", "lpips", "pycolmap", "numba",
+    "numpy", "dvc",
+)  # fmt: skip
+
+
+def origin(results: Results) -> dict[str, Mapping[str, str]]:
+    """Lines of the last section, by heading."""
+    first = results.evaluations.of(results.downstream[0], results.study.methods[0])
+    protocols = {
+        scene: str(results.evaluations.of(scene, first.method).means["protocol"])
+        for scene in results.evaluations.scenes
+    }
+    digests = {"params.yaml, SHA-256": file_hash(PARAMS)[:16] if PARAMS.is_file() else ""}
+    digests["roles of the scenes, verdict"] = results.verdict[:16]
+    if results.manifest:
+        digests["samples of the tuning, verdict"] = str(results.manifest["verdict"])[:16]
+    digests |= {
+        f"samples of {scene}": str(row["digest"])[:16]
+        for scene, row in results.pairs.items()
+        if "digest" in row
+    }
+    return {
+        "Revision": revision(),
+        "Digests": digests,
+        "Protocol of the measures": protocols,
+        "Versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def revision() -> dict[str, str]:
+    """The commit that the code was at, and whether files differed from it."""
+    commit = _git("show", "--no-patch", "--format=%H%n%cs%n%s")
+    if not commit:
+        return {"git": "no repository here"}
+    full, date, subject = [*commit.splitlines(), "", ""][:3]
+    changed = [line[3:] for line in _git("status", "--porcelain").splitlines()]
+    code = [name for name in changed if not name.startswith(("metrics/", "dvc.lock"))]
+    state = f"{len(code)} files differ from it" if code else "code and params as committed"
+    return {"commit": full[:12], "of": f"{date}  {subject}", "state": state}
+
+
+def _git(*words: str) -> str:
+    try:
+        ended = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return ended.stdout.rstrip("\n") if ended.returncode == 0 else ""
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

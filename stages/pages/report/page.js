@@ -1,0 +1,80 @@
+"use strict";
+
+// Dark and light: the system's choice until the button is pressed.
+const root = document.documentElement;
+const remembered = (value) => {
+  try {
+    if (value) localStorage.setItem("splatfix-theme", value);
+    return localStorage.getItem("splatfix-theme");
+  } catch {
+    return null; // some browsers keep nothing for files
+  }
+};
+if (remembered()) root.dataset.theme = remembered();
+document.getElementById("theme").addEventListener("click", () => {
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
+  remembered(root.dataset.theme);
+});
+
+// Tables: a heading sorts by its column, again the other way; empty cells stay last.
+function sortBy(table, column, descending) {
+  const key = (row) => row.cells[column].dataset.key;
+  const compare = (a, b) => {
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+    return descending ? -order : order;
+  };
+  const body = table.tBodies[0];
+  const rows = [...body.rows];
+  const last = table.id === "table-costs" ? rows.splice(-1) : []; // the sum
+  body.append(...rows.sort((a, b) => compare(key(a), key(b))), ...last);
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    head.firstElementChild.addEventListener("click", () => {
+      const numeric = head.classList.contains("number");
+      const before = head.getAttribute("aria-sort");
+      const descending = before ? before === "ascending" : numeric;
+      heads.forEach((one) => one.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      sortBy(table, column, descending);
+    });
+  });
+}
+
+// Sliders: the pictures are those of the strip beside them; the range input moves the line.
+const left = document.getElementById("left");
+const right = document.getElementById("right");
+const errors = document.getElementById("errors");
+function show(view, side, method) {
+  const figure = view.querySelector(`figure[data-method="${method}"]`);
+  const wanted = errors.checked && figure.querySelector(".error");
+  const source = wanted || figure.querySelector(".picture");
+  const picture = view.querySelector(side === "left" ? ".over" : ".under");
+  picture.src = source.src;
+  picture.alt = source.alt;
+  picture.hidden = false;
+  view.querySelector(`.tag.${side}`).textContent = method;
+}
+function showAll() {
+  for (const view of document.querySelectorAll(".view")) {
+    show(view, "left", left.value);
+    show(view, "right", right.value);
+  }
+}
+if (left) {
+  for (const one of [left, right, errors]) one.addEventListener("change", showAll);
+  for (const slider of document.querySelectorAll(".stage input")) {
+    const move = () => slider.parentElement.style.setProperty("--split", `${slider.value}%`);
+    slider.addEventListener("input", move);
+    move();
+  }
+  showAll();
+}
+
+// On paper every scene is open.
+addEventListener("beforeprint", () => {
+  for (const scene of document.querySelectorAll("details")) scene.open = true;
+});

@@ -1,0 +1,243 @@
+"""Tables of the report: cells with what is shown and what is sorted by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.pages.report.costs import StageCost, total
+from stages.pages.report.results import Results, Row
+from stages.quality.deltas import MEAN
+from stages.quality.keys import ALIGNED, MASKED, MEASURED, MEASURES, better
+from stages.scenes.study import PLAIN
+
+FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
+TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
+_COMPARED = (*MEASURES, "psnr_aligned")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: `key` is what sorts, `style` a class of the style sheet, `detail` smaller text."""
+
+    text: str
+    key: float | str = ""
+    style: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; columns whose name is in `numeric` are set flush right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: frozenset[str]
+    id: str = ""
+
+
+def form_of(metric: str) -> str:
+    """How a measure is written.
+
+    >>> form_of("psnr_aligned"), form_of("mlpips")
+    ('.2f', '.4f')
+    """
+    return ".2f" if "psnr" in metric else ".4f"
+
+
+def title_of(metric: str) -> str:
+    """A measure's name with its unit.
+
+    >>> title_of("psnr_aligned"), title_of("mssim")
+    ('PSNR aligned, dB', 'mSSIM')
+    """
+    kind, masked = metric.removesuffix("_aligned"), metric in MASKED
+    name = ("m" if masked else "") + kind.removeprefix("m" if masked else "").upper()
+    aligned = " aligned" if metric in ALIGNED else ""
+    return f"{name}{aligned}" + (", dB" if "psnr" in metric else "")
+
+
+def number(value: float | None, form: str, style: str = "") -> Cell:
+    """A cell of a number; one that was not measured sorts last."""
+    if value is None:
+        return Cell("\N{EN DASH}", "", style)
+    return Cell(minus(format(value, form)), value, style)
+
+
+def minus(text: str) -> str:
+    """With a true minus sign, as wide as the plus."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def style_of(metric: str, difference: float, low: float | None, high: float | None) -> str:
+    """good or bad when the interval leaves out zero, else open.
+
+    >>> style_of("lpips", -0.04, -0.05, -0.03), style_of("psnr", 0.1, -0.1, 0.3)
+    ('good', 'open')
+    """
+    if low is None or high is None or low <= 0 <= high:
+        return "open"
+    return "good" if difference * better(metric) > 0 else "bad"
+
+
+def methods_table(results: Results) -> Table:
+    """Means over the downstream scenes; the best of each column is marked."""
+    shown = [name for name in MEASURED if any(row[name] is not None for row in _rows(results))]
+    best = {
+        name: max(row[name] * better(name) for row in _rows(results) if row[name] is not None)
+        for name in shown
+    }
+    rows = []
+    for method in results.study.methods:
+        row = results.means[method]
+        cells = [Cell(method, method, "method")]
+        for name in shown:
+            won = row[name] is not None and row[name] * better(name) == best[name]
+            cells.append(number(row[name], form_of(name), "best" if won else ""))
+        rows.append(tuple(cells))
+    titles = tuple(title_of(name) for name in shown)
+    return Table(("method", *titles), tuple(rows), frozenset(titles), "methods")
+
+
+def deltas_table(results: Results) -> Table:
+    """One row a comparison: differences over the downstream scenes, with their intervals."""
+    count = len(results.downstream)
+    means = [row for row in results.deltas if row["scene"] == MEAN]
+    known = {(row["comparison"], row["metric"]): row for row in means}
+    shown = [name for name in _COMPARED if name in {metric for _, metric in known}]
+    rows = []
+    for comparison in dict.fromkeys(name for name, _ in known):
+        cells = [Cell(comparison.replace("_vs_", " \N{MINUS SIGN} "), comparison, "method")]
+        for metric in shown:
+            row = known.get((comparison, metric))
+            cells.append(_difference(row, count) if row else number(None, ""))
+        rows.append(tuple(cells))
+    titles = tuple(title_of(metric) for metric in shown)
+    return Table(("comparison", *titles), tuple(rows), frozenset(titles), "deltas")
+
+
+def scenes_table(results: Results) -> Table:
+    """Every scene by every method."""
+    gain = "gain over none, dB" if PLAIN in results.study.methods else ""
+    titles = [*(title_of(name) for name in _COMPARED), *([gain] if gain else [])]
+    rows = []
+    for scene in results.evaluations.scenes:
+        plain = results.evaluations.of(scene, PLAIN).means if gain else {}
+        for method in results.evaluations.methods:
+            means = results.evaluations.of(scene, method).means
+            cells = [Cell(scene, scene), Cell(_role(results, scene)), Cell(method, method)]
+            cells += [number(means[name], form_of(name)) for name in _COMPARED]
+            if gain:
+                difference = means["psnr"] - plain["psnr"]
+                cells.append(number(difference, "+.2f", _sign(difference)))
+            rows.append(tuple(cells))
+    return Table(("scene", "role", "method", *titles), tuple(rows), frozenset(titles), "scenes")
+
+
+def training_table(results: Results) -> Table:
+    """Calibration and training of every scene."""
+    wanted = {
+        "registered": ("cameras", "g"), "rotation_error_deg": ("rotation error, \N{DEGREE SIGN}",
+        ".3f"), "centre_error_m": ("centre error, m", ".4f"), "points": ("points", ".0f"),
+        "train_psnr": ("training PSNR, dB", ".2f"), "gaussians": ("Gaussians", ".0f"),
+    }  # fmt: skip
+    rows = []
+    for scene in results.study.scenes:
+        found = results.calibration.get(scene, {}) | results.training.get(scene, {})
+        cells = [Cell(scene, scene), Cell(_role(results, scene))]
+        cells += [number(found.get(key), form) for key, (_, form) in wanted.items()]
+        rows.append(tuple(cells))
+    titles = tuple(title for title, _ in wanted.values())
+    return Table(("scene", "role", *titles), tuple(rows), frozenset(titles), "training")
+
+
+def costs_table(rows: Sequence[StageCost]) -> Table:
+    """What the stages took; the last row is the sum."""
+    columns = ("stage", "items", "time, s", "GPU time, s", "energy, Wh", "memory, GiB",
+               "GPU memory, GiB", "device")  # fmt: skip
+    cells = tuple(
+        (
+            Cell(row.stage, row.stage), number(row.items, "d"), number(row.seconds, ".1f"),
+            number(row.gpu_seconds, ".1f"), number(row.energy_wh, ".2f"),
+            number(row.peak_memory_gib, ".2f"), number(row.gpu_peak_memory_gib, ".2f"),
+            Cell(", ".join(row.devices)),
+        )
+        for row in [*rows, total(rows)]
+    )  # fmt: skip
+    return Table(columns, cells, frozenset(columns[1:-1]), "costs")
+
+
+def plain_tables(name: str, found: Mapping[str, Row]) -> list[Table]:
+    """Numbers of things that this report knows nothing of: a table for each set of keys.
+
+    Keys that nothing has a value for are left out.
+    """
+    alike: dict[tuple[str, ...], dict[str, Row]] = {}
+    for item, row in found.items():
+        alike.setdefault(tuple(row), {})[item] = row
+    return [
+        _plain_table(f"{name}-{place}", keys, rows)
+        for place, (keys, rows) in enumerate(alike.items())
+    ]
+
+
+def _plain_table(name: str, keys: Sequence[str], found: Mapping[str, Row]) -> Table:
+    kept = [key for key in keys if any(row[key] not in (None, "") for row in found.values())]
+    rows = tuple(
+        (Cell(item, item), *(_any(key, row[key]) for key in kept)) for item, row in found.items()
+    )
+    numeric = {
+        plain_title(key) for key in kept if any(_is_number(row[key]) for row in found.values())
+    }
+    titles = tuple(plain_title(key) for key in kept)
+    return Table(("result", *titles), rows, frozenset(numeric), name)
+
+
+def plain_title(key: str) -> str:
+    """A key as a heading.
+
+    >>> plain_title("test.psnr_aligned"), plain_title("without_pose")
+    ('test PSNR aligned, dB', 'without pose')
+    """
+    before, _, last = key.rpartition(".")
+    told = title_of(last) if last in MEASURED else last.replace("_", " ")
+    return f"{before} {told}".strip()
+
+
+def _rows(results: Results) -> Iterator[Row]:
+    return (results.means[method] for method in results.study.methods)
+
+
+def _difference(row: Row, count: int) -> Cell:
+    """A difference; below it the interval, the scenes that got better and the p-value."""
+    form = "+" + form_of(row["metric"])
+    style = style_of(row["metric"], row["difference"], row["low"], row["high"])
+    reach = ""
+    if row["low"] is not None and row["high"] is not None:
+        reach = f"{row['low']:{form}} to {row['high']:{form}}, "
+    detail = minus(f"{reach}{row['won']:g}/{count}, p {row['sign_flip_p']:.3g}")
+    return Cell(minus(f"{row['difference']:{form}}"), row["difference"], style, detail)
+
+
+def _role(results: Results, scene: str) -> str:
+    study = results.study
+    roles = {
+        "tuning": study.tuning_scenes,
+        "internal eval": study.internal_eval_scenes,
+        "downstream": study.downstream_scenes,
+    }
+    return next((role for role, scenes in roles.items() if scene in scenes), "")
+
+
+def _sign(difference: float) -> str:
+    return "good" if difference > 0 else "bad" if difference < 0 else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _any(key: str, value: Any) -> Cell:
+    if _is_number(value):
+        form = form_of(key) if key.rpartition(".")[2] in MEASURED else ".6g"
+        return Cell(minus(format(value, form)), value)
+    return Cell("\N{EN DASH}" if value is None else str(value))

@@ -1,0 +1,21 @@
+"""Templates to pages: the only module that imports jinja2. All values are escaped but Markup."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+__all__ = ["Markup", "filled"]
+
+
+def filled(folder: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+    """The page.html of a folder, with the page.css and page.js beside it put into it."""
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(filters)
+    parts = {name: Markup((folder / f"page.{name}").read_text()) for name in ("css", "js")}
+    return environment.get_template("page.html").render(**values, **parts)

@@ -1,0 +1,70 @@
+"""Stage `show`: a scene's viewer, films and files for other viewers, beside the report."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from stages.pages.config import ShowConfig
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import whole_folder
+from stages.run.params import Params
+from stages.run.provenance import cost
+from stages.scenes.study import StudyConfig
+
+if TYPE_CHECKING:
+    from stages.pages.viewer.page import Model
+    from stages.splat.space import Space
+
+
+def main() -> None:
+    """Write metrics/report/scenes/<scene>."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", required=True, help="an evaluated scene")
+    scene = parser.parse_args().scene
+
+    from stages.pages.viewer.page import viewer_page
+    from stages.scenes.scene import Scene
+    from stages.splat.raster import choose_backend
+    from stages.splat.space import Space
+    from stages.splat.video import write_video
+
+    params = Params.read()
+    study = params.section("study", StudyConfig)
+    config = params.section("show", ShowConfig)
+    timestamps = Scene.read(layout.scene(scene)).timestamps
+    space = Space.read(scene, timestamps, study.methods)
+    video = config.video
+    with cost("show", scene), whole_folder(layout.shown(scene)) as folder:
+        text = viewer_page(scene, models(space, config.max_gaussians), space.cameras())
+        (folder / "viewer.html").write_text(text)
+        space.export(folder, config.exports)
+        if video.frames:
+            backend, _ = choose_backend(config.backend)
+            films = space.films(video.frames, video.max_side_px, backend)
+            try:
+                for name, pictures in films.items():
+                    write_video(folder / f"{name}.mp4", pictures, video.fps)
+            except (OSError, RuntimeError) as error:  # of the encoder; the pictures are there
+                print(f"WARNING: {scene}: no film: {error}", file=sys.stderr)
+        files = sorted(folder.iterdir())
+        size_mb = sum(path.stat().st_size for path in files) / 1e6
+    print(f"{scene}: {', '.join(path.name for path in files)}; {size_mb:.1f} MB")
+
+
+def models(space: "Space", most: int) -> "list[Model]":
+    """Every Gaussian set of a scene as the viewer takes it."""
+    from stages.pages.viewer.page import Model
+    from stages.splat.packing import pack
+
+    found = []
+    for (method, timestamp), one in space.gaussians.items():
+        packed = pack(one, most)
+        background = one.metadata.get("background", [0.0, 0.0, 0.0])
+        content = packed.count, packed.low, packed.high, packed.data
+        found.append(Model(method, timestamp, *content, one.antialiased, background))
+    return found
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,136 @@
+"""The report in a browser: sliders move, tables sort, dark follows light, a phone can read it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from browsing import Visitor
+from playwright.sync_api import Page
+from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
+
+from stages import report
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a small study."""
+    folder = tmp_path_factory.mktemp("studied")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_studied(patch)
+        patch.setattr(sys, "argv", ["report"])
+        report.main()
+    return folder / "metrics" / "report" / "index.html"
+
+
+def color(page: Page, selector: str, name: str = "background-color") -> tuple[int, ...]:
+    text = page.eval_on_selector(selector, f"one => getComputedStyle(one)['{name}']")
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def test_headline_tells_deltas_intervals_and_counts(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    first = page.locator(".card").first.inner_text()
+    assert "PSNR" in first
+    assert "t interval" in first
+    assert "2/2 scenes" in first
+    assert page.locator(".card.good").count() >= 2
+    assert "better in PSNR" in page.locator(".lead").inner_text()
+
+
+def test_nothing_in_the_page_has_an_outside_address(made: Path) -> None:
+    text = made.read_text()
+    assert re.findall(r"""(?:src|href)=["'](?:https?:)?//""", text) == []
+    assert "url(http" not in text
+    assert "@import" not in text
+
+
+def test_slider_follows_the_keys_and_the_pointer(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    stage = page.locator(".stage").first
+    slider = stage.locator("input")
+    split = "one => one.style.getPropertyValue('--split')"
+    before = stage.locator(".over").evaluate("one => getComputedStyle(one).clipPath")
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert stage.evaluate(split) == "60%"
+    assert stage.locator(".over").evaluate("one => getComputedStyle(one).clipPath") != before
+    assert stage.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+    box = stage.bounding_box()
+    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + box["height"] / 2)
+    assert abs(int(stage.evaluate(split).rstrip("%")) - 25) <= 3
+
+
+def test_slider_shows_any_two_of_the_methods_and_the_truth(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    view = page.locator(".view").first
+    assert view.locator(".tag.left").inner_text() == "none"
+    assert view.locator(".tag.right").inner_text() == METHODS[-1]
+    page.select_option("#left", "photograph")
+    page.select_option("#right", "base-post")
+    source = "one => one.src"
+    for side, method in ((".over", "photograph"), (".under", "base-post")):
+        wanted = view.locator(f"figure[data-method='{method}'] .picture").evaluate(source)
+        assert view.locator(side).evaluate(source) == wanted
+    page.check("#errors")
+    wanted = view.locator("figure[data-method='base-post'] .error").evaluate(source)
+    assert view.locator(".under").evaluate(source) == wanted
+    loaded = "one => one.complete && one.naturalWidth > 0"
+    assert all(one.evaluate(loaded) for one in view.locator("img:visible").all())
+
+
+def test_every_scene_has_its_worst_median_and_best_view(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    scenes = page.locator("details.scene > summary").all_inner_texts()
+    assert scenes == [*DOWNSTREAM, INTERNAL], "those that answer the question come first"
+    ranks = page.locator("details.scene").first.locator(".what b").all_inner_texts()
+    assert [one.lower() for one in ranks] == ["worst", "median", "best"]
+
+
+def test_tables_sort_both_ways(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    column = "rows => rows.map(row => Number(row.cells[3].dataset.key))"
+    numbers = lambda: page.eval_on_selector_all("#table-scenes tbody tr", column)  # noqa: E731
+    head = page.locator("#table-scenes th").nth(3)
+    head.locator("button").click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+    head.locator("button").press("Enter")
+    assert numbers() == sorted(numbers())
+    assert len(set(numbers())) > 3
+    page.locator("#table-scenes th button").first.click()
+    names = page.locator("#table-scenes tbody tr td:first-child").all_inner_texts()
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(("scheme", "light"), [("light", True), ("dark", False)])
+def test_dark_and_light(made: Path, visitor: Visitor, scheme: str, light: bool) -> None:
+    page = visitor.open(made, color_scheme=scheme)
+    assert (sum(color(page, "body")) > 380) is light
+    assert (sum(color(page, "body", "color")) < 380) is light, "ink and paper differ"
+    page.click("#theme")
+    assert (sum(color(page, "body")) > 380) is not light
+    page.reload()
+    assert (sum(color(page, "body")) > 380) is not light, "the choice is remembered"
+
+
+def test_phone_scrolls_down_only(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, viewport={"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    small = "all => all.filter(one => parseFloat(getComputedStyle(one).fontSize) < 11).length"
+    assert page.eval_on_selector_all("p, td, th, dd, dt, li, figcaption", small) == 0
+
+
+def test_print_leaves_out_what_paper_cannot_do(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert not page.locator(".toolbar").is_visible()
+    assert not page.locator(".stage").first.is_visible()
+    assert page.locator(".strip .picture").first.is_visible()
+    assert color(page, "body") == (255, 255, 255)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0

@@ -1,0 +1,118 @@
+"""The viewer in a browser: it draws what our own renderer draws, and obeys."""
+
+import io
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsing import Visitor
+from exact_scene import EST_FROM_TRUE, SCENE, SIZE, TARGETS, TIMES, gaussians, write_scene
+from PIL import Image
+from playwright.sync_api import Page
+from ruamel.yaml import YAML
+from skimage.metrics import structural_similarity
+
+from stages import show
+from stages.run import layout
+from stages.splat.render import render
+
+pytestmark = pytest.mark.xdist_group("browser")
+ROOT = Path(__file__).resolve().parents[2]
+SCALE = 5  # the canvas is so much larger than the photographs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The viewer of a small scene with two times and two methods, the second a shifted copy."""
+    folder = tmp_path_factory.mktemp("shown")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_scene()
+        for time in TIMES:
+            truth = gaussians(time)
+            truth.sh0.mul_(-1)
+            place = layout.novel_views(SCENE, "tuned-distill") / "gaussians"
+            truth.save(place / f"{time}.safetensors")
+        yaml = YAML()
+        params = yaml.load(ROOT / "params.yaml")
+        params["study"]["methods"] = ["none", "tuned-post", "tuned-distill"]
+        params["show"]["video"]["frames"] = 0
+        yaml.dump(params, Path("params.yaml"))
+        patch.setattr(sys, "argv", ["show", "--scene", SCENE])
+        show.main()
+    return folder / layout.shown(SCENE) / "viewer.html"
+
+
+def picture(page: Page) -> np.ndarray:
+    """What the canvas shows, [H, W, 3] in [0, 1]."""
+    shot = Image.open(io.BytesIO(page.locator("#canvas").screenshot())).convert("RGB")
+    return np.asarray(shot, np.float64) / 255
+
+
+def wait(page: Page, method: str, time: str, camera: str) -> None:
+    wanted = f"{method} {time} {camera}"
+    page.wait_for_function(f"document.documentElement.dataset.shown === '{wanted}'")
+
+
+@pytest.mark.parametrize("camera", TARGETS)
+def test_camera_shows_what_our_renderer_draws(made: Path, visitor: Visitor, camera: str) -> None:
+    viewport = {"width": SCALE * SIZE, "height": SCALE * SIZE}
+    address = f"#method=none&time={TIMES[1]}&camera={camera}"
+    page = visitor.open(made, address, viewport=viewport)
+    wait(page, "none", TIMES[1], camera)
+    page.keyboard.press("h")  # the panel would cover the picture
+    shown = Image.fromarray(np.rint(picture(page) * 255).astype(np.uint8)).resize((SIZE, SIZE))
+    own = render(gaussians(TIMES[1]), EST_FROM_TRUE.apply_camera(TARGETS[camera]), "cpu").rgb
+    assert np.asarray(shown).std() > 20, "not blank"
+    alike = structural_similarity(
+        np.asarray(shown) / 255, own.numpy().astype(float), channel_axis=2, data_range=1
+    )
+    assert alike > 0.9
+
+
+def test_method_and_time_change_the_picture(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, "#camera=28", viewport={"width": 300, "height": 300})
+    wait(page, "none", TIMES[0], "28")
+    assert page.locator("#method option").all_inner_texts() == ["none", "tuned-distill"]
+    first = picture(page)
+    page.select_option("#method", "tuned-distill")
+    wait(page, "tuned-distill", TIMES[0], "28")
+    second = picture(page)
+    page.locator("#time").focus()
+    page.keyboard.press("ArrowRight")
+    wait(page, "tuned-distill", TIMES[1], "28")
+    third = picture(page)
+    for one, other in ((first, second), (second, third)):
+        assert np.abs(one - other).mean() > 0.02
+
+
+def test_keys_and_pointer_turn_the_scene(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, viewport={"width": 600, "height": 400})
+    wait(page, "none", TIMES[0], "")
+    seen = [picture(page)]
+
+    def after(act: Callable[[], None]) -> np.ndarray:
+        drawn = int(page.evaluate("document.documentElement.dataset.drawn"))
+        act()
+        page.wait_for_function(f"Number(document.documentElement.dataset.drawn) > {drawn}")
+        return picture(page)
+
+    def drag() -> None:
+        page.mouse.down()
+        page.mouse.move(500, 230)
+        page.mouse.up()
+
+    page.mouse.move(450, 200)
+    for act in (
+        lambda: page.keyboard.press("ArrowLeft"),
+        lambda: page.keyboard.press("+"),
+        lambda: page.mouse.wheel(0, 300),
+        drag,
+        lambda: page.uncheck("#frusta"),
+    ):
+        seen.append(after(act))
+    for one, other in itertools.pairwise(seen):
+        assert np.abs(one - other).max() > 0.05

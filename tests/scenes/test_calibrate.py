@@ -1,0 +1,45 @@
+"""Calibration that starts from a network's poses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import walls
+
+from stages.scenes.calibrate import calibrate
+from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.config import CalibrateConfig
+from stages.scenes.images import Pixels
+from stages.scenes.scene import Scene, View, camera_to_dict, write_split
+
+
+def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> None:
+    images, truth = tmp_path / "frames/000000/images", walls.cameras()
+    walls.write_photographs(images, truth)
+    placed = {Path(name).stem: Camera(Path(name).stem, c.K, c.cam_from_world, c.width, c.height)
+              for name, c in truth.items()}  # fmt: skip
+    views = [
+        View(one, "000000", "target" if name == "02" else "source", images / f"{name}.png", None)
+        for name, one in placed.items()
+    ]
+    write_split(tmp_path / "split.csv", views, tmp_path)
+    info = {"name": "corner", "group": "corner"}
+    info["cameras"] = {name: camera_to_dict(one) for name, one in placed.items()}
+    (tmp_path / "scene.json").write_text(json.dumps(info))
+    rng, asked = np.random.default_rng(5), []
+
+    def predict(shots: dict[str, Pixels]) -> dict[str, Camera]:
+        asked.extend(shots)
+        found = {}
+        for name in shots:
+            turn = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
+            shift = rigid(turn, 0.02 * rng.standard_normal(3))
+            found[name] = placed[name].moved(shift @ placed[name].cam_from_world)
+        return found
+
+    config = CalibrateConfig(method="vggt", refine_focal=False, max_epipolar_error_px=8)
+    metrics = calibrate(Scene.read(tmp_path), config, tmp_path / "out", predict)
+    assert sorted(asked) == ["00", "01", "03", "04"], "no target camera is shown to the network"
+    assert metrics["refined"]
+    assert metrics["rotation_error_deg"] < 0.1
+    assert metrics["centre_error_m"] < 0.02

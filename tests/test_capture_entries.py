@@ -1,0 +1,132 @@
+"""Entries capture_*: folders on the command line, and captures of params.yaml."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import walls
+from small_capture import cameras, write_capture
+
+from stages import capture_calibrate, capture_evaluate, capture_train
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, read_json, read_tsv
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = [
+    "-S",
+    "train.max_steps=12",
+    "-S",
+    "capture_train.test_every=4",
+    "-S",
+    "train.save_steps=[]",
+]
+QUICK += ["-S", "capture_train.align_steps=0", "-S", "train.eval_steps=[]"]
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    return tmp_path
+
+
+@pytest.fixture
+def run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Call an entry's `main` with arguments."""
+
+    def call(entry: object, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [entry.__name__, *arguments])
+        entry.main()
+
+    return call
+
+
+def test_folders_are_trained_and_evaluated(
+    workspace: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_capture(workspace / "room")
+    write_capture(workspace / "hall", cameras(("a.png", "b.png"), 0.05))
+    run(capture_train, "room", "out/room", "RIGHT", *QUICK)
+    told = capsys.readouterr().out
+    assert "out/room: train.eval_steps" not in told
+    assert "held out: 2 views, PSNR" in told
+    assert "LPIPS none" in told
+    run(capture_evaluate, "out/room", "hall", "-S", "capture_evaluate.align_steps=0")
+    assert "shared frame" in capsys.readouterr().out
+    assert read_json(workspace / "out/room/train/capture.json")["match_string"] == "RIGHT"
+    assert (workspace / "out/room/eval_on_hall/metrics.json").is_file()
+    assert not (workspace / "metrics").exists(), "folders of the user's own leave no metrics here"
+
+
+def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run) -> None:
+    write_capture(workspace / "data/raw/demo_room")
+    write_capture(workspace / "data/raw/demo_room_eval", cameras(("a.png", "b.png"), 0.05))
+    run(capture_calibrate, "--capture", "demo_room")
+    for variant in ("combined", "filtered"):
+        run(capture_train, "--capture", "demo_room", "--variant", variant, *QUICK)
+        run(capture_evaluate, "--capture", "demo_room", "--variant", variant)
+    metrics = workspace / "metrics/captures/demo_room"
+    assert read_json(metrics / "calibrate.json")["registered"] == 8
+    numbers = {path.stem: read_json(path) for path in metrics.glob("*.json")}
+    assert [numbers[name]["trained_on"] for name in ("combined", "filtered")] == [6, 3]
+    same = {numbers[name]["protocol"] for name in ("combined", "filtered")}
+    assert len(same) == 1, "both variants are measured on the same views"
+    assert {"combined_on_eval", "filtered_on_eval"} <= numbers.keys()
+    curve = read_tsv(workspace / "metrics/plots/captures/demo_room/combined.tsv")
+    assert curve[-1]["step"] == "12"
+    assert (workspace / "results/demo_room/filtered/eval_on_demo_room_eval/views.tsv").is_file()
+
+
+def test_photographs_without_a_model_get_poses_first(
+    workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, once: a second training takes the dataset that is there."""
+    walls.write_photographs(workspace / "corner", walls.cameras())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    given = ["corner", "out", *QUICK, "-S", "capture_calibrate.lenses=one"]
+    run(capture_train, *given)
+    dataset = workspace / "out/dataset/corner"
+    assert len(list((dataset / "images").iterdir())) == 5
+    facts = read_json(workspace / "out/train/capture.json")
+    assert (facts["name"], len(facts["train"]), len(facts["held_out"])) == ("corner", 3, 2)
+    model, before = dataset / "sparse/0/images.bin", folder_hash(dataset)
+    written = model.stat().st_mtime_ns
+    run(capture_train, *given)
+    assert (folder_hash(dataset), model.stat().st_mtime_ns) == (before, written)
+
+
+def test_variant_filtered_needs_a_word(workspace: Path, run: Run) -> None:
+    with pytest.raises(UserError, match=r"captures\.demo_room\.match_string: empty"):
+        run(
+            capture_train, "--capture", "demo_room", "--variant", "filtered",
+            "-S", "captures.demo_room.match_string=",
+        )  # fmt: skip
+
+
+def test_dataset_is_not_overwritten(workspace: Path, run: Run) -> None:
+    write_capture(workspace / "room")
+    with pytest.raises(UserError, match="is already there"):
+        run(capture_calibrate, "room", "room")
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments"),
+    [
+        (capture_train, ["room"]),
+        (capture_train, ["room", "out", "--capture", "demo_room"]),
+        (capture_train, ["--capture", "demo_room"]),
+        (capture_evaluate, ["out"]),
+        (capture_evaluate, ["--capture", "demo_room"]),
+        (capture_calibrate, ["room"]),
+    ],
+)
+def test_half_of_the_arguments_is_refused(
+    run: Run, entry: object, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(entry, *arguments)
+    assert "or --capture" in capsys.readouterr().err

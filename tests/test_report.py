@@ -1,0 +1,100 @@
+"""Stage `report`: what is not there is left out, and what is too large is refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from studied import DOWNSTREAM, METHODS, write_studied
+
+from stages.report import main
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.files import read_tsv, write_json
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+
+
+def reported(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "argv", ["report"])
+    main()
+    return layout.report().read_text()
+
+
+def test_plain_splat_alone_has_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch, ["none"])
+    text = reported(monkeypatch)
+    assert "nothing to compare" in text
+    assert "Paired differences" not in text
+    assert "Tuning: loss" not in text
+    assert read_tsv(layout.gains()) == []
+
+
+def test_without_lpips_its_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch, lpips=False)
+    text = reported(monkeypatch)
+    assert "LPIPS is empty: &lt;no network&gt;" in text, "and text from files is escaped"
+    assert 'class="difference"' in text
+
+
+def test_costs_are_of_this_study_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    assert "No stage has run in this working copy" in reported(monkeypatch)
+    spent = {"seconds": 12.5, "peak_memory_gib": 1.5, "device": "H1"}
+    spent |= {"gpu_seconds": 25.0, "gpu_peak_memory_gib": 2.0}
+    write_json(Path(f"work/cost/train/{DOWNSTREAM[0]}.json"), spent)
+    write_json(Path("work/cost/train/pose2sim_4cam.json"), spent | {"seconds": 99.0})
+    text = reported(monkeypatch)
+    assert ">12.5<" in text
+    assert ">25.0<" in text
+    assert "99.0" not in text
+
+
+def test_results_of_other_workflows_join_when_they_are_there(monkeypatch) -> None:
+    write_studied(monkeypatch)
+    assert 'id="captures"' not in reported(monkeypatch)
+    write_json(layout.METRICS / "captures" / "lab" / "combined.json", {"eval": {"psnr": 23.25}})
+    text = reported(monkeypatch)
+    assert 'id="captures"' in text
+    assert "lab/combined" in text
+    assert "eval PSNR, dB" in text
+    assert "23.25" in text
+
+
+def test_links_lead_to_what_show_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    folder = layout.shown(DOWNSTREAM[0])
+    folder.mkdir(parents=True)
+    for name in ("viewer.html", "side_by_side.mp4", "none_000021.ply"):
+        (folder / name).touch()
+    text = reported(monkeypatch)
+    for name in ("viewer.html", "side_by_side.mp4", "none_000021.ply"):
+        assert f'href="scenes/{DOWNSTREAM[0]}/{name}"' in text
+    assert DOWNSTREAM[1] + "/viewer.html" not in text
+
+
+def test_plots_of_dvc_have_a_row_and_a_strip_a_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    reported(monkeypatch)
+    rows = read_tsv(layout.gains())
+    wanted = {(scene, method) for scene in DOWNSTREAM for method in METHODS[1:]}
+    assert {(row["scene"], row["method"]) for row in rows} == wanted
+    assert float(rows[0]["psnr"]) < 0 < float(rows[-1]["psnr"]), "base is noisier, tuned is not"
+    assert sorted(path.stem for path in layout.strips().iterdir()) == sorted(
+        ["hi4d_pair02_dance", *DOWNSTREAM]
+    )
+
+
+def test_page_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["report"]["max_mb"] = 0.01
+    yaml.dump(params, Path("params.yaml"))
+    with pytest.raises(UserError, match=r"expected at most 0.01 MB"):
+        reported(monkeypatch)
+    assert not layout.report().exists()

@@ -1,0 +1,91 @@
+"""Stage `show`: the same bytes each time, films that play, models that stand upright."""
+
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from exact_scene import SCENE, SIZE, SOURCES, TIMES, gaussians, write_scene
+from ruamel.yaml import YAML
+
+from stages.run import layout
+from stages.run.files import folder_hash
+from stages.scenes.paths import looked_at
+from stages.show import main
+from stages.splat.export import read_ply
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(sys, "argv", ["show", "--scene", SCENE])
+    write_scene()
+
+
+def write_params(methods: list[str], frames: int, exports: list[str]) -> None:
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["study"]["methods"] = methods
+    params["show"]["video"]["frames"] = frames
+    params["show"]["exports"] = exports
+    yaml.dump(params, Path("params.yaml"))
+
+
+def shown() -> set[str]:
+    return {path.name for path in layout.shown(SCENE).iterdir()}
+
+
+def test_same_gaussians_give_the_same_bytes() -> None:
+    write_params(["none"], 3, ["ply", "spz"])
+    main()
+    first = folder_hash(layout.shown(SCENE))
+    main()
+    assert folder_hash(layout.shown(SCENE)) == first
+    models = {f"none_{time}.{kind}" for time in TIMES for kind in ("ply", "spz")}
+    assert shown() == {"viewer.html", "orbit_none.mp4", *models}
+
+
+def test_film_shows_all_methods_side_by_side() -> None:
+    for time in TIMES:
+        place = layout.novel_views(SCENE, "base-distill") / "gaussians"
+        gaussians(time).save(place / f"{time}.safetensors")
+    write_params(["none", "base-post", "base-distill"], 4, [])
+    main()
+    films = {"orbit_none.mp4": 1, "orbit_base-distill.mp4": 1, "side_by_side.mp4": 2}
+    assert shown() == {"viewer.html", *films}
+    for name, wide in films.items():
+        frames = imageio_ffmpeg.read_frames(str(layout.shown(SCENE) / name))
+        info = next(frames)
+        pictures = [np.frombuffer(frame, np.uint8) for frame in frames]
+        assert info["size"] == (wide * SIZE, SIZE)
+        assert len(pictures) == 4
+        assert pictures[0].std() > 10
+        assert np.abs(pictures[0].astype(int) - pictures[2]).mean() > 1, "the camera moves"
+
+
+def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
+    write_params(["none"], 0, ["ply"])
+    main()
+    path = layout.shown(SCENE) / f"none_{TIMES[0]}.ply"
+    read = read_ply(path)
+    true_means = gaussians(TIMES[0]).means.numpy()
+    focus, up = looked_at(list(SOURCES.values()))
+    heights = (true_means - focus) @ up
+    # Viewers of PLY take -y for up.
+    assert np.allclose(-read.means[:, 1].numpy(), heights, atol=1e-3)
+    distances = np.linalg.norm(true_means - focus, axis=1)
+    assert np.allclose(np.linalg.norm(read.means.numpy(), axis=1), distances, atol=1e-3)
+
+
+def test_a_film_that_cannot_be_encoded_leaves_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
+    write_params(["none"], 2, [])
+    main()
+    assert "no film" in capsys.readouterr().err
+    assert shown() == {"viewer.html"}
