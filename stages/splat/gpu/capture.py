@@ -1,4 +1,4 @@
-"""Recording of device work as CUDA graphs that share one pool of memory."""
+"""Recording of device work as CUDA graphs that share one pool of memory, and waiting for it."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+
+from stages.splat.gpu.turns import given_away
 
 
 class Recorder:
@@ -29,6 +31,13 @@ class Recorder:
                 graph.capture_end()
         now.wait_stream(side)
         return graph
+
+
+def wait() -> None:
+    """Wait for what this thread's stream has been given; other threads have the turn meanwhile."""
+    end = torch.cuda.current_stream().record_event()
+    with given_away():
+        end.synchronize()
 
 
 @cache

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from stages.splat import densify
 from stages.splat.gpu.adam import accumulate, descend
-from stages.splat.gpu.capture import Recorder
+from stages.splat.gpu.capture import Recorder, wait
 from stages.splat.gpu.draw import Drawn, Viewpoint, draw
 from stages.splat.gpu.poses import Corrected
-from stages.splat.gpu.turns import given_away
 from stages.splat.losses import photometric
 
 if TYPE_CHECKING:
@@ -60,19 +59,22 @@ class Loop:
     def __init__(self, trainer: "Trainer"):
         # Not a cycle: what a finished training leaves must not be collected during a capture.
         self.trainer: Trainer = weakref.proxy(trainer)
+        device = trainer.device
         # Of the step under way: view, its place among those of its size, the step's slot, and two
         # rates (of the means and of the poses) in one number.
-        self._told = torch.zeros(4, dtype=torch.int64, device="cuda")
+        self._told = torch.zeros(4, dtype=torch.int64, device=device)
         self._index, self._row, self._slot = (self._told[k : k + 1] for k in range(3))
         self.means_lr, self.poses_lr = self._told[3:].view(torch.float32).unbind()
-        self._waiting = torch.zeros(_MOST_PENDING, 4, dtype=torch.int64).pin_memory()
+        self._waiting = torch.zeros(
+            _MOST_PENDING, 4, dtype=torch.int64, pin_memory=device == "cuda"
+        )
         self._integers = self._waiting.numpy()
         self._floats = self._integers.view(np.float32)
         # Of the steps under way, which had room; and of a step that always has.
-        self._taken = torch.zeros(_MOST_PENDING, device="cuda")
-        self._whole = torch.ones((), device="cuda")
-        self._most = torch.zeros((), dtype=torch.int32, device="cuda")
-        self._loss = torch.zeros((), device="cuda")
+        self._taken = torch.zeros(_MOST_PENDING, device=device)
+        self._whole = torch.ones((), device=device)
+        self._most = torch.zeros((), dtype=torch.int32, device=device)
+        self._loss = torch.zeros((), device=device)
         self._recorder = Recorder()
         self._graphs: dict[tuple[Size, int, bool], torch.cuda.CUDAGraph] = {}
         self._pending: list[_Pending] = []
@@ -89,7 +91,7 @@ class Loop:
         self._groups = {size: self._group(indices) for size, indices in sizes.items()}
         self._weights = None
         if any(weight != 1 for weight in trainer.weights):
-            self._weights = torch.tensor(trainer.weights, device="cuda")
+            self._weights = torch.tensor(trainer.weights, device=trainer.device)
         rotations, shifts = trainer.viewmats[:, :3, :3], trainer.viewmats[:, :3, 3:]
         self._eyes = -(rotations.transpose(1, 2) @ shifts)[..., 0]
         # How much room a picture needs is learnt on every view once.
@@ -122,9 +124,7 @@ class Loop:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        end = torch.cuda.current_stream().record_event()
-        with given_away():
-            end.synchronize()
+        wait()
         taken, most = self._taken[: len(pending)].tolist(), int(self._most)
         # Few steps may not have met the view that needs most.
         self._room = max(most, _FADING * self._room)
@@ -181,7 +181,7 @@ class Loop:
             trainer.images[index] = images[row]
         masks = None
         if any(trainer.masks[index] is not None for index in indices):
-            whole = torch.ones(images.shape[1:3], dtype=torch.bool, device="cuda")
+            whole = torch.ones(images.shape[1:3], dtype=torch.bool, device=trainer.device)
             found = [trainer.masks[index] for index in indices]
             masks = torch.stack([whole if mask is None else mask for mask in found])
         return _Group({index: row for row, index in enumerate(indices)}, images, masks)
@@ -238,7 +238,9 @@ class Loop:
             pose = trainer.viewmats.index_select(0, self._index)
             eye = self._eyes.index_select(0, self._index)
         K = trainer.Ks.index_select(0, self._index)
-        background = torch.rand(1, 3, device="cuda") if config.random_bkgd else trainer.background
+        background = (
+            torch.rand(1, 3, device=trainer.device) if config.random_bkgd else trainer.background
+        )
         view = Viewpoint(pose, eye, K, size[1], size[0])
         drawn = draw(trainer.params, harmonics, view, degree, background, config, room)
         target = group.images.index_select(0, self._row)[0]
