@@ -72,12 +72,13 @@ def run(
     moments: dict[str, Moment], given: argparse.Namespace, lanes: int, graphs: bool = True
 ) -> tuple[float, float, float]:
     """Seconds, mean PSNR of held-out views in dB, and mean number of Gaussians."""
-    config = TrainConfig(max_steps=given.steps, workers=lanes)
+    execution = "graph" if graphs else "eager"
+    config = TrainConfig(max_steps=given.steps, workers=lanes, execution=execution)
     results: list[tuple[float, int]] = []
 
     def train(name: str, _: Preemption) -> None:
         capture, views, held_out = moments[name]
-        trainer = Trainer(views, capture.points, capture.colors, config, "cuda", graphs=graphs)
+        trainer = Trainer(views, capture.points, capture.colors, config, "cuda")
         for step in range(given.steps):
             loss, _ = trainer.step(step)
         trainer.check_finite(trainer.value(loss), given.steps)

@@ -32,6 +32,7 @@ class TrainConfig(Section):
     """Every hyperparameter of splat training, by gsplat's and the user's own names."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: Literal["graph", "eager"] = "graph"
     seed: int = 42
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     warm_start: bool = False
@@ -93,11 +94,13 @@ class TrainConfig(Section):
     def fingerprint(self, backend: str) -> str:
         """Text that two configs share when a run of one can go on with the other.
 
-        How often a run saves its state and how many run at once change no result; `auto` is what
-        it chose. What is asked of a warm start is asked when it has ended.
+        How often a run saves its state, how many run at once and how a GPU is told its steps
+        change no result; `auto` is what it chose. What is asked of a warm start is asked when it
+        has ended.
         """
         same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
-        return self.model_copy(update=same).model_dump_json(exclude={"warm_tolerance_db"})
+        no_result = {"warm_tolerance_db", "execution"}
+        return self.model_copy(update=same).model_dump_json(exclude=no_result)
 
 
 class DistillConfig(Section):

@@ -53,8 +53,6 @@ class Trainer:
         config: TrainConfig,
         backend: str,
         warm: Gaussians | None = None,
-        *,
-        graphs: bool = True,  # on a GPU; without, each of a step's operations is called anew
     ):
         self.config, self.backend = config, backend
         self.device = "cuda" if backend == "cuda" else "cpu"
@@ -83,7 +81,7 @@ class Trainer:
             if config.strategy.kind == "default"
             else self.strategy.initialize_state()
         )
-        if backend == "cuda" and graphs and FUSED:
+        if backend == "cuda" and config.execution == "graph" and FUSED:
             from stages.splat.gpu.loop import Loop
 
             self.loop = Loop(self)

@@ -31,7 +31,9 @@ def trainer(views: list[TrainView], config: TrainConfig, graphs: bool = True) ->
     truth = known_gaussians()
     points = truth.means.double().numpy()
     colors = np.full((len(points), 3), 128, np.uint8)
-    return Trainer(views, points, colors, config, "cuda", graphs=graphs)
+    execution = "graph" if graphs else "eager"
+    config = config.model_copy(update={"execution": execution})
+    return Trainer(views, points, colors, config, "cuda")
 
 
 def changed(config: TrainConfig, **values: object) -> TrainConfig:
