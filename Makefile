@@ -24,6 +24,7 @@ repro: setup  ## run the study as params.yaml states it, then print its metrics
 	python -m stages.check
 	dvc repro
 	dvc metrics show metrics/summary.json metrics/headline.json
+	@echo "In words: metrics/decision.md. On one page: metrics/report/index.html"
 
 check: setup  ## read params.yaml, the study's rules and the raw data, and run nothing
 	python -m stages.check

@@ -23,6 +23,7 @@ from stages.run.files import write_json
 
 STRICT = "strict"
 PRECISIONS = (STRICT, "fp32", "bf16", "fp16")
+_OF_A_GPU = {"fp16", "graph", "fused"}
 
 Row = dict[str, Any]
 
@@ -56,7 +57,7 @@ def device_of(given: argparse.Namespace) -> torch.device:
     if odd:
         raise SystemExit(f"--cases: {odd[0]}: a precision is one of {', '.join(PRECISIONS)}")
     if device.type == "cpu":
-        given.cases = [case for case in given.cases if not case.startswith("fp16")]
+        given.cases = [case for case in given.cases if not set(case.split(":")) & _OF_A_GPU]
     return device
 
 

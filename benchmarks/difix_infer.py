@@ -2,8 +2,9 @@
 
     python -m benchmarks.difix_infer [--sizes 512x512 576x1024] [--cases bf16:throughput ...]
 
-Weights and pictures are random. `eager` is a call of the network as torch runs it, kernel by
-kernel, images on the GPU before and after: what the modes are measured against. `latency` and
+Weights and pictures are random. `eager` is the network alone as torch runs it, images on the GPU
+before and after, and `fused` the same with its layers joined; both in batches, `strict` one by one.
+`latency` and
 `throughput` are `Runner.fix` of `difix.mode`, from images in memory to images in memory; `latency`
 one call for each image, `throughput` one call for all of them, in batches. Differences are from
 `strict` (fp32 without TF32, eager): root mean square, over that of strict's output.
@@ -32,8 +33,9 @@ ANCHORS_MS = {
     ("576x1024", "fp32"): 408, ("576x1024", "bf16"): 105,
 }  # fmt: skip
 TARGETS_MS = {"512x512": 17.0, "576x1024": 40.0}
-EAGER, LATENCY, THROUGHPUT = "eager", "latency", "throughput"
-CASES = ("strict:eager", "bf16:eager", "bf16:latency", "bf16:throughput", "fp16:throughput")
+EAGER, FUSED, LATENCY, THROUGHPUT = "eager", "fused", "latency", "throughput"
+CASES = ("strict:eager", "bf16:eager", "bf16:fused", "bf16:latency", "bf16:throughput")
+CASES += ("fp16:throughput",)
 _CHANGE = 0.02
 _COMPARED = 2  # images whose outputs are compared
 HEADER = "{:>9}{:>6}{:>8}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}"
@@ -92,11 +94,11 @@ def new_fixer(given: argparse.Namespace, device: torch.device) -> Fixer:
 
 def prepared(
     given: argparse.Namespace, precision: str, mode: str, views: int, device: torch.device
-) -> "Runner | Eager":
+) -> "Runner | Network":
     """The fixer in a precision, as a mode calls it."""
     fixer = new_fixer(given, device)
-    if mode == EAGER:
-        return Eager(given, fixer, precision)
+    if mode in (EAGER, FUSED):
+        return Network(given, fixer, precision, mode == FUSED)
     config = FixerConfig(
         device=device.type, precision=cases.params_precision(precision), mode=mode,
         reference="use" if views == 2 else "withhold", reference_attention=given.mixing,
@@ -105,16 +107,20 @@ def prepared(
     return Runner(fixer, config)
 
 
-class Eager:
+class Network:
     """The network called as it is."""
 
-    def __init__(self, given: argparse.Namespace, fixer: Fixer, precision: str):
+    def __init__(self, given: argparse.Namespace, fixer: Fixer, precision: str, joined: bool):
         fixer.fold()
         if given.mixing != "stored":
             fixer.mixing = given.mixing
         dtype = DTYPES[cases.params_precision(precision)]
         self.fixer = fixer.to(dtype=dtype, memory_format=torch.channels_last)
         self.fixer.eval().requires_grad_(False)
+        if joined:
+            from stages.difix.gpu.fused import fuse  # needs triton
+
+            fuse(self.fixer)
 
     @torch.inference_mode()
     def timed(self, images: torch.Tensor, warmup: int, repeats: int) -> list[float]:
@@ -133,16 +139,16 @@ class Eager:
         """Outputs one by one, as `Runner.fix` gives them."""
         found = []
         for index, image in enumerate(images):
-            seen = [image] if references is None else [image, references[index]]
+            seen = [[image], *([] if references is None else [[references[index]]])]
             output = self.fixer(on_device(seen, self.fixer)).clamp(0, 1)
             found.append(output[0].permute(1, 2, 0).cpu().numpy())
         return found
 
 
-def on_device(seen: list[Pixels], fixer: Fixer) -> torch.Tensor:
-    """Views of one sample as a fixer takes them."""
-    stacked = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)[None]
-    return stacked.to(fixer.prompt.device)
+def on_device(seen: list[list[Pixels]], fixer: Fixer) -> torch.Tensor:
+    """Images, and maybe references, as a fixer takes them, [B, V, 3, H, W]."""
+    views = [torch.from_numpy(np.stack(one)).permute(0, 3, 1, 2) for one in seen]
+    return torch.stack(views, dim=1).to(fixer.prompt.device)
 
 
 def strict_outputs(
@@ -150,7 +156,7 @@ def strict_outputs(
 ) -> dict[tuple[str, int], list[Pixels]]:
     """What fp32 without TF32 makes of each setting's images, one at a time."""
     cases.use_products(cases.STRICT)
-    fixing = Eager(given, new_fixer(given, device), cases.STRICT)
+    fixing = Network(given, new_fixer(given, device), cases.STRICT, joined=False)
     return {
         setting: fixing.fix(*shown(*setting, _COMPARED)) for setting in settings
     }  # fmt: skip
@@ -168,19 +174,21 @@ def shown(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels]
 
 
 def measure(
-    given: argparse.Namespace, fixing: "Runner | Eager", precision: str, mode: str, size: str,
+    given: argparse.Namespace, fixing: "Runner | Network", precision: str, mode: str, size: str,
     views: int, exact: list[Pixels], device: torch.device,
 ) -> cases.Row:  # fmt: skip
     """Time one case."""
     images, references = shown(size, views, given.batch)
     times_ms: list[float] = []
     note, outputs = None, []
-    batch = given.batch if mode == THROUGHPUT else 1
+    alone = mode == LATENCY or (mode == EAGER and precision == cases.STRICT)
+    batch = 1 if alone else given.batch
     try:
         outputs = fixing.fix(*shown(size, views, _COMPARED))
-        if isinstance(fixing, Eager):
-            seen = [images[0], *(references or [])[:1]]
-            times_ms = fixing.timed(on_device(seen, fixing.fixer), 2, given.repeats)
+        if isinstance(fixing, Network):
+            seen = [images[:batch], *([] if references is None else [references[:batch]])]
+            calls = fixing.timed(on_device(seen, fixing.fixer), given.warmup, given.repeats)
+            times_ms = [one / batch for one in calls]
         elif mode == LATENCY:
             times_ms = timed_calls(fixing, images, references, given, count=1)
         else:
@@ -190,7 +198,7 @@ def measure(
         note = error.got
     peak, name = cases.peak_gib(device), cases.device_name(device)
     anchored = given.size == "sd-turbo" and "H200" in name and precision == "bf16"
-    of_anchor = anchored and mode == EAGER and views == 1
+    of_anchor = anchored and mode == EAGER and views == batch == 1
     told = "reference" if views == 2 else "no reference"
     return {
         "name": f"DiFix inference, {given.size}, {size} px, {told}, {precision}, {mode}",
@@ -198,7 +206,7 @@ def measure(
         "value": round(statistics.median(times_ms), 2) if times_ms else None,
         "unit": "ms an image",
         "anchor": ANCHORS_MS.get((size, precision)) if of_anchor else None,
-        "target": TARGETS_MS.get(size) if anchored and mode == THROUGHPUT else None,
+        "target": TARGETS_MS.get(size) if anchored and mode in (FUSED, THROUGHPUT) else None,
         "size_px": size,
         "precision": precision,
         "mode": mode,

@@ -12,11 +12,11 @@ from stages.run.params import Params
 from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
 from stages.scenes.catalogue import groups
-from stages.scenes.demo.config import DemoConfig, StaticDemoConfig
+from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import judge
 from stages.scenes.memo import memo, summary
 from stages.scenes.sources import source_errors
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
 

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.params import Params
-from stages.scenes.demo.config import StaticDemoConfig
+from stages.scenes.static.config import StaticDemoConfig
 
 
 def main() -> None:

@@ -13,11 +13,10 @@ from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.colmap_rigs import read_rig_model
-from stages.scenes.demo.config import StaticDemoConfig
 from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_mask, write_png
 from stages.scenes.static.alignment import read_alignment
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared import Shared
 from stages.scenes.static.truth import read_truth

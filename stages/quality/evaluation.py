@@ -3,7 +3,7 @@
 Every view and every scene has the same keys; what was not measured is None.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.quality.config import EvaluateConfig
-from stages.quality.keys import MEASURED, MEASURES
+from stages.quality.keys import MEASURED
 from stages.quality.lpips import Lpips
 from stages.quality.masked import mlpips, mpsnr, mssim
 from stages.quality.psnr import psnr
@@ -26,6 +26,8 @@ from stages.run.files import text_hash
 COLUMNS = ["timestamp", "camera", *MEASURED]
 # Equal images have no finite PSNR, and JSON no infinity.
 HIGHEST_PSNR_DB = 120.0
+# Pixels that a GPU measures at once: LPIPS keeps some 2 KB of activations for each.
+_BATCH_PX = 8_000_000
 
 Row = dict[str, Any]
 Image = NDArray[np.float32]  # [H, W, 3]
@@ -67,20 +69,45 @@ class Meter:
             return cls(device, note=missing)
         return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
 
-    @torch.inference_mode()
     def measure(self, shown: Shown) -> Row:
         """The row of one view."""
-        photograph = _batch(shown.photograph, self.device)
-        row: Row = {"timestamp": shown.timestamp, "camera": shown.camera} | dict.fromkeys(MEASURED)
-        for suffix, image in (("", shown.given), ("_aligned", shown.aligned)):
-            if image is not None:
-                values = _values(photograph, _batch(image, self.device), self.lpips)
-                row |= {name + suffix: values[name] for name in MEASURES}
+        return self.measure_all([shown])[0]
+
+    @torch.inference_mode()
+    def measure_all(self, shown: Sequence[Shown]) -> list[Row]:
+        """Rows of views that `batches` put together, measured at once."""
+        photographs = _batch([one.photograph for one in shown], self.device)
+        given = _batch([one.given for one in shown], self.device)
+        columns = _values(photographs, given, self.lpips)
+        if shown[0].aligned is not None:
+            aligned = _batch([one.aligned for one in shown], self.device)
+            values = _values(photographs, aligned, self.lpips)
+            columns |= {f"{name}_aligned": value for name, value in values.items()}
         # With nobody in the view there is nothing to measure.
-        if shown.mask is not None and shown.mask.any():
-            mask = torch.from_numpy(shown.mask)[None, None].to(self.device)
-            row |= _masked_values(photograph, _batch(shown.given, self.device), mask, self.lpips)
-        return row
+        if shown[0].mask is not None and shown[0].mask.any():
+            masks = torch.from_numpy(np.stack([one.mask for one in shown]))[:, None]
+            columns |= _masked_values(photographs, given, masks.to(self.device), self.lpips)
+        return [
+            {"timestamp": one.timestamp, "camera": one.camera}
+            | dict.fromkeys(MEASURED)
+            | {name: values[nth] for name, values in columns.items()}
+            for nth, one in enumerate(shown)
+        ]
+
+    def batches(self, shown: Iterable[Shown]) -> Iterator[list[Shown]]:
+        """Views in turn: one by one on the CPU, as many as fit on a GPU."""
+        batch: list[Shown] = []
+        for one in shown:
+            if batch and (_kind(one) != _kind(batch[0]) or self._full(batch)):
+                yield batch
+                batch = []
+            batch.append(one)
+        if batch:
+            yield batch
+
+    def _full(self, batch: Sequence[Shown]) -> bool:
+        pixels = batch[0].photograph.shape[0] * batch[0].photograph.shape[1]
+        return self.device == "cpu" or (len(batch) + 1) * pixels > _BATCH_PX
 
 
 def evaluate(
@@ -92,11 +119,12 @@ def evaluate(
     PSNR of images filled with `color` [3].
     """
     rows, flat, digests, sizes = [], [], {}, set()
-    for one in shown:
-        rows.append(meter.measure(one))
-        flat.append(_flat_psnr(one.photograph, color))
-        digests[f"{one.timestamp}/{one.camera}"] = one.photograph_sha256
-        sizes.add(f"{one.photograph.shape[1]}x{one.photograph.shape[0]}")
+    for batch in meter.batches(shown):
+        rows += meter.measure_all(batch)
+        for one in batch:
+            flat.append(_flat_psnr(one.photograph, color))
+            digests[f"{one.timestamp}/{one.camera}"] = one.photograph_sha256
+            sizes.add(f"{one.photograph.shape[1]}x{one.photograph.shape[0]}")
     means: Row = {
         key: _mean([row[key] for row in rows if row[key] is not None]) for key in MEASURED
     }
@@ -148,32 +176,42 @@ def _device(requested: str) -> str:
     return "cuda"
 
 
-def _values(a: Tensor, b: Tensor, lpips: Lpips | None) -> Row:
+def _kind(one: Shown) -> tuple[Any, ...]:
+    """What views of one batch share."""
+    people = one.mask is not None and bool(one.mask.any())
+    return one.photograph.shape, one.aligned is not None, people
+
+
+def _values(a: Tensor, b: Tensor, lpips: Lpips | None) -> dict[str, list[float | None]]:
     return {
         "psnr": _decibels(psnr(a, b)),
         "ssim": _rounded(ssim(a, b)),
-        "lpips": _rounded(lpips(a, b)) if lpips else None,
+        "lpips": _rounded(lpips(a, b)) if lpips else [None] * len(a),
     }
 
 
-def _masked_values(a: Tensor, b: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
+def _masked_values(
+    a: Tensor, b: Tensor, mask: Tensor, lpips: Lpips | None
+) -> dict[str, list[float | None]]:
     return {
         "mpsnr": _decibels(mpsnr(a, b, mask)),
         "mssim": _rounded(mssim(a, b, mask)),
-        "mlpips": _rounded(mlpips(a, b, mask, lpips)) if lpips else None,
+        "mlpips": _rounded(mlpips(a, b, mask, lpips)) if lpips else [None] * len(a),
     }
 
 
-def _decibels(value: Tensor) -> float:
-    return min(_rounded(value), HIGHEST_PSNR_DB)
+def _decibels(values: Tensor) -> list[float]:
+    return [min(value, HIGHEST_PSNR_DB) for value in _rounded(values)]
 
 
-def _rounded(value: Tensor) -> float:
-    return round(float(value), 6)
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
 
 
-def _batch(image: Image, device: str) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+def _batch(images: Sequence[Image], device: str) -> Tensor:
+    """[B, 3, H, W] of images [H, W, 3]."""
+    batch = [torch.from_numpy(image).permute(2, 0, 1)[None].to(device) for image in images]
+    return batch[0] if len(batch) == 1 else torch.cat(batch)
 
 
 def _flat_psnr(photograph: Image, color: NDArray[np.float64]) -> float:

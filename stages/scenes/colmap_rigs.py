@@ -1,4 +1,4 @@
-"""COLMAP models whose images share lenses and rigs: the other module that imports pycolmap.
+"""COLMAP models whose images share lenses and rigs, and their adjustment.
 
 `colmap.py` knows one camera an image. Here a `Slot` says which lens took an image, on which rig
 the lens is mounted, and which images were taken at one time, so that intrinsics are estimated once
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap_lenses import Lens
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
@@ -57,68 +56,6 @@ class Structure:
         return Structure(self.points[kept], [tracks[k] for k in kept], self.colors[kept])
 
 
-@dataclass(frozen=True)
-class MapperDemands:
-    """What the mapper asks of images and points."""
-
-    min_matches: int
-    max_error_px: float
-    min_angle_deg: float
-    seed: int
-
-
-def map_images(
-    cameras: Mapping[str, Camera],
-    slots: Mapping[str, Slot],
-    keypoints: Mapping[str, Array],
-    matches: Mapping[tuple[str, str], NDArray[np.uint32]],
-    folder: Path,
-    demands: MapperDemands,
-) -> tuple[dict[str, Camera], dict[str, Lens]]:
-    """Structure from motion with shared lenses, rigs left aside; cameras of the largest model.
-
-    Beside it the lenses, by image, of which a distortion was found. Poses of `cameras` are not
-    used; intrinsics start at theirs. `folder` takes the database.
-    """
-    path = folder / "database.db"
-    path.unlink(missing_ok=True)
-    images = {name: number for number, name in enumerate(cameras, start=1)}
-    lenses = _numbers(slots[name].lens for name in cameras)
-    with pycolmap.Database.open(path) as database:
-        for name, camera in cameras.items():
-            number = lenses[slots[name].lens]
-            if not database.exists_camera(number):
-                made = _mapped_lens(camera, number, slots[name])
-                database.write_camera(made, use_camera_id=True)
-                database.write_rig(_trivial_rig(number), use_rig_id=True)
-            image = pycolmap.Image(name=name, camera_id=number, image_id=images[name])
-            database.write_image(image, use_image_id=True)
-            frame = pycolmap.Frame(frame_id=images[name], rig_id=number)
-            frame.add_data_id(image.data_id)
-            database.write_frame(frame, use_frame_id=True)
-            database.write_keypoints(images[name], keypoints[name].astype(np.float32))
-        for (a, b), pairs in matches.items():
-            geometry = _two_views(cameras, slots, keypoints, (a, b), pairs, demands)
-            database.write_matches(images[a], images[b], pairs)
-            database.write_two_view_geometry(images[a], images[b], geometry)
-    models = pycolmap.incremental_mapping(path, folder, folder, _pipeline(demands))
-    if not models:
-        return {}, {}
-    largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
-    return _cameras(largest), _bent_lenses(largest)
-
-
-def straightened(points: Array, lens: Lens) -> Array:
-    """Pixels [N, 2] of a photograph in the image that `lens.undistort` makes of it."""
-    camera = pycolmap.Camera(
-        camera_id=1, model=lens.model, width=lens.width, height=lens.height,
-        params=list(lens.params),
-    )  # fmt: skip
-    K, _, _ = lens.pinhole()
-    rays = camera.cam_from_img(points)
-    return rays * K[[0, 1], [0, 1]] + K[:2, 2]
-
-
 def adjust_rigs(
     cameras: Mapping[str, Camera], slots: Mapping[str, Slot], structure: Structure
 ) -> tuple[dict[str, Camera], Array, float]:
@@ -145,14 +82,14 @@ def adjust_rigs(
     for name in cameras:
         slot, number = slots[name], plan.lenses[slots[name].lens]
         if slot.mounted and slot.lens != plan.references[slot.rig]:
-            config.set_constant_sensor_from_rig_pose(_sensor(number))
+            config.set_constant_sensor_from_rig_pose(sensor_of(number))
         if slot.held_focal:
             config.set_constant_cam_intrinsics(number)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
     points = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
-    return _cameras(model), points, float(model.compute_mean_reprojection_error())
+    return posed_cameras(model), points, float(model.compute_mean_reprojection_error())
 
 
 def write_rig_model(
@@ -192,7 +129,7 @@ def read_rig_model(folder: Path) -> tuple[dict[str, Camera], Structure]:
         tracks,
         np.array([point.color for point in points], np.uint8).reshape(-1, 3),
     )
-    return _cameras(model), structure
+    return posed_cameras(model), structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,9 +162,9 @@ class _Plan:
         lost = sorted({slot.lens for slot in taken} - set(placed))
         assert not lost, f"{lost} share no frame with the reference of their rig"
         return cls(
-            cameras, slots, _numbers(cameras), _numbers(slot.lens for slot in taken),
-            _numbers(slot.rig for slot in taken),
-            _numbers((slot.rig, slot.frame) for slot in taken), references, placed,
+            cameras, slots, numbers_of(cameras), numbers_of(slot.lens for slot in taken),
+            numbers_of(slot.rig for slot in taken),
+            numbers_of((slot.rig, slot.frame) for slot in taken), references, placed,
         )  # fmt: skip
 
 
@@ -235,7 +172,7 @@ def _model(plan: _Plan, structure: Structure) -> "pycolmap.Reconstruction":
     model = pycolmap.Reconstruction()
     for lens, number in plan.lenses.items():
         name = next(name for name in plan.cameras if plan.slots[name].lens == lens)
-        model.add_camera(_lens(plan.cameras[name], number, known_focal=True))
+        model.add_camera(lens_of(plan.cameras[name], number, known_focal=True))
     for rig, number in plan.rigs.items():
         model.add_rig(_rig(plan, rig, number))
     for key, number in plan.frames.items():
@@ -256,12 +193,12 @@ def _model(plan: _Plan, structure: Structure) -> "pycolmap.Reconstruction":
 
 def _rig(plan: _Plan, rig: str, number: int) -> "pycolmap.Rig":
     made = pycolmap.Rig(rig_id=number)
-    made.add_ref_sensor(_sensor(plan.lenses[plan.references[rig]]))
+    made.add_ref_sensor(sensor_of(plan.lenses[plan.references[rig]]))
     members = dict.fromkeys(s.lens for s in map(plan.slots.get, plan.cameras) if s.rig == rig)
     for lens in members:
         if lens != plan.references[rig]:
             pose = pycolmap.Rigid3d(plan.cam_from_rig[lens][:3])
-            made.add_sensor(_sensor(plan.lenses[lens]), pose)
+            made.add_sensor(sensor_of(plan.lenses[lens]), pose)
     return made
 
 
@@ -269,7 +206,7 @@ def _frame(plan: _Plan, key: tuple[str, str], number: int) -> "pycolmap.Frame":
     names = [n for n in plan.cameras if (plan.slots[n].rig, plan.slots[n].frame) == key]
     made = pycolmap.Frame(frame_id=number, rig_id=plan.rigs[key[0]])
     for name in names:
-        sensor = _sensor(plan.lenses[plan.slots[name].lens])
+        sensor = sensor_of(plan.lenses[plan.slots[name].lens])
         made.add_data_id(pycolmap.data_t(sensor, plan.images[name]))
     rig_from_cam = np.linalg.inv(plan.cam_from_rig[plan.slots[names[0]].lens])
     made.rig_from_world = pycolmap.Rigid3d(
@@ -292,22 +229,17 @@ def _observations(
     return seen, elements
 
 
-def _numbers(keys: Iterable[Any]) -> dict[Any, int]:
+def numbers_of(keys: Iterable[Any]) -> dict[Any, int]:
     """Numbers from 1 for keys, in the order in which they first come."""
     return {key: number for number, key in enumerate(dict.fromkeys(keys), start=1)}
 
 
-def _sensor(number: int) -> "pycolmap.sensor_t":
+def sensor_of(number: int) -> "pycolmap.sensor_t":
+    """COLMAP's sensor of a lens."""
     return pycolmap.sensor_t(pycolmap.SensorType.CAMERA, number)
 
 
-def _trivial_rig(number: int) -> "pycolmap.Rig":
-    rig = pycolmap.Rig(rig_id=number)
-    rig.add_ref_sensor(_sensor(number))
-    return rig
-
-
-def _lens(camera: Camera, number: int, known_focal: bool) -> "pycolmap.Camera":
+def lens_of(camera: Camera, number: int, known_focal: bool) -> "pycolmap.Camera":
     """One focal length where both are the same, so that an adjustment keeps them so."""
     (fx, _, cx), (_, fy, cy), _ = camera.K
     model, params = ("PINHOLE", [fx, fy, cx, cy])
@@ -320,63 +252,7 @@ def _lens(camera: Camera, number: int, known_focal: bool) -> "pycolmap.Camera":
     return made
 
 
-def _mapped_lens(camera: Camera, number: int, slot: Slot) -> "pycolmap.Camera":
-    """The lens that the mapper starts from, with a distortion to be found if it is `bent`."""
-    made = _lens(camera, number, slot.known_focal)
-    if slot.bent:
-        (focal, _, cx), (_, _, cy), _ = camera.K
-        made.model, made.params = pycolmap.CameraModelId.SIMPLE_RADIAL, [focal, cx, cy, 0.0]
-    return made
-
-
-def _bent_lenses(model: "pycolmap.Reconstruction") -> dict[str, Lens]:
-    found = {}
-    for image in model.images.values():
-        lens = model.cameras[image.camera_id]
-        if image.has_pose and lens.model_name == "SIMPLE_RADIAL":
-            params = tuple(map(float, lens.params))
-            found[image.name] = Lens(lens.model_name, params, lens.width, lens.height)
-    return found
-
-
-def _two_views(
-    cameras: Mapping[str, Camera],
-    slots: Mapping[str, Slot],
-    keypoints: Mapping[str, Array],
-    pair: tuple[str, str],
-    pairs: NDArray[np.uint32],
-    demands: MapperDemands,
-) -> "pycolmap.TwoViewGeometry":
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = demands.max_error_px
-    options.ransac.random_seed = demands.seed
-    a, b = pair
-    lens_a, lens_b = (_mapped_lens(cameras[n], k, slots[n]) for k, n in ((1, a), (2, b)))
-    return pycolmap.estimate_two_view_geometry(
-        lens_a, keypoints[a], lens_b, keypoints[b], pairs, options
-    )
-
-
-def _pipeline(demands: MapperDemands) -> "pycolmap.IncrementalPipelineOptions":
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = 1
-    options.random_seed = demands.seed
-    options.min_model_size = 2
-    options.min_num_matches = demands.min_matches
-    options.extract_colors = False
-    options.multiple_models = False
-    options.ba_refine_focal_length = True
-    options.ba_refine_extra_params = True  # of bent lenses; pinholes have none
-    options.mapper.init_min_tri_angle = 4 * demands.min_angle_deg
-    options.mapper.init_min_num_inliers = 2 * demands.min_matches
-    options.mapper.abs_pose_min_num_inliers = demands.min_matches
-    options.mapper.abs_pose_max_error = 2 * demands.max_error_px
-    options.mapper.filter_max_reproj_error = demands.max_error_px
-    options.mapper.num_threads = 1
-    return options
-
-
-def _cameras(model: "pycolmap.Reconstruction") -> dict[str, Camera]:
+def posed_cameras(model: "pycolmap.Reconstruction") -> dict[str, Camera]:
     """Posed cameras by image name, in the order of image ids."""
     found = {}
     for image in sorted(model.images.values(), key=lambda image: image.image_id):

@@ -1,7 +1,7 @@
 """Typed form of `train:` in params.yaml; class defaults are the user's full-size recipe."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,8 +33,9 @@ class TrainConfig(Section):
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 42
-    workers: int = Field(default=2, ge=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     warm_start: bool = False
+    warm_tolerance_db: float = Field(default=1.0, ge=0)
     match_string: str = ""
     test_every: int = Field(default=0, ge=0)
     data_factor: int = Field(default=1, ge=1)
@@ -93,10 +94,10 @@ class TrainConfig(Section):
         """Text that two configs share when a run of one can go on with the other.
 
         How often a run saves its state and how many run at once change no result; `auto` is what
-        it chose.
+        it chose. What is asked of a warm start is asked when it has ended.
         """
         same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
-        return self.model_copy(update=same).model_dump_json()
+        return self.model_copy(update=same).model_dump_json(exclude={"warm_tolerance_db"})
 
 
 class DistillConfig(Section):
@@ -186,5 +187,5 @@ def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.sh_degree == 0:
         yield "shN_lr", "sh_degree is 0"
         yield "sh_degree_interval", "sh_degree is 0"
-    if config.workers > 1 and (config.warm_start or config.backend == "cuda"):
-        yield "workers", "warm starts and a GPU take one timestamp after the other"
+    if config.warm_start and config.workers not in ("auto", 1):
+        yield "workers", "warm starts take one timestamp after the other"

@@ -1,8 +1,8 @@
 """Densification by gsplat's strategies, with the opacity reset that gsplat 1.5.3 leaves out.
 
 In 1.5.3 the reset's condition reads `step % reset_every == 0 & step > 0`, which Python takes as a
-chain with `0 & step` and is never true (gsplat pull request 776). The reset is repeated here; a
-version that resets by itself is not harmed, since the clamp may run twice.
+chain with `0 & step` and is never true (gsplat pull request 776). So what happens after a step is
+said here, and how Gaussians grow and are pruned is gsplat's.
 """
 
 import sys
@@ -33,10 +33,37 @@ class CappedStrategy(DefaultStrategy):
         info: dict[str, Any],
         packed: bool = False,
     ) -> None:
+        """Take the statistics of a step; grow, prune and reset when it is time."""
+        if step < self.refine_stop_iter:
+            self._update_state(params, state, info, packed)
+            self.refine(params, optimizers, state, step)
+
+    def acts_at(self, step: int) -> bool:
+        """Whether `refine` changes anything at a step."""
+        return step < self.refine_stop_iter and (self._refines_at(step) or self._resets_at(step))
+
+    def refine(
+        self,
+        params: dict[str, Tensor],
+        optimizers: dict[str, Any],
+        state: dict[str, Any],
+        step: int,
+    ) -> None:
         """Grow, prune and reset when it is time."""
-        super().step_post_backward(params, optimizers, state, step, info, packed)
-        if 0 < step < self.refine_stop_iter and step % self.reset_every == 0:
+        if self._refines_at(step):
+            self._grow_gs(params, optimizers, state, step)
+            self._prune_gs(params, optimizers, state, step)
+            for key in ("grad2d", "count", *(["radii"] if "radii" in state else [])):
+                state[key].zero_()
+        if self._resets_at(step):
             reset_opa(params, optimizers, state, value=2 * self.prune_opa)
+
+    def _refines_at(self, step: int) -> bool:
+        paused = step % self.reset_every < self.pause_refine_after_reset
+        return step > self.refine_start_iter and step % self.refine_every == 0 and not paused
+
+    def _resets_at(self, step: int) -> bool:
+        return step > 0 and step % self.reset_every == 0
 
     def _update_state(
         self,
@@ -140,6 +167,14 @@ def build(config: TrainConfig, backend: str) -> Strategy:
     )
     strategy.max_gaussians = config.max_gaussians
     return strategy
+
+
+def acts_at(strategy: Strategy, step: int) -> bool:
+    """Whether a strategy adds, moves or removes Gaussians after a step."""
+    if isinstance(strategy, CappedStrategy):
+        return strategy.acts_at(step)
+    within = strategy.refine_start_iter < step < strategy.refine_stop_iter
+    return within and step % strategy.refine_every == 0
 
 
 def after_backward(

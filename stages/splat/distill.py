@@ -84,7 +84,7 @@ def distil(
         trainer.set_views([*sources, *novel])
         for step in range(number * config.steps, (number + 1) * config.steps):
             loss, _ = trainer.step(step, drawn(step, len(sources), len(novel), config))
-        trainer.check_finite(float(loss), step + 1)
+        trainer.check_finite(trainer.value(loss), step + 1)
         _save(trainer, checkpoint, number + 1, novel)
         if preemption.noticed and number + 1 < config.rounds:
             print(f"{moment.name}: stopped after round {number + 1}", file=sys.stderr)

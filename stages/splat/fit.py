@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from stages.splat.trainer import Trainer, TrainView
 
 CURVE_POINTS = 50  # rows of a training curve
 ALIGN_STEPS, ALIGN_LR = 60, 2e-3
+# Steps between looks at the progress; a look waits for the GPU.
+_LOOK_EVERY = 50
 
 Row = dict[str, Any]
 
@@ -56,6 +59,7 @@ def fit(
     checkpoint: Checkpoint,
     test_views: Sequence[TrainView] = (),
     folder: Path | None = None,
+    preemption: Preemption | None = None,  # of the caller, who hears signals for several runs
 ) -> Fitted:
     """Train to the end; a killed run that is started again continues at its last checkpoint.
 
@@ -69,20 +73,25 @@ def fit(
     evaluations: list[Row] = []
     begin = _resume(trainer, name, checkpoint, curve, evaluations)
     every = max(1, steps // CURVE_POINTS)
-    with Preemption() as preemption, Progress(name, steps, begin) as progress:
+    with (
+        nullcontext(preemption) if preemption else Preemption() as preemption,
+        Progress(name, steps, begin) as progress,
+    ):
         for step in range(begin, steps):
             loss, _ = trainer.step(step)
             done = step + 1
             save = done % config.checkpoint_every == 0 or done == steps or preemption.noticed
             if done % every == 0 or save:
-                trainer.check_finite(float(loss), done)
+                trainer.check_finite(trainer.value(loss), done)
             if done % every == 0 or done == steps:
-                curve.append(_point(trainer, done, float(loss)))
+                curve.append(_point(trainer, done, trainer.value(loss)))
             if done in eval_at or done == steps:
                 evaluations += evaluate(trainer, test_views, done)
             _keep(trainer, checkpoint.kept, done)
-            if progress.due():
-                progress.report(done, loss=float(loss), gaussians=len(trainer.params["means"]))
+            if done % _LOOK_EVERY == 0 and progress.due():
+                progress.report(
+                    done, loss=trainer.value(loss), gaussians=len(trainer.params["means"])
+                )
             if save:
                 _save(trainer, checkpoint, done, curve, evaluations)
             if preemption.noticed and done < steps:
@@ -139,10 +148,10 @@ def _measure(
 
 def _scores(gaussians: Gaussians, view: TrainView, backend: str) -> tuple[float, float]:
     """PSNR and SSIM of one view. Pixels that do not count are taken from the photograph."""
-    picture, truth = render(gaussians, view.camera, backend).rgb.cpu(), view.image.cpu()
-    share = 1.0
+    picture = render(gaussians, view.camera, backend).rgb
+    truth, share = view.image.to(picture.device), 1.0
     if view.mask is not None:
-        mask = view.mask.cpu()
+        mask = view.mask.to(picture.device)
         picture = torch.where(mask[..., None], picture, truth)
         share = max(float(mask.float().mean()), 1e-6)
     a, b = (image.permute(2, 0, 1)[None] for image in (picture, truth))

@@ -1,9 +1,14 @@
 """Photometric training loss: L1 and structural dissimilarity over one image."""
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
 from stages.quality.ssim import TAPS, ssim_of_windows
+
+# Triton comes with torch where it is built for CUDA on Linux, and nowhere else.
+FUSED = find_spec("triton") is not None
 
 
 def photometric(
@@ -21,8 +26,13 @@ def photometric(
     if mask is not None:
         image = torch.where(mask[..., None], image, target)
         share = mask.float().mean().clamp(min=1e-6)  # stays on the device: no waiting for it
+    large = min(image.shape[:2]) >= TAPS
+    if FUSED and large and image.device.type == "cuda" and image.dtype == torch.float32:
+        from stages.splat.gpu.photometric import Photometric
+
+        return Photometric.apply(image, target, ssim_lambda) / share
     l1 = (image - target).abs().mean() / share
-    if ssim_lambda == 0 or min(image.shape[:2]) < TAPS:
+    if ssim_lambda == 0 or not large:
         return l1
     similarity = mean_ssim(image.permute(2, 0, 1), target.permute(2, 0, 1))
     return (1 - ssim_lambda) * l1 + ssim_lambda * (1 - similarity) / share

@@ -6,19 +6,62 @@ from pathlib import Path
 
 import torch
 
-from stages.run.checkpoint import Checkpoint
+from stages.run import layout
+from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json
+from stages.run.files import file_hash, folder_hash, read_json, write_json
+from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.images import resize
 from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
-from stages.splat.fit import Fitted, fit
+from stages.splat.fit import Fitted, Row, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.trainer import Trainer, TrainView
+
+
+def train_in(
+    folder: Path,
+    scene_name: str,
+    timestamp: str,
+    config: TrainConfig,
+    warm: Path | None = None,
+    preemption: Preemption | None = None,
+) -> None:
+    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included.
+
+    A warm start that ends far behind its neighbour, whose fit.json lies beside `warm`, has not
+    followed the motion: the timestamp is trained again without it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
+    with cost("train", f"{scene_name}.{timestamp}"):
+        fitted = train_moment(scene, calibrated, timestamp, config, folder, warm, preemption)
+        if warm is not None and _lags(fitted, warm, config, f"{scene_name} {timestamp}"):
+            fitted = train_moment(scene, calibrated, timestamp, config, folder, None, preemption)
+    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+
+
+def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
+    """Whether training views are too much worse than those of the neighbour."""
+    before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
+    after = final_psnr(fitted.evaluations)
+    if after >= before - config.warm_tolerance_db:
+        return False
+    print(
+        f"{name}: a warm start reached {after:.2f} dB, its neighbour {before:.2f} dB "
+        f"(train.warm_tolerance_db: {config.warm_tolerance_db:g}); trained again without it",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    return True
+
+
+def final_psnr(evaluations: Sequence[Row]) -> float:
+    """Mean PSNR of training views at the last step, dB."""
+    return max((row["step"], row["psnr"]) for row in evaluations if row["split"] == "train")[1]
 
 
 def train_moment(
@@ -28,12 +71,13 @@ def train_moment(
     config: TrainConfig,
     folder: Path,
     warm: Path | None = None,
+    preemption: Preemption | None = None,
 ) -> Fitted:
     """Train one timestamp on its source views; write its results into `folder`.
 
-    gaussians.safetensors, point_cloud.ply (with save_ply), cameras/sparse/0 (learnt poses, a
-    COLMAP model) and fit.json (curve and evaluations). Poses that are `given` are held whatever
-    pose_opt says: true poses are no estimate that training may correct.
+    gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
+    COLMAP model). Poses that are `given` are held whatever pose_opt says: true poses are no
+    estimate that training may correct.
     """
     calibration = read_calibration(calibrated)
     if calibration.method == "given":
@@ -62,6 +106,7 @@ def train_moment(
         moment_checkpoint(scene, calibrated, timestamp, config, backend, warm),
         [train_view(view, calibration, config) for view in held_out],
         folder,
+        preemption,
     )
     fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted

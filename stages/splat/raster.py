@@ -6,6 +6,7 @@
 from typing import Any
 
 import torch
+from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 from gsplat.strategy.ops import (
     duplicate,
@@ -25,12 +26,15 @@ __all__ = [
     "MCMCStrategy",
     "choose_backend",
     "duplicate",
+    "fully_fused_projection",
     "inject_noise_to_position",
     "rasterization",
+    "rasterize_to_pixels",
     "relocate",
     "remove",
     "reset_opa",
     "sample_add",
+    "spherical_harmonics",
     "split",
 ]
 

@@ -20,7 +20,7 @@ from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
 from stages.splat import densify, initial, poses
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.losses import photometric
+from stages.splat.losses import FUSED, photometric
 from stages.splat.raster import rasterization
 
 NAMES = {"scales": "log_scales", "opacities": "opacity_logits"}
@@ -53,6 +53,8 @@ class Trainer:
         config: TrainConfig,
         backend: str,
         warm: Gaussians | None = None,
+        *,
+        graphs: bool = True,  # on a GPU; without, each of a step's operations is called anew
     ):
         self.config, self.backend = config, backend
         self.device = "cuda" if backend == "cuda" else "cpu"
@@ -61,6 +63,7 @@ class Trainer:
             norm_from_world = warm.world_from_norm.inverse()
         self.world_from_norm: Sim3 = norm_from_world.inverse()
         self.scene_scale = 1.1 * config.global_scale * scale
+        self.loop = None
         self.set_views(views)
         self.background = torch.tensor([config.background], device=self.device)
         torch.manual_seed(config.seed)
@@ -80,9 +83,16 @@ class Trainer:
             if config.strategy.kind == "default"
             else self.strategy.initialize_state()
         )
+        if backend == "cuda" and graphs and FUSED:
+            from stages.splat.gpu.loop import Loop
+
+            self.loop = Loop(self)
+            self.loop.set_views()
 
     def set_views(self, views: Sequence[TrainView]) -> None:
         """Train on these views from now on; corrections of poses begin anew."""
+        self._settle()
+        self._order: tuple[int, Array] | None = None  # of the views, in one epoch
         norm_from_world = self.world_from_norm.inverse()
         self.cameras = [norm_from_world.apply_camera(view.camera) for view in views]
         self.images = [view.image.to(self.device) for view in views]
@@ -92,21 +102,28 @@ class Trainer:
         self.Ks = self._stack([camera.K for camera in self.cameras])
         self.corrections = torch.zeros(len(views), 9, device=self.device, requires_grad=True)
         self.pose_optimizer = torch.optim.Adam(
-            [self.corrections], lr=self.config.pose_opt_lr, weight_decay=self.config.pose_opt_reg
+            [self.corrections],
+            lr=self.config.pose_opt_lr,
+            weight_decay=self.config.pose_opt_reg,
+            fused=self.backend == "cuda",
         )
+        if self.loop is not None:
+            self.loop.set_views()
 
     def step(self, step: int, index: int | None = None) -> tuple[Tensor, int]:
         """One optimisation step on one view, `view_of(step)` if none is given.
 
-        Returns its loss and the view's index.
+        Returns its loss and the view's index. On a GPU neither waits: the loss is a tensor that
+        the next step overwrites.
         """
         config = self.config
         if index is None:
             index = self.view_of(step)
-        decay = 0.01 ** (step / config.steps)
-        means_lr = config.means_lr * self.scene_scale * decay
+        if self.loop is not None:
+            return self.loop.step(step, index), index
+        means_lr = self.means_lr(step)
         self.optimizers["means"].param_groups[0]["lr"] = means_lr
-        self.pose_optimizer.param_groups[0]["lr"] = config.pose_opt_lr * decay
+        self.pose_optimizer.param_groups[0]["lr"] = self.poses_lr(step)
         image, info = self.render(
             self.viewmat(index), self.Ks[index], self.cameras[index],
             self.active_degree(step),
@@ -116,11 +133,7 @@ class Trainer:
             self.params, self.optimizers, self.strategy_state, step, info
         )
         loss = photometric(image, self.images[index], config.ssim_lambda, self.masks[index])
-        loss = self.weights[index] * loss
-        if config.opacity_reg:
-            loss = loss + config.opacity_reg * torch.sigmoid(self.params["opacities"]).mean()
-        if config.scale_reg:
-            loss = loss + config.scale_reg * torch.exp(self.params["scales"]).mean()
+        loss = self.regularised(self.weights[index] * loss)
         loss.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -133,6 +146,23 @@ class Trainer:
         )
         return loss.detach(), index
 
+    def means_lr(self, step: int) -> float:
+        """Learning rate of the means at a step, in the normalised frame."""
+        decay = 0.01 ** (step / self.config.steps)
+        return self.config.means_lr * self.scene_scale * decay
+
+    def poses_lr(self, step: int) -> float:
+        """Learning rate of the corrections of poses at a step."""
+        return self.config.pose_opt_lr * 0.01 ** (step / self.config.steps)
+
+    def regularised(self, loss: Tensor) -> Tensor:
+        """A loss with what keeps Gaussians faint and small."""
+        if self.config.opacity_reg:
+            loss = loss + self.config.opacity_reg * torch.sigmoid(self.params["opacities"]).mean()
+        if self.config.scale_reg:
+            loss = loss + self.config.scale_reg * torch.exp(self.params["scales"]).mean()
+        return loss
+
     def active_degree(self, step: int) -> int:
         """Degree of the harmonics that act at a step; it rises from where the Gaussians began."""
         risen = self.start_degree + step // self.config.scaled(self.config.sh_degree_interval)
@@ -141,8 +171,10 @@ class Trainer:
     def view_of(self, step: int) -> int:
         """View of a step: every view once an epoch, in an order of the epoch's own."""
         epoch, place = divmod(step, len(self.images))
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.images))
-        return int(order[place])
+        if self._order is None or self._order[0] != epoch:
+            random = np.random.default_rng([self.config.seed, epoch])
+            self._order = epoch, random.permutation(len(self.images))
+        return int(self._order[1][place])
 
     def viewmat(self, index: int) -> Tensor:
         """cam_from_norm [4, 4] of a training view, corrected when poses are optimised."""
@@ -174,6 +206,7 @@ class Trainer:
 
     def gaussians(self, step: int) -> Gaussians:
         """What has been learnt after `step` steps, without Gaussians that are not finite."""
+        self._settle()
         kept, config = self._finite(), self.config
         tensors = {NAMES.get(n, n): p.detach()[kept].clone() for n, p in self.params.items()}
         return Gaussians(
@@ -191,6 +224,7 @@ class Trainer:
 
     def learnt_cameras(self) -> list[Camera]:
         """Training cameras in the world frame, with their learnt corrections."""
+        self._settle()
         world_from_learnt = self.world_from_norm.compose(self._given_from_learnt())
         return [world_from_learnt.apply_camera(camera) for camera in self._corrected_cameras()]
 
@@ -217,6 +251,7 @@ class Trainer:
 
     def check_finite(self, loss: float, step: int) -> None:
         """Raise UserError when training has diverged."""
+        self._settle()
         lost = float((~self._finite()).float().mean())
         if np.isfinite(loss) and lost <= _MOST_LOST:
             return
@@ -228,6 +263,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on."""
+        self._settle()
         strategy = {k: v for k, v in self.strategy_state.items() if torch.is_tensor(v)}
         return {
             "params": {name: param.detach() for name, param in self.params.items()},
@@ -241,6 +277,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
+        self._settle()
         self._set_parameters(state["params"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -251,6 +288,18 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])
+        if self.loop is not None:
+            self.loop.set_views()
+
+    def value(self, loss: Tensor) -> float:
+        """A loss that `step` gave, as a number: waits for the steps under way."""
+        self._settle()
+        return float(loss)
+
+    def _settle(self) -> None:
+        """Make sure that every step so far has been taken."""
+        if self.loop is not None:
+            self.loop.settle()
 
     def _set_parameters(self, tensors: dict[str, Tensor]) -> None:
         self.params = {

@@ -155,3 +155,27 @@ def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) ->
     assert 0 < row["mlpips"] < 2
     assert meter.note is None
     assert meter.lpips_name == "alex 889a9ed0"
+
+
+def test_batches_give_the_rows_of_single_views(
+    shown: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = np.zeros((40, 48), bool)
+    half[:, :24] = True
+    views = [shown(str(seed), seed) for seed in range(5)]
+    views += [shown(str(seed), seed, aligned=shown(seed=9).photograph) for seed in (5, 6)]
+    views += [shown(str(seed), seed, mask=half) for seed in (7, 8)]
+    views += [shown("9", 9, mask=np.zeros((40, 48), bool))]
+    meter = Meter("cpu")
+    single = evaluate(views, meter, GREY, "people")
+    monkeypatch.setattr(Meter, "_full", lambda self, batch: len(batch) == 3)
+    assert [len(batch) for batch in meter.batches(views)] == [3, 2, 2, 2, 1]
+    together = evaluate(views, meter, GREY, "people")
+    for one, other in zip([*single[0], single[1]], [*together[0], together[1]], strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_a_gpu_measures_as_many_pixels_as_it_holds(shown: Callable) -> None:
+    views = [shown()] * 5000
+    sizes = [len(batch) for batch in Meter("cuda").batches(views)]
+    assert sizes == [8_000_000 // (40 * 48), 5000 - 8_000_000 // (40 * 48)]

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from stages.quality.ssim import TAPS, ssim, ssim_of_windows
+from stages.quality.ssim import (
+    TAPS,
+    _correlate_by_products,
+    correlate,
+    gaussian_taps,
+    ssim,
+    ssim_of_windows,
+)
 
 
 def reference(a: Tensor, b: Tensor) -> list[float]:
@@ -58,3 +65,15 @@ def test_windows_inside_are_those_of_the_borders_left_out(images: Callable) -> N
     padded = [torch.nn.functional.pad(x, (TAPS // 2,) * 4, mode="reflect") for x in (a, b)]
     assert torch.equal(ssim_of_windows(*padded), ssim(a, b))
     assert (ssim_of_windows(a, b) - ssim(a, b)).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_blur_by_products_is_the_blur(images: Callable, dim: int) -> None:
+    """What a GPU does instead of convolving; gradients too, since training falls back on it."""
+    found = []
+    for blur in (correlate, _correlate_by_products):
+        leaf = images(2, 20, 33, seed=1).double().requires_grad_()
+        blurred = blur(leaf, gaussian_taps(leaf), dim)
+        found.append((blurred.detach(), torch.autograd.grad(blurred.square().sum(), leaf)[0]))
+    for wanted, got in zip(*found, strict=True):
+        assert torch.allclose(wanted, got, atol=1e-12)

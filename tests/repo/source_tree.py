@@ -87,6 +87,7 @@ WHOLE = (
     "stages/run",
     "stages/scenes/demo",
     "stages/splat/cpu",
+    "stages/splat/gpu",
     "stages/difix/gpu",
     "stages/pages/report",
     "stages/pages/viewer",

@@ -8,6 +8,7 @@ from source_tree import ROOT
 
 from stages.run.params import Params
 from stages.scenes.capture_config import CaptureStudy
+from stages.scenes.static.config import StaticConfig
 from stages.scenes.study import StudyConfig
 
 # Folders whose content DVC keeps.
@@ -116,6 +117,27 @@ def test_fan_out_follows_the_captures(index) -> None:
     ):
         wanted = {f"{stage}@{c}-{variant}" for c in captures for variant in lists.variants}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+
+
+def test_fan_out_follows_the_static_scenes(index) -> None:
+    static = Params.read(ROOT / "params.yaml").section("static", StaticConfig)
+    names = {stage.addressing for stage in index.stages}
+    items = [f"{scene}-{camera}" for scene in static.scenes for camera in static.cameras]
+    for stage, wanted in (
+        ("static_prepare", static.scenes),
+        ("static_train", items),
+        ("static_evaluate", items),
+    ):
+        found = {name for name in names if name.startswith(f"{stage}@")}
+        assert found == {f"{stage}@{item}" for item in wanted}
+
+
+def test_static_training_never_sees_the_eval_frames(index) -> None:
+    for stage in index.stages:
+        if stage.name.startswith("static_train@"):
+            subsets = [dep for dep in paths(stage.deps) if dep.startswith("data/")]
+            assert len(subsets) == 1
+            assert Path(subsets[0]).name == stage.addressing.rpartition("-")[2]
 
 
 def test_compare_comes_after_every_evaluation(index) -> None:

@@ -11,14 +11,12 @@ import pytest
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_angle_deg, rotation_from_vector
 from stages.scenes.colmap_lenses import Lens
+from stages.scenes.colmap_rig_mapping import MapperDemands, map_images, straightened
 from stages.scenes.colmap_rigs import (
-    MapperDemands,
     Slot,
     Structure,
     adjust_rigs,
-    map_images,
     read_rig_model,
-    straightened,
     write_rig_model,
 )
 from stages.scenes.frames import fit_sim3_from_cameras

@@ -8,7 +8,7 @@ import torch
 from stages.run.errors import UserError
 from stages.splat import densify
 from stages.splat.config import TrainConfig
-from stages.splat.raster import DefaultStrategy
+from stages.splat.raster import DefaultStrategy, MCMCStrategy
 from stages.splat.trainer import Trainer
 
 
@@ -70,3 +70,24 @@ def test_step_numbers_are_scaled(config) -> None:
     assert (strategy.refine_start_iter, strategy.refine_every, strategy.refine_stop_iter) == (
         20, 20, 120,
     )  # fmt: skip
+
+
+def test_gaussians_change_at_the_steps_that_are_foretold(config, views, points) -> None:
+    strategy = config.strategy.model_copy(
+        update={"reset_every": 25, "pause_refine_after_reset": 8, "refine_stop_iter": 45}
+    )
+    trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    changed = []
+    for step in range(60):
+        before = trainer.params["opacities"]
+        trainer.step(step)
+        if trainer.params["opacities"] is not before:
+            changed.append(step)
+    # Refined every ten steps after the tenth, unless a reset was less than eight before.
+    assert changed == [20, 25, 40]
+    assert [step for step in range(60) if densify.acts_at(trainer.strategy, step)] == changed
+
+
+def test_mcmc_acts_when_it_relocates() -> None:
+    strategy = MCMCStrategy(refine_start_iter=10, refine_every=10, refine_stop_iter=40)
+    assert [step for step in range(60) if densify.acts_at(strategy, step)] == [20, 30]

@@ -14,11 +14,11 @@ from ruamel.yaml import YAML
 
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import folder_hash, read_json
+from stages.run.files import folder_hash, read_json, write_json
 from stages.scenes.calibration import read_calibration
 from stages.scenes.colmap import read_model
 from stages.splat.gaussians import Gaussians
-from stages.splat.moments import chosen_views, train_moment
+from stages.splat.moments import chosen_views, train_in, train_moment
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +85,21 @@ def test_warm_start_begins_with_the_neighbours_gaussians(scene, config, tmp_path
     warm = tmp_path / "first" / "gaussians.safetensors"
     second = trained(scene, config, tmp_path / "second", warm)
     assert second.evaluations[0]["psnr"] > first.evaluations[0]["psnr"] + 0.5
+
+
+@pytest.mark.parametrize(("neighbour_db", "again"), [(80.0, True), (12.0, False)])
+def test_warm_start_that_lags_is_trained_again_without(
+    scene, config, tmp_path: Path, capsys, neighbour_db: float, again: bool
+) -> None:
+    first = trained(scene, config, tmp_path / "first")
+    evaluations = [row | {"psnr": neighbour_db} for row in first.evaluations]
+    write_json(tmp_path / "first" / "fit.json", {"evaluations": evaluations})
+    quick = config.model_copy(update={"max_steps": 20, "ply_steps": (), "eval_steps": (10,)})
+    warm = tmp_path / "first" / "gaussians.safetensors"
+    train_in(tmp_path / "second", SCENE, TIMES[0], quick, warm)
+    report = read_json(tmp_path / "second" / "fit.json")
+    assert (report["evaluations"] == first.evaluations) == again
+    assert ("trained again without it" in capsys.readouterr().err) == again
 
 
 def run_stage(config, workers: int = 1, file_bytes: int | None = None):

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_SIZE = 4096  # numbers a program works on
+_SIZE = 1024  # numbers a program works on
 # Of what `control` holds, float32: steps made, the scale of the loss, and steps since it changed.
 STEPS, SCALE, GOOD = 0, 1, 2
 

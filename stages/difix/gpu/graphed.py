@@ -58,6 +58,9 @@ class GraphedStep:
         self._buckets = [Buckets(run, _BUCKET) for run in self.masters.runs]
         self._recordings: dict[_Key, _Recording] = {}
         self._pool: Any = None
+        if self.processes > 1:
+            # Connections cannot be made while a graph is recorded.
+            dist.all_reduce(torch.zeros(1, device=self.masters.control.device))
         self._first = True
 
     @property
@@ -114,10 +117,10 @@ class GraphedStep:
         views, target = views.clone(), target.clone()
         corner = corner.to(views.device)
 
-        def work() -> Terms:
+        def work(exchanging: bool) -> Terms:
             output = self.fixer(views)
             terms = loss(output, target, step, corner)
-            self._backward(terms.loss * self.masters.control[SCALE], first, last)
+            self._backward(terms.loss * self.masters.control[SCALE], first, exchanging and last)
             return Terms(*(one.detach() for one in terms))
 
         before = [] if first else [run.gradients.clone() for run in self.masters.runs]
@@ -126,13 +129,17 @@ class GraphedStep:
             run.gradients.copy_(gradients)
         return _Recording(graph, views, target, corner, terms)
 
-    def _captured(self, work: Callable[[], Terms]) -> tuple[torch.cuda.CUDAGraph, Terms]:
-        """A recording of some work, and what it gives; the work is done a few times before."""
+    def _captured(self, work: Callable[[bool], Terms]) -> tuple[torch.cuda.CUDAGraph, Terms]:
+        """A recording of some work, and what it gives.
+
+        The work is done a few times before, then without exchange: other processes may have a
+        recording of theirs already.
+        """
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(_WARM_UP):
-                work()
+                work(False)
         torch.cuda.current_stream().wait_stream(beside)
         torch.cuda.empty_cache()  # a recording has memory of its own
         # Replays follow one another, so they can share their memory.
@@ -141,27 +148,29 @@ class GraphedStep:
         with torch.cuda.graph(
             graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
         ):
-            terms = work()
+            terms = work(True)
         return graph, terms
 
-    def _backward(self, loss: Tensor, first: bool, last: bool) -> None:
-        """Gradients of the loss to their places, exchanged after the last micro-batch."""
+    def _backward(self, loss: Tensor, first: bool, exchanging: bool) -> None:
+        """Gradients of the loss to their places, and summed over processes."""
         pending: list[dist.Work] = []
 
         def exchange(part: Tensor) -> None:
-            pending.append(dist.all_reduce(part, async_op=True))
+            if exchanging and self.processes > 1:
+                pending.append(dist.all_reduce(part, async_op=True))
 
-        hand_on: Callable[[Tensor], None] = lambda _: None  # noqa: E731
-        if last and self.processes > 1:
-            hand_on = exchange
+        large, *small = self._buckets
+        large.hand_on = exchange
         for buckets in self._buckets:
-            buckets.adding, buckets.hand_on = not first, hand_on
+            buckets.adding = not first
             buckets.begin()
         loss.backward()
         for buckets in self._buckets:
             buckets.end()
-        for work in pending:
-            work.wait()
+        for buckets in small:
+            exchange(buckets.run.gradients)
+        for one in pending:
+            one.wait()
 
     def release(self) -> Fixer:
         """The fixer as it came: float32, with what was learnt."""

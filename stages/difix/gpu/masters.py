@@ -142,7 +142,8 @@ class Buckets:
     """Brings gradients to their place in a run as soon as they are there.
 
     Last parameters come first. When all of a bucket have come they are copied, or added, and
-    handed on, while the others are still being computed.
+    handed on, while the others are still being computed; in the order of the buckets, so that all
+    processes hand on the same.
     """
 
     def __init__(self, run: Run, size: int):
@@ -155,6 +156,7 @@ class Buckets:
         }
         self.adding, self.hand_on = False, lambda _: None
         self._waiting: list[set[int]] = []
+        self._handed = 0
         for index, parameter in enumerate(run.parameters):
             parameter.register_post_accumulate_grad_hook(lambda _, at=index: self._came(at))
         self.begin()
@@ -162,6 +164,7 @@ class Buckets:
     def begin(self) -> None:
         """Expect a gradient for every parameter."""
         self._waiting = [set(range(first, last)) for first, last in self.bounds]
+        self._handed = 0
 
     def end(self) -> None:
         """Finish the buckets of which a parameter had no gradient."""
@@ -169,17 +172,26 @@ class Buckets:
             if waiting:
                 if not self.adding:
                     torch._foreach_zero_([self.places[index] for index in waiting])
-                self._finish(number, waiting)
+                self._place(number, waiting)
                 waiting.clear()
+        self._hand_on()
 
     def _came(self, index: int) -> None:
         waiting = self._waiting[self.bucket[index]]
         waiting.remove(index)
         if not waiting:
-            self._finish(self.bucket[index], set())
+            self._place(self.bucket[index], set())
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Hand on what is complete and whose turn it is."""
+        while self._handed < len(self.bounds) and not self._waiting[self._handed]:
+            first, last = self.bounds[self._handed]
+            self._handed += 1
+            self.hand_on(self.run.gradients[self.run.starts[first] : self.run.starts[last]])
 
     @torch.no_grad()
-    def _finish(self, number: int, without: set[int]) -> None:
+    def _place(self, number: int, without: set[int]) -> None:
         first, last = self.bounds[number]
         there = [index for index in range(first, last) if index not in without]
         places = [self.places[index] for index in there]
@@ -190,7 +202,6 @@ class Buckets:
             torch._foreach_copy_(places, came)
         for index in there:
             self.run.parameters[index].grad = None
-        self.hand_on(self.run.gradients[self.run.starts[first] : self.run.starts[last]])
 
 
 def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:

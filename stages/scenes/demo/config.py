@@ -29,15 +29,3 @@ class DemoCaptureConfig(Section):
     height_px: int = Field(default=192, ge=32)
     samples: int = Field(default=2, ge=1)
     distortion: tuple[float, float, float, float] = (-0.08, 0.01, 0.001, -0.001)
-
-
-class StaticDemoConfig(Section):
-    """Which embedded static scenes there are, and how finely they are photographed."""
-
-    scenes: tuple[str, ...] = ()
-    seed: int = 0
-    width_px: int = Field(default=256, ge=16)
-    height_px: int = Field(default=192, ge=16)
-    lightfield_side: int = Field(default=7, ge=3)
-    eval_frames: int = Field(default=8, ge=2)
-    samples: int = Field(default=2, ge=1)

@@ -13,11 +13,11 @@ from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo import devices, raytrace
-from stages.scenes.demo.config import StaticDemoConfig
 from stages.scenes.demo.light import light
 from stages.scenes.demo.room import room
 from stages.scenes.demo.sequence import cast, parse, posed
 from stages.scenes.scene import camera_to_dict
+from stages.scenes.static.config import StaticDemoConfig
 
 # Of one pixel pitch; PlenoptiCam names the folder of its views by the number of views a side.
 _VIEWS_FOLDER = "viewpoints_{side}px"

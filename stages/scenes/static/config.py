@@ -1,4 +1,4 @@
-"""Typed form of `static:` in params.yaml."""
+"""Typed form of `static_demo:` and `static:` in params.yaml."""
 
 from typing import Literal, get_args
 
@@ -42,3 +42,15 @@ class StaticConfig(Section):
     covi_min_views: int = Field(default=1, ge=1)
     covi_min_share: float = Field(default=0.05, ge=0, le=1)
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
+
+
+class StaticDemoConfig(Section):
+    """Which embedded static scenes there are, and how finely they are photographed."""
+
+    scenes: tuple[str, ...] = ()
+    seed: int = 0
+    width_px: int = Field(default=256, ge=16)
+    height_px: int = Field(default=192, ge=16)
+    lightfield_side: int = Field(default=7, ge=3)
+    eval_frames: int = Field(default=8, ge=2)
+    samples: int = Field(default=2, ge=1)

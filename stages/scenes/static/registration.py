@@ -16,7 +16,8 @@ from stages.run.errors import UserError
 from stages.scenes import sfm
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_lenses import Lens
-from stages.scenes.colmap_rigs import MapperDemands, Slot, map_images, straightened
+from stages.scenes.colmap_rig_mapping import MapperDemands, map_images, straightened
+from stages.scenes.colmap_rigs import Slot
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.images import Pixels

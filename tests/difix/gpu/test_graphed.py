@@ -16,7 +16,7 @@ from stages.difix.eager import EagerStep
 from stages.difix.gpu import graphed
 from stages.difix.gpu.adam import GOOD, SCALE, STEPS
 from stages.difix.gpu.graphed import GraphedStep
-from stages.difix.gpu.masters import Masters
+from stages.difix.gpu.masters import Buckets, Masters, Run
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.model import Fixer, trainable
 from stages.difix.precision import check_execution
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("one_run")
 class Anew:
     """A graph that computes instead of replaying."""
 
-    def __init__(self, work: Callable[[], Terms]):
+    def __init__(self, work: Callable[[bool], Terms]):
         self.work = work
-        self.terms = Terms(*(one.clone() for one in work()))
+        self.terms = Terms(*(one.clone() for one in work(False)))
 
     def replay(self) -> None:
-        for kept, term in zip(self.terms, self.work(), strict=True):
+        for kept, term in zip(self.terms, self.work(True), strict=True):
             kept.copy_(term)
 
 
@@ -46,7 +46,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(graphed, "fuse", lambda fixer: None)  # has a test of its own
 
-    def captured(step: GraphedStep, work: Callable[[], Terms]) -> tuple[Anew, Terms]:
+    def captured(step: GraphedStep, work: Callable[[bool], Terms]) -> tuple[Anew, Terms]:
         graph = Anew(work)
         return graph, graph.terms
 
@@ -180,6 +180,29 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halved() -> None:
     assert float(found.step(1e-2)) == pytest.approx(270**0.5 / 1000, rel=1e-2)
     assert not torch.equal(weight, before)
     assert float(found.control[STEPS]) == float(found.control[GOOD]) == 1
+
+
+def test_buckets_are_handed_on_in_order_whatever_comes_first() -> None:
+    """Processes that exchange in different orders wait for each other for ever."""
+    weights = {name: nn.Parameter(torch.ones(64, device=DEVICE)) for name in "abcd"}
+    run = Run(weights, torch.float32, torch.float32)
+    buckets, handed = Buckets(run, size=128), []
+    buckets.hand_on = lambda part: handed.append(part.tolist()[::64])
+    a, b, c, d = weights.values()
+    for adding, wanted in ((False, [[3.0, 4.0], [1.0, 2.0]]), (True, [[6.0, 8.0], [2.0, 4.0]])):
+        handed.clear()
+        buckets.adding = adding
+        buckets.begin()
+        (a.sum() + 2 * b.sum()).backward()  # the bucket whose turn is last
+        assert handed == []
+        (3 * c.sum() + 4 * d.sum()).backward()
+        assert handed == wanted
+        assert a.grad is None
+    buckets.adding = False
+    buckets.begin()
+    (5 * a.sum()).backward()
+    buckets.end()
+    assert handed[-2:] == [[0.0, 0.0], [5.0, 0.0]]
 
 
 def test_the_scale_grows_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import pytest
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera
 from stages.scenes.demo import devices
-from stages.scenes.demo.config import StaticDemoConfig
 from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_image
 from stages.scenes.scene import camera_from_dict
+from stages.scenes.static.config import StaticDemoConfig
 from stages.scenes.static.inputs import photographs
 
 SIZE = (256, 192)

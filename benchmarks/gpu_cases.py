@@ -1,0 +1,80 @@
+"""What the GPU benchmarks of splats share: scenes as views, measures, and where rows go."""
+
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.photographs import Capture
+from stages.quality.psnr import psnr
+from stages.run.files import write_json
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
+from stages.splat.trainer import TrainView
+
+Row = dict[str, Any]
+
+
+def split(capture: Capture, every: int) -> tuple[list[TrainView], list[TrainView]]:
+    """Views to train on, and every n-th held out."""
+    views = [
+        TrainView(camera, torch.from_numpy(picture.astype(np.float32) / 255))
+        for camera, picture in zip(capture.cameras, capture.images, strict=True)
+    ]
+    return [view for k, view in enumerate(views) if k % every], views[::every]
+
+
+def mean_psnr(gaussians: Gaussians, views: Sequence[TrainView]) -> float:
+    """Over views, dB."""
+    scores = []
+    for view in views:
+        picture = render(gaussians, view.camera, "cuda").rgb
+        truth = view.image.to(picture.device)
+        scores.append(float(psnr(*(x.permute(2, 0, 1)[None] for x in (picture, truth)))))
+    return statistics.fmean(scores)
+
+
+def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) -> float:
+    """Median time between two events on the device around a call, ms."""
+    times = []
+    for repeat in range(warmup + repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        if repeat >= warmup:
+            times.append(begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+def row(name: str, value: float, unit: str, **more: Any) -> Row:
+    """One figure; `anchor` and `target` may be among the rest."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    found = {"name": name, "device": device, "value": round(value, 4)}
+    return found | {"unit": unit, "anchor": None, "target": None} | more
+
+
+def write_rows(path: Path | None, rows: list[Row]) -> None:
+    """Keep the rows, where a path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"rows": rows})
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    width = max(len(one["name"]) for one in rows)
+    print(f"{'':{width}}{'value':>11} {'unit':14}{'anchor':>9}{'target':>9}")
+    for one in rows:
+        numbers = ("-" if one[key] is None else f"{one[key]:g}" for key in ("anchor", "target"))
+        print(f"{one['name']:{width}}{one['value']:11.5g} {one['unit']:14}", end="")
+        told = (
+            f"  {one['psnr_db']:.2f} dB, {one['gaussians']} Gaussians" if "gaussians" in one else ""
+        )
+        print("".join(f"{number:>9}" for number in numbers) + told)
+    print(rows[0]["device"])

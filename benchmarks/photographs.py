@@ -1,0 +1,187 @@
+"""Photographs made for timing: a room with spheres in it, textured in 3D, seen by many cameras.
+
+Colours are a sum of waves of many lengths, some of them cut off hard, so that views agree and
+training has detail to add at every size. A moment moves the spheres. The same numbers come out on
+every device up to rounding; nothing is downloaded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stages.scenes.cameras import Array, Camera, look_at, quat_from_rotation, rotation_from_quat
+
+WAVES = 96
+_HALF_ROOM = (3.0, 1.6, 3.0)
+_SPHERES = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """Photographs, cameras and points of one moment."""
+
+    cameras: list[Camera]
+    images: np.ndarray  # [V, H, W, 3] uint8
+    points: Array  # [P, 3]
+    colors: np.ndarray  # [P, 3] uint8
+
+
+def phone(count: int, width: int, height: int, device: str, points: int = 13_800) -> Capture:
+    """A walk along an arc through the room, as with a phone."""
+    shares = np.linspace(-1, 1, count)
+    eyes = [
+        np.array([2.2 * np.sin(1.1 * s), -0.25 + 0.3 * np.sin(5 * s), -2.3 * np.cos(1.1 * s)])
+        for s in shares
+    ]
+    targets = [np.array([0.3 * np.sin(3 * s), 0.3, 0.2]) for s in shares]
+    return _taken(eyes, targets, 0.78 * max(width, height), width, height, 0.0, device, points)
+
+
+def rig(
+    count: int, width: int, height: int, moment: float, device: str, points: int = 5_000
+) -> Capture:
+    """Fixed cameras on a ring at one moment."""
+    angles = 2 * np.pi * np.arange(count) / count
+    eyes = [np.array([2.4 * np.sin(a), -0.5, -2.4 * np.cos(a)]) for a in angles]
+    targets = [np.array([0.0, 0.35, 0.0])] * count
+    return _taken(eyes, targets, 0.9 * max(width, height), width, height, moment, device, points)
+
+
+def write(capture: Capture, folder: Path) -> None:
+    """Write images/ and a COLMAP text model in sparse/0/."""
+    model = folder / "sparse" / "0"
+    model.mkdir(parents=True)
+    (folder / "images").mkdir()
+    cameras, images = [], []
+    for number, (camera, picture) in enumerate(
+        zip(capture.cameras, capture.images, strict=True), start=1
+    ):
+        Image.fromarray(picture).save(folder / "images" / camera.name)
+        focal, middle = np.diag(camera.K)[:2], camera.K[:2, 2]
+        numbers = " ".join(map(repr, map(float, [*focal, *middle])))
+        cameras.append(f"{number} PINHOLE {camera.width} {camera.height} {numbers}")
+        quat = quat_from_rotation(camera.cam_from_world[:3, :3])
+        pose = " ".join(map(repr, map(float, [*quat, *camera.cam_from_world[:3, 3]])))
+        images.append(f"{number} {pose} {number} {camera.name}\n")
+    points = [
+        f"{number} {' '.join(map(repr, map(float, xyz)))} {' '.join(map(str, rgb))} 0.5"
+        for number, (xyz, rgb) in enumerate(
+            zip(capture.points, capture.colors.tolist(), strict=True), start=1
+        )
+    ]
+    for name, lines in (("cameras", cameras), ("images", images), ("points3D", points)):
+        (model / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def read(folder: Path) -> Capture:
+    """Read what `write` wrote."""
+    model = folder / "sparse" / "0"
+    sizes = {row[0]: row[2:] for row in _rows(model / "cameras.txt")}
+    cameras, pictures = [], []
+    for _, *pose, camera, name in _rows(model / "images.txt"):
+        width, height, fx, fy, cx, cy = map(float, sizes[camera])
+        numbers = np.array(pose, np.float64)
+        transform = np.eye(4)
+        transform[:3, :3], transform[:3, 3] = rotation_from_quat(numbers[:4]), numbers[4:]
+        K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        cameras.append(Camera(name, K, transform, int(width), int(height)))
+        pictures.append(np.asarray(Image.open(folder / "images" / name)))
+    table = np.array([row[1:7] for row in _rows(model / "points3D.txt")], np.float64)
+    return Capture(cameras, np.stack(pictures), table[:, :3], table[:, 3:].astype(np.uint8))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines() if line.strip()]
+
+
+def _taken(
+    eyes: list[Array], targets: list[Array], focal: float, width: int, height: int,
+    moment: float, device: str, points: int,
+) -> Capture:  # fmt: skip
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    up = np.array([0.0, -1.0, 0.0])
+    cameras = [
+        Camera(f"{k:03d}.png", K, look_at(eye, target, up), width, height)
+        for k, (eye, target) in enumerate(zip(eyes, targets, strict=True))
+    ]
+    scene = _Scene(moment, device)
+    images = np.stack([scene.photograph(camera) for camera in cameras])
+    return Capture(cameras, images, *scene.points(cameras, points))
+
+
+class _Scene:
+    """The room at one moment."""
+
+    def __init__(self, moment: float, device: str):
+        self.device = device
+        random = np.random.default_rng(5)
+        lengths = np.exp(random.uniform(np.log(0.03), np.log(2.0), WAVES))
+        directions = random.normal(size=(3, WAVES))
+        directions /= np.linalg.norm(directions, axis=0)
+        self.waves = self._tensor(2 * np.pi * directions / lengths)
+        self.phases = self._tensor(random.uniform(0, 2 * np.pi, WAVES))
+        self.weights = self._tensor(random.normal(size=(WAVES, 3)) * lengths[:, None] ** 0.45)
+        self.half = self._tensor(np.array(_HALF_ROOM))
+        places = random.uniform((-1.3, 0.2, -1.3), (1.3, 1.2, 1.3), (_SPHERES, 3))
+        self.radii = self._tensor(random.uniform(0.15, 0.4, _SPHERES))
+        swing = 0.25 * np.sin(moment + random.uniform(0, 2 * np.pi, (_SPHERES, 3)))
+        self.moved = self._tensor(swing)
+        self.centres = self._tensor(places) + self.moved
+
+    def photograph(self, camera: Camera) -> np.ndarray:
+        """Pixels [H, W, 3] uint8, the mean of four rays each."""
+        y, x = torch.meshgrid(
+            torch.arange(camera.height), torch.arange(camera.width), indexing="ij"
+        )
+        corner = torch.stack([x, y], dim=-1).reshape(-1, 2).to(self.device, torch.float64)
+        total = torch.zeros((), device=self.device)
+        for shift in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
+            total = total + self._seen(camera, corner + corner.new_tensor(shift))[1] / 4
+        shown = (255 * total).round().byte().cpu().numpy()
+        return shown.reshape(camera.height, camera.width, 3)
+
+    def points(self, cameras: list[Camera], count: int) -> tuple[Array, np.ndarray]:
+        """Points on what the cameras see, as structure from motion leaves them."""
+        random = np.random.default_rng(6)
+        places, colors = [], []
+        for camera in cameras:
+            share = -(-count // len(cameras))
+            pixels = random.uniform((0, 0), (camera.width, camera.height), (share, 2))
+            place, color = self._seen(camera, torch.tensor(pixels, device=self.device))
+            places.append(place.double().cpu().numpy())
+            colors.append((255 * color).round().byte().cpu().numpy())
+        xyz = np.concatenate(places)[:count]
+        return xyz + random.normal(0, 0.003, xyz.shape), np.concatenate(colors)[:count]
+
+    def _seen(self, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rays of pixels [R, 2] end and what colour is there, [R, 3] each."""
+        turned = np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
+        flat = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
+        rays = torch.nn.functional.normalize(flat @ flat.new_tensor(turned), dim=1).float()
+        eye = self._tensor(camera.centre)
+        walls = ((self.half * rays.sign() - eye) / rays).amin(dim=1)
+        offsets = eye - self.centres  # [S, 3]
+        along = rays @ offsets.T
+        inside = along.square() - (offsets.square().sum(1) - self.radii.square())
+        spheres = -along - inside.clamp(min=0).sqrt()
+        spheres = torch.where((inside > 0) & (spheres > 0), spheres, torch.inf)
+        nearest, which = spheres.min(dim=1)
+        hit = nearest < walls
+        place = eye + rays * torch.minimum(nearest, walls)[:, None]
+        # A sphere carries its texture along.
+        carried = place - self.moved[which] + 7.0 * (which[:, None] + 1)
+        still = torch.where(hit[:, None], carried, place)
+        return place, self._color(still)
+
+    def _color(self, place: Tensor) -> Tensor:
+        waves = torch.cos(place @ self.waves + self.phases)
+        third = WAVES // 3
+        waves = torch.cat([torch.tanh(6 * waves[:, :third]), waves[:, third:]], dim=1)
+        return torch.sigmoid(0.2 * (waves @ self.weights))
+
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)

@@ -1,0 +1,174 @@
+"""A plain trainer to compare with: the loop that gsplat's example trainer has, on one dataset.
+
+    python -m benchmarks.plain_trainer DATA RESULT --steps 7000 [--recipe default]
+
+One picture a step from a loader that decodes it, one call of `gsplat.rasterization`, one Adam a
+parameter, gsplat's own strategy, and a loss that is read after each step; every eighth image is
+held out. Its fused SSIM is that of this project, since the usual one is on no package index.
+Leaves stats/val_step<N>.json and stats/train_step<N>_rank0.json as the example trainer does.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gsplat import rasterization
+from gsplat.strategy import DefaultStrategy
+from PIL import Image
+from torch import Tensor
+
+from benchmarks import photographs
+from benchmarks.recipes import RECIPES
+from stages.quality.psnr import psnr
+from stages.quality.ssim import ssim
+from stages.run.files import write_json
+from stages.scenes.cameras import Camera
+from stages.scenes.frames import normalisation
+from stages.splat import initial
+from stages.splat.config import TrainConfig
+from stages.splat.gpu.photometric import Photometric
+from stages.splat.poses import corrected
+
+RATES = ("means", "scales", "quats", "opacities", "sh0", "shN")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
+    given = parser.parse_args()
+    config = RECIPES[given.recipe](given.schedule or given.steps)
+    plain = Plain(given.data, config)
+    seconds = plain.train(given.steps)
+    stats, last = given.result / "stats", given.steps - 1
+    count = len(plain.params["means"])
+    write_json(stats / f"train_step{last:04d}_rank0.json", {"ellipse_time": seconds})
+    write_json(stats / f"val_step{last:04d}.json", plain.evaluate() | {"num_GS": count})
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Decodes a picture whenever it is asked for."""
+
+    def __init__(self, files: list[Path]):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        pixels = np.asarray(Image.open(self.files[index]))
+        return index, torch.from_numpy(pixels.astype(np.float32))
+
+
+class Plain:
+    """One set of Gaussians and what trains it."""
+
+    def __init__(self, data: Path, config: TrainConfig):
+        self.config = config
+        capture = photographs.read(data)
+        norm_from_world, scale = normalisation(capture.cameras, capture.points)
+        self.scene_scale = 1.1 * scale
+        cameras = [norm_from_world.apply_camera(camera) for camera in capture.cameras]
+        files = [data / "images" / camera.name for camera in cameras]
+        held = range(0, len(cameras), 8)
+        self.test = [(cameras[k], files[k]) for k in held]
+        self.cameras = [camera for k, camera in enumerate(cameras) if k not in held]
+        pictures = Pictures([file for k, file in enumerate(files) if k not in held])
+        self.loader = torch.utils.data.DataLoader(
+            pictures, batch_size=1, shuffle=True, num_workers=4, persistent_workers=True,
+            pin_memory=True,
+        )  # fmt: skip
+        torch.manual_seed(config.seed)
+        start, _ = initial.parameters(
+            norm_from_world.apply(capture.points), capture.colors, self.scene_scale, config
+        )
+        self.params = {n: torch.nn.Parameter(start[n].cuda()) for n in RATES}
+        rates = {n: getattr(config, f"{n}_lr") for n in RATES}
+        rates["means"] *= self.scene_scale
+        self.optimizers = {
+            n: torch.optim.Adam([p], lr=rates[n], eps=1e-15) for n, p in self.params.items()
+        }
+        given = config.strategy.model_dump(exclude={"kind"})
+        self.strategy = DefaultStrategy(**given)
+        self.state = self.strategy.initialize_state(scene_scale=self.scene_scale)
+        self.corrections = torch.zeros(len(self.cameras), 9, device="cuda", requires_grad=True)
+        self.poses = torch.optim.Adam(
+            [self.corrections], lr=config.pose_opt_lr, weight_decay=config.pose_opt_reg
+        )
+        decayed = [self.optimizers["means"], *([self.poses] if config.pose_opt else [])]
+        self.schedules = [
+            torch.optim.lr_scheduler.ExponentialLR(one, 0.01 ** (1 / config.steps))
+            for one in decayed
+        ]
+
+    def train(self, steps: int) -> float:
+        """Seconds that the steps took."""
+        begin = time.perf_counter()
+        for step, (index, pixels) in zip(range(steps), self._endless(), strict=False):
+            self._step(step, int(index), pixels.cuda()[0] / 255)
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    def evaluate(self) -> dict[str, Any]:
+        """Mean PSNR and SSIM of the held-out pictures."""
+        scores = []
+        for camera, file in self.test:
+            with torch.no_grad():
+                image, _ = self._draw(_tensor(camera.cam_from_world), camera, 3)
+            truth = torch.from_numpy(np.asarray(Image.open(file)) / np.float32(255)).cuda()
+            a, b = (x.permute(2, 0, 1)[None] for x in (image.clamp(0, 1), truth))
+            scores.append([float(psnr(a, b)), float(ssim(a, b))])
+        means = np.mean(scores, axis=0)
+        return {"psnr": float(means[0]), "ssim": float(means[1])}
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from self.loader
+
+    def _step(self, step: int, index: int, target: Tensor) -> None:
+        config, camera = self.config, self.cameras[index]
+        pose = _tensor(camera.cam_from_world)
+        if config.pose_opt:
+            given = torch.linalg.inv(torch.linalg.inv(pose))  # from camera to world and back
+            pose = corrected(given, self.corrections[index])
+        image, info = self._draw(pose, camera, min(step // config.sh_degree_interval, 3))
+        self.strategy.step_pre_backward(self.params, self.optimizers, self.state, step, info)
+        loss = Photometric.apply(image, target, config.ssim_lambda)
+        if config.scale_reg > 0:
+            loss = loss + config.scale_reg * torch.exp(self.params["scales"]).mean()
+        loss.backward()
+        loss.item()
+        for optimizer in [*self.optimizers.values(), *([self.poses] if config.pose_opt else [])]:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for schedule in self.schedules:
+            schedule.step()
+        self.strategy.step_post_backward(
+            self.params, self.optimizers, self.state, step, info, packed=False
+        )
+
+    def _draw(self, pose: Tensor, camera: Camera, degree: int) -> tuple[Tensor, dict[str, Any]]:
+        params, config = self.params, self.config
+        images, _, info = rasterization(
+            params["means"], params["quats"], torch.exp(params["scales"]),
+            torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], 1),
+            pose[None], _tensor(camera.K)[None], camera.width, camera.height, packed=False,
+            sh_degree=degree, near_plane=config.near_plane, far_plane=config.far_plane,
+            rasterize_mode="antialiased" if config.antialiased else "classic",
+        )  # fmt: skip
+        return images[0], info
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device="cuda")
+
+
+if __name__ == "__main__":
+    main()

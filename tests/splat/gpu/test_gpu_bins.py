@@ -1,0 +1,98 @@
+"""Gaussians of each tile against a loop over tiles, with room that fits, is ample or is short."""
+
+import pytest
+import torch
+from kernel_device import DEVICE
+
+from stages.splat.gpu import bins
+
+WIDTH, HEIGHT = 75, 53  # px; the last tiles reach over the border
+COLUMNS, ROWS = 5, 4
+
+
+def splats(opacity: float = 1.0, count: int = 90) -> bins.Splats:
+    """Gaussians of every shape; so wide by default that none is faint anywhere in its box."""
+    random = torch.Generator().manual_seed(1)
+    size = torch.tensor([WIDTH + 30.0, HEIGHT + 30.0])
+    means = torch.rand(count, 2, generator=random) * size - 15
+    radii = torch.randint(0, 14, (count, 2), generator=random, dtype=torch.int32)
+    depths = 0.1 + torch.rand(count, generator=random)
+    depths[10:20] = depths[3]  # ties keep their order
+    means[radii.amin(1) == 0] = float("nan")  # what is not seen may hold anything
+    conics = torch.tensor([[1e-6, 0.0, 1e-6]]).repeat(count, 1)
+    if opacity < 1:
+        axes = torch.rand(count, 2, generator=random) + 0.05
+        tilt = (2 * torch.rand(count, generator=random) - 1) * axes.prod(1).sqrt()
+        conics = torch.stack([axes[:, 0], 0.98 * tilt, axes[:, 1]], dim=1) / 4
+    parts = (means, radii, depths, conics, torch.full((count,), opacity))
+    return bins.Splats(*(part.to(DEVICE) for part in parts))
+
+
+def expected(given: bins.Splats) -> list[list[int]]:
+    """Gaussians of each tile by definition: nearest first, then by number."""
+    means, radii, depths = (part.cpu() for part in given[:3])
+    order = sorted(range(len(depths)), key=lambda one: (float(depths[one]), one))
+    found = []
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            corner = torch.tensor([16.0 * column, 16.0 * row])
+            low, high = (means - radii) < corner + 16, (means + radii) > corner
+            meets = (low & high).all(1) & (radii > 0).all(1)
+            found.append([one for one in order if meets[one]])
+    return found
+
+
+def tiles_of(found: bins.Bins) -> list[list[int]]:
+    starts = found.offsets.flatten().tolist()
+    ids = found.ids.tolist()
+    return [ids[starts[k] : starts[k + 1]] for k in range(ROWS * COLUMNS)]
+
+
+@pytest.mark.parametrize("spare", [None, 0, 100])
+def test_every_tile_has_its_gaussians_front_to_back(spare: int | None) -> None:
+    wanted = expected(splats())
+    total = sum(map(len, wanted))
+    room = None if spare is None else total + spare
+    found = bins.fill(splats(), WIDTH, HEIGHT, room)
+    assert int(found.total) == total
+    assert tiles_of(found) == wanted
+    assert found.drawn[0, :ROWS].all()
+    assert not found.drawn[0, ROWS:].any()
+
+
+def test_only_what_is_drawn_in_no_pixel_of_a_tile_is_left_out() -> None:
+    given = splats(opacity=0.02)
+    means, _, _, conics, opacities = (part.cpu().double() for part in given)
+    kept = left_out = 0
+    pixels = torch.stack(torch.meshgrid(torch.arange(16), torch.arange(16), indexing="xy"), -1)
+    for number, (whole, found) in enumerate(
+        zip(expected(given), tiles_of(bins.fill(given, WIDTH, HEIGHT)), strict=True)
+    ):
+        corner = torch.tensor([16.0 * (number % COLUMNS), 16.0 * (number // COLUMNS)])
+        dx, dy = (means[whole][:, None, None] - (corner + pixels + 0.5)).unbind(-1)
+        xx, xy, yy = conics[whole][:, :, None, None].unbind(1)
+        exponent = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+        most = (opacities[whole][:, None, None] * torch.exp(-exponent)).amax((1, 2))
+        drawn = [one for one, alpha in zip(whole, most, strict=True) if alpha >= 1 / 255]
+        assert [one for one in found if one in drawn] == drawn
+        kept, left_out = kept + len(found), left_out + len(whole) - len(found)
+        # Between pixel centres an edge may be denser than at any of them, but not by much.
+        assert all(most[whole.index(one)] > 0.8 / 255 for one in found)
+    assert kept > 40
+    assert left_out > 40
+
+
+def test_too_little_room_loses_the_farthest_and_says_so() -> None:
+    wanted = expected(splats())
+    found = bins.fill(splats(), WIDTH, HEIGHT, 60)
+    assert int(found.total) == sum(map(len, wanted)) > 60
+    parts = tiles_of(found)
+    assert sum(map(len, parts)) == 60
+    assert all(part == whole[: len(part)] for part, whole in zip(parts, wanted, strict=True))
+
+
+def test_nothing_seen_leaves_every_tile_empty() -> None:
+    given = splats()
+    found = bins.fill(given._replace(radii=torch.zeros_like(given.radii)), WIDTH, HEIGHT)
+    assert int(found.total) == 0
+    assert not any(tiles_of(found))

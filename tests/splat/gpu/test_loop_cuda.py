@@ -1,0 +1,156 @@
+"""Steps as graphs against the same steps by calls, on a GPU."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import known_gaussians, ring
+
+from stages.run.checkpoint import Preemption
+from stages.splat.config import TrainConfig
+from stages.splat.lanes import side_by_side
+from stages.splat.raster import choose_backend
+from stages.splat.render import render
+from stages.splat.trainer import Trainer, TrainView
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[TrainView]:
+    choose_backend("cuda")
+    truth = known_gaussians(degree=1).to("cuda")
+    return [TrainView(camera, render(truth, camera, "cuda").rgb) for camera in ring(5, 80)]
+
+
+def trainer(views: list[TrainView], config: TrainConfig, graphs: bool = True) -> Trainer:
+    truth = known_gaussians()
+    points = truth.means.double().numpy()
+    colors = np.full((len(points), 3), 128, np.uint8)
+    return Trainer(views, points, colors, config, "cuda", graphs=graphs)
+
+
+def changed(config: TrainConfig, **values: object) -> TrainConfig:
+    return config.model_copy(update=values)
+
+
+def both(views: list[TrainView], config: TrainConfig, steps: int) -> list[list[float]]:
+    """Losses of steps by calls and as graphs."""
+    found = []
+    for graphs in (False, True):
+        one = trainer(views, config, graphs)
+        found.append([float(one.step(step)[0]) for step in range(steps)])
+        assert graphs == bool(one.loop and one.loop._graphs)
+    return found
+
+
+RECIPES = {
+    "plain": {},
+    "poses": {"pose_opt": True, "pose_opt_lr": 1e-3},
+    "classic": {"antialiased": False, "scale_reg": 0.0},
+    "harmonics": {"sh_degree": 2, "sh_degree_interval": 4, "opacity_reg": 0.01},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_losses_are_those_of_calls(photographs, config, recipe: str) -> None:
+    calls, graphs = both(photographs, changed(config, **RECIPES[recipe]), 11)
+    assert graphs == pytest.approx(calls, rel=2e-3)
+    assert graphs[10] < graphs[0]
+
+
+def test_masks_weights_and_sizes_act(photographs, config) -> None:
+    mask = torch.zeros(80, 80, dtype=torch.bool, device="cuda")
+    mask[20:60, 30:70] = True
+    small = photographs[1]
+    half = replace(
+        small, camera=small.camera.resized(40, 40),
+        image=small.image.reshape(40, 2, 40, 2, 3).mean((1, 3)),
+    )  # fmt: skip
+    views = [replace(photographs[0], mask=mask), half, replace(photographs[2], weight=0.3)]
+    calls, graphs = both(views, config, 11)
+    assert graphs == pytest.approx(calls, rel=2e-3)
+
+
+def test_absolute_gradients_and_sizes_are_accumulated(photographs, config) -> None:
+    strategy = config.strategy.model_copy(update={"absgrad": True, "refine_scale2d_stop_iter": 50})
+    states = []
+    for graphs in (False, True):
+        one = trainer(photographs, changed(config, strategy=strategy), graphs)
+        for step in range(10):
+            one.step(step)
+        one.check_finite(0.0, 10)
+        states.append(one.strategy_state)
+    calls, graphs = states
+    assert torch.equal(calls["count"], graphs["count"])
+    for key in ("grad2d", "radii"):
+        assert torch.allclose(calls[key], graphs[key], rtol=0.02, atol=1e-6), key
+
+
+def test_growth_goes_on_between_graphs(photographs, config) -> None:
+    one = trainer(photographs, config)
+    losses = [float(one.step(step)[0]) for step in range(80)]
+    assert len(one.params["means"]) > 160
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    state = one.optimizers["sh0"].state[one.params["sh0"]]
+    assert state["exp_avg"].shape == one.params["sh0"].shape
+    assert float(state["step"]) == 80
+
+
+def test_steps_without_room_are_repeated(photographs, config, monkeypatch) -> None:
+    monkeypatch.setattr("stages.splat.gpu.loop._GRAIN", 16)
+    calls = trainer(photographs, config, False)
+    one = trainer(photographs, config)
+    for step in range(9):
+        calls.step(step)
+        if step == 6:  # five are learnt from, one has a graph
+            one.loop.settle()
+            one.loop._graphs.clear()
+            one.loop._room = 0.0
+        one.step(step)
+    assert not one.loop._taken[:3].any()
+    gaussians = one.gaussians(9)
+    state = one.optimizers["means"].state[one.params["means"]]
+    assert float(state["step"]) == 9
+    assert torch.allclose(gaussians.means, calls.params["means"], atol=2e-3)
+
+
+def test_state_goes_on_where_it_was(photographs, config) -> None:
+    whole, first, second = (trainer(photographs, config) for _ in range(3))
+    for step in range(20):
+        whole.step(step)
+        if step < 12:
+            first.step(step)
+    second.load_state_dict(first.state_dict())
+    for step in range(12, 20):
+        second.step(step)
+    a, b = whole.gaussians(20), second.gaussians(20)
+    assert len(a) == len(b)
+    assert float((a.means - b.means).abs().mean()) < 1e-2
+
+
+def test_mcmc_relocates_and_adds(photographs, config) -> None:
+    strategy = config.strategy.model_copy(update={"kind": "mcmc"})
+    one = trainer(photographs, changed(config, strategy=strategy, max_gaussians=190))
+    losses = [float(one.step(step)[0]) for step in range(80)]
+    assert 160 < len(one.params["means"]) <= 190
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_lanes_train_each_moment(photographs, config) -> None:
+    names = [str(k) for k in range(12)]
+    last: dict[str, float] = {}
+
+    def train(name: str, _: Preemption) -> None:
+        one = trainer(photographs, config)
+        losses = [one.step(step)[0].clone() for step in range(80)]
+        one.check_finite(0.0, 80)
+        last[name] = float(torch.stack(losses[-10:]).mean() / torch.stack(losses[:10]).mean())
+
+    side_by_side(names, train, changed(config, workers=3))
+    assert sorted(last) == sorted(names)
+    assert max(last.values()) < 0.5

@@ -1,0 +1,39 @@
+"""Only one thread has the turn, and one that waits gives it away."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from stages.splat.gpu.turns import given_away, turn
+
+
+def test_turns_exclude_each_other_except_while_waiting() -> None:
+    inside, most, waiting = 0, 0, threading.Barrier(3, timeout=10)
+
+    def work(_: int) -> None:
+        nonlocal inside, most
+        with turn():
+            for _ in range(3):
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+                with given_away():
+                    waiting.wait()  # all three are here at once
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert most == 1
+
+
+def test_a_failure_while_waiting_passes_the_turn_on() -> None:
+    try:
+        with turn(), given_away():
+            raise ValueError
+    except ValueError:
+        pass
+    with turn():
+        pass
+
+
+def test_without_a_turn_there_is_nothing_to_give_away() -> None:
+    with given_away(), turn():
+        pass

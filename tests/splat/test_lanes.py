@@ -1,0 +1,77 @@
+"""Which process trains which timestamps, where, and from what."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.run.checkpoint import Preemption
+from stages.splat import lanes
+from stages.splat.config import TrainConfig
+
+TIMES = ("000021", "000033", "000045", "000057", "000069")
+
+
+def words(command: list[str], flag: str) -> list[str]:
+    """What follows a flag, up to the next."""
+    after = command[command.index(flag) + 1 :]
+    return after[: next((k for k, word in enumerate(after) if word.startswith("--")), len(after))]
+
+
+def test_a_cpu_has_a_process_for_each_timestamp() -> None:
+    planned = lanes.plan(TIMES, TrainConfig(workers=3), "cpu")
+    commands = planned.commands("fight", Path("out"), warm_start=False)
+    assert planned.at_once == 3
+    assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
+    assert all(command[:3] == [sys.executable, "-m", "stages.train"] for command in commands)
+    assert not any("--gpu" in command or "--warm" in command for command in commands)
+
+
+def test_auto_takes_every_core_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert lanes.plan(TIMES, TrainConfig(), "cpu").at_once == 3
+
+
+def test_warm_starts_follow_one_another() -> None:
+    config = TrainConfig(warm_start=True, workers=3)
+    for backend in ("cpu", "cuda"):
+        planned = lanes.plan(TIMES, config, backend)
+        first, second, *_ = planned.commands("fight", Path("out"), warm_start=True)
+        assert planned.at_once == 1
+        assert "--warm" not in first
+        assert words(second, "--warm") == [f"out/{TIMES[0]}/gaussians.safetensors"]
+
+
+def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab12")
+    planned = lanes.plan(TIMES, TrainConfig(workers=4), "cuda")
+    commands = planned.commands("fight", Path("out"), warm_start=False)
+    assert planned.at_once == 2
+    assert str(planned) == "3 at once on each of 2 GPUs"
+    assert [words(command, "--gpu") for command in commands] == [["2"], ["GPU-ab12"]]
+    shares = [words(command, "--timestamps") for command in commands]
+    assert shares == [list(TIMES[::2]), list(TIMES[1::2])]
+
+
+def test_no_gpu_is_left_without_a_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    planned = lanes.plan(TIMES[:2], TrainConfig(), "cuda")
+    assert planned.gpus == ("0", "1")
+    assert planned.shares == ((TIMES[0],), (TIMES[1],))
+    assert str(planned) == "1 at once on each of 2 GPUs"
+
+
+def test_one_lane_trains_in_order_and_stops_at_a_failure() -> None:
+    done = []
+
+    def train(timestamp: str, preemption: Preemption) -> None:
+        assert not preemption.noticed
+        done.append(timestamp)
+        if timestamp == TIMES[2]:
+            raise ValueError("lost")
+
+    with pytest.raises(ValueError, match="lost"):
+        lanes.side_by_side(TIMES, train, TrainConfig())
+    assert done == list(TIMES[:3])

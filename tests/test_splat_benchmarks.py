@@ -1,0 +1,69 @@
+"""The made photographs are of one scene, and a second trainer gets them and is believed."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import photographs, splat_train
+
+TRAINER = """
+import json, pathlib, sys
+data, result, steps = sys.argv[1:]
+images = len(list(pathlib.Path(data, "images").iterdir()))
+stats = pathlib.Path(result, "stats")
+stats.mkdir(parents=True)
+last = f"{int(steps) - 1:04d}"
+(stats / f"val_step{last}.json").write_text(json.dumps({"psnr": 20.0 + images, "num_GS": 7}))
+(stats / f"train_step{last}_rank0.json").write_text(json.dumps({"ellipse_time": 4.0}))
+"""
+
+
+@pytest.fixture(scope="module")
+def capture() -> photographs.Capture:
+    return photographs.phone(3, 36, 64, "cpu", points=240)
+
+
+def test_points_have_the_colour_of_every_photograph_that_sees_them(capture) -> None:
+    errors = []
+    for camera, picture in zip(capture.cameras, capture.images, strict=True):
+        pixels, depths = camera.project(capture.points)
+        column, row = np.floor(pixels).astype(int).T
+        seen = (depths > 0) & (column >= 0) & (column < 36) & (row >= 0) & (row < 64)
+        shown = picture[row[seen], column[seen]].astype(float)
+        errors.append(np.abs(shown - capture.colors[seen]).mean(axis=1))
+    # Some lie behind a sphere, and pixels are coarse; a wrong pose gives 80.
+    assert np.median(np.concatenate(errors)) < 25
+
+
+def test_moments_move_the_spheres_alone() -> None:
+    first, second = (photographs.rig(1, 32, 40, moment, "cpu").images[0] for moment in (0.0, 0.4))
+    changed = (first != second).any(axis=2).mean()
+    assert 0.01 < changed < 0.9
+
+
+def test_dataset_comes_back_from_its_folder(capture, tmp_path: Path) -> None:
+    photographs.write(capture, tmp_path)
+    found = photographs.read(tmp_path)
+    assert np.array_equal(found.images, capture.images)
+    assert np.array_equal(found.colors, capture.colors)
+    assert np.allclose(found.points, capture.points)
+    for one, other in zip(found.cameras, capture.cameras, strict=True):
+        assert np.allclose(one.cam_from_world, other.cam_from_world)
+        assert np.allclose(one.K, other.K)
+        assert (one.name, one.width, one.height) == (other.name, other.width, other.height)
+
+
+def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
+    capture, tmp_path: Path
+) -> None:
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    command = f"{sys.executable} {script} {{data}} {{result}} {{steps}}"
+    row = splat_train.theirs(capture, argparse.Namespace(trainer=command, steps=200))
+    assert row["psnr_db"] == 23.0  # three photographs
+    assert row["value"] == 4.0
+    assert row["steps_per_s"] == 50.0
+    assert row["gaussians"] == 7
