@@ -27,22 +27,37 @@ set_switch() {
 }
 
 # run WORDS: run a stage. Before the limit or a preemption it saves its state and the job goes back
-# into the queue; a cancelled job stays cancelled.
+# into the queue, where stages that were done are passed over; a cancelled job stays cancelled.
 run() {
-    local code child
+    local code=0
+    number=$((number + 1))
+    if [[ -f $finished && $number -le $(<"$finished") ]]; then
+        echo "done before the stop: $*"
+        return
+    fi
     "$@" &
     child=$!
-    trap 'kill -TERM "$child" 2>/dev/null || true' USR1 TERM
+    [[ -z $stopped ]] || kill -TERM "$child" 2>/dev/null || true
     while :; do
         code=0
         wait "$child" || code=$?  # a signal ends this wait, not the stage
         kill -0 "$child" 2>/dev/null || break
     done
-    trap - USR1 TERM
-    if ((code == 75 && ${SLURM_RESTART_COUNT:-0} < 20)) && [[ -n ${SLURM_JOB_ID:-} ]] &&
-        [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+    child=
+    if ((code == 0)); then
+        mkdir -p "${finished%/*}"
+        echo "$number" >"$finished"
+        return
+    fi
+    if [[ -n $stopped || $code == 75 ]] && ((${SLURM_RESTART_COUNT:-0} < 20)) &&
+        [[ $(squeue --noheader --jobs "${SLURM_JOB_ID:-0}" --format=%T) == RUNNING ]]; then
         echo "stopped and queued again, to go on from the last state"
         scontrol requeue "$SLURM_JOB_ID"
     fi
-    ((code == 0)) || exit "$code"
+    exit "$code"
 }
+
+child= stopped= number=0
+finished=.work/slurm/${SLURM_JOB_ID:-$$}
+trap 'stopped=1; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' USR1 TERM
+trap '(($? != 0)) || rm -f "$finished"' EXIT

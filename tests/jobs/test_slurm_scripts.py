@@ -168,6 +168,25 @@ def test_tuning_takes_all_gpus_and_comes_back_after_a_stop(
     )
 
 
+def test_stop_while_it_is_evaluated_does_not_train_again(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = scripts.folder / "bin" / "python"
+    stub.write_text(stub.read_text().replace("[[ -z", "[[ $2 == *_train || -z"))
+    monkeypatch.setenv("STOPS", "1")
+    words = ["sbatch", "--parsable", "--array=0-0", "slurm/dual_training.slurm", "dog", "", "eval"]
+    job = scripts.slurm.run(*words).strip()
+    scripts.slurm.until((scripts.calls / "started").exists)
+    scripts.slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
+    scripts.slurm.wait()
+    evaluated = "-m|stages.capture_evaluate|results/dog/combined|eval"
+    trained = "-m|stages.capture_train|dog|results/dog/combined"
+    assert scripts.called() == [trained, evaluated, evaluated]
+    log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
+    assert "done before the stop: python -m stages.capture_train dog" in log
+    assert not list((scripts.folder / ".work/slurm").iterdir())
+
+
 def test_configured_nodes_and_options_reach_a_script(
     sent: Project, submit: Submit, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
