@@ -28,8 +28,12 @@ def launch(main: Callable[[], None]) -> None:
         os.environ.setdefault(name, "1")
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(str(error)))
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         message = _no_room(error)
         if message is None:

@@ -1,12 +1,17 @@
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from stages.run.entry import launch
 from stages.run.errors import UserError, UserErrors
 from stages.run.files import whole_file
+
+ROOT = Path(__file__).parents[2]
 
 
 def exit_of(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -76,6 +81,17 @@ def test_other_errors_keep_their_traceback() -> None:
         launch(raising(PermissionError(errno.EACCES, "Permission denied", "x")))
     with pytest.raises(ZeroDivisionError):
         launch(lambda: 1 / 0)
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    told = "from stages.run.entry import launch; launch(lambda: print('word ' * 100_000))"
+    with subprocess.Popen(
+        [sys.executable, "-c", told], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(4)
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
 
 
 def test_threads_are_limited_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
