@@ -27,6 +27,7 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 
 TRAINED = "train"
+EVALUATED = "eval_on_"
 
 
 def run_name(result: Path) -> str:
@@ -119,7 +120,7 @@ def evaluate_result(
     }
     wanted = nearest(list(facts.train.values()), placed, config.nearest)
     views = [view for view in eval_set.views if view.name in wanted]
-    with whole_folder(result / f"eval_on_{eval_set.name}") as folder:
+    with whole_folder(result / f"{EVALUATED}{eval_set.name}") as folder:
         rows, means = measure(
             gaussians, views, placement.train_from_eval, folder,
             meter=meter, color=facts.mean_color, data_factor=facts.data_factor,
@@ -142,9 +143,10 @@ def claim(result: Path, name: str, match_string: str) -> None:
     if not result.exists():
         return
     if not (result / TRAINED / FACTS).is_file():
-        # What a killed run leaves, and the poses that this one starts from.
+        # What a killed run leaves, the poses that this one starts from, and, where DVC has
+        # removed a result to make it anew, what was measured on other datasets.
         names = {path.name for path in result.iterdir() if not path.name.endswith(".part")}
-        if names <= {"dataset"}:
+        if all(name == "dataset" or name.startswith(EVALUATED) for name in names):
             return
         raise UserError(
             result, "not empty, and no result of a capture",

@@ -164,6 +164,11 @@ def test_what_a_killed_run_leaves_is_no_obstacle(tmp_path: Path) -> None:
     capture_results.claim(tmp_path / "room", "room", "")
 
 
+def test_a_result_that_dvc_removed_to_make_it_anew_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "room" / "eval_on_hall").mkdir(parents=True)
+    capture_results.claim(tmp_path / "room", "room", "")
+
+
 def test_params_that_only_scenes_have_are_told() -> None:
     given = CONFIG.model_copy(update={"match_string": "a", "test_every": 8})
     assert [key for key, _ in capture_results.unused(given)] == ["match_string", "test_every"]
