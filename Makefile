@@ -17,7 +17,7 @@ setup: .venv/installed  ## virtual environment with the pinned packages
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock
 	touch $@
 
 repro: setup  ## run the study as params.yaml states it, then print its metrics

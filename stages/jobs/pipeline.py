@@ -1,6 +1,6 @@
 """DVC's side of a job: which stages are stale, what one runs, and the record of what it made.
 
-The only module that imports DVC. Its lock is held while something is read or recorded, never
+DVC's lock is held while something is read or recorded, never
 while a command runs: DVC's own entries for running commands name processes of one host, and any
 command on another host throws them out, and with them a finished training. What a stage depends
 on is hashed before it runs, so that an edit meanwhile is not recorded as what made the result.

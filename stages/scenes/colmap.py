@@ -1,4 +1,4 @@
-"""COLMAP models, features and adjustment: the only module that imports pycolmap.
+"""COLMAP models, features and adjustment: all of pycolmap that scenes with one lens need.
 
 One camera, one rig and one frame an image, as COLMAP writes a capture without rigs.
 """
@@ -44,14 +44,19 @@ class Adjusted:
     reprojection_error_px: float
 
 
-def read_model(folder: Path) -> SparseModel:
-    """Read a COLMAP model of pinhole cameras. Raises UserError when it is missing or distorted."""
+def open_model(folder: Path) -> "pycolmap.Reconstruction":
+    """pycolmap's own reading of a model. Raises UserError when there is none."""
     try:
-        model = pycolmap.Reconstruction(folder)
+        return pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
             folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
         ) from error
+
+
+def read_model(folder: Path) -> SparseModel:
+    """Read a COLMAP model of pinhole cameras. Raises UserError when it is missing or distorted."""
+    model = open_model(folder)
     cameras = {
         image.name: _camera_from_colmap(model.cameras[image.camera_id], image, folder)
         for image in sorted(model.images.values(), key=lambda image: image.image_id)
@@ -238,20 +243,30 @@ def _mapper_options(
     return options
 
 
-def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> None:
+def adjustment(
+    model: "pycolmap.Reconstruction", *, refine_focal: bool, iterations: int
+) -> "tuple[pycolmap.BundleAdjustmentOptions, pycolmap.BundleAdjustmentConfig]":
+    """Of all registered images: poses and points, robust to wrong tracks; two cameras hold the
+    world. One thread, so that equal inputs give equal bytes.
+    """
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = refine_focal
     options.refine_principal_point = False
     options.refine_extra_params = False
     options.print_summary = False
     options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.max_num_iterations = 100
+    options.ceres.solver_options.max_num_iterations = iterations
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     options.ceres.loss_function_scale = 0.5  # px
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    return options, config
+
+
+def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> None:
+    options, config = adjustment(model, refine_focal=refine_focal, iterations=100)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
 

@@ -15,6 +15,7 @@ from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap import open_model
 from stages.scenes.images import Mask, Pixels
 
 _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
@@ -128,12 +129,7 @@ def read_posed(folder: Path) -> PosedModel:
     Raises UserError for a broken model, for one without a posed image, and for a camera that no
     pinhole camera can stand for.
     """
-    try:
-        model = pycolmap.Reconstruction(folder)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(
-            folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
-        ) from error
+    model = open_model(folder)
     posed = {
         image.name: PosedImage(
             image.name, _lens(model.cameras[image.camera_id], folder), _pose(image)

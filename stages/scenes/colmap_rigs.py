@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap import adjustment, open_model
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
@@ -66,26 +67,14 @@ def adjust_rigs(
     """
     plan = _Plan.of(cameras, slots)
     model = _model(plan, structure)
-    options = pycolmap.BundleAdjustmentOptions()
-    options.refine_focal_length = True
-    options.refine_principal_point = False
-    options.refine_extra_params = False
+    options, config = adjustment(model, refine_focal=True, iterations=60)
     options.refine_sensor_from_rig = True
-    options.print_summary = False
-    options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.max_num_iterations = 60
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    options.ceres.loss_function_scale = 0.5  # px
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
     for name in cameras:
         slot, number = slots[name], plan.lenses[slots[name].lens]
         if slot.mounted and slot.lens != plan.references[slot.rig]:
             config.set_constant_sensor_from_rig_pose(sensor_of(number))
         if slot.held_focal:
             config.set_constant_cam_intrinsics(number)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
     points = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
@@ -107,12 +96,7 @@ def read_rig_model(folder: Path) -> tuple[dict[str, Camera], Structure]:
 
     Raises UserError when it is missing or its cameras are no pinholes.
     """
-    try:
-        model = pycolmap.Reconstruction(folder)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(
-            folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
-        ) from error
+    model = open_model(folder)
     lenses = {camera.model_name for camera in model.cameras.values()}
     if not lenses <= {"PINHOLE", "SIMPLE_PINHOLE"}:
         raise UserError(folder, f"cameras {sorted(lenses)}", expected="undistorted images")

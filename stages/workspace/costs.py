@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.run import layout
-from stages.run.files import read_json, work_root, write_json
+from stages.run.files import read_json, write_json
+from stages.run.provenance import Cost, recorded_costs
 from stages.workspace.repository import Step
 
 COSTS = layout.METRICS / "costs.json"
@@ -43,11 +44,10 @@ def read_costs(path: Path = COSTS) -> Costs:
 
 def record(steps: Iterable[Step], path: Path = COSTS) -> int:
     """Add what the last runs on this machine cost to the file; return how many stages it has."""
-    costs = dict(read_costs(path))
+    costs, left = dict(read_costs(path)), recorded_costs()
     for step in steps:
-        found = _left(step.name)
-        if found is not None:
-            kept = read_json(found)
+        kept = _of_step(step.name, left)
+        if kept is not None:
             costs[step.name] = {key: kept[key] for key in _KEPT if key in kept}
             costs[step.name]["steps"] = _work(step.name, step.locked_params)
     if costs:
@@ -76,17 +76,16 @@ def estimate(step: Step, steps: Sequence[Step], costs: Costs) -> Estimate:
     )
 
 
-def _left(name: str) -> Path | None:
-    """The file that `stages.run.provenance.cost` wrote when a stage last ran here.
+def _of_step(name: str, left: Mapping[str, Mapping[str, Cost]]) -> Cost | None:
+    """What a stage left when it last ran here.
 
-    A stage without items has one file alone; two variables of an item are joined by a dot.
+    A stage without items has one record alone; two variables of an item are joined by a dot.
     """
     kind, _, item = name.partition("@")
-    folder = work_root() / "cost" / kind.removesuffix("_test")
+    found = left.get(kind.removesuffix("_test"), {})
     if not item:
-        return next(iter(sorted(folder.glob("*.json"))), None)
-    names = (item, ".".join(item.rsplit("-", 1)))
-    return next((path for one in names if (path := folder / f"{one}.json").is_file()), None)
+        return next(iter(found.values()), None)
+    return found.get(item) or found.get(".".join(item.rsplit("-", 1)))
 
 
 def _scaled(cost: Mapping[str, Any], now: float | None) -> float:

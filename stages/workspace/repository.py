@@ -1,4 +1,4 @@
-"""This repository as DVC knows it: stages, what is stale, experiments. The only import of dvc.
+"""This repository as DVC knows it: stages, what is stale and why, experiments.
 
 Stages go by DVC's names, such as `train@hi4d_pair15_fight`. DVC is asked through its Python
 interface and through its commands with lists of words; nothing parses what it prints.
