@@ -77,6 +77,7 @@ def reduce_params(path: Path) -> None:
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
     params["capture_study"]["variants"] = ["filtered"]
     params["demo_capture"] |= {"photographs": 3, "width_px": 96, "height_px": 72}
+    params["static"]["cameras"] = ["monocular", "stereo"]
     params["capture_train"]["align_steps"] = params["capture_evaluate"]["align_steps"] = 1
     yaml.dump(params, path)
 
