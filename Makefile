@@ -30,7 +30,7 @@ check: setup  ## read params.yaml, the study's rules and the raw data, and run n
 	python -m stages.check
 
 test: setup lint  ## the whole test suite
-	python -m pytest -q -n 2 --dist loadgroup
+	python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## formatting and static checks
 	ruff format --check . && ruff check .

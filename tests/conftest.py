@@ -21,6 +21,11 @@ if shutil.which("nvidia-smi") is None:
 LANDMARKS = np.array([[0.3, 0.2, 0.1], [-0.4, -0.3, 0.0], [0.1, -0.5, 0.3], [-0.2, 0.6, -0.2]])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest group first, and then the others: what is left fills up the other worker."""
+    items.sort(key=_place)
+
+
 def write_raw_sequence(
     root: Path,
     cameras: Sequence[int] = (4, 16, 28),
@@ -105,6 +110,11 @@ def slurm() -> Iterator[Cluster]:
     with started(folder) as cluster:
         yield cluster
     shutil.rmtree(folder)
+
+
+def _place(item: pytest.Item) -> int:
+    group = item.get_closest_marker("xdist_group")
+    return 2 if group is None else int(group.args[0] != "pipeline")
 
 
 def _photograph(

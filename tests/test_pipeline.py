@@ -17,6 +17,7 @@ from stages.run.files import folder_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ["hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight"]
+CAPTURE = "demo_room"
 METHODS = ["none", "base-post", "tuned-post", "tuned-distill"]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
@@ -139,7 +140,9 @@ def test_second_repro_starts_no_stage(workspace: Workspace) -> None:
 
 
 def test_experiment_changes_metrics_and_only_its_own_stages(workspace: Workspace) -> None:
-    output = workspace.run("dvc", "exp", "run", "-n", "longer", "-S", "train.max_steps=80").stdout
+    targets = "compare", f"capture_train@{CAPTURE}-filtered"
+    command = "dvc", "exp", "run", "-n", "longer", "-S", "train.max_steps=80", *targets
+    output = workspace.run(*command).stdout
     assert "Running stage 'train@" in output
     assert "Running stage 'calibrate@" not in output
     difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json").stdout)
