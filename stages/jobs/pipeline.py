@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dvc.dvcfile import PROJECT_FILE
+from dvc.dvcfile import PROJECT_FILE, load_file
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
@@ -43,8 +43,9 @@ class Pipeline:
         self._unrecorded: list[Any] = []
 
     def stage_names(self) -> set[str]:
-        """Every stage of the graph without its items."""
-        return {name.partition("@")[0] for name in self._graph_stages()}
+        """Every stage of dvc.yaml without its items, of which there may be none."""
+        with _told(self.root):
+            return set(load_file(self.repo, os.fspath(self.root / PROJECT_FILE)).contents["stages"])
 
     def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> Plan:
         """What `dvc repro TARGETS` would run: changed stages and all that follow from them.
@@ -126,10 +127,6 @@ class Pipeline:
     def cache_folder(self) -> Path:
         """Where results of all workspaces of this repository may lie together."""
         return Path(self.repo.cache.local_cache_dir)
-
-    def _graph_stages(self) -> list[str]:
-        with _told(self.root):
-            return [_address(stage) for stage in self.repo.index.stages]
 
     def _chosen(self, targets: Sequence[str]) -> list[Any] | None:
         """Stages that targets name: `stage`, `stage@item` or patterns of these; None for all."""

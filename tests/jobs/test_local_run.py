@@ -105,6 +105,16 @@ def test_override_for_no_stage_is_told_with_its_line(project: Project, submit: S
     assert "did you mean make?" in said
 
 
+def test_resources_of_a_stage_that_has_no_item_now_are_no_error(
+    project: Project, submit: Submit
+) -> None:
+    project.change(names=[], slurm={"stages": {"make": {"gpus": 1}}})
+    code, said = submit("--dry-run")
+    assert code == 0, said
+    assert "total" in said
+    assert "make" not in said
+
+
 def test_stop_lets_stages_save_their_state_and_the_next_run_goes_on(
     project: Project, submit: Submit
 ) -> None:
