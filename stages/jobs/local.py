@@ -83,6 +83,8 @@ class LocalRun:
         del self.waiting[task.address]
         began = time.time()
         try:
+            if task.command:
+                self.pipeline.record()  # what is no stage may read dvc.lock
             words = list(task.command) or self.pipeline.begin(task.address)
         except UserError as error:
             self.submission.log(task.address, "err").write_text(f"{error}\n")

@@ -49,7 +49,11 @@ def send(wish: Wish) -> int:
             print("nothing is stale")
             return 0
         if name:
-            plan = plan.with_last(SAVE, ["dvc", "exp", "save", "--quiet", "--force", "-n", name])
+            # All results are in the cache by then. Without a stage DVC wants every out of the
+            # graph to be here, also those that no task reads.
+            last = plan.tasks[-1].address
+            save = ["dvc", "exp", "save", "--quiet", "--force", "-n", name, last]
+            plan = plan.with_last(SAVE, save)
         plan = _with_kernels(plan, config, wish.local)
         if wish.dry_run:
             print(described(plan, config))

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from project import Project, Submit
+from ruamel.yaml import YAML
 
 from stages.jobs import sending
 from stages.jobs.pipeline import Pipeline
@@ -157,6 +158,24 @@ def test_experiment_leaves_the_workspace_and_can_be_compared(
     assert "throttle: 7" in (worktree / "params.yaml").read_text()
     assert "has begun" in submit("--local", "-n", "more", "-S", "plus=11")[1]
     assert "nothing is stale" in submit("--local", "-n", "more")[1]
+
+
+def test_experiment_of_some_stages_is_saved_without_the_others_outs(
+    project: Project, submit: Submit
+) -> None:
+    submit("--local")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "First")
+    code, said = submit("--local", "-n", "one", "-S", "plus=10", "double@a")
+    assert code == 0, said
+    assert not (project.folder / ".work/experiments/one/data/b/bb.txt").exists()
+    refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    (saved,) = [ref for ref in refs if ref.endswith("/one")]
+    locks = [
+        YAML(typ="safe").load(project.run("git", "show", f"{rev}:dvc.lock").stdout)["stages"]
+        for rev in ("HEAD", saved)
+    ]
+    assert {name for name in locks[0] if locks[0][name] != locks[1][name]} == {"make@a", "double@a"}
 
 
 def test_dry_run_of_an_experiment_leaves_nothing(project: Project, submit: Submit) -> None:
