@@ -117,7 +117,7 @@ def _handed(given: argparse.Namespace) -> list[str]:
     words += ["--trained", given.trained, "--net", given.net]
     words += ["--ema-decay", given.ema_decay]
     words += ["--weights", given.weights] if given.weights else []
-    words += ["--gradient-checkpointing"] if given.gradient_checkpointing else []
+    words += ["--gradient-checkpointing", given.gradient_checkpointing]
     return [str(word) for word in words]
 
 

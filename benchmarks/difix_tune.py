@@ -90,7 +90,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--trained", choices=("published", "all"), help="default: by the size")
-    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument(
+        "--gradient-checkpointing", choices=("none", "decoder", "all"), default="none"
+    )
     parser.add_argument("--ema-decay", type=float, default=0.0)
     parser.add_argument("--net", choices=sorted(BACKBONES), default="vgg")
     parser.add_argument("--weights", type=Path)
@@ -161,6 +163,7 @@ def measure(given: argparse.Namespace, side: int, case: str, device: torch.devic
     first, last = float(losses[0]), float(losses[-1])
     if case in given.profile:
         profile_steps(tuner, stream, given.warmup + given.steps)
+    tuner.stepper.release()
     return row_of(given, side, case, tuner, gaps) | {
         "peak_gib": None if peak is None else round(float(peaks.max()), 2),
         "first_loss": first,
@@ -210,6 +213,7 @@ def curve(given: argparse.Namespace, side: int, case: str, device: torch.device)
     )
     for step in range(given.curve_steps):
         tuner.step(step, stream)
+    tuner.stepper.release()
     return [float(loss) for loss in losses]
 
 

@@ -1,6 +1,6 @@
 """A plain trainer to compare with: the loop that gsplat's example trainer has, on one dataset.
 
-    python -m benchmarks.plain_trainer DATA RESULT --steps 7000 [--recipe default]
+    python -m benchmarks.plain_trainer DATA RESULT --steps 7000 [--recipe default] [--seed 42]
 
 One picture a step from a loader that decodes it, one call of `gsplat.rasterization`, one Adam a
 parameter, gsplat's own strategy, and a loss that is read after each step; every eighth image is
@@ -43,8 +43,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
+    parser.add_argument("--seed", type=int, default=42)
     given = parser.parse_args()
     config = RECIPES[given.recipe](given.schedule or given.steps)
+    config = config.model_copy(update={"seed": given.seed})
     plain = Plain(given.data, config)
     seconds = plain.train(given.steps)
     stats, last = given.result / "stats", given.steps - 1

@@ -1,17 +1,19 @@
-"""One scene from points to Gaussians: time and quality, beside another trainer on the same data.
+r"""One scene from points to Gaussians: time and quality, beside another trainer on the same data.
 
-    python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--out FILE]
-        [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps}"]
+    python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--seeds 42 43]
+        [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
+            --seed {seed}"] [--out FILE]
 
 50 made photographs of 540x960 px along an arc, every eighth held out, 13,800 sparse points. The
 second trainer's command line gets the folder of the dataset in COLMAP's form, a folder for its
-results and the number of steps; it leaves stats/val_step<N>.json there, and where it leaves
+results, the number of steps and a seed; it leaves stats/val_step<N>.json there, and where it leaves
 stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer.
 Times are of the steps alone: not of reading images, building kernels, or measuring.
 """
 
 import argparse
 import shlex
+import statistics
 import subprocess
 import tempfile
 import time
@@ -36,13 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument(
-        "--recipes", nargs="+", choices=sorted(RECIPES), default=["default", "seed"]
+        "--recipes", nargs="*", choices=sorted(RECIPES), default=["default", "seed"]
     )
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--size", default="540x960", help="width x height, px")
     parser.add_argument("--trainer", help="a second trainer's command line")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     choose_backend("cuda")
@@ -50,19 +52,24 @@ def main() -> None:
     capture = photographs.phone(given.views, width, height, "cuda")
     rows = []
     for recipe in given.recipes:
-        for _ in range(given.repeats):
-            rows.append(ours(capture, recipe, given))
-            cases.show(rows[-1:])
+        rows += [ours(capture, recipe, seed, given) for seed in given.seeds]
     if given.trainer:
-        rows.append(theirs(capture, given))
+        rows += [theirs(capture, seed, given) for seed in given.seeds]
     cases.show(rows)
+    for kind in dict.fromkeys(one["name"] for one in rows):
+        found = [one["psnr_db"] for one in rows if one["name"] == kind]
+        if len(found) > 1:
+            spread = statistics.stdev(found)
+            print(f"{kind}: {statistics.fmean(found):.3f} dB, standard deviation {spread:.3f}")
     cases.write_rows(given.out, rows)
 
 
-def ours(capture: photographs.Capture, recipe: str, given: argparse.Namespace) -> cases.Row:
+def ours(
+    capture: photographs.Capture, recipe: str, seed: int, given: argparse.Namespace
+) -> cases.Row:
     """Train by one recipe."""
     views, held_out = cases.split(capture, 8)
-    config = RECIPES[recipe](given.schedule or given.steps)
+    config = RECIPES[recipe](given.schedule or given.steps).model_copy(update={"seed": seed})
     compiled = Trainer(views, capture.points, capture.colors, config, "cuda")
     for step in range(len(views) + 2):
         compiled.step(step)
@@ -81,18 +88,19 @@ def ours(capture: photographs.Capture, recipe: str, given: argparse.Namespace) -
     return cases.row(
         f"train, {recipe} recipe, {given.steps} steps", seconds, "s",
         anchor=ANCHORS_S[recipe] if usual else None, target=TARGETS_S[recipe] if usual else None,
+        seed=seed,
         steps_per_s=round(given.steps / seconds, 1), psnr_db=round(quality, 3),
         gaussians=len(trainer.params["means"]),
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2),
     )  # fmt: skip
 
 
-def theirs(capture: photographs.Capture, given: argparse.Namespace) -> cases.Row:
+def theirs(capture: photographs.Capture, seed: int, given: argparse.Namespace) -> cases.Row:
     """Run the second trainer on the same data."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "data", Path(folder) / "result"
         photographs.write(capture, data)
-        places = {"data": str(data), "result": str(result), "steps": str(given.steps)}
+        places = {"data": data, "result": result, "steps": given.steps, "seed": seed}
         command = [word.format(**places) for word in shlex.split(given.trainer)]
         begin = time.perf_counter()
         subprocess.run(command, check=True)
@@ -103,7 +111,7 @@ def theirs(capture: photographs.Capture, given: argparse.Namespace) -> cases.Row
             seconds = read_json(clock)["ellipse_time"]
         found = read_json(stats / f"val_step{last:04d}.json")
     return cases.row(
-        f"the second trainer, {given.steps} steps", seconds, "s", command=given.trainer,
+        f"the second trainer, {given.steps} steps", seconds, "s", command=given.trainer, seed=seed,
         steps_per_s=round(given.steps / seconds, 1), psnr_db=round(found["psnr"], 3),
         gaussians=found["num_GS"],
     )  # fmt: skip

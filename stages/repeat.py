@@ -1,6 +1,7 @@
 """Stage `repeat`: the plain splat of a scene from another seed, drawn and measured."""
 
 import argparse
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> None:
     from stages.scenes.calibration import read_calibration
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
+    from stages.splat.lanes import rounds, starts
     from stages.splat.moments import train_moment
     from stages.splat.novel_views import Targets, load_gaussians
     from stages.splat.raster import choose_backend
@@ -44,11 +46,12 @@ def main() -> None:
     config = train.model_copy(update={"seed": given.seed})
     backend, _ = choose_backend(drawing.backend)
     with cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
-        splats, warm = Path(scratch), None
-        for timestamp in scene.timestamps:
+        splats, neighbours = Path(scratch), starts(scene.timestamps, config)
+        for timestamp in itertools.chain(*rounds(scene.timestamps, config)):
+            start = neighbours[timestamp]
+            warm = splats / start / "gaussians.safetensors" if start else None
             (splats / timestamp).mkdir()
             train_moment(scene, calibrated, timestamp, config, splats / timestamp, warm)
-            warm = splats / timestamp / "gaussians.safetensors" if config.warm_start else None
         with whole_folder(layout.novel_views(name, PLAIN)) as folder:
             targets = Targets(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))

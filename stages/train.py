@@ -23,7 +23,6 @@ def main() -> None:
     parser.add_argument("--scene", required=True, help="a calibrated scene")
     parser.add_argument("--timestamps", nargs="+", help="train these alone (needs --into)")
     parser.add_argument("--into", type=Path, help="folder for the results of --timestamps")
-    parser.add_argument("--warm", type=Path, help="Gaussians that --timestamps start from")
     parser.add_argument("--gpu", help="the GPU for --timestamps, by its number or its name")
     given = parser.parse_args()
     if (given.timestamps is None) != (given.into is None):
@@ -39,11 +38,16 @@ def train_some(given: argparse.Namespace, config: TrainConfig) -> None:
     """Train timestamps in this process; results and fit.json go to `<into>/<timestamp>`."""
     if given.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = given.gpu  # read when torch first looks
-    from stages.splat.lanes import side_by_side
+    from stages.scenes.scene import Scene
+    from stages.splat.lanes import side_by_side, starts
     from stages.splat.moments import train_in
 
+    neighbours = starts(Scene.read(layout.scene(given.scene)).timestamps, config)
+
     def train(timestamp: str, preemption: "Preemption | None" = None) -> None:
-        train_in(given.into / timestamp, given.scene, timestamp, config, given.warm, preemption)
+        start = neighbours[timestamp]
+        warm = given.into / start / "gaussians.safetensors" if start else None
+        train_in(given.into / timestamp, given.scene, timestamp, config, warm, preemption)
 
     if len(given.timestamps) == 1:
         train(given.timestamps[0])
@@ -55,7 +59,7 @@ def train_all(scene: str, config: TrainConfig) -> None:
     """Train every timestamp in processes of their own, then merge what they report."""
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import plan
+    from stages.splat.lanes import plan, rounds
     from stages.splat.moments import merge_reports
     from stages.splat.raster import choose_backend
 
@@ -64,10 +68,11 @@ def train_all(scene: str, config: TrainConfig) -> None:
     timestamps = Scene.read(layout.scene(scene)).timestamps
     # Here, since processes that build kernels together destroy each other's.
     backend, reason = choose_backend(config.backend)
-    planned = plan(timestamps, config, backend)
-    print(f"{scene}: {backend} ({reason}), float32, {planned}", flush=True)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
-        run_all(planned.commands(scene, folder, config.warm_start), planned.at_once)
+        for part in rounds(timestamps, config):
+            planned = plan(part, config, backend)
+            print(f"{scene}: {backend} ({reason}), float32, {planned}", flush=True)
+            run_all(planned.commands(scene, folder), planned.at_once)
         scalars, rows = merge_reports(folder, timestamps)
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])

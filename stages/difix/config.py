@@ -65,7 +65,7 @@ class LoopConfig(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
-    execution: Literal["eager", "graph"] = "eager"
+    execution: Literal["auto", "eager", "graph"] = "auto"
     steps: int = Field(default=10000, ge=1)
     batch_size: int = Field(default=1, ge=1)
     accumulation: int = Field(default=1, ge=1)
@@ -75,7 +75,7 @@ class LoopConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = 1.0
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["none", "decoder", "all"] = "none"
     reference_dropout: float = Field(default=0.1, ge=0, le=1)
     trained: Literal["published", "all"] = "published"
     checkpoint_every: int = Field(default=500, ge=1)

@@ -25,7 +25,7 @@ from stages.difix.eager import EagerStep
 from stages.difix.ema import Ema
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.model import Fixer, trainable
-from stages.difix.precision import DTYPES, check_execution, choose_precision
+from stages.difix.precision import DTYPES, choose_execution, choose_precision
 from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
@@ -68,8 +68,8 @@ class Tuner:
             loss.perceptual.to(self.accelerator.device)
         parameters = trainable(fixer, config.trained)
         self._started_at = [one.detach().to("cpu", copy=True) for one in parameters.values()]
-        if config.gradient_checkpointing:
-            fixer.use_checkpointing()
+        if config.gradient_checkpointing != "none":
+            fixer.use_checkpointing(config.gradient_checkpointing == "all")
         # Convolutions are a third faster so on a CPU, and on tensor cores need no copies.
         fixer.to(self.accelerator.device, memory_format=torch.channels_last)
         self.stepper = self._stepper(parameters)
@@ -141,8 +141,10 @@ class Tuner:
         self.precision, reason = choose_precision(
             config.precision, device, f"{self.name}.precision"
         )
-        check_execution(config.execution, device, self.draw_latent, f"{self.name}.execution")
-        by_torch = config.execution == "eager" and self.precision != "fp32"
+        self.execution = choose_execution(
+            config.execution, device, self.draw_latent, f"{self.name}.execution"
+        )
+        by_torch = self.execution == "eager" and self.precision != "fp32"
         # Gradients lie in what is sent between processes; else they are held twice.
         sharing = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(
@@ -154,7 +156,7 @@ class Tuner:
             torch.set_float32_matmul_precision("high")
         if accelerator.is_main_process:
             count = accelerator.num_processes
-            told = f"{self.precision} ({reason}), {config.execution}, {count} process(es)"
+            told = f"{self.precision} ({reason}), {self.execution}, {count} process(es)"
             print(f"{self.name}: {device.type}, {told}")
         return accelerator
 
@@ -164,7 +166,7 @@ class Tuner:
             "betas": _BETAS, "weight_decay": config.weight_decay,
             "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
         }  # fmt: skip
-        if config.execution == "eager":
+        if self.execution == "eager":
             return EagerStep(self.accelerator, self.fixer, parameters, **given)
         # Its kernels need triton, which is where CUDA is.
         from stages.difix.gpu.graphed import GraphedStep
@@ -281,6 +283,7 @@ class Tuner:
         if self.is_main:
             state = {
                 "step": done,
+                "execution": self.execution,
                 "parameters": {k: one.detach() for k, one in self.parameters.items()},
                 "ema": self.ema.averages,
                 **self.stepper.state(),
@@ -298,6 +301,11 @@ class Tuner:
         state = checkpoint.load()
         if state is None:
             return 0
+        if state["execution"] != self.execution:
+            raise UserError(
+                checkpoint.path, f"state of a run by {state['execution']}, not {self.execution}",
+                fix=f"set {self.name}.execution to what it was, or delete the file to begin anew",
+            )  # fmt: skip
         for key, value in state["parameters"].items():
             self.parameters[key].copy_(value)
         for average, value in zip(self.ema.averages, state["ema"], strict=True):
@@ -330,4 +338,7 @@ class Tuner:
         self._validate("tuned", step, self.fixer)
         self._validate("tuned_withheld", step, self.fixer, with_reference=False)
         self._write_sheet(step, checkpoint)
-        return self.stepper.release()
+        fixer = self.stepper.release()
+        learnt = dict(fixer.named_parameters())
+        self.parameters = {key: learnt[key] for key in self.parameters}
+        return fixer

@@ -63,28 +63,27 @@ class FixerLoss:
             l2 = 4 * (output - target).square().mean()
             lpips = gram = l2.new_zeros(())
             if self.perceptual and (config.lpips or config.gram):
-                inside = clamped(output)
+                found = wanted = None
+                inside, size = clamped(output), config.gram_crop_px
                 if config.lpips:
-                    lpips = self.perceptual(inside, target).mean()
+                    found, wanted = self.perceptual.activations(inside, target)
+                    lpips = self.perceptual.between(found, wanted).mean()
                 if self.has_gram(step):
-                    corner = self.corner(step, *target.shape[-2:]) if corner is None else corner
-                    gram = self._gram(inside, target, corner)
+                    if found is None or max(target.shape[-2:]) > size:
+                        corner = self.corner(step, *target.shape[-2:]) if corner is None else corner
+                        inside, target = (square(one, size, corner) for one in (inside, target))
+                        found, wanted = self.perceptual.activations(inside, target)
+                    gram = self._gram(found, wanted, inside.shape[-2] * inside.shape[-1])
             loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
         return Terms(loss, l2, lpips, gram)
 
-    def _gram(self, output: Tensor, target: Tensor, corner: Tensor) -> Tensor:
-        assert self.perceptual is not None, "the Gram term needs a backbone"
-        size = self.config.gram_crop_px
-        output, target = (square(one, size, corner) for one in (output, target))
-        features = self.perceptual.features
-        with torch.no_grad():
-            wanted = features(target)
-        layers = [gram_distance(x, y) for x, y in zip(features(output), wanted, strict=True)]
+    def _gram(self, found: list[Tensor], wanted: list[Tensor], pixels: int) -> Tensor:
+        """Of the activations of crops with so many pixels."""
+        layers = [gram_distance(x, y) for x, y in zip(found, wanted, strict=True)]
         weights = _GRAM_WEIGHTS.get(self.net or "", (1.0,) * len(layers))
         total = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
         # The distance grows with the area: a smaller crop counts as much as the published one.
-        height, width = output.shape[-2:]
-        return torch.as_tensor(total) * size**2 / (height * width)
+        return torch.as_tensor(total) * self.config.gram_crop_px**2 / pixels
 
 
 def clamped(images: Tensor) -> Tensor:

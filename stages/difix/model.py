@@ -104,10 +104,11 @@ class Fixer(nn.Module):
                 layers[name.removesuffix(".weight")].copy_(weight)
         self.lora = None
 
-    def use_checkpointing(self) -> None:
-        """Spend time instead of memory on gradients."""
+    def use_checkpointing(self, of_unet: bool = True) -> None:
+        """Spend time instead of memory on gradients: the decoder's, and those of the UNet."""
         self.checkpointing = True
-        self.unet.enable_gradient_checkpointing(again)
+        if of_unet:
+            self.unet.enable_gradient_checkpointing(again)
 
     def parameter_count(self) -> int:
         """How many numbers were or can be learnt."""

@@ -35,10 +35,17 @@ def choose_precision(requested: str, device: torch.device, where: str) -> tuple[
     return "fp16", "this GPU has no bf16"
 
 
-def check_execution(requested: str, device: torch.device, draws: bool, where: str) -> None:
-    """Raise UserError for a graph where there can be none; `draws`: a step draws its latents."""
-    if requested != "graph":
-        return
+def choose_execution(
+    requested: str, device: torch.device, draws: bool, where: str
+) -> Literal["eager", "graph"]:
+    """How steps are computed; `draws`: a step draws its latents.
+
+    Raises UserError for a graph where there can be none.
+    """
+    if requested == "auto":
+        return "graph" if device.type == "cuda" and not draws else "eager"
+    if requested == "eager":
+        return "eager"
     if device.type != "cuda":
         raise UserError(where, "graph, but only a GPU records graphs", fix="set it to eager")
     if draws:
@@ -46,3 +53,4 @@ def check_execution(requested: str, device: torch.device, draws: bool, where: st
             where, "graph, which would draw the same latents again and again",
             fix="set it to eager, or `latent` to mean",
         )  # fmt: skip
+    return "graph"

@@ -89,22 +89,30 @@ class Lpips(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
         """Distance of each pair, float32."""
+        return self.between(*self.activations(a, b))
+
+    def activations(self, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What the backbone makes of two batches [B, 3, H, W] in [0, 1]."""
+        check_pair(a, b, smallest_px=_SMALLEST_PX)
+        return self.features(a.float()), self.features(b.float())
+
+    def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Distance of each pair whose activations are given, [B]."""
         layers = [distance.mean(dim=(1, 2, 3)) for distance in self._distances(a, b)]
         return torch.stack(layers).sum(dim=0)
 
     def map(self, a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 1, H, W]
         """Distance at each pixel: the layers' maps, enlarged to the image and added."""
         size = a.shape[-2:]
-        layers = [F.interpolate(one, size, mode="bilinear") for one in self._distances(a, b)]
+        distances = self._distances(*self.activations(a, b))
+        layers = [F.interpolate(one, size, mode="bilinear") for one in distances]
         return torch.stack(layers).sum(dim=0)
 
-    def _distances(self, a: Tensor, b: Tensor) -> list[Tensor]:
+    def _distances(self, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
         """Weighted squared difference of each stage's unit activations, [B, 1, h, w]."""
-        check_pair(a, b, smallest_px=_SMALLEST_PX)
-        pairs = zip(self.features(a.float()), self.features(b.float()), strict=True)
         return [
             F.conv2d((_unit(x) - _unit(y)).square(), getattr(self, f"head_{index}"))
-            for index, (x, y) in enumerate(pairs)
+            for index, (x, y) in enumerate(zip(a, b, strict=True))
         ]
 
 

@@ -18,6 +18,8 @@ _NO_ROOM = {
     errno.EFBIG: "a file grew beyond what the system allows",
 }
 
+_SET_UP = "run `make setup`, then use .venv/bin/python or activate .venv"
+
 
 def launch(main: Callable[[], None]) -> None:
     """Run an entry's `main`; end with exit code 2 and one message when the user can mend it.
@@ -31,6 +33,11 @@ def launch(main: Callable[[], None]) -> None:
         sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(str(error)))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stages"):
+            raise
+        missing = UserError(sys.executable, f"no package {error.name}", fix=_SET_UP)
+        sys.exit(_report(str(missing)))
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

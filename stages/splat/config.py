@@ -36,6 +36,8 @@ class TrainConfig(Section):
     seed: int = 42
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     warm_start: bool = False
+    warm_every: int = Field(default=3, ge=2)
+    warm_share: float = Field(default=0.15, gt=0, le=1)
     warm_tolerance_db: float = Field(default=1.0, ge=0)
     match_string: str = ""
     test_every: int = Field(default=0, ge=0)
@@ -90,6 +92,19 @@ class TrainConfig(Section):
     def scaled(self, steps: int) -> int:
         """A number of steps times `steps_scaler`, at least 1."""
         return max(1, int(steps * self.steps_scaler))
+
+    def following(self) -> "TrainConfig":
+        """The recipe of a timestamp that starts from its neighbour's Gaussians.
+
+        They may move as far in `warm_share` of the steps as else in all; none comes or goes.
+        """
+        strategy = self.strategy.model_copy(update={"refine_stop_iter": 0})
+        changes = {
+            "steps_scaler": self.steps_scaler * self.warm_share,
+            "means_lr": self.means_lr / self.warm_share,
+            "ply_steps": (), "save_steps": (), "strategy": strategy,
+        }  # fmt: skip
+        return self.model_copy(update=changes)
 
     def fingerprint(self, backend: str) -> str:
         """Text that two configs share when a run of one can go on with the other.
@@ -190,5 +205,3 @@ def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.sh_degree == 0:
         yield "shN_lr", "sh_degree is 0"
         yield "sh_degree_interval", "sh_degree is 0"
-    if config.warm_start and config.workers not in ("auto", 1):
-        yield "workers", "warm starts take one timestamp after the other"

@@ -29,7 +29,7 @@ class Plan:
     at_once: int
     lanes: int = 1  # trainings at once in a process
 
-    def commands(self, scene: str, folder: Path, warm_start: bool) -> list[list[str]]:
+    def commands(self, scene: str, folder: Path) -> list[list[str]]:
         """One command a share; its results go to folders of `folder`."""
         found = []
         for nth, share in enumerate(self.shares):
@@ -37,9 +37,6 @@ class Plan:
             command += ["--into", str(folder), "--timestamps", *share]
             if self.gpus:
                 command += ["--gpu", self.gpus[nth]]
-            if warm_start and nth:
-                warm = folder / self.shares[nth - 1][-1] / "gaussians.safetensors"
-                command += ["--warm", str(warm)]
             found.append(command)
         return found
 
@@ -48,12 +45,33 @@ class Plan:
         return f"{self.lanes if self.gpus else self.at_once} at once{where}"
 
 
+def starts(timestamps: Sequence[str], config: TrainConfig) -> dict[str, str | None]:
+    """The neighbour whose Gaussians each timestamp starts from; None: from its sparse points.
+
+    With warm starts, of every `warm_every` timestamps the middle one is the others' neighbour.
+    What a timestamp starts from depends on nothing that runs beside it.
+    """
+    if not config.warm_start:
+        return dict.fromkeys(timestamps)
+    found: dict[str, str | None] = {}
+    for first in range(0, len(timestamps), config.warm_every):
+        group = timestamps[first : first + config.warm_every]
+        middle = group[len(group) // 2]
+        found |= {timestamp: None if timestamp == middle else middle for timestamp in group}
+    return found
+
+
+def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
+    """Timestamps that can be trained side by side, one round after the other."""
+    warm = starts(timestamps, config)
+    both = [[one for one in timestamps if (warm[one] is None) == alone] for alone in (True, False)]
+    return [part for part in both if part]
+
+
 def plan(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Plan:
-    """Processes for a scene. Warm starts follow one another."""
-    single = tuple((timestamp,) for timestamp in timestamps)
-    if config.warm_start or backend == "cpu":
-        at_once = 1 if config.warm_start else processes(config)
-        return Plan(single, (), at_once)
+    """Processes for timestamps that do not wait for each other."""
+    if backend == "cpu":
+        return Plan(tuple((timestamp,) for timestamp in timestamps), (), processes(config))
     gpus = tuple(visible_gpus()[: len(timestamps)])
     shares = tuple(tuple(timestamps[k :: len(gpus)]) for k in range(len(gpus)))
     return Plan(shares, gpus, len(gpus), min(lanes(config), len(shares[0])))
@@ -68,8 +86,8 @@ def processes(config: TrainConfig) -> int:
 
 
 def lanes(config: TrainConfig) -> int:
-    """Trainings at once on one GPU. Four gained 2 % over one on an H100: benchmarks/README.md."""
-    return 1 if config.workers == "auto" else config.workers
+    """Trainings at once on one GPU; what more than one gain stands in benchmarks/README.md."""
+    return 4 if config.workers == "auto" else config.workers
 
 
 def visible_gpus() -> list[str]:

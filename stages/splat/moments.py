@@ -75,6 +75,7 @@ def train_moment(
 ) -> Fitted:
     """Train one timestamp on its source views; write its results into `folder`.
 
+    A timestamp that starts from the Gaussians `warm` is trained as `config.following()` says.
     gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
     COLMAP model). Poses that are `given` are held whatever pose_opt says: true poses are no
     estimate that training may correct.
@@ -82,6 +83,8 @@ def train_moment(
     calibration = read_calibration(calibrated)
     if calibration.method == "given":
         config = config.model_copy(update={"pose_opt": False})
+    if warm is not None:
+        config = config.following()
     sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
     held_out = sources[:: config.test_every] if config.test_every > 1 else []
     train = [view for view in sources if view not in held_out]
@@ -175,8 +178,10 @@ def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[d
         for row in report["curve"]
     ]
     finals: dict[str, list[float]] = {}
+    steps = 0
     for report in reports.values():
         last = max(row["step"] for row in report["evaluations"])
+        steps = max(steps, last)
         for row in report["evaluations"]:
             if row["step"] == last:
                 for key in ("psnr", "ssim"):
@@ -184,4 +189,4 @@ def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[d
                 if row["split"] == "train":
                     finals.setdefault("gaussians", []).append(row["gaussians"])
     scalars = {key: round(sum(values) / len(values), 5) for key, values in finals.items()}
-    return {"steps": last, "timestamps": len(reports), **scalars}, rows
+    return {"steps": steps, "timestamps": len(reports), **scalars}, rows

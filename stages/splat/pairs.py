@@ -109,6 +109,11 @@ def draw_pairs(
 
 def with_steps(config: PairsConfig, train: TrainConfig) -> PairsConfig:
     """`config` with its steps as training counted them. Raises UserError for one not kept."""
+    if config.steps and train.warm_start:
+        raise UserError(
+            "pairs.steps", "train.warm_start leaves no timestamp half trained",
+            fix="set pairs.steps: [], or train.warm_start: false",
+        )  # fmt: skip
     lost = [step for step in config.steps if step not in train.save_steps]
     if lost:
         kept = ", ".join(map(str, train.save_steps)) or "no step"

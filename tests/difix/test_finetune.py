@@ -115,6 +115,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert whole.validations == again.validations
 
 
+def test_a_state_of_the_other_way_of_computing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StopIteration):
+        tuner(tmp_path, steps=7).run(Noise(limit=3), Checkpoint("tune", "other"))
+    again = tuner(tmp_path, steps=7)
+    again.execution = "graph"
+    with pytest.raises(UserError, match="state of a run by eager, not graph"):
+        again.run(Noise(), Checkpoint("tune", "other"))
+
+
 def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
     import os
     import signal
@@ -267,9 +276,11 @@ def test_references_are_dropped_as_often_as_asked(tmp_path: Path) -> None:
     assert {1, 2} == set(views)
 
 
-def test_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["decoder", "all"])
+def test_checkpointing_gives_the_same_gradients(tmp_path: Path, part: str) -> None:
     batch = next(Noise().batches(0, 0, 1))
-    plain, spared = tuner(tmp_path), tuner(tmp_path, gradient_checkpointing=True)
+    plain, spared = tuner(tmp_path), tuner(tmp_path, gradient_checkpointing=part)
+    assert spared.fixer.unet.is_gradient_checkpointing == (part == "all")
     for seen in (plain, spared):
         seen._gradients(batch, 0, 0)
     for key, one in plain.parameters.items():

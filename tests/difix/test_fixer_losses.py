@@ -77,6 +77,25 @@ def test_the_weighted_sum_is_the_loss(lpips_weights: Path) -> None:
     torch.testing.assert_close(terms.lpips, wanted)
 
 
+@pytest.mark.parametrize("crop_px", [40, 64])
+def test_both_terms_are_those_of_each_alone(lpips_weights: Path, crop_px: int) -> None:
+    """Activations are shared where the crop is the whole picture, and only there."""
+    a, b = pictures(1, 3, 64, 48), pictures(2, 3, 64, 48)[:1]
+    found, slopes = [], []
+    for lpips, gram in ((1.0, 0.5), (1.0, 0.0), (0.0, 0.5)):
+        weights = {"l2": 0.0, "lpips": lpips, "gram": gram, "gram_warmup_steps": 0}
+        config = LossConfig(**weights, gram_crop_px=crop_px, net="squeeze")
+        output = a.clone().requires_grad_()
+        terms = FixerLoss(config, lpips_weights, CPU)(output, b, 3)
+        terms.loss.backward()
+        found.append(terms)
+        slopes.append(output.grad)
+    both, alone, other = found
+    torch.testing.assert_close(both.lpips, alone.lpips)
+    torch.testing.assert_close(both.gram, other.gram)
+    torch.testing.assert_close(slopes[0], slopes[1] + slopes[2])
+
+
 def test_without_backbones_l2_is_left_and_a_warning_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,8 @@ def test_intermediate_gaussians_make_further_pairs(
     assert [one.step for one in draw("test", steps=(40,)).pairs] == [None, None]
     with pytest.raises(UserError, match=r"(?s)no Gaussians are kept of step 60.*keeps 40"):
         draw(train=train, steps=(40, 60))
+    with pytest.raises(UserError, match="no timestamp half trained"):
+        draw(train=train.model_copy(update={"warm_start": True}), steps=(40,))
 
 
 def test_several_references_share_an_input(draw: Draw) -> None:

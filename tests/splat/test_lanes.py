@@ -20,11 +20,11 @@ def words(command: list[str], flag: str) -> list[str]:
 
 def test_a_cpu_has_a_process_for_each_timestamp() -> None:
     planned = lanes.plan(TIMES, TrainConfig(workers=3), "cpu")
-    commands = planned.commands("fight", Path("out"), warm_start=False)
+    commands = planned.commands("fight", Path("out"))
     assert planned.at_once == 3
     assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
     assert all(command[:3] == [sys.executable, "-m", "stages.train"] for command in commands)
-    assert not any("--gpu" in command or "--warm" in command for command in commands)
+    assert not any("--gpu" in command for command in commands)
 
 
 def test_auto_takes_every_core_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,20 +33,22 @@ def test_auto_takes_every_core_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert lanes.plan(TIMES, TrainConfig(), "cpu").at_once == 3
 
 
-def test_warm_starts_follow_one_another() -> None:
-    config = TrainConfig(warm_start=True, workers=3)
-    for backend in ("cpu", "cuda"):
-        planned = lanes.plan(TIMES, config, backend)
-        first, second, *_ = planned.commands("fight", Path("out"), warm_start=True)
-        assert planned.at_once == 1
-        assert "--warm" not in first
-        assert words(second, "--warm") == [f"out/{TIMES[0]}/gaussians.safetensors"]
+def test_the_middle_of_each_group_is_its_neighbours_start() -> None:
+    config = TrainConfig(warm_start=True, warm_every=3)
+    a, b, c, d, e = TIMES
+    assert lanes.starts(TIMES, config) == {a: b, b: None, c: b, d: e, e: None}
+    assert lanes.rounds(TIMES, config) == [[b, e], [a, c, d]]
+
+
+def test_without_warm_starts_all_begin_alike() -> None:
+    assert lanes.starts(TIMES, TrainConfig()) == dict.fromkeys(TIMES)
+    assert lanes.rounds(TIMES, TrainConfig()) == [list(TIMES)]
 
 
 def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab12")
     planned = lanes.plan(TIMES, TrainConfig(workers=4), "cuda")
-    commands = planned.commands("fight", Path("out"), warm_start=False)
+    commands = planned.commands("fight", Path("out"))
     assert planned.at_once == 2
     assert str(planned) == "3 at once on each of 2 GPUs"
     assert [words(command, "--gpu") for command in commands] == [["2"], ["GPU-ab12"]]
@@ -73,5 +75,5 @@ def test_one_lane_trains_in_order_and_stops_at_a_failure() -> None:
             raise ValueError("lost")
 
     with pytest.raises(ValueError, match="lost"):
-        lanes.side_by_side(TIMES, train, TrainConfig())
+        lanes.side_by_side(TIMES, train, TrainConfig(workers=1))
     assert done == list(TIMES[:3])

@@ -175,6 +175,9 @@ class GraphedStep:
     def release(self) -> Fixer:
         """The fixer as it came: float32, with what was learnt."""
         self._recordings.clear()
+        for buckets in self._buckets:
+            buckets.close()
+        self._buckets = []
         self.masters.release()
         for tensor, original in self._originals:
             tensor.data = original.to(tensor.device)

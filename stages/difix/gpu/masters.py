@@ -117,6 +117,7 @@ class Masters:
         for run in self.runs:
             for parameter, weight in zip(run.parameters, run.views(run.weights), strict=True):
                 parameter.data = weight.clone(memory_format=torch.preserve_format)
+        self.runs, self.parameters = [], {}
 
     def state(self) -> dict[str, Any]:
         """What a later run needs besides the weights."""
@@ -157,9 +158,16 @@ class Buckets:
         self.adding, self.hand_on = False, lambda _: None
         self._waiting: list[set[int]] = []
         self._handed = 0
-        for index, parameter in enumerate(run.parameters):
+        self._hooks = [
             parameter.register_post_accumulate_grad_hook(lambda _, at=index: self._came(at))
+            for index, parameter in enumerate(run.parameters)
+        ]
         self.begin()
+
+    def close(self) -> None:
+        """Let go of the parameters, which would otherwise keep the whole run in memory."""
+        for hook in self._hooks:
+            hook.remove()
 
     def begin(self) -> None:
         """Expect a gradient for every parameter."""

@@ -73,6 +73,17 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
     return Bins(offsets.view(1, rows + 1, columns), ids[places], drawn, total)
 
 
+def meetings(means2d: Tensor, radii: Tensor, width: int, height: int) -> Tensor:
+    """Tiles under the boxes of all Gaussians of each picture: [V, N, 2] twice, px -> [V]."""
+    tiles = means2d.new_tensor([triton.cdiv(width, TILE), triton.cdiv(height, TILE)])
+    seen = (radii > 0).all(dim=-1, keepdim=True)
+    # What is not seen has no mean: it may hold anything.
+    places, reach = torch.where(seen, means2d, 0) / TILE, torch.where(seen, radii, 0) / TILE
+    first = torch.floor(places - reach).clamp(min=0).minimum(tiles)
+    last = torch.ceil(places + reach).clamp(min=0).minimum(tiles)
+    return ((last - first).prod(dim=-1) * seen[..., 0]).sum(dim=-1)
+
+
 _KNOWN: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
 

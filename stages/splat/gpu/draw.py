@@ -24,11 +24,11 @@ class Drawn(NamedTuple):
 
 
 class Viewpoint(NamedTuple):
-    """Where from, and how large."""
+    """Where from, and how large; V is 1 where a picture is drawn."""
 
-    cam_from_norm: Tensor  # [1, 4, 4]
-    eye: Tensor  # [1, 3], the camera's place
-    K: Tensor  # [1, 3, 3] px
+    cam_from_norm: Tensor  # [V, 4, 4]
+    eye: Tensor  # [V, 3], the camera's place
+    K: Tensor  # [V, 3, 3] px
     width: int
     height: int
 
@@ -45,11 +45,7 @@ def draw(
     """Draw parameters as they are trained; without `room` the host waits for what is needed."""
     means = params["means"]
     opacities = torch.sigmoid(params["opacities"])
-    radii, means2d, depths, conics, compensations = fully_fused_projection(
-        means, None, params["quats"], torch.exp(params["scales"]), view.cam_from_norm, view.K,
-        view.width, view.height, near_plane=config.near_plane, far_plane=config.far_plane,
-        calc_compensations=config.antialiased, opacities=opacities,
-    )  # fmt: skip
+    radii, means2d, depths, conics, compensations = _projected(params, opacities, view, config)
     opacities = opacities[None]
     if config.antialiased:
         opacities = opacities * compensations
@@ -64,3 +60,22 @@ def draw(
         absgrad=config.strategy.absgrad,
     )  # fmt: skip
     return Drawn(image[0], means2d, radii, placed.total)
+
+
+@torch.no_grad()
+def most_meetings(params: dict[str, Tensor], views: Viewpoint, config: TrainConfig) -> Tensor:
+    """Meetings of Gaussians and tiles in the fullest of V pictures, []."""
+    opacities = torch.sigmoid(params["opacities"])
+    radii, means2d, *_ = _projected(params, opacities, views, config)
+    return bins.meetings(means2d, radii, views.width, views.height).amax()
+
+
+def _projected(
+    params: dict[str, Tensor], opacities: Tensor, view: Viewpoint, config: TrainConfig
+) -> tuple[Tensor, ...]:
+    """Radii, means, depths, conics and compensations of Gaussians on V pictures."""
+    return fully_fused_projection(
+        params["means"], None, params["quats"], torch.exp(params["scales"]), view.cam_from_norm,
+        view.K, view.width, view.height, near_plane=config.near_plane,
+        far_plane=config.far_plane, calc_compensations=config.antialiased, opacities=opacities,
+    )  # fmt: skip

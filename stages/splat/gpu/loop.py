@@ -17,8 +17,9 @@ from torch import Tensor
 from stages.splat import densify
 from stages.splat.gpu.adam import accumulate, descend
 from stages.splat.gpu.capture import Recorder, wait
-from stages.splat.gpu.draw import Drawn, Viewpoint, draw
+from stages.splat.gpu.draw import Drawn, Viewpoint, draw, most_meetings
 from stages.splat.gpu.poses import Corrected
+from stages.splat.gpu.turns import pass_on
 from stages.splat.losses import photometric
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # Steps that may be under way; their views and rates wait in pinned memory.
 _MOST_PENDING = 1024
+# Steps after which another thread that shares the GPU may have the turn: the device has to have
+# work of several at any time, and the first to start a thousand steps would fill its queue alone.
+_IN_A_ROW = 16
 # Room over what the last steps needed.
 _SPARE = 1.3
 _FADING = 0.95
@@ -94,9 +98,9 @@ class Loop:
             self._weights = torch.tensor(trainer.weights, device=trainer.device)
         rotations, shifts = trainer.viewmats[:, :3, :3], trainer.viewmats[:, :3, 3:]
         self._eyes = -(rotations.transpose(1, 2) @ shifts)[..., 0]
-        # How much room a picture needs is learnt on every view once.
-        self._learning = len(trainer.cameras)
-        self._room = 0.0
+        self._room = max(map(self._needed, self._groups.items()))
+        # The first step of each size is taken by calls, for what is built at its first use.
+        self._unmet = set(self._groups)
 
     def step(self, step: int, index: int) -> Tensor:
         """One step; the loss [] is there when the device gets to it."""
@@ -106,8 +110,8 @@ class Loop:
         camera = trainer.cameras[index]
         size = camera.height, camera.width
         self._tell(step, index, self._groups[size].rows[index])
-        if self._learning > 0 or len(self._groups) > _MOST_SIZES:
-            self._learning -= 1
+        if size in self._unmet or len(self._groups) > _MOST_SIZES:
+            self._unmet.discard(size)
             self._take(size, step, None)
         else:
             collects = self._collects(step)
@@ -116,6 +120,8 @@ class Loop:
                 self._graphs[key] = self._captured(size, step)
             self._graphs[key].replay()
             self._pending.append(_Pending(step, index))
+            if len(self._pending) % _IN_A_ROW == 0:
+                pass_on()
         self._after(step)
         return self._loss
 
@@ -172,6 +178,13 @@ class Loop:
     def _collects(self, step: int) -> bool:
         strategy = self.trainer.strategy
         return isinstance(strategy, densify.CappedStrategy) and step < strategy.refine_stop_iter
+
+    def _needed(self, group: tuple[Size, _Group]) -> float:
+        """Places that the fullest picture of some views takes, as long as poses are as given."""
+        trainer, (size, views) = self.trainer, group
+        rows = list(views.rows)
+        view = Viewpoint(trainer.viewmats[rows], self._eyes[rows], trainer.Ks[rows], *size[::-1])
+        return float(most_meetings(trainer.params, view, trainer.config))
 
     def _group(self, indices: list[int]) -> _Group:
         """Stack views of one size; the trainer's images become parts of the stack."""

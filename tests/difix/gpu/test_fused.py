@@ -63,12 +63,19 @@ def test_wide_attention_is_attention() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_kernels_give_a_gpu_the_same_picture(dtype: torch.dtype) -> None:
+def test_kernels_give_a_gpu_the_same_picture(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 to rounding; in less, no further from it than torch's own layers."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     images = pictures(2, 2, 3, 64, 96).cuda()
-    plain, joined = (stirred(published_spec()).cuda() for _ in range(2))
+    exact, plain, joined = (stirred(published_spec()).cuda() for _ in range(3))
+    fused.fuse(joined)
     with torch.no_grad():
-        wanted = plain(images)
-        fused.fuse(joined)
-        found = joined.to(dtype=dtype, memory_format=torch.channels_last)(images)
-    bound = {torch.float32: 2e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}[dtype]
-    assert float((found.float() - wanted).norm() / wanted.norm()) < bound
+        wanted = exact(images)
+        lower = {"dtype": dtype, "memory_format": torch.channels_last}
+        theirs, ours = (
+            float((one.to(**lower)(images).float() - wanted).norm() / wanted.norm())
+            for one in (plain, joined)
+        )
+    assert ours < (2e-3 if dtype == torch.float32 else 1.2 * theirs)

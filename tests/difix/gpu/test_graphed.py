@@ -1,5 +1,7 @@
 """Recorded steps teach what steps by torch teach. Without a GPU a recording is computed anew."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from stages.difix.gpu.graphed import GraphedStep
 from stages.difix.gpu.masters import Buckets, Masters, Run
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.model import Fixer, trainable
-from stages.difix.precision import check_execution
+from stages.difix.precision import choose_execution
 from stages.run.errors import UserError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -217,10 +219,32 @@ def test_the_scale_grows_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_graph_is_refused_where_there_can_be_none() -> None:
     with pytest.raises(UserError, match="only a GPU"):
-        check_execution("graph", torch.device("cpu"), False, "tune.execution")
+        choose_execution("graph", torch.device("cpu"), False, "tune.execution")
     with pytest.raises(UserError, match="the same latents"):
-        check_execution("graph", torch.device("cuda"), True, "tune.execution")
-    check_execution("eager", torch.device("cpu"), True, "tune.execution")
+        choose_execution("graph", torch.device("cuda"), True, "tune.execution")
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "draws", "found"),
+    [
+        ("auto", "cuda", False, "graph"), ("auto", "cuda", True, "eager"),
+        ("auto", "cpu", False, "eager"), ("graph", "cuda", False, "graph"),
+        ("eager", "cuda", False, "eager"),
+    ],
+)  # fmt: skip
+def test_a_gpu_records_where_it_can(requested: str, device: str, draws: bool, found: str) -> None:
+    assert choose_execution(requested, torch.device(device), draws, "tune.execution") == found
+
+
+def test_what_was_released_is_freed(tmp_path: Path) -> None:
+    fixer, parameters = fresh("published", **PUBLISHED)
+    step = GraphedStep(fixer, parameters, torch.bfloat16, accumulation=1, **ADAM)
+    taught(step, loss(tmp_path), 1, 1)
+    moments = weakref.ref(step.masters.runs[0])
+    step.release()
+    del step
+    gc.collect()
+    assert moments() is None
 
 
 @pytest.mark.gpu

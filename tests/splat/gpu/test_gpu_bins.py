@@ -96,3 +96,13 @@ def test_nothing_seen_leaves_every_tile_empty() -> None:
     found = bins.fill(given._replace(radii=torch.zeros_like(given.radii)), WIDTH, HEIGHT)
     assert int(found.total) == 0
     assert not any(tiles_of(found))
+
+
+def test_meetings_are_counted_for_several_pictures_at_once() -> None:
+    given = splats()
+    there = bins.fill(given, WIDTH, HEIGHT)
+    moved = given.means2d + given.means2d.new_tensor([400.0, 0.0])
+    means, radii = (
+        torch.stack(two) for two in ((given.means2d, moved), (given.radii, given.radii))
+    )
+    assert bins.meetings(means, radii, WIDTH, HEIGHT).tolist() == [int(there.total), 0]

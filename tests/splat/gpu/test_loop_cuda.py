@@ -89,8 +89,11 @@ def test_absolute_gradients_and_sizes_are_accumulated(photographs, config) -> No
         states.append(one.strategy_state)
     calls, graphs = states
     assert torch.equal(calls["count"], graphs["count"])
-    for key in ("grad2d", "radii"):
-        assert torch.allclose(calls[key], graphs[key], rtol=0.02, atol=1e-6), key
+    assert torch.allclose(calls["grad2d"], graphs["grad2d"], rtol=0.02, atol=1e-6)
+    # Radii are whole pixels, of 80: where one is on the edge, rounding decides.
+    apart = ((calls["radii"] - graphs["radii"]).abs() * 80).round()
+    assert apart.max() <= 1
+    assert (apart > 0).float().mean() < 0.02
 
 
 def test_growth_goes_on_between_graphs(photographs, config) -> None:
@@ -109,7 +112,7 @@ def test_steps_without_room_are_repeated(photographs, config, monkeypatch) -> No
     one = trainer(photographs, config)
     for step in range(9):
         calls.step(step)
-        if step == 6:  # five are learnt from, one has a graph
+        if step == 6:  # one was taken by calls, five by a graph
             one.loop.settle()
             one.loop._graphs.clear()
             one.loop._room = 0.0
