@@ -35,6 +35,17 @@ def test_user_error_ends_with_code_2_and_its_message_alone(
     assert exit_of(raising(error), capsys) == (2, "", "a: 1\n\nb: 2\n")
 
 
+def test_missing_package_is_named_with_what_sets_it_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, told = exit_of(lambda: __import__("a_package_that_is_not_there"), capsys)
+    assert code == 2
+    assert "no package a_package_that_is_not_there" in told
+    assert "make setup" in told
+    with pytest.raises(ModuleNotFoundError):
+        launch(lambda: __import__("stages.that_is_not_there"))
+
+
 def test_full_disk_names_the_file_that_was_being_written(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:
