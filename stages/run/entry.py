@@ -18,6 +18,10 @@ _NO_ROOM = {
     errno.EFBIG: "a file grew beyond what the system allows",
 }
 
+_LESS = (
+    "ask for less at once: train.workers, train.max_gaussians, difix.batch_size, tune.batch_size "
+    "or tune.gradient_checkpointing"
+)
 _SET_UP = "run `make setup`, then use .venv/bin/python or activate .venv"
 
 
@@ -42,15 +46,18 @@ def launch(main: Callable[[], None]) -> None:
         # Whoever reads the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        message = _no_room(error)
+        message = _used_up(error)
         if message is None:
             raise
         sys.exit(_report(str(message)))
 
 
-def _no_room(error: BaseException | None) -> UserError | None:
-    """What to tell when the disk took no more, if that is what an error or its cause says."""
+def _used_up(error: BaseException | None) -> UserError | None:
+    """What to tell when a disk or a GPU took no more, if an error or its cause says that."""
     while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which takes long to import
+            first, *_ = str(error).splitlines()
+            return UserError("GPU", first.removeprefix("CUDA out of memory. "), fix=_LESS)
         for code, what in _NO_ROOM.items():
             told = isinstance(error, OSError) and error.errno == code
             # Writers in other languages, such as that of safetensors, pass on the text alone.

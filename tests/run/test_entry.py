@@ -46,6 +46,17 @@ def test_missing_package_is_named_with_what_sets_it_up(
         launch(lambda: __import__("stages.that_is_not_there"))
 
 
+def test_full_gpu_says_what_takes_less(capsys: pytest.CaptureFixture[str]) -> None:
+    from torch import OutOfMemoryError
+
+    error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
+    code, _, told = exit_of(raising(error), capsys)
+    assert code == 2
+    assert told.startswith("GPU: Tried to allocate 2.00 GiB.")
+    assert "train.workers" in told
+    assert "more" not in told
+
+
 def test_full_disk_names_the_file_that_was_being_written(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:
