@@ -135,6 +135,17 @@ def test_two_workers_give_the_bytes_of_one(scene, config) -> None:
 
 
 @pytest.mark.slow
+def test_stage_trains_the_middle_first_and_the_others_from_it(scene, config) -> None:
+    warm = {"warm_start": True, "warm_share": 0.5, "warm_tolerance_db": 100.0}
+    result = run_stage(config.model_copy(update=warm))
+    assert result.returncode == 0, result.stderr
+    reports = [read_json(layout.splats(SCENE) / time / "fit.json") for time in TIMES]
+    assert [report["evaluations"][-1]["step"] for report in reports] == [10, 20]
+    assert read_json(layout.train_metrics(SCENE))["steps"] == 20
+    assert result.stdout.index(f"{SCENE} {TIMES[1]}:") < result.stdout.index(f"{SCENE} {TIMES[0]}:")
+
+
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_half_written(scene, config) -> None:
     result = run_stage(config, file_bytes=20_000)
     assert result.returncode != 0
