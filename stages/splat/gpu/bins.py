@@ -74,14 +74,14 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
 
 
 def meetings(means2d: Tensor, radii: Tensor, width: int, height: int) -> Tensor:
-    """Tiles under the boxes of all Gaussians of each picture: [V, N, 2] twice, px -> [V]."""
+    """Tiles under the boxes of all Gaussians of a picture: [N, 2] twice, px -> []."""
     tiles = means2d.new_tensor([triton.cdiv(width, TILE), triton.cdiv(height, TILE)])
     seen = (radii > 0).all(dim=-1, keepdim=True)
     # What is not seen has no mean: it may hold anything.
     places, reach = torch.where(seen, means2d, 0) / TILE, torch.where(seen, radii, 0) / TILE
     first = torch.floor(places - reach).clamp(min=0).minimum(tiles)
     last = torch.ceil(places + reach).clamp(min=0).minimum(tiles)
-    return ((last - first).prod(dim=-1) * seen[..., 0]).sum(dim=-1)
+    return ((last - first).prod(dim=-1) * seen[:, 0]).sum()
 
 
 _KNOWN: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}

@@ -24,11 +24,11 @@ class Drawn(NamedTuple):
 
 
 class Viewpoint(NamedTuple):
-    """Where from, and how large; V is 1 where a picture is drawn."""
+    """Where from, and how large."""
 
-    cam_from_norm: Tensor  # [V, 4, 4]
-    eye: Tensor  # [V, 3], the camera's place
-    K: Tensor  # [V, 3, 3] px
+    cam_from_norm: Tensor  # [1, 4, 4]
+    eye: Tensor  # [1, 3], the camera's place
+    K: Tensor  # [1, 3, 3] px
     width: int
     height: int
 
@@ -63,17 +63,17 @@ def draw(
 
 
 @torch.no_grad()
-def most_meetings(params: dict[str, Tensor], views: Viewpoint, config: TrainConfig) -> Tensor:
-    """Meetings of Gaussians and tiles in the fullest of V pictures, []."""
+def meetings(params: dict[str, Tensor], view: Viewpoint, config: TrainConfig) -> Tensor:
+    """Meetings of Gaussians and tiles in a picture that is not drawn, []."""
     opacities = torch.sigmoid(params["opacities"])
-    radii, means2d, *_ = _projected(params, opacities, views, config)
-    return bins.meetings(means2d, radii, views.width, views.height).amax()
+    radii, means2d, *_ = _projected(params, opacities, view, config)
+    return bins.meetings(means2d[0], radii[0], view.width, view.height)
 
 
 def _projected(
     params: dict[str, Tensor], opacities: Tensor, view: Viewpoint, config: TrainConfig
 ) -> tuple[Tensor, ...]:
-    """Radii, means, depths, conics and compensations of Gaussians on V pictures."""
+    """Radii, means, depths, conics and compensations of Gaussians on a picture."""
     return fully_fused_projection(
         params["means"], None, params["quats"], torch.exp(params["scales"]), view.cam_from_norm,
         view.K, view.width, view.height, near_plane=config.near_plane,

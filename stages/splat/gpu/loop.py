@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.splat import densify
 from stages.splat.gpu.adam import accumulate, descend
 from stages.splat.gpu.capture import Recorder, wait
-from stages.splat.gpu.draw import Drawn, Viewpoint, draw, most_meetings
+from stages.splat.gpu.draw import Drawn, Viewpoint, draw, meetings
 from stages.splat.gpu.poses import Corrected
 from stages.splat.gpu.turns import pass_on
 from stages.splat.losses import photometric
@@ -99,7 +99,7 @@ class Loop:
             self._weights = torch.tensor(trainer.weights, device=trainer.device)
         rotations, shifts = trainer.viewmats[:, :3, :3], trainer.viewmats[:, :3, 3:]
         self._eyes = -(rotations.transpose(1, 2) @ shifts)[..., 0]
-        self._room = max(map(self._needed, self._groups.items()))
+        self._room = self._needed()
         # The first step of each size is taken by calls, for what is built at its first use.
         self._unmet = set(self._groups)
 
@@ -180,12 +180,16 @@ class Loop:
         strategy = self.trainer.strategy
         return isinstance(strategy, densify.CappedStrategy) and step < strategy.refine_stop_iter
 
-    def _needed(self, group: tuple[Size, _Group]) -> float:
-        """Places that the fullest picture of some views takes, as long as poses are as given."""
-        trainer, (size, views) = self.trainer, group
-        rows = list(views.rows)
-        view = Viewpoint(trainer.viewmats[rows], self._eyes[rows], trainer.Ks[rows], *size[::-1])
-        return float(most_meetings(trainer.params, view, trainer.config))
+    def _needed(self) -> float:
+        """Places that the fullest picture takes, as long as poses are as given."""
+        trainer, found = self.trainer, []
+        for camera, *where in zip(
+            trainer.cameras, trainer.viewmats[:, None], self._eyes[:, None], trainer.Ks[:, None],
+            strict=True,
+        ):  # fmt: skip
+            view = Viewpoint(*where, camera.width, camera.height)
+            found.append(meetings(trainer.params, view, trainer.config))
+        return float(torch.stack(found).max())
 
     def _group(self, indices: list[int]) -> _Group:
         """Stack views of one size; the trainer's images become parts of the stack."""

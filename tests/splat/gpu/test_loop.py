@@ -53,7 +53,7 @@ def draw(params, harmonics, view: Viewpoint, degree, background, config, room=No
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "Recorder", Recorder)
     monkeypatch.setattr(loops, "draw", draw)
-    monkeypatch.setattr(loops, "most_meetings", lambda params, views, config: MEETINGS)
+    monkeypatch.setattr(loops, "meetings", lambda *_: torch.tensor(float(MEETINGS)))
     monkeypatch.setattr(loops, "wait", lambda: None)
 
 
