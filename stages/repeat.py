@@ -28,7 +28,7 @@ def main() -> None:
     from stages.scenes.calibration import read_calibration
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import rounds, starts
+    from stages.splat.lanes import rounds, warm_starts
     from stages.splat.moments import train_moment
     from stages.splat.novel_views import Targets, load_gaussians
     from stages.splat.raster import choose_backend
@@ -46,12 +46,11 @@ def main() -> None:
     config = train.model_copy(update={"seed": given.seed})
     backend, _ = choose_backend(drawing.backend)
     with cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
-        splats, neighbours = Path(scratch), starts(scene.timestamps, config)
-        for timestamp in itertools.chain(*rounds(scene.timestamps, config)):
-            start = neighbours[timestamp]
-            warm = splats / start / "gaussians.safetensors" if start else None
-            (splats / timestamp).mkdir()
-            train_moment(scene, calibrated, timestamp, config, splats / timestamp, warm)
+        splats = Path(scratch)
+        warm = warm_starts(splats, scene.timestamps, config)
+        for time in itertools.chain(*rounds(scene.timestamps, config)):
+            (splats / time).mkdir()
+            train_moment(scene, calibrated, time, config, splats / time, warm[time])
         with whole_folder(layout.novel_views(name, PLAIN)) as folder:
             targets = Targets(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))

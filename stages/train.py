@@ -3,7 +3,6 @@
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.run import layout
 from stages.run.entry import launch
@@ -12,9 +11,6 @@ from stages.run.parallel import run_all
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.splat.config import TrainConfig, doubtful, inert
-
-if TYPE_CHECKING:
-    from stages.run.checkpoint import Preemption
 
 
 def main() -> None:
@@ -39,20 +35,18 @@ def train_some(given: argparse.Namespace, config: TrainConfig) -> None:
     if given.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = given.gpu  # read when torch first looks
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import side_by_side, starts
+    from stages.splat.lanes import side_by_side, warm_starts
     from stages.splat.moments import train_in
 
-    neighbours = starts(Scene.read(layout.scene(given.scene)).timestamps, config)
-
-    def train(timestamp: str, preemption: "Preemption | None" = None) -> None:
-        start = neighbours[timestamp]
-        warm = given.into / start / "gaussians.safetensors" if start else None
-        train_in(given.into / timestamp, given.scene, timestamp, config, warm, preemption)
-
-    if len(given.timestamps) == 1:
-        train(given.timestamps[0])
-    else:
-        side_by_side(given.timestamps, train, config)
+    timestamps = Scene.read(layout.scene(given.scene)).timestamps
+    warm = warm_starts(given.into, timestamps, config)
+    side_by_side(
+        given.timestamps,
+        lambda name, preemption: train_in(
+            given.into / name, given.scene, name, config, warm[name], preemption
+        ),
+        config,
+    )
 
 
 def train_all(scene: str, config: TrainConfig) -> None:

@@ -62,7 +62,7 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     command = f"{sys.executable} {script} {{data}} {{result}} {{steps}}"
-    row = splat_train.theirs(capture, argparse.Namespace(trainer=command, steps=200))
+    row = splat_train.theirs(capture, 42, argparse.Namespace(trainer=command, steps=200))
     assert row["psnr_db"] == 23.0  # three photographs
     assert row["value"] == 4.0
     assert row["steps_per_s"] == 50.0

@@ -61,6 +61,16 @@ def starts(timestamps: Sequence[str], config: TrainConfig) -> dict[str, str | No
     return found
 
 
+def warm_starts(
+    folder: Path, timestamps: Sequence[str], config: TrainConfig
+) -> dict[str, Path | None]:
+    """The Gaussians that each timestamp starts from, in the folder of all results."""
+    return {
+        timestamp: folder / start / "gaussians.safetensors" if start else None
+        for timestamp, start in starts(timestamps, config).items()
+    }
+
+
 def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
     """Timestamps that can be trained side by side, one round after the other."""
     warm = starts(timestamps, config)
@@ -99,11 +109,12 @@ def visible_gpus() -> list[str]:
 def side_by_side(
     timestamps: Sequence[str], train: Callable[[str, Preemption], None], config: TrainConfig
 ) -> None:
-    """Train timestamps on one GPU, in as many lanes as asked for; the first failure ends all.
+    """Train timestamps in this process, on a GPU in as many lanes as asked for.
 
-    Those that are ended save their state first, as when a signal asks for it.
+    The first failure ends all; those that are ended save their state first, as when a signal
+    asks for it.
     """
-    if lanes(config) == 1:
+    if min(lanes(config), len(timestamps)) == 1:
         with Preemption() as preemption:
             for timestamp in timestamps:
                 train(timestamp, preemption)
