@@ -12,11 +12,13 @@ Times are of the steps alone: not of reading images, building kernels, or measur
 """
 
 import argparse
+import itertools
 import shlex
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -51,10 +53,10 @@ def main() -> None:
     width, height = map(int, given.size.split("x"))
     capture = photographs.phone(given.views, width, height, "cuda")
     rows = []
-    for recipe in given.recipes:
-        rows += [ours(capture, recipe, seed, given) for seed in given.seeds]
-    if given.trainer:
-        rows += [theirs(capture, seed, given) for seed in given.seeds]
+    for row in trained(capture, given):
+        rows.append(row)
+        cases.show(rows[-1:])
+        cases.write_rows(given.out, rows)  # the next may run into a time limit
     cases.show(rows)
     for kind in dict.fromkeys(one["name"] for one in rows):
         found = [one["psnr_db"] for one in rows if one["name"] == kind]
@@ -62,6 +64,15 @@ def main() -> None:
             spread = statistics.stdev(found)
             print(f"{kind}: {statistics.fmean(found):.3f} dB, standard deviation {spread:.3f}")
     cases.write_rows(given.out, rows)
+
+
+def trained(capture: photographs.Capture, given: argparse.Namespace) -> Iterator[cases.Row]:
+    """One training after the other."""
+    for recipe, seed in itertools.product(given.recipes, given.seeds):
+        yield ours(capture, recipe, seed, given)
+    if given.trainer:
+        for seed in given.seeds:
+            yield theirs(capture, seed, given)
 
 
 def ours(

@@ -84,7 +84,7 @@ def test_warm_start_begins_with_the_neighbours_gaussians(scene, config, tmp_path
     first = trained(scene, config, tmp_path / "first")
     warm = tmp_path / "first" / "gaussians.safetensors"
     second = trained(scene, config, tmp_path / "second", warm)
-    assert second.evaluations[-1]["psnr"] > first.evaluations[0]["psnr"] + 0.5
+    assert second.evaluations[0]["psnr"] > first.evaluations[0]["psnr"] + 0.5
     assert second.evaluations[-1]["step"] == 3  # 0.15 of 20
     assert len(second.gaussians) == len(first.gaussians)
 
