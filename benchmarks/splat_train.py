@@ -63,7 +63,6 @@ def main() -> None:
         if len(found) > 1:
             spread = statistics.stdev(found)
             print(f"{kind}: {statistics.fmean(found):.3f} dB, standard deviation {spread:.3f}")
-    cases.write_rows(given.out, rows)
 
 
 def trained(capture: photographs.Capture, given: argparse.Namespace) -> Iterator[cases.Row]:
