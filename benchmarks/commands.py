@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.machine import processor
 from stages.run.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "commands.json"
@@ -36,8 +37,6 @@ def main() -> None:
     for words, target in commands.items():
         rows.append(row(words, timed(words.split(), given.repeats), target))
     if given.write:
-        from benchmarks.raster_cpu import processor
-
         rows = [one | {"device": processor()} for one in rows]
         write_json(RESULTS, {"rows": rows})
 

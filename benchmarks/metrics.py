@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import gpu_cases as cases
+from benchmarks import splat_cases as cases
 from stages.quality.backbones import BACKBONES
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Meter, Row, Shown

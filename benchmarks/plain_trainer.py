@@ -1,14 +1,17 @@
 """A plain trainer to compare with: the loop that gsplat's example trainer has, on one dataset.
 
     python -m benchmarks.plain_trainer DATA RESULT --steps 7000 [--recipe default] [--seed 42]
+        [--device cpu]
 
 One picture a step from a loader that decodes it, one call of `gsplat.rasterization`, one Adam a
 parameter, gsplat's own strategy, and a loss that is read after each step; every eighth image is
-held out. Its fused SSIM is that of this project, since the usual one is on no package index.
-Leaves stats/val_step<N>.json and stats/train_step<N>_rank0.json as the example trainer does.
+held out. Its fused SSIM is that of this project, since the usual one is on no package index; on a
+CPU, where gsplat has no kernels, its rasteriser too. Leaves stats/val_step<N>.json and
+stats/train_step<N>_rank0.json as the example trainer does.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gsplat import rasterization
 from gsplat.strategy import DefaultStrategy
 from PIL import Image
 from torch import Tensor
@@ -30,8 +32,9 @@ from stages.scenes.cameras import Camera
 from stages.scenes.frames import normalisation
 from stages.splat import initial
 from stages.splat.config import TrainConfig
-from stages.splat.gpu.photometric import Photometric
+from stages.splat.losses import photometric
 from stages.splat.poses import corrected
+from stages.splat.raster import rasterization
 
 RATES = ("means", "scales", "quats", "opacities", "sh0", "shN")
 
@@ -44,10 +47,11 @@ def main() -> None:
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     given = parser.parse_args()
     config = RECIPES[given.recipe](given.schedule or given.steps)
     config = config.model_copy(update={"seed": given.seed})
-    plain = Plain(given.data, config)
+    plain = Plain(given.data, config, given.device)
     seconds = plain.train(given.steps)
     stats, last = given.result / "stats", given.steps - 1
     count = len(plain.params["means"])
@@ -72,8 +76,8 @@ class Pictures(torch.utils.data.Dataset):
 class Plain:
     """One set of Gaussians and what trains it."""
 
-    def __init__(self, data: Path, config: TrainConfig):
-        self.config = config
+    def __init__(self, data: Path, config: TrainConfig, device: str):
+        self.config, self.device = config, device
         capture = photographs.read(data)
         norm_from_world, scale = normalisation(capture.cameras, capture.points)
         self.scene_scale = 1.1 * scale
@@ -84,14 +88,14 @@ class Plain:
         self.cameras = [camera for k, camera in enumerate(cameras) if k not in held]
         pictures = Pictures([file for k, file in enumerate(files) if k not in held])
         self.loader = torch.utils.data.DataLoader(
-            pictures, batch_size=1, shuffle=True, num_workers=4, persistent_workers=True,
-            pin_memory=True,
+            pictures, batch_size=1, shuffle=True, num_workers=min(4, os.cpu_count() or 1),
+            persistent_workers=True, pin_memory=device == "cuda",
         )  # fmt: skip
         torch.manual_seed(config.seed)
         start, _ = initial.parameters(
             norm_from_world.apply(capture.points), capture.colors, self.scene_scale, config
         )
-        self.params = {n: torch.nn.Parameter(start[n].cuda()) for n in RATES}
+        self.params = {n: torch.nn.Parameter(start[n].to(device)) for n in RATES}
         rates = {n: getattr(config, f"{n}_lr") for n in RATES}
         rates["means"] *= self.scene_scale
         self.optimizers = {
@@ -100,7 +104,7 @@ class Plain:
         given = config.strategy.model_dump(exclude={"kind"})
         self.strategy = DefaultStrategy(**given)
         self.state = self.strategy.initialize_state(scene_scale=self.scene_scale)
-        self.corrections = torch.zeros(len(self.cameras), 9, device="cuda", requires_grad=True)
+        self.corrections = torch.zeros(len(self.cameras), 9, device=device, requires_grad=True)
         self.poses = torch.optim.Adam(
             [self.corrections], lr=config.pose_opt_lr, weight_decay=config.pose_opt_reg
         )
@@ -114,8 +118,9 @@ class Plain:
         """Seconds that the steps took."""
         begin = time.perf_counter()
         for step, (index, pixels) in zip(range(steps), self._endless(), strict=False):
-            self._step(step, int(index), pixels.cuda()[0] / 255)
-        torch.cuda.synchronize()
+            self._step(step, int(index), pixels.to(self.device)[0] / 255)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begin
 
     def evaluate(self) -> dict[str, Any]:
@@ -123,8 +128,8 @@ class Plain:
         scores = []
         for camera, file in self.test:
             with torch.no_grad():
-                image, _ = self._draw(_tensor(camera.cam_from_world), camera, 3)
-            truth = torch.from_numpy(np.asarray(Image.open(file)) / np.float32(255)).cuda()
+                image, _ = self._draw(self._tensor(camera.cam_from_world), camera, 3)
+            truth = torch.from_numpy(np.asarray(Image.open(file)) / np.float32(255)).to(self.device)
             a, b = (x.permute(2, 0, 1)[None] for x in (image.clamp(0, 1), truth))
             scores.append([float(psnr(a, b)), float(ssim(a, b))])
         means = np.mean(scores, axis=0)
@@ -136,13 +141,13 @@ class Plain:
 
     def _step(self, step: int, index: int, target: Tensor) -> None:
         config, camera = self.config, self.cameras[index]
-        pose = _tensor(camera.cam_from_world)
+        pose = self._tensor(camera.cam_from_world)
         if config.pose_opt:
             given = torch.linalg.inv(torch.linalg.inv(pose))  # from camera to world and back
             pose = corrected(given, self.corrections[index])
         image, info = self._draw(pose, camera, min(step // config.sh_degree_interval, 3))
         self.strategy.step_pre_backward(self.params, self.optimizers, self.state, step, info)
-        loss = Photometric.apply(image, target, config.ssim_lambda)
+        loss = photometric(image, target, config.ssim_lambda)
         if config.scale_reg > 0:
             loss = loss + config.scale_reg * torch.exp(self.params["scales"]).mean()
         loss.backward()
@@ -161,15 +166,15 @@ class Plain:
         images, _, info = rasterization(
             params["means"], params["quats"], torch.exp(params["scales"]),
             torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], 1),
-            pose[None], _tensor(camera.K)[None], camera.width, camera.height, packed=False,
+            pose[None], self._tensor(camera.K)[None], camera.width, camera.height,
+            backend=self.device,
             sh_degree=degree, near_plane=config.near_plane, far_plane=config.far_plane,
             rasterize_mode="antialiased" if config.antialiased else "classic",
         )  # fmt: skip
         return images[0], info
 
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device="cuda")
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Colours of degree 3 with depth and alpha; times are of the two calls, without th
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import torch_tiles
+from benchmarks.machine import processor
 from benchmarks.raster_scenes import DEGREE, blob, room
 from stages.run.files import write_json
 from stages.splat.raster import rasterization
@@ -63,7 +63,7 @@ def measure(name: str, case: tuple[int, int, int], repeats: int) -> dict[str, ob
     print(ROW.format(name, label, *numbers, target or "-"), flush=True)
     return {
         "name": f"rasterise forward + backward, {name}, {label}",
-        "device": processor(),
+        "device": f"{processor()}, 1 thread",
         "value": round(median, 2),
         "unit": "ms",
         "anchor": round(anchor, 1),
@@ -137,16 +137,6 @@ def time_first_call() -> float:
     start = time.perf_counter()
     timed(draw_ours, gaussians, views, Ks, (32, 32), 0)
     return time.perf_counter() - start
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, 1 thread" if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_cases as cases
 from benchmarks import photographs
+from benchmarks import splat_cases as cases
 from stages.run.checkpoint import Preemption
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import gpu_cases as cases
 from benchmarks import raster_scenes
+from benchmarks import splat_cases as cases
 from benchmarks.recipes import RECIPES
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import photographs, splat_train
+from benchmarks.plain_trainer import Plain
+from benchmarks.recipes import RECIPES
 
 TRAINER = """
 import json, pathlib, sys
@@ -62,8 +64,24 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     command = f"{sys.executable} {script} {{data}} {{result}} {{steps}}"
-    row = splat_train.theirs(capture, 42, argparse.Namespace(trainer=command, steps=200))
+    given = argparse.Namespace(trainer=command, steps=200, size="36x64")
+    row = splat_train.theirs(capture, 42, given)
     assert row["psnr_db"] == 23.0  # three photographs
     assert row["value"] == 4.0
     assert row["steps_per_s"] == 50.0
     assert row["gaussians"] == 7
+
+
+@pytest.mark.parametrize("recipe", ["default", "seed"])
+def test_plain_trainer_learns_what_this_one_does(recipe: str, tmp_path: Path) -> None:
+    """Another order of views and another frame, but the same recipe; before growth adds chance."""
+    capture, steps = photographs.phone(9, 48, 80, "cpu", points=900), 200
+    given = argparse.Namespace(schedule=None, steps=steps, device="cpu", views=9, size="48x80")
+    row = splat_train.ours(capture, recipe, 42, given)
+    photographs.write(capture, tmp_path)
+    plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
+    before = plain.evaluate()["psnr"]
+    plain.train(steps)
+    after = plain.evaluate()["psnr"]
+    assert after - before > 3.5
+    assert row["psnr_db"] == pytest.approx(after, abs=0.05)

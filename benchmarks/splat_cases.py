@@ -1,6 +1,5 @@
-"""What the GPU benchmarks of splats share: scenes as views, measures, and where rows go."""
+"""What the benchmarks of splats share: scenes as views, measures, and where rows go."""
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.machine import processor
 from benchmarks.photographs import Capture
 from stages.quality.psnr import psnr
 from stages.run.files import write_json
@@ -28,11 +28,11 @@ def split(capture: Capture, every: int) -> tuple[list[TrainView], list[TrainView
     return [view for k, view in enumerate(views) if k % every], views[::every]
 
 
-def mean_psnr(gaussians: Gaussians, views: Sequence[TrainView]) -> float:
+def mean_psnr(gaussians: Gaussians, views: Sequence[TrainView], device: str = "cuda") -> float:
     """Over views, dB."""
     scores = []
     for view in views:
-        picture = render(gaussians, view.camera, "cuda").rgb
+        picture = render(gaussians, view.camera, device).rgb
         truth = view.image.to(picture.device)
         scores.append(float(psnr(*(x.permute(2, 0, 1)[None] for x in (picture, truth)))))
     return statistics.fmean(scores)
@@ -54,7 +54,10 @@ def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) ->
 
 def row(name: str, value: float, unit: str, **more: Any) -> Row:
     """One figure; `anchor` and `target` may be among the rest."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{processor()}, {torch.get_num_threads()} thread(s)"
     found = {"name": name, "device": device, "value": round(value, 4)}
     return found | {"unit": unit, "anchor": None, "target": None} | more
 
