@@ -6,7 +6,6 @@ allow, and `strict`: fp32 without any TF32.
 
 import argparse
 import gc
-import platform
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,13 +97,6 @@ def forget_peak(device: torch.device) -> None:
 def peak_gib(device: torch.device) -> float | None:
     """Most memory that tensors took on the GPU since `forget_peak`; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or what the processor computes with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
 
 
 def shown(value: float | None, digits: int = 1) -> str:

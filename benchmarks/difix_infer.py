@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import difix_cases as cases
+from benchmarks.machine import device_name
 from stages.difix.config import FixerConfig
 from stages.difix.infer import Runner
 from stages.difix.model import Fixer
@@ -196,7 +197,7 @@ def measure(
             times_ms = timed_calls(fixing, images, references, given, count=4 * batch)
     except UserError as error:
         note = error.got
-    peak, name = cases.peak_gib(device), cases.device_name(device)
+    peak, name = cases.peak_gib(device), device_name(device.type)
     anchored = given.size == "sd-turbo" and "H200" in name and precision == "bf16"
     of_anchor = anchored and mode == EAGER and views == batch == 1
     told = "reference" if views == 2 else "no reference"

@@ -31,6 +31,7 @@ from torch.profiler import profile
 
 from benchmarks import difix_cases as cases
 from benchmarks import difix_curves, difix_resume
+from benchmarks.machine import device_name
 from stages.difix.batches import Batch, seeded
 from stages.difix.config import LoopConfig, LossConfig
 from stages.difix.finetune import Tuner
@@ -176,7 +177,7 @@ def row_of(
 ) -> cases.Row:
     """What a case is, and its times."""
     precision, execution = case.split(":")
-    count, name = tuner.accelerator.num_processes, cases.device_name(tuner.accelerator.device)
+    count, name = tuner.accelerator.num_processes, device_name(tuner.accelerator.device.type)
     anchored = given.size == "sd-turbo" and "H200" in name and given.batch == count == 1
     return {
         "name": f"DiFix tuning step, {given.size}, {side} px, {precision}, {execution}",

@@ -3,6 +3,15 @@
 import platform
 from pathlib import Path
 
+import torch
+
+
+def device_name(kind: str) -> str:
+    """The GPU's name for `cuda`; else the processor's, and with how many threads torch computes."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{processor()}, {torch.get_num_threads()} thread(s)"
+
 
 def processor() -> str:
     """The processor's name as the system gives it."""

@@ -7,7 +7,6 @@ Pictures and photographs are in memory; times are of measuring alone. Without th
 """
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
+from benchmarks.machine import device_name
 from stages.quality.backbones import BACKBONES
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Meter, Row, Shown
@@ -45,11 +45,11 @@ def main() -> None:
     few = shown[: given.on_cpu]
     on_cpu, slow = timed(lambda: [meters["cpu"].measure(one) for one in few])
     label = f"{width}x{height}"
-    processor = f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
     rows = [
         cases.row(f"GPU, batches, {label}", batched / len(shown), "ms a view"),
         cases.row(f"GPU, view by view, {label}", single / len(shown), "ms a view"),
-        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view") | {"device": processor},
+        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view")
+        | {"device": device_name("cpu")},
         apart("batches from the CPU", in_batches, slow),
         apart("view by view from the CPU", one_by_one, slow),
     ]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import torch_tiles
-from benchmarks.machine import processor
+from benchmarks.machine import device_name
 from benchmarks.raster_scenes import DEGREE, blob, room
 from stages.run.files import write_json
 from stages.splat.raster import rasterization
@@ -63,7 +63,7 @@ def measure(name: str, case: tuple[int, int, int], repeats: int) -> dict[str, ob
     print(ROW.format(name, label, *numbers, target or "-"), flush=True)
     return {
         "name": f"rasterise forward + backward, {name}, {label}",
-        "device": f"{processor()}, 1 thread",
+        "device": device_name("cpu"),
         "value": round(median, 2),
         "unit": "ms",
         "anchor": round(anchor, 1),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import processor
+from benchmarks.machine import device_name
 from benchmarks.photographs import Capture
 from stages.quality.psnr import psnr
 from stages.run.files import write_json
@@ -54,10 +54,7 @@ def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) ->
 
 def row(name: str, value: float, unit: str, **more: Any) -> Row:
     """One figure; `anchor` and `target` may be among the rest."""
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    else:
-        device = f"{processor()}, {torch.get_num_threads()} thread(s)"
+    device = device_name("cuda" if torch.cuda.is_available() else "cpu")
     found = {"name": name, "device": device, "value": round(value, 4)}
     return found | {"unit": unit, "anchor": None, "target": None} | more
 
