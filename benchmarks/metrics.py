@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
-from benchmarks.machine import device_name
 from stages.quality.backbones import BACKBONES
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Meter, Row, Shown
@@ -48,8 +47,7 @@ def main() -> None:
     rows = [
         cases.row(f"GPU, batches, {label}", batched / len(shown), "ms a view"),
         cases.row(f"GPU, view by view, {label}", single / len(shown), "ms a view"),
-        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view")
-        | {"device": device_name("cpu")},
+        cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view", device="cpu"),
         apart("batches from the CPU", in_batches, slow),
         apart("view by view from the CPU", one_by_one, slow),
     ]

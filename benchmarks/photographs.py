@@ -16,6 +16,7 @@ from torch import Tensor
 from stages.scenes.cameras import Array, Camera, look_at, quat_from_rotation, rotation_from_quat
 
 WAVES = 96
+POINTS = 13_800  # sparse ones of a capture by phone
 _HALF_ROOM = (3.0, 1.6, 3.0)
 _SPHERES = 9
 
@@ -30,7 +31,7 @@ class Capture:
     colors: np.ndarray  # [P, 3] uint8
 
 
-def phone(count: int, width: int, height: int, device: str, points: int = 13_800) -> Capture:
+def phone(count: int, width: int, height: int, device: str, points: int = POINTS) -> Capture:
     """A walk along an arc through the room, as with a phone."""
     shares = np.linspace(-1, 1, count)
     eyes = [

@@ -52,10 +52,9 @@ def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) ->
     return statistics.median(times)
 
 
-def row(name: str, value: float, unit: str, **more: Any) -> Row:
-    """One figure; `anchor` and `target` may be among the rest."""
-    device = device_name("cuda" if torch.cuda.is_available() else "cpu")
-    found = {"name": name, "device": device, "value": round(value, 4)}
+def row(name: str, value: float, unit: str, device: str = "cuda", **more: Any) -> Row:
+    """One figure of a `cuda` or `cpu` device; `anchor` and `target` may be among the rest."""
+    found = {"name": name, "device": device_name(device), "value": round(value, 4)}
     return found | {"unit": unit, "anchor": None, "target": None} | more
 
 

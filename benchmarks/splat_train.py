@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--size", default="540x960", help="width x height, px")
-    parser.add_argument("--points", type=int, default=13_800, help="sparse points to start from")
+    parser.add_argument(
+        "--points", type=int, default=photographs.POINTS, help="sparse points to start from"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
@@ -99,11 +101,12 @@ def ours(
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    usual = on_gpu and given.steps == 7000 and given.views == 50 and given.size == "540x960"
+    found = given.steps, given.views, given.size, given.points
+    usual = on_gpu and found == (7000, 50, "540x960", photographs.POINTS)
     # Learnt poses move with the scene; held-out ones are measured where they were given.
     quality = cases.mean_psnr(trainer.gaussians(given.steps), held_out, given.device)
     return cases.row(
-        f"train, {recipe} recipe, {given.steps} steps", seconds, "s",
+        f"train, {recipe} recipe, {given.steps} steps", seconds, "s", device=given.device,
         anchor=ANCHORS_S[recipe] if usual else None, target=TARGETS_S[recipe] if usual else None,
         size=given.size, seed=seed,
         steps_per_s=round(given.steps / seconds, 1), psnr_db=round(quality, 3),
@@ -128,8 +131,8 @@ def theirs(capture: photographs.Capture, seed: int, given: argparse.Namespace) -
             seconds = read_json(clock)["ellipse_time"]
         found = read_json(stats / f"val_step{last:04d}.json")
     return cases.row(
-        f"the second trainer, {given.steps} steps", seconds, "s", command=given.trainer,
-        size=given.size, seed=seed,
+        f"the second trainer, {given.steps} steps", seconds, "s", device=given.device,
+        command=given.trainer, size=given.size, seed=seed,
         steps_per_s=round(given.steps / seconds, 1), psnr_db=round(found["psnr"], 3),
         gaussians=found["num_GS"],
     )  # fmt: skip

@@ -64,7 +64,7 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     command = f"{sys.executable} {script} {{data}} {{result}} {{steps}}"
-    given = argparse.Namespace(trainer=command, steps=200, size="36x64")
+    given = argparse.Namespace(trainer=command, steps=200, size="36x64", device="cpu")
     row = splat_train.theirs(capture, 42, given)
     assert row["psnr_db"] == 23.0  # three photographs
     assert row["value"] == 4.0
@@ -76,7 +76,8 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
 def test_plain_trainer_learns_what_this_one_does(recipe: str, tmp_path: Path) -> None:
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = photographs.phone(9, 48, 80, "cpu", points=900), 200
-    given = argparse.Namespace(schedule=None, steps=steps, device="cpu", views=9, size="48x80")
+    asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
+    given = argparse.Namespace(**asked, device="cpu")
     row = splat_train.ours(capture, recipe, 42, given)
     photographs.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
