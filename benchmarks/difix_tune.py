@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[320], help="of squares, px")
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--trained", choices=("published", "all"), help="default: by the size")
+    parser.add_argument("--trained", choices=choices("trained"), help="default: by the size")
     parser.add_argument(
-        "--gradient-checkpointing", choices=("none", "decoder", "all"), default="none"
+        "--gradient-checkpointing", choices=choices("gradient_checkpointing"), default="none"
     )
     parser.add_argument("--ema-decay", type=float, default=0.0)
     parser.add_argument("--net", choices=sorted(BACKBONES), default="vgg")
@@ -118,6 +118,11 @@ def main() -> None:
             difix_resume.train(lambda tell: build(given, *case, device, tell), source)
         else:
             measure_all(given, device)
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """What a key of `tune` allows."""
+    return get_args(LoopConfig.model_fields[key].annotation)
 
 
 def measure_all(given: argparse.Namespace, device: torch.device) -> None:

@@ -7,7 +7,8 @@ One picture a step from a loader that decodes it, one call of `gsplat.rasterizat
 parameter, gsplat's own strategy, and a loss that is read after each step; every eighth image is
 held out. Its fused SSIM is that of this project, since the usual one is on no package index; on a
 CPU, where gsplat has no kernels, its rasteriser too. Leaves stats/val_step<N>.json and
-stats/train_step<N>_rank0.json as the example trainer does.
+stats/train_step<N>_rank0.json as the example trainer does. Where poses are learnt there is also
+`psnr_moved`, of held-out pictures whose cameras follow the motion that all learnt poses share.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from stages.quality.psnr import psnr
 from stages.quality.ssim import ssim
 from stages.run.files import write_json
 from stages.scenes.cameras import Camera
-from stages.scenes.frames import normalisation
+from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
 from stages.splat import initial
 from stages.splat.config import TrainConfig
 from stages.splat.losses import photometric
@@ -125,15 +126,28 @@ class Plain:
 
     def evaluate(self) -> dict[str, Any]:
         """Mean PSNR and SSIM of the held-out pictures."""
+        found = dict(zip(("psnr", "ssim"), self._scores(Sim3.identity()), strict=True))
+        if self.config.pose_opt:
+            learnt_from_given, _ = fit_sim3_from_cameras(self.cameras, self._learnt_cameras())
+            found["psnr_moved"] = self._scores(learnt_from_given)[0]
+        return found
+
+    def _scores(self, learnt_from_given: Sim3) -> list[float]:
         scores = []
-        for camera, file in self.test:
+        for given, file in self.test:
+            camera = learnt_from_given.apply_camera(given)
             with torch.no_grad():
                 image, _ = self._draw(self._tensor(camera.cam_from_world), camera, 3)
             truth = torch.from_numpy(np.asarray(Image.open(file)) / np.float32(255)).to(self.device)
             a, b = (x.permute(2, 0, 1)[None] for x in (image.clamp(0, 1), truth))
             scores.append([float(psnr(a, b)), float(ssim(a, b))])
-        means = np.mean(scores, axis=0)
-        return {"psnr": float(means[0]), "ssim": float(means[1])}
+        return np.mean(scores, axis=0).tolist()
+
+    @torch.no_grad()
+    def _learnt_cameras(self) -> list[Camera]:
+        given = torch.stack([self._tensor(camera.cam_from_world) for camera in self.cameras])
+        poses = corrected(given, self.corrections).double().cpu().numpy()
+        return [camera.moved(pose) for camera, pose in zip(self.cameras, poses, strict=True)]
 
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
