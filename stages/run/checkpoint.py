@@ -7,6 +7,8 @@ parameter never resumes the wrong run.
 import io
 import shutil
 import signal
+import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +19,8 @@ from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
 
 PREEMPTED = 75  # EX_TEMPFAIL: run again to go on
+# States lie this many times as far apart as the last took to write, unless that was brief.
+_APART, _BRIEF_S = 9, 0.2
 
 
 class Checkpoint:
@@ -25,19 +29,30 @@ class Checkpoint:
     def __init__(self, stage: str, item: str, *parts: str):
         self.folder = work_root() / stage / item / text_hash(*parts)[:24]
         self.path = self.folder / "state.pt"
+        self._next = 0.0
 
     @property
     def kept(self) -> Path:
         """Folder for results that are made on the way: they too survive a kill."""
         return self.folder / "kept"
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state."""
+    def affordable(self) -> bool:
+        """Whether saving again now would leave nine tenths of the time to the work itself."""
+        return time.monotonic() >= self._next
+
+    def save(
+        self, state: dict[str, Any], writing: AbstractContextManager[None] | None = None
+    ) -> None:
+        """Replace the saved state; once it is copied it is written within `writing`."""
+        began = time.monotonic()
         # Through memory: torch's own writer hides a full disk behind an error of its zip format.
         packed = io.BytesIO()
         torch.save(state, packed)
-        with whole_file(self.path) as scratch:
+        with writing or nullcontext(), whole_file(self.path) as scratch:
             scratch.write_bytes(packed.getbuffer())
+        ended = time.monotonic()
+        took = ended - began
+        self._next = ended + (_APART * took if took > _BRIEF_S else 0)
 
     def load(self) -> dict[str, Any] | None:
         """The saved state on the CPU, or None. Raises UserError when it cannot be read."""

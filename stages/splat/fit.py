@@ -19,6 +19,7 @@ from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
 from stages.splat import export
 from stages.splat.gaussians import Gaussians
+from stages.splat.gpu.turns import given_away
 from stages.splat.render import align_camera, render
 from stages.splat.trainer import Trainer, TrainView
 
@@ -45,12 +46,14 @@ class Fitted:
         The latter are a COLMAP model, cameras/sparse/0, whose images have the cameras' names and
         `suffix`.
         """
-        self.gaussians.save(folder / "gaussians.safetensors")
-        if ply:
-            export.write_ply(folder / "point_cloud.ply", self.gaussians)
+        gaussians = self.gaussians.to("cpu")
         named = {f"{camera.name}{suffix}": camera for camera in self.cameras}
         learnt = {name: replace(camera, name=name) for name, camera in named.items()}
-        write_model(folder / "cameras" / "sparse" / "0", learnt)
+        with given_away():
+            gaussians.save(folder / "gaussians.safetensors")
+            if ply:
+                export.write_ply(folder / "point_cloud.ply", gaussians)
+            write_model(folder / "cameras" / "sparse" / "0", learnt)
 
 
 def fit(
@@ -80,7 +83,8 @@ def fit(
         for step in range(begin, steps):
             loss, _ = trainer.step(step)
             done = step + 1
-            save = done % config.checkpoint_every == 0 or done == steps or preemption.noticed
+            due = done % config.checkpoint_every == 0 and checkpoint.affordable()
+            save = due or done == steps or preemption.noticed
             if done % every == 0 or save:
                 trainer.check_finite(trainer.value(loss), done)
             if done % every == 0 or done == steps:
@@ -98,17 +102,24 @@ def fit(
                 print(f"{name}: stopped at step {done}; run again to go on", file=sys.stderr)
                 sys.exit(PREEMPTED)
     if folder is not None and checkpoint.kept.is_dir():
-        shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
+        with given_away():
+            shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
     return Fitted(trainer.gaussians(steps), trainer.learnt_cameras(), curve, evaluations)
 
 
 def _keep(trainer: Trainer, kept: Path, step: int) -> None:
     """Write what is wanted of this step where a kill does not reach it."""
     config = trainer.config
-    if config.save_ply and step in map(config.scaled, config.ply_steps):
-        export.write_ply(kept / f"point_cloud_{step}.ply", trainer.gaussians(step))
-    if step in map(config.scaled, config.save_steps):
-        trainer.gaussians(step).save(kept / f"gaussians_{step}.safetensors")
+    ply = config.save_ply and step in map(config.scaled, config.ply_steps)
+    save = step in map(config.scaled, config.save_steps)
+    if not (ply or save):
+        return
+    gaussians = trainer.gaussians(step).to("cpu")
+    with given_away():
+        if ply:
+            export.write_ply(kept / f"point_cloud_{step}.ply", gaussians)
+        if save:
+            gaussians.save(kept / f"gaussians_{step}.safetensors")
 
 
 def evaluate(trainer: Trainer, test_views: Sequence[TrainView], step: int) -> list[Row]:
@@ -184,5 +195,6 @@ def _save(
             "step": step,
             "curve": curve,
             "evaluations": evaluations,
-        }
+        },
+        given_away(),
     )

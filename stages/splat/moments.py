@@ -19,6 +19,7 @@ from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted, Row, fit
 from stages.splat.gaussians import Gaussians
+from stages.splat.gpu.turns import given_away
 from stages.splat.raster import choose_backend
 from stages.splat.trainer import Trainer, TrainView
 
@@ -94,23 +95,17 @@ def train_moment(
             expected=f"more than {config.test_every}, or 0 for no hold-out",
         )  # fmt: skip
     backend, _ = choose_backend(config.backend)
-    points, colors = calibration.points(timestamp)
-    start = Gaussians.load(warm) if warm else None
-    trainer = Trainer(
-        [train_view(view, calibration, config) for view in train],
-        points, colors, config, backend, start,
-    )  # fmt: skip
+    with given_away():  # other lanes train while this one reads
+        points, colors = calibration.points(timestamp)
+        start = Gaussians.load(warm) if warm else None
+        views = [train_view(view, calibration, config) for view in train]
+        test_views = [train_view(view, calibration, config) for view in held_out]
+        checkpoint = moment_checkpoint(scene, calibrated, timestamp, config, backend, warm)
+    trainer = Trainer(views, points, colors, config, backend, start)
     name = f"{scene.name} {timestamp}"
     held = ", given poses are held" if calibration.method == "given" else ""
     print(f"{name}: {len(train)} views, {trainer.origin}{held}", flush=True)
-    fitted = fit(
-        trainer,
-        name,
-        moment_checkpoint(scene, calibrated, timestamp, config, backend, warm),
-        [train_view(view, calibration, config) for view in held_out],
-        folder,
-        preemption,
-    )
+    fitted = fit(trainer, name, checkpoint, test_views, folder, preemption)
     fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
 

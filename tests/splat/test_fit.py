@@ -1,17 +1,22 @@
 """Training end to end on a small known scene: quality, resume, faults."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from stages.run import checkpoint
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rotation_angle_deg, rotation_from_vector
+from stages.splat import export, gaussians
 from stages.splat.config import TrainConfig
 from stages.splat.fit import fit
 from stages.splat.gaussians import Gaussians
+from stages.splat.gpu.turns import turn
 from stages.splat.trainer import Trainer, TrainView
 
 
@@ -82,6 +87,54 @@ def test_stopped_training_resumes_to_the_same_gaussians(
     assert equal(whole.gaussians, resumed.gaussians)
     assert whole.curve == resumed.curve
     assert np.array_equal(whole.cameras[0].cam_from_world, resumed.cameras[0].cam_from_world)
+
+
+def test_others_have_the_turn_while_files_are_written(
+    config, views, points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"save_steps": (40,)})
+    written: list[str] = []
+
+    def take_turn() -> None:
+        with turn():
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        for module in (checkpoint, export, gaussians):
+            whole_file = module.whole_file
+
+            @contextmanager
+            def watched(target: Path, whole_file=whole_file):
+                other.submit(take_turn).result(timeout=10)
+                written.append(target.name)
+                with whole_file(target) as scratch:
+                    yield scratch
+
+            monkeypatch.setattr(module, "whole_file", watched)
+        with turn():
+            trained(config, views, points, folder=tmp_path).write(tmp_path, ply=True)
+    states, results = written.count("state.pt"), {name for name in written if name != "state.pt"}
+    assert states == 80 // config.checkpoint_every
+    assert results == {
+        "point_cloud_40.ply", "gaussians_40.safetensors", "gaussians.safetensors",
+        "point_cloud.ply",
+    }  # fmt: skip
+
+
+def test_states_that_take_long_to_write_lie_further_apart(
+    config, views, points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoint, "affordable", lambda _: len(saved) != 1)
+    save = Checkpoint.save
+
+    def noted(self: Checkpoint, state: dict, *rest: object) -> None:
+        saved.append(state["step"])
+        save(self, state, *rest)
+
+    monkeypatch.setattr(Checkpoint, "save", noted)
+    trained(config, views, points)
+    assert saved == [config.checkpoint_every, 80]
 
 
 def test_another_seed_gives_other_gaussians(config, views, points) -> None:

@@ -1,0 +1,51 @@
+"""States of a run: how far apart they lie."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.run import checkpoint
+from stages.run.checkpoint import Checkpoint
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    @contextmanager
+    def writing(self, seconds: float):
+        self.now += seconds
+        yield
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
+    monkeypatch.setattr(checkpoint, "time", Clock())
+    return checkpoint.time
+
+
+def test_slow_states_take_a_tenth_of_the_time(clock: Clock) -> None:
+    state = Checkpoint("train", "test", "key")
+    assert state.affordable()
+    state.save({"step": torch.ones(1)}, clock.writing(3.0))
+    spent, began = 0.0, clock.now
+    for _ in range(1000):
+        clock.now += 0.5
+        if state.affordable():
+            state.save({"step": torch.ones(1)}, clock.writing(3.0))
+            spent += 3.0
+    assert spent / (clock.now - began) == pytest.approx(0.1, abs=0.005)
+
+
+def test_brief_states_are_always_affordable(clock: Clock) -> None:
+    state = Checkpoint("train", "test", "key")
+    state.save({"step": torch.ones(1)}, clock.writing(0.1))
+    assert state.affordable()
