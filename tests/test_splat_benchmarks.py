@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import photographs, splat_train
+from benchmarks import photographs, splat_train, train_gpus
 from benchmarks.plain_trainer import Plain
 from benchmarks.recipes import RECIPES
+from stages.run import layout
+from stages.scenes.scene import Scene
+from stages.splat.config import TrainConfig
 
 TRAINER = """
 import json, pathlib, sys
@@ -104,3 +107,16 @@ def test_motion_that_scene_and_learnt_poses_share_costs_no_quality(tmp_path: Pat
     after = plain.evaluate()
     assert after["psnr_moved"] == pytest.approx(before["psnr"], abs=1e-3)
     assert after["psnr"] < before["psnr"] - 0.1  # untrained, it has 10 dB
+
+
+def test_stage_trains_the_made_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_gpus.write_scene(2, 24, 32, "cpu")
+    scene = Scene.read(layout.scene(train_gpus.SCENE))
+    assert [len(scene.views(role, "000001")) for role in ("source", "target")] == [8, 2]
+    first, second = (scene.views("source", time)[0].image() for time in scene.timestamps)
+    assert np.std(first) > 0.05
+    assert not np.array_equal(first, second)
+    found = train_gpus.train([], TrainConfig(max_steps=60), "cpu")
+    assert found["timestamps"] == 2
+    assert found["train_psnr"] > 14  # 10 dB after one step

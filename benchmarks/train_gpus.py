@@ -1,0 +1,114 @@
+"""Stage `train` of one scene by one GPU and by several, each with every n-th timestamp.
+
+    python -m benchmarks.train_gpus [--moments 20] [--steps 7000] [--gpus 1 2 4] [--out FILE]
+
+The scene is that of `scenes_throughput`, eight cameras of 470x640 px and 5,000 sparse points,
+prepared and calibrated in a temporary folder, and trained by the user's recipe. Seconds are of the
+whole command, with what passes before each process takes its first step.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import photographs
+from benchmarks import splat_cases as cases
+from stages.run import layout
+from stages.run.files import read_json, write_json
+from stages.scenes.calibration import carry_targets, write_calibration
+from stages.scenes.images import write_png
+from stages.scenes.scene import View, camera_to_dict, write_split
+from stages.splat.config import TrainConfig
+from stages.splat.lanes import visible_gpus
+from stages.splat.raster import choose_backend
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENE = "rig"
+CAMERAS, EVERY = 10, 5  # every fifth is a target, as `scenes_throughput` holds it out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4], help="at once")
+    parser.add_argument("--size", default="470x640", help="width x height, px")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    gpus = visible_gpus()
+    if max(given.gpus) > len(gpus):
+        parser.error(f"--gpus {max(given.gpus)}: this machine shows {len(gpus)}")
+    choose_backend("cuda")  # builds gsplat's kernels, once for all
+    width, height = map(int, given.size.split("x"))
+    out = given.out.absolute() if given.out else None
+    rows: list[cases.Row] = []
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        write_scene(given.moments, width, height, "cuda")
+        train(gpus[:1], TrainConfig(max_steps=50))  # compiles the kernels of a step
+        for count in given.gpus:
+            rows.append(measured(gpus[:count], given))
+            rows[-1]["times_the_first"] = round(rows[0]["value"] / rows[-1]["value"], 2)
+            cases.write_rows(out, rows)
+    cases.show(rows)
+
+
+def measured(gpus: Sequence[str], given: argparse.Namespace) -> cases.Row:
+    """Train the scene by some GPUs."""
+    begin = time.perf_counter()
+    found = train(gpus, TrainConfig(max_steps=given.steps))
+    seconds = time.perf_counter() - begin
+    return cases.row(
+        f"stage train, {given.moments} moments, {len(gpus)} GPU(s)", seconds, "s",
+        size=given.size, steps=given.steps, gpus=len(gpus),
+        steps_per_s=round(given.moments * given.steps / seconds),
+        psnr_db=round(found["train_psnr"], 3), gaussians=round(found["gaussians"]),
+    )  # fmt: skip
+
+
+def train(gpus: Sequence[str], config: TrainConfig, backend: str = "cuda") -> dict[str, float]:
+    """Run the stage in the current folder; what it says of its results."""
+    section = config.model_copy(update={"backend": backend}).model_dump(mode="json")
+    Path("params.yaml").write_text(json.dumps({"train": section}))
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "SPLATFIX_WORK": ".work"}
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    subprocess.run([sys.executable, "-m", "stages.train", "--scene", SCENE], env=env, check=True)
+    return read_json(layout.train_metrics(SCENE))
+
+
+def write_scene(moments: int, width: int, height: int, device: str) -> None:
+    """Write the moments as a prepared and calibrated scene into the current folder."""
+    folder, views, points = layout.scene(SCENE), [], {}
+    for moment in range(moments):
+        capture = photographs.rig(CAMERAS, width, height, 0.15 * moment, device)
+        timestamp = f"{moment:06d}"
+        points[timestamp] = capture.points, capture.colors
+        for k, (camera, picture) in enumerate(zip(capture.cameras, capture.images, strict=True)):
+            path = folder / "frames" / timestamp / "images" / camera.name
+            write_png(path, picture / 255)
+            camera = replace(camera, name=path.stem)
+            views.append(View(camera, timestamp, "source" if k % EVERY else "target", path, None))
+    write_split(folder / "split.csv", views, folder)
+    cameras = {view.name: view.camera for view in views}
+    written = {name: camera_to_dict(one) for name, one in cameras.items()}
+    write_json(folder / "scene.json", {"name": SCENE, "group": SCENE, "cameras": written})
+    roles = {view.name: view.role for view in views}
+    sources, targets = (
+        {name: one for name, one in cameras.items() if roles[name] == role}
+        for role in ("source", "target")
+    )
+    # Poses are exact, but called estimated: those that are `given` would be held.
+    found, _ = carry_targets("colmap", sources, sources, targets)
+    write_calibration(layout.calibrated(SCENE), found, points)
+
+
+if __name__ == "__main__":
+    main()
