@@ -5,6 +5,7 @@ training has detail to add at every size. A moment moves the spheres. The same n
 every device up to rounding; nothing is downloaded.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stages.scenes.cameras import Array, Camera, look_at, quat_from_rotation, ro
 
 WAVES = 96
 POINTS = 13_800  # sparse ones of a capture by phone
+HELD_OUT = 5  # of the views of a moment, every fifth
 _HALF_ROOM = (3.0, 1.6, 3.0)
 _SPHERES = 9
 
@@ -50,6 +52,11 @@ def rig(
     eyes = [np.array([2.4 * np.sin(a), -0.5, -2.4 * np.cos(a)]) for a in angles]
     targets = [np.array([0.0, 0.35, 0.0])] * count
     return _taken(eyes, targets, 0.9 * max(width, height), width, height, moment, device, points)
+
+
+def moments(count: int, width: int, height: int, device: str) -> Iterator[Capture]:
+    """What ten fixed cameras see of spheres that move; every `HELD_OUT`th is not trained on."""
+    return (rig(10, width, height, 0.15 * moment, device) for moment in range(count))
 
 
 def write(capture: Capture, folder: Path) -> None:

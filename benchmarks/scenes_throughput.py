@@ -43,9 +43,8 @@ def main() -> None:
     choose_backend("cuda")
     width, height = map(int, given.size.split("x"))
     moments: dict[str, Moment] = {}
-    for k in range(given.scenes):
-        capture = photographs.rig(10, width, height, 0.15 * k, "cuda")
-        moments[f"{k:02d}"] = (capture, *cases.split(capture, 5))
+    for k, capture in enumerate(photographs.moments(given.scenes, width, height, "cuda")):
+        moments[f"{k:02d}"] = (capture, *cases.split(capture, photographs.HELD_OUT))
     run(dict(list(moments.items())[:1]), TrainConfig(max_steps=given.steps))  # compiles
     usual = TrainConfig(max_steps=given.steps, workers=1)
     warm = usual.model_copy(update={"warm_start": True})

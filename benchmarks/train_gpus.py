@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -22,17 +22,17 @@ from pathlib import Path
 from benchmarks import photographs
 from benchmarks import splat_cases as cases
 from stages.run import layout
-from stages.run.files import read_json, write_json
+from stages.run.files import WORK_ROOT_VARIABLE, read_json
 from stages.scenes.calibration import carry_targets, write_calibration
+from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
-from stages.scenes.scene import View, camera_to_dict, write_split
+from stages.scenes.scene import Role, View, write_scene
 from stages.splat.config import TrainConfig
 from stages.splat.lanes import visible_gpus
 from stages.splat.raster import choose_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = "rig"
-CAMERAS, EVERY = 10, 5  # every fifth is a target, as `scenes_throughput` holds it out
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     out = given.out.absolute() if given.out else None
     rows: list[cases.Row] = []
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        write_scene(given.moments, width, height, "cuda")
+        write_moments(photographs.moments(given.moments, width, height, "cuda"))
         train(gpus[:1], TrainConfig(max_steps=50))  # compiles the kernels of a step
         for count in given.gpus:
             rows.append(measured(gpus[:count], given))
@@ -73,40 +73,32 @@ def measured(gpus: Sequence[str], given: argparse.Namespace) -> cases.Row:
     )  # fmt: skip
 
 
-def train(gpus: Sequence[str], config: TrainConfig, backend: str = "cuda") -> dict[str, float]:
+def train(gpus: Sequence[str], config: TrainConfig) -> dict[str, float]:
     """Run the stage in the current folder; what it says of its results."""
-    section = config.model_copy(update={"backend": backend}).model_dump(mode="json")
-    Path("params.yaml").write_text(json.dumps({"train": section}))
+    Path("params.yaml").write_text(json.dumps({"train": config.model_dump(mode="json")}))
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "SPLATFIX_WORK": ".work"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), WORK_ROOT_VARIABLE: ".work"}
     env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     subprocess.run([sys.executable, "-m", "stages.train", "--scene", SCENE], env=env, check=True)
     return read_json(layout.train_metrics(SCENE))
 
 
-def write_scene(moments: int, width: int, height: int, device: str) -> None:
-    """Write the moments as a prepared and calibrated scene into the current folder."""
+def write_moments(captures: Iterable[photographs.Capture]) -> None:
+    """Write moments as a prepared and calibrated scene into the current folder."""
     folder, views, points = layout.scene(SCENE), [], {}
-    for moment in range(moments):
-        capture = photographs.rig(CAMERAS, width, height, 0.15 * moment, device)
+    cameras: dict[Role, dict[str, Camera]] = {"source": {}, "target": {}}
+    for moment, capture in enumerate(captures):
         timestamp = f"{moment:06d}"
         points[timestamp] = capture.points, capture.colors
         for k, (camera, picture) in enumerate(zip(capture.cameras, capture.images, strict=True)):
             path = folder / "frames" / timestamp / "images" / camera.name
             write_png(path, picture / 255)
-            camera = replace(camera, name=path.stem)
-            views.append(View(camera, timestamp, "source" if k % EVERY else "target", path, None))
-    write_split(folder / "split.csv", views, folder)
-    cameras = {view.name: view.camera for view in views}
-    written = {name: camera_to_dict(one) for name, one in cameras.items()}
-    write_json(folder / "scene.json", {"name": SCENE, "group": SCENE, "cameras": written})
-    roles = {view.name: view.role for view in views}
-    sources, targets = (
-        {name: one for name, one in cameras.items() if roles[name] == role}
-        for role in ("source", "target")
-    )
+            role: Role = "source" if k % photographs.HELD_OUT else "target"
+            cameras[role][path.stem] = replace(camera, name=path.stem)
+            views.append(View(cameras[role][path.stem], timestamp, role, path, None))
+    write_scene(folder, {"name": SCENE, "group": SCENE}, views)
     # Poses are exact, but called estimated: those that are `given` would be held.
-    found, _ = carry_targets("colmap", sources, sources, targets)
+    found, _ = carry_targets("colmap", cameras["source"], cameras["source"], cameras["target"])
     write_calibration(layout.calibrated(SCENE), found, points)
 
 

@@ -1,16 +1,15 @@
 """A small scene on disk: its photographs are exact renders of its Gaussians by true cameras."""
 
-import json
-
 import numpy as np
 import torch
 
 from stages.run import layout
+from stages.scenes import scene
 from stages.scenes.calibration import Calibration, carry_targets, write_calibration
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
-from stages.scenes.scene import View, camera_to_dict, write_split
+from stages.scenes.scene import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
@@ -59,10 +58,7 @@ def write_scene() -> None:
                 picture = render(truth, EST_FROM_TRUE.apply_camera(one), "cpu").rgb
                 write_png(path, picture.numpy())
                 views.append(View(one, time, role, path, None))
-    write_split(folder / "split.csv", views, folder)
-    cameras = {name: camera_to_dict(one) for name, one in (SOURCES | TARGETS).items()}
-    info = {"name": SCENE, "group": "pair15", "cameras": cameras}
-    (folder / "scene.json").write_text(json.dumps(info))
+    scene.write_scene(folder, {"name": SCENE, "group": "pair15"}, views)
     calibrate({})
 
 

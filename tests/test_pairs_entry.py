@@ -19,7 +19,7 @@ from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_png
 from stages.scenes.manifest import check_dataset
-from stages.scenes.scene import View, camera_to_dict, write_split
+from stages.scenes.scene import View, write_scene
 from stages.scenes.study import StudyConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -66,10 +66,7 @@ def make_scene(scene: str) -> None:
                 path = folder / "frames" / time / "images" / f"{name}.png"
                 write_png(path, render(truth, EST_FROM_TRUE.apply_camera(one), "cpu").rgb.numpy())
                 views.append(View(one, time, role, path, None))
-    write_split(folder / "split.csv", views, folder)
-    cameras = {name: camera_to_dict(one) for name, one in (SOURCES | TARGETS).items()}
-    info = {"name": scene, "group": scene[5:11], "cameras": cameras}
-    (folder / "scene.json").write_text(json.dumps(info))
+    write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
     calibration, _ = carry_targets("given", estimated, SOURCES, TARGETS)
     write_calibration(layout.calibrated(scene), calibration, {})

@@ -111,12 +111,12 @@ def test_motion_that_scene_and_learnt_poses_share_costs_no_quality(tmp_path: Pat
 
 def test_stage_trains_the_made_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    train_gpus.write_scene(2, 24, 32, "cpu")
+    train_gpus.write_moments(photographs.moments(2, 24, 32, "cpu"))
     scene = Scene.read(layout.scene(train_gpus.SCENE))
     assert [len(scene.views(role, "000001")) for role in ("source", "target")] == [8, 2]
     first, second = (scene.views("source", time)[0].image() for time in scene.timestamps)
     assert np.std(first) > 0.05
     assert not np.array_equal(first, second)
-    found = train_gpus.train([], TrainConfig(max_steps=60), "cpu")
+    found = train_gpus.train([], TrainConfig(max_steps=60))
     assert found["timestamps"] == 2
     assert found["train_psnr"] > 14  # 10 dB after one step

@@ -1,6 +1,5 @@
 """Raw sequence to prepared scene: choose frames, undistort, resize, write with roles."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.hi4d import Sequence4D, open_sequence
 from stages.scenes.images import resize, resize_mask, write_mask, write_png
-from stages.scenes.scene import Role, View, camera_to_dict, write_split
+from stages.scenes.scene import Role, View, write_scene
 from stages.scenes.undistort import ideal_intrinsics, undistort
 
 
@@ -30,18 +29,15 @@ def import_scene(
     views: list[View] = []
     for frame in frames:
         views += _write_frame(sequence, frame, photographed, roles, config, folder)
-    write_split(folder / "split.csv", views, folder)
-    cameras = {view.name: view.camera for view in views}
-    first = next(iter(cameras.values()))
     info = {
         "name": name,
         "group": entry.group_of(name),
         "source": entry.source,
         "licence": entry.licence,
         "timestamps": [f"{frame:06d}" for frame in frames],
-        "cameras": {camera: camera_to_dict(value) for camera, value in cameras.items()},
     }
-    (folder / "scene.json").write_text(json.dumps(info, indent=2) + "\n")
+    write_scene(folder, info, views)
+    first = views[0].camera
     dropped = sequence.dropped_frames(entry.cameras)
     return (
         f"{name}: {len(frames)} of {len(common)} shared frames ({dropped} not in every camera), "

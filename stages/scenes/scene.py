@@ -6,6 +6,7 @@ move: a camera's calibration is the same at every timestamp.
 """
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stages.run.errors import UserError
-from stages.run.files import read_json
+from stages.run.files import read_json, write_json
 from stages.scenes.cameras import Camera, quat_from_rotation, rigid, rotation_from_quat
 from stages.scenes.images import Mask, Pixels, read_image, read_mask
 
@@ -114,9 +115,15 @@ def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
     return Camera(name, np.array(value["K"], np.float64), pose, value["width"], value["height"])
 
 
-def write_split(path: Path, views: list[View], folder: Path) -> None:
-    """Write split.csv; image paths are relative to the scene's folder."""
-    with path.open("w", newline="") as out:
+def write_scene(folder: Path, info: Mapping[str, Any], views: Sequence[View]) -> None:
+    """Write split.csv, and scene.json of `info` and the cameras; images are there already."""
+    _write_split(folder, views)
+    cameras = {view.name: camera_to_dict(view.camera) for view in views}
+    write_json(folder / "scene.json", {**info, "cameras": cameras})
+
+
+def _write_split(folder: Path, views: Sequence[View]) -> None:
+    with (folder / "split.csv").open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(SPLIT_COLUMNS)
         for view in views:

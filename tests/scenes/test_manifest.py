@@ -18,7 +18,7 @@ from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.manifest import check_dataset
 from stages.scenes.pairs import KINDS, Index, Record, metrics, read_index, write_index
-from stages.scenes.scene import View, camera_to_dict, write_split
+from stages.scenes.scene import View, write_scene
 from stages.scenes.study import StudyConfig
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
@@ -323,9 +323,8 @@ def test_photograph_that_is_measured_downstream_is_refused(study: StudyConfig) -
     path.parent.mkdir(parents=True)
     shutil.copyfile(layout.pairs(TUNING[0]) / "ref_image" / "000001_28.png", path)
     camera = Camera("28", np.eye(3), np.eye(4), 8, 8)
-    write_split(folder / "split.csv", [View(camera, "000001", "target", path, None)], folder)
-    info = {"name": RESERVED[0], "group": "pair15", "cameras": {"28": camera_to_dict(camera)}}
-    write_json(folder / "scene.json", info)
+    views = [View(camera, "000001", "target", path, None)]
+    write_scene(folder, {"name": RESERVED[0], "group": "pair15"}, views)
     with pytest.raises(UserError, match=r"(?s)28.png: the same photograph as .*pair00_dance"):
         main()
 

@@ -1,6 +1,5 @@
 """Calibration that starts from a network's poses."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from stages.scenes.calibrate import calibrate
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
-from stages.scenes.scene import Scene, View, camera_to_dict, write_split
+from stages.scenes.scene import Scene, View, write_scene
 
 
 def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> None:
@@ -22,10 +21,7 @@ def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> Non
         View(one, "000000", "target" if name == "02" else "source", images / f"{name}.png", None)
         for name, one in placed.items()
     ]
-    write_split(tmp_path / "split.csv", views, tmp_path)
-    info = {"name": "corner", "group": "corner"}
-    info["cameras"] = {name: camera_to_dict(one) for name, one in placed.items()}
-    (tmp_path / "scene.json").write_text(json.dumps(info))
+    write_scene(tmp_path, {"name": "corner", "group": "corner"}, views)
     rng, asked = np.random.default_rng(5), []
 
     def predict(shots: dict[str, Pixels]) -> dict[str, Camera]:

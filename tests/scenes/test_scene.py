@@ -10,7 +10,7 @@ import pytest
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.images import write_mask, write_png
-from stages.scenes.scene import Scene, View, camera_from_dict, camera_to_dict, write_split
+from stages.scenes.scene import Scene, View, camera_from_dict, camera_to_dict, write_scene
 
 K = np.array([[90.0, 0, 11.5], [0, 91, 16.5], [0, 0, 1]])
 
@@ -18,10 +18,9 @@ K = np.array([[90.0, 0, 11.5], [0, 91, 16.5], [0, 0, 1]])
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two frames of cameras a and b (source) and c (target); only a has masks."""
-    views, cameras = [], {}
+    views = []
     for index, (name, role) in enumerate((("b", "source"), ("a", "source"), ("c", "target"))):
         camera = Camera(name, K, look_at([index + 1, 2, 3], [0, 0, 0], [0, 1, 0]), 24, 32)
-        cameras[name] = camera_to_dict(camera)
         for timestamp in ("000012", "000007"):
             here = tmp_path / "frames" / timestamp
             path = here / "images" / f"{name}.png"
@@ -29,9 +28,7 @@ def folder(tmp_path: Path) -> Path:
             if name == "a":
                 write_mask(here / "masks" / "a.png", np.eye(32, 24) > 0)
             views.append(View(camera, timestamp, role, path, None))
-    write_split(tmp_path / "split.csv", views, tmp_path)
-    info = {"name": "s", "group": "g", "cameras": cameras}
-    (tmp_path / "scene.json").write_text(json.dumps(info))
+    write_scene(tmp_path, {"name": "s", "group": "g"}, views)
     return tmp_path
 
 

@@ -1,6 +1,5 @@
 """A small scene of known Gaussians, photographed by a few cameras."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from stages.scenes.calibration import Calibration, write_calibration
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
-from stages.scenes.scene import Scene, View, camera_to_dict, write_split
+from stages.scenes.scene import Scene, View, write_scene
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -98,10 +97,7 @@ def scene(truth: Gaussians, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             path = folder / "frames" / time / "images" / f"{name}.png"
             write_png(path, render(truth, camera, "cpu").rgb.numpy())
             views.append(View(camera, time, roles[name], path, None))
-    write_split(folder / "split.csv", views, folder)
-    info = {"name": SCENE, "group": "pair15"}
-    info["cameras"] = {name: camera_to_dict(one) for name, one in cameras.items()}
-    (folder / "scene.json").write_text(json.dumps(info))
+    write_scene(folder, {"name": SCENE, "group": "pair15"}, views)
     calibrate(cameras, roles, truth)
     return Scene.read(folder)
 
