@@ -27,10 +27,12 @@ def main() -> None:
     given = parser.parse_args()
 
     from stages.check import CATALOGUES, SECTIONS
+    from stages.run.fan_out import require_names
     from stages.workspace import ablate, repository
     from stages.workspace.arms import arms, parse, repeats, require_valid
 
     params = Params.read()
+    require_names(params)
     factors = [parse(text, params) for text in given.factors]
     varied = arms(factors, params, singly=given.singly)
     repeated = repeats(factors, params, given.repeats)

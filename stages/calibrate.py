@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.config import CalibrateConfig, VggtConfig
@@ -13,7 +14,7 @@ from stages.scenes.config import CalibrateConfig, VggtConfig
 def main() -> None:
     """Write data/calibrated/<scene> and its metrics."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a prepared scene")
+    parser.add_argument("--scene", type=given_name, required=True, help="a prepared scene")
     scene = parser.parse_args().scene
 
     from stages.scenes.calibrate import calibrate

@@ -7,6 +7,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
+from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.scenes.capture_config import CaptureCalibrateConfig
 from stages.scenes.config import VggtConfig
@@ -17,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, help="a folder of photographs")
     parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
-    parser.add_argument("--capture", help="a capture in data/raw instead")
+    parser.add_argument("--capture", type=given_name, help="a capture in data/raw instead")
     add_override_option(parser)
     given = parser.parse_args()
     if (given.capture is None) == (given.dataset is None):

@@ -7,6 +7,7 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
+from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.capture_config import CaptureEvaluateConfig
@@ -17,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("result", nargs="?", type=Path, help="a folder of capture_train")
     parser.add_argument("eval_set", nargs="?", type=Path, help="a COLMAP dataset")
-    parser.add_argument("--capture", help="a trained capture instead, on data/raw/<capture>_eval")
+    parser.add_argument(
+        "--capture", type=given_name, help="a trained capture instead, on data/raw/<capture>_eval"
+    )
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
     given = parser.parse_args()

@@ -8,6 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
+from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig
@@ -20,7 +21,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or photographs")
     parser.add_argument("result", nargs="?", type=Path, help="folder for the results")
     parser.add_argument("match_string", nargs="?", default="", help="train on names with this word")
-    parser.add_argument("--capture", help="a calibrated capture instead")
+    parser.add_argument("--capture", type=given_name, help="a calibrated capture instead")
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
     given = parser.parse_args()

@@ -8,6 +8,7 @@ from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
+from stages.run.fan_out import collisions
 from stages.run.params import Params
 from stages.scenes import capture_config as captures
 from stages.scenes import config as scenes
@@ -61,7 +62,8 @@ def main() -> None:
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
-    raise_all([*errors, *captures.capture_errors(values, params.where)])
+    errors += captures.capture_errors(values, params.where)
+    raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
     for section, inert in (("train", splat.inert), ("tune", difix.inert)):

@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.demo.config import DemoConfig
@@ -13,7 +14,7 @@ from stages.scenes.demo.config import DemoConfig
 def main() -> None:
     """Write data/raw/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="such as hi4d_pair15_fight")
+    parser.add_argument("--scene", type=given_name, required=True, help="such as hi4d_pair15_fight")
     scene = parser.parse_args().scene
 
     from stages.scenes.demo.sequence import write_sequence

@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.demo.config import DemoCaptureConfig
 
@@ -12,7 +13,7 @@ from stages.scenes.demo.config import DemoCaptureConfig
 def main() -> None:
     """Write data/raw/<capture> and data/raw/<capture>_eval."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--capture", required=True, help="its name")
+    parser.add_argument("--capture", type=given_name, required=True, help="its name")
     capture = parser.parse_args().capture
 
     from stages.scenes.demo.capture import write_capture

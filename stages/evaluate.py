@@ -7,6 +7,7 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.study import PLAIN, StudyConfig
@@ -15,7 +16,9 @@ from stages.scenes.study import PLAIN, StudyConfig
 def main() -> None:
     """Write metrics/scenes/<scene>/<method>.json and metrics/views/<scene>/<method>.tsv."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a scene whose novel views are there")
+    parser.add_argument(
+        "--scene", type=given_name, required=True, help="a scene whose novel views are there"
+    )
     scene = parser.parse_args().scene
 
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary

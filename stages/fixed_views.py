@@ -8,6 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
+from stages.run.names import given_name
 from stages.run.params import CHECK, Params, did_you_mean
 from stages.run.provenance import cost
 from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
@@ -17,8 +18,8 @@ from stages.splat.config import DistillConfig, TrainConfig
 def main() -> None:
     """Write data/novel_views/<scene>/<fixer>, a folder a method."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a trained scene")
-    parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
+    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
+    parser.add_argument("--fixer", type=given_name, required=True, help=" or ".join(FIXERS))
     given = parser.parse_args()
     scene, fixer, params = given.scene, given.fixer, Params.read()
     study = params.section("study", StudyConfig)

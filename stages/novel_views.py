@@ -6,6 +6,7 @@ from stages.quality.config import NovelViewsConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.study import PLAIN
@@ -14,7 +15,7 @@ from stages.scenes.study import PLAIN
 def main() -> None:
     """Write data/novel_views/<scene>/none."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a trained scene")
+    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
     scene = parser.parse_args().scene
 
     from stages.scenes.calibration import read_calibration

@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.config import PairsConfig
@@ -16,7 +17,7 @@ SPLITS = ("train", "test")
 def main() -> None:
     """Write data/pairs/<scene> and metrics/pairs/<scene>.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a trained scene")
+    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="test: the tuning is only checked on it"
     )

@@ -15,13 +15,15 @@ def main() -> None:
     )
     given = parser.parse_args()
 
-    from stages.run.params import did_you_mean
+    from stages.run.fan_out import require_names
+    from stages.run.params import Params, did_you_mean
     from stages.workspace.costs import COSTS, read_costs, record
     from stages.workspace.plan import plan, require_room, told
     from stages.workspace.probes import link_types
     from stages.workspace.repository import needed, steps
     from stages.workspace.settings import read_settings
 
+    require_names(Params.read())
     found = steps()
     if given.record:
         print(f"{COSTS}: {record(found)} stages")

@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.config import PrepareConfig, SceneEntry
@@ -13,7 +14,9 @@ from stages.scenes.config import PrepareConfig, SceneEntry
 def main() -> None:
     """Write data/scenes/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="an entry of `scenes` in params.yaml")
+    parser.add_argument(
+        "--scene", type=given_name, required=True, help="an entry of `scenes` in params.yaml"
+    )
     scene = parser.parse_args().scene
 
     from stages.scenes.importer import import_scene

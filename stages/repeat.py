@@ -10,6 +10,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.names import given_name
 from stages.run.params import CHECK, Params
 from stages.run.provenance import cost
 from stages.scenes.study import PLAIN
@@ -19,7 +20,7 @@ from stages.splat.config import TrainConfig
 def main() -> None:
     """Write data/novel_views/<scene>.seed<seed>/none and its metrics; keep no Gaussians."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a calibrated scene")
+    parser.add_argument("--scene", type=given_name, required=True, help="a calibrated scene")
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
     given = parser.parse_args()
 

@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.static.config import StaticDemoConfig
 
@@ -12,7 +13,9 @@ from stages.scenes.static.config import StaticDemoConfig
 def main() -> None:
     """Write data/raw/<scene>/static."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="such as static_pair02_talk")
+    parser.add_argument(
+        "--scene", type=given_name, required=True, help="such as static_pair02_talk"
+    )
     scene = parser.parse_args().scene
 
     from stages.scenes.demo.static_scene import write_static_scene

@@ -11,6 +11,7 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
+from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.static.config import CAMERAS, StaticConfig
@@ -20,7 +21,9 @@ def main() -> None:
     """Write <results>/<camera>/eval_on_iphone_eval; masks and alignment into the shared folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
-    parser.add_argument("--scene", help="a scene of the graph, in the place of SCENE_DIR")
+    parser.add_argument(
+        "--scene", type=given_name, help="a scene of the graph, in the place of SCENE_DIR"
+    )
     parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose Gaussians")
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     parser.add_argument("--result-root", type=Path, help="results, else results/static")

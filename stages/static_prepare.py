@@ -9,6 +9,7 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
+from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.config import VggtConfig
@@ -19,7 +20,9 @@ def main() -> None:
     """Write the scene's shared folder, unless it is there and was made from the same content."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
-    parser.add_argument("--scene", help="a scene of the graph, in the place of SCENE_DIR")
+    parser.add_argument(
+        "--scene", type=given_name, help="a scene of the graph, in the place of SCENE_DIR"
+    )
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     add_override_option(parser)
     given = parser.parse_args()

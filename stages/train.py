@@ -7,6 +7,7 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.names import given_name
 from stages.run.parallel import run_all
 from stages.run.params import Params
 from stages.run.provenance import cost
@@ -16,7 +17,7 @@ from stages.splat.config import TrainConfig, doubtful, inert
 def main() -> None:
     """Train all timestamps, or those of `--timestamps` into folders of `--into`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True, help="a calibrated scene")
+    parser.add_argument("--scene", type=given_name, required=True, help="a calibrated scene")
     parser.add_argument("--timestamps", nargs="+", help="train these alone (needs --into)")
     parser.add_argument("--into", type=Path, help="folder for the results of --timestamps")
     parser.add_argument("--gpu", help="the GPU for --timestamps, by its number or its name")

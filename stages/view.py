@@ -6,6 +6,7 @@ import threading
 
 from stages.run.entry import launch
 from stages.run.errors import UserError
+from stages.run.names import given_name
 from stages.run.params import Params, did_you_mean
 from stages.scenes.study import StudyConfig
 
@@ -13,7 +14,7 @@ from stages.scenes.study import StudyConfig
 def main() -> None:
     """Serve the viewer until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scene", help="a scene of study.evaluated_scenes")
+    parser.add_argument("scene", type=given_name, help="a scene of study.evaluated_scenes")
     parser.add_argument("--method", help="the method to begin with; default the first of study")
     parser.add_argument("--port", type=int, default=8080, help="8080, or the next free one")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")

@@ -182,3 +182,36 @@ def test_captures_that_are_not_there_are_told(folder: Path) -> None:
         "no folder data/raw/kitchen", "'hall' is not trained",
     ):  # fmt: skip
         assert told in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../../precious", "room.v2", 2024, "x; touch F; true", "--help"])
+def test_name_that_is_no_folder_and_no_word_is_refused_with_its_line(
+    folder: Path, name: object
+) -> None:
+    def rename(params: dict) -> None:
+        params["demo"]["scenes"][-1] = name
+        params["study"]["scenes"][-1] = name
+        params["scenes"][name] = params["scenes"].pop("hi4d_pair19_piggyback")
+
+    edit(folder, rename)
+    done = check(folder)
+    assert done.returncode == 2
+    in_study = line_of(folder, "- hi4d_pair17_dance", "\n  scenes:") + 1
+    assert f"params.yaml:{in_study}  study.scenes.6: got {name!r}\nexpected a name " in done.stderr
+    in_demo = line_of(folder, "- hi4d_pair17_dance", "\ndemo:") + 1
+    assert f"params.yaml:{in_demo}  demo.scenes.6: got {name!r}\n" in done.stderr
+    assert f"  scenes.{name}: got {name!r}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_goes_through_dvc_refuses_such_names_first(folder: Path) -> None:
+    edit(folder, lambda params: params["static"].update(scenes=["../../precious"]))
+    line = line_of(folder, "- ../../precious")
+    for words in (["plan"], ["submit", "--local"], ["ablate", "train.max_steps=5"]):
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{words[0]}", *words[1:]],
+            cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"params.yaml:{line}  static.scenes.0: got '../../precious'\n" in done.stderr
+    assert list(folder.iterdir()) == [folder / "params.yaml"]

@@ -16,6 +16,7 @@ from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, new_folder, submissions
 from stages.run.errors import UserError, raise_all
+from stages.run.fan_out import require_names
 from stages.run.params import Params, did_you_mean
 
 KERNELS, SAVE = "kernels", "save"
@@ -42,6 +43,7 @@ def send(wish: Wish) -> int:
     """
     with contextlib.ExitStack() as unsent:
         root, name = _workspace(wish, unsent)
+        require_names(Params.read(root / "params.yaml"))
         pipeline = Pipeline(root)
         config = _config(root, wish, pipeline)
         plan = pipeline.plan(wish.targets, absent_is_fine=bool(name))

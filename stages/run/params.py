@@ -5,7 +5,7 @@ YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a n
 
 import argparse
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +17,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stages.run import overrides as command_line
 from stages.run.errors import UserError, raise_all
+from stages.run.names import is_name, what_names_are
 
 CHECK = "edit the line, then run `python -m stages.check`"
 
@@ -138,10 +139,20 @@ class Params:
                 entries = "`name:` entries with `key: value` lines"
                 errors.append(UserError(self.where((name,)), got, expected=entries, fix=CHECK))
                 continue
-            checked = {key: self.check((name, key), model) for key in self.names(name)}
+            errors += self.unnamed(name)
+            checked = {
+                key: self.check((name, key), model) for key in filter(is_name, self.raw[name])
+            }
             values[name] = {key: value for key, (value, _) in checked.items() if value is not None}
             errors += [fault for _, faults in checked.values() for fault in faults]
         return values, errors
+
+    def unnamed(self, catalogue: str) -> Iterator[UserError]:
+        """Entries of a catalogue whose key is no name, a number for example."""
+        for key in self.raw.get(catalogue) or ():
+            if not is_name(key):
+                at = self.where((catalogue, key))
+                yield UserError(at, f"got {key!r}", expected=what_names_are(key), fix=CHECK)
 
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists.

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from stages.run import layout
 from stages.run.errors import UserError
+from stages.run.names import Names
 from stages.run.params import Section, did_you_mean
 from stages.scenes.demo.config import DemoCaptureConfig
 
@@ -14,9 +15,9 @@ from stages.scenes.demo.config import DemoCaptureConfig
 class CaptureStudy(Section):
     """Which captures are trained and measured; dvc.yaml fans out over these lists."""
 
-    captures: tuple[str, ...] = ()
+    captures: Names = ()
     variants: tuple[Literal["combined", "filtered"], ...] = ("combined", "filtered")
-    evaluated: tuple[str, ...] = ()
+    evaluated: Names = ()
 
 
 class CaptureEntry(Section):

@@ -14,6 +14,8 @@ _HI4D_ID = re.compile(r"hi4d_(pair\d{2})_([a-z]+)")
 CameraName = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    # Each is a folder of the raw data, and part of the names of files.
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$"),
 ]
 
 

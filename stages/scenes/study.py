@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stages.run.names import Names
 from stages.run.params import Section
 
 # How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
@@ -18,7 +19,6 @@ PLAIN, BASE, TUNED = "none", "base", "tuned"
 FIXERS = (BASE, TUNED)
 METHODS = (PLAIN, *(f"{fixer}-{form}" for fixer in FIXERS for form in ("post", "distill")))
 
-Names = tuple[str, ...]
 Line = Annotated[str, Field(min_length=1)]
 
 

@@ -2,13 +2,14 @@
 
 from pydantic import Field
 
+from stages.run.names import Names
 from stages.run.params import Section
 
 
 class DemoConfig(Section):
     """What the embedded sequences look like and how finely they are traced."""
 
-    scenes: tuple[str, ...] = ()
+    scenes: Names = ()
     seed: int = 0
     frames: int = Field(default=2, ge=1)
     first_frame: int = Field(default=21, ge=0)
@@ -21,7 +22,7 @@ class DemoConfig(Section):
 class DemoCaptureConfig(Section):
     """What the embedded capture looks like and how finely it is traced."""
 
-    captures: tuple[str, ...] = ()
+    captures: Names = ()
     seed: int = 0
     photographs: int = Field(default=10, ge=2)
     eval_photographs: int = Field(default=6, ge=1)

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from stages.run.names import Names
 from stages.run.params import Section
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
@@ -13,7 +14,7 @@ CAMERAS: tuple[str, ...] = get_args(CameraKind)
 class StaticConfig(Section):
     """How a static scene is prepared, trained on by one kind of camera, and evaluated."""
 
-    scenes: tuple[str, ...] = ()
+    scenes: Names = ()
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
     max_px: int = Field(default=0, ge=0)
     lf_inner: int = Field(default=2, ge=0)
@@ -47,7 +48,7 @@ class StaticConfig(Section):
 class StaticDemoConfig(Section):
     """Which embedded static scenes there are, and how finely they are photographed."""
 
-    scenes: tuple[str, ...] = ()
+    scenes: Names = ()
     seed: int = 0
     width_px: int = Field(default=256, ge=16)
     height_px: int = Field(default=192, ge=16)

@@ -1,0 +1,70 @@
+"""Names of scenes, captures and fixers: what params.yaml may call them, wherever it names one.
+
+Every name becomes a folder, a word of a command and a key of params.yaml, and DVC acts on all
+three before a stage can judge it. So a name is one word that no path, shell, option or YAML reads
+as anything else.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from stages.run.errors import UserError
+
+# A letter somewhere: 2024, 1_000 and 2024-01-31 are no text in YAML.
+_PATTERN = re.compile(r"(?=[0-9_-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+# Read as other types than text, by YAML or by `-S`.
+_WORDS = {"true", "false", "null"}
+
+
+def is_name(value: object) -> bool:
+    """Whether a value of params.yaml can be a name.
+
+    >>> [is_name(one) for one in ("hi4d_pair15_fight", "4cam", "room.v2", "../x", "", 2024, "1e5")]
+    [True, True, False, False, False, False, False]
+    """
+    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
+        return False
+    return value.lower() not in _WORDS and not _is_number(value)
+
+
+def what_names_are(value: object) -> str:
+    """The rule in words, with a name that is like a given value.
+
+    >>> what_names_are("room.v2")[-18:]
+    "such as 'room_v2'"
+    """
+    bare = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).strip("_-")[:60]
+    near = next(filter(is_name, (bare, bare and f"scene_{bare}")), "scene_1")
+    return (
+        "a name of A-Z, a-z, 0-9, '_' and '-', at most 80, not all digits, no '_' or '-' first, "
+        f"such as {near!r}"
+    )
+
+
+def given_name(text: str) -> str:
+    """A name from the command line, as the `type` of an argument. Raises UserError."""
+    if not is_name(text):
+        raise UserError("command line", repr(text), expected=what_names_are(text))
+    return text
+
+
+def _checked(value: object) -> object:
+    if not is_name(value):
+        raise ValueError(what_names_are(value))
+    return value
+
+
+def _is_number(text: str) -> bool:
+    for kind in (float, lambda digits: int(digits, 0)):
+        try:
+            kind(text)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
+Name = Annotated[str, BeforeValidator(_checked)]
+Names = tuple[Name, ...]
