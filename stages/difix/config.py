@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.run.params import Section
+from stages.run.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Size = Literal["tiny", "sd-turbo"]
@@ -24,13 +25,13 @@ class FixerConfig(Section):
     reference: Literal["use", "withhold"] = "use"
     reference_attention: Literal["stored", "mutual", "one_way"] = "stored"
     latent: Literal["mean", "sample"] = "mean"
-    seed: int = 0
-    resolution: int = Field(default=0, ge=0)
-    multiple: int = Field(default=16, ge=4)
+    seed: Seed = 0
+    resolution: Pixels = 0
+    multiple: int = Field(default=16, ge=4, le=1024)
     fit: Literal["pad", "resize"] = "pad"
-    tile_px: int = Field(default=0, ge=0)
-    tile_overlap_px: int = Field(default=64, ge=0)
-    batch_size: int = Field(default=4, ge=1)
+    tile_px: Pixels = 0
+    tile_overlap_px: Pixels = 64
+    batch_size: int = Field(default=4, ge=1, le=4096)
     mode: Literal["throughput", "latency"] = "throughput"
 
     @model_validator(mode="after")
@@ -48,8 +49,8 @@ class LossConfig(Section):
     l2: float = Field(default=1.0, ge=0)
     lpips: float = Field(default=1.0, ge=0)
     gram: float = Field(default=0.5, ge=0)
-    gram_warmup_steps: int = Field(default=2000, ge=0)
-    gram_crop_px: int = Field(default=400, ge=32)
+    gram_warmup_steps: Count = 2000
+    gram_crop_px: int = Field(default=400, ge=32, le=WIDEST)
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
 
     @model_validator(mode="after")
@@ -62,24 +63,24 @@ class LossConfig(Section):
 class LoopConfig(Section):
     """One optimisation, of whatever images."""
 
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
     execution: Literal["auto", "eager", "graph"] = "auto"
-    steps: int = Field(default=10000, ge=1)
-    batch_size: int = Field(default=1, ge=1)
-    accumulation: int = Field(default=1, ge=1)
+    steps: Positive = 10000
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    accumulation: Positive = 1
     lr: float = Field(default=2e-5, gt=0)
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(default=500, ge=0)
+    warmup_steps: Count = 500
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = 1.0
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     gradient_checkpointing: Literal["none", "decoder", "all"] = "none"
     reference_dropout: float = Field(default=0.1, ge=0, le=1)
     trained: Literal["published", "all"] = "published"
-    checkpoint_every: int = Field(default=500, ge=1)
-    validate_every: int = Field(default=500, ge=1)
+    checkpoint_every: Positive = 500
+    validate_every: Positive = 500
     losses: LossConfig = LossConfig()
 
 
@@ -87,27 +88,27 @@ class TuneConfig(LoopConfig):
     """How a fixer is tuned on pairs of renders and photographs."""
 
     init_from: str = ""
-    processes: int = Field(default=1, ge=1)
-    resolution: int = Field(default=320, ge=0)
-    multiple: int = Field(default=16, ge=4)
-    crop_px: int = Field(default=0, ge=0)
+    processes: Workers = 1
+    resolution: Pixels = 320
+    multiple: int = Field(default=16, ge=4, le=1024)
+    crop_px: Pixels = 0
     flip: bool = True
     missing_reference: Literal["error", "own_render"] = "error"
     keep: Literal["last", "best"] = "last"
     latent: Literal["mean", "sample"] = "mean"
-    validation_samples: int = Field(default=0, ge=0)
-    samples: int = Field(default=4, ge=0)
-    loader_workers: int = Field(default=2, ge=0)
-    cache_mib: int = Field(default=1024, ge=0)
+    validation_samples: Count = 0
+    samples: Count = 4
+    loader_workers: int = Field(default=2, ge=0, le=4096)
+    cache_mib: Count = 1024
 
 
 class PretrainConfig(LoopConfig):
     """How the tiny fixer learns from procedural scenes alone."""
 
-    crop_px: int = Field(default=128, ge=32)
-    shapes: int = Field(default=48, ge=4)
-    painted_at_once: int = Field(default=16, ge=1)
-    validation_pairs: int = Field(default=32, ge=1)
+    crop_px: int = Field(default=128, ge=32, le=WIDEST)
+    shapes: int = Field(default=48, ge=4, le=MOST)
+    painted_at_once: Positive = 16
+    validation_pairs: Positive = 32
 
 
 class BaseConfig(Section):
@@ -118,7 +119,7 @@ class BaseConfig(Section):
     reference: Literal["stored", "yes", "no"] = "stored"
     components: str = "stabilityai/sd-turbo"
     prompt: str = "remove degradation"
-    seed: int = 0
+    seed: Seed = 0
     download: bool = True
     cache_dir: str = ".work/hub"
     pretrain: PretrainConfig = PretrainConfig()

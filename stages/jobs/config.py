@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from stages.run.params import Section
+from stages.run.ranges import Workers
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[KMGT]$")]
 Time = Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$")]
 # A word that sbatch gets behind a `=`; it can start no option of its own.
@@ -19,7 +20,7 @@ class Resources(Section):
 
     gpus: Count
     gpu_type: Word
-    cpus: Annotated[int, Field(ge=1)]
+    cpus: Workers
     memory: Memory
     time: Time
     partition: Word
@@ -33,7 +34,7 @@ class Override(Section):
 
     gpus: Count | None = None
     gpu_type: Word | None = None
-    cpus: Annotated[int, Field(ge=1)] | None = None
+    cpus: Workers | None = None
     memory: Memory | None = None
     time: Time | None = None
     partition: Word | None = None

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.run.params import Section
+from stages.run.ranges import Count, Positive, Seed, Workers
 
 # Backbones that LPIPS has calibrated heads for.
 Net = Literal["alex", "vgg", "squeeze"]
@@ -23,9 +24,9 @@ class NovelViewsConfig(Section):
     """How the target cameras are rendered."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int = Field(default=2, ge=1)
+    workers: Workers = 2
     align: bool = True
-    align_steps: int = Field(default=60, ge=1)
+    align_steps: Positive = 60
     align_lr: float = Field(default=2e-3, gt=0)
 
 
@@ -48,6 +49,6 @@ class CompareConfig(Section):
     """How methods are compared with each other."""
 
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    bootstrap_draws: int = Field(default=2000, ge=100)
-    block_length: int = Field(default=0, ge=0)
-    seed: int = 0
+    bootstrap_draws: int = Field(default=2000, ge=100, le=1_000_000)
+    block_length: Count = 0
+    seed: Seed = 0

@@ -29,7 +29,8 @@ class Section(BaseModel):
     is written once, here and nowhere else; params.yaml states the value in force.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # inf and nan are numbers to YAML, and pass most comparisons.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)

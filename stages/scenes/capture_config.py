@@ -9,6 +9,7 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.names import Names
 from stages.run.params import Section, did_you_mean
+from stages.run.ranges import Count, Pixels, Seed
 from stages.scenes.demo.config import DemoCaptureConfig
 
 
@@ -30,12 +31,12 @@ class CaptureCalibrateConfig(Section):
     """How photographs get their poses."""
 
     method: Literal["auto", "given", "sfm", "vggt", "ba"] = "auto"
-    seed: int = 0
-    threads: int = Field(default=1, ge=-1)
+    seed: Seed = 0
+    threads: int = Field(default=1, ge=-1, le=4096)
     camera_model: str = "SIMPLE_RADIAL"
     lenses: Literal["auto", "one"] = "auto"
     refine_lenses: bool = True
-    max_image_px: int = Field(default=0, ge=0)
+    max_image_px: Pixels = 0
     attempts: int = Field(default=2, ge=1, le=3)
     min_registered: float = Field(default=0.75, ge=0, le=1)
     pose_tolerance: float = Field(default=2.0, ge=1)
@@ -44,8 +45,8 @@ class CaptureCalibrateConfig(Section):
 class CaptureTrainConfig(Section):
     """Which views of a capture are held out, and how these are measured."""
 
-    test_every: int = Field(default=8, ge=0)
-    align_steps: int = Field(default=60, ge=0)
+    test_every: Count = 8
+    align_steps: Count = 60
     align_lr: float = Field(default=2e-3, gt=0)
 
 
@@ -53,9 +54,9 @@ class CaptureEvaluateConfig(Section):
     """How a trained capture is measured on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
-    nearest: int = Field(default=0, ge=0)
+    nearest: Count = 0
     frame: Literal["auto", "shared", "images"] = "auto"
-    align_steps: int = Field(default=60, ge=0)
+    align_steps: Count = 60
     align_lr: float = Field(default=2e-3, gt=0)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from stages.run.params import Section
+from stages.run.ranges import WIDEST, Count, Pixels, Positive, Seed
 
 _HI4D_ID = re.compile(r"hi4d_(pair\d{2})_([a-z]+)")
 
@@ -30,10 +31,10 @@ class SceneEntry(Section):
     source: Literal["demo", "hi4d"]
     source_cameras: tuple[CameraName, ...] = Field(min_length=1)
     target_cameras: tuple[CameraName, ...] = Field(min_length=1)
-    timestamps: int = Field(default=0, ge=0)
-    first_frame: int | None = Field(default=None, ge=0)
-    last_frame: int | None = Field(default=None, ge=0)
-    frame_step: int = Field(default=1, ge=1)
+    timestamps: Count = 0
+    first_frame: Count | None = None
+    last_frame: Count | None = None
+    frame_step: Positive = 1
     group: str = ""
     licence: str = ""
 
@@ -60,7 +61,7 @@ class SceneEntry(Section):
 class PrepareConfig(Section):
     """How raw frames become a prepared scene."""
 
-    height_px: int = Field(default=1280, ge=0)
+    height_px: Pixels = 1280
     undistort: bool = True
     masks: bool = True
 
@@ -69,13 +70,13 @@ class CalibrateConfig(Section):
     """How source cameras are calibrated."""
 
     method: Literal["given", "perturbed", "sfm", "vggt"] = "perturbed"
-    seed: int = 0
+    seed: Seed = 0
     rotation_noise_deg: float = Field(default=0.5, ge=0)
     translation_noise: float = Field(default=0.01, ge=0)
     focal_noise: float = Field(default=0.01, ge=0, lt=0.5)
     refine_focal: bool = True
     min_registered: float = Field(default=0.75, ge=0, le=1)
-    max_features: int = Field(default=8192, ge=1)
+    max_features: Positive = 8192
     peak_threshold: float = Field(default=0.0066, gt=0)
     ratio_test: float = Field(default=0.8, gt=0, le=1)
     max_epipolar_error_px: float = Field(default=4.0, gt=0)
@@ -88,15 +89,15 @@ class VggtConfig(Section):
 
     weights: str = "facebook/VGGT-1B"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    image_px: int = Field(default=518, ge=14, multiple_of=14)
+    image_px: int = Field(default=518, ge=14, le=WIDEST, multiple_of=14)
 
 
 class ReferenceConfig(Section):
     """Which photographs of source cameras accompany a target."""
 
     strategy: Literal["same_time", "temporal", "mixed"] = "same_time"
-    offset_frames: int = Field(default=1, ge=1)
-    cameras: int = Field(default=1, ge=0)
+    offset_frames: Positive = 1
+    cameras: Count = 1
 
 
 class PairsConfig(Section):
@@ -105,14 +106,14 @@ class PairsConfig(Section):
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     poses: Literal["imperfect", "aligned", "given"] = "imperfect"
     test_poses: Literal["imperfect", "aligned", "given"] = "imperfect"
-    align_steps: int = Field(default=60, ge=1)
+    align_steps: Positive = 60
     align_lr: float = Field(default=2e-3, gt=0)
     cameras: tuple[CameraName, ...] = ()
     leave_out: tuple[CameraName, ...] = ()
-    every: int = Field(default=1, ge=1)
-    steps: tuple[int, ...] = ()
-    max_pairs: int = Field(default=0, ge=0)
-    seed: int = 0
+    every: Positive = 1
+    steps: tuple[Positive, ...] = ()
+    max_pairs: Count = 0
+    seed: Seed = 0
     reference: ReferenceConfig = ReferenceConfig()
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from stages.run.names import Names
 from stages.run.params import Section
+from stages.run.ranges import Seed
 
 # How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
 # trained into the splat (`distill`); by the untuned fixer (`base`) or the tuned one.
@@ -37,7 +38,7 @@ class StudyConfig(Section):
     methods: Names
     fixers: Names
     subject: str
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]

@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.run.params import Section
+from stages.run.ranges import MOST, Count, Positive, Seed, Workers
+
+# A channel of a colour.
+Shade = Annotated[float, Field(ge=0, le=1)]
 
 
 class StrategyConfig(Section):
@@ -18,12 +22,12 @@ class StrategyConfig(Section):
     grow_scale2d: float = Field(default=0.05, gt=0)
     prune_scale3d: float = Field(default=0.22, gt=0)
     prune_scale2d: float = Field(default=0.12, gt=0)
-    refine_scale2d_stop_iter: int = Field(default=26000, ge=0)
-    refine_start_iter: int = Field(default=500, ge=0)
-    refine_stop_iter: int = Field(default=26000, ge=0)
-    refine_every: int = Field(default=100, ge=1)
-    reset_every: int = Field(default=100000, ge=1)
-    pause_refine_after_reset: int = Field(default=0, ge=0)
+    refine_scale2d_stop_iter: Count = 26000
+    refine_start_iter: Count = 500
+    refine_stop_iter: Count = 26000
+    refine_every: Positive = 100
+    reset_every: Positive = 100000
+    pause_refine_after_reset: Count = 0
     absgrad: bool = False
     revised_opacity: bool = False
 
@@ -33,36 +37,36 @@ class TrainConfig(Section):
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     execution: Literal["graph", "eager"] = "graph"
-    seed: int = 42
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    seed: Seed = 42
+    workers: Literal["auto"] | Workers = "auto"
     warm_start: bool = False
-    warm_every: int = Field(default=3, ge=2)
+    warm_every: int = Field(default=3, ge=2, le=MOST)
     warm_share: float = Field(default=0.15, gt=0, le=1)
     warm_tolerance_db: float = Field(default=1.0, ge=0)
     match_string: str = ""
-    test_every: int = Field(default=0, ge=0)
-    data_factor: int = Field(default=1, ge=1)
-    max_steps: int = Field(default=30000, ge=1)
-    steps_scaler: float = Field(default=1.0, gt=0)
-    eval_steps: tuple[int, ...] = (3000, 7000, 30000)
-    ply_steps: tuple[int, ...] = (3000, 7000, 30000)
-    save_steps: tuple[int, ...] = (7000, 30000)
+    test_every: Count = 0
+    data_factor: int = Field(default=1, ge=1, le=1024)
+    max_steps: Positive = 30000
+    steps_scaler: float = Field(default=1.0, gt=0, le=1000)
+    eval_steps: tuple[Positive, ...] = (3000, 7000, 30000)
+    ply_steps: tuple[Positive, ...] = (3000, 7000, 30000)
+    save_steps: tuple[Positive, ...] = (7000, 30000)
     save_ply: bool = True
-    checkpoint_every: int = Field(default=1000, ge=1)
-    max_gaussians: int = Field(default=1_000_000, ge=1)
+    checkpoint_every: Positive = 1000
+    max_gaussians: Positive = 1_000_000
     init_type: Literal["auto", "sfm", "random", "both"] = "auto"
-    init_num_pts: int = Field(default=100_000, ge=1)
+    init_num_pts: Positive = 100_000
     init_extent: float = Field(default=3.0, gt=0)
     init_opa: float = Field(default=0.1, gt=0, lt=1)
     init_scale: float = Field(default=1.0, gt=0)
     global_scale: float = Field(default=1.0, gt=0)
     near_plane: float = Field(default=0.01, gt=0)
     far_plane: float = Field(default=1e10, gt=0)
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    background: tuple[Shade, Shade, Shade] = (0.0, 0.0, 0.0)
     random_bkgd: bool = False
     antialiased: bool = True
     sh_degree: int = Field(default=3, ge=0, le=3)
-    sh_degree_interval: int = Field(default=1000, ge=1)
+    sh_degree_interval: Positive = 1000
     ssim_lambda: float = Field(default=0.2, ge=0, le=1)
     opacity_reg: float = Field(default=0.0, ge=0)
     scale_reg: float = Field(default=0.0005, ge=0)
@@ -121,9 +125,9 @@ class TrainConfig(Section):
 class DistillConfig(Section):
     """How fixed pictures are trained into Gaussians; class defaults are Difix3D's proportions."""
 
-    seed: int = 0
-    rounds: int = Field(default=20, ge=1)
-    steps: int = Field(default=1500, ge=1)
+    seed: Seed = 0
+    rounds: Positive = 20
+    steps: Positive = 1500
     novel_share: float = Field(default=0.3, gt=0, lt=1)
     novel_weight: float = Field(default=0.2, gt=0)
     min_alpha: float = Field(default=0.5, ge=0, lt=1)

@@ -4,29 +4,30 @@ from pydantic import Field
 
 from stages.run.names import Names
 from stages.run.params import Section
+from stages.run.ranges import Count, Positive, Seed
 
 
 class DemoConfig(Section):
     """What the embedded sequences look like and how finely they are traced."""
 
     scenes: Names = ()
-    seed: int = 0
-    frames: int = Field(default=2, ge=1)
-    first_frame: int = Field(default=21, ge=0)
-    frame_step: int = Field(default=12, ge=1)
-    width_px: int = Field(default=192, ge=16)
-    height_px: int = Field(default=256, ge=16)
-    samples: int = Field(default=2, ge=1)
+    seed: Seed = 0
+    frames: int = Field(default=2, ge=1, le=100_000)
+    first_frame: Count = 21
+    frame_step: Positive = 12
+    width_px: int = Field(default=192, ge=16, le=8192)
+    height_px: int = Field(default=256, ge=16, le=8192)
+    samples: int = Field(default=2, ge=1, le=16)
 
 
 class DemoCaptureConfig(Section):
     """What the embedded capture looks like and how finely it is traced."""
 
     captures: Names = ()
-    seed: int = 0
-    photographs: int = Field(default=10, ge=2)
-    eval_photographs: int = Field(default=6, ge=1)
-    width_px: int = Field(default=256, ge=32)
-    height_px: int = Field(default=192, ge=32)
-    samples: int = Field(default=2, ge=1)
+    seed: Seed = 0
+    photographs: int = Field(default=10, ge=2, le=10_000)
+    eval_photographs: int = Field(default=6, ge=1, le=10_000)
+    width_px: int = Field(default=256, ge=32, le=8192)
+    height_px: int = Field(default=192, ge=32, le=8192)
+    samples: int = Field(default=2, ge=1, le=16)
     distortion: tuple[float, float, float, float] = (-0.08, 0.01, 0.001, -0.001)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from stages.run.names import Names
 from stages.run.params import Section
+from stages.run.ranges import Count, Pixels, Positive, Seed
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
 CAMERAS: tuple[str, ...] = get_args(CameraKind)
@@ -16,8 +17,8 @@ class StaticConfig(Section):
 
     scenes: Names = ()
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
-    max_px: int = Field(default=0, ge=0)
-    lf_inner: int = Field(default=2, ge=0)
+    max_px: Pixels = 0
+    lf_inner: int = Field(default=2, ge=0, le=99)
     lf_calib: str = ""
     lf_to_colmap: str = ""
     vggt_stage: Literal["both", "vggt", "ba"] = "both"
@@ -26,21 +27,21 @@ class StaticConfig(Section):
     force: bool = False
     lens_model: Literal["pinhole", "radial"] = "radial"
     focal_guess: float = Field(default=1.0, gt=0)
-    max_features: int = Field(default=8192, ge=1)
+    max_features: Positive = 8192
     peak_threshold: float = Field(default=0.0066, gt=0)
     ratio_test: float = Field(default=0.8, gt=0, le=1)
     max_reprojection_error_px: float = Field(default=4.0, gt=0)
     min_triangulation_angle_deg: float = Field(default=1.5, ge=0)
     min_registered: float = Field(default=1.0, ge=0, le=1)
-    seed: int = 0
-    train_test_every: int = Field(default=1, ge=0)
-    eval_test_every: int = Field(default=1, ge=1)
+    seed: Seed = 0
+    train_test_every: Count = 1
+    eval_test_every: Positive = 1
     skip_train: bool = False
     skip_eval: bool = False
-    covi_chunk: int = Field(default=32, ge=1)
-    covi_micro_chunk: int = Field(default=8, ge=1)
+    covi_chunk: Positive = 32
+    covi_micro_chunk: Positive = 8
     covi_device: Literal["auto", "cpu", "cuda"] = "auto"
-    covi_min_views: int = Field(default=1, ge=1)
+    covi_min_views: Positive = 1
     covi_min_share: float = Field(default=0.05, ge=0, le=1)
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
 
@@ -49,9 +50,9 @@ class StaticDemoConfig(Section):
     """Which embedded static scenes there are, and how finely they are photographed."""
 
     scenes: Names = ()
-    seed: int = 0
-    width_px: int = Field(default=256, ge=16)
-    height_px: int = Field(default=192, ge=16)
-    lightfield_side: int = Field(default=7, ge=3)
-    eval_frames: int = Field(default=8, ge=2)
-    samples: int = Field(default=2, ge=1)
+    seed: Seed = 0
+    width_px: int = Field(default=256, ge=16, le=8192)
+    height_px: int = Field(default=192, ge=16, le=8192)
+    lightfield_side: int = Field(default=7, ge=3, le=99)
+    eval_frames: int = Field(default=8, ge=2, le=10_000)
+    samples: int = Field(default=2, ge=1, le=16)

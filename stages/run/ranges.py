@@ -1,0 +1,20 @@
+"""Ranges of whole numbers in params.yaml: what the libraries take, and what cannot be meant.
+
+A field with narrower limits is an `int` that states both: a type's limit would win over the
+field's own.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+MOST = 10**9
+# COLMAP's seeds are signed, of 32 bits; numpy's and torch's are not negative.
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# A side of a picture. OpenCV and JPEG end near 2^16, memory before that.
+WIDEST = 2**15
+Pixels = Annotated[int, Field(ge=0, le=WIDEST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+# Processes or threads of one machine.
+Workers = Annotated[int, Field(ge=1, le=4096)]
