@@ -4,6 +4,8 @@ DVC reads them with Hydra's parser, and so do we: `key=value`, lists `[a,b]`, qu
 for a key that params.yaml does not state.
 """
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,17 +33,41 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
             override = parser.parse_override(text)
         except HydraException as error:
             raise UserError(
-                f"{COMMAND_LINE}  -S {text}", "not an override", expected=_FORM
+                f"{COMMAND_LINE}  -S {text}", "not an override", expected=_FORM, fix=quoting(text)
             ) from error
         kinds = (OverrideType.CHANGE, OverrideType.ADD)
         keys = tuple(override.key_or_group.split("."))
         if override.type not in kinds or override.is_sweep_override() or len(keys) < 2:
             raise UserError(
                 f"{COMMAND_LINE}  -S {text}", "not one value for one key", expected=_FORM,
-                fix="quote a text with commas, and queue several values by `dvc exp run`",
+                fix=f"{quoting(text)}; several values are queued by `dvc exp run`".lstrip("; "),
             )  # fmt: skip
         found.append((keys, override.value(), override.type == OverrideType.ADD))
     return found
+
+
+def literal(text: str) -> str:
+    """The override of a `key=text` whose text is taken as it is, whatever characters are in it.
+
+    >>> print(literal('static.lf_calib=/tmp/Zürich (2)/"cal".tar'))
+    static.lf_calib="/tmp/Zürich (2)/\\"cal\\".tar"
+    """
+    key, _, value = text.partition("=")
+    # Backslashes count where a quote follows, and the closing quote is one.
+    value = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    value = re.sub(r"(\\+)\Z", r"\1\1", value)
+    return f'{key}="{value}"'
+
+
+def quoting(text: str) -> str:
+    """How a shell is told to give a key this text; empty for what has no key.
+
+    >>> print(quoting("static.lf_calib=~/cal.tar"))
+    for a text write -S 'static.lf_calib="~/cal.tar"'
+    """
+    if not re.match(r"\+{0,2}[\w.]+=.", text):
+        return ""
+    return f"for a text write -S {shlex.quote(literal(text))}"
 
 
 def apply(raw: Any, overrides: Sequence[tuple[Keys, Any, bool]]) -> None:

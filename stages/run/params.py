@@ -5,11 +5,12 @@ YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a n
 
 import argparse
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -20,6 +21,10 @@ from stages.run.errors import UserError, raise_all
 from stages.run.names import is_name, what_names_are
 
 CHECK = "edit the line, then run `python -m stages.check`"
+
+
+# A path in a section; `~` is the home folder, as no shell sees the file.
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class Section(BaseModel):
@@ -223,6 +228,10 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-S", "--set-param", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="use this value in the place of params.yaml's; may stand several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set-text", dest="overrides", action="append", type=command_line.literal,
+        metavar="KEY=TEXT", help="the same for a text, which is taken as it is",
     )  # fmt: skip
 
 

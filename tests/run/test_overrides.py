@@ -1,12 +1,16 @@
 """`-S section.key=value`: read as DVC reads it, typed as params.yaml is."""
 
 import argparse
+import random
+import shlex
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
+from stages.run.overrides import literal, parse
 from stages.run.params import Params, Section, add_override_option
 
 TEXT = """
@@ -54,6 +58,41 @@ def test_values_take_the_place_of_the_file_s(path: Path) -> None:
         max_steps=3, means_lr=1e-4, names=("x", "y z"), match_string="RIGHT", inner=Inner(on=False)
     )
     assert Params.read(path).section("train", Train).max_steps == 700
+
+
+STRANGE = [
+    "/tmp/Zürich (2)/cal.tar", "/a,b", "~/x", "a=b", "#1", "it's", 'say "x"', "x\\", 'x\\"', "\\\\",
+    "[a]", "{a}", "2", "true", "null", " a ", "a\nb",
+    "${x}", "%(x)s", "$(x)", "`x`", "*", "", "@:/", "'quoted'", '"quoted"', "\\'", "a; rm b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", STRANGE)
+def test_text_is_taken_as_it_is(path: Path, value: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_override_option(parser)
+    given = parser.parse_args(["--set-text", f"train.match_string={value}"]).overrides
+    train = Params.read(path, given).section("train", Train)
+    assert train.match_string == value
+
+
+def test_any_text_is_taken_as_it_is(path: Path) -> None:
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("a\\\"' (,={$", k=draw.randint(1, 6))) for _ in range(300)]
+    found = parse([literal(f"train.match_string={text}") for text in texts])
+    assert [value for _, value, _ in found] == texts
+
+
+@pytest.mark.parametrize("value", ["/tmp/Zürich (2)/cal.tar", "/a,b", "~/cal.tar", "it's"])
+def test_refusal_shows_words_that_a_shell_and_dvc_take(path: Path, value: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Params.read(path, [f"train.match_string={value}"])
+    shown = refused.value.fix.removeprefix("for a text write ").partition(";")[0]
+    option, word = shlex.split(shown)
+    assert option == "-S"
+    assert Params.read(path, [word]).section("train", Train).match_string == value
+    apply_overrides(path, [word])
+    assert Params.read(path).section("train", Train).match_string == value
 
 
 def test_dvc_reads_the_same_values(path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from stages.run.names import Names
-from stages.run.params import Section
+from stages.run.params import PathText, Section
 from stages.run.ranges import Count, Pixels, Positive, Seed
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
@@ -19,10 +19,10 @@ class StaticConfig(Section):
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
     max_px: Pixels = 0
     lf_inner: int = Field(default=2, ge=0, le=99)
-    lf_calib: str = ""
-    lf_to_colmap: str = ""
+    lf_calib: PathText = ""
+    lf_to_colmap: PathText = ""
     vggt_stage: Literal["both", "vggt", "ba"] = "both"
-    vggt_cache: str = ""
+    vggt_cache: PathText = ""
     skip_vggt: bool = False
     force: bool = False
     lens_model: Literal["pinhole", "radial"] = "radial"
