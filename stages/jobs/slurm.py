@@ -172,15 +172,25 @@ def cancel(jobs: Sequence[str]) -> None:
     call("scancel", *jobs)
 
 
+def own_job() -> str:
+    """The name of the job that runs now; a task of an array is named in full.
+
+    The last task of an array has the array's own number as its job number, which alone names
+    all of its siblings too.
+    """
+    told = os.environ
+    return f"{told.get(ARRAY, told[JOB])}_{told[TASK]}" if TASK in told else told[JOB]
+
+
 def requeue(config: SlurmConfig) -> bool:
     """Put the job that runs now back into the queue; False when it may not go there again.
 
     A cancelled job stays cancelled.
     """
-    job = os.environ[JOB]
+    job = own_job()
     if int(os.environ.get(RESTARTS, "0")) >= config.max_restarts:
         return False
-    if call("squeue", "--noheader", "--jobs", job, "--format=%T").strip() != "RUNNING":
+    if "RUNNING" not in call("squeue", "--noheader", "--jobs", job, "--format=%T").split():
         return False
     call("scontrol", "requeue", job)
     return True

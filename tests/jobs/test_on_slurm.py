@@ -96,6 +96,38 @@ def test_stop_before_the_limit_queues_again_and_changes_no_result(
     assert "double  1 done" in submit("status")[1]
 
 
+@pytest.mark.parametrize("sibling_runs", [True, False])
+def test_stopped_last_task_of_an_array_alone_comes_back(
+    sent: Project, submit: Submit, slurm: Cluster, sibling_runs: bool
+) -> None:
+    """Its job number is the array's own, by which SLURM names all tasks."""
+    submit("make")
+    slurm.wait()
+    sent.ran()
+    sent.work(steps=400, pause_s=0.05)
+    submit("double")
+    state = sent.folder / ".work/double/bb.txt"
+    slurm.until(state.exists)
+    first, last = job_of("double@a"), job_of("double@bb")
+    if sibling_runs:
+        slurm.until(lambda: f"{first} RUNNING" in slurm.queue())
+    else:
+        slurm.run("scancel", first)
+        slurm.until(lambda: not [line for line in slurm.queue() if line.startswith(first)])
+    slurm.run("scancel", "--signal=USR1", "--batch", last)
+    slurm.until(lambda: f"{last} PENDING" in slurm.queue())
+    assert (f"{first} RUNNING" in slurm.queue()) == sibling_runs
+    stopped_at = int(state.read_text())
+    sent.work(steps=stopped_at + 1)
+    slurm.wait()
+    log = (sent.folder / "slurm_logs" / f"{last}.out").read_text()
+    assert "stopped and queued again" in log
+    assert f"resumed at {stopped_at}" in log
+    assert sent.ran().count("double@bb") == 2
+    told = slurm.run("scontrol", "show", "job", "-o", first)
+    assert "Restarts=0" in told
+
+
 def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
     sent: Project, submit: Submit, slurm: Cluster
 ) -> None:

@@ -120,8 +120,8 @@ def test_static_scripts_in_a_chain_with_their_variables(
     prepare = scripts.send("static_preprocessing", "../data/dog")
     assert scripts.called() == [
         "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
-        "|-S|static.lf_calib=/cal/caldata.tar|-S|static.lf_to_colmap=/bin/lf.py"
-        "|-S|static.vggt_stage=ba|-S|static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
+        "|--set-text|static.lf_calib=/cal/caldata.tar|--set-text|static.lf_to_colmap=/bin/lf.py"
+        "|-S|static.vggt_stage=ba|--set-text|static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
         "|-S|static.force=false"
     ]
     assert "NodeList=h100" in scripts.show(prepare)
@@ -185,6 +185,61 @@ def test_stop_while_it_is_evaluated_does_not_train_again(
     log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
     assert "done before the stop: python -m stages.capture_train dog" in log
     assert not list((scripts.folder / ".work/slurm").iterdir())
+
+
+@pytest.mark.parametrize("sibling_runs", [True, False])
+def test_stopped_last_task_of_an_array_alone_comes_back(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch, sibling_runs: bool
+) -> None:
+    """Its job number is the array's own, by which SLURM names all tasks."""
+    stub = scripts.folder / "bin" / "python"
+    if not sibling_runs:
+        stub.write_text(stub.read_text().replace("[[ -z", "[[ $SLURM_ARRAY_TASK_ID == 0 || -z"))
+    monkeypatch.setenv("STOPS", "1")
+    words = ["sbatch", "--parsable", "slurm/dual_training.slurm", "dog", "RIGHT"]
+    job = scripts.slurm.run(*words).strip()
+    scripts.slurm.until(lambda: {"0", "1"} <= {path.name for path in scripts.calls.iterdir()})
+    if sibling_runs:
+        scripts.slurm.until(lambda: f"{job}_0 RUNNING" in scripts.slurm.queue())
+    else:
+        scripts.slurm.until(lambda: f"{job}_0 RUNNING" not in scripts.slurm.queue())
+    last = scripts.slurm.run("scontrol", "show", "job", "-o", f"{job}_1")
+    assert last.startswith(f"JobId={job} ")
+    scripts.slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
+    scripts.slurm.until(lambda: f"{job}_1 PENDING" in scripts.slurm.queue())
+    assert (f"{job}_0 RUNNING" in scripts.slurm.queue()) == sibling_runs
+    if sibling_runs:
+        scripts.slurm.run("scancel", f"{job}_0")
+    scripts.slurm.wait()
+    trained = "-m|stages.capture_train|dog|results/dog"
+    assert scripts.called(1) == [f"{trained}/filtered|RIGHT"] * 2
+    assert scripts.called(0) == [f"{trained}/combined"]
+    assert "JobState=COMPLETED" in scripts.show(f"{job}_1")
+
+
+def test_script_sent_from_another_folder(
+    scripts: Scripts, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("else") / "where it's (ü)"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("PREP_ROOT", "shared")
+    monkeypatch.setenv("LF_CALIB", "cal (2), new.tar")
+    script = str(scripts.folder / "slurm" / "static_preprocessing.slurm")
+    job = scripts.slurm.run("sbatch", "--parsable", script, "dog").strip()
+    scripts.slurm.wait()
+    assert scripts.called() == [
+        f"-m|stages.static_prepare|{elsewhere}/dog|--prep-root|{elsewhere}/shared"
+        f"|--set-text|static.lf_calib={elsewhere}/cal (2), new.tar"
+    ]
+    assert (elsewhere / f"slurm_logs/{job}_0.out").read_text().startswith("task 0 on GPU")
+    copy = elsewhere / "mine.slurm"
+    shutil.copy(script, copy)
+    job = scripts.slurm.run("sbatch", "--parsable", str(copy), "dog").strip()
+    scripts.slurm.wait()
+    assert "JobState=FAILED" in scripts.show(job)
+    told = (elsewhere / f"slurm_logs/{job}_0.err").read_text()
+    assert told == "no checkout of Splatfix: cd to it before sbatch, or set SPLATFIX_ROOT\n"
 
 
 def test_configured_nodes_and_options_reach_a_script(
