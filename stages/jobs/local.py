@@ -162,14 +162,18 @@ class LocalRun:
         return f"{len(self.done) + len(self.failed)}/{len(self.plan.tasks)}"
 
 
-def run_local(pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int) -> int:
-    """Run a plan here; see `LocalRun.run`."""
+def run_local(
+    pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
+    known: Callable[[], object] = lambda: None,
+) -> int:  # fmt: skip
+    """Run a plan here; see `LocalRun.run`. Calls `known` once others can see that it runs."""
     names = {
         task.address: f"local{submission.number}_{index}"
         for index, task in enumerate(submission.plan.tasks)
     }
     submission = dataclasses.replace(submission, jobs=names, process=os.getpid())
     submission.save()
+    known()
     return LocalRun(pipeline, submission, config, jobs).run()
 
 

@@ -24,7 +24,8 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
 from stages.jobs.plan import Plan
-from stages.run.errors import UserError
+from stages.run.errors import UserError, raise_all
+from stages.run.overrides import quoting
 from stages.run.params import did_you_mean
 
 # What a shell would act on; commands are run as lists of words, without one.
@@ -50,21 +51,73 @@ class Pipeline:
     def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> Plan:
         """What `dvc repro TARGETS` would run: changed stages and all that follow from them.
 
-        With `absent_is_fine` data that is only in the cache does not count as changed.
-        Raises UserError for an unknown target and for a command that only a shell understands.
+        With `absent_is_fine` data that is only in the cache does not count as changed; data that
+        is not there either is made again where a target or a planned stage asks for it.
+        Raises UserError for an unknown target, for a command that only a shell understands, and
+        for data that a planned stage reads, no stage makes, and this workspace does not have.
         """
         with _told(self.root), self._locked():
             graph = self.repo.index.graph
             self._stages = {_address(stage): stage for stage in graph}
+            chosen = self._chosen(targets)
+            order = plan_repro(graph, chosen)
+            made = [stage for stage in order if _is_made(stage)]
+            planned: set[Any] = set()
+            for stage in made:
+                if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
+                    planned.add(stage)
+            if absent_is_fine:
+                targeted = set(order if chosen is None else chosen)
+                for stage in reversed(made):
+                    asked = stage in targeted or planned & set(graph.predecessors(stage))
+                    if stage not in planned and asked and not _is_at_hand(stage):
+                        planned.add(stage)
+            raise_all(
+                _missing(data, absent_is_fine)
+                for data in order
+                if not _is_made(data)
+                and planned & set(graph.predecessors(data))
+                and not _is_at_hand(data, cache=absent_is_fine)
+            )
             needs: dict[str, list[str]] = {}
-            for stage in plan_repro(graph, self._chosen(targets)):
-                if not isinstance(stage, PipelineStage) or stage.frozen:
-                    continue
-                stale = [name for name in map(_address, graph.successors(stage)) if name in needs]
-                if stale or stage.changed(absent_is_fine):
+            for stage in made:
+                if stage in planned:
                     _command(stage)
-                    needs[_address(stage)] = stale
+                    needs[_address(stage)] = [
+                        _address(one) for one in graph.successors(stage) if one in planned
+                    ]
         return Plan.of(needs)
+
+    @property
+    def remotes(self) -> list[str]:
+        """Names of DVC's remotes."""
+        return list(self.repo.config["remote"])
+
+    def only_absent(self, plan: Plan) -> list[str]:
+        """Tasks whose record says that they are up to date, but whose results are not here."""
+        found: list[str] = []
+        with _told(self.root), self._locked():
+            for task in plan.tasks:
+                stage = self._stages[task.address]
+                follows = set(task.needs) <= set(found)
+                if follows and not stage.changed(allow_missing=True) and not _is_at_hand(stage):
+                    found.append(task.address)
+        return found
+
+    def link_inputs(self, home: Path) -> None:
+        """Link inputs that neither git nor a stage brings, such as data laid by hand."""
+        with _told(self.root):
+            outs = [Path(out.fs_path) for stage in self.repo.index.graph for out in stage.outs]
+            for path in {
+                Path(dep.fs_path) for stage in self.repo.index.graph for dep in stage.deps
+            }:
+                if not path.is_relative_to(self.root) or os.path.lexists(path):
+                    continue
+                theirs = home / path.relative_to(self.root)
+                is_made = any(path.is_relative_to(out) or out.is_relative_to(path) for out in outs)
+                if theirs.exists() and not is_made:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.symlink_to(theirs.resolve())
 
     def fetch_inputs(self, plan: Plan) -> None:
         """Put what the plan's tasks read and no task makes into the workspace, from the cache."""
@@ -175,14 +228,38 @@ def set_params(root: Path, settings: Sequence[str]) -> None:
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
             raise UserError("--set-param", name, expected="a params file of the repository")
-        with _told("--set-param"):
-            apply_overrides(path, overrides)
+        for one in overrides:
+            try:
+                with _told("--set-param"):
+                    apply_overrides(path, [one])
+            except UserError as error:
+                raise UserError("--set-param", f"{one}: {error.got}", fix=quoting(one)) from error
 
 
 def _address(stage: Any) -> str:
     """DVC's address as it is at the root, whatever folder this process is in."""
     place, name = stage.path_in_repo, getattr(stage, "name", None)
     return name if name and place == PROJECT_FILE else f"{place}:{name}" if name else place
+
+
+def _is_made(stage: Any) -> bool:
+    """Whether a command makes it, and not the user or an import."""
+    return isinstance(stage, PipelineStage) and not stage.frozen
+
+
+def _is_at_hand(stage: Any, *, cache: bool = True) -> bool:
+    """Whether all results of a stage are in the workspace, or in the cache."""
+    return all(
+        (cache and out.use_cache and not out.changed_cache()) or out.exists for out in stage.outs
+    )
+
+
+def _missing(data: Any, cache: bool) -> UserError:
+    at_hand = not cache and _is_at_hand(data)
+    return UserError(
+        _address(data), "its data is not here" + ("" if at_hand else ", nor in the cache"),
+        fix=f"`dvc {'checkout' if at_hand else 'pull'} {_address(data)}`",
+    )  # fmt: skip
 
 
 def _command(stage: Any) -> list[str]:

@@ -109,15 +109,17 @@ class Plan:
                 found[need] = max(found[need], found[task.address] + 1)
         return found
 
-    def arrays(self, config: SlurmConfig) -> list[Array]:
-        """Tasks by stage and resources."""
+    def arrays(self, config: SlurmConfig, most: int | None = None) -> list[Array]:
+        """Tasks by stage and resources; `most` is how many tasks an array may have."""
         groups: dict[tuple[str, str], list[Task]] = {}
         for task in self.tasks:
             key = task.stage, config.resources(task.address).model_dump_json()
             groups.setdefault(key, []).append(task)
         return [
-            Array(stage, tuple(tasks), config.resources(tasks[0].address))
+            Array(stage, tuple(tasks[first : first + (most or len(tasks))]), resources)
             for (stage, _), tasks in groups.items()
+            for resources in [config.resources(tasks[0].address)]
+            for first in range(0, len(tasks), most or len(tasks))
         ]
 
     def _commands(self) -> dict[str, tuple[str, ...]]:

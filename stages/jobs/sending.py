@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.jobs.config import SlurmConfig
-from stages.jobs.experiment import close_experiment, folder_of, open_experiment
+from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.following import unfinished
 from stages.jobs.local import run_local, visible_gpus
+from stages.jobs.locks import one_at_a_time
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
 from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
-from stages.jobs.submission import LOGS, Submission, new_folder, submissions
+from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
 from stages.run.fan_out import require_names
 from stages.run.params import Params, did_you_mean
 
 KERNELS, SAVE = "kernels", "save"
 KERNELS_COMMAND = ["python", "-m", "stages.kernels"]
+SAVE_COMMAND = ["python", "-m", "stages.save"]
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,22 @@ def send(wish: Wish) -> int:
 
     Raises UserError when a stage of it is under way already, and when SLURM refuses.
     """
-    with contextlib.ExitStack() as unsent:
+    with contextlib.ExitStack() as planning, contextlib.ExitStack() as unsent:
         root, name = _workspace(wish, unsent)
         require_names(Params.read(root / "params.yaml"))
+        if not wish.dry_run:
+            planning.enter_context(one_at_a_time(lock_of(root)))
         pipeline = Pipeline(root)
+        if name:
+            pipeline.link_inputs(Path.cwd())
         config = _config(root, wish, pipeline)
         plan = pipeline.plan(wish.targets, absent_is_fine=bool(name))
         if not plan.tasks:
             print("nothing is stale")
             return 0
+        _tell_of_remotes(pipeline, plan)
         if name:
-            # All results are in the cache by then. Without a stage DVC wants every out of the
-            # graph to be here, also those that no task reads.
-            last = plan.tasks[-1].address
-            save = ["dvc", "exp", "save", "--quiet", "--force", "-n", name, last]
-            plan = plan.with_last(SAVE, save)
+            plan = plan.with_last(SAVE, [*SAVE_COMMAND, name])
         plan = _with_kernels(plan, config, wish.local)
         if wish.dry_run:
             print(described(plan, config))
@@ -69,7 +72,7 @@ def send(wish: Wish) -> int:
         )  # fmt: skip
         if wish.local:
             unsent.pop_all()
-            return run_local(pipeline, submission, config, wish.jobs)
+            return run_local(pipeline, submission, config, wish.jobs, planning.close)
         sent = send_to_slurm(submission, config)
         unsent.pop_all()
     print(described(plan, config, sent.jobs))
@@ -93,7 +96,8 @@ def described(plan: Plan, config: SlurmConfig, jobs: dict[str, str] | None = Non
         needs = {need.partition("@")[0]: None for task in array.tasks for need in task.needs}
         wanted = array.resources
         gpus = f"{wanted.gpus} {wanted.gpu_type or 'GPU'}" if wanted.gpus else "no GPU"
-        parts = [jobs[array.tasks[0].address].partition("_")[0]] if jobs else []
+        sent = [jobs[task.address].partition("_")[0] for task in array.tasks] if jobs else []
+        parts = [", ".join(dict.fromkeys(sent))] if sent else []
         parts += [f"{array.stage} x {len(array.tasks)}", gpus, f"{wanted.cpus} CPUs"]
         parts += [wanted.memory, wanted.time]
         parts += [f"after {', '.join(needs)}"] if needs else []
@@ -105,19 +109,20 @@ def _workspace(wish: Wish, unsent: contextlib.ExitStack) -> tuple[Path, str]:
     """Where the stages run, and the experiment's name; a new worktree goes if nothing is sent."""
     if not (wish.name or wish.set_param):
         return Path.cwd(), ""
-    name = wish.name or _free_name()
-    is_new = not folder_of(name).is_dir()
-    root = open_experiment(name, wish.set_param)
+    experiment, is_new = open_experiment(wish.name, wish.set_param)
     if is_new:
-        unsent.callback(close_experiment, name)
-    return root, name
+        unsent.callback(close_experiment, experiment)
+    return experiment.root, experiment.name
 
 
-def _free_name() -> str:
-    number = 1
-    while folder_of(f"exp-{number}").exists():
-        number += 1
-    return f"exp-{number}"
+def _tell_of_remotes(pipeline: Pipeline, plan: Plan) -> None:
+    """Say what is planned only because its results are nowhere here, if a remote may have them."""
+    absent = pipeline.remotes and pipeline.only_absent(plan)
+    if absent:
+        print(
+            f"{len(absent)} of {len(plan.tasks)} tasks are planned only because their results are "
+            f"not here; `dvc pull` may bring them from {', '.join(pipeline.remotes)}"
+        )
 
 
 def _config(root: Path, wish: Wish, pipeline: Pipeline) -> SlurmConfig:

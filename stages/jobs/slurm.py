@@ -1,5 +1,7 @@
 """A plan on SLURM: one array a stage, each task after exactly those that it needs.
 
+A stage with more tasks than the cluster lets an array have becomes several.
+
 Arrays are sent to begin far in the future, and begin now when all are accepted; a refusal cancels
 what was sent. (SLURM does not look at what a held job asks for, so that its refusal would come too
 late.) Tasks of an array get their dependencies one by one (`scontrol update` splits the array's
@@ -7,6 +9,7 @@ record), so that a failed item cancels what depends on it and nothing else.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -50,13 +53,14 @@ def call(*words: str, script: str = "") -> str:
 def sbatch_words(array: Array, config: SlurmConfig, submission: Submission) -> list[str]:
     """The call that sends an array, to begin later."""
     wanted = array.resources
+    logs = str(submission.logs).replace("%", "%%")  # SLURM fills in what follows a %
     throttle = f"%{config.throttle}" if config.throttle else ""
     words = [
         "sbatch", "--parsable", "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue",
         "--open-mode=append", f"--job-name={array.stage}",
         f"--array=0-{len(array.tasks) - 1}{throttle}",
         f"--chdir={submission.root}",
-        f"--output={submission.logs}/%A_%a.out", f"--error={submission.logs}/%A_%a.err",
+        f"--output={logs}/%A_%a.out", f"--error={logs}/%A_%a.err",
         "--nodes=1", "--ntasks=1", f"--cpus-per-task={wanted.cpus}", f"--mem={wanted.memory}",
         f"--time={wanted.time}",
     ]  # fmt: skip
@@ -73,6 +77,12 @@ def where_words(wanted: Resources) -> list[str]:
     optional = {"partition": wanted.partition, "account": wanted.account}
     optional |= {"exclude": ",".join(wanted.exclude)}
     return [*(f"--{key}={value}" for key, value in optional.items() if value), *wanted.extra]
+
+
+def most_tasks() -> int | None:
+    """How many tasks the cluster lets an array have, if it says so."""
+    found = re.search(r"^MaxArraySize\s*=\s*([1-9]\d*)", call("scontrol", "show", "config"), re.M)
+    return int(found[1]) if found else None
 
 
 def script(folder: Path, array: Array) -> str:
@@ -126,7 +136,7 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
     sent: dict[str, Array] = {}
     stage = ""
     try:
-        for array in submission.plan.arrays(config):
+        for array in submission.plan.arrays(config, most_tasks()):
             stage = array.stage
             words = sbatch_words(array, config, submission)
             said = call(*words, script=script(submission.folder, array))

@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.jobs.plan import Plan, Task
 from stages.run.errors import UserError
-from stages.run.files import read_json, work_root, write_json
+from stages.run.files import read_json, text_hash, work_root, write_json
 
 LOGS = Path("slurm_logs")
 # States of a task that will not change any more.
@@ -97,6 +97,11 @@ def new_folder() -> Path:
         except FileExistsError:  # another submission took it just now
             continue
         return folder
+
+
+def lock_of(root: Path) -> Path:
+    """File that is held from a plan of the workspace `root` until others see that it runs."""
+    return _jobs_folder() / f".{text_hash(str(root))[:16]}.lock"
 
 
 def read_submission(number: str = "") -> Submission:

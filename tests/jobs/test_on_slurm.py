@@ -9,10 +9,12 @@ import pytest
 from loopback import Cluster
 from project import Project, Submit
 
+from stages.jobs import slurm as slurm_side
 from stages.jobs.attempt import Attempt
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.submission import Submission, read_submission
 
+NAMES = [f"n{number}" for number in range(8)]
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -39,6 +41,52 @@ def test_jobs_leave_what_repro_leaves(sent: Project, submit: Submit, slurm: Clus
     sent.run("rm", "-r", "dvc.lock", "data", "metrics", "total.json", ".dvc/cache")
     sent.run("dvc", "repro", "-q")
     assert sorted((sent.folder / "dvc.lock").read_text().splitlines()) == lock
+
+
+def test_arrays_larger_than_the_cluster_takes(
+    sent: Project, submit: Submit, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm_side.most_tasks() == 1001, "SLURM's default"
+    monkeypatch.setattr(slurm_side, "most_tasks", lambda: 2)
+    sent.change(names=NAMES[:5])
+    sent.work(names=NAMES[:5])
+    code, said = submit()
+    assert code == 0, said
+    first = said.splitlines()[0]
+    assert len(first.partition("  ")[0].split(", ")) == 3
+    assert "make x 5" in first
+    slurm.wait()
+    assert sent.is_clean()
+    assert len(sent.ran()) == 11
+
+
+def test_experiments_of_a_project_in_a_folder_of_its_repository(
+    sent: Project, submit: Submit, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a path with characters that a shell, git or SLURM would act on."""
+    top = tmp_path / "it's (ü) %j" / "mono"
+    top.parent.mkdir()
+    sent.folder.rename(top)
+    moved = Project(top / "part")
+    moved.folder.mkdir()
+    for path in top.iterdir():
+        if path.name not in (".git", "part"):
+            path.rename(moved.folder / path.name)
+    monkeypatch.chdir(moved.folder)
+    moved.run("git", "add", "-A", str(top))
+    moved.run("git", "commit", "-qm", "Move")
+    for name, plus in (("one", 1), ("two", 2)):
+        code, said = submit("-n", name, "-S", f"plus={plus}")
+        assert code == 0, said
+    slurm.wait()
+    told = [submit("status", "--number", str(number))[1] for number in (1, 2)]
+    assert all("save    1 done" in one for one in told), "\n".join(told)
+    refs = moved.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    totals = [moved.run("git", "show", f"{ref}:part/total.json").stdout for ref in refs]
+    assert [json.loads(total)["total"] for total in totals] == [10, 14]
+    assert moved.run("git", "status", "--short").stdout == ""
+    assert not (moved.folder / ".dvc/config.local").exists()
+    assert list((moved.folder / "slurm_logs").glob("*_0.out"))
 
 
 def test_failed_item_cancels_its_dependants_and_no_others(
@@ -147,9 +195,6 @@ def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
     assert int(state.read_text()) < 4000
     assert "double@a" not in sent.lock()
     assert "double  1 cancelled" in submit("status")[1]
-
-
-NAMES = [f"n{number}" for number in range(8)]
 
 
 def _attempt(submission: Submission, address: str, barrier) -> None:

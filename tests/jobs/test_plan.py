@@ -85,3 +85,12 @@ def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:
         (["tune"], 0, "32G"),
     ]
     assert arrays[1].resources.exclude == ("bad1",)
+
+
+def test_array_larger_than_the_cluster_takes_is_split() -> None:
+    plan = Plan.of(dict.fromkeys([*(f"train@{number}" for number in range(7)), "tune"], ()))
+    sizes = [(one.stage, len(one.tasks)) for one in plan.arrays(config(), 3)]
+    assert sizes == [("train", 3), ("train", 3), ("train", 1), ("tune", 1)]
+    found = [task.address for one in plan.arrays(config(), 3) for task in one.tasks]
+    assert found == [task.address for task in plan.tasks]
+    assert [len(one.tasks) for one in plan.arrays(config(), 7)] == [7, 1]

@@ -1,5 +1,6 @@
 """What is handed to SLURM, word by word."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ def test_words_say_all_that_the_params_say() -> None:
     plain = sbatch_words(PLAN.arrays(config())[0], config(), HERE)
     assert not [word for word in plain if word.startswith(("--gres", "--partition", "--account"))]
     assert "--array=0-1" in plain
+    odd = sbatch_words(PLAN.arrays(config())[0], config(), replace(HERE, logs=Path("/%j/logs")))
+    assert "--output=/%%j/logs/%A_%a.out" in odd
 
 
 def test_script_holds_names_as_words_of_their_own() -> None:

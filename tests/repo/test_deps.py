@@ -11,7 +11,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Entries that are commands of their own and no stages.
 COMMANDS = {
     *("ablate", "check", "doctor", "job", "kernels"),
-    *("overlay", "plan", "pretrain", "submit", "view"),
+    *("overlay", "plan", "pretrain", "save", "submit", "view"),
 }
 
 
