@@ -85,8 +85,9 @@ def open_experiment(name: str | None, settings: Sequence[str]) -> tuple[Experime
         try:
             write_json(found.record, {"settings": list(settings), "is_open": False})
             # Twice forced: also in the place of one that was deleted without git's knowledge.
+            # Without hooks: those of `dvc install` check data out, which has no cache there yet.
             add = ("worktree", "add", "--quiet", "--force", "--force", "--detach")
-            _git(home, *add, str(found.worktree))
+            _git(home, "-c", f"core.hooksPath={os.devnull}", *add, str(found.worktree))
             _copy_edits(home, found.root)
             _share_cache(home, found.root)
             set_params(found.root, settings)
@@ -214,5 +215,5 @@ def _git(folder: Path, *words: str, **env: str) -> str:
     )
     if ended.returncode:
         said = os.fsdecode(ended.stderr).strip()
-        raise UserError(f"git {words[0]}", said or f"ended with {ended.returncode}")
+        raise UserError(f"git {' '.join(words[:4])}", said or f"ended with {ended.returncode}")
     return os.fsdecode(ended.stdout).removesuffix("\n")

@@ -60,13 +60,21 @@ def literal(text: str) -> str:
 
 
 def quoting(text: str) -> str:
-    """How a shell is told to give a key this text; empty for what has no key.
+    """How a shell is told to give a key this text; empty where no quotes are wanting.
 
     >>> print(quoting("static.lf_calib=~/cal.tar"))
     for a text write -S 'static.lf_calib="~/cal.tar"'
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     if not re.match(r"\+{0,2}[\w.]+=.", text):
         return ""
+    try:
+        if not OverridesParser.create().parse_override(text).is_sweep_override():
+            return ""
+    except HydraException:
+        pass  # a text that its grammar does not take
     return f"for a text write -S {shlex.quote(literal(text))}"
 
 

@@ -349,3 +349,13 @@ def test_param_that_a_shell_took_apart_is_shown_in_quotes(
     code, said = submit("--local", "--dry-run", "-n", "more", "-S", "plus=a (2)")
     assert code == 2
     assert "fix: for a text write -S 'plus=\"a (2)\"'" in said
+    assert "for a text" not in submit("--local", "--dry-run", "-n", "more", "-S", "plsu=1")[1]
+
+
+def test_hooks_of_dvc_do_not_run_in_a_worktree_without_its_cache(
+    committed: Project, submit: Submit
+) -> None:
+    committed.run("dvc", "install")
+    code, said = submit("--local", "-n", "more", "-S", "plus=3")
+    assert code == 0, said
+    assert saved(committed) == {"more": ("plus: 3", 18)}

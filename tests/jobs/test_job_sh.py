@@ -159,7 +159,7 @@ def test_checkout_is_found_from_any_folder(job: Job, script: str, how: str) -> N
     elif how == "sbatch below":
         env["SLURM_SUBMIT_DIR"] = str(checkout / "data")
     elif how == "asked":
-        told = f"   Command={checkout}/slurm/{script} in out\\n   WorkDir=/\\n"
+        told = f"   Command={checkout}/slurm/{script} in out.slurm\\n   WorkDir=/\\n"
         job.program("scontrol", f'#!/bin/bash\n[[ $1 == show ]] && printf "{told}"\n')
     code, said = job.run(spooled, *words, cwd=elsewhere, **env)
     if how == "nowhere":
