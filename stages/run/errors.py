@@ -1,5 +1,6 @@
 """The one exception type that users see: where, what was got, what was expected, the fix."""
 
+import sys
 from collections.abc import Iterable
 
 
@@ -35,3 +36,13 @@ def raise_all(errors: Iterable[UserError]) -> None:
     errors = list(errors)
     if errors:
         raise errors[0] if len(errors) == 1 else UserErrors(errors)
+
+
+_told: set[str] = set()
+
+
+def tell_once(line: str, subject: str = "") -> None:
+    """Print a line to stderr, unless this process has told it, or one of the same subject."""
+    if (subject or line) not in _told:
+        _told.add(subject or line)
+        print(line, file=sys.stderr, flush=True)

@@ -1,52 +1,107 @@
-"""Images at rest: float32 RGB in [0, 1], [H, W, 3]; masks are bool [H, W]."""
+"""Images at rest: float32 RGB in [0, 1], [H, W, 3]; masks are bool [H, W].
 
+Every picture that a user brings is opened here, and ends as pixels or as one UserError. Colour
+profiles are left aside: values are taken for sRGB.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from stages.run.errors import UserError
+from stages.run.errors import UserError, tell_once
 from stages.run.files import whole_file
+from stages.run.memory import memory_bytes
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Color = Sequence[float]  # RGB in [0, 1]
+
+# Photographs, by content. Not Pillow's whole list: EPS starts a program, and others hold no pixels.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+_LOSSY = ("JPEG", "MPO")
+_ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
+_BITS_A_SAMPLE = 258
+_BLACK = (0.0, 0.0, 0.0)
+_READING = 64  # bytes a pixel that decoding, floats and resampling take at their peak
+
+# The limit is our own, by memory: phones take more than the pixels that Pillow allows.
+Image.MAX_IMAGE_PIXELS = None
+# What Pillow finds odd in a file is told here where it matters, and else by nobody.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def read_image(path: Path, *, upright: bool = True) -> Pixels:
-    """Read an image of any common kind as [H, W, 3].
+def read_image(path: Path, *, upright: bool = True, background: Color = _BLACK) -> Pixels:
+    """Read the first picture of a file of any common kind as [H, W, 3].
 
-    EXIF orientation is applied if `upright`, greyscale repeated, 16 bits scaled, alpha laid over
-    black. Raises UserError when the file is missing, truncated or no image.
+    EXIF orientation is applied if `upright`, greyscale repeated, 12 and 16 bits scaled, floats
+    taken as they are, alpha laid over `background`. Raises UserError when the file is missing,
+    truncated, no image or too large, and for floats outside [0, 1].
     """
     with _opened(path) as image:
-        if upright:
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            grey = np.asarray(image, np.float32) / 65535
-            return np.repeat(grey[..., None], 3, axis=-1)
-        if "A" in image.getbands() or "transparency" in image.info:
-            rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
-            return np.ascontiguousarray(rgba[..., :3] * rgba[..., 3:])
-        return np.asarray(image.convert("RGB"), np.float32) / 255
+        image.load()
+        pixels = _pixels(path, image, background)
+        return np.ascontiguousarray(_TURNS[_orientation(path, image) if upright else 1](pixels))
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask [H, W]: true where any colour channel is not zero; alpha does not count."""
+    """Read a mask [H, W]: true where any colour channel is not zero, and alpha is not.
+
+    Of JPEG, which blurs edges, only the brighter half of the levels counts.
+    """
     with _opened(path) as image:
-        bands = image.getbands()
-        values = np.atleast_3d(np.asarray(image))
-    return values[..., : len(bands) - (bands[-1] == "A")].any(axis=-1)
+        image.load()
+        if len(image.getbands()) > 1 or image.mode == "P":
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            values = np.asarray(image.convert(mode))
+        else:
+            values = np.asarray(image)[..., None]
+        mask = (values[..., :3] > (127 if image.format in _LOSSY else 0)).any(axis=-1)
+        if values.shape[-1] == 4:
+            mask &= values[..., 3] > 0
+        return np.ascontiguousarray(_TURNS[_orientation(path, image)](mask))
 
 
 def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """(width, height) in px, after EXIF orientation if `upright`, from the header alone."""
-    try:
-        with Image.open(path) as image:
-            turned = upright and image.getexif().get(0x0112, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except (OSError, UnidentifiedImageError) as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        turned = upright and _orientation(path, image) >= 5
+        return image.size[::-1] if turned else image.size
+
+
+def has_alpha(path: Path) -> bool:
+    """Whether a picture has an alpha channel or a transparent colour, from the header alone."""
+    with _opened(path) as image:
+        return image.has_transparency_data
+
+
+def focal_35mm(path: Path) -> float | None:
+    """Focal length by the 35 mm equivalent in a picture's EXIF data; None where they tell none."""
+    with _opened(path) as image:
+        try:
+            mm = float(image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM) or 0)
+        except Exception:  # as for the orientation
+            return None
+        return mm if mm > 0 and isfinite(mm) else None
+
+
+def check_pixels(path: Path, size: tuple[int, int], bytes_a_pixel: int, fix: str) -> None:
+    """Raise UserError for a picture of more pixels than this machine's memory can take."""
+    limit = memory_bytes() / bytes_a_pixel
+    if size[0] * size[1] > limit:
+        raise UserError(
+            path, f"{size[0]}x{size[1]} px, {size[0] * size[1] / 1e6:.0f} million pixels",
+            expected=f"at most {limit / 1e6:.0f} million, {bytes_a_pixel} bytes for each in "
+            f"{memory_bytes() / 2**30:.0f} GiB of memory",
+            fix=fix,
+        )  # fmt: skip
 
 
 def write_png(path: Path, image: Pixels) -> None:
@@ -77,23 +132,111 @@ def resize_mask(mask: Mask, width: int, height: int) -> Mask:
     return np.asarray(grey.resize((width, height), Image.Resampling.BOX)) >= 0.5
 
 
-def _opened(path: Path) -> Image.Image:
-    """An open image whose pixels are fully decoded."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An open image of a size that can be read. Whatever fails in the block is a UserError."""
     try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        with Image.open(path, formats=_FORMATS) as image:
+            if 0 in image.size:
+                raise UserError(path, "a picture of no pixels", expected="an image")
+            check_pixels(path, image.size, _READING, "shrink it")
+            yield image
+    except UserError:
+        raise
+    # Decoders raise anything when bytes are damaged: SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
         raise _unreadable(path, error) from error
-    return image
+
+
+def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
+    """Pixels [H, W, 3] of a decoded image, as they are stored."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_grey(path, image)[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"), np.float32)
+        rgba /= 255
+        alpha = rgba[..., 3:]
+        over = rgba[..., :3] * alpha
+        return over + np.asarray(background, np.float32) * (1 - alpha) if any(background) else over
+    levels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return levels.astype(np.float32) / np.float32(255)
+
+
+def _grey(path: Path, image: Image.Image) -> Pixels:
+    """[H, W] of integers beyond 8 bits, or of floats that lie in [0, 1]."""
+    values = np.asarray(image).astype(np.float32)
+    if image.mode == "F":
+        span, what = 1.0, "floats"
+    else:
+        bits = getattr(image, "tag_v2", {}).get(_BITS_A_SAMPLE, (16,))
+        span, what = (4095.0 if bits == (12,) else 65535.0), "integers"
+    low, high = float(values.min()), float(values.max())
+    # Resampling leaves floats a little outside of the range. NaN is not in it.
+    slack = 1e-3 * span if image.mode == "F" else 0.0
+    if not (low >= -slack and high <= span + slack):
+        raise UserError(
+            path, f"{what} from {low:g} to {high:g}", expected=f"0 to {span:g}",
+            fix="scale it to that range, or convert it to a PNG of 8 or 16 bits",
+        )  # fmt: skip
+    return np.clip(values / np.float32(span), 0, 1)
+
+
+def _orientation(path: Path, image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or nobody can read it."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+        if found in _TURNS:
+            return int(found)
+    except Exception:  # of broken data, anything: SyntaxError, TypeError, struct.error, ...
+        found = None
+    if found != 0:  # some cameras' word for unknown
+        path = Path(path)
+        tell_once(
+            f"{path}: EXIF orientation that cannot be read: this photograph, and others like it "
+            "in its folder, are taken as they are stored",
+            f"orientation in {path.parent}",
+        )
+    return 1
+
+
+# What brings stored pixels upright, by EXIF orientation.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if not Path(path).exists():
         return UserError(path, "no such file", expected="an image")
+    if isinstance(error, MemoryError):
+        return UserError(path, "more than memory can take", expected="an image", fix="shrink it")
+    if isinstance(error, PermissionError):
+        return UserError(path, "no permission to read it", fix=f"chmod u+r {path}")
+    reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = _contents(path)
     return UserError(
-        path, f"not a whole image ({error})", expected="a PNG or JPEG that can be decoded",
-        fix="copy the file again from its source",
+        path, f"not a whole image ({reason})", expected="a PNG or JPEG that can be decoded",
+        fix="copy the file again from its source, or convert it to PNG",
     )  # fmt: skip
+
+
+def _contents(path: Path) -> str:
+    """What a file that no decoder knows holds, as far as its first bytes tell."""
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    if not start:
+        return "empty"
+    if start[4:8] == b"ftyp":  # HEIC, AVIF, videos: the file says itself what it is
+        return f"{start[8:].decode('ascii', 'replace').strip()} inside"
+    return f"no picture of a known kind, but {start[:8]!r}..."
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from stages.run.memory import memory_bytes as memory_bytes
+
 _TIMEOUT_S = 20
 _KERNELS_TIMEOUT_S = 1800
 _FICLONE = 0x40049409  # the ioctl behind `cp --reflink`
@@ -170,11 +172,6 @@ def link_types(cache: Path, workspace: Path = Path()) -> list[str]:
         source.write_bytes(b"probe")
         tried = {"reflink": _reflink, "hardlink": os.link, "symlink": os.symlink}
         return [name for name, link in tried.items() if _works(link, source, Path(here, name))]
-
-
-def memory_bytes() -> int:
-    """Physical memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def slurm() -> str | None:

@@ -1,13 +1,18 @@
 """Reading every common kind of image, rounding, resampling, and refusal of broken files."""
 
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages.run.errors import UserError
 from stages.scenes.images import (
+    focal_35mm,
+    has_alpha,
     image_size,
     read_image,
     read_mask,
@@ -167,3 +172,281 @@ def test_a_shrunken_mask_keeps_pixels_covered_by_half() -> None:
     mask[0, 2:4] = True  # two of four
     mask[2, 4] = True  # one of four
     assert resize_mask(mask, 4, 2).tolist() == [[True, True, False, False], [False] * 4]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_every_orientation_is_that_of_pillow(tmp_path: Path, orientation: int, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.png", LEVELS, mode, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    np.testing.assert_array_equal(np.rint(read_image(path) * 255), np.asarray(expected))
+    assert image_size(path) == expected.size
+    stored = np.asarray(Image.open(path).convert("RGB"))
+    np.testing.assert_array_equal(np.rint(read_image(path, upright=False) * 255), stored)
+
+
+BROKEN_EXIF = {
+    "no TIFF header": b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03",
+    "a text": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\x006\0\0\0" + bytes(4),
+    "nine": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_EXIF)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_broken_exif_is_no_error_and_told_once(
+    tmp_path: Path, what: str, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = BROKEN_EXIF[what]
+    # WebP is written without the prefix that JPEG has.
+    exif = exif.removeprefix(b"Exif\0\0") if suffix == ".webp" else exif
+    paths = [saved(tmp_path / f"{name}{suffix}", LEVELS, exif=exif) for name in "ab"]
+    for path in paths:
+        assert read_image(path).shape == (6, 4, 3)
+        assert image_size(path) == (4, 6)
+        assert focal_35mm(path) is None
+    told = [
+        f"{tmp_path}/a{suffix}: EXIF orientation that cannot be read: this photograph, and others "
+        "like it in its folder, are taken as they are stored"
+    ]
+    # Pillow leaves such data of a JPEG aside without a word.
+    silent = (suffix, what) == (".jpg", "no TIFF header")
+    assert capsys.readouterr().err.splitlines() == ([] if silent else told)
+
+
+def test_orientation_beside_a_tag_that_cannot_be_written_is_applied(tmp_path: Path) -> None:
+    """A rational that is text, 0x011A: Pillow's own turning fails on it."""
+    exif = (
+        b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+        b"\x1a\x01\x02\0\x02\0\0\0H\0\0\0\0\0\0\0"
+    )
+    path = saved(tmp_path / "a.png", LEVELS, exif=exif)
+    with pytest.raises(TypeError):
+        ImageOps.exif_transpose(Image.open(path))
+    np.testing.assert_array_equal(np.rint(read_image(path) * 255), np.rot90(LEVELS, -1))
+
+
+def test_focal_length_of_a_phone(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 26
+    assert focal_35mm(saved(tmp_path / "a.jpg", LEVELS, exif=exif)) == 26
+    assert focal_35mm(saved(tmp_path / "b.jpg", LEVELS)) is None
+
+
+def test_alpha_lies_over_the_background(tmp_path: Path) -> None:
+    values = np.full((2, 2, 4), 200, np.uint8)
+    values[..., 3] = [[0, 255], [51, 255]]
+    path = saved(tmp_path / "a.png", values)
+    image = read_image(path, background=(1, 0.5, 0)) * 255
+    np.testing.assert_allclose(image[0, 0], [255, 127.5, 0], atol=1e-3)
+    np.testing.assert_allclose(image[1, 0], [244, 142, 40], atol=1e-3)
+    np.testing.assert_allclose(image[:, 1], 200, atol=1e-3)
+    assert has_alpha(path)
+    assert not has_alpha(saved(tmp_path / "b.png", LEVELS))
+
+
+def test_transparent_colours_of_palettes_and_keys(tmp_path: Path) -> None:
+    flat = np.zeros((2, 2), np.uint8)
+    flat[0] = 1
+    palette = Image.fromarray(flat, "P")
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.save(tmp_path / "p.png", transparency=0)
+    palette.save(tmp_path / "p.gif", transparency=0)
+    rgb = np.where(flat[..., None] == 1, [200, 100, 50], [10, 20, 30]).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "key.png", transparency=(10, 20, 30))
+    for path in sorted(tmp_path.iterdir()):
+        image = np.rint(read_image(path, background=(1, 1, 1)) * 255)
+        assert image[0].tolist() == [[200, 100, 50]] * 2, path.name
+        assert image[1].tolist() == [[255, 255, 255]] * 2, path.name
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix"),
+    [
+        (np.array([[0, 32768, 65535]], np.uint16), ".png"),
+        (np.array([[0, 32768, 65535]], np.uint16), ".tif"),
+        (np.array([[0, 32768, 65535]], ">u2"), ".tif"),
+        (np.array([[0, 32768, 65535]], np.int32), ".tif"),
+        (np.array([[0, 32768 / 65535, 1]], np.float32), ".tif"),
+    ],
+)
+def test_deep_greys_keep_their_scale(tmp_path: Path, values: np.ndarray, suffix: str) -> None:
+    image = read_image(saved(tmp_path / f"a{suffix}", values))
+    np.testing.assert_allclose(image, [[[v] * 3 for v in (0, 32768 / 65535, 1)]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.array([[0, 255]], np.float32), "floats from 0 to 255"),
+        (np.array([[-0.5, 0.5]], np.float32), "floats from -0.5 to 0.5"),
+        (np.array([[np.nan, 0.5]], np.float32), "floats from nan to nan"),
+        (np.array([[0, 70000]], np.int32), "integers from 0 to 70000"),
+        (np.array([[-1, 7]], np.int32), "integers from -1 to 7"),
+    ],
+)
+def test_values_beyond_the_range_are_refused(tmp_path: Path, values: np.ndarray, told: str) -> None:
+    with pytest.raises(UserError, match=rf"a\.tif: {told}"):
+        read_image(saved(tmp_path / "a.tif", values))
+
+
+def test_first_picture_of_several_is_read(tmp_path: Path) -> None:
+    other = [Image.fromarray(255 - LEVELS)]
+    for name in ("a.tif", "a.gif", "a.webp", "a.mpo", "a.png"):
+        exact = {"lossless": True} if name.endswith("webp") else {}
+        first = Image.fromarray(LEVELS)
+        first.save(tmp_path / name, save_all=True, append_images=other, **exact)
+        found = read_image(tmp_path / name) * 255
+        lossy = name.endswith("mpo")
+        np.testing.assert_allclose(found, LEVELS, atol=60 if lossy else 0.01, err_msg=name)
+        assert np.abs(found - LEVELS).mean() < 20, name
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
+def test_print_and_video_colours_become_rgb(tmp_path: Path, mode: str) -> None:
+    grey = np.full((8, 8, 3), 120, np.uint8)
+    path = saved(tmp_path / "a.tif", grey, mode)
+    np.testing.assert_allclose(read_image(path) * 255, 120, atol=2)
+
+
+def test_more_pixels_than_pillow_allows_are_read(tmp_path: Path) -> None:
+    """200 million, as phones take them, from the header; Pillow's own limit is 179 million."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of_size(16400, 12300))
+    assert image_size(path, upright=False) == (16400, 12300)
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, image_size, has_alpha])
+def test_more_pixels_than_memory_holds_are_refused(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of_size(2_000_000, 1_000_000))
+    with pytest.raises(UserError, match="2000000x1000000 px, 2000000 million pixels") as caught:
+        read(path)
+    assert "expected at most" in str(caught.value)
+    assert "GiB of memory" in str(caught.value)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of nothing but a header."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+def test_kind_of_a_file_that_is_not_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    with pytest.raises(UserError, match=r"a\.jpg: not a whole image \(heic inside\)"):
+        read_image(path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"a\.jpg: not a whole image \(empty\)"):
+        read_image(path)
+
+
+def test_no_file_starts_a_program(tmp_path: Path) -> None:
+    """EPS is handed to Ghostscript by Pillow, whatever a file is called."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert Image.open(path).format == "EPS"
+    with pytest.raises(UserError, match="not a whole image"):
+        read_image(path)
+
+
+def test_masks_of_every_mode_agree(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random((9, 7)) > 0.5
+    palette = Image.fromarray((~mask).astype(np.uint8), "P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])  # white is number 0
+    palette.save(tmp_path / "palette.png")
+    saved(tmp_path / "sixteen.png", mask.astype(np.uint16))
+    saved(tmp_path / "float.tif", mask.astype(np.float32))
+    white = np.full((9, 7, 4), 255, np.uint8)
+    white[..., 3] = 255 * mask
+    saved(tmp_path / "white_alpha.png", white)
+    colours = np.repeat(255 * mask[..., None].astype(np.uint8), 3, axis=2)
+    saved(tmp_path / "print.tif", colours, "CMYK")
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(read_mask(path), mask, err_msg=path.name)
+
+
+def test_jpeg_masks_have_no_halo(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[5:20, 9:27] = True
+    path = saved(tmp_path / "a.jpg", 255 * mask.astype(np.uint8), quality=60)
+    assert (np.asarray(Image.open(path))[~mask] > 0).any()
+    np.testing.assert_array_equal(read_mask(path), mask)
+
+
+def test_masks_are_turned_as_photographs_are(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "a.png", LEVELS, exif=exif)
+    np.testing.assert_array_equal(read_mask(path), np.rot90(LEVELS.any(-1), -1))
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """Bytes after one of a decay's ways: flipped bits, a lost tail, an overwritten header."""
+    at = bytearray(data)
+    way = random.integers(4)
+    if way == 0:
+        for place in random.integers(0, len(at), random.integers(1, 20)):
+            at[place] ^= 1 << random.integers(8)
+    elif way == 1:
+        del at[random.integers(0, len(at)) :]
+    elif way == 2:
+        start = random.integers(0, min(len(at), 120))
+        at[start : start + 8] = random.bytes(8)
+    else:
+        start, end = np.sort(random.integers(0, len(at), 2))
+        del at[start:end]
+    return bytes(at)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_pixels_or_one_complaint(tmp_path: Path) -> None:
+    random = np.random.default_rng(15)
+    noise = random.integers(0, 255, (24, 20, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    kinds = [
+        (".png", "RGB"), (".png", "P"), (".png", "LA"), (".jpg", "RGB"), (".jpg", "CMYK"),
+        (".tif", "RGB"), (".tif", "F"), (".webp", "RGBA"), (".bmp", "L"), (".gif", "P"),
+        (".avif", "RGB"), (".jp2", "RGB"),
+    ]  # fmt: skip
+    takes_exif = (".png", ".jpg", ".tif", ".webp", ".avif")
+    outcomes = {"pixels": 0, "complaint": 0}
+    for number, (suffix, mode) in enumerate(kinds):
+        options = {"exif": exif} if suffix in takes_exif else {}
+        image = Image.fromarray(noise).convert("RGB" if mode == "F" else mode)
+        image = image.convert("L").convert("F") if mode == "F" else image
+        path = tmp_path / f"{number}{suffix}"
+        image.save(path, **options)
+        whole = path.read_bytes()
+        for _ in range(30):
+            path.write_bytes(damaged(whole, random))
+            for read in (read_image, read_mask, image_size, has_alpha, focal_35mm):
+                outcome = _outcome(read, path)
+                if read is read_image:
+                    outcomes[outcome] += 1
+    assert min(outcomes.values()) > 50, outcomes
+
+
+def _outcome(read: Callable[[Path], object], path: Path) -> str:
+    try:
+        found = read(path)
+    except UserError as error:
+        told = str(error)
+    else:
+        if isinstance(found, np.ndarray) and found.ndim == 3:
+            assert np.isfinite(found).all()
+        return "pixels"
+    assert str(path) in told
+    return "complaint"
