@@ -15,10 +15,20 @@ from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.colmap_mapping import Mapped, adjust_posed, describe, map_photographs
 from stages.scenes.dataset import Dataset, find_photographs, shortened
-from stages.scenes.images import Pixels, read_image
+from stages.scenes.images import (
+    Pixels,
+    check_pixels,
+    image_size,
+    is_widely_read,
+    read_image,
+    write_png,
+)
+from stages.scenes.photographs import MARK
 
 # Approximate pinhole cameras by image name, from the photographs [H, W, 3] by name.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
+
+_FEATURES = 200  # bytes a pixel that COLMAP's features take, by measurement
 
 
 def calibrate_capture(
@@ -31,21 +41,24 @@ def calibrate_capture(
     the photographs get a pose.
     """
     method = _method(source, config)
-    photographs = find_photographs(source)
-    for path in photographs.values():
-        read_image(path)  # COLMAP passes a broken one over in silence
+    photographs = _photographs(source, method)
+    _check(photographs, method, config)
     for name, path in photographs.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "images" / name)
+    (folder / MARK).write_text("Made by capture_calibrate: what lies here are copies.\n")
     names, into = list(photographs), folder / "sparse" / "0"
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as made:
+        scratch = Path(made)
         if method == "given":
             mapped = _given(source, into)
         elif method == "sfm":
-            mapped = map_photographs(folder / "images", names, into, Path(scratch), config)
+            root = _readable(folder / "images", names, scratch)
+            mapped = map_photographs(root, names, into, scratch, config)
         else:
-            start = _start(method, source, photographs, Path(scratch), predict)
-            mapped = adjust_posed(folder / "images", start, into, Path(scratch), config)
+            start = _start(method, source, photographs, scratch, predict)
+            root = _readable(folder / "images", names, scratch)
+            mapped = adjust_posed(root, start, into, scratch, config)
     # A model that came along may name fewer photographs than there are.
     missing = {name: "not in the model" for name in names if name not in mapped.registered}
     missing |= mapped.missing
@@ -72,6 +85,42 @@ def _method(source: Path, config: CaptureCalibrateConfig) -> str:
     if config.method == "auto":
         return "given" if has_model else "sfm"
     return config.method
+
+
+def _photographs(source: Path, method: str) -> dict[str, Path]:
+    """Photographs by name; by that in the model, if the model counts."""
+    found = find_photographs(source)
+    if method not in ("given", "ba"):
+        return found
+    dataset = Dataset.read(source)
+    named = {view.name: view.path for view in dataset.views}
+    return dict(sorted({**{name: found[name] for name in dataset.without_pose}, **named}.items()))
+
+
+def _check(photographs: Mapping[str, Path], method: str, config: CaptureCalibrateConfig) -> None:
+    """Raise UserError for a photograph that cannot be read; COLMAP passes it over in silence."""
+    for path in photographs.values():
+        if method != "given" and not config.max_image_px:
+            check_pixels(
+                path, image_size(path, upright=False), _FEATURES * max(1, config.threads),
+                "set capture_calibrate.max_image_px, such as 3200",
+            )  # fmt: skip
+        read_image(path, upright=False)
+
+
+def _readable(root: Path, names: list[str], scratch: Path) -> Path:
+    """`root`, or its twin in `scratch` where PNG stands for what COLMAP cannot read."""
+    foreign = {name for name in names if not is_widely_read(root / name)}
+    if not foreign:
+        return root
+    twin = scratch / "images"
+    for name in names:
+        (twin / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in foreign:
+            write_png(twin / name, read_image(root / name, upright=False))
+        else:
+            (twin / name).symlink_to((root / name).resolve())
+    return twin
 
 
 def _given(source: Path, into: Path) -> Mapped:

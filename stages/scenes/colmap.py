@@ -3,7 +3,7 @@
 One camera, one rig and one frame an image, as COLMAP writes a capture without rigs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,18 @@ class Adjusted:
 
 
 def open_model(folder: Path) -> "pycolmap.Reconstruction":
-    """pycolmap's own reading of a model. Raises UserError when there is none."""
+    """pycolmap's own reading of a model, with whole names.
+
+    Raises UserError when there is none, and for names that are not UTF-8.
+    """
     try:
-        return pycolmap.Reconstruction(folder)
+        model = pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
             folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
         ) from error
+    _complete_names(folder, model)
+    return model
 
 
 def read_model(folder: Path) -> SparseModel:
@@ -198,6 +203,42 @@ def map_incrementally(
         return None
     largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
     return _adjusted(largest)
+
+
+def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:
+    """Give images the names that COLMAP's text reader cuts at a space."""
+    is_text = not (folder / "images.bin").is_file()
+    whole = dict(_names_with_spaces(folder / "images.txt")) if is_text else {}
+    foreign = []
+    for number, image in model.images.items():
+        try:
+            if number in whole:
+                image.name = whole[number].decode()
+            _ = image.name  # decoded here
+        except UnicodeDecodeError as error:
+            foreign.append(repr(error.object)[1:])
+    if foreign:
+        raise UserError(
+            folder, f"{len(foreign)} of {len(model.images)} names of images are not UTF-8: "
+            f"{', '.join(foreign[:3])}",
+            expected="names in UTF-8, of the model and of the files below images/",
+            fix="rename the photographs in plain letters and make the model of these anew",
+        )  # fmt: skip
+
+
+def _names_with_spaces(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbers and whole names of images in a text model, of those with a space in their name.
+
+    A line for each image, IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, and one of its points.
+    """
+    with path.open("rb") as lines:
+        for line in map(bytes.strip, lines):
+            if not line or line.startswith(b"#"):
+                continue
+            number, *_, name = line.split(maxsplit=9)
+            if b" " in name:
+                yield int(number), name
+            next(lines, None)
 
 
 def _write_image(

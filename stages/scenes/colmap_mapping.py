@@ -12,6 +12,7 @@ import pycolmap
 
 from stages.run.errors import UserError
 from stages.scenes.capture_config import CaptureCalibrateConfig
+from stages.scenes.colmap import open_model
 
 _LEAST_MODEL = 3  # images
 
@@ -92,7 +93,7 @@ def adjust_posed(
     The model's own points are not used, so that one without tracks, as networks give it, will do.
     Raises UserError when too little is triangulated to adjust anything.
     """
-    given = pycolmap.Reconstruction(model)
+    given = open_model(model)
     names = sorted(image.name for image in given.images.values() if image.has_pose)
     attempt, database = LADDER[0], scratch / "adjust.db"
     _write_cameras(database, given)
@@ -121,7 +122,7 @@ def adjust_posed(
 
 def describe(folder: Path) -> Mapped:
     """What a model on disk is worth."""
-    model = pycolmap.Reconstruction(folder)
+    model = open_model(folder)
     registered = sorted(image.name for image in model.images.values() if image.has_pose)
     # Points without tracks, as we write them, have no error.
     seen = any(len(point.track.elements) for point in model.points3D.values())

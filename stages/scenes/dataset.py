@@ -7,7 +7,7 @@ applied only where the camera has the size of the turned photograph.
 
 import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,9 +19,7 @@ from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
 from stages.scenes.images import Mask, Pixels, image_size, read_image
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-_SHOWN = 5  # names in a message
+from stages.scenes.photographs import SUFFIXES, Listing, list_photographs, shortened
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +63,16 @@ class Dataset:
         Raises UserError when there is no model or no image, when the model names images that are
         not there, and when sizes contradict.
         """
-        found = image_paths(folder)
-        at = find_model(folder)
+        root, at = _image_root(folder), find_model(folder)
         if at is None:
             raise UserError(
                 folder, "no folder sparse, so no poses", expected="images/ and sparse/0 or sparse",
                 fix=f"python -m stages.capture_calibrate {folder} DATASET_DIR estimates them",
             )  # fmt: skip
         model = read_posed(at)
-        raise_all(_absent(model.images, found, at))
+        listing = _list_images(root)
+        found = {name: path for name in model.images if (path := listing.named(name))}
+        raise_all(_absent(model.images, found, listing.files, at))
         views, errors = [], []
         for name, posed in model.images.items():
             try:
@@ -81,7 +80,8 @@ class Dataset:
             except UserError as error:
                 errors.append(error)
         raise_all(errors)
-        without = tuple(sorted(set(found) - set(model.images)))
+        taken = set(found.values())
+        without = tuple(sorted(n for n, path in listing.files.items() if path not in taken))
         return cls(folder, at, tuple(views), model.points, model.colors, without)
 
     def tell(self) -> None:
@@ -97,33 +97,16 @@ class Dataset:
 
 def image_paths(folder: Path) -> dict[str, Path]:
     """Images below `images/` by their name in a COLMAP model. Raises UserError for none."""
-    root = folder / "images"
-    if not root.is_dir():
-        told = "no such folder" if not folder.is_dir() else "no folder images in it"
-        raise UserError(folder, told, expected="a dataset: images/ and sparse/0 or sparse")
-    found = {
-        path.relative_to(root).as_posix(): path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    }
-    if not found:
-        raise UserError(root, "no image in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
-    return found
+    return _list_images(_image_root(folder)).files
 
 
 def find_photographs(source: Path) -> dict[str, Path]:
     """Photographs by name: those below `images/` if there is such a folder, else below `source`."""
     if (source / "images").is_dir():
         return image_paths(source)
-    found = {
-        path.relative_to(source).as_posix(): path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    }
-    if not found:
-        told = "no photograph in it" if source.is_dir() else "no such folder"
-        raise UserError(source, told, expected="photographs, or images/ with them")
-    return found
+    if not source.is_dir():
+        raise UserError(source, "no such folder", expected="photographs, or images/ with them")
+    return _list_images(source, "photograph").files
 
 
 def same_photographs(source: Path, dataset: Path) -> bool:
@@ -136,17 +119,24 @@ def same_photographs(source: Path, dataset: Path) -> bool:
     )
 
 
-def shortened(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are.
-
-    >>> shortened(["a", "b"]), shortened(list("abcdefg"))
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _image_root(folder: Path) -> Path:
+    root = folder / "images"
+    if not root.is_dir():
+        told = "no such folder" if not folder.is_dir() else "no folder images in it"
+        raise UserError(folder, told, expected="a dataset: images/ and sparse/0 or sparse")
+    return root
 
 
-def _absent(wanted: Iterable[str], found: dict[str, Path], model: Path) -> list[UserError]:
+def _list_images(root: Path, what: str = "image") -> Listing:
+    listing = list_photographs(root)
+    if not listing.files:
+        raise UserError(root, f"no {what} in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
+    return listing
+
+
+def _absent(
+    wanted: Iterable[str], found: dict[str, Path], there: dict[str, Path], model: Path
+) -> list[UserError]:
     """The complaint about images that a model names and that are not there."""
     wanted = list(wanted)
     absent = [name for name in wanted if name not in found]
@@ -156,8 +146,8 @@ def _absent(wanted: Iterable[str], found: dict[str, Path], model: Path) -> list[
         UserError(
             model, f"{len(absent)} of {len(wanted)} images that it names are not below images/: "
             f"{shortened(absent)}",
-            expected=f"names as in {shortened(sorted(found))}",
-            hint=_likely(absent[0], found),
+            expected=f"names as in {shortened(sorted(there))}",
+            hint=_likely(absent[0], there),
             fix="bring the images, or remove them from the model",
         )
     ]  # fmt: skip

@@ -25,6 +25,7 @@ Color = Sequence[float]  # RGB in [0, 1]
 
 # Photographs, by content. Not Pillow's whole list: EPS starts a program, and others hold no pixels.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+_COLMAPS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
 _LOSSY = ("JPEG", "MPO")
 _ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
 _BITS_A_SAMPLE = 258
@@ -74,6 +75,21 @@ def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     with _opened(path) as image:
         turned = upright and _orientation(path, image) >= 5
         return image.size[::-1] if turned else image.size
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's header is one of a picture that can be read."""
+    try:
+        image_size(path, upright=False)
+    except UserError:
+        return False
+    return True
+
+
+def is_widely_read(path: Path) -> bool:
+    """Whether COLMAP, too, reads a picture, and as it is read here."""
+    with _opened(path) as image:
+        return image.format in _COLMAPS and image.mode != "I"
 
 
 def has_alpha(path: Path) -> bool:

@@ -1,15 +1,17 @@
 """Choosing images by a token in their names."""
 
 import re
+import unicodedata
 
 
 def matching(name: str, token: str) -> bool:
     """Whether `token` stands in `name` as a whole word of letters and digits, in any case.
 
-    An empty token matches every name.
+    An empty token matches every name; Unicode forms do not count.
 
     >>> matching("clip_RIGHT_01.png", "right"), matching("BRIGHT.png", "RIGHT"), matching("a", "")
     (True, False, True)
     """
+    name, token = (unicodedata.normalize("NFC", text) for text in (name, token))
     pattern = rf"(?<![A-Za-z0-9]){re.escape(token)}(?![A-Za-z0-9])"
     return not token or re.search(pattern, name, re.IGNORECASE) is not None
