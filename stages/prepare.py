@@ -9,6 +9,7 @@ from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
 from stages.scenes.config import PrepareConfig, SceneEntry
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -24,8 +25,9 @@ def main() -> None:
     params = Params.read()
     entry = params.entry("scenes", scene, SceneEntry)
     config = params.section("prepare", PrepareConfig)
+    background = params.value("train", "background", TrainConfig)
     with cost("prepare", scene), whole_folder(layout.scene(scene)) as folder:
-        print(import_scene(scene, entry, config, layout.raw(scene), folder))
+        print(import_scene(scene, entry, config, layout.raw(scene), folder, background))
 
 
 if __name__ == "__main__":

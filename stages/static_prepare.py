@@ -14,6 +14,7 @@ from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.config import VggtConfig
 from stages.scenes.static.config import StaticConfig
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),
+            params.value("train", "background", TrainConfig),
         )  # fmt: skip
     if places.in_graph:
         write_json(layout.static_prepare_metrics(places.name), metrics)

@@ -95,6 +95,10 @@ class Params:
         assert value is not None, f"section {name} has neither a value nor an error"
         return value
 
+    def value(self, name: str, key: str, model: type[Section]) -> Any:
+        """One key of a section that is built as a whole: a stage depends on this key alone."""
+        return getattr(self.section(name, model), key)
+
     def entry(self, catalogue: str, name: str, model: type[S]) -> S:
         """Build one entry of a catalogue, such as `scenes.<name>`."""
         value, errors = self.check((catalogue, name), model)

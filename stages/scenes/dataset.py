@@ -18,7 +18,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
-from stages.scenes.images import Mask, Pixels, image_size, read_image
+from stages.scenes.images import BLACK, Color, Mask, Pixels, image_size, read_image
 from stages.scenes.photographs import SUFFIXES, Listing, list_photographs, shortened
 
 
@@ -32,12 +32,14 @@ class DatasetView:
     camera: Camera
     upright: bool  # turned by its EXIF orientation
 
-    def image(self) -> tuple[Pixels, Mask | None]:
+    def image(self, background: Color = BLACK) -> tuple[Pixels, Mask | None]:
         """The undistorted photograph [H, W, 3], and its pixels [H, W] that the lens saw.
 
-        The latter is None when all are. Raises UserError when the file is truncated.
+        The latter is None when all are. Alpha is laid over `background`. Raises UserError when the
+        file is truncated.
         """
-        return self.lens.undistort(read_image(self.path, upright=self.upright))
+        image = read_image(self.path, upright=self.upright, background=background)
+        return self.lens.undistort(image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,18 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera, rigid
 from stages.scenes.config import SceneEntry
-from stages.scenes.images import Mask, Pixels, image_size, read_image, read_mask
+from stages.scenes.images import (
+    BLACK,
+    Color,
+    Mask,
+    Pixels,
+    image_size,
+    read_image,
+    read_mask,
+)
+from stages.scenes.photographs import SUFFIXES, list_photographs, walk_folder
 
 _FRAME = re.compile(r"\d+")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MASKS = Path("seg") / "img_seg_mask"
 
 
@@ -42,6 +50,7 @@ class Sequence4D:
     root: Path
     cameras: dict[str, RawCamera]
     frames: dict[str, dict[int, Path]]  # camera -> frame number -> image
+    background: Color = BLACK  # behind photographs with alpha
 
     def common_frames(self, cameras: Sequence[str]) -> list[int]:
         """Frame numbers that every one of these cameras has, within meta.npz's range if any.
@@ -78,7 +87,7 @@ class Sequence4D:
 
     def image(self, camera: str, frame: int) -> Pixels:
         """One photograph, [H, W, 3]."""
-        return read_image(self.frames[camera][frame])
+        return read_image(self.frames[camera][frame], background=self.background)
 
     def mask(self, camera: str, frame: int, shape: tuple[int, ...]) -> Mask | None:
         """Pixels of any person, or None without masks: `all`, else the union of `0` and `1`.
@@ -86,10 +95,10 @@ class Sequence4D:
         `shape` is the photograph's [H, W]. Raises UserError when the mask has another, or when
         other frames of the camera have a mask and this one has none.
         """
-        name = f"{self.frames[camera][frame].stem}.png"
+        stem = self.frames[camera][frame].stem
         folder = self.root / _MASKS / camera
         kinds = ("all",) if (folder / "all").is_dir() else ("0", "1")
-        paths = [folder / kind / name for kind in kinds if (folder / kind).is_dir()]
+        paths = [_mask_path(folder / kind, stem) for kind in kinds if (folder / kind).is_dir()]
         for path in paths:
             if not path.is_file():
                 raise UserError(
@@ -184,7 +193,7 @@ def _nested_root(root: Path) -> Path:
         )
     if (root / "cameras").is_dir():
         return root
-    nested = sorted(path.parent for path in root.glob("**/cameras") if path.is_dir())
+    nested = sorted(path.parent for path in walk_folder(root).folders if path.name == "cameras")
     if len(nested) != 1:
         raise UserError(
             root,
@@ -243,6 +252,12 @@ def _camera(path: Path, name: str, K: Array, pose: Array, distortion: Array) -> 
     return RawCamera(name, K.astype(np.float64), rigid(u @ vt, pose[:3, 3]), five)
 
 
+def _mask_path(folder: Path, stem: str) -> Path:
+    """A frame's mask: PNG as in the release, or whatever picture is there instead."""
+    found = (folder / f"{stem}{suffix}" for suffix in (".png", *sorted(SUFFIXES)))
+    return next((path for path in found if path.is_file()), folder / f"{stem}.png")
+
+
 def _mask_of_shape(path: Path, shape: tuple[int, ...]) -> Mask:
     mask = read_mask(path)
     if mask.shape != tuple(shape):
@@ -257,8 +272,15 @@ def _mask_of_shape(path: Path, shape: tuple[int, ...]) -> Mask:
 def _list_frames(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         raise UserError(folder, "no such folder", expected="one image a frame, such as 000001.jpg")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    frames = {int(path.stem): path for path in images if _FRAME.fullmatch(path.stem)}
+    images = list_photographs(folder, deep=False).files.values()
+    frames: dict[int, Path] = {}
+    for path in (path for path in images if _FRAME.fullmatch(path.stem)):
+        other = frames.setdefault(int(path.stem), path)
+        if other != path:
+            raise UserError(
+                folder, f"two images of frame {int(path.stem)}: {other.name}, {path.name}",
+                expected="one image a frame", fix="remove the one that is not of this sequence",
+            )  # fmt: skip
     if not frames:
         raise UserError(folder, "no images", expected="one image a frame, such as 000001.jpg")
     return frames

@@ -29,7 +29,7 @@ _COLMAPS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
 _LOSSY = ("JPEG", "MPO")
 _ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
 _BITS_A_SAMPLE = 258
-_BLACK = (0.0, 0.0, 0.0)
+BLACK = (0.0, 0.0, 0.0)
 _READING = 64  # bytes a pixel that decoding, floats and resampling take at their peak
 
 # The limit is our own, by memory: phones take more than the pixels that Pillow allows.
@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def read_image(path: Path, *, upright: bool = True, background: Color = _BLACK) -> Pixels:
+def read_image(path: Path, *, upright: bool = True, background: Color = BLACK) -> Pixels:
     """Read the first picture of a file of any common kind as [H, W, 3].
 
     EXIF orientation is applied if `upright`, greyscale repeated, 12 and 16 bits scaled, floats
@@ -52,10 +52,11 @@ def read_image(path: Path, *, upright: bool = True, background: Color = _BLACK) 
         return np.ascontiguousarray(_TURNS[_orientation(path, image) if upright else 1](pixels))
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, *, upright: bool = True) -> Mask:
     """Read a mask [H, W]: true where any colour channel is not zero, and alpha is not.
 
-    Of JPEG, which blurs edges, only the brighter half of the levels counts.
+    EXIF orientation is applied if `upright`. Of JPEG, which blurs edges, only the brighter half of
+    the levels counts.
     """
     with _opened(path) as image:
         image.load()
@@ -67,7 +68,7 @@ def read_mask(path: Path) -> Mask:
         mask = (values[..., :3] > (127 if image.format in _LOSSY else 0)).any(axis=-1)
         if values.shape[-1] == 4:
             mask &= values[..., 3] > 0
-        return np.ascontiguousarray(_TURNS[_orientation(path, image)](mask))
+        return np.ascontiguousarray(_TURNS[_orientation(path, image) if upright else 1](mask))
 
 
 def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:

@@ -11,20 +11,27 @@ from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.hi4d import Sequence4D, open_sequence
-from stages.scenes.images import resize, resize_mask, write_mask, write_png
+from stages.scenes.images import BLACK, Color, resize, resize_mask, write_mask, write_png
+from stages.scenes.photographs import tell_alpha
 from stages.scenes.scene import Role, View, write_scene
 from stages.scenes.undistort import ideal_intrinsics, undistort
 
 
 def import_scene(
-    name: str, entry: SceneEntry, config: PrepareConfig, raw: Path, folder: Path
-) -> str:
-    """Write a prepared scene into `folder`; return one line that says what it holds."""
+    name: str, entry: SceneEntry, config: PrepareConfig, raw: Path, folder: Path,
+    background: Color = BLACK,
+) -> str:  # fmt: skip
+    """Write a prepared scene into `folder`; return one line that says what it holds.
+
+    Photographs with alpha are laid over `background`.
+    """
     roles: dict[str, Role] = dict.fromkeys(entry.source_cameras, "source")
     roles |= dict.fromkeys(entry.target_cameras, "target")
-    sequence = open_sequence(raw, entry.cameras)
+    sequence = replace(open_sequence(raw, entry.cameras), background=background)
     common = sequence.common_frames(entry.cameras)
     frames = choose_frames(name, common, entry)
+    taken = [sequence.frames[camera][frame] for camera in roles for frame in frames]
+    tell_alpha(name, taken, background)
     photographed = [sequence.camera(camera, frames) for camera in roles]
     views: list[View] = []
     for frame in frames:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from stages.run.errors import UserError, tell_once
-from stages.scenes.images import is_picture
+from stages.scenes.images import Color, has_alpha, is_picture
 
 SUFFIXES = frozenset((
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".webp", ".gif",
@@ -23,7 +23,7 @@ _TRIED = frozenset({".avif"})
 _UNREAD = frozenset((
     ".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".psd", ".psb", ".exr", ".hdr", ".tga",
     ".svg", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".gpr", ".iiq",
-    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2",
+    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
     ".rwl", ".sr2", ".srf", ".srw", ".x3f", ".3gp", ".avi", ".insp", ".insv", ".m2ts", ".m4v",
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv",
 ))  # fmt: skip
@@ -109,12 +109,12 @@ class Listing:
         return found
 
 
-def list_photographs(root: Path) -> Listing:
-    """The photographs below a folder, told of what is left out.
+def list_photographs(root: Path, *, deep: bool = True) -> Listing:
+    """The photographs below a folder, or right in it; what is left out is told.
 
     Raises UserError for a name that is not UTF-8, which no COLMAP model can hold.
     """
-    walk = walk_folder(root)
+    walk = walk_folder(root, deep=deep)
     files, unread = {}, []
     for path, name in zip(sorted(walk.files), walk.names(walk.files), strict=True):
         suffix = path.suffix.lower()
@@ -135,8 +135,18 @@ def list_photographs(root: Path) -> Listing:
     return listing
 
 
-def walk_folder(root: Path) -> Walk:
-    """Everything below a folder that is not hidden.
+def tell_alpha(where: object, paths: Iterable[Path], background: Color) -> None:
+    """Say how many photographs have alpha, and what they are laid over."""
+    found = [has_alpha(path) for path in paths]
+    if any(found):
+        tell_once(
+            f"{where}: {sum(found)} of {len(found)} photographs have alpha; they are laid over "
+            f"train.background, {[float(level) for level in background]}"
+        )
+
+
+def walk_folder(root: Path, *, deep: bool = True) -> Walk:
+    """Everything that is not hidden below a folder, or right in it.
 
     A folder that links lead to twice, or back to, counts once, by its own name if it has one here.
     Raises UserError for a folder that cannot be read.
@@ -162,7 +172,7 @@ def walk_folder(root: Path) -> Walk:
                 # Ours, and gone when the run that writes there has ended.
                 walk.hidden.extend([] if entry.name.endswith(".part") else [path])
             elif is_folder:
-                (linked if is_link else waiting).append(path)
+                (linked if is_link else waiting).extend([path] if deep else [])
             elif os.path.isfile(path) if is_link else entry.is_file():
                 walk.files.append(path)
             elif is_link:

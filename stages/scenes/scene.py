@@ -40,19 +40,24 @@ class View:
     def image(self) -> Pixels:
         """The photograph, [H, W, 3]. Raises UserError when its size is not the camera's."""
         image = read_image(self.image_path)
-        height, width = image.shape[:2]
-        if (width, height) != (self.camera.width, self.camera.height):
-            raise UserError(
-                self.image_path,
-                f"{width}x{height} px",
-                expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
-                fix="run `dvc checkout`, or `dvc repro prepare`",
-            )
+        self._check_size(self.image_path, image.shape)
         return image
 
     def mask(self) -> Mask | None:
-        """People in the photograph, [H, W], or None."""
-        return read_mask(self.mask_path) if self.mask_path else None
+        """People in the photograph, [H, W], or None. Raises UserError as `image` does."""
+        if self.mask_path is None:
+            return None
+        mask = read_mask(self.mask_path)
+        self._check_size(self.mask_path, mask.shape)
+        return mask
+
+    def _check_size(self, path: Path, shape: tuple[int, ...]) -> None:
+        if shape[:2] != (self.camera.height, self.camera.width):
+            raise UserError(
+                path, f"{shape[1]}x{shape[0]} px",
+                expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
+                fix="run `dvc checkout`, or `dvc repro prepare`",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

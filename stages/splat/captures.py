@@ -21,8 +21,9 @@ from stages.run.files import file_hash, folder_hash, read_json, text_hash, write
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.dataset import Dataset, DatasetView, shortened
 from stages.scenes.frames import Sim3
-from stages.scenes.images import Mask, Pixels, resize, resize_mask, write_png
+from stages.scenes.images import BLACK, Color, Mask, Pixels, resize, resize_mask, write_png
 from stages.scenes.names import matching
+from stages.scenes.photographs import tell_alpha
 from stages.scenes.scene import camera_from_dict, camera_to_dict
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted, fit
@@ -137,11 +138,13 @@ def train_capture(
     key = text_hash(*(part for item in sha256.items() for part in item), folder_hash(dataset.model))
     names = [view.name for view in chosen.train]
     checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
-    views = [train_view(view, config.data_factor) for view in chosen.train]
+    paths = [view.path for view in (*chosen.train, *chosen.held_out)]
+    tell_alpha(dataset.name, paths, config.background)
+    views = [train_view(view, config.data_factor, config.background) for view in chosen.train]
     trainer = Trainer(views, dataset.points, dataset.colors, config, backend)
     told = f"{len(views)} views, {len(chosen.held_out)} held out, {trainer.origin}"
     print(f"{resume_as}: {told}, on {backend} ({reason})", flush=True)
-    held_out = [train_view(view, config.data_factor) for view in chosen.held_out]
+    held_out = [train_view(view, config.data_factor, config.background) for view in chosen.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
     fitted.write(folder, ply=config.save_ply)
     write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
@@ -184,15 +187,17 @@ def measure(
     return [{"image": row["camera"], **row} for row in rows], means
 
 
-def train_view(view: DatasetView, data_factor: int) -> TrainView:
+def train_view(view: DatasetView, data_factor: int, background: Color) -> TrainView:
     """An undistorted photograph and its camera, both shrunk by `data_factor`."""
-    camera, image, mask = _shrunk(view, data_factor)
+    camera, image, mask = _shrunk(view, data_factor, background)
     seen = None if mask is None else torch.from_numpy(mask)
     return TrainView(camera, torch.from_numpy(np.ascontiguousarray(image)), seen)
 
 
-def _shrunk(view: DatasetView, data_factor: int) -> tuple[Camera, Pixels, Mask | None]:
-    image, mask = view.image()
+def _shrunk(
+    view: DatasetView, data_factor: int, background: Color
+) -> tuple[Camera, Pixels, Mask | None]:
+    image, mask = view.image(background)
     width, height = (
         max(1, round(side / data_factor)) for side in (view.camera.width, view.camera.height)
     )
@@ -209,8 +214,9 @@ def _drawn(
     alignment: Alignment,
     backend: str,
 ) -> Iterator[Shown]:
+    background = gaussians.metadata.get("background", BLACK)  # what is drawn where nothing is
     for view in views:
-        camera, photograph, mask = _shrunk(view, data_factor)
+        camera, photograph, mask = _shrunk(view, data_factor, background)
         camera = train_from_views.apply_camera(camera)
         pictures: dict[str, Any] = {"given": _picture(gaussians, camera, backend)}
         if alignment.steps:

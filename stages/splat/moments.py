@@ -147,6 +147,11 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
     if config.masks and view.mask_path is not None:
         small = resize(view.mask()[..., None].astype("float32"), width, height)[..., 0]
         mask = torch.from_numpy(small >= 0.5)
+        if not mask.any():
+            raise UserError(
+                view.mask_path, "no pixel counts", expected="people in it, for train.masks",
+                fix="set train.masks: false, or take this camera out of source_cameras",
+            )  # fmt: skip
     return TrainView(camera.resized(width, height), image, mask)
 
 

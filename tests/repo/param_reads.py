@@ -1,11 +1,12 @@
 """Which parameters the code reads, found in its syntax trees.
 
 The rule that the code keeps, so that this can be found: sections are read by
-`Params.section("name", Model)` and `Params.entry("catalogue", name, Model)` with literal names,
-and a StudyConfig is always held in a variable, argument or field named `study`, a StaticConfig in
-one named `static`. A stage depends on the whole of a section that its closure reads, on its own
-entry of a catalogue, and of these two on the keys that its closure reads, one by one: a change of
-the memo's text or of another stage's list must not rerun it.
+`Params.section("name", Model)`, one key of a section by `Params.value("name", "key", Model)` and
+an entry by `Params.entry("catalogue", name, Model)`, with literal names, and a StudyConfig is
+always held in a variable, argument or field named `study`, a StaticConfig in one named `static`. A
+stage depends on the whole of a section that its closure reads, on its own entry of a catalogue,
+and of these two on the keys that its closure reads, one by one: a change of the memo's text or of
+another stage's list must not rerun it.
 """
 
 import ast
@@ -28,10 +29,11 @@ ITEMS = {"scenes": "scene", "captures": "capture"}
 class Read:
     """One call of a method of Params."""
 
-    method: str  # section, entry or names
+    method: str  # section, value, entry or names
     name: str  # of the section or catalogue
     model: str  # name of the config class, empty for `names`
     place: str  # file:line
+    key: str = ""  # of a `value`
 
 
 def reads(module: str) -> list[Read]:
@@ -44,7 +46,7 @@ def reads(module: str) -> list[Read]:
 
 
 def _method(node: ast.AST) -> str:
-    names = ("section", "entry", "names")
+    names = ("section", "value", "entry", "names")
     is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     return node.func.attr if is_call and node.func.attr in names else ""
 
@@ -54,7 +56,8 @@ def _read(module: str, call: ast.Call) -> Read:
     first = call.args[0] if call.args else None
     assert isinstance(first, ast.Constant), f"{place}: write the name of the section as a literal"
     model = ast.unparse(call.args[-1]) if len(call.args) > 1 else ""
-    return Read(_method(call), first.value, model, place)
+    key = call.args[1].value if _method(call) == "value" else ""
+    return Read(_method(call), first.value, model, place, key)
 
 
 def keys_read(module: str, section: str) -> set[str]:
@@ -108,7 +111,7 @@ def wanted_params(entry: str) -> list[str]:
 
 def _param(read: Read) -> str:
     if read.method != "entry":
-        return read.name
+        return f"{read.name}.{read.key}" if read.key else read.name
     return f"{read.name}.${{item.{ITEMS[read.name]}}}"
 
 

@@ -250,3 +250,56 @@ def test_a_real_four_camera_capture_opens() -> None:
     assert sequence.common_frames(("1", "2", "3", "4")) == list(range(1, 21))
     assert sequence.image("3", 20).shape == (960, 544, 3)
     assert sequence.mask("3", 20, (960, 544)) is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
+def test_masks_may_be_pictures_of_another_kind(
+    tmp_path: Path, raw_sequence: Writer, suffix: str
+) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    expected = opened(root).mask("4", 21, (128, 96))
+    path = root / "seg" / "img_seg_mask" / "4" / "all" / "000021.png"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.open(path).save(path.with_suffix(suffix), **options)
+    path.unlink()
+    np.testing.assert_array_equal(opened(root).mask("4", 21, (128, 96)), expected)
+
+
+def test_frames_may_be_pictures_of_any_kind(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    path = root / "images" / "4" / "000021.png"
+    expected = opened(root).image("4", 21)
+    Image.open(path).save(path.with_suffix(".TIFF"))
+    path.unlink()
+    np.testing.assert_array_equal(opened(root).image("4", 21), expected)
+
+
+def test_two_images_of_one_frame_are_refused(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    path = root / "images" / "4" / "000021.png"
+    Image.open(path).save(path.with_name("21.jpg"))
+    with pytest.raises(UserError, match=r"two images of frame 21: 000021\.png, 21\.jpg"):
+        opened(root)
+
+
+def test_what_systems_leave_is_no_part_of_a_sequence(
+    tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = raw_sequence(tmp_path / "raw" / "pair15" / "fight15")
+    (tmp_path / "raw" / "__MACOSX" / "pair15" / "fight15" / "cameras").mkdir(parents=True)
+    folder = root / "images" / "4"
+    (folder / "._000021.png").write_text("x")
+    (folder / "000023.HEIC").write_text("x")
+    frames = opened(tmp_path / "raw").frames["4"]
+    assert set(frames) == set(opened(root).frames["16"])
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}: 1 file not read: 000023.HEIC; convert them to JPEG or PNG",
+        f"{folder}: 1 hidden file or folder passed over: ._000021.png",
+    ]
+
+
+def test_folders_of_a_sequence_may_be_links(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "store")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "fight15").symlink_to(root)
+    assert opened(tmp_path / "raw").frames["4"].keys() == opened(root).frames["4"].keys()

@@ -225,3 +225,25 @@ def test_people_are_the_pair_in_the_name_or_what_the_entry_says() -> None:
     assert entry().group_of("hi4d_pair15_fight") == "pair15"
     assert entry(group="troupe").group_of("hi4d_pair15_fight") == "troupe"
     assert group_in_name("my_pair15_fight") == "my_pair15_fight"
+
+
+def test_alpha_lies_over_the_background(
+    tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = raw_sequence(tmp_path / "raw", frames=(21,))
+    path = raw / "images" / "4" / "000021.png"
+    levels = np.asarray(Image.open(path))
+    clear = np.zeros(levels.shape[:2], np.uint8)
+    clear[:, :48] = 255
+    Image.fromarray(np.dstack([levels, clear])).save(path)
+    for name, background in (("black", (0, 0, 0)), ("white", (1, 1, 1))):
+        (tmp_path / name).mkdir()
+        import_scene("pair_x", entry(), PrepareConfig(), raw, tmp_path / name, background)
+        view = next(v for v in Scene.read(tmp_path / name).views() if v.name == "4")
+        assert view.image()[:, 48:].mean() == background[0]
+        np.testing.assert_array_equal(np.rint(255 * view.image()[:, :48]), levels[:, :48])
+    told = "pair_x: 1 of 3 photographs have alpha; they are laid over train.background, "
+    assert capsys.readouterr().err.splitlines() == [
+        told + "[0.0, 0.0, 0.0]",
+        told + "[1.0, 1.0, 1.0]",
+    ]

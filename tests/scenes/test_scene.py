@@ -114,3 +114,11 @@ def test_a_picture_of_another_size_is_refused(folder: Path) -> None:
         view.image()
     assert "24x32 px" in str(caught.value)
     assert str(view.image_path) in str(caught.value)
+
+
+def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
+    view = next(view for view in Scene.read(folder).views() if view.name == "a")
+    write_mask(view.mask_path, np.ones((16, 12), bool))
+    with pytest.raises(UserError, match="12x16 px") as caught:
+        view.mask()
+    assert str(view.mask_path) in str(caught.value)

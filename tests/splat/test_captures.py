@@ -8,7 +8,8 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
-from small_capture import NAMES, cameras, write_capture
+from PIL import Image
+from small_capture import NAMES, cameras, gaussians, write_capture
 
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
@@ -23,6 +24,7 @@ from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.export import read_ply
 from stages.splat.fit import Fitted
 from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
 
 MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
 CAPTURE = CaptureTrainConfig(test_every=4, align_steps=2)
@@ -250,3 +252,36 @@ def test_fitted_names_its_cameras_with_a_suffix(trained: tuple[Path, dict], tmp_
     model = pycolmap.Reconstruction(tmp_path / "cameras" / "sparse" / "0")
     assert sorted(image.name for image in model.images.values())[0] == "cam0.png"
     assert not (tmp_path / "point_cloud.ply").exists()
+
+
+def test_alpha_lies_over_the_background_in_training_and_measuring(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blobs before nothing: the background of the photographs is that of the renders."""
+    room = Path(shutil.copytree(data, tmp_path / "cut" / "room"))
+    truth = gaussians()
+    for name, camera in cameras().items():
+        drawn = render(truth, camera, "cpu")
+        levels = np.rint(255 * np.dstack([drawn.rgb.numpy(), drawn.alpha.numpy()]))
+        Image.fromarray(levels.astype(np.uint8)).save(room / "images" / name)
+    config = CONFIG.model_copy(update={"max_steps": 1, "background": (1.0, 1.0, 1.0)})
+    scalars = train(room, tmp_path / "cut" / "out", config=config)
+    told = (
+        "room: 8 of 8 photographs have alpha; they are laid over train.background, [1.0, 1.0, 1.0]"
+    )
+    assert capsys.readouterr().err.splitlines().count(told) == 1
+    views = Dataset.read(room).views
+    white, black = (np.mean([v.image(b)[0].mean() for v in views]) for b in ((1, 1, 1), (0, 0, 0)))
+    assert white > black + 0.2
+    assert Facts.read(tmp_path / "cut" / "out" / "train").mean_color.mean() > black + 0.2
+    # Against black photographs a white background alone would cost most of this.
+    assert scalars["psnr"] > 8
+
+
+def test_result_among_its_photographs_is_none_of_them(data: Path, tmp_path: Path) -> None:
+    room = Path(shutil.copytree(data, tmp_path / "room"))
+    counts = []
+    for _ in range(2):
+        counts.append(train(room, room / "images" / "out"))
+    assert [one["trained_on"] + one["held_out"] for one in counts] == [8, 8]
+    assert [one["without_pose"] for one in counts] == [0, 0]

@@ -17,6 +17,8 @@ from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, write_json
 from stages.scenes.calibration import read_calibration
 from stages.scenes.colmap import read_model
+from stages.scenes.images import write_mask
+from stages.scenes.scene import Scene
 from stages.splat.gaussians import Gaussians
 from stages.splat.moments import chosen_views, train_in, train_moment
 
@@ -154,3 +156,13 @@ def test_full_disk_leaves_nothing_half_written(scene, config) -> None:
     assert not layout.splats(SCENE).exists()
     assert not layout.train_metrics(SCENE).exists()
     assert run_stage(config).returncode == 0
+
+
+def test_mask_that_counts_nothing_is_refused(scene, config, tmp_path: Path) -> None:
+    view = scene.views("source", TIMES[0])[0]
+    path = view.image_path.parent.parent / "masks" / view.image_path.name
+    write_mask(path, np.zeros((view.camera.height, view.camera.width), bool))
+    masked = config.model_copy(update={"masks": True})
+    with pytest.raises(UserError, match="no pixel counts") as caught:
+        trained(Scene.read(scene.folder), masked, tmp_path / "out")
+    assert str(path) in str(caught.value)

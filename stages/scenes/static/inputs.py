@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.colmap_rigs import Slot
-from stages.scenes.images import Pixels, image_size, read_image
+from stages.scenes.images import BLACK, Color, Pixels, focal_35mm, image_size, read_image
+from stages.scenes.photographs import list_photographs, tell_alpha, walk_folder
 from stages.scenes.static.lightfield import Cell, LightField, is_lightfield
 
 PREFIXES = {
@@ -24,13 +23,11 @@ PREFIXES = {
     "iphone_eval": "eval",
 }  # fmt: skip
 EVAL = "iphone_eval"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 _LENSES = {"iphone": ("wide", "tele", "ultrawide"), "stereo": ("left", "right")}
 _FLAT = {
     "monocular": ("wide",), "iphone": ("wide", "tele", "ultrawide"),
     "stereo": ("stereo_left", "stereo_right"),
 }  # fmt: skip
-_EXIF_IFD, _EXIF_FOCAL_35MM = 0x8769, 0xA405
 _DIAGONAL_35MM = 43.267
 
 
@@ -49,14 +46,18 @@ class Photo:
     cell: Cell | None = None  # of a light-field view
 
 
-def photographs(folder: Path, kinds: Sequence[str]) -> list[Photo]:
-    """Photographs of these kinds but light fields. Raises UserError with everything missing."""
+def photographs(folder: Path, kinds: Sequence[str], background: Color = BLACK) -> list[Photo]:
+    """Photographs of these kinds but light fields, alpha over `background`.
+
+    Raises UserError with everything missing.
+    """
     found: list[Photo] = []
     errors: list[UserError] = []
     for kind in (kind for kind in kinds if kind != "lightfield"):
         base, files = _files(folder, kind)
         errors += _faults(folder, kind, base, files)
-        found += [_photo(kind, base, path) for path in files]
+        found += [_photo(kind, base, path, background) for path in files]
+        tell_alpha(base, files, background)
     raise_all(errors)
     names = [photo.name for photo in found]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -88,7 +89,8 @@ def lightfield_place(folder: Path) -> Path:
     """Where the light field lies: lightfield/, or a file of it beside the photographs."""
     if (folder / "lightfield").is_dir():
         return folder / "lightfield"
-    beside = [path for path in sorted(folder.glob("*")) if is_lightfield(path)]
+    files = sorted(walk_folder(folder, deep=False).files)
+    beside = [path for path in files if is_lightfield(path)]
     if len(beside) != 1:
         raise UserError(
             folder, f"{len(beside)} light fields",
@@ -102,9 +104,9 @@ def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and the photographs of a kind in it."""
     base = folder / kind
     if base.is_dir():
-        return base, sorted(path for path in base.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        return base, list(list_photographs(base).files.values())
     flat = _FLAT.get(kind, ())
-    beside = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in _SUFFIXES]
+    beside = list_photographs(folder, deep=False).files.values()
     return folder, [path for path in beside if path.stem.lower() in flat]
 
 
@@ -130,15 +132,16 @@ def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Itera
             )  # fmt: skip
 
 
-def _photo(kind: str, base: Path, path: Path) -> Photo:
+def _photo(kind: str, base: Path, path: Path, background: Color) -> Photo:
     relative = path.relative_to(base).with_suffix("").as_posix().replace("/", "__")
     size, focal = image_size(path), _exif_focal_px(path)
     lens = _lens(kind, base, path) or f"{size[0]}x{size[1]} {focal}"
     frame = _frame(kind, base, path)
     rig = "stereo" if kind == "stereo" else f"{kind}/{lens}"
     slot = Slot(f"{kind}/{lens}", rig, frame, known_focal=focal is not None)
+    read = partial(read_image, path, background=background)
     return Photo(
-        f"{PREFIXES[kind]}__{relative}.png", kind, slot, partial(read_image, path), size, focal,
+        f"{PREFIXES[kind]}__{relative}.png", kind, slot, read, size, focal,
         file_hash(path), path.relative_to(base.parent if base.name == kind else base).as_posix(),
     )  # fmt: skip
 
@@ -159,7 +162,6 @@ def _frame(kind: str, base: Path, path: Path) -> str:
 
 def _exif_focal_px(path: Path) -> float | None:
     """Focal length by the 35 mm equivalent that phones write, px of the stored image."""
-    with Image.open(path) as image:
-        mm = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_FOCAL_35MM)
-        diagonal = float(image.width**2 + image.height**2) ** 0.5
-    return float(mm) / _DIAGONAL_35MM * diagonal if mm else None
+    width, height = image_size(path, upright=False)
+    mm = focal_35mm(path)
+    return mm / _DIAGONAL_35MM * float(width**2 + height**2) ** 0.5 if mm else None

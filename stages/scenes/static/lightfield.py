@@ -21,6 +21,7 @@ from scipy.io import loadmat
 
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels, image_size, read_image
+from stages.scenes.photographs import walk_folder
 
 Cell = tuple[int, int]  # (row, column)
 
@@ -113,7 +114,7 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
 
 def _source(folder: Path) -> Path:
     """The one grid, file or raw picture below a folder; decoded ones go before raw ones."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(walk_folder(folder).files)
     grids = {path.parent for path in files if _VIEW.fullmatch(path.name)}
     decoded = [path for path in files if _is_decoded(path)]
     raw = [path for path in files if path.suffix.lower() in _RAW]

@@ -10,7 +10,8 @@ from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model
-from stages.scenes.images import Pixels, resize
+from stages.scenes.images import BLACK, Color, Pixels, resize
+from stages.scenes.photographs import walk_folder
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import (
@@ -45,23 +46,28 @@ Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera] | None]
 
 
 def prepare(
-    raw: Path, folder: Path, static: StaticConfig, predict: Predict = lambda images: None
+    raw: Path,
+    folder: Path,
+    static: StaticConfig,
+    predict: Predict = lambda images: None,
+    background: Color = BLACK,
 ) -> tuple[dict[str, Any], bool]:
     """Prepare `raw`, a scene's `static/`, into `folder`; its metrics, and whether it was rebuilt.
 
     What was made from the same content is left as it is, unless `static.force`. Until the new one
-    is whole the old one stays. Raises UserError for missing or unfit photographs.
+    is whole the old one stays. Photographs with alpha are laid over `background`. Raises UserError
+    for missing or unfit photographs.
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder", expected="monocular/, iphone/, stereo/, ...")
-    shared, origin = Shared(folder), _origin(raw, folder, static)
+    shared, origin = Shared(folder), _origin(raw, folder, static, background)
     if not static.force and shared.is_made_from(origin):
         return read_json(shared.summary)["metrics"], False
     scratch = folder / ".new.part"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        capture = _capture(raw, scratch / "decoded", static)
+        capture = _capture(raw, scratch / "decoded", static, background)
         found, method = _registration(raw, shared, capture, static, predict)
         metrics = metrics_of(found, capture.photos, read_truth(raw / "truth.json"))
         write_parts(scratch, found, capture)
@@ -75,12 +81,12 @@ def prepare(
     return metrics, True
 
 
-def _origin(raw: Path, folder: Path, static: StaticConfig) -> dict[str, Any]:
+def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) -> dict[str, Any]:
     """Hashes of all photographs and outside files, and the params that count."""
     files = (
         path
-        for path in sorted(raw.rglob("*"))
-        if path.is_file() and not path.is_relative_to(folder) and raw / "shared" not in path.parents
+        for path in sorted(walk_folder(raw).files)
+        if not path.is_relative_to(folder) and raw / "shared" not in path.parents
     )
     outside = {
         key: (folder_hash if Path(path).is_dir() else file_hash)(Path(path))
@@ -92,11 +98,13 @@ def _origin(raw: Path, folder: Path, static: StaticConfig) -> dict[str, Any]:
         "files": {path.relative_to(raw).as_posix(): file_hash(path) for path in files},
         "outside": outside,
         "params": static.model_dump(mode="json", include=set(_PARAMS)),
+        # Black is what was always there: a scene that was prepared before stays prepared.
+        **({"background": list(background)} if any(background) else {}),
     }
 
 
-def _capture(raw: Path, scratch: Path, static: StaticConfig) -> Capture:
-    photos = photographs(raw, (*static.cameras, EVAL))
+def _capture(raw: Path, scratch: Path, static: StaticConfig, background: Color) -> Capture:
+    photos = photographs(raw, (*static.cameras, EVAL), background)
     calibration = None
     if "lightfield" in static.cameras:
         field = read_lightfield(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -109,3 +110,52 @@ def test_light_field_lies_in_its_folder_or_beside_the_photographs(tmp_path: Path
         lightfield_place(tmp_path)
     (tmp_path / "lightfield").mkdir()
     assert lightfield_place(tmp_path) == tmp_path / "lightfield"
+
+
+def test_files_that_are_no_photographs_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = capture(tmp_path)
+    for name in ("iphone/macro.HEIC", "iphone/._wide.png", "iphone/@eaDir/wide.png/x.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    found = by_name(photographs(root, KINDS))
+    assert [name for name in found if name.startswith("iphone")] == [
+        "iphone__tele.png", "iphone__ultrawide.png", "iphone__wide.png"
+    ]  # fmt: skip
+    assert capsys.readouterr().err.splitlines() == [
+        f"{root}/iphone: 1 file not read: macro.HEIC; convert them to JPEG or PNG",
+        f"{root}/iphone: 2 hidden files and folders passed over: ._wide.png, @eaDir",
+    ]
+
+
+def test_hidden_photograph_beside_the_others_is_none(tmp_path: Path) -> None:
+    root = capture(tmp_path, ("wide.png", "iphone_eval/1.png"))
+    (root / "._wide.png").write_text("x")
+    (root / "._a.LFR").write_text("x")
+    (root / "a.LFR").write_text("x")
+    assert list(by_name(photographs(root, ("monocular",)))) == ["mono__wide.png"]
+    assert lightfield_place(root) == root / "a.LFR"
+
+
+def test_folder_of_a_kind_may_be_a_link(tmp_path: Path) -> None:
+    store = capture(tmp_path / "store")
+    root = capture(tmp_path / "static", ("monocular/wide.png",))
+    (root / "stereo").symlink_to(store / "stereo")
+    names = list(by_name(photographs(root, ("monocular", "stereo"))))
+    assert names == ["mono__wide.png", "stereo__left.png", "stereo__right.png"]
+
+
+def test_alpha_lies_over_the_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = capture(tmp_path)
+    Image.new("RGBA", (40, 30), (9, 9, 9, 0)).save(root / "iphone" / "tele.png")
+    found = by_name(photographs(root, KINDS, (1, 0.5, 0)))
+    np.testing.assert_array_equal(found["iphone__tele.png"].read()[0, 0], [1, 0.5, 0])
+    assert "1 of 3 photographs have alpha" in capsys.readouterr().err
+
+
+def test_broken_exif_gives_no_focal_length(tmp_path: Path) -> None:
+    root = capture(tmp_path)
+    path = root / "monocular" / "wide.jpg"
+    Image.open(path).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert photographs(root, ("monocular",))[0].focal_px is None

@@ -181,3 +181,10 @@ def test_metadata_beside_the_views_is_read(tmp_path: Path) -> None:
     (tmp_path / "dog" / "dog.json").write_text('{"frames": [{"a": 1}]}')
     assert read(tmp_path).metadata == {"frames": [{"a": 1}]}
     assert read_image(tmp_path / "dog" / "viewpoints_5px" / "00_00.png").shape == (6, 8, 3)
+
+
+def test_hidden_copies_are_no_second_light_field(tmp_path: Path) -> None:
+    folder = tmp_path / "lightfield"
+    for name in ("viewpoints_5px", ".thumbnails", "__MACOSX"):
+        write_views(folder / name, grid())
+    assert len(read(folder).views) == 25
