@@ -1,6 +1,7 @@
 """How every `python -m stages.<name>` starts and how it ends when something is wrong."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -32,6 +33,9 @@ def launch(main: Callable[[], None]) -> None:
     """
     for name in _THREAD_LIMITS:
         os.environ.setdefault(name, "1")
+    # A path may be of bytes that cannot be written; stderr stands that by itself.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()

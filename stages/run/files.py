@@ -137,7 +137,8 @@ def text_hash(*parts: str) -> str:
     """SHA-256 over texts, each closed by a null byte so that boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() + b"\0")
+        # Names of files may be of bytes that are no UTF-8.
+        digest.update(part.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
 
 

@@ -236,7 +236,7 @@ def _names_with_spaces(path: Path) -> Iterator[tuple[int, bytes]]:
             if not line or line.startswith(b"#"):
                 continue
             number, *_, name = line.split(maxsplit=9)
-            if b" " in name:
+            if b" " in name and number.isdigit():
                 yield int(number), name
             next(lines, None)
 

@@ -28,7 +28,8 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG200
 _COLMAPS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
 _LOSSY = ("JPEG", "MPO")
 _ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
-_BITS_A_SAMPLE = 258
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a TIFF
+_WHITE_IS_ZERO, _SEPARATE, _UNSIGNED, _SIGNED = 0, 2, 1, 2  # and their values
 BLACK = (0.0, 0.0, 0.0)
 _READING = 64  # bytes a pixel that decoding, floats and resampling take at their peak
 
@@ -167,6 +168,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
     """Pixels [H, W, 3] of a decoded image, as they are stored."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8:
+        raise UserError(  # Pillow mixes their bytes up
+            path, "a TIFF of more than 8 bits whose colours lie in planes of their own",
+            expected="colours side by side", fix="convert it to PNG",
+        )  # fmt: skip
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(_grey(path, image)[..., None], 3, axis=-1)
     if image.has_transparency_data:
@@ -181,21 +188,27 @@ def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
 
 def _grey(path: Path, image: Image.Image) -> Pixels:
     """[H, W] of integers beyond 8 bits, or of floats that lie in [0, 1]."""
-    values = np.asarray(image).astype(np.float32)
+    tags = getattr(image, "tag_v2", {})
+    bits, form = tags.get(_BITS, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    levels = np.asarray(image)
+    if bits == 32 and form == _UNSIGNED and image.mode == "I":
+        levels = levels.view(np.uint32)
+    values, what, span = levels.astype(np.float32), "integers", 65535.0
     if image.mode == "F":
-        span, what = 1.0, "floats"
-    else:
-        bits = getattr(image, "tag_v2", {}).get(_BITS_A_SAMPLE, (16,))
-        span, what = (4095.0 if bits == (12,) else 65535.0), "integers"
+        what, span = "floats", 1.0
+    elif bits < 16 or (bits == 16 and form == _SIGNED):
+        span = float(2 ** min(bits, 15) - 1)
     low, high = float(values.min()), float(values.max())
     # Resampling leaves floats a little outside of the range. NaN is not in it.
-    slack = 1e-3 * span if image.mode == "F" else 0.0
+    slack = 1e-3 if image.mode == "F" else 0.0
     if not (low >= -slack and high <= span + slack):
         raise UserError(
             path, f"{what} from {low:g} to {high:g}", expected=f"0 to {span:g}",
             fix="scale it to that range, or convert it to a PNG of 8 or 16 bits",
         )  # fmt: skip
-    return np.clip(values / np.float32(span), 0, 1)
+    values = np.clip(values / np.float32(span), 0, 1)
+    # Pillow turns such pictures of 8 bits itself.
+    return 1 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
 
 
 def _orientation(path: Path, image: Image.Image) -> int:
@@ -253,6 +266,8 @@ def _contents(path: Path) -> str:
         return "empty"
     if start[4:8] == b"ftyp":  # HEIC, AVIF, videos: the file says itself what it is
         return f"{start[8:].decode('ascii', 'replace').strip()} inside"
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF that is damaged, or of other colours than integers of 8 or 16 bits"
     return f"no picture of a known kind, but {start[:8]!r}..."
 
 

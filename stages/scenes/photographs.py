@@ -112,7 +112,8 @@ class Listing:
 def list_photographs(root: Path, *, deep: bool = True) -> Listing:
     """The photographs below a folder, or right in it; what is left out is told.
 
-    Raises UserError for a name that is not UTF-8, which no COLMAP model can hold.
+    Raises UserError for a name that is not UTF-8, which no COLMAP model can hold, and for one with
+    a line break or the like, which no table can.
     """
     walk = walk_folder(root, deep=deep)
     files, unread = {}, []
@@ -125,9 +126,9 @@ def list_photographs(root: Path, *, deep: bool = True) -> Listing:
     foreign = [os.fsencode(name) for name in files if not _is_text(name)]
     if foreign:
         raise UserError(
-            root, f"{len(foreign)} of {len(files)} photographs have names that are not UTF-8: "
-            f"{shortened([repr(name)[1:] for name in foreign])}",
-            expected="names in UTF-8, as models have them",
+            root, f"{len(foreign)} of {len(files)} photographs have names that are not UTF-8, or "
+            f"have control characters: {shortened([repr(name)[1:] for name in foreign])}",
+            expected="names in UTF-8, as models and tables have them",
             fix=f"rename them, such as by `convmv -f ENCODING -t UTF-8 -r --notest {root}`",
         )  # fmt: skip
     listing = Listing(walk, files, unread)
@@ -221,9 +222,5 @@ def _is_own(folder: Path) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be written; the system's stand-ins for foreign bytes cannot."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether a name can be written: without line breaks, or stand-ins for foreign bytes."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)

@@ -116,6 +116,19 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     assert (process.returncode, said) == (0, b"")
 
 
+def test_path_of_foreign_bytes_is_printed() -> None:
+    """As under a UTF-8 locale, whose standard output refuses it."""
+    code = (
+        "import os; from stages.run.entry import launch;"
+        "launch(lambda: print(os.fsdecode(b'p/\\xc7\\xd1')))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"p/\\udcc7\\udcd1\n"
+
+
 def test_threads_are_limited_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -177,6 +178,11 @@ def test_hashes_depend_on_content_names_and_boundaries(tmp_path: Path) -> None:
     assert files.folder_hash(tmp_path) != first
     (tmp_path / "b").rename(tmp_path / "a")
     assert files.folder_hash(tmp_path) == first
+
+
+def test_texts_of_foreign_bytes_have_a_hash() -> None:
+    names = [os.fsdecode(name) for name in (b"\xc7\xd1", b"\xc7\xd2")]
+    assert files.text_hash(names[0]) != files.text_hash(names[1])
 
 
 def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

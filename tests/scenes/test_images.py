@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile  # comes with scikit-image
 from PIL import Image, ImageOps
 
 from stages.run.errors import UserError
@@ -269,6 +270,7 @@ def test_transparent_colours_of_palettes_and_keys(tmp_path: Path) -> None:
         (np.array([[0, 32768, 65535]], np.uint16), ".tif"),
         (np.array([[0, 32768, 65535]], ">u2"), ".tif"),
         (np.array([[0, 32768, 65535]], np.int32), ".tif"),
+        (np.array([[0, 32768, 65535]], np.uint32), ".tif"),
         (np.array([[0, 32768 / 65535, 1]], np.float32), ".tif"),
     ],
 )
@@ -290,6 +292,42 @@ def test_deep_greys_keep_their_scale(tmp_path: Path, values: np.ndarray, suffix:
 def test_values_beyond_the_range_are_refused(tmp_path: Path, values: np.ndarray, told: str) -> None:
     with pytest.raises(UserError, match=rf"a\.tif: {told}"):
         read_image(saved(tmp_path / "a.tif", values))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        (np.array([[0, 16384, 32767]], np.int16), {}, [0, 16384 / 32767, 1]),
+        (np.array([[0, 4000, 65535]], np.uint16), {"photometric": "miniswhite"},
+         [1, 1 - 4000 / 65535, 0]),
+        (np.array([[0, 0.25, 1]], np.float32), {"photometric": "miniswhite"}, [1, 0.75, 0]),
+    ],
+)  # fmt: skip
+def test_greys_of_other_tiffs(
+    tmp_path: Path, values: np.ndarray, options: dict, expected: list[float]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[0, :, 0], expected, atol=1e-6)
+
+
+def test_colours_of_16_bits_are_read_to_8(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65535, (6, 4, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif"), values / 65535, atol=1 / 255)
+
+
+def test_tiffs_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    """Of the second, Pillow gives noise."""
+    values = np.random.default_rng(0).random((3, 6, 4))
+    colours = {"photometric": "rgb"}
+    floats = values.transpose(1, 2, 0).astype(np.float32)
+    tifffile.imwrite(tmp_path / "floats.tif", floats, **colours)
+    planes = (values * 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, planarconfig="separate", **colours)
+    with pytest.raises(UserError, match=r"floats\.tif: .*a TIFF that is damaged, or of other"):
+        read_image(tmp_path / "floats.tif")
+    with pytest.raises(UserError, match=r"planes\.tif: .*planes of their own"):
+        read_image(tmp_path / "planes.tif")
 
 
 def test_first_picture_of_several_is_read(tmp_path: Path) -> None:
