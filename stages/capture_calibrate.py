@@ -1,6 +1,7 @@
 """Stage `capture_calibrate`: photographs to a COLMAP dataset, with their model or by estimation."""
 
 import argparse
+import os
 from pathlib import Path
 
 from stages.run import layout
@@ -9,6 +10,7 @@ from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
+from stages.run.targets import check_apart, check_source, make_target
 from stages.scenes.capture_config import CaptureCalibrateConfig
 from stages.scenes.config import VggtConfig
 
@@ -32,8 +34,11 @@ def main() -> None:
         source, folder = layout.raw(given.capture), layout.capture(given.capture)
     else:
         source, folder = given.source, given.dataset
-        if folder.exists():
+        check_source(source)
+        if os.path.lexists(folder):
             raise UserError(folder, "is already there", expected="a new folder")
+        check_apart(source, folder)
+        make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
     predict = None
     if config.method == "vggt":  # the others do without torch

@@ -37,8 +37,12 @@ def main() -> None:
         result = layout.result(given.capture, given.variant)
         eval_set = layout.eval_set(given.capture)
 
+    from stages.run.targets import check_source, run_name
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import evaluate_result, meter_of, run_name, summary
+    from stages.splat.capture_results import evaluate_result, meter_of, summary
+
+    check_source(result)
+    check_source(eval_set)
 
     with cost("capture_evaluate", run_name(result)):
         scalars = evaluate_result(

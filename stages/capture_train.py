@@ -44,10 +44,11 @@ def main() -> None:
         from stages.splat.capture_results import with_poses
 
         result, match_string = given.result, given.match_string
-        data = with_poses(given.data, result / "dataset", given.overrides)
+        data = with_poses(given.data, result, match_string, given.overrides)
     config = params.section("train", TrainConfig)
+    from stages.run.targets import run_name
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import meter_of, run_name, summary, train_result, unused
+    from stages.splat.capture_results import meter_of, summary, train_result, unused
 
     for key, reason in [*inert(config), *doubtful(config), *unused(config)]:
         print(f"{result}: train.{key}: {reason}")

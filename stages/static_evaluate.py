@@ -32,6 +32,7 @@ def main() -> None:
 
     from stages.quality.evaluation import Meter
     from stages.scenes.static.places import Places
+    from stages.splat.static_training import check_of
     from stages.splat.static_views import COLUMNS, evaluate_static, summary
 
     params = Params.read(overrides=given.overrides)
@@ -45,6 +46,8 @@ def main() -> None:
     if meter.note:
         print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
     shared, result = places.prepared(), places.results / given.camera
+    if not places.in_graph:  # where names are unlike, and DVC knows what came of what
+        check_of(shared, given.camera, result)
     with cost("static_evaluate", name):
         rows, means = evaluate_static(shared, given.camera, static, result, meter)
     if places.in_graph:

@@ -9,6 +9,7 @@ from stages.run.files import write_json
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
+from stages.run.targets import run_name
 from stages.scenes.static.config import CAMERAS, StaticConfig
 from stages.splat.config import TrainConfig
 
@@ -38,14 +39,16 @@ def main() -> None:
         check_trained(result)
         print(f"{name}: not trained (static.skip_train), what is there is kept")
         return
+    # Scenes of one name have states of their own; in the graph names are unlike.
+    resume_as = name if places.in_graph else run_name(result)
     with cost("static_train", name):
-        fitted = train_static(places.prepared(), given.camera, static, config, result, name)
+        fitted = train_static(places.prepared(), given.camera, static, config, result, resume_as)
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
     if places.in_graph:
         metrics = {**scalars, "views": len(fitted.cameras)}
         write_json(layout.static_train_metrics(places.name, given.camera), metrics)
-    forget("captures", name)
+    forget("captures", resume_as)
     print(f"{name}: training views {last['psnr']:.2f} dB, {last['gaussians']} Gaussians")
 
 

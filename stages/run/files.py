@@ -142,6 +142,15 @@ def text_hash(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def set_hash(hashes: Iterable[str]) -> str:
+    """One hash for a set of files from their own: order, names and copies do not count.
+
+    >>> set_hash(["b", "a", "a"]) == set_hash(["a", "b"]) != set_hash(["a"])
+    True
+    """
+    return text_hash(*sorted(set(hashes)))
+
+
 def folder_hash(folder: Path) -> str:
     """SHA-256 over the relative names and contents of all files below a folder."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())

@@ -9,6 +9,7 @@ import difflib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -41,6 +42,11 @@ class DatasetView:
         image = read_image(self.path, upright=self.upright, background=background)
         return self.lens.undistort(image)
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the photograph's file, read once."""
+        return file_hash(self.path)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -57,6 +63,16 @@ class Dataset:
     def name(self) -> str:
         """The folder's own name, also of `.`."""
         return self.folder.resolve().name
+
+    @cached_property
+    def photographs(self) -> frozenset[str]:
+        """SHA-256 of every photograph's file, with a pose or without: which dataset this is.
+
+        Whatever it is called and wherever it lies. Reads every file once, some GB a second.
+        """
+        found = image_paths(self.folder)
+        unposed = {file_hash(found[name]) for name in self.without_pose}
+        return frozenset({view.sha256 for view in self.views} | unposed)
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":

@@ -1,11 +1,13 @@
 """Where an evaluation set stands in the world frame of a trained capture.
 
-Photographs that are in both decide it: found by content, else by name. Without any, both models
-are taken to share one frame, if the evaluation cameras then look at the capture's points and both
-point clouds lie on the same surfaces.
+Photographs that are in both decide it. They are found by the bytes of their files and never by
+their names: the frames of two videos, and the two eyes of a rig, have equal ones. Without any, both
+models are taken to share one frame, if the evaluation cameras then look at the capture's points and
+both point clouds lie on the same surfaces.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -54,23 +56,15 @@ def place(
     """
     if frame == "shared":
         return Placement(Sim3.identity(), "shared frame, as told", 0, 0.0)
-    by_content = _by_content(trained_sha256, sha256)
-    by_name = _by_name(trained, cameras)
-    for kind, pairs in (("content", by_content), ("name", by_name)):
-        found = _from_pairs(trained, cameras, pairs)
-        if isinstance(found, Placement):
-            return found
-        # Videos call different frames by the same names; equal bytes are no accident.
-        if found and kind == "content":
-            raise _refused(where, found)
-    if frame == "images":
-        raise _refused(
-            where, f"{len(by_content)} photographs of equal content and {len(by_name)} of equal "
-            "names give no common frame",
-        )  # fmt: skip
+    found = _from_pairs(trained, cameras, _by_content(trained_sha256, sha256))
+    if isinstance(found, Placement):
+        return found
+    alone = f"no photograph is in both{_alike(trained, cameras)}"
+    if found or frame == "images":
+        raise _refused(where, found or alone)
     doubt = _doubt(trained_points, cameras, points)
     if doubt:
-        raise _refused(where, f"no photograph is in both, and {doubt}")
+        raise _refused(where, f"{alone}, and {doubt}")
     return Placement(Sim3.identity(), "shared frame, by its points and cameras", 0, 0.0)
 
 
@@ -85,21 +79,22 @@ def nearest(trained: Sequence[Camera], cameras: Mapping[str, Camera], count: int
 
 
 def _by_content(trained: Mapping[str, str], given: Mapping[str, str]) -> list[tuple[str, str]]:
-    names = {digest: name for name, digest in given.items()}
-    return [(name, names[digest]) for name, digest in trained.items() if digest in names]
+    """Names of each photograph in both; one that a set has twice ties no two poses together."""
+    ours, theirs = _once(trained), _once(given)
+    return [(name, theirs[digest]) for digest, name in ours.items() if digest in theirs]
 
 
-def _by_name(trained: Mapping[str, Camera], given: Mapping[str, Camera]) -> list[tuple[str, str]]:
-    """Pairs of equal names; of equal file names where folders differ."""
-    last = [{}, {}]
-    for group, names in zip(last, (trained, given), strict=True):
-        for name in names:
-            group.setdefault(PurePosixPath(name).name, []).append(name)
-    pairs = [(name, name) for name in trained if name in given]
-    if pairs:
-        return pairs
-    alone = (file for file in last[0] if len(last[0][file]) == len(last[1].get(file, ())) == 1)
-    return [(last[0][file][0], last[1][file][0]) for file in alone]
+def _once(sha256: Mapping[str, str]) -> dict[str, str]:
+    """Names by digest, of the digests that occur once."""
+    count = Counter(sha256.values())
+    return {digest: name for name, digest in sha256.items() if count[digest] == 1}
+
+
+def _alike(trained: Iterable[str], given: Iterable[str]) -> str:
+    """What to tell of equal file names, which tie nothing; empty where there are none."""
+    files = [{PurePosixPath(name).name for name in names} for names in (trained, given)]
+    count = len(files[0] & files[1])
+    return f" ({count} file names are, of other content)" if count else ""
 
 
 def _from_pairs(

@@ -1,7 +1,5 @@
 """Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
 
-import re
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,49 +11,51 @@ from stages.quality.keys import MEASURED
 from stages.quality.weights import MARKER
 from stages.run.checkpoint import forget
 from stages.run.errors import UserError
-from stages.run.files import file_hash, text_hash, whole_folder, write_json, write_tsv
+from stages.run.files import file_hash, set_hash, whole_folder, write_json, write_tsv
 from stages.run.parallel import run_all
+from stages.run.targets import check_apart, check_source, make_target, run_name
 from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.colmap_lenses import find_model
-from stages.scenes.dataset import Dataset, same_photographs
+from stages.scenes.dataset import Dataset, find_photographs, same_photographs
 from stages.scenes.eval_frame import nearest, place
 from stages.scenes.frames import Sim3
-from stages.splat.captures import FACTS, Alignment, Facts, measure, split, train_capture
+from stages.splat.captures import Alignment, Facts, measure, split, train_capture
+from stages.splat.claims import (
+    DATASET,
+    EVALUATED,
+    FRAME,
+    TRAINED,
+    claim,
+    claim_evaluated,
+)
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 
-TRAINED = "train"
-EVALUATED = "eval_on_"
 
+def with_poses(data: Path, result: Path, match_string: str, overrides: Sequence[str]) -> Path:
+    """`data` itself when it has a model; else a dataset below `result`, by capture_calibrate.
 
-def run_name(result: Path) -> str:
-    """A name of one folder level for what a run keeps aside, unlike that of any other result.
-
-    >>> run_name(Path("/results/my dog/combined"))
-    'my_dog-combined-5ef6058f'
+    In a process of its own: what estimates poses is no input of what trains on them. Raises
+    UserError before anything is estimated when `result` may not be written or is another's.
     """
-    whole = result.resolve()
-    told = (
-        re.sub(r"[^A-Za-z0-9]+", "_", whole.parent.name),
-        re.sub(r"[^A-Za-z0-9]+", "_", whole.name),
-    )
-    return "-".join([*(part.strip("_") or "x" for part in told), text_hash(str(whole))[:8]])
-
-
-def with_poses(data: Path, dataset: Path, overrides: Sequence[str]) -> Path:
-    """`data` itself when it has a model; else a dataset below `dataset`, by capture_calibrate.
-
-    In a process of its own: what estimates poses is no input of what trains on them.
-    """
+    check_source(data)
+    check_apart(data, result, kept=DATASET)
     if find_model(data) is not None:
         return data
-    dataset = dataset / data.resolve().name  # the capture keeps its name
-    if not same_photographs(data, dataset):
-        shutil.rmtree(dataset, ignore_errors=True)
+    photographs = find_photographs(data)
+    claim(result, data, lambda: frozenset(map(file_hash, photographs.values())), match_string)
+    make_target(result)
+    dataset = result / DATASET / data.resolve().name  # the capture keeps its name
+    if not dataset.exists():
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
         run_all([command + [word for one in overrides for word in ("-S", one)]], 1)
+    elif not same_photographs(data, dataset):
+        raise UserError(
+            dataset, f"is no dataset of the photographs in {data}",
+            expected="what capture_calibrate made of them", fix="remove it, or name another folder",
+        )  # fmt: skip
     return dataset
 
 
@@ -67,7 +67,8 @@ def train_result(
 
     Raises UserError when `result` holds something else; then nothing is overwritten.
     """
-    claim(result, dataset.name, match_string)
+    claim(result, dataset.folder, lambda: dataset.photographs, match_string)
+    make_target(result)
     dataset.tell()
     chosen = split(dataset.views, capture.test_every, match_string)
     resume_as = run_name(result)
@@ -104,7 +105,9 @@ def evaluate_result(
 
     Raises UserError when the dataset's frame cannot be told.
     """
-    facts = Facts.read(result / TRAINED)
+    facts, folder = Facts.read(result / TRAINED), result / f"{EVALUATED}{eval_set.name}"
+    claim_evaluated(folder, eval_set.folder, lambda: eval_set.photographs)
+    make_target(result)
     backend, _ = choose_backend(config.backend)
     device = "cuda" if backend == "cuda" else "cpu"
     gaussians = Gaussians.load(result / TRAINED / "gaussians.safetensors", device)
@@ -112,7 +115,7 @@ def evaluate_result(
     placement = place(
         facts.train | facts.held_out, facts.sha256, facts.points,
         {view.name: view.camera for view in eval_set.views},
-        {view.name: file_hash(view.path) for view in eval_set.views},
+        {view.name: view.sha256 for view in eval_set.views},
         eval_set.points, config.frame, eval_set.folder,
     )  # fmt: skip
     placed = {
@@ -120,7 +123,7 @@ def evaluate_result(
     }
     wanted = nearest(list(facts.train.values()), placed, config.nearest)
     views = [view for view in eval_set.views if view.name in wanted]
-    with whole_folder(result / f"{EVALUATED}{eval_set.name}") as folder:
+    with whole_folder(folder) as folder:
         rows, means = measure(
             gaussians, views, placement.train_from_eval, folder,
             meter=meter, color=facts.mean_color, data_factor=facts.data_factor,
@@ -134,31 +137,9 @@ def evaluate_result(
         }
         write_json(folder / "metrics.json", told | means)
         frame = {"train_from_eval": placement.train_from_eval.to_dict()}
-        write_json(folder / "frame.json", frame)
+        frame["photographs"] = set_hash(eval_set.photographs)
+        write_json(folder / FRAME, frame)
     return told | means
-
-
-def claim(result: Path, name: str, match_string: str) -> None:
-    """Refuse a folder that holds anything but an earlier result of the same capture."""
-    if not result.exists():
-        return
-    if not (result / TRAINED / FACTS).is_file():
-        # What a killed run leaves, the poses that this one starts from, and, where DVC has
-        # removed a result to make it anew, what was measured on other datasets.
-        names = {path.name for path in result.iterdir() if not path.name.endswith(".part")}
-        if all(name == "dataset" or name.startswith(EVALUATED) for name in names):
-            return
-        raise UserError(
-            result, "not empty, and no result of a capture",
-            expected="a new folder, or one that capture_train wrote", fix="name another folder",
-        )  # fmt: skip
-    held = Facts.read(result / TRAINED)
-    if (held.name, held.match_string) != (name, match_string):
-        raise UserError(
-            result, f"holds the result of {held.name}, match string {held.match_string!r}",
-            expected=f"{name}, match string {match_string!r}",
-            fix="name another folder, or remove this one",
-        )  # fmt: skip
 
 
 def unused(config: TrainConfig) -> list[tuple[str, str]]:

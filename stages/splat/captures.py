@@ -17,7 +17,7 @@ import torch
 from stages.quality.evaluation import Meter, Row, Shown, evaluate, mean_color
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json, text_hash, write_json
+from stages.run.files import folder_hash, read_json, set_hash, text_hash, write_json
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.dataset import Dataset, DatasetView, shortened
 from stages.scenes.frames import Sim3
@@ -60,6 +60,7 @@ class Facts:
     train: dict[str, Camera]
     held_out: dict[str, Camera]
     sha256: dict[str, str]  # of every photograph above
+    photographs: str  # identity of all of the dataset; empty in results of older versions
     points: Array  # [P, 3], a sample of the sparse points
     mean_color: Array  # [3]
     data_factor: int
@@ -72,7 +73,8 @@ class Facts:
         )
         facts = {"name": self.name, "match_string": self.match_string}
         facts |= dict(zip(("train", "held_out"), cameras, strict=True))
-        facts |= {"sha256": self.sha256, "points": np.round(self.points, 6).tolist()}
+        facts |= {"photographs": self.photographs, "sha256": self.sha256}
+        facts |= {"points": np.round(self.points, 6).tolist()}
         facts |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
         write_json(folder / FACTS, facts)
 
@@ -96,6 +98,7 @@ class Facts:
             facts["match_string"],
             *groups,
             facts["sha256"],
+            facts.get("photographs", ""),
             points,
             color,
             data_factor,
@@ -126,15 +129,16 @@ def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> S
 
 def train_capture(
     dataset: Dataset, chosen: Split, config: TrainConfig, folder: Path, *,
-    match_string: str, resume_as: str,
+    match_string: str, resume_as: str, photographs: str = "",
 ) -> Fitted:  # fmt: skip
     """Train one set of Gaussians on a capture's views; write its results into `folder`.
 
     A killed run that is started again with the same inputs goes on where it was; `resume_as` names
-    its state.
+    its state. The result says that it is of `photographs`, else of those of the dataset.
     """
+    photographs = photographs or set_hash(dataset.photographs)
     backend, reason = choose_backend(config.backend)
-    sha256 = {view.name: file_hash(view.path) for view in (*chosen.train, *chosen.held_out)}
+    sha256 = {view.name: view.sha256 for view in (*chosen.train, *chosen.held_out)}
     key = text_hash(*(part for item in sha256.items() for part in item), folder_hash(dataset.model))
     names = [view.name for view in chosen.train]
     checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
@@ -152,7 +156,7 @@ def train_capture(
         dataset.name, match_string,
         {view.name: view.camera for view in chosen.train},
         {view.name: view.camera for view in chosen.held_out},
-        sha256, dataset.points[:: max(1, len(dataset.points) // 2000)],
+        sha256, photographs, dataset.points[:: max(1, len(dataset.points) // 2000)],
         mean_color(view.image.numpy() for view in views), config.data_factor,
     )  # fmt: skip
     facts.write(folder)
@@ -228,7 +232,7 @@ def _drawn(
         for kind, picture in pictures.items():
             file = view.name if view.name.endswith(".png") else f"{view.name}.png"
             write_png(folder / kind / file, picture)
-        yield Shown("", view.name, photograph, file_hash(view.path), mask=mask, **pictures)
+        yield Shown("", view.name, photograph, view.sha256, mask=mask, **pictures)
 
 
 def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import whole_folder
+from stages.run.targets import make_target
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared import Shared
 from stages.splat.captures import split, train_capture
+from stages.splat.claims import check_trained_on, claim_trained
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
 
@@ -18,12 +20,24 @@ GAUSSIANS = "gaussians.safetensors"
 def train_static(
     shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str
 ) -> Fitted:
-    """Train on one camera's subset into `result`/checkpoints."""
+    """Train on one camera's subset into `result`/checkpoints.
+
+    Raises UserError when a result of other photographs is there, as of another scene of one name.
+    """
     dataset = Dataset.read(shared.subset(camera))
+    photographs = shared.photographs(camera)
+    claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.photographs, photographs)
+    make_target(result)
     chosen = split(dataset.views, static.train_test_every, config.match_string)
     with whole_folder(result / CHECKPOINTS) as folder:
         return train_capture(
-            dataset, chosen, config, folder, match_string=config.match_string, resume_as=name
+            dataset,
+            chosen,
+            config,
+            folder,
+            match_string=config.match_string,
+            resume_as=name,
+            photographs=photographs,
         )
 
 
@@ -34,3 +48,13 @@ def check_trained(result: Path) -> None:
             result / CHECKPOINTS, "nothing is trained yet", expected=GAUSSIANS,
             fix="set static.skip_train: false, or run static_train for this camera first",
         )  # fmt: skip
+
+
+def check_of(shared: Shared, camera: str, result: Path) -> None:
+    """Raise UserError when what is trained there is of other photographs than the scene's."""
+    check_trained(result)
+    dataset = Dataset.read(shared.subset(camera))
+    check_trained_on(
+        result / CHECKPOINTS, dataset.folder, lambda: dataset.photographs,
+        shared.photographs(camera),
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import Meter, Row, Shown, evaluate
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
+from stages.run.targets import check_replaceable
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, DatasetView
 from stages.scenes.frames import normalisation
@@ -28,6 +29,7 @@ from stages.splat.render import render
 from stages.splat.static_training import CHECKPOINTS, GAUSSIANS, check_trained
 
 EVAL = "iphone_eval"
+_MASK_FACTS = "masks.json"
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
 
 
@@ -39,6 +41,8 @@ def evaluate_static(
     Pictures go to `result`/eval_on_iphone_eval/renders. Numbers are of what these hold: 8 bits.
     """
     check_trained(result)
+    check_replaceable(result / f"eval_on_{EVAL}", "metrics.json")
+    check_replaceable(shared.masks(camera), _MASK_FACTS)
     facts = Facts.read(result / CHECKPOINTS)
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
@@ -111,7 +115,7 @@ def keep_masks(
         str(camera_to_dict(one)) for one in (*training, *(view.camera for view in held_out.views))
     ]
     key = text_hash(file_hash(gaussians), str(rule), *cameras)
-    facts = shared.masks(camera) / "masks.json"
+    facts = shared.masks(camera) / _MASK_FACTS
     if not facts.is_file() or read_json(facts).get("key") != key:
         shutil.rmtree(shared.masks(camera), ignore_errors=True)
         write_json(facts, {"key": key, "needed_views": rule.needed(len(training))})

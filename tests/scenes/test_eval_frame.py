@@ -1,5 +1,7 @@
 """Evaluation sets: the same frame, another frame with shared photographs, or a refusal."""
 
+from pathlib import PurePosixPath
+
 import numpy as np
 import pytest
 from small_capture import cameras
@@ -58,11 +60,32 @@ def test_photographs_in_both_give_the_similarity() -> None:
     assert np.allclose(home.cam_from_world, evaluated(NAMES)["a.png"].cam_from_world, atol=1e-9)
 
 
-def test_two_photographs_of_equal_names_are_enough() -> None:
+def test_equal_names_alone_tie_nothing() -> None:
+    """Copies that were saved anew may be anything: what is told says that only names are equal."""
     given = {name: MOVED.apply_camera(TRAINED[name]) for name in list(TRAINED)[:2]}
-    found = placed(given, {name: "resaved " + name for name in given})
-    assert "similarity from 2 images" in found.how
-    assert found.train_from_eval.scale == pytest.approx(1 / MOVED.scale)
+    with pytest.raises(UserError, match=r"no photograph is in both \(2 file names are, of other"):
+        placed(given, {name: "resaved " + name for name in given})
+
+
+def test_the_other_eye_of_a_rig_does_not_move_the_frame() -> None:
+    """left/0001.png and right/0001.png: poses that a similarity would carry onto each other."""
+    baseline = Sim3(1.0, np.eye(3), np.array([0.3, 0.0, 0.0]))
+    given = {f"right/{PurePosixPath(name).name}": baseline.apply_camera(one)
+             for name, one in TRAINED.items()}  # fmt: skip
+    for renamed in (given, {name: baseline.apply_camera(one) for name, one in TRAINED.items()}):
+        found = placed(renamed, {name: "right " + name for name in renamed})
+        assert np.array_equal(found.train_from_eval.matrix, np.eye(4))
+        assert found.shared_images == 0
+
+
+def test_a_photograph_that_a_set_has_twice_ties_nothing() -> None:
+    """Black frames at the start of a video: equal bytes, and poses of their own."""
+    names = list(TRAINED)[:3]
+    given = {name: MOVED.apply_camera(TRAINED[name]) for name in names}
+    twice = SHA | dict.fromkeys(names[1:], "black")
+    sha = {names[0]: SHA[names[0]], names[1]: "black", names[2]: "black"}
+    with pytest.raises(UserError, match="1 photograph in both has another pose"):
+        place(TRAINED, twice, surface(0), given, sha, surface(1), "auto", "eval")
 
 
 def test_equal_names_of_other_photographs_do_not_move_a_shared_frame() -> None:
@@ -104,7 +127,7 @@ def test_one_photograph_fixes_no_scale() -> None:
 
 
 def test_images_alone_are_demanded() -> None:
-    with pytest.raises(UserError, match="0 photographs of equal content and 0 of equal names"):
+    with pytest.raises(UserError, match="no photograph is in both\n"):
         placed(evaluated(NAMES), {name: name for name in NAMES}, frame="images")
 
 

@@ -13,12 +13,12 @@ from small_capture import NAMES, cameras, gaussians, write_capture
 
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
-from stages.run.files import folder_hash, read_json, read_tsv
+from stages.run.files import folder_hash, read_json, read_tsv, write_json
 from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
-from stages.splat import capture_results
+from stages.splat import capture_results, claims
 from stages.splat.captures import Facts, split
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.export import read_ply
@@ -144,31 +144,60 @@ def test_killed_run_goes_on_to_the_same_bytes(
     assert (tmp_path / "result" / path).read_bytes() == (trained[0] / path).read_bytes()
 
 
-@pytest.mark.parametrize("foreign", ["token", "name", "files"])
+@pytest.mark.parametrize("foreign", ["token", "dataset", "one photograph", "files"])
 def test_another_result_is_not_overwritten(
     foreign: str, result: Path, data: Path, tmp_path: Path
 ) -> None:
     token = "RIGHT" if foreign == "token" else ""
-    if foreign == "name":
-        data = Path(shutil.copytree(data, tmp_path / "hall"))
+    if foreign == "dataset":  # its folder has the same name
+        data = write_capture(tmp_path / "other" / "room", cameras(shift=0.1))
+    if foreign == "one photograph":
+        data = Path(shutil.copytree(data, tmp_path / "other" / "room"))
+        shutil.copyfile(data / "images" / NAMES[1], data / "images" / NAMES[2])
     if foreign == "files":
         shutil.rmtree(result / "train")
         (result / "thesis.tex").write_text("years of work")
     before = folder_hash(result)
-    with pytest.raises(UserError, match=r"holds the result of room|no result of a capture"):
+    with pytest.raises(UserError, match=r"holds the result of .*room|no result of a capture") as no:
         train(data, result, token)
+    assert "another folder" in str(no.value)
     assert folder_hash(result) == before
+
+
+def test_the_same_photographs_elsewhere_under_another_name_are_the_same(
+    result: Path, data: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(data, tmp_path / "hall"))
+    quicker = CONFIG.model_copy(update={"max_steps": 5})
+    train(moved, result, config=quicker)
+    assert Facts.read(result / "train").name == "hall"
+
+
+def test_a_result_of_an_older_version_is_known_by_what_it_used(
+    result: Path, data: Path, tmp_path: Path
+) -> None:
+    facts = read_json(result / "train" / "capture.json")
+    del facts["photographs"]
+    write_json(result / "train" / "capture.json", facts)
+    known = Dataset.read(data)
+    claims.claim(result, data, lambda: known.photographs, "")
+    with pytest.raises(UserError, match="holds the result of a dataset room; the photographs of"):
+        claims.claim(result, data, lambda: frozenset({"other"}), "")
+
+
+def nothing() -> frozenset[str]:
+    raise AssertionError("no photograph needs to be read")
 
 
 def test_what_a_killed_run_leaves_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "room" / ".train.part").mkdir(parents=True)
     (tmp_path / "room" / "dataset").mkdir()
-    capture_results.claim(tmp_path / "room", "room", "")
+    claims.claim(tmp_path / "room", tmp_path, nothing, "")
 
 
 def test_a_result_that_dvc_removed_to_make_it_anew_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "room" / "eval_on_hall").mkdir(parents=True)
-    capture_results.claim(tmp_path / "room", "room", "")
+    claims.claim(tmp_path / "room", tmp_path, nothing, "")
 
 
 def test_params_that_only_scenes_have_are_told() -> None:
@@ -221,6 +250,27 @@ def test_wrong_frame_by_order_is_measured_and_warned_of(
     folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05), MOVED)
     evaluate(result, folder, EVALUATE.model_copy(update={"frame": "shared"}))
     assert "the poses may be of another frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", ["other photographs", "files", "the same"])
+def test_an_evaluation_is_replaced_by_one_on_the_same_photographs_alone(
+    there: str, result: Path, tmp_path: Path
+) -> None:
+    folder = result / "eval_on_hall"
+    if there == "files":
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    else:
+        evaluate(result, write_capture(tmp_path / "a" / "hall", cameras(EVAL_NAMES, 0.05)))
+    shift = 0.05 if there == "the same" else 0.08
+    again = write_capture(tmp_path / "b" / "hall", cameras(EVAL_NAMES, shift))
+    before = folder_hash(folder)
+    if there == "the same":
+        evaluate(result, again)
+    else:
+        with pytest.raises(UserError, match=r"measured on other photographs|no result of this"):
+            evaluate(result, again)
+    assert folder_hash(folder) == before
 
 
 def test_nearest_views_alone(result: Path, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
-from stages.run.files import write_json
+from stages.run.files import set_hash, write_json
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_rigs import write_rig_model
 from stages.scenes.images import Pixels, write_png
@@ -16,6 +17,7 @@ from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import Photo
 from stages.scenes.static.lytro import LytroCalibration
+from stages.scenes.static.shared import PHOTOGRAPHS
 from stages.scenes.static.truth import pose_errors
 
 
@@ -53,11 +55,20 @@ def write_parts(folder: Path, found: Registration, capture: Capture) -> None:
         for name in names:
             shutil.copyfile(folder / "images" / name, subset / "images" / name)
         _write_model(subset, names, found)
+        taken = [_content(photo) for photo in capture.photos if photo.subset == kind]
+        write_json(subset / PHOTOGRAPHS, {"photographs": set_hash(taken)})
         split = folder / "splits" / f"{kind}.txt"
         split.parent.mkdir(exist_ok=True)
         split.write_text("".join(f"{name}\n" for name in names))
     mapping = {photo.name: _mapping(photo, found) for photo in capture.photos}
     write_json(folder / "metadata" / "mapping.json", mapping)
+
+
+def _content(photo: Photo) -> str:
+    """Hash of a photograph's file, or of the pixels of a view that has none."""
+    if photo.sha256 != photo.name:
+        return photo.sha256
+    return sha256(photo.read().tobytes()).hexdigest()
 
 
 def _write_model(folder: Path, names: Sequence[str], found: Registration) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, write_json
+from stages.run.targets import check_apart, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.images import BLACK, Color, Pixels, resize
@@ -16,6 +17,7 @@ from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import (
     EVAL,
+    PREFIXES,
     lightfield_photos,
     lightfield_place,
     photographs,
@@ -29,7 +31,7 @@ from stages.scenes.static.lytro import (
 )
 from stages.scenes.static.parts import Capture, facts_of, metrics_of, write_parts
 from stages.scenes.static.registration import register
-from stages.scenes.static.shared import Shared
+from stages.scenes.static.shared import SCRATCH, Shared
 from stages.scenes.static.truth import read_truth
 
 # What a prepared scene follows from, beside its photographs.
@@ -60,15 +62,20 @@ def prepare(
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder", expected="monocular/, iphone/, stereo/, ...")
-    shared, origin = Shared(folder), _origin(raw, folder, static, background)
+    shared = Shared(folder)
+    for kind in PREFIXES:
+        check_apart(raw / kind, folder)
+    shared.check_ours()
+    make_target(folder)
+    origin = _origin(raw, folder, static, background)
     if not static.force and shared.is_made_from(origin):
         return read_json(shared.summary)["metrics"], False
-    scratch = folder / ".new.part"
+    scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         capture = _capture(raw, scratch / "decoded", static, background)
-        found, method = _registration(raw, shared, capture, static, predict)
+        found, method = _registration(raw, shared, capture, static, predict, origin["files"])
         metrics = metrics_of(found, capture.photos, read_truth(raw / "truth.json"))
         write_parts(scratch, found, capture)
         summary = {"method": method, "metrics": metrics, **facts_of(found, capture, static)}
@@ -136,14 +143,15 @@ def _within(image: Pixels, longest: int) -> Pixels:
 
 
 def _registration(
-    raw: Path, shared: Shared, capture: Capture, static: StaticConfig, predict: Predict
-) -> tuple[Registration, str]:
-    """The reconstruction and how it came about."""
+    raw: Path, shared: Shared, capture: Capture, static: StaticConfig, predict: Predict,
+    files: Mapping[str, str],
+) -> tuple[Registration, str]:  # fmt: skip
+    """The reconstruction and how it came about; `files` are the photographs' hashes by name."""
     if static.skip_vggt:
-        return _reused(_existing(raw, shared), capture), "existing sparse model, as it is"
+        return _reused(_existing(raw, shared, files), capture), "existing sparse model, as it is"
     step_m = capture.calibration.step_m if capture.calibration else None
     if static.vggt_stage == "ba":
-        start: Mapping[str, Camera] | None = read_rig_model(_existing(raw, shared))[0]
+        start: Mapping[str, Camera] | None = read_rig_model(_existing(raw, shared, files))[0]
         method = "existing sparse model, bundle adjustment"
     else:
         images = {p.name: capture.pixels[p.name] for p in capture.photos if not p.slot.mounted}
@@ -156,12 +164,24 @@ def _registration(
     return register(capture.photos, capture.pixels, static, step_m, start, adjust), method
 
 
-def _existing(raw: Path, shared: Shared) -> Path:
-    """The sparse model that is there already, beside the photographs or of an older preparation."""
-    places = (raw / "sparse" / "0", raw / "sparse", shared.folder / "sparse" / "0")
-    for place in places:
+def _existing(raw: Path, shared: Shared, files: Mapping[str, str]) -> Path:
+    """The sparse model that is there already, beside the photographs or of an older preparation.
+
+    The latter must be of the photographs that are there now: equal names do not say so.
+    """
+    for place in (raw / "sparse" / "0", raw / "sparse"):
         if any(place.glob("cameras.*")):
             return place
+    older = shared.folder / "sparse" / "0"
+    if any(older.glob("cameras.*")):
+        others = shared.replaced_since(files)
+        if others:
+            raise UserError(
+                older, f"is a model of other photographs: {others[0]} was another file then",
+                expected="the photographs that it was made of",
+                fix="set static.skip_vggt: false and static.vggt_stage: both",
+            )  # fmt: skip
+        return older
     raise UserError(
         raw / "sparse", "no sparse model to start from",
         expected="cameras, images and points3D in sparse/ or sparse/0/",

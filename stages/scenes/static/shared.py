@@ -3,6 +3,7 @@
     .prep_complete                      what it was made from, by content
     images/  sparse/0/                  all photographs in one COLMAP model
     subsets/<kind>/{images,sparse/0}    the same world, the photographs of one kind
+    subsets/<kind>/photographs.json     one hash of these as they came home
     splits/<kind>.txt                   their names
     metadata/{summary,mapping}.json
     covisible/<camera>/1x/val/*.png     pixels of eval frames that a camera's training views see
@@ -11,6 +12,7 @@
 The last two are made by evaluations, each when it is asked for.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +21,14 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, safe_name, write_json
+from stages.run.targets import is_empty
 
 MARKER = ".prep_complete"
 PARTS = ("images", "sparse", "subsets", "splits", "metadata")
+PHOTOGRAPHS = "photographs.json"
+SCRATCH = ".new.part"
+# What evaluations add. In the graph it stays while the rest is made anew.
+_ADDED = ("covisible", "alignments")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,26 @@ class Shared:
             )  # fmt: skip
         return found
 
+    def photographs(self, kind: str) -> str:
+        """One hash of the photographs of a kind; empty in what older versions prepared."""
+        facts = self.subset(kind) / PHOTOGRAPHS
+        return read_json(facts)["photographs"] if facts.is_file() else ""
+
+    def check_ours(self) -> None:
+        """Raise UserError when the folder holds what no preparation wrote: it is never replaced."""
+        if is_empty(self.folder) or self._marked() is not None:
+            return
+        found = {path.name for path in self.folder.iterdir()}
+        # A preparation that was killed leaves its scratch folder.
+        if SCRATCH in found or found <= set(_ADDED):
+            return
+        some = ", ".join(sorted(found)[:3])
+        raise UserError(
+            self.folder, f"holds {some}, which static_prepare did not make",
+            expected=f"a new folder, or one with the {MARKER} that it wrote",
+            fix="move it away, or name another folder with --prep-root",
+        )  # fmt: skip
+
     def mask(self, camera: str, image: str) -> Path:
         """Pixels of an eval frame that a camera's training views see; folders of names stay."""
         inside = PurePosixPath(image).with_suffix(".png")
@@ -71,11 +98,13 @@ class Shared:
 
     def is_made_from(self, origin: Mapping[str, Any]) -> bool:
         """Whether the folder is whole and was made from inputs and params of this content."""
-        marker = self.folder / MARKER
-        if not marker.is_file():
-            return False
-        told = read_json(marker)
-        return told.get("origin") == origin and told.get("made") == self._contents()
+        told = self._marked()
+        return told == {"origin": origin, "made": self._contents()} if told else False
+
+    def replaced_since(self, files: Mapping[str, str]) -> list[str]:
+        """Names of photographs that were others when the folder was made; hashes by name."""
+        before = (self._marked() or {"origin": {}})["origin"].get("files", {})
+        return [name for name, digest in files.items() if before.get(name, digest) != digest]
 
     def replace_parts(self, scratch: Path, origin: Mapping[str, Any]) -> None:
         """Take over the parts that were built in `scratch`; the marker comes last."""
@@ -85,6 +114,14 @@ class Shared:
             shutil.rmtree(self.folder / part, ignore_errors=True)
             (scratch / part).rename(self.folder / part)
         write_json(self.folder / MARKER, {"origin": origin, "made": self._contents()})
+
+    def _marked(self) -> dict[str, Any] | None:
+        """What our marker says; None for none, and for one of another program."""
+        try:
+            told = json.loads((self.folder / MARKER).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) and told.keys() == {"origin", "made"} else None
 
     def _contents(self) -> dict[str, str]:
         files = (file for part in PARTS for file in (self.folder / part).rglob("*"))

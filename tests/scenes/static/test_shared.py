@@ -1,0 +1,70 @@
+"""The shared folder of a static scene: only what static_prepare made is made anew."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.run.errors import UserError
+from stages.run.files import folder_hash
+from stages.scenes.images import write_png
+from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.prepare import prepare
+from stages.scenes.static.shared import Shared
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """static/ of a scene, of which nothing will register."""
+    for name in ("monocular/a.png", "iphone_eval/b.png"):
+        write_png(tmp_path / "static" / name, np.zeros((8, 8, 3), np.float32))
+    return tmp_path / "static"
+
+
+@pytest.mark.parametrize("marker", [None, "", "{}", "[1]", '{"made": {}}', "done"])
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("part", ["images", "sparse", "notes"])
+def test_a_folder_of_the_users_is_left_alone(
+    raw: Path, marker: str | None, force: bool, part: str
+) -> None:
+    """Also with the empty marker that other programs write, and whatever is forced."""
+    folder = raw / "shared"
+    (folder / part).mkdir(parents=True)
+    (folder / part / "mine.txt").write_text("years of work")
+    if marker is not None:
+        (folder / ".prep_complete").write_text(marker)
+    before = folder_hash(folder)
+    with pytest.raises(UserError, match="which static_prepare did not make") as refused:
+        prepare(raw, folder, StaticConfig(cameras=("monocular",), force=force))
+    assert "--prep-root" in str(refused.value)
+    assert folder_hash(folder) == before
+
+
+def test_the_photographs_themselves_are_no_shared_folder(raw: Path) -> None:
+    before = folder_hash(raw)
+    for folder in (raw, raw / "monocular", raw / "monocular" / "shared", raw.parent):
+        with pytest.raises(UserError, match=r"among the photographs|which is read"):
+            prepare(raw, folder, StaticConfig(cameras=("monocular",)))
+    assert folder_hash(raw) == before
+
+
+def test_a_target_that_is_a_file_is_told(raw: Path) -> None:
+    (raw / "shared").write_text("mine")
+    with pytest.raises(UserError, match="shared is a file"):
+        prepare(raw, raw / "shared", StaticConfig(cameras=("monocular",)))
+
+
+@pytest.mark.parametrize("left", [[], [".new.part", "images"], ["covisible", "alignments"]])
+def test_what_our_own_runs_leave_is_no_obstacle(left: list[str], tmp_path: Path) -> None:
+    for name in left:
+        (tmp_path / name).mkdir()
+    Shared(tmp_path).check_ours()
+
+
+def test_an_older_model_is_of_the_photographs_that_it_was_made_of(tmp_path: Path) -> None:
+    origin = {"files": {"stereo/left.png": "1", "stereo/right.png": "2"}}
+    (tmp_path / ".prep_complete").write_text(json.dumps({"origin": origin, "made": {}}))
+    shared = Shared(tmp_path)
+    assert shared.replaced_since(origin["files"] | {"new.png": "3"}) == []
+    assert shared.replaced_since({"stereo/left.png": "9"}) == ["stereo/left.png"]

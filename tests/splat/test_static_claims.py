@@ -1,0 +1,67 @@
+"""Results of static scenes whose folders have one name, by the content of their photographs."""
+
+from pathlib import Path
+
+import pytest
+from small_capture import cameras, write_capture
+
+from stages.run.errors import UserError
+from stages.run.files import folder_hash, set_hash, write_json
+from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.shared import Shared
+from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.static_training import check_of, train_static
+
+TRAIN = TrainConfig(
+    max_steps=4, sh_degree=0, max_gaussians=300, eval_steps=(), ply_steps=(), save_steps=(),
+    pose_opt=False, backend="cpu", strategy=StrategyConfig(refine_start_iter=1000),
+)  # fmt: skip
+NAMES = ("stereo__left.png", "stereo__right.png")
+
+
+def prepared(folder: Path, photographs: str, shift: float = 0.0) -> Shared:
+    """The part of a shared folder that trainings read."""
+    subset = write_capture(folder / "subsets" / "stereo", cameras(NAMES, shift))
+    if photographs:
+        write_json(subset / "photographs.json", {"photographs": set_hash([photographs])})
+    return Shared(folder)
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_another_scene_of_one_name_is_refused(tmp_path: Path, told: bool) -> None:
+    """Also where an older version prepared both, and only the prepared pictures tell."""
+    one = prepared(tmp_path / "a", "a" if told else "")
+    other = prepared(tmp_path / "b", "b" if told else "", 0.1)
+    result = tmp_path / "results" / "dog" / "stereo"
+    train_static(one, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
+    before = folder_hash(result)
+    with pytest.raises(UserError, match="holds the result of a dataset stereo"):
+        train_static(other, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
+    with pytest.raises(UserError, match="holds the result of a dataset stereo"):
+        check_of(other, "stereo", result)
+    check_of(one, "stereo", result)
+    assert folder_hash(result) == before
+
+
+def test_the_same_photographs_prepared_in_another_way_are_the_same(tmp_path: Path) -> None:
+    result = tmp_path / "stereo"
+    one, anew = prepared(tmp_path / "a", "a"), prepared(tmp_path / "b", "a", 0.1)
+    train_static(one, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
+    train_static(anew, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
+    check_of(anew, "stereo", result)
+
+
+def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "stereo" / "checkpoints" / "mine.pt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(UserError, match="no result of this command"):
+        train_static(
+            prepared(tmp_path / "a", "a"), "stereo", StaticConfig(), TRAIN, tmp_path / "stereo", "x"
+        )
+    assert mine.read_text() == "years of work"
