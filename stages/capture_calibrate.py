@@ -11,7 +11,7 @@ from stages.run.files import whole_folder, write_json
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.targets import check_apart, check_source, make_target
-from stages.scenes.capture_config import CaptureCalibrateConfig
+from stages.scenes.capture_config import CaptureCalibrateConfig, idle_calibration
 from stages.scenes.config import VggtConfig
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     if (given.capture is None) == (given.dataset is None):
         parser.error("name SOURCE and DATASET, or --capture")
 
-    from stages.scenes.capture_calibrate import calibrate_capture
+    from stages.scenes.capture_calibrate import calibrate_capture, method_of
 
     params = Params.read(overrides=given.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)
@@ -40,6 +40,11 @@ def main() -> None:
         check_apart(source, folder)
         make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
+    method = method_of(source, config)
+    for key, reason in idle_calibration(method, params.given("capture_calibrate")):
+        print(f"{folder}: capture_calibrate.{key} has no effect: {reason}")
+    for line in params.unread(vggt=params.given("vggt") if method == "vggt" else ()):
+        print(f"{folder}: {line}")
     predict = None
     if config.method == "vggt":  # the others do without torch
         from stages.splat.vggt import predictor

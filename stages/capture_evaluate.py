@@ -10,7 +10,7 @@ from stages.run.files import write_json
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.scenes.capture_config import CaptureEvaluateConfig
+from stages.scenes.capture_config import CaptureEvaluateConfig, idle
 
 
 def main() -> None:
@@ -41,6 +41,10 @@ def main() -> None:
     from stages.scenes.dataset import Dataset
     from stages.splat.capture_results import evaluate_result, meter_of, summary
 
+    for key, reason in idle(config, params.given("capture_evaluate")):
+        print(f"{result}: capture_evaluate.{key} has no effect: {reason}")
+    for line in params.unread():
+        print(f"{result}: {line}")
     check_source(result)
     check_source(eval_set)
 

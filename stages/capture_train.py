@@ -11,8 +11,8 @@ from stages.run.files import write_json, write_tsv
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig
-from stages.splat.config import TrainConfig, doubtful, inert
+from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig, idle
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -41,28 +41,33 @@ def main() -> None:
                 expected="the word that variant filtered is filtered by",
             )  # fmt: skip
     else:
-        from stages.splat.capture_results import with_poses
-
-        result, match_string = given.result, given.match_string
-        data = with_poses(given.data, result, match_string, given.overrides)
+        data, result, match_string = given.data, given.result, given.match_string
     config = params.section("train", TrainConfig)
+    evaluate = params.section("evaluate", EvaluateConfig)
+    capture = params.section("capture_train", CaptureTrainConfig)
+
     from stages.run.targets import run_name
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import meter_of, summary, train_result, unused
+    from stages.splat import capture_results as results
 
-    for key, reason in [*inert(config), *doubtful(config), *unused(config)]:
-        print(f"{result}: train.{key}: {reason}")
-    meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
-    capture = params.section("capture_train", CaptureTrainConfig)
+    posed: tuple[str, ...] = ()  # sections that capture_calibrate goes by
+    if not given.capture:
+        data, made = results.with_poses(data, result, match_string, given.overrides)
+        posed = results.CALIBRATED_BY if made else ()
+    for key, reason in idle(capture, params.given("capture_train")):
+        print(f"{result}: capture_train.{key} has no effect: {reason}")
+    for line in params.unread(**{section: params.given(section) for section in posed}):
+        print(f"{result}: {line}")
     with cost("capture_train", run_name(result)):
-        scalars, fitted = train_result(
-            Dataset.read(data), match_string, result, capture, config, meter
-        )
+        scalars, fitted = results.train_result(
+            Dataset.read(data), match_string, result, capture, config,
+            results.meter_of(evaluate, layout.WEIGHTS), params.given("train"),
+        )  # fmt: skip
     if given.capture:
         write_json(layout.capture_metrics(given.capture, given.variant), scalars)
         curve = layout.capture_curve(given.capture, given.variant)
         write_tsv(curve, fitted.curve, ["step", "loss", "gaussians"])
-    print(f"{result}: {scalars['gaussians']} Gaussians; held out: {summary(scalars)}")
+    print(f"{result}: {scalars['gaussians']} Gaussians; held out: {results.summary(scalars)}")
 
 
 if __name__ == "__main__":

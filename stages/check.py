@@ -66,9 +66,12 @@ def main() -> None:
     raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
-    for section, inert in (("train", splat.inert), ("tune", difix.inert)):
-        for key, reason in inert(values[section]):
-            print(f"note: {params.where((section, *key.split('.')))} has no effect: {reason}")
+    train, masks = values["train"], values["prepare"].masks
+    captures_of, static = values["capture_study"].captures, values["static"].scenes
+    found = [("train", *one) for one in splat.inert_in(train, captures_of, static, masks)]
+    found += [("tune", "", *one) for one in difix.inert(values["tune"])]
+    for section, place, key, reason in found:
+        print(f"note: {params.where((section, *key.split('.')))} has no effect{place}: {reason}")
     if arguments.memo:
         print(f"\n{memo(values['study'])}")
 

@@ -27,6 +27,7 @@ def main() -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.pairs import metrics, write_index
     from stages.scenes.scene import Scene
+    from stages.splat.moments import scene_notes
     from stages.splat.pairs import draw_pairs
     from stages.splat.raster import choose_backend
 
@@ -36,6 +37,9 @@ def main() -> None:
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
     backend, reason = choose_backend(config.backend)
+    if config.leave_out or config.poses == "given":  # then Gaussians are trained here
+        for line in scene_notes(prepared, train, "pairs"):
+            print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
     with cost("pairs", scene), whole_folder(layout.pairs(scene)) as folder:
         index = draw_pairs(prepared, calibrated, splats, folder, config, train, split, backend)

@@ -14,7 +14,7 @@ from stages.run.files import write_json, write_tsv
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.scenes.static.config import CAMERAS, StaticConfig
+from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 
 
 def main() -> None:
@@ -39,6 +39,8 @@ def main() -> None:
     static = params.section("static", StaticConfig)
     meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    for line in params.unread(static=READ_BY["static_evaluate"]):
+        print(f"{places.name}: {line}")
     name = f"{places.name}.{given.camera}"
     if static.skip_eval:
         print(f"{name}: not evaluated (static.skip_eval)")

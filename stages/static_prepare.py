@@ -13,7 +13,7 @@ from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.scenes.config import VggtConfig
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.config import READ_BY, StaticConfig
 from stages.splat.config import TrainConfig
 
 
@@ -35,6 +35,8 @@ def main() -> None:
     params = Params.read(overrides=given.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
     places = Places.of(given.scene_dir, given.scene, given.prep_root)
+    for line in params.unread(static=READ_BY["static_prepare"]):
+        print(f"{places.name}: {line}")
     with cost("static_prepare", places.name):
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,

@@ -10,7 +10,7 @@ from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
 from stages.run.targets import run_name
-from stages.scenes.static.config import CAMERAS, StaticConfig
+from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 from stages.splat.config import TrainConfig
 
 
@@ -34,6 +34,8 @@ def main() -> None:
     params = Params.read(overrides=given.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
     places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    for line in params.unread(static=READ_BY["static_train"]):
+        print(f"{places.name}: {line}")
     name, result = f"{places.name}.{given.camera}", places.results / given.camera
     if static.skip_train:
         check_trained(result)
@@ -42,7 +44,10 @@ def main() -> None:
     # Scenes of one name have states of their own; in the graph names are unlike.
     resume_as = name if places.in_graph else run_name(result)
     with cost("static_train", name):
-        fitted = train_static(places.prepared(), given.camera, static, config, result, resume_as)
+        fitted = train_static(
+            places.prepared(), given.camera, static, config, result, resume_as,
+            params.given("train"),
+        )  # fmt: skip
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
     if places.in_graph:

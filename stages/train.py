@@ -11,7 +11,7 @@ from stages.run.names import given_name
 from stages.run.parallel import run_all
 from stages.run.params import Params
 from stages.run.provenance import cost
-from stages.splat.config import TrainConfig, doubtful, inert
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -55,12 +55,13 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.lanes import plan, rounds
-    from stages.splat.moments import merge_reports
+    from stages.splat.moments import merge_reports, scene_notes
     from stages.splat.raster import choose_backend
 
-    for key, reason in [*inert(config), *doubtful(config)]:
-        print(f"{scene}: train.{key}: {reason}")
-    timestamps = Scene.read(layout.scene(scene)).timestamps
+    prepared = Scene.read(layout.scene(scene))
+    for line in scene_notes(prepared, config):
+        print(f"{scene}: {line}")
+    timestamps = prepared.timestamps
     # Here, since processes that build kernels together destroy each other's.
     backend, reason = choose_backend(config.backend)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:

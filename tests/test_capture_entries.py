@@ -113,6 +113,70 @@ def test_dataset_is_not_overwritten(workspace: Path, run: Run) -> None:
         run(capture_calibrate, "room", "room")
 
 
+def test_values_that_a_command_does_not_go_by_are_told(
+    workspace: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_capture(workspace / "room")
+    given = ["prepare.height_px=3", "capture_calibrate.seed=3", "train.workers=2", "train.seed=1"]
+    given += ["train.masks=true", "capture_train.align_lr=0.1"]
+    run(capture_train, "room", "out", *QUICK, *(word for one in given for word in ("-S", one)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    told = {line.split(" has no effect")[0].split()[-1] for line in lines}
+    wanted = {"prepare.height_px", "capture_calibrate.seed", "train.workers", "train.masks"}
+    assert wanted | {"capture_train.align_lr"} <= told
+    assert not {"train.seed", "train.max_steps", "capture_train.test_every"} & told
+    run(capture_evaluate, "out", "room", "-S", "train.seed=2", "-S", "capture_evaluate.nearest=1")
+    told = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    assert told == ["out: command line  train.seed has no effect on this command"]
+    run(
+        capture_calibrate,
+        "room",
+        "posed",
+        "-S",
+        "capture_calibrate.seed=2",
+        "-S",
+        "vggt.image_px=28",
+    )
+    told = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    assert len(told) == 2, "the model that is there needs neither"
+
+
+@pytest.mark.parametrize("target", ["file", "file/below", "/proc/r", "room", "."])
+def test_an_unfit_target_is_refused_before_any_work(
+    target: str, workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for photographs without poses, which take hours."""
+    (workspace / "room").mkdir()
+    (workspace / "room" / "a.png").touch()
+    (workspace / "file").write_text("mine")
+    before = folder_hash(workspace)
+    for entry in (capture_train, capture_calibrate):
+        with pytest.raises(UserError, match=r"fix:|new folder"):
+            run(entry, "room", target)
+    assert folder_hash(workspace) == before
+
+
+def test_photographs_below_a_result_are_not_lost(workspace: Path, run: Run) -> None:
+    """The place where poses would be estimated to is that of the photographs themselves."""
+    photograph = workspace / "all" / "dataset" / "room" / "a.png"
+    photograph.parent.mkdir(parents=True)
+    photograph.write_text("the only copy")
+    with pytest.raises(UserError, match="no dataset of the photographs"):
+        run(capture_train, "all/dataset/room", "all")
+    assert photograph.read_text() == "the only copy"
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(workspace: Path, run: Run) -> None:
+    (workspace / "file").touch()
+    for entry, arguments in (
+        (capture_train, ["file", "out"]), (capture_calibrate, ["file", "out"]),
+        (capture_evaluate, ["file", "out"]), (capture_train, ["none", "out"]),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=r"is a file|no such folder"):
+            run(entry, *arguments)
+    assert not (workspace / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("entry", "arguments"),
     [

@@ -68,6 +68,21 @@ def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> No
     assert "prune_scale3d" not in check(folder).stdout
 
 
+def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["train"].update(warm_start=True, masks=True)
+        params["pairs"]["steps"] = []
+        params["prepare"]["masks"] = False
+
+    edit(folder, change)
+    told = [line for line in check(folder).stdout.splitlines() if "has no effect" in line]
+    lines = [line for line in told if "train.warm_start" in line or "train.masks" in line]
+    assert [line.split("train.")[1].split(":")[0] for line in lines] == [
+        "masks has no effect on scenes", "warm_start has no effect in capture_train",
+        "warm_start has no effect in static_train",
+    ]  # fmt: skip
+
+
 def test_memo_is_printed_on_demand(folder: Path) -> None:
     assert "## Key decisions" not in check(folder).stdout
     assert "## Key decisions" in check(folder, "--memo").stdout

@@ -6,7 +6,7 @@ YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a n
 import argparse
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -47,6 +47,7 @@ class Params:
     def __init__(self, raw: Mapping[str, Any], path: Path):
         self.raw, self.path = raw, path
         self.overridden: set[tuple[str, ...]] = set()
+        self._built: set[tuple[str, ...]] = set()
 
     @classmethod
     def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
@@ -106,6 +107,21 @@ class Params:
         assert value is not None, f"entry {catalogue}.{name} has neither a value nor an error"
         return value
 
+    def given(self, section: str) -> set[str]:
+        """Keys of a section that were given on the command line, without what is below them."""
+        return {keys[1] for keys in self.overridden if keys[0] == section}
+
+    def unread(self, **read: Collection[str]) -> Iterator[str]:
+        """What to tell of values of the command line that the command does not go by, a line each.
+
+        Called when the command has built all its sections. `read` names keys of sections that it
+        goes by alone, or that what it starts goes by.
+        """
+        for keys in sorted(self.overridden):
+            built = any(keys[: len(one)] == one for one in self._built)
+            if keys[1] not in read.get(keys[0], keys if built else ()):
+                yield f"{self.where(keys)} has no effect on this command"
+
     def names(self, catalogue: str) -> list[str]:
         """Names of a catalogue's entries, in file order."""
         return [str(name) for name in (self.raw.get(catalogue) or {})]
@@ -113,6 +129,7 @@ class Params:
     def check(self, keys: tuple[str, ...], model: type[S]) -> tuple[S | None, list[UserError]]:
         """Build the section at `keys`; return it, or None with every error found."""
         found: Any = self.raw
+        self._built.add(keys)
         for depth, key in enumerate(keys):
             if not isinstance(found, Mapping) or key not in found:
                 return None, [self._missing(keys[: depth + 1], found)]

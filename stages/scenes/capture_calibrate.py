@@ -40,13 +40,15 @@ def calibrate_capture(
     for an unreadable photograph, a contradictory model, and when fewer than `min_registered` of
     the photographs get a pose.
     """
-    method = _method(source, config)
+    method = method_of(source, config)
     photographs = _photographs(source, method)
     _check(photographs, method, config)
     for name, path in photographs.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "images" / name)
     (folder / MARK).write_text("Made by capture_calibrate: what lies here are copies.\n")
+    if (source / "images").is_dir() and (source / "masks").is_dir():
+        shutil.copytree(source / "masks", folder / "masks")
     names, into = list(photographs), folder / "sparse" / "0"
     with tempfile.TemporaryDirectory() as made:
         scratch = Path(made)
@@ -74,7 +76,8 @@ def calibrate_capture(
     }
 
 
-def _method(source: Path, config: CaptureCalibrateConfig) -> str:
+def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
+    """The method that `auto` chooses. Raises UserError when there is no model to start from."""
     has_model = find_model(source) is not None
     if config.method in ("given", "ba") and not has_model:
         raise UserError(

@@ -1,6 +1,6 @@
 """Typed form of the `capture*:` sections of params.yaml, and whether what they name is there."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -58,6 +58,26 @@ class CaptureEvaluateConfig(Section):
     frame: Literal["auto", "shared", "images"] = "auto"
     align_steps: Count = 60
     align_lr: float = Field(default=2e-3, gt=0)
+
+
+def idle(
+    config: CaptureTrainConfig | CaptureEvaluateConfig, given: Collection[str]
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """Keys among those given on the command line that cannot act, with the reason."""
+    held_out = not isinstance(config, CaptureTrainConfig) or config.test_every > 1
+    if "align_lr" in given and config.align_steps == 0:
+        yield "align_lr", "align_steps is 0"
+    elif not held_out:
+        yield from ((key, "no view is held out") for key in ("align_steps", "align_lr")
+                    if key in given)  # fmt: skip
+
+
+def idle_calibration(method: str, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Keys of `capture_calibrate` among those given that this method does not go by."""
+    acting = {"given": {"method", "min_registered"}}.get(method, set(given))
+    acting -= {"pose_tolerance"} if method == "sfm" else set()
+    for key in sorted(set(given) - acting):
+        yield key, f"method {method} does without it"
 
 
 SECTIONS = {

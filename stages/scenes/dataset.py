@@ -1,5 +1,7 @@
 """A COLMAP dataset as views of pinhole cameras: `images/`, and `sparse/0` or `sparse`.
 
+Beside them there may be `masks/`, as COLMAP has them: `masks/a.jpg.png` for `images/a.jpg`, or a
+file of the same name or stem. What is not black counts.
 Images belong to the model by their name below `images/`, never by their order. Sizes and camera
 models may be mixed. As COLMAP does, pixels are taken as they are stored; the EXIF orientation is
 applied only where the camera has the size of the turned photograph.
@@ -7,8 +9,8 @@ applied only where the camera has the size of the turned photograph.
 
 import difflib
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +21,16 @@ from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
-from stages.scenes.images import BLACK, Color, Mask, Pixels, image_size, read_image
+from stages.scenes.images import (
+    BLACK,
+    Color,
+    Mask,
+    Pixels,
+    image_size,
+    read_image,
+    read_mask,
+    resize_mask,
+)
 from stages.scenes.photographs import SUFFIXES, Listing, list_photographs, shortened
 
 
@@ -32,6 +43,7 @@ class DatasetView:
     lens: Lens
     camera: Camera
     upright: bool  # turned by its EXIF orientation
+    mask_path: Path | None = None
 
     def image(self, background: Color = BLACK) -> tuple[Pixels, Mask | None]:
         """The undistorted photograph [H, W, 3], and its pixels [H, W] that the lens saw.
@@ -41,6 +53,30 @@ class DatasetView:
         """
         image = read_image(self.path, upright=self.upright, background=background)
         return self.lens.undistort(image)
+
+    def mask(self) -> Mask | None:
+        """The pixels [H, W] of the undistorted photograph that its mask keeps, if it has one.
+
+        Raises UserError when the mask has another shape than the photograph, or keeps nothing.
+        """
+        if self.mask_path is None:
+            return None
+        kept = read_mask(self.mask_path, upright=self.upright)
+        width, height = self.lens.width, self.lens.height
+        if abs(kept.shape[1] * height - kept.shape[0] * width) > max(width, height):
+            raise UserError(
+                self.mask_path, f"{kept.shape[1]}x{kept.shape[0]} px",
+                expected=f"the {width}x{height} px of its photograph, or the same shape",
+            )  # fmt: skip
+        kept = resize_mask(kept, width, height)
+        plane, _ = self.lens.undistort(kept[..., None].astype(np.float32))
+        found = plane[..., 0] >= 0.5
+        if not found.any():
+            raise UserError(
+                self.mask_path, "keeps no pixel", expected="what counts in a colour but black",
+                fix="mend it, remove it to count the whole photograph, or set train.masks: false",
+            )  # fmt: skip
+        return found
 
     @cached_property
     def sha256(self) -> str:
@@ -94,7 +130,7 @@ class Dataset:
         views, errors = [], []
         for name, posed in model.images.items():
             try:
-                views.append(_view(posed, found[name]))
+                views.append(replace(_view(posed, found[name]), mask_path=_mask_of(folder, name)))
             except UserError as error:
                 errors.append(error)
         raise_all(errors)
@@ -177,6 +213,13 @@ def _likely(name: str, found: dict[str, Path]) -> str:
     same = [other for other in found if PurePosixPath(other).stem == stem]
     close = same or difflib.get_close_matches(name, found, n=1)
     return f"is {close[0]} meant by {name}?" if close else ""
+
+
+def _mask_of(folder: Path, name: str) -> Path | None:
+    """The mask of an image, or None."""
+    root = folder / "masks"
+    names = (f"{name}.png", name, PurePosixPath(name).with_suffix(".png"))
+    return next((root / one for one in names if (root / one).is_file()), None)
 
 
 def _view(posed: PosedImage, path: Path) -> DatasetView:

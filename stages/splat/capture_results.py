@@ -1,7 +1,7 @@
 """Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.scenes.colmap_lenses import find_model
 from stages.scenes.dataset import Dataset, find_photographs, same_photographs
 from stages.scenes.eval_frame import nearest, place
 from stages.scenes.frames import Sim3
-from stages.splat.captures import Alignment, Facts, measure, split, train_capture
+from stages.splat.captures import Alignment, Facts, capture_notes, measure, split, train_capture
 from stages.splat.claims import (
     DATASET,
     EVALUATED,
@@ -33,44 +33,54 @@ from stages.splat.fit import Fitted
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 
+CALIBRATED_BY = ("capture_calibrate", "vggt")  # sections of capture_calibrate
 
-def with_poses(data: Path, result: Path, match_string: str, overrides: Sequence[str]) -> Path:
+
+def with_poses(
+    data: Path, result: Path, match_string: str, overrides: Sequence[str]
+) -> tuple[Path, bool]:
     """`data` itself when it has a model; else a dataset below `result`, by capture_calibrate.
 
+    And whether that was made now, by what `overrides` say of it.
     In a process of its own: what estimates poses is no input of what trains on them. Raises
     UserError before anything is estimated when `result` may not be written or is another's.
     """
     check_source(data)
     check_apart(data, result, kept=DATASET)
     if find_model(data) is not None:
-        return data
+        return data, False
     photographs = find_photographs(data)
     claim(result, data, lambda: frozenset(map(file_hash, photographs.values())), match_string)
     make_target(result)
     dataset = result / DATASET / data.resolve().name  # the capture keeps its name
     if not dataset.exists():
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
-        run_all([command + [word for one in overrides for word in ("-S", one)]], 1)
-    elif not same_photographs(data, dataset):
+        own = [one for one in overrides if one.lstrip("+").partition(".")[0] in CALIBRATED_BY]
+        run_all([command + [word for one in own for word in ("-S", one)]], 1)
+        return dataset, True
+    if not same_photographs(data, dataset):
         raise UserError(
             dataset, f"is no dataset of the photographs in {data}",
             expected="what capture_calibrate made of them", fix="remove it, or name another folder",
         )  # fmt: skip
-    return dataset
+    return dataset, False
 
 
 def train_result(
     dataset: Dataset, match_string: str, result: Path,
-    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter,
+    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter, given: Collection[str] = (),
 ) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
     """Train a capture into `result`/train and measure its held-out views; return the scalars.
 
-    Raises UserError when `result` holds something else; then nothing is overwritten.
+    `given` are the keys of `config` that the command line gave. Raises UserError when `result`
+    holds something else; then nothing is overwritten.
     """
     claim(result, dataset.folder, lambda: dataset.photographs, match_string)
     make_target(result)
     dataset.tell()
     chosen = split(dataset.views, capture.test_every, match_string)
+    for line in capture_notes(dataset, chosen, config, "capture_train", given):
+        print(f"{result}: {line}")
     resume_as = run_name(result)
     with whole_folder(result / TRAINED) as folder:
         fitted = train_capture(
@@ -140,16 +150,6 @@ def evaluate_result(
         frame["photographs"] = set_hash(eval_set.photographs)
         write_json(folder / FRAME, frame)
     return told | means
-
-
-def unused(config: TrainConfig) -> list[tuple[str, str]]:
-    """Parameters of `train:` that choose views of a scene and not of a capture, if they are set."""
-    found = []
-    if config.match_string:
-        found.append(("match_string", "captures have their own: captures.<name>.match_string"))
-    if config.test_every > 1:
-        found.append(("test_every", "captures have their own: capture_train.test_every"))
-    return found
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:

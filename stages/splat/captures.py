@@ -6,7 +6,7 @@ in the world frame of its model, so that other views can be brought there.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from stages.quality.evaluation import Meter, Row, Shown, evaluate, mean_color
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import folder_hash, read_json, set_hash, text_hash, write_json
+from stages.run.files import file_hash, folder_hash, read_json, set_hash, text_hash, write_json
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.dataset import Dataset, DatasetView, shortened
 from stages.scenes.frames import Sim3
@@ -25,7 +25,7 @@ from stages.scenes.images import BLACK, Color, Mask, Pixels, resize, resize_mask
 from stages.scenes.names import matching
 from stages.scenes.photographs import tell_alpha
 from stages.scenes.scene import camera_from_dict, camera_to_dict
-from stages.splat.config import TrainConfig
+from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.fit import Fitted, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
@@ -127,6 +127,14 @@ def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> S
     return Split(train, held_out)
 
 
+def capture_notes(
+    dataset: Dataset, chosen: Split, config: TrainConfig, entry: str, given: Collection[str]
+) -> list[str]:
+    """Lines on parameters that cannot act on these views, to be told before they are trained on."""
+    masks = [view.mask_path for view in chosen.train]
+    return notes(config, entry, given, mask_notes(config, masks, dataset.name))
+
+
 def train_capture(
     dataset: Dataset, chosen: Split, config: TrainConfig, folder: Path, *,
     match_string: str, resume_as: str, photographs: str = "",
@@ -141,14 +149,17 @@ def train_capture(
     sha256 = {view.name: view.sha256 for view in (*chosen.train, *chosen.held_out)}
     key = text_hash(*(part for item in sha256.items() for part in item), folder_hash(dataset.model))
     names = [view.name for view in chosen.train]
+    if config.masks:
+        views = (*chosen.train, *chosen.held_out)
+        names += [file_hash(view.mask_path) if view.mask_path else "" for view in views]
     checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
     paths = [view.path for view in (*chosen.train, *chosen.held_out)]
     tell_alpha(dataset.name, paths, config.background)
-    views = [train_view(view, config.data_factor, config.background) for view in chosen.train]
+    views = [train_view(view, config) for view in chosen.train]
     trainer = Trainer(views, dataset.points, dataset.colors, config, backend)
     told = f"{len(views)} views, {len(chosen.held_out)} held out, {trainer.origin}"
     print(f"{resume_as}: {told}, on {backend} ({reason})", flush=True)
-    held_out = [train_view(view, config.data_factor, config.background) for view in chosen.held_out]
+    held_out = [train_view(view, config) for view in chosen.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
     fitted.write(folder, ply=config.save_ply)
     write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
@@ -191,9 +202,16 @@ def measure(
     return [{"image": row["camera"], **row} for row in rows], means
 
 
-def train_view(view: DatasetView, data_factor: int, background: Color) -> TrainView:
-    """An undistorted photograph and its camera, both shrunk by `data_factor`."""
-    camera, image, mask = _shrunk(view, data_factor, background)
+def train_view(view: DatasetView, config: TrainConfig) -> TrainView:
+    """An undistorted photograph and its camera, both shrunk by `data_factor`.
+
+    With `masks` only the pixels count that the view's mask keeps.
+    """
+    camera, image, mask = _shrunk(view, config.data_factor, config.background)
+    kept = view.mask() if config.masks else None
+    if kept is not None:
+        kept = resize_mask(kept, camera.width, camera.height)
+        mask = kept if mask is None else mask & kept
     seen = None if mask is None else torch.from_numpy(mask)
     return TrainView(camera, torch.from_numpy(np.ascontiguousarray(image)), seen)
 

@@ -1,6 +1,7 @@
 """Typed form of `train:` in params.yaml; class defaults are the user's full-size recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,25 @@ from stages.run.ranges import MOST, Count, Positive, Seed, Workers
 
 # A channel of a colour.
 Shade = Annotated[float, Field(ge=0, le=1)]
+
+# What switches are when they are off; on, they are told where nothing goes by them.
+_OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
+_WARM = ("warm_start", "warm_every", "warm_share", "warm_tolerance_db")
+_ALONE = dict.fromkeys((*_WARM, "workers"), "only the timestamps of a scene start from each other")
+# What each entry that trains does not go by, and why.
+_UNREAD = {
+    "capture_train": _ALONE | {
+        "workers": "a capture is trained by itself",
+        "match_string": "captures have their own: captures.<name>.match_string, or MATCH_STRING",
+        "test_every": "captures have their own: capture_train.test_every",
+    },
+    "static_train": _ALONE | {
+        "workers": "one kind of camera is trained by itself",
+        "test_every": "static scenes have their own: static.train_test_every",
+    },
+    # Trains rigs of its own only without a camera, or on true poses.
+    "pairs": _ALONE | {"workers": "the rigs of pairs are trained one after the other"},
+}  # fmt: skip
 
 
 class StrategyConfig(Section):
@@ -138,11 +158,62 @@ class DistillConfig(Section):
     post: bool = True
 
 
-def inert(config: TrainConfig) -> list[tuple[str, str]]:
-    """Given parameters that cannot act as they stand, with the reason."""
+def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
+    """Given parameters that cannot act as they stand, with the reason; `entry` is who trains."""
     strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default
     found = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
-    return [*found, *_inert_steps(config), *_inert_switches(config)]
+    found += [*_inert_steps(config), *_inert_switches(config)]
+    return [*found, *unread(config, entry)]
+
+
+def unread(
+    config: TrainConfig, entry: str, given: Iterable[str] = ()
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """Keys that `entry` does not go by, with the reason, of those switched on and those `given`."""
+    for key, reason in _UNREAD.get(entry, {}).items():
+        is_on = key in _OFF and getattr(config, key) not in _OFF[key]
+        if is_on or key in given:
+            yield key, reason
+
+
+def inert_in(
+    config: TrainConfig, captures: Sequence[str], static: Sequence[str], masks: bool
+) -> Iterator[tuple[str, str, str]]:  # fmt: skip
+    """Where a parameter cannot act (empty: nowhere), which and why, for all that is chosen.
+
+    `masks` says whether scenes are prepared with masks.
+    """
+    yield from (("", *found) for found in inert(config))
+    if config.masks and not masks:
+        yield " on scenes", "masks", "prepare.masks is false"
+    for entry, items in (("capture_train", captures), ("static_train", static)):
+        if items:
+            yield from ((f" in {entry}", *found) for found in unread(config, entry))
+
+
+def mask_notes(
+    config: TrainConfig, masks: Sequence[Path | None], where: object
+) -> Iterator[tuple[str, str]]:
+    """Why train.masks does not act on some photographs or on any, by the masks that they have."""
+    lack = sum(mask is None for mask in masks)
+    if config.masks and lack:
+        some = "none" if lack == len(masks) else f"{lack}"
+        yield "masks", f"{some} of the {len(masks)} photographs of {where} has a mask"
+
+
+def notes(
+    config: TrainConfig,
+    entry: str,
+    given: Iterable[str] = (),
+    found: Iterable[tuple[str, str]] = (),
+) -> list[str]:
+    """What to tell of the parameters before training, a line each.
+
+    `given` are the keys that were given on the command line, `found` what the data say of others.
+    """
+    every = dict([*inert(config, entry), *unread(config, entry, given), *found])
+    told = [f"train.{key} has no effect: {reason}" for key, reason in every.items()]
+    return [*told, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
 
 
 def doubtful(config: TrainConfig) -> list[tuple[str, str]]:

@@ -16,12 +16,21 @@ from stages.scenes.cameras import Camera
 from stages.scenes.images import resize
 from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
-from stages.splat.config import TrainConfig
+from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.fit import Fitted, Row, fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.turns import given_away
 from stages.splat.raster import choose_backend
 from stages.splat.trainer import Trainer, TrainView
+
+
+def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list[str]:
+    """Lines on parameters that cannot act on this scene, to be told before it is trained on."""
+    masks = [view.mask_path for view in scene.views("source")]
+    found = list(mask_notes(config, masks, scene.name))
+    if config.warm_start and len(scene.timestamps) == 1:
+        found.append(("warm_start", f"{scene.name} has one timestamp"))
+    return notes(config, entry, found=found)
 
 
 def train_in(

@@ -1,5 +1,6 @@
 """Training of a static scene on one kind of camera: its subset to `<result>/checkpoints`."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from stages.run.errors import UserError
@@ -8,7 +9,7 @@ from stages.run.targets import make_target
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared import Shared
-from stages.splat.captures import split, train_capture
+from stages.splat.captures import capture_notes, split, train_capture
 from stages.splat.claims import check_trained_on, claim_trained
 from stages.splat.config import TrainConfig
 from stages.splat.fit import Fitted
@@ -18,10 +19,12 @@ GAUSSIANS = "gaussians.safetensors"
 
 
 def train_static(
-    shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str
-) -> Fitted:
+    shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str,
+    given: Collection[str] = (),
+) -> Fitted:  # fmt: skip
     """Train on one camera's subset into `result`/checkpoints.
 
+    `given` are the keys of `config` that the command line gave.
     Raises UserError when a result of other photographs is there, as of another scene of one name.
     """
     dataset = Dataset.read(shared.subset(camera))
@@ -29,6 +32,8 @@ def train_static(
     claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.photographs, photographs)
     make_target(result)
     chosen = split(dataset.views, static.train_test_every, config.match_string)
+    for line in capture_notes(dataset, chosen, config, "static_train", given):
+        print(f"{result}: {line}")
     with whole_folder(result / CHECKPOINTS) as folder:
         return train_capture(
             dataset,

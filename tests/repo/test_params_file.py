@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from param_reads import all_reads, misnamed_sections
+from param_reads import all_reads, misnamed_sections, wanted_params
 from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
 
 from stages.check import CATALOGUES, SECTIONS
 from stages.run.params import Params, Section
+from stages.scenes.static.config import READ_BY
 
 MODELS = SECTIONS | CATALOGUES
 TEXT = (ROOT / "params.yaml").read_text()
@@ -122,3 +123,12 @@ def test_no_comment_shares_a_line_with_a_value() -> None:
 def test_every_section_is_introduced_by_a_comment(name: str) -> None:
     lines = TEXT.splitlines()
     assert lines[lines.index(f"{name}:") - 1].startswith("# ")
+
+
+@pytest.mark.parametrize("command", READ_BY)
+def test_keys_that_a_static_command_goes_by_are_its_params(command: str) -> None:
+    """Values of the command line for others are told to have no effect."""
+    listed = {one.partition(".")[2] for one in wanted_params(command) if one.startswith("static.")}
+    shared = {key for name in READ_BY if name != command for key in READ_BY[name]}
+    assert set(READ_BY[command]) <= listed
+    assert listed - set(READ_BY[command]) <= shared, "read by nobody, or left out"

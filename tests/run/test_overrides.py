@@ -151,3 +151,21 @@ def test_option_collects_every_setting() -> None:
     assert parser.parse_args([]).overrides == []
     given = parser.parse_args(["-S", "a.b=1", "--set-param", "c.d=2"])
     assert given.overrides == ["a.b=1", "c.d=2"]
+
+
+def test_values_that_no_section_reads_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT)
+    given = ["train.max_steps=3", "train.inner.on=false", "+captures.room.match_string=a"]
+    params = Params.read(path, given)
+    assert len(list(params.unread())) == 3
+    params.section("train", Train)
+    told = "command line  captures.room.match_string has no effect on this command"
+    assert list(params.unread()) == [told]
+    assert list(params.unread(captures=["room"])) == []
+    assert [line.split()[2] for line in params.unread(train=["inner"])] == [
+        "captures.room.match_string", "train.max_steps",
+    ]  # fmt: skip
+    params.entry("captures", "room", Entry)
+    assert list(params.unread()) == []
+    assert params.given("train") == {"max_steps", "inner"}

@@ -18,6 +18,7 @@ from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
+from stages.scenes.images import read_image, write_mask
 from stages.splat import capture_results, claims
 from stages.splat.captures import Facts, split
 from stages.splat.config import StrategyConfig, TrainConfig
@@ -200,10 +201,51 @@ def test_a_result_that_dvc_removed_to_make_it_anew_is_no_obstacle(tmp_path: Path
     claims.claim(tmp_path / "room", tmp_path, nothing, "")
 
 
-def test_params_that_only_scenes_have_are_told() -> None:
-    given = CONFIG.model_copy(update={"match_string": "a", "test_every": 8})
-    assert [key for key, _ in capture_results.unused(given)] == ["match_string", "test_every"]
-    assert capture_results.unused(CONFIG) == []
+def masked(data: Path, folder: Path, cover: str = "half", only: int = 99) -> Path:
+    """A copy of a dataset with masks as COLMAP calls them, of the left half or of nothing."""
+    shutil.copytree(data, folder)
+    kept = np.zeros((48, 56), bool)
+    kept[:, : 28 if cover == "half" else 0] = True
+    for name in NAMES[:only]:
+        write_mask(folder / "masks" / f"{name}.png", kept)
+    return folder
+
+
+def test_masks_act(trained: tuple[Path, dict], data: Path, tmp_path: Path) -> None:
+    """What they leave out is not learnt; what is measured is the whole photograph."""
+    config = CONFIG.model_copy(update={"masks": True})
+    scalars = train(masked(data, tmp_path / "room"), tmp_path / "result", config=config)
+    assert scalars["psnr"] < trained[1]["psnr"] - 0.5
+    assert scalars["protocol"] == trained[1]["protocol"]
+    shown = [
+        read_image(folder / "train" / "held_out" / "given" / NAMES[4])
+        for folder in (tmp_path / "result", trained[0])
+    ]
+    photograph = read_image(data / "images" / NAMES[4])
+    left, right = (
+        [float(np.abs(one[:, half] - photograph[:, half]).mean()) for one in shown]
+        for half in (slice(0, 24), slice(32, 56))
+    )
+    assert right[0] - right[1] > 2 * (left[0] - left[1]), "the right half suffers"
+
+
+def test_a_mask_that_keeps_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"masks": True})
+    folder = masked(data, tmp_path / "room", cover="nothing")
+    with pytest.raises(UserError, match="keeps no pixel"):
+        train(folder, tmp_path / "result", config=config)
+    train(folder, tmp_path / "result", config=CONFIG.model_copy(update={"max_steps": 2}))
+
+
+@pytest.mark.parametrize(("only", "told"), [(0, "none of the 6"), (6, "2 of the 6"), (99, "")])
+def test_masks_that_are_missing_are_told(
+    only: int, told: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG.model_copy(update={"masks": True, "max_steps": 2})
+    train(masked(data, tmp_path / "room", only=only), tmp_path / "result", config=config)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "train.masks" in line]
+    assert len(lines) == bool(told)
+    assert all(f"train.masks has no effect: {told} photographs of room" in line for line in lines)
 
 
 def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:

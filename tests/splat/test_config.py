@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.splat.config import StrategyConfig, TrainConfig, inert
+from stages.splat.config import StrategyConfig, TrainConfig, inert, notes, unread
 
 SEED = {
     "data_factor": 1, "save_ply": True, "pose_opt": True, "antialiased": True,
@@ -46,3 +46,25 @@ def test_flags_that_act_are_not_reported() -> None:
 )
 def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:
     assert dict(inert(TrainConfig(**changes)))[key]
+
+
+@pytest.mark.parametrize("entry", ["capture_train", "static_train", "pairs"])
+def test_what_an_entry_does_not_go_by_is_told_where_it_is_on(entry: str) -> None:
+    assert list(unread(TrainConfig(), entry)) == []
+    assert list(unread(TrainConfig(warm_start=True), "train")) == []
+    assert [key for key, _ in unread(TrainConfig(warm_start=True), entry)] == ["warm_start"]
+    assert [key for key, _ in unread(TrainConfig(test_every=1), entry)] == [], "1 holds out none"
+
+
+def test_a_number_is_told_when_the_command_line_gave_it() -> None:
+    told = notes(TrainConfig(), "capture_train", given={"workers", "warm_share", "max_steps"})
+    lines = [line for line in told if "workers" in line or "warm" in line or "max_steps" in line]
+    assert [line.split(":")[0] for line in lines] == [
+        "train.warm_share has no effect", "train.workers has no effect",
+    ]  # fmt: skip
+
+
+def test_params_that_only_scenes_have_are_told() -> None:
+    given = TrainConfig(match_string="a", test_every=8)
+    assert [key for key, _ in unread(given, "capture_train")] == ["match_string", "test_every"]
+    assert [key for key, _ in unread(given, "static_train")] == ["test_every"]

@@ -46,6 +46,22 @@ class StaticConfig(Section):
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
 
 
+# The keys of `static:` that a command goes by.
+READ_BY = {
+    "static_prepare": (
+        "cameras", "max_px", "lf_inner", "lf_calib", "lf_to_colmap", "vggt_stage", "vggt_cache",
+        "skip_vggt", "force", "lens_model", "focal_guess", "max_features", "peak_threshold",
+        "ratio_test", "max_reprojection_error_px", "min_triangulation_angle_deg",
+        "min_registered", "seed",
+    ),
+    "static_train": ("train_test_every", "skip_train"),
+    "static_evaluate": (
+        "eval_test_every", "skip_eval", "covi_chunk", "covi_micro_chunk", "covi_device",
+        "covi_min_views", "covi_min_share", "covi_depth_tolerance",
+    ),
+}  # fmt: skip
+
+
 class StaticDemoConfig(Section):
     """Which embedded static scenes there are, and how finely they are photographed."""
 

@@ -1,6 +1,7 @@
 """Makes the shared form of a static scene from the photographs that came home."""
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def _registration(
 def _existing(raw: Path, shared: Shared, files: Mapping[str, str]) -> Path:
     """The sparse model that is there already, beside the photographs or of an older preparation.
 
-    The latter must be of the photographs that are there now: equal names do not say so.
+    It is told when the latter is of other photographs, as equal names do not say so.
     """
     for place in (raw / "sparse" / "0", raw / "sparse"):
         if any(place.glob("cameras.*")):
@@ -176,10 +177,10 @@ def _existing(raw: Path, shared: Shared, files: Mapping[str, str]) -> Path:
     if any(older.glob("cameras.*")):
         others = shared.replaced_since(files)
         if others:
-            raise UserError(
-                older, f"is a model of other photographs: {others[0]} was another file then",
-                expected="the photographs that it was made of",
-                fix="set static.skip_vggt: false and static.vggt_stage: both",
+            print(
+                f"WARNING: {older}: its poses are of other photographs: {', '.join(others[:3])} "
+                f"{'were other files' if len(others) > 1 else 'was another file'} then",
+                file=sys.stderr,
             )  # fmt: skip
         return older
     raise UserError(
