@@ -35,13 +35,14 @@ def main() -> None:
     params = Params.read(overrides=given.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
     places = Places.of(given.scene_dir, given.scene, given.prep_root)
-    for line in params.unread(static=READ_BY["static_prepare"]):
+    background = params.value("train", "background", TrainConfig)
+    for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{places.name}: {line}")
     with cost("static_prepare", places.name):
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),
-            params.value("train", "background", TrainConfig),
+            background,
         )  # fmt: skip
     if places.in_graph:
         write_json(layout.static_prepare_metrics(places.name), metrics)
