@@ -19,7 +19,7 @@ def main() -> None:
     """Write data/novel_views/<scene>/<fixer>, a folder a method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
-    parser.add_argument("--fixer", type=given_name, required=True, help=" or ".join(FIXERS))
+    parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
     given = parser.parse_args()
     scene, fixer, params = given.scene, given.fixer, Params.read()
     study = params.section("study", StudyConfig)

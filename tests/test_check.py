@@ -212,7 +212,7 @@ def test_name_that_is_no_folder_and_no_word_is_refused_with_its_line(
     done = check(folder)
     assert done.returncode == 2
     in_study = line_of(folder, "- hi4d_pair17_dance", "\n  scenes:") + 1
-    assert f"params.yaml:{in_study}  study.scenes.6: got {name!r}\nexpected a name " in done.stderr
+    assert f"params.yaml:{in_study}  study.scenes.6: got {name!r}\nexpected a name: " in done.stderr
     in_demo = line_of(folder, "- hi4d_pair17_dance", "\ndemo:") + 1
     assert f"params.yaml:{in_demo}  demo.scenes.6: got {name!r}\n" in done.stderr
     assert f"  scenes.{name}: got {name!r}\n" in done.stderr

@@ -77,7 +77,7 @@ def test_a_failure_leaves_the_earlier_scene_as_it_was(workspace: Path) -> None:
     ("scene", "says"),
     [
         ("hi4d_pair15_figth", "did you mean hi4d_pair15_fight?"),
-        ("../params", "scenes.../params: missing"),
+        ("../params", "command line: '../params'\nexpected a name: letters, digits"),
     ],
 )
 def test_an_unknown_scene_is_refused(workspace: Path, scene: str, says: str) -> None:

@@ -32,14 +32,14 @@ def is_name(value: object) -> bool:
 def what_names_are(value: object) -> str:
     """The rule in words, with a name that is like a given value.
 
-    >>> what_names_are("room.v2")[-18:]
+    >>> what_names_are("room.v2")[-17:]
     "such as 'room_v2'"
     """
     bare = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).strip("_-")[:60]
     near = next(filter(is_name, (bare, bare and f"scene_{bare}")), "scene_1")
     return (
-        "a name of A-Z, a-z, 0-9, '_' and '-', at most 80, not all digits, no '_' or '-' first, "
-        f"such as {near!r}"
+        "a name: letters, digits, '_' and '-' of ASCII, at most 80, a letter or digit first, "
+        f"not digits alone; such as {near!r}"
     )
 
 
