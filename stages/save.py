@@ -11,9 +11,9 @@ def main() -> None:
     parser.add_argument("name", help="of the experiment")
     given = parser.parse_args()
 
-    from stages.jobs.experiment import save
+    from stages.jobs.git import save_experiment
 
-    print(f"{given.name}: saved as {save(given.name)}")
+    print(f"{given.name}: saved as {save_experiment(given.name)}")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,13 @@ def test_folder_of_another_repository_is_not_taken(
     code, said = submit("--local", "-n", "mine")
     assert code == 2
     assert "no experiment of this repository" in said
+    monkeypatch.chdir(committed.folder)
+    killed("set_params", "plus=1")
+    monkeypatch.chdir(other.folder)
+    code, said = submit("--local", "-n", "half")
+    assert code == 2
+    assert "no experiment of this repository" in said
+    assert find("half").worktree.is_dir(), "left to its own"
 
 
 def test_save_needs_no_name_in_git(
