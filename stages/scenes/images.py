@@ -48,9 +48,9 @@ def read_image(path: Path, *, upright: bool = True, background: Color = BLACK) -
     truncated, no image or too large, and for floats outside [0, 1].
     """
     with _opened(path) as image:
+        turn = _TURNS[_turn(path, image, upright)]
         image.load()
-        pixels = _pixels(path, image, background)
-        return np.ascontiguousarray(_TURNS[_orientation(path, image) if upright else 1](pixels))
+        return np.ascontiguousarray(turn(_pixels(path, image, background)))
 
 
 def read_mask(path: Path, *, upright: bool = True) -> Mask:
@@ -60,6 +60,7 @@ def read_mask(path: Path, *, upright: bool = True) -> Mask:
     the levels counts.
     """
     with _opened(path) as image:
+        turn = _TURNS[_turn(path, image, upright)]
         image.load()
         if len(image.getbands()) > 1 or image.mode == "P":
             mode = "RGBA" if image.has_transparency_data else "RGB"
@@ -69,14 +70,13 @@ def read_mask(path: Path, *, upright: bool = True) -> Mask:
         mask = (values[..., :3] > (127 if image.format in _LOSSY else 0)).any(axis=-1)
         if values.shape[-1] == 4:
             mask &= values[..., 3] > 0
-        return np.ascontiguousarray(_TURNS[_orientation(path, image) if upright else 1](mask))
+        return np.ascontiguousarray(turn(mask))
 
 
 def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """(width, height) in px, after EXIF orientation if `upright`, from the header alone."""
     with _opened(path) as image:
-        turned = upright and _orientation(path, image) >= 5
-        return image.size[::-1] if turned else image.size
+        return image.size[::-1] if _turn(path, image, upright) >= 5 else image.size
 
 
 def is_picture(path: Path) -> bool:
@@ -211,15 +211,26 @@ def _grey(path: Path, image: Image.Image) -> Pixels:
     return 1 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
 
 
-def _orientation(path: Path, image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or nobody can read it."""
+def _turn(path: Path, image: Image.Image, upright: bool) -> int:
+    """The orientation whose turn makes what Pillow decodes upright, or as it is stored.
+
+    To be asked before decoding: of a TIFF, Pillow decodes upright pixels and drops the tag.
+    """
+    if image.format == "TIFF":
+        found = _orientation(path, image, tells=upright)
+        return 1 if upright else {6: 8, 8: 6}.get(found, found)
+    return _orientation(path, image, tells=True) if upright else 1
+
+
+def _orientation(path: Path, image: Image.Image, *, tells: bool) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or nobody can read it, told if asked."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
         if found in _TURNS:
             return int(found)
     except Exception:  # of broken data, anything: SyntaxError, TypeError, struct.error, ...
         found = None
-    if found != 0:  # some cameras' word for unknown
+    if tells and found != 0:  # some cameras' word for unknown
         path = Path(path)
         tell_once(
             f"{path}: EXIF orientation that cannot be read: this photograph, and others like it "

@@ -83,7 +83,8 @@ class Listing:
         ):  # fmt: skip
             if names:
                 what = one if len(names) == 1 else many
-                tell_once(f"{walk.root}: {len(names)} {what}: {shortened(names)}{then}")
+                told = [name if _is_text(name) else repr(name)[1:-1] for name in names]
+                tell_once(f"{walk.root}: {len(names)} {what}: {shortened(told)}{then}")
 
     def named(self, name: str) -> Path | None:
         """The file that a model means by a name; None when it is not there.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 import tifffile  # comes with scikit-image
 from PIL import Image, ImageOps
@@ -176,16 +177,32 @@ def test_a_shrunken_mask_keeps_pixels_covered_by_half() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
-def test_every_orientation_is_that_of_pillow(tmp_path: Path, orientation: int, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [
+        (".png", "RGB", {}), (".png", "L", {}), (".png", "P", {}),
+        (".tif", "RGB", {}), (".tif", "L", {"compression": "tiff_lzw"}),
+        (".webp", "RGB", {"lossless": True}),
+    ],
+)  # fmt: skip
+def test_every_orientation_is_that_of_pillow(
+    tmp_path: Path, orientation: int, suffix: str, mode: str, options: dict
+) -> None:
+    """And the stored pixels are those that COLMAP reads; of a TIFF Pillow turns them by itself."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path / "a.png", LEVELS, mode, exif=exif)
+    path = saved(tmp_path / f"a{suffix}", LEVELS, mode, exif=exif, **options)
+    stored = np.asarray(Image.fromarray(LEVELS).convert(mode).convert("RGB"))
     expected = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     np.testing.assert_array_equal(np.rint(read_image(path) * 255), np.asarray(expected))
-    assert image_size(path) == expected.size
-    stored = np.asarray(Image.open(path).convert("RGB"))
     np.testing.assert_array_equal(np.rint(read_image(path, upright=False) * 255), stored)
+    assert image_size(path) == expected.size
+    assert image_size(path, upright=False) == (4, 6)
+    np.testing.assert_array_equal(read_mask(path), np.asarray(expected).any(-1))
+    np.testing.assert_array_equal(read_mask(path, upright=False), stored.any(-1))
+    if suffix != ".webp" and mode == "RGB":
+        colmaps = pycolmap.Bitmap.read(path, as_rgb=True).to_array()
+        np.testing.assert_array_equal(colmaps, stored)
 
 
 BROKEN_EXIF = {

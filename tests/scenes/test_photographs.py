@@ -194,12 +194,16 @@ def test_other_files_of_such_names_are_told(
 ) -> None:
     add(tmp_path / "a.jpg")
     (tmp_path / os.fsdecode(b"\xc7\xd1.heic")).write_text("")
+    (tmp_path / ".a\nb").write_text("")
     code = (
         "import sys; from pathlib import Path; from stages.scenes.dataset import find_photographs;"
         "find_photographs(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    assert "1 file not read: \\udcc7\\udcd1.heic" in capfd.readouterr().err
+    assert capfd.readouterr().err.splitlines() == [
+        f"{tmp_path}: 1 file not read: \\udcc7\\udcd1.heic; convert them to JPEG or PNG",
+        f"{tmp_path}: 1 hidden file or folder passed over: .a\\nb",
+    ]
 
 
 def rename_in_model(folder: Path, old: bytes, new: bytes) -> None:
@@ -328,3 +332,19 @@ def test_photograph_beyond_memory_is_refused_before_features(
         calibrate_capture(tmp_path, tmp_path / "out", CaptureCalibrateConfig(method="sfm"))
     assert "200 bytes for each" in str(error.value)
     assert "max_image_px" in str(error.value)
+
+
+def test_folder_without_permission_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(tmp_path / "LEFT" / "a.png")
+    scandir = os.scandir
+
+    def refusing(folder: Path) -> object:
+        if Path(folder).name == "LEFT":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"LEFT: cannot be listed \(Permission denied\)"):
+        find_photographs(tmp_path)
