@@ -1,10 +1,11 @@
-"""Stage `demo`: ray-trace one embedded sequence in Hi4D's raw layout, data/raw/<scene>."""
+"""Stage `demo`: ray-trace one embedded sequence in Hi4D's raw layout, data/demo/<scene>."""
 
 import argparse
 
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.laying import check_layable, lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
@@ -12,7 +13,7 @@ from stages.scenes.demo.config import DemoConfig
 
 
 def main() -> None:
-    """Write data/raw/<scene>."""
+    """Write data/demo/<scene>, and its copy data/raw/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=given_name, required=True, help="such as hi4d_pair15_fight")
     scene = parser.parse_args().scene
@@ -20,8 +21,10 @@ def main() -> None:
     from stages.scenes.demo.sequence import write_sequence
 
     config = Params.read().section("demo", DemoConfig)
-    with cost("demo", scene), whole_folder(layout.raw(scene)) as folder:
+    check_layable([scene])
+    with cost("demo", scene), whole_folder(layout.demo(scene)) as folder:
         write_sequence(scene, config, folder)
+    lay([scene])
     print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
 
 

@@ -1,17 +1,18 @@
-"""Stage `demo_capture`: ray-trace the embedded capture and its evaluation set, data/raw."""
+"""Stage `demo_capture`: ray-trace the embedded capture and its evaluation set, data/demo."""
 
 import argparse
 
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.laying import check_layable, lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.demo.config import DemoCaptureConfig
 
 
 def main() -> None:
-    """Write data/raw/<capture> and data/raw/<capture>_eval."""
+    """Write data/demo/<capture> and data/demo/<capture>_eval, and their copies in data/raw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--capture", type=given_name, required=True, help="its name")
     capture = parser.parse_args().capture
@@ -19,11 +20,14 @@ def main() -> None:
     from stages.scenes.demo.capture import write_capture
 
     config = Params.read().section("demo_capture", DemoCaptureConfig)
+    names = [capture, layout.eval_set(capture).name]
+    check_layable(names)
     with (
-        whole_folder(layout.raw(capture)) as folder,
-        whole_folder(layout.eval_set(capture)) as eval_folder,
+        whole_folder(layout.demo(names[0])) as folder,
+        whole_folder(layout.demo(names[1])) as eval_folder,
     ):
         write_capture(config, folder, eval_folder)
+    lay(names)
     print(
         f"{capture}: 2 x {config.photographs} photographs of {config.width_px}x{config.height_px} "
         f"px, {config.eval_photographs} to evaluate on"

@@ -1,17 +1,18 @@
-"""Stage `static_demo`: photograph one embedded static scene, data/raw/<scene>."""
+"""Stage `static_demo`: photograph one embedded static scene, data/demo/<scene>."""
 
 import argparse
 
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.laying import check_layable, lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.static.config import StaticDemoConfig
 
 
 def main() -> None:
-    """Write data/raw/<scene>/static."""
+    """Write data/demo/<scene>/static, and its copy data/raw/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--scene", type=given_name, required=True, help="such as static_pair02_talk"
@@ -21,8 +22,10 @@ def main() -> None:
     from stages.scenes.demo.static_scene import write_static_scene
 
     config = Params.read().section("static_demo", StaticDemoConfig)
-    with whole_folder(layout.raw(scene)) as folder:
+    check_layable([scene])
+    with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
+    lay([scene])
     print(f"{scene}: {count} photographs, {config.width_px}x{config.height_px} px")
 
 

@@ -27,6 +27,11 @@ def raw(scene: str) -> Path:
     return _folder("raw", scene)
 
 
+def demo(name: str) -> Path:
+    """Embedded data as its stage made it; stage `raw` copies it to where raw data is sought."""
+    return _folder("demo", name)
+
+
 def scene(scene: str) -> Path:
     """Images, true cameras and roles."""
     return _folder("scenes", scene)

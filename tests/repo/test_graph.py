@@ -45,8 +45,12 @@ def test_every_stage_has_deps_and_outs(index) -> None:
 
 
 def test_nothing_persists_and_nothing_runs_always(index) -> None:
+    """But for raw data, which may be the user's: DVC must never remove it, nor check it out."""
     for stage in index.stages:
-        assert not any(out.persist for out in stage.outs), stage.addressing
+        for out in stage.outs:
+            is_raw = Path(out.def_path).parts[:2] == ("data", "raw")
+            assert bool(out.persist) is is_raw, f"{stage.addressing}: {out.def_path}"
+            assert not (is_raw and out.use_cache), f"{stage.addressing}: {out.def_path}"
         assert not stage.always_changed, stage.addressing
         assert not stage.frozen, stage.addressing
 
@@ -57,16 +61,17 @@ def test_data_is_cached_and_metrics_are_in_git(index) -> None:
             top = Path(out.def_path).parts[0]
             small = bool(out.metric or out.plot)
             assert top in (*CACHED, "metrics"), f"{stage.addressing}: {out.def_path}"
-            small |= out.def_path.endswith(".md")
+            small |= out.def_path.endswith(".md") or bool(out.persist)
             assert small or out.use_cache, f"{stage.addressing}: {out.def_path} is in no cache"
-            if top in CACHED:
+            if top in CACHED and not out.persist:
                 assert out.use_cache, f"{stage.addressing}: {out.def_path} belongs to DVC's cache"
 
 
 def test_git_ignores_data_and_keeps_metrics(index) -> None:
     outs = [out for stage in index.stages for out in stage.outs]
     for cached in (True, False):
-        names = paths(out for out in outs if bool(out.use_cache) is cached)
+        kept = [out for out in outs if bool(out.use_cache or out.persist) is cached]
+        names = paths(kept)
         # The slash makes a folder of what is not there yet.
         asked = [name + "/" if name.startswith(CACHED) else name for name in names]
         told = subprocess.run(

@@ -1,0 +1,25 @@
+"""Stage `raw`: put embedded data where raw data is sought, unless a user's own is there."""
+
+import argparse
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.laying import lay
+from stages.run.names import given_name
+
+
+def main() -> None:
+    """Copy data/demo/<scene> to data/raw/<scene>; for a capture its evaluation set as well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", type=given_name, help="an embedded sequence or static scene")
+    parser.add_argument("--capture", type=given_name, help="an embedded capture instead")
+    given = parser.parse_args()
+    if (given.scene is None) == (given.capture is None):
+        parser.error("name --scene or --capture")
+    names = [given.scene] if given.scene else [given.capture, layout.eval_set(given.capture).name]
+    lay(names)
+    print(f"{', '.join(str(layout.raw(name)) for name in names)}: the demo's own data")
+
+
+if __name__ == "__main__":
+    launch(main)
