@@ -11,6 +11,7 @@ from stages.scenes import sfm
 from stages.scenes.calibration import carry_targets, write_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.config import CalibrateConfig
+from stages.scenes.frames import nearby
 from stages.scenes.images import Pixels
 from stages.scenes.scene import Scene
 
@@ -26,6 +27,9 @@ def calibrate(
     Method vggt needs `predict`, whose poses bundle adjustment then refines.
     """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
+    started, near = true_sources, nearby([one.centre for one in true_sources.values()])
+    if near is not None:  # coordinates of a map leave an adjustment no digits
+        started = {name: near.apply_camera(camera) for name, camera in true_sources.items()}
     shots = {
         name: [_photograph(scene, name, timestamp) for timestamp in scene.timestamps]
         for name in true_sources
@@ -37,7 +41,7 @@ def calibrate(
         predicted = dict(predict({name: one[0] for name, one in shots.items()}))
         estimate = sfm.refine(predicted, photographs, matches, config)
     else:
-        estimate = _estimate(true_sources, photographs, matches, config)
+        estimate = _estimate(started, photographs, matches, config)
     calibration, errors = carry_targets(config.method, estimate.cameras, true_sources, true_targets)
     kept = {pair: found for pair, found in matches.items() if set(pair) <= set(estimate.cameras)}
     kept = sfm.near_epipolar(estimate.cameras, photographs, kept, config.max_epipolar_error_px)

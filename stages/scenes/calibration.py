@@ -32,6 +32,21 @@ class Calibration:
     targets: dict[str, Camera]
     folder: Path | None = None
 
+    def centres(self) -> list[Array]:
+        """Positions [3] of all cameras."""
+        return [
+            camera.centre for group in (self.sources, self.targets) for camera in group.values()
+        ]
+
+    def moved(self, frame: Sim3) -> "Calibration":
+        """The same cameras in a frame that `frame` leads to; on disk all stays."""
+        sources, targets = (
+            {name: frame.apply_camera(camera) for name, camera in group.items()}
+            for group in (self.sources, self.targets)
+        )
+        carried = frame.compose(self.est_from_true)
+        return replace(self, est_from_true=carried, sources=sources, targets=targets)
+
     def points(self, timestamp: str) -> Points:
         """Points [P, 3] and colours [P, 3] triangulated at a timestamp."""
         assert self.folder is not None, "points are read from a calibration on disk"

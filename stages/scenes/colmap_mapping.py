@@ -13,6 +13,7 @@ import pycolmap
 from stages.run.errors import UserError
 from stages.scenes.capture_config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
+from stages.scenes.frames import nearby
 
 _LEAST_MODEL = 3  # images
 
@@ -94,6 +95,9 @@ def adjust_posed(
     Raises UserError when too little is triangulated to adjust anything.
     """
     given = open_model(model)
+    near_from_world = _nearby(given)
+    if near_from_world is not None:
+        given.transform(near_from_world)
     names = sorted(image.name for image in given.images.values() if image.has_pose)
     attempt, database = LADDER[0], scratch / "adjust.db"
     _write_cameras(database, given)
@@ -115,9 +119,18 @@ def adjust_posed(
         _adjust(found, config)
         found.update_point_3d_errors()
         pycolmap.ObservationManager(found).filter_all_points3D(4.0, 1.5)
+    if near_from_world is not None:
+        found.transform(near_from_world.inverse())
     folder.mkdir(parents=True, exist_ok=True)
     found.write_binary(str(folder))
     return _mapped(found, names, database, "bundle adjustment of given poses")
+
+
+def _nearby(model: "pycolmap.Reconstruction") -> "pycolmap.Sim3d | None":
+    """near_from_world where coordinates of a map would leave an adjustment no digits."""
+    posed = [image for image in model.images.values() if image.has_pose]
+    near = nearby([image.projection_center() for image in posed])
+    return None if near is None else pycolmap.Sim3d(near.matrix[:3])
 
 
 def describe(folder: Path) -> Mapped:

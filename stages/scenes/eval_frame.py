@@ -109,8 +109,9 @@ def _from_pairs(
     turns = [_turn_deg(a, b) for a, b in zip(ours, theirs, strict=True)]
     if max(offsets) <= _SAME_PLACE * spread and max(turns) <= _SAME_TURN_DEG:
         how = f"shared frame: {len(pairs)} images stand equal in both"
-        return Placement(Sim3.identity(), how, len(pairs), max(offsets) / spread)
-    if len(pairs) < 2 or _spread(ours) < 1e-9:
+        left = max(offsets) / spread if spread > 0 else 0.0
+        return Placement(Sim3.identity(), how, len(pairs), left)
+    if len(pairs) < 2 or _spread(ours) <= 1e-9 * spread:
         return f"{len(pairs)} photograph in both has another pose; two fix a similarity"
     fitted, residual = fit_sim3_from_cameras(theirs, ours)
     left, turn = residual["centre_rmse_relative"], residual["rotation_mean_deg"]

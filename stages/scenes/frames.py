@@ -19,6 +19,15 @@ from stages.scenes.cameras import (
     rotation_from_quat,
 )
 
+# An origin that lies so many times as far away as the scene is large is a map's, not the scene's.
+_FAR = 10.0
+# Points so many camera distances away would cost float32 the places of the cameras.
+_FAR_POINTS = 1e3
+_PARALLEL = 1e-3  # mean squared sine of the angles between axes that count as one direction
+_ROUNDING, _NOTHING = 1e-14, 1e-12  # of coordinates, relative; world units
+# Of the cameras, in a world that is left as it is.
+_FAR_AWAY, _LEAST_REACH, _MOST_REACH = 1e3, 1e-3, 1e3
+
 
 @dataclass(frozen=True, eq=False)
 class Sim3:
@@ -94,8 +103,9 @@ def fit_sim3(points_a: Array, points_b: Array, rotation: Array | None = None) ->
                 )
         rotation = _nearest_rotation(offsets_b.T @ offsets_a)
     spread = np.square(offsets_a).sum()
-    # One point, or all in one place, say nothing of the scale.
-    scale = (offsets_b * (offsets_a @ rotation.T)).sum() / spread if spread > 1e-12 else 1.0
+    # One point, or all in one place but for rounding, say nothing of the scale.
+    told = spread > len(points_a) * (_ROUNDING * np.abs(points_a).max()) ** 2
+    scale = (offsets_b * (offsets_a @ rotation.T)).sum() / spread if told else 1.0
     return Sim3(float(scale), rotation, mean_b - scale * rotation @ mean_a)
 
 
@@ -135,17 +145,52 @@ def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float
     principal axes are aligned, flattest axis last, and the scene is turned over when its points
     lie mostly on the wrong side. The scene scale is the largest distance of a camera from the
     cameras' mean, in the normalised frame. Fewer than four points skip the principal axes.
+
+    The recipe's centre depends on the world's origin. An origin far from the scene, as that of a
+    map's coordinates, gives way to the point that the cameras look at; cameras that do not tell a
+    scale, since they stand where they look, leave it to the points; and points that lie far from
+    the cameras do not take the centre away from them.
     """
-    by_cameras = _similarity_from_cameras(cameras)
+    by_cameras = _similarity_from_cameras(cameras, points)
     turned = by_cameras
     if len(points) >= 4:
-        turned = _aligned_to_axes(by_cameras.apply(points)).compose(by_cameras)
+        placed = by_cameras.apply(points)
+        turned = _aligned_to_axes(placed).compose(by_cameras)
         heights = turned.apply(points)[:, 2]
         if np.median(heights) > heights.mean():
             turned = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3)).compose(turned)
     centres = turned.apply(np.stack([camera.centre for camera in cameras]))
     distances = np.linalg.norm(centres - centres.mean(0), axis=1)
-    return turned, float(distances.max()) if distances.max() > 1e-6 else 1.0
+    least = max(1e-6, _ROUNDING * float(np.linalg.norm(turned.translation)))
+    return turned, float(distances.max()) if distances.max() > least else 1.0
+
+
+def meeting_point(cameras: Sequence[Camera], middle: Array) -> Array:
+    """The point [3] nearest to the optical axes, by least squares.
+
+    Along directions in which the axes hardly differ, as of cameras that all look one way, they say
+    nothing, and it stays beside `middle` [3].
+    """
+    centres = np.stack([camera.centre for camera in cameras])
+    forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
+    across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
+    moment = (across @ (centres - middle)[:, :, None])[..., 0].mean(axis=0)
+    matrix = np.linalg.pinv(across.mean(axis=0), rcond=_PARALLEL, hermitian=True)
+    return middle + matrix @ moment
+
+
+def nearby(centres: Sequence[Array]) -> Sim3 | None:
+    """near_from_world for cameras at `centres` that float32, a viewer or an adjustment cannot hold.
+
+    There they stand around the origin, their median a unit away. None for a world that lies
+    near its own origin and has a usual unit, which needs none.
+    """
+    middle, reach = _extent(np.stack(centres), np.empty((0, 3)))
+    away = float(np.linalg.norm(middle))
+    reach = reach if reach > 0 else 1.0  # a single camera tells no unit
+    if away <= _FAR_AWAY * reach and _LEAST_REACH <= reach <= _MOST_REACH:
+        return None
+    return Sim3(1 / reach, np.eye(3), -middle / reach)
 
 
 def _root_mean_square(offsets: Array) -> float:
@@ -153,26 +198,45 @@ def _root_mean_square(offsets: Array) -> float:
     return float(np.sqrt(np.square(offsets).sum(1).mean()))
 
 
-def _similarity_from_cameras(cameras: Sequence[Camera]) -> Sim3:
+def _similarity_from_cameras(cameras: Sequence[Camera], points: Array) -> Sim3:
     centres = np.stack([camera.centre for camera in cameras])
     forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
     up = -np.stack([camera.cam_from_world[1, :3] for camera in cameras]).mean(0)
     rotation = _rotation_between(up / max(np.linalg.norm(up), 1e-12), np.array([0.0, -1.0, 0.0]))
-    centres, forwards = centres @ rotation.T, forwards @ rotation.T
+    middle, reach = _extent(centres, points)
+    near = np.linalg.norm(middle) <= _FAR * reach
+    origin = np.zeros(3) if near else meeting_point(cameras, middle)
+    centres, forwards = (centres - origin) @ rotation.T, forwards @ rotation.T
     # Nearest point of each optical axis to the origin; their median is what is looked at.
     nearest = centres - (centres * forwards).sum(1, keepdims=True) * forwards
     focus = np.median(nearest, axis=0)
     distance = float(np.median(np.linalg.norm(centres - focus, axis=1)))
-    scale = 1 / distance if distance > 1e-9 else 1.0
-    return Sim3(scale, rotation, -scale * focus)
+    if distance <= 1e-6 * reach:
+        distance = reach
+    scale = 1 / distance if reach > 0 else 1.0
+    return Sim3(scale, rotation, -scale * (focus + rotation @ origin))
+
+
+def _extent(centres: Array, points: Array) -> tuple[Array, float]:
+    """The middle [3] of what there is, outliers aside, and how far it reaches around that.
+
+    The latter is 0 when nothing but rounding tells the places apart.
+    """
+    middle = np.median(points if len(points) >= 4 else centres, axis=0)
+    distances = (np.linalg.norm(one - middle, axis=1) for one in (centres, points) if len(one))
+    reach = max(float(np.median(one)) for one in distances)
+    return middle, reach if reach > max(_ROUNDING * np.linalg.norm(middle), _NOTHING) else 0.0
 
 
 def _aligned_to_axes(points: Array) -> Sim3:
+    """Points' median to the origin, unless it lies far from the cameras, which stand around 1."""
     centre = np.median(points, axis=0)
     values, vectors = np.linalg.eigh(np.cov((points - centre).T))
     rotation = vectors[:, np.argsort(values)[::-1]].T
     if np.linalg.det(rotation) < 0:
         rotation[0] *= -1
+    if np.linalg.norm(centre) > _FAR_POINTS:
+        centre = np.zeros(3)
     return Sim3(1.0, rotation, -rotation @ centre)
 
 

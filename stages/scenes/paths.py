@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.scenes.cameras import Array, Camera, look_at, rotation_from_vector
+from stages.scenes.frames import nearby
 
 # A gap in the ring of cameras that is wider than this is not crossed: nothing was seen from there.
 _WIDEST_GAP = np.radians(150)
@@ -14,6 +15,14 @@ _SWAY = np.radians(8)
 
 def looked_at(cameras: Sequence[Camera]) -> tuple[Array, Array]:
     """The point [3] that cameras look at most nearly, and their mean upward direction [3]."""
+    near_from_world = nearby([camera.centre for camera in cameras])
+    if near_from_world is not None:
+        focus, up = _looked_at([near_from_world.apply_camera(camera) for camera in cameras])
+        return near_from_world.inverse().apply(focus), up
+    return _looked_at(cameras)
+
+
+def _looked_at(cameras: Sequence[Camera]) -> tuple[Array, Array]:
     centres = np.stack([camera.centre for camera in cameras])
     forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
     up = -np.stack([camera.cam_from_world[1, :3] for camera in cameras]).mean(axis=0)

@@ -74,7 +74,7 @@ class Facts:
         facts = {"name": self.name, "match_string": self.match_string}
         facts |= dict(zip(("train", "held_out"), cameras, strict=True))
         facts |= {"photographs": self.photographs, "sha256": self.sha256}
-        facts |= {"points": np.round(self.points, 6).tolist()}
+        facts |= {"points": self.points.tolist()}
         facts |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
         write_json(folder / FACTS, facts)
 

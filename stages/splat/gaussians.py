@@ -50,6 +50,10 @@ class Gaussians:
         """The same Gaussians on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
+    def moved(self, frame: Sim3) -> "Gaussians":
+        """The same Gaussians with their world, and its cameras, moved by `frame`."""
+        return replace(self, world_from_norm=frame.compose(self.world_from_norm))
+
     def save(self, path: Path) -> None:
         """Write safetensors with the frame, the rasteriser's mode and the metadata."""
         facts = {

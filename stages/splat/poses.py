@@ -59,7 +59,7 @@ def align(
         loss.backward()
         optimizer.step()
         schedule.step()
-    return _orthonormal(best.cpu().double().numpy())
+    return orthonormal(best.cpu().double().numpy())
 
 
 def _rotation_from_6d(values: Tensor) -> Tensor:
@@ -70,7 +70,8 @@ def _rotation_from_6d(values: Tensor) -> Tensor:
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
 
 
-def _orthonormal(pose: Array) -> Array:
+def orthonormal(pose: Array) -> Array:
+    """The pose [4, 4] with the nearest rotation: float32's are some 1e-7 off."""
     u, _, vt = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ vt
     return pose

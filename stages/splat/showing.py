@@ -13,6 +13,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_tsv
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.frames import nearby
 from stages.scenes.images import Pixels
 from stages.scenes.novel_views import read_picture
 from stages.scenes.scene import Scene, View
@@ -46,7 +47,10 @@ class Showing:
     """A scene whose Gaussians are trained, by every method that was drawn."""
 
     def __init__(self, scene: Scene, calibration: Calibration, methods: Sequence[str]):
-        self.scene, self.calibration = scene, calibration
+        # A viewer holds float32, and draws nothing nearer than its own least depth.
+        self.near = nearby(calibration.centres())
+        self.scene = scene
+        self.calibration = calibration if self.near is None else calibration.moved(self.near)
         self.methods = [method for method in methods if _folder(scene, method).is_dir()]
         if not self.methods:
             raise UserError(
@@ -70,7 +74,8 @@ class Showing:
         """The Gaussians that a method draws from: distilled ones, or the plain splat's."""
         distilled = _folder(self.scene, method) / "gaussians" / f"{timestamp}.safetensors"
         plain = layout.splats(self.scene.name) / timestamp / "gaussians.safetensors"
-        return as_cloud(Gaussians.load(distilled if distilled.is_file() else plain))
+        gaussians = Gaussians.load(distilled if distilled.is_file() else plain)
+        return as_cloud(gaussians if self.near is None else gaussians.moved(self.near))
 
     def shots(self, method: str, timestamp: str) -> list[Shot]:
         """Source cameras with photographs, and targets with what a method shows in their place."""

@@ -1,7 +1,7 @@
 """A scene's Gaussians by method and time with its cameras: what a viewer or a film shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from stages.run import layout
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
-from stages.scenes.frames import Sim3
+from stages.scenes.frames import Sim3, nearby
 from stages.scenes.paths import looked_at, orbit, upright
 from stages.scenes.study import PLAIN
 from stages.splat.export import write_ply
@@ -24,7 +24,7 @@ _WRITERS = {"ply": write_ply, "spz": write_spz}
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Gaussians and cameras, all in the frame of the calibration."""
+    """Gaussians and cameras, all in one frame: that of the calibration, or one near its origin."""
 
     methods: tuple[str, ...]
     timestamps: tuple[str, ...]
@@ -40,7 +40,12 @@ class Space:
             for method in having
             for timestamp in timestamps
         }
-        return cls(having, tuple(timestamps), found, read_calibration(layout.calibrated(scene)))
+        calibration = read_calibration(layout.calibrated(scene))
+        near = nearby(calibration.centres())
+        if near is not None:
+            found = {key: gaussians.moved(near) for key, gaussians in found.items()}
+            calibration = calibration.moved(near)
+        return cls(having, tuple(timestamps), found, calibration)
 
     def cameras(self) -> dict[str, dict[str, Camera]]:
         """Estimated source and carried target cameras."""
@@ -72,10 +77,9 @@ class Space:
         """Write every model for other viewers: upright, its middle at the origin."""
         frame = self._upright_from_est()
         for (method, timestamp), gaussians in self.gaussians.items():
-            placed = frame.compose(gaussians.world_from_norm)
             for kind in kinds:
                 path = folder / f"{method}_{timestamp}.{kind}"
-                _WRITERS[kind](path, replace(gaussians, world_from_norm=placed))
+                _WRITERS[kind](path, gaussians.moved(frame))
 
     def _upright_from_est(self) -> Sim3:
         true_from_est = self.calibration.est_from_true.inverse()

@@ -30,6 +30,7 @@ _LR = {
 }  # fmt: skip
 # Gaussians that are not finite are not drawn, so that a few do no harm.
 _MOST_LOST = 0.01
+_FAR = 100.0  # camera distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +225,11 @@ class Trainer:
         """Training cameras in the world frame, with their learnt corrections."""
         self._settle()
         world_from_learnt = self.world_from_norm.compose(self._given_from_learnt())
-        return [world_from_learnt.apply_camera(camera) for camera in self._corrected_cameras()]
+        cameras = self._corrected_cameras()
+        if np.linalg.norm(world_from_learnt.translation) > _FAR * world_from_learnt.scale:
+            # So far from the origin, what float32's rotations lack would move the cameras.
+            cameras = [one.moved(poses.orthonormal(one.cam_from_world)) for one in cameras]
+        return [world_from_learnt.apply_camera(camera) for camera in cameras]
 
     def _corrected_cameras(self) -> list[Camera]:
         with torch.no_grad():

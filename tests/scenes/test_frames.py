@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
-from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, normalisation
+from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, nearby, normalisation
 
 K = np.array([[200.0, 0, 48], [0, 200, 64], [0, 0, 1]])
 
@@ -270,3 +270,101 @@ def test_cameras_upside_down_are_turned_by_a_rotation() -> None:
     assert np.linalg.det(norm_from_world.rotation) == pytest.approx(1)
     assert np.isfinite(norm_from_world.matrix).all()
     assert scene_scale > 0
+
+
+def row(turned: float) -> list[Camera]:
+    """Six cameras in a straight line, each turned a little against the next."""
+    places = [np.array([0.3 * k, 0.0, -3.0]) for k in range(6)]
+    return [camera_at(place, place * [1 - turned, 1, 0]) for place in places]
+
+
+def wall() -> list[Camera]:
+    """Nine cameras on a plane that look at right angles to it."""
+    places = [np.array([x, y, -2.0]) for x in (-0.2, 0, 0.2) for y in (-0.1, 0, 0.1)]
+    return [camera_at(place, np.add(place, [0, 0, 1.0])) for place in places]
+
+
+SETS = {
+    "ring": ring(9), "row": row(1.0), "parallel row": row(0.0), "wall": wall(), "two": ring(9)[:2],
+    "one": ring(9)[:1], "one place": [camera_at(np.zeros(3), np.array(at)) for at in
+                                      ([0, 0.1, 1.0], [0.2, 0, 1.0], [-0.2, 0, 1.0])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("offset", [3e3, 5.2e6, 1e7])
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e4])
+@pytest.mark.parametrize("count", [500, 0])
+def test_a_world_far_from_its_origin_is_normalised_as_one_that_is_nearer(
+    kind: str, offset: float, unit: float, count: int
+) -> None:
+    """Coordinates of a map, in any unit: `offset` units of the scene away, along no axis."""
+    points = lopsided(3, 1.0)[:count]
+    results = []
+    for away in (100.0, offset):
+        frame = Sim3(unit, np.eye(3), unit * away * np.array([0.8, -0.6, 0.1]))
+        norm_from_world, scale = normalisation(moved(frame, SETS[kind]), frame.apply(points))
+        results.append((norm_from_world.compose(frame), scale))
+    (near, near_scale), (far, far_scale) = results
+    np.testing.assert_allclose(far.scale, near.scale, rtol=1e-6)
+    np.testing.assert_allclose(far.matrix, near.matrix, atol=1e-6 * offset / 1e3)
+    assert far_scale == pytest.approx(near_scale, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("offset", [0.0, 5.2e6])
+@pytest.mark.parametrize("unit", [1e-7, 1.0, 1e4])
+def test_cameras_and_points_of_any_world_have_a_size_that_training_knows(
+    kind: str, offset: float, unit: float
+) -> None:
+    frame = Sim3(unit, np.eye(3), unit * offset * np.array([0.8, -0.6, 0.1]))
+    points = frame.apply(lopsided(3, 1.0))
+    norm_from_world, _ = normalisation(moved(frame, SETS[kind]), points)
+    sizes = np.linalg.norm(norm_from_world.apply(points), axis=1)
+    assert 0.1 < np.median(sizes) < 30
+    eyes = [camera.centre for camera in moved(norm_from_world, moved(frame, SETS[kind]))]
+    assert np.linalg.norm(eyes, axis=1).max() < 30
+
+
+def test_the_origin_of_the_scene_itself_stays_the_recipes() -> None:
+    """Ring of radius 3: an origin 20 units away is still taken, as gsplat's trainer does."""
+    points, frame = lopsided(1, 1.0), Sim3(1.0, np.eye(3), np.array([20.0, 0, 0]))
+    found, _ = normalisation(moved(frame, ring(9)), frame.apply(points))
+    expected = recipe(moved(frame, ring(9)), frame.apply(points))
+    np.testing.assert_allclose(found.scale, np.cbrt(np.linalg.det(expected[:3, :3])))
+
+
+@pytest.mark.parametrize("outliers", [3, 200])
+def test_points_far_away_do_not_take_the_cameras_along(outliers: int) -> None:
+    """A few wrong points, or a skyline as most of what there is."""
+    points = lopsided(1, 1.0)
+    points[:outliers] += [0, 0, 1e7]
+    if outliers == 200:
+        points[200:450] += [0, 0, 1e7]
+    norm_from_world, scale = normalisation(ring(9), points)
+    eyes = norm_from_world.apply(np.stack([camera.centre for camera in ring(9)]))
+    assert np.linalg.norm(eyes, axis=1).max() < 10
+    assert 0.5 < scale < 2
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1e4])
+def test_a_similarity_is_found_in_any_unit(unit: float) -> None:
+    small = Sim3(unit, np.eye(3), np.zeros(3))
+    here, there = moved(small, ring()), ring()
+    fitted, residuals = fit_sim3_from_cameras(here, there)
+    assert fitted.scale == pytest.approx(1 / unit)
+    assert residuals["centre_rmse_relative"] < 1e-9
+
+
+def test_only_a_world_that_floats_cannot_hold_is_left() -> None:
+    centres = [camera.centre for camera in ring()]
+    assert nearby(centres) is None
+    assert nearby([one + 200 for one in centres]) is None
+    for unit, offset in ((1.0, 5.2e6), (1e-7, 0.0), (1e4, 0.0), (1e4, 1e7)):
+        far = [unit * one + offset for one in centres]
+        frame = nearby(far)
+        assert frame is not None
+        placed = np.stack([frame.apply(one) for one in far])
+        assert np.linalg.norm(placed, axis=1).max() < 3
+    assert nearby([np.zeros(3)]) is None
+    assert np.allclose(nearby([np.full(3, 1e7)]).apply(np.full(3, 1e7)), 0)

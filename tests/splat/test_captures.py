@@ -377,3 +377,49 @@ def test_result_among_its_photographs_is_none_of_them(data: Path, tmp_path: Path
         counts.append(train(room, room / "images" / "out"))
     assert [one["trained_on"] + one["held_out"] for one in counts] == [8, 8]
     assert [one["without_pose"] for one in counts] == [0, 0]
+
+
+SHORT = CONFIG.model_copy(update={"pose_opt": True, "max_steps": 30})
+
+
+@pytest.fixture(scope="module")
+def at_origin(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, list]:
+    """Scalars and evaluations of the room at the origin."""
+    folder = tmp_path_factory.mktemp("near")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLATFIX_WORK", str(folder / "work"))
+        scalars = train(data, folder / "room", config=SHORT)
+    return scalars, read_json(folder / "room" / "train" / "fit.json")["evaluations"]
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
+def test_a_capture_in_coordinates_of_a_map_trains_as_one_at_the_origin(
+    at_origin: tuple[dict, list], tmp_path: Path, unit: float, offset: float
+) -> None:
+    """The same room in another world: the same numbers, cameras and Gaussians."""
+    frame = Sim3(unit, rotation_from_vector([0.3, 0.2, 1.1]), offset * np.array([0.08, 1, -0.2]))
+    scalars = train(write_capture(tmp_path / "far", frame=frame), tmp_path / "r", config=SHORT)
+    near, before = at_origin
+    assert near["psnr"] > near["mean_color_psnr"]
+    assert scalars["psnr"] == pytest.approx(near["psnr"], abs=0.05)
+    rows = read_json(tmp_path / "r" / "train" / "fit.json")["evaluations"]
+    for one, other in zip(rows, before, strict=True):
+        assert one["psnr"] == pytest.approx(other["psnr"], abs=0.05)
+    # The learnt cameras that are written stand where the photographs were taken from.
+    learnt = pycolmap.Reconstruction(tmp_path / "r" / "train" / "cameras" / "sparse" / "0")
+    given = {name: frame.apply_camera(one) for name, one in cameras().items()}
+    for image in learnt.images.values():
+        gap = image.projection_center() - given[image.name].centre
+        assert np.linalg.norm(gap) < 0.02 * unit
+
+
+def test_a_result_in_coordinates_of_a_map_is_measured_on_another_set(tmp_path: Path) -> None:
+    frame = Sim3(1e-7, rotation_from_vector([0.3, 0.2, 1.1]), np.array([4e-3, 0, 1e-3]))
+    capture = write_capture(tmp_path / "room", frame=frame)
+    scalars = train(capture, tmp_path / "r")
+    names = tuple(f"eval/{k}.png" for k in range(8))
+    other = write_capture(tmp_path / "other", cameras(names, 0.02), frame)
+    found = capture_results.evaluate_result(
+        tmp_path / "r", Dataset.read(other), EVALUATE, Meter("cpu", note="none here")
+    )
+    assert found["psnr"] > scalars["psnr"] - 1
