@@ -1,7 +1,9 @@
 """PLY of Gaussians in the world frame of their cameras, in the layout that viewers read.
 
 Fields: x y z, f_dc_*, f_rest_* (all of one colour channel, then the next), opacity (logit),
-scale_* (log), rot_* (wxyz). Binary, little-endian.
+scale_* (log), rot_* (wxyz). Binary, little-endian. Where float32 cannot hold world coordinates, as
+those of a map, x y z count from a point near the Gaussians that the header names: a line
+`comment offset X Y Z`, and world = offset + x y z.
 """
 
 from pathlib import Path
@@ -12,10 +14,33 @@ from torch import Tensor
 
 from stages.run.errors import UserError
 from stages.run.files import whole_file
-from stages.scenes.cameras import quat_from_rotation
+from stages.scenes.cameras import Array, quat_from_rotation
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
 from stages.splat.harmonics import turned
+
+# Float32 then places Gaussians in steps of a 16,000th of their spread, or finer.
+_MOST_AWAY = 512.0
+_OFFSET = "comment offset "
+
+
+def extent(gaussians: Gaussians) -> tuple[Array, float]:
+    """Middle [3] of the means in world coordinates, and their median distance from it.
+
+    Means that are not finite do not count; zeros for none.
+    """
+    means = gaussians.world_from_norm.apply(gaussians.means.detach().double().cpu().numpy())
+    means = means[np.isfinite(means).all(axis=1)]
+    if not len(means):
+        return np.zeros(3), 0.0
+    middle = np.median(means, axis=0)
+    return middle, float(np.median(np.linalg.norm(means - middle, axis=1)))
+
+
+def rounded(middle: Array, spread: float) -> Array:
+    """The middle [3] to the digits that a model of this spread needs, short to read."""
+    step = 10.0 ** np.floor(np.log10(spread)) if spread > 0 else 1.0
+    return np.array([float(f"{value:.15g}") for value in np.rint(middle / step) * step])
 
 
 def in_world(gaussians: Gaussians) -> Gaussians:
@@ -39,7 +64,15 @@ def in_world(gaussians: Gaussians) -> Gaussians:
 
 
 def write_ply(path: Path, gaussians: Gaussians) -> None:
-    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out."""
+    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out.
+
+    Coordinates that float32 cannot hold are written from a point near them on, which is said.
+    """
+    middle, spread = extent(gaussians)
+    offset = None
+    if np.linalg.norm(middle) > _MOST_AWAY * spread and len(gaussians) > 1:
+        offset = rounded(middle, spread)
+        gaussians = gaussians.moved(Sim3(1.0, np.eye(3), -offset))
     world = in_world(gaussians)
     count = len(world)
     columns = torch.cat(
@@ -55,6 +88,10 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"comment rasterize_mode {mode}"]
     # What SuperSplat and its tools read, so that thin Gaussians are not drawn too opaque.
     header += ["comment SplatRenderMode: mip"] if world.antialiased else []
+    if offset is not None:
+        told = " ".join(repr(float(value)) for value in offset)
+        header += [_OFFSET + told, "comment world = offset + x y z"]
+        print(f"{path.name}: too far from the origin for float32; x y z count from {told}")
     header += [f"element vertex {len(columns)}"]
     header += [f"property float {name}" for name in _fields(world.shN.shape[1])]
     with whole_file(path) as scratch, scratch.open("wb") as out:
@@ -63,7 +100,10 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
 
 
 def read_ply(path: Path) -> Gaussians:
-    """Read a PLY that `write_ply` wrote. Raises UserError for another layout."""
+    """Read a PLY that `write_ply` wrote; `world_from_norm` leads from its offset to the world.
+
+    Raises UserError for another layout.
+    """
     data = path.read_bytes()
     head, _, body = data.partition(b"end_header\n")
     lines = head.decode("ascii", "replace").splitlines()
@@ -71,6 +111,8 @@ def read_ply(path: Path) -> Gaussians:
     rest = sum(field.startswith("f_rest_") for field in fields) // 3
     if fields != _fields(rest):
         raise UserError(path, "not a PLY of Gaussians", expected="x y z f_dc_* f_rest_* ...")
+    offsets = [line.removeprefix(_OFFSET).split() for line in lines if line.startswith(_OFFSET)]
+    offset = np.array(offsets[0] if offsets else np.zeros(3), np.float64)
     table = torch.from_numpy(np.frombuffer(body, "<f4").reshape(-1, len(fields)).copy())
     means, sh0, sh_rest, opacity, scales, quats = table.split([3, 3, 3 * rest, 1, 3, 4], dim=1)
     return Gaussians(
@@ -80,7 +122,7 @@ def read_ply(path: Path) -> Gaussians:
         opacity_logits=opacity[:, 0],
         sh0=sh0[:, None],
         shN=sh_rest.reshape(len(means), 3, rest).transpose(1, 2).contiguous(),
-        world_from_norm=Sim3.identity(),
+        world_from_norm=Sim3(1.0, np.eye(3), offset),
         antialiased="comment rasterize_mode antialiased" in lines,
     )
 

@@ -3,23 +3,31 @@
 Header of 16 bytes (magic, version, count, degree of harmonics, fractional bits of positions, flags,
 a zero), then all positions (24-bit fixed point), all opacities, colours, log-scales, quaternions
 and harmonics, a byte each. Its axes are right, up, back, those of a PLY right, down, front.
+
+Fixed point and bytes of log-scales hold sizes of metres near the origin. A model of another kind is
+written in a frame of its own, and `<file>.json` beside it says how that lies in the world.
 """
 
 import gzip
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.run.files import whole_file
+from stages.run.errors import UserError
+from stages.run.files import whole_file, write_json
 from stages.scenes.frames import Sim3
-from stages.splat.export import in_world
+from stages.splat.export import extent, in_world, rounded
 from stages.splat.gaussians import Gaussians
 
-_MAGIC, _VERSION, _FRACTIONAL_BITS, _ANTIALIASED = 0x5053474E, 2, 12, 1
+_MAGIC, _VERSION, _ANTIALIASED = 0x5053474E, 2, 1
+_MOST_BITS = 12  # of a fraction, as the format's own writer has it
+_COARSEST = 1 / 64  # step of positions, of the model's spread
+_LOG_SCALES = (-10.0, -10.0 + 255.5 / 16)  # what a byte holds
+_USUAL_LOG_SCALES = (-8.0, 3.0)  # of a median Gaussian in a frame that is left as it is
+_MOST_LEFT_OUT = 0.01
 # What one unit of a degree-0 coefficient is on the scale of 255.
 _COLOR_SCALE = 0.15
 _BACK_FROM_FRONT = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))
@@ -28,19 +36,81 @@ Table = NDArray[np.float32]
 
 
 def write_spz(path: Path, gaussians: Gaussians) -> None:
-    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out."""
-    frame = _BACK_FROM_FRONT.compose(gaussians.world_from_norm)
-    world = in_world(replace(gaussians, world_from_norm=frame))
+    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out.
+
+    Where the format cannot hold these, in a frame that the file beside it names. A few Gaussians
+    that lie or reach too far are left out, which is said; raises UserError when more do.
+    """
+    frame = _file_from_world(gaussians)
+    placed = gaussians if frame is None else gaussians.moved(frame)
+    world = in_world(placed.moved(_BACK_FROM_FRONT))
     parts = _parts(world)
     finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts.values()])
-    count = int(finite.sum())
+    bits = _fractional_bits(parts["means"][finite], extent(placed)[1])
+    kept = finite & _held(parts, bits)
+    lost, count = int(finite.sum() - kept.sum()), int(kept.sum())
+    if lost > _MOST_LEFT_OUT * finite.sum():
+        raise UserError(
+            path.name, f"{lost} of {finite.sum()} Gaussians lie or reach farther than SPZ holds",
+            expected="most of them within some 100,000 times their spread", fix="export a PLY",
+        )  # fmt: skip
+    if lost:
+        print(f"{path.name}: {lost} of {finite.sum()} Gaussians, farther away than SPZ holds, "
+              "are left out")  # fmt: skip
+    _write_frame(path, frame)
     head = struct.pack(
-        "<IIIBBBB", _MAGIC, _VERSION, count, world.sh_degree, _FRACTIONAL_BITS,
+        "<IIIBBBB", _MAGIC, _VERSION, count, world.sh_degree, bits,
         _ANTIALIASED * world.antialiased, 0,
     )  # fmt: skip
-    body = b"".join(_CODERS[name](part[finite]) for name, part in parts.items())
+    coders = _CODERS | {"means": lambda values: _positions(values, bits)}
+    body = b"".join(coders[name](part[kept]) for name, part in parts.items())
     with whole_file(path) as scratch:
         scratch.write_bytes(gzip.compress(head + body, 9, mtime=0))
+
+
+def _file_from_world(gaussians: Gaussians) -> Sim3 | None:
+    """The frame of a file whose format cannot hold world coordinates; None where it can."""
+    middle, spread = extent(gaussians)
+    sizes = gaussians.log_scales.detach().double().cpu().max(dim=1).values
+    sizes = sizes[torch.isfinite(sizes)]
+    if not len(sizes) or spread == 0:
+        return None
+    size = float(sizes.median() + np.log(gaussians.world_from_norm.scale))
+    near = np.abs(middle).max() + 4 * spread < _range(_MOST_BITS)
+    fine = _COARSEST * spread >= 2.0**-_MOST_BITS
+    if near and fine and _USUAL_LOG_SCALES[0] <= size <= _USUAL_LOG_SCALES[1]:
+        return None
+    scale = float(f"1e{-round(np.log10(spread))}")
+    return Sim3(scale, np.eye(3), -scale * rounded(middle, spread))
+
+
+def _write_frame(path: Path, file_from_world: Sim3 | None) -> None:
+    """Say beside a file how its axes, origin and unit lie in the world."""
+    beside = path.with_name(f"{path.name}.json")
+    beside.unlink(missing_ok=True)
+    if file_from_world is not None:
+        world_from_file = _BACK_FROM_FRONT.compose(file_from_world).inverse()
+        write_json(beside, {"world_from_file": world_from_file.to_dict()})
+        print(f"{path.name}: SPZ cannot hold the world's coordinates; {beside.name} has the frame")
+
+
+def _range(bits: int) -> float:
+    """Coordinates that fixed point with so many fractional bits stays below."""
+    return 2.0 ** (23 - bits)
+
+
+def _fractional_bits(means: Table, spread: float) -> int:
+    """As many as leave room for all Gaussians, unless the steps become too coarse for most."""
+    farthest = float(np.abs(means).max(initial=1.0))
+    least = int(np.ceil(np.log2(1 / (_COARSEST * spread)))) if spread > 0 else 0
+    fitting = int(np.floor(23 - np.log2(farthest) - 1e-6))
+    return max(0, min(_MOST_BITS, max(least, fitting)))
+
+
+def _held(parts: dict[str, Table], bits: int) -> NDArray[np.bool_]:
+    """Which Gaussians lie within the range of positions and are not too large for a byte."""
+    inside = np.abs(parts["means"]).max(axis=1) < _range(bits)
+    return inside & (parts["scales"].max(axis=1) <= _LOG_SCALES[1])
 
 
 def _parts(world: Gaussians) -> dict[str, Table]:
@@ -58,8 +128,8 @@ def _parts(world: Gaussians) -> dict[str, Table]:
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}
 
 
-def _positions(values: Table) -> bytes:
-    fixed = np.rint(values.astype(np.float64) * 2**_FRACTIONAL_BITS)
+def _positions(values: Table, bits: int) -> bytes:
+    fixed = np.rint(values.astype(np.float64) * 2**bits)
     fixed = np.clip(fixed, -(2**23), 2**23 - 1).astype("<i4")
     return fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
 
@@ -76,10 +146,9 @@ def _harmonics(values: Table) -> bytes:
 
 
 _CODERS = {
-    "means": _positions,
     "opacities": lambda values: _levels(values * 255),
     "colors": lambda values: _levels((values * _COLOR_SCALE + 0.5) * 255),
-    "scales": lambda values: _levels((values + 10) * 16),
+    "scales": lambda values: _levels((values - _LOG_SCALES[0]) * 16),
     "quats": lambda values: _levels((values + 1) * 127.5),
     "harmonics": _harmonics,
 }

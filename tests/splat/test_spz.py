@@ -1,7 +1,9 @@
 """SPZ read back by the words of its public description."""
 
 import gzip
+import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from conftest import known_gaussians
 
+from stages.run.errors import UserError
 from stages.scenes.cameras import rotation_from_quat
+from stages.scenes.frames import Sim3
 from stages.splat.spz import write_spz
 
 # Axes right, up, back against right, down, front.
@@ -66,6 +70,49 @@ def test_harmonics_follow_the_axes(tmp_path: Path) -> None:
     found = read(tmp_path / "cloud.spz")["sh"].reshape(50, 3, 3)
     wanted = np.clip(trained.shN.numpy() * np.array([-1, -1, 1])[None, :, None], -1, 1)
     assert np.allclose(found, wanted, atol=0.5 * 8 / 128 + 0.01)
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("away", [0.0, 3e3, 5.2e6])
+def test_every_world_comes_back(tmp_path: Path, unit: float, away: float) -> None:
+    """By the frame beside the file, which a world of metres near its origin does not need."""
+    frame = Sim3(unit, np.eye(3), unit * away * np.array([0.8, 0.1, -0.6]))
+    trained = replace(known_gaussians(80, 1), world_from_norm=frame)
+    write_spz(tmp_path / "cloud.spz", trained)
+    found, beside = read(tmp_path / "cloud.spz"), tmp_path / "cloud.spz.json"
+    assert beside.is_file() is not (unit == 1.0 and away == 0.0)
+    world_from_file = Sim3(1.0, np.diag(FLIPPED), np.zeros(3))
+    if beside.is_file():
+        world_from_file = Sim3.from_dict(json.loads(beside.read_text())["world_from_file"])
+    placed = world_from_file.apply(found["position"])
+    truth = frame.apply(trained.means.double().numpy())
+    assert np.allclose(placed, truth, rtol=0, atol=1e-3 * unit)
+    sizes = found["scale"] + np.log(world_from_file.scale)
+    assert np.allclose(sizes, trained.log_scales.numpy() + np.log(unit), atol=1 / 16)
+
+
+def test_positions_far_from_the_others_coarsen_the_steps_of_all(tmp_path: Path) -> None:
+    """No bits to spare for fractions then, but nothing is moved to the edge of the range."""
+    spread = known_gaussians(80)
+    spread.means[5, 0] = 30_000.0
+    write_spz(tmp_path / "cloud.spz", spread)
+    found = read(tmp_path / "cloud.spz")["position"]
+    assert np.allclose(found, spread.means.numpy() * FLIPPED, atol=1 / 256)
+
+
+def test_what_no_setting_holds_is_left_out_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = known_gaussians(200)
+    lost.means[5, 0] = 1e9
+    lost.log_scales[7] = 9.0
+    write_spz(tmp_path / "cloud.spz", lost)
+    assert len(read(tmp_path / "cloud.spz")["alpha"]) == 198
+    assert capsys.readouterr().out.startswith("cloud.spz: 2 of 200 Gaussians")
+    lost.means[:20, 1] = 1e9
+    with pytest.raises(UserError, match="20 of 200 Gaussians") as raised:
+        write_spz(tmp_path / "cloud.spz", lost)
+    assert "PLY" in str(raised.value)
 
 
 def test_one_nan_leaves_the_others(tmp_path: Path) -> None:
