@@ -1,11 +1,14 @@
 """Any COLMAP model with its lenses: reading it, and taking the distortion out of its images.
 
 Every camera model that COLMAP calls perspective becomes a pinhole camera of the same focal length.
-Its size is COLMAP's choice: the largest without pixels from outside the photograph.
+Its size is COLMAP's choice, the largest without pixels from outside the photograph, where that
+shows four fifths of the photograph or more. Else it is as large as what can be straightened, up to
+twice the photograph, and the pixels that the photograph does not show are masked.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import open_model
 from stages.scenes.images import Mask, Pixels
+from stages.scenes.straight import Reach, counts, inside, share
 
 _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 _FILES = ("cameras", "images", "points3D")
@@ -41,30 +45,45 @@ class Lens:
         camera.rescale(width, height)
         return Lens(self.model, tuple(map(float, camera.params)), width, height)
 
-    def pinhole(self) -> tuple[Array, int, int]:
-        """K [3, 3], width and height of the images without distortion."""
-        found = self._ideal()
-        return found.calibration_matrix(), found.width, found.height
+    @property
+    def bent(self) -> bool:
+        """Whether there is any distortion to take out."""
+        return not _is_pinhole(self._colmap())
 
-    def undistort(self, image: Pixels) -> tuple[Pixels, Mask | None]:
+    def pinhole(self, *, whole: bool = False) -> tuple[Array, int, int]:
+        """K [3, 3], width and height of the images without distortion.
+
+        Those are `whole` where each pixel shall be one of the photograph, and none masked.
+        """
+        found = _straight(self, whole)
+        return found.K, found.width, found.height
+
+    def share(self) -> float:
+        """The part of a photograph's area that its image without distortion shows."""
+        return _straight(self, False).share
+
+    @property
+    def masked(self) -> bool:
+        """Whether its images without distortion have pixels that the photograph does not show."""
+        return _straight(self, False).reach is not None
+
+    def undistort(self, image: Pixels, *, whole: bool = False) -> tuple[Pixels, Mask | None]:
         """The image [H, W, 3] that the pinhole camera would have taken.
 
-        And the pixels that lie in the photograph, [H, W], or None when all do.
+        And the pixels that the photograph shows, [H, W], or None when all are.
         """
-        given, ideal = self._colmap(), self._ideal()
-        if _is_pinhole(given):
+        if not self.bent:
             return image, None
-        fx, fy, cx, cy = ideal.params
-        rows, columns = np.mgrid[0 : ideal.height, 0 : ideal.width] + 0.5
-        rays = np.stack([(columns - cx) / fx, (rows - cy) / fy, np.ones_like(rows)], axis=-1)
-        x, y = given.img_from_cam(rays.reshape(-1, 3)).reshape(*rows.shape, 2).transpose(2, 0, 1)
-        inside = (x >= 0) & (y >= 0) & (x <= self.width) & (y <= self.height)  # NaN is outside
-        at = np.where(inside, y - 0.5, 0), np.where(inside, x - 0.5, 0)
+        at, seen = _origins(self, whole)
         planes = [
             map_coordinates(plane, at, order=1, mode="nearest")
             for plane in np.moveaxis(image, -1, 0)
         ]
-        return np.stack(planes, axis=-1), None if inside.all() else inside
+        return np.stack(planes, axis=-1), seen
+
+    def bend(self, points: Array) -> Array:
+        """Points [N, 2] of the plane at depth 1 to pixels [N, 2] of the photograph."""
+        return self._colmap().img_from_cam(np.column_stack([points, np.ones(len(points))]))
 
     def _colmap(self) -> "pycolmap.Camera":
         return pycolmap.Camera(
@@ -72,12 +91,89 @@ class Lens:
             params=list(self.params),
         )  # fmt: skip
 
-    def _ideal(self) -> "pycolmap.Camera":
-        camera = self._colmap()
-        return camera if _is_pinhole(camera) else pycolmap.undistort_camera(_OPTIONS, camera)
-
 
 _OPTIONS = pycolmap.UndistortCameraOptions()
+# COLMAP's picture that shows less of the photograph gives way to one that shows all it can, with
+# sides so many times the photograph's at most.
+_ENOUGH, _LARGEST = 0.8, 2.0
+_FARTHEST = 10.0  # tangent of the widest angle off the axis that is looked at, 84 degrees
+_LINES = 33  # of the grid that a picture is looked over by
+
+
+@dataclass(frozen=True, eq=False)
+class _Straight:
+    """The pinhole picture of a lens, and what of it counts where not all does."""
+
+    K: Array  # [3, 3]
+    width: int
+    height: int
+    share: float
+    reach: Reach | None = None
+
+
+@lru_cache(maxsize=4096)
+def _straight(lens: Lens, whole: bool) -> _Straight:
+    """COLMAP's picture if it shows most of the photograph and nothing twice, else a better one.
+
+    Raises ValueError for a lens that no pinhole camera can stand for.
+    """
+    given = lens._colmap()
+    if _is_pinhole(given):
+        return _Straight(given.calibration_matrix(), given.width, given.height, 1.0)
+    usual, size = pycolmap.undistort_camera(_OPTIONS, given), (lens.width, lens.height)
+    K = usual.calibration_matrix()
+    focal, centre = K[[0, 1], [0, 1]], K[:2, 2]
+    corners = np.array([-centre, np.array([usual.width, usual.height]) - centre]) / focal
+    seen = share(lens.bend, corners, size, None)
+    once = counts(lens.bend, focal, _grid(corners)).all()
+    if once and (whole or seen >= _ENOUGH):
+        return _Straight(K, usual.width, usual.height, seen)
+    farthest = min(_FARTHEST, _LARGEST * float(np.linalg.norm(np.array(size) / focal)))
+    reach = Reach.of(lens.bend, focal, farthest)
+    if reach.radii.min() <= 0:
+        raise ValueError("its distortion turns back in the middle")
+    if whole:
+        corners = _undivided(lens, reach, corners)
+    else:
+        ends = reach.shown(lens.bend, *size)
+        corners = np.stack([ends.min(axis=0), ends.max(axis=0)])
+        sides = (corners[1] - corners[0]) * focal
+        corners *= np.minimum(1, _LARGEST * np.array(size) / sides)
+    width, height = map(int, np.maximum(np.rint((corners[1] - corners[0]) * focal), 1))
+    K[:2, 2] = -corners[0] * focal
+    return _Straight(K, width, height, share(lens.bend, corners, size, reach), reach)
+
+
+def _undivided(lens: Lens, reach: Reach, corners: Array) -> Array:
+    """Corners [2, 2] of the largest picture of the same shape that has all its pixels."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        points = _grid(middle * corners)
+        fits = reach.holds(points) & inside(lens.bend(points), lens.width, lens.height)
+        low, high = (middle, high) if fits.all() else (low, middle)
+    return low * corners
+
+
+def _grid(corners: Array) -> Array:
+    """Points [N, 2] all over a rectangle, its edges included."""
+    lines = [np.linspace(*corners[:, axis], _LINES) for axis in (0, 1)]
+    return np.stack(np.meshgrid(*lines), axis=-1).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1)  # photographs of one lens come after each other; these are as large
+def _origins(lens: Lens, whole: bool) -> tuple[tuple[Array, Array], Mask | None]:
+    """Row and column [H, W] in the photograph of each pixel, and which pixels it shows."""
+    found = _straight(lens, whole)
+    (fx, _, cx), (_, fy, cy), _ = found.K
+    rows, columns = np.mgrid[0 : found.height, 0 : found.width] + 0.5
+    plane = np.stack([(columns - cx) / fx, (rows - cy) / fy], axis=-1)
+    pixels = lens.bend(plane.reshape(-1, 2)).reshape(plane.shape)
+    seen = inside(pixels, lens.width, lens.height)
+    if found.reach is not None:
+        seen &= found.reach.holds(plane)
+    x, y = np.nan_to_num(pixels - 0.5).transpose(2, 0, 1)
+    return (y, x), None if seen.all() else seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,12 +65,12 @@ def map_images(
 
 
 def straightened(points: Array, lens: Lens) -> Array:
-    """Pixels [N, 2] of a photograph in the image that `lens.undistort` makes of it."""
+    """Pixels [N, 2] of a photograph in the whole image that `lens.undistort` makes of it."""
     camera = pycolmap.Camera(
         camera_id=1, model=lens.model, width=lens.width, height=lens.height,
         params=list(lens.params),
     )  # fmt: skip
-    K, _, _ = lens.pinhole()
+    K, _, _ = lens.pinhole(whole=True)
     rays = camera.cam_from_img(points)
     return rays * K[[0, 1], [0, 1]] + K[:2, 2]
 

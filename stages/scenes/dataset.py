@@ -139,7 +139,8 @@ class Dataset:
         return cls(folder, at, tuple(views), model.points, model.colors, without)
 
     def tell(self) -> None:
-        """Say which images are left out, if any are."""
+        """Say how photographs are undistorted, and which images are left out, if any are."""
+        self._tell_lenses()
         if self.without_pose:
             total = len(self.views) + len(self.without_pose)
             print(
@@ -147,6 +148,19 @@ class Dataset:
                 f"model and are left out: {shortened(self.without_pose)}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
+
+    def _tell_lenses(self) -> None:
+        """A line for all lenses of one model and size that show as much of a photograph."""
+        lenses = {(view.lens, view.camera.width, view.camera.height) for view in self.views}
+        told = sorted(
+            f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the photograph's area "
+            f"is used, {width}x{height} px"
+            + (", what else lies in them is masked" if lens.masked else "")
+            for lens, width, height in lenses
+            if lens.bent
+        )
+        for line in dict.fromkeys(told):
+            print(line, flush=True)
 
 
 def image_paths(folder: Path) -> dict[str, Path]:

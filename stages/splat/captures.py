@@ -168,7 +168,7 @@ def train_capture(
         {view.name: view.camera for view in chosen.train},
         {view.name: view.camera for view in chosen.held_out},
         sha256, photographs, dataset.points[:: max(1, len(dataset.points) // 2000)],
-        mean_color(view.image.numpy() for view in views), config.data_factor,
+        mean_color(map(_counting, views)), config.data_factor,
     )  # fmt: skip
     facts.write(folder)
     return fitted
@@ -216,6 +216,11 @@ def train_view(view: DatasetView, config: TrainConfig) -> TrainView:
     return TrainView(camera, torch.from_numpy(np.ascontiguousarray(image)), seen)
 
 
+def _counting(view: TrainView) -> Pixels:
+    """The pixels that count, as an image [H, W, 3] or, of a masked one, [1, N, 3]."""
+    return (view.image if view.mask is None else view.image[view.mask][None]).numpy()
+
+
 def _shrunk(
     view: DatasetView, data_factor: int, background: Color
 ) -> tuple[Camera, Pixels, Mask | None]:
@@ -245,6 +250,7 @@ def _drawn(
             aligned = align_camera(
                 gaussians, camera, torch.from_numpy(np.ascontiguousarray(photograph)), backend,
                 steps=alignment.steps, lr=alignment.lr,
+                mask=None if mask is None else torch.from_numpy(mask),
             )  # fmt: skip
             pictures["aligned"] = _picture(gaussians, aligned, backend)
         for kind, picture in pictures.items():

@@ -138,8 +138,9 @@ def evaluate(trainer: Trainer, test_views: Sequence[TrainView], step: int) -> li
 
 def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
     camera = align_camera(
-        gaussians, view.camera, view.image, backend, steps=ALIGN_STEPS, lr=ALIGN_LR
-    )
+        gaussians, view.camera, view.image, backend,
+        steps=ALIGN_STEPS, lr=ALIGN_LR, mask=view.mask,
+    )  # fmt: skip
     return replace(view, camera=camera)
 
 

@@ -37,6 +37,7 @@ def align(
     steps: int,
     lr: float,
     device: str = "cpu",
+    mask: Tensor | None = None,  # [H, W] bool, pixels to count
 ) -> Array:
     """The pose [4, 4] near `cam_from_world` whose render is closest to the target in L1.
 
@@ -50,7 +51,8 @@ def align(
     best, least = start, float("inf")
     for step in range(steps + 1):
         pose = corrected(start, correction)
-        loss = (render(pose) - target).abs().mean()
+        error = (render(pose) - target).abs()
+        loss = (error if mask is None else error[mask]).mean()
         if loss.item() < least:
             best, least = pose.detach(), loss.item()
         if step == steps:

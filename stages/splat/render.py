@@ -31,11 +31,19 @@ def render(gaussians: Gaussians, camera: Camera, backend: str) -> Rendering:
 
 
 def align_camera(
-    gaussians: Gaussians, camera: Camera, photograph: Tensor, backend: str, *, steps: int, lr: float
+    gaussians: Gaussians,
+    camera: Camera,
+    photograph: Tensor,
+    backend: str,
+    *,
+    steps: int,
+    lr: float,
+    mask: Tensor | None = None,
 ) -> Camera:
     """The camera near `camera` from which the frozen Gaussians best match a photograph [H, W, 3].
 
-    For measuring alone: it separates errors of calibration from errors of the picture.
+    A `mask` [H, W] says which of its pixels count. For measuring alone: it separates errors of
+    calibration from errors of the picture.
     """
     in_norm = gaussians.world_from_norm.inverse().apply_camera(camera)
     device = str(gaussians.means.device)
@@ -44,7 +52,8 @@ def align_camera(
         return _rasterise(gaussians, in_norm, pose, backend)[0][..., :3]
 
     target = photograph.to(device)
-    aligned = poses.align(picture, in_norm.cam_from_world, target, steps, lr, device)
+    seen = None if mask is None else mask.to(device)
+    aligned = poses.align(picture, in_norm.cam_from_world, target, steps, lr, device, seen)
     return gaussians.world_from_norm.apply_camera(in_norm.moved(aligned))
 
 

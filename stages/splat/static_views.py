@@ -142,8 +142,8 @@ def _shown(
     for view in views:
         path = folder / PurePosixPath(view.name).with_suffix(".png")
         write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
-        photograph, _ = view.image()
+        photograph, seen = view.image()
         yield Shown(
             "", view.name, photograph, file_hash(view.path), given=read_image(path),
-            mask=masks[view.name],
+            mask=masks[view.name] if seen is None else masks[view.name] & seen,
         )  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 from small_capture import NAMES, cameras, write_capture
@@ -48,6 +49,42 @@ def test_images_without_a_pose_are_told(folder: Path, capsys: pytest.CaptureFixt
     told = capsys.readouterr().err
     assert "2 of 8 images have no pose" in told
     assert "RIGHT/02_RIGHT.png, RIGHT/03_RIGHT.png" in told
+
+
+def bend(folder: Path, model: str, params: list[float]) -> Dataset:
+    """Give every photograph of a dataset another lens."""
+    reconstruction = pycolmap.Reconstruction(folder / "sparse" / "0")
+    for camera in reconstruction.cameras.values():
+        camera.model, camera.params = pycolmap.CameraModelId.__members__[model], params
+    reconstruction.write_binary(str(folder / "sparse" / "0"))
+    return Dataset.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "told"),
+    [
+        ("SIMPLE_RADIAL", [28.0, 28, 24, -0.3], "45% of the photograph's area is used, 56x56 px, "),
+        ("RADIAL_FISHEYE", [16.0, 28, 24, 0, 0], "47% of the photograph's area is used, 96x96 px"),
+        ("SIMPLE_RADIAL", [60.0, 28, 24, -0.1], "93% of the photograph's area is used, 56x47 px\n"),
+    ],
+)
+def test_how_much_of_a_photograph_is_used_is_told_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: str, params: list[float], told: str
+) -> None:
+    dataset = bend(folder, model, params)
+    dataset.tell()
+    out = capsys.readouterr().out
+    assert out.startswith(f"room: {model} undistorted: {told}")
+    assert out.count("\n") == 1
+    image, seen = dataset.views[0].image()
+    camera = dataset.views[0].camera
+    assert image.shape[:2] == (camera.height, camera.width)
+    assert (seen is None) is ("93%" in told)
+
+
+def test_pinhole_photographs_need_no_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Dataset.read(folder).tell()
+    assert capsys.readouterr().out == ""
 
 
 def test_grey_alpha_and_16_bits_are_read(folder: Path) -> None:

@@ -53,6 +53,23 @@ def test_alignment_finds_a_disturbed_camera(truth) -> None:
     assert np.linalg.norm(found.centre - true.centre) < 0.001
 
 
+def test_alignment_does_not_look_at_what_no_lens_saw(truth) -> None:
+    """Two thirds of the picture, masked, show what the disturbed camera sees."""
+    true = ring(3)[1]
+    error = rigid(rotation_from_vector(np.radians([0.4, -1.0, 0.6])), np.array([0.02, 0.03, -0.02]))
+    disturbed = true.moved(error @ true.cam_from_world)
+    photograph, wrong = (render(truth, one, "cpu").rgb for one in (true, disturbed))
+    mask = torch.ones(photograph.shape[:2], dtype=torch.bool)
+    mask[:, : 2 * photograph.shape[1] // 3] = False
+    photograph = torch.where(mask[..., None], photograph, wrong)
+    away = []
+    for seen in (mask, None):
+        found = align_camera(truth, disturbed, photograph, "cpu", steps=120, lr=4e-3, mask=seen)
+        away.append(np.linalg.norm(found.centre - true.centre))
+    assert away[0] < 0.005
+    assert away[1] > 0.02
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 def test_alignment_is_never_worse_than_its_start(truth, steps: int) -> None:
     true = ring(3)[1]

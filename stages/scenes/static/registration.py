@@ -57,7 +57,7 @@ def register(
     cells = {photo.name: photo.cell for photo in given if photo.cell is not None}
     work = Adjustment(seen, matches, slots, config, cells)
     found = work.run(cameras, start is not None) if adjust else work.unadjusted(cameras)
-    images = {name: lens.undistort(pixels[name])[0] for name, lens in lenses.items()}
+    images = {name: lens.undistort(pixels[name], whole=True)[0] for name, lens in lenses.items()}
     found = replace(found, undistorted=images)
     if step_m is not None and found.grid is not None:
         found = _in_metres(found, step_m)
@@ -132,7 +132,7 @@ def _straight(
     """Cameras and features as of the images that the lenses' undistortion makes."""
     straight, features = dict(cameras), dict(seen.of)
     for name, lens in lenses.items():
-        K, width, height = lens.pinhole()
+        K, width, height = lens.pinhole(whole=True)
         straight[name] = replace(cameras[name], K=K, width=width, height=height)
         keypoints = straightened(seen.of[name].keypoints, lens)
         features[name] = replace(seen.of[name], keypoints=keypoints)
