@@ -43,7 +43,19 @@ class Shown:
     photograph_sha256: str
     given: Image
     aligned: Image | None = None
-    mask: NDArray[np.bool_] | None = None  # [H, W]
+    mask: NDArray[np.bool_] | None = None  # [H, W], pixels of the masked columns
+    seen: NDArray[np.bool_] | None = None  # [H, W], pixels of all columns: what the lens saw
+
+    @property
+    def share(self) -> float:
+        """The part of the picture that counts at all."""
+        return 1.0 if self.seen is None else max(float(self.seen.mean()), 1e-6)
+
+    def counting(self, picture: Image) -> Image:
+        """The picture with the photograph where that shows nothing."""
+        if self.seen is None:
+            return picture
+        return np.where(self.seen[..., None], picture, self.photograph)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +89,12 @@ class Meter:
     def measure_all(self, shown: Sequence[Shown]) -> list[Row]:
         """Rows of views that `batches` put together, measured at once."""
         photographs = _batch([one.photograph for one in shown], self.device)
-        given = _batch([one.given for one in shown], self.device)
-        columns = _values(photographs, given, self.lpips)
+        shares = [one.share for one in shown]
+        given = _batch([one.counting(one.given) for one in shown], self.device)
+        columns = _values(photographs, given, self.lpips, shares)
         if shown[0].aligned is not None:
-            aligned = _batch([one.aligned for one in shown], self.device)
-            values = _values(photographs, aligned, self.lpips)
+            aligned = _batch([one.counting(one.aligned) for one in shown], self.device)
+            values = _values(photographs, aligned, self.lpips, shares)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
         # With nobody in the view there is nothing to measure.
         if shown[0].mask is not None and shown[0].mask.any():
@@ -122,7 +135,8 @@ def evaluate(
     for batch in meter.batches(shown):
         rows += meter.measure_all(batch)
         for one in batch:
-            flat.append(_flat_psnr(one.photograph, color))
+            counted = one.photograph if one.seen is None else one.photograph[one.seen]
+            flat.append(_flat_psnr(counted, color))
             digests[f"{one.timestamp}/{one.camera}"] = one.photograph_sha256
             sizes.add(f"{one.photograph.shape[1]}x{one.photograph.shape[0]}")
     means: Row = {
@@ -182,11 +196,21 @@ def _kind(one: Shown) -> tuple[Any, ...]:
     return one.photograph.shape, one.aligned is not None, people
 
 
-def _values(a: Tensor, b: Tensor, lpips: Lpips | None) -> dict[str, list[float | None]]:
+def _values(
+    a: Tensor, b: Tensor, lpips: Lpips | None, shares: Sequence[float]
+) -> dict[str, list[float | None]]:
+    """Numbers of pictures that are equal outside the `shares` of them that count."""
+    if min(shares) == 1:
+        return {
+            "psnr": _decibels(psnr(a, b)),
+            "ssim": _rounded(ssim(a, b)),
+            "lpips": _rounded(lpips(a, b)) if lpips else [None] * len(a),
+        }
+    of = torch.tensor(shares, dtype=torch.float64, device=a.device)
     return {
-        "psnr": _decibels(psnr(a, b)),
-        "ssim": _rounded(ssim(a, b)),
-        "lpips": _rounded(lpips(a, b)) if lpips else [None] * len(a),
+        "psnr": _decibels(psnr(a, b) + 10 * torch.log10(of)),
+        "ssim": _rounded(1 - (1 - ssim(a, b)) / of),
+        "lpips": _rounded(lpips(a, b) / of) if lpips else [None] * len(a),
     }
 
 

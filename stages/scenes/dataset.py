@@ -154,8 +154,7 @@ class Dataset:
         lenses = {(view.lens, view.camera.width, view.camera.height) for view in self.views}
         told = sorted(
             f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the photograph's area "
-            f"is used, {width}x{height} px"
-            + (", what else lies in them is masked" if lens.masked else "")
+            f"is used, {width}x{height} px" + (", other pixels are masked" if lens.masked else "")
             for lens, width, height in lenses
             if lens.bent
         )

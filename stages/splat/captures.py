@@ -256,7 +256,7 @@ def _drawn(
         for kind, picture in pictures.items():
             file = view.name if view.name.endswith(".png") else f"{view.name}.png"
             write_png(folder / kind / file, picture)
-        yield Shown("", view.name, photograph, view.sha256, mask=mask, **pictures)
+        yield Shown("", view.name, photograph, view.sha256, mask=mask, seen=mask, **pictures)
 
 
 def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:

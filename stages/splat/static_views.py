@@ -145,5 +145,5 @@ def _shown(
         photograph, seen = view.image()
         yield Shown(
             "", view.name, photograph, file_hash(view.path), given=read_image(path),
-            mask=masks[view.name] if seen is None else masks[view.name] & seen,
+            mask=masks[view.name] if seen is None else masks[view.name] & seen, seen=seen,
         )  # fmt: skip

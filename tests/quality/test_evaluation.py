@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_masked_metrics_only_where_somebody_is(shown: Callable) -> None:
     assert row["mpsnr"] == pytest.approx(float(left), abs=1e-6)
     assert 0 < row["mssim"] < 1
     assert row["mlpips"] is None
+
+
+def test_what_no_lens_saw_counts_in_no_number(shown: Callable) -> None:
+    """Rubbish there changes nothing, and what is there counts in full."""
+    view = shown(aligned=shown(seed=5).photograph)
+    seen = np.zeros((40, 48), bool)
+    seen[:, :30] = True
+    view = replace(view, seen=seen)
+    row = Meter("cpu").measure(view)
+    error = np.square(view.given - view.photograph)[:, :30].mean()
+    assert row["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-5)
+    error = np.square(view.aligned - view.photograph)[:, :30].mean()
+    assert row["psnr_aligned"] == pytest.approx(-10 * np.log10(error), abs=1e-5)
+    spoilt = np.where(seen[..., None], view.given, 1 - view.given)
+    assert Meter("cpu").measure(replace(view, given=spoilt)) == row
+    left = replace(view, photograph=view.photograph[:, :30], given=view.given[:, :30], aligned=None)
+    alone = Meter("cpu").measure(replace(left, seen=None))
+    assert row["ssim"] == pytest.approx(alone["ssim"], abs=0.05)
+    _, means = evaluate([view], Meter("cpu"), GREY, "lens")
+    flat = np.square(view.photograph[:, :30] - GREY).mean()
+    assert means["mean_color_psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-5)
 
 
 def test_equal_images_have_a_finite_psnr(shown: Callable) -> None:
