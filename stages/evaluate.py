@@ -31,7 +31,7 @@ def main() -> None:
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
     meter = Meter.build(config, layout.WEIGHTS)
-    color = mean_color(view.image() for view in prepared.views("source"))
+    color = mean_color(view.counted() for view in prepared.views("source"))
     if meter.note:
         print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
     found = {}

@@ -56,7 +56,7 @@ def main() -> None:
             targets = Targets(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     meter = Meter.build(measuring, layout.WEIGHTS)
-    color = mean_color(view.image() for view in scene.views("source"))
+    color = mean_color(view.counted() for view in scene.views("source"))
     pictures = layout.novel_views(name, PLAIN)
     views = shown(scene, pictures, read_kinds(pictures), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from stages.run.errors import UserError
-from stages.scenes.cameras import Camera
+from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.hi4d import Sequence4D, open_sequence
-from stages.scenes.images import BLACK, Color, resize, resize_mask, write_mask, write_png
+from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
 from stages.scenes.photographs import tell_alpha
-from stages.scenes.scene import Role, View, write_scene
-from stages.scenes.undistort import ideal_intrinsics, undistort
+from stages.scenes.scene import SEEN, Role, View, write_scene
+from stages.scenes.undistort import ideal_intrinsics, seen, undistort
 
 
 def import_scene(
@@ -33,9 +33,10 @@ def import_scene(
     taken = [sequence.frames[camera][frame] for camera in roles for frame in frames]
     tell_alpha(name, taken, background)
     photographed = [sequence.camera(camera, frames) for camera in roles]
+    shown = {camera.name: _seen(sequence, camera, config) for camera in photographed}
     views: list[View] = []
     for frame in frames:
-        views += _write_frame(sequence, frame, photographed, roles, config, folder)
+        views += _write_frame(sequence, frame, photographed, roles, shown, config, folder)
     info = {
         "name": name,
         "group": entry.group_of(name),
@@ -85,12 +86,14 @@ def _write_frame(
     frame: int,
     cameras: Sequence[Camera],
     roles: dict[str, Role],
+    shown: dict[str, Mask | None],
     config: PrepareConfig,
     folder: Path,
 ) -> list[View]:
     here = folder / "frames" / f"{frame:06d}"
     views = [
-        _write_view(sequence, camera, frame, roles[camera.name], config, here) for camera in cameras
+        _write_view(sequence, camera, frame, roles[camera.name], shown[camera.name], config, here)
+        for camera in cameras
     ]
     by_image = {view.image_path.name: _named_as_image(view) for view in views}
     write_model(here / "sparse" / "0", by_image)
@@ -102,16 +105,43 @@ def _named_as_image(view: View) -> Camera:
     return replace(view.camera, name=view.image_path.name)
 
 
+def _bends(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Array:
+    return sequence.cameras[camera.name].distortion if config.undistort else np.zeros(5)
+
+
+def _seen(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Mask | None:
+    """The pixels of a camera's pictures that its photographs show, if some are not; then said."""
+    found = seen(camera.K, _bends(sequence, camera, config), camera.width, camera.height)
+    if found is not None:
+        print(
+            f"camera {camera.name}: {1 - found.mean():.0%} of its undistorted pictures lie outside "
+            "the photograph, or where its distortion turns back: black, and not counted",
+            flush=True,
+        )  # fmt: skip
+    return found
+
+
 def _write_view(
-    sequence: Sequence4D, camera: Camera, frame: int, role: Role, config: PrepareConfig, here: Path
+    sequence: Sequence4D,
+    camera: Camera,
+    frame: int,
+    role: Role,
+    shown: Mask | None,
+    config: PrepareConfig,
+    here: Path,
 ) -> View:
-    bends = sequence.cameras[camera.name].distortion if config.undistort else np.zeros(5)
+    bends = _bends(sequence, camera, config)
     image = undistort(sequence.image(camera.name, frame), camera.K, bends)
     height = min(config.height_px or camera.height, camera.height)
     width = max(1, round(camera.width * height / camera.height))
     small = replace(camera, K=ideal_intrinsics(camera.K)).resized(width, height)
     path = here / "images" / f"{camera.name}.png"
-    write_png(path, resize(image, width, height))
+    if shown is None:
+        write_png(path, resize(image, width, height))
+    else:
+        small_shown = resize_mask(shown, width, height)
+        write_png(path, resize(image, width, height) * small_shown[..., None])
+        write_mask(here / SEEN / path.name, small_shown)
     view = View(small, f"{frame:06d}", role, path, None)
     mask = sequence.mask(camera.name, frame, image.shape[:2]) if config.masks else None
     if mask is None:

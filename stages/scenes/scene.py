@@ -1,8 +1,9 @@
 """A prepared scene on disk.
 
 scene.json (name, group, size, source, licence, cameras), split.csv (image, camera, timestamp,
-role) and one COLMAP dataset a timestamp, `frames/<t>/{images,masks,sparse/0}`. Cameras do not
-move: a camera's calibration is the same at every timestamp.
+role) and one COLMAP dataset a timestamp, `frames/<t>/{images,masks,seen,sparse/0}`. Cameras do not
+move: a camera's calibration is the same at every timestamp. `seen` holds masks of the pixels that
+count, of pictures that their photographs do not fill.
 """
 
 import csv
@@ -20,6 +21,7 @@ from stages.scenes.images import Mask, Pixels, read_image, read_mask
 
 Role = Literal["source", "target"]
 SPLIT_COLUMNS = ("image", "camera", "timestamp", "role")
+SEEN = "seen"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,16 @@ class View:
                 expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
                 fix="run `dvc checkout`, or `dvc repro prepare`",
             )  # fmt: skip
+
+    def seen(self) -> Mask | None:
+        """Pixels [H, W] that the lens saw, or None when it saw all."""
+        path = self.image_path.parent.parent / SEEN / self.image_path.name
+        return read_mask(path) if path.is_file() else None
+
+    def counted(self) -> Pixels:
+        """The pixels that the lens saw: the photograph, or [1, N, 3] of it."""
+        image, seen = self.image(), self.seen()
+        return image if seen is None else image[seen][None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,11 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from stages.scenes.cameras import Array
-from stages.scenes.images import Pixels
+from stages.scenes.images import Mask, Pixels
+from stages.scenes.straight import Reach, inside
+
+# A border that fewer of the pixels repeat does no harm.
+_LEAST_UNSEEN = 0.01
 
 
 def distort(points: Array, coefficients: Array) -> Array:
@@ -24,6 +28,25 @@ def distort(points: Array, coefficients: Array) -> Array:
         ],
         axis=-1,
     )
+
+
+def seen(K: Array, coefficients: Array, width: int, height: int) -> Mask | None:
+    """Pixels [H, W] of the undistorted picture that the photograph shows; None when nearly all do.
+
+    The others lie outside it, or where the distortion turns back or stretches it too far.
+    """
+    if not coefficients.any():
+        return None
+
+    def bend(points: Array) -> Array:
+        return distort(points, coefficients) @ K[:2, :2].T + K[:2, 2]
+
+    focal = K[[0, 1], [0, 1]]
+    farthest = float(np.linalg.norm(np.array([width, height]) / focal))
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    plane = np.stack([(columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1]], axis=-1)
+    found = Reach.of(bend, focal, farthest).holds(plane) & inside(bend(plane), width, height)
+    return None if found.mean() >= 1 - _LEAST_UNSEEN else found
 
 
 def ideal_intrinsics(K: Array) -> Array:

@@ -7,7 +7,7 @@ target only its camera is known here, never its photograph.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
 from stages.scenes.cameras import Camera, between
-from stages.scenes.images import Pixels
+from stages.scenes.images import Mask, Pixels
 from stages.scenes.pairs import nearest_cameras
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
@@ -34,6 +34,13 @@ class Moment:
     gaussians: Gaussians
     sources: Mapping[str, Camera]  # world frame, as learnt
     photographs: Mapping[str, Pixels]
+    seen: Mapping[str, Mask] = field(
+        default_factory=dict
+    )  # of photographs that a lens did not fill
+
+    def counting(self, name: str) -> torch.Tensor | None:
+        """Pixels [H, W] of a photograph to train on; None for all."""
+        return torch.from_numpy(self.seen[name]) if name in self.seen else None
 
     def reference(self, camera: Camera) -> str:
         """The source camera nearest to a camera."""
@@ -69,7 +76,7 @@ def distil(
 ) -> Gaussians:
     """The Gaussians of a moment after every round; a killed run goes on at its last round."""
     sources = [
-        TrainView(camera, torch.from_numpy(moment.photographs[name]))
+        TrainView(camera, torch.from_numpy(moment.photographs[name]), moment.counting(name))
         for name, camera in moment.sources.items()
     ]
     trainer = Trainer(

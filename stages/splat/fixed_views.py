@@ -9,7 +9,7 @@ from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.files import folder_hash
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
-from stages.scenes.images import Pixels, resize
+from stages.scenes.images import Pixels, resize, resize_mask
 from stages.scenes.scene import View
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.distill import Fix, Moment, distil
@@ -95,6 +95,11 @@ class FixedViews:
                     view.name: _photograph(view, learnt[view.name])
                     for view in views
                     if view.name in learnt
+                },
+                {
+                    view.name: resize_mask(mask, learnt[view.name].width, learnt[view.name].height)
+                    for view in views
+                    if view.name in learnt and (mask := view.seen()) is not None
                 },
             )
         return self._moments[timestamp]

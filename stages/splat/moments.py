@@ -13,7 +13,7 @@ from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
-from stages.scenes.images import resize
+from stages.scenes.images import resize, resize_mask
 from stages.scenes.names import matching
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig, mask_notes, notes
@@ -161,6 +161,10 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
                 view.mask_path, "no pixel counts", expected="people in it, for train.masks",
                 fix="set train.masks: false, or take this camera out of source_cameras",
             )  # fmt: skip
+    seen = view.seen()
+    if seen is not None:
+        saw = torch.from_numpy(resize_mask(seen, width, height))
+        mask = saw if mask is None else mask & saw
     return TrainView(camera.resized(width, height), image, mask)
 
 

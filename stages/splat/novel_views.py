@@ -108,7 +108,11 @@ class Targets:
             return camera.moved(self.aligned[view.timestamp][view.name])
         photograph = torch.from_numpy(view.image())
         steps, lr = self.config.align_steps, self.config.align_lr
-        return align_camera(gaussians, camera, photograph, self.backend, steps=steps, lr=lr)
+        seen = view.seen()
+        return align_camera(
+            gaussians, camera, photograph, self.backend,
+            steps=steps, lr=lr, mask=None if seen is None else torch.from_numpy(seen),
+        )  # fmt: skip
 
 
 class _Placed(NamedTuple):

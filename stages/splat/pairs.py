@@ -46,7 +46,9 @@ class Studio:
         if key not in self._pictures:
             camera = self._camera(view)
             rendering = render(self._after(step), camera, self.backend)
-            self._pictures[key] = rendering.rgb.cpu().numpy()
+            picture, seen = rendering.rgb.cpu().numpy(), view.seen()
+            # Black on both sides, as the photograph is there, teaches a fixer nothing.
+            self._pictures[key] = picture if seen is None else picture * seen[..., None]
         return self._pictures[key]
 
     def _after(self, step: int | None) -> Gaussians:
@@ -62,9 +64,11 @@ class Studio:
         if view.name not in self._cameras:
             camera = self.rig.calibration.targets[view.name]
             if self.config.poses == "aligned":
+                seen = view.seen()
                 camera = align_camera(
                     self._after(None), camera, torch.from_numpy(view.image()), self.backend,
                     steps=self.config.align_steps, lr=self.config.align_lr,
+                    mask=None if seen is None else torch.from_numpy(seen),
                 )  # fmt: skip
             self._cameras[view.name] = camera
         return self._cameras[view.name]

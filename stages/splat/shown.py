@@ -19,6 +19,11 @@ def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Ite
                 view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
                 fix="set prepare.masks: true, or evaluate.masks: ignore",
             )  # fmt: skip
+        seen = view.seen()
+        if mask is not None and seen is not None:
+            mask = mask & seen
         pictures = {kind: read_picture(folder, kind, view) for kind in kinds}
         digest = file_hash(view.image_path)
-        yield Shown(view.timestamp, view.name, view.image(), digest, mask=mask, **pictures)
+        yield Shown(
+            view.timestamp, view.name, view.image(), digest, mask=mask, seen=seen, **pictures
+        )

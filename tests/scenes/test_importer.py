@@ -70,6 +70,30 @@ def test_undistortion_is_a_switch(
     assert folder_hash(tmp_path / "plain" / "frames") != folder_hash(straight.folder / "frames")
 
 
+@pytest.mark.parametrize(
+    ("distortion", "outside"), [((0.6, 0.0, 0.0, 0.0, 0.0), True), ((-2.5, 0, 0, 0, 0), True),
+                                (CURVED, False), ((0.0,) * 5, False)],
+)  # fmt: skip
+def test_what_no_photograph_shows_is_black_and_masked(
+    tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str],
+    distortion: tuple[float, ...], outside: bool,
+) -> None:  # fmt: skip
+    """Pincushion corners look beyond the photograph; a strong barrel turns back in them."""
+    raw = raw_sequence(tmp_path / "raw", frames=(21,), distortion=distortion)
+    scene = prepared(raw, tmp_path / "scene", PrepareConfig(height_px=64))
+    told = capsys.readouterr().out
+    assert ("camera 28: " in told) is outside
+    for view in scene.views():
+        seen = view.seen()
+        assert (seen is not None) is outside
+        if seen is not None:
+            assert 0.3 < seen.mean() < 0.99
+            assert not seen[0, 0]
+            assert seen[32, 24]
+            assert not view.image()[~seen].any()
+            assert view.counted().shape == (1, seen.sum(), 3)
+
+
 def test_a_larger_height_does_not_enlarge(tmp_path: Path, raw_sequence: Writer) -> None:
     scene = prepared(raw_sequence(tmp_path / "raw"), tmp_path / "scene", PrepareConfig())
     assert {view.image().shape for view in scene.views()} == {(128, 96, 3)}

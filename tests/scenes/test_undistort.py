@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from stages.scenes.undistort import distort, ideal_intrinsics, undistort
+from stages.scenes.undistort import distort, ideal_intrinsics, seen, undistort
 
 COEFFICIENTS = [
     (-0.046, 0.14, 0.0006, -0.0007, 0.0),
@@ -80,3 +80,25 @@ def test_pixels_from_outside_repeat_the_border() -> None:
     image = np.full((40, 40, 1), 0.7, np.float32)
     K = np.array([[20.0, 0, 20], [0, 20, 20], [0, 0, 1]])
     np.testing.assert_allclose(undistort(image, K, np.array([0.5, 0, 0, 0, 0])), 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [-0.3, -0.8, 0.2, 0.5])
+def test_seen_pixels_end_at_the_photograph_and_before_the_fold(k: float) -> None:
+    """r + k r^3 turns back at 1 / sqrt(-3 k), and before that stretches tenfold."""
+    K = np.array([[40.0, 0, 30], [0, 40, 40], [0, 0, 1]])
+    found = seen(K, np.array([k, 0, 0, 0, 0]), 60, 80)
+    plane = plane_points(K, 60, 80)
+    radius = np.linalg.norm(plane, axis=-1)
+    bent = np.abs(40 * plane * (1 + k * radius**2)[..., None])
+    expected = (bent <= [30, 40]).all(-1)
+    if k < 0:
+        expected &= radius <= np.sqrt(0.9 / (-3 * k))
+    assert (found != expected).mean() < 0.005
+    assert 0.2 < expected.mean() < 0.99
+
+
+@pytest.mark.parametrize("coefficients", [(0.0,) * 5, (-0.046, 0.14, 0.0006, -0.0007, 0.0)])
+def test_usual_calibrations_leave_no_mask(coefficients: tuple[float, ...]) -> None:
+    """The second is one of a real studio: its pictures lack a border of half a percent."""
+    K = np.array([[1128.0, 0, 470], [0, 1128, 640], [0, 0, 1]])
+    assert seen(K, np.array(coefficients), 940, 1280) is None

@@ -14,7 +14,7 @@ from stages.scenes.calibration import read_calibration, write_calibration
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.scenes.config import PairsConfig, ReferenceConfig
 from stages.scenes.frames import Sim3
-from stages.scenes.images import read_image, write_png
+from stages.scenes.images import read_image, write_mask, write_png
 from stages.scenes.pairs import Index
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
@@ -196,3 +196,14 @@ def test_missing_gaussians_are_named(scene: Scene, draw: Draw) -> None:
     (layout.splats(scene.name) / "000033" / "gaussians.safetensors").unlink()
     with pytest.raises(UserError, match=r"000033/gaussians.safetensors: no such file"):
         draw()
+
+
+def test_what_no_lens_saw_is_black_in_the_input_too(scene: Scene, draw: Draw) -> None:
+    for view in scene.views("target"):
+        seen = np.ones((view.camera.height, view.camera.width), bool)
+        seen[:10] = False
+        write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, seen)
+    for record in draw().pairs:
+        picture = read_image(Path("pairs") / "image" / f"{record.name}.png")
+        assert not picture[:10].any()
+        assert picture[10:].any()

@@ -20,7 +20,7 @@ from stages.scenes.colmap import read_model
 from stages.scenes.images import write_mask
 from stages.scenes.scene import Scene
 from stages.splat.gaussians import Gaussians
-from stages.splat.moments import chosen_views, train_in, train_moment
+from stages.splat.moments import chosen_views, train_in, train_moment, train_view
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,3 +166,15 @@ def test_mask_that_counts_nothing_is_refused(scene, config, tmp_path: Path) -> N
     with pytest.raises(UserError, match="no pixel counts") as caught:
         trained(Scene.read(scene.folder), masked, tmp_path / "out")
     assert str(path) in str(caught.value)
+
+
+def test_what_no_lens_saw_is_not_trained_on(scene, config) -> None:
+    view = scene.views("source", TIMES[0])[0]
+    seen = np.ones((view.camera.height, view.camera.width), bool)
+    seen[:10] = False
+    write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, seen)
+    calibration = read_calibration(layout.calibrated(SCENE))
+    trained = train_view(view, calibration, config)
+    assert np.array_equal(trained.mask.numpy(), seen)
+    other = train_view(scene.views("source", TIMES[0])[1], calibration, config)
+    assert other.mask is None
