@@ -19,10 +19,32 @@ _NO_ROOM = {
     errno.EFBIG: "a file grew beyond what the system allows",
 }
 
+# What a path may do to whoever opens it; all of it can be mended outside of this project.
+_PATHS = {
+    errno.EACCES: ("no permission", "give yourself the right to it, or name another place"),
+    errno.EPERM: ("not permitted", "give yourself the right to it, or name another place"),
+    errno.EROFS: ("the file system is read-only", "name a place that can be written to"),
+    errno.ENOENT: ("no such file or folder", "name one that exists, or make it"),
+    errno.ENOTDIR: ("a file, where a folder is expected", "name a folder, or move the file away"),
+    errno.EISDIR: ("a folder, where a file is expected", "name a file, or move the folder away"),
+    errno.EEXIST: ("is there already", "name another place, or move it away"),
+    errno.ENOTEMPTY: ("not empty", "name another place, or move it away"),
+    errno.ENAMETOOLONG: ("a name too long for this file system", "name a shorter one"),
+    errno.ELOOP: ("links that lead in a circle", "mend the links"),
+    errno.EIO: ("the disk cannot read or write it", "look at the disk, then run again"),
+    errno.ESTALE: ("the file server has lost it", "mount it again, then run again"),
+    errno.EMFILE: ("too many open files", "raise `ulimit -n`, then run again"),
+}
+
 _LESS = (
     "ask for less at once: train.workers, train.max_gaussians, difix.batch_size, tune.batch_size "
     "or tune.gradient_checkpointing"
 )
+LESS_MEMORY = (
+    "raise train.data_factor, lower prepare.height_px, train.max_gaussians, train.workers, "
+    "novel_views.workers or tune.cache_mib, or use a machine with more memory"
+)
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc")
 _SET_UP = "run `make setup`, then use .venv/bin/python or activate .venv"
 
 
@@ -50,18 +72,33 @@ def launch(main: Callable[[], None]) -> None:
         # Whoever reads the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        message = _used_up(error)
+        message = _used_up(error) or _blocked(error)
         if message is None:
             raise
         sys.exit(_report(str(message)))
 
 
+def _blocked(error: BaseException | None) -> UserError | None:
+    """What to tell when a path is not what it must be, if an error or its cause names one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
+            path = os.fsdecode(error.filename)
+            # Making a folder where a file lies says that it exists.
+            in_the_way = error.errno == errno.EEXIST and os.path.isfile(path)
+            what, fix = _PATHS[errno.ENOTDIR if in_the_way else error.errno]
+            return UserError(path, what, fix=fix)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _used_up(error: BaseException | None) -> UserError | None:
-    """What to tell when a disk or a GPU took no more, if an error or its cause says that."""
+    """What to tell when a disk, a GPU or the memory took no more, if an error or its cause says so."""
     while error is not None:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which takes long to import
             first, *_ = str(error).splitlines()
             return UserError("GPU", first.removeprefix("CUDA out of memory. "), fix=_LESS)
+        if _out_of_memory(error):
+            return UserError("memory", "this machine gave no more", fix=LESS_MEMORY)
         for code, what in _NO_ROOM.items():
             told = isinstance(error, OSError) and error.errno == code
             # Writers in other languages, such as that of safetensors, pass on the text alone.
@@ -70,6 +107,12 @@ def _used_up(error: BaseException | None) -> UserError | None:
                 return UserError(where, what, fix="make room and run again")
         error = error.__cause__ or error.__context__
     return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or any(told in str(error) for told in _NO_MEMORY)
 
 
 def _report(message: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from stages.run.errors import UserError
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
+_AGAIN = "run `dvc repro` for the stage that writes it"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -89,19 +90,43 @@ def write_json(target: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError when it is missing or broken."""
+    """Read a JSON object of finite numbers. Raises UserError when it is missing or broken."""
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path))
+        found = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}") from error
+        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(path, f"not JSON that can be used: {error}", fix=_AGAIN) from error
+    if not isinstance(found, dict):
+        told = f"JSON, but a {type(found).__name__}"
+        raise UserError(path, told, expected="an object: {...}", fix=_AGAIN)
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
 
 
 def _read_text(path: Path) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
+        raise UserError(path, "no such file", fix=_AGAIN) from error
+    except UnicodeDecodeError as error:
+        raise UserError(path, f"not text ({error.reason})", fix=_AGAIN) from error
+
+
+@contextmanager
+def shaped(path: Path, expected: str, fix: str = "") -> Iterator[None]:
+    """For readers of files: what a file of another shape does to them becomes a UserError."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(path, f"no {error}", expected=expected, fix=fix or _AGAIN) from error
+    except (AttributeError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            path, "no such file", fix="run `dvc repro` for the stage that writes it"
+            path, f"of another form ({error})", expected=expected, fix=fix or _AGAIN
         ) from error
 
 

@@ -98,9 +98,69 @@ def test_full_disk_is_told_when_cleaning_up_fails_as_well(
     assert "/mnt/a: no space left" in exit_of(main, capsys)[2]
 
 
+def write_below(path: Path) -> Callable[[], None]:
+    def main() -> None:
+        with whole_file(path) as scratch:
+            scratch.write_text("x")
+
+    return main
+
+
+def test_what_a_path_does_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("")
+    folder.mkdir()
+    for main, where, told in (
+        (write_below(file / "x.json"), file, "a file, where a folder is expected"),
+        (write_below(file / "x" / "y.json"), file, "a file, where a folder is expected"),
+        (lambda: os.listdir(file), file, "a file, where a folder is expected"),
+        (folder.read_bytes, folder, "a folder, where a file is expected"),
+        ((tmp_path / "gone").read_bytes, tmp_path / "gone", "no such file or folder"),
+        (write_below(tmp_path / ("n" * 300)), "n" * 300, "a name too long"),
+    ):
+        code, _, message = exit_of(main, capsys)
+        assert code == 2
+        assert str(where) in message.splitlines()[0]
+        assert told in message.splitlines()[0]
+        assert "\nfix: " in message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO])
+def test_a_path_that_refuses_is_named_also_as_a_cause(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        try:
+            raise OSError(number, os.strerror(number), "/mnt/a")
+        except OSError as error:
+            raise RuntimeError("the writer failed") from error
+
+    assert exit_of(main, capsys)[2].startswith("/mnt/a: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_used_up_memory_names_what_takes_less(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = exit_of(raising(error), capsys)
+    assert code == 2
+    assert told.startswith("memory: ")
+    assert "train.data_factor" in told
+
+
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(PermissionError):
-        launch(raising(PermissionError(errno.EACCES, "Permission denied", "x")))
+        launch(raising(PermissionError(errno.EACCES, "a path is not named")))
+    with pytest.raises(KeyError):
+        launch(raising(KeyError("x")))
     with pytest.raises(ZeroDivisionError):
         launch(lambda: 1 / 0)
 

@@ -190,3 +190,37 @@ def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert files.work_root() == Path(".work")
     monkeypatch.setenv(files.WORK_ROOT_VARIABLE, "/scratch/me")
     assert files.work_root() == Path("/scratch/me")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[1]", "a list"),
+        (b'"x"', "a str"),
+        (b"null", "a NoneType"),
+        (b'{"a": NaN}', "it holds NaN"),
+        (b'{"a": -Infinity}', "it holds -Infinity"),
+        (b"\xff\xfe{", "not text"),
+        (b'{"a":' + b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_what_is_no_json_object_is_one_message(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=told) as caught:
+        files.read_json(path)
+    assert str(path) in str(caught.value)
+    assert "fix: " in str(caught.value)
+
+
+def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:
+    def read(value: dict) -> None:
+        with files.shaped(tmp_path / "a.json", "sizes: a list of numbers"):
+            float(value["sizes"][0]).hex()
+
+    read({"sizes": [1]})
+    for value in ({}, {"sizes": 1}, {"sizes": []}, {"sizes": None}, {"sizes": ["x"]}):
+        with pytest.raises(UserError, match=r"a\.json: .*\nexpected sizes: a list of numbers"):
+            read(value)
