@@ -92,7 +92,7 @@ def _blocked(error: BaseException | None) -> UserError | None:
 
 
 def _used_up(error: BaseException | None) -> UserError | None:
-    """What to tell when a disk, a GPU or the memory took no more, if an error or its cause says so."""
+    """What to tell when a disk, a GPU or the memory is used up, if an error or its cause says."""
     while error is not None:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which takes long to import
             first, *_ = str(error).splitlines()

@@ -52,6 +52,26 @@ class Camera:
         return pixels[:, :2] / pixels[:, 2:], in_camera[:, 2]
 
 
+def fault_of(K: Array, cam_from_world: Array) -> str:
+    """Why K [3, 3] and a pose [4, 4] describe no pinhole camera; empty when they do.
+
+    >>> fault_of(np.diag([0.0, 9.0, 1.0]), np.eye(4))
+    'a focal length of 0 px in K'
+    """
+    if not (np.isfinite(K).all() and np.isfinite(cam_from_world).all()):
+        return "NaN or infinity in K or extrinsics"
+    if min(K[0, 0], K[1, 1]) <= 0:
+        return f"a focal length of {min(K[0, 0], K[1, 1]):g} px in K"
+    if K[1, 0] or K[2, :2].any() or K[2, 2] != 1:
+        return f"K with rows 2 and 3 of {K[1].tolist()} and {K[2].tolist()}"
+    R = cam_from_world[:3, :3]
+    if np.abs(R).max() > 2 or not np.allclose(R @ R.T, np.eye(3), atol=1e-3):
+        return "extrinsics that hold no rotation"
+    if np.linalg.det(R) < 0:
+        return "extrinsics that mirror the world, which no rotation does"
+    return ""
+
+
 def between(start: Camera, end: Camera, share: float) -> Camera:
     """`end` moved back to where a share of the way from `start` is done; 1 is `end` itself.
 

@@ -6,17 +6,18 @@ masks may be absent. Source: Hi4D's dataset.md and the loaders that read the rel
 """
 
 import re
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.run import layout
-from stages.run.errors import UserError
-from stages.scenes.cameras import Array, Camera, rigid
+from stages.run.errors import UserError, raise_all
+from stages.scenes.arrays import finite, read_arrays
+from stages.scenes.cameras import Array, Camera, fault_of, rigid, rotation_angle_deg
 from stages.scenes.config import SceneEntry
 from stages.scenes.images import (
     BLACK,
@@ -31,6 +32,17 @@ from stages.scenes.photographs import SUFFIXES, list_photographs, walk_folder
 
 _FRAME = re.compile(r"\d+")
 _MASKS = Path("seg") / "img_seg_mask"
+_SPELLINGS = ("intrinsics", "intirnsics")
+# Cameras nearer to each other than this share of their coordinates stand in one place.
+_ONE_PLACE, _ONE_TURN_DEG = 1e-7, 0.01
+# A pixel is no more slanted than this, as a share of the focal length.
+_MOST_SKEW = 0.1
+_RELEASE, _COPY = "a file of Hi4D's release", "copy it there"
+_MEND = "calibrate again, or mend the values at their source"
+_META = "mend it, or take meta.npz away to use all frames"
+
+# The frames to look at, of those that all cameras share.
+Choose = Callable[[list[int]], list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +95,11 @@ class Sequence4D:
         values = read_arrays(meta, ("start", "end")) if meta.is_file() else {}
         if len(values) < 2:
             return None
-        return range(int(values["start"]), int(values["end"]) + 1) or None
+        first, last = (_frame_number(meta, key, values[key]) for key in ("start", "end"))
+        if last < first:
+            told = f"start {first} lies after end {last}"
+            raise UserError(meta, told, expected="the first and the last frame", fix=_META)
+        return range(first, last + 1)
 
     def image(self, camera: str, frame: int) -> Pixels:
         """One photograph, [H, W, 3]."""
@@ -141,41 +157,34 @@ def open_sequence(root: Path, cameras: Sequence[str]) -> Sequence4D:
     return Sequence4D(found, calibration, frames)
 
 
-def raw_errors(entries: Mapping[str, SceneEntry]) -> list[UserError]:
-    """Faults of the raw sequences that users bring, one a scene; demo scenes are skipped."""
-    brought = {name: entry for name, entry in entries.items() if entry.source == "hi4d"}
-    found = (layout_error(layout.raw(name), entry.cameras) for name, entry in brought.items())
+def raw_errors(
+    entries: Mapping[str, SceneEntry],
+    choose: Callable[[str, Sequence[int], SceneEntry], list[int]] | None = None,
+) -> list[UserError]:
+    """Faults of the raw sequences that users bring, one a scene; demo scenes are skipped.
+
+    `choose` gives the frames that a scene's entry asks for; without it all are looked at.
+    """
+    found = []
+    for name, entry in entries.items():
+        if entry.source == "hi4d":
+            chosen = partial(choose, name, entry=entry) if choose else None
+            found.append(layout_error(layout.raw(name), entry.cameras, chosen))
     return [error for error in found if error]
 
 
-def layout_error(root: Path, cameras: Sequence[str]) -> UserError | None:
+def layout_error(
+    root: Path, cameras: Sequence[str], choose: Choose | None = None
+) -> UserError | None:
     """The first fault of a raw sequence that shows without decoding an image, or None."""
     try:
         sequence = open_sequence(root, cameras)
-        frame = sequence.common_frames(cameras)[0]
+        frames = sequence.common_frames(cameras)
         for name in cameras:
-            sequence.camera(name, [frame])
+            sequence.camera(name, choose(frames) if choose else frames)
     except UserError as error:
         return error
     return None
-
-
-def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray]:
-    """Those of `keys` that an .npz file has. Raises UserError when it cannot be read.
-
-    Pickled objects are refused, by NumPy's default.
-    """
-    try:
-        with np.load(path) as values:
-            return {key: values[key] for key in keys if key in values}
-    except FileNotFoundError as error:
-        raise UserError(
-            path, "no such file", expected="a file of Hi4D's release", fix="copy it there"
-        ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            path, f"not a readable .npz ({error})", fix="copy the file again from its source"
-        ) from error
 
 
 def _nested_root(root: Path) -> Path:
@@ -205,15 +214,14 @@ def _nested_root(root: Path) -> Path:
 
 
 def _read_cameras(path: Path, wanted: Sequence[str]) -> dict[str, RawCamera]:
-    spellings = ("intrinsics", "intirnsics")
-    values = read_arrays(path, ("ids", *spellings, "extrinsics", "dist_coeffs"))
-    K = next((values[key] for key in spellings if key in values), None)
+    values = read_arrays(path, ("ids", *_SPELLINGS, "extrinsics", "dist_coeffs"), _RELEASE, _COPY)
+    K = next((values[key] for key in _SPELLINGS if key in values), None)
     if K is None or "ids" not in values or "extrinsics" not in values:
         raise UserError(
             path, f"keys {', '.join(values) or 'none'}", expected="ids, intrinsics, extrinsics"
         )
-    names = [str(int(number)) for number in values["ids"].ravel()]
-    missing = [name for name in wanted if name not in names]
+    names = _ids(path, values["ids"])
+    missing = [name for name in wanted if _plain(name) not in names]
     if missing:
         raise UserError(
             path,
@@ -222,23 +230,80 @@ def _read_cameras(path: Path, wanted: Sequence[str]) -> dict[str, RawCamera]:
             fix="name cameras that the sequence has in this scene's entry of params.yaml",
         )
     count, poses = len(names), values["extrinsics"]
-    bent = values.get("dist_coeffs", np.zeros((count, 5))).reshape(count, -1)
     shapes = {"intrinsics": K.shape, "extrinsics": poses.shape}
     if K.shape != (count, 3, 3) or poses.shape not in ((count, 3, 4), (count, 4, 4)):
         raise UserError(path, f"shapes {shapes}", expected=f"({count}, 3, 3) and ({count}, 3, 4)")
-    places = {name: names.index(name) for name in wanted}
-    return {name: _camera(path, name, K[i], poses[i], bent[i]) for name, i in places.items()}
+    bent = _coefficients(path, values.get("dist_coeffs", np.zeros((count, 5))), count)
+    places = {name: names.index(_plain(name)) for name in wanted}
+    found = {name: _camera(path, name, K[i], poses[i], bent[i]) for name, i in places.items()}
+    raise_all(_misplaced(path, found))
+    return found
 
 
-def _camera(path: Path, name: str, K: Array, pose: Array, distortion: Array) -> RawCamera:
-    where = f"{path}  camera {name}"
-    R = pose[:3, :3].astype(np.float64)
-    if not (np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0):
+def _ids(path: Path, values: NDArray) -> list[str]:
+    """Names of the cameras in the order of the file: numbers, or text, in plain form."""
+    try:
+        names = _texts(values.ravel())
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or not all(names) or not names:
+            raise ValueError(f"several of {', '.join(twice)}" if twice else "none, or an empty one")
+    except ValueError as error:
         raise UserError(
-            where,
-            "its extrinsics hold no rotation",
-            expected="[R | t], world to camera, in metres",
-        )
+            f"{path}  ids", str(error), expected="one whole number, or one word, a camera",
+            fix=_MEND,
+        ) from error  # fmt: skip
+    return names
+
+
+def _texts(values: NDArray) -> list[str]:
+    """Numbers or words [C] as plain text. Raises ValueError for anything else."""
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    if values.dtype.kind == "U":
+        return [_plain(name) for name in values.tolist()]
+    numbers = finite(values)
+    if (numbers != np.rint(numbers)).any():
+        raise ValueError(f"{numbers.tolist()}")
+    return [str(int(number)) for number in numbers]
+
+
+def _plain(name: str) -> str:
+    """A camera's name without what only its spelling adds.
+
+    >>> _plain("04"), _plain(" 4 "), _plain("cam04")
+    ('4', '4', 'cam04')
+    """
+    name = name.strip()
+    return str(int(name)) if name.isascii() and name.isdigit() else name
+
+
+def _coefficients(path: Path, values: NDArray, count: int) -> NDArray:
+    """Distortion by camera, [C, N]."""
+    if values.ndim < 2 or len(values) != count:
+        raise UserError(
+            f"{path}  dist_coeffs", f"shape {values.shape} for {count} cameras",
+            expected=f"({count}, 5): a row for each of ids", fix=_MEND,
+        )  # fmt: skip
+    return values.reshape(count, -1) if values.size else np.zeros((count, 5))
+
+
+def _camera(path: Path, name: str, K: NDArray, pose: NDArray, distortion: NDArray) -> RawCamera:
+    where = f"{path}  camera {name}"
+    try:
+        K, rows, distortion = finite(K), finite(pose), finite(distortion)
+        whole = np.concatenate([rows, np.eye(4)[len(rows) :]])
+        told = fault_of(K, whole)
+    except ValueError as error:
+        told = str(error)
+    if not told and abs(K[0, 1]) > _MOST_SKEW * K[0, 0]:
+        told = f"a skew of {K[0, 1]:g} px"
+    if not told and whole[3].tolist() != [0, 0, 0, 1]:
+        told = f"a pose whose last row is {whole[3].tolist()}"
+    if told:
+        raise UserError(
+            where, told, fix=_MEND,
+            expected="K in px with f > 0 and last row 0 0 1; [R | t] from world to camera, metres",
+        )  # fmt: skip
     if distortion[5:].any():
         raise UserError(
             where,
@@ -246,10 +311,38 @@ def _camera(path: Path, name: str, K: Array, pose: Array, distortion: Array) -> 
             expected="k1 k2 p1 p2 k3 and zeros",
             fix="undistort the images and calibrate without further coefficients",
         )
-    five = np.pad(distortion.astype(np.float64), (0, 5))[:5]
+    five = np.pad(distortion, (0, 5))[:5]
     # Printed rotations are rounded; what follows relies on an exact one.
-    u, _, vt = np.linalg.svd(R)
-    return RawCamera(name, K.astype(np.float64), rigid(u @ vt, pose[:3, 3]), five)
+    u, _, vt = np.linalg.svd(whole[:3, :3])
+    return RawCamera(name, K, rigid(u @ vt, whole[:3, 3]), five)
+
+
+def _misplaced(path: Path, cameras: Mapping[str, RawCamera]) -> list[UserError]:
+    """What is wrong with where cameras stand: all in one place, or two as if they were one."""
+    names, poses = list(cameras), [camera.cam_from_world for camera in cameras.values()]
+    centres = np.stack([-pose[:3, :3].T @ pose[:3, 3] for pose in poses])
+    distances = np.linalg.norm(centres[:, None] - centres, axis=-1)
+    near = distances <= _ONE_PLACE * np.abs(centres).max()
+    if len(cameras) > 1 and near.all():
+        told = [f"all {len(cameras)} cameras stand in one place"]
+    else:
+        told = [
+            f"cameras {names[a]} and {names[b]} have one pose"
+            for a, b in zip(*np.nonzero(np.triu(near, 1)), strict=True)
+            if rotation_angle_deg(poses[a][:3, :3], poses[b][:3, :3]) < _ONE_TURN_DEG
+        ]
+    return [UserError(path, one, expected="cameras around a scene", fix=_MEND) for one in told]
+
+
+def _frame_number(path: Path, key: str, value: NDArray) -> int:
+    try:
+        (number,) = finite(value.ravel())
+        if number != np.rint(number):
+            raise ValueError(f"{number:g}")
+    except ValueError as error:
+        told = f"{key} is no frame number ({error})"
+        raise UserError(path, told, expected="one whole number", fix=_META) from error
+    return int(number)
 
 
 def _mask_path(folder: Path, stem: str) -> Path:
@@ -271,7 +364,12 @@ def _mask_of_shape(path: Path, shape: tuple[int, ...]) -> Mask:
 
 def _list_frames(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
-        raise UserError(folder, "no such folder", expected="one image a frame, such as 000001.jpg")
+        beside = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
+        likely = [name for name in beside if _plain(name) == _plain(folder.name)]
+        raise UserError(
+            folder, "no such folder", expected="one image a frame, such as 000001.jpg",
+            hint=f"is {likely[0]} meant? Cameras are named as their folders" if likely else "",
+        )  # fmt: skip
     images = list_photographs(folder, deep=False).files.values()
     frames: dict[int, Path] = {}
     for path in (path for path in images if _FRAME.fullmatch(path.stem)):

@@ -22,8 +22,9 @@ def source_errors(
     if brought:
         # The only part that needs numpy; a study of demo scenes does without.
         from stages.scenes.hi4d import raw_errors
+        from stages.scenes.importer import choose_frames
 
-        errors += raw_errors(brought)
+        errors += raw_errors(brought, choose_frames)
     return errors
 
 

@@ -210,6 +210,116 @@ def test_each_fault_of_the_layout_is_one_message_that_names_its_place(
     assert "expected" in str(error) or "fix" in str(error)
 
 
+def changed(key: str, place: tuple, value: float) -> Callable[[Path], None]:
+    """Puts another number into the calibration."""
+
+    def spoil(root: Path) -> None:
+        values = np.load(root / "cameras" / "rgb_cameras.npz")[key].copy()
+        values[place] = value
+        edit_calibration(root, **{key: values})
+
+    return spoil
+
+
+def replaced(**values: object) -> Callable[[Path], None]:
+    return lambda root: edit_calibration(root, **{k: np.array(v) for k, v in values.items()})
+
+
+def mirrored(root: Path) -> None:
+    poses = np.load(root / "cameras" / "rgb_cameras.npz")["extrinsics"] * [1, 1, 1, 1]
+    poses[:, 0] *= -1
+    edit_calibration(root, extrinsics=poses)
+
+
+def in_one_place(root: Path) -> None:
+    poses = np.load(root / "cameras" / "rgb_cameras.npz")["extrinsics"].copy()
+    poses[..., 3] = -poses[..., :3] @ [3, 0.2, 1]
+    edit_calibration(root, extrinsics=poses)
+
+
+def twice(root: Path) -> None:
+    poses = np.load(root / "cameras" / "rgb_cameras.npz")["extrinsics"].copy()
+    poses[2] = poses[1]
+    edit_calibration(root, extrinsics=poses)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (changed("intrinsics", (1, 0, 2), np.nan), "camera 16: NaN or infinity"),
+        (changed("extrinsics", (1, 2, 3), np.inf), "camera 16: NaN or infinity"),
+        (changed("dist_coeffs", (1, 4), np.nan), "camera 16: NaN or infinity"),
+        (changed("intrinsics", (1, 0, 0), 0.0), "camera 16: a focal length of 0 px"),
+        (changed("intrinsics", (1, 1, 1), -9.0), "camera 16: a focal length of -9 px"),
+        (changed("intrinsics", (1, 2, 2), 2.0), "camera 16: K with rows 2 and 3 of"),
+        (changed("intrinsics", (1, 2, 0), 0.1), "camera 16: K with rows 2 and 3 of"),
+        (changed("intrinsics", (1, 0, 1), 50.0), "camera 16: a skew of 50 px"),
+        (changed("intrinsics", (1, 0, 2), 1e6), "principal point at (1000000"),
+        (mirrored, "camera 4: extrinsics that mirror"),
+        (in_one_place, "all 3 cameras stand in one place"),
+        (twice, "cameras 16 and 28 have one pose"),
+        (replaced(ids=[4, np.nan, 28]), "ids: NaN or infinity"),
+        (replaced(ids=[4, 16.5, 28]), "ids: [4.0, 16.5, 28.0]"),
+        (replaced(ids=[4, 4, 28]), "ids: several of 4"),
+        (replaced(ids=["4", "04", "28"]), "ids: several of 4"),
+        (replaced(ids=["4", "", "28"]), "an empty one"),
+        (replaced(ids=[4j, 16, 28]), "ids: values of type complex128"),
+        (replaced(dist_coeffs=[[0.0] * 5]), "shape (1, 5) for 3 cameras"),
+        (replaced(dist_coeffs=[0.0] * 5), "shape (5,) for 3 cameras"),
+        (replaced(intrinsics=[["x"] * 3] * 3), "shapes"),
+        (replaced(intrinsics=[[["x"] * 3] * 3] * 3), "values of type <U1"),
+        (lambda root: np.savez(root / "meta.npz", start="a", end="b"), "start is no frame number"),
+        (lambda root: np.savez(root / "meta.npz", start=np.nan, end=3), "start is no frame number"),
+        (lambda root: np.savez(root / "meta.npz", start=1, end=[1, 2]), "end is no frame number"),
+        (lambda root: np.savez(root / "meta.npz", start=23, end=21), "start 23 lies after end 21"),
+        (
+            lambda root: Image.new("RGB", (90, 128)).save(root / "images/16/000022.png"),
+            "000022.png: 90x128 px",
+        ),
+    ],
+)
+def test_numbers_are_judged_before_anything_is_computed_from_them(
+    tmp_path: Path, raw_sequence: Writer, spoil: Callable[[Path], object], says: str
+) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    spoil(root)
+    error = layout_error(root, CAMERAS)
+    assert error is not None
+    assert says in str(error)
+    assert "expected" in str(error)
+
+
+@pytest.mark.parametrize(
+    "ids", [["4", "16", "28"], ["04", "016", "28"], [b"04", b"16", b"28"], [4.0, 16.0, 28.0]]
+)
+def test_numbers_of_cameras_may_be_written_in_any_form(
+    tmp_path: Path, raw_sequence: Writer, ids: list
+) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    before = opened(root).cameras["16"].cam_from_world
+    edit_calibration(root, ids=np.array(ids))
+    np.testing.assert_array_equal(opened(root).cameras["16"].cam_from_world, before)
+    os.rename(root / "images" / "4", root / "images" / "04")
+    assert "is 04 meant?" in str(layout_error(root, CAMERAS))
+    assert layout_error(root, ("04", "16", "28")) is None
+
+
+def test_cameras_may_have_words_for_names(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    edit_calibration(root, ids=np.array(["cam04", "left", "28"]))
+    os.rename(root / "images" / "4", root / "images" / "cam04")
+    os.rename(root / "images" / "16", root / "images" / "left")
+    assert layout_error(root, ("cam04", "left", "28")) is None
+    assert "some of cam04, left, 28" in str(layout_error(root, CAMERAS))
+
+
+def test_only_frames_that_are_asked_for_are_looked_at(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "raw")
+    Image.new("RGB", (90, 128)).save(root / "images/16/000023.png")
+    assert layout_error(root, CAMERAS) is not None
+    assert layout_error(root, CAMERAS, lambda frames: frames[:2]) is None
+
+
 def test_pickled_calibration_is_not_executed(tmp_path: Path, raw_sequence: Writer) -> None:
     class Trap:
         def __reduce__(self) -> tuple:

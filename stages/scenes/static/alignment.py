@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.run.files import whole_file
+from stages.scenes.arrays import finite, read_arrays
 from stages.scenes.cameras import Camera, rigid
 from stages.scenes.frames import Sim3
 
@@ -61,11 +62,13 @@ def write_alignment(path: Path, alignment: Alignment) -> None:
 
 def read_alignment(path: Path) -> Alignment:
     """Read what `write_alignment` wrote. Raises UserError for another file."""
+    fix = "delete it; an evaluation writes it again"
+    found = read_arrays(path, _KEYS, ", ".join(_KEYS), fix, "an alignment")
     try:
-        with np.load(path) as found:
-            return Alignment(*(found[key] for key in _KEYS))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            path, f"not an alignment ({error})", expected=", ".join(_KEYS),
-            fix="delete it; an evaluation writes it again",
-        ) from error  # fmt: skip
+        transforms = [finite(found[key]).astype(np.float32) for key in _KEYS]
+        if any(one.shape != (4, 4) for one in transforms):
+            raise ValueError(f"shapes {[one.shape for one in transforms]}")
+    except (KeyError, ValueError) as error:
+        told = f"not an alignment ({error})"
+        raise UserError(path, told, expected=", ".join(_KEYS), fix=fix) from error
+    return Alignment(*transforms)
