@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+_LARGEST = 1e12  # px, and world units: squares and float32 still hold it
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,8 @@ def fault_of(K: Array, cam_from_world: Array) -> str:
     """
     if not (np.isfinite(K).all() and np.isfinite(cam_from_world).all()):
         return "NaN or infinity in K or extrinsics"
+    if max(np.abs(K).max(), np.abs(cam_from_world).max()) > _LARGEST:
+        return f"numbers above {_LARGEST:g} in K or extrinsics"
     if min(K[0, 0], K[1, 1]) <= 0:
         return f"a focal length of {min(K[0, 0], K[1, 1]):g} px in K"
     if K[1, 0] or K[2, :2].any() or K[2, 2] != 1:

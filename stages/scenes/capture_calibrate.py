@@ -12,6 +12,7 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Camera
 from stages.scenes.capture_config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
+from stages.scenes.colmap_files import NAMES
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.colmap_mapping import Mapped, adjust_posed, describe, map_photographs
 from stages.scenes.dataset import Dataset, find_photographs, shortened
@@ -129,9 +130,10 @@ def _readable(root: Path, names: list[str], scratch: Path) -> Path:
 def _given(source: Path, into: Path) -> Mapped:
     model = Dataset.read(source).model
     into.mkdir(parents=True)
-    for path in sorted(model.iterdir()):
-        if path.suffix in (".bin", ".txt"):
-            shutil.copyfile(path, into / path.name)
+    for name in NAMES:
+        for path in (model / f"{name}.bin", model / f"{name}.txt"):
+            if path.is_file():
+                shutil.copyfile(path, into / path.name)
     return describe(into)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from stages.run.errors import UserError
-from stages.scenes.cameras import Array, Camera
+from stages.run.errors import UserError, raise_all
+from stages.scenes.cameras import Array, Camera, fault_of
+from stages.scenes.colmap_files import check_files
 
 # pycolmap prints progress for every call; what a stage has to say it says itself.
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
@@ -47,16 +48,72 @@ class Adjusted:
 def open_model(folder: Path) -> "pycolmap.Reconstruction":
     """pycolmap's own reading of a model, with whole names.
 
-    Raises UserError when there is none, and for names that are not UTF-8.
+    Raises UserError when there is none, when a file of it is damaged, for names that are not
+    UTF-8, and for cameras and poses that are none.
     """
+    check_files(folder)
     try:
         model = pycolmap.Reconstruction(folder)
-    except (ValueError, RuntimeError, OSError) as error:
+        _complete_names(folder, model)
+        raise_all(_faults(model, folder))
+    # Parts that name each other and are not there end in IndexError, damaged text in ValueError.
+    except (ValueError, RuntimeError, OSError, LookupError, OverflowError) as error:
+        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UserError(
-            folder, f"no COLMAP model ({error})", expected="cameras, images, points3D"
-        ) from error
-    _complete_names(folder, model)
+            folder, f"no COLMAP model ({told[0]})", expected="cameras, images, points3D",
+            fix="copy the model again from its source",
+        ) from error  # fmt: skip
     return model
+
+
+def points_of(model: "pycolmap.Reconstruction", where: object) -> tuple[Array, NDArray[np.uint8]]:
+    """Points [P, 3] by their number, and their colours [P, 3].
+
+    Raises UserError when one of them is not finite.
+    """
+    points = [model.points3D[key] for key in sorted(model.points3D)]
+    xyz = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
+    lost = len(xyz) - int(np.isfinite(xyz).all(axis=1).sum())
+    if lost:
+        raise UserError(
+            where, f"{lost} of {len(xyz)} points are not finite", expected="points in the world",
+            fix="remove them from the model, or triangulate again",
+        )  # fmt: skip
+    return xyz, np.array([point.color for point in points], np.uint8).reshape(-1, 3)
+
+
+def _faults(model: "pycolmap.Reconstruction", folder: Path) -> list[UserError]:
+    """Cameras that see nothing, and poses that are none."""
+    found = []
+    for number, camera in model.cameras.items():
+        focal = [camera.params[k] for k in camera.focal_length_idxs()]
+        if not np.isfinite(camera.params).all():
+            told = "NaN or infinity in its parameters"
+        elif min(camera.width, camera.height) < 1:
+            told = f"{camera.width}x{camera.height} px"
+        elif focal and min(focal) <= 0:
+            told = f"a focal length of {min(focal):g} px"
+        else:
+            continue
+        found.append((f"camera {number}", told, "a size and a focal length above 0, in px"))
+    for image in model.images.values():
+        model.cameras[image.camera_id]
+        told = _fault_of_pose(image.cam_from_world()) if image.has_pose else ""
+        if told:
+            found.append((f"image {image.name}", told, "a unit quaternion and a translation"))
+    fix = "remove it from the model, or bring the model again"
+    return [UserError(f"{folder}  {at}", told, expected=wanted, fix=fix)
+            for at, told, wanted in found[:5]]  # fmt: skip
+
+
+def _fault_of_pose(cam_from_world: "pycolmap.Rigid3d") -> str:
+    numbers = [*cam_from_world.rotation.quat, *cam_from_world.translation]
+    if not np.isfinite(numbers).all():
+        return "a pose with NaN or infinity"
+    # Of zeros COLMAP makes the identity, in silence.
+    if cam_from_world.rotation.norm() < 0.5:
+        return "a pose whose quaternion is zero"
+    return fault_of(np.eye(3), np.concatenate([cam_from_world.matrix(), np.eye(4)[3:]]))
 
 
 def read_model(folder: Path) -> SparseModel:
@@ -67,12 +124,7 @@ def read_model(folder: Path) -> SparseModel:
         for image in sorted(model.images.values(), key=lambda image: image.image_id)
         if image.has_pose
     }
-    points = [model.points3D[key] for key in sorted(model.points3D)]
-    return SparseModel(
-        cameras,
-        np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
-        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
-    )
+    return SparseModel(cameras, *points_of(model, folder))
 
 
 def write_model(

@@ -18,7 +18,8 @@ from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap import open_model
+from stages.scenes.colmap import open_model, points_of
+from stages.scenes.colmap_files import count_images
 from stages.scenes.images import Mask, Pixels
 from stages.scenes.straight import Reach, counts, inside, share
 
@@ -201,14 +202,20 @@ class PosedModel:
 
 
 def find_model(root: Path) -> Path | None:
-    """The folder with a dataset's model, `sparse/0` or `sparse`; None when there is neither.
+    """The folder with a dataset's model; None when there is none.
 
-    Raises UserError when a folder `sparse` is there, but no model in it.
+    `sparse/0`, else `sparse`, else the part of `sparse` with most images, else the same below
+    `colmap`, else files beside `images`. Raises UserError when a folder `sparse` is there, but no
+    model in it.
     """
+    for sparse in (root / "sparse", root / "colmap" / "sparse"):
+        usual = [folder for folder in (sparse / "0", sparse) if _is_model(folder)]
+        found = usual or sorted(_parts(sparse), key=lambda part: (-count_images(part), part))
+        if found:
+            return found[0]
+    if _is_model(root):
+        return root
     sparse = root / "sparse"
-    for folder in (sparse / "0", sparse):
-        if all(_has(folder, name) for name in _FILES):
-            return folder
     if not sparse.exists():
         return None
     files = sorted(path.relative_to(sparse).as_posix() for path in sparse.rglob("*"))[:6]
@@ -217,6 +224,27 @@ def find_model(root: Path) -> Path | None:
         expected="cameras, images and points3D, as .bin or .txt, in sparse/0 or sparse",
         fix="copy the model again, or remove the folder to have the poses estimated",
     )  # fmt: skip
+
+
+def told_of_parts(model: Path) -> str:
+    """What to say of a model that has others beside it, as mappers leave them; else nothing."""
+    counts = {part.name: count_images(part) for part in sorted(_parts(model.parent))}
+    others = [f"{name} has {count}" for name, count in counts.items() if name != model.name]
+    if model.name not in counts or not others:
+        return ""
+    told = f"{model} is taken, with {counts[model.name]} images; beside it {', '.join(others)}"
+    if counts[model.name] == max(counts.values()):
+        return told
+    largest = max(counts, key=lambda name: counts[name])
+    return f"{told}. {largest} is larger: to take it, move it to {model.parent / '0'}"
+
+
+def _parts(sparse: Path) -> list[Path]:
+    return [path for path in sparse.glob("*") if path.name.isdigit() and _is_model(path)]
+
+
+def _is_model(folder: Path) -> bool:
+    return all(_has(folder, name) for name in _FILES)
 
 
 def read_posed(folder: Path) -> PosedModel:
@@ -240,13 +268,7 @@ def read_posed(folder: Path) -> PosedModel:
             fix="remove the folder to have the poses estimated from the photographs",
         )  # fmt: skip
     unposed = tuple(sorted(image.name for image in model.images.values() if not image.has_pose))
-    points = [model.points3D[key] for key in sorted(model.points3D)]
-    return PosedModel(
-        posed,
-        unposed,
-        np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
-        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
-    )
+    return PosedModel(posed, unposed, *points_of(model, folder))
 
 
 def write_posed(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap import adjustment, open_model
+from stages.scenes.colmap import adjustment, open_model, points_of
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
@@ -108,12 +108,8 @@ def read_rig_model(folder: Path) -> tuple[dict[str, Camera], Structure]:
         ]
         for point in points
     ]
-    structure = Structure(
-        np.array([point.xyz for point in points]).reshape(-1, 3),
-        tracks,
-        np.array([point.color for point in points], np.uint8).reshape(-1, 3),
-    )
-    return posed_cameras(model), structure
+    xyz, colors = points_of(model, folder)
+    return posed_cameras(model), Structure(xyz, tracks, colors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed
+from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed, told_of_parts
 from stages.scenes.images import (
     BLACK,
     Color,
@@ -139,7 +139,10 @@ class Dataset:
         return cls(folder, at, tuple(views), model.points, model.colors, without)
 
     def tell(self) -> None:
-        """Say how photographs are undistorted, and which images are left out, if any are."""
+        """Say how photographs are undistorted, which images are left out, and which model is taken."""
+        parts = told_of_parts(self.model)
+        if parts:
+            print(f"{self.name}: {parts}", file=sys.stderr, flush=True)
         self._tell_lenses()
         if self.without_pose:
             total = len(self.views) + len(self.without_pose)

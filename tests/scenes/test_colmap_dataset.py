@@ -1,6 +1,7 @@
 """COLMAP datasets as they come: mixed, nested, turned, and what is wrong with them."""
 
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,7 +182,6 @@ def test_folder_without_images_is_refused(tmp_path: Path, left: list[str]) -> No
 
 def test_camera_of_another_model_is_undistorted(folder: Path) -> None:
     """One camera of the dataset has a lens; the others stay as they are."""
-    import pycolmap
 
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     bent = pycolmap.Camera(
@@ -196,3 +196,92 @@ def test_camera_of_another_model_is_undistorted(folder: Path) -> None:
     assert (first.camera.width, first.camera.height) != (56, 48)
     assert second.camera.width == 56
     assert replace(second.camera, K=None).name == NAMES[1]
+
+
+@pytest.mark.parametrize("place", ["sparse", "sparse/1", "colmap/sparse/0", "colmap/sparse", "."])
+def test_a_model_may_lie_in_other_places(folder: Path, place: str) -> None:
+    files = {path.name: path.read_bytes() for path in (folder / "sparse" / "0").iterdir()}
+    shutil.rmtree(folder / "sparse")
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / place / name).write_bytes(data)
+    dataset = Dataset.read(folder)
+    assert dataset.model == folder / place
+    assert len(dataset.views) == len(NAMES)
+
+
+def test_of_several_models_the_one_that_is_taken_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = folder / "sparse" / "0"
+    shutil.copytree(whole, folder / "sparse" / "1")
+    write_model(whole, dict(list(cameras().items())[:3]))
+    Dataset.read(folder).tell()
+    told = capsys.readouterr().err
+    assert "sparse/0 is taken, with 3 images; beside it 1 has 8. 1 is larger" in told
+    whole.rename(folder / "sparse" / "2")
+    assert Dataset.read(folder).model == folder / "sparse" / "1"
+    Dataset.read(folder).tell()
+    told = capsys.readouterr().err
+    assert "sparse/1 is taken, with 8 images; beside it 2 has 3\n" in told
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("file", "at", "values", "says"),
+    [
+        ("cameras", 32, [NAN], "camera 1: NaN or infinity"),
+        ("cameras", 32, [0.0], "camera 1: a focal length of 0 px"),
+        ("cameras", 40, [-60.0], "camera 1: a focal length of -60 px"),
+        ("frames", 16, [0.0] * 4, "a pose whose quaternion is zero"),
+        ("frames", 16, [NAN], "a pose with NaN or infinity"),
+        ("frames", 48, [INF], "a pose with NaN or infinity"),
+        ("frames", 48, [1e300], "numbers above 1e"),
+        ("images", 12, [0.0] * 4, "a pose whose quaternion is zero"),
+        ("images", 44, [NAN], "a pose with NaN or infinity"),
+        ("points3D", 16, [NAN], "1 of 160 points are not finite"),
+    ],
+)
+def test_numbers_of_a_model_are_judged(
+    folder: Path, file: str, at: int, values: list[float], says: str
+) -> None:
+    model = folder / "sparse" / "0"
+    if file == "images":  # models of former versions have the poses there
+        for name in ("frames", "rigs"):
+            (model / f"{name}.bin").unlink()
+    data = bytearray((model / f"{file}.bin").read_bytes())
+    struct.pack_into(f"<{len(values)}d", data, at, *values)
+    (model / f"{file}.bin").write_bytes(data)
+    with pytest.raises(UserError, match=says) as caught:
+        Dataset.read(folder)
+    assert "sparse/0" in str(caught.value)
+    assert "fix: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "at"), [("cameras", 8), ("images", 68), ("frames", 12), ("frames", 84)]
+)
+def test_parts_that_name_what_is_not_there_are_no_model(folder: Path, file: str, at: int) -> None:
+    path = folder / "sparse" / "0" / f"{file}.bin"
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, at, 99)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="no COLMAP model"):
+        Dataset.read(folder)
+
+
+def test_a_model_without_points_will_do(folder: Path) -> None:
+    write_model(folder / "sparse" / "0", cameras())
+    assert Dataset.read(folder).points.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D", "rigs", "frames"])
+def test_a_file_that_ends_early_is_named(folder: Path, name: str) -> None:
+    path = folder / "sparse" / "0" / f"{name}.bin"
+    whole = path.read_bytes()
+    for data in (whole[:-1], whole[: len(whole) // 2], b"", b"\xff" * 8 + whole[8:]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=rf"{name}\.bin: no COLMAP model can be read"):
+            Dataset.read(folder)
