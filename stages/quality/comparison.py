@@ -12,7 +12,7 @@ from typing import Any
 from stages.quality.keys import AVERAGED, MEASURES
 from stages.run import layout
 from stages.run.errors import UserError, raise_all
-from stages.run.files import read_json, read_tsv
+from stages.run.files import read_json, read_tsv, shaped
 
 Number = float | None
 View = tuple[str, str]  # timestamp, camera
@@ -149,12 +149,13 @@ def _read(scene: str, method: str, root: Path) -> Evaluation:
     absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
     if absent:
         raise UserError(of_scene, f"no {', '.join(absent)}", fix="run `dvc repro -f evaluate`")
-    views = {
-        (row.pop("timestamp"), row.pop("camera")): {
-            name: float(cell) if cell else None for name, cell in row.items()
+    with shaped(of_views, "numbers by timestamp and camera", "run `dvc repro -f evaluate`"):
+        views = {
+            (row.pop("timestamp"), row.pop("camera")): {
+                name: float(cell) if cell else None for name, cell in row.items()
+            }
+            for row in read_tsv(of_views)
         }
-        for row in read_tsv(of_views)
-    }
     return Evaluation(scene, method, means, views)
 
 

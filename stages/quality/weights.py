@@ -5,7 +5,7 @@ weights.json says of each net whether it was found, from what kind of source, an
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from stages.quality import backbones
 from stages.quality.backbones import BACKBONES
 from stages.quality.config import WeightsConfig
 from stages.run.errors import UserError
-from stages.run.files import file_hash, read_json, write_json
+from stages.run.files import file_hash, read_json, shaped, write_json
 
 MARKER = "weights.json"
 _URL = "https://download.pytorch.org/models/"
@@ -38,12 +38,19 @@ def absence(folder: Path, net: str) -> str | None:
     marker = read_json(folder / MARKER)
     if net not in marker:
         return f"no weights of {net}: weights.nets names {', '.join(marker) or 'none'}"
-    return None if marker[net]["found"] else f"no weights of {net}: {marker[net]['reason']}"
+    with _marked(folder):
+        return None if marker[net]["found"] else f"no weights of {net}: {marker[net]['reason']}"
 
 
 def fingerprint(folder: Path, net: str) -> str:
     """The first 8 digits of the SHA-256 of a net's file."""
-    return read_json(folder / MARKER)[net]["sha256"][:8]
+    with _marked(folder):
+        return str(read_json(folder / MARKER)[net]["sha256"])[:8]
+
+
+def _marked(folder: Path) -> AbstractContextManager[None]:
+    expected = "found, from, sha256 and reason of each net"
+    return shaped(folder / MARKER, expected, "run `dvc repro -f weights`")
 
 
 def load_features(folder: Path, net: str) -> dict[str, Tensor]:

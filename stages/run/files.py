@@ -123,7 +123,7 @@ def shaped(path: Path, expected: str, fix: str = "") -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise UserError(path, f"no {error}", expected=expected, fix=fix or _AGAIN) from error
+        raise UserError(path, f"no usable {error}", expected=expected, fix=fix or _AGAIN) from error
     except (AttributeError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             path, f"of another form ({error})", expected=expected, fix=fix or _AGAIN

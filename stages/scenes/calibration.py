@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.run.files import read_json
+from stages.run.files import read_json, shaped
 from stages.scenes.cameras import Array, Camera, rotation_angle_deg
 from stages.scenes.colmap import read_model, write_model
 from stages.scenes.frames import Sim3, fit_sim3_from_cameras
-from stages.scenes.scene import camera_from_dict, camera_to_dict
+from stages.scenes.scene import camera_to_dict, cameras_from_dict
 
 Points = tuple[Array, NDArray[np.uint8]]
 
@@ -106,13 +106,14 @@ def write_calibration(folder: Path, calibration: Calibration, points: Mapping[st
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """Open a calibration. Raises UserError when it is missing."""
-    info = read_json(folder / "calibration.json")
-    groups = (
-        {name: camera_from_dict(name, value) for name, value in info[kind].items()}
-        for kind in ("sources", "targets")
-    )
-    return Calibration(info["method"], Sim3.from_dict(info["est_from_true"]), *groups, folder)
+    """Open a calibration. Raises UserError when it is missing or broken."""
+    path = folder / "calibration.json"
+    info, expected = read_json(path), "method, est_from_true, sources and targets"
+    with shaped(path, expected, "run `dvc repro calibrate`"):
+        groups = [cameras_from_dict(info[kind]) for kind in ("sources", "targets")]
+        if not isinstance(info["method"], str):
+            raise TypeError("method is no text")
+        return Calibration(info["method"], Sim3.from_dict(info["est_from_true"]), *groups, folder)
 
 
 def _as_images(cameras: Mapping[str, Camera]) -> dict[str, Camera]:

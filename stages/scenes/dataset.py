@@ -139,7 +139,7 @@ class Dataset:
         return cls(folder, at, tuple(views), model.points, model.colors, without)
 
     def tell(self) -> None:
-        """Say how photographs are undistorted, which images are left out, and which model is taken."""
+        """Say which model is taken, how photographs are undistorted, and which are left out."""
         parts = told_of_parts(self.model)
         if parts:
             print(f"{self.name}: {parts}", file=sys.stderr, flush=True)

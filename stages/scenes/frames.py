@@ -79,9 +79,15 @@ class Sim3:
 
     @staticmethod
     def from_dict(value: dict[str, Any]) -> "Sim3":
-        """Inverse of `to_dict`."""
-        rotation = rotation_from_quat(value["rotation_wxyz"])
-        return Sim3(value["scale"], rotation, np.asarray(value["translation"], np.float64))
+        """Inverse of `to_dict`. Raises ValueError, TypeError or KeyError for what is none."""
+        quat, translation = (
+            np.array(value[key], np.float64) for key in ("rotation_wxyz", "translation")
+        )
+        scale = float(value["scale"])
+        whole = quat.shape == (4,) and translation.shape == (3,) and np.isfinite(translation).all()
+        if not (whole and 0 < scale < np.inf and 0.5 < np.linalg.norm(quat) < 2):
+            raise ValueError("no similarity")
+        return Sim3(scale, rotation_from_quat(quat), translation)
 
 
 def fit_sim3(points_a: Array, points_b: Array, rotation: Array | None = None) -> Sim3:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
-from stages.run.files import read_json, write_json
+from stages.run.files import read_json, shaped, write_json
+from stages.scenes.cameras import fault_of
 from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.scene import View
 
@@ -50,8 +51,11 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
 def read_kinds(folder: Path) -> tuple[str, ...]:
     """The kinds of pictures in a folder. Raises UserError when it is not one of novel views."""
     kinds = read_json(folder / INFO).get("kinds")
-    if not isinstance(kinds, list) or "given" not in kinds or not set(kinds) <= set(KINDS):
-        raise UserError(folder / INFO, f"kinds {kinds}", expected="given, and perhaps aligned")
+    if not isinstance(kinds, list) or "given" not in kinds or any(k not in KINDS for k in kinds):
+        raise UserError(
+            folder / INFO, f"kinds {kinds}", expected="given, and perhaps aligned",
+            fix="run `dvc repro novel_views`",
+        )  # fmt: skip
     return tuple(kinds)
 
 
@@ -59,11 +63,20 @@ def read_aligned(folder: Path) -> dict[str, dict[str, Pose]]:
     """Poses of the aligned target cameras by timestamp and name. Raises UserError without any."""
     if "aligned" not in read_kinds(folder):
         raise UserError(folder / INFO, "no aligned target poses", fix="run `dvc repro novel_views`")
-    moves = read_json(folder / INFO)["moves"]
-    return {
-        timestamp: {name: np.array(one["cam_from_world"]) for name, one in cameras.items()}
-        for timestamp, cameras in moves.items()
-    }
+    info, again = read_json(folder / INFO), "run `dvc repro novel_views`"
+    with shaped(folder / INFO, "moves: cam_from_world [4, 4] by timestamp and camera", again):
+        return {
+            timestamp: {name: _pose(one["cam_from_world"]) for name, one in cameras.items()}
+            for timestamp, cameras in info["moves"].items()
+        }
+
+
+def _pose(rows: list[list[float]]) -> Pose:
+    pose = np.array(rows, np.float64)
+    told = fault_of(np.eye(3), pose) if pose.shape == (4, 4) else f"shape {pose.shape}"
+    if told:
+        raise ValueError(told)
+    return pose
 
 
 def _picture(folder: Path, kind: str, view: View) -> Path:

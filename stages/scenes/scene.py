@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from stages.run.errors import UserError
-from stages.run.files import read_json, write_json
-from stages.scenes.cameras import Camera, quat_from_rotation, rigid, rotation_from_quat
+from stages.run.files import read_json, shaped, write_json
+from stages.scenes.cameras import Camera, fault_of, quat_from_rotation, rigid, rotation_from_quat
 from stages.scenes.images import Mask, Pixels, read_image, read_mask
 
 Role = Literal["source", "target"]
@@ -127,9 +127,26 @@ def camera_to_dict(camera: Camera) -> dict[str, Any]:
 
 
 def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
-    """Inverse of `camera_to_dict`."""
-    pose = rigid(rotation_from_quat(value["rotation_wxyz"]), value["translation"])
-    return Camera(name, np.array(value["K"], np.float64), pose, value["width"], value["height"])
+    """Inverse of `camera_to_dict`.
+
+    Raises ValueError, TypeError or KeyError for what is no camera; see `shaped` for readers.
+    """
+    quat, K = (np.array(value[key], np.float64) for key in ("rotation_wxyz", "K"))
+    if quat.shape != (4,) or K.shape != (3, 3) or not 0.5 < np.linalg.norm(quat) < 2:
+        raise ValueError(f"camera {name}: no unit quaternion and K of 3x3")
+    pose = rigid(rotation_from_quat(quat), np.array(value["translation"], np.float64).reshape(3))
+    size = value["width"], value["height"]
+    if any(type(side) is not int or not 0 < side < 2**31 for side in size):
+        raise ValueError(f"camera {name}: {size[0]}x{size[1]} px")
+    told = fault_of(K, pose)
+    if told:
+        raise ValueError(f"camera {name}: {told}")
+    return Camera(name, K, pose, *size)
+
+
+def cameras_from_dict(value: Mapping[str, Any]) -> dict[str, Camera]:
+    """Cameras by name of what `camera_to_dict` made of each."""
+    return {name: camera_from_dict(name, one) for name, one in value.items()}
 
 
 def write_scene(folder: Path, info: Mapping[str, Any], views: Sequence[View]) -> None:
@@ -151,30 +168,39 @@ def _write_split(folder: Path, views: Sequence[View]) -> None:
 def _read_info(path: Path) -> tuple[str, str, dict[str, Camera]]:
     """Name, group and cameras in scene.json."""
     info = read_json(path)
-    try:
-        cameras = {name: camera_from_dict(name, value) for name, value in info["cameras"].items()}
-        return info["name"], info["group"], cameras
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            path,
-            f"no usable {error}" if isinstance(error, KeyError) else f"not a scene ({error})",
-            expected="name, group, cameras with K, rotation_wxyz, translation, width, height",
-            fix="run `dvc repro prepare`",
-        ) from error
+    expected = "name, group, cameras with K, rotation_wxyz, translation, width, height"
+    with shaped(path, expected, "run `dvc repro prepare`"):
+        for key in ("name", "group"):
+            if not isinstance(info[key], str):
+                raise TypeError(f"{key} is no text")
+        return info["name"], info["group"], cameras_from_dict(info["cameras"])
 
 
 def _read_split(path: Path) -> list[dict[str, str]]:
+    again = "run `dvc repro prepare`"
     if not path.is_file():
-        raise UserError(path, "no such file", fix="run `dvc repro prepare`")
-    with path.open(newline="") as lines:
-        reader = csv.DictReader(lines)
-        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
-            raise UserError(f"{path}:1", f"{reader.fieldnames}", expected=",".join(SPLIT_COLUMNS))
-        return list(reader)
+        raise UserError(path, "no such file", fix=again)
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            header, *rows = list(csv.reader(lines)) or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(path, f"not a table ({error})", fix=again) from error
+    if tuple(header) != SPLIT_COLUMNS:
+        raise UserError(f"{path}:1", f"{header}", expected=",".join(SPLIT_COLUMNS), fix=again)
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(SPLIT_COLUMNS) or not all(row):
+            told = f"cells {row}"
+            raise UserError(f"{path}:{number}", told, expected=",".join(SPLIT_COLUMNS), fix=again)
+    return [dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in rows]
 
 
 def _view(folder: Path, row: dict[str, str], cameras: dict[str, Camera]) -> View:
     image = folder / row["image"]
+    if "\0" in row["image"] or not image.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            folder / "split.csv", f"{row['image']!r} leads out of the scene",
+            expected="images in it", fix="run `dvc repro prepare`",
+        )  # fmt: skip
     if row["camera"] not in cameras or row["role"] not in ("source", "target"):
         raise UserError(
             folder / "split.csv",

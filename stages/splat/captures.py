@@ -17,14 +17,22 @@ import torch
 from stages.quality.evaluation import Meter, Row, Shown, evaluate, mean_color
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json, set_hash, text_hash, write_json
+from stages.run.files import (
+    file_hash,
+    folder_hash,
+    read_json,
+    set_hash,
+    shaped,
+    text_hash,
+    write_json,
+)
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.dataset import Dataset, DatasetView, shortened
 from stages.scenes.frames import Sim3
 from stages.scenes.images import BLACK, Color, Mask, Pixels, resize, resize_mask, write_png
 from stages.scenes.names import matching
 from stages.scenes.photographs import tell_alpha
-from stages.scenes.scene import camera_from_dict, camera_to_dict
+from stages.scenes.scene import camera_to_dict, cameras_from_dict
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.fit import Fitted, fit
 from stages.splat.gaussians import Gaussians
@@ -87,22 +95,20 @@ class Facts:
                 fix="python -m stages.capture_train DATA_DIR RESULT_DIR",
             )  # fmt: skip
         facts = read_json(folder / FACTS)
-        groups = (
-            {name: camera_from_dict(name, value) for name, value in facts[kind].items()}
-            for kind in ("train", "held_out")
-        )
-        points = np.array(facts["points"], np.float64).reshape(-1, 3)
-        color, data_factor = np.array(facts["mean_color"]), facts["data_factor"]
-        return cls(
-            facts["name"],
-            facts["match_string"],
-            *groups,
-            facts["sha256"],
-            facts.get("photographs", ""),
-            points,
-            color,
-            data_factor,
-        )
+        with shaped(folder / FACTS, "what capture_train writes", "train the capture again"):
+            groups = [cameras_from_dict(facts[kind]) for kind in ("train", "held_out")]
+            points = np.array(facts["points"], np.float64).reshape(-1, 3)
+            color = np.array(facts["mean_color"], np.float64).reshape(3)
+            photographs = facts.get("photographs", "")
+            texts = [facts["name"], facts["match_string"], photographs]
+            texts += dict(facts["sha256"]).values()
+            data_factor = facts["data_factor"]
+            placed = {name for group in groups for name in group}
+            if not all(isinstance(text, str) for text in texts) or placed - set(facts["sha256"]):
+                raise ValueError("names and hashes are no texts")
+            if not groups[0] or type(data_factor) is not int or data_factor < 1:
+                raise ValueError("no training views, or no data_factor")
+        return cls(*texts[:2], *groups, facts["sha256"], photographs, points, color, data_factor)
 
 
 def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> Split:

@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.run.errors import UserError
-from stages.run.files import whole_file
+from stages.run.files import shaped, whole_file
 from stages.scenes.frames import Sim3
 
 FORMAT = "splatfix gaussians 1"
 _HEADER = "gaussians"
+_AGAIN = "run the training again, or bring the file again"
+_HARMONICS = (1, 4, 9, 16)  # by degree
 TENSORS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
 
 
@@ -79,14 +81,34 @@ class Gaussians:
                 if facts.get("format") != FORMAT:
                     raise UserError(path, "not Gaussians of this project", expected=FORMAT)
                 tensors = {name: opened.get_tensor(name) for name in TENSORS}
-        except SafetensorError as error:
-            raise UserError(path, f"not a whole safetensors file ({error})") from error
-        return cls(
-            **tensors,
-            world_from_norm=Sim3.from_dict(facts["world_from_norm"]),
-            antialiased=facts["antialiased"],
-            metadata=facts["metadata"],
-        )
+        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            raise UserError(path, f"not a whole safetensors file ({error})", fix=_AGAIN) from error
+        with shaped(path, f"{', '.join(TENSORS)} of N finite Gaussians", _AGAIN):
+            _check(tensors)
+            return cls(
+                **tensors,
+                world_from_norm=Sim3.from_dict(facts["world_from_norm"]),
+                antialiased=bool(facts["antialiased"]),
+                metadata=dict(facts["metadata"]),
+            )
+
+
+def _check(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for tensors that are no Gaussians."""
+    count = len(tensors["means"]) if tensors["means"].ndim else -1
+    shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
+    rest = shapes["shN"][:1]
+    known = {
+        "means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (), "sh0": (1, 3),
+        "shN": (*rest, 3),
+    }  # fmt: skip
+    for name, value in tensors.items():
+        if value.ndim == 0 or len(value) != count or shapes[name] != known[name]:
+            raise ValueError(f"{name} of shape {tuple(value.shape)} for {count} Gaussians")
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    if rest[0] + 1 not in _HARMONICS:
+        raise ValueError(f"shN of shape {tuple(tensors['shN'].shape)}")
 
 
 def colors(gaussians: Gaussians) -> Tensor:

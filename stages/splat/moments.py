@@ -9,7 +9,7 @@ import torch
 from stages.run import layout
 from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json, write_json
+from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
@@ -57,7 +57,8 @@ def train_in(
 
 def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
     """Whether training views are too much worse than those of the neighbour."""
-    before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
+    with shaped(warm.parent / "fit.json", "evaluations, as train writes them"):
+        before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
     after = final_psnr(fitted.evaluations)
     if after >= before - config.warm_tolerance_db:
         return False

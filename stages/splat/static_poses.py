@@ -6,11 +6,11 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.run.files import read_json, text_hash, write_json
+from stages.run.files import read_json, shaped, text_hash, write_json
 from stages.scenes.cameras import Camera
 from stages.scenes.config import VggtConfig
 from stages.scenes.images import Pixels
-from stages.scenes.scene import camera_from_dict, camera_to_dict
+from stages.scenes.scene import camera_to_dict, cameras_from_dict
 
 
 def predicted(
@@ -27,7 +27,8 @@ def predicted(
     kept = Path(cache, f"{key[:24]}.json") if cache else None
     if kept is not None and kept.is_file():
         print(f"VGGT's poses are those of {kept}", flush=True)
-        return {name: camera_from_dict(name, value) for name, value in read_json(kept).items()}
+        with shaped(kept, "cameras by name", "delete it; VGGT writes it again"):
+            return cameras_from_dict(read_json(kept))
     if find_spec("vggt") is None:
         print(
             "VGGT is not installed: structure from motion gives the poses. With "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run import layout
-from stages.run.files import read_json, write_json
+from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
 from stages.workspace.repository import Step
 
@@ -39,7 +39,11 @@ class Estimate:
 
 def read_costs(path: Path = COSTS) -> Costs:
     """Measurements by stage; none where there is no file."""
-    return read_json(path) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
+    with shaped(path, "seconds by stage", f"delete it, or `git checkout {path}`"):
+        for one in found.values():
+            float(one["seconds"]), one.get("steps")
+    return found
 
 
 def record(steps: Iterable[Step], path: Path = COSTS) -> int:

@@ -78,7 +78,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
     [
         (lambda f: (f / "scene.json").unlink(), "scene.json: no such file"),
         (lambda f: (f / "scene.json").write_text("{"), "not JSON"),
-        (lambda f: (f / "scene.json").write_text("[]"), "not a scene"),
+        (lambda f: (f / "scene.json").write_text("[]"), "JSON, but a list"),
         (lambda f: drop_key(f / "scene.json"), "no usable 'K'"),
         (lambda f: (f / "split.csv").unlink(), "split.csv: no such file"),
         (lambda f: (f / "split.csv").write_text(""), "image,camera,timestamp,role"),

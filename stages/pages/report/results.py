@@ -4,7 +4,6 @@ What a run did not make is absent here and in the report: the tuning when no fix
 LPIPS without its weights, captures and static scenes that nobody ran.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,7 @@ def _others(folder: Path) -> dict[str, Row]:
     found = {}
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        found[name] = dict(_scalars(json.loads(path.read_text())))
+        found[name] = dict(_scalars(read_json(path)))
     return found
 
 

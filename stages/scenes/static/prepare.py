@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json, write_json
+from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.targets import check_apart, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model
@@ -70,7 +70,13 @@ def prepare(
     make_target(folder)
     origin = _origin(raw, folder, static, background)
     if not static.force and shared.is_made_from(origin):
-        return read_json(shared.summary)["metrics"], False
+        again = "run static_prepare with static.force"
+        with shaped(shared.summary, "metrics: counts of photographs", again):
+            metrics = read_json(shared.summary)["metrics"]
+            return {
+                **metrics,
+                **{key: int(metrics[key]) for key in ("registered", "images")},
+            }, False
     scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.run.files import read_json
+from stages.run.files import read_json, shaped
 from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.frames import fit_sim3_from_cameras
-from stages.scenes.scene import camera_from_dict
+from stages.scenes.scene import cameras_from_dict
 
 
 def read_truth(path: Path) -> dict[str, Camera]:
     """True cameras by the names of a prepared scene; none where there is no such file."""
     if not path.is_file():
         return {}
-    return {name: camera_from_dict(name, value) for name, value in read_json(path).items()}
+    with shaped(path, "a camera a name: K, rotation_wxyz, translation, width, height", "delete it"):
+        return cameras_from_dict(read_json(path))
 
 
 def pose_errors(
