@@ -46,6 +46,7 @@ def main() -> None:
     name = repeated(given.scene, given.seed)
     config = train.model_copy(update={"seed": given.seed})
     backend, _ = choose_backend(drawing.backend)
+    meter = Meter.build(measuring, layout.WEIGHTS)  # may refuse, so before hours of training
     with cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
         splats = Path(scratch)
         warm = warm_starts(splats, scene.timestamps, config)
@@ -55,7 +56,6 @@ def main() -> None:
         with whole_folder(layout.novel_views(name, PLAIN)) as folder:
             targets = Targets(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
-    meter = Meter.build(measuring, layout.WEIGHTS)
     color = mean_color(view.counted() for view in scene.views("source"))
     pictures = layout.novel_views(name, PLAIN)
     views = shown(scene, pictures, read_kinds(pictures), measuring.masks)

@@ -55,21 +55,21 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.lanes import plan, rounds
-    from stages.splat.moments import merge_reports, scene_notes
+    from stages.splat.moments import merge_reports, require_memory, scene_notes
     from stages.splat.raster import choose_backend
 
     prepared = Scene.read(layout.scene(scene))
     for line in scene_notes(prepared, config):
         print(f"{scene}: {line}")
-    timestamps = prepared.timestamps
     # Here, since processes that build kernels together destroy each other's.
     backend, reason = choose_backend(config.backend)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
-        for part in rounds(timestamps, config):
+        for part in rounds(prepared.timestamps, config):
             planned = plan(part, config, backend)
             print(f"{scene}: {backend} ({reason}), float32, {planned}", flush=True)
+            require_memory(prepared, config, planned.at_once * planned.lanes)
             run_all(planned.commands(scene, folder), planned.at_once)
-        scalars, rows = merge_reports(folder, timestamps)
+        scalars, rows = merge_reports(folder, prepared.timestamps)
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])
     forget("train", scene)

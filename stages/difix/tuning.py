@@ -25,6 +25,7 @@ from stages.difix.validation import MEASURES, Sample, Validator
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, text_hash, write_tsv
+from stages.run.memory import require_for
 
 STAGE, ITEM = "tune", "fixer"
 ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
@@ -63,6 +64,8 @@ def tune(
     )
     stream = PairStream(train, config, config.multiple, fixer.spec.reference)
     checked = _spread(len(test), config.validation_samples or len(test))
+    held = [test.size(index) for index in checked for _ in data.test[index].paths]
+    require_for(held, 1, "tune.validation_samples", "lower it, or tune.resolution")
     samples = [Sample(*test.load(index)) for index in checked]
     shown = _spread(len(samples), config.samples)
     validator = Validator(samples, loss.perceptual, device, shown, fixer.spec.reference)

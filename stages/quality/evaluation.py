@@ -15,17 +15,15 @@ from torch import Tensor
 
 from stages.quality.config import EvaluateConfig
 from stages.quality.keys import MEASURED
-from stages.quality.lpips import Lpips
+from stages.quality.lpips import LPIPS_PX, Lpips
 from stages.quality.masked import mlpips, mpsnr, mssim
-from stages.quality.psnr import psnr
-from stages.quality.ssim import ssim
+from stages.quality.psnr import HIGHEST_PSNR_DB, psnr
+from stages.quality.ssim import SMALLEST_PX, TAPS, ssim
 from stages.quality.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError
 from stages.run.files import text_hash
 
 COLUMNS = ["timestamp", "camera", *MEASURED]
-# Equal images have no finite PSNR, and JSON no infinity.
-HIGHEST_PSNR_DB = 120.0
 # Pixels that a GPU measures at once: LPIPS keeps some 2 KB of activations for each.
 _BATCH_PX = 8_000_000
 
@@ -80,6 +78,19 @@ class Meter:
         if missing:
             return cls(device, note=missing)
         return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
+
+    def demand(
+        self, sizes: Mapping[str, tuple[int, int]], fix: str, *, masked: bool = False
+    ) -> None:
+        """Raise UserError for views (width, height) px, by name, that are too small to measure."""
+        least = max(SMALLEST_PX, TAPS * masked, LPIPS_PX if self.lpips else 0)
+        small = [name for name, size in sizes.items() if min(size) < least]
+        if small:
+            width, height = sizes[small[0]]
+            raise UserError(
+                small[0], f"{width}x{height} px, and {len(small) - 1} more views of less than "
+                f"{least} px", expected=f"at least {least} px a side, to be measured", fix=fix,
+            )  # fmt: skip
 
     def measure(self, shown: Shown) -> Row:
         """The row of one view."""

@@ -32,7 +32,7 @@ _POOLS = {"alex": (3, 2, False), "vgg": (2, 2, False), "squeeze": (3, 2, True)}
 # Stride and padding of the convolutions that are not 1 and half the kernel.
 _STRIDES = {("alex", "0"): (4, 2), ("squeeze", "0"): (2, 0)}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-_SMALLEST_PX = 32  # below it the last layers of a backbone have no pixel left
+LPIPS_PX = 32  # below it the last layers of a backbone have no pixel left
 
 
 class Features(nn.Module):
@@ -93,7 +93,7 @@ class Lpips(nn.Module):
 
     def activations(self, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """What the backbone makes of two batches [B, 3, H, W] in [0, 1]."""
-        check_pair(a, b, smallest_px=_SMALLEST_PX)
+        check_pair(a, b, smallest_px=LPIPS_PX)
         return self.features(a.float()), self.features(b.float())
 
     def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:

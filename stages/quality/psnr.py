@@ -5,6 +5,9 @@ from torch import Tensor
 
 from stages.quality.batch import check_pair
 
+# Equal images have no finite PSNR, and JSON no infinity.
+HIGHEST_PSNR_DB = 120.0
+
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
     """PSNR in dB, float64; infinite for equal images.

@@ -11,12 +11,13 @@ from torch import Tensor
 from stages.quality.batch import check_pair
 
 TAPS, SIGMA = 11, 1.5
+SMALLEST_PX = TAPS // 2 + 1  # so that a border can be reflected
 _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
-    """Mean SSIM, float64. Images are at least 6 px a side, so that a border can be reflected."""
-    check_pair(a, b, smallest_px=TAPS // 2 + 1)
+    """Mean SSIM, float64. Images are at least 6 px a side."""
+    check_pair(a, b, smallest_px=SMALLEST_PX)
     # Variances are differences of near-equal numbers: in float32 smooth images lose four digits.
     a, b = (F.pad(images.double(), (TAPS // 2,) * 4, mode="reflect") for images in (a, b))
     return ssim_of_windows(a, b)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.run.memory import require_for
 from stages.scenes import sfm
 from stages.scenes.calibration import carry_targets, write_calibration
 from stages.scenes.cameras import Camera
@@ -27,6 +28,11 @@ def calibrate(
     Method vggt needs `predict`, whose poses bundle adjustment then refines.
     """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
+    held = [(one.width, one.height) for one in true_sources.values() for _ in scene.timestamps]
+    require_for(
+        held, 1, "prepare.height_px",
+        f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
+    )  # fmt: skip
     started, near = true_sources, nearby([one.centre for one in true_sources.values()])
     if near is not None:  # coordinates of a map leave an adjustment no digits
         started = {name: near.apply_camera(camera) for name, camera in true_sources.items()}

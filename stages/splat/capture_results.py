@@ -16,10 +16,18 @@ from stages.run.parallel import run_all
 from stages.run.targets import check_apart, check_source, make_target, run_name
 from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.colmap_lenses import find_model
-from stages.scenes.dataset import Dataset, find_photographs, same_photographs
+from stages.scenes.dataset import Dataset, DatasetView, find_photographs, same_photographs
 from stages.scenes.eval_frame import nearest, place
 from stages.scenes.frames import Sim3
-from stages.splat.captures import Alignment, Facts, capture_notes, measure, split, train_capture
+from stages.splat.captures import (
+    Alignment,
+    Facts,
+    capture_notes,
+    measure,
+    shrunk_size,
+    split,
+    train_capture,
+)
 from stages.splat.claims import (
     DATASET,
     EVALUATED,
@@ -81,29 +89,32 @@ def train_result(
     chosen = split(dataset.views, capture.test_every, match_string)
     for line in capture_notes(dataset, chosen, config, "capture_train", given):
         print(f"{result}: {line}")
-    resume_as = run_name(result)
-    with whole_folder(result / TRAINED) as folder:
+    _demand(meter, chosen.held_out, config.data_factor)
+    resume_as, folder = run_name(result), result / TRAINED
+    with whole_folder(folder) as scratch:
         fitted = train_capture(
-            dataset, chosen, config, folder, match_string=match_string, resume_as=resume_as
+            dataset, chosen, config, scratch, match_string=match_string, resume_as=resume_as
         )
-        means: dict[str, Any] = {}
-        if chosen.held_out:
-            backend, _ = choose_backend(config.backend)
-            device = "cuda" if backend == "cuda" else "cpu"
+    # What was trained is there by now, whatever measuring it may do.
+    means: dict[str, Any] = {}
+    if chosen.held_out:
+        backend, _ = choose_backend(config.backend)
+        device = "cuda" if backend == "cuda" else "cpu"
+        with whole_folder(folder / "held_out") as pictures:
             rows, means = measure(
-                fitted.gaussians.to(device), chosen.held_out, Sim3.identity(), folder / "held_out",
+                fitted.gaussians.to(device), chosen.held_out, Sim3.identity(), pictures,
                 meter=meter, color=Facts.read(folder).mean_color, data_factor=config.data_factor,
                 alignment=Alignment(capture.align_steps, capture.align_lr), backend=backend,
             )  # fmt: skip
-            write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
-        scalars = {
-            "trained_on": len(chosen.train),
-            "held_out": len(chosen.held_out),
-            "without_pose": len(dataset.without_pose),
-            "gaussians": len(fitted.gaussians),
-            **means,
-        }
-        write_json(folder / "metrics.json", scalars)
+        write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
+    scalars = {
+        "trained_on": len(chosen.train),
+        "held_out": len(chosen.held_out),
+        "without_pose": len(dataset.without_pose),
+        "gaussians": len(fitted.gaussians),
+        **means,
+    }
+    write_json(folder / "metrics.json", scalars)
     forget("captures", resume_as)
     return scalars, fitted
 
@@ -131,6 +142,7 @@ def evaluate_result(
     placed = {
         view.name: placement.train_from_eval.apply_camera(view.camera) for view in eval_set.views
     }
+    _demand(meter, eval_set.views, facts.data_factor)
     wanted = nearest(list(facts.train.values()), placed, config.nearest)
     views = [view for view in eval_set.views if view.name in wanted]
     with whole_folder(folder) as folder:
@@ -150,6 +162,12 @@ def evaluate_result(
         frame["photographs"] = set_hash(eval_set.photographs)
         write_json(folder / FRAME, frame)
     return told | means
+
+
+def _demand(meter: Meter, views: Sequence[DatasetView], data_factor: int) -> None:
+    """Raise UserError for views that would be too small to measure."""
+    sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
+    meter.demand(sizes, "lower train.data_factor, or take the views out")
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:

@@ -26,6 +26,7 @@ from stages.run.files import (
     text_hash,
     write_json,
 )
+from stages.run.memory import require_for
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.dataset import Dataset, DatasetView, shortened
 from stages.scenes.frames import Sim3
@@ -150,6 +151,10 @@ def train_capture(
     A killed run that is started again with the same inputs goes on where it was; `resume_as` names
     its state. The result says that it is of `photographs`, else of those of the dataset.
     """
+    require_for(
+        [(view.camera.width, view.camera.height) for view in (*chosen.train, *chosen.held_out)],
+        config.data_factor, "train.data_factor", "set train.data_factor: {factor}",
+    )  # fmt: skip
     photographs = photographs or set_hash(dataset.photographs)
     backend, reason = choose_backend(config.backend)
     sha256 = {view.name: view.sha256 for view in (*chosen.train, *chosen.held_out)}
@@ -227,13 +232,17 @@ def _counting(view: TrainView) -> Pixels:
     return (view.image if view.mask is None else view.image[view.mask][None]).numpy()
 
 
+def shrunk_size(camera: Camera, data_factor: int) -> tuple[int, int]:
+    """Width and height, px, of a photograph that is shrunk by `data_factor`."""
+    width, height = (max(1, round(side / data_factor)) for side in (camera.width, camera.height))
+    return width, height
+
+
 def _shrunk(
     view: DatasetView, data_factor: int, background: Color
 ) -> tuple[Camera, Pixels, Mask | None]:
     image, mask = view.image(background)
-    width, height = (
-        max(1, round(side / data_factor)) for side in (view.camera.width, view.camera.height)
-    )
+    width, height = shrunk_size(view.camera, data_factor)
     seen = None if mask is None else resize_mask(mask, width, height)
     return view.camera.resized(width, height), resize(image, width, height), seen
 

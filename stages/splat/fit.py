@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from stages.quality.psnr import psnr
-from stages.quality.ssim import ssim
+from stages.quality.psnr import HIGHEST_PSNR_DB, psnr
+from stages.quality.ssim import SMALLEST_PX, ssim
 from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
+from stages.run.errors import UserError
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
@@ -70,6 +71,7 @@ def fit(
     views at their given ones (`test`) and, when poses are optimised, at poses aligned to the
     frozen Gaussians (`test_aligned`). What `ply_steps` and `save_steps` ask for goes to `folder`.
     """
+    _check_views(name, _given(trainer), test_views)
     config, steps = trainer.config, trainer.config.steps
     eval_at = {config.scaled(step) for step in config.eval_steps}
     curve: list[Row] = []
@@ -89,7 +91,7 @@ def fit(
                 trainer.check_finite(trainer.value(loss), done)
             if done % every == 0 or done == steps:
                 curve.append(_point(trainer, done, trainer.value(loss)))
-            if done in eval_at or done == steps:
+            if done in eval_at and done < steps:
                 evaluations += evaluate(trainer, test_views, done)
             _keep(trainer, checkpoint.kept, done)
             if done % _LOOK_EVERY == 0 and progress.due():
@@ -101,6 +103,9 @@ def fit(
             if preemption.noticed and done < steps:
                 print(f"{name}: stopped at step {done}; run again to go on", file=sys.stderr)
                 sys.exit(PREEMPTED)
+    if all(row["step"] < steps for row in evaluations):
+        # What is trained is saved by now, whatever measuring it may do.
+        evaluations += evaluate(trainer, test_views, steps)
     if folder is not None and checkpoint.kept.is_dir():
         with given_away():
             shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
@@ -136,6 +141,34 @@ def evaluate(trainer: Trainer, test_views: Sequence[TrainView], step: int) -> li
     return rows
 
 
+def _given(trainer: Trainer) -> list[TrainView]:
+    pairs = zip(trainer.cameras, trainer.images, trainer.masks, strict=True)
+    return [TrainView(*parts) for parts in pairs]
+
+
+def _check_views(name: str, trained: Sequence[TrainView], test: Sequence[TrainView]) -> None:
+    """Raise UserError for views that cannot be measured, before hours are spent on them."""
+    for view in (*trained, *test):
+        height, width = view.image.shape[:2]
+        if min(height, width) < SMALLEST_PX:
+            raise UserError(
+                f"{name}  {view.camera.name}", f"{width}x{height} px to train on or to measure",
+                expected=f"at least {SMALLEST_PX} px a side",
+                fix="lower train.data_factor, or bring larger photographs",
+            )  # fmt: skip
+    for views, kind in ((trained, "training"), (test, "held-out")):
+        if views and not any(_counts(view) for view in views):
+            raise UserError(
+                name, f"the masks of all {len(views)} {kind} views are empty: no pixel counts",
+                expected="masks that leave something",
+                fix="mend the masks, or set train.masks: false",
+            )  # fmt: skip
+
+
+def _counts(view: TrainView) -> bool:
+    return view.mask is None or bool(view.mask.any())
+
+
 def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
     camera = align_camera(
         gaussians, view.camera, view.image, backend,
@@ -147,7 +180,7 @@ def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
 def _measure(
     split: str, step: int, gaussians: Gaussians, views: Sequence[TrainView], backend: str
 ) -> Row:
-    scores = torch.tensor([_scores(gaussians, view, backend) for view in views])
+    scores = torch.tensor([_scores(gaussians, view, backend) for view in views if _counts(view)])
     mean_psnr, mean_ssim = scores.mean(dim=0).tolist()
     return {
         "step": step,
@@ -167,7 +200,8 @@ def _scores(gaussians: Gaussians, view: TrainView, backend: str) -> tuple[float,
         picture = torch.where(mask[..., None], picture, truth)
         share = max(float(mask.float().mean()), 1e-6)
     a, b = (image.permute(2, 0, 1)[None] for image in (picture, truth))
-    return float(psnr(a, b)) + 10 * math.log10(share), 1 - (1 - float(ssim(a, b))) / share
+    decibels = min(float(psnr(a, b)) + 10 * math.log10(share), HIGHEST_PSNR_DB)
+    return decibels, 1 - (1 - float(ssim(a, b))) / share
 
 
 def _point(trainer: Trainer, step: int, loss: float) -> Row:

@@ -10,6 +10,7 @@ from stages.run import layout
 from stages.run.checkpoint import Checkpoint, Preemption
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
+from stages.run.memory import require_for
 from stages.run.provenance import cost
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
@@ -118,6 +119,15 @@ def train_moment(
     fitted = fit(trainer, name, checkpoint, test_views, folder, preemption)
     fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
+
+
+def require_memory(scene: Scene, config: TrainConfig, at_once: int) -> None:
+    """Raise UserError when the photographs of so many timestamps do not fit into memory."""
+    views = chosen_views(scene, scene.timestamps[0], config)
+    require_for(
+        [(view.camera.width, view.camera.height) for view in views], config.data_factor,
+        "train.data_factor", "set train.data_factor: {factor}, or lower train.workers", at_once,
+    )  # fmt: skip
 
 
 def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View]:

@@ -47,6 +47,8 @@ def evaluate_static(
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
     views = held_out.views[:: static.eval_test_every]
+    sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
+    meter.demand(sizes, "raise static.max_px, or bring larger photographs", masked=True)
     keep_alignment(shared.alignment(camera), gaussians, held_out)
     backend = backend_of(static.covi_device)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")

@@ -423,3 +423,39 @@ def test_a_result_in_coordinates_of_a_map_is_measured_on_another_set(tmp_path: P
         tmp_path / "r", Dataset.read(other), EVALUATE, Meter("cpu", note="none here")
     )
     assert found["psnr"] > scalars["psnr"] - 1
+
+
+def test_a_trained_capture_outlives_a_failure_to_measure_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("no measure")
+
+    config = CONFIG.model_copy(update={"max_steps": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(capture_results, "measure", failing)
+        with pytest.raises(RuntimeError, match="no measure"):
+            train(data, tmp_path / "room" / "combined", config=config)
+    folder = tmp_path / "room" / "combined" / "train"
+    before = (folder / "gaussians.safetensors").read_bytes()
+    assert Facts.read(folder).name == "room"
+    assert not (folder / "metrics.json").exists()
+    train(data, tmp_path / "room" / "combined", config=config)
+    assert (folder / "gaussians.safetensors").read_bytes() == before
+    assert (folder / "metrics.json").is_file()
+
+
+def test_held_out_views_too_small_are_refused_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_results, "train_capture", None)
+    with pytest.raises(UserError, match=r"6x5 px, and 1 more views of less than 6 px"):
+        train(data, tmp_path / "r", config=CONFIG.model_copy(update={"data_factor": 10}))
+
+
+def test_photographs_that_do_not_fit_are_refused_before_they_are_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.run.memory.available_bytes", lambda: 200_000)
+    with pytest.raises(UserError, match=r"train\.data_factor: 8 photographs of up to 56x48 px"):
+        train(data, tmp_path / "r")

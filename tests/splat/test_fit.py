@@ -1,7 +1,9 @@
 """Training end to end on a small known scene: quality, resume, faults."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +236,42 @@ def _turned(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 def _between(a: Camera, b: Camera) -> np.ndarray:
     return a.cam_from_world[:3, :3] @ b.cam_from_world[:3, :3].T
+
+
+def test_views_too_small_to_be_measured_are_refused_before_training(config, views, points) -> None:
+    camera = views[0].camera.resized(5, 40)
+    small = TrainView(camera, torch.zeros(40, 5, 3))
+    for given in ({"views": [*views[:2], small]}, {"views": views, "test_views": [small]}):
+        with pytest.raises(UserError, match=r"5x40 px to train on or to measure"):
+            trained(config, given.pop("views"), points, **given)
+    assert not list(Path(checkpoint.work_root()).rglob("state.pt"))
+
+
+def test_masks_may_be_empty_in_some_views_but_not_in_all(config, views, points) -> None:
+    shape = views[0].image.shape[:2]
+    empty = [replace(view, mask=torch.zeros(shape, dtype=torch.bool)) for view in views]
+    with pytest.raises(UserError, match="no pixel counts"):
+        trained(config, empty, points)
+    config = config.model_copy(update={"max_steps": 8, "eval_steps": ()})
+    (row,) = trained(config, [*empty[:2], *views[2:]], points).evaluations
+    assert np.isfinite(row["psnr"])
+
+
+def test_what_is_trained_outlives_a_failure_to_measure_it(
+    config, views, points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"max_steps": 8, "eval_steps": ()})
+    whole = trained(config, views, points)
+    shutil.rmtree(checkpoint.work_root())
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("no measure")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.splat.fit._measure", failing)
+        with pytest.raises(RuntimeError, match="no measure"):
+            trained(config, views, points)
+    monkeypatch.setattr(Trainer, "step", failing)
+    again = trained(config, views, points)
+    assert equal(again.gaussians, whole.gaussians)
+    assert again.evaluations == whole.evaluations
