@@ -4,9 +4,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from stages.difix.checkpoints import checkpoint_errors
 from stages.difix.config import BaseConfig
 from stages.run import layout
 from stages.run.entry import launch
+from stages.run.errors import raise_all
 from stages.run.files import whole_folder
 from stages.run.params import Params
 
@@ -16,7 +18,9 @@ STAGE, ITEM = "base", "fixer"
 def main() -> None:
     """Write data/difix/base."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    config = Params.read().section("base", BaseConfig)
+    params = Params.read()
+    config = params.section("base", BaseConfig)
+    raise_all(checkpoint_errors(config, None, params.where, ask_hub=False))
 
     from stages.difix.card import write_base_card
     from stages.difix.folders import write_folder

@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.difix.checkpoints import chosen_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
 from stages.quality import config as quality
@@ -16,7 +17,7 @@ from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import judge
 from stages.scenes.memo import memo, summary
-from stages.scenes.sources import source_errors
+from stages.scenes.sources import input_errors, source_errors
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
@@ -62,6 +63,7 @@ def main() -> None:
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
+    errors += [*chosen_errors(values, params.where), *input_errors(values, params.where)]
     errors += captures.capture_errors(values, params.where)
     raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"

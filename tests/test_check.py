@@ -1,6 +1,7 @@
 """`python -m stages.check`: one line of good news, or every fault at once."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -230,3 +231,54 @@ def test_what_goes_through_dvc_refuses_such_names_first(folder: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert f"params.yaml:{line}  static.scenes.0: got '../../precious'\n" in done.stderr
     assert list(folder.iterdir()) == [folder / "params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "says"),
+    [
+        ("base", "source", "shiped", "base.source: no fixer 'shiped'.*did you mean shipped"),
+        ("base", "source", "/nope/model.pkl", "base.source: no fixer '/nope/model.pkl'"),
+        ("base", "source", "here", "here is no fixer: it has no unet/config.json"),
+        ("base", "source", "nvida/difix", "nvida/difix is neither in .*did you mean nvidia/difix"),
+        ("tune", "init_from", "/nope", "tune.init_from: /nope: no such folder or file"),
+        ("tune", "init_from", "here", "tune.init_from: here is no fixer"),
+        ("weights", "path", "/nope", "weights.path: '/nope': no such file or folder"),
+        ("static", "lf_calib", "/nope", "static.lf_calib: '/nope': no such file or folder"),
+        ("train", "match_string", "left", "train.match_string: 'left' matches no source camera"),
+    ],
+)
+def test_what_params_name_is_looked_for_before_anything_runs(
+    folder: Path, section: str, key: str, value: str, says: str
+) -> None:
+    (folder / "here").mkdir()
+
+    def change(params: dict) -> None:
+        params[section][key] = value
+        params["base"]["download"] = False
+
+    edit(folder, change)
+    done = check(folder)
+    assert done.returncode == 2, done.stderr
+    assert re.search(says, done.stderr, re.DOTALL), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_source_camera_and_one_that_is_held_out_are_refused(folder: Path) -> None:
+    def change(params: dict) -> None:
+        scenes = params["scenes"]
+        scenes["hi4d_pair15_fight"]["source_cameras"] = ["4"]
+        params["train"] |= {"match_string": "16", "test_every": 2}
+
+    edit(folder, change)
+    told = check(folder).stderr
+    assert "hi4d_pair15_fight.source_cameras: 4 alone" in told
+    assert "train.test_every: 2 holds out 16, the only camera of hi4d_pair00_dance" in told
+
+
+def test_checkpoints_are_not_asked_for_where_no_fixer_is_used(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["base"]["source"] = "/nope/model.pkl"
+        params["study"] |= {"methods": ["none"], "fixers": [], "subject": "none"}
+
+    edit(folder, change)
+    assert check(folder).returncode == 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from stages.difix.checkpoints import no_fixer
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig
 from stages.difix.folders import TEXT_FOLDERS, has_text, is_ours, published_spec, read_folder
 from stages.difix.hub import is_hub_id, snapshot
@@ -24,11 +25,9 @@ from stages.difix.text import embed, write_tiny_text
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import read_json
-from stages.run.params import did_you_mean
 
 SHIPPED_FILE = Path(__file__).parent / "tiny_base.safetensors"
 _PACKED = ".safetensors"
-_KNOWN = [SHIPPED, TRAINED, RANDOM, "nvidia/difix_ref", "nvidia/difix", "stabilityai/sd-turbo"]
 
 
 class Untuned(NamedTuple):
@@ -64,11 +63,7 @@ def untuned(config: BaseConfig, weights: Path, checkpoint: Checkpoint, scratch: 
     if is_hub_id(config.source):
         folder = _downloaded(config.source, config, "base.source")
         return _from_folder(folder, f"{config.source.partition('@')[0]}@{folder.name}", config)
-    raise UserError(
-        "base.source", f"no fixer {config.source!r}",
-        expected=f"one of {', '.join(_KNOWN)}, another hub id, or an existing folder or file",
-        hint=did_you_mean(config.source, _KNOWN),
-    )  # fmt: skip
+    raise no_fixer(config.source)
 
 
 def _tiny_text(config: BaseConfig, scratch: Path) -> tuple[Path | None, Tensor | None]:
@@ -145,9 +140,10 @@ def _published_reference(folder: Path, config: BaseConfig) -> bool:
         return config.reference == "yes"
     index = folder / "model_index.json"
     found = read_json(index) if index.is_file() else {}
-    if found.get("_class_name") != "DifixPipeline" or not found.get("unet"):
+    unet = found.get("unet")
+    if found.get("_class_name") != "DifixPipeline" or not isinstance(unet, list) or not unet:
         raise _unsaid(folder)
-    return found["unet"][0] != "diffusers"
+    return unet[0] != "diffusers"
 
 
 def _with_reference(fixer: Fixer, config: BaseConfig) -> Fixer:

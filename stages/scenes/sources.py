@@ -4,10 +4,23 @@ Data of a user's that lies there is safe in any case: stage `raw` stops at it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from stages.run.errors import UserError
+from stages.run.params import CHECK
 from stages.scenes.config import SceneEntry
 from stages.scenes.demo.config import DemoConfig
+from stages.scenes.names import matching
+
+_PATHS = (("weights", "path"), ("static", "lf_calib"), ("static", "lf_to_colmap"))
+
+
+class Chooses(Protocol):
+    """What of section `train` chooses among source cameras."""
+
+    match_string: str
+    test_every: int
 
 
 def source_errors(
@@ -26,6 +39,60 @@ def source_errors(
 
         errors += raw_errors(brought, choose_frames)
     return errors
+
+
+def input_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
+) -> list[UserError]:
+    """What the valid sections of params name and that is not there, or leaves nothing to do."""
+    found = list(_path_errors(values, where))
+    if {"study", "scenes", "train"} <= values.keys():
+        found += _role_errors(values["study"].scenes, values["scenes"], values["train"], where)
+    return found
+
+
+def _path_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
+) -> Iterator[UserError]:
+    """Files and folders that params name and that are not there; empty names none."""
+    for section, key in _PATHS:
+        given = str(getattr(values[section], key)) if section in values else ""
+        if given and not Path(given).expanduser().exists():
+            yield UserError(
+                where((section, key)), f"{given!r}: no such file or folder",
+                expected="one that exists, or nothing", fix="bring it, or set it to ''",
+            )  # fmt: skip
+
+
+def _role_errors(
+    chosen: Sequence[str],
+    entries: Mapping[str, SceneEntry],
+    train: "Chooses",
+    where: Callable[[tuple[str | int, ...]], str],
+) -> Iterator[UserError]:
+    """Scenes that leave training without a camera, or with one alone."""
+    for name in chosen:
+        if name not in entries:
+            continue
+        cameras = entries[name].source_cameras
+        matched = [one for one in cameras if matching(one, train.match_string)]
+        if len(cameras) < 2:
+            yield UserError(
+                where(("scenes", name, "source_cameras")), f"{cameras[0]} alone",
+                expected="at least two: depth shows from two places only", fix=CHECK,
+            )  # fmt: skip
+        elif not matched:
+            yield UserError(
+                where(("train", "match_string")),
+                f"{train.match_string!r} matches no source camera of {name}",
+                expected=f"a whole word in one of {', '.join(cameras)}", fix=CHECK,
+            )  # fmt: skip
+        elif train.test_every > 1 and len(matched) < 2:
+            yield UserError(
+                where(("train", "test_every")),
+                f"{train.test_every} holds out {matched[0]}, the only camera of {name} to train on",
+                expected="0, or a match_string of more cameras", fix=CHECK,
+            )  # fmt: skip
 
 
 def _source(entries: Mapping[str, SceneEntry], name: str) -> str | None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.run.params import Params
+from stages.difix.checkpoints import HUB_ID, PUBLISHED, checkpoint_errors
+from stages.difix.config import BaseConfig
+from stages.run.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, few
 from stages.workspace.settings import Settings, read_settings
@@ -39,16 +41,25 @@ def lpips() -> Iterator[Finding]:
 
 
 def fixer() -> Iterator[Finding]:
-    section = Params.read().raw["base"]
-    source, cache = str(section["source"]), Path(str(section["cache_dir"]))
-    folder = cache / f"models--{source.partition('@')[0].replace('/', '--')}"
+    params = Params.read()
+    base = params.section("base", BaseConfig)
+    source, cache = base.source, Path(base.cache_dir)
+    repo = source.partition("@")[0]
+    path, folder = Path(source).expanduser(), cache / f"models--{repo.replace('/', '--')}"
     if source in ("shipped", "train", "random"):
         yield Finding("fixer", OK, f"base.source is {source}: no weights are fetched")
-    elif Path(source).exists() or folder.is_dir():
+    elif path.exists() or not HUB_ID.fullmatch(source):
+        faults = list(checkpoint_errors(base, None, params.where, ask_hub=False))
+        told = f"{faults[0].where}: {faults[0].got}" if faults else f"{source} is here"
+        yield Finding("fixer", FAIL if faults else OK, told, faults[0].fix if faults else "")
+    elif folder.is_dir():
         yield Finding("fixer", OK, f"{source} is here")
-    elif section["download"]:
-        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it",
-                      "dvc repro base, on a machine with a network")  # fmt: skip
+    elif base.download:
+        slip = "" if repo in PUBLISHED else did_you_mean(repo, list(PUBLISHED))
+        told = f"{source} is not in {cache}; stage base downloads it" + (
+            f"; {slip}" if slip else ""
+        )
+        yield Finding("fixer", WARN, told, "dvc repro base, on a machine with a network")
     else:
         yield Finding("fixer", FAIL, f"{source} is not in {cache}, and base.download is false",
                       "set base.download: true, or base.source: shipped")  # fmt: skip
