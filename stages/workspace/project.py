@@ -1,10 +1,9 @@
 """Is this project fit: weights that it needs, git, DVC's cache, remote and locks."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.difix.checkpoints import HUB_ID, PUBLISHED, checkpoint_errors
-from stages.difix.config import BaseConfig
 from stages.run.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, few
@@ -12,6 +11,10 @@ from stages.workspace.settings import Settings, read_settings
 
 # File names of torchvision's downloads; tests compare them with stages.quality.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
+# What base.source may be; tests compare them with stages.difix.checkpoints.
+CHECKPOINTS = ("shipped", "train", "random", "nvidia/difix_ref", "nvidia/difix",
+               "stabilityai/sd-turbo")  # fmt: skip
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)
 _UNMERGED = ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
 
 
@@ -41,25 +44,22 @@ def lpips() -> Iterator[Finding]:
 
 
 def fixer() -> Iterator[Finding]:
-    params = Params.read()
-    base = params.section("base", BaseConfig)
-    source, cache = base.source, Path(base.cache_dir)
+    section = Params.read().raw["base"]
+    source, cache = str(section["source"]), Path(str(section["cache_dir"]))
     repo = source.partition("@")[0]
-    path, folder = Path(source).expanduser(), cache / f"models--{repo.replace('/', '--')}"
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    slip = "" if repo in CHECKPOINTS else did_you_mean(repo, list(CHECKPOINTS))
+    slip = f"; {slip}" if slip else ""
     if source in ("shipped", "train", "random"):
         yield Finding("fixer", OK, f"base.source is {source}: no weights are fetched")
-    elif path.exists() or not HUB_ID.fullmatch(source):
-        faults = list(checkpoint_errors(base, None, params.where, ask_hub=False))
-        told = f"{faults[0].where}: {faults[0].got}" if faults else f"{source} is here"
-        yield Finding("fixer", FAIL if faults else OK, told, faults[0].fix if faults else "")
-    elif folder.is_dir():
+    elif Path(source).expanduser().exists() or folder.is_dir():
         yield Finding("fixer", OK, f"{source} is here")
-    elif base.download:
-        slip = "" if repo in PUBLISHED else did_you_mean(repo, list(PUBLISHED))
-        told = f"{source} is not in {cache}; stage base downloads it" + (
-            f"; {slip}" if slip else ""
-        )
-        yield Finding("fixer", WARN, told, "dvc repro base, on a machine with a network")
+    elif not HUB_ID.fullmatch(source):
+        yield Finding("fixer", FAIL, f"base.source: no file, folder or hub id {source!r}{slip}",
+                      "name one that exists; see `python -m stages.check`")  # fmt: skip
+    elif section["download"]:
+        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it{slip}",
+                      "dvc repro base, on a machine with a network")  # fmt: skip
     else:
         yield Finding("fixer", FAIL, f"{source} is not in {cache}, and base.download is false",
                       "set base.download: true, or base.source: shipped")  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from stages import doctor as entry
+from stages.difix import checkpoints
 from stages.quality.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
@@ -193,6 +194,26 @@ def test_fixer_that_cannot_be_had_fails(plant: Plant) -> None:
     assert found("fixer").status == FAIL
     Path("hub/models--nvidia--difix_ref").mkdir(parents=True)
     assert found("fixer").status == OK
+
+
+@pytest.mark.parametrize("source", ["shiped", "/nope/model.pkl", "nvidia/difix_ref/x", "nope"])
+def test_fixer_that_names_nothing_fails(plant: Plant, source: str) -> None:
+    Path("params.yaml").write_text(PARAMS.format(source=source, download="true"))
+    finding = found("fixer")
+    assert (finding.status, repr(source) in finding.found) == (FAIL, True)
+    assert ("did you mean shipped?" in finding.found) == (source == "shiped")
+
+
+def test_slip_in_a_hub_id_is_told(plant: Plant) -> None:
+    Path("params.yaml").write_text(PARAMS.format(source="nvida/difix", download="true"))
+    assert "did you mean nvidia/difix?" in found("fixer").found
+
+
+def test_doctor_knows_what_the_check_knows() -> None:
+    assert list(project.CHECKPOINTS) == checkpoints.KNOWN
+    for text in ("nvidia/difix", "nvidia/difix@main", "/a/b", "a", "a/b/c", "a/b.pkl"):
+        known = checkpoints.HUB_ID.fullmatch(text) is not None
+        assert (project.HUB_ID.fullmatch(text) is not None) == known
 
 
 def test_git_says_what_is_unmerged(plant: Plant) -> None:
