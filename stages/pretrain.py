@@ -11,6 +11,7 @@ from stages.difix.config import BaseConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.params import Params
+from stages.run.targets import make_file_target
 
 
 def main() -> None:
@@ -18,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     given = parser.parse_args()
+    make_file_target(given.out)
     config = Params.read().section("base", BaseConfig)
 
     from stages.difix.folders import write_folder

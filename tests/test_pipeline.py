@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -218,4 +219,7 @@ def test_push_then_clone_and_pull_gives_the_same_data(workspace: Workspace, tmp_
     for scene in SCENES:
         name = Path("data", "splats", scene)
         assert folder_hash(clone.folder / name) == folder_hash(workspace.folder / name)
+    # What lies at data/raw may be a user's: DVC keeps none of it, and a stage lays the demo's.
+    started = re.findall(r"Running stage '([a-z_]+)@", clone.run("dvc", "repro").stdout)
+    assert set(started) == {"raw", "raw_capture", "raw_static"}
     assert "up to date" in clone.run("dvc", "status").stdout

@@ -9,6 +9,7 @@ on is hashed before it runs, so that an edit meanwhile is not recorded as what m
 import logging
 import os
 import shlex
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
@@ -127,7 +128,16 @@ class Pipeline:
             stages = [stage for stage in graph if _address(stage) in planned]
             for one in {one for stage in stages for one in graph.successors(stage)}:
                 if _address(one) not in planned:
-                    one.checkout(force=True, allow_missing=True)
+                    self._fetch(one)
+
+    def _fetch(self, stage: Any) -> None:
+        """Put a stage's outs into the workspace; what no cache keeps, as raw data, is laid anew."""
+        stage.checkout(force=True, allow_missing=True)
+        if any(out.persist and not out.exists for out in stage.outs):
+            for one in self.repo.index.graph.successors(stage):
+                self._fetch(one)
+            if subprocess.run(_command(stage), cwd=self.root).returncode:
+                raise UserError(_address(stage), "its results are not here, and it failed")
 
     def begin(self, address: str) -> list[str] | None:
         """The words of a stage's command, or None where the result is there or in the cache.

@@ -12,6 +12,7 @@ from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.memory import require_for
 from stages.run.provenance import cost
+from stages.run.targets import make_target
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.images import resize, resize_mask
@@ -47,7 +48,7 @@ def train_in(
     A warm start that ends far behind its neighbour, whose fit.json lies beside `warm`, has not
     followed the motion: the timestamp is trained again without it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_target(folder)
     scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
     with cost("train", f"{scene_name}.{timestamp}"):
         fitted = train_moment(scene, calibrated, timestamp, config, folder, warm, preemption)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import Meter, Row, Shown, evaluate
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
-from stages.run.targets import check_replaceable
+from stages.run.targets import check_replaceable, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, DatasetView
 from stages.scenes.frames import normalisation
@@ -43,6 +43,8 @@ def evaluate_static(
     check_trained(result)
     check_replaceable(result / f"eval_on_{EVAL}", "metrics.json")
     check_replaceable(shared.masks(camera), _MASK_FACTS)
+    for folder in (result, shared.folder):
+        make_target(folder)
     facts = Facts.read(result / CHECKPOINTS)
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))

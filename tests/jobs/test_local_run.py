@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from stages.jobs import sending
 from stages.jobs.pipeline import Pipeline
+from stages.jobs.plan import Plan
 
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
 pytestmark = pytest.mark.slow
@@ -200,3 +201,16 @@ def test_tasks_share_no_gpu(
     makes = {line.rpartition(" ")[2] for line in seen if line.startswith("make")}
     assert makes == {"3", "5"}
     assert {line.rpartition(" ")[2] for line in seen if line.startswith("double")} == {"3,5"}
+
+
+def test_inputs_that_no_cache_keeps_are_made_where_they_are_read(project: Project) -> None:
+    """Raw data, which DVC may not touch: a fresh clone lays it from what the cache has."""
+    graph = project.folder / "dvc.yaml"
+    kept = "outs: [{'data/a/${item.name}.txt': {cache: false, persist: true}}]"
+    graph.write_text(graph.read_text().replace("outs: ['data/a/${item.name}.txt']", kept))
+    project.run("dvc", "repro", "-q")
+    project.run("rm", "-r", "data", "ran.log")
+    pipeline = Pipeline(project.folder)
+    pipeline.fetch_inputs(Plan.of({"double@a": []}))
+    assert (project.folder / "data/a/a.txt").read_text() == "1"
+    assert project.ran() == ["make@a"]
