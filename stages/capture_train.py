@@ -8,6 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
+from stages.run.locks import alone
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
@@ -30,9 +31,16 @@ def main() -> None:
     ):
         parser.error("name DATA and RESULT, or --capture with --variant")
 
-    params = Params.read(overrides=given.overrides)
+    is_named = bool(given.capture)
+    result = layout.result(given.capture, given.variant) if is_named else given.result
+    with alone(result):
+        train(given, Params.read(overrides=given.overrides), result)
+
+
+def train(given: argparse.Namespace, params: Params, result: Path) -> None:
+    """Train what the command line names into `result`, which no other run writes meanwhile."""
     if given.capture:
-        data, result = layout.capture(given.capture), layout.result(given.capture, given.variant)
+        data = layout.capture(given.capture)
         entry = params.entry("captures", given.capture, CaptureEntry)
         match_string = entry.match_string if given.variant == "filtered" else ""
         if given.variant == "filtered" and not match_string:
@@ -41,7 +49,7 @@ def main() -> None:
                 expected="the word that variant filtered is filtered by",
             )  # fmt: skip
     else:
-        data, result, match_string = given.data, given.result, given.match_string
+        data, match_string = given.data, given.match_string
     config = params.section("train", TrainConfig)
     evaluate = params.section("evaluate", EvaluateConfig)
     capture = params.section("capture_train", CaptureTrainConfig)

@@ -10,6 +10,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.locks import alone
 from stages.run.names import given_name
 from stages.run.params import CHECK, Params
 from stages.run.provenance import cost
@@ -47,17 +48,17 @@ def main() -> None:
     config = train.model_copy(update={"seed": given.seed})
     backend, _ = choose_backend(drawing.backend)
     meter = Meter.build(measuring, layout.WEIGHTS)  # may refuse, so before hours of training
-    with cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
+    pictures = layout.novel_views(name, PLAIN)
+    with alone(pictures), cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
         splats = Path(scratch)
         warm = warm_starts(splats, scene.timestamps, config)
         for time in itertools.chain(*rounds(scene.timestamps, config)):
             (splats / time).mkdir()
             train_moment(scene, calibrated, time, config, splats / time, warm[time])
-        with whole_folder(layout.novel_views(name, PLAIN)) as folder:
+        with whole_folder(pictures) as folder:
             targets = Targets(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     color = mean_color(view.counted() for view in scene.views("source"))
-    pictures = layout.novel_views(name, PLAIN)
     views = shown(scene, pictures, read_kinds(pictures), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks)
     write_json(layout.scene_metrics(name, PLAIN), means)

@@ -9,6 +9,7 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
+from stages.run.locks import alone
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
@@ -38,7 +39,7 @@ def main() -> None:
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{places.name}: {line}")
-    with cost("static_prepare", places.name):
+    with alone(places.shared), cost("static_prepare", places.name):
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),

@@ -8,6 +8,7 @@ from stages.difix.config import TuneConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
+from stages.run.locks import alone
 from stages.run.params import Params
 from stages.scenes.study import StudyConfig
 
@@ -27,6 +28,12 @@ def main() -> None:
     verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig))
     verdict.enforce()
 
+    with alone(layout.tuned()):
+        tune(config, verdict.hash)
+
+
+def tune(config: TuneConfig, verdict: str) -> None:
+    """Tune in this process, or in `tune.processes` of which this is none."""
     from stages.difix import tuning
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
@@ -44,7 +51,7 @@ def main() -> None:
     if not is_first:
         return
     with whole_folder(layout.tuned()) as folder:
-        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict.hash)
+        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict)
     scalars = tuning.scalars(tuner, data)
     write_json(layout.tune_metrics(), scalars)
     tuning.write_curves(tuner, layout.tune_curve("loss"), layout.tune_curve("validation"))

@@ -1,6 +1,8 @@
 """Entries capture_*: folders on the command line, and captures of params.yaml."""
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import walls
 from small_capture import cameras, write_capture
 
 from stages import capture_calibrate, capture_evaluate, capture_train
+from stages.run import locks
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv
 
@@ -79,6 +82,24 @@ def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run)
     curve = read_tsv(workspace / "metrics/plots/captures/demo_room/combined.tsv")
     assert curve[-1]["step"] == "12"
     assert (workspace / "results/demo_room/filtered/eval_on_demo_room_eval/views.tsv").is_file()
+
+
+def test_second_run_into_one_folder_is_refused_before_it_touches_anything(
+    workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_ENDING_S", 0.0)
+    write_capture(workspace / "room")
+    hold = "from stages.run.locks import alone\nwith alone(Path('out')): input(print(flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"from pathlib import Path\n{hold}"], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as other:  # fmt: skip
+        other.stdout.readline()
+        with pytest.raises(UserError, match=f"out: is being written by process {other.pid} on "):
+            run(capture_train, "room", "out", *QUICK)
+        assert not (workspace / "out").exists()
+        other.communicate(b"\n")
+    run(capture_train, "room", "out", *QUICK)
 
 
 def test_photographs_without_a_model_get_poses_first(

@@ -12,7 +12,7 @@ the same bytes on a CPU.
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +28,11 @@ from stages.difix.model import Fixer, trainable
 from stages.difix.precision import DTYPES, choose_execution, choose_precision
 from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
-from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.live import LiveCurve
 from stages.run.progress import Progress
+from stages.run.stopping import PREEMPTED, Preemption
 
 if TYPE_CHECKING:
     from stages.difix.gpu.graphed import GraphedStep
@@ -92,6 +93,10 @@ class Tuner:
 
         Raises UserError when the loss is not finite; the checkpoint is then of a step before.
         """
+        with checkpoint.alone() if self.is_main else nullcontext():
+            return self._run(source, checkpoint)
+
+    def _run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
         config, begin = self.config, self._resume(checkpoint)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         stream = source.batches(begin * config.accumulation, rank, processes)

@@ -4,7 +4,7 @@ All processes of a run come through here; the first alone writes.
 """
 
 import shutil
-import subprocess
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +22,11 @@ from stages.difix.pkl import SUFFIXES, read_pkl
 from stages.difix.precision import choose_device
 from stages.difix.stream import PairStream
 from stages.difix.validation import MEASURES, Sample, Validator
-from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, text_hash, write_tsv
 from stages.run.memory import require_for
+from stages.run.parallel import run_all
 
 STAGE, ITEM = "tune", "fixer"
 ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
@@ -134,24 +135,18 @@ def write_curves(tuner: Tuner, loss: Path, validation: Path) -> None:
 
 
 def run_processes(module: str, count: int) -> None:
-    """Run an entry in `count` processes that find each other through torch's launcher.
+    """Run an entry in `count` processes of this host that find each other as torch has it.
 
-    Ends as they end; what stops this process stops them.
+    Ends as they end; what stops this process stops them. torch's own launcher would stay alive
+    when this process is killed, and its processes with it.
     """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc-per-node", str(count), "--module", module]
-    with Preemption() as preemption, subprocess.Popen(command) as children:
-        told = False
-        while True:
-            try:
-                code = children.wait(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                if preemption.noticed and not told:
-                    children.terminate()
-                    told = True
-    if code:
-        sys.exit(PREEMPTED if told else code)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    common["LOCAL_WORLD_SIZE"] = str(count)
+    ranks = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    run_all([[sys.executable, "-m", module]] * count, count, ranks)
 
 
 def checkpoint_key(data: Data, base: Path, config: TuneConfig) -> tuple[str, ...]:

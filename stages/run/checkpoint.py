@@ -6,19 +6,17 @@ parameter never resumes the wrong run.
 
 import io
 import shutil
-import signal
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
+from stages.run import locks, readings, stopping
 from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
 
-PREEMPTED = 75  # EX_TEMPFAIL: run again to go on
 # States lie this many times as far apart as the last took to write, unless that was brief.
 _APART, _BRIEF_S = 9, 0.2
 
@@ -35,6 +33,10 @@ class Checkpoint:
     def kept(self) -> Path:
         """Folder for results that are made on the way: they too survive a kill."""
         return self.folder / "kept"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep every other run away from this state: one of another clone may be given the same."""
+        return locks.alone(self.folder)
 
     def affordable(self) -> bool:
         """Whether saving again now would leave nine tenths of the time to the work itself."""
@@ -68,27 +70,16 @@ class Checkpoint:
 
 
 def forget(stage: str, item: str) -> None:
-    """Remove the states of a finished item, those of older params included."""
-    shutil.rmtree(work_root() / stage / item, ignore_errors=True)
+    """Remove the states of a finished item, those of older params included.
 
-
-class Preemption:
-    """Notices SIGTERM and SIGUSR1, so that a loop can save its state and end.
-
-    As a context it gives the signals back to whoever had them.
+    States that another run uses, as of an experiment with other params, are left. Raises UserError
+    and removes nothing when what was made must not be recorded, see `readings.check`.
     """
-
-    def __init__(self) -> None:
-        self.noticed = False
-        wanted = (signal.SIGTERM, signal.SIGUSR1)
-        self.before = {number: signal.signal(number, self._notice) for number in wanted}
-
-    def __enter__(self) -> "Preemption":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        self.noticed = True
+    readings.check()
+    stopping.too_late()
+    folder = work_root() / stage / item
+    for name in {locks.name_of(path.name) for path in folder.glob("*")}:
+        with suppress(UserError), locks.alone(folder / name, wait_s=0):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()

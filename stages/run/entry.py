@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 
+from stages.run import readings
 from stages.run.errors import UserError
+from stages.run.processes import end_with_dvc
+from stages.run.stopping import PREEMPTED, Stopping
 
 # The cores of a shared machine go to processes, not to threads inside one: several threads were
 # measured slower than one on the small CPU problems of this project, and one thread gives
@@ -51,15 +54,34 @@ _SET_UP = "run `make setup`, then use .venv/bin/python or activate .venv"
 def launch(main: Callable[[], None]) -> None:
     """Run an entry's `main`; end with exit code 2 and one message when the user can mend it.
 
-    `main` parses its arguments before it imports anything heavy, so that `--help` is instant.
+    Told to stop, it ends with PREEMPTED. `main` parses its arguments before it imports anything
+    heavy, so that `--help` is instant.
     """
     for name in _THREAD_LIMITS:
         os.environ.setdefault(name, "1")
     # A path may be of bytes that cannot be written; stderr stands that by itself.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    with Stopping() as stop:
+        try:
+            end_with_dvc()
+            with readings.noted():
+                _run(main)
+        except SystemExit:
+            raise
+        except BaseException:
+            if not stop.noticed:
+                raise
+            # What the signal interrupted may have made any other error of it.
+            if readings.HANDED not in os.environ:  # else whoever started this one tells
+                print("stopped; run again to go on", file=sys.stderr, flush=True)
+            sys.exit(PREEMPTED)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
+        readings.check()
         sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(str(error)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
 _AGAIN = "run `dvc repro` for the stage that writes it"
@@ -39,23 +40,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
     The scratch folder lies beside `target` (the rename stays on one file system) under a
     hidden name. An error removes it and leaves an older `target` as it was. An older `target`
     is renamed before it is deleted: a process that is killed leaves it whole or leaves nothing.
+    Raises UserError when another run writes `target`.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.part")
-    old = target.with_name(f".{target.name}.old.part")
-    for leftover in (scratch, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        with _named_after(target):
-            yield scratch
-        if target.exists():
-            target.rename(old)
-        scratch.rename(target)
-    finally:
+    with alone(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.part")
+        old = target.with_name(f".{target.name}.old.part")
         for leftover in (scratch, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            with _named_after(target):
+                yield scratch
+            if target.exists():
+                target.rename(old)
+            scratch.rename(target)
+        finally:
+            for leftover in (scratch, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

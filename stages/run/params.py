@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stages.run import overrides as command_line
+from stages.run import readings
 from stages.run.errors import UserError, raise_all
 from stages.run.names import is_name, what_names_are
 
@@ -48,6 +49,7 @@ class Params:
         self.raw, self.path = raw, path
         self.overridden: set[tuple[str, ...]] = set()
         self._built: set[tuple[str, ...]] = set()
+        self.reading = readings.Reading(path, b"")
 
     @classmethod
     def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
@@ -56,10 +58,13 @@ class Params:
         Raises UserError when it is missing or not YAML, or has no key that an override names.
         """
         path = Path(path)
-        if not path.is_file():
-            raise UserError(path, "no such file", fix="run from the root of the repository")
         try:
-            raw = YAML(typ="rt").load(path)
+            content, reading = readings.content_of(path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            where = "run from the root of the repository"
+            raise UserError(path, "no such file", fix=where) from error
+        try:
+            raw = YAML(typ="rt").load(content)
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
             raise UserError(f"{path}:{line}", f"not YAML: {error.problem}", fix=CHECK) from error
@@ -68,6 +73,7 @@ class Params:
         if not isinstance(raw, CommentedMap):
             raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
         params = cls(raw, path)
+        params.reading = reading
         if overrides:
             params._override(command_line.parse(overrides))
         return params
@@ -91,6 +97,7 @@ class Params:
 
     def section(self, name: str, model: type[S]) -> S:
         """Build one section, such as `train`. Raises UserError with all of its faults."""
+        self.reading.keys.add((name,))
         value, errors = self.check((name,), model)
         raise_all(errors)
         assert value is not None, f"section {name} has neither a value nor an error"
@@ -102,6 +109,7 @@ class Params:
 
     def entry(self, catalogue: str, name: str, model: type[S]) -> S:
         """Build one entry of a catalogue, such as `scenes.<name>`."""
+        self.reading.keys.add((catalogue, name))
         value, errors = self.check((catalogue, name), model)
         raise_all(errors)
         assert value is not None, f"entry {catalogue}.{name} has neither a value nor an error"
@@ -124,6 +132,7 @@ class Params:
 
     def names(self, catalogue: str) -> list[str]:
         """Names of a catalogue's entries, in file order."""
+        self.reading.keys.add((catalogue,))
         return [str(name) for name in (self.raw.get(catalogue) or {})]
 
     def check(self, keys: tuple[str, ...], model: type[S]) -> tuple[S | None, list[UserError]]:

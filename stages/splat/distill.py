@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
+from stages.run.stopping import PREEMPTED, Preemption
 from stages.scenes.cameras import Camera, between
 from stages.scenes.images import Mask, Pixels
 from stages.scenes.pairs import nearest_cameras
@@ -74,7 +75,24 @@ def distil(
     checkpoint: Checkpoint,
     preemption: Preemption,
 ) -> Gaussians:
-    """The Gaussians of a moment after every round; a killed run goes on at its last round."""
+    """The Gaussians of a moment after every round; a killed run goes on at its last round.
+
+    Raises UserError when another run uses the checkpoint.
+    """
+    with checkpoint.alone():
+        return _distil(moment, targets, fix, config, train, backend, checkpoint, preemption)
+
+
+def _distil(
+    moment: Moment,
+    targets: Sequence[Camera],
+    fix: Fix,
+    config: DistillConfig,
+    train: TrainConfig,
+    backend: str,
+    checkpoint: Checkpoint,
+    preemption: Preemption,
+) -> Gaussians:
     sources = [
         TrainView(camera, torch.from_numpy(moment.photographs[name]), moment.counting(name))
         for name, camera in moment.sources.items()

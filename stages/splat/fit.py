@@ -13,9 +13,10 @@ import torch
 
 from stages.quality.psnr import HIGHEST_PSNR_DB, psnr
 from stages.quality.ssim import SMALLEST_PX, ssim
-from stages.run.checkpoint import PREEMPTED, Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.progress import Progress
+from stages.run.stopping import PREEMPTED, Preemption
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
 from stages.splat import export
@@ -70,8 +71,21 @@ def fit(
     At `eval_steps` all views are measured: training views at their learnt poses (`train`), test
     views at their given ones (`test`) and, when poses are optimised, at poses aligned to the
     frozen Gaussians (`test_aligned`). What `ply_steps` and `save_steps` ask for goes to `folder`.
+    Raises UserError when another run uses the checkpoint.
     """
     _check_views(name, _given(trainer), test_views)
+    with checkpoint.alone():
+        return _fit(trainer, name, checkpoint, test_views, folder, preemption)
+
+
+def _fit(
+    trainer: Trainer,
+    name: str,
+    checkpoint: Checkpoint,
+    test_views: Sequence[TrainView],
+    folder: Path | None,
+    preemption: Preemption | None,
+) -> Fitted:
     config, steps = trainer.config, trainer.config.steps
     eval_at = {config.scaled(step) for step in config.eval_steps}
     curve: list[Row] = []

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.run.checkpoint import Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.files import folder_hash
+from stages.run.stopping import Preemption
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.images import Pixels, resize, resize_mask

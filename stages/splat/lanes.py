@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from stages.run.checkpoint import Preemption
+from stages.run.stopping import Preemption
 from stages.splat.config import TrainConfig
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from stages.run import layout
-from stages.run.checkpoint import Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.memory import require_for
 from stages.run.provenance import cost
+from stages.run.stopping import Preemption
 from stages.run.targets import make_target
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Camera

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import Meter, Row, Shown, evaluate
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
+from stages.run.locks import alone
 from stages.run.targets import check_replaceable, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, DatasetView
@@ -31,6 +32,7 @@ from stages.splat.static_training import CHECKPOINTS, GAUSSIANS, check_trained
 EVAL = "iphone_eval"
 _MASK_FACTS = "masks.json"
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
+_TURN_S = 3600.0
 
 
 def evaluate_static(
@@ -51,11 +53,12 @@ def evaluate_static(
     views = held_out.views[:: static.eval_test_every]
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
     meter.demand(sizes, "raise static.max_px, or bring larger photographs", masked=True)
-    keep_alignment(shared.alignment(camera), gaussians, held_out)
-    backend = backend_of(static.covi_device)
+    backend, training = backend_of(static.covi_device), list(facts.train.values())
+    # Evaluations of other results, of other Gaussians, may share this folder.
+    with alone(shared.masks(camera), wait_s=_TURN_S):
+        keep_alignment(shared.alignment(camera), gaussians, held_out)
+        masks = keep_masks(shared, camera, static, result, training, held_out, views)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
-    training = list(facts.train.values())
-    masks = keep_masks(shared, camera, static, result, training, held_out, views)
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
         shown = _shown(gaussians, views, masks, folder / "renders", backend)
         rows, means = evaluate(shown, meter, facts.mean_color, protocol_of(static))

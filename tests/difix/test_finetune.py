@@ -13,9 +13,10 @@ from stages.difix.finetune import Tuner
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.precision import choose_precision
 from stages.difix.validation import Sample, Validator
-from stages.run.checkpoint import PREEMPTED, Checkpoint
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE
+from stages.run.stopping import PREEMPTED
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_run")

@@ -170,6 +170,37 @@ def test_two_processes_learn_as_one_that_accumulates(home: Path) -> None:
     assert found["tuned"]["psnr"] != found["untuned"]["psnr"]
 
 
+def workers_of(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_several_processes_stop_as_one_and_die_with_the_one_that_started_them(home: Path) -> None:
+    write_params(steps=100_000, processes=2, checkpoint_every=1, validate_every=100_000)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        before = newest(Path("work/tune"))
+        started = subprocess.Popen(
+            command(), env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while newest(Path("work/tune")) == before and started.poll() is None:
+            time.sleep(0.02)
+        workers = workers_of(started.pid)
+        assert len(workers) == 2
+        # Ctrl-C of a terminal reaches the whole group.
+        (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
+        # Their output ends when the last of them has ended.
+        _, said = started.communicate(timeout=120)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        if number == signal.SIGINT:
+            assert started.returncode == 75, said
+            assert "Traceback" not in said
+            assert "run again to go on" in said
+        else:
+            assert "resumed at step" in said
+    assert not Path("data/difix/tuned").exists()
+
+
 @pytest.mark.usefixtures("one_run")
 def test_weights_to_start_from_are_taken(home: Path) -> None:
     write_folder(small_fixer(seed=5), Path("other"))

@@ -9,8 +9,9 @@ import torch
 from conftest import ring
 
 from stages.quality.psnr import psnr
-from stages.run.checkpoint import Checkpoint, Preemption
+from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
+from stages.run.stopping import Preemption
 from stages.splat.config import DistillConfig
 from stages.splat.distill import Moment, distil, drawn, fixed_views, on_the_way, recipe
 from stages.splat.gaussians import TENSORS, Gaussians

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.run.checkpoint import Preemption
+from stages.run.stopping import Preemption
 from stages.splat import lanes
 from stages.splat.config import TrainConfig
 

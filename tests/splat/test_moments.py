@@ -3,8 +3,10 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,13 +108,17 @@ def test_warm_start_that_lags_is_trained_again_without(
     assert ("trained again without it" in capsys.readouterr().err) == again
 
 
-def run_stage(config, workers: int = 1, file_bytes: int | None = None):
-    """Stage `train` in its own process, in the working folder."""
+def write_params(config, **values: int) -> None:
     train = json.loads(config.model_dump_json()) | {
-        "max_steps": 20, "workers": workers, "ply_steps": [], "eval_steps": [10], "backend": "cpu",
+        "max_steps": 20, "ply_steps": [], "eval_steps": [10], "backend": "cpu",
     }  # fmt: skip
     with open("params.yaml", "w") as out:
-        YAML().dump({"train": train}, out)
+        YAML().dump({"train": train | values}, out)
+
+
+def run_stage(config, workers: int = 1, file_bytes: int | None = None):
+    """Stage `train` in its own process, in the working folder."""
+    write_params(config, workers=workers)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
@@ -134,6 +140,31 @@ def test_two_workers_give_the_bytes_of_one(scene, config) -> None:
         assert read_json(layout.train_metrics(SCENE))["train_psnr"] > 10
         assert layout.train_curves(SCENE).read_text().startswith("timestamp\tstep\tloss")
     assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
+def test_edit_while_it_runs_reaches_no_timestamp_and_is_not_recorded(scene, config) -> None:
+    assert run_stage(config).returncode == 0
+    expected = folder_hash(layout.splats(SCENE))
+    shutil.rmtree(layout.splats(SCENE))
+    for variables in ({}, {"DVC_STAGE": f"train@{SCENE}"}):
+        write_params(config, workers=1)
+        running = subprocess.Popen(
+            [sys.executable, "-m", "stages.train", "--scene", SCENE], stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, text=True,
+        )  # fmt: skip
+        first = layout.splats(SCENE).with_name(f".{SCENE}.part") / TIMES[0]
+        while not first.exists() and running.poll() is None:
+            time.sleep(0.01)
+        write_params(config, workers=1, max_steps=5)
+        _, said = running.communicate()
+        assert "edited while this ran: train.max_steps: 20 -> 5" in said
+        assert running.returncode == (2 if variables else 0)
+        assert folder_hash(layout.splats(SCENE)) == expected
+    shutil.rmtree(layout.splats(SCENE))
+    resumed = run_stage(config)
+    assert "resumed at step 20" in resumed.stderr
+    assert folder_hash(layout.splats(SCENE)) == expected
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import known_gaussians, ring
 
-from stages.run.checkpoint import Preemption
+from stages.run.stopping import Preemption
 from stages.splat.config import TrainConfig
 from stages.splat.lanes import side_by_side
 from stages.splat.raster import choose_backend

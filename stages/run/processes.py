@@ -1,0 +1,132 @@
+"""Processes of this host: which one it is, beyond a number that is given again, and how they end.
+
+Linux tells through /proc; elsewhere a process is known by its number alone.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+# What DVC tells its commands, and only them.
+_DVC = "DVC_STAGE"
+_LOOK_EVERY_S, _GRACE_S = 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told apart from others of its number: earlier ones, and those of containers."""
+
+    pid: int
+    host: str
+    boot: str  # of the machine since it was started
+    space: str  # of process numbers, which a container has of its own
+    started: int  # clock ticks after the boot
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """The process that has a number now."""
+        stat = _stat(pid)
+        return cls(pid, socket.gethostname(), _boot(), _space(), int(stat[19]) if stat else 0)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was started on this machine, where its number means what it means here."""
+        return (self.boot, self.space) == (_boot(), _space()) and (
+            bool(self.boot) or self.host == socket.gethostname()
+        )
+
+    def is_alive(self) -> bool:
+        """Whether it still runs; only asked of one that is here."""
+        stat = _stat(self.pid)
+        if stat:
+            return int(stat[19]) == self.started and stat[0] not in ("Z", "X")
+        if sys.platform == "linux":
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: kill this process when the one that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with_dvc() -> None:
+    """Stop this process when the DVC that started it is gone, if one did.
+
+    DVC that is killed leaves its command running, which would write beside the next one.
+    """
+    if _DVC not in os.environ:
+        return
+    dvc = Process.of(_starter())
+    threading.Thread(target=_outlive, args=(dvc,), daemon=True).start()
+
+
+def _starter() -> int:
+    """The nearest ancestor without our DVC_STAGE: DVC, past the shell that it may start first."""
+    ours, pid = f"{_DVC}={os.environ[_DVC]}".encode(), os.getppid()
+    while stat := _stat(pid):
+        try:
+            told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            break
+        if ours not in told:
+            break
+        pid = int(stat[1])
+    return pid
+
+
+def _outlive(dvc: Process) -> None:
+    _wait_for(dvc)
+    os.write(2, b"stopped: the DVC that started this has ended\n")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for(process: Process) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(process.pid)
+            if process.is_alive():  # and so the handle is of this process
+                select.select([handle], [], [])
+            os.close(handle)
+    while process.is_alive():
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat from the state on; empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

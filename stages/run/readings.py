@@ -1,0 +1,159 @@
+"""What a run has read of params.yaml: handed to its children, and compared at its end.
+
+DVC records the params as they stand when a stage ends. What was made from others must not be
+recorded as made from these.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.run.errors import UserError
+from stages.run.files import work_root
+
+# Names a copy of params.yaml that a run reads in its place, so that an edit does not reach it.
+HANDED = "SPLATFIX_PARAMS"
+_ABSENT = "absent"
+_SHOWN = 5
+
+Keys = tuple[str, ...]
+
+
+@dataclass
+class Reading:
+    """One file as it was read, and which of its keys were asked for."""
+
+    path: Path
+    content: bytes
+    keys: set[Keys] = field(default_factory=set)
+
+
+_readings: list[Reading] | None = None
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Remember what is read for as long as the block lasts."""
+    global _readings
+    before, _readings = _readings, []
+    try:
+        yield
+    finally:
+        _readings = before
+
+
+def content_of(path: Path) -> tuple[bytes, Reading]:
+    """The file's bytes, or those that were handed to this run, and where to note what is used."""
+    handed = os.environ.get(HANDED) if path == Path("params.yaml") else None
+    content = Path(handed or path).read_bytes()
+    reading = Reading(path.absolute(), content)
+    if _readings is not None and not handed:
+        _readings.append(reading)
+    return content, reading
+
+
+@contextmanager
+def handed_down() -> Iterator[dict[str, str]]:
+    """Environment of children that are to read what this run has read, whatever is edited."""
+    if not _readings:
+        yield {}
+        return
+    path = work_root().absolute() / "handed" / f"{os.uname().nodename}.{os.getpid()}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_readings[-1].content)
+    try:
+        yield {HANDED: str(path)}
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def check() -> None:
+    """Tell of params that changed since this run read them.
+
+    Raises UserError where DVC would record them with the result.
+    """
+    for reading in _readings or []:
+        changed = _changes(reading)
+        if not changed:
+            continue
+        told = ", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else "")
+        if "DVC_STAGE" in os.environ:
+            raise UserError(
+                reading.path, f"edited while this ran: {told}",
+                expected="the params that the result was made with; DVC would record the new ones",
+                fix="run again, for a result by the new params; with the old ones put back it goes "
+                "on from its last state",
+            )  # fmt: skip
+        print(
+            f"WARNING: {reading.path} was edited while this ran: {told}; the result was made with "
+            "the old params",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        reading.content = _content(reading.path)  # told once
+
+
+def _changes(reading: Reading) -> list[str]:
+    """`train.lr: 1 -> 2` for each value that was used and is another now."""
+    now = _content(reading.path)
+    if now == reading.content:
+        return []
+    old, new = _parsed(reading.content), _parsed(now)
+    keys = _recorded(reading) if "DVC_STAGE" in os.environ else reading.keys
+    return [
+        line for key in sorted(keys) for line in _differences(key, _at(old, key), _at(new, key))
+    ]
+
+
+def _recorded(reading: Reading) -> set[Keys]:
+    """What DVC records for the stage that runs; an item's own keys are those that it has read."""
+    name = os.environ["DVC_STAGE"].partition("@")[0]
+    stages = _parsed(_content(Path("dvc.yaml"))).get("stages") or {}
+    definition = stages.get(name)
+    if not isinstance(definition, Mapping):
+        return reading.keys
+    listed = definition.get("do", definition).get("params") or []
+    found: set[Keys] = set()
+    for one in listed:
+        before, template, _ = str(one).partition(".${")
+        keys = tuple(before.split("."))
+        found |= (
+            {read for read in reading.keys if read[: len(keys)] == keys} if template else {keys}
+        )
+    return found
+
+
+def _differences(keys: Keys, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            pair = old.get(key, _ABSENT), new.get(key, _ABSENT)
+            yield from _differences((*keys, str(key)), *pair)
+    elif old != new or type(old) is not type(new):
+        yield f"{'.'.join(keys)}: {old!r} -> {new!r}"
+
+
+def _at(node: Any, keys: Keys) -> Any:
+    for key in keys:
+        node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+    return node
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _parsed(content: bytes) -> Mapping[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        found = YAML(typ="safe", pure=True).load(content)
+    except (YAMLError, UnicodeDecodeError):
+        found = None
+    return found if isinstance(found, Mapping) else {}
