@@ -1,6 +1,7 @@
 """One task of a submission in a job of its own: begin, run, record; or stop and queue again."""
 
 import time
+from collections.abc import Mapping
 
 from stages.jobs import process
 from stages.jobs.submission import Submission
@@ -32,22 +33,25 @@ class Attempt:
         from stages.jobs.pipeline import Pipeline
 
         pipeline = Pipeline(self.submission.root)
-        words = pipeline.begin(self.task.address)
+        words, environment = process.begin(pipeline, self.submission, self.task.address)
         if words is None:
             pipeline.record()
             print(f"{self.task.address}: up to date, or in the cache")
             return 0, "up to date"
         print(f"{self.task.address}: {' '.join(words)}", flush=True)
-        code = self._execute(words, stop)
+        code = self._execute(words, stop, environment)
         if not code:
             for path in pipeline.finish(self.task.address, record=True):
                 print(f"{self.task.address}: {path} was edited meanwhile; stale again")
         return code, "done"
 
-    def _execute(self, words: list[str], stop: process.Stop) -> int:
+    def _execute(
+        self, words: list[str], stop: process.Stop, environment: Mapping[str, str] | None = None
+    ) -> int:
         if stop.noticed:
             return process.STOPPED
-        child = process.start(words, self.submission.root, self.task.address)
+        root, address = self.submission.root, self.task.address
+        child = process.start(words, root, address, **environment or {})
         stop.children.append(child)
         if stop.noticed:  # between the look above and here
             child.terminate()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from stages.jobs import report, slurm
 from stages.jobs.submission import Submission, read_submission
 from stages.run.errors import UserError
+from stages.run.locks import holder_of
 from stages.run.params import did_you_mean
 
 
@@ -47,11 +48,7 @@ def cancel(number: str, targets: Sequence[str]) -> None:
     if submission.executor == "local":
         if targets:
             raise UserError("cancel", "a local run ends whole", fix="leave the targets out")
-        if not submission.is_here:
-            raise UserError(
-                "cancel", "a local run of another host", fix=f"log in to {submission.host}"
-            )
-        os.kill(submission.process, signal.SIGTERM)
+        _stop(submission)
     else:
         slurm.cancel([submission.jobs[address] for address in alive])
     print(f"cancelled: {', '.join(alive)}")
@@ -66,6 +63,21 @@ def unfinished(submission: Submission) -> set[str]:
     if not left:
         over.touch()  # so that the next look is short
     return left
+
+
+def _stop(submission: Submission) -> None:
+    """Stop a local run; never a process that has its number by now, or by another count."""
+    holder = holder_of(submission.folder / report.RUN)
+    if holder is None:
+        return
+    process = holder.process
+    if not process.is_here:
+        raise UserError(
+            "cancel", f"a local run elsewhere: {holder}",
+            fix=f"log in to {process.host}, or to the container that it runs in",
+        )  # fmt: skip
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGTERM)
 
 
 def _chosen(submission: Submission, targets: Sequence[str]) -> list[str]:

@@ -16,8 +16,10 @@ from stages.jobs import process
 from stages.jobs.config import SlurmConfig
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Task
+from stages.jobs.report import RUN
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
+from stages.run.locks import alone
 
 # dvc.lock is written this often at most; until then the run cache holds what was made.
 RECORD_EVERY_S = 30.0
@@ -85,7 +87,9 @@ class LocalRun:
         try:
             if task.command:
                 self.pipeline.record()  # what is no stage may read dvc.lock
-            words = list(task.command) or self.pipeline.begin(task.address)
+            words, environment = list(task.command) or None, {}
+            if words is None:
+                words, environment = process.begin(self.pipeline, self.submission, task.address)
         except UserError as error:
             self.submission.log(task.address, "err").write_text(f"{error}\n")
             self._fail(task, began)
@@ -94,7 +98,7 @@ class LocalRun:
             self._succeed(task, "up to date", began)
             return
         taken = tuple(self.free_gpus.pop(0) for _ in range(self._gpus_wanted(task)))
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if self.gpus else {}
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if self.gpus else {}
         with ExitStack() as files:
             out, err = (
                 files.enter_context(self.submission.log(task.address, kind).open("wb"))
@@ -172,9 +176,10 @@ def run_local(
         for index, task in enumerate(submission.plan.tasks)
     }
     submission = dataclasses.replace(submission, jobs=names, process=os.getpid())
-    submission.save()
-    known()
-    return LocalRun(pipeline, submission, config, jobs).run()
+    with alone(submission.folder / RUN):
+        submission.save()
+        known()
+        return LocalRun(pipeline, submission, config, jobs).run()
 
 
 def visible_gpus() -> list[str]:

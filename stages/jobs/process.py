@@ -7,12 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from stages.run.parallel import die_with_parent
+from stages.jobs.submission import Submission
+from stages.run.processes import die_with_parent
+from stages.run.readings import HANDED
+from stages.run.stopping import PREEMPTED
 
-# What a stage ends with when it was stopped and can go on: stages.run.checkpoint.PREEMPTED.
-STOPPED = os.EX_TEMPFAIL
+if TYPE_CHECKING:
+    from stages.jobs.pipeline import Pipeline
+
+STOPPED = PREEMPTED
 
 
 def start(
@@ -30,6 +35,25 @@ def start(
         words, cwd=root, env=told, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
         start_new_session=True, preexec_fn=die_with_parent,
     )  # fmt: skip
+
+
+def begin(
+    pipeline: "Pipeline", submission: Submission, address: str
+) -> tuple[list[str] | None, dict[str, str]]:
+    """`Pipeline.begin`, and what makes the stage read the params that are recorded of it.
+
+    They are copied into the submission's folder: an edit reaches neither the stage nor its record.
+    """
+    params = submission.root / "params.yaml"
+    before = None
+    while before != (now := params.read_bytes()):
+        before = now
+        words = pipeline.begin(address)
+    if words is None:
+        return None, {}
+    copied = submission.folder / f"params.{address}.yaml"
+    copied.write_bytes(now)
+    return words, {HANDED: str(copied)}
 
 
 class Stop:

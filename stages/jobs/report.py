@@ -8,7 +8,10 @@ from pathlib import Path
 
 from stages.jobs import slurm
 from stages.jobs.submission import ENDED, Submission
+from stages.run.locks import holder_of
 
+# What a local run holds in its folder for as long as it lives.
+RUN = "run"
 _SHOWN = frozenset({"running", "failed", "lost", "stopped"})
 _TAIL_BYTES = 4096
 _LINE_CHARACTERS = 100
@@ -91,7 +94,7 @@ def _state(
     if told in ENDED:
         return told, node
     if submission.executor == "local":
-        alive = not submission.is_here or _is_alive(submission.process)
+        alive = holder_of(submission.folder / RUN) is not None
         return (told or "waiting", node) if alive else ((told and "lost") or "cancelled", node)
     if submission.jobs[address] not in known:
         # Purged from the cluster's memory without a last word of its own.
@@ -101,13 +104,3 @@ def _state(
         return "cancelled", node
     word = _WORDS.get(state, state)
     return ("failed" if word in ("timeout", "node_fail", "out_of_memory") else word), where or node
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -31,7 +31,8 @@ if f"{kind}@{name}" in params["fail"]:
     sys.exit(f"{kind} {name} cannot be made")
 if kind == "make":
     Path("data/a").mkdir(parents=True, exist_ok=True)
-    lines = Path("params.yaml").read_text().splitlines()
+    read = os.environ.get("SPLATFIX_PARAMS", "params.yaml")
+    lines = Path(read).read_text().splitlines()
     plus = next(int(line.split()[1]) for line in lines if line.startswith("plus:"))
     Path("data/a", f"{name}.txt").write_text(str(len(name) + plus))
 if kind == "double":

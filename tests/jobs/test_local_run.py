@@ -1,18 +1,27 @@
 """`submit --local` on a small project: what runs, what is recorded, what a failure stops."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from project import Project, Submit
 from ruamel.yaml import YAML
 
-from stages.jobs import sending
+from stages.jobs import process, sending
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
+
+
+def until(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not happens() and time.monotonic() < end:
+        time.sleep(0.05)
+
 
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
 pytestmark = pytest.mark.slow
@@ -80,6 +89,56 @@ def test_edit_while_a_stage_runs_is_not_recorded_as_its_input(project: Project) 
     )
 
 
+def test_edit_just_before_a_stage_reads_its_params_reaches_neither_it_nor_its_record(
+    project: Project, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = process.start
+
+    def edited_first(*words: object, **environment: str) -> subprocess.Popen:
+        project.change(plus=10)
+        return start(*words, **environment)
+
+    monkeypatch.setattr(process, "start", edited_first)
+    code, said = submit("--local", "make@a")
+    assert code == 0, said
+    assert "params.yaml was edited meanwhile; stale again" in said
+    assert (project.folder / "data/a/a.txt").read_text() == "1"
+    assert project.lock()["make@a"]["params"]["params.yaml"]["plus"] == 0
+
+
+def test_run_that_was_killed_is_over_whoever_has_its_number_now(
+    project: Project, submit: Submit
+) -> None:
+    project.work(steps=2000, pause_s=0.05)
+    words = [sys.executable, "-m", "stages.submit", "--local", "double@a"]
+    running = subprocess.Popen(words, cwd=project.folder, env=project.env)
+    until((project.folder / ".work/double/a.txt").exists)
+    running.kill()
+    running.wait()
+    told = project.folder / ".work/jobs/1/submission.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"process": os.getpid()}))
+    assert "double@a  lost" in submit("status")[1]
+    assert "nothing of it waits or runs" in submit("cancel")[1], "this process would end"
+    project.work(steps=1)
+    assert submit("--local", "double@a")[0] == 0
+
+
+def test_run_is_cancelled_where_it_is_and_nowhere_else(project: Project, submit: Submit) -> None:
+    project.work(steps=2000, pause_s=0.05)
+    words = [sys.executable, "-m", "stages.submit", "--local", "double@a"]
+    running = subprocess.Popen(words, cwd=project.folder, env=project.env)
+    until((project.folder / ".work/double/a.txt").exists)
+    held = project.folder / ".work/jobs/1/.run.lock.part"
+    told = json.loads(held.read_text())
+    held.write_text(json.dumps(told | {"process": told["process"] | {"space": "pid:[1]"}}))
+    code, said = submit("cancel")
+    assert code == 2
+    assert "cancel: a local run elsewhere" in said
+    held.write_text(json.dumps(told))
+    assert submit("cancel")[0] == 0
+    assert running.wait(timeout=60) == 75
+
+
 def test_targets_bring_what_they_need_and_typos_are_told(project: Project, submit: Submit) -> None:
     code, said = submit("--local", "--dry-run", "double@bb")
     assert code == 0
@@ -124,9 +183,7 @@ def test_stop_lets_stages_save_their_state_and_the_next_run_goes_on(
     words = [sys.executable, "-m", "stages.submit", "--local", "double@a"]
     running = subprocess.Popen(words, cwd=project.folder, env=project.env)
     state = project.folder / ".work/double/a.txt"
-    end = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    until(state.exists)
     assert "double@a  running" in submit("status")[1]
     assert "under way in submission 1" in submit("--local", "double")[1]
     running.send_signal(signal.SIGINT)
