@@ -1,0 +1,214 @@
+"""Stages that are killed or stopped, and whether they end byte-identical when they are run again.
+
+    python -m benchmarks.kills [--stages train tune] [--signals KILL INT] [--whom dvc] [--out FILE]
+
+A reduced study is run once, in a clone of its own. Then each stage is started again and again, a
+signal is sent to the stage, to the DVC that started it, or to their whole group, at a moment drawn
+from `--seed`, and the same command is given once more. Right is: nothing of it is alive after the
+signal, Ctrl-C and SIGTERM leave no traceback, and what is written at the end has the bytes of the
+first run. DVC itself does not heed Ctrl-C while a stage runs.
+"""
+
+import argparse
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from benchmarks.demo_walltime import prepare
+from stages.run.files import file_hash, folder_hash, write_json
+
+SCENES = ("hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight")
+STAGES = {
+    "train": f"train@{SCENES[2]}",
+    "tune": "tune",
+    "fixed_views": f"fixed_views@{SCENES[2]}-tuned",
+    "capture_train": "capture_train@demo_room-filtered",
+    "static_prepare": "static_prepare@static_pair02_talk",
+    "static_train": "static_train@static_pair02_talk-stereo",
+}
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
+WHOM = ("stage", "dvc", "group")
+_REDUCED = (
+    f"demo.scenes=[{','.join(SCENES)}]", f"study.scenes=[{','.join(SCENES)}]",
+    f"study.evaluated_scenes=[{','.join(SCENES[1:])}]", f"study.tuning_scenes=[{SCENES[0]}]",
+    f"study.downstream_scenes=[{SCENES[2]}]", "study.methods=[none,tuned-post,tuned-distill]",
+    "study.fixers=[tuned]", "study.subject=none", "weights.download=false",
+    "prepare.height_px=96", "train.max_steps=60", "train.workers=1", "train.checkpoint_every=5",
+    "train.save_steps=[20]", "pairs.steps=[20]", "novel_views.align_steps=3", "tune.steps=30",
+    "tune.checkpoint_every=2", "tune.validate_every=10", "distill.rounds=4", "distill.steps=4",
+    "capture_study.variants=[filtered]", "demo_capture.photographs=6", "demo_capture.width_px=96",
+    "demo_capture.height_px=72", "static.cameras=[monocular,stereo]", "capture_train.align_steps=1",
+)  # fmt: skip
+_END_S, _RUN_S = 20.0, 600.0
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Print a row a kill; end with 1 when one did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
+    parser.add_argument("--whom", nargs="+", choices=WHOM, default=list(WHOM))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="splatfix-kills-") as scratch:
+        folder = Path(scratch, "clone")
+        prepare(folder, list(_REDUCED), 1)
+        env = environment()
+        first = run(folder, env, ["dvc", "repro", *(STAGES[name] for name in given.stages)])
+        if first.returncode:
+            sys.exit(first.stdout)
+        print(f"{'stage':15}{'whom':7}{'signal':8}{'after':>7}  code  again  left  same")
+        for name in given.stages:
+            whole_s = seconds_of(folder, env, STAGES[name])
+            for whom in given.whom:
+                for told in given.signals:
+                    moment = random.Random(f"{given.seed} {name} {whom} {told}")
+                    after_s = whole_s * moment.uniform(0.1, 0.95)
+                    row = trial(folder, env, STAGES[name], whom, SIGNALS[told], after_s)
+                    rows.append({"stage": name, "whom": whom, "signal": told, **row})
+                    print(line(rows[-1]), flush=True)
+    if given.out:
+        write_json(given.out, {"seed": given.seed, "rows": rows})
+    sys.exit(not all(is_right(row) for row in rows))
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    told = "{stage:15}{whom:7}{signal:8}{after_s:6.2f}s{code:6}{again:7}{left:6}  {same}".format(
+        **row
+    )
+    return told if is_right(row) else f"{told}  WRONG\n{row['said']}"
+
+
+def is_right(row: Row) -> bool:
+    """Whether a kill ended as it should."""
+    quiet = row["signal"] == "KILL" or "Traceback" not in row["said"]
+    return row["same"] and not row["left"] and not row["again"] and quiet
+
+
+def environment() -> dict[str, str]:
+    """Of all commands: the interpreter that runs now, and nothing of a DVC above us."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def seconds_of(folder: Path, env: Mapping[str, str], address: str) -> float:
+    """How long a stage takes by itself."""
+    before = contents(folder, address)
+    clean(folder, address)
+    began = time.monotonic()
+    ended = run(folder, env, command(folder, address))
+    took = time.monotonic() - began
+    if ended.returncode or contents(folder, address) != before:
+        sys.exit(f"{address} does not repeat itself undisturbed\n{ended.stdout}")
+    return took
+
+
+def trial(
+    folder: Path, env: Mapping[str, str], address: str, whom: str, number: int, after_s: float
+) -> Row:
+    """Start a stage, send a signal after some seconds, start it again, and compare.
+
+    code and again: exit codes of both commands; left: processes that were still there.
+    """
+    expected = contents(folder, address)
+    clean(folder, address)
+    words = command(folder, address)
+    if whom != "stage":
+        words = ["dvc", "repro", "--single-item", "--force", address]
+    with (folder.parent / "said").open("w+") as said:
+        process = subprocess.Popen(
+            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+            start_new_session=True,
+        )  # fmt: skip
+        if whom != "stage":  # the moment is one of the stage's
+            until = time.monotonic() + _END_S
+            while not at_work(folder) and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.02)
+        time.sleep(after_s)
+        send = os.killpg if whom == "group" else os.kill
+        if process.poll() is None:
+            send(process.pid, number)
+        code = process.wait(timeout=_RUN_S)
+        until = time.monotonic() + _END_S
+        while (left := at_work(folder)) and time.monotonic() < until:
+            time.sleep(0.02)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        said.seek(0)
+        first = said.read()
+    again = run(folder, env, words)
+    same = contents(folder, address) == expected
+    return {
+        "after_s": round(after_s, 2), "code": code, "again": again.returncode,
+        "left": len(left), "same": same, "said": first + again.stdout,
+    }  # fmt: skip
+
+
+def command(folder: Path, address: str) -> list[str]:
+    """What DVC runs for a stage."""
+    words = shlex.split(_locked(folder, address)["cmd"])
+    return [sys.executable, *words[1:]]
+
+
+def contents(folder: Path, address: str) -> dict[str, str]:
+    """Hash of each result of a stage; empty where there is none."""
+    paths = [folder / out["path"] for out in _locked(folder, address)["outs"]]
+    hashes = (
+        folder_hash(path) if path.is_dir() else file_hash(path) if path.is_file() else ""
+        for path in paths
+    )
+    return dict(zip(map(str, paths), hashes, strict=True))
+
+
+def clean(folder: Path, address: str) -> None:
+    """Remove a stage's results, and all states."""
+    for out in _locked(folder, address)["outs"]:
+        path = folder / out["path"]
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    shutil.rmtree(folder / ".work", ignore_errors=True)
+
+
+def at_work(folder: Path) -> list[int]:
+    """Processes of stages whose working folder is this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if any(word.startswith(b"stages.") or b"/stages/" in word for word in words[1:4]):
+                found += [int(place.name)] if (place / "cwd").resolve() == folder.resolve() else []
+        except OSError:
+            continue
+    return found
+
+
+def run(folder: Path, env: Mapping[str, str], words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        words, cwd=folder, env=env, text=True, timeout=_RUN_S,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def _locked(folder: Path, address: str) -> Any:
+    return YAML(typ="safe").load(folder / "dvc.lock")["stages"][address]
+
+
+if __name__ == "__main__":
+    main()
