@@ -64,7 +64,8 @@ def launch(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     with Stopping() as stop:
         try:
-            end_with_dvc()
+            if readings.HANDED not in os.environ:  # else it ends with the run that started it
+                end_with_dvc()
             with readings.noted():
                 _run(main)
         except SystemExit:

@@ -118,7 +118,11 @@ def _made(folder: Path) -> list[Path]:
 def _take(path: Path, target: Path, until: float) -> int | None:
     """Open and lock the file; None where the file system has no locks."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another's, which he has removed again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -133,8 +137,9 @@ def _take(path: Path, target: Path, until: float) -> int | None:
                 target, f"is being written by {_told(path) or 'another run'}",
                 fix="wait until it is done, or end it, and run again",
             ) from error  # fmt: skip
-        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                break
         os.close(file)  # of one who has let go of it, and so removed it
     before = _told(path)
     if before is not None and before.process.host != socket.gethostname():

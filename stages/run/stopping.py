@@ -8,12 +8,14 @@ to children is SIGTERM: it must not count as their second one.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
 import stages
 
 PREEMPTED = os.EX_TEMPFAIL  # 75: run again to go on
+_TIDY_S = 5.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -85,6 +87,7 @@ class Stopping(_Heard):
     def __init__(self) -> None:
         super().__init__()
         self.is_late = False
+        self._raised_s = -_TIDY_S
         self.active = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Stopping":
@@ -103,8 +106,12 @@ class Stopping(_Heard):
                 signal.signal(number, signal.SIG_IGN)
 
     def _act(self) -> None:
-        if not self.is_late:
-            raise Stopped
+        # What is being tidied up is left alone by a second signal, such as the one passed on.
+        now_s = time.monotonic()
+        if self.is_late or now_s - self._raised_s < _TIDY_S:
+            return
+        self._raised_s = now_s
+        raise Stopped
 
 
 def too_late() -> None:

@@ -82,6 +82,20 @@ def test_wish_that_came_after_the_last_step_ends_what_follows() -> None:
     assert not went_on
 
 
+def test_second_signal_does_not_break_off_the_tidying() -> None:
+    tidied = []
+
+    def main() -> None:
+        try:
+            tell()
+        finally:
+            tell(signal.SIGTERM)
+            tidied.append(True)
+
+    assert code_of(main) == 75
+    assert tidied
+
+
 def test_wish_that_comes_when_all_is_written_is_too_late() -> None:
     done = []
 
