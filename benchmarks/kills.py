@@ -10,6 +10,8 @@ first run. DVC itself does not heed Ctrl-C while a stage runs.
 """
 
 import argparse
+import itertools
+import math
 import os
 import random
 import shlex
@@ -44,7 +46,7 @@ _REDUCED = (
     f"study.evaluated_scenes=[{','.join(SCENES[1:])}]", f"study.tuning_scenes=[{SCENES[0]}]",
     f"study.downstream_scenes=[{SCENES[2]}]", "study.methods=[none,tuned-post,tuned-distill]",
     "study.fixers=[tuned]", "study.subject=none", "weights.download=false",
-    "prepare.height_px=96", "train.max_steps=60", "train.workers=1", "train.checkpoint_every=5",
+    "prepare.height_px=96", "train.max_steps=40", "train.workers=1", "train.checkpoint_every=5",
     "train.save_steps=[20]", "pairs.steps=[20]", "novel_views.align_steps=3", "tune.steps=30",
     "tune.checkpoint_every=2", "tune.validate_every=10", "distill.rounds=4", "distill.steps=4",
     "capture_study.variants=[filtered]", "demo_capture.photographs=6", "demo_capture.width_px=96",
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--whom", nargs="+", choices=WHOM, default=list(WHOM))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no kill after these")
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
     given = parser.parse_args()
     rows = []
@@ -73,15 +76,18 @@ def main() -> None:
         if first.returncode:
             sys.exit(first.stdout)
         print(f"{'stage':15}{'whom':7}{'signal':8}{'after':>7}  code  again  left  same")
-        for name in given.stages:
-            whole_s = seconds_of(folder, env, STAGES[name])
-            for whom in given.whom:
-                for told in given.signals:
-                    moment = random.Random(f"{given.seed} {name} {whom} {told}")
-                    after_s = whole_s * moment.uniform(0.1, 0.95)
-                    row = trial(folder, env, STAGES[name], whom, SIGNALS[told], after_s)
-                    rows.append({"stage": name, "whom": whom, "signal": told, **row})
-                    print(line(rows[-1]), flush=True)
+        whole_s = {name: seconds_of(folder, env, STAGES[name]) for name in given.stages}
+        kinds = list(itertools.product(given.whom, given.signals))
+        random.Random(given.seed).shuffle(kinds)  # so that a run that is cut short has seen most
+        until = time.monotonic() + 60 * given.minutes
+        for (whom, told), name in itertools.product(kinds, given.stages):
+            if time.monotonic() > until:
+                break
+            moment = random.Random(f"{given.seed} {name} {whom} {told}")
+            after_s = whole_s[name] * moment.uniform(0.1, 0.95)
+            row = trial(folder, env, STAGES[name], whom, SIGNALS[told], after_s)
+            rows.append({"stage": name, "whom": whom, "signal": told, **row})
+            print(line(rows[-1]), flush=True)
     if given.out:
         write_json(given.out, {"seed": given.seed, "rows": rows})
     sys.exit(not all(is_right(row) for row in rows))
@@ -138,7 +144,7 @@ def trial(
             start_new_session=True,
         )  # fmt: skip
         if whom != "stage":  # the moment is one of the stage's
-            until = time.monotonic() + _END_S
+            until = time.monotonic() + _RUN_S
             while not at_work(folder) and process.poll() is None and time.monotonic() < until:
                 time.sleep(0.02)
         time.sleep(after_s)

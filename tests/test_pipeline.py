@@ -14,6 +14,7 @@ import pytest
 from loopback import Cluster
 from ruamel.yaml import YAML
 
+from benchmarks import kills
 from stages.run.files import folder_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,6 +175,22 @@ def test_killed_training_resumes_to_the_same_bytes(workspace: Workspace) -> None
     output = workspace.run(sys.executable, "-m", "stages.train", "--scene", scene)
     assert "resum" in (output.stdout + output.stderr).lower()
     assert folder_hash(splats) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "whom", "told", "after_s"),
+    [
+        ("train", "dvc", "KILL", 6.0),  # DVC leaves its command running
+        ("fixed_views", "group", "INT", 4.5),  # a terminal's Ctrl-C
+        ("static_prepare", "stage", "TERM", 3.0),
+    ],
+)
+def test_stage_that_is_ended_leaves_nothing_alive_and_comes_to_the_same_bytes(
+    workspace: Workspace, stage: str, whom: str, told: str, after_s: float
+) -> None:
+    address = kills.STAGES[stage]
+    row = kills.trial(workspace.folder, workspace.env, address, whom, kills.SIGNALS[told], after_s)
+    assert kills.is_right({"signal": told, **row}), row
 
 
 def test_job_that_is_stopped_resumes_to_the_same_bytes(
