@@ -12,7 +12,7 @@ from stages.run.locks import alone
 from stages.run.params import Params
 from stages.scenes.study import StudyConfig
 
-# Set by torch's launcher, and so by accelerate's, in every process of a run of several.
+# Set in every process of a run of several, also by torch's and accelerate's launchers.
 _PROCESS = "LOCAL_RANK"
 
 
