@@ -52,7 +52,7 @@ _REDUCED = (
     "capture_study.variants=[filtered]", "demo_capture.photographs=6", "demo_capture.width_px=96",
     "demo_capture.height_px=72", "static.cameras=[monocular,stereo]", "capture_train.align_steps=1",
 )  # fmt: skip
-_END_S, _RUN_S = 20.0, 600.0
+_END_S, _RUN_S = 20.0, 3600.0
 
 Row = dict[str, Any]
 

@@ -4,6 +4,7 @@ A scene is a folder with static/ in it, or with --scene a name of the graph (dat
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from stages.run import layout
@@ -39,7 +40,8 @@ def main() -> None:
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{places.name}: {line}")
-    with alone(places.shared), cost("static_prepare", places.name):
+    held = alone(places.shared) if places.raw.is_dir() else nullcontext()
+    with held, cost("static_prepare", places.name):
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),

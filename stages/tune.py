@@ -28,8 +28,13 @@ def main() -> None:
     verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig))
     verdict.enforce()
 
-    with alone(layout.tuned()):
+    with alone(layout.tuned()) if is_first() else nullcontext():
         tune(config, verdict.hash)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def tune(config: TuneConfig, verdict: str) -> None:
@@ -45,10 +50,9 @@ def tune(config: TuneConfig, verdict: str) -> None:
         return
     key = tuning.checkpoint_key(data, base, config)
     checkpoint = Checkpoint(tuning.STAGE, tuning.ITEM, *key)
-    is_first = os.environ.get("RANK", "0") == "0"
-    with cost(tuning.STAGE, tuning.ITEM) if is_first else nullcontext():
+    with cost(tuning.STAGE, tuning.ITEM) if is_first() else nullcontext():
         tuner = tuning.tune(data, base, layout.WEIGHTS, config, checkpoint)
-    if not is_first:
+    if not is_first():
         return
     with whole_folder(layout.tuned()) as folder:
         tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict)

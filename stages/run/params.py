@@ -61,8 +61,9 @@ class Params:
         try:
             content, reading = readings.content_of(path)
         except (FileNotFoundError, IsADirectoryError) as error:
-            where = "run from the root of the repository"
-            raise UserError(path, "no such file", fix=where) from error
+            raise UserError(
+                path, "no such file", fix="run from the root of the repository"
+            ) from error
         try:
             raw = YAML(typ="rt").load(content)
         except MarkedYAMLError as error:
