@@ -144,7 +144,7 @@ def _take(path: Path, target: Path, until: float) -> int | None:
     before = _told(path)
     if before is not None and before.process.host != socket.gethostname():
         _say(f"{target}: {before} did not say that it was done; see that it is gone")
-    me = Holder(Process.of(os.getpid()), time.time(), shlex.join(sys.orig_argv[1:])[:200])
+    me = Holder(Process.of(os.getpid()), time.time(), shlex.join(sys.orig_argv[1:])[:80])
     os.ftruncate(file, 0)
     os.write(file, json.dumps(asdict(me)).encode())
     _files.add(file)
