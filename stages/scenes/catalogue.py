@@ -1,7 +1,8 @@
 """The catalogue of scenes as a whole; stages of one scene read its entry alone."""
 
 from stages.run.params import Params
-from stages.scenes.config import SceneEntry, group_in_name
+from stages.scenes.config import SceneEntry
+from stages.scenes.identity import group_in_name
 
 
 def groups(params: Params) -> dict[str, str]:

@@ -1,14 +1,12 @@
 """Typed form of `scenes:`, `prepare:`, `calibrate:`, `pairs:` and `manifest:` in params.yaml."""
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from stages.run.params import Section
 from stages.run.ranges import WIDEST, Count, Pixels, Positive, Seed
-
-_HI4D_ID = re.compile(r"hi4d_(pair\d{2})_([a-z]+)")
+from stages.scenes.identity import group_in_name
 
 # Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
 # entry of params.yaml gives text.
@@ -55,7 +53,7 @@ class SceneEntry(Section):
 
     def group_of(self, scene: str) -> str:
         """The people of a scene: `group`, or the pair in a name such as hi4d_pair15_fight."""
-        return self.group or group_in_name(scene)
+        return self.group.strip() or group_in_name(scene)
 
 
 class PrepareConfig(Section):
@@ -122,13 +120,3 @@ class ManifestConfig(Section):
 
     prompt: str = Field(default="remove degradation", min_length=1)
     min_psnr: float = Field(default=0.0, ge=0)
-
-
-def group_in_name(scene: str) -> str:
-    """The pair in a Hi4D scene name; any other name is a group of its own.
-
-    >>> group_in_name("hi4d_pair15_fight"), group_in_name("pose2sim_4cam")
-    ('pair15', 'pose2sim_4cam')
-    """
-    match = _HI4D_ID.fullmatch(scene)
-    return match[1] if match else scene

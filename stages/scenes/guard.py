@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from stages.run.errors import UserError
 from stages.run.params import CHECK, did_you_mean
+from stages.scenes.identity import people, spelled
 from stages.scenes.roles import (
     LEARNING_ROLES,
     RESERVED,
@@ -16,7 +17,9 @@ from stages.scenes.roles import (
     Case,
     Verdict,
     Where,
+    contradicted,
     dotted,
+    notes_on_roles,
     reserved,
     shared,
 )
@@ -34,7 +37,7 @@ def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = N
     """
     lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
     case = _Case(lists, groups, where or dotted, study)
-    rules = (_unknown, _repeated, reserved, shared, _selected, _needed, _methods)
+    rules = (_unknown, _repeated, contradicted, reserved, shared, _selected, _needed, _methods)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
     return Verdict(errors, tuple(_notes(case)), case.by_role())
 
@@ -60,13 +63,17 @@ def _unknown(case: _Case) -> Iterator[UserError]:
                     hint=did_you_mean(scene, known),
                     fix=f"mend the name, or add `{scene}:` to `scenes:`",
                 )
-            elif case.group(scene) == scene and scene.startswith("hi4d_"):
+            elif case.group(scene) == people(scene) == spelled(scene) and _from_hi4d(scene):
                 yield UserError(
                     case.at(key, scene),
                     f"{scene!r} does not say which people it shows",
                     expected="hi4d_pairPP_action",
                     fix=f"rename it, or add `group: pairPP` to `scenes.{scene}`",
                 )
+
+
+def _from_hi4d(scene: str) -> bool:
+    return spelled(scene).startswith("hi4d")
 
 
 def _repeated(case: _Case) -> Iterator[UserError]:
@@ -77,6 +84,11 @@ def _repeated(case: _Case) -> Iterator[UserError]:
                 yield UserError(
                     case.at(key, name), f"{name} stands here {names.count(name)} times", fix=CHECK
                 )
+    for key in _SCENE_LISTS:
+        for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
+            if spelled(first) == spelled(second):
+                got = f"{second} is {first} in another spelling"
+                yield UserError(case.at(key, second), got, expected="each scene once", fix=CHECK)
 
 
 def _selected(case: _Case) -> Iterator[UserError]:
@@ -144,6 +156,7 @@ def _notes(case: _Case) -> Iterator[str]:
         absent = [scene for scene in names if scene not in case.study.scenes]
         if absent:
             yield f"{role} scenes that `study.scenes` leaves out: {', '.join(absent)}"
+    yield from notes_on_roles(case)
     seen = [scene for scene in case.study.evaluated_scenes if scene in case.study.tuning_scenes]
     if seen:
         yield f"evaluated scenes that DiFix is tuned on, no measure of success: {', '.join(seen)}"

@@ -1,8 +1,9 @@
 """Roles of scenes: who may teach, who chooses, who is measured; the rules that keep them apart.
 
 Names are not enough: another action of a reserved pair shows the same people in the same rig.
-So scenes are compared by group (`SceneEntry.group_of`). This module knows no other key of the
-study, so that what asks it depends on the roles alone.
+So scenes are compared by group (`SceneEntry.group_of`), and both by `identity`, which no spelling
+changes. This module knows no other key of the study, so that what asks it depends on the roles
+alone.
 """
 
 import itertools
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.scenes.config import group_in_name
+from stages.scenes.identity import group_in_name, pairs_in, people, spelled
 
 # Changes with the meaning of the rules, so that old verdicts do not pass for new ones.
-RULES = "one role a scene, one role a group, reserved groups downstream only: 1"
+RULES = "one role a scene, one role a group, reserved groups downstream only, by identity: 2"
 ROLES = ("tuning_scenes", "internal_eval_scenes", "downstream_scenes")
 LEARNING_ROLES = ROLES[:2]
 RESERVED = "reserved_scenes"
+NO_RESERVE = "study.reserved_scenes is empty: nobody is kept out of the tuning for good"
 
 Names = tuple[str, ...]
 Where = Callable[[tuple[str | int, ...]], str]
@@ -57,8 +59,12 @@ class Case:
         return self.lists[key]
 
     def group(self, scene: str) -> str:
-        """The people of a scene."""
-        return self.groups.get(scene) or group_in_name(scene)
+        """The people of a scene, in a spelling that all their names share."""
+        return people(self.groups.get(scene) or group_in_name(scene))
+
+    def spellings(self, key: str) -> dict[str, str]:
+        """Scenes of one list by what no spelling changes."""
+        return {spelled(scene): scene for scene in self.names(key)}
 
     def groups_of(self, key: str) -> tuple[tuple[str, str], ...]:
         """(scene, group) of one list, sorted."""
@@ -81,17 +87,45 @@ def dotted(keys: tuple[str | int, ...]) -> str:
 
 def judge_roles(case: Case) -> list[UserError]:
     """Every reserved or shared scene, and every such group, in a role that it may not have."""
-    return [*reserved(case), *shared(case)]
+    return [*contradicted(case), *reserved(case), *shared(case)]
+
+
+def notes_on_roles(case: Case) -> list[str]:
+    """What is no fault, but to be known before a result is believed."""
+    return [] if case.names(RESERVED) else [NO_RESERVE]
+
+
+def contradicted(case: Case) -> Iterator[UserError]:
+    """Scenes whose name speaks of other people than their `group`, or of two pairs."""
+    listed = itertools.chain(*(case.names(key) for key in (*ROLES, RESERVED)))
+    for scene in dict.fromkeys((*case.groups, *listed)):
+        pairs = pairs_in(scene)
+        if len(pairs) > 1:
+            yield UserError(
+                case.where(("scenes", scene)),
+                f"the name {scene} speaks of {' and '.join(pairs)}",
+                expected="one pair of people, or none and a `group:`",
+                fix="rename the scene after the people that it shows",
+            )
+        elif pairs and case.group(scene) not in pairs:
+            yield UserError(
+                case.where(("scenes", scene, "group")),
+                f"the name {scene} says {pairs[0]}, its group says {case.group(scene)}",
+                expected="the same people in both",
+                fix=f"set `group: {pairs[0]}` or leave it out; "
+                "or rename the scene after the people that it shows",
+            )
 
 
 def reserved(case: Case) -> Iterator[UserError]:
     """Reserved scenes, and other scenes of their people, where something is learnt."""
     owners = {case.group(scene): scene for scene in case.names(RESERVED)}
+    kept = case.spellings(RESERVED)
     for role in LEARNING_ROLES:
         for scene in dict.fromkeys(case.names(role)):
-            group = case.group(scene)
-            if scene in case.names(RESERVED):
-                got = f"{scene} is reserved"
+            group, other = case.group(scene), kept.get(spelled(scene))
+            if other:
+                got = f"{scene} is reserved" + ("" if other == scene else f", as {other}")
             elif group in owners:
                 got = f"{scene} shows {group}, as the reserved {owners[group]} does"
             else:
@@ -114,11 +148,12 @@ def shared(case: Case) -> Iterator[UserError]:
             # A reserved group in a learning role is reported there.
             if group not in owners or group in kept:
                 continue
-            same = scene in case.names(first)
+            other = case.spellings(first).get(spelled(scene))
+            told = "" if other == scene else f", as {other}"
             yield UserError(
                 case.at(second, scene),
-                f"{scene} is also in `study.{first}`"
-                if same
+                f"{scene} is also in `study.{first}`{told}"
+                if other
                 else f"{scene} shows {group}, as {owners[group]} in `study.{first}` does",
                 expected="each scene and each group of people in one role",
                 fix=f"take one of them out of `study.{first}` or `study.{second}`",

@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 
 from stages.run.errors import UserError
+from stages.scenes.config import SceneEntry
 from stages.scenes.guard import judge
+from stages.scenes.roles import NO_RESERVE
 from stages.scenes.study import METHODS, StudyConfig
 
 # The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
@@ -33,6 +35,7 @@ V0 = StudyConfig(
     out_of_scope=(),
 )
 CATALOGUE = (*V0.scenes, "hi4d_pair15_hug", "hi4d_pair00_hug", "hi4d_pair03_hug", "dog", "cat")
+ENTRY = SceneEntry(source="hi4d", source_cameras=("4",), target_cameras=("28",))
 GROUPS = {name: name[5:11] if name.startswith("hi4d") else name for name in CATALOGUE}
 
 
@@ -129,7 +132,7 @@ def test_unknown_scene_of_a_reserved_pair_is_still_seen_through() -> None:
 
 
 def test_hi4d_name_without_a_readable_pair_is_refused() -> None:
-    name = "hi4d_pair15_fight_take2"
+    name = "hi4d_fight_take2"
     (found,) = errors_of(GROUPS | {name: name}, tuning_scenes=(name,))
     assert "does not say which people it shows" in found
     (found,) = errors_of(GROUPS | {name: "pair15"}, tuning_scenes=(name,))
@@ -234,3 +237,63 @@ def test_hash_names_the_split_and_nothing_else() -> None:
     swapped = {"tuning_scenes": INTERNAL, "internal_eval_scenes": TUNING}
     assert judge(V0.model_copy(update=swapped), GROUPS).hash != first
     assert judge(V0, GROUPS | {"hi4d_pair00_dance": "pair99"}).hash != first
+
+
+SPELLINGS = (
+    "Hi4D_pair15_fight", "HI4D_PAIR15_HUG", "pair15_hug", "hi4d-pair15-hug", "HI4Dpair15hug",
+    "hi4d_pair015_hug", "my_pair15_fight", "hi4d_\uff50air1\uff15", "hi4d_pair\u200b15_hug",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_reserved_pair_is_seen_through_every_spelling(role: str, name: str) -> None:
+    (found,) = errors_of(GROUPS | {name: ENTRY.group_of(name)}, **{role: (name,)})
+    told = ("shows pair15", "is reserved, as hi4d_pair15_fight")
+    assert found.startswith(f"study.{role}.0: {name} ")
+    assert any(one in found for one in told)
+
+
+@pytest.mark.parametrize("group", ["PAIR15", "pair15 ", "Pair_015", "PAIR-15", "hi4d pair 15"])
+def test_reserved_pair_is_seen_through_every_spelling_of_a_group(group: str) -> None:
+    (found,) = errors_of(GROUPS | {"dog": group}, tuning_scenes=("dog",))
+    assert "dog shows pair15, as the reserved hi4d_pair15_fight does" in found
+
+
+def test_number_of_a_pair_is_a_number() -> None:
+    assert len(errors_of(GROUPS | {"dog": "pair2"}, tuning_scenes=("dog",))) == 1
+    assert errors_of(GROUPS | {"dog": "pair150"}, tuning_scenes=("dog",)) == []
+
+
+def test_group_that_contradicts_the_name_is_refused_with_its_fix() -> None:
+    verdict = judge(
+        V0.model_copy(update={"tuning_scenes": ("hi4d_pair15_hug",)}),
+        GROUPS | {"hi4d_pair15_hug": "pair40"},
+    )
+    assert [str(error) for error in verdict.errors] == [
+        "scenes.hi4d_pair15_hug.group: "
+        "the name hi4d_pair15_hug says pair15, its group says pair40\n"
+        "expected the same people in both\n"
+        "fix: set `group: pair15` or leave it out; "
+        "or rename the scene after the people that it shows"
+    ]
+    (found,) = errors_of(GROUPS | {"hi4d_pair40_pair15_hug": "pair40"})
+    assert "speaks of pair40 and pair15" in found
+    assert errors_of(GROUPS | {"hi4d_pair15_hug": "PAIR-015"}) == []
+
+
+def test_scene_of_two_spellings_is_one_scene() -> None:
+    groups = GROUPS | {"Dog": "Dog", "d_o_g": "d_o_g"}
+    found = errors_of(groups, tuning_scenes=("dog",), internal_eval_scenes=("Dog",))
+    assert found == ["study.internal_eval_scenes.0: Dog is also in `study.tuning_scenes`, as dog"]
+    assert errors_of(groups, tuning_scenes=("dog", "d_o_g")) == [
+        "study.tuning_scenes.1: d_o_g is dog in another spelling"
+    ]
+    (found,) = errors_of(groups, tuning_scenes=("Dog",), reserved_scenes=("dog",))
+    assert found == "study.tuning_scenes.0: Dog is reserved, as dog"
+
+
+def test_empty_reserve_is_said() -> None:
+    verdict = judge(V0.model_copy(update={"reserved_scenes": ()}), GROUPS)
+    assert verdict.errors == ()
+    assert verdict.notes == (NO_RESERVE,)

@@ -13,7 +13,7 @@ from scipy.ndimage import center_of_mass
 
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
-from stages.scenes.config import PrepareConfig, SceneEntry, group_in_name
+from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.importer import choose_frames, import_scene, sample
 from stages.scenes.scene import Scene
 
@@ -248,7 +248,8 @@ def test_entries_that_cannot_work_are_refused(changes: dict[str, object], says: 
 def test_people_are_the_pair_in_the_name_or_what_the_entry_says() -> None:
     assert entry().group_of("hi4d_pair15_fight") == "pair15"
     assert entry(group="troupe").group_of("hi4d_pair15_fight") == "troupe"
-    assert group_in_name("my_pair15_fight") == "my_pair15_fight"
+    assert entry().group_of("my_pair15_fight") == "pair15"
+    assert entry(group=" ").group_of("a dog") == "a dog"
 
 
 def test_alpha_lies_over_the_background(
