@@ -30,7 +30,7 @@ def main() -> None:
     counts = {split: len(entries) for split, entries in dataset.items()}
     write_json(layout.dataset(), dataset)
     write_json(layout.manifest_metrics(), {**counts, "verdict": verdict.hash})
-    for note in seen.notes:
+    for note in verdict.notes:
         print(f"note: {note}")
     told = ", ".join(f"{count} {split} samples" for split, count in counts.items())
     print(f"{layout.dataset()}: {told}; no leak, verdict {verdict.hash[:12]}")

@@ -25,8 +25,11 @@ def main() -> None:
     params = Params.read()
     config = params.section("tune", TuneConfig)
     # The data set may have been edited since stage manifest judged it.
-    verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig))
+    alone = _PROCESS not in os.environ
+    verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig), look=alone)
     verdict.enforce()
+    for note in verdict.notes if alone else ():
+        print(f"note: {note}", flush=True)
 
     with alone(layout.tuned()) if is_first() else nullcontext():
         tune(config, verdict.hash)
@@ -45,7 +48,7 @@ def tune(config: TuneConfig, verdict: str) -> None:
 
     base, dataset = layout.base(), layout.dataset()
     data = tuning.Data(dataset)
-    if config.processes > 1 and _PROCESS not in os.environ:
+    if config.processes > 1 and alone:
         tuning.run_processes("stages.tune", config.processes)
         return
     key = tuning.checkpoint_key(data, base, config)

@@ -16,15 +16,27 @@ from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, text_hash
 from stages.scenes.config import ManifestConfig
+from stages.scenes.identity import people
 from stages.scenes.leaks import photographs, shared_contents
+from stages.scenes.lookalikes import Pictures, lookalikes, prepared, taught
 from stages.scenes.pairs import KINDS, Index, Record, read_index
-from stages.scenes.roles import RESERVED, Case, Names, Verdict, Where, dotted, judge_roles
+from stages.scenes.roles import (
+    RESERVED,
+    Case,
+    Names,
+    Verdict,
+    Where,
+    dotted,
+    judge_roles,
+    notes_on_roles,
+)
 from stages.scenes.scene import Scene
 from stages.scenes.study import StudyConfig
 from stages.scenes.triples import Split, misused, path_of
 
 # DiFix's names of the splits, and the roles of the scenes that they come from.
 SPLITS = {"train": "tuning_scenes", "test": "internal_eval_scenes"}
+_MEASURED = "downstream and reserved scenes"
 _MOST_ERRORS = 20  # of one data set; thousands of absent files have one cause
 
 Dataset = dict[str, dict[str, dict[str, str]]]
@@ -70,17 +82,22 @@ def build(study: StudyConfig, collected: Collected, config: ManifestConfig) -> D
     return dataset
 
 
-def check_dataset(path: Path, study: StudyConfig) -> Verdict:
+def check_dataset(path: Path, study: StudyConfig, look: bool = True) -> Verdict:
     """Judge a data set on disk before anything is tuned on it; `Verdict.enforce` raises.
 
     Finds files of scenes that may not teach, of the other split, in the wrong place of a triple,
     outside the pairs folder, absent, changed or of unequal sizes, and photographs in two roles.
+    Without `look`, photographs are compared by their bytes alone, which takes a moment.
     """
-    return judge_dataset(read_json(path), study, collect(study), path)
+    return judge_dataset(read_json(path), study, collect(study), path, look=look)
 
 
 def judge_dataset(
-    dataset: Mapping[str, Any], study: StudyConfig, collected: Collected, where: object
+    dataset: Mapping[str, Any],
+    study: StudyConfig,
+    collected: Collected,
+    where: object,
+    look: bool = True,
 ) -> Verdict:
     """The verdict on a data set, whose hash names the scenes, their roles and every image."""
     errors = [*collected.errors]
@@ -103,8 +120,11 @@ def judge_dataset(
     errors += shared_contents(_contents(collected))
     case = Case(_lists(study), {index.scene: index.group for index in indices}, dotted)
     errors += judge_roles(case)
+    if look and not errors:
+        errors += lookalikes(_pictures(study, collected))
     content = text_hash(*sorted(lines))
-    return Verdict(_shortened(errors, where), (), case.by_role(), content)
+    notes = (*notes_on_roles(case), *_not_compared(study))
+    return Verdict(_shortened(errors, where), notes, case.by_role(), content)
 
 
 def judge_catalogue(
@@ -118,19 +138,16 @@ def judge_catalogue(
     errors = judge_roles(case)
     for scenes in collected.indices.values():
         for scene, index in scenes.items():
-            if groups.get(scene, index.group) != index.group:
+            if people(groups.get(scene, index.group)) != people(index.group):
                 got, fix = f"group {index.group}", "run `dvc repro pairs manifest`"
                 expected = f"{groups[scene]}, as in `scenes:`"
                 errors.append(UserError(layout.pairs(scene), got, expected=expected, fix=fix))
-    measured = dict.fromkeys((*study.downstream_scenes, *study.reserved_scenes))
-    here = [scene for scene in measured if layout.scene(scene).is_dir()]
     found = [*_contents(collected)]
-    for scene in here:
-        found += photographs("downstream and reserved scenes", Scene.read(layout.scene(scene)))
+    for scene in _measured(study):
+        if layout.scene(scene).is_dir():
+            found += photographs(_MEASURED, Scene.read(layout.scene(scene)))
     errors += shared_contents(found)
-    absent = [scene for scene in measured if scene not in here]
-    note = f"not prepared, so not compared with the pairs: {', '.join(absent)}"
-    return Verdict(tuple(errors), (note,) if absent else (), case.by_role())
+    return Verdict(tuple(errors), (), case.by_role())
 
 
 def _lists(study: StudyConfig) -> dict[str, Names]:
@@ -141,6 +158,26 @@ def _lists(study: StudyConfig) -> dict[str, Names]:
         "downstream_scenes": study.downstream_scenes,
         RESERVED: study.reserved_scenes,
     }
+
+
+def _measured(study: StudyConfig) -> list[str]:
+    return list(dict.fromkeys((*study.downstream_scenes, *study.reserved_scenes)))
+
+
+def _not_compared(study: StudyConfig) -> Iterator[str]:
+    """A note on scenes whose photographs are not here to be compared with the pairs'."""
+    absent = [scene for scene in _measured(study) if not layout.scene(scene).is_dir()]
+    if absent:
+        yield f"not prepared, so not compared with the pairs: {', '.join(absent)}"
+
+
+def _pictures(study: StudyConfig, collected: Collected) -> dict[str, Pictures]:
+    """Photographs by role and scene, of learning scenes also those that lie in pairs."""
+    found: dict[str, Pictures] = {
+        f"study.{role}": {scene: taught(index) for scene, index in collected.indices[split].items()}
+        for split, role in SPLITS.items()
+    }
+    return found | {_MEASURED: {scene: prepared(scene) for scene in _measured(study)}}
 
 
 def _index(scene: str, split: str) -> Index:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rooms import CHANGES, photograph
 
 from stages.manifest import main
 from stages.run import layout
@@ -18,6 +19,7 @@ from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.manifest import check_dataset
 from stages.scenes.pairs import KINDS, Index, Record, metrics, read_index, write_index
+from stages.scenes.roles import NO_RESERVE
 from stages.scenes.scene import View, write_scene
 from stages.scenes.study import StudyConfig
 
@@ -379,3 +381,70 @@ def test_thousands_of_missing_images_are_told_briefly(study: StudyConfig) -> Non
     found = errors_after(edit, study)
     assert len(found) == 21
     assert "30 more errors" in found[-1]
+
+
+def write_photographs(scene: str, people: int, change: str = "") -> None:
+    """A prepared scene of one target camera: what it shows, and what was done to the picture."""
+    folder = layout.scene(scene)
+    path = folder / "frames" / "000001" / "images" / "28.png"
+    path.parent.mkdir(parents=True)
+    picture = photograph(1, people)
+    picture = CHANGES[change](picture) if change else picture
+    picture.save(path)
+    camera = Camera("28", np.eye(3), np.eye(4), *picture.size)
+    views = [View(camera, "000001", "target", path, None)]
+    write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
+
+
+@pytest.mark.parametrize("scene", [TUNING[1], TEST[0]])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_photograph_of_a_measured_scene_is_refused(
+    study: StudyConfig, scene: str, change: str
+) -> None:
+    write_photographs(RESERVED[1], people=11)
+    write_photographs(scene, people=11, change=change)
+    with pytest.raises(UserError) as caught:
+        main()
+    told = str(caught.value)
+    assert told.startswith(f"data/scenes/{scene}/frames/000001/images/28.png: the same photograph")
+    assert f"as data/scenes/{RESERVED[1]}/frames/000001/images/28.png" in told
+    assert f"1 of {scene} are {RESERVED[1]}'s, encoded, cut or lit anew" in told
+    assert not layout.dataset().exists()
+
+
+def test_other_people_in_the_same_room_pass(study: StudyConfig) -> None:
+    for number, scene in enumerate((*TUNING, *TEST, *RESERVED)):
+        write_photographs(scene, people=10 + number)
+    main()
+    assert check_dataset(layout.dataset(), study).errors == ()
+
+
+def test_changed_photograph_that_lies_in_pairs_alone_is_refused(study: StudyConfig) -> None:
+    """What the data set itself shows counts, whatever data/scenes of the tuning has."""
+    main()
+    write_photographs(RESERVED[1], people=11)
+    write_photographs(TUNING[0], people=12)
+    folder, index = layout.pairs(TUNING[0]), read_index(layout.pairs(TUNING[0]))
+    first = index.pairs[0]
+    write_png(folder / "image" / f"{first.name}.png", np.zeros((240, 180, 3), np.float32))
+    CHANGES["jpeg 50"](photograph(1, 11)).save(folder / "target_image" / f"{first.name}.png")
+    photograph(1, 13).save(folder / "ref_image" / f"{first.name}.png")
+    for kind in KINDS:
+        first.files[kind] = file_hash(folder / kind / f"{first.name}.png")
+    index.photographs["target"]["000001/28"] = first.files["target_image"]
+    index.photographs["source"]["000001/16"] = first.files["ref_image"]
+    record_index(index)
+    (error,) = check_dataset(layout.dataset(), study).errors
+    assert error.where == folder / "target_image" / f"{first.name}.png"
+    assert check_dataset(layout.dataset(), study, look=False).errors == ()
+
+
+def test_empty_reserve_is_said(study: StudyConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    write_params(reserved_scenes=[])
+    main()
+    assert f"note: {NO_RESERVE}" in capsys.readouterr().out
+
+
+def test_group_spelled_otherwise_is_the_group_of_the_catalogue(study: StudyConfig) -> None:
+    make_pairs(TEST[0], "test", group="Pair-02 ")
+    main()
