@@ -85,7 +85,7 @@ CHANGES: dict[str, Change] = {
     "a twentieth cut off each side": cropped(0.05, 0.05, 0.05, 0.05),
     "half the size": resized(0.5),
     "a quarter of the size": resized(0.25),
-    "12 % brighter": lit(1.12),
+    "8 % brighter": lit(1.08),
     "15 % darker": lit(0.85),
     "mirrored, cut, 0.6 of the size, brighter, quality 50": together(
         mirrored, cropped(5, 3, 2, 4), resized(0.6), lit(1.1), jpeg(50)

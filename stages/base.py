@@ -11,6 +11,7 @@ from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import whole_folder
 from stages.run.params import Params
+from stages.scenes.study import StudyConfig
 
 STAGE, ITEM = "base", "fixer"
 
@@ -27,17 +28,25 @@ def main() -> None:
     from stages.difix.sources import untuned
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
+    from stages.scenes.subjects import named
 
     checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
     with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):
         fixer, text = untuned(config, layout.WEIGHTS, checkpoint, Path(scratch))
+        if fixer.taught.scenes:
+            study = params.section("study", StudyConfig)
+            measured = (*study.internal_eval_scenes, *study.downstream_scenes)
+            scenes = dict.fromkeys((*study.reserved_scenes, *measured))
+            fixer.taught.refuse("base.source", map(named, scenes), "reserved or measured")
         with whole_folder(layout.base()) as folder:
             write_folder(fixer, folder, text)
-            write_base_card(folder, fixer.spec, fixer.parameter_count())
+            write_base_card(folder, fixer.spec, fixer.parameter_count(), fixer.taught)
     forget(STAGE, ITEM)
     spec, count = fixer.spec, fixer.parameter_count() / 1e6
     seen = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
     print(f"base: {spec.origin}, {count:.2f} M parameters, {seen}, prompt {spec.prompt!r}")
+    for note in fixer.taught.notes:
+        print(f"note: {note}")
 
 
 if __name__ == "__main__":

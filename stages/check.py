@@ -54,12 +54,17 @@ def main() -> None:
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
     arguments = parser.parse_args()
 
+    from stages.difix.beginnings import beginning_errors
+
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     verdict = None
     if {"study", "scenes"} <= values.keys():
         verdict = judge(values["study"], groups(params), params.where)
         errors += verdict.errors
+    if {"study", "base", "tune"} <= values.keys():
+        begun = (values[section] for section in ("base", "tune", "study"))
+        errors += beginning_errors(*begun, groups(params), params.where)
     if {"study", "scenes", "demo"} <= values.keys():
         chosen = values["study"].scenes
         errors += source_errors(chosen, values["scenes"], values["demo"], params.where)

@@ -10,7 +10,7 @@ from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
-from stages.scenes.study import PLAIN, StudyConfig
+from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
     )
     scene = parser.parse_args().scene
 
+    from stages.difix.measured import may_be_measured
+    from stages.difix.taught import read_taught
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
@@ -30,6 +32,12 @@ def main() -> None:
     config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
+    for fixer in FIXERS:
+        if methods_of(fixer, study.methods):
+            pictures = layout.fixed_views(scene, fixer)
+            taught = read_taught(pictures)
+            for note in may_be_measured(pictures, taught, scene, study.tuning_scenes):
+                print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.counted() for view in prepared.views("source"))
     if meter.note:

@@ -33,6 +33,8 @@ def main() -> None:
 
     from stages.difix.folders import read_folder
     from stages.difix.infer import Runner
+    from stages.difix.measured import may_be_measured
+    from stages.difix.taught import write_taught
     from stages.run.checkpoint import forget
     from stages.scenes.calibration import read_calibration
     from stages.scenes.novel_views import read_aligned
@@ -47,7 +49,11 @@ def main() -> None:
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
     weights = layout.fixer(fixer)
-    runner = Runner(read_folder(weights), fixing)
+    loaded = read_folder(weights)
+    taught = loaded.taught
+    for note in may_be_measured(weights, taught, scene, study.tuning_scenes):
+        print(f"note: {note}")
+    runner = Runner(loaded, fixing)
     backend, reason = choose_backend(drawing.backend)
     print(f"{scene} by {fixer}: splat {backend} ({reason}); fixer {runner.summary}", flush=True)
     calibration = read_calibration(layout.calibrated(scene))
@@ -58,6 +64,7 @@ def main() -> None:
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
+        write_taught(folder, taught)
         for method in methods:
             info = views.draw(folder / method.removeprefix(f"{fixer}-"), method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")

@@ -26,7 +26,8 @@ def main() -> None:
     config = params.section("tune", TuneConfig)
     # The data set may have been edited since stage manifest judged it.
     alone = _PROCESS not in os.environ
-    verdict = check_dataset(layout.dataset(), params.section("study", StudyConfig), look=alone)
+    study = params.section("study", StudyConfig)
+    verdict = check_dataset(layout.dataset(), study, look=alone)
     verdict.enforce()
     for note in verdict.notes if alone else ():
         print(f"note: {note}", flush=True)
@@ -47,6 +48,7 @@ def tune(config: TuneConfig, verdict: str) -> None:
     from stages.run.provenance import cost
 
     base, dataset = layout.base(), layout.dataset()
+    warned = [note for note in verdict.notes if note == NO_RESERVE]
     data = tuning.Data(dataset)
     if config.processes > 1 and alone:
         tuning.run_processes("stages.tune", config.processes)
@@ -54,11 +56,11 @@ def tune(config: TuneConfig, verdict: str) -> None:
     key = tuning.checkpoint_key(data, base, config)
     checkpoint = Checkpoint(tuning.STAGE, tuning.ITEM, *key)
     with cost(tuning.STAGE, tuning.ITEM) if is_first() else nullcontext():
-        tuner = tuning.tune(data, base, layout.WEIGHTS, config, checkpoint)
+        tuner = tuning.tune(data, base, layout.WEIGHTS, config, checkpoint, lambda: measured(study))
     if not is_first():
         return
     with whole_folder(layout.tuned()) as folder:
-        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict)
+        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict.hash, warned)
     scalars = tuning.scalars(tuner, data)
     write_json(layout.tune_metrics(), scalars)
     tuning.write_curves(tuner, layout.tune_curve("loss"), layout.tune_curve("validation"))

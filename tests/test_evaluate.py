@@ -152,3 +152,15 @@ def test_real_weights_fill_lpips(scene: Scene, lpips_weights: Path) -> None:
     assert 0 < means["lpips_aligned"] < means["lpips"]
     assert means["lpips_note"] is None
     assert "lpips alex 889a9ed0" in means["protocol"]
+
+
+def test_pictures_by_a_fixer_that_learnt_from_the_scene_are_not_measured(scene: Scene) -> None:
+    params = json.loads(Path("params.yaml").read_text())
+    study = small_study(methods=("none", "base-post"), fixers=("base",)).model_dump()
+    Path("params.yaml").write_text(json.dumps(params | {"study": study}))
+    lesson = {"scene": "elsewhere", "group": "PAIR-15", "photographs": []}
+    record = layout.fixed_views(SCENE, "base") / "taught.json"
+    write_json(record, {"scenes": [lesson], "unknown": []})
+    with pytest.raises(UserError, match="this fixer learnt from pair15"):
+        main()
+    assert not layout.scene_metrics(SCENE, "none").exists()

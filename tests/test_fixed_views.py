@@ -195,3 +195,28 @@ def test_killed_distillation_goes_on_to_the_same_bytes(draw: Call, workspace: Pa
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "resumed after round" in done.stderr
     assert folder_hash(layout.novel_views(SCENE, "tuned-distill")) == expected
+
+
+def test_a_fixer_that_learnt_from_the_scene_is_not_drawn_with(draw: Call) -> None:
+    record = layout.base() / "taught.json"
+    for group, photographs in (("pair15", []), ("dogs", [file_hash(one_photograph())])):
+        lesson = {"scene": "elsewhere", "group": group, "photographs": photographs}
+        record.write_text(json.dumps({"scenes": [lesson], "unknown": []}))
+        with pytest.raises(UserError, match="this fixer learnt from"):
+            draw("base-post")
+    assert not layout.novel_views(SCENE, "base-post").exists()
+
+
+def one_photograph() -> Path:
+    return next(layout.scene(SCENE).rglob("images/*.png"))
+
+
+def test_what_taught_the_fixer_goes_with_its_pictures(
+    draw: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (layout.base() / "taught.json").unlink()
+    draw("base-post")
+    told = f"{layout.base()} (its record taught.json is missing)"
+    assert f"note: what taught {told} is unknown" in capsys.readouterr().out
+    found = read_json(layout.fixed_views(SCENE, "base") / "taught.json")
+    assert found == {"scenes": [], "unknown": [told]}

@@ -1,14 +1,16 @@
 """The model card of a fixer: where it comes from, what it was taught, how well it does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.difix.config import TuneConfig
 from stages.difix.spec import Spec
+from stages.difix.taught import Taught
 from stages.run.files import whole_file
 
 CARD = "README.md"
+NOBODY = Taught()
 _ROWS = {
     "identity": "the render as it is",
     "untuned": "the base",
@@ -24,14 +26,15 @@ _LICENCES = (
 )
 
 
-def write_base_card(folder: Path, spec: Spec, parameters: int) -> None:
+def write_base_card(folder: Path, spec: Spec, parameters: int, taught: Taught = NOBODY) -> None:
     """Write the card of an untuned fixer."""
     lines = [
         *_head("A fixer for novel views, before it was tuned", spec), "",
         "## Made from", "",
         f"- origin: {spec.origin}",
         f"- size: {spec.size}, {parameters:,} parameters",
-        "- pairs: none; no scene of the study was shown to it here", "",
+        "- pairs: none; no scene of the study was shown to it here",
+        f"- taught by: {taught.summary}", "",
         "## Licence", "", _LICENCES,
     ]  # fmt: skip
     _write(folder, lines)
@@ -44,6 +47,8 @@ def write_card(
     results: Mapping[str, Any],  # as in metrics/tune.json
     data_digest: str,
     verdict: str,
+    taught: Taught = NOBODY,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write README.md in the form that model hubs read."""
     lines = [
@@ -53,7 +58,9 @@ def write_card(
         f"- size: {spec.size}",
         f"- pairs: {results['train_pairs']} to learn from, {results['test_pairs']} to check on",
         f"- digest of the pairs: `{data_digest}`",
-        f"- verdict of the guard against leaks: `{verdict or 'none was given'}`", "",
+        f"- taught by: {taught.summary}",
+        f"- verdict of the guard against leaks: `{verdict or 'none was given'}`",
+        *(f"- note: {warning}" for warning in warnings), "",
         "## On the internal-eval pairs", "",
         *_table(results), "",
         "LPIPS looks through the net that the loss looks through; lower is better.", "",

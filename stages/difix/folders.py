@@ -18,6 +18,8 @@ from stages.difix import onestep
 from stages.difix.forms import fixer_from_published, published_state
 from stages.difix.model import Fixer, known_keys
 from stages.difix.spec import FILE, LORA_RANK, Spec, read_spec, write_spec
+from stages.difix.taught import FILE as RECORD
+from stages.difix.taught import read_taught, write_taught
 from stages.run.errors import UserError
 from stages.run.files import read_json, write_json
 
@@ -41,6 +43,7 @@ def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> N
     prompt = fixer.prompt.detach().float().cpu().contiguous()
     save_file({"prompt": prompt}, folder / PROMPT_FILE)
     write_spec(folder, spec)
+    write_taught(folder, fixer.taught)
     for name in TEXT_FOLDERS if text_from else ():
         if (text_from / name).is_dir():
             shutil.copytree(text_from / name, folder / name, symlinks=False)
@@ -58,7 +61,10 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
         prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
     assert prompt is not None, "a published folder's prompt is embedded by the caller"
     parts = {part: read_part(folder, part) for part in _CLASSES}
-    return fixer_from_published(spec, parts, prompt, folder)
+    fixer = fixer_from_published(spec, parts, prompt, folder)
+    if is_ours(folder) or (folder / RECORD).is_file():
+        fixer.taught = read_taught(folder)
+    return fixer
 
 
 def has_text(folder: Path) -> bool:

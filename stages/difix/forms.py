@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.difix.model import Fixer, empty_fixer, new_tensor
 from stages.difix.spec import Spec
+from stages.difix.taught import Taught
 from stages.difix.vae import skip_name
 from stages.run.errors import UserError
 
@@ -44,8 +45,9 @@ def fixer_from_published(
 ) -> Fixer:
     """A fixer with the published weights, on the CPU in float32.
 
-    A VAE without skips or LoRA, as Stable Diffusion's own, gets new ones, drawn from `seed`. Raises
-    UserError when anything else is missing, left over or of another shape.
+    A VAE without skips or LoRA, as Stable Diffusion's own, gets new ones, drawn from `seed`. What
+    taught it is unknown until someone says. Raises UserError when anything else is missing, left
+    over or of another shape.
     """
     fixer, state = empty_fixer(spec), {PROMPT_KEY: prompt.float()}
     found = {part: _modern(tensors) for part, tensors in parts.items()}
@@ -67,6 +69,7 @@ def fixer_from_published(
     if faults:
         raise _other_architecture(where, faults)
     fixer.load_state_dict(state, strict=True, assign=True)
+    fixer.taught = Taught(unknown=(spec.origin,))
     return fixer
 
 

@@ -16,6 +16,7 @@ from stages.difix.attention import Memory, as_memory, install
 from stages.difix.lora import Lora, takes_lora
 from stages.difix.onestep import clean_from_noisy
 from stages.difix.spec import Spec
+from stages.difix.taught import Taught
 from stages.difix.vae import Weights, again, build_skips, decode, encode, skip_name
 
 _SKIP_START = 1e-5  # of the published training: next to nothing, but with a gradient
@@ -23,11 +24,15 @@ _MATCHING_GAIN = 2.0
 
 
 class Fixer(nn.Module):
-    """UNet, VAE, skips and LoRA as one function of images; `prompt` [1, T, C] is embedded."""
+    """UNet, VAE, skips and LoRA as one function of images; `prompt` [1, T, C] is embedded.
+
+    `taught` says what its weights learnt from; whoever trains them adds to it.
+    """
 
     def __init__(self, spec: Spec, prompt: Tensor):
         super().__init__()
         self.spec, self.mixing = spec, spec.mixing
+        self.taught = Taught()
         self.unet = UNet2DConditionModel(**spec.unet)
         self.vae = AutoencoderKL(**spec.vae)
         self.skips = build_skips(spec.vae["block_out_channels"])

@@ -15,6 +15,8 @@ from torch import Tensor
 from stages.difix.folders import published_spec, read_part
 from stages.difix.forms import ADAPTER, fixer_from_published, published_state
 from stages.difix.model import Fixer
+from stages.difix.taught import FILE as RECORD
+from stages.difix.taught import Taught, as_text, from_text, read_taught
 from stages.run.errors import UserError
 from stages.run.files import whole_file
 
@@ -22,6 +24,7 @@ SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt")
 _UNET, _VAE, _RANK, _LAYERS = (
     "state_dict_unet", "state_dict_vae", "rank_vae", "vae_lora_target_modules"
 )  # fmt: skip
+_TAUGHT = "splatfix_taught"  # ours; who reads the published form passes it by
 
 
 def write_pkl(fixer: Fixer, path: Path) -> None:
@@ -43,6 +46,8 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
         _UNET: parts["unet"],
         _VAE: trained,
     }
+    if fixer.taught != Taught():
+        state[_TAUGHT] = as_text(fixer.taught)
     with whole_file(path) as scratch:
         torch.save(state, scratch)
 
@@ -62,7 +67,12 @@ def read_pkl(
         if f".{ADAPTER}." not in key
     }  # fmt: skip
     parts = {"unet": state[_UNET], "vae": vae | dict(state[_VAE])}
-    return fixer_from_published(spec, parts, prompt, path)
+    fixer = fixer_from_published(spec, parts, prompt, path)
+    own = state.get(_TAUGHT)
+    fixer.taught = Taught(unknown=(str(path),)) if own is None else from_text(str(own), path)
+    if (components / RECORD).is_file():
+        fixer.taught = read_taught(components).and_by(fixer.taught)
+    return fixer
 
 
 def _load(path: Path) -> Mapping[str, Any]:

@@ -21,6 +21,8 @@ from stages.difix.packed import unpack
 from stages.difix.pkl import SUFFIXES, read_pkl
 from stages.difix.pretraining import pretrain
 from stages.difix.spec import SIZES
+from stages.difix.taught import FILE as RECORD
+from stages.difix.taught import Taught
 from stages.difix.text import embed, write_tiny_text
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -52,7 +54,9 @@ def untuned(config: BaseConfig, weights: Path, checkpoint: Checkpoint, scratch: 
             fixer = random_fixer(spec, config.seed, prompt)
         return Untuned(_with_reference(fixer, config), text)
     if config.source == SHIPPED:
-        return _from_packed(SHIPPED_FILE, config, scratch)
+        shipped = _from_packed(SHIPPED_FILE, config, scratch)
+        shipped.fixer.taught = Taught()  # `pretraining` reads no file
+        return shipped
     path = Path(config.source).expanduser()
     if path.is_dir():
         return _from_folder(path, path.name, config)
@@ -76,7 +80,10 @@ def _tiny_text(config: BaseConfig, scratch: Path) -> tuple[Path | None, Tensor |
 
 def _from_packed(path: Path, config: BaseConfig, scratch: Path) -> Untuned:
     unpack(path, scratch)
-    return _from_folder(scratch, path.name, config)
+    found = _from_folder(scratch, path.name, config)
+    if not (scratch / RECORD).is_file():
+        found.fixer.taught = Taught(unknown=(f"{path} (it has no {RECORD})",))
+    return found
 
 
 def _from_folder(folder: Path, origin: str, config: BaseConfig) -> Untuned:

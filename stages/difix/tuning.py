@@ -6,7 +6,7 @@ All processes of a run come through here; the first alone writes.
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,17 @@ from stages.difix.model import Fixer
 from stages.difix.pkl import SUFFIXES, read_pkl
 from stages.difix.precision import choose_device
 from stages.difix.stream import PairStream
+from stages.difix.taught import Taught, read_taught
 from stages.difix.validation import MEASURES, Sample, Validator
+from stages.run import layout
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, text_hash, write_tsv
 from stages.run.memory import require_for
 from stages.run.parallel import run_all
+from stages.scenes.pairs import INFO, read_index
+from stages.scenes.photographed import paired
+from stages.scenes.subjects import Subject
 
 STAGE, ITEM = "tune", "fixer"
 ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
@@ -47,16 +52,38 @@ class Data:
         images = sorted({one for triple in (*self.train, *self.test) for one in triple.paths})
         return text_hash(file_hash(self.path), *(file_hash(path) for path in images))
 
+    def taught(self) -> Taught:
+        """The scenes that the samples to learn from are of, by their pairs; else their images."""
+        scenes, others = {}, set()
+        for triple in self.train:
+            folder = triple.image.parents[1]
+            if folder.parent == layout.pairs("x").parent and (folder / INFO).is_file():
+                scenes[folder.name] = folder
+            else:
+                shown = (triple.target, triple.reference)
+                others |= {file_hash(path) for path in shown if path is not None}
+        found = [paired(read_index(folder)) for folder in scenes.values()]
+        return Taught((*found, *([Subject("", "", tuple(sorted(others)))] if others else [])))
+
 
 def tune(
-    data: Data, base: Path, weights: Path, config: TuneConfig, checkpoint: Checkpoint
+    data: Data,
+    base: Path,
+    weights: Path,
+    config: TuneConfig,
+    checkpoint: Checkpoint,
+    measured: Callable[[], Iterable[Subject]] = tuple,
 ) -> Tuner:
     """Tune the fixer in the folder `base`; the result is in the tuner that did it.
 
-    `weights` is the folder of LPIPS backbones; without them L2 is all that teaches.
+    `weights` is the folder of LPIPS backbones; without them L2 is all that teaches. Raises
+    UserError when the fixer already learnt from a scene of `measured`.
     """
     device, _ = choose_device(config.device, "tune.device")
     fixer = start(base, config.init_from)
+    if fixer.taught.scenes:
+        origin = "tune.init_from" if config.init_from else base
+        fixer.taught.refuse(origin, measured(), "reserved or measured")
     _check(fixer, data, config)
     loss = FixerLoss(config.losses, weights, device, config.seed)
     train, test = (
@@ -75,7 +102,7 @@ def tune(
         draw_latent=config.latent == "sample", keep_best=config.keep == "best",
     )  # fmt: skip
     if tuner.is_main:
-        for note in [*train.size_notes(), *_inert_notes(config)]:
+        for note in [*train.size_notes(), *_inert_notes(config), *fixer.taught.notes]:
             print(f"tune: {note}")
     tuner.run(stream, checkpoint)
     return tuner
@@ -100,17 +127,29 @@ def start(base: Path, init_from: str) -> Fixer:
             expected="a fixer's folder, or a .pkl of the published trainer",
         )  # fmt: skip
     parts = {part: read_part(path, part) for part in ("unet", "vae")}
-    return fixer_from_published(spec, parts, fixer.prompt, path)
+    started = fixer_from_published(spec, parts, fixer.prompt, path)
+    started.taught = read_taught(path)
+    return started
 
 
 def write_fixer(
-    tuner: Tuner, data: Data, base: Path, folder: Path, checkpoint: Checkpoint, verdict: str
+    tuner: Tuner,
+    data: Data,
+    base: Path,
+    folder: Path,
+    checkpoint: Checkpoint,
+    verdict: str,
+    warnings: Sequence[str] = (),
 ) -> None:
-    """Write the tuned fixer, its card and its sheets of samples into `folder`."""
+    """Write the tuned fixer, its card, its sheets of samples and what taught it into `folder`."""
+    tuner.fixer.taught = tuner.fixer.taught.and_by(data.taught())
     has_text = all((base / name).is_dir() for name in TEXT_FOLDERS)
     tuner.fixer.spec = tuner.fixer.spec.changed(origin=f"{tuner.fixer.spec.origin}, tuned")
     write_folder(tuner.fixer, folder, base if has_text else None)
-    write_card(folder, tuner.fixer.spec, tuner.config, scalars(tuner, data), data.digest(), verdict)
+    write_card(
+        folder, tuner.fixer.spec, tuner.config, scalars(tuner, data), data.digest(), verdict,
+        tuner.fixer.taught, warnings,
+    )  # fmt: skip
     if checkpoint.kept.is_dir():
         shutil.copytree(checkpoint.kept, folder / "samples")
 
@@ -118,14 +157,19 @@ def write_fixer(
 def scalars(tuner: Tuner, data: Data) -> dict[str, Any]:
     """What metrics/tune.json holds: measures of each row, and counts."""
     found = {row["row"]: row for row in tuner.validations}
+    unknown = tuner.fixer.taught.unknown
     rows = {name: {key: found[name][key] for key in MEASURES} for name in ROWS if name in found}
-    return rows | {
-        "steps": tuner.config.steps,
-        "kept_step": found["tuned"]["step"],
-        "train_pairs": len(data.train),
-        "test_pairs": len(data.test),
-        "weights_moved": float(f"{tuner.moved():.4g}"),
-    }
+    return (
+        rows
+        | {
+            "steps": tuner.config.steps,
+            "kept_step": found["tuned"]["step"],
+            "train_pairs": len(data.train),
+            "test_pairs": len(data.test),
+            "weights_moved": float(f"{tuner.moved():.4g}"),
+        }
+        | ({"taught_unknown": "; ".join(unknown)} if unknown else {})
+    )
 
 
 def write_curves(tuner: Tuner, loss: Path, validation: Path) -> None:

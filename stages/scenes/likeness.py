@@ -33,6 +33,7 @@ _LEVELS = ((4, 20), (2, 20), (1, 12))  # registration: each this much smaller, s
 _FARTHEST = 0.25  # registration that moves or stretches more has failed
 _HOPELESS = 0.3  # agreement at the first level
 _WORST = 2  # blocks that count
+_GLARE = 0.85
 _NOISE = 3 / 255  # contrast of a pixel below which pictures agree as nothing is to be seen
 
 Plane = NDArray[np.float64]
@@ -190,9 +191,9 @@ def _agreement(
     side = len(first)
     second = _laid(second, first_from_second, order=3)
     seen = ~np.isnan(second)
-    share = _blocks(seen.astype(float), block_px).mean(-1)
-    if (share > 0.6).mean() < 0.5:
+    if (_blocks(seen.astype(float), block_px).mean(-1) > 0.6).mean() < 0.5:
         return -1.0
+    telling = _telling(first, second, seen, block_px)
     one, two = (
         _blocks(_banded_where(picture, seen, blur_px, side / 12), block_px)
         for picture in (first, second)
@@ -201,7 +202,17 @@ def _agreement(
     floor = (block_px * _NOISE) ** 2
     energy = (np.sum(one**2, -1) + floor) * (np.sum(two**2, -1) + floor)
     correlation = (np.sum(one * two, -1) + floor) / np.sqrt(energy)
-    return float(np.sort(correlation[share > 0.6])[:_WORST].mean())
+    return float(np.sort(correlation[telling])[:_WORST].mean())
+
+
+def _telling(
+    first: Plane, second: Plane, seen: NDArray[np.bool_], block_px: int
+) -> NDArray[np.bool_]:
+    """Blocks that both show, without those that more light would wash out if others are left."""
+    shown = _blocks(seen.astype(float), block_px).mean(-1) > 0.6
+    glare = np.fmax(first, second) > _GLARE
+    clear = shown & (_blocks(glare.astype(float), block_px).mean(-1) < 0.05)
+    return clear if clear.mean() > 0.25 else shown
 
 
 def _banded_where(

@@ -15,6 +15,7 @@ from typing import Any
 from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, text_hash
+from stages.scenes import photographed
 from stages.scenes.config import ManifestConfig
 from stages.scenes.identity import people
 from stages.scenes.leaks import photographs, shared_contents
@@ -32,6 +33,7 @@ from stages.scenes.roles import (
 )
 from stages.scenes.scene import Scene
 from stages.scenes.study import StudyConfig
+from stages.scenes.subjects import Subject
 from stages.scenes.triples import Split, misused, path_of
 
 # DiFix's names of the splits, and the roles of the scenes that they come from.
@@ -90,6 +92,12 @@ def check_dataset(path: Path, study: StudyConfig, look: bool = True) -> Verdict:
     Without `look`, photographs are compared by their bytes alone, which takes a moment.
     """
     return judge_dataset(read_json(path), study, collect(study), path, look=look)
+
+
+def measured(study: StudyConfig) -> list[Subject]:
+    """Scenes that no fixer may have learnt from: internal-eval, downstream and reserved ones."""
+    scenes = dict.fromkeys((*study.internal_eval_scenes, *_measured(study)))
+    return [*map(photographed.prepared, scenes)]
 
 
 def judge_dataset(

@@ -1,0 +1,218 @@
+"""What taught a fixer goes with it, and keeps it from being measured on that."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fixers import publish, publish_turbo, published_spec, stirred, tiny_spec
+from small_study import RESERVED, TEST, TUNING, small_study
+from tuning import small_fixer, tune_config, write_study
+
+from stages.difix.beginnings import beginning_errors
+from stages.difix.config import BaseConfig, TuneConfig
+from stages.difix.folders import read_folder, write_folder
+from stages.difix.measured import may_be_measured
+from stages.difix.packed import pack
+from stages.difix.pkl import read_pkl, write_pkl
+from stages.difix.sources import untuned
+from stages.difix.taught import FILE, Taught, read_taught
+from stages.difix.tuning import Data, start
+from stages.run import layout
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import read_json
+from stages.scenes.pairs import read_index
+from stages.scenes.subjects import Subject, named
+
+FIGHT = Subject(RESERVED, "pair15", ("ab12",))
+OTHER = Subject("hi4d_pair30_hug", "pair30", ("cd34",))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def taught_fixer(*scenes: Subject) -> Path:
+    """A folder of a fixer that these scenes taught."""
+    fixer, folder = small_fixer(seed=3), Path("elsewhere")
+    fixer.taught = Taught(scenes)
+    write_folder(fixer, folder)
+    return folder
+
+
+def source(name: Path | str) -> BaseConfig:
+    return BaseConfig(source=str(name), size="tiny", download=False)
+
+
+def based_on(name: Path | str) -> Taught:
+    return untuned(source(name), Path("w"), Checkpoint("b", "f", ""), Path("scratch")).fixer.taught
+
+
+def test_record_goes_through_a_folder_and_a_packed_file() -> None:
+    folder = taught_fixer(FIGHT, OTHER)
+    assert read_folder(folder).taught == Taught((FIGHT, OTHER)) == based_on(folder)
+    pack(folder, Path("one.safetensors"))
+    assert based_on("one.safetensors") == Taught((FIGHT, OTHER))
+
+
+def test_record_goes_through_a_pkl_and_adds_to_its_components() -> None:
+    fixer = stirred(published_spec())
+    fixer.taught = Taught((FIGHT,))
+    turbo = publish_turbo(fixer, Path("sd-turbo"))
+    write_pkl(fixer, Path("one.pkl"))
+    told = True, "remove degradation", fixer.prompt, "one.pkl"
+    assert read_pkl(Path("one.pkl"), turbo, *told).taught == Taught((FIGHT,))
+    (turbo / FILE).write_text(json.dumps({"scenes": [], "unknown": ["sd"]}))
+    assert read_pkl(Path("one.pkl"), turbo, *told).taught == Taught((FIGHT,), ("sd",))
+
+
+def test_shipped_and_random_fixers_were_taught_by_nobody() -> None:
+    for name in ("shipped", "random"):
+        assert based_on(name) == Taught()
+
+
+def test_foreign_fixer_is_said_to_be_unknown() -> None:
+    fixer = stirred(published_spec())
+    publish(fixer, Path("difix_ref"))
+    write_pkl(fixer, Path("plain.pkl"))
+    publish_turbo(fixer, Path("sd-turbo"))
+    found = read_pkl(
+        Path("plain.pkl"), Path("sd-turbo"), True, "remove degradation", fixer.prompt, "plain"
+    )
+    assert found.taught.unknown == ("plain.pkl",)
+    (note,) = found.taught.notes
+    assert note.startswith("what taught plain.pkl is unknown")
+    assert read_taught(Path("difix_ref")).unknown == ("difix_ref",)
+
+
+def test_own_folder_without_its_record_is_told_as_such() -> None:
+    folder = taught_fixer(FIGHT)
+    (folder / FILE).unlink()
+    (unknown,) = read_folder(folder).taught.unknown
+    assert unknown == "elsewhere (its record taught.json is missing)"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"scenes": [1], "unknown": []}'])
+def test_record_that_cannot_be_read_is_an_error(text: str) -> None:
+    folder = taught_fixer(FIGHT)
+    (folder / FILE).write_text(text)
+    with pytest.raises(UserError, match=r"taught\.json"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        named("Hi4D-PAIR015-hug"),
+        named("a dog", "Pair_15"),
+        Subject("a dog", "dogs", ("99", "ab12")),
+    ],
+)
+def test_people_scenes_and_photographs_are_recognised(other: Subject) -> None:
+    with pytest.raises(UserError, match="this fixer learnt from"):
+        Taught((OTHER, FIGHT)).refuse("here", [other], "reserved")
+    Taught((OTHER,)).refuse("here", [other], "reserved")
+
+
+def test_tuning_hands_on_what_it_starts_from() -> None:
+    write_study()
+    data = Data(layout.dataset())
+    (lesson,) = data.taught().scenes
+    index = read_index(layout.pairs(TUNING))
+    digests = {one for found in index.photographs.values() for one in found.values()}
+    assert (lesson.scene, lesson.group, set(lesson.photographs)) == (TUNING, "pair00", digests)
+    write_folder(small_fixer(), layout.base())
+    assert start(layout.base(), "").taught == Taught()
+    assert start(layout.base(), str(taught_fixer(FIGHT))).taught == Taught((FIGHT,))
+
+
+@pytest.mark.parametrize("seen", [FIGHT, named("hi4d_pair15_hug"), named("HI4D_PAIR2_hug")])
+@pytest.mark.parametrize("way", ["base", "init_from"])
+def test_tune_refuses_to_start_from_a_fixer_that_saw_what_is_measured(
+    seen: Subject, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.tune import main
+
+    write_study()
+    folder = taught_fixer(seen)
+    if way == "base":
+        shutil.copytree(folder, layout.base())
+    else:
+        write_folder(small_fixer(), layout.base())
+    config = tune_config(init_from=str(folder) if way == "init_from" else "")
+    params = {"tune": config.model_dump(), "study": small_study().model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
+    monkeypatch.setattr(sys, "argv", ["tune"])
+    with pytest.raises(UserError, match="this fixer learnt from"):
+        main()
+    assert not layout.tuned().exists()
+
+
+def test_base_refuses_a_fixer_that_saw_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.base import main
+
+    folder = taught_fixer(named("hi4d-pair15-hug"))
+    params = {"base": source(folder).model_dump(), "study": small_study().model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
+    monkeypatch.setattr(sys, "argv", ["base"])
+    with pytest.raises(UserError, match=r"base\.source: this fixer learnt from pair15"):
+        main()
+    assert not layout.base().exists()
+
+
+def test_base_says_what_it_was_taught_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages.base import main
+
+    folder = taught_fixer(OTHER)
+    params = {"base": source(folder).model_dump(), "study": small_study().model_dump()}
+    Path("params.yaml").write_text(json.dumps(params))
+    monkeypatch.setattr(sys, "argv", ["base"])
+    main()
+    assert "- taught by: hi4d_pair30_hug (pair30)" in (layout.base() / "README.md").read_text()
+    (folder / FILE).unlink()
+    main()
+    assert "note: what taught elsewhere (its record" in capsys.readouterr().out
+    assert read_json(layout.base() / FILE)["unknown"] == [
+        "elsewhere (its record taught.json is missing)"
+    ]
+
+
+def test_what_taught_a_fixer_is_not_evaluated_but_for_tuning_scenes() -> None:
+    taught = Taught((Subject(TUNING, "pair00"), FIGHT), ("sd-turbo",))
+    with pytest.raises(UserError, match="this fixer learnt from the scene hi4d_pair15_fight"):
+        may_be_measured("here", taught, RESERVED, (TUNING,))
+    for scene in (TEST, TUNING):
+        assert may_be_measured("here", taught, scene, (TUNING,)) == taught.notes != []
+
+
+def test_check_judges_folders_by_their_records() -> None:
+    folder = str(taught_fixer(FIGHT))
+    groups = {RESERVED: "pair15", TEST: "pair02", "a dog": "pair15"}
+
+    def errors(base: str, init_from: str, **values: tuple[str, ...]) -> list[str]:
+        study = small_study(**values)
+        where: Callable = ".".join
+        given = source(base), TuneConfig(**{"init_from": init_from}), study
+        return [str(one).splitlines()[0] for one in beginning_errors(*given, groups, where)]
+
+    assert errors("shipped", "") == []
+    told = "this fixer learnt from the scene hi4d_pair15_fight"
+    assert errors(folder, folder) == [f"base.source: {told}", f"tune.init_from: {told}"]
+    others = {"reserved_scenes": ("a dog",), "downstream_scenes": ("a dog",)}
+    (found,) = errors(folder, "", **others)
+    assert "pair15, whom hi4d_pair15_fight shows as a dog does" in found
+
+
+def test_tiny_fixer_keeps_its_form() -> None:
+    """The record changes nothing else of a folder."""
+    fixer = stirred(tiny_spec())
+    write_folder(fixer, Path("one"))
+    assert read_json(Path("one") / FILE) == {"scenes": [], "unknown": []}
+    assert read_folder(Path("one")).spec == fixer.spec
