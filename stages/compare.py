@@ -9,6 +9,7 @@ from stages.run.files import write_json, write_tsv
 from stages.run.params import Params
 from stages.scenes.catalogue import groups
 from stages.scenes.guard import judge
+from stages.scenes.roles import NO_RESERVE
 from stages.scenes.study import TUNED, StudyConfig, methods_of
 
 
@@ -33,6 +34,8 @@ def main() -> None:
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
     found = {"study": {"chosen": chosen, "verdict": verdict.hash}}
+    if NO_RESERVE in verdict.notes:
+        found["study"]["note"] = NO_RESERVE
     if study.seeds:
         repeats = noise_table(evaluations, scenes, study.seeds, config)
         found["noise_floor"] = noise_floor(repeats)

@@ -10,6 +10,7 @@ from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.locks import alone
 from stages.run.params import Params
+from stages.scenes.roles import Verdict
 from stages.scenes.study import StudyConfig
 
 # Set in every process of a run of several, also by torch's and accelerate's launchers.
@@ -24,16 +25,15 @@ def main() -> None:
 
     params = Params.read()
     config = params.section("tune", TuneConfig)
-    # The data set may have been edited since stage manifest judged it.
-    alone = _PROCESS not in os.environ
     study = params.section("study", StudyConfig)
-    verdict = check_dataset(layout.dataset(), study, look=alone)
+    # The data set may have been edited since stage manifest judged it.
+    verdict = check_dataset(layout.dataset(), study, look=_PROCESS not in os.environ)
     verdict.enforce()
-    for note in verdict.notes if alone else ():
+    for note in verdict.notes if _PROCESS not in os.environ else ():
         print(f"note: {note}", flush=True)
 
     with alone(layout.tuned()) if is_first() else nullcontext():
-        tune(config, verdict.hash)
+        tune(config, study, verdict)
 
 
 def is_first() -> bool:
@@ -41,16 +41,18 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def tune(config: TuneConfig, verdict: str) -> None:
+def tune(config: TuneConfig, study: StudyConfig, verdict: Verdict) -> None:
     """Tune in this process, or in `tune.processes` of which this is none."""
     from stages.difix import tuning
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
+    from stages.scenes.manifest import measured
+    from stages.scenes.roles import NO_RESERVE
 
     base, dataset = layout.base(), layout.dataset()
     warned = [note for note in verdict.notes if note == NO_RESERVE]
     data = tuning.Data(dataset)
-    if config.processes > 1 and alone:
+    if config.processes > 1 and _PROCESS not in os.environ:
         tuning.run_processes("stages.tune", config.processes)
         return
     key = tuning.checkpoint_key(data, base, config)

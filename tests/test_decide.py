@@ -10,6 +10,7 @@ from test_compare import LEVELS, evaluation, select, workspace  # noqa: F401
 from stages import compare, decide
 from stages.quality.keys import repeated
 from stages.run import layout
+from stages.scenes.roles import NO_RESERVE
 
 
 def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -> str:
@@ -63,3 +64,15 @@ def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
     text = layout.decision().read_text()
     assert "Another seed moves the plain splat's PSNR by 0.14 dB" in text
     assert "2 trainings" in text
+
+
+def test_empty_reserve_is_said(monkeypatch) -> None:
+    assert "reserved_scenes" not in snapshot(monkeypatch, tuned=1.0)
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["reserved_scenes"] = []
+    yaml.dump(params, Path("params.yaml"))
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    compare.main()
+    decide.main()
+    assert f"Note: {NO_RESERVE}." in layout.decision().read_text()

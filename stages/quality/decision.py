@@ -25,6 +25,7 @@ def decision(
     count = next(iter(summary.values()))["scenes"]
     lines = [f"# Decision snapshot, study {version}", "", objective, ""]
     lines += [f"Leak guard: verdict `{verdict[:12]}`.", ""]
+    lines += [f"Note: {note}.", ""] if (note := delta["study"].get("note")) else []
     lines += [f"## Means over {count} downstream scenes", "", *_means(summary), ""]
     if chosen is None:
         lines += ["No tuned method was evaluated on the internal-eval scenes: nothing to decide."]
