@@ -105,8 +105,8 @@ class Params:
         return value
 
     def value(self, name: str, key: str, model: type[Section]) -> Any:
-        """One key of a section that is built as a whole: a stage depends on this key alone."""
-        return getattr(self.section(name, model), key)
+        """One key of a section, on which alone a stage depends; its default without the section."""
+        return getattr(self.section(name, model) if name in self.raw else model(), key)
 
     def entry(self, catalogue: str, name: str, model: type[S]) -> S:
         """Build one entry of a catalogue, such as `scenes.<name>`."""

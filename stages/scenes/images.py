@@ -183,7 +183,9 @@ def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
         over = rgba[..., :3] * alpha
         return over + np.asarray(background, np.float32) * (1 - alpha) if any(background) else over
     levels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return levels.astype(np.float32) / np.float32(255)
+    pixels = levels.astype(np.float32)
+    pixels /= 255
+    return pixels
 
 
 def _grey(path: Path, image: Image.Image) -> Pixels:

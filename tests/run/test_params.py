@@ -65,6 +65,13 @@ def error_lines(params: Params, tmp_path: Path, name: str = "train") -> list[str
     return [str(error).splitlines()[0].removeprefix(f"{tmp_path}/") for error in errors]
 
 
+def test_value_is_one_key_of_a_checked_section(write: Write) -> None:
+    assert write("strategy:\n  prune_opa: 0.2\n").value("strategy", "prune_opa", Strategy) == 0.2
+    assert write("other: {}\n").value("strategy", "prune_opa", Strategy) == 0.005
+    with pytest.raises(UserError, match="strategy"):
+        write("strategy:\n  kind: wrong\n").value("strategy", "prune_opa", Strategy)
+
+
 def test_section_is_typed_and_frozen(write: Write) -> None:
     train = write("""
         train:

@@ -199,7 +199,8 @@ def test_other_files_of_such_names_are_told(
         "import sys; from pathlib import Path; from stages.scenes.dataset import find_photographs;"
         "find_photographs(Path(sys.argv[1]))"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=root)
     assert capfd.readouterr().err.splitlines() == [
         f"{tmp_path}: 1 file not read: \\udcc7\\udcd1.heic; convert them to JPEG or PNG",
         f"{tmp_path}: 1 hidden file or folder passed over: .a\\nb",
