@@ -26,12 +26,10 @@ def main() -> None:
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
     given = parser.parse_args()
-    if (given.capture is None) == (given.result is None) or bool(given.capture) != bool(
-        given.variant
-    ):
+    is_named = given.capture is not None
+    if is_named == (given.result is not None) or is_named != bool(given.variant):
         parser.error("name DATA and RESULT, or --capture with --variant")
 
-    is_named = bool(given.capture)
     result = layout.result(given.capture, given.variant) if is_named else given.result
     with alone(result):
         train(given, Params.read(overrides=given.overrides), result)

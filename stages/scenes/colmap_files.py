@@ -37,12 +37,12 @@ class _Cursor:
             raise ValueError("it ends in the middle")
 
     def name(self) -> str:
-        """A text that ends with a zero."""
+        """A text that ends with a zero; whoever uses it judges its encoding."""
         end = self.data.find(b"\0", self.at)
         if end < 0:
             raise ValueError("it ends in the middle of a name")
         text, self.at = self.data[self.at : end], end + 1
-        return text.decode("utf-8")  # a UnicodeDecodeError is a ValueError
+        return text.decode("utf-8", "backslashreplace")
 
 
 def check_files(folder: Path) -> None:
