@@ -5,7 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import check_layable, lay
+from stages.run.laying import lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.run.provenance import cost
@@ -21,7 +21,6 @@ def main() -> None:
     from stages.scenes.demo.sequence import write_sequence
 
     config = Params.read().section("demo", DemoConfig)
-    check_layable([scene])
     with cost("demo", scene), whole_folder(layout.demo(scene)) as folder:
         write_sequence(scene, config, folder)
     lay([scene])

@@ -5,7 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import check_layable, lay
+from stages.run.laying import lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.demo.config import DemoCaptureConfig
@@ -21,7 +21,6 @@ def main() -> None:
 
     config = Params.read().section("demo_capture", DemoCaptureConfig)
     names = [capture, layout.eval_set(capture).name]
-    check_layable(names)
     with (
         whole_folder(layout.demo(names[0])) as folder,
         whole_folder(layout.demo(names[1])) as eval_folder,

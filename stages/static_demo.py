@@ -5,7 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import check_layable, lay
+from stages.run.laying import lay
 from stages.run.names import given_name
 from stages.run.params import Params
 from stages.scenes.static.config import StaticDemoConfig
@@ -22,7 +22,6 @@ def main() -> None:
     from stages.scenes.demo.static_scene import write_static_scene
 
     config = Params.read().section("static_demo", StaticDemoConfig)
-    check_layable([scene])
     with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
     lay([scene])

@@ -5,6 +5,7 @@ that it keeps: stage `demo` has data/demo/<name>, and stage `raw` copies that. T
 `.demo.json` that names its files by content; a folder without it, or with others, is a user's.
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ from stages.run.targets import is_empty
 MARK = ".demo.json"
 
 
-def check_layable(names: Iterable[str]) -> None:
+def _check(names: Iterable[str]) -> None:
     """Raise UserError when data/raw/<name> holds what no demo put there, for the first of these."""
     for name in names:
         folder = layout.raw(name)
@@ -25,8 +26,7 @@ def check_layable(names: Iterable[str]) -> None:
             continue
         if folder.is_dir() and not folder.is_symlink():
             found = contents(folder)
-            made = layout.demo(name)
-            if found == _marked(folder) or (made.is_dir() and found == contents(made)):
+            if found in (_marked(folder), contents(layout.demo(name))):
                 continue
         raise UserError(
             folder, "holds data that the demo did not make, which stays as it is",
@@ -37,9 +37,13 @@ def check_layable(names: Iterable[str]) -> None:
 
 
 def lay(names: Iterable[str]) -> None:
-    """Copy data/demo/<name> to data/raw/<name> for each. Raises UserError as `check_layable`."""
+    """Copy data/demo/<name> to data/raw/<name> for each.
+
+    Raises UserError, and changes nothing, when one of these holds what no demo put there. What is
+    equal to data/demo/<name> is the demo's also without a mark, as older versions left it.
+    """
     names = list(names)
-    check_layable(names)
+    _check(names)
     for name in names:
         made = contents(layout.demo(name))
         if _marked(layout.raw(name)) == made == contents(layout.raw(name)):
@@ -50,10 +54,18 @@ def lay(names: Iterable[str]) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Hashes of the files below a folder, by relative name, without our own mark."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    named = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: file_hash(path) for name, path in named.items() if name != MARK}
+    """Hashes of the files below a folder, by relative name, without our own mark.
+
+    A link is known by where it leads, whatever is there: the demo makes none.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"link to {os.readlink(path)}"
+        elif path.is_file() and name != MARK:
+            found[name] = file_hash(path)
+    return found
 
 
 def _marked(folder: Path) -> dict[str, str] | None:
