@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import exact_scene
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from ruamel.yaml import YAML
 
 from stages.run import layout
 from stages.run.files import folder_hash
+from stages.scenes.frames import Sim3
 from stages.scenes.paths import looked_at
 from stages.show import main
 from stages.splat.export import read_ply
+from stages.splat.space import Space
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +82,27 @@ def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
     assert np.allclose(-read.means[:, 1].numpy(), heights, atol=1e-3)
     distances = np.linalg.norm(true_means - focus, axis=1)
     assert np.allclose(np.linalg.norm(read.means.numpy(), axis=1), distances, atol=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(2.0, 5.2e6), (1e-7, 0.0)])
+def test_a_world_in_coordinates_of_a_map_is_shown_as_one_at_the_origin(
+    monkeypatch: pytest.MonkeyPatch, unit: float, offset: float
+) -> None:
+    """Films, cameras beside the Gaussians, and what is exported."""
+    near = Space.read(SCENE, TIMES, ["none"])
+    near.export(Path(), ["ply"])
+    before = read_ply(Path(f"none_{TIMES[0]}.ply")).means
+    frame = Sim3(unit, exact_scene.EST_FROM_TRUE.rotation, offset * np.array([0.1, -0.3, 1]))
+    monkeypatch.setattr(exact_scene, "EST_FROM_TRUE", frame)
+    write_scene()
+    far = Space.read(SCENE, TIMES, ["none"])
+    films = [space.films(2, SIZE, "cpu")["orbit_none"] for space in (near, far)]
+    for one, other in zip(*films, strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 1
+    far.export(Path(), ["ply"])
+    assert np.allclose(read_ply(Path(f"none_{TIMES[0]}.ply")).means, before, atol=1e-3)
+    means = far.gaussians["none", TIMES[0]].world_from_norm.apply(np.zeros(3))
+    assert np.linalg.norm(means) < 10
 
 
 def test_a_film_that_cannot_be_encoded_leaves_the_rest(

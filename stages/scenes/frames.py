@@ -26,7 +26,7 @@ _FAR_POINTS = 1e3
 _PARALLEL = 1e-3  # mean squared sine of the angles between axes that count as one direction
 _ROUNDING, _NOTHING = 1e-14, 1e-12  # of coordinates, relative; world units
 # Of the cameras, in a world that is left as it is.
-_FAR_AWAY, _LEAST_REACH, _MOST_REACH = 1e3, 1e-3, 1e3
+_FAR_AWAY, _LEAST_REACH, _MOST_REACH = 1e3, 0.1, 1e3
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pose_scene import cloud, ring
+from pose_scene import cloud, photographs, ring
 
 from stages.run.errors import UserError
+from stages.scenes import sfm
+from stages.scenes.calibrate import calibrate
 from stages.scenes.calibration import carry_targets, read_calibration, write_calibration
-from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 
 EST_FROM_TRUE = Sim3(2.5, rotation_from_vector([0.3, -0.8, 0.2]), np.array([4.0, -1.0, 2.0]))
@@ -73,3 +76,46 @@ def test_calibration_there_and_back(tmp_path: Path) -> None:
 def test_missing_calibration_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"calibration\.json: no such file"):
         read_calibration(tmp_path)
+
+
+class Placed:
+    """As much of a prepared scene as calibrating asks for, its photographs left out."""
+
+    def __init__(self, frame: Sim3):
+        self.timestamps = ["000000", "000001"]
+        self.groups = {
+            role: {name: frame.apply_camera(one) for name, one in group.items()}
+            for role, group in (("source", SOURCES), ("target", TARGETS))
+        }
+
+    def cameras(self, role: str) -> dict[str, Camera]:
+        return self.groups[role]
+
+
+@pytest.mark.parametrize("method", ["perturbed", "given"])
+@pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
+def test_a_scene_in_coordinates_of_a_map_is_calibrated_as_one_at_the_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
+) -> None:
+    seen = photographs(SOURCES, noise_px=0.1)
+    monkeypatch.setattr("stages.scenes.calibrate._photograph", lambda *_: None)
+    monkeypatch.setattr(sfm, "detect", lambda *_: seen)
+    config = CalibrateConfig(method=method, refine_focal=False)
+    found = []
+    for name, frame in (
+        ("near", Sim3.identity()),
+        ("far", Sim3(unit, np.eye(3), offset * np.array([0.1, 1, 0.3]))),
+    ):
+        metrics = calibrate(Placed(frame), config, tmp_path / name)
+        found.append((metrics, read_calibration(tmp_path / name), frame))
+    (near, _, _), (far, calibration, frame) = found
+    assert far["points"] == pytest.approx(near["points"], rel=0.05)
+    assert far["rotation_error_deg"] == pytest.approx(near["rotation_error_deg"], abs=0.02)
+    if unit >= 1:  # smaller ones are rounded away
+        assert far["centre_error_m"] / unit == pytest.approx(near["centre_error_m"], abs=2e-3)
+    # Points and cameras of the estimated frame are those of the world by its similarity.
+    xyz, _ = calibration.points("000000")
+    truth = frame.apply(cloud(0))
+    back = calibration.est_from_true.inverse().apply(xyz)
+    gaps = np.linalg.norm(back[:, None] - truth[None], axis=-1).min(axis=1)
+    assert np.median(gaps) < 0.02 * unit
