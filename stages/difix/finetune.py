@@ -28,6 +28,7 @@ from stages.difix.model import Fixer, trainable
 from stages.difix.precision import DTYPES, choose_execution, choose_precision
 from stages.difix.schedule import learning_rate
 from stages.difix.validation import Validator
+from stages.quality.batch import OutOfRange
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.live import LiveCurve
@@ -82,6 +83,7 @@ class Tuner:
         # Terms, gradient norm and number of steps since the last point of the curve.
         self._sums = torch.zeros(6, dtype=torch.float64, device=self.accelerator.device)
         self._best: dict[str, Any] = {}
+        self._done = 0
 
     @property
     def is_main(self) -> bool:
@@ -94,7 +96,11 @@ class Tuner:
         Raises UserError when the loss is not finite; the checkpoint is then of a step before.
         """
         with checkpoint.alone() if self.is_main else nullcontext():
-            return self._run(source, checkpoint)
+            try:
+                return self._run(source, checkpoint)
+            # What measures pictures sees one that is not finite before the loss is looked at.
+            except OutOfRange as error:
+                raise self._diverged("a picture", self._done, checkpoint) from error
 
     def _run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
         config, begin = self.config, self._resume(checkpoint)
@@ -106,6 +112,7 @@ class Tuner:
             self._validate("untuned_withheld", 0, self.fixer, with_reference=False)
         with Preemption() as preemption, Progress(self.name, config.steps, begin) as progress:
             for done in range(begin + 1, config.steps + 1):
+                self._done = done
                 self.step(done - 1, stream)
                 last = done == config.steps
                 stopping = self._stopping(preemption, done) and not last
@@ -239,15 +246,18 @@ class Tuner:
         # With a scaled loss, a step whose gradients overflow is left out and a smaller scale found.
         judged = sums[:4] if self.stepper.may_overflow else sums[:5]
         if not judged.isfinite().all():
-            kept = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
             told = "the loss" if not sums[:4].isfinite().all() else "the gradient"
-            raise UserError(
-                self.name,
-                f"{told} is not finite at step {done}",
-                expected="a finite number",
-                hint=f"the last good state: {kept}",
-                fix="lower lr, set max_grad_norm: 1.0, or precision: fp32",
-            )
+            raise self._diverged(told, done, checkpoint)
+
+    def _diverged(self, what: str, done: int, checkpoint: Checkpoint) -> UserError:
+        kept = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
+        return UserError(
+            self.name,
+            f"{what} is not finite at step {done}",
+            expected="a finite number",
+            hint=f"the last good state: {kept}",
+            fix="lower lr, set max_grad_norm: 1.0, or precision: fp32",
+        )
 
     def _validate(
         self, row: str, done: int, fixer: Fixer | None, with_reference: bool = True

@@ -7,6 +7,10 @@ from torch import Tensor
 _SLACK = 1e-3
 
 
+class OutOfRange(ValueError):
+    """Images whose values are not finite, or far from [0, 1]."""
+
+
 def check_pair(a: Tensor, b: Tensor, smallest_px: int = 1) -> None:
     """Refuse what is not a pair of image batches. Raises ValueError that names the fault."""
     if a.shape != b.shape:
@@ -39,7 +43,7 @@ def _check_images(images: Tensor) -> None:
     low, high = images.detach().aminmax()
     # Written so that NaN fails too.
     if not (low >= -_SLACK and high <= 1 + _SLACK):
-        raise ValueError(f"images with values from {low:.4g} to {high:.4g}; expected [0, 1]")
+        raise OutOfRange(f"images with values from {low:.4g} to {high:.4g}; expected [0, 1]")
 
 
 def _size(images: Tensor) -> str:

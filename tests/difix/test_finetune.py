@@ -13,6 +13,7 @@ from stages.difix.finetune import Tuner
 from stages.difix.losses import FixerLoss, Terms
 from stages.difix.precision import choose_precision
 from stages.difix.validation import Sample, Validator
+from stages.quality.batch import check_pair
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE
@@ -176,6 +177,24 @@ def test_a_gradient_that_is_no_number_is_noticed_before_it_is_saved(tmp_path: Pa
     saved = checkpoint.load()
     assert saved is not None
     assert saved["step"] == 2
+
+
+def test_a_picture_that_is_no_number_is_told_like_a_loss(tmp_path: Path) -> None:
+    """LPIPS refuses such pictures before there is a loss to look at."""
+    checkpoint = Checkpoint("tune", "picture")
+    seen = tuner(tmp_path, steps=9)
+    loss = seen.loss
+
+    def perceptual(output: Tensor, target: Tensor, step: int) -> Terms:
+        picture = output.detach().clamp(-1, 1) / 2 + 0.5
+        picture = picture * math.nan if step == 3 else picture
+        check_pair(picture, picture)
+        return loss(output, target, step)
+
+    seen.loss = perceptual  # type: ignore[assignment]
+    with pytest.raises(UserError, match="a picture is not finite at step 4") as raised:
+        seen.run(Noise(), checkpoint)
+    assert "fix: lower lr" in str(raised.value)
 
 
 def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
