@@ -21,11 +21,12 @@ from stages.difix.spec import FILE, LORA_RANK, Spec, read_spec, write_spec
 from stages.difix.taught import FILE as RECORD
 from stages.difix.taught import read_taught, write_taught
 from stages.run.errors import UserError
-from stages.run.files import read_json, write_json
+from stages.run.files import read_json, shaped, write_json
 
 TEXT_FOLDERS = ("text_encoder", "tokenizer")
 PROMPT_FILE = "prompt_embedding.safetensors"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+_AGAIN = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _VERSION = "0.25.1"  # of diffusers, that the published checkpoints name
 # What a published VAE's config holds beyond diffusers' own keys.
@@ -56,12 +57,13 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
     A folder without fixer.json needs its `spec` (see `published_spec`) and the embedded prompt.
     Raises UserError when files are missing or broken, or hold another architecture.
     """
-    if spec is None:
-        spec = read_spec(folder)
-        prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
-    assert prompt is not None, "a published folder's prompt is embedded by the caller"
-    parts = {part: read_part(folder, part) for part in _CLASSES}
-    fixer = fixer_from_published(spec, parts, prompt, folder)
+    with shaped(folder, "a fixer whose configs and weights belong together", _AGAIN):
+        if spec is None:
+            spec = read_spec(folder)
+            prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
+        assert prompt is not None, "a published folder's prompt is embedded by the caller"
+        parts = {part: read_part(folder, part) for part in _CLASSES}
+        fixer = fixer_from_published(spec, parts, prompt, folder)
     if is_ours(folder) or (folder / RECORD).is_file():
         fixer.taught = read_taught(folder)
     return fixer
@@ -82,6 +84,11 @@ def published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> S
 
     Nothing in such a folder says whether its weights expect a reference.
     """
+    with shaped(folder, "configs of a UNet and a VAE, with their channels", _AGAIN):
+        return _published_spec(folder, reference, prompt, origin)
+
+
+def _published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> Spec:
     unet, vae = (read_config(folder, part) for part in _CLASSES)
     if unet["in_channels"] != vae["latent_channels"] or unet.get("addition_embed_type"):
         raise UserError(

@@ -49,7 +49,15 @@ def fixer_from_published(
     taught it is unknown until someone says. Raises UserError when anything else is missing, left
     over or of another shape.
     """
-    fixer, state = empty_fixer(spec), {PROMPT_KEY: prompt.float()}
+    try:
+        fixer = empty_fixer(spec)
+    # Sizes that contradict each other fail in as many ways as there are layers.
+    except Exception as error:
+        raise UserError(
+            where, f"its configs describe no fixer ({type(error).__name__}: {error})",
+            expected="diffusers' settings of a UNet and a VAE", fix="get the checkpoint again",
+        ) from error  # fmt: skip
+    state = {PROMPT_KEY: prompt.float()}
     found = {part: _modern(tensors) for part, tensors in parts.items()}
     generator = torch.Generator().manual_seed(seed)
     faults: list[str] = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.difix.folders import read_tensors
 from stages.run.errors import UserError
-from stages.run.files import whole_file
+from stages.run.files import shaped, whole_file
 
 _FILES = "files"
 
@@ -38,8 +38,8 @@ def unpack(source: Path, folder: Path) -> None:
     Raises UserError when it is missing or broken, or holds anything else.
     """
     tensors = read_tensors(source)
-    with safe_open(source, framework="pt") as opened:
-        texts = json.loads((opened.metadata() or {}).get(_FILES, "{}"))
+    with shaped(source, "a file that `pack` wrote"), safe_open(source, framework="pt") as opened:
+        texts = dict(json.loads((opened.metadata() or {}).get(_FILES, "{}")))
     files: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         path, _, key = name.partition("|")
