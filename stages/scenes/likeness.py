@@ -22,8 +22,8 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from stages.scenes.images import read_image, resize
 
 SIDE_PX = 192
-# The least agreement of what counts as one photograph: midway between neighbouring frames of a
-# film, 0.88, and the worst of what was done to photographs, 0.93.
+# The least agreement of what counts as one photograph: above neighbouring frames of a film, 0.88,
+# and below what encoding, cutting, resizing and mirroring leave, 0.96.
 ALIKE = 0.9
 
 _SEARCHED_PX = 16  # a side of what candidates are found by
@@ -33,7 +33,7 @@ _LEVELS = ((4, 20), (2, 20), (1, 12))  # registration: each this much smaller, s
 _FARTHEST = 0.25  # registration that moves or stretches more has failed
 _HOPELESS = 0.3  # agreement at the first level
 _WORST = 2  # blocks that count
-_GLARE = 0.85
+_GLARE, _CLEAR = 0.85, 0.05  # how bright is too bright, and how much of it a block may have
 _NOISE = 3 / 255  # contrast of a pixel below which pictures agree as nothing is to be seen
 
 Plane = NDArray[np.float64]
@@ -211,7 +211,7 @@ def _telling(
     """Blocks that both show, without those that more light would wash out if others are left."""
     shown = _blocks(seen.astype(float), block_px).mean(-1) > 0.6
     glare = np.fmax(first, second) > _GLARE
-    clear = shown & (_blocks(glare.astype(float), block_px).mean(-1) < 0.05)
+    clear = shown & (_blocks(glare.astype(float), block_px).mean(-1) < _CLEAR)
     return clear if clear.mean() > 0.25 else shown
 
 
