@@ -3,6 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
+from stages.difix.beginnings import beginning_errors
 from stages.difix.checkpoints import chosen_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
@@ -17,7 +18,7 @@ from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.guard import judge
 from stages.scenes.memo import memo, summary
-from stages.scenes.sources import input_errors, source_errors
+from stages.scenes.sources import input_errors
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study import StudyConfig
 from stages.splat import config as splat
@@ -54,21 +55,13 @@ def main() -> None:
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
     arguments = parser.parse_args()
 
-    from stages.difix.beginnings import beginning_errors
-
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
-    verdict = None
-    if {"study", "scenes"} <= values.keys():
-        verdict = judge(values["study"], groups(params), params.where)
-        errors += verdict.errors
-    if {"study", "base", "tune"} <= values.keys():
-        begun = (values[section] for section in ("base", "tune", "study"))
-        errors += beginning_errors(*begun, groups(params), params.where)
-    if {"study", "scenes", "demo"} <= values.keys():
-        chosen = values["study"].scenes
-        errors += source_errors(chosen, values["scenes"], values["demo"], params.where)
-    errors += [*chosen_errors(values, params.where), *input_errors(values, params.where)]
+    is_whole = {"study", "scenes"} <= values.keys()
+    verdict = judge(values["study"], groups(params), params.where) if is_whole else None
+    errors += verdict.errors if verdict else []
+    errors += beginning_errors(values, groups(params), params.where)
+    errors += [*input_errors(values, params.where), *chosen_errors(values, params.where)]
     errors += captures.capture_errors(values, params.where)
     raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"

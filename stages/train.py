@@ -59,8 +59,7 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.splat.raster import choose_backend
 
     prepared = Scene.read(layout.scene(scene))
-    for line in scene_notes(prepared, config):
-        print(f"{scene}: {line}")
+    print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")
     # Here, since processes that build kernels together destroy each other's.
     backend, reason = choose_backend(config.backend)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
@@ -73,8 +72,8 @@ def train_all(scene: str, config: TrainConfig) -> None:
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])
     forget("train", scene)
-    psnr_db, count = scalars["train_psnr"], scalars["gaussians"]
-    print(f"{scene}: training views {psnr_db:.2f} dB, {count:.0f} Gaussians a timestamp")
+    told = "training views {train_psnr:.2f} dB, {gaussians:.0f} Gaussians a timestamp"
+    print(f"{scene}: {told.format(**scalars)}")
 
 
 if __name__ == "__main__":

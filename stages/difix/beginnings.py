@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from stages.difix.config import BaseConfig, TuneConfig
 from stages.difix.taught import FILE, read_taught
 from stages.run.errors import UserError
 from stages.scenes.study import StudyConfig
@@ -11,16 +11,21 @@ from stages.scenes.subjects import named
 
 
 def beginning_errors(
-    base: BaseConfig,
-    tune: TuneConfig,
-    study: StudyConfig,
+    values: Mapping[str, Any],
     groups: Mapping[str, str],
     where: Callable[[tuple[str | int, ...]], str],
 ) -> Iterator[UserError]:
-    """Fixers in folders that learnt from scenes which are measured or reserved here."""
+    """Fixers in folders that learnt from scenes which are measured or reserved here.
+
+    `values` are the valid sections of params; nothing is judged where one that counts is not.
+    """
+    if not {"study", "base", "tune"} <= values.keys():
+        return
+    study: StudyConfig = values["study"]
     scenes = (*study.internal_eval_scenes, *study.downstream_scenes, *study.reserved_scenes)
     measured = [named(scene, groups.get(scene, "")) for scene in dict.fromkeys(scenes)]
-    places = {("base", "source"): base.source, ("tune", "init_from"): tune.init_from}
+    places = {("base", "source"): values["base"].source}
+    places["tune", "init_from"] = values["tune"].init_from
     for keys, source in places.items():
         folder = Path(source).expanduser()
         try:

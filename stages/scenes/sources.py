@@ -23,7 +23,7 @@ class Chooses(Protocol):
     test_every: int
 
 
-def source_errors(
+def _of_sources(
     chosen: Sequence[str],
     entries: Mapping[str, SceneEntry],
     demo: DemoConfig,
@@ -44,8 +44,11 @@ def source_errors(
 def input_errors(
     values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
 ) -> list[UserError]:
-    """What the valid sections of params name and that is not there, or leaves nothing to do."""
-    found = list(_path_errors(values, where))
+    """What valid sections of params name and that is not there, contradicts, or does nothing."""
+    found: list[UserError] = []
+    if {"study", "scenes", "demo"} <= values.keys():
+        found += _of_sources(values["study"].scenes, values["scenes"], values["demo"], where)
+    found += _path_errors(values, where)
     if {"study", "scenes", "train"} <= values.keys():
         found += _role_errors(values["study"].scenes, values["scenes"], values["train"], where)
     return found

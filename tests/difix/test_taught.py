@@ -199,8 +199,9 @@ def test_check_judges_folders_by_their_records() -> None:
     def errors(base: str, init_from: str, **values: tuple[str, ...]) -> list[str]:
         study = small_study(**values)
         where: Callable = ".".join
-        given = source(base), TuneConfig(**{"init_from": init_from}), study
-        return [str(one).splitlines()[0] for one in beginning_errors(*given, groups, where)]
+        given = {"base": source(base), "tune": TuneConfig(**{"init_from": init_from})}
+        found = beginning_errors(given | {"study": study}, groups, where)
+        return [str(one).splitlines()[0] for one in found]
 
     assert errors("shipped", "") == []
     told = "this fixer learnt from the scene hi4d_pair15_fight"
