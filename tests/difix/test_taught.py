@@ -109,8 +109,8 @@ def test_record_that_cannot_be_read_is_an_error(text: str) -> None:
     "other",
     [
         named("Hi4D-PAIR015-hug"),
-        named("a dog", "Pair_15"),
-        Subject("a dog", "dogs", ("99", "ab12")),
+        named("a_dog", "Pair_15"),
+        Subject("a_dog", "dogs", ("99", "ab12")),
     ],
 )
 def test_people_scenes_and_photographs_are_recognised(other: Subject) -> None:
@@ -194,7 +194,7 @@ def test_what_taught_a_fixer_is_not_evaluated_but_for_tuning_scenes() -> None:
 
 def test_check_judges_folders_by_their_records() -> None:
     folder = str(taught_fixer(FIGHT))
-    groups = {RESERVED: "pair15", TEST: "pair02", "a dog": "pair15"}
+    groups = {RESERVED: "pair15", TEST: "pair02", "a_dog": "pair15"}
 
     def errors(base: str, init_from: str, **values: tuple[str, ...]) -> list[str]:
         study = small_study(**values)
@@ -206,9 +206,9 @@ def test_check_judges_folders_by_their_records() -> None:
     assert errors("shipped", "") == []
     told = "this fixer learnt from the scene hi4d_pair15_fight"
     assert errors(folder, folder) == [f"base.source: {told}", f"tune.init_from: {told}"]
-    others = {"reserved_scenes": ("a dog",), "downstream_scenes": ("a dog",)}
+    others = {"reserved_scenes": ("a_dog",), "downstream_scenes": ("a_dog",)}
     (found,) = errors(folder, "", **others)
-    assert "pair15, whom hi4d_pair15_fight shows as a dog does" in found
+    assert "pair15, whom hi4d_pair15_fight shows as a_dog does" in found
 
 
 def test_tiny_fixer_keeps_its_form() -> None:
