@@ -89,19 +89,23 @@ def test_killed_run_lets_go(tmp_path: Path, hold: Callable) -> None:
 
 
 def test_process_that_was_forked_does_not_outlive_the_lock(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
+    (told, tell), (ends, end) = os.pipe(), os.pipe()
     with alone(tmp_path / "out"):
         child = os.fork()
         if not child:
-            os.close(writing)
-            os.read(reading, 1)
+            os.close(end)
+            os.write(tell, b"x")
+            os.read(ends, 1)
             os._exit(0)
+        os.read(told, 1)  # it runs, and so has let go
         path = tmp_path / ".out.lock.part"
         path.rename(tmp_path / "kept")  # as after a kill, it is not removed
     (tmp_path / "kept").rename(path)
     assert holder_of(tmp_path / "out") is None
-    os.close(writing)
+    os.close(end)
     os.waitpid(child, 0)
+    for one in (told, tell, ends):
+        os.close(one)
 
 
 def test_who_waits_gets_it_when_it_is_free(tmp_path: Path, hold: Callable) -> None:
