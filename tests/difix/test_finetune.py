@@ -247,7 +247,7 @@ def test_every_precision_trains_float32_weights_on_a_gpu(tmp_path: Path, precisi
     """Weights that are fp16 end in `Attempting to unscale FP16 gradients`."""
     device = torch.device("cuda")
     seen = tuner(tmp_path, device, precision=precision, lr=2e-5, steps=5)
-    assert (seen.accelerator.scaler is not None) == (precision == "fp16")
+    assert seen.stepper.may_overflow == (precision == "fp16")
     seen.run(Noise(), Checkpoint("tune", precision))
     assert all(one.dtype == torch.float32 for one in seen.parameters.values())
     assert seen.moved() > 0
