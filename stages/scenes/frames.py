@@ -90,11 +90,14 @@ class Sim3:
         return Sim3(scale, rotation_from_quat(quat), translation)
 
 
-def fit_sim3(points_a: Array, points_b: Array, rotation: Array | None = None) -> Sim3:
+def fit_sim3(
+    points_a: Array, points_b: Array, rotation: Array | None = None, scale: float | None = None
+) -> Sim3:
     """Least-squares b_from_a for points [N, 3] in both frames (Umeyama 1991).
 
     A known `rotation` leaves scale and translation to be found, for which two points, or a
-    straight row, are enough. Without it points on one line raise UserError.
+    straight row, are enough. Without it points on one line raise UserError. A known `scale` is
+    kept as well.
     """
     mean_a, mean_b = points_a.mean(0), points_b.mean(0)
     offsets_a, offsets_b = points_a - mean_a, points_b - mean_b
@@ -108,10 +111,14 @@ def fit_sim3(points_a: Array, points_b: Array, rotation: Array | None = None) ->
                     expected="at least three points in a plane, or a known rotation",
                 )
         rotation = _nearest_rotation(offsets_b.T @ offsets_a)
-    spread = np.square(offsets_a).sum()
     # One point, or all in one place but for rounding, say nothing of the scale.
-    told = spread > len(points_a) * (_ROUNDING * np.abs(points_a).max()) ** 2
-    scale = (offsets_b * (offsets_a @ rotation.T)).sum() / spread if told else 1.0
+    told = all(
+        np.square(offsets).sum() > len(points) * (_ROUNDING * np.abs(points).max()) ** 2
+        for points, offsets in ((points_a, offsets_a), (points_b, offsets_b))
+    )
+    if scale is None and told:
+        scale = (offsets_b * (offsets_a @ rotation.T)).sum() / np.square(offsets_a).sum()
+    scale = 1.0 if scale is None else scale
     return Sim3(float(scale), rotation, mean_b - scale * rotation @ mean_a)
 
 

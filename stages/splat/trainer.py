@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.run.files import text_hash
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
+from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, normalisation
 from stages.splat import densify, initial, poses
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
@@ -31,6 +31,8 @@ _LR = {
 # Gaussians that are not finite are not drawn, so that a few do no harm.
 _MOST_LOST = 0.01
 _FAR = 100.0  # camera distances
+# Corrections that move cameras against each other by more of their distances hide the scale.
+_MOST_MOVED = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +247,13 @@ class Trainer:
         """
         if not self.config.pose_opt:
             return Sim3.identity()
-        return fit_sim3_from_cameras(self._corrected_cameras(), self.cameras)[0]
+        learnt = self._corrected_cameras()
+        fitted, residual = fit_sim3_from_cameras(learnt, self.cameras)
+        if residual["centre_rmse_relative"] <= _MOST_MOVED:
+            return fitted
+        # Cameras that stand hardly apart, as of a panorama, say nothing of the scale.
+        centres = [np.stack([one.centre for one in group]) for group in (learnt, self.cameras)]
+        return fit_sim3(*centres, fitted.rotation, 1.0)
 
     def _finite(self) -> Tensor:
         """Which Gaussians are finite, [N]."""

@@ -72,6 +72,29 @@ def test_single_camera_keeps_its_pose(config, views, points) -> None:
     assert np.allclose(learnt, views[0].camera.cam_from_world, atol=1e-6)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-15, 1e-4])
+def test_cameras_at_one_place_keep_the_size_of_their_scene(config, views, points, apart) -> None:
+    """A panorama's cameras learn places that are further apart than they were."""
+    config = config.model_copy(update={"pose_opt": True})
+    turned = []
+    for k, view in enumerate(views):
+        rotation = (
+            rotation_from_vector([0.0, 0.1 * k, 0.0]) @ views[0].camera.cam_from_world[:3, :3]
+        )
+        centre = views[0].camera.centre + apart * np.array([k, k % 2, -k])
+        turned.append(replace(view, camera=view.camera.moved(rigid(rotation, -rotation @ centre))))
+    trainer = Trainer(turned, *points, config, "cpu")
+    before = trainer.world_from_norm.scale
+    with torch.no_grad():
+        trainer.corrections[:, :3] = 0.01 * torch.randn(
+            len(views), 3, generator=torch.Generator().manual_seed(1)
+        )
+    assert trainer.gaussians(1).world_from_norm.scale == pytest.approx(before)
+    for learnt, view in zip(trainer.learnt_cameras(), turned, strict=True):
+        shift = np.linalg.norm(learnt.centre - view.camera.centre)
+        assert shift < 0.1 * before
+
+
 def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> None:
     with torch.no_grad():
         trainer.params["means"][7, 1] = float("nan")
