@@ -48,17 +48,34 @@ def whole_folder(target: Path) -> Iterator[Path]:
         scratch = target.with_name(f".{target.name}.part")
         old = target.with_name(f".{target.name}.old.part")
         for leftover in (scratch, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         scratch.mkdir()
         try:
             with _named_after(target):
                 yield scratch
-            if target.exists():
+            if os.path.lexists(target):
                 target.rename(old)
             scratch.rename(target)
         finally:
             for leftover in (scratch, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+                _remove(leftover)
+
+
+def target_of(folder: Path) -> Path:
+    """What a scratch folder of `whole_folder` becomes; any other folder is its own.
+
+    >>> target_of(Path("train/.held_out.part")).as_posix(), target_of(Path("a/b")).as_posix()
+    ('train/held_out', 'a/b')
+    """
+    is_scratch = folder.name.startswith(".") and folder.name.endswith(".part")
+    return folder.with_name(folder.name[1:].removesuffix(".part")) if is_scratch else folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; of a link to one, or a file, that alone."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

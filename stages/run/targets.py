@@ -71,8 +71,8 @@ def check_apart(source: Path, target: Path, *, kept: str = "") -> None:
     there is room, as photographs are sought below that.
     """
     ours, theirs = target.resolve(), source.resolve()
-    own = [theirs / name for name in ("images", "sparse", "masks") if (theirs / name).is_dir()]
-    taken = own if theirs / "images" in own else [theirs]
+    own = [theirs / name for name in ("images", "sparse", "masks")]
+    taken = own if own[0].is_dir() else [theirs]
     if ours == theirs or any(ours.is_relative_to(folder) for folder in taken):
         raise UserError(
             target, f"lies in {source}, among the photographs",

@@ -57,7 +57,7 @@ def calibrate_capture(
             mapped = _given(source, into)
         elif method == "sfm":
             root = _readable(folder / "images", names, scratch)
-            mapped = map_photographs(root, names, into, scratch, config)
+            mapped = map_photographs(source, root, names, into, scratch, config)
         else:
             start = _start(method, source, photographs, scratch, predict)
             root = _readable(folder / "images", names, scratch)

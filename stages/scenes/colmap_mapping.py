@@ -54,11 +54,12 @@ class Mapped:
 
 
 def map_photographs(
-    root: Path, names: Sequence[str], folder: Path, scratch: Path, config: CaptureCalibrateConfig
-) -> Mapped:
+    source: Path, root: Path, names: Sequence[str], folder: Path, scratch: Path,
+    config: CaptureCalibrateConfig,
+) -> Mapped:  # fmt: skip
     """Structure from motion of the photographs `names` below `root`; the model goes to `folder`.
 
-    Raises UserError when no attempt gives a model.
+    They are copies of those in `source`. Raises UserError when no attempt gives a model.
     """
     best: tuple[pycolmap.Reconstruction, Mapped] | None = None
     for number, attempt in enumerate(LADDER[: config.attempts]):
@@ -77,7 +78,7 @@ def map_photographs(
             break
     if best is None:
         raise UserError(
-            root, f"0 of {len(names)} photographs registered",
+            source, f"0 of {len(names)} photographs registered",
             expected="photographs of one static scene that overlap by more than half",
             fix="take more of them in between, sharp and with texture, or bring a COLMAP model",
         )  # fmt: skip

@@ -23,6 +23,7 @@ from stages.run.files import (
     read_json,
     set_hash,
     shaped,
+    target_of,
     text_hash,
     write_json,
 )
@@ -206,8 +207,9 @@ def measure(
     rows, means = evaluate(drawn, meter, color, "lens")
     if means["psnr"] < means["mean_color_psnr"]:
         print(
-            f"WARNING: {folder}: PSNR {means['psnr']:.2f} dB is below that of an image of the mean "
-            f"colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another frame",
+            f"WARNING: {target_of(folder)}: PSNR {means['psnr']:.2f} dB is below that of an image "
+            f"of the mean colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another "
+            "frame",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     return [{"image": row["camera"], **row} for row in rows], means

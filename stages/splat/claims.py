@@ -9,6 +9,7 @@ from pathlib import Path
 from stages.run.errors import UserError
 from stages.run.files import read_json, set_hash
 from stages.run.targets import check_replaceable
+from stages.scenes.photographs import is_hidden
 from stages.splat.captures import FACTS, Facts
 
 TRAINED = "train"
@@ -33,8 +34,8 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
         return
     # What a killed run leaves, the poses that this one starts from, and, where DVC has removed a
     # result to make it anew, what was measured on other datasets.
-    names = {path.name for path in result.iterdir()} if result.is_dir() else set()
-    names = {name for name in names if not name.endswith(".part")}
+    found = list(result.iterdir()) if result.is_dir() else []
+    names = {path.name for path in found if not is_hidden(path.name, path.is_dir())}
     if not all(name == DATASET or name.startswith(EVALUATED) for name in names):
         raise UserError(
             result, "not empty, and no result of a capture",

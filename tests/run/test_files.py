@@ -39,6 +39,22 @@ def test_whole_folder_replaces_all_of_an_older_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("place", ["elsewhere", "nowhere"])
+def test_whole_folder_takes_the_place_of_a_link_and_leaves_what_it_leads_to(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.txt").write_text("old")
+    target = tmp_path / "out"
+    target.symlink_to(tmp_path / place)
+    for text in ("first", "second"):
+        with files.whole_folder(target) as scratch:
+            (scratch / "a.txt").write_text(text)
+        assert (target / "a.txt").read_text() == text
+    assert (tmp_path / "elsewhere" / "kept.txt").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "out"}
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_whole_folder_leaves_the_older_one_on_an_error(
     tmp_path: Path, error: type[BaseException]

@@ -71,7 +71,7 @@ def test_results_beside_images_are_not_among_them(tmp_path: Path) -> None:
     folders(tmp_path, "d/images", "d/sparse")
     check_apart(tmp_path / "d", tmp_path / "d" / "results")
     check_apart(tmp_path / "d", tmp_path / "d-results")
-    for target in ("d", "d/images", "d/images/out", "d/sparse/0"):
+    for target in ("d", "d/images", "d/images/out", "d/sparse/0", "d/masks", "d/masks/out"):
         with pytest.raises(UserError, match="among the photographs"):
             check_apart(tmp_path / "d", tmp_path / target)
 

@@ -81,7 +81,7 @@ def test_nothing_registered_is_an_error(tmp_path: Path) -> None:
         path = tmp_path / "blank" / f"{k}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((64, 64, 3), 40 * k, np.uint8)).save(path)
-    with pytest.raises(UserError, match="0 of 3 photographs registered"):
+    with pytest.raises(UserError, match=r"blank: 0 of 3 photographs registered"):
         calibrate_capture(tmp_path / "blank", tmp_path / "out", CaptureCalibrateConfig(attempts=1))
 
 

@@ -102,6 +102,15 @@ def test_result_holds_gaussians_ply_poses_and_numbers(trained: tuple[Path, dict]
     assert (folder / "held_out" / "aligned" / NAMES[4]).is_file()
 
 
+def test_what_a_file_browser_leaves_does_not_stand_in_the_way(data: Path, tmp_path: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db"):
+        (tmp_path / name).touch()
+    claims.claim(tmp_path, data, lambda: frozenset(), "")
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="not empty, and no result"):
+        claims.claim(tmp_path, data, lambda: frozenset(), "")
+
+
 def test_learnt_cameras_open_in_pycolmap(trained: tuple[Path, dict]) -> None:
     model = pycolmap.Reconstruction(trained[0] / "train" / "cameras" / "sparse" / "0")
     held_out = {NAMES[0], NAMES[4]}
@@ -291,7 +300,9 @@ def test_wrong_frame_by_order_is_measured_and_warned_of(
 ) -> None:
     folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05), MOVED)
     evaluate(result, folder, EVALUATE.model_copy(update={"frame": "shared"}))
-    assert "the poses may be of another frame" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the poses may be of another frame" in told
+    assert f"WARNING: {result / 'eval_on_hall'}: PSNR" in told
 
 
 @pytest.mark.parametrize("there", ["other photographs", "files", "the same"])
