@@ -99,6 +99,7 @@ _OPTIONS = pycolmap.UndistortCameraOptions()
 _ENOUGH, _LARGEST = 0.8, 2.0
 _FARTHEST = 10.0  # tangent of the widest angle off the axis that is looked at, 84 degrees
 _LINES = 33  # of the grid that a picture is looked over by
+_LEAST_PX, _LEAST_SHARE = 6, 0.01  # a side, and of the photograph: less is of no use
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ def _straight(lens: Lens, whole: bool) -> _Straight:
     else:
         ends = reach.shown(lens.bend, *size)
         corners = np.stack([ends.min(axis=0), ends.max(axis=0)])
-        sides = (corners[1] - corners[0]) * focal
+        sides = np.maximum((corners[1] - corners[0]) * focal, 1e-9)
         corners *= np.minimum(1, _LARGEST * np.array(size) / sides)
     width, height = map(int, np.maximum(np.rint((corners[1] - corners[0]) * focal), 1))
     K[:2, 2] = -corners[0] * focal
@@ -309,7 +310,9 @@ def _pose(image: "pycolmap.Image") -> Array:
 def _lens(camera: "pycolmap.Camera", where: Path) -> Lens:
     lens = Lens(camera.model_name, tuple(map(float, camera.params)), camera.width, camera.height)
     try:
-        lens.pinhole()
+        _, width, height = lens.pinhole()
+        if lens.bent and (min(width, height) < _LEAST_PX or lens.share() < _LEAST_SHARE):
+            raise ValueError("its picture shows next to nothing of the photograph")
     except (ValueError, RuntimeError) as error:
         params = ", ".join(f"{value:g}" for value in camera.params)
         raise UserError(

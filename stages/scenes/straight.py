@@ -61,11 +61,16 @@ def counts(bend: Bend, focal: Array, points: Array) -> NDArray[np.bool_]:
         (bend(points + step) - bend(points - step)) / (2 * _STEP * length)
         for step, length in zip(steps, focal, strict=True)
     )
+    with np.errstate(invalid="ignore", over="ignore"):  # at the poles of rational lenses
+        return _least(across, down) >= 1 / MOST_STRETCH  # NaN does not
+
+
+def _least(across: Array, down: Array) -> Array:
+    """The smaller singular value of [N] mappings, negative where one turns over."""
     determinant = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
     squares = np.square(across).sum(1) + np.square(down).sum(1)
-    # The smaller singular value, negative where the mapping turns over.
     least = np.sqrt(squares + 2 * determinant) - np.sqrt(np.maximum(squares - 2 * determinant, 0))
-    return least / 2 >= 1 / MOST_STRETCH  # NaN does not
+    return least / 2
 
 
 def inside(pixels: Array, width: int, height: int) -> NDArray[np.bool_]:

@@ -123,6 +123,24 @@ def test_panorama_is_no_pinhole(tmp_path: Path) -> None:
         read_posed(tmp_path / "sparse")
 
 
+@pytest.mark.parametrize("params", [[1e-3, 28, 24, 0.1], [30, 300, 24, -0.1], [30, 28, 24, 1e8]])
+@pytest.mark.filterwarnings("error")
+def test_lens_whose_picture_shows_nothing_is_refused(tmp_path: Path, params: list[float]) -> None:
+    camera = pycolmap.Camera(
+        camera_id=1, model="SIMPLE_RADIAL", width=56, height=48, params=params
+    )  # fmt: skip
+    write(tmp_path / "sparse", camera, poses=1)
+    with pytest.raises(UserError, match=r"SIMPLE_RADIAL of .*: no pinhole"):
+        read_posed(tmp_path / "sparse")
+
+
+@pytest.mark.filterwarnings("error")
+def test_pole_of_a_rational_lens_warns_of_nothing() -> None:
+    params = (40.0, 40.0, 28.0, 24.0, *(0.0,) * 5, -1.0, 0.0, 0.0)
+    _, width, height = Lens("FULL_OPENCV", params, 56, 48).pinhole()
+    assert min(width, height) > 24
+
+
 def test_broken_file_is_named(tmp_path: Path) -> None:
     for name in ("cameras", "images", "points3D"):
         path = tmp_path / "sparse" / f"{name}.bin"
