@@ -16,18 +16,23 @@ import torch
 from stages.run import locks, readings, stopping
 from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
+from stages.run.targets import make_target
 
 # States lie this many times as far apart as the last took to write, unless that was brief.
 _APART, _BRIEF_S = 9, 0.2
 
 
 class Checkpoint:
-    """The latest state of one run, under `.work/<stage>/<item>/<key>/`."""
+    """The latest state of one run, under `.work/<stage>/<item>/<key>/`.
+
+    Raises UserError at once where none could be saved.
+    """
 
     def __init__(self, stage: str, item: str, *parts: str):
         self.folder = work_root() / stage / item / text_hash(*parts)[:24]
         self.path = self.folder / "state.pt"
         self._next = 0.0
+        make_target(work_root())
 
     @property
     def kept(self) -> Path:

@@ -51,10 +51,15 @@ def alone(target: Path, wait_s: float | None = None) -> Iterator[None]:
     """
     path, made, file = _file_of(target), [], None
     if path not in _held:
-        made = _made(path.parent)
-        if not _is_of_parent(path):
-            wait_s = _ENDING_S if wait_s is None else wait_s
-            file = _take(path, target, time.monotonic() + wait_s)
+        try:
+            made = _made(path.parent)
+            if not _is_of_parent(path):
+                wait_s = _ENDING_S if wait_s is None else wait_s
+                file = _take(path, target, time.monotonic() + wait_s)
+        except OSError as error:
+            if error.filename == str(path):
+                error.filename = str(target)  # which the user named
+            raise
     _held[path] = _held.get(path, 0) + 1
     try:
         yield

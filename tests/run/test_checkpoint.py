@@ -8,6 +8,7 @@ import torch
 
 from stages.run import checkpoint
 from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
 
 
 class Clock:
@@ -30,6 +31,15 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
     monkeypatch.setattr(checkpoint, "time", Clock())
     return checkpoint.time
+
+
+def test_place_that_takes_no_state_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="is a file"):
+        Checkpoint("train", "room", "key")
 
 
 def test_slow_states_take_a_tenth_of_the_time(clock: Clock) -> None:

@@ -70,6 +70,13 @@ def test_second_run_is_told_who_writes(tmp_path: Path, hold: Callable) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_place_that_cannot_be_locked_is_named_as_it_was_given(tmp_path: Path) -> None:
+    where = tmp_path / ("x" * 245)  # with room for the name, and none for that of its lock
+    with pytest.raises(OSError, match="name too long") as caught, alone(where):
+        raise AssertionError("nothing is locked")
+    assert caught.value.filename == str(where)
+
+
 def test_one_place_by_two_names_is_one(tmp_path: Path, hold: Callable) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
