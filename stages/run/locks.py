@@ -24,6 +24,7 @@ _SUFFIX = ".lock.part"
 _AGAIN_EVERY_S = 0.1
 # A run that has just been killed, or whose DVC has, may take this long to be gone.
 _ENDING_S = 5.0
+_MOST_LOST = 20  # times that a folder may go before a file is in it
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _held: dict[Path, int] = {}  # by this process, and how many times
 _files: set[int] = set()
@@ -122,10 +123,14 @@ def _made(folder: Path) -> list[Path]:
 
 def _take(path: Path, target: Path, until: float) -> int | None:
     """Open and lock the file; None where the file system has no locks."""
+    lost = 0
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another's, which he has removed again
+        except FileNotFoundError:  # another's folder, which he has removed again
+            lost += 1
+            if lost > _MOST_LOST:  # or one, as /proc, where nothing can be made
+                raise
             path.parent.mkdir(parents=True, exist_ok=True)
             continue
         try:

@@ -77,6 +77,13 @@ def test_a_place_that_cannot_be_locked_is_named_as_it_was_given(tmp_path: Path) 
     assert caught.value.filename == str(where)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc, where nothing can be made")
+def test_a_folder_that_takes_no_file_ends_the_wait() -> None:
+    with pytest.raises(FileNotFoundError) as caught, alone(Path("/proc/result")):
+        raise AssertionError("nothing is locked")
+    assert caught.value.filename == "/proc/result"
+
+
 def test_one_place_by_two_names_is_one(tmp_path: Path, hold: Callable) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
