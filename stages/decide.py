@@ -5,7 +5,7 @@ import argparse
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import read_json, read_tsv, whole_file
+from stages.run.files import read_json, read_table, shaped, whole_file
 from stages.run.params import Params
 from stages.scenes.study import StudyConfig
 
@@ -15,20 +15,15 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.decision import decision
-    from stages.quality.deltas import NUMBERS
+    from stages.quality.deltas import TEXTS
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("compare", CompareConfig)
-    table = [
-        {key: (float(cell) if cell else None) if key in NUMBERS else cell
-         for key, cell in row.items()}
-        for row in read_tsv(layout.delta_table())
-    ]  # fmt: skip
-    text = decision(
-        study.version, study.objective, read_json(layout.summary()), read_json(layout.delta()),
-        table, config.confidence,
-    )  # fmt: skip
+    table = read_table(layout.delta_table(), TEXTS)
+    summary, delta = read_json(layout.summary()), read_json(layout.delta())
+    with shaped(layout.delta(), "what compare wrote, with its table", "run `dvc repro -f compare`"):
+        text = decision(study.version, study.objective, summary, delta, table, config.confidence)
     with whole_file(layout.decision()) as scratch:
         scratch.write_text(text)
     print(text)

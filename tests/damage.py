@@ -1,20 +1,28 @@
 """Damage done to files and values, for tests that ask whether every reader says so.
 
-A test draws from one `random.Random`, so that a seed and a number name an input. A reader may give
-a result or a UserError; `outcome` fails for anything else, and for a reader that does not end.
+A reader may give a result that can be worked with, or a UserError. Anything else is a fault, and so
+is a reader that does not end.
 """
 
 import copy
+import json
+import os
 import random
 import signal
-from collections.abc import Callable
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.run.errors import UserError
+from stages.scenes.cameras import Camera, fault_of
 
+Damage = Callable[[bytes, random.Random], bytes]
 _LIMIT_S = 10
 # What takes the place of a value in JSON; ints and floats where they matter.
 ODD = (None, True, "", "x", -1, 0, 1e308, 10**30, [], {}, [None], {"a": 1}, "..", "\0")
@@ -60,16 +68,89 @@ def value_of(value: Any, draw: random.Random) -> Any:
     return damaged
 
 
-def outcome(read: Callable[[], object], name: str) -> str:
-    """`result` or `told`; fails the test for any other end of a reader."""
-    try:
-        with _limited():
-            read()
-    except UserError:
-        return "told"
-    except Exception as error:
-        pytest.fail(f"{name}: {type(error).__name__}: {error}")
-    return "result"
+def header_of(data: bytes, draw: random.Random) -> bytes:
+    """Safetensors whose header, or JSON that a text in it holds, has one odd part."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    if draw.random() < 0.5:
+        header = value_of(header, draw)
+    else:
+        (key,) = header["__metadata__"]
+        facts = value_of(json.loads(header["__metadata__"][key]), draw)
+        header["__metadata__"][key] = draw.choice([json.dumps(facts)] * 8 + ["[" * 5000, "1"])
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A whole file, a way to damage it, what reads it, and what must hold of a result."""
+
+    path: Path
+    damage: Damage
+    read: Callable[[], Any]
+    sane: Callable[[Any], None]  # raises AssertionError
+    named: str = ""  # what a complaint must name
+
+    def outcome(self) -> str:
+        """`result` or `told`. Raises what the reader raised, for any other end of it."""
+        told = None
+        try:
+            with _limited():
+                found = self.read()
+        except UserError as error:
+            told = str(error)
+        if told is not None:
+            assert self.named in told
+            return "told"
+        self.sane(found)
+        return "result"
+
+
+def try_damaged(kind: str, subjects: Sequence[Subject], inputs: int, kept: Path) -> Counter[str]:
+    """Damage the subjects by turns; count what became of it: `result` and `told`.
+
+    Fails when anything else came out, and keeps those inputs in the folder `kept`. Each input has
+    a seed of its own: `SPLATFIX_FUZZ=<seed>:<number>` tries that one alone, and
+    `SPLATFIX_FUZZ=<seed>x<times>` so many times as many, from another seed.
+    """
+    chosen = os.environ.get("SPLATFIX_FUZZ", "0x1")
+    seed, _, rest = chosen.partition(":" if ":" in chosen else "x")
+    numbers = [int(rest)] if ":" in chosen else range(inputs * int(rest))
+    whole = {subject.path: subject.path.read_bytes() for subject in subjects}
+    for subject in subjects:
+        assert subject.outcome() == "result", f"{subject.path.name} is whole"
+    seen: Counter[str] = Counter()
+    escaped = []
+    for number in numbers:
+        subject = subjects[number % len(subjects)]
+        data = subject.damage(whole[subject.path], random.Random(f"{kind} {seed} {number}"))
+        subject.path.write_bytes(data)
+        try:
+            seen[subject.outcome()] += 1
+        except Exception as error:
+            kept.mkdir(parents=True, exist_ok=True)
+            place = kept / f"{kind}_{seed}_{number}_{subject.path.name}"
+            place.write_bytes(data)
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            escaped.append(
+                f"SPLATFIX_FUZZ={seed}:{number}  {place}\n"
+                f"    {type(error).__name__} at {at.filename}:{at.lineno}: {str(error)[:300]}"
+            )
+        subject.path.write_bytes(whole[subject.path])
+    if escaped:
+        pytest.fail(f"{len(escaped)} of {len(numbers)} {kind}:\n" + "\n".join(escaped[:40]))
+    assert seen.total() == len(numbers)
+    return seen
+
+
+def sane_cameras(cameras: Iterable[Camera]) -> None:
+    """Fail for a camera that is none."""
+    for camera in cameras:
+        assert camera.K.shape == (3, 3)
+        assert camera.cam_from_world.shape == (4, 4)
+        assert fault_of(camera.K, camera.cam_from_world) == "", camera
+        assert min(camera.width, camera.height) >= 1
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:

@@ -125,12 +125,23 @@ class Pairs:
         return levels.float() / 255
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _triple(where: Path, split: str, name: str, entry: Any) -> Triple | UserError:
     place = f"{where}  {split}.{name}"
     if not isinstance(entry, Mapping) or not {"image", "target_image"} <= entry.keys() <= _KEYS:
         keys = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
         return UserError(place, f"keys {keys}", expected=", ".join(sorted(_KEYS)))
-    paths = {key: Path(entry[key]) for key in sorted(_KEYS - {"prompt"}) if entry.get(key)}
+    given = {key: entry[key] for key in sorted(_KEYS - {"prompt"}) if entry.get(key)}
+    odd = [key for key in ("image", "target_image", *given) if not _is_path(given.get(key))]
+    if odd:
+        told, expected = repr(given.get(odd[0])), "the path of an image"
+        return UserError(
+            f"{place}.{odd[0]}", told, expected=expected, fix="run `dvc repro manifest`"
+        )
+    paths = {key: Path(path) for key, path in given.items()}
     sizes = {}
     for key, path in paths.items():
         try:

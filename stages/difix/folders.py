@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -146,15 +147,23 @@ def read_part(folder: Path, part: str) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises UserError when it is missing or broken."""
+    """Tensors of a safetensors file.
+
+    Raises UserError when it is missing or broken, or holds numbers that are not finite.
+    """
+    again = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
     try:
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
             path,
             f"not a whole safetensors file ({error})" if path.exists() else "no such file",
-            fix="get the checkpoint again, or run `dvc repro` for the stage that writes it",
+            fix=again,
         ) from error
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise UserError(path, f"{name} holds NaN or infinity", expected="weights", fix=again)
+    return found
 
 
 def _skip_values(spec: Spec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.difix.folders import read_tensors
 from stages.run.errors import UserError
-from stages.run.files import shaped, whole_file
+from stages.run.files import parse_json, shaped, whole_file
 
 _FILES = "files"
 
@@ -39,13 +39,15 @@ def unpack(source: Path, folder: Path) -> None:
     """
     tensors = read_tensors(source)
     with shaped(source, "a file that `pack` wrote"), safe_open(source, framework="pt") as opened:
-        texts = dict(json.loads((opened.metadata() or {}).get(_FILES, "{}")))
+        texts = dict(parse_json((opened.metadata() or {}).get(_FILES, "{}")))
     files: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         path, _, key = name.partition("|")
         files.setdefault(path, {})[key] = value.float() if value.is_floating_point() else value
-    paths = [(folder / path).resolve() for path in (*texts, *files)]
-    if not texts or not all(path.is_relative_to(folder.resolve()) for path in paths):
+    with shaped(source, "a file that `pack` wrote"):
+        paths = [(folder / path).resolve() for path in (*texts, *files)]
+    whole = texts and all(isinstance(text, str) for text in texts.values())
+    if not whole or not all(path.is_relative_to(folder.resolve()) for path in paths):
         raise UserError(source, "not a packed fixer", expected="a file that `pack` wrote")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError, raise_all
-from stages.run.files import read_json, write_json
+from stages.run.files import parse_json, read_json, write_json
 from stages.scenes.subjects import Subject, common
 
 FILE = "taught.json"
@@ -90,8 +90,8 @@ def as_text(taught: Taught) -> str:
 def from_text(text: str, where: object) -> Taught:
     """Inverse of `as_text`. Raises UserError when it is none."""
     try:
-        return from_dict(json.loads(text), where)
-    except json.JSONDecodeError as error:
+        return from_dict(parse_json(text), where)
+    except ValueError as error:
         raise _unreadable(where, error) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from stages.quality.keys import AVERAGED, MEASURES
 from stages.run import layout
 from stages.run.errors import UserError, raise_all
-from stages.run.files import read_json, read_tsv, shaped
+from stages.run.files import read_json, read_table
 
 Number = float | None
 View = tuple[str, str]  # timestamp, camera
@@ -149,14 +149,19 @@ def _read(scene: str, method: str, root: Path) -> Evaluation:
     absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
     if absent:
         raise UserError(of_scene, f"no {', '.join(absent)}", fix="run `dvc repro -f evaluate`")
-    with shaped(of_views, "numbers by timestamp and camera", "run `dvc repro -f evaluate`"):
-        views = {
-            (row.pop("timestamp"), row.pop("camera")): {
-                name: float(cell) if cell else None for name, cell in row.items()
-            }
-            for row in read_tsv(of_views)
-        }
+    odd = [key for key in AVERAGED if not _is_number(means[key])]
+    if odd:
+        raise UserError(
+            of_scene, f"{odd[0]}: {means[odd[0]]!r}", expected="a number, or null",
+            fix="run `dvc repro -f evaluate`",
+        )  # fmt: skip
+    rows = read_table(of_views, {"timestamp", "camera"})
+    views = {(row.pop("timestamp"), row.pop("camera")): row for row in rows}
     return Evaluation(scene, method, means, views)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _unequal(scene: str, first: Evaluation, other: Evaluation, got: str) -> UserError:

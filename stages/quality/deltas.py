@@ -20,7 +20,7 @@ MEAN = "mean"
 COLUMNS = [
     "comparison", "scene", "metric", "difference", "low", "high", "interval", "won", "sign_flip_p"
 ]  # fmt: skip
-NUMBERS = ("difference", "low", "high", "won", "sign_flip_p")  # columns that hold numbers
+TEXTS = {"comparison", "scene", "metric", "interval"}  # columns that hold no numbers
 _OVER_SCENES = "Student t over scenes"
 _IN_SCENE = "block bootstrap over the views of this scene"
 # Keys of metrics/delta.json that the mean alone has, by column.

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from stages.run.errors import UserError, raise_all
 from stages.run.params import Params, did_you_mean, plain
+from stages.run.readings import parse_yaml
 
 # Where ruamel breaks long text, and so where DVC breaks it when it rewrites the file.
 _WIDTH = 80
@@ -40,7 +41,7 @@ def changes(params: Params, overlay: Params) -> list[Change]:
 def applied(text: str, changes: Sequence[Change]) -> str:
     """The text of params.yaml with the changed values in it."""
     lines = text.splitlines(keepends=True)
-    raw = YAML(typ="rt").load(text)
+    raw = parse_yaml(text)
     placed = [(*_position(raw, change.keys), change) for change in changes]
     for line, column, change in sorted(placed, key=lambda item: item[0], reverse=True):
         lines[line : _end(lines, line, column)] = _lines(change.keys[-1], change.new, column)

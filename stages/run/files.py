@@ -5,10 +5,12 @@ DVC removes a stage's outs before it runs; what a killed stage leaves must not p
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,10 +115,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of finite numbers. Raises UserError when it is missing or broken."""
     text = _read_text(path)
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        found = parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_AGAIN) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(path, f"not JSON that can be used: {error}", fix=_AGAIN) from error
     if not isinstance(found, dict):
         told = f"JSON, but a {type(found).__name__}"
@@ -124,8 +126,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for any other, and for NaN and infinity."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"it holds {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text}, which is infinite")
+    return value
 
 
 def _read_text(path: Path) -> str:
@@ -170,6 +187,26 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
                 f"{path}:{number}", f"{len(cells)} cells", expected=f"{len(columns)}: {header!r}"
             )
     return [dict(zip(columns, cells, strict=True)) for cells in rows]
+
+
+def read_table(path: Path, texts: AbstractSet[str]) -> list[dict[str, Any]]:
+    """Rows of such a file: numbers, and None for empty cells, but for the columns `texts`.
+
+    Raises UserError when it is broken, when a column of `texts` is missing, or a cell is no number.
+    """
+    rows: list[dict[str, Any]] = [*read_tsv(path)]
+    for number, row in enumerate(rows, 2):
+        for column in texts - row.keys():
+            raise UserError(f"{path}:1", f"no column {column!r}", fix=_AGAIN)
+        for column in row.keys() - texts:
+            try:
+                row[column] = _finite(row[column]) if row[column] else None
+            except ValueError as error:
+                told = f"{column}: {row[column]!r}"
+                raise UserError(
+                    f"{path}:{number}", told, expected="a number", fix=_AGAIN
+                ) from error
+    return rows
 
 
 def file_hash(path: Path) -> str:

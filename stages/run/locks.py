@@ -181,7 +181,7 @@ def _told(path: Path) -> Holder | None:
     try:
         told = json.loads(path.read_text())
         return Holder(Process(**told.pop("process")), **told)
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 
 

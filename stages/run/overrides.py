@@ -7,9 +7,12 @@ for a key that params.yaml does not state.
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.run.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 COMMAND_LINE = "command line"
 _FORM = "section.key=value, such as train.max_steps=300"
@@ -22,16 +25,13 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
 
     Raises UserError for anything but one value for one key.
     """
-    # Only a command that is given overrides pays for the parser's import.
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
-    from hydra.errors import HydraException
 
-    parser, found = OverridesParser.create(), []
+    found = []
     for text in texts:
         try:
-            override = parser.parse_override(text)
-        except HydraException as error:
+            override = _override(text)
+        except ValueError as error:
             raise UserError(
                 f"{COMMAND_LINE}  -S {text}", "not an override", expected=_FORM, fix=quoting(text)
             ) from error
@@ -65,17 +65,26 @@ def quoting(text: str) -> str:
     >>> print(quoting("static.lf_calib=~/cal.tar"))
     for a text write -S 'static.lf_calib="~/cal.tar"'
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     if not re.match(r"\+{0,2}[\w.]+=.", text):
         return ""
     try:
-        if not OverridesParser.create().parse_override(text).is_sweep_override():
+        if not _override(text).is_sweep_override():
             return ""
-    except HydraException:
+    except ValueError:
         pass  # a text that its grammar does not take
     return f"for a text write -S {shlex.quote(literal(text))}"
+
+
+def _override(text: str) -> "Override":
+    """An override as Hydra's parser takes it. Raises ValueError for what it does not take."""
+    # Only a command that is given overrides pays for the parser's import.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def apply(raw: Any, overrides: Sequence[tuple[Keys, Any, bool]]) -> None:

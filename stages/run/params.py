@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stages.run import overrides as command_line
@@ -65,12 +63,10 @@ class Params:
                 path, "no such file", fix="run from the root of the repository"
             ) from error
         try:
-            raw = YAML(typ="rt").load(content)
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            raise UserError(f"{path}:{line}", f"not YAML: {error.problem}", fix=CHECK) from error
-        except (YAMLError, UnicodeDecodeError) as error:
-            raise UserError(path, f"not YAML: {error}", fix=CHECK) from error
+            raw = readings.parse_yaml(content)
+        except readings.NotYaml as error:
+            at = f"{path}:{error.line}" if error.line else path
+            raise UserError(at, f"not YAML: {error}", fix=CHECK) from error
         if not isinstance(raw, CommentedMap):
             raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
         params = cls(raw, path)

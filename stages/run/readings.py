@@ -7,6 +7,7 @@ recorded as made from these.
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,18 @@ from stages.run.files import work_root
 HANDED = "SPLATFIX_PARAMS"
 _ABSENT = "absent"
 _SHOWN = 5
+# A text of few lines can stand for more values than memory holds, by aliases of aliases.
+_MOST_VALUES, _MOST_DEPTH = 100_000, 50
 
 Keys = tuple[str, ...]
+
+
+class NotYaml(ValueError):
+    """Why a text is no YAML that can be used, and the line of it where that is known."""
+
+    def __init__(self, told: str, line: int | None = None):
+        super().__init__(told)
+        self.line = line
 
 
 @dataclass
@@ -149,11 +160,59 @@ def _content(path: Path) -> bytes:
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        found = YAML(typ="safe", pure=True).load(content)
-    except (YAMLError, UnicodeDecodeError):
+        found = parse_yaml(content, "safe")
+    except NotYaml:
         found = None
     return found if isinstance(found, Mapping) else {}
+
+
+def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
+    """The value of a YAML text, by ruamel's round-trip or its safe loader.
+
+    Raises NotYaml for any other text, and for a value that is too large once its aliases are
+    followed, or holds itself.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        found = YAML(typ=kind, pure=True).load(content)
+        _extent(found, {})
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise NotYaml(str(error.problem), line) from error
+    except RecursionError as error:
+        raise NotYaml("nested too deep") from error
+    # Scalars that their tag or form promises to be numbers or dates, and are none, keys that cannot
+    # be told apart, and directives of other versions fail in the loader's own code.
+    except (YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
+            AssertionError, NotImplementedError) as error:  # fmt: skip
+        raise NotYaml(str(error) or type(error).__name__) from error
+    return found
+
+
+def _extent(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node holds, with aliases followed, and how deep they lie in it.
+
+    Raises ValueError beyond what params are ever made of, and for a node that holds itself.
+    """
+    if isinstance(node, Mapping):
+        parts = [*node.keys(), *node.values()]
+    elif isinstance(node, list | tuple | AbstractSet):
+        parts = [*node]
+    else:
+        return 1, 0
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise ValueError("an alias of what holds it")
+        return found
+    known[id(node)] = None
+    inside = [_extent(part, known) for part in parts]
+    count = 1 + sum(count for count, _ in inside)
+    depth = 1 + max((depth for _, depth in inside), default=0)
+    if count > _MOST_VALUES or depth > _MOST_DEPTH:
+        raise ValueError(f"more than {_MOST_VALUES} values, or more than {_MOST_DEPTH} levels")
+    known[id(node)] = count, depth
+    return count, depth

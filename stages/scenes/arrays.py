@@ -22,7 +22,12 @@ def read_arrays(
     """
     try:
         with np.load(path, allow_pickle=False) as values:
-            return {key: values[key] for key in keys if key in values}
+            found = {key: values[key] for key in keys if key in values}
+            # Of a member without NumPy's mark, NumPy gives the bytes.
+            odd = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
+            if odd:
+                raise ValueError(f"{odd[0]} is no array")
+            return found
     except FileNotFoundError as error:
         raise UserError(path, "no such file", expected=expected, fix=fix) from error
     # What is damaged fails in a dozen ways: in the archive, its compression, a header, a shape.

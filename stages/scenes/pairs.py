@@ -185,6 +185,8 @@ def read_index(folder: Path) -> Index:
         names = {kind for record in records for kind in record.files}
         if not names <= set(KINDS) or set(index.photographs) != {"source", "target"}:
             raise ValueError("other kinds or roles")
+        if not all(isinstance(one.psnr, float | int) for one in records):
+            raise ValueError("psnr is no number")
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(
             folder / INFO, f"not a list of pairs ({error})", fix="run `dvc repro pairs`"

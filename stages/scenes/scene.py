@@ -7,6 +7,7 @@ count, of pictures that their photographs do not fill.
 """
 
 import csv
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,9 +195,20 @@ def _read_split(path: Path) -> list[dict[str, str]]:
     return [dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in rows]
 
 
+def _is_inside(folder: Path, image: Path) -> bool:
+    try:
+        image.stat()
+    except ValueError:  # a zero in the name
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return False
+    return image.resolve().is_relative_to(folder.resolve())
+
+
 def _view(folder: Path, row: dict[str, str], cameras: dict[str, Camera]) -> View:
     image = folder / row["image"]
-    if "\0" in row["image"] or not image.resolve().is_relative_to(folder.resolve()):
+    if not _is_inside(folder, image):
         raise UserError(
             folder / "split.csv", f"{row['image']!r} leads out of the scene",
             expected="images in it", fix="run `dvc repro prepare`",

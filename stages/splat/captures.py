@@ -108,6 +108,8 @@ class Facts:
             placed = {name for group in groups for name in group}
             if not all(isinstance(text, str) for text in texts) or placed - set(facts["sha256"]):
                 raise ValueError("names and hashes are no texts")
+            if not (np.isfinite(points).all() and np.isfinite(color).all()):
+                raise ValueError("points or mean_color are not finite")
             if not groups[0] or type(data_factor) is not int or data_factor < 1:
                 raise ValueError("no training views, or no data_factor")
         return cls(*texts[:2], *groups, facts["sha256"], photographs, points, color, data_factor)

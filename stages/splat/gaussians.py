@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.run.errors import UserError
-from stages.run.files import shaped, whole_file
+from stages.run.files import parse_json, shaped, whole_file
 from stages.scenes.frames import Sim3
 
 FORMAT = "splatfix gaussians 1"
@@ -77,11 +77,11 @@ class Gaussians:
             raise UserError(path, "no such file", fix="run `dvc repro train` for this scene")
         try:
             with safe_open(path, framework="pt", device=device) as opened:
-                facts = json.loads((opened.metadata() or {}).get(_HEADER, "{}"))
-                if facts.get("format") != FORMAT:
+                facts = parse_json((opened.metadata() or {}).get(_HEADER, "{}"))
+                if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                     raise UserError(path, "not Gaussians of this project", expected=FORMAT)
                 tensors = {name: opened.get_tensor(name) for name in TENSORS}
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (SafetensorError, ValueError, OSError) as error:
             raise UserError(path, f"not a whole safetensors file ({error})", fix=_AGAIN) from error
         with shaped(path, f"{', '.join(TENSORS)} of N finite Gaussians", _AGAIN):
             _check(tensors)

@@ -10,7 +10,7 @@ import torch
 
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import read_tsv
+from stages.run.files import read_table
 from stages.scenes.calibration import Calibration, read_calibration
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import nearby
@@ -97,11 +97,11 @@ class Showing:
         of_role = "sources" if view.role == "source" else "targets"
         return getattr(self.calibration, of_role).get(view.name)
 
-    def _psnr(self, method: str) -> dict[tuple[str, str], float]:
+    def _psnr(self, method: str) -> dict[tuple[str, str], float | None]:
         """PSNR by timestamp and camera; empty before stage `evaluate`."""
         path = layout.view_metrics(self.scene.name, method)
-        rows = read_tsv(path) if path.is_file() else []
-        return {(row["timestamp"], row["camera"]): float(row["psnr"]) for row in rows}
+        rows = read_table(path, {"timestamp", "camera"}) if path.is_file() else []
+        return {(row["timestamp"], row["camera"]): row["psnr"] for row in rows}
 
 
 def as_cloud(gaussians: Gaussians) -> Cloud:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
 from stages.run.params import Params, Section, did_you_mean, plain
+from stages.run.readings import NotYaml, parse_yaml
 
 DEFAULT = "default"
 # Sections that act before or in the training of splats: their noise is that training's too.
@@ -132,6 +130,6 @@ def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[
 
 def _value(key: str, text: str) -> Any:
     try:
-        return plain(YAML(typ="safe").load(text))
-    except YAMLError as error:
+        return plain(parse_yaml(text, "safe"))
+    except NotYaml as error:
         raise UserError(key, repr(text), expected="a value in YAML") from error

@@ -5,7 +5,6 @@ Each function answers one question and judges nothing; `doctor` does. None means
 
 import fcntl
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from stages.run.files import read_json
 from stages.run.memory import memory_bytes as memory_bytes
 
 _TIMEOUT_S = 20
@@ -123,7 +123,7 @@ def importable(module: str) -> str | None:
 def found_weights(folder: Path = Path("data/weights")) -> dict[str, dict] | None:
     """What stage `weights` found, by net; None when it has not run."""
     marker = folder / "weights.json"
-    return json.loads(marker.read_text()) if marker.is_file() else None
+    return read_json(marker) if marker.is_file() else None
 
 
 def torch_cache() -> Path:

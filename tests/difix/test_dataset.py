@@ -124,3 +124,19 @@ def test_two_prompts_are_refused(tmp_path: Path) -> None:
     edit(path, prompt="something else")
     with pytest.raises(UserError, match="2 prompts"):
         common_prompt(read_split(path, "train"), path)
+
+
+@pytest.mark.parametrize("key", ["image", "target_image", "ref_image"])
+@pytest.mark.parametrize("value", [["a.png"], 3, True])
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    path = write_pairs(tmp_path)
+    edit(path, **{key: value})
+    with pytest.raises(UserError, match=rf"train\.train0\.{key}: "):
+        read_split(path, "train")
+
+
+def test_an_empty_image_is_refused(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path)
+    edit(path, image="")
+    with pytest.raises(UserError, match=r"train0\.image: None\nexpected the path of an image"):
+        read_split(path, "train")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from fixers import publish, publish_turbo, published_spec, same_weights, stirred, tiny_spec
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stages.difix import folders
 from stages.difix.folders import read_folder, write_folder
@@ -123,3 +123,13 @@ def test_weights_are_float32_and_safe(folder: Path) -> None:
     assert len(files) == 3
     assert not list(folder.rglob("*.bin"))
     assert all(one.dtype == torch.float32 for path in files for one in load_file(path).values())
+
+
+def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    name = sorted(state)[0]
+    state[name].view(-1)[0] = torch.nan
+    save_file(state, path)
+    with pytest.raises(UserError, match=f"{name} holds NaN or infinity"):
+        read_folder(folder)

@@ -46,6 +46,14 @@ def test_no_path_leaves_the_folder(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.rglob("outside.json"))
 
 
+@pytest.mark.parametrize("texts", ['{"a.json": [1]}', "[" * 5000, "1", '{"a\\u0000.json": "x"}'])
+def test_texts_that_are_none_are_refused(tmp_path: Path, texts: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file({"unet/x.safetensors|a": torch.zeros(1)}, path, {"files": texts})
+    with pytest.raises(UserError, match="expected a file that `pack` wrote"):
+        unpack(path, tmp_path / "folder")
+
+
 def test_other_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(1)}, path)

@@ -12,7 +12,7 @@ from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.table import compared
 from stages.run import layout
 from stages.run.errors import UserError, UserErrors
-from stages.run.files import write_json, write_tsv
+from stages.run.files import read_json, write_json, write_tsv
 
 SCENES = ("dance", "fight", "jump")
 CONFIG = CompareConfig(bootstrap_draws=200)
@@ -106,6 +106,15 @@ def test_unequal_views_are_refused(study: Callable, write: Callable) -> None:
     study()
     write("dance", "base-post", 25.0, cameras=("28", "88"))
     with pytest.raises(UserError, match="only one has 000021/64, 000021/88"):
+        Evaluations.read(SCENES, ("none", "base-post"))
+
+
+@pytest.mark.parametrize("value", ["x", [], True])
+def test_means_that_are_no_numbers_are_refused(study: Callable, value: object) -> None:
+    study()
+    path = layout.scene_metrics("fight", "none")
+    write_json(path, read_json(path) | {"ssim": value})
+    with pytest.raises(UserError, match=f"{path.name}: ssim: "):
         Evaluations.read(SCENES, ("none", "base-post"))
 
 

@@ -218,6 +218,7 @@ def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         (b"null", "a NoneType"),
         (b'{"a": NaN}', "it holds NaN"),
         (b'{"a": -Infinity}', "it holds -Infinity"),
+        (b'{"a": [1e999]}', "it holds 1e999"),
         (b"\xff\xfe{", "not text"),
         (b'{"a":' + b"[" * 100_000, "not JSON"),
     ],
@@ -240,3 +241,23 @@ def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:
     for value in ({}, {"sizes": 1}, {"sizes": []}, {"sizes": None}, {"sizes": ["x"]}):
         with pytest.raises(UserError, match=r"a\.json: .*\nexpected sizes: a list of numbers"):
             read(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name\tsize\na\tnan\n", r"t\.tsv:2: size: 'nan'\nexpected a number"),
+        ("name\tsize\na\t1\nb\tx\n", r"t\.tsv:3: size: 'x'"),
+        ("name\tsize\na\t1e999\n", "size: '1e999'"),
+        ("title\tsize\na\t1\n", "no column 'name'"),
+    ],
+)
+def test_table_of_other_than_numbers_is_told(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("name\tsize\na\t1.5\nb\t\n")
+    assert files.read_table(path, {"name"}) == [
+        {"name": "a", "size": 1.5}, {"name": "b", "size": None}
+    ]  # fmt: skip
+    path.write_text(text)
+    with pytest.raises(UserError, match=told):
+        files.read_table(path, {"name"})

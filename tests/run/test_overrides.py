@@ -128,6 +128,12 @@ def test_what_is_no_override_is_refused(path: Path, given: str, says: list[str])
     assert all(part in str(told.value) for part in says), told.value
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000])
+def test_what_hydra_breaks_at_is_refused(path: Path, value: str) -> None:
+    with pytest.raises(UserError, match="not an override"):
+        Params.read(path, [f"train.max_steps={value}"])
+
+
 def test_types_are_the_model_s_and_the_place_is_the_command_line(path: Path) -> None:
     params = Params.read(path, ["train.max_steps=many", "train.names=[1]"])
     with pytest.raises(UserError) as told:

@@ -275,6 +275,33 @@ def test_text_that_is_no_yaml(write: Write, text: str, place: str) -> None:
         write(text)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" * 3000 + "]" * 3000, "nested too deep"),
+        ("!!int x", "invalid literal"),
+        ("!!float x", "could not convert"),
+        ("2001-99-99", "month"),
+        ("9" * 5000, "limit"),
+        ('"\\U00110000"', "range"),
+        ("[" * 60 + "]" * 60, "levels"),
+    ],
+)
+def test_values_that_the_loader_or_the_models_break_at_are_told(
+    write: Write, value: str, told: str
+) -> None:
+    with pytest.raises(UserError, match=rf"params\.yaml.*not YAML: .*{told}"):
+        write(f"train:\n  steps: {value}\n")
+
+
+def test_aliases_that_stand_for_more_than_memory_holds_are_told(write: Write) -> None:
+    lines = ["a0: &a0 x"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 11)]
+    with pytest.raises(UserError, match="not YAML: more than 100000 values"):
+        write("\n".join(lines))
+    assert write("\n".join(lines[:4])).raw["a3"][9][9][9] == "x"
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"a: \xff\xfe\n")
     with pytest.raises(UserError, match="not YAML"):

@@ -85,6 +85,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
         (lambda f: replace_text(f / "split.csv", "camera,timestamp", "cam,time"), "split.csv:1"),
         (lambda f: replace_text(f / "split.csv", ",target", ",test"), "role test"),
         (lambda f: replace_text(f / "split.csv", ",c,", ",d,"), "camera d"),
+        (lambda f: replace_text(f / "split.csv", "b.png", "9" * 300), "leads out of the scene"),
         (lambda f: (f / "frames/000007/images/b.png").unlink(), "images/b.png: no such file"),
     ],
 )

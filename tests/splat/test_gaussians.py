@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stages.run.errors import UserError
@@ -38,5 +39,17 @@ def test_missing_truncated_and_foreign_files_are_refused(truth: Gaussians, tmp_p
     with pytest.raises(UserError, match="not a whole safetensors file"):
         Gaussians.load(cut)
     save_file({"means": torch.zeros(1, 3)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="not Gaussians of this project"):
+    with pytest.raises(UserError, match=r"not Gaussians of this project"):
         Gaussians.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("facts", ["1", "[" * 5000, "{", "[]", '{"format": 1e999}'])
+def test_facts_that_are_none_are_refused(truth: Gaussians, tmp_path: Path, facts: str) -> None:
+    path = tmp_path / "a.safetensors"
+    truth.save(path)
+    with safe_open(path, framework="pt") as opened:
+        (key,) = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in TENSORS}
+    save_file(tensors, path, metadata={key: facts})
+    with pytest.raises(UserError, match=r"not Gaussians of this project|not a whole"):
+        Gaussians.load(path)

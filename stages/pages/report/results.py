@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.comparison import Evaluations, downstream
-from stages.quality.deltas import MEAN, NUMBERS
+from stages.quality.deltas import MEAN, TEXTS
 from stages.run import layout
-from stages.run.files import read_json, read_tsv
+from stages.run.files import read_json, read_table, read_tsv, shaped
 from stages.scenes.study import StudyConfig
 
 Row = Mapping[str, Any]
@@ -45,6 +45,8 @@ class Results:
     def read(cls, study: StudyConfig) -> "Results":
         """Read by the lists of the study. Raises UserError when an evaluation is missing."""
         compared = read_json(layout.delta())
+        with shaped(layout.delta(), "what compare wrote", "run `dvc repro -f compare`"):
+            chosen, verdict = compared["study"]["chosen"], str(compared["study"]["verdict"])
         tuned = bool(study.fixers)
         learning = (*study.tuning_scenes, *study.internal_eval_scenes)
         return cls(
@@ -52,9 +54,9 @@ class Results:
             evaluations=Evaluations.read(study.evaluated_scenes, study.methods),
             downstream=downstream(study.downstream_scenes, study.evaluated_scenes),
             means=read_json(layout.summary()),
-            deltas=[_numbers(row) for row in read_tsv(layout.delta_table())],
-            chosen=compared["study"]["chosen"],
-            verdict=compared["study"]["verdict"],
+            deltas=read_table(layout.delta_table(), TEXTS),
+            chosen=chosen,
+            verdict=verdict,
             decision=layout.decision().read_text() if layout.decision().is_file() else "",
             training=_by_scene(study.scenes, layout.train_metrics),
             calibration=_by_scene(study.scenes, layout.calibrate_metrics),
@@ -84,13 +86,6 @@ class Results:
         kind, _, way = method.partition("-")
         twin = f"base-{way}"
         return twin if kind == "tuned" and twin in self.evaluations.methods else None
-
-
-def _numbers(row: Cells) -> dict[str, Any]:
-    return {
-        key: (float(cell) if cell else None) if key in NUMBERS else cell
-        for key, cell in row.items()
-    }
 
 
 def _by_scene(scenes: Sequence[str], place: Any) -> dict[str, Row]:

@@ -21,6 +21,8 @@ from stages.scenes.frames import Sim3
 
 _KEYS = ("align_transform", "base_transform", "support_transform")
 _CLOSE = 1e-5  # float32 keeps that much of transforms near 1
+_ROTATION = 1e-3  # as of other files' rotations
+_LARGEST = 1e12  # float32 still holds its products
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +67,22 @@ def read_alignment(path: Path) -> Alignment:
     fix = "delete it; an evaluation writes it again"
     found = read_arrays(path, _KEYS, ", ".join(_KEYS), fix, "an alignment")
     try:
-        transforms = [finite(found[key]).astype(np.float32) for key in _KEYS]
-        if any(one.shape != (4, 4) for one in transforms):
-            raise ValueError(f"shapes {[one.shape for one in transforms]}")
+        transforms = [_similarity(key, finite(found[key])) for key in _KEYS]
     except (KeyError, ValueError) as error:
         told = f"not an alignment ({error})"
         raise UserError(path, told, expected=", ".join(_KEYS), fix=fix) from error
     return Alignment(*transforms)
+
+
+def _similarity(key: str, values: NDArray) -> NDArray[np.float32]:
+    """A transform [4, 4] as it is kept. Raises ValueError for one that is no similarity."""
+    if values.shape != (4, 4):
+        raise ValueError(f"{key} of shape {values.shape}")
+    linear, size = values[:3, :3], np.abs(values).max()
+    scale = np.cbrt(np.linalg.det(linear)) if size < _LARGEST else 0.0
+    if not (scale > 0 and values[3].tolist() == [0, 0, 0, 1]):
+        raise ValueError(f"{key} cannot be undone")
+    turn = linear / scale
+    if not np.allclose(turn @ turn.T, np.eye(3), atol=_ROTATION):
+        raise ValueError(f"{key} does not keep angles")
+    return values.astype(np.float32)

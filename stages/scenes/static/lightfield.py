@@ -5,7 +5,6 @@ PlenoptiCam's `viewpoints_<P>px/JJ_II.png` and plain `RR_CC.png` (row, column), 
 below each microlens. A raw picture is handed to a decoder first.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from stages.run.errors import UserError
+from stages.run.files import parse_json
 from stages.scenes.images import Pixels, image_size, read_image
 from stages.scenes.photographs import walk_folder
 
@@ -224,8 +224,8 @@ def _metadata(source: Path) -> dict[str, Any]:
     places = [source, source.parent] if source.is_dir() else [source.parent]
     for path in (path for place in places for path in sorted(place.glob("*.json"))):
         try:
-            found = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
+            found = parse_json(path.read_text())
+        except ValueError:
             continue
         if isinstance(found, dict):
             return found

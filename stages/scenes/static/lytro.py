@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.files import parse_json
 
 _MANIFEST = "cal_file_manifest.json"
 _LARGEST_BYTES = 16 * 2**20  # of a text in an archive
@@ -121,9 +122,11 @@ def _is_text(name: PurePosixPath) -> bool:
 
 def _json(path: Path, name: PurePosixPath, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: {name}:{error.lineno}", f"not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {name}", f"not JSON that can be used: {error}") from error
 
 
 def _entries(path: Path, manifest: Any) -> list[dict[str, str]]:

@@ -12,7 +12,6 @@
 The last two are made by evaluations, each when it is asked for.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.run.errors import UserError
-from stages.run.files import file_hash, read_json, safe_name, write_json
+from stages.run.files import file_hash, parse_json, read_json, safe_name, write_json
 from stages.run.targets import is_empty
 
 MARKER = ".prep_complete"
@@ -118,7 +117,7 @@ class Shared:
     def _marked(self) -> dict[str, Any] | None:
         """What our marker says; None for none, and for one of another program."""
         try:
-            told = json.loads((self.folder / MARKER).read_bytes())
+            told = parse_json((self.folder / MARKER).read_bytes())
         except (OSError, ValueError):
             return None
         return told if isinstance(told, dict) and told.keys() == {"origin", "made"} else None

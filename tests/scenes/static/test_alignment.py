@@ -1,5 +1,6 @@
 """The direction of alignments, by a round trip through two normalised frames."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -58,4 +59,28 @@ def test_file_has_the_three_keys_in_float32(tmp_path: Path) -> None:
     assert not found.is_like(Alignment.between(Sim3.identity(), Sim3.identity()))
     path.write_bytes(b"broken")
     with pytest.raises(UserError, match="not an alignment"):
+        read_alignment(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((4, 4)), np.full((4, 4), 1e300), np.diag([-1.0, -1, -1, 1]),
+        np.diag([1.0, 1, 1, 0]), np.diag([1.0, 2, 3, 1]), np.eye(3),
+    ],
+)  # fmt: skip
+def test_transform_that_no_similarity_is_is_refused(tmp_path: Path, value: np.ndarray) -> None:
+    path = tmp_path / "stereo_to_eval.npz"
+    write_alignment(path, Alignment.between(Sim3.identity(), Sim3.identity()))
+    np.savez(path, **dict(np.load(path)) | {"base_transform": value})
+    with pytest.raises(UserError, match=r"not an alignment \(base_transform "):
+        read_alignment(path)
+
+
+def test_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stereo_to_eval.npz"
+    write_alignment(path, Alignment.between(Sim3.identity(), Sim3.identity()))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("align_transform.npy", b"NUMPI")
+    with pytest.raises(UserError, match="align_transform is no array"):
         read_alignment(path)
