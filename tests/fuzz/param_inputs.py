@@ -34,8 +34,8 @@ _ODD = (
     "!!omap [a: 1]", "!!int x", "!!float x", "!!bool x", "!!null x", "!!timestamp x", "!!str 1",
     "!!seq {a: 1}", "!!map [1]", "!own x", "!<> x", "!", "@", "`", "%", "[", "{a: 1", "'", '"',
     "? a", "- a", "a: b: c", "# x", "\t1", "\u2028", "\ufeff", "\u202ex", "\U0001f600",
-    "[" * 60 + "]" * 60, "[" * 3000 + "]" * 3000, "{a: " * 2000 + "1" + "}" * 2000,
-    "- " * 1500 + "x", "x" * 100_000,
+    "[" * 60 + "]" * 60, "[" * 400 + "]" * 400, "{a: " * 400 + "1" + "}" * 400,
+    "- " * 400 + "x", "x" * 100_000,
 )  # fmt: skip
 _OVERRIDES = (
     "train.max_steps=300", "train.match_string=LEFT", "static.lf_calib=/tmp/calibration.tar",

@@ -128,7 +128,7 @@ def test_what_is_no_override_is_refused(path: Path, given: str, says: list[str])
     assert all(part in str(told.value) for part in says), told.value
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000])
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 400])
 def test_what_hydra_breaks_at_is_refused(path: Path, value: str) -> None:
     with pytest.raises(UserError, match="not an override"):
         Params.read(path, [f"train.max_steps={value}"])

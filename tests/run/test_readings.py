@@ -116,7 +116,7 @@ def test_edit_that_concerns_others_stops_nobody(
 
 def test_file_that_is_gone_or_broken_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@a")
-    texts = ("{", "train: " + "[" * 3000, "train: &a [*a]", "train: !!int x", "train: 2001-99-99")
+    texts = ("{", "train: " + "[" * 400, "train: &a [*a]", "train: !!int x", "train: 2001-99-99")
     edits = [partial(Path("params.yaml").write_text, text) for text in texts]
     for during in (*edits, Path("params.yaml").unlink):
         Path("params.yaml").write_text(PARAMS)
