@@ -18,6 +18,8 @@ from stages.scenes.colmap_files import check_files
 # pycolmap prints progress for every call; what a stage has to say it says itself.
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
+_LONGEST = 1_000_000  # px a side; COLMAP walks along it, and of damaged files for hours
+
 
 @dataclass(frozen=True, eq=False)
 class SparseModel:
@@ -89,7 +91,7 @@ def _faults(model: "pycolmap.Reconstruction", folder: Path) -> list[UserError]:
         focal = [camera.params[k] for k in camera.focal_length_idxs()]
         if not np.isfinite(camera.params).all():
             told = "NaN or infinity in its parameters"
-        elif min(camera.width, camera.height) < 1:
+        elif min(camera.width, camera.height) < 1 or max(camera.width, camera.height) > _LONGEST:
             told = f"{camera.width}x{camera.height} px"
         elif focal and min(focal) <= 0:
             told = f"a focal length of {min(focal):g} px"

@@ -148,3 +148,15 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(b"\x05")
     with pytest.raises(UserError, match="no COLMAP model"):
         read_posed(tmp_path / "sparse")
+
+
+def test_camera_larger_than_any_picture_is_refused(tmp_path: Path) -> None:
+    """COLMAP walks along the edge of a picture to take its distortion out."""
+    model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
+    model.write_text(str(tmp_path))
+    path = tmp_path / "cameras.txt"
+    *head, line = path.read_text().rstrip().split("\n")
+    number, kind, _, height, *params = line.split()
+    path.write_text("\n".join([*head, " ".join([number, kind, "2000000000", height, *params])]))
+    with pytest.raises(UserError, match="2000000000x"):
+        read_posed(tmp_path)
