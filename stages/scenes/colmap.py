@@ -18,6 +18,7 @@ from stages.scenes.colmap_files import check_files
 # pycolmap prints progress for every call; what a stage has to say it says itself.
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
+_LARGEST = 1e12  # of parameters, as of K elsewhere
 _LONGEST = 1_000_000  # px a side; COLMAP walks along it, and of damaged files for hours
 
 
@@ -93,6 +94,8 @@ def _faults(model: "pycolmap.Reconstruction", folder: Path) -> list[UserError]:
             told = "NaN or infinity in its parameters"
         elif min(camera.width, camera.height) < 1 or max(camera.width, camera.height) > _LONGEST:
             told = f"{camera.width}x{camera.height} px"
+        elif np.abs(camera.params).max() > _LARGEST:
+            told = f"parameters up to {np.abs(camera.params).max():g}"
         elif focal and min(focal) <= 0:
             told = f"a focal length of {min(focal):g} px"
         else:

@@ -160,3 +160,14 @@ def test_camera_larger_than_any_picture_is_refused(tmp_path: Path) -> None:
     path.write_text("\n".join([*head, " ".join([number, kind, "2000000000", height, *params])]))
     with pytest.raises(UserError, match="2000000000x"):
         read_posed(tmp_path)
+
+
+def test_camera_of_a_focal_length_beyond_measure_is_refused(tmp_path: Path) -> None:
+    model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
+    model.write_text(str(tmp_path))
+    path = tmp_path / "cameras.txt"
+    *head, line = path.read_text().rstrip().split("\n")
+    number, kind, width, height, _, *params = line.split()
+    path.write_text("\n".join([*head, " ".join([number, kind, width, height, "1e25", *params])]))
+    with pytest.raises(UserError, match=r"parameters up to 1e\+25"):
+        read_posed(tmp_path)
