@@ -12,6 +12,7 @@ from stages.run.locks import alone
 from stages.run.names import given_name
 from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
+from stages.run.targets import make_target, run_name
 from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig, idle
 from stages.splat.config import TrainConfig
 
@@ -31,12 +32,14 @@ def main() -> None:
         parser.error("name DATA and RESULT, or --capture with --variant")
 
     result = layout.result(given.capture, given.variant) if is_named else given.result
+    make_target(result.parent)  # which is where the lock lies
     with alone(result):
         train(given, Params.read(overrides=given.overrides), result)
 
 
 def train(given: argparse.Namespace, params: Params, result: Path) -> None:
     """Train what the command line names into `result`, which no other run writes meanwhile."""
+    data, match_string = given.data, given.match_string
     if given.capture:
         data = layout.capture(given.capture)
         entry = params.entry("captures", given.capture, CaptureEntry)
@@ -46,13 +49,10 @@ def train(given: argparse.Namespace, params: Params, result: Path) -> None:
                 params.where(("captures", given.capture, "match_string")), "empty",
                 expected="the word that variant filtered is filtered by",
             )  # fmt: skip
-    else:
-        data, match_string = given.data, given.match_string
     config = params.section("train", TrainConfig)
     evaluate = params.section("evaluate", EvaluateConfig)
     capture = params.section("capture_train", CaptureTrainConfig)
 
-    from stages.run.targets import run_name
     from stages.scenes.dataset import Dataset
     from stages.splat import capture_results as results
 

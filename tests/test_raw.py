@@ -88,7 +88,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         deps = [dep for dep in stage["deps"] if not dep.startswith("stages/")]
         stage["deps"] = [*deps, f"{name}.txt"]
         (tmp_path / f"{name}.txt").touch()
-    yaml.dump({"stages": stages}, tmp_path / "dvc.yaml")
+    for name in graph["vars"]:
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    yaml.dump({"vars": graph["vars"], "stages": stages}, tmp_path / "dvc.yaml")
     small = {"scenes": [SCENE], "frames": 1, "width_px": 24, "height_px": 32, "samples": 1}
     yaml.dump({"demo": dict(params["demo"]) | small}, tmp_path / "params.yaml")
     (tmp_path / ".gitignore").write_text("/data/\n/.work/\n")

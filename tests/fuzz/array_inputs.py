@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from conftest import write_raw_sequence
 from damage import ODD_NUMBERS, Subject, bytes_of, sane_cameras
+from raw_sequences import write_raw_sequence
 
 from stages.scenes.frames import Sim3
 from stages.scenes.hi4d import RawCamera, open_sequence

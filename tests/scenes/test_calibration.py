@@ -82,6 +82,7 @@ class Placed:
     """As much of a prepared scene as calibrating asks for, its photographs left out."""
 
     def __init__(self, frame: Sim3):
+        self.name = "far"
         self.timestamps = ["000000", "000001"]
         self.groups = {
             role: {name: frame.apply_camera(one) for name, one in group.items()}
