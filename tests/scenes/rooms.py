@@ -1,12 +1,10 @@
 """Made photographs of rooms and the people in them, and what may be done to a photograph."""
 
-import io
-from collections.abc import Callable
-
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-Change = Callable[[Image.Image], Image.Image]
+from benchmarks.leak_guard import Change, cropped, jpeg, lit, mirrored, resized, together
+
 WIDTH, HEIGHT = 180, 240
 
 
@@ -31,42 +29,6 @@ def _texture(seed: int, contrast: float) -> np.ndarray:
         ]
         total += contrast * 0.3 * np.stack(planes, axis=-1)
     return total.clip(0, 1)
-
-
-def jpeg(quality: int) -> Change:
-    def change(image: Image.Image) -> Image.Image:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality)
-        return Image.open(buffer).convert("RGB")
-
-    return change
-
-
-def mirrored(image: Image.Image) -> Image.Image:
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-
-
-def cropped(left: int, top: int, right: int, bottom: int) -> Change:
-    return lambda image: image.crop((left, top, image.width - right, image.height - bottom))
-
-
-def resized(share: float) -> Change:
-    return lambda image: image.resize(
-        (round(share * image.width), round(share * image.height)), Image.Resampling.LANCZOS
-    )
-
-
-def lit(factor: float) -> Change:
-    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
-
-
-def together(*changes: Change) -> Change:
-    def change(image: Image.Image) -> Image.Image:
-        for one in changes:
-            image = one(image)
-        return image
-
-    return change
 
 
 CHANGES: dict[str, Change] = {
