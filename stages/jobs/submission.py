@@ -49,11 +49,6 @@ class Submission:
             expected=f"one of {', '.join(task.address for task in self.plan.tasks)}",
         )  # fmt: skip
 
-    @property
-    def is_here(self) -> bool:
-        """Whether it was sent from this host, which alone knows its process."""
-        return self.host == socket.gethostname()
-
     def log(self, address: str, kind: str) -> Path:
         """File of a task's `out` or `err`."""
         return self.logs / f"{self.jobs[address]}.{kind}"
