@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from stages.difix.batches import seeded
-from stages.difix.model import Fixer, random_fixer
+from stages.difix.network.model import Fixer, random_fixer
+from stages.difix.network.spec import SIZES
 from stages.difix.precision import choose_device
-from stages.difix.spec import SIZES
 from stages.run.files import write_json
+from stages.samples.batches import seeded
 
 STRICT = "strict"
 PRECISIONS = (STRICT, "fp32", "bf16", "fp16")

@@ -22,7 +22,7 @@ from benchmarks import difix_cases as cases
 from benchmarks.machine import device_name
 from stages.difix.config import FixerConfig
 from stages.difix.infer import Runner
-from stages.difix.model import Fixer
+from stages.difix.network.model import Fixer
 from stages.difix.precision import DTYPES
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels

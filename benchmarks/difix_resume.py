@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from stages.difix.batches import Source
-from stages.difix.finetune import Tuner
+from stages.difix.tuning.finetune import Tuner
 from stages.run.checkpoint import Checkpoint
 from stages.run.files import WORK_ROOT_VARIABLE
+from stages.samples.batches import Source
 
 _MARK = "LOSS "
 _NEVER = 10**6  # steps

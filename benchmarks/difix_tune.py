@@ -32,14 +32,14 @@ from torch.profiler import profile
 from benchmarks import difix_cases as cases
 from benchmarks import difix_curves, difix_resume
 from benchmarks.machine import device_name
-from stages.difix.batches import Batch, seeded
 from stages.difix.config import LoopConfig, LossConfig
-from stages.difix.finetune import Tuner
-from stages.difix.losses import FixerLoss, Terms
-from stages.difix.validation import Sample, Validator
-from stages.quality.backbones import BACKBONES
-from stages.quality.weights import MARKER
+from stages.difix.tuning.finetune import Tuner
+from stages.difix.tuning.losses import FixerLoss, Terms
+from stages.difix.tuning.validation import Sample, Validator
+from stages.quality.metrics.backbones import BACKBONES
+from stages.quality.metrics.weights import MARKER
 from stages.run.files import write_json
+from stages.samples.batches import Batch, seeded
 
 # Measured before on one H200, ms a step of batch 1: a plain loop over a UNet and a VAE's decoder,
 # two views, TF32, fused AdamW. The targets are for one GPU of that kind.

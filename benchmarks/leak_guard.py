@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks import splat_cases as cases
-from stages.scenes.images import Pixels, read_image, write_png
-from stages.scenes.likeness import (
+from stages.samples.likeness import (
     ALIKE,
     Gallery,
     Thumbnail,
@@ -26,6 +25,7 @@ from stages.scenes.likeness import (
     matches,
     thumbnail,
 )
+from stages.scenes.images import Pixels, read_image, write_png
 
 Change = Callable[[Image.Image], Image.Image]
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
-from stages.quality.backbones import BACKBONES
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Meter, Row, Shown
 from stages.quality.keys import MEASURES
+from stages.quality.metrics.backbones import BACKBONES
 from stages.run.files import write_json
 
 MOST_APART = 1e-4

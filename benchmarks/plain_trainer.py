@@ -26,16 +26,16 @@ from torch import Tensor
 
 from benchmarks import photographs
 from benchmarks.recipes import RECIPES
-from stages.quality.psnr import psnr
-from stages.quality.ssim import ssim
+from stages.quality.metrics.psnr import psnr
+from stages.quality.metrics.ssim import ssim
 from stages.run.files import write_json
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3, fit_sim3_from_cameras, normalisation
-from stages.splat import initial
 from stages.splat.config import TrainConfig
-from stages.splat.losses import photometric
 from stages.splat.poses import corrected
 from stages.splat.raster import rasterization
+from stages.splat.training import initial
+from stages.splat.training.losses import photometric
 
 RATES = ("means", "scales", "quats", "opacities", "sh0", "shN")
 

@@ -22,9 +22,9 @@ from benchmarks import splat_cases as cases
 from stages.run.checkpoint import Preemption
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.lanes import rounds, side_by_side, starts
 from stages.splat.raster import choose_backend
-from stages.splat.trainer import Trainer, TrainView
+from stages.splat.training.lanes import rounds, side_by_side, starts
+from stages.splat.training.trainer import Trainer, TrainView
 
 TARGET_PER_S, TARGET_TIMES = 1000, 3.0
 ANCHOR_PER_S = 92  # of simple_trainer's loop on an H200, one scene of 540x960

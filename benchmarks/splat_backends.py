@@ -12,17 +12,17 @@ from pathlib import Path
 
 import torch
 
-from stages.quality.psnr import psnr
+from stages.quality.metrics.psnr import psnr
 from stages.run import layout
-from stages.run.params import Params
-from stages.scenes.calibration import read_calibration
+from stages.run.settings.params import Params
+from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.moments import chosen_views, train_view
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
-from stages.splat.trainer import Trainer
+from stages.splat.training.moments import chosen_views, train_view
+from stages.splat.training.trainer import Trainer
 
 
 def main() -> None:

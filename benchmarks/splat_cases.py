@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.machine import device_name
 from benchmarks.photographs import Capture
-from stages.quality.psnr import psnr
+from stages.quality.metrics.psnr import psnr
 from stages.run.files import write_json
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.trainer import TrainView
+from stages.splat.training.trainer import TrainView
 
 Row = dict[str, Any]
 

@@ -24,7 +24,7 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend, rasterization
 from stages.splat.render import render
-from stages.splat.trainer import Trainer, TrainView
+from stages.splat.training.trainer import Trainer, TrainView
 
 # Measured before on one H200, ms; a step may take twice as long.
 BARE_MS = 1.58

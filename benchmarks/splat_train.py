@@ -31,7 +31,7 @@ from benchmarks import splat_cases as cases
 from benchmarks.recipes import RECIPES
 from stages.run.files import read_json
 from stages.splat.raster import choose_backend
-from stages.splat.trainer import Trainer
+from stages.splat.training.trainer import Trainer
 
 # Measured before on one H200 by gsplat 1.5.3's simple_trainer on photographs of this number and
 # size, seconds for 7000 steps; and what is asked for there.

@@ -23,13 +23,13 @@ from benchmarks import photographs
 from benchmarks import splat_cases as cases
 from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
-from stages.scenes.calibration import carry_targets, write_calibration
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
+from stages.scenes.poses.calibration import carry_targets, write_calibration
 from stages.scenes.scene import Role, View, write_scene
 from stages.splat.config import TrainConfig
-from stages.splat.lanes import visible_gpus
 from stages.splat.raster import choose_backend
+from stages.splat.training.lanes import visible_gpus
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = "rig"

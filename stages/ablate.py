@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from stages.quality.config import CompareConfig
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.params import Params
-from stages.scenes.study import StudyConfig
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 if TYPE_CHECKING:
     from stages.workspace.arms import Arm
@@ -27,7 +27,7 @@ def main() -> None:
     given = parser.parse_args()
 
     from stages.check import CATALOGUES, SECTIONS
-    from stages.run.fan_out import require_names
+    from stages.run.settings.fan_out import require_names
     from stages.workspace import ablate, repository
     from stages.workspace.arms import arms, parse, repeats, require_valid
 

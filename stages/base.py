@@ -4,14 +4,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from stages.difix.checkpoints import checkpoint_errors
 from stages.difix.config import BaseConfig
+from stages.difix.weights.checkpoints import checkpoint_errors
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import whole_folder
-from stages.run.params import Params
-from stages.scenes.study import StudyConfig
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 STAGE, ITEM = "base", "fixer"
 
@@ -23,12 +23,12 @@ def main() -> None:
     config = params.section("base", BaseConfig)
     raise_all(checkpoint_errors(config, None, params.where, ask_hub=False))
 
-    from stages.difix.card import write_base_card
-    from stages.difix.folders import write_folder
-    from stages.difix.sources import untuned
+    from stages.difix.weights.card import write_base_card
+    from stages.difix.weights.folders import write_folder
+    from stages.difix.weights.sources import untuned
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
-    from stages.scenes.subjects import named
+    from stages.scenes.study.subjects import named
 
     checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
     with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):

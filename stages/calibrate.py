@@ -5,9 +5,9 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.scenes.config import CalibrateConfig, VggtConfig
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--scene", type=given_name, required=True, help="a prepared scene")
     scene = parser.parse_args().scene
 
-    from stages.scenes.calibrate import calibrate
+    from stages.scenes.poses.calibrate import calibrate
     from stages.scenes.scene import Scene
 
     params = Params.read()

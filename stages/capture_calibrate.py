@@ -8,11 +8,11 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
 from stages.run.targets import check_apart, check_source, make_target
-from stages.scenes.capture_config import CaptureCalibrateConfig, idle_calibration
 from stages.scenes.config import VggtConfig
+from stages.scenes.poses.capture_config import CaptureCalibrateConfig, idle_calibration
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     if (given.capture is None) == (given.dataset is None):
         parser.error("name SOURCE and DATASET, or --capture")
 
-    from stages.scenes.capture_calibrate import calibrate_capture, method_of
+    from stages.scenes.poses.capture_calibrate import calibrate_capture, method_of
 
     params = Params.read(overrides=given.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)

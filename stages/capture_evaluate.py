@@ -7,10 +7,10 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
-from stages.scenes.capture_config import CaptureEvaluateConfig, idle
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
+from stages.scenes.poses.capture_config import CaptureEvaluateConfig, idle
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
     from stages.run.targets import check_source, run_name
     from stages.scenes.dataset import Dataset
-    from stages.splat.capture_results import evaluate_result, meter_of, summary
+    from stages.splat.captures.capture_results import evaluate_result, meter_of, summary
 
     for key, reason in idle(config, params.given("capture_evaluate")):
         print(f"{result}: capture_evaluate.{key} has no effect: {reason}")

@@ -8,12 +8,12 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
-from stages.run.locks import alone
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
+from stages.run.process.locks import alone
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
 from stages.run.targets import make_target, run_name
-from stages.scenes.capture_config import CaptureEntry, CaptureTrainConfig, idle
+from stages.scenes.poses.capture_config import CaptureEntry, CaptureTrainConfig, idle
 from stages.splat.config import TrainConfig
 
 
@@ -54,7 +54,7 @@ def train(given: argparse.Namespace, params: Params, result: Path) -> None:
     capture = params.section("capture_train", CaptureTrainConfig)
 
     from stages.scenes.dataset import Dataset
-    from stages.splat import capture_results as results
+    from stages.splat.captures import capture_results as results
 
     posed: tuple[str, ...] = ()  # sections that capture_calibrate goes by
     if not given.capture:

@@ -3,24 +3,24 @@
 import argparse
 
 from stages.difix import config as difix
-from stages.difix.beginnings import beginning_errors
-from stages.difix.checkpoints import chosen_errors
+from stages.difix.weights.beginnings import beginning_errors
+from stages.difix.weights.checkpoints import chosen_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
 from stages.quality import config as quality
 from stages.run.entry import launch
 from stages.run.errors import raise_all
-from stages.run.fan_out import collisions
-from stages.run.params import Params
-from stages.scenes import capture_config as captures
+from stages.run.settings.fan_out import collisions
+from stages.run.settings.params import Params
 from stages.scenes import config as scenes
-from stages.scenes.catalogue import groups
 from stages.scenes.demo.config import DemoConfig
-from stages.scenes.guard import judge
-from stages.scenes.memo import memo, summary
-from stages.scenes.sources import input_errors
+from stages.scenes.poses import capture_config as captures
+from stages.scenes.sources.sources import input_errors
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.catalogue import groups
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.guard import judge
+from stages.scenes.study.memo import memo, summary
 from stages.splat import config as splat
 
 SECTIONS = {

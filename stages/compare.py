@@ -6,11 +6,11 @@ from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
-from stages.run.params import Params
-from stages.scenes.catalogue import groups
-from stages.scenes.guard import judge
-from stages.scenes.roles import NO_RESERVE
-from stages.scenes.study import TUNED, StudyConfig, methods_of
+from stages.run.settings.params import Params
+from stages.scenes.study.catalogue import groups
+from stages.scenes.study.config import TUNED, StudyConfig, methods_of
+from stages.scenes.study.guard import judge
+from stages.scenes.study.roles import NO_RESERVE
 
 
 def main() -> None:

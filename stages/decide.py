@@ -6,8 +6,8 @@ from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import read_json, read_table, shaped, whole_file
-from stages.run.params import Params
-from stages.scenes.study import StudyConfig
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.laying import lay
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.scenes.demo.config import DemoConfig
 
 

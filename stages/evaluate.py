@@ -7,10 +7,10 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
-from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
+from stages.scenes.study.config import FIXERS, PLAIN, StudyConfig, methods_of
 
 
 def main() -> None:
@@ -21,12 +21,12 @@ def main() -> None:
     )
     scene = parser.parse_args().scene
 
-    from stages.difix.measured import may_be_measured
-    from stages.difix.taught import read_taught
+    from stages.difix.weights.measured import may_be_measured
+    from stages.difix.weights.taught import read_taught
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
-    from stages.splat.shown import shown
+    from stages.splat.views.shown import shown
 
     params = Params.read()
     config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)

@@ -8,10 +8,10 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
-from stages.run.names import given_name
-from stages.run.params import CHECK, Params, did_you_mean
 from stages.run.provenance import cost
-from stages.scenes.study import FIXERS, PLAIN, StudyConfig, methods_of
+from stages.run.settings.names import given_name
+from stages.run.settings.params import CHECK, Params, did_you_mean
+from stages.scenes.study.config import FIXERS, PLAIN, StudyConfig, methods_of
 from stages.splat.config import DistillConfig, TrainConfig
 
 
@@ -31,17 +31,17 @@ def main() -> None:
             hint=did_you_mean(fixer, list(FIXERS)), fix=CHECK,
         )  # fmt: skip
 
-    from stages.difix.folders import read_folder
     from stages.difix.infer import Runner
-    from stages.difix.measured import may_be_measured
-    from stages.difix.taught import write_taught
+    from stages.difix.weights.folders import read_folder
+    from stages.difix.weights.measured import may_be_measured
+    from stages.difix.weights.taught import write_taught
     from stages.run.checkpoint import forget
-    from stages.scenes.calibration import read_calibration
     from stages.scenes.novel_views import read_aligned
+    from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
-    from stages.splat.fixed_views import FixedViews, Recipe
-    from stages.splat.novel_views import Targets
     from stages.splat.raster import choose_backend
+    from stages.splat.views.fixed_views import FixedViews, Recipe
+    from stages.splat.views.novel_views import Targets
 
     fixing = params.section("difix", FixerConfig)
     drawing = params.section("novel_views", NovelViewsConfig)

@@ -20,7 +20,7 @@ def main() -> None:
     from stages.jobs.config import SlurmConfig
     from stages.jobs.submission import read_folder
     from stages.run.errors import UserError
-    from stages.run.params import Params
+    from stages.run.settings.params import Params
 
     address = given.addresses[int(os.environ.get(slurm.TASK, "0"))]
     submission = read_folder(given.submission)

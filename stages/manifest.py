@@ -6,17 +6,17 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import write_json
-from stages.run.params import Params
-from stages.scenes.catalogue import groups
+from stages.run.settings.params import Params
 from stages.scenes.config import ManifestConfig
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.catalogue import groups
+from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:
     """Write data/difix/dataset.json and metrics/manifest.json, or say what leaks."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.scenes.manifest import build, collect, judge_catalogue, judge_dataset
+    from stages.samples.manifest import build, collect, judge_catalogue, judge_dataset
 
     params = Params.read()
     study = params.section("study", StudyConfig)

@@ -6,10 +6,10 @@ from stages.quality.config import NovelViewsConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
-from stages.scenes.study import PLAIN
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
+from stages.scenes.study.config import PLAIN
 
 
 def main() -> None:
@@ -18,10 +18,10 @@ def main() -> None:
     parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
     scene = parser.parse_args().scene
 
-    from stages.scenes.calibration import read_calibration
+    from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
-    from stages.splat.novel_views import Targets, load_gaussians
     from stages.splat.raster import choose_backend
+    from stages.splat.views.novel_views import Targets, load_gaussians
 
     config = Params.read().section("novel_views", NovelViewsConfig)
     prepared = Scene.read(layout.scene(scene))

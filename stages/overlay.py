@@ -13,9 +13,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="print the changes, write nothing")
     arguments = parser.parse_args()
 
-    from stages.run.edits import applied, changes
     from stages.run.files import whole_file
-    from stages.run.params import Params, plain
+    from stages.run.settings.edits import applied, changes
+    from stages.run.settings.params import Params, plain
 
     params = Params.read()
     found = changes(params, Params.read(arguments.overlay))

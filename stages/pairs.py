@@ -5,9 +5,9 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.scenes.config import PairsConfig
 from stages.splat.config import TrainConfig
 
@@ -25,11 +25,11 @@ def main() -> None:
     scene, split = arguments.scene, arguments.split
 
     from stages.run.checkpoint import forget
-    from stages.scenes.pairs import metrics, write_index
+    from stages.samples.pairs import metrics, write_index
+    from stages.samples.rendering import draw_pairs
     from stages.scenes.scene import Scene
-    from stages.splat.moments import scene_notes
-    from stages.splat.pairs import draw_pairs
     from stages.splat.raster import choose_backend
+    from stages.splat.training.moments import scene_notes
 
     params = Params.read()
     config = params.section("pairs", PairsConfig)

@@ -15,8 +15,8 @@ def main() -> None:
     )
     given = parser.parse_args()
 
-    from stages.run.fan_out import require_names
-    from stages.run.params import Params, did_you_mean
+    from stages.run.settings.fan_out import require_names
+    from stages.run.settings.params import Params, did_you_mean
     from stages.workspace.costs import COSTS, read_costs, record
     from stages.workspace.plan import plan, require_room, told
     from stages.workspace.probes import link_types

@@ -5,9 +5,9 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.splat.config import TrainConfig
 
@@ -20,7 +20,7 @@ def main() -> None:
     )
     scene = parser.parse_args().scene
 
-    from stages.scenes.importer import import_scene
+    from stages.scenes.sources.importer import import_scene
 
     params = Params.read()
     entry = params.entry("scenes", scene, SceneEntry)

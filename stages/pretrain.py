@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.difix.config import BaseConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.params import Params
+from stages.run.settings.params import Params
 from stages.run.targets import make_file_target
 
 
@@ -22,11 +22,11 @@ def main() -> None:
     make_file_target(given.out)
     config = Params.read().section("base", BaseConfig)
 
-    from stages.difix.folders import write_folder
-    from stages.difix.packed import pack
-    from stages.difix.pretraining import pretrain
-    from stages.difix.spec import SIZES
-    from stages.difix.text import embed, write_tiny_text
+    from stages.difix.network.spec import SIZES
+    from stages.difix.network.text import embed, write_tiny_text
+    from stages.difix.pretraining.pretraining import pretrain
+    from stages.difix.weights.folders import write_folder
+    from stages.difix.weights.packed import pack
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
 

@@ -5,7 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.laying import lay
-from stages.run.names import given_name
+from stages.run.settings.names import given_name
 
 
 def main() -> None:

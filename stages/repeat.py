@@ -10,11 +10,11 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
-from stages.run.locks import alone
-from stages.run.names import given_name
-from stages.run.params import CHECK, Params
+from stages.run.process.locks import alone
 from stages.run.provenance import cost
-from stages.scenes.study import PLAIN
+from stages.run.settings.names import given_name
+from stages.run.settings.params import CHECK, Params
+from stages.scenes.study.config import PLAIN
 from stages.splat.config import TrainConfig
 
 
@@ -27,14 +27,14 @@ def main() -> None:
 
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.quality.keys import repeated
-    from stages.scenes.calibration import read_calibration
     from stages.scenes.novel_views import read_kinds
+    from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import rounds, warm_starts
-    from stages.splat.moments import train_moment
-    from stages.splat.novel_views import Targets, load_gaussians
     from stages.splat.raster import choose_backend
-    from stages.splat.shown import shown
+    from stages.splat.training.lanes import rounds, warm_starts
+    from stages.splat.training.moments import train_moment
+    from stages.splat.views.novel_views import Targets, load_gaussians
+    from stages.splat.views.shown import shown
 
     params = Params.read()
     train = params.section("train", TrainConfig)

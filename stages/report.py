@@ -8,9 +8,9 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_file
-from stages.run.params import Params
 from stages.run.provenance import recorded_costs
-from stages.scenes.study import StudyConfig
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ from stages.pages.config import ShowConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.names import given_name
-from stages.run.params import Params
 from stages.run.provenance import cost
-from stages.scenes.study import StudyConfig
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 if TYPE_CHECKING:
     from stages.pages.viewer.page import Model
-    from stages.splat.space import Space
+    from stages.splat.viewing.space import Space
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     from stages.pages.viewer.page import viewer_page
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.space import Space
-    from stages.splat.video import write_video
+    from stages.splat.viewing.space import Space
+    from stages.splat.viewing.video import write_video
 
     params = Params.read()
     study = params.section("study", StudyConfig)
@@ -56,7 +56,7 @@ def main() -> None:
 def models(space: "Space", most: int) -> "list[Model]":
     """Every Gaussian set of a scene as the viewer takes it."""
     from stages.pages.viewer.page import Model
-    from stages.splat.packing import pack
+    from stages.splat.viewing.packing import pack
 
     found = []
     for (method, timestamp), one in space.gaussians.items():

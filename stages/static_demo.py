@@ -6,8 +6,8 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.laying import lay
-from stages.run.names import given_name
-from stages.run.params import Params
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticDemoConfig
 
 

@@ -11,9 +11,9 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
 from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 
 
@@ -32,8 +32,8 @@ def main() -> None:
 
     from stages.quality.evaluation import Meter
     from stages.scenes.static.places import Places
-    from stages.splat.static_training import check_of
-    from stages.splat.static_views import COLUMNS, evaluate_static, summary
+    from stages.splat.captures.static_training import check_of
+    from stages.splat.captures.static_views import COLUMNS, evaluate_static, summary
 
     params = Params.read(overrides=given.overrides)
     static = params.section("static", StaticConfig)

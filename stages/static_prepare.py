@@ -10,10 +10,10 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
-from stages.run.locks import alone
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
+from stages.run.process.locks import alone
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
 from stages.scenes.config import VggtConfig
 from stages.scenes.static.config import READ_BY, StaticConfig
 from stages.splat.config import TrainConfig
@@ -32,7 +32,7 @@ def main() -> None:
 
     from stages.scenes.static.places import Places
     from stages.scenes.static.prepare import prepare
-    from stages.splat.static_poses import predicted
+    from stages.splat.captures.static_poses import predicted
 
     params = Params.read(overrides=given.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)

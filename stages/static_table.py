@@ -5,7 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import read_json, write_json, write_tsv
-from stages.run.params import Params
+from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticConfig
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
-from stages.run.names import given_name
-from stages.run.params import Params, add_override_option
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, add_override_option
 from stages.run.targets import run_name
 from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 from stages.splat.config import TrainConfig
@@ -29,7 +29,7 @@ def main() -> None:
 
     from stages.run.checkpoint import forget
     from stages.scenes.static.places import Places
-    from stages.splat.static_training import check_trained, train_static
+    from stages.splat.captures.static_training import check_trained, train_static
 
     params = Params.read(overrides=given.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)

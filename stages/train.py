@@ -7,10 +7,10 @@ from pathlib import Path
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
-from stages.run.names import given_name
-from stages.run.parallel import run_all
-from stages.run.params import Params
+from stages.run.process.parallel import run_all
 from stages.run.provenance import cost
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params
 from stages.splat.config import TrainConfig
 
 
@@ -36,8 +36,8 @@ def train_some(given: argparse.Namespace, config: TrainConfig) -> None:
     if given.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = given.gpu  # read when torch first looks
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import side_by_side, warm_starts
-    from stages.splat.moments import train_in
+    from stages.splat.training.lanes import side_by_side, warm_starts
+    from stages.splat.training.moments import train_in
 
     timestamps = Scene.read(layout.scene(given.scene)).timestamps
     warm = warm_starts(given.into, timestamps, config)
@@ -54,9 +54,9 @@ def train_all(scene: str, config: TrainConfig) -> None:
     """Train every timestamp in processes of their own, then merge what they report."""
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
-    from stages.splat.lanes import plan, rounds
-    from stages.splat.moments import merge_reports, require_memory, scene_notes
     from stages.splat.raster import choose_backend
+    from stages.splat.training.lanes import plan, rounds
+    from stages.splat.training.moments import merge_reports, require_memory, scene_notes
 
     prepared = Scene.read(layout.scene(scene))
     print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")

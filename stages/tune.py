@@ -8,10 +8,10 @@ from stages.difix.config import TuneConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
-from stages.run.locks import alone
-from stages.run.params import Params
-from stages.scenes.roles import Verdict
-from stages.scenes.study import StudyConfig
+from stages.run.process.locks import alone
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.roles import Verdict
 
 # Set in every process of a run of several, also by torch's and accelerate's launchers.
 _PROCESS = "LOCAL_RANK"
@@ -21,7 +21,7 @@ def main() -> None:
     """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run goes on."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.scenes.manifest import check_dataset
+    from stages.samples.manifest import check_dataset
 
     params = Params.read()
     config = params.section("tune", TuneConfig)
@@ -43,11 +43,11 @@ def is_first() -> bool:
 
 def tune(config: TuneConfig, study: StudyConfig, verdict: Verdict) -> None:
     """Tune in this process, or in `tune.processes` of which this is none."""
-    from stages.difix import tuning
+    from stages.difix.tuning import tuning
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
-    from stages.scenes.manifest import measured
-    from stages.scenes.roles import NO_RESERVE
+    from stages.samples.manifest import measured
+    from stages.scenes.study.roles import NO_RESERVE
 
     base, dataset = layout.base(), layout.dataset()
     warned = [note for note in verdict.notes if note == NO_RESERVE]

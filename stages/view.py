@@ -6,9 +6,9 @@ import threading
 
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.names import given_name
-from stages.run.params import Params, did_you_mean
-from stages.scenes.study import StudyConfig
+from stages.run.settings.names import given_name
+from stages.run.settings.params import Params, did_you_mean
+from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
             hint=did_you_mean(given.scene, list(study.evaluated_scenes)),
         )  # fmt: skip
 
-    from stages.splat.showing import Showing
-    from stages.splat.viewer import Viewer
+    from stages.splat.viewing.showing import Showing
+    from stages.splat.viewing.viewer import Viewer
 
     showing = Showing.read(given.scene, study.methods)
     if given.method and given.method not in showing.methods:

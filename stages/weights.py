@@ -7,14 +7,14 @@ from stages.quality.config import WeightsConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.params import Params
+from stages.run.settings.params import Params
 
 
 def main() -> None:
     """Write data/weights."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.quality.weights import collect, remedy
+    from stages.quality.metrics.weights import collect, remedy
 
     config = Params.read().section("weights", WeightsConfig)
     with whole_folder(layout.WEIGHTS) as folder:

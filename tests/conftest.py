@@ -40,7 +40,7 @@ def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not assets:
         pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real LPIPS weights are not here")
     from stages.quality.config import WeightsConfig
-    from stages.quality.weights import collect
+    from stages.quality.metrics.weights import collect
 
     folder = tmp_path_factory.mktemp("lpips_weights")
     collect(WeightsConfig(nets=("alex", "squeeze"), path=str(Path(assets, "weights"))), folder)

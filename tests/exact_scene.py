@@ -5,10 +5,10 @@ import torch
 
 from stages.run import layout
 from stages.scenes import scene
-from stages.scenes.calibration import Calibration, carry_targets, write_calibration
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
+from stages.scenes.poses.calibration import Calibration, carry_targets, write_calibration
 from stages.scenes.scene import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render

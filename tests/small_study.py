@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 
 TUNING, TEST, RESERVED = "hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight"
 

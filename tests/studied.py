@@ -16,7 +16,7 @@ from stages.run import layout
 from stages.run.files import write_json, write_tsv
 from stages.scenes.novel_views import write_info, write_picture
 from stages.scenes.scene import Scene
-from stages.scenes.study import FIXERS, methods_of
+from stages.scenes.study.config import FIXERS, methods_of
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERNAL, DOWNSTREAM = "hi4d_pair02_dance", (SCENE, "hi4d_pair16_jump")

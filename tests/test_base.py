@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.base import main
-from stages.difix.folders import read_folder
+from stages.difix.weights.folders import read_folder
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash

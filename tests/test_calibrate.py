@@ -12,11 +12,12 @@ from ruamel.yaml import YAML
 
 from stages.run import layout
 from stages.run.files import folder_hash, read_json
-from stages.run.params import Params
-from stages.scenes import colmap, sfm
-from stages.scenes.calibration import read_calibration
+from stages.run.settings.params import Params
+from stages.scenes import colmap
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import write_png
+from stages.scenes.poses import sfm
+from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[1]

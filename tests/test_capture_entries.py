@@ -12,9 +12,9 @@ import walls
 from small_capture import cameras, write_capture
 
 from stages import capture_calibrate, capture_evaluate, capture_train
-from stages.run import locks
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv
+from stages.run.process import locks
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -89,7 +89,7 @@ def test_second_run_into_one_folder_is_refused_before_it_touches_anything(
 ) -> None:
     monkeypatch.setattr(locks, "_ENDING_S", 0.0)
     write_capture(workspace / "room")
-    hold = "from stages.run.locks import alone\nwith alone(Path('out')): input(print(flush=True))"
+    hold = "from stages.run.process.locks import alone\nwith alone(Path('out')): input(print(flush=True))"
     with subprocess.Popen(
         [sys.executable, "-c", f"from pathlib import Path\n{hold}"], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},

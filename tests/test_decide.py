@@ -10,7 +10,7 @@ from test_compare import LEVELS, evaluation, select, workspace  # noqa: F401
 from stages import compare, decide
 from stages.quality.keys import repeated
 from stages.run import layout
-from stages.scenes.roles import NO_RESERVE
+from stages.scenes.study.roles import NO_RESERVE
 
 
 def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -> str:

@@ -11,15 +11,15 @@ import torch
 from small_study import small_study
 
 from stages.evaluate import main
-from stages.quality.psnr import psnr
+from stages.quality.metrics.psnr import psnr
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.images import read_image, write_mask, write_png
-from stages.scenes.importer import import_scene
 from stages.scenes.novel_views import write_info, write_picture
 from stages.scenes.scene import Scene
+from stages.scenes.sources.importer import import_scene
 
 SCENE = "hi4d_pair15_fight"
 

@@ -18,13 +18,13 @@ from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, w
 from small_study import small_study
 
 from stages import fixed_views, novel_views
-from stages.difix.folders import write_folder
+from stages.difix.weights.folders import write_folder
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
-from stages.scenes.study import METHODS
+from stages.scenes.study.config import METHODS
 
 Call = Callable[..., Path]
 

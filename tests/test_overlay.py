@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.difix.config import FixerConfig, TuneConfig
-from stages.run.params import Params
+from stages.run.settings.params import Params
 from stages.scenes.config import CalibrateConfig, PairsConfig, PrepareConfig
 from stages.splat.config import DistillConfig, TrainConfig
 

@@ -14,13 +14,13 @@ from stages.pairs import main as pairs
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json
-from stages.scenes.calibration import carry_targets, write_calibration
+from stages.samples.manifest import check_dataset
 from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_png
-from stages.scenes.manifest import check_dataset
+from stages.scenes.poses.calibration import carry_targets, write_calibration
 from stages.scenes.scene import View, write_scene
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 

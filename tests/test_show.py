@@ -16,7 +16,7 @@ from stages.scenes.frames import Sim3
 from stages.scenes.paths import looked_at
 from stages.show import main
 from stages.splat.export import read_ply
-from stages.splat.space import Space
+from stages.splat.viewing.space import Space
 
 ROOT = Path(__file__).resolve().parents[1]
 

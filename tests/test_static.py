@@ -12,17 +12,17 @@ import pytest
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
-from stages.scenes.colmap_rigs import read_rig_model
 from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_mask, write_png
+from stages.scenes.poses.colmap_rigs import read_rig_model
 from stages.scenes.static.alignment import read_alignment
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared import Shared
 from stages.scenes.static.truth import read_truth
+from stages.splat.captures.static_training import check_trained, train_static
+from stages.splat.captures.static_views import evaluate_static
 from stages.splat.config import StrategyConfig, TrainConfig
-from stages.splat.static_training import check_trained, train_static
-from stages.splat.static_views import evaluate_static
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("static")]
 

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from stages.scenes.cameras import Camera, look_at
-from stages.scenes.demo.textures import photograph
+from stages.scenes.demo.shapes.textures import photograph
 
 SIZE = (288, 216)  # px
 FOCAL_PX = 260.0

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.params import Section
-from stages.run.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Size = Literal["tiny", "sd-turbo"]

@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from stages.difix.attention import Memory
-from stages.difix.batches import seeded
 from stages.difix.config import FixerConfig
-from stages.difix.model import Fixer
+from stages.difix.network.attention import Memory
+from stages.difix.network.model import Fixer
 from stages.difix.precision import DTYPES, choose_device, choose_precision
-from stages.difix.sizes import padded, working_size
 from stages.run.errors import UserError
+from stages.samples.batches import seeded
+from stages.samples.sizes import padded, working_size
 from stages.scenes.images import Pixels, resize
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from stages.run.params import Section
-from stages.run.ranges import Workers
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import Workers
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[KMGT]$")]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from stages.jobs import report, slurm
 from stages.jobs.submission import Submission, read_submission
 from stages.run.errors import UserError
-from stages.run.locks import holder_of
-from stages.run.params import did_you_mean
+from stages.run.process.locks import holder_of
+from stages.run.settings.params import did_you_mean
 
 
 def status(number: str, targets: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from stages.jobs.plan import Task
 from stages.jobs.report import RUN
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
-from stages.run.locks import alone
+from stages.run.process.locks import alone
 
 # dvc.lock is written this often at most; until then the run cache holds what was made.
 RECORD_EVERY_S = 30.0

@@ -26,8 +26,8 @@ from dvc.utils.hydra import apply_overrides
 
 from stages.jobs.plan import Plan
 from stages.run.errors import UserError, raise_all
-from stages.run.overrides import quoting
-from stages.run.params import did_you_mean
+from stages.run.settings.overrides import quoting
+from stages.run.settings.params import did_you_mean
 
 # What a shell would act on; commands are run as lists of words, without one.
 _SHELL = set("|&;<>()$`\n*?[#~%!")

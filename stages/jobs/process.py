@@ -10,9 +10,9 @@ from types import FrameType, TracebackType
 from typing import IO, TYPE_CHECKING
 
 from stages.jobs.submission import Submission
-from stages.run.processes import die_with_parent
-from stages.run.readings import HANDED
-from stages.run.stopping import PREEMPTED
+from stages.run.process.processes import die_with_parent
+from stages.run.process.stopping import PREEMPTED
+from stages.run.settings.readings import HANDED
 
 if TYPE_CHECKING:
     from stages.jobs.pipeline import Pipeline

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.jobs import slurm
 from stages.jobs.submission import ENDED, Submission
-from stages.run.locks import holder_of
+from stages.run.process.locks import holder_of
 
 # What a local run holds in its folder for as long as it lives.
 RUN = "run"

@@ -17,8 +17,8 @@ from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
-from stages.run.fan_out import require_names
-from stages.run.params import Params, did_you_mean
+from stages.run.settings.fan_out import require_names
+from stages.run.settings.params import Params, did_you_mean
 
 KERNELS, SAVE = "kernels", "save"
 KERNELS_COMMAND = ["python", "-m", "stages.kernels"]

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.run.params import Section
-from stages.run.ranges import WIDEST, Positive
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import WIDEST, Positive
 
 
 class ReportConfig(Section):

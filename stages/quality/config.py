@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.run.params import Section
-from stages.run.ranges import Count, Positive, Seed, Workers
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import Count, Positive, Seed, Workers
 
 # Backbones that LPIPS has calibrated heads for.
 Net = Literal["alex", "vgg", "squeeze"]

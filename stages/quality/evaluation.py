@@ -15,11 +15,11 @@ from torch import Tensor
 
 from stages.quality.config import EvaluateConfig
 from stages.quality.keys import MEASURED
-from stages.quality.lpips import LPIPS_PX, Lpips
-from stages.quality.masked import mlpips, mpsnr, mssim
-from stages.quality.psnr import HIGHEST_PSNR_DB, psnr
-from stages.quality.ssim import SMALLEST_PX, TAPS, ssim
-from stages.quality.weights import absence, fingerprint, remedy
+from stages.quality.metrics.lpips import LPIPS_PX, Lpips
+from stages.quality.metrics.masked import mlpips, mpsnr, mssim
+from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
+from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim
+from stages.quality.metrics.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError
 from stages.run.files import text_hash
 

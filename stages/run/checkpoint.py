@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from stages.run import locks, readings, stopping
 from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
+from stages.run.process import locks, stopping
+from stages.run.settings import readings
 from stages.run.targets import make_target
 
 # States lie this many times as far apart as the last took to write, unless that was brief.

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from stages.run import readings
 from stages.run.errors import UserError
-from stages.run.processes import end_with_dvc
-from stages.run.stopping import PREEMPTED, Stopping
+from stages.run.process.processes import end_with_dvc
+from stages.run.process.stopping import PREEMPTED, Stopping
+from stages.run.settings import readings
 
 # The cores of a shared machine go to processes, not to threads inside one: several threads were
 # measured slower than one on the small CPU problems of this project, and one thread gives

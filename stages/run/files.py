@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
-from stages.run.locks import alone
+from stages.run.process.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
 _AGAIN = "run `dvc repro` for the stage that writes it"

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from stages.run.params import Section
-from stages.run.ranges import WIDEST, Count, Pixels, Positive, Seed
-from stages.scenes.identity import group_in_name
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
+from stages.scenes.study.identity import group_in_name
 
 # Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
 # entry of params.yaml gives text.

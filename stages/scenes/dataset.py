@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap_lenses import Lens, PosedImage, find_model, read_posed, told_of_parts
 from stages.scenes.images import (
     BLACK,
     Color,
@@ -30,6 +29,13 @@ from stages.scenes.images import (
     read_image,
     read_mask,
     resize_mask,
+)
+from stages.scenes.lenses.colmap_lenses import (
+    Lens,
+    PosedImage,
+    find_model,
+    read_posed,
+    told_of_parts,
 )
 from stages.scenes.photographs import SUFFIXES, Listing, list_photographs, shortened
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from stages.run import layout
 from stages.run.errors import UserError, raise_all
-from stages.scenes.arrays import finite, read_arrays
 from stages.scenes.cameras import Array, Camera, fault_of, rigid, rotation_angle_deg
 from stages.scenes.config import SceneEntry
 from stages.scenes.images import (
@@ -29,6 +28,7 @@ from stages.scenes.images import (
     read_mask,
 )
 from stages.scenes.photographs import SUFFIXES, list_photographs, walk_folder
+from stages.scenes.sources.arrays import finite, read_arrays
 
 _FRAME = re.compile(r"\d+")
 _MASKS = Path("seg") / "img_seg_mask"

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stages.run.errors import UserError, tell_once
 from stages.run.files import whole_file
-from stages.run.memory import memory_bytes
+from stages.run.process.memory import memory_bytes
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.params import Section
-from stages.run.ranges import MOST, Count, Positive, Seed, Workers
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
 # A channel of a colour.
 Shade = Annotated[float, Field(ge=0, le=1)]

@@ -14,8 +14,8 @@ from typing import Any
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.run.params import Params, Section, did_you_mean, plain
-from stages.run.readings import NotYaml, parse_yaml
+from stages.run.settings.params import Params, Section, did_you_mean, plain
+from stages.run.settings.readings import NotYaml, parse_yaml
 
 DEFAULT = "default"
 # Sections that act before or in the training of splats: their noise is that training's too.

@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from stages.run.files import read_json
-from stages.run.memory import memory_bytes as memory_bytes
+from stages.run.process.memory import memory_bytes as memory_bytes
 
 _TIMEOUT_S = 20
 _KERNELS_TIMEOUT_S = 1800

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.run.params import Params, did_you_mean
+from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, few
 from stages.workspace.settings import Settings, read_settings
 
-# File names of torchvision's downloads; tests compare them with stages.quality.backbones.
+# File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
-# What base.source may be; tests compare them with stages.difix.checkpoints.
+# What base.source may be; tests compare them with stages.difix.weights.checkpoints.
 CHECKPOINTS = ("shipped", "train", "random", "nvidia/difix_ref", "nvidia/difix",
                "stabilityai/sd-turbo")  # fmt: skip
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)

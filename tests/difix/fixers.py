@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.difix.folders import TEXT_FOLDERS, write_folder
-from stages.difix.forms import published_state
-from stages.difix.model import Fixer, random_fixer
-from stages.difix.spec import SIZES, Spec
-from stages.difix.text import write_tiny_text
+from stages.difix.network.model import Fixer, random_fixer
+from stages.difix.network.spec import SIZES, Spec
+from stages.difix.network.text import write_tiny_text
+from stages.difix.weights.folders import TEXT_FOLDERS, write_folder
+from stages.difix.weights.forms import published_state
 
 
 def tiny_spec(**values: Any) -> Spec:

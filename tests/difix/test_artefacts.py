@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.difix import artefacts
-from stages.difix.artefacts import degraded
-from stages.difix.leaves import Leaves, Viewpoints, paint, scatter, viewpoints
+from stages.difix.pretraining import artefacts
+from stages.difix.pretraining.artefacts import degraded
+from stages.difix.pretraining.leaves import Leaves, Viewpoints, paint, scatter, viewpoints
 
 
 def generator(seed: int = 0) -> torch.Generator:

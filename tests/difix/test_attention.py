@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from fixers import pictures, stirred, tiny_spec
 from torch import Tensor
 
-from stages.difix.attention import _MIXINGS, Mixing, as_memory, attend
+from stages.difix.network.attention import _MIXINGS, Mixing, as_memory, attend
 
 HEADS = 2
 

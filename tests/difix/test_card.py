@@ -6,7 +6,7 @@ from fixers import tiny_spec
 from ruamel.yaml import YAML
 from tuning import tune_config
 
-from stages.difix.card import write_base_card, write_card
+from stages.difix.weights.card import write_base_card, write_card
 
 ROW = {"psnr": 21.5, "ssim": 0.7, "lpips": 0.125}
 RESULTS = {

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from tuning import write_pairs
 
-from stages.difix.dataset import Pairs, common_prompt, read_split
 from stages.run.errors import UserError
+from stages.samples.dataset import Pairs, common_prompt, read_split
 from stages.scenes.images import read_image
 
 

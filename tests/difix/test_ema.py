@@ -1,6 +1,6 @@
 import torch
 
-from stages.difix.ema import Ema
+from stages.difix.tuning.ema import Ema
 
 
 def test_averages_follow_their_closed_form() -> None:

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
-from stages.difix.batches import Batch, seeded
-from stages.difix.finetune import Tuner
-from stages.difix.losses import FixerLoss, Terms
 from stages.difix.precision import choose_precision
-from stages.difix.validation import Sample, Validator
-from stages.quality.batch import check_pair
+from stages.difix.tuning.finetune import Tuner
+from stages.difix.tuning.losses import FixerLoss, Terms
+from stages.difix.tuning.validation import Sample, Validator
+from stages.quality.metrics.batch import check_pair
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE
-from stages.run.stopping import PREEMPTED
+from stages.run.process.stopping import PREEMPTED
+from stages.samples.batches import Batch, seeded
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_run")

@@ -5,8 +5,8 @@ import torch
 from tuning import no_weights
 
 from stages.difix.config import LossConfig
-from stages.difix.losses import FixerLoss, clamped, gram_distance, square
-from stages.quality.lpips import Lpips
+from stages.difix.tuning.losses import FixerLoss, clamped, gram_distance, square
+from stages.quality.metrics.lpips import Lpips
 
 CPU = torch.device("cpu")
 L2_ALONE = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")

@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from fixers import publish, publish_turbo, published_spec, same_weights, stirred, tiny_spec
 from safetensors.torch import load_file, save_file
 
-from stages.difix import folders
-from stages.difix.folders import read_folder, write_folder
-from stages.difix.spec import Spec
+from stages.difix.network.spec import Spec
+from stages.difix.weights import folders
+from stages.difix.weights.folders import read_folder, write_folder
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
 

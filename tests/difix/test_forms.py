@@ -4,9 +4,9 @@ import pytest
 import torch
 from fixers import published_spec, same_weights, stirred, tiny_spec
 
-from stages.difix.forms import fixer_from_published, published_keys, published_state
-from stages.difix.model import Fixer, empty_fixer
-from stages.difix.spec import SIZES
+from stages.difix.network.model import Fixer, empty_fixer
+from stages.difix.network.spec import SIZES
+from stages.difix.weights.forms import fixer_from_published, published_keys, published_state
 from stages.run.errors import UserError
 
 

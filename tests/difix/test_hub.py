@@ -5,8 +5,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from stages.difix import hub
-from stages.difix.hub import is_hub_id, snapshot
+from stages.difix.weights import hub
+from stages.difix.weights.hub import is_hub_id, snapshot
 from stages.run.errors import UserError
 
 COMMIT = "a" * 40

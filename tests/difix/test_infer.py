@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.difix.config import FixerConfig
 from stages.difix.infer import Runner, feather, tile_starts
-from stages.difix.model import Fixer, random_fixer
+from stages.difix.network.model import Fixer, random_fixer
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels
 

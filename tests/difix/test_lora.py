@@ -4,7 +4,7 @@ import pytest
 import torch
 from fixers import pictures
 
-from stages.difix.lora import Lora, takes_lora
+from stages.difix.network.lora import Lora, takes_lora
 
 
 def layers() -> dict[str, torch.Tensor]:

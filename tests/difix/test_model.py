@@ -8,8 +8,8 @@ from diffusers import DDPMScheduler
 from fixers import pictures, published_spec, stirred, tiny_spec
 from torch import Tensor
 
-from stages.difix.model import Fixer, empty_fixer, random_fixer, trainable
-from stages.difix.spec import SIZES, Spec
+from stages.difix.network.model import Fixer, empty_fixer, random_fixer, trainable
+from stages.difix.network.spec import SIZES, Spec
 
 SPECS = {"tiny": tiny_spec, "published": published_spec}
 

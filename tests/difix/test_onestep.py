@@ -5,7 +5,13 @@ import torch
 from diffusers import DDPMScheduler
 from fixers import pictures
 
-from stages.difix.onestep import BETA_END, BETA_START, NOISING_STEPS, alpha_bar, clean_from_noisy
+from stages.difix.network.onestep import (
+    BETA_END,
+    BETA_START,
+    NOISING_STEPS,
+    alpha_bar,
+    clean_from_noisy,
+)
 
 
 def scheduler() -> DDPMScheduler:

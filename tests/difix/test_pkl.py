@@ -7,8 +7,8 @@ import pytest
 import torch
 from fixers import publish_turbo, published_spec, same_weights, stirred, tiny_spec
 
-from stages.difix.model import Fixer
-from stages.difix.pkl import read_pkl, write_pkl
+from stages.difix.network.model import Fixer
+from stages.difix.weights.pkl import read_pkl, write_pkl
 from stages.run.errors import UserError
 
 

@@ -12,7 +12,7 @@ import torch
 from tuning import no_weights, tune_config
 
 from stages.difix.config import BaseConfig, PretrainConfig
-from stages.difix.pretraining import LeafStream
+from stages.difix.pretraining.pretraining import LeafStream
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -68,8 +68,8 @@ def test_held_out_pairs_are_in_no_batch() -> None:
 def test_the_entry_packs_a_fixer_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.difix.folders import read_folder
-    from stages.difix.packed import unpack
+    from stages.difix.weights.folders import read_folder
+    from stages.difix.weights.packed import unpack
 
     monkeypatch.chdir(tmp_path)
     no_weights(Path("data/weights"))

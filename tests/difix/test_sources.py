@@ -16,11 +16,11 @@ from fixers import (
 )
 
 from stages.difix.config import BaseConfig
-from stages.difix.folders import write_folder
-from stages.difix.packed import pack
-from stages.difix.pkl import write_pkl
-from stages.difix.sources import Untuned, untuned
-from stages.difix.text import embed
+from stages.difix.network.text import embed
+from stages.difix.weights.folders import write_folder
+from stages.difix.weights.packed import pack
+from stages.difix.weights.pkl import write_pkl
+from stages.difix.weights.sources import Untuned, untuned
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tuning import tune_config, write_pairs
 
-from stages.difix.dataset import Pairs, read_split
-from stages.difix.stream import PairStream
 from stages.run.errors import UserError
+from stages.samples.dataset import Pairs, read_split
+from stages.samples.stream import PairStream
 
 
 def stream(path: Path, with_reference: bool = True, **values: Any) -> PairStream:

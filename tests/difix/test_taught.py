@@ -11,21 +11,21 @@ from fixers import publish, publish_turbo, published_spec, stirred, tiny_spec
 from small_study import RESERVED, TEST, TUNING, small_study
 from tuning import small_fixer, tune_config, write_study
 
-from stages.difix.beginnings import beginning_errors
 from stages.difix.config import BaseConfig, TuneConfig
-from stages.difix.folders import read_folder, write_folder
-from stages.difix.measured import may_be_measured
-from stages.difix.packed import pack
-from stages.difix.pkl import read_pkl, write_pkl
-from stages.difix.sources import untuned
-from stages.difix.taught import FILE, Taught, read_taught
-from stages.difix.tuning import Data, start
+from stages.difix.tuning.tuning import Data, start
+from stages.difix.weights.beginnings import beginning_errors
+from stages.difix.weights.folders import read_folder, write_folder
+from stages.difix.weights.measured import may_be_measured
+from stages.difix.weights.packed import pack
+from stages.difix.weights.pkl import read_pkl, write_pkl
+from stages.difix.weights.sources import untuned
+from stages.difix.weights.taught import FILE, Taught, read_taught
 from stages.run import layout
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import read_json
-from stages.scenes.pairs import read_index
-from stages.scenes.subjects import Subject, named
+from stages.samples.pairs import read_index
+from stages.scenes.study.subjects import Subject, named
 
 FIGHT = Subject(RESERVED, "pair15", ("ab12",))
 OTHER = Subject("hi4d_pair30_hug", "pair30", ("cd34",))

@@ -8,7 +8,7 @@ import torch
 from fixers import write_text
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from stages.difix.text import embed
+from stages.difix.network.text import embed
 from stages.run.errors import UserError
 
 

@@ -23,13 +23,13 @@ from tuning import (
 )
 
 from stages.difix.config import TuneConfig
-from stages.difix.dataset import read_split
-from stages.difix.folders import read_folder, write_folder
-from stages.difix.tuning import Data, checkpoint_key, start, tune, write_fixer
+from stages.difix.tuning.tuning import Data, checkpoint_key, start, tune, write_fixer
+from stages.difix.weights.folders import read_folder, write_folder
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE, folder_hash, read_json, read_tsv
-from stages.scenes.manifest import check_dataset
+from stages.samples.dataset import read_split
+from stages.samples.manifest import check_dataset
 from stages.tune import main
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +211,7 @@ def test_weights_to_start_from_are_taken(home: Path) -> None:
 def test_weights_of_another_architecture_are_refused(home: Path) -> None:
     spec = small_spec()
     wide = spec.changed(unet=spec.unet | {"block_out_channels": [16, 48]})
-    from stages.difix.model import random_fixer
+    from stages.difix.network.model import random_fixer
 
     write_folder(random_fixer(wide, 0), Path("other"))
     with pytest.raises(UserError, match="another architecture"):

@@ -5,8 +5,8 @@ import torch
 from fixers import pictures, published_spec, stirred, tiny_spec
 from torch import Tensor, nn
 
-from stages.difix.model import Fixer
-from stages.difix.vae import build_skips, decode, encode, skip_name
+from stages.difix.network.model import Fixer
+from stages.difix.network.vae import build_skips, decode, encode, skip_name
 
 
 @pytest.fixture(scope="module", params=[tiny_spec, published_spec], ids=["tiny", "published"])

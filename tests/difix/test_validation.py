@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tuning import small_fixer
 
-from stages.difix.validation import Sample, Validator
+from stages.difix.tuning.validation import Sample, Validator
 from stages.scenes.images import read_image
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_a_sheet_shows_render_fixed_photograph_and_reference(tmp_path: Path) -> 
 
 
 def test_lpips_is_measured_where_its_weights_are(lpips_weights: Path) -> None:
-    from stages.quality.lpips import Lpips
+    from stages.quality.metrics.lpips import Lpips
 
     lpips = Lpips(lpips_weights, "alex")
     validator = Validator(samples(2), lpips, CPU)

@@ -13,15 +13,15 @@ from accelerate.state import AcceleratorState
 from small_study import TEST, TUNING, small_study
 
 from stages.difix.config import LossConfig, TuneConfig
-from stages.difix.model import Fixer, random_fixer
-from stages.difix.spec import SIZES, Spec
+from stages.difix.network.model import Fixer, random_fixer
+from stages.difix.network.spec import SIZES, Spec
 from stages.run import layout
 from stages.run.files import file_hash, write_json
+from stages.samples.manifest import build, collect
+from stages.samples.pairs import KINDS, Index, Record, metrics, write_index
 from stages.scenes.config import ManifestConfig
 from stages.scenes.images import write_png
-from stages.scenes.manifest import build, collect
-from stages.scenes.pairs import KINDS, Index, Record, metrics, write_index
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 
 
 def small_spec(**values: Any) -> Spec:

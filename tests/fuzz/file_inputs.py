@@ -14,25 +14,25 @@ import torch
 from damage import Subject, bytes_of, header_of, sane_cameras, text_of, value_of
 from small_capture import cameras, gaussians
 
-from stages.difix.dataset import Triple, read_split
-from stages.difix.taught import Taught, read_taught, write_taught
+from stages.difix.weights.taught import Taught, read_taught, write_taught
 from stages.quality.comparison import Evaluations, choose, headline, summary
 from stages.quality.config import CompareConfig
 from stages.quality.deltas import delta_table
 from stages.quality.keys import AVERAGED, MEASURED
-from stages.quality.weights import absence
+from stages.quality.metrics.weights import absence
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
-from stages.scenes.calibration import Calibration, read_calibration, write_calibration
+from stages.samples.dataset import Triple, read_split
+from stages.samples.pairs import Index, Record, metrics, read_index
 from stages.scenes.cameras import Camera, fault_of
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
 from stages.scenes.novel_views import read_aligned
-from stages.scenes.pairs import Index, Record, metrics, read_index
+from stages.scenes.poses.calibration import Calibration, read_calibration, write_calibration
 from stages.scenes.scene import Scene, View, write_scene
 from stages.scenes.static.truth import read_truth
-from stages.scenes.subjects import Subject as Known
-from stages.splat.captures import Facts
+from stages.scenes.study.subjects import Subject as Known
+from stages.splat.captures.captures import Facts
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.workspace.costs import read_costs
 

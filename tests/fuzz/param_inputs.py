@@ -16,9 +16,9 @@ from damage import Subject, bytes_of, text_of, value_of
 from ruamel.yaml import YAML
 
 from stages import check
-from stages.run import readings
-from stages.run.overrides import literal
-from stages.run.params import Params, Section
+from stages.run.settings import readings
+from stages.run.settings.overrides import literal
+from stages.run.settings.params import Params, Section
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Sections that every study needs whole, and how many others are given as they are in the project.

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from stages.jobs.config import SlurmConfig
 from stages.jobs.pipeline import Pipeline
-from stages.run.params import Params
+from stages.run.settings.params import Params
 
 # The command in this process: exit code and output of `python -m stages.submit ...`.
 Submit = Callable[..., tuple[int, str]]

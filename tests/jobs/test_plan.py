@@ -4,7 +4,7 @@ import pytest
 
 from stages.jobs.config import SlurmConfig
 from stages.jobs.plan import Plan, Task
-from stages.run.params import Params
+from stages.run.settings.params import Params
 
 GRAPH = {
     "report": ["score@a", "score@b", "train@a"],

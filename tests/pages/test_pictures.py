@@ -12,8 +12,8 @@ from studied import METHODS, write_studied
 from stages.pages.config import ReportConfig
 from stages.pages.report.pictures import TRUTH, error_map, ranked, shown_views
 from stages.pages.report.results import Results
-from stages.run.params import Params
-from stages.scenes.study import StudyConfig
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
 
 
 @pytest.fixture(scope="module")

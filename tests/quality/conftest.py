@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.quality.backbones import BACKBONES
+from stages.quality.metrics.backbones import BACKBONES
 from stages.run.files import write_json
 
 

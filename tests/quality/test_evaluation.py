@@ -14,8 +14,8 @@ from torch import Tensor
 from stages.quality.config import EvaluateConfig, LpipsConfig
 from stages.quality.evaluation import COLUMNS, HIGHEST_PSNR_DB, Meter, Shown, evaluate, mean_color
 from stages.quality.keys import AVERAGED, MASKED
-from stages.quality.psnr import psnr
-from stages.quality.ssim import ssim
+from stages.quality.metrics.psnr import psnr
+from stages.quality.metrics.ssim import ssim
 from stages.run.errors import UserError
 from stages.run.files import write_json
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stages.quality.lpips import Lpips
+from stages.quality.metrics.lpips import Lpips
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.quality.lpips import Lpips
-from stages.quality.masked import mlpips, mpsnr, mssim
-from stages.quality.psnr import psnr
+from stages.quality.metrics.lpips import Lpips
+from stages.quality.metrics.masked import mlpips, mpsnr, mssim
+from stages.quality.metrics.psnr import psnr
 
 
 def half_mask(images: Tensor) -> Tensor:

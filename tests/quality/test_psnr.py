@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from stages.quality.psnr import psnr
+from stages.quality.metrics.psnr import psnr
 
 
 def test_equals_torchmetrics_image_by_image(images: Callable) -> None:

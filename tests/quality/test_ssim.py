@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from stages.quality.ssim import (
+from stages.quality.metrics.ssim import (
     TAPS,
     _correlate_by_products,
     correlate,

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.quality import weights
-from stages.quality.backbones import BACKBONES, find_file
 from stages.quality.config import WeightsConfig
+from stages.quality.metrics import weights
+from stages.quality.metrics.backbones import BACKBONES, find_file
 from stages.run.errors import UserError
 
 Features = dict[str, Tensor]

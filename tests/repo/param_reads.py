@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from source_tree import MODULES, closure, imports, relative, tree
 
-from stages.run.params import Section
+from stages.run.settings.params import Section
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 
 # Sections that stages depend on key by key, by the name that they are held under.
 BY_KEY: dict[str, type[Section]] = {"study": StudyConfig, "static": StaticConfig}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
-from stages.run.params import Params
-from stages.scenes.capture_config import CaptureStudy
+from stages.run.settings.params import Params
+from stages.scenes.poses.capture_config import CaptureStudy
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 
 # Folders whose content DVC keeps.
 CACHED = ("data", "results")

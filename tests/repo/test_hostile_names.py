@@ -18,7 +18,7 @@ import pytest
 from ruamel.yaml import YAML
 from source_tree import ROOT
 
-from stages.run.fan_out import LISTS, SEEDS
+from stages.run.settings.fan_out import LISTS, SEEDS
 
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 MATRICES = {name: stage["matrix"] for name, stage in GRAPH.items() if "matrix" in stage}

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
 
 from stages.check import CATALOGUES, SECTIONS
-from stages.run.params import Params, Section
+from stages.run.settings.params import Params, Section
 from stages.scenes.static.config import READ_BY
 
 MODELS = SECTIONS | CATALOGUES

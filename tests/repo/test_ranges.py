@@ -9,7 +9,7 @@ import pytest
 from source_tree import ROOT
 
 from stages.check import CATALOGUES, SECTIONS
-from stages.run.params import Params, plain
+from stages.run.settings.params import Params, plain
 
 PARAMS = Params.read(ROOT / "params.yaml")
 Keys = tuple[Any, ...]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.run.edits import applied, changes
 from stages.run.errors import UserError
-from stages.run.params import Params, plain
+from stages.run.settings.edits import applied, changes
+from stages.run.settings.params import Params, plain
 
 TEXT = """\
 # The study.

@@ -7,8 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.fan_out import DATA, LISTS, collisions, require_names
-from stages.run.params import Params
+from stages.run.settings.fan_out import DATA, LISTS, collisions, require_names
+from stages.run.settings.params import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 

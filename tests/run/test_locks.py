@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from stages.run import locks
 from stages.run.checkpoint import Checkpoint, forget
 from stages.run.errors import UserError
 from stages.run.files import whole_folder
-from stages.run.locks import alone, holder_of
-from stages.run.processes import Process
+from stages.run.process import locks
+from stages.run.process.locks import alone, holder_of
+from stages.run.process.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from stages.run.locks import alone
+from stages.run.process.locks import alone
 with alone(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

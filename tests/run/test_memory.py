@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.run import memory
 from stages.run.errors import UserError
-from stages.run.memory import require_for
+from stages.run.process import memory
+from stages.run.process.memory import require_for
 
 SIZES = [(4000, 3000)] * 40
 

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.names import given_name, is_name, what_names_are
+from stages.run.settings.names import given_name, is_name, what_names_are
 
 GOOD = ("hi4d_pair15_fight", "pose2sim_4cam", "4cam", "demo-room", "a", "Room", "none", "e5")
 BAD = (

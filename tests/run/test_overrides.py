@@ -10,8 +10,8 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.overrides import literal, parse
-from stages.run.params import Params, Section, add_override_option
+from stages.run.settings.overrides import literal, parse
+from stages.run.settings.params import Params, Section, add_override_option
 
 TEXT = """
 train:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from stages.run.errors import UserError, UserErrors
-from stages.run.params import Params, Section, did_you_mean
+from stages.run.settings.params import Params, Section, did_you_mean
 
 Write = Callable[[str], Params]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.run import readings
 from stages.run.checkpoint import Checkpoint, forget
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.params import Params, Section
+from stages.run.settings import readings
+from stages.run.settings.params import Params, Section
 
 PARAMS = """
 train:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.run.entry import launch
-from stages.run.stopping import PREEMPTED, Preemption, Stopped, too_late
+from stages.run.process.stopping import PREEMPTED, Preemption, Stopped, too_late
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,7 +124,7 @@ def run(code: str, *signals: int) -> subprocess.Popen:
 def test_second_interrupt_kills_and_a_terminate_beside_it_does_not() -> None:
     code = """
 import time
-from stages.run.stopping import Preemption
+from stages.run.process.stopping import Preemption
 try:
     with Preemption():
         print("ready", flush=True)

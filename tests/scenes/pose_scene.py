@@ -4,7 +4,7 @@ import numpy as np
 
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, look_at
-from stages.scenes.sfm import Photographs
+from stages.scenes.poses.sfm import Photographs
 
 SIZE = 400  # px
 FRAMES = 2

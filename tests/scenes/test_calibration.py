@@ -8,12 +8,12 @@ import pytest
 from pose_scene import cloud, photographs, ring
 
 from stages.run.errors import UserError
-from stages.scenes import sfm
-from stages.scenes.calibrate import calibrate
-from stages.scenes.calibration import carry_targets, read_calibration, write_calibration
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
+from stages.scenes.poses import sfm
+from stages.scenes.poses.calibrate import calibrate
+from stages.scenes.poses.calibration import carry_targets, read_calibration, write_calibration
 
 EST_FROM_TRUE = Sim3(2.5, rotation_from_vector([0.3, -0.8, 0.2]), np.array([4.0, -1.0, 2.0]))
 CAMERAS = ring(6)
@@ -99,7 +99,7 @@ def test_a_scene_in_coordinates_of_a_map_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
 ) -> None:
     seen = photographs(SOURCES, noise_px=0.1)
-    monkeypatch.setattr("stages.scenes.calibrate._photograph", lambda *_: None)
+    monkeypatch.setattr("stages.scenes.poses.calibrate._photograph", lambda *_: None)
     monkeypatch.setattr(sfm, "detect", lambda *_: seen)
     config = CalibrateConfig(method=method, refine_focal=False)
     found = []

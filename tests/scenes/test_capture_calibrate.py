@@ -12,11 +12,11 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
-from stages.scenes.capture_calibrate import calibrate_capture
-from stages.scenes.capture_config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
 from stages.scenes.dataset import Dataset, find_photographs, same_photographs
 from stages.scenes.frames import fit_sim3_from_cameras
+from stages.scenes.poses.capture_calibrate import calibrate_capture
+from stages.scenes.poses.capture_config import CaptureCalibrateConfig
 
 
 @pytest.fixture(scope="module")

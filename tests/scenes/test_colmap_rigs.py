@@ -10,16 +10,16 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_angle_deg, rotation_from_vector
-from stages.scenes.colmap_lenses import Lens
-from stages.scenes.colmap_rig_mapping import MapperDemands, map_images, straightened
-from stages.scenes.colmap_rigs import (
+from stages.scenes.frames import fit_sim3_from_cameras
+from stages.scenes.lenses.colmap_lenses import Lens
+from stages.scenes.poses.colmap_rig_mapping import MapperDemands, map_images, straightened
+from stages.scenes.poses.colmap_rigs import (
     Slot,
     Structure,
     adjust_rigs,
     read_rig_model,
     write_rig_model,
 )
-from stages.scenes.frames import fit_sim3_from_cameras
 
 FRAMES, LENSES = 5, 3
 

@@ -4,9 +4,9 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.config import SceneEntry
-from stages.scenes.guard import judge
-from stages.scenes.roles import NO_RESERVE
-from stages.scenes.study import METHODS, StudyConfig
+from stages.scenes.study.config import METHODS, StudyConfig
+from stages.scenes.study.guard import judge
+from stages.scenes.study.roles import NO_RESERVE
 
 # The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
@@ -223,7 +223,7 @@ def test_evaluating_a_tuning_scene_is_noted() -> None:
 
 def test_hash_changes_with_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     first = judge(V0, GROUPS).hash
-    monkeypatch.setattr("stages.scenes.roles.RULES", "other rules")
+    monkeypatch.setattr("stages.scenes.study.roles.RULES", "other rules")
     assert judge(V0, GROUPS).hash != first
 
 

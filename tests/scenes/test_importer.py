@@ -14,8 +14,8 @@ from scipy.ndimage import center_of_mass
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.config import PrepareConfig, SceneEntry
-from stages.scenes.importer import choose_frames, import_scene, sample
 from stages.scenes.scene import Scene
+from stages.scenes.sources.importer import choose_frames, import_scene, sample
 
 Writer = Callable[..., Path]
 CURVED = (-0.12, 0.05, 0.004, -0.003, 0.01)

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.samples.leaks import foreign_references, shared_images
 from stages.scenes.cameras import Camera
-from stages.scenes.leaks import foreign_references, shared_images
 from stages.scenes.scene import Scene, View
 
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from rooms import CHANGES, photograph
 
-from stages.scenes.demo.config import DemoConfig
-from stages.scenes.likeness import (
+from stages.samples.likeness import (
     ALIKE,
     SIDE_PX,
     Gallery,
@@ -19,6 +18,7 @@ from stages.scenes.likeness import (
     thumbnail,
     thumbnails,
 )
+from stages.scenes.demo.config import DemoConfig
 
 
 def seen(image: Image.Image, folder: Path) -> Thumbnail:

@@ -15,13 +15,13 @@ from stages.manifest import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, write_json
+from stages.samples.manifest import check_dataset
+from stages.samples.pairs import KINDS, Index, Record, metrics, read_index, write_index
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
-from stages.scenes.manifest import check_dataset
-from stages.scenes.pairs import KINDS, Index, Record, metrics, read_index, write_index
-from stages.scenes.roles import NO_RESERVE
 from stages.scenes.scene import View, write_scene
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.roles import NO_RESERVE
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
 TEST = ("hi4d_pair02_dance",)

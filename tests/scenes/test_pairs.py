@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from stages.run.errors import UserError
-from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
-from stages.scenes.config import PairsConfig, ReferenceConfig
-from stages.scenes.pairs import (
+from stages.samples.pairs import (
     Index,
     Record,
     chosen,
@@ -22,6 +20,8 @@ from stages.scenes.pairs import (
     thinned,
     write_index,
 )
+from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
+from stages.scenes.config import PairsConfig, ReferenceConfig
 
 TIMES = ("000001", "000004", "000007", "000010")
 

@@ -17,12 +17,12 @@ from small_capture import NAMES, write_capture
 
 from stages.run.errors import UserError
 from stages.scenes import images
-from stages.scenes.capture_calibrate import calibrate_capture
-from stages.scenes.capture_config import CaptureCalibrateConfig
-from stages.scenes.colmap_mapping import describe
 from stages.scenes.dataset import Dataset, find_photographs
-from stages.scenes.names import matching
 from stages.scenes.photographs import MARK, list_photographs, walk_folder
+from stages.scenes.poses.capture_calibrate import calibrate_capture
+from stages.scenes.poses.capture_config import CaptureCalibrateConfig
+from stages.scenes.poses.colmap_mapping import describe
+from stages.scenes.sources.names import matching
 
 GIVEN = CaptureCalibrateConfig(method="given")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import walls
 
-from stages.scenes.calibrate import calibrate
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
+from stages.scenes.poses.calibrate import calibrate
 from stages.scenes.scene import Scene, View, write_scene
 
 

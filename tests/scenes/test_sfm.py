@@ -8,10 +8,10 @@ import pytest
 from pose_scene import FRAMES, POINTS, SIZE, cloud, photographs, project, ring
 
 from stages.run.errors import UserError
-from stages.scenes import sfm
 from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import fit_sim3_from_cameras
+from stages.scenes.poses import sfm
 
 CONFIG = CalibrateConfig(method="perturbed", refine_focal=False, ratio_test=0.85)
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from stages.run.errors import UserError
-from stages.run.params import Params
-from stages.scenes.memo import memo
-from stages.scenes.study import METHODS, StudyConfig, methods_of
+from stages.run.settings.params import Params
+from stages.scenes.study.config import METHODS, StudyConfig, methods_of
+from stages.scenes.study.memo import memo
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
 INTERNAL = ("hi4d_pair02_dance",)

@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from stages.scenes.undistort import distort, ideal_intrinsics, seen, undistort
+from stages.scenes.lenses.undistort import distort, ideal_intrinsics, seen, undistort
 
 COEFFICIENTS = [
     (-0.046, 0.14, 0.0006, -0.0007, 0.0),

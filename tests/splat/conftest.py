@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from stages.run import layout
-from stages.scenes.calibration import Calibration, write_calibration
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
+from stages.scenes.poses.calibration import Calibration, write_calibration
 from stages.scenes.scene import Scene, View, write_scene
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.trainer import TrainView
+from stages.splat.training.trainer import TrainView
 
 SIZE = 48  # px
 SCENE = "hi4d_pair15_fight"

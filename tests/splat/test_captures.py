@@ -15,17 +15,17 @@ from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv, write_json
 from stages.scenes.cameras import rotation_from_vector
-from stages.scenes.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask
-from stages.splat import capture_results, claims
-from stages.splat.captures import Facts, split
+from stages.scenes.poses.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
+from stages.splat.captures import capture_results, claims
+from stages.splat.captures.captures import Facts, split
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.export import read_ply
-from stages.splat.fit import Fitted
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
+from stages.splat.training.fit import Fitted
 
 MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
 CAPTURE = CaptureTrainConfig(test_every=4, align_steps=2)
@@ -134,7 +134,7 @@ def test_killed_run_goes_on_to_the_same_bytes(
     trained: tuple[Path, dict], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    from stages.splat.trainer import Trainer
+    from stages.splat.training.trainer import Trainer
 
     step = Trainer.step
 
@@ -467,6 +467,6 @@ def test_held_out_views_too_small_are_refused_before_training(
 def test_photographs_that_do_not_fit_are_refused_before_they_are_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.run.memory.available_bytes", lambda: 200_000)
+    monkeypatch.setattr("stages.run.process.memory.available_bytes", lambda: 200_000)
     with pytest.raises(UserError, match=r"train\.data_factor: 8 photographs of up to 56x48 px"):
         train(data, tmp_path / "r")

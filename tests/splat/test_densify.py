@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from stages.run.errors import UserError
-from stages.splat import densify
 from stages.splat.config import TrainConfig
 from stages.splat.raster import DefaultStrategy, MCMCStrategy
-from stages.splat.trainer import Trainer
+from stages.splat.training import densify
+from stages.splat.training.trainer import Trainer
 
 
 def opacities_at_each_step(config: TrainConfig, views, points, steps: int) -> list[float]:

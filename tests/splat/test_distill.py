@@ -8,14 +8,14 @@ import pytest
 import torch
 from conftest import ring
 
-from stages.quality.psnr import psnr
+from stages.quality.metrics.psnr import psnr
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.stopping import Preemption
+from stages.run.process.stopping import Preemption
 from stages.splat.config import DistillConfig
-from stages.splat.distill import Moment, distil, drawn, fixed_views, on_the_way, recipe
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.splat.render import render
+from stages.splat.views.distill import Moment, distil, drawn, fixed_views, on_the_way, recipe
 
 CONFIG = DistillConfig(rounds=3, steps=12, novel_share=0.6, novel_weight=1.0, post=False)
 

@@ -10,17 +10,17 @@ import pytest
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash
-from stages.scenes.calibration import read_calibration, write_calibration
+from stages.samples.pairs import Index
+from stages.samples.rendering import draw_pairs
+from stages.samples.rigs import rigs
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.scenes.config import PairsConfig, ReferenceConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask, write_png
-from stages.scenes.pairs import Index
+from stages.scenes.poses.calibration import read_calibration, write_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.pairs import draw_pairs
-from stages.splat.rigs import rigs
 
 Draw = Callable[..., Index]
 

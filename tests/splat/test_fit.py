@@ -16,10 +16,10 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rotation_angle_deg, rotation_from_vector
 from stages.splat import export, gaussians
 from stages.splat.config import TrainConfig
-from stages.splat.fit import fit
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.turns import turn
-from stages.splat.trainer import Trainer, TrainView
+from stages.splat.training.fit import fit
+from stages.splat.training.trainer import Trainer, TrainView
 
 
 @pytest.fixture(autouse=True)
@@ -268,7 +268,7 @@ def test_what_is_trained_outlives_a_failure_to_measure_it(
         raise RuntimeError("no measure")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stages.splat.fit._measure", failing)
+        patch.setattr("stages.splat.training.fit._measure", failing)
         with pytest.raises(RuntimeError, match="no measure"):
             trained(config, views, points)
     monkeypatch.setattr(Trainer, "step", failing)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stages.splat.config import TrainConfig
-from stages.splat.initial import SH_C0, parameters
+from stages.splat.training.initial import SH_C0, parameters
 
 
 def grid(side: int, spacing: float) -> np.ndarray:

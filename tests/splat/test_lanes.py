@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.run.stopping import Preemption
-from stages.splat import lanes
+from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
+from stages.splat.training import lanes
 
 TIMES = ("000021", "000033", "000045", "000057", "000069")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from stages.quality.ssim import ssim_of_windows
-from stages.splat.losses import mean_ssim, photometric
+from stages.quality.metrics.ssim import ssim_of_windows
+from stages.splat.training.losses import mean_ssim, photometric
 
 
 @pytest.fixture

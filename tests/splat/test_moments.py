@@ -17,12 +17,12 @@ from ruamel.yaml import YAML
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, write_json
-from stages.scenes.calibration import read_calibration
 from stages.scenes.colmap import read_model
 from stages.scenes.images import write_mask
+from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.gaussians import Gaussians
-from stages.splat.moments import chosen_views, train_in, train_moment, train_view
+from stages.splat.training.moments import chosen_views, train_in, train_moment, train_view
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from conftest import known_gaussians
 
-from stages.splat.packing import Packed, pack
+from stages.splat.viewing.packing import Packed, pack
 
 
 def unpack(packed: Packed) -> tuple[np.ndarray, np.ndarray]:

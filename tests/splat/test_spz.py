@@ -14,7 +14,7 @@ from conftest import known_gaussians
 from stages.run.errors import UserError
 from stages.scenes.cameras import rotation_from_quat
 from stages.scenes.frames import Sim3
-from stages.splat.spz import write_spz
+from stages.splat.viewing.spz import write_spz
 
 # Axes right, up, back against right, down, front.
 FLIPPED = np.array([1.0, -1.0, -1.0])

@@ -9,8 +9,8 @@ from stages.run.errors import UserError
 from stages.run.files import folder_hash, set_hash, write_json
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared import Shared
+from stages.splat.captures.static_training import check_of, train_static
 from stages.splat.config import StrategyConfig, TrainConfig
-from stages.splat.static_training import check_of, train_static
 
 TRAIN = TrainConfig(
     max_steps=4, sh_degree=0, max_gaussians=300, eval_steps=(), ply_steps=(), save_steps=(),

@@ -7,8 +7,9 @@ import pytest
 from torch import Tensor
 
 from stages.scenes.config import VggtConfig
-from stages.splat import static_poses, vggt
-from stages.splat.static_poses import predicted
+from stages.splat import vggt
+from stages.splat.captures import static_poses
+from stages.splat.captures.static_poses import predicted
 
 CONFIG = VggtConfig(weights="stand-in", device="cpu", image_px=56)
 IMAGES = {

@@ -10,7 +10,7 @@ from conftest import known_gaussians, ring
 from stages.run.errors import UserError
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.splat.render import render
-from stages.splat.trainer import Trainer
+from stages.splat.training.trainer import Trainer
 
 DRIFT = rigid(rotation_from_vector([0.01, -0.03, 0.02]), np.array([0.05, -0.02, 0.04]))
 

@@ -20,8 +20,8 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import write_tsv
 from stages.scenes.cameras import Camera, quat_from_rotation
-from stages.splat.showing import Showing, as_cloud, nearest
-from stages.splat.viewer import Viewer, caption, field_of_view, spread, up_direction
+from stages.splat.viewing.showing import Showing, as_cloud, nearest
+from stages.splat.viewing.viewer import Viewer, caption, field_of_view, spread, up_direction
 
 PARAMS = "novel_views:\n  backend: cpu\n  align: false\n"
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.params import Params, Section
+from stages.run.settings.params import Params, Section
 from stages.workspace import ablate, repository
 from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
 from stages.workspace.repository import Step

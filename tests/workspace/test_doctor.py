@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from stages import doctor as entry
-from stages.difix import checkpoints
-from stages.quality.backbones import BACKBONES
+from stages.difix.weights import checkpoints
+from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
 from stages.workspace.doctor import examine

@@ -17,8 +17,8 @@ from torch import Tensor
 from stages.difix.gpu.adam import SCALE
 from stages.difix.gpu.fused import fuse
 from stages.difix.gpu.masters import Buckets, Masters
-from stages.difix.losses import FixerLoss, Terms
-from stages.difix.model import Fixer
+from stages.difix.network.model import Fixer
+from stages.difix.tuning.losses import FixerLoss, Terms
 
 _BUCKET = 2**25  # numbers that are exchanged at once
 _WARM_UP = 2

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.difix.model import Fixer
+from stages.difix.network.model import Fixer
 
 _MOST = 8  # recordings
 

@@ -14,7 +14,7 @@ from stages.pages.report.results import Cells, Results
 from stages.pages.report.tables import FORMS, TITLES, form_of, minus, style_of
 from stages.quality.deltas import MEAN
 from stages.quality.keys import MEASURES
-from stages.scenes.study import PLAIN
+from stages.scenes.study.config import PLAIN
 
 _WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
 

@@ -17,8 +17,8 @@ from stages.pages.report.pictures import TRUTH, ShownView
 from stages.pages.report.results import Results
 from stages.pages.template import Markup, filled
 from stages.quality.statistics import least_p
-from stages.scenes.memo import memo
-from stages.scenes.study import PLAIN
+from stages.scenes.study.config import PLAIN
+from stages.scenes.study.memo import memo
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 _FILTERS = {

@@ -16,7 +16,7 @@ from stages.run import layout
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_picture
 from stages.scenes.scene import Scene, View
-from stages.scenes.study import PLAIN
+from stages.scenes.study.config import PLAIN
 
 TRUTH = "photograph"
 # Black to yellow by way of violet and red: rises evenly in lightness, so it also reads in grey.

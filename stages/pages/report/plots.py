@@ -16,7 +16,7 @@ from stages.run.files import whole_folder, write_tsv
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_picture
 from stages.scenes.scene import Scene
-from stages.scenes.study import PLAIN
+from stages.scenes.study.config import PLAIN
 
 _COLUMNS = ["bar", "scene", "method", *MEASURES]
 _HEAD_PX = 18

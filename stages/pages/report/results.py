@@ -13,7 +13,7 @@ from stages.quality.comparison import Evaluations, downstream
 from stages.quality.deltas import MEAN, TEXTS
 from stages.run import layout
 from stages.run.files import read_json, read_table, read_tsv, shaped
-from stages.scenes.study import StudyConfig
+from stages.scenes.study.config import StudyConfig
 
 Row = Mapping[str, Any]
 Cells = Mapping[str, str]

@@ -16,7 +16,7 @@ from stages.scenes.paths import looked_at
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Gaussians of one method and timestamp, packed as `stages.splat.packing` says."""
+    """Gaussians of one method and timestamp, packed as `stages.splat.viewing.packing` says."""
 
     method: str
     timestamp: str

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from stages.run.names import Names
-from stages.run.params import Section
-from stages.run.ranges import Count, Positive, Seed
+from stages.run.settings.names import Names
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import Count, Positive, Seed
 
 
 class DemoConfig(Section):

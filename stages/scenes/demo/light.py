@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.scenes.cameras import Array
-from stages.scenes.demo.meshes import ROOM
 from stages.scenes.demo.raytrace import Geometry
+from stages.scenes.demo.shapes.meshes import ROOM
 
 
 @dataclass(frozen=True)

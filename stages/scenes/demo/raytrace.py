@@ -13,7 +13,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.demo.meshes import ROOM, Mesh
+from stages.scenes.demo.shapes.meshes import ROOM, Mesh
 
 Floats = NDArray[np.float32]
 _CREASE = 0.8  # cosine between normals of neighbours; below, a pixel gets more rays

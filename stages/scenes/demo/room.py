@@ -7,11 +7,11 @@ walls of -z, -x and +x, so these carry the pictures and the furniture.
 import numpy as np
 
 from stages.scenes.cameras import Array, rotation_from_vector
-from stages.scenes.demo import surfaces
 from stages.scenes.demo.light import LAMPS
-from stages.scenes.demo.meshes import Mesh, box, ellipsoid, loft, quad, tube
-from stages.scenes.demo.skeleton import UP
-from stages.scenes.demo.textures import PICTURES, photograph
+from stages.scenes.demo.people.skeleton import UP
+from stages.scenes.demo.shapes import surfaces
+from stages.scenes.demo.shapes.meshes import Mesh, box, ellipsoid, loft, quad, tube
+from stages.scenes.demo.shapes.textures import PICTURES, photograph
 
 _HALF, _HEIGHT = 3.25, 2.8  # metres
 _HUNG = (

@@ -9,15 +9,16 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.demo import motion, raytrace
+from stages.scenes.demo import raytrace
 from stages.scenes.demo.config import DemoConfig
-from stages.scenes.demo.figures import Person
 from stages.scenes.demo.light import light
-from stages.scenes.demo.meshes import Mesh
+from stages.scenes.demo.people import motion
+from stages.scenes.demo.people.figures import Person
+from stages.scenes.demo.people.skeleton import solve
 from stages.scenes.demo.ring import ring
 from stages.scenes.demo.room import room
-from stages.scenes.demo.skeleton import solve
-from stages.scenes.demo.textures import photograph
+from stages.scenes.demo.shapes.meshes import Mesh
+from stages.scenes.demo.shapes.textures import photograph
 
 _NAME = re.compile(r"hi4d_pair(\d{2})_([a-z]+)")
 _PRINTS = ("chelsea", "rocket", "coffee", "astronaut")

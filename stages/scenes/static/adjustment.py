@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
-from stages.scenes import sfm
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap_rigs import Slot, Structure, adjust_rigs
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
-from stages.scenes.static.grid import Disparities, GridShape, fit_grid, place
-from stages.scenes.static.lightfield import Cell
+from stages.scenes.poses import sfm
+from stages.scenes.poses.colmap_rigs import Slot, Structure, adjust_rigs
+from stages.scenes.static.light_field.grid import Disparities, GridShape, fit_grid, place
+from stages.scenes.static.light_field.lightfield import Cell
 
 _ROUNDS = (1.0, 0.5, 0.35)  # factors of the largest error
 _ROUGH = 3.0  # of a round before them, for poses that are only predicted

@@ -4,9 +4,9 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from stages.run.names import Names
-from stages.run.params import PathText, Section
-from stages.run.ranges import Count, Pixels, Positive, Seed
+from stages.run.settings.names import Names
+from stages.run.settings.params import PathText, Section
+from stages.run.settings.ranges import Count, Pixels, Positive, Seed
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
 CAMERAS: tuple[str, ...] = get_args(CameraKind)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
-from stages.scenes.colmap_rigs import Slot
 from stages.scenes.images import BLACK, Color, Pixels, focal_35mm, image_size, read_image
 from stages.scenes.photographs import list_photographs, tell_alpha, walk_folder
-from stages.scenes.static.lightfield import Cell, LightField, is_lightfield
+from stages.scenes.poses.colmap_rigs import Slot
+from stages.scenes.static.light_field.lightfield import Cell, LightField, is_lightfield
 
 PREFIXES = {
     "monocular": "mono", "iphone": "iphone", "stereo": "stereo", "lightfield": "lf",

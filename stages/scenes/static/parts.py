@@ -11,12 +11,12 @@ from typing import Any
 from stages.run.errors import UserError
 from stages.run.files import set_hash, write_json
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap_rigs import write_rig_model
 from stages.scenes.images import Pixels, write_png
+from stages.scenes.poses.colmap_rigs import write_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import Photo
-from stages.scenes.static.lytro import LytroCalibration
+from stages.scenes.static.light_field.lytro import LytroCalibration
 from stages.scenes.static.shared import PHOTOGRAPHS
 from stages.scenes.static.truth import pose_errors
 

@@ -11,9 +11,9 @@ from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.targets import check_apart, make_target
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.images import BLACK, Color, Pixels, resize
 from stages.scenes.photographs import walk_folder
+from stages.scenes.poses.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import (
@@ -23,8 +23,8 @@ from stages.scenes.static.inputs import (
     lightfield_place,
     photographs,
 )
-from stages.scenes.static.lightfield import LightField, read_lightfield
-from stages.scenes.static.lytro import (
+from stages.scenes.static.light_field.lightfield import LightField, read_lightfield
+from stages.scenes.static.light_field.lytro import (
     LytroCalibration,
     geometry_reference,
     read_calibration_archive,

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from stages.run.errors import UserError
-from stages.scenes import sfm
 from stages.scenes.cameras import Camera
-from stages.scenes.colmap_lenses import Lens
-from stages.scenes.colmap_rig_mapping import MapperDemands, map_images, straightened
-from stages.scenes.colmap_rigs import Slot
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.images import Pixels
+from stages.scenes.lenses.colmap_lenses import Lens
+from stages.scenes.poses import sfm
+from stages.scenes.poses.colmap_rig_mapping import MapperDemands, map_images, straightened
+from stages.scenes.poses.colmap_rigs import Slot
 from stages.scenes.static.adjustment import Adjustment, Matches, Registration, matches_among
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.inputs import Photo

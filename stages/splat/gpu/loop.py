@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.splat import densify
 from stages.splat.gpu.adam import accumulate, descend
 from stages.splat.gpu.capture import Recorder, wait
 from stages.splat.gpu.draw import Drawn, Viewpoint, draw, meetings
 from stages.splat.gpu.poses import Corrected
 from stages.splat.gpu.turns import pass_on
-from stages.splat.losses import photometric
+from stages.splat.training import densify
+from stages.splat.training.losses import photometric
 
 if TYPE_CHECKING:
-    from stages.splat.trainer import Trainer
+    from stages.splat.training.trainer import Trainer
 
 # Steps that may be under way; their views and rates wait in pinned memory.
 _MOST_PENDING = 1024

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stages.quality.ssim import SIGMA, TAPS
+from stages.quality.metrics.ssim import SIGMA, TAPS
 
 _C1, _C2 = tl.constexpr(0.01**2), tl.constexpr(0.03**2)
 _ROWS, _COLUMNS = 4, 128  # the fastest of nine shapes on an H100

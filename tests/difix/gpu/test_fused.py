@@ -7,8 +7,8 @@ from fixers import pictures, published_spec, stirred, tiny_spec
 from torch import Tensor, nn
 
 from stages.difix.gpu import fused
-from stages.difix.model import Fixer
-from stages.difix.spec import Spec
+from stages.difix.network.model import Fixer
+from stages.difix.network.spec import Spec
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from stages.scenes.demo.actor import Actor
-from stages.scenes.demo.figures import Person
-from stages.scenes.demo.head import CUTS, Look, head
-from stages.scenes.demo.skeleton import solve
+from stages.scenes.demo.people.actor import Actor
+from stages.scenes.demo.people.figures import Person
+from stages.scenes.demo.people.head import CUTS, Look, head
+from stages.scenes.demo.people.skeleton import solve
 
 PRINTS = [np.full((96, 70, 3), value) for value in (0.2, 0.8)]
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from stages.scenes.demo import raytrace
 from stages.scenes.demo.light import LAMPS, light
-from stages.scenes.demo.meshes import ellipsoid, quad
+from stages.scenes.demo.shapes.meshes import ellipsoid, quad
 
 
 def floor(texture: str = "f"):

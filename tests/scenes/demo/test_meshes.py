@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.scenes.demo.meshes import Mesh, box, ellipsoid, loft, quad, tube
+from stages.scenes.demo.shapes.meshes import Mesh, box, ellipsoid, loft, quad, tube
 
 
 def _outward(mesh: Mesh, centre: np.ndarray) -> bool:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from stages.run.errors import UserError
-from stages.scenes.demo import motion
-from stages.scenes.demo.figures import Person
-from stages.scenes.demo.skeleton import SIDES, Skeleton, solve
+from stages.scenes.demo.people import motion
+from stages.scenes.demo.people.figures import Person
+from stages.scenes.demo.people.skeleton import SIDES, Skeleton, solve
 
 WAYS = (("dance", 0), ("dance", 1), ("dance", 2), ("talk", 0), ("fight", 0), ("jump", 0),
         ("piggyback", 0))  # fmt: skip

@@ -5,8 +5,8 @@ import pytest
 
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.demo import raytrace
-from stages.scenes.demo.meshes import ROOM, Mesh, ellipsoid, quad
 from stages.scenes.demo.ring import ring
+from stages.scenes.demo.shapes.meshes import ROOM, Mesh, ellipsoid, quad
 
 
 def world(meshes: list[Mesh], textures: dict, level: float = 1.0) -> raytrace.World:

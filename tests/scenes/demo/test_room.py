@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from stages.scenes.cameras import rotation_angle_deg
-from stages.scenes.demo import raytrace, surfaces
-from stages.scenes.demo.paint import PATTERNS, cloth
+from stages.scenes.demo import raytrace
 from stages.scenes.demo.ring import NAMES, ring
 from stages.scenes.demo.room import room
-from stages.scenes.demo.textures import GROUNDS, PICTURES, photograph
+from stages.scenes.demo.shapes import surfaces
+from stages.scenes.demo.shapes.paint import PATTERNS, cloth
+from stages.scenes.demo.shapes.textures import GROUNDS, PICTURES, photograph
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.scenes.demo.actor import Actor
-from stages.scenes.demo.skeleton import ANKLE_HEIGHT, SIDES, Build, bend, planted, solve, trunk
+from stages.scenes.demo.people.actor import Actor
+from stages.scenes.demo.people.skeleton import (
+    ANKLE_HEIGHT,
+    SIDES,
+    Build,
+    bend,
+    planted,
+    solve,
+    trunk,
+)
 
 BUILD = Build(height=1.75)
 STANDING = Actor.standing(BUILD, (0.2, -0.1), 30.0)

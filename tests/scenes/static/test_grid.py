@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stages.scenes.cameras import Camera, look_at
-from stages.scenes.static.grid import Disparities, GridShape, fit_grid, place
+from stages.scenes.static.light_field.grid import Disparities, GridShape, fit_grid, place
 
 TRUE = GridShape(np.array([0.012, -0.011]), np.array([0.9, -0.7]), 0.0)
 CELLS = {f"lf__{r:02d}_{c:02d}": (r, c) for r in range(5) for c in range(5)}

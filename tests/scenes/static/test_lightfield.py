@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from stages.run.errors import UserError
 from stages.scenes.images import read_image, write_png
-from stages.scenes.static.lightfield import LightField, read_lightfield
+from stages.scenes.static.light_field.lightfield import LightField, read_lightfield
 
 
 def grid(rows: int = 5, columns: int = 5, size: tuple[int, int] = (6, 8)) -> np.ndarray:

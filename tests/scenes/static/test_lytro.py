@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages.run.errors import UserError
-from stages.scenes.static.lytro import (
+from stages.scenes.static.light_field.lytro import (
     LytroCalibration,
     geometry_reference,
     read_calibration_archive,

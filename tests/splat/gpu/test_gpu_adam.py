@@ -6,8 +6,8 @@ import pytest
 import torch
 from kernel_device import DEVICE
 
-from stages.splat.densify import CappedStrategy
 from stages.splat.gpu.adam import accumulate, descend
+from stages.splat.training.densify import CappedStrategy
 
 COUNT = 37
 

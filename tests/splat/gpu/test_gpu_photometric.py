@@ -4,9 +4,9 @@ import pytest
 import torch
 from kernel_device import DEVICE
 
-from stages.quality.ssim import ssim_of_windows
+from stages.quality.metrics.ssim import ssim_of_windows
 from stages.splat.gpu.photometric import Photometric
-from stages.splat.losses import photometric
+from stages.splat.training.losses import photometric
 
 # Blocks are 4 rows of 128 numbers: one that fits, one that does not, and the least there is.
 CASES = [(16, 52, 0.2), (19, 44, 0.2), (11, 11, 1.0), (11, 11, 0.0)]

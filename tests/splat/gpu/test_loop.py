@@ -13,7 +13,7 @@ from stages.splat.config import TrainConfig
 from stages.splat.gpu import loop as loops
 from stages.splat.gpu.draw import Drawn, Viewpoint
 from stages.splat.raster import rasterization
-from stages.splat.trainer import Trainer
+from stages.splat.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="on a GPU kernels do not run in Python: test_loop_cuda.py"

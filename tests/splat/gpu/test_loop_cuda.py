@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import known_gaussians, ring
 
-from stages.run.stopping import Preemption
+from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
-from stages.splat.lanes import side_by_side
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
-from stages.splat.trainer import Trainer, TrainView
+from stages.splat.training.lanes import side_by_side
+from stages.splat.training.trainer import Trainer, TrainView
 
 pytestmark = [
     pytest.mark.gpu,

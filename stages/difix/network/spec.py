@@ -1,0 +1,134 @@
+"""What a fixer is, apart from its weights: everything that decides which image it gives.
+
+Published checkpoints don't say whether they expect a reference; here it is stored with them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from stages.difix.network.attention import Mixing
+from stages.run.errors import UserError
+from stages.run.files import read_json, write_json
+
+FILE = "fixer.json"
+PROMPT = "remove degradation"
+TIMESTEP = 199
+LORA_RANK = 4
+
+Config = dict[str, Any]
+
+# The components of Stable Diffusion 2.1, which SD-Turbo shares.
+SD_UNET: Config = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+SD_VAE: Config = {
+    "sample_size": 768,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+# Trained from nothing, so without what a trained VAE would bring: the latent is wide and a quarter
+# of the image's size, since nothing of a reference comes through four channels at an eighth.
+TINY_UNET: Config = {
+    "sample_size": 32,
+    "in_channels": 16,
+    "out_channels": 16,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "cross_attention_dim": 64,
+    # diffusers takes this for the number of heads.
+    "attention_head_dim": [2, 2],
+    "norm_num_groups": 8,
+    "use_linear_projection": True,
+}
+TINY_VAE: Config = {
+    "sample_size": 128,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [16, 24, 32],
+    "layers_per_block": 1,
+    "latent_channels": 16,
+    "norm_num_groups": 8,
+    "scaling_factor": 1.0,
+    "mid_block_add_attention": False,
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Architecture and use of one fixer; `unet` and `vae` are diffusers' configs."""
+
+    unet: Config = field(default_factory=lambda: dict(SD_UNET))
+    vae: Config = field(default_factory=lambda: dict(SD_VAE))
+    reference: bool = True  # made to see one
+    mixing: Mixing = "mutual"  # what it was trained with
+    residual: bool = False  # the decoder's output is a change of the input
+    lora_rank: int = LORA_RANK  # 0: the decoder has none
+    gamma: float = 1.0  # scale of what the skips add
+    timestep: int = TIMESTEP
+    prompt: str = PROMPT
+    origin: str = "random"  # where the weights came from
+
+    @property
+    def factor(self) -> int:
+        """Sides of an image are multiples of this, px."""
+        return 2 ** (len(self.vae["block_out_channels"]) - 1)
+
+    @property
+    def size(self) -> str:
+        """Name of the size whose channels these are, or `other`."""
+        names = (name for name, one in SIZES.items() if one.channels == self.channels)
+        return next(names, "other")
+
+    @property
+    def channels(self) -> tuple[tuple[int, ...], ...]:
+        """Channels of each level, of the UNet and of the VAE."""
+        return tuple(tuple(one["block_out_channels"]) for one in (self.unet, self.vae))
+
+    def changed(self, **values: Any) -> "Spec":
+        """A copy with other values."""
+        return replace(self, **values)
+
+
+SIZES = {
+    "sd-turbo": Spec(),
+    "tiny": Spec(unet=TINY_UNET, vae=TINY_VAE, mixing="one_way", residual=True, lora_rank=0),
+}
+
+
+def write_spec(folder: Path, spec: Spec) -> None:
+    """Write fixer.json."""
+    write_json(folder / FILE, asdict(spec))
+
+
+def read_spec(folder: Path) -> Spec:
+    """Read fixer.json. Raises UserError when it has other keys than a Spec."""
+    return spec_from_dict(read_json(folder / FILE), folder / FILE)
+
+
+def spec_from_dict(found: Mapping[str, Any], where: object) -> Spec:
+    """A Spec from its dictionary. Raises UserError that names missing and unknown keys."""
+    known = {one.name for one in fields(Spec)}
+    odd = sorted(known ^ found.keys())
+    if odd:
+        raise UserError(
+            where, f"missing or unknown: {', '.join(odd)}", expected=", ".join(sorted(known)),
+            fix="write the fixer again with this version: `dvc repro base tune`",
+        )  # fmt: skip
+    return Spec(**found)

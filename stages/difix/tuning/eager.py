@@ -1,0 +1,85 @@
+"""Optimisation steps kernel by kernel, on any device and in any precision.
+
+Weights, gradients and optimiser are float32 throughout; lower precision is used inside the forward
+pass alone (autocast). Gradients in fp16 could not be unscaled.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.difix.network.model import Fixer
+from stages.difix.tuning.losses import FixerLoss, Terms
+
+
+class EagerStep:
+    """Gradients by torch's own ways, shared out by accelerate."""
+
+    def __init__(
+        self, accelerator: Any, fixer: Fixer, parameters: dict[str, nn.Parameter], *,
+        betas: tuple[float, float], weight_decay: float, max_norm: float, accumulation: int,
+    ):  # fmt: skip
+        self.accelerator, self.parameters = accelerator, parameters
+        self.max_norm, self.accumulation = max_norm, accumulation
+        adam = torch.optim.AdamW(
+            list(parameters.values()), betas=betas, weight_decay=weight_decay,
+            fused=accelerator.device.type == "cuda",
+        )  # fmt: skip
+        self.model, self.optimizer = accelerator.prepare(fixer, adam)
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a step whose gradients overflow is left out."""
+        return self.accelerator.scaler is not None
+
+    def gradients(
+        self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
+        generator: torch.Generator | None,
+    ) -> Terms:  # fmt: skip
+        """Add a micro-batch's gradients to those that are there; `last` of its step or not."""
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            output = self.model(views, generator=generator)
+            terms = loss(output, target, step)
+            self.accelerator.backward(terms.loss / self.accumulation)
+        return terms
+
+    def clip(self) -> Tensor:
+        """Bound the gradients and return their norm before."""
+        parameters = list(self.parameters.values())
+        if self.max_norm > 0:
+            return self.accelerator.clip_grad_norm_(parameters, self.max_norm)
+        # Off: handed on, a bound of 0 would scale every gradient to 0.
+        self.accelerator.unscale_gradients()
+        return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def learn(self, lr: float) -> tuple[Tensor, bool]:
+        """Move the weights; the gradients' norm, and whether they moved as far as is known."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = self.clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm, not self.optimizer.step_was_skipped
+
+    def refresh(self) -> None:
+        """Weights that were written are computed with as they are."""
+
+    def state(self) -> dict[str, Any]:
+        """What a later run needs besides the weights."""
+        scaler = self.accelerator.scaler
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` left."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def release(self) -> Fixer:
+        """The fixer by itself, its weights float32."""
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

@@ -1,0 +1,359 @@
+"""The loop that teaches a fixer: the only module that imports accelerate.
+
+Weights that learn are float32 in any case: kept in bf16 they do not move at learning rates of
+fine-tuning. How a step is computed is told by `execution`: kernel by kernel (`eager`), or replayed
+from a recording on a GPU (`gpu.graphed`).
+
+A step is an optimisation step, of `accumulation` micro-batches in every process. Everything random
+is a function of the seed and of the number of a step or sample, so a run that is resumed goes on to
+the same bytes on a CPU.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+
+from stages.difix.config import LoopConfig
+from stages.difix.network.model import Fixer, trainable
+from stages.difix.precision import DTYPES, choose_execution, choose_precision
+from stages.difix.tuning.eager import EagerStep
+from stages.difix.tuning.ema import Ema
+from stages.difix.tuning.losses import FixerLoss, Terms
+from stages.difix.tuning.schedule import learning_rate
+from stages.difix.tuning.validation import Validator
+from stages.quality.metrics.batch import OutOfRange
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.live import LiveCurve
+from stages.run.process.stopping import PREEMPTED, Preemption
+from stages.run.progress import Progress
+from stages.samples.batches import Batch, Source, seeded
+
+if TYPE_CHECKING:
+    from stages.difix.gpu.graphed import GraphedStep
+
+CURVE_COLUMNS = ["step", *Terms._fields, "grad_norm", "lr"]
+_CURVE_POINTS = 100
+_BETAS = (0.9, 0.999)
+# Steps between asking all processes whether one of them was told to stop.
+_ASK_EVERY = 10
+
+Row = dict[str, Any]
+
+
+class Tuner:
+    """One optimisation of a fixer, in one process or as one of several."""
+
+    def __init__(
+        self,
+        fixer: Fixer,
+        config: LoopConfig,
+        loss: FixerLoss,
+        validator: Validator,
+        device: torch.device,
+        *,
+        name: str = "tune",
+        draw_latent: bool = False,
+        keep_best: bool = False,
+    ):
+        self.fixer, self.config, self.loss, self.validator = fixer, config, loss, validator
+        self.name, self.draw_latent, self.keep_best = name, draw_latent, keep_best
+        self.accelerator = self._accelerator(device)
+        if loss.perceptual:
+            # Until now every process took `cuda` for the first GPU.
+            loss.perceptual.to(self.accelerator.device)
+        parameters = trainable(fixer, config.trained)
+        self._started_at = [one.detach().to("cpu", copy=True) for one in parameters.values()]
+        if config.gradient_checkpointing != "none":
+            fixer.use_checkpointing(config.gradient_checkpointing == "all")
+        # Convolutions are a third faster so on a CPU, and on tensor cores need no copies.
+        fixer.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.stepper = self._stepper(parameters)
+        self.parameters = self.stepper.parameters
+        self.ema = Ema(list(self.parameters.values()), config.ema_decay)
+        self.curve: list[Row] = []
+        self._live = LiveCurve(self.name, self.is_main)
+        self.validations: list[Row] = []
+        # Terms, gradient norm and number of steps since the last point of the curve.
+        self._sums = torch.zeros(6, dtype=torch.float64, device=self.accelerator.device)
+        self._best: dict[str, Any] = {}
+        self._done = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what the run leaves behind."""
+        return self.accelerator.is_main_process
+
+    def run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
+        """Train to the end, or from the last checkpoint on; return the tuned fixer.
+
+        Raises UserError when the loss is not finite; the checkpoint is then of a step before.
+        """
+        with checkpoint.alone() if self.is_main else nullcontext():
+            try:
+                return self._run(source, checkpoint)
+            # What measures pictures sees one that is not finite before the loss is looked at.
+            except OutOfRange as error:
+                raise self._diverged("a picture", self._done, checkpoint) from error
+
+    def _run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
+        config, begin = self.config, self._resume(checkpoint)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        stream = source.batches(begin * config.accumulation, rank, processes)
+        if begin == 0:
+            self._validate("identity", 0, None)
+            self._validate("untuned", 0, self.fixer)
+            self._validate("untuned_withheld", 0, self.fixer, with_reference=False)
+        with Preemption() as preemption, Progress(self.name, config.steps, begin) as progress:
+            for done in range(begin + 1, config.steps + 1):
+                self._done = done
+                self.step(done - 1, stream)
+                last = done == config.steps
+                stopping = self._stopping(preemption, done) and not last
+                self._record(done, last, stopping, checkpoint)
+                if progress.due() and self.curve and self.is_main:
+                    progress.report(done, loss=self.curve[-1]["loss"] or math.nan)
+                if stopping:
+                    note = f"{self.name}: stopped at step {done}; run again to go on"
+                    print(note, file=sys.stderr, flush=True)
+                    sys.exit(PREEMPTED)
+        return self._finished(checkpoint)
+
+    def step(self, step: int, stream: Iterator[Batch]) -> Tensor:
+        """Learn from the next micro-batches; their mean terms, the gradient norm, and 1."""
+        told = torch.zeros_like(self._sums)
+        for micro in range(self.config.accumulation):
+            terms = self._gradients(next(stream), step, micro)
+            told[:4] += torch.stack(terms).detach() / self.config.accumulation
+        told[4], moved = self.stepper.learn(self._learning_rate(step))
+        told[5] = 1
+        if moved:
+            self.ema.update(step)
+        self._sums += told
+        return told
+
+    def moved(self) -> float:
+        """How far the weights went, as a share of their own norm."""
+        pairs = zip(self.parameters.values(), self._started_at, strict=True)
+        squares = [
+            (float((now.detach().cpu() - then).square().sum()), float(then.square().sum()))
+            for now, then in pairs
+        ]
+        change, norm = (sum(column) for column in zip(*squares, strict=True))
+        return math.sqrt(change / max(norm, 1e-30))
+
+    def _accelerator(self, device: torch.device) -> Accelerator:
+        config = self.config
+        self.precision, reason = choose_precision(
+            config.precision, device, f"{self.name}.precision"
+        )
+        self.execution = choose_execution(
+            config.execution, device, self.draw_latent, f"{self.name}.execution"
+        )
+        by_torch = self.execution == "eager" and self.precision != "fp32"
+        # Gradients lie in what is sent between processes; else they are held twice.
+        sharing = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        accelerator = Accelerator(
+            mixed_precision=self.precision if by_torch else "no",
+            cpu=device.type == "cpu", kwargs_handlers=[sharing],
+        )  # fmt: skip
+        if self.precision == "fp32":
+            # TF32 products: three times faster, and its error is far below that of a batch.
+            torch.set_float32_matmul_precision("high")
+        if accelerator.is_main_process:
+            count = accelerator.num_processes
+            told = f"{self.precision} ({reason}), {self.execution}, {count} process(es)"
+            print(f"{self.name}: {device.type}, {told}")
+        return accelerator
+
+    def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
+        config = self.config
+        given = {
+            "betas": _BETAS, "weight_decay": config.weight_decay,
+            "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
+        }  # fmt: skip
+        if self.execution == "eager":
+            return EagerStep(self.accelerator, self.fixer, parameters, **given)
+        # Its kernels need triton, which is where CUDA is.
+        from stages.difix.gpu.graphed import GraphedStep
+
+        return GraphedStep(self.fixer, parameters, DTYPES[self.precision], **given)
+
+    def _learning_rate(self, step: int) -> float:
+        config = self.config
+        return learning_rate(config.lr, step, config.steps, config.warmup_steps, config.lr_schedule)
+
+    def _gradients(self, batch: Batch, step: int, micro: int) -> Terms:
+        """Add a micro-batch's gradients to those that are there."""
+        accelerator, seed = self.accelerator, self.config.seed
+        number = (step * self.config.accumulation + micro) * accelerator.num_processes
+        number += accelerator.process_index
+        batch = batch.to(accelerator.device)
+        drop = torch.rand((), generator=seeded(seed, "reference dropout", number))
+        views = batch.views(with_reference=bool(drop >= self.config.reference_dropout))
+        drawing = seeded(seed, "latent", number) if self.draw_latent else None
+        last = micro == self.config.accumulation - 1
+        return self.stepper.gradients(
+            self.loss, views, batch.target, step, last=last, generator=drawing
+        )
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Compute with the averages of the weights for as long as the block lasts."""
+        with self.ema.applied():
+            self.stepper.refresh()
+            yield
+        self.stepper.refresh()
+
+    def _record(self, done: int, last: bool, stopping: bool, checkpoint: Checkpoint) -> None:
+        """Whatever is due after a step: a point of the curve, a validation, a checkpoint."""
+        config = self.config
+        validating = done % config.validate_every == 0 and not last
+        saving = done % config.checkpoint_every == 0 or last or stopping
+        pointing = done % max(1, config.steps // _CURVE_POINTS) == 0 or last
+        if validating or saving or pointing:
+            self._check(done, checkpoint)
+        if pointing:
+            self._point(done)
+        if validating or (last and self.keep_best):
+            self._validate("fixed", done, self.fixer)
+            self._remember_best(done)
+            self._write_sheet(done, checkpoint)
+        if saving:
+            self._save(checkpoint, done)
+
+    def _point(self, done: int) -> None:
+        """A point of the curve: means over all steps since the last, and over processes."""
+        sums = self.accelerator.reduce(self._sums, "sum")
+        means = (sums[:5] / sums[5]).tolist()
+        values = {
+            key: float(f"{value:.6g}") if math.isfinite(value) else None
+            for key, value in zip(CURVE_COLUMNS[1:-1], means, strict=True)
+        }
+        lr = float(f"{self._learning_rate(done - 1):.6g}")
+        self.curve.append({"step": done, **values, "lr": lr})
+        self._live.write(self.curve[-1])
+        self._sums.zero_()
+
+    def _check(self, done: int, checkpoint: Checkpoint) -> None:
+        sums = self.accelerator.reduce(self._sums, "sum")
+        # With a scaled loss, a step whose gradients overflow is left out and a smaller scale found.
+        judged = sums[:4] if self.stepper.may_overflow else sums[:5]
+        if not judged.isfinite().all():
+            told = "the loss" if not sums[:4].isfinite().all() else "the gradient"
+            raise self._diverged(told, done, checkpoint)
+
+    def _diverged(self, what: str, done: int, checkpoint: Checkpoint) -> UserError:
+        kept = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
+        return UserError(
+            self.name,
+            f"{what} is not finite at step {done}",
+            expected="a finite number",
+            hint=f"the last good state: {kept}",
+            fix="lower lr, set max_grad_norm: 1.0, or precision: fp32",
+        )
+
+    def _validate(
+        self, row: str, done: int, fixer: Fixer | None, with_reference: bool = True
+    ) -> None:
+        """Measure a row, over all processes."""
+        if not (with_reference or self.validator.has_references):
+            return
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        with self._averaged():
+            sums = self.validator.sums(fixer, with_reference, *share)
+        means = self.validator.means(self.accelerator.reduce(sums, "sum"))
+        self.validations.append({"step": done, "row": row, **means})
+
+    def _write_sheet(self, done: int, checkpoint: Checkpoint) -> None:
+        if self.is_main:
+            with self._averaged():
+                self.validator.write_sheet(self.fixer, checkpoint.kept, done)
+
+    def _remember_best(self, done: int) -> None:
+        """Keep the weights when the newest `fixed` row has the highest PSNR so far."""
+        newest = self.validations[-1]["psnr"]
+        if self.keep_best and newest > self._best.get("psnr", -math.inf):
+            with self.ema.applied():
+                kept = {key: one.detach().cpu().clone() for key, one in self.parameters.items()}
+            self._best = {"psnr": newest, "step": done, "parameters": kept}
+
+    def _stopping(self, preemption: Preemption, done: int) -> bool:
+        """Whether any process was told to stop: all have to end at the same step."""
+        if self.accelerator.num_processes == 1:
+            return preemption.noticed
+        if done % _ASK_EVERY:
+            return False
+        noticed = torch.tensor(float(preemption.noticed), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(noticed, "sum") > 0)
+
+    def _save(self, checkpoint: Checkpoint, done: int) -> None:
+        sums = self.accelerator.reduce(self._sums, "sum")
+        if self.is_main:
+            state = {
+                "step": done,
+                "execution": self.execution,
+                "parameters": {k: one.detach() for k, one in self.parameters.items()},
+                "ema": self.ema.averages,
+                **self.stepper.state(),
+                "curve": self.curve,
+                "validations": self.validations,
+                "sums": sums,
+                "best": self._best,
+            }
+            checkpoint.save(state)
+        self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _resume(self, checkpoint: Checkpoint) -> int:
+        """Take up a checkpoint's state; the number of steps that it has behind it."""
+        state = checkpoint.load()
+        if state is None:
+            return 0
+        if state["execution"] != self.execution:
+            raise UserError(
+                checkpoint.path, f"state of a run by {state['execution']}, not {self.execution}",
+                fix=f"set {self.name}.execution to what it was, or delete the file to begin anew",
+            )  # fmt: skip
+        for key, value in state["parameters"].items():
+            self.parameters[key].copy_(value)
+        for average, value in zip(self.ema.averages, state["ema"], strict=True):
+            average.copy_(value)
+        self.stepper.load(state)
+        self.curve, self.validations = state["curve"], state["validations"]
+        if self.is_main:
+            self._sums.copy_(state["sums"])
+        self._best = state["best"]
+        if self.is_main:
+            print(f"{self.name}: resumed at step {state['step']}", file=sys.stderr, flush=True)
+        return state["step"]
+
+    @torch.no_grad()
+    def _finished(self, checkpoint: Checkpoint) -> Fixer:
+        """The fixer with the weights that are kept: the best, the averages, or the last."""
+        if self._best:
+            for key, value in self._best["parameters"].items():
+                self.parameters[key].copy_(value)
+        else:
+            self.ema.keep()
+        self.stepper.refresh()
+        self.ema = Ema([], 0.0)
+        if self.moved() == 0:
+            raise UserError(
+                self.name, "no weight has changed", expected="a fixer that learns",
+                fix="raise lr, or the weights of `losses`",
+            )  # fmt: skip
+        step = self._best.get("step", self.config.steps)
+        self._validate("tuned", step, self.fixer)
+        self._validate("tuned_withheld", step, self.fixer, with_reference=False)
+        self._write_sheet(step, checkpoint)
+        fixer = self.stepper.release()
+        learnt = dict(fixer.named_parameters())
+        self.parameters = {key: learnt[key] for key in self.parameters}
+        return fixer

@@ -1,0 +1,118 @@
+"""Whether the checkpoints that params name are there, asked before anything else is computed.
+
+Nothing is read of them but the names of their files; torch is not needed.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, TuneConfig
+from stages.run.errors import UserError
+from stages.run.settings.params import did_you_mean
+from stages.scenes.study.config import TUNED
+
+# A repository of the hub, and perhaps a branch, tag or commit of it.
+HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
+PICKLED = (".pkl", ".pt", ".pth", ".ckpt")
+PACKED = ".safetensors"
+PUBLISHED = ("nvidia/difix_ref", "nvidia/difix", "stabilityai/sd-turbo")
+KNOWN = [SHIPPED, TRAINED, RANDOM, *PUBLISHED]
+Where = Callable[[tuple[str | int, ...]], str]
+
+
+def chosen_errors(values: Mapping[str, Any], where: Where) -> Iterator[UserError]:
+    """`checkpoint_errors` of the sections of params that are valid, where fixers are used."""
+    if not {"study", "base", "tune"} <= values.keys() or not values["study"].fixers:
+        return
+    tune = values["tune"] if TUNED in values["study"].fixers else None
+    yield from checkpoint_errors(values["base"], tune, where)
+
+
+def checkpoint_errors(
+    base: BaseConfig, tune: TuneConfig | None, where: Where, ask_hub: bool = True
+) -> Iterator[UserError]:
+    """What is missing, misspelt or no fixer, of `base.source` and, unless None, of `tune`.
+
+    A hub id that is not in the cache is asked for at the hub, if `ask_hub`.
+    """
+    yield from _source_errors(base, where, ask_hub)
+    if tune is not None and tune.init_from:
+        at, path = where(("tune", "init_from")), Path(tune.init_from).expanduser()
+        if path.is_dir():
+            yield from _folder_errors(path, at, ours=False)
+        elif path.suffix not in PICKLED or not path.is_file():
+            yield UserError(
+                at, f"{tune.init_from}: no such folder or file",
+                expected="a fixer's folder, or a .pkl of the published trainer",
+                fix="name one that exists, or leave it empty",
+            )  # fmt: skip
+
+
+def no_fixer(source: str, where: str = "base.source") -> UserError:
+    """What to say of a `base.source` that names nothing."""
+    return UserError(
+        where, f"no fixer {source!r}",
+        expected=f"one of {', '.join(KNOWN)}, another hub id, or an existing folder or file",
+        hint=did_you_mean(source, KNOWN), fix="set base.source to one of them",
+    )  # fmt: skip
+
+
+def _source_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserError]:
+    at, path = where(("base", "source")), Path(base.source).expanduser()
+    if base.source in (SHIPPED, TRAINED, RANDOM):
+        return
+    if path.is_dir():
+        yield from _folder_errors(path, at, ours=True)
+    elif path.suffix in (*PICKLED, PACKED):
+        if not path.is_file():
+            yield no_fixer(base.source, at)
+        elif path.suffix != PACKED:
+            yield from _of_pickle(base, where, ask_hub)
+    else:
+        yield from _hub_errors(base.source, base, at, ask_hub)
+
+
+def _of_pickle(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserError]:
+    """A .pkl says nothing of references, and lacks the VAE and the text encoder."""
+    if base.reference == "stored":
+        yield UserError(
+            where(("base", "reference")), f"stored, but {base.source} doesn't say it",
+            expected="yes for weights like nvidia/difix_ref, else no",
+            fix="set base.reference: yes or no",
+        )  # fmt: skip
+    folder, at = Path(base.components).expanduser(), where(("base", "components"))
+    if folder.is_dir():
+        yield from _folder_errors(folder, at, ours=False)
+    else:
+        yield from _hub_errors(base.components, base, at, ask_hub)
+
+
+def _folder_errors(folder: Path, at: str, *, ours: bool) -> Iterator[UserError]:
+    """What a folder lacks to be a fixer, ours or in diffusers' layout."""
+    wanted = [("unet", "config.json"), ("vae", "config.json")]
+    lacking = ["/".join(parts) for parts in wanted if not folder.joinpath(*parts).is_file()]
+    lacking += [f"{part}/*.safetensors" for part in ("unet", "vae")
+                if not any((folder / part).glob("*.safetensors"))]  # fmt: skip
+    if ours and (folder / "fixer.json").is_file():
+        name = "prompt_embedding.safetensors"
+        lacking += [] if (folder / name).is_file() else [name]
+    if lacking:
+        yield UserError(
+            at, f"{folder} is no fixer: it has no {', '.join(lacking)}",
+            expected="a folder in diffusers' layout: unet and vae, each with config and weights",
+            fix="name the folder of a fixer, or get the checkpoint again",
+        )  # fmt: skip
+
+
+def _hub_errors(name: str, base: BaseConfig, at: str, ask_hub: bool) -> Iterator[UserError]:
+    if not HUB_ID.fullmatch(name):
+        yield no_fixer(name, at)
+        return
+    from stages.difix.weights import hub
+
+    cache = Path(base.cache_dir).expanduser()
+    fault = hub.absence(name, cache, base.download, at, ask=ask_hub)
+    if fault is not None:
+        yield fault

@@ -1,0 +1,202 @@
+"""Fixers on disk in diffusers' folder layout.
+
+A folder that we write is the layout of nvidia/difix with `fixer.json` and the embedded prompt
+beside it. Code inside a checkpoint is never run: config.json and safetensors are all that is read.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.difix.network import onestep
+from stages.difix.network.model import Fixer, known_keys
+from stages.difix.network.spec import FILE, LORA_RANK, Spec, read_spec, write_spec
+from stages.difix.weights.forms import fixer_from_published, published_state
+from stages.difix.weights.taught import FILE as RECORD
+from stages.difix.weights.taught import read_taught, write_taught
+from stages.run.errors import UserError
+from stages.run.files import read_json, shaped, write_json
+
+TEXT_FOLDERS = ("text_encoder", "tokenizer")
+PROMPT_FILE = "prompt_embedding.safetensors"
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+_AGAIN = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
+_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_VERSION = "0.25.1"  # of diffusers, that the published checkpoints name
+# What a published VAE's config holds beyond diffusers' own keys.
+_SKIP_KEYS = ("lora_rank", "gamma", "ignore_skip")
+
+
+def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> None:
+    """Write a fixer; `text_from` is a folder whose text encoder and tokenizer are copied."""
+    spec, parts = fixer.spec, published_state(fixer)
+    for part, config in (("unet", spec.unet), ("vae", spec.vae | _skip_values(spec))):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        named = {"_class_name": _CLASSES[part], "_diffusers_version": _VERSION} | config
+        write_json(folder / part / "config.json", named)
+        save_file(parts[part], folder / part / _WEIGHTS[0])
+    prompt = fixer.prompt.detach().float().cpu().contiguous()
+    save_file({"prompt": prompt}, folder / PROMPT_FILE)
+    write_spec(folder, spec)
+    write_taught(folder, fixer.taught)
+    for name in TEXT_FOLDERS if text_from else ():
+        if (text_from / name).is_dir():
+            shutil.copytree(text_from / name, folder / name, symlinks=False)
+    _write_index(folder, spec)
+
+
+def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = None) -> Fixer:
+    """The fixer in a folder, on the CPU in float32.
+
+    A folder without fixer.json needs its `spec` (see `published_spec`) and the embedded prompt.
+    Raises UserError when files are missing or broken, or hold another architecture.
+    """
+    with shaped(folder, "a fixer whose configs and weights belong together", _AGAIN):
+        if spec is None:
+            spec = read_spec(folder)
+            prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
+        assert prompt is not None, "a published folder's prompt is embedded by the caller"
+        parts = {part: read_part(folder, part) for part in _CLASSES}
+        fixer = fixer_from_published(spec, parts, prompt, folder)
+    if is_ours(folder) or (folder / RECORD).is_file():
+        fixer.taught = read_taught(folder)
+    return fixer
+
+
+def has_text(folder: Path) -> bool:
+    """Whether a folder can embed prompts."""
+    return all((folder / name).is_dir() for name in TEXT_FOLDERS)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder says itself how it is used."""
+    return (folder / FILE).is_file()
+
+
+def published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> Spec:
+    """How to use a folder in the layout of nvidia/difix or stabilityai/sd-turbo.
+
+    Nothing in such a folder says whether its weights expect a reference.
+    """
+    with shaped(folder, "configs of a UNet and a VAE, with their channels", _AGAIN):
+        return _published_spec(folder, reference, prompt, origin)
+
+
+def _published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> Spec:
+    unet, vae = (read_config(folder, part) for part in _CLASSES)
+    if unet["in_channels"] != vae["latent_channels"] or unet.get("addition_embed_type"):
+        raise UserError(
+            folder,
+            f"a UNet of {unet['in_channels']} channels and a VAE of {vae['latent_channels']}"
+            if unet["in_channels"] != vae["latent_channels"]
+            else "a UNet that needs more than an image and a prompt",
+            expected="SD-Turbo's architecture: a UNet on the VAE's latents, one prompt",
+        )
+    extras = {key: vae.pop(key, None) for key in _SKIP_KEYS}
+    gamma = 1.0 if extras["gamma"] is None else float(extras["gamma"])
+    return Spec(
+        unet=unet,
+        vae=vae,
+        reference=reference,
+        lora_rank=int(extras["lora_rank"] or LORA_RANK),
+        gamma=0.0 if extras["ignore_skip"] else gamma,
+        prompt=prompt,
+        origin=origin,
+    )
+
+
+def read_config(folder: Path, part: str) -> dict[str, Any]:
+    """A part's config without diffusers' own notes.
+
+    Raises UserError for another class, and for settings that this diffusers does not know.
+    """
+    path = folder / part / "config.json"
+    if not path.is_file():
+        raise UserError(
+            path, "no such file", expected="a fixer: folders unet and vae, or a .pkl file"
+        )
+    config = read_json(path)
+    found = config.get("_class_name", _CLASSES[part])
+    if found != _CLASSES[part]:
+        raise UserError(path, f"a {found}", expected=f"{_CLASSES[part]}, as in SD-Turbo")
+    own = {key: value for key, value in config.items() if not key.startswith("_")}
+    odd = own.keys() - known_keys(part) - set(_SKIP_KEYS)
+    if any(own[key] for key in odd):
+        raise UserError(
+            path, f"unknown settings: {', '.join(sorted(key for key in odd if own[key]))}",
+            expected=f"those of diffusers' {_CLASSES[part]}",
+        )  # fmt: skip
+    return {key: value for key, value in own.items() if key not in odd}
+
+
+def read_part(folder: Path, part: str) -> dict[str, Tensor]:
+    """Tensors of `unet` or `vae`. Raises UserError when there is no safetensors file."""
+    found = [folder / part / name for name in _WEIGHTS if (folder / part / name).is_file()]
+    if not found:
+        raise UserError(
+            folder / part, "no weights", expected=_WEIGHTS[0], fix="get the checkpoint again"
+        )
+    return read_tensors(found[0])
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises UserError when it is missing or broken, or holds numbers that are not finite.
+    """
+    again = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            path,
+            f"not a whole safetensors file ({error})" if path.exists() else "no such file",
+            fix=again,
+        ) from error
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise UserError(path, f"{name} holds NaN or infinity", expected="weights", fix=again)
+    return found
+
+
+def _skip_values(spec: Spec) -> dict[str, Any]:
+    return {"lora_rank": spec.lora_rank, "gamma": spec.gamma, "ignore_skip": False}
+
+
+def _write_index(folder: Path, spec: Spec) -> None:
+    """What makes a pipeline of the parts, for diffusers and NVIDIA's scripts."""
+    unet = "unet_2d_condition" if spec.reference else "diffusers"
+    index: Mapping[str, Any] = {
+        "_class_name": "DifixPipeline",
+        "_diffusers_version": _VERSION,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": [unet, _CLASSES["unet"]],
+        "vae": ["autoencoder_kl", _CLASSES["vae"]],
+    }
+    scheduler = {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": _VERSION,
+        "beta_start": onestep.BETA_START,
+        "beta_end": onestep.BETA_END,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": onestep.NOISING_STEPS,
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+        "steps_offset": 1,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)

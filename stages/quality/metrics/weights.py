@@ -1,0 +1,151 @@
+"""LPIPS backbones in data/weights: found, checked and kept in one form whatever their source.
+
+weights.json says of each net whether it was found, from what kind of source, and else why not.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from stages.quality.config import WeightsConfig
+from stages.quality.metrics import backbones
+from stages.quality.metrics.backbones import BACKBONES
+from stages.run.errors import UserError
+from stages.run.files import file_hash, read_json, shaped, write_json
+
+MARKER = "weights.json"
+_URL = "https://download.pytorch.org/models/"
+
+
+def collect(config: WeightsConfig, folder: Path) -> dict[str, dict[str, Any]]:
+    """Write `<net>.safetensors` for each net that is found, and weights.json; return the latter.
+
+    Raises UserError for a file that is there but broken or of another net.
+    """
+    marker = {net: _collect_one(net, config, folder) for net in config.nets}
+    write_json(folder / MARKER, marker)
+    return marker
+
+
+def absence(folder: Path, net: str) -> str | None:
+    """Why the weights of a net cannot be used, or None when they can."""
+    marker = read_json(folder / MARKER)
+    if net not in marker:
+        return f"no weights of {net}: weights.nets names {', '.join(marker) or 'none'}"
+    with _marked(folder):
+        return None if marker[net]["found"] else f"no weights of {net}: {marker[net]['reason']}"
+
+
+def fingerprint(folder: Path, net: str) -> str:
+    """The first 8 digits of the SHA-256 of a net's file."""
+    with _marked(folder):
+        return str(read_json(folder / MARKER)[net]["sha256"])[:8]
+
+
+def _marked(folder: Path) -> AbstractContextManager[None]:
+    expected = "found, from, sha256 and reason of each net"
+    return shaped(folder / MARKER, expected, "run `dvc repro -f weights`")
+
+
+def load_features(folder: Path, net: str) -> dict[str, Tensor]:
+    """Features that `collect` wrote. Raises UserError when there are none."""
+    reason = absence(folder, net)
+    if reason:
+        raise UserError(folder, reason, fix=remedy(net))
+    return backbones.read_features(_kept(folder, net), net)
+
+
+def remedy(net: str) -> str:
+    """What a user does about missing weights."""
+    return (
+        f"have {net} in weights.nets, and {BACKBONES[net].published} in torchvision's cache or at "
+        "weights.path (params.yaml); then `dvc repro -f weights` and `dvc repro`"
+    )
+
+
+def _kept(folder: Path, net: str) -> Path:
+    return folder / f"{net}.safetensors"
+
+
+def _collect_one(net: str, config: WeightsConfig, folder: Path) -> dict[str, Any]:
+    reasons = []
+    for source, find in _SOURCES.items():
+        found = find(net, config)
+        if isinstance(found, Path):
+            _kept(folder, net).write_bytes(save(backbones.read_features(found, net)))
+            digest = file_hash(_kept(folder, net))
+            return {"found": True, "from": source, "sha256": digest, "reason": None}
+        reasons.append(found)
+    return {"found": False, "from": None, "sha256": None, "reason": "; ".join(reasons)}
+
+
+# Each source gives a file, or why it has none: without a path of this machine, since the reason
+# becomes part of the data.
+
+
+def _in_path(net: str, config: WeightsConfig) -> Path | str:
+    """The file that weights.path names or, in a folder, the one that is named after the net."""
+    if not config.path:
+        return "weights.path is empty"
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return backbones.find_file(net, path) or f"no file of {net} in the folder weights.path"
+    if not path.is_file():
+        raise UserError("params.yaml  weights.path", f"{config.path!r}: no such file or folder")
+    if len(config.nets) > 1:
+        raise UserError(
+            "params.yaml  weights.path",
+            f"one file for {len(config.nets)} nets",
+            expected=f"a folder with files of {', '.join(config.nets)}",
+        )
+    return path
+
+
+def _in_cache(net: str, config: WeightsConfig) -> Path | str:
+    missing = f"no {BACKBONES[net].patterns[0]} in torchvision's cache"
+    return backbones.find_file(net, _cache()) or missing
+
+
+def _by_download(net: str, config: WeightsConfig) -> Path | str:
+    """The file that torchvision's download leaves in its cache; no network is no error."""
+    if not config.download:
+        return "weights.download is false"
+    published = BACKBONES[net].published
+    try:
+        with _time_limit(config.timeout_s):
+            torch.hub.load_state_dict_from_url(
+                _URL + published,
+                map_location="cpu",
+                progress=False,
+                check_hash=True,
+                weights_only=True,
+            )
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "reason", None) or type(error).__name__
+        return f"the download failed ({why})"
+    return _cache() / published
+
+
+_SOURCES = {"path": _in_path, "torchvision cache": _in_cache, "download": _by_download}
+
+
+def _cache() -> Path:
+    """Where torchvision keeps downloads; `$TORCH_HOME` moves it."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """torch's download sets no timeout of its own: a silent network would hang it for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,108 @@
+"""Values of one YAML file laid over params.yaml, whose comments and layout stay as they are.
+
+Only the lines of a changed value are replaced. Dumping the whole file again would lose comments:
+ruamel ties the comment after a list to the list, and drops it with the list's old value.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.run.errors import UserError, raise_all
+from stages.run.settings.params import Params, did_you_mean, plain
+from stages.run.settings.readings import parse_yaml
+
+# Where ruamel breaks long text, and so where DVC breaks it when it rewrites the file.
+_WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key of params.yaml with its value before and after."""
+
+    keys: tuple[str, ...]
+    old: Any
+    new: Any
+
+
+def changes(params: Params, overlay: Params) -> list[Change]:
+    """What an overlay changes, in its own order.
+
+    Raises UserError for every key that params.yaml lacks: an overlay brings values, not keys.
+    """
+    found = list(_compare((), params.raw, overlay.raw, overlay.where))
+    raise_all(item for item in found if isinstance(item, UserError))
+    return [item for item in found if isinstance(item, Change)]
+
+
+def applied(text: str, changes: Sequence[Change]) -> str:
+    """The text of params.yaml with the changed values in it."""
+    lines = text.splitlines(keepends=True)
+    raw = parse_yaml(text)
+    placed = [(*_position(raw, change.keys), change) for change in changes]
+    for line, column, change in sorted(placed, key=lambda item: item[0], reverse=True):
+        lines[line : _end(lines, line, column)] = _lines(change.keys[-1], change.new, column)
+    return "".join(lines)
+
+
+def _compare(
+    keys: tuple[str, ...],
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: Callable[[tuple[str, ...]], str],
+) -> Iterator[Change | UserError]:
+    for key, value in new.items():
+        here = (*keys, key)
+        if key not in old:
+            known = [str(name) for name in old]
+            yield UserError(
+                where(here),
+                "params.yaml has no such key",
+                expected=f"one of {', '.join(known)}",
+                hint=did_you_mean(str(key), known),
+            )
+        elif isinstance(value, Mapping) != isinstance(old[key], Mapping):
+            kind = "`key: value` lines" if isinstance(old[key], Mapping) else "one value or a list"
+            yield UserError(where(here), f"got {plain(value)!r}", expected=kind)
+        elif isinstance(value, Mapping):
+            yield from _compare(here, old[key], value, where)
+        # repr tells 1 from 1.0 and True, which compare equal.
+        elif repr(plain(value)) != repr(plain(old[key])):
+            yield Change(here, old[key], value)
+
+
+def _position(raw: Any, keys: tuple[str, ...]) -> tuple[int, int]:
+    """Line and column of a key, from 0."""
+    for key in keys[:-1]:
+        raw = raw[key]
+    return raw.lc.key(keys[-1])
+
+
+def _end(lines: Sequence[str], line: int, column: int) -> int:
+    """The line after a key's value; comments and blank lines behind the value are not its own."""
+    end = line + 1
+    for number in range(line + 1, len(lines)):
+        text = lines[number].strip()
+        indent = len(lines[number]) - len(lines[number].lstrip(" "))
+        if not text or text.startswith("#"):
+            continue
+        if indent < column or (indent == column and not text.startswith("- ")):
+            break
+        end = number + 1
+    return end
+
+
+def _lines(key: str, value: Any, column: int) -> list[str]:
+    yaml = YAML(typ="rt")
+    yaml.width = _WIDTH - column
+    buffer = io.StringIO()
+    yaml.dump({key: _bare(value)}, buffer)
+    return [" " * column + line for line in buffer.getvalue().splitlines(keepends=True)]
+
+
+def _bare(value: Any) -> Any:
+    """The value without what ruamel ties to lists: comments and flow style."""
+    return [_bare(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,303 @@
+"""params.yaml as typed, frozen sections; every error at once, with its line and nearest key.
+
+YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a number.
+"""
+
+import argparse
+import difflib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from stages.run.errors import UserError, raise_all
+from stages.run.settings import overrides as command_line
+from stages.run.settings import readings
+from stages.run.settings.names import is_name, what_names_are
+
+CHECK = "edit the line, then run `python -m stages.check`"
+
+
+# A path in a section; `~` is the home folder, as no shell sees the file.
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+class Section(BaseModel):
+    """Base of every config section: frozen, unknown keys refused, no silent conversions.
+
+    A list in YAML becomes a tuple, so fields are annotated `tuple[...]`. A default in the class
+    is written once, here and nowhere else; params.yaml states the value in force.
+    """
+
+    # inf and nan are numbers to YAML, and pass most comparisons.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Params:
+    """One parsed params.yaml with the line of every key."""
+
+    def __init__(self, raw: Mapping[str, Any], path: Path):
+        self.raw, self.path = raw, path
+        self.overridden: set[tuple[str, ...]] = set()
+        self._built: set[tuple[str, ...]] = set()
+        self.reading = readings.Reading(path, b"")
+
+    @classmethod
+    def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
+        """Parse the file, then put `section.key=value` overrides in the place of its values.
+
+        Raises UserError when it is missing or not YAML, or has no key that an override names.
+        """
+        path = Path(path)
+        try:
+            content, reading = readings.content_of(path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise UserError(
+                path, "no such file", fix="run from the root of the repository"
+            ) from error
+        try:
+            raw = readings.parse_yaml(content)
+        except readings.NotYaml as error:
+            at = f"{path}:{error.line}" if error.line else path
+            raise UserError(at, f"not YAML: {error}", fix=CHECK) from error
+        if not isinstance(raw, CommentedMap):
+            raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
+        params = cls(raw, path)
+        params.reading = reading
+        if overrides:
+            params._override(command_line.parse(overrides))
+        return params
+
+    def _override(self, given: list[tuple[tuple[str, ...], Any, bool]]) -> None:
+        self.overridden = {keys for keys, _, _ in given}
+        try:
+            command_line.apply(self.raw, given)
+        except KeyError as error:
+            keys = error.args[0]
+            known: Any = self.raw
+            for key in keys[:-1]:
+                known = known[key]
+            known = [str(key) for key in known]
+            raise UserError(
+                f"{command_line.COMMAND_LINE}  {'.'.join(keys)}",
+                f"{self.path} has no such key",
+                expected="one of " + ", ".join(known),
+                hint=did_you_mean(keys[-1], known),
+            ) from error
+
+    def section(self, name: str, model: type[S]) -> S:
+        """Build one section, such as `train`. Raises UserError with all of its faults."""
+        self.reading.keys.add((name,))
+        value, errors = self.check((name,), model)
+        raise_all(errors)
+        assert value is not None, f"section {name} has neither a value nor an error"
+        return value
+
+    def value(self, name: str, key: str, model: type[Section]) -> Any:
+        """One key of a section, on which alone a stage depends; its default without the section."""
+        return getattr(self.section(name, model) if name in self.raw else model(), key)
+
+    def entry(self, catalogue: str, name: str, model: type[S]) -> S:
+        """Build one entry of a catalogue, such as `scenes.<name>`."""
+        self.reading.keys.add((catalogue, name))
+        value, errors = self.check((catalogue, name), model)
+        raise_all(errors)
+        assert value is not None, f"entry {catalogue}.{name} has neither a value nor an error"
+        return value
+
+    def given(self, section: str) -> set[str]:
+        """Keys of a section that were given on the command line, without what is below them."""
+        return {keys[1] for keys in self.overridden if keys[0] == section}
+
+    def unread(self, **read: Collection[str]) -> Iterator[str]:
+        """What to tell of values of the command line that the command does not go by, a line each.
+
+        Called when the command has built all its sections. `read` names keys of sections that it
+        goes by alone, or that what it starts goes by.
+        """
+        for keys in sorted(self.overridden):
+            built = any(keys[: len(one)] == one for one in self._built)
+            if keys[1] not in read.get(keys[0], keys if built else ()):
+                yield f"{self.where(keys)} has no effect on this command"
+
+    def names(self, catalogue: str) -> list[str]:
+        """Names of a catalogue's entries, in file order."""
+        self.reading.keys.add((catalogue,))
+        return [str(name) for name in (self.raw.get(catalogue) or {})]
+
+    def check(self, keys: tuple[str, ...], model: type[S]) -> tuple[S | None, list[UserError]]:
+        """Build the section at `keys`; return it, or None with every error found."""
+        found: Any = self.raw
+        self._built.add(keys)
+        for depth, key in enumerate(keys):
+            if not isinstance(found, Mapping) or key not in found:
+                return None, [self._missing(keys[: depth + 1], found)]
+            found = found[key]
+        if not isinstance(found, Mapping):
+            error = UserError(
+                self.where(keys), repr(found), expected="`key: value` lines", fix=CHECK
+            )
+            return None, [error]
+        try:
+            return model.model_validate(plain(found)), []
+        except ValidationError as error:
+            faults = sorted(error.errors(), key=lambda fault: self._line(keys + fault["loc"]))
+            return None, [self._explain(keys, model, fault) for fault in faults]
+
+    def check_all(
+        self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
+    ) -> tuple[dict[str, Any], list[UserError]]:
+        """Build every section and every catalogue entry; return the valid ones and all errors.
+
+        A catalogue becomes a dict of its valid entries. A top-level key that is neither is an
+        error.
+        """
+        known = [*sections, *catalogues]
+        errors = [self._unknown(str(key), known) for key in self.raw if str(key) not in known]
+        values: dict[str, Any] = {}
+        for name, model in sections.items():
+            value, faults = self.check((name,), model)
+            values |= {} if value is None else {name: value}
+            errors += faults
+        for name, model in catalogues.items():
+            if not isinstance(self.raw.get(name), Mapping):
+                got = repr(self.raw[name]) if name in self.raw else "missing"
+                entries = "`name:` entries with `key: value` lines"
+                errors.append(UserError(self.where((name,)), got, expected=entries, fix=CHECK))
+                continue
+            errors += self.unnamed(name)
+            checked = {
+                key: self.check((name, key), model) for key in filter(is_name, self.raw[name])
+            }
+            values[name] = {key: value for key, (value, _) in checked.items() if value is not None}
+            errors += [fault for _, faults in checked.values() for fault in faults]
+        return values, errors
+
+    def unnamed(self, catalogue: str) -> Iterator[UserError]:
+        """Entries of a catalogue whose key is no name, a number for example."""
+        for key in self.raw.get(catalogue) or ():
+            if not is_name(key):
+                at = self.where((catalogue, key))
+                yield UserError(at, f"got {key!r}", expected=what_names_are(key), fix=CHECK)
+
+    def where(self, keys: tuple[Any, ...]) -> str:
+        """`file:line  dotted.key` of a key, or of its nearest parent that exists.
+
+        `command line  dotted.key` of a value that was given there.
+        """
+        line, dotted = self._line(keys), ".".join(str(key) for key in keys)
+        if any(keys[: len(given)] == given for given in self.overridden):
+            return f"{command_line.COMMAND_LINE}  {dotted}"
+        return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _line(self, keys: tuple[Any, ...]) -> int:
+        line, node = 0, self.raw
+        for key in keys:
+            try:
+                if isinstance(node, CommentedSeq):
+                    line = node.lc.item(key)[0] + 1
+                elif isinstance(node, CommentedMap):
+                    line = node.lc.key(key)[0] + 1
+                node = node[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        return line
+
+    def _unknown(self, name: str, known: list[str]) -> UserError:
+        return UserError(
+            self.where((name,)),
+            "unknown section",
+            expected="one of " + ", ".join(known),
+            hint=did_you_mean(name, known),
+            fix=CHECK,
+        )
+
+    def _missing(self, keys: tuple[str, ...], parent: Any) -> UserError:
+        known = [str(key) for key in parent] if isinstance(parent, Mapping) else []
+        return UserError(
+            self.where(keys),
+            "missing",
+            hint=did_you_mean(keys[-1], known),
+            fix=f"add `{keys[-1]}:`",
+        )
+
+    def _explain(self, keys: tuple[str, ...], model: type[Section], fault: Any) -> UserError:
+        location = keys + tuple(
+            part for part in fault["loc"] if not str(part).startswith("function-")
+        )
+        if fault["type"] == "extra_forbidden":
+            known = _fields_at(model, fault["loc"][:-1])
+            return UserError(
+                self.where(location),
+                "unknown key",
+                expected="one of " + ", ".join(known),
+                hint=did_you_mean(str(fault["loc"][-1]), known),
+                fix=CHECK,
+            )
+        message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            return UserError(self.where(location), "missing", fix=f"add `{location[-1]}:`")
+        if isinstance(fault["input"], Mapping):
+            return UserError(self.where(location), message, fix=CHECK)
+        got = f"got {fault['input']!r}"
+        return UserError(self.where(location), got, expected=message, fix=CHECK)
+
+
+def add_override_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command `-S section.key=value`, as often as wanted, for `Params.read`."""
+    parser.add_argument(
+        "-S", "--set-param", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="use this value in the place of params.yaml's; may stand several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set-text", dest="overrides", action="append", type=command_line.literal,
+        metavar="KEY=TEXT", help="the same for a text, which is taken as it is",
+    )  # fmt: skip
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint naming the nearest known name, or an empty string.
+
+    >>> did_you_mean("prune_opac", ["prune_opa", "grow_grad2d"])
+    'did you mean prune_opa?'
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def plain(node: Any) -> Any:
+    """Plain dicts, tuples and scalars from ruamel's round-trip types."""
+    if isinstance(node, Mapping):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return tuple(plain(value) for value in node)
+    if isinstance(node, ScalarBoolean):  # what ruamel makes of a boolean with an anchor
+        return bool(node)
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _fields_at(model: type[Section], location: tuple[Any, ...]) -> list[str]:
+    """Keys of the section at a location below `model`; an index into a tuple is passed over."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            nested = _section_in(model.model_fields[part].annotation)
+            assert nested is not None, f"{part} of {model.__name__} holds no section"
+            model = nested
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section in an annotation such as `tuple[Capture, ...]` or `Strategy | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

@@ -1,0 +1,119 @@
+"""Tuning samples as an endless stream of micro-batches: shuffled, cropped, mirrored, shared out."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stages.difix.config import TuneConfig
+from stages.run.errors import UserError
+from stages.samples.batches import Batch, sample_number, seeded
+from stages.samples.dataset import Pairs
+
+
+class PairStream:
+    """The training split of a tuning run; a `batches.Source`.
+
+    Every sample is a function of the seed and its number in the stream, whatever the number of
+    loader processes.
+    """
+
+    def __init__(self, pairs: Pairs, config: TuneConfig, multiple: int, with_reference: bool):
+        self.pairs, self.config, self.with_reference = pairs, config, with_reference
+        if config.crop_px % multiple:
+            raise UserError(
+                "tune.crop_px", str(config.crop_px), expected=f"a multiple of {multiple}, or 0"
+            )
+        self._check_sizes()
+        self._check_references()
+
+    def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
+        """Micro-batches of one process, see `batches.Source`."""
+        loader = DataLoader(
+            _Samples(self),
+            batch_sampler=_Numbers(start, rank, processes, self.config.batch_size),
+            num_workers=self.config.loader_workers,
+            collate_fn=_stacked,
+            pin_memory=torch.cuda.is_available(),
+            # Loaders must not touch the order of torch's own random numbers.
+            generator=torch.Generator(),
+        )
+        yield from loader
+
+    def sample(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Sample of the stream: image, target and reference, cropped and mirrored alike."""
+        epoch, position = divmod(number, len(self.pairs))
+        index = self.pairs.order(self.config.seed, epoch)[position]
+        image, target, reference = self.pairs.load(index)
+        if not self.with_reference:
+            reference = None
+        elif reference is None:
+            reference = image  # missing_reference: own_render, else refused at the start
+        generator = seeded(self.config.seed, "augment", number)
+        window = _window(image.shape[-2:], self.config.crop_px, generator)
+        mirror = self.config.flip and bool(torch.rand((), generator=generator) < 0.5)
+        cut = [None if x is None else x[window] for x in (image, target, reference)]
+        image, target, reference = (x.flip(-1) if mirror and x is not None else x for x in cut)
+        assert image is not None, "only the reference may be absent"
+        assert target is not None, "only the reference may be absent"
+        return image, target, reference
+
+    def _check_sizes(self) -> None:
+        sizes = {self.pairs.size(index) for index in range(len(self.pairs))}
+        crop = self.config.crop_px
+        if self.config.batch_size > 1 and len(sizes) > 1 and not crop:
+            told = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+            raise UserError(
+                "tune.batch_size", f"{self.config.batch_size} images of unequal sizes: {told}",
+                expected="one size, or crop_px above 0", fix="set tune.crop_px or batch_size: 1",
+            )  # fmt: skip
+        least = min(min(size) for size in sizes)
+        if crop > least:
+            raise UserError("tune.crop_px", str(crop), expected=f"at most {least}, the least side")
+
+    def _check_references(self) -> None:
+        missing = [one.name for one in self.pairs.triples if one.reference is None]
+        if self.with_reference and missing and self.config.missing_reference == "error":
+            raise UserError(
+                "tune.missing_reference", f"{len(missing)} samples have none, such as {missing[0]}",
+                expected="a ref_image in every sample, for a fixer that expects one",
+                fix="set it to own_render, or difix.reference: withhold",
+            )  # fmt: skip
+
+
+class _Samples(Dataset):
+    """The stream by number."""
+
+    def __init__(self, stream: PairStream):
+        self.stream = stream
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.stream.sample(number)
+
+
+class _Numbers:
+    """Numbers in the stream of each micro-batch of one process."""
+
+    def __init__(self, start: int, rank: int, processes: int, batch_size: int):
+        self.start, self.share = start, (rank, processes, batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        micro = self.start
+        while True:
+            size = self.share[-1]
+            yield [sample_number(micro, *self.share, index) for index in range(size)]
+            micro += 1
+
+
+def _window(shape: torch.Size, crop: int, generator: torch.Generator) -> tuple:
+    if not crop:
+        return (...,)
+    top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in shape)
+    return ..., slice(top, top + crop), slice(left, left + crop)
+
+
+def _stacked(samples: list[tuple[Tensor, Tensor, Tensor | None]]) -> Batch:
+    images, targets, references = zip(*samples, strict=True)
+    given = None if references[0] is None else torch.stack(references)
+    return Batch(torch.stack(images), torch.stack(targets), given)

@@ -1,0 +1,16 @@
+"""The catalogue of scenes as a whole; stages of one scene read its entry alone."""
+
+from stages.run.settings.params import Params
+from stages.scenes.config import SceneEntry
+from stages.scenes.study.identity import group_in_name
+
+
+def groups(params: Params) -> dict[str, str]:
+    """Group of every scene in the catalogue, also of those whose entry has a fault."""
+    entries = {
+        name: params.check(("scenes", name), SceneEntry)[0] for name in params.names("scenes")
+    }
+    return {
+        name: group_in_name(name) if entry is None else entry.group_of(name)
+        for name, entry in entries.items()
+    }

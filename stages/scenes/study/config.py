@@ -1,0 +1,53 @@
+"""Typed form of `study:` in params.yaml: the memo of the study as data.
+
+A scene has at most one role. Tuning scenes teach the fixer, internal-eval scenes choose its
+checkpoint, downstream scenes answer the question of the study. Reserved scenes are a standing
+policy: they and every other action of the same people stay out of the first two roles, whatever
+the version of the study. They are prepared, calibrated and trained like all others.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.run.settings.names import Names
+from stages.run.settings.params import Section
+from stages.run.settings.ranges import Seed
+
+# How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
+# trained into the splat (`distill`); by the untuned fixer (`base`) or the tuned one.
+PLAIN, BASE, TUNED = "none", "base", "tuned"
+FIXERS = (BASE, TUNED)
+METHODS = (PLAIN, *(f"{fixer}-{form}" for fixer in FIXERS for form in ("post", "distill")))
+
+Line = Annotated[str, Field(min_length=1)]
+
+
+class StudyConfig(Section):
+    """One version of the study: what it asks, on which scenes, by which methods."""
+
+    version: Line
+    objective: Line
+    hypothesis: Line
+    scenes: Names
+    tuning_scenes: Names
+    internal_eval_scenes: Names
+    downstream_scenes: Names
+    reserved_scenes: Names
+    evaluated_scenes: Names
+    methods: Names
+    fixers: Names
+    subject: str
+    seeds: tuple[Seed, ...] = ()
+    key_decisions: tuple[Line, ...]
+    expected_outputs: tuple[Line, ...]
+    out_of_scope: tuple[Line, ...]
+
+
+def methods_of(fixer: str, methods: Names) -> Names:
+    """Those of some methods that need a fixer.
+
+    >>> methods_of("tuned", ("none", "base-post", "tuned-post"))
+    ('tuned-post',)
+    """
+    return tuple(method for method in methods if method.startswith(f"{fixer}-"))

@@ -1,0 +1,162 @@
+"""What a study may not do: learn from what it is measured on, or ask for what is not there.
+
+Who may have which role is in `roles`, what images hold is in `leaks`.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from stages.run.errors import UserError
+from stages.run.settings.params import CHECK, did_you_mean
+from stages.scenes.study.config import FIXERS, METHODS, TUNED, StudyConfig, methods_of
+from stages.scenes.study.identity import people, spelled
+from stages.scenes.study.roles import (
+    LEARNING_ROLES,
+    RESERVED,
+    ROLES,
+    Case,
+    Verdict,
+    Where,
+    contradicted,
+    dotted,
+    notes_on_roles,
+    reserved,
+    shared,
+)
+
+_SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
+_OTHER_LISTS = ("methods", "fixers", "seeds")
+
+
+def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
+    """Judge a study before anything is computed.
+
+    `groups` maps every scene of the catalogue to its group; `where` names the place of a key
+    such as ("study", "tuning_scenes", 1), with its line when it is `Params.where`.
+    """
+    lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
+    case = _Case(lists, groups, where or dotted, study)
+    rules = (_unknown, _repeated, contradicted, reserved, shared, _selected, _needed, _methods)
+    errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
+    return Verdict(errors, tuple(_notes(case)), case.by_role())
+
+
+@dataclass(frozen=True)
+class _Case(Case):
+    study: StudyConfig
+
+    @property
+    def tuned(self) -> bool:
+        return bool(methods_of(TUNED, self.study.methods))
+
+
+def _unknown(case: _Case) -> Iterator[UserError]:
+    known = list(case.groups)
+    for key in _SCENE_LISTS:
+        for scene in dict.fromkeys(case.names(key)):
+            if scene not in case.groups:
+                yield UserError(
+                    case.at(key, scene),
+                    f"no scene {scene!r}",
+                    expected="an entry of `scenes:`",
+                    hint=did_you_mean(scene, known),
+                    fix=f"mend the name, or add `{scene}:` to `scenes:`",
+                )
+            elif case.group(scene) == people(scene) == spelled(scene) and _from_hi4d(scene):
+                yield UserError(
+                    case.at(key, scene),
+                    f"{scene!r} does not say which people it shows",
+                    expected="hi4d_pairPP_action",
+                    fix=f"rename it, or add `group: pairPP` to `scenes.{scene}`",
+                )
+
+
+def _from_hi4d(scene: str) -> bool:
+    return spelled(scene).startswith("hi4d")
+
+
+def _repeated(case: _Case) -> Iterator[UserError]:
+    for key in (*_SCENE_LISTS, *_OTHER_LISTS):
+        names = case.names(key)
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                yield UserError(
+                    case.at(key, name), f"{name} stands here {names.count(name)} times", fix=CHECK
+                )
+    for key in _SCENE_LISTS:
+        for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
+            if spelled(first) == spelled(second):
+                got = f"{second} is {first} in another spelling"
+                yield UserError(case.at(key, second), got, expected="each scene once", fix=CHECK)
+
+
+def _selected(case: _Case) -> Iterator[UserError]:
+    chosen = [("evaluated_scenes", "scenes"), ("downstream_scenes", "evaluated_scenes")]
+    if case.tuned:
+        chosen += [(role, "scenes") for role in LEARNING_ROLES]
+    for key, within in chosen:
+        for scene in dict.fromkeys(case.names(key)):
+            # One that is not in the catalogue is reported as such.
+            if scene in case.groups and scene not in case.names(within):
+                yield UserError(
+                    case.at(key, scene),
+                    f"{scene} is not in `study.{within}`",
+                    expected=f"scenes of `study.{within}`",
+                    fix=f"add it there, or take it out of `study.{key}`",
+                )
+
+
+def _needed(case: _Case) -> Iterator[UserError]:
+    needed = ["scenes", "evaluated_scenes", "downstream_scenes", "methods"]
+    needed += LEARNING_ROLES if case.tuned else ()
+    for key in needed:
+        if not case.names(key):
+            reason = " for a tuned method" if key in LEARNING_ROLES else ""
+            yield UserError(case.at(key), "empty", expected=f"at least one name{reason}", fix=CHECK)
+
+
+def _methods(case: _Case) -> Iterator[UserError]:
+    for method in dict.fromkeys(case.study.methods):
+        if method not in METHODS:
+            yield UserError(
+                case.at("methods", method),
+                f"no method {method!r}",
+                expected=f"one of {', '.join(METHODS)}",
+                hint=did_you_mean(method, list(METHODS)),
+                fix=CHECK,
+            )
+    # A list of its own, since DVC fans out over whole lists.
+    known = tuple(method for method in case.study.methods if method in METHODS)
+    wanted = [fixer for fixer in FIXERS if methods_of(fixer, known)]
+    if set(wanted) != set(case.study.fixers):
+        yield UserError(
+            case.at("fixers"),
+            ", ".join(case.study.fixers) or "empty",
+            expected=f"those of `study.methods`: {', '.join(wanted) or 'none'}",
+            fix=f"set study.fixers=[{','.join(wanted)}]",
+        )
+    if case.study.methods and case.study.subject not in case.study.methods:
+        yield UserError(
+            case.at("subject"),
+            f"{case.study.subject!r} is not in `study.methods`",
+            expected=f"one of {', '.join(case.study.methods)}",
+            hint=did_you_mean(case.study.subject, list(case.study.methods)),
+            fix=CHECK,
+        )
+
+
+def _notes(case: _Case) -> Iterator[str]:
+    unprepared = {
+        "tuning": case.study.tuning_scenes,
+        "internal evaluation": case.study.internal_eval_scenes,
+        "reserved": case.study.reserved_scenes,
+    }
+    for role, names in unprepared.items():
+        absent = [scene for scene in names if scene not in case.study.scenes]
+        if absent:
+            yield f"{role} scenes that `study.scenes` leaves out: {', '.join(absent)}"
+    yield from notes_on_roles(case)
+    seen = [scene for scene in case.study.evaluated_scenes if scene in case.study.tuning_scenes]
+    if seen:
+        yield f"evaluated scenes that DiFix is tuned on, no measure of success: {', '.join(seen)}"
