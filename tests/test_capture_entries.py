@@ -89,7 +89,10 @@ def test_second_run_into_one_folder_is_refused_before_it_touches_anything(
 ) -> None:
     monkeypatch.setattr(locks, "_ENDING_S", 0.0)
     write_capture(workspace / "room")
-    hold = "from stages.run.process.locks import alone\nwith alone(Path('out')): input(print(flush=True))"
+    hold = (
+        "from stages.run.process.locks import alone\n"
+        "with alone(Path('out')): input(print(flush=True))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", f"from pathlib import Path\n{hold}"], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -17,7 +17,7 @@ import numpy as np
 from stages.run.errors import UserError
 from stages.run.files import read_json, text_hash, write_json
 from stages.run.settings.params import CHECK, did_you_mean
-from stages.scenes.cameras import Camera, rotation_angle_deg
+from stages.scenes.cameras import Camera, nearest_cameras
 from stages.scenes.config import PairsConfig, ReferenceConfig
 
 KINDS = ("image", "target_image", "ref_image")
@@ -119,21 +119,6 @@ def reference_times(
     offsets = {"same_time": (0,), "temporal": (-k, k), "mixed": (0, -k, k)}[reference.strategy]
     places = [timestamps.index(timestamp) + offset for offset in offsets]
     return [timestamps[place] for place in places if 0 <= place < len(timestamps)]
-
-
-def nearest_cameras(camera: Camera, others: Mapping[str, Camera], count: int) -> list[str]:
-    """Names of the `count` cameras (0: all) whose centres are nearest, the nearest first.
-
-    Of equally far ones the one that is turned less comes first, then the one named first.
-    """
-
-    def distance(name: str) -> tuple[float, float]:
-        other = others[name]
-        turn = rotation_angle_deg(camera.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
-        # Rounded, so that cameras of a regular rig are equally far on every machine.
-        return round(float(np.linalg.norm(camera.centre - other.centre)), 9), round(turn, 6)
-
-    return sorted(others, key=distance)[: count or None]
 
 
 def chosen(wanted: Sequence[str], cameras: Iterable[str], where: str, role: str) -> list[str]:

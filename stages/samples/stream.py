@@ -1,15 +1,26 @@
 """Tuning samples as an endless stream of micro-batches: shuffled, cropped, mirrored, shared out."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from stages.difix.config import TuneConfig
 from stages.run.errors import UserError
 from stages.samples.batches import Batch, sample_number, seeded
 from stages.samples.dataset import Pairs
+
+
+class StreamConfig(Protocol):
+    """What the stream asks of the config of a tuning run."""
+
+    seed: int
+    batch_size: int
+    crop_px: int
+    flip: bool
+    missing_reference: str
+    loader_workers: int
 
 
 class PairStream:
@@ -19,7 +30,7 @@ class PairStream:
     loader processes.
     """
 
-    def __init__(self, pairs: Pairs, config: TuneConfig, multiple: int, with_reference: bool):
+    def __init__(self, pairs: Pairs, config: StreamConfig, multiple: int, with_reference: bool):
         self.pairs, self.config, self.with_reference = pairs, config, with_reference
         if config.crop_px % multiple:
             raise UserError(

@@ -5,6 +5,7 @@ quaternions are wxyz, and the centre of the first pixel lies at (0.5, 0.5). A tr
 takes points of frame b to frame a.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,3 +159,18 @@ def rotation_angle_deg(rotation_a: Array, rotation_b: Array) -> float:
     """Angle between two rotations [3, 3], degrees in [0, 180]."""
     quat = quat_from_rotation(rotation_a @ rotation_b.T)
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(quat[1:]), quat[0])))
+
+
+def nearest_cameras(camera: Camera, others: Mapping[str, Camera], count: int) -> list[str]:
+    """Names of the `count` cameras (0: all) whose centres are nearest, the nearest first.
+
+    Of equally far ones the one that is turned less comes first, then the one named first.
+    """
+
+    def distance(name: str) -> tuple[float, float]:
+        other = others[name]
+        turn = rotation_angle_deg(camera.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
+        # Rounded, so that cameras of a regular rig are equally far on every machine.
+        return round(float(np.linalg.norm(camera.centre - other.centre)), 9), round(turn, 6)
+
+    return sorted(others, key=distance)[: count or None]

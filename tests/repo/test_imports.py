@@ -5,19 +5,25 @@ import ast
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 
-# entries -> {splat, difix, pages} -> {scenes, quality} -> run; workspace is the repository itself
+# entries -> difix -> samples -> splat -> {scenes, quality} -> run; pages stands beside splat, and
+# workspace is the repository itself. difix never imports splat.
 MAY_IMPORT = {
     "run": {"run"},
     "jobs": {"jobs", "run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
-    "difix": {"difix", "scenes", "quality", "run"},
+    "samples": {"samples", "splat", "scenes", "quality", "run"},
+    "difix": {"difix", "samples", "scenes", "quality", "run"},
     "pages": {"pages", "scenes", "quality", "run"},
     "workspace": {"workspace", "run"},
 }
 HOMES = {
-    "pycolmap": "stages/scenes/colmap",
+    "pycolmap": (
+        "stages/scenes/colmap",
+        "stages/scenes/lenses/colmap_",
+        "stages/scenes/poses/colmap_",
+    ),
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/shapes/textures.py",

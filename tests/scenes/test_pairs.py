@@ -13,14 +13,13 @@ from stages.samples.pairs import (
     chosen,
     for_split,
     metrics,
-    nearest_cameras,
     plan,
     read_index,
     reference_times,
     thinned,
     write_index,
 )
-from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
+from stages.scenes.cameras import Camera, look_at, nearest_cameras, rigid, rotation_from_vector
 from stages.scenes.config import PairsConfig, ReferenceConfig
 
 TIMES = ("000001", "000004", "000007", "000010")

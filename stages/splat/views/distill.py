@@ -15,8 +15,7 @@ import torch
 
 from stages.run.checkpoint import Checkpoint
 from stages.run.process.stopping import PREEMPTED, Preemption
-from stages.samples.pairs import nearest_cameras
-from stages.scenes.cameras import Camera, between
+from stages.scenes.cameras import Camera, between, nearest_cameras
 from stages.scenes.images import Mask, Pixels
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
