@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stages.difix.network.model import Fixer, random_fixer
+from stages.difix.network.precision import choose_device
 from stages.difix.network.spec import SIZES
-from stages.difix.precision import choose_device
 from stages.run.files import write_json
 from stages.samples.batches import seeded
 

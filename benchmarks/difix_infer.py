@@ -21,9 +21,9 @@ import torch
 from benchmarks import difix_cases as cases
 from benchmarks.machine import device_name
 from stages.difix.config import FixerConfig
-from stages.difix.infer import Runner
+from stages.difix.inference import Runner
 from stages.difix.network.model import Fixer
-from stages.difix.precision import DTYPES
+from stages.difix.network.precision import DTYPES
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels
 

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks import splat_cases as cases
-from stages.samples.likeness import (
-    ALIKE,
+from stages.samples.similarity import (
+    MIN_AGREEMENT,
     Gallery,
     Thumbnail,
     agreement,
@@ -154,10 +154,10 @@ def of_changes(
         for place in range(0, len(paths), every):
             with Image.open(paths[place]) as image:
                 changed = change(image.convert("RGB"))
-            found, how_far = gallery.likest(seen(np.asarray(changed, np.float32) / 255))
-            same = agreement(known[paths[found]], known[paths[place]]) >= ALIKE
+            found, how_far = gallery.best_match(seen(np.asarray(changed, np.float32) / 255))
+            same = agreement(known[paths[found]], known[paths[place]]) >= MIN_AGREEMENT
             least = min(least, how_far if same else -1.0)
-        yield cases.row(name, least, "at least", target=ALIKE, device="cpu")
+        yield cases.row(name, least, "at least", target=MIN_AGREEMENT, device="cpu")
 
 
 def seen(image: Pixels) -> Thumbnail:
@@ -173,7 +173,7 @@ def of_others(scenes: Sequence[Sequence[Path]], known: dict[Path, Thumbnail]) ->
     for place, scene in enumerate(scenes):
         others = [path for k, one in enumerate(scenes) if k != place for path in one]
         gallery = Gallery([known[path] for path in others])
-        found += [gallery.likest(known[path])[1] for path in scene]
+        found += [gallery.best_match(known[path])[1] for path in scene]
     return found
 
 
@@ -205,7 +205,9 @@ def of_moments(
 
 def farthest(name: str, found: Sequence[float]) -> cases.Row:
     """The largest agreement of what is not one photograph."""
-    return cases.row(f"{name} ({len(found)})", max(found), "at most", target=ALIKE, device="cpu")
+    return cases.row(
+        f"{name} ({len(found)})", max(found), "at most", target=MIN_AGREEMENT, device="cpu"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
 from stages.quality.config import EvaluateConfig
-from stages.quality.evaluation import Meter, Row, Shown
+from stages.quality.evaluation import MeasuredView, Meter, Row
 from stages.quality.keys import MEASURES
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.files import write_json
@@ -58,7 +58,7 @@ def main() -> None:
 DEVICES = ("cuda", "cpu")
 
 
-def whole(meter: Meter, shown: list[Shown]) -> list[Row]:
+def whole(meter: Meter, shown: list[MeasuredView]) -> list[Row]:
     """As stage `evaluate` measures a scene."""
     return [row for batch in meter.batches(shown) for row in meter.measure_all(batch)]
 
@@ -79,7 +79,7 @@ def apart(name: str, rows: list[Row], others: list[Row]) -> cases.Row:
     return cases.row(name, largest, "at most", target=MOST_APART) | {"value": largest}
 
 
-def view(number: int, width: int, height: int) -> Shown:
+def view(number: int, width: int, height: int) -> MeasuredView:
     """A smooth photograph, and a picture near it."""
     random = np.random.default_rng(number)
     y, x = np.mgrid[:height, :width].astype(np.float32) / 40
@@ -87,7 +87,7 @@ def view(number: int, width: int, height: int) -> Shown:
     photograph = np.stack(waves, axis=-1).astype(np.float32) / 2 + 0.5
     noise = random.normal(0, 0.03, photograph.shape)
     picture = np.clip(photograph + noise, 0, 1).astype(np.float32)
-    return Shown(f"{number:06d}", "00", photograph, "", picture)
+    return MeasuredView(f"{number:06d}", "00", photograph, "", picture)
 
 
 def random_weights(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from stages.run.checkpoint import Preemption
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
-from stages.splat.training.lanes import rounds, side_by_side, starts
+from stages.splat.training.placement import rounds, side_by_side, starts
 from stages.splat.training.trainer import Trainer, TrainView
 
 TARGET_PER_S, TARGET_TIMES = 1000, 3.0

@@ -21,7 +21,7 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
-from stages.splat.training.moments import chosen_views, train_view
+from stages.splat.training.timestamps import chosen_views, train_view
 from stages.splat.training.trainer import Trainer
 
 

@@ -25,11 +25,11 @@ from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
-from stages.scenes.poses.calibration import carry_targets, write_calibration
+from stages.scenes.poses.calibration import transfer_targets, write_calibration
 from stages.scenes.scene import Role, View, write_scene
 from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
-from stages.splat.training.lanes import visible_gpus
+from stages.splat.training.placement import visible_gpus
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = "rig"
@@ -98,7 +98,7 @@ def write_moments(captures: Iterable[photographs.Capture]) -> None:
             views.append(View(cameras[role][path.stem], timestamp, role, path, None))
     write_scene(folder, {"name": SCENE, "group": SCENE}, views)
     # Poses are exact, but called estimated: those that are `given` would be held.
-    found, _ = carry_targets("colmap", cameras["source"], cameras["source"], cameras["target"])
+    found, _ = transfer_targets("colmap", cameras["source"], cameras["source"], cameras["target"])
     write_calibration(layout.calibrated(SCENE), found, points)
 
 

@@ -23,12 +23,12 @@ def main() -> None:
     config = params.section("base", BaseConfig)
     raise_all(checkpoint_errors(config, None, params.where, ask_hub=False))
 
+    from stages.difix.base_fixer import untuned
     from stages.difix.weights.card import write_base_card
     from stages.difix.weights.folders import write_folder
-    from stages.difix.weights.sources import untuned
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
-    from stages.scenes.study.subjects import named
+    from stages.scenes.study.overlap import named
 
     checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
     with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):

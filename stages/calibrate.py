@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--scene", type=given_name, required=True, help="a prepared scene")
     scene = parser.parse_args().scene
 
-    from stages.scenes.poses.calibrate import calibrate
+    from stages.scenes.poses.scene_calibration import calibrate
     from stages.scenes.scene import Scene
 
     params = Params.read()

@@ -10,9 +10,9 @@ from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params, add_override_option
-from stages.run.targets import check_apart, check_source, make_target
+from stages.run.user_paths import check_apart, check_source, make_target
+from stages.scenes.captures.config import CaptureCalibrateConfig, inert_calibration_keys
 from stages.scenes.config import VggtConfig
-from stages.scenes.poses.capture_config import CaptureCalibrateConfig, idle_calibration
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     if (given.capture is None) == (given.dataset is None):
         parser.error("name SOURCE and DATASET, or --capture")
 
-    from stages.scenes.poses.capture_calibrate import calibrate_capture, method_of
+    from stages.scenes.captures.calibration import calibrate_capture, method_of
 
     params = Params.read(overrides=given.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)
@@ -41,7 +41,7 @@ def main() -> None:
         make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
     method = method_of(source, config)
-    for key, reason in idle_calibration(method, params.given("capture_calibrate")):
+    for key, reason in inert_calibration_keys(method, params.given("capture_calibrate")):
         print(f"{folder}: capture_calibrate.{key} has no effect: {reason}")
     for line in params.unread(vggt=params.given("vggt") if method == "vggt" else ()):
         print(f"{folder}: {line}")

@@ -10,7 +10,7 @@ from stages.run.files import write_json
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params, add_override_option
-from stages.scenes.poses.capture_config import CaptureEvaluateConfig, idle
+from stages.scenes.captures.config import CaptureEvaluateConfig, inert_keys
 
 
 def main() -> None:
@@ -37,11 +37,11 @@ def main() -> None:
         result = layout.result(given.capture, given.variant)
         eval_set = layout.eval_set(given.capture)
 
-    from stages.run.targets import check_source, run_name
+    from stages.run.user_paths import check_source, run_name
     from stages.scenes.dataset import Dataset
-    from stages.splat.captures.capture_results import evaluate_result, meter_of, summary
+    from stages.splat.captures.results import evaluate_result, meter_of, summary
 
-    for key, reason in idle(config, params.given("capture_evaluate")):
+    for key, reason in inert_keys(config, params.given("capture_evaluate")):
         print(f"{result}: capture_evaluate.{key} has no effect: {reason}")
     for line in params.unread():
         print(f"{result}: {line}")

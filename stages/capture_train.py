@@ -12,8 +12,8 @@ from stages.run.process.locks import alone
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params, add_override_option
-from stages.run.targets import make_target, run_name
-from stages.scenes.poses.capture_config import CaptureEntry, CaptureTrainConfig, idle
+from stages.run.user_paths import make_target, run_name
+from stages.scenes.captures.config import CaptureEntry, CaptureTrainConfig, inert_keys
 from stages.splat.config import TrainConfig
 
 
@@ -54,13 +54,13 @@ def train(given: argparse.Namespace, params: Params, result: Path) -> None:
     capture = params.section("capture_train", CaptureTrainConfig)
 
     from stages.scenes.dataset import Dataset
-    from stages.splat.captures import capture_results as results
+    from stages.splat.captures import results as results
 
     posed: tuple[str, ...] = ()  # sections that capture_calibrate goes by
     if not given.capture:
         data, made = results.with_poses(data, result, match_string, given.overrides)
         posed = results.CALIBRATED_BY if made else ()
-    for key, reason in idle(capture, params.given("capture_train")):
+    for key, reason in inert_keys(capture, params.given("capture_train")):
         print(f"{result}: capture_train.{key} has no effect: {reason}")
     for line in params.unread(**{section: params.given(section) for section in posed}):
         print(f"{result}: {line}")

@@ -3,7 +3,7 @@
 import argparse
 
 from stages.difix import config as difix
-from stages.difix.weights.beginnings import beginning_errors
+from stages.difix.weights.beginnings import training_leak_errors
 from stages.difix.weights.checkpoints import chosen_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
@@ -13,9 +13,9 @@ from stages.run.errors import raise_all
 from stages.run.settings.fan_out import collisions
 from stages.run.settings.params import Params
 from stages.scenes import config as scenes
+from stages.scenes.captures import config as captures
 from stages.scenes.demo.config import DemoConfig
-from stages.scenes.poses import capture_config as captures
-from stages.scenes.sources.sources import input_errors
+from stages.scenes.sources.input_checks import input_errors
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study.catalogue import groups
 from stages.scenes.study.config import StudyConfig
@@ -60,7 +60,7 @@ def main() -> None:
     is_whole = {"study", "scenes"} <= values.keys()
     verdict = judge(values["study"], groups(params), params.where) if is_whole else None
     errors += verdict.errors if verdict else []
-    errors += beginning_errors(values, groups(params), params.where)
+    errors += training_leak_errors(values, groups(params), params.where)
     errors += [*input_errors(values, params.where), *chosen_errors(values, params.where)]
     errors += captures.capture_errors(values, params.where)
     raise_all([*errors, *collisions(params)])

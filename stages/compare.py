@@ -8,8 +8,9 @@ from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.settings.params import Params
 from stages.scenes.study.catalogue import groups
-from stages.scenes.study.config import TUNED, StudyConfig, methods_of
+from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
+from stages.scenes.study.methods import TUNED, methods_of
 from stages.scenes.study.roles import NO_RESERVE
 
 
@@ -18,8 +19,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.comparison import Evaluations, choose, downstream, headline, summary
-    from stages.quality.deltas import COLUMNS, delta_metrics, delta_table
     from stages.quality.noise import noise_floor, noise_table
+    from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import compared
 
     params = Params.read()

@@ -15,7 +15,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.decision import decision
-    from stages.quality.deltas import TEXTS
+    from stages.quality.paired_differences import TEXTS
 
     params = Params.read()
     study = params.section("study", StudyConfig)

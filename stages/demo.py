@@ -3,9 +3,9 @@
 import argparse
 
 from stages.run import layout
+from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import lay
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params
@@ -23,7 +23,7 @@ def main() -> None:
     config = Params.read().section("demo", DemoConfig)
     with cost("demo", scene), whole_folder(layout.demo(scene)) as folder:
         write_sequence(scene, config, folder)
-    lay([scene])
+    place_embedded_data([scene])
     print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
 
 

@@ -3,9 +3,9 @@
 import argparse
 
 from stages.run import layout
+from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import lay
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params
 from stages.scenes.demo.config import DemoCaptureConfig
@@ -26,7 +26,7 @@ def main() -> None:
         whole_folder(layout.demo(names[1])) as eval_folder,
     ):
         write_capture(config, folder, eval_folder)
-    lay(names)
+    place_embedded_data(names)
     print(
         f"{capture}: 2 x {config.photographs} photographs of {config.width_px}x{config.height_px} "
         f"px, {config.eval_photographs} to evaluate on"

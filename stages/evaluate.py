@@ -10,7 +10,8 @@ from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params
-from stages.scenes.study.config import FIXERS, PLAIN, StudyConfig, methods_of
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
 
 
 def main() -> None:
@@ -21,12 +22,12 @@ def main() -> None:
     )
     scene = parser.parse_args().scene
 
-    from stages.difix.weights.measured import may_be_measured
-    from stages.difix.weights.taught import read_taught
+    from stages.difix.network.training_record import read_training_record
+    from stages.difix.weights.training_leaks import evaluation_notes
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
-    from stages.splat.views.shown import shown
+    from stages.splat.views.measured_views import shown
 
     params = Params.read()
     config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)
@@ -35,8 +36,8 @@ def main() -> None:
     for fixer in FIXERS:
         if methods_of(fixer, study.methods):
             pictures = layout.fixed_views(scene, fixer)
-            taught = read_taught(pictures)
-            for note in may_be_measured(pictures, taught, scene, study.tuning_scenes):
+            taught = read_training_record(pictures)
+            for note in evaluation_notes(pictures, taught, scene, study.tuning_scenes):
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.counted() for view in prepared.views("source"))

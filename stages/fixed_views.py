@@ -11,7 +11,8 @@ from stages.run.files import folder_hash, whole_folder
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import CHECK, Params, did_you_mean
-from stages.scenes.study.config import FIXERS, PLAIN, StudyConfig, methods_of
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
 from stages.splat.config import DistillConfig, TrainConfig
 
 
@@ -31,27 +32,29 @@ def main() -> None:
             hint=did_you_mean(fixer, list(FIXERS)), fix=CHECK,
         )  # fmt: skip
 
-    from stages.difix.infer import Runner
+    from stages.difix.inference import Runner
+    from stages.difix.network.training_record import write_training_record
     from stages.difix.weights.folders import read_folder
-    from stages.difix.weights.measured import may_be_measured
-    from stages.difix.weights.taught import write_taught
+    from stages.difix.weights.training_leaks import evaluation_notes
     from stages.run.checkpoint import forget
     from stages.scenes.novel_views import read_aligned
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.views.fixed_views import FixedViews, Recipe
-    from stages.splat.views.novel_views import Targets
+    from stages.splat.views.fixed_views import DistillRecipe, FixedViews
+    from stages.splat.views.novel_views import TargetRenderer
 
     fixing = params.section("difix", FixerConfig)
     drawing = params.section("novel_views", NovelViewsConfig)
-    recipe = Recipe(params.section("distill", DistillConfig), params.section("train", TrainConfig))
+    recipe = DistillRecipe(
+        params.section("distill", DistillConfig), params.section("train", TrainConfig)
+    )
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # refuses a scene without any
     weights = layout.fixer(fixer)
     loaded = read_folder(weights)
     taught = loaded.taught
-    for note in may_be_measured(weights, taught, scene, study.tuning_scenes):
+    for note in evaluation_notes(weights, taught, scene, study.tuning_scenes):
         print(f"note: {note}")
     runner = Runner(loaded, fixing)
     backend, reason = choose_backend(drawing.backend)
@@ -59,12 +62,12 @@ def main() -> None:
     calibration = read_calibration(layout.calibrated(scene))
     # All methods are drawn from the poses that were aligned to the plain splat.
     aligned = read_aligned(layout.novel_views(scene, PLAIN)) if drawing.align else None
-    targets = Targets(prepared, calibration, drawing, backend, aligned)
+    targets = TargetRenderer(prepared, calibration, drawing, backend, aligned)
     views = FixedViews(targets, layout.splats(scene), runner.fix, recipe)
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
-        write_taught(folder, taught)
+        write_training_record(folder, taught)
         for method in methods:
             info = views.draw(folder / method.removeprefix(f"{fixer}-"), method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")

@@ -15,10 +15,11 @@ def main() -> None:
     parser.add_argument("addresses", nargs="+", help="tasks of the array, by index")
     given = parser.parse_args()
 
-    from stages.jobs import process, slurm
-    from stages.jobs.attempt import Attempt
+    from stages.jobs import slurm
+    from stages.jobs import task_process as process
     from stages.jobs.config import SlurmConfig
     from stages.jobs.submission import read_folder
+    from stages.jobs.task_run import Attempt
     from stages.run.errors import UserError
     from stages.run.settings.params import Params
 

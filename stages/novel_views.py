@@ -9,7 +9,7 @@ from stages.run.files import whole_folder
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params
-from stages.scenes.study.config import PLAIN
+from stages.scenes.study.methods import PLAIN
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.views.novel_views import Targets, load_gaussians
+    from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
     config = Params.read().section("novel_views", NovelViewsConfig)
     prepared = Scene.read(layout.scene(scene))
@@ -29,7 +29,7 @@ def main() -> None:
     calibration = read_calibration(layout.calibrated(scene))
     backend, reason = choose_backend(config.backend)
     with cost("novel_views", scene), whole_folder(layout.novel_views(scene, PLAIN)) as folder:
-        info = Targets(prepared, calibration, config, backend).draw(
+        info = TargetRenderer(prepared, calibration, config, backend).draw(
             folder,
             PLAIN,
             lambda timestamp: load_gaussians(layout.splats(scene), timestamp, backend),

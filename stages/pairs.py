@@ -25,11 +25,11 @@ def main() -> None:
     scene, split = arguments.scene, arguments.split
 
     from stages.run.checkpoint import forget
-    from stages.samples.pairs import metrics, write_index
-    from stages.samples.rendering import draw_pairs
+    from stages.samples.index import metrics, write_index
+    from stages.samples.rendering import render_pairs
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.training.moments import scene_notes
+    from stages.splat.training.timestamps import scene_notes
 
     params = Params.read()
     config = params.section("pairs", PairsConfig)
@@ -42,7 +42,7 @@ def main() -> None:
             print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
     with cost("pairs", scene), whole_folder(layout.pairs(scene)) as folder:
-        index = draw_pairs(prepared, calibrated, splats, folder, config, train, split, backend)
+        index = render_pairs(prepared, calibrated, splats, folder, config, train, split, backend)
         write_index(folder, index)
     numbers = metrics(index)
     write_json(layout.pairs_metrics(scene), numbers)

@@ -18,9 +18,9 @@ def main() -> None:
     from stages.run.settings.fan_out import require_names
     from stages.run.settings.params import Params, did_you_mean
     from stages.workspace.costs import COSTS, read_costs, record
-    from stages.workspace.plan import plan, require_room, told
     from stages.workspace.probes import link_types
     from stages.workspace.repository import needed, steps
+    from stages.workspace.repro_plan import plan, require_room, told
     from stages.workspace.settings import read_settings
 
     require_names(Params.read())

@@ -11,7 +11,7 @@ from stages.difix.config import BaseConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.settings.params import Params
-from stages.run.targets import make_file_target
+from stages.run.user_paths import make_file_target
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
     from stages.difix.network.spec import SIZES
     from stages.difix.network.text import embed, write_tiny_text
-    from stages.difix.pretraining.pretraining import pretrain
+    from stages.difix.pretraining.tiny_fixer import pretrain
     from stages.difix.weights.folders import write_folder
     from stages.difix.weights.packed import pack
     from stages.run.checkpoint import Checkpoint, forget

@@ -3,8 +3,8 @@
 import argparse
 
 from stages.run import layout
+from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
-from stages.run.laying import lay
 from stages.run.settings.names import given_name
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     if (given.scene is None) == (given.capture is None):
         parser.error("name --scene or --capture")
     names = [given.scene] if given.scene else [given.capture, layout.eval_set(given.capture).name]
-    lay(names)
+    place_embedded_data(names)
     print(f"{', '.join(str(layout.raw(name)) for name in names)}: the demo's own data")
 
 

@@ -14,7 +14,7 @@ from stages.run.process.locks import alone
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import CHECK, Params
-from stages.scenes.study.config import PLAIN
+from stages.scenes.study.methods import PLAIN
 from stages.splat.config import TrainConfig
 
 
@@ -31,10 +31,10 @@ def main() -> None:
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.training.lanes import rounds, warm_starts
-    from stages.splat.training.moments import train_moment
-    from stages.splat.views.novel_views import Targets, load_gaussians
-    from stages.splat.views.shown import shown
+    from stages.splat.training.placement import rounds, warm_starts
+    from stages.splat.training.timestamps import train_timestamp
+    from stages.splat.views.measured_views import shown
+    from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
     params = Params.read()
     train = params.section("train", TrainConfig)
@@ -54,9 +54,9 @@ def main() -> None:
         warm = warm_starts(splats, scene.timestamps, config)
         for time in itertools.chain(*rounds(scene.timestamps, config)):
             (splats / time).mkdir()
-            train_moment(scene, calibrated, time, config, splats / time, warm[time])
+            train_timestamp(scene, calibrated, time, config, splats / time, warm[time])
         with whole_folder(pictures) as folder:
-            targets = Targets(scene, read_calibration(calibrated), drawing, backend)
+            targets = TargetRenderer(scene, read_calibration(calibrated), drawing, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     color = mean_color(view.counted() for view in scene.views("source"))
     views = shown(scene, pictures, read_kinds(pictures), measuring.masks)

@@ -18,11 +18,11 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.pages.report.costs import stage_costs
+    from stages.pages.report.links import shown_in_3d
     from stages.pages.report.page import page
-    from stages.pages.report.pictures import shown_views
     from stages.pages.report.plots import write_plots
     from stages.pages.report.results import Results
-    from stages.pages.report.shown import shown_in_3d
+    from stages.pages.report.views import shown_views
 
     params = Params.read()
     study = params.section("study", StudyConfig)

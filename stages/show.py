@@ -15,7 +15,7 @@ from stages.scenes.study.config import StudyConfig
 
 if TYPE_CHECKING:
     from stages.pages.viewer.page import Model
-    from stages.splat.viewing.space import Space
+    from stages.splat.viewing.models import SceneModels
 
 
 def main() -> None:
@@ -27,14 +27,14 @@ def main() -> None:
     from stages.pages.viewer.page import viewer_page
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.viewing.space import Space
+    from stages.splat.viewing.models import SceneModels
     from stages.splat.viewing.video import write_video
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("show", ShowConfig)
     timestamps = Scene.read(layout.scene(scene)).timestamps
-    space = Space.read(scene, timestamps, study.methods)
+    space = SceneModels.read(scene, timestamps, study.methods)
     video = config.video
     with cost("show", scene), whole_folder(layout.shown(scene)) as folder:
         text = viewer_page(scene, models(space, config.max_gaussians), space.cameras())
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{scene}: {', '.join(path.name for path in files)}; {size_mb:.1f} MB")
 
 
-def models(space: "Space", most: int) -> "list[Model]":
+def models(space: "SceneModels", most: int) -> "list[Model]":
     """Every Gaussian set of a scene as the viewer takes it."""
     from stages.pages.viewer.page import Model
     from stages.splat.viewing.packing import pack

@@ -3,9 +3,9 @@
 import argparse
 
 from stages.run import layout
+from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.laying import lay
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticDemoConfig
@@ -24,7 +24,7 @@ def main() -> None:
     config = Params.read().section("static_demo", StaticDemoConfig)
     with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
-    lay([scene])
+    place_embedded_data([scene])
     print(f"{scene}: {count} photographs, {config.width_px}x{config.height_px} px")
 
 

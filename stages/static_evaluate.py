@@ -31,14 +31,14 @@ def main() -> None:
     given = parser.parse_args()
 
     from stages.quality.evaluation import Meter
-    from stages.scenes.static.places import Places
-    from stages.splat.captures.static_training import check_of
-    from stages.splat.captures.static_views import COLUMNS, evaluate_static, summary
+    from stages.scenes.static.paths import StaticPaths
+    from stages.splat.captures.static_evaluation import COLUMNS, evaluate_static, summary
+    from stages.splat.captures.static_training import check_same_images
 
     params = Params.read(overrides=given.overrides)
     static = params.section("static", StaticConfig)
     meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
-    places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
     for line in params.unread(static=READ_BY["static_evaluate"]):
         print(f"{places.name}: {line}")
     name = f"{places.name}.{given.camera}"
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
     shared, result = places.prepared(), places.results / given.camera
     if not places.in_graph:  # where names are unlike, and DVC knows what came of what
-        check_of(shared, given.camera, result)
+        check_same_images(shared, given.camera, result)
     with cost("static_evaluate", name):
         rows, means = evaluate_static(shared, given.camera, static, result, meter)
     if places.in_graph:

@@ -30,13 +30,13 @@ def main() -> None:
     add_override_option(parser)
     given = parser.parse_args()
 
-    from stages.scenes.static.places import Places
+    from stages.scenes.static.paths import StaticPaths
     from stages.scenes.static.prepare import prepare
     from stages.splat.captures.static_poses import predicted
 
     params = Params.read(overrides=given.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
-    places = Places.of(given.scene_dir, given.scene, given.prep_root)
+    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root)
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{places.name}: {line}")

@@ -9,7 +9,7 @@ from stages.run.files import write_json
 from stages.run.provenance import cost
 from stages.run.settings.names import given_name
 from stages.run.settings.params import Params, add_override_option
-from stages.run.targets import run_name
+from stages.run.user_paths import run_name
 from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 from stages.splat.config import TrainConfig
 
@@ -28,12 +28,12 @@ def main() -> None:
     given = parser.parse_args()
 
     from stages.run.checkpoint import forget
-    from stages.scenes.static.places import Places
+    from stages.scenes.static.paths import StaticPaths
     from stages.splat.captures.static_training import check_trained, train_static
 
     params = Params.read(overrides=given.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
-    places = Places.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
     for line in params.unread(static=READ_BY["static_train"]):
         print(f"{places.name}: {line}")
     name, result = f"{places.name}.{given.camera}", places.results / given.camera

@@ -36,9 +36,9 @@ def main() -> None:
     if given.jobs < 1 or (given.throttle or 0) < 0:
         parser.error("--jobs and --throttle take positive numbers")
 
-    from stages.jobs.sending import Wish, send
+    from stages.jobs.submit import SubmitOptions, send
 
-    sys.exit(send(Wish(**vars(given))))
+    sys.exit(send(SubmitOptions(**vars(given))))
 
 
 def script(words: list[str]) -> None:
@@ -50,7 +50,7 @@ def script(words: list[str]) -> None:
     add("arguments", nargs=argparse.REMAINDER, help="of the script")
     given = parser.parse_args(words)
 
-    from stages.jobs.sending import send_script
+    from stages.jobs.submit import send_script
 
     print(send_script(given.script, given.arguments))
 
@@ -65,7 +65,7 @@ def follow(words: list[str]) -> None:
     add("--lines", type=int, default=20, metavar="N", help="of each log (default: 20)")
     given = parser.parse_args(words)
 
-    from stages.jobs import following
+    from stages.jobs import monitor as following
 
     if given.command == "logs":
         following.logs(given.number, given.targets, given.lines)

@@ -36,8 +36,8 @@ def train_some(given: argparse.Namespace, config: TrainConfig) -> None:
     if given.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = given.gpu  # read when torch first looks
     from stages.scenes.scene import Scene
-    from stages.splat.training.lanes import side_by_side, warm_starts
-    from stages.splat.training.moments import train_in
+    from stages.splat.training.placement import side_by_side, warm_starts
+    from stages.splat.training.timestamps import train_in
 
     timestamps = Scene.read(layout.scene(given.scene)).timestamps
     warm = warm_starts(given.into, timestamps, config)
@@ -55,8 +55,8 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.training.lanes import plan, rounds
-    from stages.splat.training.moments import merge_reports, require_memory, scene_notes
+    from stages.splat.training.placement import plan, rounds
+    from stages.splat.training.timestamps import merge_reports, require_memory, scene_notes
 
     prepared = Scene.read(layout.scene(scene))
     print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")

@@ -43,7 +43,7 @@ def is_first() -> bool:
 
 def tune(config: TuneConfig, study: StudyConfig, verdict: Verdict) -> None:
     """Tune in this process, or in `tune.processes` of which this is none."""
-    from stages.difix.tuning import tuning
+    from stages.difix.tuning import runs as tuning
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
     from stages.samples.manifest import measured

@@ -28,10 +28,10 @@ def main() -> None:
             hint=did_you_mean(given.scene, list(study.evaluated_scenes)),
         )  # fmt: skip
 
-    from stages.splat.viewing.showing import Showing
+    from stages.splat.viewing.live_scene import LiveScene
     from stages.splat.viewing.viewer import Viewer
 
-    showing = Showing.read(given.scene, study.methods)
+    showing = LiveScene.read(given.scene, study.methods)
     if given.method and given.method not in showing.methods:
         raise UserError("--method", repr(given.method),
                         expected=f"one of {', '.join(showing.methods)}")  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from stages.run.errors import UserError
-from stages.scenes.cameras import Camera, fault_of
+from stages.scenes.cameras import Camera, camera_fault
 
 Damage = Callable[[bytes, random.Random], bytes]
 _LIMIT_S = 30  # a busy machine is slow, and not at its end
@@ -149,7 +149,7 @@ def sane_cameras(cameras: Iterable[Camera]) -> None:
     for camera in cameras:
         assert camera.K.shape == (3, 3)
         assert camera.cam_from_world.shape == (4, 4)
-        assert fault_of(camera.K, camera.cam_from_world) == "", camera
+        assert camera_fault(camera.K, camera.cam_from_world) == "", camera
         assert min(camera.width, camera.height) >= 1
 
 

@@ -8,7 +8,7 @@ from stages.scenes import scene
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
-from stages.scenes.poses.calibration import Calibration, carry_targets, write_calibration
+from stages.scenes.poses.calibration import Calibration, transfer_targets, write_calibration
 from stages.scenes.scene import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -65,7 +65,7 @@ def write_scene() -> None:
 def calibrate(turns: dict[str, float]) -> None:
     """Write the calibration; `turns` rotates estimated targets by so many radians."""
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    found, _ = carry_targets("given", estimated, SOURCES, TARGETS)
+    found, _ = transfer_targets("given", estimated, SOURCES, TARGETS)
     targets = dict(found.targets)
     for name, turn in turns.items():
         error = rigid(rotation_from_vector([0, turn, 0]), np.zeros(3))

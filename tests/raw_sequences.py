@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from stages.scenes.cameras import look_at
-from stages.scenes.lenses.undistort import distort
+from stages.scenes.lenses.distortion import distort
 
 LANDMARKS = np.array([[0.3, 0.2, 0.1], [-0.4, -0.3, 0.0], [0.1, -0.5, 0.3], [-0.2, 0.6, -0.2]])
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from exact_scene import SCENE, write_scene
 from ruamel.yaml import YAML
+from stages.scenes.study.methods import FIXERS, methods_of
 
 from stages import compare, decide
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
-from stages.scenes.novel_views import write_info, write_picture
+from stages.scenes.novel_views import write_info, write_novel_view
 from stages.scenes.scene import Scene
-from stages.scenes.study.config import FIXERS, methods_of
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERNAL, DOWNSTREAM = "hi4d_pair02_dance", (SCENE, "hi4d_pair16_jump")
@@ -72,7 +72,7 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
         truth = view.image()
         level = NOISE[method] * (1 + 0.1 * number)
         picture = np.clip(truth + level * random.standard_normal(truth.shape), 0, 1)
-        write_picture(folder, "given", view, picture.astype(np.float32))
+        write_novel_view(folder, "given", view, picture.astype(np.float32))
         psnr = -10 * np.log10(np.square(picture - truth).mean())
         found = {
             "psnr": round(float(psnr), 4),

@@ -17,7 +17,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.images import read_image, write_mask, write_png
-from stages.scenes.novel_views import write_info, write_picture
+from stages.scenes.novel_views import write_info, write_novel_view
 from stages.scenes.scene import Scene
 from stages.scenes.sources.importer import import_scene
 
@@ -58,7 +58,7 @@ def draw_views(scene: Scene, kinds: list[str]) -> None:
     for view in scene.views("target"):
         for kind, size in zip(kinds, (0.2, 0.1), strict=False):
             noise = size * rng.standard_normal(view.image().shape).astype(np.float32)
-            write_picture(folder, kind, view, np.clip(view.image() + noise, 0, 1))
+            write_novel_view(folder, kind, view, np.clip(view.image() + noise, 0, 1))
     write_info(folder, {"kinds": kinds})
 
 
@@ -124,7 +124,7 @@ def test_people_are_measured_apart(scene: Scene) -> None:
         write_mask(view.mask_path, mask)
         image = view.image()
         image[64:] = 0
-        write_picture(layout.novel_views(SCENE, "none"), "given", view, image)
+        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, image)
     main()
     assert of_scene()["mpsnr"] > 40 > of_scene()["psnr"]
     assert of_scene()["protocol"].endswith("masks people")

@@ -18,7 +18,7 @@ from stages.samples.manifest import check_dataset
 from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_png
-from stages.scenes.poses.calibration import carry_targets, write_calibration
+from stages.scenes.poses.calibration import transfer_targets, write_calibration
 from stages.scenes.scene import View, write_scene
 from stages.scenes.study.config import StudyConfig
 from stages.splat.gaussians import Gaussians
@@ -68,7 +68,7 @@ def make_scene(scene: str) -> None:
                 views.append(View(one, time, role, path, None))
     write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    calibration, _ = carry_targets("given", estimated, SOURCES, TARGETS)
+    calibration, _ = transfer_targets("given", estimated, SOURCES, TARGETS)
     write_calibration(layout.calibrated(scene), calibration, {})
 
 

@@ -14,7 +14,7 @@ from stages.repeat import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
-from stages.splat.training import moments
+from stages.splat.training import timestamps as moments
 
 SEED = 7
 

@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 
 from stages.run import layout
 from stages.run.files import folder_hash
+from stages.scenes.camera_paths import focus_and_up
 from stages.scenes.frames import Sim3
-from stages.scenes.paths import looked_at
 from stages.show import main
 from stages.splat.export import read_ply
-from stages.splat.viewing.space import Space
+from stages.splat.viewing.models import SceneModels
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,7 +76,7 @@ def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
     path = layout.shown(SCENE) / f"none_{TIMES[0]}.ply"
     read = read_ply(path)
     true_means = gaussians(TIMES[0]).means.numpy()
-    focus, up = looked_at(list(SOURCES.values()))
+    focus, up = focus_and_up(list(SOURCES.values()))
     heights = (true_means - focus) @ up
     # Viewers of PLY take -y for up.
     assert np.allclose(-read.means[:, 1].numpy(), heights, atol=1e-3)
@@ -89,13 +89,13 @@ def test_a_world_in_coordinates_of_a_map_is_shown_as_one_at_the_origin(
     monkeypatch: pytest.MonkeyPatch, unit: float, offset: float
 ) -> None:
     """Films, cameras beside the Gaussians, and what is exported."""
-    near = Space.read(SCENE, TIMES, ["none"])
+    near = SceneModels.read(SCENE, TIMES, ["none"])
     near.export(Path(), ["ply"])
     before = read_ply(Path(f"none_{TIMES[0]}.ply")).means
     frame = Sim3(unit, exact_scene.EST_FROM_TRUE.rotation, offset * np.array([0.1, -0.3, 1]))
     monkeypatch.setattr(exact_scene, "EST_FROM_TRUE", frame)
     write_scene()
-    far = Space.read(SCENE, TIMES, ["none"])
+    far = SceneModels.read(SCENE, TIMES, ["none"])
     films = [space.films(2, SIZE, "cpu")["orbit_none"] for space in (near, far)]
     for one, other in zip(*films, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1

@@ -17,11 +17,11 @@ from stages.scenes.images import read_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
 from stages.scenes.static.alignment import read_alignment
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
+from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.prepare import prepare
-from stages.scenes.static.shared import Shared
-from stages.scenes.static.truth import read_truth
+from stages.scenes.static.shared_folder import SharedFolder
+from stages.splat.captures.static_evaluation import evaluate_static
 from stages.splat.captures.static_training import check_trained, train_static
-from stages.splat.captures.static_views import evaluate_static
 from stages.splat.config import StrategyConfig, TrainConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("static")]
@@ -46,14 +46,14 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(raw: Path) -> tuple[Shared, dict]:
+def prepared(raw: Path) -> tuple[SharedFolder, dict]:
     """The same, prepared beside them."""
     metrics, rebuilt = prepare(raw, raw / "shared", STATIC)
     assert rebuilt
-    return Shared(raw / "shared"), metrics
+    return SharedFolder(raw / "shared"), metrics
 
 
-def test_tree_is_the_users(prepared: tuple[Shared, dict]) -> None:
+def test_tree_is_the_users(prepared: tuple[SharedFolder, dict]) -> None:
     shared, metrics = prepared
     names = {path.relative_to(shared.folder).as_posix() for path in shared.folder.rglob("*")}
     wanted = {".prep_complete", "metadata/summary.json", "metadata/mapping.json", "sparse/0"}
@@ -68,14 +68,14 @@ def test_tree_is_the_users(prepared: tuple[Shared, dict]) -> None:
     ]  # fmt: skip
 
 
-def test_every_kind_registers_near_the_truth(prepared: tuple[Shared, dict]) -> None:
+def test_every_kind_registers_near_the_truth(prepared: tuple[SharedFolder, dict]) -> None:
     _, metrics = prepared
     for kind in KINDS:
         assert metrics[f"{kind}_rotation_deg"] < 1
         assert metrics[f"{kind}_centre_percent"] < 1
 
 
-def test_subsets_are_models_of_one_world(prepared: tuple[Shared, dict]) -> None:
+def test_subsets_are_models_of_one_world(prepared: tuple[SharedFolder, dict]) -> None:
     shared, _ = prepared
     whole, structure = read_rig_model(shared.folder / "sparse" / "0")
     everywhere = {tuple(point) for point in structure.points}
@@ -97,7 +97,7 @@ def test_subsets_are_models_of_one_world(prepared: tuple[Shared, dict]) -> None:
             assert {tuple(point) for point in points} <= everywhere
 
 
-def test_rigs_are_in_the_model(prepared: tuple[Shared, dict]) -> None:
+def test_rigs_are_in_the_model(prepared: tuple[SharedFolder, dict]) -> None:
     shared, _ = prepared
     model = pycolmap.Reconstruction(shared.folder / "sparse" / "0")
     assert sorted(len(rig.sensor_ids()) for rig in model.rigs.values())[-2:] == [2, 9]
@@ -107,7 +107,7 @@ def test_rigs_are_in_the_model(prepared: tuple[Shared, dict]) -> None:
 
 
 def test_unchanged_is_kept_and_what_is_damaged_or_changed_is_made_anew(
-    raw: Path, prepared: tuple[Shared, dict], tmp_path: Path
+    raw: Path, prepared: tuple[SharedFolder, dict], tmp_path: Path
 ) -> None:
     shared, metrics = prepared
     marker = shared.folder / ".prep_complete"
@@ -128,7 +128,7 @@ def test_unchanged_is_kept_and_what_is_damaged_or_changed_is_made_anew(
     assert prepare(tmp_path / "static", copied, sooner)[1], "a photograph changed"
 
 
-def test_faults_leave_what_was_there(raw: Path, prepared: tuple[Shared, dict]) -> None:
+def test_faults_leave_what_was_there(raw: Path, prepared: tuple[SharedFolder, dict]) -> None:
     shared, _ = prepared
     right, aside = raw / "stereo" / "right.png", raw.parent / "right.png"
     right.rename(aside)
@@ -168,7 +168,7 @@ def approximate(truth: dict[str, Camera]) -> dict[str, Camera]:
 def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
     raw: Path, tmp_path: Path
 ) -> None:
-    start = approximate(read_truth(raw / "truth.json"))
+    start = approximate(read_true_cameras(raw / "truth.json"))
     step_m = 0.012
     lens = {"focalLength": step_m * 10 * 2.0, "fNumber": 2.0}
     devices = {"lens": lens, "mla": {"lensPitch": 1e-5}, "sensor": {"pixelPitch": 1e-6}}
@@ -190,7 +190,7 @@ def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
     assert summary["lightfield"]["serial"] == "B1"
     assert np.mean(np.abs(summary["lightfield"]["step"])) == pytest.approx(step_m, rel=1e-3)
     cameras, _ = read_rig_model(tmp_path / "both" / "sparse" / "0")
-    truth = read_truth(raw / "truth.json")
+    truth = read_true_cameras(raw / "truth.json")
     names = ("eval__frame_00001.png", "eval__frame_00004.png")
     found, true = (np.linalg.norm(np.subtract(*(c[n].centre for n in names)))
                    for c in (cameras, truth))  # fmt: skip
@@ -198,7 +198,7 @@ def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
 
 
 def test_predicted_poses_alone_stay_as_they_are(raw: Path, tmp_path: Path) -> None:
-    start = approximate(read_truth(raw / "truth.json"))
+    start = approximate(read_true_cameras(raw / "truth.json"))
     prepare(raw, tmp_path / "alone", replace_static(vggt_stage="vggt"), lambda images: start)
     cameras, _ = read_rig_model(tmp_path / "alone" / "sparse" / "0")
     for name in ("iphone__tele.png", "eval__frame_00002.png"):
@@ -210,7 +210,7 @@ def replace_static(**values: object) -> StaticConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: tuple[Shared, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(prepared: tuple[SharedFolder, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Result folder of the stereo camera."""
     shared, _ = prepared
     result = tmp_path_factory.mktemp("results") / "stereo"
@@ -228,7 +228,7 @@ METER = Meter("cpu")
 
 
 def test_evaluation_measures_what_the_training_saw(
-    prepared: tuple[Shared, dict], trained: Path
+    prepared: tuple[SharedFolder, dict], trained: Path
 ) -> None:
     shared, _ = prepared
     rows, means = evaluate_static(shared, "stereo", STATIC, trained, METER)
@@ -250,7 +250,7 @@ def test_evaluation_measures_what_the_training_saw(
 
 
 def test_masks_and_alignment_are_kept_and_one_that_is_gone_comes_back(
-    prepared: tuple[Shared, dict], trained: Path
+    prepared: tuple[SharedFolder, dict], trained: Path
 ) -> None:
     shared, _ = prepared
     evaluate_static(shared, "stereo", STATIC, trained, METER)

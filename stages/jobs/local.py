@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.jobs import process
+from stages.jobs import task_process as process
 from stages.jobs.config import SlurmConfig
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Task
-from stages.jobs.report import RUN
 from stages.jobs.submission import Submission
+from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
 from stages.run.process.locks import alone
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
-from stages.quality.deltas import MEAN, delta_table
 from stages.quality.keys import FORMATS, MEASURES, titled
+from stages.quality.paired_differences import MEAN, delta_table
 from stages.quality.table import render_table
 from stages.run.errors import UserError, UserErrors
 

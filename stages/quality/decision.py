@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.quality.deltas import MEAN
 from stages.quality.keys import FORMATS, MEASURES, better, titled
+from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 

@@ -32,7 +32,7 @@ Image = NDArray[np.float32]  # [H, W, 3]
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class MeasuredView:
     """One target view: its photograph, and what a method shows in its place."""
 
     timestamp: str
@@ -92,12 +92,12 @@ class Meter:
                 f"{least} px", expected=f"at least {least} px a side, to be measured", fix=fix,
             )  # fmt: skip
 
-    def measure(self, shown: Shown) -> Row:
+    def measure(self, shown: MeasuredView) -> Row:
         """The row of one view."""
         return self.measure_all([shown])[0]
 
     @torch.inference_mode()
-    def measure_all(self, shown: Sequence[Shown]) -> list[Row]:
+    def measure_all(self, shown: Sequence[MeasuredView]) -> list[Row]:
         """Rows of views that `batches` put together, measured at once."""
         photographs = _batch([one.photograph for one in shown], self.device)
         shares = [one.share for one in shown]
@@ -118,9 +118,9 @@ class Meter:
             for nth, one in enumerate(shown)
         ]
 
-    def batches(self, shown: Iterable[Shown]) -> Iterator[list[Shown]]:
+    def batches(self, shown: Iterable[MeasuredView]) -> Iterator[list[MeasuredView]]:
         """Views in turn: one by one on the CPU, as many as fit on a GPU."""
-        batch: list[Shown] = []
+        batch: list[MeasuredView] = []
         for one in shown:
             if batch and (_kind(one) != _kind(batch[0]) or self._full(batch)):
                 yield batch
@@ -129,13 +129,13 @@ class Meter:
         if batch:
             yield batch
 
-    def _full(self, batch: Sequence[Shown]) -> bool:
+    def _full(self, batch: Sequence[MeasuredView]) -> bool:
         pixels = batch[0].photograph.shape[0] * batch[0].photograph.shape[1]
         return self.device == "cpu" or (len(batch) + 1) * pixels > _BATCH_PX
 
 
 def evaluate(
-    shown: Iterable[Shown], meter: Meter, color: NDArray[np.float64], masks: str
+    shown: Iterable[MeasuredView], meter: Meter, color: NDArray[np.float64], masks: str
 ) -> tuple[list[Row], Row]:
     """Rows of all views and the row of their scene.
 
@@ -201,7 +201,7 @@ def _device(requested: str) -> str:
     return "cuda"
 
 
-def _kind(one: Shown) -> tuple[Any, ...]:
+def _kind(one: MeasuredView) -> tuple[Any, ...]:
     """What views of one batch share."""
     people = one.mask is not None and bool(one.mask.any())
     return one.photograph.shape, one.aligned is not None, people

@@ -10,8 +10,8 @@ import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
-from stages.quality.deltas import MEAN, PLAIN, Row, delta_table
 from stages.quality.keys import MEASURES, repeated
+from stages.quality.paired_differences import MEAN, PLAIN, Row, delta_table
 
 
 def noise_table(

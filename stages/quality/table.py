@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.quality.comparison import Evaluations
-from stages.quality.deltas import MEAN
 from stages.quality.keys import FORMATS, MEASURES, titled
+from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 
 _TITLES = {name: titled(name) for name in MEASURES} | {"psnr_aligned": "aligned dB"}

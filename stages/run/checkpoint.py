@@ -17,7 +17,7 @@ from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
 from stages.run.process import locks, stopping
 from stages.run.settings import readings
-from stages.run.targets import make_target
+from stages.run.user_paths import make_target
 
 # States lie this many times as far apart as the last took to write, unless that was brief.
 _APART, _BRIEF_S = 9, 0.2

@@ -41,7 +41,7 @@ def raise_all(errors: Iterable[UserError]) -> None:
 _told: set[str] = set()
 
 
-def tell_once(line: str, subject: str = "") -> None:
+def warn_once(line: str, subject: str = "") -> None:
     """Print a line to stderr, unless this process has told it, or one of the same subject."""
     if (subject or line) not in _told:
         _told.add(subject or line)

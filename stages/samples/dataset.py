@@ -24,7 +24,7 @@ _KEYS = {"image", "target_image", "ref_image", "prompt"}
 
 
 @dataclass(frozen=True)
-class Triple:
+class SampleFiles:
     """One sample's files; `size` (width, height) in px is that of all of them."""
 
     name: str
@@ -41,7 +41,7 @@ class Triple:
         return tuple(path for path in found if path is not None)
 
 
-def read_split(path: Path, split: str) -> list[Triple]:
+def read_split(path: Path, split: str) -> list[SampleFiles]:
     """Samples of `train` or `test`, in the file's order.
 
     Raises UserError that lists every missing image, every triple of unequal sizes and every
@@ -57,10 +57,10 @@ def read_split(path: Path, split: str) -> list[Triple]:
         )  # fmt: skip
     found = [_triple(path, split, name, entry) for name, entry in entries.items()]
     raise_all(one for one in found if isinstance(one, UserError))
-    return [one for one in found if isinstance(one, Triple)]
+    return [one for one in found if isinstance(one, SampleFiles)]
 
 
-def common_prompt(triples: Iterable[Triple], path: Path) -> str:
+def common_prompt(triples: Iterable[SampleFiles], path: Path) -> str:
     """The one prompt of all samples. Raises UserError when they have several."""
     prompts = sorted({triple.prompt for triple in triples})
     if len(prompts) > 1:
@@ -78,7 +78,7 @@ class Pairs:
     """
 
     def __init__(
-        self, triples: list[Triple], resolution: int, multiple: int, cache_mib: int = 0
+        self, triples: list[SampleFiles], resolution: int, multiple: int, cache_mib: int = 0
     ) -> None:
         self.triples = triples
         self._rule = resolution, multiple
@@ -129,7 +129,7 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _triple(where: Path, split: str, name: str, entry: Any) -> Triple | UserError:
+def _triple(where: Path, split: str, name: str, entry: Any) -> SampleFiles | UserError:
     place = f"{where}  {split}.{name}"
     if not isinstance(entry, Mapping) or not {"image", "target_image"} <= entry.keys() <= _KEYS:
         keys = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
@@ -154,7 +154,7 @@ def _triple(where: Path, split: str, name: str, entry: Any) -> Triple | UserErro
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{key} {width}x{height}" for key, (width, height) in sizes.items())
         return UserError(place, told, expected="one size in a triple", fix="run `dvc repro pairs`")
-    return Triple(
+    return SampleFiles(
         name,
         paths["image"],
         paths["target_image"],

@@ -16,14 +16,15 @@ from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, text_hash
 from stages.samples import photographed
+from stages.samples.faults import Split, misused, path_of
+from stages.samples.index import KINDS, SampleIndex, SampleRecord, read_index
 from stages.samples.leaks import photographs, shared_contents
-from stages.samples.lookalikes import Pictures, lookalikes, prepared, taught
-from stages.samples.pairs import KINDS, Index, Record, read_index
-from stages.samples.triples import Split, misused, path_of
+from stages.samples.near_duplicates import Pictures, near_duplicates, prepared, taught
 from stages.scenes.config import ManifestConfig
 from stages.scenes.scene import Scene
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import people
+from stages.scenes.study.overlap import Subject
 from stages.scenes.study.roles import (
     RESERVED,
     Case,
@@ -34,7 +35,6 @@ from stages.scenes.study.roles import (
     judge_roles,
     notes_on_roles,
 )
-from stages.scenes.study.subjects import Subject
 
 # DiFix's names of the splits, and the roles of the scenes that they come from.
 SPLITS = {"train": "tuning_scenes", "test": "internal_eval_scenes"}
@@ -48,14 +48,14 @@ Dataset = dict[str, dict[str, dict[str, str]]]
 class Collected:
     """Pairs of every scene in a learning role, and what was wrong with them."""
 
-    indices: Mapping[str, Mapping[str, Index]]  # split -> scene -> pairs
+    indices: Mapping[str, Mapping[str, SampleIndex]]  # split -> scene -> pairs
     errors: tuple[UserError, ...]
 
 
 def collect(study: StudyConfig) -> Collected:
     """Read the pairs of all tuning and internal-eval scenes."""
     errors: list[UserError] = []
-    indices: dict[str, dict[str, Index]] = {}
+    indices: dict[str, dict[str, SampleIndex]] = {}
     for split, role in SPLITS.items():
         indices[split] = {}
         for scene in _lists(study)[role]:
@@ -129,7 +129,7 @@ def judge_dataset(
     case = Case(_lists(study), {index.scene: index.group for index in indices}, dotted)
     errors += judge_roles(case)
     if look and not errors:
-        errors += lookalikes(_pictures(study, collected))
+        errors += near_duplicates(_pictures(study, collected))
     content = text_hash(*sorted(lines))
     notes = (*notes_on_roles(case), *_not_compared(study))
     return Verdict(_shortened(errors, where), notes, case.by_role(), content)
@@ -188,7 +188,7 @@ def _pictures(study: StudyConfig, collected: Collected) -> dict[str, Pictures]:
     return found | {_MEASURED: {scene: prepared(scene) for scene in _measured(study)}}
 
 
-def _index(scene: str, split: str) -> Index:
+def _index(scene: str, split: str) -> SampleIndex:
     """Pairs of a scene. Raises UserError when they are not what git knows, or of another split."""
     folder = layout.pairs(scene)
     index = read_index(folder)
@@ -207,12 +207,12 @@ def _index(scene: str, split: str) -> Index:
     return index
 
 
-def _entry(scene: str, pair: Record, prompt: str) -> tuple[str, dict[str, str]]:
+def _entry(scene: str, pair: SampleRecord, prompt: str) -> tuple[str, dict[str, str]]:
     paths = {kind: path_of(scene, kind, pair) for kind in KINDS}
     return f"{scene}__{pair.name}", {**paths, "prompt": prompt}
 
 
-def _empty(role: str, made: list[tuple[str, Record]], floor: float) -> UserError:
+def _empty(role: str, made: list[tuple[str, SampleRecord]], floor: float) -> UserError:
     if not made:
         fix = "name scenes there, then run `dvc repro manifest`"
         return UserError(f"study.{role}", "no pairs", expected="at least one scene", fix=fix)

@@ -2,9 +2,9 @@
 
 from stages.run import layout
 from stages.run.files import file_hash
-from stages.samples.pairs import Index
+from stages.samples.index import SampleIndex
 from stages.scenes.scene import Scene
-from stages.scenes.study.subjects import Subject, named
+from stages.scenes.study.overlap import Subject, named
 
 
 def prepared(scene: str) -> Subject:
@@ -17,7 +17,7 @@ def prepared(scene: str) -> Subject:
     return Subject(scene, found.group, tuple(sorted(digests)))
 
 
-def paired(index: Index) -> Subject:
+def paired(index: SampleIndex) -> Subject:
     """A scene as its pairs know it."""
     digests = {one for found in index.photographs.values() for one in found.values()}
     return Subject(index.scene, index.group, tuple(sorted(digests)))

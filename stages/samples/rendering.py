@@ -16,9 +16,9 @@ from stages.quality.metrics.psnr import psnr
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.run.progress import Progress
+from stages.samples.index import KINDS, Sample, SampleIndex, SampleRecord, for_split, plan, thinned
 from stages.samples.leaks import foreign_references
-from stages.samples.pairs import KINDS, Index, Record, Sample, for_split, plan, thinned
-from stages.samples.rigs import Rig, rigs
+from stages.samples.reconstructions import Rig, rigs
 from stages.scenes.cameras import Camera
 from stages.scenes.config import PairsConfig
 from stages.scenes.images import Pixels, image_size, read_image, write_png
@@ -31,7 +31,7 @@ from stages.splat.render import align_camera, render
 EQUAL_DB = 99.0  # stands for the infinite PSNR of equal images, which JSON cannot hold
 
 
-class Studio:
+class SampleRenderer:
     """Pictures of one rig at one timestamp; Gaussians, cameras and pictures are made once."""
 
     def __init__(self, folder: Path, rig: Rig, config: PairsConfig, backend: str) -> None:
@@ -74,7 +74,7 @@ class Studio:
         return self._cameras[view.name]
 
 
-def draw_pairs(
+def render_pairs(
     scene: Scene,
     calibrated: Path,
     splats: Path,
@@ -83,7 +83,7 @@ def draw_pairs(
     train: TrainConfig,
     split: str,
     backend: str,
-) -> Index:
+) -> SampleIndex:
     """Write the samples of a scene into `folder`; return what pairs.json holds.
 
     `split` is train, or test for a scene that the tuning is only checked on. Raises UserError
@@ -108,7 +108,7 @@ def draw_pairs(
             progress.report(len(records))
     references = {one.name: folder / "ref_image" / f"{one.name}.png" for one in records}
     raise_all(foreign_references(scene, references))
-    return Index(scene.name, scene.group, split, _photographs(scene), tuple(records))
+    return SampleIndex(scene.name, scene.group, split, _photographs(scene), tuple(records))
 
 
 def with_steps(config: PairsConfig, train: TrainConfig) -> PairsConfig:
@@ -140,14 +140,14 @@ def _drawn(
     folder: Path,
     config: PairsConfig,
     backend: str,
-) -> Iterator[Record]:
+) -> Iterator[SampleRecord]:
     """Samples as they are written, those of one rig and timestamp together."""
     views = {(view.timestamp, view.name): view for view in scene.all_views}
     moments = itertools.groupby(wanted, key=lambda one: (id(one[0]), one[1].timestamp))
     for (_, timestamp), group in moments:
         samples = list(group)
         rig = samples[0][0]
-        studio = Studio(rig.ready(scene, timestamp), rig, config, backend)
+        studio = SampleRenderer(rig.ready(scene, timestamp), rig, config, backend)
         for _, sample in samples:
             view = views[timestamp, sample.camera]
             reference = views[sample.ref_timestamp, sample.ref_camera]
@@ -157,7 +157,7 @@ def _drawn(
 
 def _written(
     folder: Path, sample: Sample, poses: str, picture: Pixels, view: View, reference: View
-) -> Record:
+) -> SampleRecord:
     """Write one triple; photographs are copied byte for byte, so that hashes know them."""
     _check_sizes(sample, view, reference)
     paths = {kind: folder / kind / f"{sample.name}.png" for kind in KINDS}
@@ -167,7 +167,7 @@ def _written(
     shutil.copyfile(view.image_path, paths["target_image"])
     shutil.copyfile(reference.image_path, paths["ref_image"])
     error = psnr(_tensor(read_image(paths["image"])), _tensor(view.image())).item()
-    return Record(
+    return SampleRecord(
         name=sample.name,
         camera=sample.camera,
         timestamp=sample.timestamp,

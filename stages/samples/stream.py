@@ -23,7 +23,7 @@ class StreamConfig(Protocol):
     loader_workers: int
 
 
-class PairStream:
+class SampleStream:
     """The training split of a tuning run; a `batches.Source`.
 
     Every sample is a function of the seed and its number in the stream, whatever the number of
@@ -96,7 +96,7 @@ class PairStream:
 class _Samples(Dataset):
     """The stream by number."""
 
-    def __init__(self, stream: PairStream):
+    def __init__(self, stream: SampleStream):
         self.stream = stream
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:

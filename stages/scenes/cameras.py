@@ -54,10 +54,10 @@ class Camera:
         return pixels[:, :2] / pixels[:, 2:], in_camera[:, 2]
 
 
-def fault_of(K: Array, cam_from_world: Array) -> str:
+def camera_fault(K: Array, cam_from_world: Array) -> str:
     """Why K [3, 3] and a pose [4, 4] describe no pinhole camera; empty when they do.
 
-    >>> fault_of(np.diag([0.0, 9.0, 1.0]), np.eye(4))
+    >>> camera_fault(np.diag([0.0, 9.0, 1.0]), np.eye(4))
     'a focal length of 0 px in K'
     """
     if not (np.isfinite(K).all() and np.isfinite(cam_from_world).all()):

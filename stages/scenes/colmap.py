@@ -12,8 +12,8 @@ import pycolmap
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
-from stages.scenes.cameras import Array, Camera, fault_of
-from stages.scenes.colmap_files import check_files
+from stages.scenes.cameras import Array, Camera, camera_fault
+from stages.scenes.formats.colmap_binary import check_files
 
 # pycolmap prints progress for every call; what a stage has to say it says itself.
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
@@ -118,7 +118,7 @@ def _fault_of_pose(cam_from_world: "pycolmap.Rigid3d") -> str:
     # Of zeros COLMAP makes the identity, in silence.
     if cam_from_world.rotation.norm() < 0.5:
         return "a pose whose quaternion is zero"
-    return fault_of(np.eye(3), np.concatenate([cam_from_world.matrix(), np.eye(4)[3:]]))
+    return camera_fault(np.eye(3), np.concatenate([cam_from_world.matrix(), np.eye(4)[3:]]))
 
 
 def read_model(folder: Path) -> SparseModel:

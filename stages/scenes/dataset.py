@@ -20,6 +20,14 @@ from numpy.typing import NDArray
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap_lenses import (
+    Lens,
+    PosedImage,
+    find_model,
+    other_models_note,
+    read_posed,
+)
+from stages.scenes.image_folder import SUFFIXES, Listing, list_images, shortened
 from stages.scenes.images import (
     BLACK,
     Color,
@@ -30,14 +38,6 @@ from stages.scenes.images import (
     read_mask,
     resize_mask,
 )
-from stages.scenes.lenses.colmap_lenses import (
-    Lens,
-    PosedImage,
-    find_model,
-    read_posed,
-    told_of_parts,
-)
-from stages.scenes.photographs import SUFFIXES, Listing, list_photographs, shortened
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class Dataset:
 
     def tell(self) -> None:
         """Say which model is taken, how photographs are undistorted, and which are left out."""
-        parts = told_of_parts(self.model)
+        parts = other_models_note(self.model)
         if parts:
             print(f"{self.name}: {parts}", file=sys.stderr, flush=True)
         self._tell_lenses()
@@ -185,7 +185,7 @@ def find_photographs(source: Path) -> dict[str, Path]:
     return _list_images(source, "photograph").files
 
 
-def same_photographs(source: Path, dataset: Path) -> bool:
+def same_images(source: Path, dataset: Path) -> bool:
     """Whether a dataset was made of the very photographs that `source` holds."""
     if not (dataset / "sparse").is_dir():
         return False
@@ -204,7 +204,7 @@ def _image_root(folder: Path) -> Path:
 
 
 def _list_images(root: Path, what: str = "image") -> Listing:
-    listing = list_photographs(root)
+    listing = list_images(root)
     if not listing.files:
         raise UserError(root, f"no {what} in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
     return listing

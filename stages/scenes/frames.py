@@ -192,7 +192,7 @@ def meeting_point(cameras: Sequence[Camera], middle: Array) -> Array:
     return middle + matrix @ moment
 
 
-def nearby(centres: Sequence[Array]) -> Sim3 | None:
+def recentring(centres: Sequence[Array]) -> Sim3 | None:
     """near_from_world for cameras at `centres` that float32, a viewer or an adjustment cannot hold.
 
     There they stand around the origin, their median a unit away. None for a world that lies

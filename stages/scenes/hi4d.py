@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from stages.run import layout
 from stages.run.errors import UserError, raise_all
-from stages.scenes.cameras import Array, Camera, fault_of, rigid, rotation_angle_deg
+from stages.scenes.cameras import Array, Camera, camera_fault, rigid, rotation_angle_deg
 from stages.scenes.config import SceneEntry
+from stages.scenes.formats.npz import finite, read_arrays
+from stages.scenes.image_folder import SUFFIXES, list_images, walk_folder
 from stages.scenes.images import (
     BLACK,
     Color,
@@ -27,8 +29,6 @@ from stages.scenes.images import (
     read_image,
     read_mask,
 )
-from stages.scenes.photographs import SUFFIXES, list_photographs, walk_folder
-from stages.scenes.sources.arrays import finite, read_arrays
 
 _FRAME = re.compile(r"\d+")
 _MASKS = Path("seg") / "img_seg_mask"
@@ -292,7 +292,7 @@ def _camera(path: Path, name: str, K: NDArray, pose: NDArray, distortion: NDArra
     try:
         K, rows, distortion = finite(K), finite(pose), finite(distortion)
         whole = np.concatenate([rows, np.eye(4)[len(rows) :]])
-        told = fault_of(K, whole)
+        told = camera_fault(K, whole)
     except ValueError as error:
         told = str(error)
     if not told and abs(K[0, 1]) > _MOST_SKEW * K[0, 0]:
@@ -370,7 +370,7 @@ def _list_frames(folder: Path) -> dict[int, Path]:
             folder, "no such folder", expected="one image a frame, such as 000001.jpg",
             hint=f"is {likely[0]} meant? Cameras are named as their folders" if likely else "",
         )  # fmt: skip
-    images = list_photographs(folder, deep=False).files.values()
+    images = list_images(folder, deep=False).files.values()
     frames: dict[int, Path] = {}
     for path in (path for path in images if _FRAME.fullmatch(path.stem)):
         other = frames.setdefault(int(path.stem), path)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from stages.run.errors import UserError, tell_once
+from stages.run.errors import UserError, warn_once
 from stages.run.files import whole_file
 from stages.run.process.memory import memory_bytes
 
@@ -79,7 +79,7 @@ def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
         return image.size[::-1] if _turn(path, image, upright) >= 5 else image.size
 
 
-def is_picture(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """Whether a file's header is one of a picture that can be read."""
     try:
         image_size(path, upright=False)
@@ -88,7 +88,7 @@ def is_picture(path: Path) -> bool:
     return True
 
 
-def is_widely_read(path: Path) -> bool:
+def is_colmap_readable(path: Path) -> bool:
     """Whether COLMAP, too, reads a picture, and as it is read here."""
     with _opened(path) as image:
         return image.format in _COLMAPS and image.mode != "I"
@@ -110,7 +110,7 @@ def focal_35mm(path: Path) -> float | None:
         return mm if mm > 0 and isfinite(mm) else None
 
 
-def check_pixels(path: Path, size: tuple[int, int], bytes_a_pixel: int, fix: str) -> None:
+def check_pixel_count(path: Path, size: tuple[int, int], bytes_a_pixel: int, fix: str) -> None:
     """Raise UserError for a picture of more pixels than this machine's memory can take."""
     limit = memory_bytes() / bytes_a_pixel
     if size[0] * size[1] > limit:
@@ -157,7 +157,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=_FORMATS) as image:
             if 0 in image.size:
                 raise UserError(path, "a picture of no pixels", expected="an image")
-            check_pixels(path, image.size, _READING, "shrink it")
+            check_pixel_count(path, image.size, _READING, "shrink it")
             yield image
     except UserError:
         raise
@@ -234,7 +234,7 @@ def _orientation(path: Path, image: Image.Image, *, tells: bool) -> int:
         found = None
     if tells and found != 0:  # some cameras' word for unknown
         path = Path(path)
-        tell_once(
+        warn_once(
             f"{path}: EXIF orientation that cannot be read: this photograph, and others like it "
             "in its folder, are taken as they are stored",
             f"orientation in {path.parent}",

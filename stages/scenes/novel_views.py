@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
-from stages.scenes.cameras import fault_of
+from stages.scenes.cameras import camera_fault
 from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.scene import View
 
@@ -22,12 +22,12 @@ Pose = NDArray[np.float64]  # cam_from_world [4, 4]
 INFO = "novel_views.json"
 
 
-def write_picture(folder: Path, kind: str, view: View, image: Pixels) -> None:
+def write_novel_view(folder: Path, kind: str, view: View, image: Pixels) -> None:
     """Write the picture [H, W, 3] of a target view, 8-bit."""
     write_png(_picture(folder, kind, view), image)
 
 
-def read_picture(folder: Path, kind: str, view: View) -> Pixels:
+def read_novel_view(folder: Path, kind: str, view: View) -> Pixels:
     """The picture of a target view. Raises UserError when its size is not the photograph's."""
     path = _picture(folder, kind, view)
     image = read_image(path)
@@ -73,7 +73,7 @@ def read_aligned(folder: Path) -> dict[str, dict[str, Pose]]:
 
 def _pose(rows: list[list[float]]) -> Pose:
     pose = np.array(rows, np.float64)
-    told = fault_of(np.eye(3), pose) if pose.shape == (4, 4) else f"shape {pose.shape}"
+    told = camera_fault(np.eye(3), pose) if pose.shape == (4, 4) else f"shape {pose.shape}"
     if told:
         raise ValueError(told)
     return pose

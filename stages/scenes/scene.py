@@ -17,12 +17,18 @@ import numpy as np
 
 from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
-from stages.scenes.cameras import Camera, fault_of, quat_from_rotation, rigid, rotation_from_quat
+from stages.scenes.cameras import (
+    Camera,
+    camera_fault,
+    quat_from_rotation,
+    rigid,
+    rotation_from_quat,
+)
 from stages.scenes.images import Mask, Pixels, read_image, read_mask
 
 Role = Literal["source", "target"]
 SPLIT_COLUMNS = ("image", "camera", "timestamp", "role")
-SEEN = "seen"
+VALID_MASKS = "seen"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ class View:
 
     def seen(self) -> Mask | None:
         """Pixels [H, W] that the lens saw, or None when it saw all."""
-        path = self.image_path.parent.parent / SEEN / self.image_path.name
+        path = self.image_path.parent.parent / VALID_MASKS / self.image_path.name
         return read_mask(path) if path.is_file() else None
 
     def counted(self) -> Pixels:
@@ -139,7 +145,7 @@ def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
     size = value["width"], value["height"]
     if any(type(side) is not int or not 0 < side < 2**31 for side in size):
         raise ValueError(f"camera {name}: {size[0]}x{size[1]} px")
-    told = fault_of(K, pose)
+    told = camera_fault(K, pose)
     if told:
         raise ValueError(f"camera {name}: {told}")
     return Camera(name, K, pose, *size)

@@ -13,7 +13,7 @@ from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES, Spec
 from stages.difix.network.text import write_tiny_text
 from stages.difix.weights.folders import TEXT_FOLDERS, write_folder
-from stages.difix.weights.forms import published_state
+from stages.difix.weights.state_dicts import published_state
 
 
 def tiny_spec(**values: Any) -> Spec:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from stages.difix.pretraining import artefacts
 from stages.difix.pretraining.artefacts import degraded
-from stages.difix.pretraining.leaves import Leaves, Viewpoints, paint, scatter, viewpoints
+from stages.difix.pretraining.dead_leaves import Leaves, Viewpoints, paint, scatter, viewpoints
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
-from stages.difix.precision import choose_precision
+from stages.difix.network.precision import choose_precision
 from stages.difix.tuning.finetune import Tuner
 from stages.difix.tuning.losses import FixerLoss, Terms
 from stages.difix.tuning.validation import Sample, Validator

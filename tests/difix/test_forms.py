@@ -6,7 +6,7 @@ from fixers import published_spec, same_weights, stirred, tiny_spec
 
 from stages.difix.network.model import Fixer, empty_fixer
 from stages.difix.network.spec import SIZES
-from stages.difix.weights.forms import fixer_from_published, published_keys, published_state
+from stages.difix.weights.state_dicts import fixer_from_published, published_keys, published_state
 from stages.run.errors import UserError
 
 

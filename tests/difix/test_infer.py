@@ -9,7 +9,7 @@ from fixers import published_spec, stirred, tiny_spec
 from torch import Tensor, nn
 
 from stages.difix.config import FixerConfig
-from stages.difix.infer import Runner, feather, tile_starts
+from stages.difix.inference import Runner, feather, tile_starts
 from stages.difix.network.model import Fixer, random_fixer
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stages.difix.pretraining.leaves import Leaves, Viewpoints, paint, scatter, viewpoints
+from stages.difix.pretraining.dead_leaves import Leaves, Viewpoints, paint, scatter, viewpoints
 
 STILL = Viewpoints(torch.zeros(1, 2), torch.eye(2)[None])
 

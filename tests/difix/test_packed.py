@@ -8,10 +8,10 @@ import torch
 from fixers import stirred, tiny_spec, write_text
 from safetensors.torch import save_file
 
+from stages.difix.base_fixer import SHIPPED_FILE
 from stages.difix.network.text import embed
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.difix.weights.packed import pack, unpack
-from stages.difix.weights.sources import SHIPPED_FILE
 from stages.run.errors import UserError
 from stages.run.files import file_hash
 

@@ -12,7 +12,7 @@ import torch
 from tuning import no_weights, tune_config
 
 from stages.difix.config import BaseConfig, PretrainConfig
-from stages.difix.pretraining.pretraining import LeafStream
+from stages.difix.pretraining.tiny_fixer import DeadLeavesStream
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -33,21 +33,23 @@ def config(**values: object) -> PretrainConfig:
 
 
 def test_a_batch_is_a_function_of_its_number_and_the_seed() -> None:
-    whole = [batch.image for batch in islice(LeafStream(config(), CPU).batches(0, 0, 1), 3)]
-    later = next(LeafStream(config(), CPU).batches(2, 0, 1)).image
+    whole = [batch.image for batch in islice(DeadLeavesStream(config(), CPU).batches(0, 0, 1), 3)]
+    later = next(DeadLeavesStream(config(), CPU).batches(2, 0, 1)).image
     assert torch.equal(whole[2], later)
     assert not torch.equal(whole[0], whole[1])
-    assert not torch.equal(whole[0], next(LeafStream(config(seed=1), CPU).batches(0, 0, 1)).image)
+    assert not torch.equal(
+        whole[0], next(DeadLeavesStream(config(seed=1), CPU).batches(0, 0, 1)).image
+    )
 
 
 def test_processes_share_the_stream() -> None:
-    alone = [batch.image for batch in islice(LeafStream(config(), CPU).batches(0, 0, 1), 2)]
-    shared = [next(LeafStream(config(), CPU).batches(0, rank, 2)).image for rank in (0, 1)]
+    alone = [batch.image for batch in islice(DeadLeavesStream(config(), CPU).batches(0, 0, 1), 2)]
+    shared = [next(DeadLeavesStream(config(), CPU).batches(0, rank, 2)).image for rank in (0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
 def test_references_show_the_same_from_elsewhere() -> None:
-    batch = LeafStream(config(crop_px=64), CPU).batch("training", 0, 4)
+    batch = DeadLeavesStream(config(crop_px=64), CPU).batch("training", 0, 4)
     assert batch.reference is not None
     apart = (batch.reference - batch.target).abs().mean(dim=(1, 2, 3))
     assert (apart > 0.01).all()
@@ -56,7 +58,7 @@ def test_references_show_the_same_from_elsewhere() -> None:
 
 
 def test_held_out_pairs_are_in_no_batch() -> None:
-    stream = LeafStream(config(), CPU)
+    stream = DeadLeavesStream(config(), CPU)
     held_out = stream.held_out()
     assert len(held_out) == 2
     seen = stream.batch("training", 0, 2).target

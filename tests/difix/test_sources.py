@@ -15,12 +15,12 @@ from fixers import (
     write_text,
 )
 
+from stages.difix.base_fixer import Untuned, untuned
 from stages.difix.config import BaseConfig
 from stages.difix.network.text import embed
 from stages.difix.weights.folders import write_folder
 from stages.difix.weights.packed import pack
 from stages.difix.weights.pkl import write_pkl
-from stages.difix.weights.sources import Untuned, untuned
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 

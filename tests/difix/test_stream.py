@@ -8,12 +8,12 @@ from tuning import tune_config, write_pairs
 
 from stages.run.errors import UserError
 from stages.samples.dataset import Pairs, read_split
-from stages.samples.stream import PairStream
+from stages.samples.stream import SampleStream
 
 
-def stream(path: Path, with_reference: bool = True, **values: Any) -> PairStream:
+def stream(path: Path, with_reference: bool = True, **values: Any) -> SampleStream:
     config = tune_config(**values)
-    return PairStream(Pairs(read_split(path, "train"), 0, 16), config, 16, with_reference)
+    return SampleStream(Pairs(read_split(path, "train"), 0, 16), config, 16, with_reference)
 
 
 def test_crops_and_mirrors_are_the_same_in_a_triple(tmp_path: Path) -> None:
@@ -92,6 +92,6 @@ def test_unequal_sizes_need_crops_or_single_samples(tmp_path: Path) -> None:
     other = read_split(write_pairs(tmp_path / "other", size=(64, 64)), "train")
     pairs = Pairs([*read_split(path, "train"), *other], 0, 16)
     with pytest.raises(UserError, match="unequal sizes: 48x64, 64x64"):
-        PairStream(pairs, tune_config(crop_px=0), 16, True)
-    PairStream(pairs, tune_config(crop_px=0, batch_size=1), 16, True)
-    PairStream(pairs, tune_config(crop_px=32), 16, True)
+        SampleStream(pairs, tune_config(crop_px=0), 16, True)
+    SampleStream(pairs, tune_config(crop_px=0, batch_size=1), 16, True)
+    SampleStream(pairs, tune_config(crop_px=32), 16, True)

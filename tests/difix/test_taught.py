@@ -11,21 +11,21 @@ from fixers import publish, publish_turbo, published_spec, stirred, tiny_spec
 from small_study import RESERVED, TEST, TUNING, small_study
 from tuning import small_fixer, tune_config, write_study
 
+from stages.difix.base_fixer import untuned
 from stages.difix.config import BaseConfig, TuneConfig
-from stages.difix.tuning.tuning import Data, start
-from stages.difix.weights.beginnings import beginning_errors
+from stages.difix.network.training_record import FILE, TrainingRecord, read_training_record
+from stages.difix.tuning.runs import Data, start
+from stages.difix.weights.beginnings import training_leak_errors
 from stages.difix.weights.folders import read_folder, write_folder
-from stages.difix.weights.measured import may_be_measured
 from stages.difix.weights.packed import pack
 from stages.difix.weights.pkl import read_pkl, write_pkl
-from stages.difix.weights.sources import untuned
-from stages.difix.weights.taught import FILE, Taught, read_taught
+from stages.difix.weights.training_leaks import evaluation_notes
 from stages.run import layout
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import read_json
-from stages.samples.pairs import read_index
-from stages.scenes.study.subjects import Subject, named
+from stages.samples.index import read_index
+from stages.scenes.study.overlap import Subject, named
 
 FIGHT = Subject(RESERVED, "pair15", ("ab12",))
 OTHER = Subject("hi4d_pair30_hug", "pair30", ("cd34",))
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def taught_fixer(*scenes: Subject) -> Path:
     """A folder of a fixer that these scenes taught."""
     fixer, folder = small_fixer(seed=3), Path("elsewhere")
-    fixer.taught = Taught(scenes)
+    fixer.taught = TrainingRecord(scenes)
     write_folder(fixer, folder)
     return folder
 
@@ -49,31 +49,31 @@ def source(name: Path | str) -> BaseConfig:
     return BaseConfig(source=str(name), size="tiny", download=False)
 
 
-def based_on(name: Path | str) -> Taught:
+def based_on(name: Path | str) -> TrainingRecord:
     return untuned(source(name), Path("w"), Checkpoint("b", "f", ""), Path("scratch")).fixer.taught
 
 
 def test_record_goes_through_a_folder_and_a_packed_file() -> None:
     folder = taught_fixer(FIGHT, OTHER)
-    assert read_folder(folder).taught == Taught((FIGHT, OTHER)) == based_on(folder)
+    assert read_folder(folder).taught == TrainingRecord((FIGHT, OTHER)) == based_on(folder)
     pack(folder, Path("one.safetensors"))
-    assert based_on("one.safetensors") == Taught((FIGHT, OTHER))
+    assert based_on("one.safetensors") == TrainingRecord((FIGHT, OTHER))
 
 
 def test_record_goes_through_a_pkl_and_adds_to_its_components() -> None:
     fixer = stirred(published_spec())
-    fixer.taught = Taught((FIGHT,))
+    fixer.taught = TrainingRecord((FIGHT,))
     turbo = publish_turbo(fixer, Path("sd-turbo"))
     write_pkl(fixer, Path("one.pkl"))
     told = True, "remove degradation", fixer.prompt, "one.pkl"
-    assert read_pkl(Path("one.pkl"), turbo, *told).taught == Taught((FIGHT,))
+    assert read_pkl(Path("one.pkl"), turbo, *told).taught == TrainingRecord((FIGHT,))
     (turbo / FILE).write_text(json.dumps({"scenes": [], "unknown": ["sd"]}))
-    assert read_pkl(Path("one.pkl"), turbo, *told).taught == Taught((FIGHT,), ("sd",))
+    assert read_pkl(Path("one.pkl"), turbo, *told).taught == TrainingRecord((FIGHT,), ("sd",))
 
 
 def test_shipped_and_random_fixers_were_taught_by_nobody() -> None:
     for name in ("shipped", "random"):
-        assert based_on(name) == Taught()
+        assert based_on(name) == TrainingRecord()
 
 
 def test_foreign_fixer_is_said_to_be_unknown() -> None:
@@ -87,7 +87,7 @@ def test_foreign_fixer_is_said_to_be_unknown() -> None:
     assert found.taught.unknown == ("plain.pkl",)
     (note,) = found.taught.notes
     assert note.startswith("what taught plain.pkl is unknown")
-    assert read_taught(Path("difix_ref")).unknown == ("difix_ref",)
+    assert read_training_record(Path("difix_ref")).unknown == ("difix_ref",)
 
 
 def test_own_folder_without_its_record_is_told_as_such() -> None:
@@ -115,8 +115,8 @@ def test_record_that_cannot_be_read_is_an_error(text: str) -> None:
 )
 def test_people_scenes_and_photographs_are_recognised(other: Subject) -> None:
     with pytest.raises(UserError, match="this fixer learnt from"):
-        Taught((OTHER, FIGHT)).refuse("here", [other], "reserved")
-    Taught((OTHER,)).refuse("here", [other], "reserved")
+        TrainingRecord((OTHER, FIGHT)).refuse("here", [other], "reserved")
+    TrainingRecord((OTHER,)).refuse("here", [other], "reserved")
 
 
 def test_tuning_hands_on_what_it_starts_from() -> None:
@@ -127,8 +127,8 @@ def test_tuning_hands_on_what_it_starts_from() -> None:
     digests = {one for found in index.photographs.values() for one in found.values()}
     assert (lesson.scene, lesson.group, set(lesson.photographs)) == (TUNING, "pair00", digests)
     write_folder(small_fixer(), layout.base())
-    assert start(layout.base(), "").taught == Taught()
-    assert start(layout.base(), str(taught_fixer(FIGHT))).taught == Taught((FIGHT,))
+    assert start(layout.base(), "").taught == TrainingRecord()
+    assert start(layout.base(), str(taught_fixer(FIGHT))).taught == TrainingRecord((FIGHT,))
 
 
 @pytest.mark.parametrize("seen", [FIGHT, named("hi4d_pair15_hug"), named("HI4D_PAIR2_hug")])
@@ -185,11 +185,11 @@ def test_base_says_what_it_was_taught_by(
 
 
 def test_what_taught_a_fixer_is_not_evaluated_but_for_tuning_scenes() -> None:
-    taught = Taught((Subject(TUNING, "pair00"), FIGHT), ("sd-turbo",))
+    taught = TrainingRecord((Subject(TUNING, "pair00"), FIGHT), ("sd-turbo",))
     with pytest.raises(UserError, match="this fixer learnt from the scene hi4d_pair15_fight"):
-        may_be_measured("here", taught, RESERVED, (TUNING,))
+        evaluation_notes("here", taught, RESERVED, (TUNING,))
     for scene in (TEST, TUNING):
-        assert may_be_measured("here", taught, scene, (TUNING,)) == taught.notes != []
+        assert evaluation_notes("here", taught, scene, (TUNING,)) == taught.notes != []
 
 
 def test_check_judges_folders_by_their_records() -> None:
@@ -200,7 +200,7 @@ def test_check_judges_folders_by_their_records() -> None:
         study = small_study(**values)
         where: Callable = ".".join
         given = {"base": source(base), "tune": TuneConfig(**{"init_from": init_from})}
-        found = beginning_errors(given | {"study": study}, groups, where)
+        found = training_leak_errors(given | {"study": study}, groups, where)
         return [str(one).splitlines()[0] for one in found]
 
     assert errors("shipped", "") == []

@@ -23,7 +23,7 @@ from tuning import (
 )
 
 from stages.difix.config import TuneConfig
-from stages.difix.tuning.tuning import Data, checkpoint_key, start, tune, write_fixer
+from stages.difix.tuning.runs import Data, checkpoint_key, start, tune, write_fixer
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError

@@ -17,8 +17,8 @@ from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES, Spec
 from stages.run import layout
 from stages.run.files import file_hash, write_json
+from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, write_index
 from stages.samples.manifest import build, collect
-from stages.samples.pairs import KINDS, Index, Record, metrics, write_index
 from stages.scenes.config import ManifestConfig
 from stages.scenes.images import write_png
 from stages.scenes.study.config import StudyConfig
@@ -96,10 +96,10 @@ def write_study(size: tuple[int, int] = (48, 64)) -> StudyConfig:
             targets[f"000001/{index}"] = files["target_image"]
             sources[f"000001/9{index}"] = files["ref_image"]
             seen = name, str(index), "000001", f"9{index}", "000001"
-            records.append(Record(*seen, None, False, "imperfect", 20.0, files))
+            records.append(SampleRecord(*seen, None, False, "imperfect", 20.0, files))
         shutil.rmtree(pictures)
         photographs = {"source": sources, "target": targets}
-        index = Index(scene, scene[5:11], split, photographs, tuple(records))
+        index = SampleIndex(scene, scene[5:11], split, photographs, tuple(records))
         write_index(layout.pairs(scene), index)
         write_json(layout.pairs_metrics(scene), metrics(index))
     study = small_study()

@@ -14,25 +14,29 @@ import torch
 from damage import Subject, bytes_of, header_of, sane_cameras, text_of, value_of
 from small_capture import cameras, gaussians
 
-from stages.difix.weights.taught import Taught, read_taught, write_taught
+from stages.difix.network.training_record import (
+    TrainingRecord,
+    read_training_record,
+    write_training_record,
+)
 from stages.quality.comparison import Evaluations, choose, headline, summary
 from stages.quality.config import CompareConfig
-from stages.quality.deltas import delta_table
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.metrics.weights import absence
+from stages.quality.paired_differences import delta_table
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
-from stages.samples.dataset import Triple, read_split
-from stages.samples.pairs import Index, Record, metrics, read_index
-from stages.scenes.cameras import Camera, fault_of
+from stages.samples.dataset import SampleFiles, read_split
+from stages.samples.index import SampleIndex, SampleRecord, metrics, read_index
+from stages.scenes.cameras import Camera, camera_fault
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
 from stages.scenes.novel_views import read_aligned
 from stages.scenes.poses.calibration import Calibration, read_calibration, write_calibration
 from stages.scenes.scene import Scene, View, write_scene
-from stages.scenes.static.truth import read_truth
-from stages.scenes.study.subjects import Subject as Known
-from stages.splat.captures.captures import Facts
+from stages.scenes.static.pose_errors import read_true_cameras
+from stages.scenes.study.overlap import Subject as Known
+from stages.splat.captures.training import CaptureRecord
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.workspace.costs import read_costs
 
@@ -47,16 +51,16 @@ def subjects(folder: Path) -> list[Subject]:
     path = folder / "calibration" / "calibration.json"
     found.append(Subject(path, _damage, partial(read_calibration, path.parent), _sane_calibration))
 
-    facts = Facts(
+    facts = CaptureRecord(
         "x", "", {"a": one}, {"b": two}, {"a": "0", "b": "1"}, "f", np.zeros((2, 3)), np.zeros(3), 1
     )
     facts.write(folder)
     found.append(
-        Subject(folder / "capture.json", _damage, partial(Facts.read, folder), _sane_facts)
+        Subject(folder / "capture.json", _damage, partial(CaptureRecord.read, folder), _sane_facts)
     )
     truth = json.loads((folder / "scene" / "scene.json").read_text())["cameras"]
     write_json(folder / "truth.json", truth)
-    read = partial(read_truth, folder / "truth.json")
+    read = partial(read_true_cameras, folder / "truth.json")
     found.append(Subject(folder / "truth.json", _damage, read, _sane_cameras))
     moves = {"000021": {"c": {"cam_from_world": three.cam_from_world.tolist()}}}
     write_json(folder / "novel_views.json", {"kinds": ["given", "aligned"], "moves": moves})
@@ -71,9 +75,11 @@ def subjects(folder: Path) -> list[Subject]:
     write_json(folder / "pairs.json", asdict(_index()))
     read = partial(_pairs, folder)
     found.append(Subject(folder / "pairs.json", _damage, read, _sane_numbers))
-    write_taught(folder, Taught((Known("x", "pair1", ("ab",)),), ("other",)))
+    write_training_record(folder, TrainingRecord((Known("x", "pair1", ("ab",)),), ("other",)))
     found.append(
-        Subject(folder / "taught.json", _damage, partial(read_taught, folder), _sane_taught)
+        Subject(
+            folder / "taught.json", _damage, partial(read_training_record, folder), _sane_taught
+        )
     )
     write_json(folder / "costs.json", {"train": {"seconds": 2.5, "steps": 300}})
     read = partial(read_costs, folder / "costs.json")
@@ -124,10 +130,10 @@ def _compared(root: Path) -> list[Any]:
     return [summary(evaluations, ["x"]), headline(evaluations, ["x"], "none"), table]
 
 
-def _index() -> Index:
-    record = Record("c_000021", "c", "000021", "a", "000021", None, False, "given", 20.0,
+def _index() -> SampleIndex:
+    record = SampleRecord("c_000021", "c", "000021", "a", "000021", None, False, "given", 20.0,
                     {"image": "ab"})  # fmt: skip
-    return Index("x", "y", "train", {"source": {"000021/a": "ab"}, "target": {}}, (record,))
+    return SampleIndex("x", "y", "train", {"source": {"000021/a": "ab"}, "target": {}}, (record,))
 
 
 def _pairs(folder: Path) -> list[Any]:
@@ -177,7 +183,7 @@ def _sane_calibration(found: Calibration) -> None:
     assert np.isfinite(found.est_from_true.matrix).all()
 
 
-def _sane_facts(found: Facts) -> None:
+def _sane_facts(found: CaptureRecord) -> None:
     sane_cameras([*found.train.values(), *found.held_out.values()])
     assert np.isfinite(found.points).all()
     assert np.isfinite(found.mean_color).all()
@@ -189,15 +195,15 @@ def _sane_cameras(found: Mapping[str, Camera]) -> None:
 
 def _sane_poses(found: Mapping[str, Mapping[str, Any]]) -> None:
     for group in found.values():
-        assert all(fault_of(np.eye(3), pose) == "" for pose in group.values())
+        assert all(camera_fault(np.eye(3), pose) == "" for pose in group.values())
 
 
-def _sane_triples(found: list[Triple]) -> None:
+def _sane_triples(found: list[SampleFiles]) -> None:
     assert found
     assert all(path.is_file() for triple in found for path in triple.paths)
 
 
-def _sane_taught(found: Taught) -> None:
+def _sane_taught(found: TrainingRecord) -> None:
     assert all(isinstance(one.scene, str) for one in found.scenes)
 
 

@@ -9,10 +9,10 @@ from shutil import copy, rmtree
 import torch
 from damage import Subject, bytes_of, header_of, value_of
 
+from stages.difix.base_fixer import SHIPPED_FILE
 from stages.difix.network.model import Fixer
 from stages.difix.weights.folders import read_folder
 from stages.difix.weights.packed import unpack
-from stages.difix.weights.sources import SHIPPED_FILE
 
 
 def subjects(folder: Path) -> list[Subject]:

@@ -14,8 +14,8 @@ from stages.scenes.images import (
     focal_35mm,
     has_alpha,
     image_size,
-    is_picture,
-    is_widely_read,
+    is_colmap_readable,
+    is_image,
     read_image,
     read_mask,
 )
@@ -59,7 +59,7 @@ def _damage(data: bytes, draw: Random) -> bytes:
 def _read(path: Path) -> tuple[np.ndarray, list[object]]:
     """Pixels, and what the other readers say; each may refuse on its own."""
     others: list[object] = []
-    for read in (read_mask, image_size, is_picture, is_widely_read, has_alpha, focal_35mm):
+    for read in (read_mask, image_size, is_image, is_colmap_readable, has_alpha, focal_35mm):
         with suppress(UserError):
             others.append(read(path))
     return read_image(path), others

@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 from damage import Subject, bytes_of, sane_cameras, text_of
 
-from stages.scenes.lenses.colmap_lenses import PosedModel, read_posed
+from stages.scenes.colmap_lenses import PosedModel, read_posed
 
 
 def subjects(folder: Path) -> list[Subject]:

@@ -12,7 +12,8 @@ import pytest
 from project import Project, Submit
 from ruamel.yaml import YAML
 
-from stages.jobs import process, sending
+from stages.jobs import submit as sending
+from stages.jobs import task_process as process
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
 

@@ -10,9 +10,9 @@ from loopback import Cluster
 from project import Project, Submit
 
 from stages.jobs import slurm as slurm_side
-from stages.jobs.attempt import Attempt
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.submission import Submission, read_submission
+from stages.jobs.task_run import Attempt
 
 NAMES = [f"n{number}" for number in range(8)]
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]

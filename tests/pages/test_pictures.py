@@ -10,8 +10,8 @@ from PIL import Image
 from studied import METHODS, write_studied
 
 from stages.pages.config import ReportConfig
-from stages.pages.report.pictures import TRUTH, error_map, ranked, shown_views
 from stages.pages.report.results import Results
+from stages.pages.report.views import TRUTH, error_map, ranked, shown_views
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 

@@ -7,8 +7,8 @@ import pytest
 
 from stages.quality.comparison import Evaluations, downstream, headline, summary
 from stages.quality.config import CompareConfig
-from stages.quality.deltas import COLUMNS, delta_metrics, delta_table, pairs
 from stages.quality.keys import AVERAGED, MEASURED
+from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table, pairs
 from stages.quality.table import compared
 from stages.run import layout
 from stages.run.errors import UserError, UserErrors

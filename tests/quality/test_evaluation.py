@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from stages.quality.config import EvaluateConfig, LpipsConfig
-from stages.quality.evaluation import COLUMNS, HIGHEST_PSNR_DB, Meter, Shown, evaluate, mean_color
+from stages.quality.evaluation import (
+    COLUMNS,
+    HIGHEST_PSNR_DB,
+    MeasuredView,
+    Meter,
+    evaluate,
+    mean_color,
+)
 from stages.quality.keys import AVERAGED, MASKED
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -30,13 +37,13 @@ def no_weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shown(images: Callable[..., Tensor]) -> Callable[..., Shown]:
+def shown(images: Callable[..., Tensor]) -> Callable[..., MeasuredView]:
     """`shown(camera, seed, **changes)`: a view whose render is another random image."""
 
-    def build(camera: str = "28", seed: int = 0, **changes: object) -> Shown:
+    def build(camera: str = "28", seed: int = 0, **changes: object) -> MeasuredView:
         photograph, given = images(2, 40, 48, seed).permute(0, 2, 3, 1).numpy()
         fields = {"photograph": photograph, "photograph_sha256": f"{seed}", "given": given}
-        return Shown("000021", camera, **(fields | changes))
+        return MeasuredView("000021", camera, **(fields | changes))
 
     return build
 
@@ -110,7 +117,7 @@ def test_scene_has_the_means_of_its_views_and_the_same_keys_always(shown: Callab
 
 
 def test_protocol_changes_with_what_numbers_depend_on(shown: Callable) -> None:
-    def protocol(views: list[Shown], meter: Meter, masks: str = "ignore") -> str:
+    def protocol(views: list[MeasuredView], meter: Meter, masks: str = "ignore") -> str:
         return evaluate(views, meter, GREY, masks)[1]["protocol"]
 
     both, meter = [shown("28", 1), shown("64", 2)], Meter("cpu")
@@ -171,7 +178,7 @@ def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, shown: Call
 def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) -> None:
     meter = Meter.build(EvaluateConfig(device="cpu"), lpips_weights)
     view = shown(mask=np.ones((40, 48), bool))
-    row = meter.measure(Shown(**(vars(view) | {"aligned": view.photograph})))
+    row = meter.measure(MeasuredView(**(vars(view) | {"aligned": view.photograph})))
     assert 0 < row["lpips"] < 2
     assert row["lpips_aligned"] == 0
     assert 0 < row["mlpips"] < 2

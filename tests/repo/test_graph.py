@@ -7,7 +7,7 @@ import pytest
 from source_tree import ROOT
 
 from stages.run.settings.params import Params
-from stages.scenes.poses.capture_config import CaptureStudy
+from stages.scenes.captures.config import CaptureStudy
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.study.config import StudyConfig
 

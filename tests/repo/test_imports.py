@@ -39,7 +39,7 @@ HOMES = {
     "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
     "vggt": "stages/splat/vggt.py",
     "imageio_ffmpeg": "stages/splat/viewing/video.py",
-    "dvclive": "stages/run/live.py",
+    "dvclive": "stages/run/live_curves.py",
     "jinja2": "stages/pages/template.py",
     "markdown_it": "stages/pages/report/page.py",
 }

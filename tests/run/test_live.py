@@ -8,7 +8,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv
-from stages.run.live import VARIABLE, LiveCurve
+from stages.run.live_curves import VARIABLE, LiveCurve
 
 ROWS = [{"step": 5, "loss": 0.5, "gram": None}, {"step": 10, "loss": 0.25, "gram": None}]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.run.errors import UserError
-from stages.run.targets import (
+from stages.run.user_paths import (
     check_apart,
     check_replaceable,
     check_source,

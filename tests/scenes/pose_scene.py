@@ -4,7 +4,7 @@ import numpy as np
 
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, look_at
-from stages.scenes.poses.sfm import Photographs
+from stages.scenes.poses.sfm import PooledFeatures
 
 SIZE = 400  # px
 FRAMES = 2
@@ -34,7 +34,9 @@ def project(camera: Camera, points: Array) -> Array:
     return pixels[:, :2] / pixels[:, 2:]
 
 
-def photographs(cameras: dict[str, Camera], noise_px: float = 0.0, strays: int = 0) -> Photographs:
+def photographs(
+    cameras: dict[str, Camera], noise_px: float = 0.0, strays: int = 0
+) -> PooledFeatures:
     """Features of every point in every camera, shuffled, and features of nothing among them."""
     random = np.random.default_rng(7)
     shape = (FRAMES * POINTS, 128)
@@ -55,4 +57,4 @@ def photographs(cameras: dict[str, Camera], noise_px: float = 0.0, strays: int =
         of[name] = colmap.Features(pixels[order], look)
         frame[name] = times[order]
         color[name] = np.repeat(shade[order, None], 3, axis=1)
-    return Photographs(of, frame, color)
+    return PooledFeatures(of, frame, color)

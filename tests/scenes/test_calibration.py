@@ -12,8 +12,8 @@ from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.poses import sfm
-from stages.scenes.poses.calibrate import calibrate
-from stages.scenes.poses.calibration import carry_targets, read_calibration, write_calibration
+from stages.scenes.poses.calibration import read_calibration, transfer_targets, write_calibration
+from stages.scenes.poses.scene_calibration import calibrate
 
 EST_FROM_TRUE = Sim3(2.5, rotation_from_vector([0.3, -0.8, 0.2]), np.array([4.0, -1.0, 2.0]))
 CAMERAS = ring(6)
@@ -23,7 +23,7 @@ TARGETS = {name: CAMERAS[name] for name in ("8", "16")}
 
 def test_targets_go_where_the_sources_went() -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    found, errors = carry_targets("sfm", estimated, SOURCES, TARGETS)
+    found, errors = transfer_targets("sfm", estimated, SOURCES, TARGETS)
     for name, camera in TARGETS.items():
         wanted = EST_FROM_TRUE.apply_camera(camera)
         np.testing.assert_allclose(
@@ -40,7 +40,7 @@ def test_errors_are_those_of_the_true_frame() -> None:
     estimated["4"] = estimated["4"].moved(turned @ estimated["4"].cam_from_world)
     longer = estimated["12"].K * np.array([[1.04], [1.04], [1.0]])
     estimated["12"] = replace(estimated["12"], K=longer)
-    _, errors = carry_targets("sfm", estimated, SOURCES, TARGETS)
+    _, errors = transfer_targets("sfm", estimated, SOURCES, TARGETS)
     # The similarity takes a quarter of the turn: 1.5 degrees are left of one camera, 0.5 of three.
     assert errors["rotation_error_deg"] == pytest.approx((1.5 + 3 * 0.5) / 4, rel=1e-3)
     assert errors["focal_error_percent"] == pytest.approx(4.0 / 4, rel=1e-6)
@@ -49,14 +49,14 @@ def test_errors_are_those_of_the_true_frame() -> None:
 
 def test_cameras_that_were_not_registered_are_left_out() -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(SOURCES[name]) for name in ("0", "12", "20")}
-    found, _ = carry_targets("sfm", estimated, SOURCES, TARGETS)
+    found, _ = transfer_targets("sfm", estimated, SOURCES, TARGETS)
     assert list(found.sources) == ["0", "12", "20"]
     assert list(found.targets) == ["8", "16"]
 
 
 def test_calibration_there_and_back(tmp_path: Path) -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    made, _ = carry_targets("perturbed", estimated, SOURCES, TARGETS)
+    made, _ = transfer_targets("perturbed", estimated, SOURCES, TARGETS)
     colors = np.arange(360, dtype=np.uint32).astype(np.uint8).reshape(-1, 3)
     points = {"000021": (cloud(0), colors), "000033": (cloud(1), colors[::-1])}
     write_calibration(tmp_path, made, points)
@@ -99,7 +99,7 @@ def test_a_scene_in_coordinates_of_a_map_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
 ) -> None:
     seen = photographs(SOURCES, noise_px=0.1)
-    monkeypatch.setattr("stages.scenes.poses.calibrate._photograph", lambda *_: None)
+    monkeypatch.setattr("stages.scenes.poses.scene_calibration._photograph", lambda *_: None)
     monkeypatch.setattr(sfm, "detect", lambda *_: seen)
     config = CalibrateConfig(method=method, refine_focal=False)
     found = []

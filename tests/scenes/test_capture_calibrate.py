@@ -12,11 +12,11 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.captures.calibration import calibrate_capture
+from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
-from stages.scenes.dataset import Dataset, find_photographs, same_photographs
+from stages.scenes.dataset import Dataset, find_photographs, same_images
 from stages.scenes.frames import fit_sim3_from_cameras
-from stages.scenes.poses.capture_calibrate import calibrate_capture
-from stages.scenes.poses.capture_config import CaptureCalibrateConfig
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ def test_model_that_is_there_is_kept(mapped: tuple[Path, dict], tmp_path: Path) 
         assert (tmp_path / "out/sparse/0" / name).read_bytes() == (
             folder / "sparse/0" / name
         ).read_bytes()
-    assert same_photographs(folder, tmp_path / "out")
+    assert same_images(folder, tmp_path / "out")
     (tmp_path / "out/images/00.png").write_bytes((folder / "images/01.png").read_bytes())
-    assert not same_photographs(folder, tmp_path / "out")
+    assert not same_images(folder, tmp_path / "out")
 
 
 def disturbed() -> dict[str, Camera]:

@@ -8,7 +8,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rigid, rotation_from_vector
-from stages.scenes.lenses.colmap_lenses import Lens, find_model, read_posed
+from stages.scenes.colmap_lenses import Lens, find_model, read_posed
 
 WIDTH, HEIGHT, FOCAL = 96, 72, 80.0
 BENDS = {

@@ -10,9 +10,8 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_angle_deg, rotation_from_vector
+from stages.scenes.colmap_lenses import Lens
 from stages.scenes.frames import fit_sim3_from_cameras
-from stages.scenes.lenses.colmap_lenses import Lens
-from stages.scenes.poses.colmap_rig_mapping import MapperDemands, map_images, straightened
 from stages.scenes.poses.colmap_rigs import (
     Slot,
     Structure,
@@ -20,6 +19,7 @@ from stages.scenes.poses.colmap_rigs import (
     read_rig_model,
     write_rig_model,
 )
+from stages.scenes.poses.colmap_sfm import MapperThresholds, map_images, undistorted_points
 
 FRAMES, LENSES = 5, 3
 
@@ -74,7 +74,7 @@ def mapped(
     cameras: dict[str, Camera], slots: dict[str, Slot], structure: Structure, folder: Path
 ) -> tuple[dict[str, Camera], dict[str, Lens]]:
     """What the mapper makes of all observations, focal lengths starting 8 % too long."""
-    chosen = structure.seen_by(list(cameras))
+    chosen = structure.visible_in(list(cameras))
     keypoints: dict[str, list] = {name: [] for name in cameras}
     place: dict[tuple[int, str], int] = {}
     for number, track in enumerate(chosen.tracks):
@@ -90,7 +90,7 @@ def mapped(
         K = camera.K * np.array([[1.08, 1, 1], [1, 1.08, 1], [1, 1, 1]])
         guesses[name] = Camera(name, K, np.eye(4), camera.width, camera.height)
     pixels = {name: np.array(found) for name, found in keypoints.items()}
-    demands = MapperDemands(15, 4.0, 1.0, seed=0)
+    demands = MapperThresholds(15, 4.0, 1.0, seed=0)
     return map_images(guesses, slots, pixels, matches, folder, demands)
 
 
@@ -167,10 +167,10 @@ def test_written_model_has_rigs_tracks_and_true_projections(capture, tmp_path: P
 def test_structure_of_some_images_has_their_observations_alone(capture) -> None:
     cameras, _, structure = capture
     names = list(cameras)[:2]
-    some = structure.seen_by(names)
+    some = structure.visible_in(names)
     assert {name for track in some.tracks for name, _ in track} == set(names)
     assert len(some.points) == len(structure.points)
-    none = structure.seen_by(["other"])
+    none = structure.visible_in(["other"])
     assert len(none.points) == len(none.tracks) == 0
 
 
@@ -205,7 +205,7 @@ def test_mapper_finds_the_distortion_of_a_bent_lens_and_points_are_straightened(
     pixels = np.array([pixel for track in structure.tracks for n, pixel in track if n == name])
     seen = [n for n, track in enumerate(structure.tracks) if name in dict(track)]
     ideal = replace(cameras[name], K=K).project(structure.points[seen])[0]
-    assert straightened(pixels, lens) == pytest.approx(ideal, abs=0.1)
+    assert undistorted_points(pixels, lens) == pytest.approx(ideal, abs=0.1)
     assert np.abs(pixels - ideal).max() > 5, "it was bent indeed"
 
 

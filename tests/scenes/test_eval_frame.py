@@ -8,8 +8,8 @@ from small_capture import cameras
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rotation_from_vector
+from stages.scenes.captures.eval_registration import Placement, nearest, place
 from stages.scenes.frames import Sim3
-from stages.scenes.poses.eval_frame import Placement, nearest, place
 
 MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
 TRAINED = cameras()

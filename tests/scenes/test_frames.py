@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
-from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, nearby, normalisation
+from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, normalisation, recentring
 
 K = np.array([[200.0, 0, 48], [0, 200, 64], [0, 0, 1]])
 
@@ -358,13 +358,13 @@ def test_a_similarity_is_found_in_any_unit(unit: float) -> None:
 
 def test_only_a_world_that_floats_cannot_hold_is_left() -> None:
     centres = [camera.centre for camera in ring()]
-    assert nearby(centres) is None
-    assert nearby([one + 200 for one in centres]) is None
+    assert recentring(centres) is None
+    assert recentring([one + 200 for one in centres]) is None
     for unit, offset in ((1.0, 5.2e6), (1e-7, 0.0), (1e4, 0.0), (1e4, 1e7)):
         far = [unit * one + offset for one in centres]
-        frame = nearby(far)
+        frame = recentring(far)
         assert frame is not None
         placed = np.stack([frame.apply(one) for one in far])
         assert np.linalg.norm(placed, axis=1).max() < 3
-    assert nearby([np.zeros(3)]) is None
-    assert np.allclose(nearby([np.full(3, 1e7)]).apply(np.full(3, 1e7)), 0)
+    assert recentring([np.zeros(3)]) is None
+    assert np.allclose(recentring([np.full(3, 1e7)]).apply(np.full(3, 1e7)), 0)

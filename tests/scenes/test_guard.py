@@ -1,10 +1,11 @@
 from typing import Any
 
 import pytest
+from stages.scenes.study.methods import METHODS
 
 from stages.run.errors import UserError
 from stages.scenes.config import SceneEntry
-from stages.scenes.study.config import METHODS, StudyConfig
+from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
 from stages.scenes.study.roles import NO_RESERVE
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from rooms import CHANGES, photograph
 
-from stages.samples.likeness import (
-    ALIKE,
+from stages.samples.similarity import (
+    MIN_AGREEMENT,
     SIDE_PX,
     Gallery,
     Thumbnail,
@@ -32,7 +32,7 @@ def test_changed_photograph_is_found_among_others_of_its_room(change: str, tmp_p
     changed = seen(CHANGES[change](photograph(1, 11)), tmp_path)
     (match,) = matches([changed], people)
     assert (match.first, match.second) == (0, 1)
-    assert ALIKE <= match.agreement <= 1
+    assert MIN_AGREEMENT <= match.agreement <= 1
 
 
 def test_other_people_and_other_moments_of_a_room_are_told_apart(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_other_people_and_other_moments_of_a_room_are_told_apart(tmp_path: Path)
         seen(photograph(1, number, moment), tmp_path) for number, moment in ((11, 0), (10, 1))
     )
     for other in (people, moment):
-        assert Gallery([other]).likest(first)[1] < 0.7
-        assert Gallery([other]).likest(first._replace(grey=first.grey[:, ::-1]))[1] < 0.7
+        assert Gallery([other]).best_match(first)[1] < 0.7
+        assert Gallery([other]).best_match(first._replace(grey=first.grey[:, ::-1]))[1] < 0.7
     # The room makes them candidates; the worst blocks tell.
     assert np.corrcoef(first.grey.ravel(), people.grey.ravel())[0, 1] > 0.5
 
@@ -92,4 +92,4 @@ def test_real_photographs_are_told_apart(capture: str) -> None:
     assert len(found) >= 8
     for place, one in enumerate(found):
         others = found[:place] + found[place + 1 :]
-        assert Gallery(others).likest(one)[1] < ALIKE, paths[place]
+        assert Gallery(others).best_match(one)[1] < MIN_AGREEMENT, paths[place]

@@ -15,8 +15,8 @@ from stages.manifest import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, write_json
+from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, read_index, write_index
 from stages.samples.manifest import check_dataset
-from stages.samples.pairs import KINDS, Index, Record, metrics, read_index, write_index
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.scene import View, write_scene
@@ -52,7 +52,7 @@ def picture(number: int) -> np.ndarray:
     return np.random.default_rng(number).random((8, 8, 3), np.float32)
 
 
-def make_pairs(scene: str, split: str, group: str = "") -> Index:
+def make_pairs(scene: str, split: str, group: str = "") -> SampleIndex:
     """Two targets, 28 and 64, with the photograph of source camera 4 as their reference."""
     folder, seed = layout.pairs(scene), 1000 * int(scene[9:11])
     shutil.rmtree(folder, ignore_errors=True)
@@ -71,17 +71,19 @@ def make_pairs(scene: str, split: str, group: str = "") -> Index:
         files = {kind: file_hash(folder / kind / f"{name}.png") for kind in KINDS}
         psnr = 20.0 + number
         records.append(
-            Record(name, camera, "000001", "4", "000001", None, False, "imperfect", psnr, files)
+            SampleRecord(
+                name, camera, "000001", "4", "000001", None, False, "imperfect", psnr, files
+            )
         )
     targets = {f"000001/{one.camera}": one.files["target_image"] for one in records}
     sources = {"000001/4": records[0].files["ref_image"]}
     photographs = {"source": sources, "target": targets}
-    index = Index(scene, group or scene[5:11], split, photographs, tuple(records))
+    index = SampleIndex(scene, group or scene[5:11], split, photographs, tuple(records))
     record_index(index)
     return index
 
 
-def record_index(index: Index) -> None:
+def record_index(index: SampleIndex) -> None:
     write_index(layout.pairs(index.scene), index)
     write_json(layout.pairs_metrics(index.scene), metrics(index))
 
@@ -251,7 +253,7 @@ def test_changed_image_is_told(study: StudyConfig) -> None:
 
 def test_pairs_that_git_does_not_know_are_refused(study: StudyConfig) -> None:
     index = read_index(layout.pairs(TUNING[0]))
-    write_index(layout.pairs(TUNING[0]), Index(**{**vars(index), "pairs": index.pairs[:1]}))
+    write_index(layout.pairs(TUNING[0]), SampleIndex(**{**vars(index), "pairs": index.pairs[:1]}))
     with pytest.raises(UserError, match=r"(?s)not the pairs that metrics/pairs/.*json knows"):
         main()
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stages.run.errors import UserError
-from stages.samples.pairs import (
-    Index,
-    Record,
+from stages.samples.index import (
+    SampleIndex,
+    SampleRecord,
     chosen,
     for_split,
     metrics,
@@ -125,7 +125,7 @@ def test_what_is_measured_on_is_neither_picked_nor_made_otherwise() -> None:
     assert for_split(asked, "test") == PairsConfig()
 
 
-def record(**changed: Any) -> Record:
+def record(**changed: Any) -> SampleRecord:
     files = {"image": "a" * 64, "target_image": "b" * 64, "ref_image": "c" * 64}
     values: dict[str, Any] = {
         "files": files,
@@ -135,10 +135,10 @@ def record(**changed: Any) -> Record:
         "psnr": 21.5,
     }
     values |= {"name": "000001_28", "camera": "28", "timestamp": "000001"}
-    return Record(**{**values, "ref_camera": "16", "ref_timestamp": "000001", **changed})
+    return SampleRecord(**{**values, "ref_camera": "16", "ref_timestamp": "000001", **changed})
 
 
-INDEX = Index(
+INDEX = SampleIndex(
     "hi4d_pair00_dance", "pair00", "train",
     {"source": {"000001/16": "c" * 64}, "target": {"000001/28": "b" * 64}},
     (record(), record(name="000001_64", psnr=23.0)),

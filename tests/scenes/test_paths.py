@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from stages.scenes.camera_paths import focus_and_up, orbit, upright
 from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
-from stages.scenes.paths import looked_at, orbit, upright
 
 K = np.array([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]])
 MIDDLE = np.array([1.0, -0.5, 2.0])
@@ -29,14 +29,14 @@ def angles_of(path: list[Camera]) -> np.ndarray:
 
 
 def test_cameras_meet_where_they_look() -> None:
-    focus, up = looked_at(RING)
+    focus, up = focus_and_up(RING)
     assert np.allclose(focus, MIDDLE, atol=5e-3)
     assert up @ [0, -1, 0] > 0.99
 
 
 def test_parallel_cameras_look_ahead() -> None:
     row = [Camera(str(x), K, look_at([x, 0, 0], [x, 0, 5], [0, -1, 0]), 64, 64) for x in (0, 1)]
-    focus, _ = looked_at(row)
+    focus, _ = focus_and_up(row)
     assert focus[2] > 0.5
     assert abs(focus[0] - 0.5) < 0.1
 
@@ -80,4 +80,4 @@ def test_upright_turns_the_cameras_up_to_minus_y(turn: list[float]) -> None:
     rotation = upright(cameras)
     assert np.allclose(rotation @ rotation.T, np.eye(3))
     assert np.isclose(np.linalg.det(rotation), 1)
-    assert np.allclose(rotation @ looked_at(cameras)[1], [0, -1, 0], atol=1e-6)
+    assert np.allclose(rotation @ focus_and_up(cameras)[1], [0, -1, 0], atol=1e-6)

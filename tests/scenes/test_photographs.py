@@ -17,12 +17,12 @@ from small_capture import NAMES, write_capture
 
 from stages.run.errors import UserError
 from stages.scenes import images
+from stages.scenes.captures.calibration import calibrate_capture
+from stages.scenes.captures.colmap_mapping import describe
+from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.dataset import Dataset, find_photographs
-from stages.scenes.photographs import MARK, list_photographs, walk_folder
-from stages.scenes.poses.capture_calibrate import calibrate_capture
-from stages.scenes.poses.capture_config import CaptureCalibrateConfig
-from stages.scenes.poses.colmap_mapping import describe
-from stages.scenes.sources.names import matching
+from stages.scenes.image_folder import MARK, list_images, walk_folder
+from stages.scenes.sources.name_filter import matching
 
 GIVEN = CaptureCalibrateConfig(method="given")
 
@@ -260,7 +260,7 @@ def test_unicode_forms_of_a_name_are_equal(folder: Path, model: str, disk: str) 
 def test_both_forms_side_by_side_are_told_apart(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
     add(*(tmp_path / name for name in names))
-    listing = list_photographs(tmp_path)
+    listing = list_images(tmp_path)
     for name in names:
         assert listing.named(name) == tmp_path / name
 

@@ -8,7 +8,7 @@ import walls
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
-from stages.scenes.poses.calibrate import calibrate
+from stages.scenes.poses.scene_calibration import calibrate
 from stages.scenes.scene import Scene, View, write_scene
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from stages.scenes.lenses.colmap_lenses import Lens
-from stages.scenes.lenses.straight import MOST_STRETCH, Reach, inside, share
+from stages.scenes.colmap_lenses import Lens
+from stages.scenes.lenses.valid_region import MOST_STRETCH, Reach, inside, share
 
 WIDTH, HEIGHT = 56, 48
 FOLDING = ("SIMPLE_RADIAL", (28.0, 28.0, 24.0, -0.3))

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+from stages.scenes.study.methods import METHODS, methods_of
 
 from stages.run.errors import UserError
 from stages.run.settings.params import Params
-from stages.scenes.study.config import METHODS, StudyConfig, methods_of
+from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.memo import memo
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")

@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from stages.scenes.lenses.undistort import distort, ideal_intrinsics, seen, undistort
+from stages.scenes.lenses.distortion import distort, ideal_intrinsics, seen, undistort
 
 COEFFICIENTS = [
     (-0.046, 0.14, 0.0006, -0.0007, 0.0),
@@ -39,7 +39,7 @@ def plane_points(K: np.ndarray, width: int, height: int) -> np.ndarray:
     return (pixels @ np.linalg.inv(K).T)[..., :2]
 
 
-def straightened(bent: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+def undistorted_points(bent: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """Inverse of `distort` by fixed-point iteration."""
     ideal = bent
     for _ in range(100):
@@ -55,7 +55,7 @@ def test_undistorting_a_photograph_gives_the_pinhole_picture(
     """Bilinear reading of a smooth picture errs by far less than a wrong sign or order would."""
     K = np.array([[110.0, skew, 61], [0, 115, 83], [0, 0, 1]])
     width, height, bends = 120, 160, np.array(coefficients)
-    photograph = picture(straightened(plane_points(K, width, height), bends))
+    photograph = picture(undistorted_points(plane_points(K, width, height), bends))
     expected = picture(plane_points(ideal_intrinsics(K), width, height))
     found = undistort(photograph.astype(np.float32), K, bends)
     inner = np.s_[20:-20, 15:-15]

@@ -15,12 +15,13 @@ from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv, write_json
 from stages.scenes.cameras import rotation_from_vector
+from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask
-from stages.scenes.poses.capture_config import CaptureEvaluateConfig, CaptureTrainConfig
-from stages.splat.captures import capture_results, claims
-from stages.splat.captures.captures import Facts, split
+from stages.splat.captures import claims
+from stages.splat.captures import results as capture_results
+from stages.splat.captures.training import CaptureRecord, split
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.export import read_ply
 from stages.splat.gaussians import Gaussians
@@ -180,7 +181,7 @@ def test_the_same_photographs_elsewhere_under_another_name_are_the_same(
     moved = Path(shutil.copytree(data, tmp_path / "hall"))
     quicker = CONFIG.model_copy(update={"max_steps": 5})
     train(moved, result, config=quicker)
-    assert Facts.read(result / "train").name == "hall"
+    assert CaptureRecord.read(result / "train").name == "hall"
 
 
 def test_a_result_of_an_older_version_is_known_by_what_it_used(
@@ -340,7 +341,7 @@ def test_nearest_views_alone(result: Path, tmp_path: Path) -> None:
 def test_photographs_may_be_shrunk(data: Path, tmp_path: Path) -> None:
     scalars = train(data, tmp_path / "small", config=CONFIG.model_copy(update={"data_factor": 2}))
     assert scalars["protocol"].startswith("28x24")
-    assert Facts.read(tmp_path / "small" / "train").data_factor == 2
+    assert CaptureRecord.read(tmp_path / "small" / "train").data_factor == 2
 
 
 def test_evaluation_needs_a_trained_capture(data: Path, tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_alpha_lies_over_the_background_in_training_and_measuring(
     views = Dataset.read(room).views
     white, black = (np.mean([v.image(b)[0].mean() for v in views]) for b in ((1, 1, 1), (0, 0, 0)))
     assert white > black + 0.2
-    assert Facts.read(tmp_path / "cut" / "out" / "train").mean_color.mean() > black + 0.2
+    assert CaptureRecord.read(tmp_path / "cut" / "out" / "train").mean_color.mean() > black + 0.2
     # Against black photographs a white background alone would cost most of this.
     assert scalars["psnr"] > 8
 
@@ -449,7 +450,7 @@ def test_a_trained_capture_outlives_a_failure_to_measure_it(
             train(data, tmp_path / "room" / "combined", config=config)
     folder = tmp_path / "room" / "combined" / "train"
     before = (folder / "gaussians.safetensors").read_bytes()
-    assert Facts.read(folder).name == "room"
+    assert CaptureRecord.read(folder).name == "room"
     assert not (folder / "metrics.json").exists()
     train(data, tmp_path / "room" / "combined", config=config)
     assert (folder / "gaussians.safetensors").read_bytes() == before

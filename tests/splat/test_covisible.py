@@ -7,7 +7,7 @@ import torch
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.covisible import CovisibleRule, DepthView, covisible, seeing
+from stages.splat.views.covisible import CovisibleRule, DepthView, covisible, visible_counts
 
 SIZE = 32
 WALL = 4.0  # depth of the wall z = 4 from cameras at z = 0
@@ -25,12 +25,12 @@ def facing(x: float = 0.0, depth: float = WALL) -> DepthView:
 
 
 def test_one_that_stands_in_the_same_place_sees_everything() -> None:
-    assert seeing(facing(), [facing()], 0.01).eq(1).all()
+    assert visible_counts(facing(), [facing()], 0.01).eq(1).all()
 
 
 def test_pixels_outside_the_other_picture_are_not_seen() -> None:
     # Shifted by x = 1, the wall's pixels move by f * 1 / 4 = 8 px.
-    counts = seeing(facing(), [facing(1.0)], 0.01)
+    counts = visible_counts(facing(), [facing(1.0)], 0.01)
     assert counts[:, 8:].eq(1).all()
     assert counts[:, :8].eq(0).all()
 
@@ -38,24 +38,24 @@ def test_pixels_outside_the_other_picture_are_not_seen() -> None:
 def test_points_behind_the_camera_are_not_seen() -> None:
     away = DepthView(camera(towards=(0.0, 0.0, -1.0)), torch.full((SIZE, SIZE), WALL))
     beyond = DepthView(camera(z=8.0), torch.full((SIZE, SIZE), WALL))
-    assert seeing(facing(), [away, beyond], 0.01).eq(0).all()
+    assert visible_counts(facing(), [away, beyond], 0.01).eq(0).all()
 
 
 def test_an_occluder_in_front_hides_the_wall() -> None:
     depth = torch.full((SIZE, SIZE), WALL)
     depth[:, 20:] = 2.0
-    counts = seeing(facing(), [DepthView(camera(), depth)], 0.05)
+    counts = visible_counts(facing(), [DepthView(camera(), depth)], 0.05)
     assert counts[:, :20].eq(1).all()
     assert counts[:, 20:].eq(0).all()
 
 
 def test_a_point_in_front_of_what_the_other_sees_is_not_the_same_surface() -> None:
-    assert seeing(facing(depth=2.0), [facing(depth=4.0)], 0.05).eq(0).all()
+    assert visible_counts(facing(depth=2.0), [facing(depth=4.0)], 0.05).eq(0).all()
 
 
 def test_depths_agree_within_the_tolerance() -> None:
-    assert seeing(facing(), [facing(depth=WALL * 1.04)], 0.05).eq(1).all()
-    assert seeing(facing(), [facing(depth=WALL * 1.06)], 0.05).eq(0).all()
+    assert visible_counts(facing(), [facing(depth=WALL * 1.04)], 0.05).eq(1).all()
+    assert visible_counts(facing(), [facing(depth=WALL * 1.06)], 0.05).eq(0).all()
 
 
 def test_slanted_view_of_the_wall_agrees_with_its_own_depth() -> None:
@@ -65,7 +65,7 @@ def test_slanted_view_of_the_wall_agrees_with_its_own_depth() -> None:
     )
     forward = (turned.cam_from_world[:3, :3].T @ rays)[2].reshape(SIZE, SIZE)
     exact = DepthView(turned, torch.tensor(WALL / forward, dtype=torch.float32))
-    counts = seeing(facing(), [exact], 0.02)
+    counts = visible_counts(facing(), [exact], 0.02)
     at = (np.arange(SIZE) + 0.5 - SIZE / 2) / SIZE * WALL
     points = np.stack(np.meshgrid(at, at), axis=-1)
     world = np.concatenate([points, np.full((SIZE, SIZE, 1), WALL)], -1).reshape(-1, 3)
@@ -79,14 +79,14 @@ def test_slanted_view_of_the_wall_agrees_with_its_own_depth() -> None:
 
 def test_nothing_is_seen_where_there_is_no_surface() -> None:
     empty = DepthView(camera(), torch.zeros(SIZE, SIZE))
-    assert seeing(empty, [facing()], 0.05).eq(0).all()
-    assert seeing(facing(), [empty], 0.05).eq(0).all()
+    assert visible_counts(empty, [facing()], 0.05).eq(0).all()
+    assert visible_counts(facing(), [empty], 0.05).eq(0).all()
 
 
 def test_views_of_mixed_sizes_add_up() -> None:
     small = camera().resized(16, 16)
     views = [facing(), DepthView(small, torch.full((16, 16), WALL)), facing(1.0)]
-    counts = seeing(facing(), views, 0.01)
+    counts = visible_counts(facing(), views, 0.01)
     assert counts[:, 8:].eq(3).all()
     assert counts[:, :8].eq(2).all()
 

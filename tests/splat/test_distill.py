@@ -15,7 +15,14 @@ from stages.run.process.stopping import Preemption
 from stages.splat.config import DistillConfig
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.splat.render import render
-from stages.splat.views.distill import Moment, distil, drawn, fixed_views, on_the_way, recipe
+from stages.splat.views.distill import (
+    Moment,
+    distil,
+    drawn,
+    fixed_views,
+    interpolated_cameras,
+    recipe,
+)
 
 CONFIG = DistillConfig(rounds=3, steps=12, novel_share=0.6, novel_weight=1.0, post=False)
 
@@ -64,7 +71,9 @@ def error_at(gaussians: Gaussians, truth: Gaussians, camera) -> float:
 def test_cameras_set_out_from_the_nearest_source_and_arrive(moment, targets) -> None:
     start = moment.sources["01"].centre
     for share in (0.25, 0.5, 1.0):
-        for camera, target in zip(on_the_way(moment, targets, share), targets, strict=True):
+        for camera, target in zip(
+            interpolated_cameras(moment, targets, share), targets, strict=True
+        ):
             assert camera.name == target.name
             assert np.allclose(camera.centre, (1 - share) * start + share * target.centre)
 
@@ -75,7 +84,7 @@ def test_good_pictures_of_novel_views_mend_the_gaussians(moment, targets, truth,
     def fix(pictures, references):
         share = (len(asked) + 1) / CONFIG.rounds
         asked.append(references)
-        return oracle(truth, on_the_way(moment, targets, share))
+        return oracle(truth, interpolated_cameras(moment, targets, share))
 
     learnt = run(moment, targets, fix, CONFIG.model_copy(update={"sh_lr_scale": 1.0}), config)
     for target in targets:

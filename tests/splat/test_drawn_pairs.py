@@ -10,9 +10,9 @@ import pytest
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash
-from stages.samples.pairs import Index
-from stages.samples.rendering import draw_pairs
-from stages.samples.rigs import rigs
+from stages.samples.index import SampleIndex
+from stages.samples.reconstructions import rigs
+from stages.samples.rendering import render_pairs
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.scenes.config import PairsConfig, ReferenceConfig
 from stages.scenes.frames import Sim3
@@ -22,7 +22,7 @@ from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 
-Draw = Callable[..., Index]
+Draw = Callable[..., SampleIndex]
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def draw(scene: Scene, truth: Gaussians, config: TrainConfig) -> Draw:
     for time in scene.timestamps:
         truth.save(layout.splats(scene.name) / time / "gaussians.safetensors")
 
-    def call(split: str = "train", train: TrainConfig = config, **changed: object) -> Index:
+    def call(split: str = "train", train: TrainConfig = config, **changed: object) -> SampleIndex:
         folders = layout.calibrated(scene.name), layout.splats(scene.name), Path("pairs")
-        return draw_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu")
+        return render_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu")
 
     return call
 

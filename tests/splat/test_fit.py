@@ -17,7 +17,7 @@ from stages.scenes.cameras import Camera, rotation_angle_deg, rotation_from_vect
 from stages.splat import export, gaussians
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.gpu.turns import turn
+from stages.splat.gpu.lock import turn
 from stages.splat.training.fit import fit
 from stages.splat.training.trainer import Trainer, TrainView
 

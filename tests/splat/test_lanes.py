@@ -7,7 +7,7 @@ import pytest
 
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
-from stages.splat.training import lanes
+from stages.splat.training import placement as lanes
 
 TIMES = ("000021", "000033", "000045", "000057", "000069")
 

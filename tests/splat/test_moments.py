@@ -22,14 +22,14 @@ from stages.scenes.images import write_mask
 from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.gaussians import Gaussians
-from stages.splat.training.moments import chosen_views, train_in, train_moment, train_view
+from stages.splat.training.timestamps import chosen_views, train_in, train_timestamp, train_view
 
 ROOT = Path(__file__).parents[2]
 
 
 def trained(scene, config, folder: Path, warm: Path | None = None):
     quick = config.model_copy(update={"max_steps": 20, "ply_steps": (), "eval_steps": (10,)})
-    return train_moment(scene, layout.calibrated(SCENE), TIMES[0], quick, folder, warm)
+    return train_timestamp(scene, layout.calibrated(SCENE), TIMES[0], quick, folder, warm)
 
 
 def test_one_moment_writes_gaussians_ply_and_learnt_poses(scene, config, tmp_path: Path) -> None:

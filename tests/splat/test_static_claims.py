@@ -8,8 +8,8 @@ from small_capture import cameras, write_capture
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, set_hash, write_json
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.shared import Shared
-from stages.splat.captures.static_training import check_of, train_static
+from stages.scenes.static.shared_folder import SharedFolder
+from stages.splat.captures.static_training import check_same_images, train_static
 from stages.splat.config import StrategyConfig, TrainConfig
 
 TRAIN = TrainConfig(
@@ -19,12 +19,12 @@ TRAIN = TrainConfig(
 NAMES = ("stereo__left.png", "stereo__right.png")
 
 
-def prepared(folder: Path, photographs: str, shift: float = 0.0) -> Shared:
+def prepared(folder: Path, photographs: str, shift: float = 0.0) -> SharedFolder:
     """The part of a shared folder that trainings read."""
     subset = write_capture(folder / "subsets" / "stereo", cameras(NAMES, shift))
     if photographs:
         write_json(subset / "photographs.json", {"photographs": set_hash([photographs])})
-    return Shared(folder)
+    return SharedFolder(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def test_another_scene_of_one_name_is_refused(tmp_path: Path, told: bool) -> Non
     with pytest.raises(UserError, match="holds the result of a dataset stereo"):
         train_static(other, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
     with pytest.raises(UserError, match="holds the result of a dataset stereo"):
-        check_of(other, "stereo", result)
-    check_of(one, "stereo", result)
+        check_same_images(other, "stereo", result)
+    check_same_images(one, "stereo", result)
     assert folder_hash(result) == before
 
 
@@ -53,7 +53,7 @@ def test_the_same_photographs_prepared_in_another_way_are_the_same(tmp_path: Pat
     one, anew = prepared(tmp_path / "a", "a"), prepared(tmp_path / "b", "a", 0.1)
     train_static(one, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
     train_static(anew, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
-    check_of(anew, "stereo", result)
+    check_same_images(anew, "stereo", result)
 
 
 def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:

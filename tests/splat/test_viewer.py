@@ -20,7 +20,7 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import write_tsv
 from stages.scenes.cameras import Camera, quat_from_rotation
-from stages.splat.viewing.showing import Showing, as_cloud, nearest
+from stages.splat.viewing.live_scene import LiveScene, as_cloud, nearest
 from stages.splat.viewing.viewer import Viewer, caption, field_of_view, spread, up_direction
 
 PARAMS = "novel_views:\n  backend: cpu\n  align: false\n"
@@ -45,23 +45,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def showing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Showing:
+def showing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> LiveScene:
     monkeypatch.chdir(folder)
-    return Showing.read(SCENE, ("none", "base-post"))
+    return LiveScene.read(SCENE, ("none", "base-post"))
 
 
 @pytest.fixture
-def viewer(showing: Showing) -> Iterator[Viewer]:
+def viewer(showing: LiveScene) -> Iterator[Viewer]:
     """A server on a free port."""
     found = Viewer(showing, "127.0.0.1", 18080)
     yield found
     found.server.stop()
 
 
-def test_only_methods_with_pictures_are_offered(showing: Showing) -> None:
+def test_only_methods_with_pictures_are_offered(showing: LiveScene) -> None:
     assert showing.methods == ["none"]
     with pytest.raises(UserError, match="no novel views"):
-        Showing(showing.scene, showing.calibration, ("tuned-post",))
+        LiveScene(showing.scene, showing.calibration, ("tuned-post",))
 
 
 def test_cloud_lies_in_the_frame_of_the_cameras() -> None:
@@ -91,7 +91,7 @@ def test_turned_gaussians_keep_their_long_axis() -> None:
     np.testing.assert_allclose(np.abs(axes @ expected), 1, atol=1e-6)
 
 
-def test_shots_have_pictures_and_numbers(showing: Showing) -> None:
+def test_shots_have_pictures_and_numbers(showing: LiveScene) -> None:
     shots = {shot.camera.name: shot for shot in showing.shots("none", TIMES[0])}
     assert set(shots) == {"4", "16", "40", "28", "64"}
     assert shots["28"].psnr_db == 20.5
@@ -99,7 +99,7 @@ def test_shots_have_pictures_and_numbers(showing: Showing) -> None:
     assert {shot.psnr_db for shot in showing.shots("none", TIMES[1])} == {None}
 
 
-def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(showing: Showing) -> None:
+def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(showing: LiveScene) -> None:
     shots = showing.shots("none", TIMES[0])
     at = showing.calibration.targets["64"]
     looking = at.cam_from_world[2, :3]
@@ -111,7 +111,7 @@ def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(showing: Showing
     assert caption(None) == "no held-out view looks this way"
 
 
-def test_geometry_of_the_frusta(showing: Showing) -> None:
+def test_geometry_of_the_frusta(showing: LiveScene) -> None:
     cameras = list(showing.calibration.sources.values())
     up = showing.calibration.est_from_true.rotation @ [0.0, -1.0, 0.0]
     assert up_direction(cameras) @ up > 0.95

@@ -13,8 +13,8 @@ from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.workspace import costs, probes
 from stages.workspace.costs import estimate, record
-from stages.workspace.plan import duration, plan, require_room, told
 from stages.workspace.repository import Step, due, needed, steps
+from stages.workspace.repro_plan import duration, plan, require_room, told
 
 GRAPH = """
 stages:

@@ -16,8 +16,8 @@ from stages.difix.network.attention import Memory, as_memory, install
 from stages.difix.network.lora import Lora, takes_lora
 from stages.difix.network.onestep import clean_from_noisy
 from stages.difix.network.spec import Spec
+from stages.difix.network.training_record import TrainingRecord
 from stages.difix.network.vae import Weights, again, build_skips, decode, encode, skip_name
-from stages.difix.weights.taught import Taught
 
 _SKIP_START = 1e-5  # of the published training: next to nothing, but with a gradient
 _MATCHING_GAIN = 2.0
@@ -32,7 +32,7 @@ class Fixer(nn.Module):
     def __init__(self, spec: Spec, prompt: Tensor):
         super().__init__()
         self.spec, self.mixing = spec, spec.mixing
-        self.taught = Taught()
+        self.taught = TrainingRecord()
         self.unet = UNet2DConditionModel(**spec.unet)
         self.vae = AutoencoderKL(**spec.vae)
         self.skips = build_skips(spec.vae["block_out_channels"])

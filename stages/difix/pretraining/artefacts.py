@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from stages.difix.pretraining.leaves import Leaves, Viewpoints, paint
+from stages.difix.pretraining.dead_leaves import Leaves, Viewpoints, paint
 
 _NEEDLES, _FLOATERS, _GHOSTS = 24, 4, 2
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stages.difix.config import LoopConfig
 from stages.difix.network.model import Fixer, trainable
-from stages.difix.precision import DTYPES, choose_execution, choose_precision
+from stages.difix.network.precision import DTYPES, choose_execution, choose_precision
 from stages.difix.tuning.eager import EagerStep
 from stages.difix.tuning.ema import Ema
 from stages.difix.tuning.losses import FixerLoss, Terms
@@ -30,7 +30,7 @@ from stages.difix.tuning.validation import Validator
 from stages.quality.metrics.batch import OutOfRange
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.live import LiveCurve
+from stages.run.live_curves import LiveCurve
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
 from stages.samples.batches import Batch, Source, seeded

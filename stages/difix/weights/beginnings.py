@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.difix.weights.taught import FILE, read_taught
+from stages.difix.network.training_record import FILE, read_training_record
 from stages.run.errors import UserError
 from stages.scenes.study.config import StudyConfig
-from stages.scenes.study.subjects import named
+from stages.scenes.study.overlap import named
 
 
-def beginning_errors(
+def training_leak_errors(
     values: Mapping[str, Any],
     groups: Mapping[str, str],
     where: Callable[[tuple[str | int, ...]], str],
@@ -30,6 +30,6 @@ def beginning_errors(
         folder = Path(source).expanduser()
         try:
             if source and (folder / FILE).is_file():
-                read_taught(folder).refuse(where(keys), measured, "reserved or measured")
+                read_training_record(folder).refuse(where(keys), measured, "reserved or measured")
         except UserError as error:
             yield error

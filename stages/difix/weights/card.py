@@ -6,11 +6,11 @@ from typing import Any
 
 from stages.difix.config import TuneConfig
 from stages.difix.network.spec import Spec
-from stages.difix.weights.taught import Taught
+from stages.difix.network.training_record import TrainingRecord
 from stages.run.files import whole_file
 
 CARD = "README.md"
-NOBODY = Taught()
+NOBODY = TrainingRecord()
 _ROWS = {
     "identity": "the render as it is",
     "untuned": "the base",
@@ -26,7 +26,9 @@ _LICENCES = (
 )
 
 
-def write_base_card(folder: Path, spec: Spec, parameters: int, taught: Taught = NOBODY) -> None:
+def write_base_card(
+    folder: Path, spec: Spec, parameters: int, taught: TrainingRecord = NOBODY
+) -> None:
     """Write the card of an untuned fixer."""
     lines = [
         *_head("A fixer for novel views, before it was tuned", spec), "",
@@ -47,7 +49,7 @@ def write_card(
     results: Mapping[str, Any],  # as in metrics/tune.json
     data_digest: str,
     verdict: str,
-    taught: Taught = NOBODY,
+    taught: TrainingRecord = NOBODY,
     warnings: Sequence[str] = (),
 ) -> None:
     """Write README.md in the form that model hubs read."""

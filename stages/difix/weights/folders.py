@@ -18,9 +18,9 @@ from torch import Tensor
 from stages.difix.network import onestep
 from stages.difix.network.model import Fixer, known_keys
 from stages.difix.network.spec import FILE, LORA_RANK, Spec, read_spec, write_spec
-from stages.difix.weights.forms import fixer_from_published, published_state
-from stages.difix.weights.taught import FILE as RECORD
-from stages.difix.weights.taught import read_taught, write_taught
+from stages.difix.network.training_record import FILE as RECORD
+from stages.difix.network.training_record import read_training_record, write_training_record
+from stages.difix.weights.state_dicts import fixer_from_published, published_state
 from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
 
@@ -45,7 +45,7 @@ def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> N
     prompt = fixer.prompt.detach().float().cpu().contiguous()
     save_file({"prompt": prompt}, folder / PROMPT_FILE)
     write_spec(folder, spec)
-    write_taught(folder, fixer.taught)
+    write_training_record(folder, fixer.taught)
     for name in TEXT_FOLDERS if text_from else ():
         if (text_from / name).is_dir():
             shutil.copytree(text_from / name, folder / name, symlinks=False)
@@ -66,7 +66,7 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
         parts = {part: read_part(folder, part) for part in _CLASSES}
         fixer = fixer_from_published(spec, parts, prompt, folder)
     if is_ours(folder) or (folder / RECORD).is_file():
-        fixer.taught = read_taught(folder)
+        fixer.taught = read_training_record(folder)
     return fixer
 
 

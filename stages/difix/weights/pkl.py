@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from stages.difix.network.model import Fixer
+from stages.difix.network.training_record import FILE as RECORD
+from stages.difix.network.training_record import (
+    TrainingRecord,
+    as_text,
+    from_text,
+    read_training_record,
+)
 from stages.difix.weights.folders import published_spec, read_part
-from stages.difix.weights.forms import ADAPTER, fixer_from_published, published_state
-from stages.difix.weights.taught import FILE as RECORD
-from stages.difix.weights.taught import Taught, as_text, from_text, read_taught
+from stages.difix.weights.state_dicts import ADAPTER, fixer_from_published, published_state
 from stages.run.errors import UserError
 from stages.run.files import whole_file
 
@@ -46,7 +51,7 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
         _UNET: parts["unet"],
         _VAE: trained,
     }
-    if fixer.taught != Taught():
+    if fixer.taught != TrainingRecord():
         state[_TAUGHT] = as_text(fixer.taught)
     with whole_file(path) as scratch:
         torch.save(state, scratch)
@@ -69,9 +74,11 @@ def read_pkl(
     parts = {"unet": state[_UNET], "vae": vae | dict(state[_VAE])}
     fixer = fixer_from_published(spec, parts, prompt, path)
     own = state.get(_TAUGHT)
-    fixer.taught = Taught(unknown=(str(path),)) if own is None else from_text(str(own), path)
+    fixer.taught = (
+        TrainingRecord(unknown=(str(path),)) if own is None else from_text(str(own), path)
+    )
     if (components / RECORD).is_file():
-        fixer.taught = read_taught(components).and_by(fixer.taught)
+        fixer.taught = read_training_record(components).and_by(fixer.taught)
     return fixer
 
 

@@ -12,9 +12,9 @@ from stages.pages.report.charts import (
 )
 from stages.pages.report.results import Cells, Results
 from stages.pages.report.tables import FORMS, TITLES, form_of, minus, style_of
-from stages.quality.deltas import MEAN
 from stages.quality.keys import MEASURES
-from stages.scenes.study.config import PLAIN
+from stages.quality.paired_differences import MEAN
+from stages.scenes.study.methods import PLAIN
 
 _WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
 

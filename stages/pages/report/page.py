@@ -13,12 +13,12 @@ from markdown_it import MarkdownIt
 from stages.pages.report import figures, tables
 from stages.pages.report.costs import StageCost
 from stages.pages.report.origin import origin
-from stages.pages.report.pictures import TRUTH, ShownView
 from stages.pages.report.results import Results
+from stages.pages.report.views import TRUTH, ReportView
 from stages.pages.template import Markup, filled
 from stages.quality.statistics import least_p
-from stages.scenes.study.config import PLAIN
 from stages.scenes.study.memo import memo
+from stages.scenes.study.methods import PLAIN
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 _FILTERS = {
@@ -30,7 +30,7 @@ _FILTERS = {
 
 
 @dataclass(frozen=True)
-class Shown3D:
+class SceneLinks:
     """What stage `show` made of a scene, by addresses relative to the report."""
 
     viewer: str
@@ -39,8 +39,8 @@ class Shown3D:
 
 def page(
     results: Results,
-    views: Mapping[str, Sequence[ShownView]],
-    shown: Mapping[str, Shown3D],
+    views: Mapping[str, Sequence[ReportView]],
+    shown: Mapping[str, SceneLinks],
     costs: Sequence[StageCost],
     confidence: float,
     full_scale: float,

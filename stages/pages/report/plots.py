@@ -7,16 +7,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.pages.config import ReportConfig
-from stages.pages.report.pictures import TRUTH, fitted, ranked
 from stages.pages.report.results import Results
-from stages.quality.deltas import MEAN
+from stages.pages.report.views import TRUTH, fitted, ranked
 from stages.quality.keys import MEASURES
+from stages.quality.paired_differences import MEAN
 from stages.run import layout
 from stages.run.files import whole_folder, write_tsv
 from stages.scenes.images import Pixels, resize
-from stages.scenes.novel_views import read_picture
+from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene
-from stages.scenes.study.config import PLAIN
+from stages.scenes.study.methods import PLAIN
 
 _COLUMNS = ["bar", "scene", "method", *MEASURES]
 _HEAD_PX = 18
@@ -52,7 +52,7 @@ def _write_strip(path: Path, results: Results, scene: str, config: ReportConfig)
     size = fitted(view.camera.width, view.camera.height, config.max_side_px)
     pictures = {TRUTH: resize(view.image(), *size)}
     for method in results.evaluations.methods:
-        picture = read_picture(layout.novel_views(scene, method), "given", view)
+        picture = read_novel_view(layout.novel_views(scene, method), "given", view)
         pictures[method] = resize(picture, *size)
     strip = np.concatenate([_titled(name, one) for name, one in pictures.items()], axis=1)
     Image.fromarray(strip).save(path, format="JPEG", quality=config.quality)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.comparison import Evaluations, downstream
-from stages.quality.deltas import MEAN, TEXTS
+from stages.quality.paired_differences import MEAN, TEXTS
 from stages.run import layout
 from stages.run.files import read_json, read_table, read_tsv, shaped
 from stages.scenes.study.config import StudyConfig

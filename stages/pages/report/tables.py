@@ -6,9 +6,9 @@ from typing import Any
 
 from stages.pages.report.costs import StageCost, total
 from stages.pages.report.results import Results, Row
-from stages.quality.deltas import MEAN
 from stages.quality.keys import ALIGNED, MASKED, MEASURED, MEASURES, better
-from stages.scenes.study.config import PLAIN
+from stages.quality.paired_differences import MEAN
+from stages.scenes.study.methods import PLAIN
 
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from stages.pages.template import Markup, filled
+from stages.scenes.camera_paths import focus_and_up
 from stages.scenes.cameras import Camera
-from stages.scenes.paths import looked_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ def viewer_page(
 ) -> str:
     """The viewer; `cameras` by role (source, target) and name, in the frame of the Gaussians."""
     every = [camera for group in cameras.values() for camera in group.values()]
-    focus, up = looked_at(every)
+    focus, up = focus_and_up(every)
     told = {
         "scene": scene,
         "focus": focus.tolist(),

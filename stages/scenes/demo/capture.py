@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from stages.scenes.cameras import Array, Camera, look_at
+from stages.scenes.colmap_lenses import Lens, PosedImage, write_posed
 from stages.scenes.demo import raytrace
 from stages.scenes.demo.config import DemoCaptureConfig
 from stages.scenes.demo.light import light
 from stages.scenes.demo.room import room
-from stages.scenes.lenses.colmap_lenses import Lens, PosedImage, write_posed
-from stages.scenes.lenses.undistort import distort
+from stages.scenes.lenses.distortion import distort
 
 _ARC_DEG = 70.0
 _BASELINE = 0.16  # metres between the eyes

@@ -54,7 +54,7 @@ class Calibration:
         return model.points, model.colors
 
 
-def carry_targets(
+def transfer_targets(
     method: str,
     estimated: Mapping[str, Camera],
     true_sources: Mapping[str, Camera],

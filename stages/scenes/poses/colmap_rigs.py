@@ -49,7 +49,7 @@ class Structure:
         """No point at all."""
         return Structure(np.zeros((0, 3)), [], np.zeros((0, 3), np.uint8))
 
-    def seen_by(self, names: Sequence[str]) -> "Structure":
+    def visible_in(self, names: Sequence[str]) -> "Structure":
         """The points that some of these images see, with the observations in these alone."""
         wanted = set(names)
         tracks = [[one for one in track if one[0] in wanted] for track in self.tracks]

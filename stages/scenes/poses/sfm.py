@@ -28,7 +28,7 @@ _RETRIES = ((30, 1.0), (15, 1.0), (10, 1.5))  # (least matches, error factor), s
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class PooledFeatures:
     """Pooled features: `of[camera]` rows belong to `frame[camera]`, the index of a timestamp."""
 
     of: dict[str, colmap.Features]
@@ -46,7 +46,7 @@ class Estimate:
     note: str = ""
 
 
-def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> Photographs:
+def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> PooledFeatures:
     """Features of every photograph; `images[camera]` lists one [H, W, 3] a timestamp."""
     pooled, frames, colors = {}, {}, {}
     for camera, shots in images.items():
@@ -59,10 +59,10 @@ def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> P
         colors[camera] = np.concatenate(
             [_sample(shot, f.keypoints) for shot, f in zip(shots, found, strict=True)]
         )
-    return Photographs(pooled, frames, colors)
+    return PooledFeatures(pooled, frames, colors)
 
 
-def match(photographs: Photographs, config: CalibrateConfig) -> dict[Pair, NDArray[np.uint32]]:
+def match(photographs: PooledFeatures, config: CalibrateConfig) -> dict[Pair, NDArray[np.uint32]]:
     """Mutual nearest descriptors [M, 2] of every pair of cameras, within equal timestamps."""
     return {
         (a, b): _match_pair(photographs, a, b, config.ratio_test)
@@ -91,7 +91,7 @@ def perturb(cameras: Mapping[str, Camera], config: CalibrateConfig) -> dict[str,
 
 def refine(
     cameras: Mapping[str, Camera],
-    photographs: Photographs,
+    photographs: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
 ) -> Estimate:
@@ -121,7 +121,7 @@ def refine(
 
 def reconstruct(
     cameras: Mapping[str, Camera],
-    photographs: Photographs,
+    photographs: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
     scratch: Path,
@@ -153,7 +153,7 @@ def reconstruct(
 
 def near_epipolar(
     cameras: Mapping[str, Camera],
-    photographs: Photographs,
+    photographs: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     tolerance_px: float,
 ) -> dict[Pair, NDArray[np.uint32]]:
@@ -169,7 +169,7 @@ def near_epipolar(
 
 def triangulate(
     cameras: Mapping[str, Camera],
-    photographs: Photographs,
+    photographs: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
     max_error_px: float,
@@ -187,7 +187,7 @@ def triangulate(
 
 
 def points_of_frame(
-    frame: int, tracks: Sequence[Track], points: Array, photographs: Photographs
+    frame: int, tracks: Sequence[Track], points: Array, photographs: PooledFeatures
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Points [P, 3] and colours [P, 3] of the tracks that belong to one timestamp."""
     chosen = [
@@ -226,7 +226,7 @@ def _sample(image: Pixels, keypoints: Array) -> NDArray[np.uint8]:
     return np.rint(255 * image[rows, columns]).astype(np.uint8)
 
 
-def _match_pair(photographs: Photographs, a: str, b: str, ratio: float) -> NDArray[np.uint32]:
+def _match_pair(photographs: PooledFeatures, a: str, b: str, ratio: float) -> NDArray[np.uint32]:
     found = []
     for frame in np.intersect1d(photographs.frame[a], photographs.frame[b]):
         in_a = np.flatnonzero(photographs.frame[a] == frame)
@@ -276,7 +276,7 @@ def _tracks(matches: Mapping[Pair, NDArray[np.uint32]]) -> list[Track]:
 def _too_few(
     cameras: Mapping[str, Camera],
     registered: Mapping[str, Camera],
-    photographs: Photographs,
+    photographs: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
 ) -> UserError:

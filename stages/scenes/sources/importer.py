@@ -11,10 +11,10 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.hi4d import Sequence4D, open_sequence
+from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
-from stages.scenes.lenses.undistort import ideal_intrinsics, seen, undistort
-from stages.scenes.photographs import tell_alpha
-from stages.scenes.scene import SEEN, Role, View, write_scene
+from stages.scenes.lenses.distortion import ideal_intrinsics, seen, undistort
+from stages.scenes.scene import VALID_MASKS, Role, View, write_scene
 
 
 def import_scene(
@@ -31,7 +31,7 @@ def import_scene(
     common = sequence.common_frames(entry.cameras)
     frames = choose_frames(name, common, entry)
     taken = [sequence.frames[camera][frame] for camera in roles for frame in frames]
-    tell_alpha(name, taken, background)
+    report_alpha(name, taken, background)
     photographed = [sequence.camera(camera, frames) for camera in roles]
     shown = {camera.name: _seen(sequence, camera, config) for camera in photographed}
     views: list[View] = []
@@ -141,7 +141,7 @@ def _write_view(
     else:
         small_shown = resize_mask(shown, width, height)
         write_png(path, resize(image, width, height) * small_shown[..., None])
-        write_mask(here / SEEN / path.name, small_shown)
+        write_mask(here / VALID_MASKS / path.name, small_shown)
     view = View(small, f"{frame:06d}", role, path, None)
     mask = sequence.mask(camera.name, frame, image.shape[:2]) if config.masks else None
     if mask is None:

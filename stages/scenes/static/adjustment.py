@@ -38,7 +38,7 @@ class Registration:
 class Adjustment:
     """What the rounds of adjustment share."""
 
-    seen: sfm.Photographs
+    seen: sfm.PooledFeatures
     matches: Matches
     slots: dict[str, Slot]
     config: CalibrateConfig
@@ -132,18 +132,20 @@ class Adjustment:
         return sfm.triangulate(cameras, self.seen, near, self.config, error_px)
 
 
-def matches_among(seen: sfm.Photographs, names: Sequence[str], config: CalibrateConfig) -> Matches:
+def matches_among(
+    seen: sfm.PooledFeatures, names: Sequence[str], config: CalibrateConfig
+) -> Matches:
     """Matches of every pair of these photographs."""
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
     return matches_of(seen, pairs, config)
 
 
 def matches_of(
-    seen: sfm.Photographs, pairs: Sequence[sfm.Pair], config: CalibrateConfig
+    seen: sfm.PooledFeatures, pairs: Sequence[sfm.Pair], config: CalibrateConfig
 ) -> Matches:
     """Matches of these pairs of photographs alone."""
     found: Matches = {}
     for pair in pairs:
         parts = ({name: part[name] for name in pair} for part in (seen.of, seen.frame, seen.color))
-        found |= sfm.match(sfm.Photographs(*parts), config)
+        found |= sfm.match(sfm.PooledFeatures(*parts), config)
     return found

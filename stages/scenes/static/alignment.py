@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stages.run.errors import UserError
 from stages.run.files import whole_file
 from stages.scenes.cameras import Camera, rigid
+from stages.scenes.formats.npz import finite, read_arrays
 from stages.scenes.frames import Sim3
-from stages.scenes.sources.arrays import finite, read_arrays
 
 _KEYS = ("align_transform", "base_transform", "support_transform")
 _CLOSE = 1e-5  # float32 keeps that much of transforms near 1

@@ -9,18 +9,18 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
-from stages.run.targets import check_apart, make_target
+from stages.run.user_paths import check_apart, make_target
 from stages.scenes.cameras import Camera
+from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import BLACK, Color, Pixels, resize
-from stages.scenes.photographs import walk_folder
 from stages.scenes.poses.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.inputs import (
+from stages.scenes.static.input_images import (
     EVAL,
     PREFIXES,
-    lightfield_photos,
-    lightfield_place,
+    lightfield_images,
+    lightfield_path,
     photographs,
 )
 from stages.scenes.static.light_field.lightfield import LightField, read_lightfield
@@ -30,10 +30,10 @@ from stages.scenes.static.light_field.lytro import (
     read_calibration_archive,
     step_of,
 )
-from stages.scenes.static.parts import Capture, facts_of, metrics_of, write_parts
+from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.registration import register
-from stages.scenes.static.shared import SCRATCH, Shared
-from stages.scenes.static.truth import read_truth
+from stages.scenes.static.shared_folder import SCRATCH, SharedFolder
+from stages.scenes.static.writers import Capture, facts_of, metrics_of, write_parts
 
 # What a prepared scene follows from, beside its photographs.
 _PARAMS = (
@@ -63,7 +63,7 @@ def prepare(
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder", expected="monocular/, iphone/, stereo/, ...")
-    shared = Shared(folder)
+    shared = SharedFolder(folder)
     for kind in PREFIXES:
         check_apart(raw / kind, folder)
     shared.check_ours()
@@ -83,7 +83,7 @@ def prepare(
     try:
         capture = _capture(raw, scratch / "decoded", static, background)
         found, method = _registration(raw, shared, capture, static, predict, origin["files"])
-        metrics = metrics_of(found, capture.photos, read_truth(raw / "truth.json"))
+        metrics = metrics_of(found, capture.photos, read_true_cameras(raw / "truth.json"))
         write_parts(scratch, found, capture)
         summary = {"method": method, "metrics": metrics, **facts_of(found, capture, static)}
         write_json(scratch / "metadata" / "summary.json", summary)
@@ -122,10 +122,10 @@ def _capture(raw: Path, scratch: Path, static: StaticConfig, background: Color) 
     calibration = None
     if "lightfield" in static.cameras:
         field = read_lightfield(
-            lightfield_place(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
+            lightfield_path(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
         )
         calibration = _calibration(field, static)
-        photos += lightfield_photos(field)
+        photos += lightfield_images(field)
     pixels = {photo.name: _within(photo.read(), static.max_px) for photo in photos}
     return Capture(photos, pixels, calibration)
 
@@ -150,7 +150,7 @@ def _within(image: Pixels, longest: int) -> Pixels:
 
 
 def _registration(
-    raw: Path, shared: Shared, capture: Capture, static: StaticConfig, predict: Predict,
+    raw: Path, shared: SharedFolder, capture: Capture, static: StaticConfig, predict: Predict,
     files: Mapping[str, str],
 ) -> tuple[Registration, str]:  # fmt: skip
     """The reconstruction and how it came about; `files` are the photographs' hashes by name."""
@@ -171,7 +171,7 @@ def _registration(
     return register(capture.photos, capture.pixels, static, step_m, start, adjust), method
 
 
-def _existing(raw: Path, shared: Shared, files: Mapping[str, str]) -> Path:
+def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path:
     """The sparse model that is there already, beside the photographs or of an older preparation.
 
     It is told when the latter is of other photographs, as equal names do not say so.
@@ -214,7 +214,7 @@ def _reused(folder: Path, capture: Capture) -> Registration:
         [(n, _scaled(pixel, kept[n], fitted[n])) for n, pixel in track if n in kept]
         for track in structure.tracks
     ]
-    whole = Structure(structure.points, tracks, structure.colors).seen_by(list(kept))
+    whole = Structure(structure.points, tracks, structure.colors).visible_in(list(kept))
     return Registration(fitted, {name: Slot(name, name, "") for name in fitted}, whole, None)
 
 

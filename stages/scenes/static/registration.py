@@ -14,22 +14,22 @@ import numpy as np
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera
+from stages.scenes.colmap_lenses import Lens
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.images import Pixels
-from stages.scenes.lenses.colmap_lenses import Lens
 from stages.scenes.poses import sfm
-from stages.scenes.poses.colmap_rig_mapping import MapperDemands, map_images, straightened
 from stages.scenes.poses.colmap_rigs import Slot
+from stages.scenes.poses.colmap_sfm import MapperThresholds, map_images, undistorted_points
 from stages.scenes.static.adjustment import Adjustment, Matches, Registration, matches_among
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.inputs import Photo
+from stages.scenes.static.input_images import InputImage
 
 _LADDER = ((30, 1.0), (15, 1.0), (10, 1.5))  # (least matches, error factor), strict first
 
 
 def register(
-    photos: Sequence[Photo],
+    photos: Sequence[InputImage],
     pixels: Mapping[str, Pixels],
     static: StaticConfig,
     step_m: float | None = None,
@@ -76,9 +76,9 @@ def _feature_config(static: StaticConfig) -> CalibrateConfig:
     )
 
 
-def _unique(photos: Sequence[Photo]) -> tuple[list[Photo], dict[str, str]]:
+def _unique(photos: Sequence[InputImage]) -> tuple[list[InputImage], dict[str, str]]:
     """Photographs without repetitions, and for each repetition the name of the first."""
-    first: dict[str, Photo] = {}
+    first: dict[str, InputImage] = {}
     twins = {}
     for photo in photos:
         known = first.setdefault(photo.sha256, photo)
@@ -87,7 +87,7 @@ def _unique(photos: Sequence[Photo]) -> tuple[list[Photo], dict[str, str]]:
     return list(first.values()), twins
 
 
-def _guess(photo: Photo, image: Pixels, static: StaticConfig) -> Camera:
+def _guess(photo: InputImage, image: Pixels, static: StaticConfig) -> Camera:
     """A camera with the focal length of the EXIF data, or `focal_guess` of the longer side."""
     height, width = image.shape[:2]
     known = None if photo.focal_px is None else photo.focal_px * width / photo.size[0]
@@ -97,9 +97,9 @@ def _guess(photo: Photo, image: Pixels, static: StaticConfig) -> Camera:
 
 
 def _map(
-    anchors: Sequence[Photo],
+    anchors: Sequence[InputImage],
     pixels: Mapping[str, Pixels],
-    seen: sfm.Photographs,
+    seen: sfm.PooledFeatures,
     matches: Matches,
     static: StaticConfig,
 ) -> tuple[dict[str, Camera], dict[str, Lens]]:
@@ -115,7 +115,7 @@ def _map(
     best: tuple[dict[str, Camera], dict[str, Lens]] = ({}, {})
     with tempfile.TemporaryDirectory() as scratch:
         for least, factor in _LADDER:
-            demands = MapperDemands(
+            demands = MapperThresholds(
                 least, factor * static.max_reprojection_error_px,
                 static.min_triangulation_angle_deg, static.seed,
             )  # fmt: skip
@@ -127,20 +127,20 @@ def _map(
 
 
 def _straight(
-    cameras: Mapping[str, Camera], seen: sfm.Photographs, lenses: Mapping[str, Lens]
-) -> tuple[dict[str, Camera], sfm.Photographs]:
+    cameras: Mapping[str, Camera], seen: sfm.PooledFeatures, lenses: Mapping[str, Lens]
+) -> tuple[dict[str, Camera], sfm.PooledFeatures]:
     """Cameras and features as of the images that the lenses' undistortion makes."""
     straight, features = dict(cameras), dict(seen.of)
     for name, lens in lenses.items():
         K, width, height = lens.pinhole(whole=True)
         straight[name] = replace(cameras[name], K=K, width=width, height=height)
-        keypoints = straightened(seen.of[name].keypoints, lens)
+        keypoints = undistorted_points(seen.of[name].keypoints, lens)
         features[name] = replace(seen.of[name], keypoints=keypoints)
     return straight, replace(seen, of=features)
 
 
 def _check_registered(
-    anchors: Sequence[Photo], cameras: Mapping[str, Camera], static: StaticConfig
+    anchors: Sequence[InputImage], cameras: Mapping[str, Camera], static: StaticConfig
 ) -> None:
     lost = [photo.name for photo in anchors if photo.name not in cameras]
     if len(cameras) < 2 or len(cameras) < static.min_registered * len(anchors):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from stages.run.errors import UserError
 from stages.run.settings.params import CHECK, did_you_mean
-from stages.scenes.study.config import FIXERS, METHODS, TUNED, StudyConfig, methods_of
-from stages.scenes.study.identity import people, spelled
+from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.identity import normalised_name, people
+from stages.scenes.study.methods import FIXERS, METHODS, TUNED, methods_of
 from stages.scenes.study.roles import (
     LEARNING_ROLES,
     RESERVED,
@@ -63,7 +64,7 @@ def _unknown(case: _Case) -> Iterator[UserError]:
                     hint=did_you_mean(scene, known),
                     fix=f"mend the name, or add `{scene}:` to `scenes:`",
                 )
-            elif case.group(scene) == people(scene) == spelled(scene) and _from_hi4d(scene):
+            elif case.group(scene) == people(scene) == normalised_name(scene) and _from_hi4d(scene):
                 yield UserError(
                     case.at(key, scene),
                     f"{scene!r} does not say which people it shows",
@@ -73,7 +74,7 @@ def _unknown(case: _Case) -> Iterator[UserError]:
 
 
 def _from_hi4d(scene: str) -> bool:
-    return spelled(scene).startswith("hi4d")
+    return normalised_name(scene).startswith("hi4d")
 
 
 def _repeated(case: _Case) -> Iterator[UserError]:
@@ -86,7 +87,7 @@ def _repeated(case: _Case) -> Iterator[UserError]:
                 )
     for key in _SCENE_LISTS:
         for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
-            if spelled(first) == spelled(second):
+            if normalised_name(first) == normalised_name(second):
                 got = f"{second} is {first} in another spelling"
                 yield UserError(case.at(key, second), got, expected="each scene once", fix=CHECK)
 

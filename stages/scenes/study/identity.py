@@ -12,10 +12,10 @@ _TOKEN = re.compile(r"\d+|[^\W\d_]+")
 _PAIR = re.compile(r"(?<!re)(?<!im)(?<!des)pair[\W_]*(\d+)")
 
 
-def spelled(name: str) -> str:
+def normalised_name(name: str) -> str:
     """A name as it is compared with others; separators count between numbers alone.
 
-    >>> spelled("Hi4D_PAIR-015 "), spelled("hi4dpair15"), spelled("take_1_2"), spelled("take12")
+    >>> normalised_name("Hi4D_PAIR-015 "), normalised_name("hi4dpair15"), normalised_name("take_1_2"), normalised_name("take12")
     ('hi4dpair15', 'hi4dpair15', 'take1.2', 'take12')
     """
     tokens = [
@@ -50,7 +50,7 @@ def people(group: str) -> str:
     >>> people("pair15 ") == people("PAIR-015") == people("hi4d_pair15"), people("The Band")
     (True, 'theband')
     """
-    return group_in_name(group) if pairs_in(group) else spelled(group)
+    return group_in_name(group) if pairs_in(group) else normalised_name(group)
 
 
 def _folded(name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.scenes.study.identity import group_in_name, pairs_in, people, spelled
+from stages.scenes.study.identity import group_in_name, normalised_name, pairs_in, people
 
 # Changes with the meaning of the rules, so that old verdicts do not pass for new ones.
 RULES = "one role a scene, one role a group, reserved groups downstream only, by identity: 2"
@@ -64,7 +64,7 @@ class Case:
 
     def spellings(self, key: str) -> dict[str, str]:
         """Scenes of one list by what no spelling changes."""
-        return {spelled(scene): scene for scene in self.names(key)}
+        return {normalised_name(scene): scene for scene in self.names(key)}
 
     def groups_of(self, key: str) -> tuple[tuple[str, str], ...]:
         """(scene, group) of one list, sorted."""
@@ -123,7 +123,7 @@ def reserved(case: Case) -> Iterator[UserError]:
     kept = case.spellings(RESERVED)
     for role in LEARNING_ROLES:
         for scene in dict.fromkeys(case.names(role)):
-            group, other = case.group(scene), kept.get(spelled(scene))
+            group, other = case.group(scene), kept.get(normalised_name(scene))
             if other:
                 got = f"{scene} is reserved" + ("" if other == scene else f", as {other}")
             elif group in owners:
@@ -148,7 +148,7 @@ def shared(case: Case) -> Iterator[UserError]:
             # A reserved group in a learning role is reported there.
             if group not in owners or group in kept:
                 continue
-            other = case.spellings(first).get(spelled(scene))
+            other = case.spellings(first).get(normalised_name(scene))
             told = "" if other == scene else f", as {other}"
             yield UserError(
                 case.at(second, scene),

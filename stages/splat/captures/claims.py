@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import read_json, set_hash
-from stages.run.targets import check_replaceable
-from stages.scenes.photographs import is_hidden
-from stages.splat.captures.captures import FACTS, Facts
+from stages.run.user_paths import check_replaceable
+from stages.scenes.image_folder import is_hidden
+from stages.splat.captures.training import CAPTURE_JSON, CaptureRecord
 
 TRAINED = "train"
 EVALUATED = "eval_on_"
@@ -23,7 +23,7 @@ Hashes = Callable[[], frozenset[str]]  # of photographs, read when they are need
 def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None:
     """Refuse a folder that holds anything but an earlier result of the photographs in `source`."""
     trained = result / TRAINED
-    if (trained / FACTS).is_file():
+    if (trained / CAPTURE_JSON).is_file():
         held = check_trained_on(trained, source, hashes)
         if held.match_string != match_string:
             raise UserError(
@@ -48,20 +48,20 @@ def claim_trained(trained: Path, source: Path, hashes: Hashes, photographs: str 
 
     As `check_trained_on`; a folder with other things in it is refused as well.
     """
-    check_replaceable(trained, FACTS)
-    if (trained / FACTS).is_file():
+    check_replaceable(trained, CAPTURE_JSON)
+    if (trained / CAPTURE_JSON).is_file():
         check_trained_on(trained, source, hashes, photographs)
 
 
 def check_trained_on(
     trained: Path, source: Path, hashes: Hashes, photographs: str = ""
-) -> Facts:  # fmt: skip
+) -> CaptureRecord:  # fmt: skip
     """Facts of the Gaussians in `trained`, which must be of the photographs in `source`.
 
     Their identity is `photographs`, if that is given, and else that of all `hashes`. Raises
     UserError for others.
     """
-    facts, ours = Facts.read(trained), hashes()
+    facts, ours = CaptureRecord.read(trained), hashes()
     wanted, used = photographs or set_hash(ours), set(facts.sha256.values())
     # Results of older versions know only the photographs that they used.
     if facts.photographs != wanted if facts.photographs else not used <= ours:

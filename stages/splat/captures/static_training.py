@@ -5,12 +5,12 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import whole_folder
-from stages.run.targets import make_target
+from stages.run.user_paths import make_target
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.shared import Shared
-from stages.splat.captures.captures import capture_notes, split, train_capture
+from stages.scenes.static.shared_folder import SharedFolder
 from stages.splat.captures.claims import check_trained_on, claim_trained
+from stages.splat.captures.training import capture_notes, split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.training.fit import Fitted
 
@@ -19,7 +19,7 @@ GAUSSIANS = "gaussians.safetensors"
 
 
 def train_static(
-    shared: Shared, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str,
+    shared: SharedFolder, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str,
     given: Collection[str] = (),
 ) -> Fitted:  # fmt: skip
     """Train on one camera's subset into `result`/checkpoints.
@@ -55,7 +55,7 @@ def check_trained(result: Path) -> None:
         )  # fmt: skip
 
 
-def check_of(shared: Shared, camera: str, result: Path) -> None:
+def check_same_images(shared: SharedFolder, camera: str, result: Path) -> None:
     """Raise UserError when what is trained there is of other photographs than the scene's."""
     check_trained(result)
     dataset = Dataset.read(shared.subset(camera))

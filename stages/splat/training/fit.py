@@ -21,7 +21,7 @@ from stages.scenes.cameras import Camera
 from stages.scenes.colmap import write_model
 from stages.splat import export
 from stages.splat.gaussians import Gaussians
-from stages.splat.gpu.turns import given_away
+from stages.splat.gpu.lock import gpu_lock_released
 from stages.splat.render import align_camera, render
 from stages.splat.training.trainer import Trainer, TrainView
 
@@ -51,7 +51,7 @@ class Fitted:
         gaussians = self.gaussians.to("cpu")
         named = {f"{camera.name}{suffix}": camera for camera in self.cameras}
         learnt = {name: replace(camera, name=name) for name, camera in named.items()}
-        with given_away():
+        with gpu_lock_released():
             gaussians.save(folder / "gaussians.safetensors")
             if ply:
                 export.write_ply(folder / "point_cloud.ply", gaussians)
@@ -121,7 +121,7 @@ def _fit(
         # What is trained is saved by now, whatever measuring it may do.
         evaluations += evaluate(trainer, test_views, steps)
     if folder is not None and checkpoint.kept.is_dir():
-        with given_away():
+        with gpu_lock_released():
             shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
     return Fitted(trainer.gaussians(steps), trainer.learnt_cameras(), curve, evaluations)
 
@@ -134,7 +134,7 @@ def _keep(trainer: Trainer, kept: Path, step: int) -> None:
     if not (ply or save):
         return
     gaussians = trainer.gaussians(step).to("cpu")
-    with given_away():
+    with gpu_lock_released():
         if ply:
             export.write_ply(kept / f"point_cloud_{step}.ply", gaussians)
         if save:
@@ -245,5 +245,5 @@ def _save(
             "curve": curve,
             "evaluations": evaluations,
         },
-        given_away(),
+        gpu_lock_released(),
     )

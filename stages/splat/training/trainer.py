@@ -86,7 +86,7 @@ class Trainer:
             else self.strategy.initialize_state()
         )
         if backend == "cuda" and config.execution == "graph" and FUSED:
-            from stages.splat.gpu.loop import Loop
+            from stages.splat.training.graph_steps import Loop
 
             self.loop = Loop(self)
             self.loop.set_views()

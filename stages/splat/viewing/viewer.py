@@ -11,7 +11,7 @@ import numpy as np
 import viser
 
 from stages.scenes.cameras import Array, Camera, quat_from_rotation, rotation_from_quat
-from stages.splat.viewing.showing import Shot, Showing, nearest
+from stages.splat.viewing.live_scene import LiveScene, Shot, nearest
 
 _COLORS = {"source": (120, 120, 120), "target": (230, 120, 30)}
 # Frusta are drawn at this share of the cameras' spread.
@@ -22,7 +22,7 @@ _SPLAT, _CAMERAS = "/gaussians", "/cameras"
 class Viewer:
     """One scene on a port of this machine."""
 
-    def __init__(self, showing: Showing, host: str, port: int, method: str | None = None):
+    def __init__(self, showing: LiveScene, host: str, port: int, method: str | None = None):
         self.showing = showing
         with redirect_stdout(io.StringIO()):  # it draws a box of its own
             self.server = viser.ViserServer(host=host, port=port, verbose=False)

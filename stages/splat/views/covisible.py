@@ -78,12 +78,14 @@ def covisible(
         views = [depth_view(gaussians, one, backend) for one in training[start : start + chunk]]
         for target, count in zip(targets, counts, strict=True):
             for first in range(0, len(views), micro_chunk):
-                count += seeing(target, views[first : first + micro_chunk], rule.depth_tolerance)
+                count += visible_counts(
+                    target, views[first : first + micro_chunk], rule.depth_tolerance
+                )
     needed = rule.needed(len(training))
     return [(count >= needed) & (t.depth > 0) for t, count in zip(targets, counts, strict=True)]
 
 
-def seeing(target: DepthView, views: Sequence[DepthView], tolerance: float) -> Tensor:
+def visible_counts(target: DepthView, views: Sequence[DepthView], tolerance: float) -> Tensor:
     """How many of the views see each pixel's point of the target, int32 [H, W].
 
     Views of one size are compared in one operation.

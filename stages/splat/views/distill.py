@@ -102,7 +102,7 @@ def _distil(
     )  # fmt: skip
     begin, novel = _resumed(trainer, sources, checkpoint, moment.name)
     for number in range(begin, config.rounds):
-        cameras = on_the_way(moment, targets, (number + 1) / config.rounds)
+        cameras = interpolated_cameras(moment, targets, (number + 1) / config.rounds)
         seen = fixed_views(trainer.gaussians(number), moment, cameras, fix, config, backend)
         novel = [*novel, *seen] if config.keep == "all" else seen
         trainer.set_views([*sources, *novel])
@@ -116,7 +116,7 @@ def _distil(
     return trainer.gaussians(config.rounds * config.steps)
 
 
-def on_the_way(moment: Moment, targets: Sequence[Camera], share: float) -> list[Camera]:
+def interpolated_cameras(moment: Moment, targets: Sequence[Camera], share: float) -> list[Camera]:
     """For each target a camera that has gone a share of the way to it, with its intrinsics.
 
     It sets out from the source camera that is nearest to the target.

@@ -15,11 +15,11 @@ from stages.scenes.scene import View
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.views.distill import Fix, Moment, distil
-from stages.splat.views.novel_views import Targets, load_gaussians
+from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DistillRecipe:
     """The sections of params.yaml that decide how Gaussians are distilled."""
 
     distill: DistillConfig
@@ -29,7 +29,7 @@ class Recipe:
 class FixedViews:
     """The target views of one scene by one fixer."""
 
-    def __init__(self, targets: Targets, splats: Path, fix: Fix, recipe: Recipe):
+    def __init__(self, targets: TargetRenderer, splats: Path, fix: Fix, recipe: DistillRecipe):
         self.targets, self.splats, self.fix, self.recipe = targets, splats, fix, recipe
         self.scene, self.calibration = targets.scene, targets.calibration
         self.backend = targets.backend

@@ -14,7 +14,7 @@ from stages.run.errors import UserError
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.images import Pixels
-from stages.scenes.novel_views import KINDS, Pose, write_info, write_picture
+from stages.scenes.novel_views import KINDS, Pose, write_info, write_novel_view
 from stages.scenes.poses.calibration import Calibration
 from stages.scenes.scene import Scene, View
 from stages.splat.gaussians import Gaussians
@@ -30,7 +30,7 @@ _ALIGNED_NOTE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Targets:
+class TargetRenderer:
     """The target views of a scene, and how they are drawn."""
 
     scene: Scene
@@ -78,7 +78,7 @@ class Targets:
         if mend is not None:
             pictures = mend([one.view for one in placed], pictures)
         for one, picture in zip(placed, pictures, strict=True):
-            write_picture(folder, one.kind, one.view, picture)
+            write_novel_view(folder, one.kind, one.view, picture)
         return {one.view.name: one.move for one in placed if one.move}
 
     def _placed(self, timestamp: str, gaussians: Gaussians) -> Iterator["_Placed"]:

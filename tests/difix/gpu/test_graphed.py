@@ -19,7 +19,7 @@ from stages.difix.gpu.adam import GOOD, SCALE, STEPS
 from stages.difix.gpu.graphed import GraphedStep
 from stages.difix.gpu.masters import Buckets, Masters, Run
 from stages.difix.network.model import Fixer, trainable
-from stages.difix.precision import choose_execution
+from stages.difix.network.precision import choose_execution
 from stages.difix.tuning.eager import EagerStep
 from stages.difix.tuning.losses import FixerLoss, Terms
 from stages.run.errors import UserError

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from stages.run.files import folder_hash
+from stages.scenes.colmap_lenses import read_posed
 from stages.scenes.dataset import Dataset
 from stages.scenes.demo.capture import undistorted, write_capture
 from stages.scenes.demo.config import DemoCaptureConfig
 from stages.scenes.images import read_image
-from stages.scenes.lenses.colmap_lenses import read_posed
-from stages.scenes.lenses.undistort import distort
-from stages.scenes.sources.names import matching
+from stages.scenes.lenses.distortion import distort
+from stages.scenes.sources.name_filter import matching
 
 CONFIG = DemoCaptureConfig(photographs=2, eval_photographs=1, width_px=96, height_px=72, samples=1)
 

@@ -13,7 +13,7 @@ from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_image
 from stages.scenes.scene import camera_from_dict
 from stages.scenes.static.config import StaticDemoConfig
-from stages.scenes.static.inputs import photographs
+from stages.scenes.static.input_images import photographs
 
 SIZE = (256, 192)
 CONFIG = StaticDemoConfig(width_px=64, height_px=48, lightfield_side=3, eval_frames=2, samples=1)

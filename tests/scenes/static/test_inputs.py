@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stages.run.errors import UserError
-from stages.scenes.static.inputs import Photo, lightfield_place, photographs
+from stages.scenes.static.input_images import InputImage, lightfield_path, photographs
 
 FOLDERS = (
     "monocular/wide.jpg", "iphone/wide.png", "iphone/tele.png", "iphone/ultrawide.png",
@@ -27,7 +27,7 @@ def capture(root: Path, names: tuple[str, ...] = FOLDERS, mm: int | None = None)
     return root
 
 
-def by_name(photos: list[Photo]) -> dict[str, Photo]:
+def by_name(photos: list[InputImage]) -> dict[str, InputImage]:
     return {photo.name: photo for photo in photos}
 
 
@@ -102,14 +102,14 @@ def test_refuses_two_photographs_of_one_name(tmp_path: Path) -> None:
 
 def test_light_field_lies_in_its_folder_or_beside_the_photographs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 light fields"):
-        lightfield_place(capture(tmp_path))
+        lightfield_path(capture(tmp_path))
     (tmp_path / "IMG_0042.LFR").touch()
-    assert lightfield_place(tmp_path) == tmp_path / "IMG_0042.LFR"
+    assert lightfield_path(tmp_path) == tmp_path / "IMG_0042.LFR"
     (tmp_path / "dog_eslf.png").touch()
     with pytest.raises(UserError, match="2 light fields"):
-        lightfield_place(tmp_path)
+        lightfield_path(tmp_path)
     (tmp_path / "lightfield").mkdir()
-    assert lightfield_place(tmp_path) == tmp_path / "lightfield"
+    assert lightfield_path(tmp_path) == tmp_path / "lightfield"
 
 
 def test_files_that_are_no_photographs_are_told(
@@ -135,7 +135,7 @@ def test_hidden_photograph_beside_the_others_is_none(tmp_path: Path) -> None:
     (root / "._a.LFR").write_text("x")
     (root / "a.LFR").write_text("x")
     assert list(by_name(photographs(root, ("monocular",)))) == ["mono__wide.png"]
-    assert lightfield_place(root) == root / "a.LFR"
+    assert lightfield_path(root) == root / "a.LFR"
 
 
 def test_folder_of_a_kind_may_be_a_link(tmp_path: Path) -> None:

@@ -5,22 +5,22 @@ from pathlib import Path
 import pytest
 
 from stages.run.errors import UserError
-from stages.scenes.static.places import Places
-from stages.scenes.static.shared import Shared
+from stages.scenes.static.paths import StaticPaths
+from stages.scenes.static.shared_folder import SharedFolder
 
 
 def test_by_a_path_as_the_scripts_have_it() -> None:
-    found = Places.of(Path("../gs7/dataset/dog"), None)
+    found = StaticPaths.of(Path("../gs7/dataset/dog"), None)
     assert found.name == "dog"
     assert found.raw == Path("../gs7/dataset/dog/static")
     assert found.shared == Path("../gs7/dataset/dog/static/shared")
     assert found.results == Path("results/static/dog")
-    moved = Places.of(Path("dog"), None, Path("/x/shared_output"), Path("/scratch/static"))
+    moved = StaticPaths.of(Path("dog"), None, Path("/x/shared_output"), Path("/scratch/static"))
     assert (moved.shared, moved.results) == (Path("/x/shared_output"), Path("/scratch/static/dog"))
 
 
 def test_by_a_name_of_the_graph() -> None:
-    found = Places.of(None, "static_pair02_talk")
+    found = StaticPaths.of(None, "static_pair02_talk")
     assert found.raw == Path("data/raw/static_pair02_talk/static")
     assert found.shared == Path("data/static/static_pair02_talk/shared")
     assert found.results == Path("results/static/static_pair02_talk")
@@ -30,11 +30,11 @@ def test_by_a_name_of_the_graph() -> None:
 def test_needs_one_of_both() -> None:
     for given in ((None, None), (Path("dog"), "dog")):
         with pytest.raises(UserError, match="SCENE_DIR and --scene"):
-            Places.of(*given)
+            StaticPaths.of(*given)
 
 
 def test_refuses_a_scene_that_was_not_prepared_to_its_end(tmp_path: Path) -> None:
-    places = Places.of(tmp_path / "dog", None)
+    places = StaticPaths.of(tmp_path / "dog", None)
     with pytest.raises(UserError, match="not prepared, or not to its end"):
         places.prepared()
     places.shared.mkdir(parents=True)
@@ -44,9 +44,9 @@ def test_refuses_a_scene_that_was_not_prepared_to_its_end(tmp_path: Path) -> Non
 
 
 def test_masks_stay_in_their_folder(tmp_path: Path) -> None:
-    mask = Shared(tmp_path).mask("stereo", "clip/a.jpg")
+    mask = SharedFolder(tmp_path).mask("stereo", "clip/a.jpg")
     assert mask == tmp_path / "covisible" / "stereo" / "1x" / "val" / "clip" / "a.png"
     with pytest.raises(AssertionError, match="leads out"):
-        Shared(tmp_path).mask("stereo", "../a.png")
+        SharedFolder(tmp_path).mask("stereo", "../a.png")
     with pytest.raises(UserError, match="expected letters"):
-        Shared(tmp_path).masks("../x")
+        SharedFolder(tmp_path).masks("../x")

@@ -11,7 +11,7 @@ from stages.run.files import folder_hash
 from stages.scenes.images import write_png
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.prepare import prepare
-from stages.scenes.static.shared import Shared
+from stages.scenes.static.shared_folder import SharedFolder
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_a_target_that_is_a_file_is_told(raw: Path) -> None:
 def test_what_our_own_runs_leave_is_no_obstacle(left: list[str], tmp_path: Path) -> None:
     for name in left:
         (tmp_path / name).mkdir()
-    Shared(tmp_path).check_ours()
+    SharedFolder(tmp_path).check_ours()
 
 
 def test_an_older_model_is_of_the_photographs_that_it_was_made_of(tmp_path: Path) -> None:
     origin = {"files": {"stereo/left.png": "1", "stereo/right.png": "2"}}
     (tmp_path / ".prep_complete").write_text(json.dumps({"origin": origin, "made": {}}))
-    shared = Shared(tmp_path)
+    shared = SharedFolder(tmp_path)
     assert shared.replaced_since(origin["files"] | {"new.png": "3"}) == []
     assert shared.replaced_since({"stereo/left.png": "9"}) == ["stereo/left.png"]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from stages.splat.config import TrainConfig
-from stages.splat.gpu import loop as loops
-from stages.splat.gpu.draw import Drawn, Viewpoint
+from stages.splat.gpu.rasterize import Drawn, Viewpoint
 from stages.splat.raster import rasterization
+from stages.splat.training import graph_steps as loops
 from stages.splat.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(

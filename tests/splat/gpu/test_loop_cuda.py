@@ -11,7 +11,7 @@ from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
-from stages.splat.training.lanes import side_by_side
+from stages.splat.training.placement import side_by_side
 from stages.splat.training.trainer import Trainer, TrainView
 
 pytestmark = [
@@ -107,7 +107,7 @@ def test_growth_goes_on_between_graphs(photographs, config) -> None:
 
 
 def test_steps_without_room_are_repeated(photographs, config, monkeypatch) -> None:
-    monkeypatch.setattr("stages.splat.gpu.loop._GRAIN", 16)
+    monkeypatch.setattr("stages.splat.training.graph_steps._GRAIN", 16)
     calls = trainer(photographs, config, False)
     one = trainer(photographs, config)
     for step in range(9):

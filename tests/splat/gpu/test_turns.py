@@ -4,8 +4,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stages.splat.gpu import turns
-from stages.splat.gpu.turns import given_away, pass_on, turn
+from stages.splat.gpu import lock as turns
+from stages.splat.gpu.lock import gpu_lock_released, pass_on, turn
 
 
 def test_turns_exclude_each_other_except_while_waiting() -> None:
@@ -18,7 +18,7 @@ def test_turns_exclude_each_other_except_while_waiting() -> None:
                 inside += 1
                 most = max(most, inside)
                 inside -= 1
-                with given_away():
+                with gpu_lock_released():
                     waiting.wait()  # all three are here at once
 
     with ThreadPoolExecutor(3) as pool:
@@ -28,7 +28,7 @@ def test_turns_exclude_each_other_except_while_waiting() -> None:
 
 def test_a_failure_while_waiting_passes_the_turn_on() -> None:
     try:
-        with turn(), given_away():
+        with turn(), gpu_lock_released():
             raise ValueError
     except ValueError:
         pass
@@ -37,7 +37,7 @@ def test_a_failure_while_waiting_passes_the_turn_on() -> None:
 
 
 def test_without_a_turn_there_is_nothing_to_give_away() -> None:
-    with given_away(), turn():
+    with gpu_lock_released(), turn():
         pass
 
 

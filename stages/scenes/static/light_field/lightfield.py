@@ -20,8 +20,8 @@ from scipy.io import loadmat
 
 from stages.run.errors import UserError
 from stages.run.files import parse_json
+from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import Pixels, image_size, read_image
-from stages.scenes.photographs import walk_folder
 
 Cell = tuple[int, int]  # (row, column)
 

@@ -1,0 +1,121 @@
+"""Names of a fixer's tensors in the published checkpoints, and the way between them and ours.
+
+Published are two state dicts, `unet` and `vae`. The VAE's holds skips and LoRA under the names that
+peft gives: `<layer>.base_layer.weight` beside `<layer>.lora_A.vae_skip.weight`. Without LoRA the
+names are plain. Ours is the state dict of a Fixer, whose keys start with the part they belong to.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from stages.difix.network.model import Fixer, empty_fixer, new_tensor
+from stages.difix.network.spec import Spec
+from stages.difix.network.training_record import TrainingRecord
+from stages.difix.network.vae import skip_name
+from stages.run.errors import UserError
+
+ADAPTER = "vae_skip"
+PROMPT_KEY = "prompt"
+
+State = Mapping[str, Tensor]
+Key = tuple[str, str]  # part and key: ("vae", "decoder.conv_in.base_layer.weight")
+
+# diffusers' names of attention projections before version 0.18, still in checkpoints of that time.
+_FORMER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def published_keys(fixer: Fixer) -> dict[str, Key]:
+    """The published key of each of a fixer's tensors but the prompt."""
+    changed = set(fixer.lora.names) if fixer.lora else set()
+    return {key: _published(key, changed) for key in fixer.state_dict() if key != PROMPT_KEY}
+
+
+def published_state(fixer: Fixer) -> dict[str, dict[str, Tensor]]:
+    """The two state dicts of a fixer, `unet` and `vae`, on the CPU."""
+    state, parts = fixer.state_dict(), {"unet": {}, "vae": {}}
+    for ours, (part, theirs) in published_keys(fixer).items():
+        parts[part][theirs] = state[ours].detach().float().cpu().contiguous()
+    return parts
+
+
+def fixer_from_published(
+    spec: Spec, parts: Mapping[str, State], prompt: Tensor, where: object, seed: int = 0
+) -> Fixer:
+    """A fixer with the published weights, on the CPU in float32.
+
+    A VAE without skips or LoRA, as Stable Diffusion's own, gets new ones, drawn from `seed`. What
+    taught it is unknown until someone says. Raises UserError when anything else is missing, left
+    over or of another shape.
+    """
+    try:
+        fixer = empty_fixer(spec)
+    # Sizes that contradict each other fail in as many ways as there are layers.
+    except Exception as error:
+        raise UserError(
+            where, f"its configs describe no fixer ({type(error).__name__}: {error})",
+            expected="diffusers' settings of a UNet and a VAE", fix="get the checkpoint again",
+        ) from error  # fmt: skip
+    state = {PROMPT_KEY: prompt.float()}
+    found = {part: _modern(tensors) for part, tensors in parts.items()}
+    generator = torch.Generator().manual_seed(seed)
+    faults: list[str] = []
+    for ours, (part, theirs) in published_keys(fixer).items():
+        value = _take(found[part], theirs)
+        wanted = fixer.get_parameter(ours).shape
+        if value is None:
+            value = new_tensor(ours, wanted, spec, generator)
+        if value is None:
+            faults.append(f"{part}: no {theirs}")
+        elif value.numel() != wanted.numel():
+            faults.append(f"{part}: {theirs} is {tuple(value.shape)}, not {tuple(wanted)}")
+        else:
+            # A reshape: former attention layers were 1x1 convolutions.
+            state[ours] = value.float().reshape(wanted)
+    faults += [f"{part}: {key} too much" for part, rest in found.items() for key in rest]
+    if faults:
+        raise _other_architecture(where, faults)
+    fixer.load_state_dict(state, strict=True, assign=True)
+    fixer.taught = TrainingRecord(unknown=(spec.origin,))
+    return fixer
+
+
+def _published(key: str, changed: set[str]) -> Key:
+    part, _, name = key.partition(".")
+    if part == "unet":
+        return part, name
+    if part == "lora":
+        factor, _, layer = name.partition(".")
+        return "vae", f"{layer.replace('/', '.')}.lora_{factor.upper()}.{ADAPTER}.weight"
+    if part == "skips":
+        index, _, leaf = name.partition(".")
+        name = f"{skip_name(int(index))}.{leaf}"
+    layer, _, leaf = name.rpartition(".")
+    return "vae", f"{layer}.base_layer.{leaf}" if layer in changed else name
+
+
+def _take(found: dict[str, Tensor], key: str) -> Tensor | None:
+    """Remove a tensor by its published name, or by its plain one."""
+    value = found.pop(key, None)
+    return found.pop(key.replace(".base_layer.", "."), None) if value is None else value
+
+
+def _modern(tensors: State) -> dict[str, Tensor]:
+    """Keys with today's names of attention projections."""
+    renamed = {}
+    for key, value in tensors.items():
+        for former, name in _FORMER.items():
+            key = key.replace(former, name) if ".attentions." in key else key
+        renamed[key] = value
+    return renamed
+
+
+def _other_architecture(where: object, faults: list[str]) -> UserError:
+    shown = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
+    return UserError(
+        where,
+        f"weights of another architecture, {len(faults)} tensors do not fit: {shown}",
+        expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them",
+        fix="name another checkpoint in base.source, or mend the folder",
+    )

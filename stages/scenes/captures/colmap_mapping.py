@@ -1,0 +1,256 @@
+"""Photographs to a COLMAP model by pycolmap's own pipeline, from nothing or from given poses.
+
+Photographs that do not register get another try with weaker demands; the best model counts. One
+thread and fixed seeds make equal bytes of equal photographs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pycolmap
+
+from stages.run.errors import UserError
+from stages.scenes.captures.config import CaptureCalibrateConfig
+from stages.scenes.colmap import open_model
+from stages.scenes.frames import recentring
+
+_LEAST_MODEL = 3  # images
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How much is demanded of features, matches and poses."""
+
+    name: str
+    peak_threshold: float
+    max_features: int
+    affine: bool  # features that follow a slanted surface; some ten times as slow
+    ratio: float
+    guided: bool  # match again along epipolar lines; minutes a hundred pairs on a CPU
+    least_matches: int
+    least_inliers: int  # of a pose
+    start_inliers: int
+    start_angle_deg: float
+
+
+# Strict first: what weak demands let in costs accuracy.
+LADDER = (
+    Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False, 15, 30, 100, 16.0),
+    Attempt("more and weaker features", 0.002, 8192, False, 0.85, False, 12, 15, 50, 8.0),
+    Attempt("affine features, few matches", 0.002, 8192, True, 0.9, True, 10, 12, 40, 4.0),
+)
+
+
+@dataclass(frozen=True)
+class MappingSummary:
+    """What a model is worth, and which photographs it lacks."""
+
+    registered: tuple[str, ...]
+    missing: dict[str, str]  # name to its best tie to a registered photograph, in words
+    points: int
+    reprojection_error_px: float
+    attempt: str
+
+
+def map_capture(
+    source: Path, root: Path, names: Sequence[str], folder: Path, scratch: Path,
+    config: CaptureCalibrateConfig,
+) -> MappingSummary:  # fmt: skip
+    """Structure from motion of the photographs `names` below `root`; the model goes to `folder`.
+
+    They are copies of those in `source`. Raises UserError when no attempt gives a model.
+    """
+    best: tuple[pycolmap.Reconstruction, MappingSummary] | None = None
+    for number, attempt in enumerate(LADDER[: config.attempts]):
+        database = scratch / f"{number}.db"
+        _extract(database, root, names, attempt, config)
+        _match(database, attempt, config)
+        found = pycolmap.incremental_mapping(
+            database, root, scratch, _mapper_options(attempt, config)
+        )
+        models = sorted(found.values(), key=lambda m: (m.num_reg_images(), len(m.points3D)))
+        if models and (best is None or models[-1].num_reg_images() > len(best[1].registered)):
+            best = models[-1], _mapped(models[-1], names, database, attempt.name)
+        told = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
+        print(f"{attempt.name}: {told} of {len(names)} photographs registered", flush=True)
+        if best is not None and not best[1].missing:
+            break
+    if best is None:
+        raise UserError(
+            source, f"0 of {len(names)} photographs registered",
+            expected="photographs of one static scene that overlap by more than half",
+            fix="take more of them in between, sharp and with texture, or bring a COLMAP model",
+        )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    best[0].write_binary(str(folder))
+    return best[1]
+
+
+def adjust_posed(
+    root: Path, model: Path, folder: Path, scratch: Path, config: CaptureCalibrateConfig
+) -> MappingSummary:
+    """Triangulate a model's photographs at its poses, then adjust poses, lenses and points.
+
+    The model's own points are not used, so that one without tracks, as networks give it, will do.
+    Raises UserError when too little is triangulated to adjust anything.
+    """
+    given = open_model(model)
+    near_from_world = _nearby(given)
+    if near_from_world is not None:
+        given.transform(near_from_world)
+    names = sorted(image.name for image in given.images.values() if image.has_pose)
+    attempt, database = LADDER[0], scratch / "adjust.db"
+    _write_cameras(database, given)
+    _extract(database, root, names, attempt, config, existing=True)
+    _match(database, attempt, config)
+    options = _mapper_options(attempt, config)
+    # Poses that are still to be mended let few rays meet at the usual tolerance.
+    options.triangulation.create_max_angle_error *= config.pose_tolerance
+    options.triangulation.continue_max_angle_error *= config.pose_tolerance
+    options.mapper.filter_max_reproj_error *= config.pose_tolerance
+    found = pycolmap.triangulate_points(given, database, root, scratch, options=options)
+    if len(found.points3D) < 10 * len(names):
+        raise UserError(
+            model, f"{len(found.points3D)} points triangulated at the poses of {len(names)} images",
+            expected=f"at least {10 * len(names)}",
+            fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
+        )  # fmt: skip
+    for _ in range(2):
+        _adjust(found, config)
+        found.update_point_3d_errors()
+        pycolmap.ObservationManager(found).filter_all_points3D(4.0, 1.5)
+    if near_from_world is not None:
+        found.transform(near_from_world.inverse())
+    folder.mkdir(parents=True, exist_ok=True)
+    found.write_binary(str(folder))
+    return _mapped(found, names, database, "bundle adjustment of given poses")
+
+
+def _nearby(model: "pycolmap.Reconstruction") -> "pycolmap.Sim3d | None":
+    """near_from_world where coordinates of a map would leave an adjustment no digits."""
+    posed = [image for image in model.images.values() if image.has_pose]
+    near = recentring([image.projection_center() for image in posed])
+    return None if near is None else pycolmap.Sim3d(near.matrix[:3])
+
+
+def describe(folder: Path) -> MappingSummary:
+    """What a model on disk is worth."""
+    model = open_model(folder)
+    registered = sorted(image.name for image in model.images.values() if image.has_pose)
+    # Points without tracks, as we write them, have no error.
+    seen = any(len(point.track.elements) for point in model.points3D.values())
+    error_px = float(model.compute_mean_reprojection_error()) if seen else 0.0
+    return MappingSummary(
+        tuple(registered), {}, len(model.points3D), error_px, "the model as it came"
+    )
+
+
+def _extract(
+    database: Path, root: Path, names: Sequence[str], attempt: Attempt,
+    config: CaptureCalibrateConfig, *, existing: bool = False,
+) -> None:  # fmt: skip
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu, options.num_threads = False, config.threads
+    options.max_image_size = config.max_image_px or -1
+    options.sift.peak_threshold = attempt.peak_threshold
+    options.sift.max_num_features = attempt.max_features
+    options.sift.estimate_affine_shape = attempt.affine
+    options.sift.domain_size_pooling = attempt.affine
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = config.camera_model
+    modes = pycolmap.CameraMode
+    mode = modes.PER_IMAGE if existing else {"auto": modes.AUTO, "one": modes.SINGLE}[config.lenses]
+    pycolmap.extract_features(
+        database, root, list(names), mode, reader, options, device=pycolmap.Device.cpu
+    )
+
+
+def _match(database: Path, attempt: Attempt, config: CaptureCalibrateConfig) -> None:
+    options = pycolmap.FeatureMatchingOptions()
+    options.use_gpu, options.num_threads = False, config.threads
+    options.guided_matching = attempt.guided
+    options.sift.max_ratio = attempt.ratio
+    geometry = pycolmap.TwoViewGeometryOptions()
+    geometry.ransac.random_seed = config.seed
+    geometry.min_num_inliers = attempt.least_matches
+    pycolmap.match_exhaustive(
+        database, options, verification_options=geometry, device=pycolmap.Device.cpu
+    )
+
+
+def _mapper_options(
+    attempt: Attempt, config: CaptureCalibrateConfig
+) -> "pycolmap.IncrementalPipelineOptions":
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = options.mapper.num_threads = config.threads
+    options.random_seed = options.mapper.random_seed = config.seed
+    options.triangulation.random_seed = config.seed
+    options.ba_refine_focal_length = options.ba_refine_extra_params = config.refine_lenses
+    options.mapper.abs_pose_refine_focal_length = config.refine_lenses
+    options.mapper.abs_pose_refine_extra_params = config.refine_lenses
+    options.min_model_size = _LEAST_MODEL
+    options.min_num_matches = attempt.least_matches
+    options.mapper.init_min_num_inliers = attempt.start_inliers
+    options.mapper.init_min_tri_angle = attempt.start_angle_deg
+    options.mapper.abs_pose_min_num_inliers = attempt.least_inliers
+    return options
+
+
+def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
+    # Not by pycolmap.bundle_adjustment, which turns its log back on.
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = options.refine_extra_params = config.refine_lenses
+    options.refine_principal_point = False
+    options.ceres.solver_options.num_threads = config.threads
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    chosen = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        chosen.add_image(image_id)
+    chosen.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, chosen, model).solve()
+
+
+def _mapped(
+    model: "pycolmap.Reconstruction", names: Sequence[str], database: Path, attempt: str
+) -> MappingSummary:
+    registered = sorted(image.name for image in model.images.values() if image.has_pose)
+    missing = [name for name in names if name not in registered]
+    ties = _ties(database, registered) if missing else {}
+    return MappingSummary(
+        tuple(registered),
+        {name: ties.get(name, "no verified match") for name in missing},
+        len(model.points3D),
+        float(model.compute_mean_reprojection_error()),
+        attempt,
+    )
+
+
+def _ties(database: Path, registered: Sequence[str]) -> Mapping[str, str]:
+    """For each photograph, the registered one with which it shares most verified matches."""
+    with pycolmap.Database.open(database) as opened:
+        names = {image.image_id: image.name for image in opened.read_all_images()}
+        pairs, geometries = opened.read_two_view_geometries()
+    best: dict[str, tuple[int, str]] = {}
+    for pair, geometry in zip(pairs, geometries, strict=True):
+        a, b = (names[number] for number in pycolmap.pair_id_to_image_pair(pair))
+        count = len(geometry.inlier_matches)
+        for name, other in ((a, b), (b, a)):
+            if other in registered and count:
+                best[name] = max(best.get(name, (0, "")), (count, other))
+    return {name: f"{count} verified matches with {other}" for name, (count, other) in best.items()}
+
+
+def _write_cameras(database: Path, model: "pycolmap.Reconstruction") -> None:
+    """Images of a database that have the model's own cameras and numbers."""
+    database.unlink(missing_ok=True)
+    with pycolmap.Database.open(database) as opened:
+        for camera in model.cameras.values():
+            opened.write_camera(camera, use_camera_id=True)
+        for rig in model.rigs.values():
+            opened.write_rig(rig, use_rig_id=True)
+        for frame in model.frames.values():
+            opened.write_frame(frame, use_frame_id=True)
+        for image in model.images.values():
+            opened.write_image(image, use_image_id=True)

@@ -1,0 +1,128 @@
+"""Typed form of the `capture*:` sections of params.yaml, and whether what they name is there."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.run import layout
+from stages.run.errors import UserError
+from stages.run.settings.names import Names
+from stages.run.settings.params import Section, did_you_mean
+from stages.run.settings.ranges import Count, Pixels, Seed
+from stages.scenes.demo.config import DemoCaptureConfig
+
+
+class CaptureStudy(Section):
+    """Which captures are trained and measured; dvc.yaml fans out over these lists."""
+
+    captures: Names = ()
+    variants: tuple[Literal["combined", "filtered"], ...] = ("combined", "filtered")
+    evaluated: Names = ()
+
+
+class CaptureEntry(Section):
+    """One capture: photographs in data/raw/<name>, with or without a COLMAP model."""
+
+    match_string: str = Field(default="", pattern=r"^[^/\\]*$")
+
+
+class CaptureCalibrateConfig(Section):
+    """How photographs get their poses."""
+
+    method: Literal["auto", "given", "sfm", "vggt", "ba"] = "auto"
+    seed: Seed = 0
+    threads: int = Field(default=1, ge=-1, le=4096)
+    camera_model: str = "SIMPLE_RADIAL"
+    lenses: Literal["auto", "one"] = "auto"
+    refine_lenses: bool = True
+    max_image_px: Pixels = 0
+    attempts: int = Field(default=2, ge=1, le=3)
+    min_registered: float = Field(default=0.75, ge=0, le=1)
+    pose_tolerance: float = Field(default=2.0, ge=1)
+
+
+class CaptureTrainConfig(Section):
+    """Which views of a capture are held out, and how these are measured."""
+
+    test_every: Count = 8
+    align_steps: Count = 60
+    align_lr: float = Field(default=2e-3, gt=0)
+
+
+class CaptureEvaluateConfig(Section):
+    """How a trained capture is measured on another dataset."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    nearest: Count = 0
+    frame: Literal["auto", "shared", "images"] = "auto"
+    align_steps: Count = 60
+    align_lr: float = Field(default=2e-3, gt=0)
+
+
+def inert_keys(
+    config: CaptureTrainConfig | CaptureEvaluateConfig, given: Collection[str]
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """Keys among those given on the command line that cannot act, with the reason."""
+    held_out = not isinstance(config, CaptureTrainConfig) or config.test_every > 1
+    if "align_lr" in given and config.align_steps == 0:
+        yield "align_lr", "align_steps is 0"
+    elif not held_out:
+        yield from ((key, "no view is held out") for key in ("align_steps", "align_lr")
+                    if key in given)  # fmt: skip
+
+
+def inert_calibration_keys(method: str, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Keys of `capture_calibrate` among those given that this method does not go by."""
+    acting = {"given": {"method", "min_registered"}}.get(method, set(given))
+    acting -= {"pose_tolerance"} if method == "sfm" else set()
+    for key in sorted(set(given) - acting):
+        yield key, f"method {method} does without it"
+
+
+SECTIONS = {
+    "capture_study": CaptureStudy,
+    "demo_capture": DemoCaptureConfig,
+    "capture_calibrate": CaptureCalibrateConfig,
+    "capture_train": CaptureTrainConfig,
+    "capture_evaluate": CaptureEvaluateConfig,
+}
+
+
+def capture_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[Any, ...]], str]
+) -> Iterator[UserError]:
+    """Captures that are chosen but not in the catalogue, or whose photographs are not there."""
+    if not {"capture_study", "captures", "demo_capture"} <= values.keys():
+        return
+    study, catalogue = values["capture_study"], values["captures"]
+    made = values["demo_capture"].captures
+    for index, name in enumerate(study.captures):
+        at = where(("capture_study", "captures", index))
+        if name not in catalogue:
+            known = list(catalogue)
+            yield UserError(
+                at, f"{name!r} is not in `captures`", expected=f"one of {', '.join(known)}",
+                hint=did_you_mean(name, known),
+            )  # fmt: skip
+        elif name not in made and not layout.raw(name).is_dir():
+            yield UserError(
+                at, f"no folder {layout.raw(name)}", expected="photographs there",
+                fix=f"dvc import-url FOLDER {layout.raw(name)}",
+            )  # fmt: skip
+        elif "filtered" in study.variants and not catalogue[name].match_string:
+            yield UserError(
+                where(("captures", name, "match_string")), "empty",
+                expected="the word that variant filtered is filtered by",
+            )  # fmt: skip
+    for index, name in enumerate(study.evaluated):
+        at = where(("capture_study", "evaluated", index))
+        if name not in study.captures:
+            yield UserError(
+                at, f"{name!r} is not trained", expected="one of capture_study.captures"
+            )
+        elif name not in made and not layout.eval_set(name).is_dir():
+            yield UserError(
+                at, f"no folder {layout.eval_set(name)}", expected="a COLMAP dataset there",
+                fix=f"dvc import-url FOLDER {layout.eval_set(name)}",
+            )  # fmt: skip

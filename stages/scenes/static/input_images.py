@@ -1,0 +1,167 @@
+"""The photographs of a static scene as they come home, and the names that they get.
+
+`<scene>/static/` holds monocular/, iphone/ (wide, tele, ultrawide), stereo/ (left, right),
+lightfield/ and iphone_eval/; single photographs may lie beside each other instead, as wide.png,
+tele.png, ultrawide.png, stereo_left.png and stereo_right.png. A photograph of a subset is called
+`<prefix>__<path>` in the combined set, with `__` for `/`: `stereo__left.png`, `lf__03_04.png`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stages.run.errors import UserError, raise_all
+from stages.run.files import file_hash
+from stages.scenes.image_folder import list_images, report_alpha, walk_folder
+from stages.scenes.images import BLACK, Color, Pixels, focal_35mm, image_size, read_image
+from stages.scenes.poses.colmap_rigs import Slot
+from stages.scenes.static.light_field.lightfield import Cell, LightField, is_lightfield
+
+PREFIXES = {
+    "monocular": "mono", "iphone": "iphone", "stereo": "stereo", "lightfield": "lf",
+    "iphone_eval": "eval",
+}  # fmt: skip
+EVAL = "iphone_eval"
+_LENSES = {"iphone": ("wide", "tele", "ultrawide"), "stereo": ("left", "right")}
+_FLAT = {
+    "monocular": ("wide",), "iphone": ("wide", "tele", "ultrawide"),
+    "stereo": ("stereo_left", "stereo_right"),
+}  # fmt: skip
+_DIAGONAL_35MM = 43.267
+
+
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """One photograph: its name in the combined set, where it belongs, and how to read it."""
+
+    name: str
+    subset: str
+    slot: Slot
+    read: Callable[[], Pixels]
+    size: tuple[int, int]  # px
+    focal_px: float | None  # what its EXIF data say
+    sha256: str  # of its file; a decoded view has its own name here
+    source: str  # file below `static/`
+    cell: Cell | None = None  # of a light-field view
+
+
+def photographs(folder: Path, kinds: Sequence[str], background: Color = BLACK) -> list[InputImage]:
+    """Photographs of these kinds but light fields, alpha over `background`.
+
+    Raises UserError with everything missing.
+    """
+    found: list[InputImage] = []
+    errors: list[UserError] = []
+    for kind in (kind for kind in kinds if kind != "lightfield"):
+        base, files = _files(folder, kind)
+        errors += _faults(folder, kind, base, files)
+        found += [_photo(kind, base, path, background) for path in files]
+        report_alpha(base, files, background)
+    raise_all(errors)
+    names = [photo.name for photo in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            folder, f"two photographs would both be called {twice[0]}",
+            expected="names that differ in more than their suffix",
+        )  # fmt: skip
+    return found
+
+
+def lightfield_images(field: LightField) -> Iterator[InputImage]:
+    """The views of a light field, one lens each on one rig; the middle one is the reference."""
+    centre = field.centre
+    order = sorted(field.views, key=lambda cell: (cell != centre, cell))
+    for row, column in order:
+        view = field.views[row, column]
+        size = image_size(view) if isinstance(view, Path) else view.shape[1::-1]
+        name = f"lf__{row:02d}_{column:02d}.png"
+        middle = (row, column) == centre
+        slot = Slot(name, "lightfield", "", mounted=not middle, held_focal=not middle)
+        sha256 = file_hash(view) if isinstance(view, Path) else name
+        read = partial(field.read, (row, column))
+        source = view.name if isinstance(view, Path) else f"view {row:02d}_{column:02d}"
+        yield InputImage(name, "lightfield", slot, read, size, None, sha256, source, (row, column))
+
+
+def lightfield_path(folder: Path) -> Path:
+    """Where the light field lies: lightfield/, or a file of it beside the photographs."""
+    if (folder / "lightfield").is_dir():
+        return folder / "lightfield"
+    files = sorted(walk_folder(folder, deep=False).files)
+    beside = [path for path in files if is_lightfield(path)]
+    if len(beside) != 1:
+        raise UserError(
+            folder, f"{len(beside)} light fields",
+            expected=f"lightfield/, or one *.LFR, *_Decoded.mat or *eslf.png in {folder.name}/",
+            fix="bring it, or take lightfield out of static.cameras",
+        )  # fmt: skip
+    return beside[0]
+
+
+def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the photographs of a kind in it."""
+    base = folder / kind
+    if base.is_dir():
+        return base, list(list_images(base).files.values())
+    flat = _FLAT.get(kind, ())
+    beside = list_images(folder, deep=False).files.values()
+    return folder, [path for path in beside if path.stem.lower() in flat]
+
+
+def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Iterator[UserError]:
+    if not files:
+        flat = " or ".join(f"{stem}.png" for stem in _FLAT.get(kind, ()))
+        beside = f", or {flat} in {folder.name}/" if flat else ""
+        yield UserError(folder, f"no photograph for {kind}", expected=f"images in {kind}/{beside}",
+                        fix=f"bring them, or take {kind} out of static.cameras")  # fmt: skip
+        return
+    if kind != "stereo":
+        return
+    halves = {lens: {_frame(kind, base, p) for p in files if _lens(kind, base, p) == lens}
+              for lens in _LENSES[kind]}  # fmt: skip
+    for lens, other in (("left", "right"), ("right", "left")):
+        lost = sorted(halves[other] - halves[lens])
+        if lost or not halves[lens]:
+            which = f" of {', '.join(lost[:3])}" if any(lost) else ""
+            yield UserError(
+                base, f"no {lens} half{which}",
+                expected="for each photograph of one side its namesake of the other",
+                fix="bring it, or take stereo out of static.cameras",
+            )  # fmt: skip
+
+
+def _photo(kind: str, base: Path, path: Path, background: Color) -> InputImage:
+    relative = path.relative_to(base).with_suffix("").as_posix().replace("/", "__")
+    size, focal = image_size(path), _exif_focal_px(path)
+    lens = _lens(kind, base, path) or f"{size[0]}x{size[1]} {focal}"
+    frame = _frame(kind, base, path)
+    rig = "stereo" if kind == "stereo" else f"{kind}/{lens}"
+    slot = Slot(f"{kind}/{lens}", rig, frame, known_focal=focal is not None)
+    read = partial(read_image, path, background=background)
+    return InputImage(
+        f"{PREFIXES[kind]}__{relative}.png", kind, slot, read, size, focal,
+        file_hash(path), path.relative_to(base.parent if base.name == kind else base).as_posix(),
+    )  # fmt: skip
+
+
+def _lens(kind: str, base: Path, path: Path) -> str:
+    """The lens that a file or its folder is named by; empty where a kind has but one."""
+    words = {path.stem.lower(), *path.relative_to(base).parts[:-1]}
+    plain = {word.removeprefix("stereo_") for word in words}
+    return next((lens for lens in _LENSES.get(kind, ()) if lens in plain), "")
+
+
+def _frame(kind: str, base: Path, path: Path) -> str:
+    """What photographs of one moment share: their path without the lens."""
+    parts = [*path.relative_to(base).parts[:-1], path.stem]
+    lenses = _LENSES.get(kind, ())
+    return "/".join(part for part in parts if part.lower().removeprefix("stereo_") not in lenses)
+
+
+def _exif_focal_px(path: Path) -> float | None:
+    """Focal length by the 35 mm equivalent that phones write, px of the stored image."""
+    width, height = image_size(path, upright=False)
+    mm = focal_35mm(path)
+    return mm / _DIAGONAL_35MM * float(width**2 + height**2) ** 0.5 if mm else None

@@ -1,0 +1,156 @@
+"""The eval frames of a static scene, drawn from the Gaussians of one kind of camera and measured.
+
+Masks and alignments lie in the scene's shared folder; what is there and still true is kept.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.quality.evaluation import COLUMNS as MEASURED
+from stages.quality.evaluation import MeasuredView, Meter, Row, evaluate
+from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
+from stages.run.process.locks import alone
+from stages.run.user_paths import check_replaceable, make_target
+from stages.scenes.cameras import Camera
+from stages.scenes.dataset import Dataset, DatasetView
+from stages.scenes.frames import normalisation
+from stages.scenes.images import read_image, read_mask, write_mask, write_png
+from stages.scenes.scene import camera_to_dict
+from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
+from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.shared_folder import SharedFolder
+from stages.splat.captures.static_training import CHECKPOINTS, GAUSSIANS, check_trained
+from stages.splat.captures.training import CaptureRecord
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
+from stages.splat.views.covisible import CovisibleRule, backend_of, covisible
+
+EVAL = "iphone_eval"
+_MASK_FACTS = "masks.json"
+COLUMNS = ["image", "covisible", *MEASURED[2:]]
+_TURN_S = 3600.0
+
+
+def evaluate_static(
+    shared: SharedFolder, camera: str, static: StaticConfig, result: Path, meter: Meter
+) -> tuple[list[Row], Row]:
+    """Draw the eval frames and measure them; rows of the views and the row of the scene.
+
+    Pictures go to `result`/eval_on_iphone_eval/renders. Numbers are of what these hold: 8 bits.
+    """
+    check_trained(result)
+    check_replaceable(result / f"eval_on_{EVAL}", "metrics.json")
+    check_replaceable(shared.masks(camera), _MASK_FACTS)
+    for folder in (result, shared.folder):
+        make_target(folder)
+    facts = CaptureRecord.read(result / CHECKPOINTS)
+    gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
+    held_out = Dataset.read(shared.subset(EVAL))
+    views = held_out.views[:: static.eval_test_every]
+    sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
+    meter.demand(sizes, "raise static.max_px, or bring larger photographs", masked=True)
+    backend, training = backend_of(static.covi_device), list(facts.train.values())
+    # Evaluations of other results, of other Gaussians, may share this folder.
+    with alone(shared.masks(camera), wait_s=_TURN_S):
+        update_alignment(shared.alignment(camera), gaussians, held_out)
+        masks = update_masks(shared, camera, static, result, training, held_out, views)
+    gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
+    with whole_folder(result / f"eval_on_{EVAL}") as folder:
+        shown = _shown(gaussians, views, masks, folder / "renders", backend)
+        rows, means = evaluate(shown, meter, facts.mean_color, protocol_of(static))
+        shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
+        rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
+        means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
+        means["train_views"] = len(facts.train)
+        write_json(folder / "metrics.json", means)
+    return rows, means
+
+
+def summary(means: Row) -> str:
+    """A scene's means in a line."""
+    mpsnr = "none" if means["mpsnr"] is None else f"{means['mpsnr']:.2f} dB"
+    return (
+        f"{means['views']} eval frames, {means['covisible']:.0%} covisible, mPSNR {mpsnr}, "
+        f"PSNR {means['psnr']:.2f} dB (an image of the mean colour: "
+        f"{means['mean_color_psnr']:.2f} dB)"
+    )
+
+
+def protocol_of(static: StaticConfig) -> str:
+    """How masks come about, as a part of the protocol that numbers are compared by.
+
+    >>> protocol_of(StaticConfig())
+    'covisible by depth within 5%, in 5% of the views and at least 1, DyCheck means, 8 bits'
+    """
+    return (
+        f"covisible by depth within {static.covi_depth_tolerance:.0%}, in "
+        f"{static.covi_min_share:.0%} of the views and at least {static.covi_min_views}, "
+        "DyCheck means, 8 bits"
+    )
+
+
+def update_alignment(path: Path, gaussians: Gaussians, held_out: Dataset) -> Alignment:
+    """The alignment on disk; written anew when it is missing or of other frames."""
+    support, _ = normalisation([view.camera for view in held_out.views], held_out.points)
+    wanted = Alignment.between(gaussians.world_from_norm.inverse(), support)
+    if path.is_file() and read_alignment(path).is_like(wanted):
+        return wanted
+    write_alignment(path, wanted)
+    return wanted
+
+
+def update_masks(
+    shared: SharedFolder,
+    camera: str,
+    static: StaticConfig,
+    result: Path,
+    training: Sequence[Camera],
+    held_out: Dataset,
+    views: Sequence[DatasetView],
+) -> dict[str, NDArray[np.bool_]]:
+    """Masks [H, W] of the chosen eval frames: those on disk, and those that are missing.
+
+    masks.json beside them says what they follow from; when that has changed, all are made anew.
+    """
+    rule = CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
+    gaussians = result / CHECKPOINTS / GAUSSIANS
+    cameras = [
+        str(camera_to_dict(one)) for one in (*training, *(view.camera for view in held_out.views))
+    ]
+    key = text_hash(file_hash(gaussians), str(rule), *cameras)
+    facts = shared.masks(camera) / _MASK_FACTS
+    if not facts.is_file() or read_json(facts).get("key") != key:
+        shutil.rmtree(shared.masks(camera), ignore_errors=True)
+        write_json(facts, {"key": key, "needed_views": rule.needed(len(training))})
+    missing = [view for view in views if not shared.mask(camera, view.name).is_file()]
+    if missing:
+        backend = backend_of(static.covi_device)
+        loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
+        made = covisible(
+            loaded, [view.camera for view in missing], training, rule, backend,
+            static.covi_chunk, static.covi_micro_chunk,
+        )  # fmt: skip
+        for view, mask in zip(missing, made, strict=True):
+            write_mask(shared.mask(camera, view.name), mask.cpu().numpy())
+    return {view.name: read_mask(shared.mask(camera, view.name)) for view in views}
+
+
+def _shown(
+    gaussians: Gaussians,
+    views: Sequence[DatasetView],
+    masks: dict[str, NDArray[np.bool_]],
+    folder: Path,
+    backend: str,
+) -> Iterator[MeasuredView]:
+    for view in views:
+        path = folder / PurePosixPath(view.name).with_suffix(".png")
+        write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
+        photograph, seen = view.image()
+        yield MeasuredView(
+            "", view.name, photograph, file_hash(view.path), given=read_image(path),
+            mask=masks[view.name] if seen is None else masks[view.name] & seen, seen=seen,
+        )  # fmt: skip

@@ -1,0 +1,218 @@
+"""Training of a dynamic scene, one moment at a time: what stage `train` reads and writes."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from stages.run import layout
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
+from stages.run.process.memory import require_for
+from stages.run.process.stopping import Preemption
+from stages.run.provenance import cost
+from stages.run.user_paths import make_target
+from stages.scenes.cameras import Camera
+from stages.scenes.images import resize, resize_mask
+from stages.scenes.poses.calibration import Calibration, read_calibration
+from stages.scenes.scene import Scene, View
+from stages.scenes.sources.name_filter import matching
+from stages.splat.config import TrainConfig, mask_notes, notes
+from stages.splat.gaussians import Gaussians
+from stages.splat.gpu.lock import gpu_lock_released
+from stages.splat.raster import choose_backend
+from stages.splat.training.fit import Fitted, Row, fit
+from stages.splat.training.trainer import Trainer, TrainView
+
+
+def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list[str]:
+    """Lines on parameters that cannot act on this scene, to be told before it is trained on."""
+    masks = [view.mask_path for view in scene.views("source")]
+    found = list(mask_notes(config, masks, scene.name))
+    if config.warm_start and len(scene.timestamps) == 1:
+        found.append(("warm_start", f"{scene.name} has one timestamp"))
+    return notes(config, entry, found=found)
+
+
+def train_in(
+    folder: Path,
+    scene_name: str,
+    timestamp: str,
+    config: TrainConfig,
+    warm: Path | None = None,
+    preemption: Preemption | None = None,
+) -> None:
+    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included.
+
+    A warm start that ends far behind its neighbour, whose fit.json lies beside `warm`, has not
+    followed the motion: the timestamp is trained again without it.
+    """
+    make_target(folder)
+    scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
+    with cost("train", f"{scene_name}.{timestamp}"):
+        fitted = train_timestamp(scene, calibrated, timestamp, config, folder, warm, preemption)
+        if warm is not None and _lags(fitted, warm, config, f"{scene_name} {timestamp}"):
+            fitted = train_timestamp(scene, calibrated, timestamp, config, folder, None, preemption)
+    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+
+
+def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
+    """Whether training views are too much worse than those of the neighbour."""
+    with shaped(warm.parent / "fit.json", "evaluations, as train writes them"):
+        before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
+    after = final_psnr(fitted.evaluations)
+    if after >= before - config.warm_tolerance_db:
+        return False
+    print(
+        f"{name}: a warm start reached {after:.2f} dB, its neighbour {before:.2f} dB "
+        f"(train.warm_tolerance_db: {config.warm_tolerance_db:g}); trained again without it",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    return True
+
+
+def final_psnr(evaluations: Sequence[Row]) -> float:
+    """Mean PSNR of training views at the last step, dB."""
+    return max((row["step"], row["psnr"]) for row in evaluations if row["split"] == "train")[1]
+
+
+def train_timestamp(
+    scene: Scene,
+    calibrated: Path,
+    timestamp: str,
+    config: TrainConfig,
+    folder: Path,
+    warm: Path | None = None,
+    preemption: Preemption | None = None,
+) -> Fitted:
+    """Train one timestamp on its source views; write its results into `folder`.
+
+    A timestamp that starts from the Gaussians `warm` is trained as `config.following()` says.
+    gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
+    COLMAP model). Poses that are `given` are held whatever pose_opt says: true poses are no
+    estimate that training may correct.
+    """
+    calibration = read_calibration(calibrated)
+    if calibration.method == "given":
+        config = config.model_copy(update={"pose_opt": False})
+    if warm is not None:
+        config = config.following()
+    sources = calibrated_views(chosen_views(scene, timestamp, config), calibration)
+    held_out = sources[:: config.test_every] if config.test_every > 1 else []
+    train = [view for view in sources if view not in held_out]
+    if not train:
+        raise UserError(
+            "train.test_every", f"{config.test_every} leaves no view to train on",
+            expected=f"more than {config.test_every}, or 0 for no hold-out",
+        )  # fmt: skip
+    backend, _ = choose_backend(config.backend)
+    with gpu_lock_released():  # other lanes train while this one reads
+        points, colors = calibration.points(timestamp)
+        start = Gaussians.load(warm) if warm else None
+        views = [train_view(view, calibration, config) for view in train]
+        test_views = [train_view(view, calibration, config) for view in held_out]
+        checkpoint = timestamp_checkpoint(scene, calibrated, timestamp, config, backend, warm)
+    trainer = Trainer(views, points, colors, config, backend, start)
+    name = f"{scene.name} {timestamp}"
+    held = ", given poses are held" if calibration.method == "given" else ""
+    print(f"{name}: {len(train)} views, {trainer.origin}{held}", flush=True)
+    fitted = fit(trainer, name, checkpoint, test_views, folder, preemption)
+    fitted.write(folder, ply=config.save_ply, suffix=".png")
+    return fitted
+
+
+def require_memory(scene: Scene, config: TrainConfig, at_once: int) -> None:
+    """Raise UserError when the photographs of so many timestamps do not fit into memory."""
+    views = chosen_views(scene, scene.timestamps[0], config)
+    require_for(
+        [(view.camera.width, view.camera.height) for view in views], config.data_factor,
+        "train.data_factor", "set train.data_factor: {factor}, or lower train.workers", at_once,
+    )  # fmt: skip
+
+
+def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View]:
+    """Source views of a timestamp whose camera matches `match_string`, by name."""
+    views = sorted(scene.views("source", timestamp), key=lambda view: view.name)
+    chosen = [view for view in views if matching(view.name, config.match_string)]
+    if not chosen:
+        names = ", ".join(view.name for view in views)
+        raise UserError(
+            "train.match_string", f"{config.match_string!r} matches no source camera",
+            expected=f"a token in one of {names}",
+        )  # fmt: skip
+    return chosen
+
+
+def calibrated_views(views: list[View], calibration: Calibration) -> list[View]:
+    """Views whose cameras have a pose; the others are named and left out."""
+    found = [view for view in views if view.name in calibration.sources]
+    if not found:
+        names = ", ".join(view.name for view in views)
+        raise UserError(
+            calibration.folder, f"no pose of {names}",
+            expected=f"one of {', '.join(calibration.sources)}", fix="run `dvc repro calibrate`",
+        )  # fmt: skip
+    if len(found) < len(views):
+        lost = ", ".join(view.name for view in views if view not in found)
+        print(f"not trained on, for want of a pose: {lost}", file=sys.stderr, flush=True)
+    return found
+
+
+def train_view(view: View, calibration: Calibration, config: TrainConfig) -> TrainView:
+    """A photograph at its estimated camera, both shrunk by `data_factor`."""
+    camera: Camera = calibration.sources[view.name]
+    width, height = (round(side / config.data_factor) for side in (camera.width, camera.height))
+    image = torch.from_numpy(resize(view.image(), width, height).copy())
+    mask = None
+    if config.masks and view.mask_path is not None:
+        small = resize(view.mask()[..., None].astype("float32"), width, height)[..., 0]
+        mask = torch.from_numpy(small >= 0.5)
+        if not mask.any():
+            raise UserError(
+                view.mask_path, "no pixel counts", expected="people in it, for train.masks",
+                fix="set train.masks: false, or take this camera out of source_cameras",
+            )  # fmt: skip
+    seen = view.seen()
+    if seen is not None:
+        saw = torch.from_numpy(resize_mask(seen, width, height))
+        mask = saw if mask is None else mask & saw
+    return TrainView(camera.resized(width, height), image, mask)
+
+
+def timestamp_checkpoint(
+    scene: Scene,
+    calibrated: Path,
+    timestamp: str,
+    config: TrainConfig,
+    backend: str,
+    warm: Path | None,
+) -> Checkpoint:
+    """The resume state of one timestamp; tied to its params and to the content of its inputs."""
+    inputs = [folder_hash(scene.folder / "frames" / timestamp), folder_hash(calibrated)]
+    inputs += [file_hash(warm)] if warm else []
+    return Checkpoint("train", scene.name, timestamp, config.fingerprint(backend), *inputs)
+
+
+def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:
+    """Scalars of a scene, means over its timestamps, and its curve rows by timestamp."""
+    reports = {timestamp: read_json(folder / timestamp / "fit.json") for timestamp in timestamps}
+    rows = [
+        {"timestamp": timestamp, **row}
+        for timestamp, report in reports.items()
+        for row in report["curve"]
+    ]
+    finals: dict[str, list[float]] = {}
+    steps = 0
+    for report in reports.values():
+        last = max(row["step"] for row in report["evaluations"])
+        steps = max(steps, last)
+        for row in report["evaluations"]:
+            if row["step"] == last:
+                for key in ("psnr", "ssim"):
+                    finals.setdefault(f"{row['split']}_{key}", []).append(row[key])
+                if row["split"] == "train":
+                    finals.setdefault("gaussians", []).append(row["gaussians"])
+    scalars = {key: round(sum(values) / len(values), 5) for key, values in finals.items()}
+    return {"steps": steps, "timestamps": len(reports), **scalars}, rows

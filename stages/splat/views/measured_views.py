@@ -1,0 +1,29 @@
+"""Target views as they are measured: each photograph, and what a method shows in its place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.quality.evaluation import MeasuredView
+from stages.run.errors import UserError
+from stages.run.files import file_hash
+from stages.scenes.novel_views import read_novel_view
+from stages.scenes.scene import Scene
+
+
+def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Iterator[MeasuredView]:
+    """Every target view with its photograph and what the method shows."""
+    for view in scene.views("target"):
+        mask = view.mask() if masks == "people" else None
+        if masks == "people" and mask is None:
+            raise UserError(
+                view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
+                fix="set prepare.masks: true, or evaluate.masks: ignore",
+            )  # fmt: skip
+        seen = view.seen()
+        if mask is not None and seen is not None:
+            mask = mask & seen
+        pictures = {kind: read_novel_view(folder, kind, view) for kind in kinds}
+        digest = file_hash(view.image_path)
+        yield MeasuredView(
+            view.timestamp, view.name, view.image(), digest, mask=mask, seen=seen, **pictures
+        )
