@@ -1,58 +1,18 @@
-"""A small scene of known Gaussians, photographed by a few cameras."""
+"""Fixtures: the small scene of known Gaussians, photographed by a few cameras."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from known_scene import SCENE, TIMES, calibrate, known_gaussians, ring
 
 from stages.run import layout
-from stages.scenes.cameras import Camera, look_at
-from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
-from stages.scenes.poses.calibration import Calibration, write_calibration
 from stages.scenes.scene import Scene, View, write_scene
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import TrainView
-
-SIZE = 48  # px
-SCENE = "hi4d_pair15_fight"
-TIMES = ("000021", "000033")
-
-
-def ring(count: int, size: int = SIZE) -> list[Camera]:
-    K = np.array([[1.2 * size, 0, size / 2], [0, 1.2 * size, size / 2], [0, 0, 1]])
-    angles = np.linspace(-0.7, 0.7, count)
-    return [
-        Camera(
-            f"{k:02d}",
-            K,
-            look_at([4 * np.sin(a), -0.8, -4 * np.cos(a)], [0, 0, 0], [0, -1, 0]),
-            size,
-            size,
-        )
-        for k, a in enumerate(angles)
-    ]
-
-
-def known_gaussians(count: int = 150, degree: int = 0) -> Gaussians:
-    random = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=random)
-
-    return Gaussians(
-        means=0.6 * draw(count, 3),
-        quats=draw(count, 4),
-        log_scales=-2.2 + 0.3 * draw(count, 3),
-        opacity_logits=1.0 + draw(count),
-        sh0=draw(count, 1, 3),
-        shN=0.3 * draw(count, (degree + 1) ** 2 - 1, 3),
-        world_from_norm=Sim3.identity(),
-        antialiased=True,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -100,16 +60,3 @@ def scene(truth: Gaussians, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_scene(folder, {"name": SCENE, "group": "pair15"}, views)
     calibrate(cameras, roles, truth)
     return Scene.read(folder)
-
-
-def calibrate(cameras: dict[str, Camera], roles: dict[str, str], truth: Gaussians) -> None:
-    """Write true poses, and the Gaussians' centres as sparse points."""
-    by_role = {
-        role: {name: one for name, one in cameras.items() if roles.get(name) == role}
-        for role in ("source", "target")
-    }
-    calibration = Calibration("given", Sim3.identity(), by_role["source"], by_role["target"])
-    xyz = truth.means.double().numpy()
-    points = (xyz, np.full((len(xyz), 3), 128, np.uint8))
-    layout.calibrated(SCENE).mkdir(parents=True, exist_ok=True)
-    write_calibration(layout.calibrated(SCENE), calibration, dict.fromkeys(TIMES, points))

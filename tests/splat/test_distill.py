@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ring
+from known_scene import ring
 
 from stages.quality.metrics.psnr import psnr
 from stages.run.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import known_gaussians, ring
+from known_scene import known_gaussians, ring
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rotation_from_vector

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SCENE, TIMES, calibrate, ring
+from known_scene import SCENE, TIMES, calibrate, ring
 from ruamel.yaml import YAML
 
 from stages.run import layout

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from conftest import known_gaussians
+from known_scene import known_gaussians
 
 from stages.splat.viewing.packing import Packed, pack
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ring
+from known_scene import ring
 
 from stages.scenes.cameras import rigid, rotation_angle_deg, rotation_from_vector
 from stages.splat.poses import corrected

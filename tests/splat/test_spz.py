@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import known_gaussians
+from known_scene import known_gaussians
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rotation_from_quat

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import known_gaussians, ring
+from known_scene import known_gaussians, ring
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rigid, rotation_from_vector

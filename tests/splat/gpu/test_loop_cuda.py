@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import known_gaussians, ring
+from known_scene import known_gaussians, ring
 
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig

@@ -1,1 +1,0 @@
-"""Its place lets tests in folders below import the helpers beside it."""
