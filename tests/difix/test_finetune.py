@@ -103,6 +103,25 @@ def test_a_run_learns_and_says_how_far_it_got(tmp_path: Path) -> None:
     assert seen.moved() > 0
 
 
+def test_every_step_and_point_of_the_curve_has_the_rate_of_the_schedule(tmp_path: Path) -> None:
+    values = {"steps": 4, "warmup_steps": 2, "lr": 1e-3, "lr_schedule": "cosine"}
+    seen, rates = tuner(tmp_path, **values), []
+    learn = seen.stepper.learn
+    seen.stepper.learn = lambda lr: rates.append(lr) or learn(lr)  # type: ignore[method-assign]
+    seen.run(Noise(), Checkpoint("tune", "rates"))
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    assert [row["lr"] for row in seen.curve] == pytest.approx(rates)
+
+
+def test_a_step_moves_the_weights_at_its_own_rate(tmp_path: Path) -> None:
+    """Adam's first step is as long as the rate wherever there is a gradient."""
+    seen = tuner(tmp_path, steps=9, warmup_steps=4, lr=1e-3, weight_decay=0.0)
+    before = state(seen)
+    seen.step(1, Noise().batches(0, 0, 1))
+    moved = max(float((one - before[key]).abs().max()) for key, one in seen.parameters.items())
+    assert moved == pytest.approx(5e-4, rel=1e-2)
+
+
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     values = {"steps": 7, "ema_decay": 0.5, "accumulation": 2, "warmup_steps": 3}
     whole = tuner(tmp_path, **values)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tuning import no_weights
+from tuning import gram_loss, no_weights
 
 from stages.difix.config import LossConfig
 from stages.difix.tuning.losses import FixerLoss, clamped, gram_distance, square
@@ -53,6 +53,28 @@ def test_a_crop_larger_than_the_image_is_the_image(tmp_path: Path, size: tuple[i
     top, left = corner.tolist()
     assert torch.equal(crop, a[..., top : top + 400, left : left + 400])
     assert crop.shape[-2:] == (min(400, size[0]), min(400, size[1]))
+
+
+def test_crops_move_with_the_steps_over_the_whole_image(tmp_path: Path) -> None:
+    first, other = (gram_loss(tmp_path, CPU, 32, seed) for seed in (0, 1))
+    corners = torch.stack([first.corner(step, 34, 36) for step in range(200)])
+    assert corners.amin(0).tolist() == [0, 0]
+    assert corners.amax(0).tolist() == [2, 4]
+    assert len(corners.unique(dim=0)) == 3 * 5
+    assert torch.equal(first.corner(7, 34, 36), corners[7])
+    assert any(not torch.equal(other.corner(step, 34, 36), corners[step]) for step in range(9))
+
+
+def test_gram_looks_at_the_crop_of_its_step(tmp_path: Path) -> None:
+    loss = gram_loss(tmp_path, CPU, 32)
+    a, b = pictures(1, 3, 40, 48), pictures(2, 3, 40, 48)[:1]
+    for step in (0, 1, 2):
+        crops = (square(one, 32, loss.corner(step, 40, 48)) for one in (a, b))
+        torch.testing.assert_close(loss(a, b, step).gram, gram_distance(*crops))
+    assert loss(a, b, 0).gram != loss(a, b, 1).gram
+    elsewhere = torch.tensor([8, 16])
+    crops = (one[..., 8:40, 16:48] for one in (a, b))
+    torch.testing.assert_close(loss(a, b, 0, elsewhere).gram, gram_distance(*crops))
 
 
 def test_gram_begins_after_its_warm_up_and_counts_alike_for_any_crop(lpips_weights: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from small_study import TEST, TUNING, small_study
+from torch import Tensor
 
 from stages.difix.config import LossConfig, TuneConfig
 from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES, Spec
+from stages.difix.tuning.losses import FixerLoss
 from stages.run import layout
 from stages.run.files import file_hash, write_json
 from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, write_index
@@ -47,6 +49,22 @@ def tune_config(**values: Any) -> TuneConfig:
         "resolution": 0, "crop_px": 32, "samples": 1, "loader_workers": 0, "losses": losses,
     }  # fmt: skip
     return TuneConfig(**given | values)
+
+
+class Pixels:
+    """A backbone without weights, whose only layer is the image itself."""
+
+    def activations(self, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What Gram matrices are of."""
+        return [a], [b]
+
+
+def gram_loss(folder: Path, device: torch.device, crop_px: int, seed: int = 0) -> FixerLoss:
+    """The Gram term of pixels alone, from the first step on."""
+    config = LossConfig(l2=0.0, lpips=0.0, gram=1.0, gram_warmup_steps=0, gram_crop_px=crop_px)
+    loss = FixerLoss(config, no_weights(folder), device, seed)
+    loss.perceptual = Pixels()  # type: ignore[assignment]
+    return loss
 
 
 def write_pairs(

@@ -1,9 +1,13 @@
 """Order, needs and arrays of a plan."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from stages.jobs.config import SlurmConfig
+from stages.jobs.local import LocalRun
 from stages.jobs.plan import Plan, Task
+from stages.jobs.task_process import Stop
 from stages.run.settings.params import Params
 
 GRAPH = {
@@ -19,6 +23,15 @@ GRAPH = {
 
 def needs(plan: Plan) -> dict[str, set[str]]:
     return {task.address: set(task.needs) for task in plan.tasks}
+
+
+def config(**stages: dict) -> SlurmConfig:
+    default = {
+        "gpus": 0, "gpu_type": "", "cpus": 2, "memory": "32G", "time": "12:00:00",
+        "partition": "", "account": "", "exclude": ["bad1"], "extra": [],
+    }  # fmt: skip
+    raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
+    return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
 
 
 def test_each_task_comes_after_its_needs_and_waits_for_no_more_than_it_must() -> None:
@@ -50,6 +63,25 @@ def test_heights_count_the_longest_way() -> None:
     }  # fmt: skip
 
 
+def test_a_local_run_starts_what_most_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way through the highest tasks is the longest: to begin it late is to end late."""
+    begun: list[str] = []
+
+    def start(run: LocalRun, task: Task, stop: Stop) -> None:
+        begun.append(task.address)
+        del run.waiting[task.address]
+        run.done.add(task.address)
+
+    monkeypatch.setattr(LocalRun, "_start", start)
+    pipeline, folder = SimpleNamespace(record=lambda: None), SimpleNamespace(mkdir=lambda **_: None)
+    plan = Plan.of(GRAPH)
+    submission = SimpleNamespace(plan=plan, logs=folder)
+    assert LocalRun(pipeline, submission, config(), 1).run() == 0
+    heights = [plan.heights()[address] for address in begun]
+    assert heights == sorted(heights, reverse=True)
+    assert sorted(begun) == sorted(GRAPH)
+
+
 def test_first_and_last_tasks_bring_their_commands() -> None:
     plan = Plan.of(GRAPH).with_last("save", ["git", "tag"])
     plan = plan.with_first("build", ["make"], ["train@a", "train@b", "score@b"])
@@ -61,15 +93,6 @@ def test_first_and_last_tasks_bring_their_commands() -> None:
     commands = {task.address: task.command for task in plan.tasks if task.command}
     assert commands == {"build": ("make",), "save": ("git", "tag")}
     assert Plan.from_json(plan.as_json()) == plan
-
-
-def config(**stages: dict) -> SlurmConfig:
-    default = {
-        "gpus": 0, "gpu_type": "", "cpus": 2, "memory": "32G", "time": "12:00:00",
-        "partition": "", "account": "", "exclude": ["bad1"], "extra": [],
-    }  # fmt: skip
-    raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
-    return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
 
 
 def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:

@@ -154,6 +154,28 @@ def test_deltas_pair_scenes_and_views(study: Callable) -> None:
     assert "this scene" in fight["interval"]
 
 
+def test_views_are_neighbours_in_time_whatever_their_order_in_the_file(write: Callable) -> None:
+    """Blocks of neighbours: the interval of a trend is wide, that of the same values mixed not."""
+    tables = []
+    for step in (1, 5):
+        for method, slope in (("none", 0.0), ("base-post", 0.1)):
+            write("fight", method, 24.0)
+            columns = ["timestamp", "camera", *MEASURED]
+            rows = [
+                {"timestamp": f"{step * k % 24:06d}", "camera": camera}
+                | dict.fromkeys(MEASURED) | {"psnr": 24 + slope * (step * k % 24)}
+                for k in range(24) for camera in ("64", "28")
+            ]  # fmt: skip
+            write_tsv(layout.view_metrics("fight", method), rows, columns)
+        evaluations = Evaluations.read(("fight",), ("none", "base-post"))
+        config = CompareConfig(bootstrap_draws=200, block_length=6)
+        tables.append(delta_table(evaluations, ("fight",), config))
+    assert tables[0] == tables[1]
+    row = tables[0][0]
+    assert row["difference"] == pytest.approx(1.15)
+    assert row["high"] - row["low"] > 0.5
+
+
 def test_delta_metrics_are_few_and_name_the_pairs(study: Callable) -> None:
     found = delta_metrics(delta_table(study(), SCENES, CONFIG), SCENES)
     assert list(found) == ["base-post_vs_none", "tuned-post_vs_none", "tuned-post_vs_base-post"]

@@ -21,6 +21,7 @@ from stages.quality.evaluation import (
     mean_color,
 )
 from stages.quality.keys import AVERAGED, MASKED
+from stages.quality.metrics.lpips import Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
 from stages.run.errors import UserError
@@ -94,6 +95,20 @@ def test_what_no_lens_saw_counts_in_no_number(shown: Callable) -> None:
     _, means = evaluate([view], Meter("cpu"), GREY, "lens")
     flat = np.square(view.photograph[:, :30] - GREY).mean()
     assert means["mean_color_psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-5)
+
+
+def test_lpips_is_of_the_share_that_a_lens_saw(shown: Callable, random_backbone: Callable) -> None:
+    seen = np.zeros((64, 64), bool)
+    seen[:, :16] = True
+    fields = shown(seed=1), shown(seed=2)
+    photograph, given = (np.resize(one.photograph, (64, 64, 3)) for one in fields)
+    given = np.where(seen[..., None], given, photograph)
+    view = shown(photograph=photograph, given=given, aligned=given)
+    meter = Meter("cpu", Lpips(random_backbone("alex"), "alex"))
+    whole, quarter = meter.measure(view), meter.measure(replace(view, seen=seen))
+    for name in ("lpips", "lpips_aligned"):
+        assert quarter[name] == pytest.approx(4 * whole[name], rel=1e-4)
+        assert quarter[name] > 0
 
 
 def test_equal_images_have_a_finite_psnr(shown: Callable) -> None:

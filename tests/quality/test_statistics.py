@@ -55,6 +55,14 @@ def test_sign_flip_of_no_difference_is_one() -> None:
     assert sign_flip_p([0.1, 0.2, -0.3]) == 1.0
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_sums_that_are_equal_on_paper_are_equal_and_no_others(unit: float) -> None:
+    """In whole numbers 10 of the 16 choices of signs give (7, 1, 2, -3) a sum of 7 or more."""
+    assert sign_flip_p([unit * value for value in (0.7, 0.1, 0.2, -0.3)]) == 0.625
+    assert sign_flip_p([unit * value for value in (-0.4, -0.4, -0.4, -0.3)]) == 0.125
+    assert sign_flip_p([unit * value for value in (1.0, 1.0, 1.0, 1e-6)]) == 0.125
+
+
 def test_sign_flip_of_many_is_random_and_near_the_t_test() -> None:
     values = np.random.default_rng(1).normal(0.4, 1, 40)
     expected = stats.ttest_1samp(values, 0).pvalue

@@ -8,6 +8,7 @@ import pytest
 from pose_scene import FRAMES, POINTS, SIZE, cloud, photographs, project, ring
 
 from stages.run.errors import UserError
+from stages.scenes import colmap
 from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import fit_sim3_from_cameras
@@ -43,6 +44,15 @@ def test_equal_times_alone_are_joined() -> None:
     shown = photographs(ring(2))
     late = replace(shown, frame={"0": shown.frame["0"], "4": shown.frame["4"] + FRAMES})
     assert len(sfm.match(late, CONFIG)["0", "4"]) == 0
+
+
+def test_matches_win_in_both_photographs() -> None:
+    """Two features are likest to one of the other photograph: it is joined with the likest."""
+    looks = {"a": [[0.96, 0.0, 0.28], [1.0, 0.0, 0.0]], "b": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
+    pixels, times, grey = np.zeros((2, 2)), np.zeros(2, np.int64), np.zeros((2, 3), np.uint8)
+    of = {name: colmap.Features(pixels, np.float32(rows)) for name, rows in looks.items()}
+    shown = sfm.PooledFeatures(of, dict.fromkeys(of, times), dict.fromkeys(of, grey))
+    assert sfm.match(shown, CONFIG)["a", "b"].tolist() == [[1, 0]]
 
 
 def test_sampson_distance_is_that_to_the_epipolar_line() -> None:

@@ -1,6 +1,7 @@
 """gsplat's strategy on the CPU rasteriser, and the opacity reset that its release leaves out."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -66,10 +67,65 @@ def test_mcmc_is_refused_on_the_cpu(config) -> None:
 
 
 def test_step_numbers_are_scaled(config) -> None:
-    strategy = densify.build(config.model_copy(update={"steps_scaler": 2.0}), "cpu")
-    assert (strategy.refine_start_iter, strategy.refine_every, strategy.refine_stop_iter) == (
-        20, 20, 120,
+    pausing = {
+        "pause_refine_after_reset": 7, "reset_every": 25, "refine_scale2d_stop_iter": 30
+    }  # fmt: skip
+    strategy = config.strategy.model_copy(update=pausing)
+    scaled = config.model_copy(update={"steps_scaler": 2.0, "strategy": strategy})
+    found = densify.build(scaled, "cpu")
+    assert (found.refine_start_iter, found.refine_every, found.refine_stop_iter) == (20, 20, 120)
+    assert (found.pause_refine_after_reset, found.reset_every) == (14, 50)
+    assert found.refine_scale2d_stop_iter == 60
+
+
+def grown(gradients: list[float], room: int, **values: Any) -> list[float]:
+    """Places along x of all Gaussians after one refinement; that of the k-th was k before.
+
+    `sizes`, `counts` and `radii` default to small ones seen once each.
+    """
+    count = len(gradients)
+    given = {"sizes": [0.001] * count, "counts": [1] * count, "radii": [0.0] * count} | values
+    start = {
+        "means": torch.arange(float(count))[:, None] * torch.tensor([1.0, 0, 0]),
+        "scales": torch.tensor(given["sizes"])[:, None].expand(-1, 3).log().contiguous(),
+        "quats": torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        "opacities": torch.ones(count),
+    }
+    params = {name: torch.nn.Parameter(value) for name, value in start.items()}
+    optimizers = {name: torch.optim.Adam([param]) for name, param in params.items()}
+    strategy = densify.CappedStrategy(
+        refine_start_iter=0, refine_every=1, reset_every=1000, refine_scale2d_stop_iter=100,
+        grow_grad2d=0.1, grow_scale2d=0.5, grow_scale3d=0.01, prune_scale3d=1e9, prune_scale2d=1e9,
     )  # fmt: skip
+    strategy.max_gaussians = count + room
+    state = {
+        "grad2d": torch.tensor(gradients), "count": torch.tensor(given["counts"]),
+        "radii": torch.tensor(given["radii"]), "scene_scale": 1.0,
+    }  # fmt: skip
+    strategy.refine(params, optimizers, state, 5)
+    return sorted(params["means"][:, 0].tolist())
+
+
+def test_largest_mean_gradients_grow_while_there_is_room() -> None:
+    gradients = [0.2, 0.9, 0.3, 0.8, 0.01]
+    assert grown(gradients, 9) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert grown(gradients, 2) == [0, 1, 1, 2, 3, 3, 4]
+    assert grown(gradients, 1) == [0, 1, 1, 2, 3, 4]
+    assert grown(gradients, 0) == [0, 1, 2, 3, 4]
+    assert grown(gradients, 2, counts=[1, 4, 1, 1, 1]) == [0, 1, 2, 2, 3, 3, 4], "means, not sums"
+    # Of equal ones the first.
+    assert grown([0.5] * 200, 100) == sorted([*range(200), *range(100)])
+
+
+def test_what_is_large_in_an_image_or_the_scene_counts_at_the_limit() -> None:
+    """The first grows by its gradient, the second by its image, the third is split by both."""
+    gradients, radii, sizes = [0.9, 0.01, 0.3], [0.0, 0.9, 0.9], [0.001, 0.001, 0.02]
+    for room in range(4):
+        assert len(grown(gradients, room, radii=radii, sizes=sizes)) == 3 + room
+    # By the gradient alone.
+    split = grown(gradients, 2, sizes=sizes)
+    assert split[:3] == [0, 0, 1]
+    assert len(split) == 5
 
 
 def test_gaussians_change_at_the_steps_that_are_foretold(config, views, points) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from stages.quality.metrics.psnr import psnr
+from stages.quality.metrics.ssim import ssim
 from stages.run import checkpoint
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -18,7 +20,8 @@ from stages.splat import export, gaussians
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.lock import turn
-from stages.splat.training.fit import fit
+from stages.splat.render import render
+from stages.splat.training.fit import evaluate, fit
 from stages.splat.training.trainer import Trainer, TrainView
 
 
@@ -255,6 +258,22 @@ def test_masks_may_be_empty_in_some_views_but_not_in_all(config, views, points) 
     config = config.model_copy(update={"max_steps": 8, "eval_steps": ()})
     (row,) = trained(config, [*empty[:2], *views[2:]], points).evaluations
     assert np.isfinite(row["psnr"])
+
+
+def test_masked_scores_are_those_of_the_pixels_that_count(config, views, points) -> None:
+    mask = torch.zeros(views[0].image.shape[:2], dtype=torch.bool)
+    mask[:, :36] = True
+    trainer = Trainer(views[:2], *points, config, "cpu")
+    _, row = evaluate(trainer, [replace(view, mask=mask) for view in views[3:]], 0)
+    expected = []
+    for view in views[3:]:
+        picture = render(trainer.gaussians(0), view.camera, "cpu").rgb
+        parts = [one[:, :36].permute(2, 0, 1)[None] for one in (picture, view.image)]
+        expected.append([float(psnr(*parts)), float(ssim(*parts))])
+    decibels, similarity = np.mean(expected, axis=0)
+    assert row["psnr"] == pytest.approx(decibels, abs=1e-3)
+    # Windows at the mask's edge see the photograph beyond it.
+    assert row["ssim"] == pytest.approx(similarity, abs=0.05)
 
 
 def test_what_is_trained_outlives_a_failure_to_measure_it(

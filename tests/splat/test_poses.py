@@ -6,7 +6,7 @@ import torch
 from known_scene import ring
 
 from stages.scenes.cameras import rigid, rotation_angle_deg, rotation_from_vector
-from stages.splat.poses import corrected
+from stages.splat.poses import align, corrected
 from stages.splat.render import align_camera, render
 
 
@@ -72,8 +72,30 @@ def test_alignment_does_not_look_at_what_no_lens_saw(truth) -> None:
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_alignment_is_never_worse_than_its_start(truth, steps: int) -> None:
-    true = ring(3)[1]
-    photograph = render(truth, true, "cpu").rgb
-    # So large a rate jumps away at once.
-    found = align_camera(truth, true, photograph, "cpu", steps=steps, lr=0.5)
-    assert float((render(truth, found, "cpu").rgb - photograph).abs().mean()) < 1e-4
+    """The best of the poses on its way, not the last: so large a rate jumps away at once."""
+    start, *near = [ring(3)[1].moved(_tilted(ring(3)[1].cam_from_world, at)) for at in (0.1, 0)]
+    photograph = render(truth, near[0], "cpu").rgb
+    found = align_camera(truth, start, photograph, "cpu", steps=steps, lr=0.5)
+    before, after = (
+        float((render(truth, one, "cpu").rgb - photograph).abs().mean()) for one in (start, found)
+    )
+    assert 0 < after <= before * (1 + 1e-4)
+
+
+def test_alignment_takes_the_best_pose_of_all_that_it_saw() -> None:
+    """Along x the images come near the target, and then leave it."""
+    xs = []
+
+    def moving(pose: torch.Tensor) -> torch.Tensor:
+        xs.append(float(pose[0, 3].detach()))
+        return pose[:1, 3:, None].expand(2, 2, 3)
+
+    found = align(moving, np.eye(4), torch.full((2, 2, 3), 0.25), steps=5, lr=0.1)
+    away = np.abs(np.array(xs) - 0.25)
+    assert 0 < away.argmin() < 5
+    assert found[0, 3] == pytest.approx(xs[away.argmin()], abs=1e-6)
+
+
+def _tilted(cam_from_world: np.ndarray, degrees: float) -> np.ndarray:
+    rotation = rotation_from_vector(np.radians([0.0, degrees, 0.0]))
+    return rigid(rotation, np.zeros(3)) @ cam_from_world

@@ -125,6 +125,18 @@ def test_rates_of_means_and_poses_decay_to_a_hundredth(trainer) -> None:
         assert trainer.optimizers["scales"].param_groups[0]["lr"] == trainer.config.scales_lr
 
 
+def test_a_step_moves_means_and_poses_at_the_rate_of_that_step(config, views, points) -> None:
+    """Adam's first step is as long as the rate wherever there is a gradient."""
+    trainer = Trainer(views, *points, config.model_copy(update={"pose_opt": True}), "cpu")
+    moving = {"means": trainer.params["means"], "poses": trainer.corrections}
+    before = {name: one.detach().clone() for name, one in moving.items()}
+    trainer.step(80)
+    moved = {name: float((one.detach() - before[name]).abs().max()) for name, one in moving.items()}
+    first = trainer.config.means_lr * trainer.scene_scale
+    assert moved["means"] == pytest.approx(0.01 * first, rel=1e-2)
+    assert moved["poses"] == pytest.approx(0.01 * trainer.config.pose_opt_lr, rel=1e-2)
+
+
 @pytest.mark.parametrize(("key", "name"), [("scale_reg", "scales"), ("opacity_reg", "opacities")])
 def test_regularisers_add_their_mean_to_the_loss(config, views, points, key, name) -> None:
     losses = []

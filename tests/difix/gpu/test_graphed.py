@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from fixers import pictures
 from torch import Tensor, nn
-from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
+from tuning import gram_loss, no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
 from stages.difix.config import LossConfig
 from stages.difix.gpu import graphed
@@ -103,6 +103,23 @@ def test_float32_steps_are_those_of_torch(
     assert 0 < apart + 1e-9 < 1e-3 * moved
     untouched = found.keys() - set(names)
     assert all(torch.equal(found[key], torchs[key]) for key in untouched)
+
+
+def test_recorded_steps_look_at_their_own_crops(tmp_path: Path) -> None:
+    """A recording holds the crop of the step that it was made in."""
+    judge = gram_loss(tmp_path, torch.device(DEVICE), 32)
+    views = pictures(1, 2, 3, 40, 48, seed=1).to(DEVICE)
+    fixer, parameters = fresh("published", **PUBLISHED)
+    with torch.no_grad():
+        wanted = [float(judge(fixer(views), views[:, 1], step).gram) for step in range(3)]
+    step = GraphedStep(fixer, parameters, torch.float32, accumulation=1, **ADAM)
+    found = [
+        float(step.gradients(judge, views, views[:, 1], number, last=True).gram)
+        for number in range(3)
+    ]
+    assert found == pytest.approx(wanted, rel=1e-3)
+    assert len(step._recordings) == 1
+    assert len(set(wanted)) == 3
 
 
 def test_bf16_copies_teach_float32_weights(tmp_path: Path) -> None:
