@@ -37,7 +37,7 @@ lint: setup  ## formatting and static checks
 
 lock: setup  ## pin the newest packages that pyproject.toml allows
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url \
-		--no-annotate --upgrade pyproject.toml --output-file requirements.lock
+		--upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## remove the environment and scratch, keep data and metrics
 	rm -rf .venv .work

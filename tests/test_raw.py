@@ -85,7 +85,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     graph, params = yaml.load(ROOT / "dvc.yaml"), yaml.load(ROOT / "params.yaml")
     stages = {name: graph["stages"][name] for name in ("demo", "raw")}
     for name, stage in stages.items():  # the code is not in this repository
-        deps = [dep for dep in stage["deps"] if not dep.startswith("stages/")]
+        deps = [dep for dep in stage["deps"] if not dep.startswith("data/code/")]
         stage["deps"] = [*deps, f"{name}.txt"]
         (tmp_path / f"{name}.txt").touch()
     for name in graph["vars"]:

@@ -25,6 +25,7 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
 from stages.jobs.plan import Plan
+from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
 from stages.run.settings.params import did_you_mean
@@ -56,13 +57,17 @@ class Pipeline:
         is not there either is made again where a target or a planned stage asks for it.
         Raises UserError for an unknown target, for a command that only a shell understands, and
         for data that a planned stage reads, no stage makes, and this workspace does not have.
+
+        The digests of the code are brought up to date first. The stage that makes them is no part
+        of a plan, see `record_code`.
         """
+        digests.bring_up_to_date(self.root)
         with _told(self.root), self._locked():
             graph = self.repo.index.graph
             self._stages = {_address(stage): stage for stage in graph}
             chosen = self._chosen(targets)
             order = plan_repro(graph, chosen)
-            made = [stage for stage in order if _is_made(stage)]
+            made = [one for one in order if _is_made(one) and _address(one) != digests.STAGE]
             planned: set[Any] = set()
             for stage in made:
                 if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
@@ -88,6 +93,15 @@ class Pipeline:
                         _address(one) for one in graph.successors(stage) if one in planned
                     ]
         return Plan.of(needs)
+
+    def record_code(self) -> None:
+        """Record the digests of the code as the results of their stage, where they are new."""
+        with _told(digests.STAGE), self._locked():
+            stage = self._stages.get(digests.STAGE)
+            if stage is None or not stage.changed():
+                return
+            stage.save_deps()
+        self.finish(digests.STAGE, record=True)
 
     @property
     def remotes(self) -> list[str]:
@@ -144,6 +158,7 @@ class Pipeline:
 
         Old results are removed as DVC removes them.
         """
+        digests.bring_up_to_date(self.root)
         with _told(address), self._locked():
             stage = self._stage(address)
             if not stage.changed():

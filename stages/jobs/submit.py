@@ -53,6 +53,8 @@ def send(wish: SubmitOptions) -> int:
             pipeline.link_inputs(Path.cwd())
         config = _config(root, wish, pipeline)
         plan = pipeline.plan(wish.targets, absent_is_fine=bool(name))
+        if not wish.dry_run:
+            pipeline.record_code()
         if not plan.tasks:
             print("nothing is stale")
             return 0

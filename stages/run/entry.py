@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.process.processes import end_with_dvc
 from stages.run.process.stopping import PREEMPTED, Stopping
@@ -66,7 +67,7 @@ def launch(main: Callable[[], None]) -> None:
         try:
             if readings.HANDED not in os.environ:  # else it ends with the run that started it
                 end_with_dvc()
-            with readings.noted():
+            with digests.recorded(), readings.noted():
                 _run(main)
         except SystemExit:
             raise

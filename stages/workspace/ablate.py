@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.run import layout
+from stages.run import digests, layout
 from stages.run.errors import UserError
 from stages.run.files import work_root
 from stages.workspace import repository
@@ -16,7 +16,9 @@ TARGET = "compare"
 
 def require_default(steps: Sequence[repository.Step]) -> None:
     """Raise UserError unless the default's results are there and belong to the params in force."""
-    stale = repository.due(repository.needed(steps, TARGET))
+    due = repository.due(repository.needed(steps, TARGET))
+    # An experiment makes the digests of the code anew, and they are of what is here.
+    stale = [step for step in due if step.name != digests.STAGE]
     if stale:
         changed = "; ".join(stale[0].changed)
         raise UserError(

@@ -20,6 +20,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError
 
+from stages.run import digests
 from stages.run.errors import UserError
 
 _FROM_UPSTREAM = "what it reads changes"
@@ -53,7 +54,8 @@ def opened() -> Iterator[Repo]:
 
 
 def steps() -> list[Step]:
-    """Every stage, upstream ones first."""
+    """Every stage, upstream ones first. Brings the digests of the code up to date before."""
+    digests.bring_up_to_date()
     with opened() as repo:
         graph, told = repo.index.graph, repo.status()
         upstream = {stage: list(graph.successors(stage)) for stage in graph}
@@ -62,10 +64,13 @@ def steps() -> list[Step]:
 
 
 def due(steps: Sequence[Step]) -> list[Step]:
-    """Those that would run: changed ones and, as their inputs may change, all after them."""
+    """Those that would run: changed ones and, as their inputs may change, all after them.
+
+    What follows from the digests of the code is known: they are up to date already.
+    """
     names: set[str] = set()
     for step in steps:
-        if step.changed or step.upstream & names:
+        if step.changed or step.upstream & names - {digests.STAGE}:
             names.add(step.name)
     return [step for step in steps if step.name in names]
 
@@ -121,7 +126,13 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
     of_params = [dep for dep in stage.deps if hasattr(dep, "params")]
     before = {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()}
     now = {key: value for dep in of_params for key, value in dep.read_params().items()}
-    changes = _changes(told, {str(out) for one in upstream for out in one.outs}, before, now)
+    reasons: dict[str, list[str]] = {}  # by path
+    if stage.addressing == digests.STAGE and any("changed deps" in one for one in told):
+        reasons |= {str(out): [] for out in stage.outs}  # they were written just now
+    else:
+        reasons |= {str(out): [_FROM_UPSTREAM] for one in upstream for out in one.outs}
+        reasons |= {str(dep): _code_changes(dep) for dep in stage.deps if _is_digest(dep)}
+    changes = _changes(told, reasons, before, now)
     return Step(
         stage.addressing,
         frozenset(one.addressing for one in upstream if one.cmd),
@@ -134,20 +145,23 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
 
 
 def _changes(
-    told: Sequence[Any], upstream_outs: set[str], before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterator[str]:
-    """DVC's report on a stage in a few words each, such as `train.max_steps modified`."""
+    told: Sequence[Any], reasons: Mapping[str, Sequence[str]],
+    before: Mapping[str, Any], now: Mapping[str, Any],
+) -> Iterator[str]:  # fmt: skip
+    """DVC's report on a stage in a few words each, such as `train.max_steps modified`.
+
+    What another stage writes changes with that stage, which says why: `reasons` has them by path.
+    """
     for one in told:
         if isinstance(one, str):
             yield one
             continue
         for kind, found in one.items():
             for path, state in found.items():
-                if kind == "changed outs":
+                if path in reasons:
+                    yield from reasons[path]
+                elif kind == "changed outs":
                     yield "its results are missing or changed"
-                # What another stage writes changes with that stage, which says why.
-                elif path in upstream_outs:
-                    yield _FROM_UPSTREAM
                 elif isinstance(state, Mapping):
                     for key, what in state.items():
                         yield from _leaves(key, before.get(key), now.get(key), what)
@@ -163,6 +177,19 @@ def _leaves(key: str, before: Any, now: Any, what: str) -> Iterator[str]:
                 yield from _leaves(f"{key}.{name}", before.get(name), now.get(name), what)
     else:
         yield f"{key} {what}"
+
+
+def _is_digest(dep: Any) -> bool:
+    return Path(dep.def_path).parent == digests.FOLDER
+
+
+def _code_changes(dep: Any) -> list[str]:
+    """What of the code changed, such as `stages/splat/training/densify.py changed`, where both are known."""
+    old = dep.hash_info.value
+    kept = Path(dep.repo.cache.local.oid_to_path(old)) if old else None
+    if kept is None or not kept.is_file():
+        return ["its code is new or changed"]
+    return digests.changes(kept.read_text(), Path(dep.fs_path).read_text())
 
 
 def _in_run_cache(stage: Any) -> bool:

@@ -1,11 +1,16 @@
-"""Each stage of dvc.yaml depends on exactly the code that it imports and the params it reads."""
+"""Each stage of dvc.yaml depends on the digest of its code and exactly the params it reads."""
 
+import ast
 import shlex
+import sys
+from importlib import metadata
 
 import pytest
 from param_reads import wanted_params
 from ruamel.yaml import YAML
-from source_tree import ENTRIES, MODULES, ROOT, code_files
+from source_tree import ENTRIES, MODULES, ROOT, closure, foreign, imports, relative, tree
+
+from stages.run import digests
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Entries that are commands of their own and no stages.
@@ -35,18 +40,47 @@ def as_yaml(items: list[str]) -> str:
     return "\n".join(f"    - {item}" for item in items)
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_deps_are_the_import_closure(name: str) -> None:
+# What a stage may import without a pin in requirements.lock: users install it by hand.
+UNPINNED = {"vggt"}
+
+
+@pytest.mark.parametrize("name", sorted({*STAGES} - {digests.STAGE}))
+def test_stage_depends_on_the_digest_of_its_code(name: str) -> None:
     listed = definition(name)["deps"]
-    code = [dep for dep in listed if dep.startswith("stages/")]
-    wanted = code_files(f"stages.{entry_of(name)}")
-    missing, superfluous = sorted(set(wanted) - set(code)), sorted(set(code) - set(wanted))
-    data = [dep for dep in listed if dep not in code]
-    assert (missing, superfluous) == ([], []), (
-        f"dvc.yaml, stage {name}: missing {missing}, superfluous {superfluous}\n"
-        f"    deps:\n{as_yaml([*data, *wanted])}"
-    )
+    wanted = digests.path_of(entry_of(name)).as_posix()
+    code = [dep for dep in listed if dep.startswith(("stages", "data/code"))]
+    assert code == [wanted], f"dvc.yaml, stage {name}: deps must hold {wanted}, and no code beside"
     assert len(listed) == len(set(listed))
+
+
+def test_code_writes_the_digest_of_every_stage() -> None:
+    code = STAGES[digests.STAGE]
+    entries = {entry_of(name) for name in STAGES} - {digests.STAGE}
+    assert digests.entries(ROOT) == sorted(entries), "it reads dvc.yaml by lines"
+    wanted = sorted(digests.path_of(entry).as_posix() for entry in entries)
+    assert code["outs"] == wanted, f"dvc.yaml, stage code:\n    outs:\n{as_yaml(wanted)}"
+    assert sorted(code["deps"]) == [digests.LOCK.as_posix(), "stages"]
+
+
+def test_packages_of_stages_are_pinned() -> None:
+    """Else their versions were missing in the digests, and an update of them reran nothing."""
+    pinned = digests.pins((ROOT / digests.LOCK).read_text())
+    modules = set().union(*(closure(f"stages.{entry}") for entry in digests.entries(ROOT)))
+    names = set().union(*map(foreign, modules)) - sys.stdlib_module_names - UNPINNED
+    for name in names:
+        package = digests.INSTALLED_AS.get(name, name)
+        assert digests.normal(package) in pinned, f"{name}: add it to INSTALLED_AS"
+        installed = {digests.normal(one) for one in metadata.packages_distributions()[name]}
+        assert digests.normal(package) in installed, f"{name} is installed by {installed}"
+
+
+def test_data_in_packages_is_sought_by_file() -> None:
+    """A module that reads `__file__` counts what lies beside it; any other way is unseen."""
+    for module in MODULES:
+        ways = imports(module) & {"importlib.resources", "pkgutil", "pkg_resources"}
+        assert not ways, f"{relative(module)}: {ways}"
+        names = {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
+        assert "__spec__" not in names, relative(module)
 
 
 @pytest.mark.parametrize("name", STAGES)

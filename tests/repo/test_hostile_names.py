@@ -197,7 +197,7 @@ def test_name_is_one_word_of_every_command(copy: Copy, keys: tuple[str, str]) ->
 def test_name_that_speaks_to_a_shell_is_refused_by_the_stage(copy: Copy) -> None:
     every = copy.with_items(("demo", "scenes"), SPEAKING)
     other = copy.with_item(("static_demo", "scenes"), SPEAKING[0])
-    given = [(every, ["repro", "-s", "-k", "demo"]), (every, ["repro"]), (other, ["repro", "-f"])]
+    given = [(every, ["repro", "-k", "demo"]), (every, ["repro"]), (other, ["repro", "-f"])]
     told = copy.dvc(given)
     assert [code for code, _ in told] == [255, 255, 255]
     # Every one was started, and every one ended by itself with the code of bad input.

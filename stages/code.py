@@ -1,0 +1,16 @@
+"""Stage `code`: data/code, digests of what of the code each stage depends on."""
+
+import argparse
+
+from stages.run import digests
+from stages.run.entry import launch
+
+
+def main() -> None:
+    """Write the digests that differ from the code."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    digests.bring_up_to_date()
+
+
+if __name__ == "__main__":
+    launch(main)

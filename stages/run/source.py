@@ -1,0 +1,213 @@
+"""The code under stages/, read from its syntax trees without importing it: what a module imports,
+and a digest of what of it can change a result.
+
+The digest leaves out comments, docstrings, formatting and blocks under `if TYPE_CHECKING:`. It is
+the same on every Python from 3.11 on, where the trees themselves differ a little.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stages.run.errors import UserError
+
+# How many digits of a SHA-256 stand for a file.
+DIGITS = 16
+# Where a name is used is known from its place, and `kind` is the u of u"".
+_SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass(frozen=True)
+class ModuleFacts:
+    """What is known of one text without the others."""
+
+    digest: str  # empty where the text does nothing, as most `__init__.py`
+    imports: tuple[tuple[int, str, tuple[str, ...]], ...]  # level, module, and names taken from it
+    seeks_files: bool  # reads `__file__`, so what lies beside it may be part of it
+
+
+class Code:
+    """The modules below `root`/stages. `known` holds facts by the hash of a text, and grows."""
+
+    def __init__(self, root: Path = Path(), known: dict[str, ModuleFacts] | None = None):
+        self.root = root
+        self.known = {} if known is None else known
+        self.used: dict[str, ModuleFacts] = {}
+        self._facts: dict[str, ModuleFacts] = {}
+
+    @cached_property
+    def modules(self) -> dict[str, Path]:
+        """File of every module, such as `stages.run.files`."""
+        paths = sorted((self.root / "stages").rglob("*.py"))
+        return {self._name(path): path for path in paths}
+
+    def relative(self, module: str) -> str:
+        """A module's file, relative to the root of the repository."""
+        return self.modules[module].relative_to(self.root).as_posix()
+
+    def facts(self, module: str) -> ModuleFacts:
+        """What its text says."""
+        if module not in self._facts:
+            text = self.modules[module].read_bytes()
+            key = hashlib.sha256(text).hexdigest()
+            if key not in self.known:
+                try:
+                    self.known[key] = read(text)
+                except (SyntaxError, ValueError) as error:  # ValueError: a null byte
+                    line = getattr(error, "lineno", None)
+                    place = self.relative(module) + (f":{line}" if line else "")
+                    raise UserError(place, f"no Python: {error}", fix="edit the line") from error
+            self._facts[module] = self.used[key] = self.known[key]
+        return self._facts[module]
+
+    def imports(self, module: str) -> frozenset[str]:
+        """Every module that this one imports, also inside functions: own ones and foreign ones.
+
+        `from a import b` counts as `a.b` where that is a module of ours.
+        """
+        found: set[str] = set()
+        for level, base, names in self.facts(module).imports:
+            base = self._absolute(module, level, base)
+            ours = {f"{base}.{name}" for name in names} & self.modules.keys()
+            found |= ours
+            if not names or len(ours) < len(names):
+                found.add(base)
+        return frozenset(found)
+
+    def closure(self, module: str) -> frozenset[str]:
+        """The module, all of ours that it imports, all that these import, and their packages."""
+        found: set[str] = set()
+        waiting = [module]
+        while waiting:
+            name = waiting.pop()
+            if name in found or name not in self.modules:
+                continue
+            found.add(name)
+            waiting += self.imports(name)
+            if "." in name:
+                waiting.append(name.rpartition(".")[0])
+        return frozenset(found)
+
+    def foreign(self, module: str) -> set[str]:
+        """Top-level names of the packages that a module imports and that are not ours."""
+        return {name.partition(".")[0] for name in self.imports(module)} - {"stages"}
+
+    def files(self, module: str) -> dict[str, str]:
+        """Digests of the closure by file, in order: modules that do anything, and their data."""
+        found: dict[str, str] = {}
+        for name in self.closure(module):
+            facts = self.facts(name)
+            if facts.digest:
+                found[self.relative(name)] = facts.digest
+            if facts.seeks_files:
+                found |= self._beside(self.modules[name].parent)
+        return dict(sorted(found.items()))
+
+    def _beside(self, folder: Path) -> dict[str, str]:
+        """Digests of files in a folder that are no code, such as templates."""
+        return {
+            path.relative_to(self.root).as_posix(): _short(path.read_bytes())
+            for path in folder.iterdir()
+            if path.is_file() and path.suffix not in (".py", ".part")
+        }
+
+    def _name(self, path: Path) -> str:
+        parts = path.relative_to(self.root).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    def _absolute(self, module: str, level: int, base: str) -> str:
+        if not level:
+            return base
+        package = module.split(".")
+        drop = level - (self.modules[module].name == "__init__.py")
+        parts = package[: len(package) - drop]
+        return ".".join([*parts, base] if base else parts)
+
+
+def read(text: bytes) -> ModuleFacts:
+    """The facts of one module's text. Raises SyntaxError where it is no Python."""
+    tree = ast.parse(text)
+    written = _written(tree)
+    imports: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in running(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            imports.append((node.level, node.module or "", names))
+    digest = "" if written == "Module" else _short(written.encode())
+    return ModuleFacts(digest, tuple(imports), "id='__file__'" in written)
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but those of blocks under `if TYPE_CHECKING:`."""
+    for child in ast.iter_child_nodes(node):
+        if _is_for_types(child):
+            yield from (item for part in child.orelse for item in [part, *running(part)])
+            continue
+        yield child
+        yield from running(child)
+
+
+def _written(value: Any) -> str:
+    """A tree as text that says what Python would run, and nothing of where it stands."""
+    if isinstance(value, list):
+        return f"[{' '.join(map(_written, value))}]"
+    if not isinstance(value, ast.AST):
+        # Which letters `repr` escapes differs from one Python to the next.
+        return ascii(value)
+    parts = [type(value).__name__]
+    for field in value._fields:
+        found = getattr(value, field, None)
+        if field == "body" and isinstance(found, list):
+            found = list(_effective(value, found))
+        elif field == "values" and isinstance(value, ast.JoinedStr):
+            found = _pieces(found)
+        elif field == "format_spec" and found is not None and not _pieces(found.values):
+            continue
+        if found is not None and found != [] and field not in _SILENT:
+            parts.append(f"{field}={_written(found)}")
+    return f"({' '.join(parts)})" if parts[1:] else parts[0]
+
+
+def _pieces(values: list[ast.expr]) -> list[ast.expr]:
+    """Parts of an f-string: texts in a row as one and no empty ones, which Pythons put anywhere."""
+    found: list[ast.expr] = []
+    for value in values:
+        if not isinstance(value, ast.Constant):
+            found.append(value)
+        elif found and isinstance(found[-1], ast.Constant):
+            found[-1] = ast.Constant(found[-1].value + value.value)
+        elif value.value:
+            found.append(value)
+    return found
+
+
+def _effective(owner: ast.AST, body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    if isinstance(owner, _DOCUMENTED) and body and _is_text(body[0]):
+        body = body[1:]
+    for statement in body:
+        if _is_for_types(statement):
+            yield from _effective(statement, statement.orelse)
+        else:
+            yield statement
+
+
+def _is_text(node: ast.stmt) -> bool:
+    is_constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_constant and isinstance(node.value.value, str)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    if not isinstance(node, ast.If):
+        return False
+    return "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", ""))
+
+
+def _short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
