@@ -12,7 +12,7 @@ def test_averages_follow_their_closed_form() -> None:
         ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         wanted = decay * wanted + (1 - decay) * (step + 1)
-    torch.testing.assert_close(ema.averages[0], torch.full((3,), wanted))
+        torch.testing.assert_close(ema.averages[0], torch.full((3,), wanted))
 
 
 def test_averages_stand_in_for_a_block_only() -> None:

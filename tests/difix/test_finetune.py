@@ -302,15 +302,15 @@ def test_a_run_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
 
 
 def test_references_are_dropped_as_often_as_asked(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, reference_dropout=0.5)
+    seen = tuner(tmp_path, reference_dropout=0.5, accumulation=2)
     views: list[int] = []
     seen.fixer.unet.conv_in.register_forward_hook(lambda *told: views.append(len(told[2]) // 2))
     stream = Noise().batches(0, 0, 1)
-    for step in range(20):
+    for number in range(20):
         with torch.no_grad():
             batch = next(stream)
-            drop = torch.rand((), generator=seeded(0, "reference dropout", step))
-        seen._gradients(batch, step, 0)
+            drop = torch.rand((), generator=seeded(0, "reference dropout", number))
+        seen._gradients(batch, *divmod(number, 2))
         assert views[-1] == (2 if float(drop) >= 0.5 else 1)
     assert {1, 2} == set(views)
 

@@ -99,7 +99,7 @@ def test_the_weighted_sum_is_the_loss(lpips_weights: Path) -> None:
     torch.testing.assert_close(terms.lpips, wanted)
 
 
-@pytest.mark.parametrize("crop_px", [40, 64])
+@pytest.mark.parametrize("crop_px", [40, 56, 64])
 def test_both_terms_are_those_of_each_alone(lpips_weights: Path, crop_px: int) -> None:
     """Activations are shared where the crop is the whole picture, and only there."""
     a, b = pictures(1, 3, 64, 48), pictures(2, 3, 64, 48)[:1]

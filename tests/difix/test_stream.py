@@ -37,6 +37,17 @@ def test_some_samples_are_mirrored_and_crops_move(tmp_path: Path) -> None:
     assert len(variants) == 2
 
 
+def test_crops_reach_both_ends_of_the_picture(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, train=1, size=(64, 48))
+    whole = stream(path, crop_px=0, flip=False).sample(0)[0]
+    cut = stream(path, crop_px=48, flip=False)
+    offsets = set()
+    for number in range(100):
+        image = cut.sample(number)[0]
+        offsets |= {left for left in range(17) if torch.equal(image, whole[..., left : left + 48])}
+    assert offsets == set(range(17))
+
+
 def test_a_stream_that_starts_in_the_middle_goes_on_alike(tmp_path: Path) -> None:
     path = write_pairs(tmp_path)
     whole = list(islice(stream(path).batches(0, 0, 1), 5))

@@ -55,6 +55,15 @@ def test_a_reference_can_be_withheld() -> None:
     assert not Validator(samples(1), None, CPU, with_reference=False).has_references
 
 
+def test_what_a_fixer_gives_is_measured_as_it_is_shown() -> None:
+    """Its output leaves the range of images, in which it is written."""
+    sample = Sample(*(torch.full((3, 48, 32), value) for value in (0.0, 1.0, 0.5)))
+    validator = Validator([sample], None, CPU)
+    for shift, wanted in ((1.5, 1.0), (-0.5, 0.0)):
+        picture = validator.picture(lambda views, by=shift: views[:, 0] + by, sample)  # type: ignore[arg-type]
+        assert torch.equal(picture, torch.full((1, 3, 48, 32), wanted))
+
+
 def test_a_sheet_shows_render_fixed_photograph_and_reference(tmp_path: Path) -> None:
     validator = Validator(samples(), None, CPU, shown=(0, 2))
     validator.write_sheet(small_fixer(), tmp_path, 7)

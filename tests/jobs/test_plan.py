@@ -63,6 +63,14 @@ def test_heights_count_the_longest_way() -> None:
     }  # fmt: skip
 
 
+def test_heights_are_of_the_longest_of_several_ways() -> None:
+    """The short way of `a` comes before its long one in the plan."""
+    graph = {"b": ["a"], "d": ["c"], "c": ["a"], "a": []}
+    plan = Plan.of(graph)
+    assert [task.address for task in plan.tasks] == ["a", "b", "c", "d"]
+    assert plan.heights() == {"a": 2, "b": 0, "c": 1, "d": 0}
+
+
 def test_a_local_run_starts_what_most_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way through the highest tasks is the longest: to begin it late is to end late."""
     begun: list[str] = []

@@ -71,6 +71,16 @@ def test_of_equally_far_cameras_the_one_that_looks_the_same_way_comes_first() ->
     assert nearest_cameras(SOURCES["16"], {"a": there, "b": near}, 2) == ["b", "a"]
 
 
+def test_cameras_of_a_regular_rig_are_equally_far_whatever_is_rounded() -> None:
+    target = SOURCES["16"]
+    ahead, turn = np.eye(4), rigid(rotation_from_vector([0, 0.3, 0]), np.zeros(3))
+    ahead[2, 3] = 0.5
+    near = target.moved(ahead @ target.cam_from_world)
+    ahead[2, 3] -= 1e-12
+    turned = target.moved(turn @ ahead @ target.cam_from_world)
+    assert nearest_cameras(target, {"a": turned, "b": near}, 2) == ["b", "a"]
+
+
 def test_reference_has_the_targets_timestamp_by_default() -> None:
     samples = plan(TIMES, TARGETS, SOURCES, PairsConfig())
     assert [one.name for one in samples[:3]] == ["000001_28", "000001_64", "000004_28"]

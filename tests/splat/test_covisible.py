@@ -7,7 +7,13 @@ import torch
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.covisible import CovisibleRule, DepthView, covisible, visible_counts
+from stages.splat.views.covisible import (
+    CovisibleRule,
+    DepthView,
+    covisible,
+    depth_view,
+    visible_counts,
+)
 
 SIZE = 32
 WALL = 4.0  # depth of the wall z = 4 from cameras at z = 0
@@ -94,6 +100,19 @@ def test_views_of_mixed_sizes_add_up() -> None:
 @pytest.mark.parametrize(("views", "needed"), [(1, 1), (2, 2), (3, 3), (40, 3), (80, 4), (81, 5)])
 def test_rule_asks_for_a_least_number_and_a_share(views: int, needed: int) -> None:
     assert CovisibleRule(3, 0.05, 0.05).needed(views) == needed
+
+
+@pytest.mark.parametrize(("opacity", "depth"), [(0.4, 0.0), (0.6, WALL)])
+def test_what_is_mostly_transparent_is_no_surface(opacity: float, depth: float) -> None:
+    """A single Gaussian, so flat and wide that its opacity is that of the middle pixels."""
+    gaussians = Gaussians(
+        means=torch.tensor([[0.0, 0.0, WALL]]), quats=torch.tensor([[1.0, 0, 0, 0]]),
+        log_scales=torch.tensor([[10.0, 10.0, 0.001]]).log(),
+        opacity_logits=torch.logit(torch.tensor([opacity])), sh0=torch.zeros(1, 1, 3),
+        shN=torch.zeros(1, 0, 3), world_from_norm=Sim3.identity(), antialiased=False,
+    )  # fmt: skip
+    middle = depth_view(gaussians, camera(), "cpu").depth[15:17, 15:17]
+    assert torch.allclose(middle, torch.tensor(depth), atol=1e-3)
 
 
 def test_chunks_change_nothing() -> None:

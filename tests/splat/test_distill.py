@@ -95,6 +95,24 @@ def test_good_pictures_of_novel_views_mend_the_gaussians(moment, targets, truth,
     assert all(ref is moment.photographs["01"] for refs in asked for ref in refs)
 
 
+def test_every_round_shows_its_share_of_the_way(moment, targets, config) -> None:
+    """Nothing is learnt, so that what a round shows tells where its cameras stood."""
+    shown, still = [], {"means": 0.0, "sh": 0.0, "shape": 0.0}
+    rates = {f"{name}_lr_scale": rate for name, rate in still.items()}
+
+    def fix(pictures, references):
+        shown.append(pictures)
+        return list(pictures)
+
+    run(moment, targets, fix, CONFIG.model_copy(update={"rounds": 2, "steps": 1} | rates), config)
+    for pictures, share in zip(shown, (0.5, 1.0), strict=True):
+        for picture, camera in zip(
+            pictures, interpolated_cameras(moment, targets, share), strict=True
+        ):
+            expected = render(moment.gaussians, camera, "cpu").rgb.numpy()
+            assert np.allclose(picture, expected, atol=1e-4)
+
+
 def test_number_of_gaussians_and_poses_are_held(moment, targets, config) -> None:
     learnt = run(moment, targets, unchanged, CONFIG, config)
     assert len(learnt) == len(moment.gaussians)
@@ -102,12 +120,13 @@ def test_number_of_gaussians_and_poses_are_held(moment, targets, config) -> None
 
 
 def test_what_no_gaussian_covers_does_not_count(moment, targets) -> None:
-    views = fixed_views(moment.gaussians, moment, targets, unchanged, CONFIG, "cpu")
+    config = CONFIG.model_copy(update={"novel_weight": 0.3})
+    views = fixed_views(moment.gaussians, moment, targets, unchanged, config, "cpu")
     for view, target in zip(views, targets, strict=True):
         alpha = render(moment.gaussians, target, "cpu").alpha
         assert torch.equal(view.mask, alpha > 0.5)
         assert 0 < int(view.mask.sum()) < view.mask.numel()
-        assert view.weight == CONFIG.novel_weight
+        assert view.weight == 0.3
 
 
 def test_novel_views_are_drawn_at_their_share() -> None:

@@ -54,3 +54,14 @@ def test_masked_pixels_neither_count_nor_get_a_gradient(pair) -> None:
     )
     only_l1 = photometric(a, b, 0.0, mask)
     assert float(only_l1) == pytest.approx(float((a - b)[:, :26].abs().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("ssim_lambda", [0.0, 0.2, 1.0])
+def test_a_mask_weighs_what_is_left_as_if_it_were_all(pair, ssim_lambda: float) -> None:
+    """Where images differ in a quarter alone, masking the rest counts that quarter fourfold."""
+    a, b = (one.permute(1, 2, 0) for one in pair)
+    mask = torch.zeros(a.shape[:2], dtype=torch.bool)
+    mask[:, :13] = True
+    a = torch.where(mask[..., None], a, b)
+    whole = float(photometric(a, b, ssim_lambda))
+    assert float(photometric(a, b, ssim_lambda, mask)) == pytest.approx(4 * whole, rel=1e-4)

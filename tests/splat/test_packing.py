@@ -49,6 +49,14 @@ def test_of_too_many_those_that_cover_most_stay() -> None:
     assert np.array_equal(means, trained.means[:40].numpy())
 
 
+def test_a_disc_covers_more_than_a_needle_of_its_length() -> None:
+    trained = known_gaussians(2)
+    trained.opacity_logits[:] = 0
+    trained.log_scales[:] = torch.tensor([[0.0, 1.0, 0.0], [1.0, -9.0, 1.0]])
+    means, _ = unpack(pack(trained, 1))
+    assert np.array_equal(means, trained.means[1:].numpy())
+
+
 def test_one_nan_leaves_the_others() -> None:
     broken = known_gaussians(20)
     broken.means[3] = float("nan")

@@ -8,6 +8,7 @@ from raster_scenes import camera, pinhole
 from torch import Tensor
 
 from stages.splat.raster import DefaultStrategy, rasterization
+from stages.splat.training.densify import CappedStrategy
 
 SIZE, STEPS = 48, 30
 K = pinhole(SIZE, SIZE)
@@ -78,6 +79,30 @@ def test_default_strategy_densifies_and_prunes(absgrad: bool) -> None:
     least = parameters["opacities"].sigmoid().min().item()
     assert least > 0.004, "the faint ones were pruned"
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_capped_strategy_keeps_the_statistics_of_gsplats(absgrad: bool) -> None:
+    """Over three steps of a view each, whose pictures are wider than high."""
+    values = {"refine_scale2d_stop_iter": 10, "absgrad": absgrad, "refine_start_iter": 100}
+    parameters, states = start(), []
+    for strategy in (DefaultStrategy(**values), CappedStrategy(**values)):
+        state = strategy.initialize_state(scene_scale=1.0)
+        for step in range(3):
+            image, _, info = rasterization(
+                parameters["means"], parameters["quats"], parameters["scales"].exp(),
+                parameters["opacities"].sigmoid(), parameters["colors"], VIEWS[step : step + 1],
+                K[None], SIZE, SIZE // 2, backend="cpu", absgrad=absgrad,
+            )  # fmt: skip
+            strategy.step_pre_backward(parameters, {}, state, step, info)
+            image.square().sum().backward()
+            strategy.step_post_backward(parameters, {}, state, step, info)
+        states.append(state)
+    ours, gsplats = states[1], states[0]
+    assert gsplats["count"].max() == 3
+    assert gsplats["count"].min() < 3
+    for key in ("grad2d", "count", "radii"):
+        torch.testing.assert_close(ours[key], gsplats[key])
 
 
 def test_accumulated_gradient_is_gsplats_screen_gradient() -> None:

@@ -108,6 +108,15 @@ def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> N
         trainer.check_finite(0.1, 5)
 
 
+def test_scene_scale_is_gsplats(config, views, points) -> None:
+    """A tenth more than the cameras' farthest from their middle, where their median is 1 away."""
+    config = config.model_copy(update={"global_scale": 2.0})
+    trainer = Trainer(views, *points, config, "cpu")
+    centres = np.stack([camera.centre for camera in trainer.cameras])
+    farthest = np.linalg.norm(centres - centres.mean(0), axis=1).max()
+    assert trainer.scene_scale == pytest.approx(1.1 * 2.0 * farthest)
+
+
 def test_every_view_comes_once_an_epoch_in_changing_order(trainer) -> None:
     epochs = [[trainer.view_of(5 * epoch + k) for k in range(5)] for epoch in range(6)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
