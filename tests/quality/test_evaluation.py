@@ -21,7 +21,7 @@ from stages.quality.evaluation import (
     mean_color,
 )
 from stages.quality.keys import AVERAGED, MASKED
-from stages.quality.metrics.lpips import Lpips
+from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
 from stages.run.errors import UserError
@@ -163,6 +163,17 @@ def test_missing_weights_are_noted_or_refused(no_weights: Path) -> None:
     with pytest.raises(UserError, match="no weights of alex: no network") as error:
         Meter.build(required, no_weights)
     assert "alexnet-owt-7be5be79.pth" in error.value.fix
+
+
+def test_views_too_small_for_a_measure_are_refused(random_backbone: Callable) -> None:
+    sizes = {"wide": (64, 64), "small": (10, 40)}
+    Meter("cpu").demand(sizes, "shrink less")
+    with pytest.raises(UserError, match=r"small: 10x40 px, and 0 more views of less than 11 px"):
+        Meter("cpu").demand(sizes, "shrink less", masked=True)
+    with pytest.raises(UserError, match="5x40 px"):
+        Meter("cpu").demand({"small": (5, 40)}, "shrink less")
+    with pytest.raises(UserError, match=f"less than {LPIPS_PX} px"):
+        Meter("cpu", Lpips(random_backbone("alex"), "alex")).demand(sizes, "shrink less")
 
 
 def test_weights_that_were_never_looked_for_are_an_error(tmp_path: Path) -> None:

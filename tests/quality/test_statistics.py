@@ -94,6 +94,12 @@ def test_every_value_is_in_equally_many_blocks() -> None:
     assert (low + high) / 2 == pytest.approx(5.5, abs=0.1)
 
 
+def test_blocks_are_as_long_as_the_cube_root_of_the_longest_sequence() -> None:
+    sequences = [correlated(np.random.default_rng(seed), 30 * seed + 4, 0.8) for seed in (1, 2)]
+    ends = {length: block_interval(sequences, length=length) for length in range(9)}
+    assert [length for length in range(1, 9) if ends[length] == ends[0]] == [4]
+
+
 def test_blocks_do_not_cross_sequences() -> None:
     """Each sequence is drawn from itself, so a difference between two is not chance."""
     low, high = block_interval([[0.0] * 5, [1.0] * 5], length=3)

@@ -47,6 +47,14 @@ def test_other_people_and_other_moments_of_a_room_are_told_apart(tmp_path: Path)
     assert np.corrcoef(first.grey.ravel(), people.grey.ravel())[0, 1] > 0.5
 
 
+def test_few_blocks_that_differ_tell_two_photographs_apart(tmp_path: Path) -> None:
+    """A small person who moved: four of the 256 blocks are of something else."""
+    first = seen(photograph(1, 10), tmp_path)
+    grey = first.grey.copy()
+    grey[84:108, 84:108] = seen(photograph(2, 10), tmp_path).grey[84:108, 84:108]
+    assert agreement(first, first._replace(grey=grey)) < 0.7
+
+
 def test_pictures_without_content_are_like_nothing() -> None:
     flat = [Thumbnail(np.full((SIDE_PX, SIDE_PX), value, np.uint8), 512) for value in (0, 128)]
     assert matches(flat, flat) == []

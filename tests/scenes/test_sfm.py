@@ -49,10 +49,61 @@ def test_equal_times_alone_are_joined() -> None:
 def test_matches_win_in_both_photographs() -> None:
     """Two features are likest to one of the other photograph: it is joined with the likest."""
     looks = {"a": [[0.96, 0.0, 0.28], [1.0, 0.0, 0.0]], "b": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
-    pixels, times, grey = np.zeros((2, 2)), np.zeros(2, np.int64), np.zeros((2, 3), np.uint8)
-    of = {name: colmap.Features(pixels, np.float32(rows)) for name, rows in looks.items()}
-    shown = sfm.PooledFeatures(of, dict.fromkeys(of, times), dict.fromkeys(of, grey))
-    assert sfm.match(shown, CONFIG)["a", "b"].tolist() == [[1, 0]]
+    assert sfm.match(_looking(looks), CONFIG)["a", "b"].tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("second", "joined"), [(0.55, 1), (0.7, 2)])
+def test_matches_are_clearly_liker_than_the_second(second: float, joined: int) -> None:
+    """By Lowe's ratio of 0.85, a feature at 0.5 rad from one and at `second` from another."""
+    looks = {
+        "a": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+        "b": [_at(0.5), _at(-second), [0.0, 0.0, 1.0]],
+    }
+    found = sfm.match(_looking(looks), CONFIG)["a", "b"].tolist()
+    assert found == [[0, 0], [1, 2]][2 - joined :]
+
+
+def test_a_track_with_two_features_of_a_camera_is_left_out() -> None:
+    cameras = ring(3)
+    a, b, c = cameras
+    pixels = {
+        name: np.repeat(project(one, np.zeros((1, 3))), 2, 0) for name, one in cameras.items()
+    }
+    of = {
+        name: colmap.Features(both, np.zeros((2, 3), np.float32)) for name, both in pixels.items()
+    }
+    shown = sfm.PooledFeatures(of, {}, {})
+    joined = {(a, b): [[0, 0]], (b, c): [[0, 0]]}
+    for more, count in (({}, 1), ({(a, c): [[0, 0]]}, 1), ({(a, c): [[1, 0]]}, 0)):
+        matches = {pair: np.array(one, np.uint32) for pair, one in (joined | more).items()}
+        tracks, points = sfm.triangulate(cameras, shown, matches, CONFIG, 1.0)
+        assert len(tracks) == len(points) == count
+
+
+def test_the_largest_model_is_kept_and_demands_sink_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras, asked = ring(5), []
+    sizes = iter((4, 3, None))
+
+    def mapped(*_: object, min_matches: int, max_error_px: float, **__: object) -> object:
+        asked.append((min_matches, max_error_px / CONFIG.max_reprojection_error_px))
+        size = next(sizes)
+        if size is None:
+            return None
+        return colmap.Adjusted(dict(list(cameras.items())[:size]), np.zeros((0, 3)), 0.1 * size)
+
+    monkeypatch.setattr(colmap, "map_incrementally", mapped)
+    config = CONFIG.model_copy(update={"min_registered": 0.8})
+    shown = photographs(cameras)
+    found = sfm.reconstruct(cameras, shown, {}, config, tmp_path)
+    assert list(found.cameras) == list(cameras)[:4]
+    assert found.reprojection_error_px == pytest.approx(0.4)
+    assert asked == [(30, 1.0), (15, 1.0), (10, 1.5)]
+    asked.clear()
+    sizes = iter((5,))
+    assert len(sfm.reconstruct(cameras, shown, {}, config, tmp_path).cameras) == 5
+    assert len(asked) == 1
 
 
 def test_sampson_distance_is_that_to_the_epipolar_line() -> None:
@@ -195,3 +246,18 @@ def test_nothing_matched_registers_nothing(tmp_path: Path) -> None:
     none = {pair: found[:0] for pair, found in sfm.match(shown, CONFIG).items()}
     with pytest.raises(UserError, match="0 of 3 cameras registered"):
         sfm.reconstruct(cameras, shown, none, CONFIG, tmp_path)
+
+
+def _at(angle: float) -> list[float]:
+    """A descriptor so far from the first axis, rad, in the plane of the first two."""
+    return [np.cos(angle), np.sin(angle), 0.0]
+
+
+def _looking(looks: dict[str, list[list[float]]]) -> sfm.PooledFeatures:
+    """Features with these descriptors by camera, all of one timestamp."""
+    of = {
+        name: colmap.Features(np.zeros((len(rows), 2)), np.array(rows, np.float32))
+        for name, rows in looks.items()
+    }
+    times = {name: np.zeros(len(rows), np.int64) for name, rows in looks.items()}
+    return sfm.PooledFeatures(of, times, {})

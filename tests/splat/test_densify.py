@@ -123,6 +123,7 @@ def test_what_is_large_in_an_image_or_the_scene_counts_at_the_limit() -> None:
     for room in range(4):
         assert len(grown(gradients, room, radii=radii, sizes=sizes)) == 3 + room
     # By the gradient alone.
+    assert grown(gradients, 1, sizes=sizes) == [0, 0, 1, 2]
     split = grown(gradients, 2, sizes=sizes)
     assert split[:3] == [0, 0, 1]
     assert len(split) == 5
