@@ -68,3 +68,20 @@ def test_params_that_only_scenes_have_are_told() -> None:
     given = TrainConfig(match_string="a", test_every=8)
     assert [key for key, _ in unread(given, "capture_train")] == ["match_string", "test_every"]
     assert [key for key, _ in unread(given, "static_train")] == ["test_every"]
+
+
+def test_steps_are_scaled_down_to_whole_ones_and_never_to_none() -> None:
+    config = TrainConfig(max_steps=30, steps_scaler=0.05)
+    assert config.steps == 1
+    assert [config.scaled(steps) for steps in (1, 19, 20, 59, 60)] == [1, 1, 1, 2, 3]
+
+
+def test_a_following_timestamp_moves_as_far_in_fewer_steps_and_grows_nothing() -> None:
+    config = TrainConfig(
+        max_steps=1000, steps_scaler=2.0, warm_share=0.1, means_lr=1e-4, save_steps=(100,)
+    )
+    following = config.following()
+    assert following.steps == 200
+    assert following.means_lr * following.steps == pytest.approx(config.means_lr * config.steps)
+    assert following.strategy.refine_stop_iter == 0
+    assert following.ply_steps == following.save_steps == ()
