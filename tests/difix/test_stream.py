@@ -74,6 +74,14 @@ def test_an_epoch_shows_every_sample_once(tmp_path: Path) -> None:
     assert len(targets) == 5
 
 
+def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path: Path) -> None:
+    pairs = stream(write_pairs(tmp_path, train=7)).pairs
+    orders = [pairs.order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert len(set(map(tuple, orders))) == 6
+    assert pairs.order(1, 2) == orders[-1]
+
+
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     path = write_pairs(tmp_path)
     direct = next(stream(path).batches(1, 0, 1))
