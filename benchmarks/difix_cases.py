@@ -6,6 +6,7 @@ allow, and `strict`: fp32 without any TF32.
 
 import argparse
 import gc
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ def device_of(given: argparse.Namespace) -> torch.device:
     if odd:
         raise SystemExit(f"--cases: {odd[0]}: a precision is one of {', '.join(PRECISIONS)}")
     if device.type == "cpu":
-        given.cases = [case for case in given.cases if not set(case.split(":")) & _OF_A_GPU]
+        given.cases = [one for one in given.cases if not set(re.split("[:+]", one)) & _OF_A_GPU]
     return device
 
 
@@ -97,6 +98,12 @@ def forget_peak(device: torch.device) -> None:
 def peak_gib(device: torch.device) -> float | None:
     """Most memory that tensors took on the GPU since `forget_peak`; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def shown(value: float | None, digits: int = 1) -> str:

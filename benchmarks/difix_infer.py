@@ -3,8 +3,9 @@
     python -m benchmarks.difix_infer [--sizes 512x512 576x1024] [--cases bf16:throughput ...]
 
 Weights and pictures are random. `eager` is the network alone as torch runs it, images on the GPU
-before and after, and `fused` the same with its layers joined; both in batches, `strict` one by one.
-`latency` and
+before and after, and `fused` the same with its layers joined; `difix_layers` has more such ways,
+and with `+graph` each is replayed from a CUDA graph; all in batches, `strict` one by one. Warm-up
+is what comes before the calls that are timed, compilation included. `latency` and
 `throughput` are `Runner.fix` of `difix.mode`, from images in memory to images in memory; `latency`
 one call for each image, `throughput` one call for all of them, in batches. Differences are from
 `strict` (fp32 without TF32, eager): root mean square, over that of strict's output.
@@ -19,8 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks import difix_cases as cases
+from benchmarks.difix_layers import kernels, use_layers
 from benchmarks.machine import device_name
 from stages.difix.config import FixerConfig
+from stages.difix.gpu.replays import Replays
 from stages.difix.inference import Runner
 from stages.difix.network.model import Fixer
 from stages.difix.network.precision import DTYPES
@@ -34,12 +37,12 @@ ANCHORS_MS = {
     ("576x1024", "fp32"): 408, ("576x1024", "bf16"): 105,
 }  # fmt: skip
 TARGETS_MS = {"512x512": 17.0, "576x1024": 40.0}
-EAGER, FUSED, LATENCY, THROUGHPUT = "eager", "fused", "latency", "throughput"
+EAGER, FUSED, LATENCY, THROUGHPUT, GRAPH = "eager", "fused", "latency", "throughput", "+graph"
 CASES = ("strict:eager", "bf16:eager", "bf16:fused", "bf16:latency", "bf16:throughput")
 CASES += ("fp16:throughput",)
 _CHANGE = 0.02
 _COMPARED = 2  # images whose outputs are compared
-HEADER = "{:>9}{:>6}{:>8}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}"
+HEADER = "{:>9}{:>6}{:>8}{:>16}{:>7}{:>10}{:>10}{:>10}{:>10}{:>12}"
 
 
 def main() -> None:
@@ -47,7 +50,9 @@ def main() -> None:
     parser.add_argument(
         "--sizes", nargs="+", default=["512x512", "576x1024"], help="height x width, px"
     )
-    parser.add_argument("--batch", type=int, default=8, help="images at once, for throughput")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[8], help="images at once, for throughput"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="calls that are timed")
     parser.add_argument("--mixing", choices=("stored", "mutual", "one_way"), default="stored")
     parser.add_argument("--views", nargs="+", type=int, choices=(1, 2), default=[1, 2])
@@ -63,8 +68,8 @@ def main() -> None:
             print(line(row, size, views), flush=True)
             cases.write_rows(given.out, rows)
     print(f"\n{rows[0]['device']}, mixing {given.mixing}; differences of {_COMPARED} images")
-    titles = ("px", "views", "", "", "batch", "ms/image", "slowest", "peak GiB", "difference")
-    print(HEADER.format(*titles))
+    titles = ("px", "views", "", "", "batch", "ms/image", "slowest", "warm-up s", "peak GiB")
+    print(HEADER.format(*titles, "difference"))
     for row in rows:
         print(line(row, row["size_px"], row["views"]))
 
@@ -77,10 +82,21 @@ def rows_of(
     cases.use_products(precision)
     for views in sorted({views for _, views in settings}):
         fixing = prepared(given, precision, mode, views, device)
-        for setting in (one for one in settings if one[1] == views):
+        chosen = (one for one in settings if one[1] == views)
+        for setting, batch in itertools.product(chosen, batches(given, precision, mode)):
             cases.forget_peak(device)
-            yield setting, measure(given, fixing, precision, mode, *setting, exact[setting], device)
+            case = precision, mode, *setting, batch
+            with kernels(mode.removesuffix(GRAPH)):
+                row = measure(given, fixing, *case, exact[setting], device)
+            yield setting, row
         del fixing
+
+
+def batches(given: argparse.Namespace, precision: str, mode: str) -> list[int]:
+    """How many images a case takes at once."""
+    if mode == LATENCY or (mode == EAGER and precision == cases.STRICT):
+        return [1]
+    return [max(given.batch)] if mode == THROUGHPUT else given.batch
 
 
 def new_fixer(given: argparse.Namespace, device: torch.device) -> Fixer:
@@ -98,12 +114,12 @@ def prepared(
 ) -> "Runner | Network":
     """The fixer in a precision, as a mode calls it."""
     fixer = new_fixer(given, device)
-    if mode in (EAGER, FUSED):
-        return Network(given, fixer, precision, mode == FUSED)
+    if mode not in (LATENCY, THROUGHPUT):
+        return Network(given, fixer, precision, mode)
     config = FixerConfig(
         device=device.type, precision=cases.params_precision(precision), mode=mode,
         reference="use" if views == 2 else "withhold", reference_attention=given.mixing,
-        batch_size=given.batch,
+        batch_size=max(given.batch),
     )  # fmt: skip
     return Runner(fixer, config)
 
@@ -111,29 +127,30 @@ def prepared(
 class Network:
     """The network called as it is."""
 
-    def __init__(self, given: argparse.Namespace, fixer: Fixer, precision: str, joined: bool):
+    def __init__(self, given: argparse.Namespace, fixer: Fixer, precision: str, mode: str):
         fixer.fold()
         if given.mixing != "stored":
             fixer.mixing = given.mixing
         dtype = DTYPES[cases.params_precision(precision)]
         self.fixer = fixer.to(dtype=dtype, memory_format=torch.channels_last)
         self.fixer.eval().requires_grad_(False)
-        if joined:
-            from stages.difix.gpu.fused import fuse  # needs triton
-
-            fuse(self.fixer)
+        use_layers(self.fixer, mode.removesuffix(GRAPH))
+        self.call = Replays(self.fixer) if mode.endswith(GRAPH) else self.fixer
 
     @torch.inference_mode()
-    def timed(self, images: torch.Tensor, warmup: int, repeats: int) -> list[float]:
-        """Milliseconds of each call."""
+    def timed(self, images: torch.Tensor, warmup: int, repeats: int) -> tuple[list[float], float]:
+        """Milliseconds of each call, and seconds of the warm-up."""
+        begin = time.perf_counter()
         for _ in range(warmup):
-            self.fixer(images)
+            self.call(images)
+        cases.wait(images.device)
+        warmed = time.perf_counter() - begin
         clock = cases.Clock(images.device)
         clock.mark()
         for _ in range(repeats):
-            self.fixer(images)
+            self.call(images)
             clock.mark()
-        return clock.gaps_ms()
+        return clock.gaps_ms(), warmed
 
     @torch.inference_mode()
     def fix(self, images: list[Pixels], references: list[Pixels] | None) -> list[Pixels]:
@@ -141,7 +158,7 @@ class Network:
         found = []
         for index, image in enumerate(images):
             seen = [[image], *([] if references is None else [[references[index]]])]
-            output = self.fixer(on_device(seen, self.fixer)).clamp(0, 1)
+            output = self.call(on_device(seen, self.fixer)).clamp(0, 1)
             found.append(output[0].permute(1, 2, 0).cpu().numpy())
         return found
 
@@ -157,7 +174,7 @@ def strict_outputs(
 ) -> dict[tuple[str, int], list[Pixels]]:
     """What fp32 without TF32 makes of each setting's images, one at a time."""
     cases.use_products(cases.STRICT)
-    fixing = Network(given, new_fixer(given, device), cases.STRICT, joined=False)
+    fixing = Network(given, new_fixer(given, device), cases.STRICT, EAGER)
     return {
         setting: fixing.fix(*shown(*setting, _COMPARED)) for setting in settings
     }  # fmt: skip
@@ -176,25 +193,24 @@ def shown(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels]
 
 def measure(
     given: argparse.Namespace, fixing: "Runner | Network", precision: str, mode: str, size: str,
-    views: int, exact: list[Pixels], device: torch.device,
+    views: int, batch: int, exact: list[Pixels], device: torch.device,
 ) -> cases.Row:  # fmt: skip
     """Time one case."""
-    images, references = shown(size, views, given.batch)
+    images, references = shown(size, views, max(given.batch))
     times_ms: list[float] = []
-    note, outputs = None, []
-    alone = mode == LATENCY or (mode == EAGER and precision == cases.STRICT)
-    batch = 1 if alone else given.batch
+    note, outputs, warmed = None, [], None
     try:
-        outputs = fixing.fix(*shown(size, views, _COMPARED))
         if isinstance(fixing, Network):
             seen = [images[:batch], *([] if references is None else [references[:batch]])]
-            calls = fixing.timed(on_device(seen, fixing.fixer), given.warmup, given.repeats)
+            entering = on_device(seen, fixing.fixer)
+            calls, warmed = fixing.timed(entering, given.warmup, given.repeats)
             times_ms = [one / batch for one in calls]
         elif mode == LATENCY:
             times_ms = timed_calls(fixing, images, references, given, count=1)
         else:
             # Several batches, of which one is made ready while another is computed.
             times_ms = timed_calls(fixing, images, references, given, count=4 * batch)
+        outputs = fixing.fix(*shown(size, views, _COMPARED))
     except UserError as error:
         note = error.got
     peak, name = cases.peak_gib(device), device_name(device.type)
@@ -215,6 +231,7 @@ def measure(
         "views": views,
         "mixing": given.mixing,
         "slowest_ms": round(max(times_ms), 2) if times_ms else None,
+        "warmup_s": None if warmed is None else round(warmed, 1),
         "peak_gib": None if peak is None else round(peak, 2),
         "relative_difference": difference(outputs, exact) if outputs else None,
         "note": note,
@@ -249,7 +266,8 @@ def line(row: cases.Row, size: str, views: int) -> str:
     apart = row["relative_difference"]
     told = HEADER.format(
         size, views, row["precision"], row["mode"], row["batch"], cases.shown(row["value"], 2),
-        cases.shown(row["slowest_ms"], 2), cases.shown(row["peak_gib"], 2),
+        cases.shown(row["slowest_ms"], 2), cases.shown(row["warmup_s"]),
+        cases.shown(row["peak_gib"], 2),
         "-" if apart is None else f"{apart:.1e}",
     )  # fmt: skip
     return f"{told}  {row['note']}" if row["note"] else told

@@ -5,12 +5,15 @@
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m benchmarks.difix_tune
     python -m benchmarks.difix_tune --resume-check
 
-A case is a precision and how a step is computed, `tune.execution`. Weights and pictures are random.
-Each sample has a reference, and all terms of the loss count from the first step. While steps are
-timed every one sees the same batch, so that first and last loss compare. Curves are of other
-pictures at each step, the same ones in every case, with the published loss. `--weights` names a
-folder as stage `weights` writes it; without one the backbone of LPIPS is random too. In several
-processes each has a batch of its own; `peak GiB` is that of the fullest.
+A case is a precision and how a step is computed, `tune.execution`, or else `LAYERS+STEP` with the
+layers of `difix_layers`: by its `TorchStep` kernel by kernel (`calls`) or recorded (`torch`), or by
+the project's (`graph`). `learn ms` is the optimiser's part, and warm-up what comes before the steps
+that are timed, compilation included.
+Weights and pictures are random. Each sample has a reference, and all terms of the loss count from
+the first step. While steps are timed every one sees the same batch, so that first and last loss
+compare. Curves are of other pictures at each step, the same ones in every case, with the published
+loss. `--weights` names a folder as stage `weights` writes it; without one the backbone of LPIPS is
+random too. In several processes each has a batch of its own; `peak GiB` is that of the fullest.
 """
 
 import argparse
@@ -19,9 +22,11 @@ import math
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -31,9 +36,11 @@ from torch.profiler import profile
 
 from benchmarks import difix_cases as cases
 from benchmarks import difix_curves, difix_resume
+from benchmarks.difix_layers import TorchStep, kernels, use_layers
 from benchmarks.machine import device_name
 from stages.difix.config import LoopConfig, LossConfig
-from stages.difix.tuning.finetune import Tuner
+from stages.difix.network.precision import DTYPES
+from stages.difix.tuning.finetune import BETAS, Tuner
 from stages.difix.tuning.losses import FixerLoss, Terms
 from stages.difix.tuning.validation import Sample, Validator
 from stages.quality.metrics.backbones import BACKBONES
@@ -46,7 +53,7 @@ from stages.samples.batches import Batch, seeded
 ANCHORS_MS = {320: 168, 512: 235}
 TARGETS_MS = {320: 60}
 CASES = ("fp32:eager", "bf16:eager", "fp32:graph", "bf16:graph", "fp16:graph")
-HEADER = "{:>5}{:>8}{:>8}{:>10}{:>10}{:>10}{:>11}{:>12}{:>12}"
+HEADER = "{:>5}{:>8}{:>20}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>12}{:>12}"
 PROFILED_STEPS = 3
 _CURVE_WARM_UP = 50  # steps
 
@@ -74,9 +81,31 @@ class Pictures:
 
 
 class ToldTuner(Tuner):
-    """A tuner that hands on the number and loss of each step."""
+    """A tuner that hands on the number and loss of each step, whose layers may be others."""
 
     tell: Callable[[int, Tensor], None] | None = None
+
+    def __init__(self, way: str, *given: Any, **named: Any):
+        self.way = way
+        super().__init__(*given, **named)
+
+    def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> Any:
+        layers, _, kind = self.way.partition("+")
+        if not kind:
+            return super()._stepper(parameters)
+        use_layers(self.fixer, layers)
+        if kind == "graph":
+            from stages.difix.gpu import graphed  # needs triton
+
+            with patch.object(graphed, "fuse", lambda fixer: None):  # its layers are chosen already
+                return super()._stepper(parameters)
+        assert kind in ("calls", "torch"), f"no step {kind!r}"
+        config = self.config
+        return TorchStep(
+            self.fixer, parameters, DTYPES[self.precision], kind == "torch", betas=BETAS,
+            weight_decay=config.weight_decay, max_norm=config.max_grad_norm,
+            accumulation=config.accumulation,
+        )  # fmt: skip
 
     def _gradients(self, batch: Batch, step: int, micro: int) -> Terms:
         terms = super()._gradients(batch, step, micro)
@@ -130,7 +159,8 @@ def measure_all(given: argparse.Namespace, device: torch.device) -> None:
     is_main = PartialState(cpu=device.type == "cpu").is_main_process
     rows, curves = [], {}
     for side, case in itertools.product(given.sizes, given.cases):
-        rows.append(measure(given, side, case, device))
+        with kernels(case.split(":")[1].partition("+")[0]):
+            rows.append(measure(given, side, case, device))
         if is_main:
             print(line(rows[-1]), flush=True)
             cases.write_rows(given.out, rows)
@@ -138,9 +168,10 @@ def measure_all(given: argparse.Namespace, device: torch.device) -> None:
         if given.curve_steps and case in drawn and side == given.sizes[0]:
             curves[case] = curve(given, side, case, device)
     if is_main:
-        titles = ("px", "", "", "ms/step", "slowest", "peak GiB", "samples/s", "first loss")
+        titles = ("px", "", "", "ms/step", "slowest", "learn ms", "warm-up s", "peak GiB")
         print(f"\n{rows[0]['device']}, {rows[0]['processes']} process(es), batch {given.batch}")
-        print(HEADER.format(*titles, "last loss"), *map(line, rows), sep="\n", flush=True)
+        titles += ("samples/s", "first loss", "last loss")
+        print(HEADER.format(*titles), *map(line, rows), sep="\n", flush=True)
         if curves:
             difix_curves.report(given.curves, curves)
     if torch.distributed.is_initialized():
@@ -156,9 +187,14 @@ def measure(given: argparse.Namespace, side: int, case: str, device: torch.devic
     stream = Pictures(side, given.batch).batches(
         0, accelerator.process_index, accelerator.num_processes
     )
-    clock = cases.Clock(device)
+    clock, learning = cases.Clock(device), cases.Clock(device)
+    begin = time.perf_counter()
+    learn = tuner.stepper.learn
     for step in range(given.warmup + given.steps):
         if step == given.warmup:
+            cases.wait(device)
+            warmed = time.perf_counter() - begin
+            tuner.stepper.learn = marked(learn, learning)
             clock.mark()
         tuner.step(step, stream)
         if step >= given.warmup:
@@ -169,12 +205,27 @@ def measure(given: argparse.Namespace, side: int, case: str, device: torch.devic
     first, last = float(losses[0]), float(losses[-1])
     if case in given.profile:
         profile_steps(tuner, stream, given.warmup + given.steps)
+    tuner.stepper.learn = learn
     tuner.stepper.release()
     return row_of(given, side, case, tuner, gaps) | {
+        "learn_ms": round(statistics.median(learning.gaps_ms()[::2]), 2),
+        "warmup_s": round(warmed, 1),
         "peak_gib": None if peak is None else round(float(peaks.max()), 2),
         "first_loss": first,
         "last_loss": last,
     }
+
+
+def marked(learn: Callable[[float], Any], clock: cases.Clock) -> Callable[[float], Any]:
+    """The optimiser's part of a step, its beginning and end noted."""
+
+    def noted(lr: float) -> Any:
+        clock.mark()
+        found = learn(lr)
+        clock.mark()
+        return found
+
+    return noted
 
 
 def row_of(
@@ -234,7 +285,8 @@ def build(
     cases.use_products(precision)
     config = LoopConfig(**{
         "device": device.type, "precision": cases.params_precision(precision),
-        "execution": execution, "steps": given.steps, "batch_size": given.batch,
+        "execution": "graph" if "graph" in execution else "eager",
+        "steps": given.steps, "batch_size": given.batch,
         "warmup_steps": 0, "reference_dropout": 0.0, "trained": given.trained,
         "gradient_checkpointing": given.gradient_checkpointing, "ema_decay": given.ema_decay,
         "checkpoint_every": given.save_at, "validate_every": 10**9,
@@ -244,7 +296,7 @@ def build(
     loss = FixerLoss(config.losses, given.weights, where)
     validator = Validator([Pictures(side, 1).sample()], None, where)
     fixer = cases.new_fixer(given.size, where)
-    tuner = ToldTuner(fixer, config, loss, validator, where, name="benchmark")
+    tuner = ToldTuner(execution, fixer, config, loss, validator, where, name="benchmark")
     tuner.tell = tell
     if precision == cases.STRICT:
         cases.use_products(precision)  # the tuner allows TF32 wherever params.yaml says fp32
@@ -281,7 +333,8 @@ def line(row: cases.Row) -> str:
     """A row of the table."""
     return HEADER.format(
         row["side_px"], row["precision"], row["execution"], cases.shown(row["value"]),
-        cases.shown(row["slowest_ms"]), cases.shown(row["peak_gib"], 2),
+        cases.shown(row["slowest_ms"]), cases.shown(row["learn_ms"], 2),
+        cases.shown(row["warmup_s"]), cases.shown(row["peak_gib"], 2),
         cases.shown(row["samples_per_s"], 2), f"{row['first_loss']:.6g}",
         f"{row['last_loss']:.6g}",
     )  # fmt: skip

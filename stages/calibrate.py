@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.config import CalibrateConfig, VggtConfig
 
@@ -14,7 +14,7 @@ from stages.scenes.config import CalibrateConfig, VggtConfig
 def main() -> None:
     """Write data/calibrated/<scene> and its metrics."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a prepared scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a prepared scene")
     scene = parser.parse_args().scene
 
     from stages.scenes.poses.scene_calibration import calibrate

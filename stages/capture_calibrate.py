@@ -8,7 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.run.user_paths import check_apart, check_source, make_target
 from stages.scenes.captures.config import CaptureCalibrateConfig, inert_calibration_keys
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, help="a folder of photographs")
     parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
-    parser.add_argument("--capture", type=given_name, help="a capture in data/raw instead")
+    parser.add_argument("--capture", type=name_argument, help="a capture in data/raw instead")
     add_override_option(parser)
     given = parser.parse_args()
     if (given.capture is None) == (given.dataset is None):

@@ -8,7 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.captures.config import CaptureEvaluateConfig, inert_keys
 
@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("result", nargs="?", type=Path, help="a folder of capture_train")
     parser.add_argument("eval_set", nargs="?", type=Path, help="a COLMAP dataset")
     parser.add_argument(
-        "--capture", type=given_name, help="a trained capture instead, on data/raw/<capture>_eval"
+        "--capture",
+        type=name_argument,
+        help="a trained capture instead, on data/raw/<capture>_eval",
     )
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)

@@ -10,7 +10,7 @@ from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.run.user_paths import make_target, run_name
 from stages.scenes.captures.config import CaptureEntry, CaptureTrainConfig, inert_keys
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or photographs")
     parser.add_argument("result", nargs="?", type=Path, help="folder for the results")
     parser.add_argument("match_string", nargs="?", default="", help="train on names with this word")
-    parser.add_argument("--capture", type=given_name, help="a calibrated capture instead")
+    parser.add_argument("--capture", type=name_argument, help="a calibrated capture instead")
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
     given = parser.parse_args()

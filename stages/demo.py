@@ -7,7 +7,7 @@ from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.demo.config import DemoConfig
 
@@ -15,7 +15,9 @@ from stages.scenes.demo.config import DemoConfig
 def main() -> None:
     """Write data/demo/<scene>, and its copy data/raw/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="such as hi4d_pair15_fight")
+    parser.add_argument(
+        "--scene", type=name_argument, required=True, help="such as hi4d_pair15_fight"
+    )
     scene = parser.parse_args().scene
 
     from stages.scenes.demo.sequence import write_sequence

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.demo.config import DemoCaptureConfig
 
@@ -14,7 +14,7 @@ from stages.scenes.demo.config import DemoCaptureConfig
 def main() -> None:
     """Write data/demo/<capture> and data/demo/<capture>_eval, and their copies in data/raw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--capture", type=given_name, required=True, help="its name")
+    parser.add_argument("--capture", type=name_argument, required=True, help="its name")
     capture = parser.parse_args().capture
 
     from stages.scenes.demo.capture import write_capture

@@ -8,7 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
@@ -18,7 +18,7 @@ def main() -> None:
     """Write metrics/scenes/<scene>/<method>.json and metrics/views/<scene>/<method>.tsv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--scene", type=given_name, required=True, help="a scene whose novel views are there"
+        "--scene", type=name_argument, required=True, help="a scene whose novel views are there"
     )
     scene = parser.parse_args().scene
 

@@ -9,7 +9,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
@@ -19,7 +19,7 @@ from stages.splat.config import DistillConfig, TrainConfig
 def main() -> None:
     """Write data/novel_views/<scene>/<fixer>, a folder a method."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
     given = parser.parse_args()
     scene, fixer, params = given.scene, given.fixer, Params.read()

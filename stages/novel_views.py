@@ -7,7 +7,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.study.methods import PLAIN
 
@@ -15,7 +15,7 @@ from stages.scenes.study.methods import PLAIN
 def main() -> None:
     """Write data/novel_views/<scene>/none."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     scene = parser.parse_args().scene
 
     from stages.scenes.poses.calibration import read_calibration

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.config import PairsConfig
 from stages.splat.config import TrainConfig
@@ -17,7 +17,7 @@ SPLITS = ("train", "test")
 def main() -> None:
     """Write data/pairs/<scene> and metrics/pairs/<scene>.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a trained scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="test: the tuning is only checked on it"
     )

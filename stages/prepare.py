@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.splat.config import TrainConfig
@@ -16,7 +16,7 @@ def main() -> None:
     """Write data/scenes/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--scene", type=given_name, required=True, help="an entry of `scenes` in params.yaml"
+        "--scene", type=name_argument, required=True, help="an entry of `scenes` in params.yaml"
     )
     scene = parser.parse_args().scene
 

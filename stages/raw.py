@@ -5,14 +5,14 @@ import argparse
 from stages.run import layout
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 
 
 def main() -> None:
     """Copy data/demo/<scene> to data/raw/<scene>; for a capture its evaluation set as well."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, help="an embedded sequence or static scene")
-    parser.add_argument("--capture", type=given_name, help="an embedded capture instead")
+    parser.add_argument("--scene", type=name_argument, help="an embedded sequence or static scene")
+    parser.add_argument("--capture", type=name_argument, help="an embedded capture instead")
     given = parser.parse_args()
     if (given.scene is None) == (given.capture is None):
         parser.error("name --scene or --capture")

@@ -12,7 +12,7 @@ from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params
 from stages.scenes.study.methods import PLAIN
 from stages.splat.config import TrainConfig
@@ -21,7 +21,7 @@ from stages.splat.config import TrainConfig
 def main() -> None:
     """Write data/novel_views/<scene>.seed<seed>/none and its metrics; keep no Gaussians."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a calibrated scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
     given = parser.parse_args()
 

@@ -9,7 +9,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Write metrics/report/scenes/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="an evaluated scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="an evaluated scene")
     scene = parser.parse_args().scene
 
     from stages.pages.viewer.page import viewer_page

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticDemoConfig
 
@@ -15,7 +15,7 @@ def main() -> None:
     """Write data/demo/<scene>/static, and its copy data/raw/<scene>."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--scene", type=given_name, required=True, help="such as static_pair02_talk"
+        "--scene", type=name_argument, required=True, help="such as static_pair02_talk"
     )
     scene = parser.parse_args().scene
 

@@ -12,7 +12,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
-        "--scene", type=given_name, help="a scene of the graph, in the place of SCENE_DIR"
+        "--scene", type=name_argument, help="a scene of the graph, in the place of SCENE_DIR"
     )
     parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose Gaussians")
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")

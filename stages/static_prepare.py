@@ -12,7 +12,7 @@ from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.config import VggtConfig
 from stages.scenes.static.config import READ_BY, StaticConfig
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
-        "--scene", type=given_name, help="a scene of the graph, in the place of SCENE_DIR"
+        "--scene", type=name_argument, help="a scene of the graph, in the place of SCENE_DIR"
     )
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     add_override_option(parser)

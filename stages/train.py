@@ -9,7 +9,7 @@ from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.process.parallel import run_all
 from stages.run.provenance import cost
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.splat.config import TrainConfig
 
@@ -17,7 +17,7 @@ from stages.splat.config import TrainConfig
 def main() -> None:
     """Train all timestamps, or those of `--timestamps` into folders of `--into`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", type=given_name, required=True, help="a calibrated scene")
+    parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     parser.add_argument("--timestamps", nargs="+", help="train these alone (needs --into)")
     parser.add_argument("--into", type=Path, help="folder for the results of --timestamps")
     parser.add_argument("--gpu", help="the GPU for --timestamps, by its number or its name")

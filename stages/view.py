@@ -6,7 +6,7 @@ import threading
 
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.settings.names import given_name
+from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, did_you_mean
 from stages.scenes.study.config import StudyConfig
 
@@ -14,7 +14,7 @@ from stages.scenes.study.config import StudyConfig
 def main() -> None:
     """Serve the viewer until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scene", type=given_name, help="a scene of study.evaluated_scenes")
+    parser.add_argument("scene", type=name_argument, help="a scene of study.evaluated_scenes")
     parser.add_argument("--method", help="the method to begin with; default the first of study")
     parser.add_argument("--port", type=int, default=8080, help="8080, or the next free one")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")

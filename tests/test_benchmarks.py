@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from benchmarks import difix_cases, difix_infer, difix_resume, difix_tune
+from benchmarks import difix_cases, difix_infer, difix_layers, difix_resume, difix_tune
 from stages.run.files import read_json, read_tsv
 
 TINY = ["--size", "tiny", "--device", "cpu", "--warmup", "1"]
@@ -37,17 +37,20 @@ def rows(main: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) 
 def test_tuning_steps_are_timed_and_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--sizes", "32", "--cases", "strict:eager", "bf16:eager", "--steps", "4"]
+    words = ["--sizes", "32", "--cases", "strict:eager", "bf16:eager"]
     curves = tmp_path / "curves.tsv"
-    words += ["--net", "squeeze", "--curve-steps", "20", "--curves", str(curves)]
+    words += ["strict:eager+calls", "--steps", "4", "--net", "squeeze", "--curve-steps", "20"]
+    words += ["--curve-cases", "strict:eager", "bf16:eager", "--curves", str(curves)]
     found = rows(difix_tune.main, tmp_path, monkeypatch, *words)
-    assert [row["precision"] for row in found] == ["strict", "bf16"]
+    assert [row["precision"] for row in found] == ["strict", "bf16", "strict"]
     for row in found:
         assert row["slowest_ms"] >= row["value"] > 0
         assert row["last_loss"] < row["first_loss"]
         assert row["backbone"] == "squeeze"
         assert row["target"] is None  # it is of another machine and size
     assert found[0]["last_loss"] != found[1]["last_loss"]
+    # What stands in for a step of the project's own does the same.
+    assert found[2]["last_loss"] == pytest.approx(found[0]["last_loss"], rel=1e-5)
     told = capsys.readouterr().out
     assert "samples/s" in told
     assert "bf16:eager and strict:eager" in told
@@ -85,6 +88,20 @@ def test_a_run_that_does_not_repeat_fails(
     monkeypatch.setattr(difix_resume, "_child", lambda *_, **__: next(told))
     given = argparse.Namespace(save_at=2, tolerance=tolerance)
     assert difix_resume.check(given) == code
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_normalisation_that_is_compiled_is_torchs(shifted: bool) -> None:
+    layer = torch.nn.GroupNorm(4, 12)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 12, 5, 7)
+    shift = torch.randn(2, 12) if shifted else None
+    given = layer.weight, layer.bias, shift, layer.num_groups, layer.eps
+    wanted = layer(x if shift is None else x + shift[..., None, None])
+    torch.testing.assert_close(difix_layers.normalised(x, *given, False), wanted)
+    silu = torch.nn.functional.silu(wanted)
+    torch.testing.assert_close(difix_layers.normalised(x, *given, True), silu)
 
 
 def test_the_same_fixer_is_made_every_time() -> None:

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.settings.names import given_name, is_name, what_names_are
+from stages.run.settings.names import is_name, name_argument, what_names_are
 
 GOOD = ("hi4d_pair15_fight", "pose2sim_4cam", "4cam", "demo-room", "a", "Room", "none", "e5")
 BAD = (
@@ -23,7 +23,7 @@ BAD = (
 @pytest.mark.parametrize("name", GOOD)
 def test_names_that_people_give_pass(name: str) -> None:
     assert is_name(name)
-    assert given_name(name) == name
+    assert name_argument(name) == name
     assert YAML(typ="safe").load(name) == name, "the same text without quotes"
 
 
@@ -41,7 +41,7 @@ def test_bad_name_on_the_command_line_is_an_error_with_the_rule() -> None:
     with pytest.raises(
         UserError, match=r"command line: '\.\./x'\nexpected a name: letters, digits"
     ):
-        given_name("../x")
+        name_argument("../x")
 
 
 def test_every_entry_takes_names_alone() -> None:

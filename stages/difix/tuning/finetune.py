@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 CURVE_COLUMNS = ["step", *Terms._fields, "grad_norm", "lr"]
 _CURVE_POINTS = 100
-_BETAS = (0.9, 0.999)
+BETAS = (0.9, 0.999)
 # Steps between asking all processes whether one of them was told to stop.
 _ASK_EVERY = 10
 
@@ -175,7 +175,7 @@ class Tuner:
     def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
         config = self.config
         given = {
-            "betas": _BETAS, "weight_decay": config.weight_decay,
+            "betas": BETAS, "weight_decay": config.weight_decay,
             "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
         }  # fmt: skip
         if self.execution == "eager":

@@ -43,7 +43,7 @@ def what_names_are(value: object) -> str:
     )
 
 
-def given_name(text: str) -> str:
+def name_argument(text: str) -> str:
     """A name from the command line, as the `type` of an argument. Raises UserError."""
     if not is_name(text):
         raise UserError("command line", repr(text), expected=what_names_are(text))
