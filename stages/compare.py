@@ -6,11 +6,11 @@ from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
+from stages.run.methods import TUNED, methods_of
 from stages.run.settings.params import Params
 from stages.scenes.study.catalogue import groups
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
-from stages.scenes.study.methods import TUNED, methods_of
 from stages.scenes.study.roles import NO_RESERVE
 
 

@@ -7,11 +7,11 @@ from stages.quality.config import EvaluateConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.methods import FIXERS, PLAIN, methods_of
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
-from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
 
 
 def main() -> None:

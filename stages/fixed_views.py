@@ -8,11 +8,11 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
+from stages.run.methods import FIXERS, PLAIN, methods_of
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params, did_you_mean
 from stages.scenes.study.config import StudyConfig
-from stages.scenes.study.methods import FIXERS, PLAIN, methods_of
 from stages.splat.config import DistillConfig, TrainConfig
 
 

@@ -6,10 +6,10 @@ from stages.quality.config import NovelViewsConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.methods import PLAIN
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
-from stages.scenes.study.methods import PLAIN
 
 
 def main() -> None:

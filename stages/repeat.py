@@ -10,11 +10,11 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.methods import PLAIN
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params
-from stages.scenes.study.methods import PLAIN
 from stages.splat.config import TrainConfig
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exact_scene import SCENE, write_scene
 from ruamel.yaml import YAML
-from stages.scenes.study.methods import FIXERS, methods_of
+from stages.run.methods import FIXERS, methods_of
 
 from stages import compare, decide
 from stages.quality.keys import AVERAGED, MEASURED

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from stages.scenes.study.methods import FIXERS, methods_of
+from stages.run.methods import FIXERS, methods_of
 
 from stages.compare import main
 from stages.quality.keys import AVERAGED, MEASURED, repeated

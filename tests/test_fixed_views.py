@@ -16,7 +16,7 @@ import pytest
 from difix.fixers import stirred, tiny_spec
 from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, write_scene
 from small_study import small_study
-from stages.scenes.study.methods import METHODS
+from stages.run.methods import METHODS
 
 from stages import fixed_views, novel_views
 from stages.difix.weights.folders import write_folder

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from stages.scenes.study.methods import METHODS
+from stages.run.methods import METHODS
 
 from stages.run.errors import UserError
 from stages.scenes.config import SceneEntry

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from stages.scenes.study.methods import METHODS, methods_of
+from stages.run.methods import METHODS, methods_of
 
 from stages.run.errors import UserError
 from stages.run.settings.params import Params

@@ -3,6 +3,9 @@
 What diffusers runs one after the other (normalise, SiLU, add a bias, add a residual) is joined,
 and everything stays channels last. Weights and their names are untouched, so a fixer can be saved,
 loaded and tuned as before. On a CPU nothing is installed.
+
+On an H200 this is 1.25 times as fast in batches as torch.compile of the whole network, 1.46 times
+by itself, and begins after 5 s instead of two minutes a shape (`benchmarks/difix.md`).
 """
 
 from functools import partial

@@ -1,4 +1,7 @@
-"""A fixer's answers by replay of a CUDA graph, so that the CPU's pace doesn't count."""
+"""A fixer's answers by replay of a CUDA graph, so that the CPU's pace doesn't count.
+
+On an H200 a picture of 512x512 takes 14 ms so and 44 without (`benchmarks/difix.md`).
+"""
 
 from typing import NamedTuple
 

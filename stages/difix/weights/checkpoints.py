@@ -10,8 +10,8 @@ from typing import Any
 
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, TuneConfig
 from stages.run.errors import UserError
+from stages.run.methods import TUNED
 from stages.run.settings.params import did_you_mean
-from stages.scenes.study.methods import TUNED
 
 # A repository of the hub, and perhaps a branch, tag or commit of it.
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)

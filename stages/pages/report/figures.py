@@ -14,7 +14,7 @@ from stages.pages.report.results import Cells, Results
 from stages.pages.report.tables import FORMS, TITLES, form_of, minus, style_of
 from stages.quality.keys import MEASURES
 from stages.quality.paired_differences import MEAN
-from stages.scenes.study.methods import PLAIN
+from stages.run.methods import PLAIN
 
 _WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
 

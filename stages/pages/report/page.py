@@ -17,8 +17,8 @@ from stages.pages.report.results import Results
 from stages.pages.report.views import TRUTH, ReportView
 from stages.pages.template import Markup, filled
 from stages.quality.statistics import least_p
+from stages.run.methods import PLAIN
 from stages.scenes.study.memo import memo
-from stages.scenes.study.methods import PLAIN
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 _FILTERS = {

@@ -13,10 +13,10 @@ from stages.quality.keys import MEASURES
 from stages.quality.paired_differences import MEAN
 from stages.run import layout
 from stages.run.files import whole_folder, write_tsv
+from stages.run.methods import PLAIN
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene
-from stages.scenes.study.methods import PLAIN
 
 _COLUMNS = ["bar", "scene", "method", *MEASURES]
 _HEAD_PX = 18

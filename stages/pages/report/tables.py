@@ -8,7 +8,7 @@ from stages.pages.report.costs import StageCost, total
 from stages.pages.report.results import Results, Row
 from stages.quality.keys import ALIGNED, MASKED, MEASURED, MEASURES, better
 from stages.quality.paired_differences import MEAN
-from stages.scenes.study.methods import PLAIN
+from stages.run.methods import PLAIN
 
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}

@@ -13,10 +13,10 @@ from PIL import Image
 from stages.pages.config import ReportConfig
 from stages.pages.report.results import Results
 from stages.run import layout
+from stages.run.methods import PLAIN
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene, View
-from stages.scenes.study.methods import PLAIN
 
 TRUTH = "photograph"
 # Black to yellow by way of violet and red: rises evenly in lightness, so it also reads in grey.

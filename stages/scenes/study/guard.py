@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from stages.run.errors import UserError
+from stages.run.methods import FIXERS, METHODS, TUNED, methods_of
 from stages.run.settings.params import CHECK, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name, people
-from stages.scenes.study.methods import FIXERS, METHODS, TUNED, methods_of
 from stages.scenes.study.roles import (
     LEARNING_ROLES,
     RESERVED,

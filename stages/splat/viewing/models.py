@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from stages.run import layout
+from stages.run.methods import PLAIN
 from stages.scenes.camera_paths import focus_and_up, orbit, upright
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3, recentring
 from stages.scenes.poses.calibration import Calibration, read_calibration
-from stages.scenes.study.methods import PLAIN
 from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import Rendering, render

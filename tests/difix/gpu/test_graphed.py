@@ -83,8 +83,11 @@ def taught(step: Any, judge: FixerLoss, steps: int, accumulation: int) -> list[f
     ("which", "spec", "accumulation"), [("all", {}, 1), ("published", PUBLISHED, 2)]
 )
 def test_float32_steps_are_those_of_torch(
-    tmp_path: Path, which: str, spec: dict, accumulation: int
+    tmp_path: Path, which: str, spec: dict, accumulation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Adam's first steps follow the sign of a gradient, however small: TF32 would turn many.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     judge = loss(tmp_path)
     fixer, parameters = fresh(which, **spec)
     accelerator = Accelerator(cpu=DEVICE == "cpu")
@@ -135,8 +138,7 @@ def test_bf16_copies_teach_float32_weights(tmp_path: Path) -> None:
     assert {key for key in now if key.startswith(("lora.", "skips."))} <= kept
     taught(step, loss(tmp_path), 2, 1)
     weight = step.parameters["unet.conv_in.weight"]
-    # To the last digit, which Triton in Python cuts off instead of rounding.
-    torch.testing.assert_close(now["unet.conv_in.weight"].float(), weight, atol=0, rtol=2**-7)
+    torch.testing.assert_close(now["unet.conv_in.weight"], weight.bfloat16(), atol=0, rtol=0)
     after = step.release().state_dict()
     assert all(one.dtype == torch.float32 for one in after.values())
     learnt = set(parameters)
@@ -155,7 +157,6 @@ def test_a_state_is_taken_up_again(tmp_path: Path) -> None:
         for key, one in second.parameters.items():
             one.copy_(first.parameters[key])
     second.load(first.state())
-    first.refresh()  # Triton in Python cuts digits off where torch rounds
     assert taught(first, judge, 1, 1) == taught(second, judge, 1, 1)
     for key, one in first.parameters.items():
         assert torch.equal(one, second.parameters[key])
