@@ -14,12 +14,6 @@ from stages.run.settings.names import Names
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import Seed
 
-# How novel views are made: by the splat alone; each picture fixed (`post`); or fixed pictures
-# trained into the splat (`distill`); by the untuned fixer (`base`) or the tuned one.
-PLAIN, BASE, TUNED = "none", "base", "tuned"
-FIXERS = (BASE, TUNED)
-METHODS = (PLAIN, *(f"{fixer}-{form}" for fixer in FIXERS for form in ("post", "distill")))
-
 Line = Annotated[str, Field(min_length=1)]
 
 
@@ -42,12 +36,3 @@ class StudyConfig(Section):
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]
-
-
-def methods_of(fixer: str, methods: Names) -> Names:
-    """Those of some methods that need a fixer.
-
-    >>> methods_of("tuned", ("none", "base-post", "tuned-post"))
-    ('tuned-post',)
-    """
-    return tuple(method for method in methods if method.startswith(f"{fixer}-"))
