@@ -8,13 +8,14 @@ from stages.difix.weights.checkpoints import chosen_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
 from stages.quality import config as quality
+from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.settings.fan_out import collisions
 from stages.run.settings.params import Params
 from stages.scenes import config as scenes
 from stages.scenes.captures import config as captures
-from stages.scenes.demo.config import DemoConfig
+from stages.scenes.demo import config as demo
 from stages.scenes.sources.input_checks import input_errors
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study.catalogue import groups
@@ -25,7 +26,6 @@ from stages.splat import config as splat
 
 SECTIONS = {
     "study": StudyConfig,
-    "demo": DemoConfig,
     "prepare": scenes.PrepareConfig,
     "calibrate": scenes.CalibrateConfig,
     "train": splat.TrainConfig,
@@ -45,7 +45,8 @@ SECTIONS = {
     "static_demo": StaticDemoConfig,
     "static": StaticConfig,
     "slurm": SlurmConfig,
-} | captures.SECTIONS
+    **(demo.SECTIONS | captures.SECTIONS),
+}
 CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
@@ -54,21 +55,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
     arguments = parser.parse_args()
-
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     is_whole = {"study", "scenes"} <= values.keys()
     verdict = judge(values["study"], groups(params), params.where) if is_whole else None
     errors += verdict.errors if verdict else []
     errors += training_leak_errors(values, groups(params), params.where)
-    errors += [*input_errors(values, params.where), *chosen_errors(values, params.where)]
-    errors += captures.capture_errors(values, params.where)
+    errors += input_errors(values, params.where, layout.raw)
+    errors += chosen_errors(values, params.where)
+    errors += captures.capture_errors(values, params.where, layout.raw, layout.eval_set)
     raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
-    train, masks = values["train"], values["prepare"].masks
-    captures_of, static = values["capture_study"].captures, values["static"].scenes
-    found = [("train", *one) for one in splat.inert_in(train, captures_of, static, masks)]
+    others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
+    found = [("train", *one) for one in splat.inert_in(values["train"], *others)]
     found += [("tune", "", *one) for one in difix.inert(values["tune"])]
     for section, place, key, reason in found:
         print(f"note: {params.where((section, *key.split('.')))} has no effect{place}: {reason}")

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.scenes.cameras import Array, Camera, camera_fault, rigid, rotation_angle_deg
 from stages.scenes.config import SceneEntry
@@ -159,17 +158,19 @@ def open_sequence(root: Path, cameras: Sequence[str]) -> Sequence4D:
 
 def raw_errors(
     entries: Mapping[str, SceneEntry],
+    raw_folder: Callable[[str], Path],
     choose: Callable[[str, Sequence[int], SceneEntry], list[int]] | None = None,
 ) -> list[UserError]:
-    """Faults of the raw sequences that users bring, one a scene; demo scenes are skipped.
+    """The first fault of each raw sequence that a user brought; demo scenes are skipped.
 
-    `choose` gives the frames that a scene's entry asks for; without it all are looked at.
+    `raw_folder` gives the folder of a scene, `choose` the frames that its entry selects (without
+    it: all).
     """
     found = []
     for name, entry in entries.items():
         if entry.source == "hi4d":
             chosen = partial(choose, name, entry=entry) if choose else None
-            found.append(layout_error(layout.raw(name), entry.cameras, chosen))
+            found.append(layout_error(raw_folder(name), entry.cameras, chosen))
     return [error for error in found if error]
 
 

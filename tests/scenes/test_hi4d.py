@@ -348,7 +348,7 @@ def test_only_brought_scenes_are_looked_at(
         "gone": SceneEntry(source="hi4d", **roles),
         "made": SceneEntry(source="demo", **roles),
     }
-    (error,) = raw_errors(entries)
+    (error,) = raw_errors(entries, lambda name: Path("data/raw", name))
     assert "data/raw/gone: no such folder" in str(error)
 
 

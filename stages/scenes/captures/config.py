@@ -1,16 +1,15 @@
 """Typed form of the `capture*:` sections of params.yaml, and whether what they name is there."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.settings.names import Names
 from stages.run.settings.params import Section, did_you_mean
 from stages.run.settings.ranges import Count, Pixels, Seed
-from stages.scenes.demo.config import DemoCaptureConfig
 
 
 class CaptureStudy(Section):
@@ -82,7 +81,6 @@ def inert_calibration_keys(method: str, given: Collection[str]) -> Iterator[tupl
 
 SECTIONS = {
     "capture_study": CaptureStudy,
-    "demo_capture": DemoCaptureConfig,
     "capture_calibrate": CaptureCalibrateConfig,
     "capture_train": CaptureTrainConfig,
     "capture_evaluate": CaptureEvaluateConfig,
@@ -90,7 +88,10 @@ SECTIONS = {
 
 
 def capture_errors(
-    values: Mapping[str, Any], where: Callable[[tuple[Any, ...]], str]
+    values: Mapping[str, Any],
+    where: Callable[[tuple[Any, ...]], str],
+    raw_folder: Callable[[str], Path],
+    eval_folder: Callable[[str], Path],
 ) -> Iterator[UserError]:
     """Captures that are chosen but not in the catalogue, or whose photographs are not there."""
     if not {"capture_study", "captures", "demo_capture"} <= values.keys():
@@ -105,10 +106,10 @@ def capture_errors(
                 at, f"{name!r} is not in `captures`", expected=f"one of {', '.join(known)}",
                 hint=did_you_mean(name, known),
             )  # fmt: skip
-        elif name not in made and not layout.raw(name).is_dir():
+        elif name not in made and not raw_folder(name).is_dir():
             yield UserError(
-                at, f"no folder {layout.raw(name)}", expected="photographs there",
-                fix=f"dvc import-url FOLDER {layout.raw(name)}",
+                at, f"no folder {raw_folder(name)}", expected="photographs there",
+                fix=f"dvc import-url FOLDER {raw_folder(name)}",
             )  # fmt: skip
         elif "filtered" in study.variants and not catalogue[name].match_string:
             yield UserError(
@@ -121,8 +122,8 @@ def capture_errors(
             yield UserError(
                 at, f"{name!r} is not trained", expected="one of capture_study.captures"
             )
-        elif name not in made and not layout.eval_set(name).is_dir():
+        elif name not in made and not eval_folder(name).is_dir():
             yield UserError(
-                at, f"no folder {layout.eval_set(name)}", expected="a COLMAP dataset there",
-                fix=f"dvc import-url FOLDER {layout.eval_set(name)}",
+                at, f"no folder {eval_folder(name)}", expected="a COLMAP dataset there",
+                fix=f"dvc import-url FOLDER {eval_folder(name)}",
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Typed form of `demo:` in params.yaml."""
+"""Typed form of `demo:` and `demo_capture:` in params.yaml."""
 
 from pydantic import Field
 
@@ -31,3 +31,6 @@ class DemoCaptureConfig(Section):
     height_px: int = Field(default=192, ge=32, le=8192)
     samples: int = Field(default=2, ge=1, le=16)
     distortion: tuple[float, float, float, float] = (-0.08, 0.01, 0.001, -0.001)
+
+
+SECTIONS = {"demo": DemoConfig, "demo_capture": DemoCaptureConfig}

@@ -28,6 +28,7 @@ def _of_sources(
     entries: Mapping[str, SceneEntry],
     demo: DemoConfig,
     where: Callable[[tuple[str | int, ...]], str],
+    raw_folder: Callable[[str], Path],
 ) -> list[UserError]:
     """Scenes whose source contradicts `demo.scenes`, then faults of raw data that was brought."""
     errors = [*_overwritten(entries, demo, where), *_ungenerated(chosen, entries, demo, where)]
@@ -37,17 +38,20 @@ def _of_sources(
         from stages.scenes.hi4d import raw_errors
         from stages.scenes.sources.importer import choose_frames
 
-        errors += raw_errors(brought, choose_frames)
+        errors += raw_errors(brought, raw_folder, choose_frames)
     return errors
 
 
 def input_errors(
-    values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
+    values: Mapping[str, Any],
+    where: Callable[[tuple[str | int, ...]], str],
+    raw_folder: Callable[[str], Path],
 ) -> list[UserError]:
     """What valid sections of params name and that is not there, contradicts, or does nothing."""
     found: list[UserError] = []
     if {"study", "scenes", "demo"} <= values.keys():
-        found += _of_sources(values["study"].scenes, values["scenes"], values["demo"], where)
+        sections = values["study"].scenes, values["scenes"], values["demo"]
+        found += _of_sources(*sections, where, raw_folder)
     found += _path_errors(values, where)
     if {"study", "scenes", "train"} <= values.keys():
         found += _role_errors(values["study"].scenes, values["scenes"], values["train"], where)
