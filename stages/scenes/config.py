@@ -6,7 +6,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
-from stages.scenes.study.identity import group_in_name
 
 # Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
 # entry of params.yaml gives text.
@@ -50,10 +49,6 @@ class SceneEntry(Section):
     def cameras(self) -> tuple[str, ...]:
         """Source cameras, then target cameras."""
         return self.source_cameras + self.target_cameras
-
-    def group_of(self, scene: str) -> str:
-        """The people of a scene: `group`, or the pair in a name such as hi4d_pair15_fight."""
-        return self.group.strip() or group_in_name(scene)
 
 
 class PrepareConfig(Section):

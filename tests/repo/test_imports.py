@@ -1,6 +1,7 @@
 """Imports run one way, and each heavy package has one home."""
 
 import ast
+from graphlib import TopologicalSorter
 
 import pytest
 from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
@@ -21,7 +22,7 @@ MAY_IMPORT = {
 HOMES = {
     "pycolmap": (
         "stages/scenes/colmap",
-        "stages/scenes/lenses/colmap_",
+        "stages/scenes/captures/colmap_",
         "stages/scenes/poses/colmap_",
     ),
     "trimesh": "stages/scenes/demo/raytrace.py",
@@ -53,6 +54,12 @@ def package(module: str) -> str:
     return parts[1] if len(parts) > 2 or (ROOT / "stages" / parts[-1]).is_dir() else ""
 
 
+def room(module: str) -> str:
+    """The folder below stages/scenes that a module lies in, and `scenes` for one right in it."""
+    first = module.split(".")[2:3]
+    return first[0] if first and (ROOT / "stages/scenes" / first[0]).is_dir() else "scenes"
+
+
 LIBRARY = [module for module in MODULES if package(module) in MAY_IMPORT]
 
 
@@ -68,6 +75,15 @@ def test_imports_run_one_way(module: str) -> None:
     own = {name for name in imports(module) if name.startswith("stages.")}
     wrong = sorted(name for name in own if package(name) not in MAY_IMPORT[package(module)])
     assert not wrong, f"{relative(module)} may not import {', '.join(wrong)}"
+
+
+def test_rooms_of_scenes_import_one_way() -> None:
+    """No room needs another that needs it, over any number of rooms."""
+    graph: dict[str, set[str]] = {}
+    for module in (name for name in LIBRARY if package(name) == "scenes"):
+        rooms = {room(name) for name in imports(module) if package(name) == "scenes"}
+        graph.setdefault(room(module), set()).update(rooms - {room(module)})
+    TopologicalSorter(graph).prepare()  # CycleError names the rooms of a circle
 
 
 @pytest.mark.parametrize("name", HOMES)

@@ -7,6 +7,7 @@ from stages.run.errors import UserError
 from stages.scenes.config import SceneEntry
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
+from stages.scenes.study.identity import group_of
 from stages.scenes.study.roles import NO_RESERVE
 
 # The split of the memo's V0, written out once more so that no edit of params.yaml goes unseen.
@@ -76,6 +77,13 @@ def test_reserved_pair_is_refused_even_if_it_is_not_evaluated() -> None:
     )
     assert len(found) == 1
     assert "shows pair15" in found[0]
+
+
+def test_people_are_the_pair_in_the_name_or_what_the_entry_says() -> None:
+    assert group_of("hi4d_pair15_fight", "") == "pair15"
+    assert group_of("hi4d_pair15_fight", "troupe") == "troupe"
+    assert group_of("my_pair15_fight", "") == "pair15"
+    assert group_of("a dog", " ") == "a dog"
 
 
 def test_group_of_the_catalogue_counts_not_the_name() -> None:
@@ -249,7 +257,7 @@ SPELLINGS = (
 @pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_reserved_pair_is_seen_through_every_spelling(role: str, name: str) -> None:
-    (found,) = errors_of(GROUPS | {name: ENTRY.group_of(name)}, **{role: (name,)})
+    (found,) = errors_of(GROUPS | {name: group_of(name, ENTRY.group)}, **{role: (name,)})
     told = ("shows pair15", "is reserved, as hi4d_pair15_fight")
     assert found.startswith(f"study.{role}.0: {name} ")
     assert any(one in found for one in told)

@@ -245,13 +245,6 @@ def test_entries_that_cannot_work_are_refused(changes: dict[str, object], says: 
         entry(**changes)
 
 
-def test_people_are_the_pair_in_the_name_or_what_the_entry_says() -> None:
-    assert entry().group_of("hi4d_pair15_fight") == "pair15"
-    assert entry(group="troupe").group_of("hi4d_pair15_fight") == "troupe"
-    assert entry().group_of("my_pair15_fight") == "pair15"
-    assert entry(group=" ").group_of("a dog") == "a dog"
-
-
 def test_alpha_lies_over_the_background(
     tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,13 @@
 """Lens distortion of OpenCV's five-coefficient model, removed by resampling."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from stages.scenes.cameras import Array
-from stages.scenes.images import Mask, Pixels
-from stages.scenes.lenses.valid_region import Reach, inside
+from stages.scenes.lenses.valid_region import Array, Reach, inside
+
+Pixels = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 # A border that fewer of the pixels repeat does no harm.
 _LEAST_UNSEEN = 0.01

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.scenes.cameras import Array
-
+Array = NDArray[np.float64]
 Bend = Callable[[Array], Array]
 
 MOST_STRETCH = 10.0

@@ -15,6 +15,7 @@ from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
 from stages.scenes.lenses.distortion import ideal_intrinsics, seen, undistort
 from stages.scenes.scene import VALID_MASKS, Role, View, write_scene
+from stages.scenes.study.identity import group_of
 
 
 def import_scene(
@@ -39,7 +40,7 @@ def import_scene(
         views += _write_frame(sequence, frame, photographed, roles, shown, config, folder)
     info = {
         "name": name,
-        "group": entry.group_of(name),
+        "group": group_of(name, entry.group),
         "source": entry.source,
         "licence": entry.licence,
         "timestamps": [f"{frame:06d}" for frame in frames],

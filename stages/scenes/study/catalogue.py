@@ -2,7 +2,7 @@
 
 from stages.run.settings.params import Params
 from stages.scenes.config import SceneEntry
-from stages.scenes.study.identity import group_in_name
+from stages.scenes.study.identity import group_of
 
 
 def groups(params: Params) -> dict[str, str]:
@@ -11,6 +11,6 @@ def groups(params: Params) -> dict[str, str]:
         name: params.check(("scenes", name), SceneEntry)[0] for name in params.names("scenes")
     }
     return {
-        name: group_in_name(name) if entry is None else entry.group_of(name)
+        name: group_of(name, "" if entry is None else entry.group)
         for name, entry in entries.items()
     }

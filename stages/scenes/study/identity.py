@@ -15,8 +15,8 @@ _PAIR = re.compile(r"(?<!re)(?<!im)(?<!des)pair[\W_]*(\d+)")
 def normalised_name(name: str) -> str:
     """A name as it is compared with others; separators count between numbers alone.
 
-    >>> normalised_name("Hi4D_PAIR-015 "), normalised_name("hi4dpair15"), normalised_name("take_1_2"), normalised_name("take12")
-    ('hi4dpair15', 'hi4dpair15', 'take1.2', 'take12')
+    >>> [normalised_name(name) for name in ("Hi4D_PAIR-015 ", "hi4dpair15", "take_1_2", "take12")]
+    ['hi4dpair15', 'hi4dpair15', 'take1.2', 'take12']
     """
     tokens = [
         str(int(token)) if token.isdecimal() else token for token in _TOKEN.findall(_folded(name))
@@ -42,6 +42,11 @@ def group_in_name(scene: str) -> str:
     ('pair15', 'pose2sim_4cam')
     """
     return next(iter(pairs_in(scene)), scene)
+
+
+def group_of(scene: str, group: str) -> str:
+    """The people of a scene: `group` of its entry, or by its name if that is blank."""
+    return group.strip() or group_in_name(scene)
 
 
 def people(group: str) -> str:

@@ -1,7 +1,7 @@
 """Roles of scenes: who may teach, who chooses, who is measured; the rules that keep them apart.
 
 Names are not enough: another action of a reserved pair shows the same people in the same rig.
-So scenes are compared by group (`SceneEntry.group_of`), and both by `identity`, which no spelling
+So scenes are compared by group (`identity.group_of`), and both by `identity`, which no spelling
 changes. This module knows no other key of the study, so that what asks it depends on the roles
 alone.
 """
