@@ -1,6 +1,6 @@
 """Pinhole cameras and rotations.
 
-Said once for the whole project: cameras are OpenCV's and COLMAP's (x right, y down, z forward),
+Conventions of the whole project: cameras are OpenCV's and COLMAP's (x right, y down, z forward),
 quaternions are wxyz, and the centre of the first pixel lies at (0.5, 0.5). A transform `a_from_b`
 takes points of frame b to frame a.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-_LARGEST = 1e12  # px, and world units: squares and float32 still hold it
+_LARGEST = 1e12  # px or world units; float32 can hold its square
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Camera:
         return inverse
 
     def moved(self, cam_from_world: Array) -> "Camera":
-        """The same camera at another place."""
+        """The same camera at another pose."""
         return replace(self, cam_from_world=np.asarray(cam_from_world, np.float64))
 
     def resized(self, width: int, height: int) -> "Camera":
@@ -55,7 +55,7 @@ class Camera:
 
 
 def camera_fault(K: Array, cam_from_world: Array) -> str:
-    """Why K [3, 3] and a pose [4, 4] describe no pinhole camera; empty when they do.
+    """Why K [3, 3] and a pose [4, 4] are no valid pinhole camera; empty if they are.
 
     >>> camera_fault(np.diag([0.0, 9.0, 1.0]), np.eye(4))
     'a focal length of 0 px in K'
@@ -70,16 +70,16 @@ def camera_fault(K: Array, cam_from_world: Array) -> str:
         return f"K with rows 2 and 3 of {K[1].tolist()} and {K[2].tolist()}"
     R = cam_from_world[:3, :3]
     if np.abs(R).max() > 2 or not np.allclose(R @ R.T, np.eye(3), atol=1e-3):
-        return "extrinsics that hold no rotation"
+        return "extrinsics without a rotation matrix"
     if np.linalg.det(R) < 0:
-        return "extrinsics that mirror the world, which no rotation does"
+        return "extrinsics that mirror the world (determinant -1)"
     return ""
 
 
 def between(start: Camera, end: Camera, share: float) -> Camera:
-    """`end` moved back to where a share of the way from `start` is done; 1 is `end` itself.
+    """`end` at a pose that is a share of the way from `start` to `end` (1: the pose of `end`).
 
-    The centre goes along the straight line, the rotation by the shortest turn.
+    Centres are interpolated linearly, rotations along the shortest arc.
     """
     start_from_end = start.cam_from_world[:3, :3] @ end.cam_from_world[:3, :3].T
     quat = quat_from_rotation(start_from_end)
@@ -99,7 +99,7 @@ def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:
 
 
 def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike) -> Array:
-    """cam_from_world [4, 4] of a camera at `eye` that sees `target`, with `up` upwards.
+    """cam_from_world [4, 4] of a camera at `eye` that looks at `target`, with `up` upwards.
 
     >>> (look_at([0, 0, -2], [0, 0, 0], [0, -1, 0]) @ [0, 0, 0, 1]).tolist()
     [0.0, 0.0, 2.0, 1.0]
@@ -132,10 +132,10 @@ def rotation_from_quat(quat: ArrayLike) -> Array:
 def quat_from_rotation(rotation: ArrayLike) -> Array:
     """Unit quaternion wxyz [4] with w >= 0 of a rotation [3, 3].
 
-    The eigenvector form of Bar-Itzhack (2000): stable for every angle.
+    By the eigenvectors of Bar-Itzhack (2000), stable at every angle.
     """
     (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, np.float64)
-    form = np.array(
+    matrix = np.array(
         [
             [a + e + i, h - f, c - g, d - b],
             [h - f, a - e - i, b + d, c + g],
@@ -143,7 +143,7 @@ def quat_from_rotation(rotation: ArrayLike) -> Array:
             [d - b, c + g, f + h, i - a - e],
         ]
     )
-    quat = np.linalg.eigh(form)[1][:, -1]
+    quat = np.linalg.eigh(matrix)[1][:, -1]
     return quat if quat[0] >= 0 else -quat
 
 
@@ -162,15 +162,15 @@ def rotation_angle_deg(rotation_a: Array, rotation_b: Array) -> float:
 
 
 def nearest_cameras(camera: Camera, others: Mapping[str, Camera], count: int) -> list[str]:
-    """Names of the `count` cameras (0: all) whose centres are nearest, the nearest first.
+    """Names of the `count` cameras (0: all) with the nearest centres, nearest first.
 
-    Of equally far ones the one that is turned less comes first, then the one named first.
+    Ties are broken by the angle between the cameras, then by name.
     """
 
     def distance(name: str) -> tuple[float, float]:
         other = others[name]
-        turn = rotation_angle_deg(camera.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
-        # Rounded, so that cameras of a regular rig are equally far on every machine.
-        return round(float(np.linalg.norm(camera.centre - other.centre)), 9), round(turn, 6)
+        angle_deg = rotation_angle_deg(camera.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
+        # Rounded, so that ties in a regular rig are ties on every machine.
+        return round(float(np.linalg.norm(camera.centre - other.centre)), 9), round(angle_deg, 6)
 
     return sorted(others, key=distance)[: count or None]

@@ -1,6 +1,6 @@
-"""COLMAP models, features and adjustment: all of pycolmap that scenes with one lens need.
+"""COLMAP models, features and bundle adjustment where every image has a camera of its own.
 
-One camera, one rig and one frame an image, as COLMAP writes a capture without rigs.
+Each image has one camera, one rig and one frame, as COLMAP writes a model without rigs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from stages.run.errors import UserError, raise_all
 from stages.scenes.cameras import Array, Camera, camera_fault
 from stages.scenes.formats.colmap_binary import check_files
 
-# pycolmap prints progress for every call; what a stage has to say it says itself.
+# pycolmap logs progress of every call; stages report their own.
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
-_LARGEST = 1e12  # of parameters, as of K elsewhere
-_LONGEST = 1_000_000  # px a side; COLMAP walks along it, and of damaged files for hours
+_MAX_PARAMETER = 1e12  # of camera parameters, as in cameras.py
+_MAX_SIDE_PX = 1_000_000  # px per side; COLMAP iterates over it, for hours with damaged files
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class SparseModel:
 class Features:
     """SIFT features of one image."""
 
-    keypoints: Array  # [N, 2], px, first pixel's centre at 0.5
+    keypoints: Array  # [N, 2], px, centre of the first pixel at 0.5
     descriptors: NDArray[np.float32]  # [N, 128], unit length
 
 
 @dataclass(frozen=True, eq=False)
-class Adjusted:
-    """What a bundle adjustment or a mapper gives back."""
+class AdjustedModel:
+    """Result of a bundle adjustment or of incremental mapping."""
 
     cameras: dict[str, Camera]
     points: Array  # [P, 3]
@@ -49,87 +49,94 @@ class Adjusted:
 
 
 def open_model(folder: Path) -> "pycolmap.Reconstruction":
-    """pycolmap's own reading of a model, with whole names.
+    """A model as pycolmap reads it, with complete image names.
 
     Raises UserError when there is none, when a file of it is damaged, for names that are not
-    UTF-8, and for cameras and poses that are none.
+    UTF-8, and for invalid cameras and poses.
     """
     check_files(folder)
     try:
         model = pycolmap.Reconstruction(folder)
         _complete_names(folder, model)
         raise_all(_faults(model, folder))
-    # Parts that name each other and are not there end in IndexError, damaged text in ValueError.
+    # References to missing cameras or images raise IndexError, damaged text ValueError.
     except (ValueError, RuntimeError, OSError, LookupError, OverflowError) as error:
-        told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UserError(
-            folder, f"no COLMAP model ({told[0]})", expected="cameras, images, points3D",
+            folder, f"no COLMAP model ({reason[0]})", expected="cameras, images, points3D",
             fix="copy the model again from its source",
         ) from error  # fmt: skip
     return model
 
 
-def points_of(model: "pycolmap.Reconstruction", where: object) -> tuple[Array, NDArray[np.uint8]]:
-    """Points [P, 3] by their number, and their colours [P, 3].
+def points_and_colors(
+    model: "pycolmap.Reconstruction", where: object
+) -> tuple[Array, NDArray[np.uint8]]:
+    """Points [P, 3] in the order of their ids, and their colours [P, 3].
 
-    Raises UserError when one of them is not finite.
+    Raises UserError for points that are not finite.
     """
     points = [model.points3D[key] for key in sorted(model.points3D)]
     xyz = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
-    lost = len(xyz) - int(np.isfinite(xyz).all(axis=1).sum())
-    if lost:
+    invalid = len(xyz) - int(np.isfinite(xyz).all(axis=1).sum())
+    if invalid:
         raise UserError(
-            where, f"{lost} of {len(xyz)} points are not finite", expected="points in the world",
+            where, f"{invalid} of {len(xyz)} points are not finite", expected="finite coordinates",
             fix="remove them from the model, or triangulate again",
         )  # fmt: skip
     return xyz, np.array([point.color for point in points], np.uint8).reshape(-1, 3)
 
 
 def _faults(model: "pycolmap.Reconstruction", folder: Path) -> list[UserError]:
-    """Cameras that see nothing, and poses that are none."""
-    found = []
+    """Errors for invalid cameras and poses."""
+    faults = []
     for number, camera in model.cameras.items():
         focal = [camera.params[k] for k in camera.focal_length_idxs()]
         if not np.isfinite(camera.params).all():
-            told = "NaN or infinity in its parameters"
-        elif min(camera.width, camera.height) < 1 or max(camera.width, camera.height) > _LONGEST:
-            told = f"{camera.width}x{camera.height} px"
-        elif np.abs(camera.params).max() > _LARGEST:
-            told = f"parameters up to {np.abs(camera.params).max():g}"
+            fault = "NaN or infinity in its parameters"
+        elif (
+            min(camera.width, camera.height) < 1 or max(camera.width, camera.height) > _MAX_SIDE_PX
+        ):
+            fault = f"{camera.width}x{camera.height} px"
+        elif np.abs(camera.params).max() > _MAX_PARAMETER:
+            fault = f"parameters up to {np.abs(camera.params).max():g}"
         elif focal and min(focal) <= 0:
-            told = f"a focal length of {min(focal):g} px"
+            fault = f"a focal length of {min(focal):g} px"
         else:
             continue
-        found.append((f"camera {number}", told, "a size and a focal length above 0, in px"))
+        faults.append((f"camera {number}", fault, "a size and a focal length above 0, in px"))
     for image in model.images.values():
         model.cameras[image.camera_id]
-        told = _fault_of_pose(image.cam_from_world()) if image.has_pose else ""
-        if told:
-            found.append((f"image {image.name}", told, "a unit quaternion and a translation"))
-    fix = "remove it from the model, or bring the model again"
-    return [UserError(f"{folder}  {at}", told, expected=wanted, fix=fix)
-            for at, told, wanted in found[:5]]  # fmt: skip
+        fault = _pose_fault(image.cam_from_world()) if image.has_pose else ""
+        if fault:
+            faults.append((f"image {image.name}", fault, "a unit quaternion and a translation"))
+    fix = "remove it from the model, or copy the model again from its source"
+    return [UserError(f"{folder}  {at}", fault, expected=expected, fix=fix)
+            for at, fault, expected in faults[:5]]  # fmt: skip
 
 
-def _fault_of_pose(cam_from_world: "pycolmap.Rigid3d") -> str:
+def _pose_fault(cam_from_world: "pycolmap.Rigid3d") -> str:
     numbers = [*cam_from_world.rotation.quat, *cam_from_world.translation]
     if not np.isfinite(numbers).all():
         return "a pose with NaN or infinity"
-    # Of zeros COLMAP makes the identity, in silence.
+    # COLMAP silently takes zeros for the identity.
     if cam_from_world.rotation.norm() < 0.5:
         return "a pose whose quaternion is zero"
     return camera_fault(np.eye(3), np.concatenate([cam_from_world.matrix(), np.eye(4)[3:]]))
 
 
 def read_model(folder: Path) -> SparseModel:
-    """Read a COLMAP model of pinhole cameras. Raises UserError when it is missing or distorted."""
+    """Read a COLMAP model of pinhole cameras.
+
+    Raises UserError when it is missing, damaged or has cameras with distortion.
+    """
     model = open_model(folder)
     cameras = {
         image.name: _camera_from_colmap(model.cameras[image.camera_id], image, folder)
         for image in sorted(model.images.values(), key=lambda image: image.image_id)
         if image.has_pose
     }
-    return SparseModel(cameras, *points_of(model, folder))
+    return SparseModel(cameras, *points_and_colors(model, folder))
 
 
 def write_model(
@@ -162,7 +169,7 @@ def extract_features(grey: NDArray[np.uint8], limit: int, peak_threshold: float)
 def verify(
     camera_a: Camera, points_a: Array, camera_b: Camera, points_b: Array, error_px: float
 ) -> NDArray[np.bool_]:
-    """Which of the matches [N, 2], [N, 2] agree with one relative pose, without knowing it."""
+    """Which matches, pixels [N, 2] in each camera, agree with one relative pose (RANSAC): [N]."""
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.max_error = error_px
     options.ransac.random_seed = 0
@@ -179,20 +186,20 @@ def verify(
 def triangulate(
     cameras: Sequence[Camera], pixels: Array, max_error_px: float, min_angle_deg: float
 ) -> Array | None:
-    """One point [3] from its pixels [V, 2] in V cameras, or None when they disagree."""
+    """One point [3] from its pixels [V, 2] in V cameras, or None if they are inconsistent."""
     options = pycolmap.EstimateTriangulationOptions()
     options.min_tri_angle = np.radians(min_angle_deg)
     options.residual_type = pycolmap.TriangulationResidualType.REPROJECTION_ERROR
     options.ransac.max_error = max_error_px
     options.ransac.random_seed = 0
-    found = pycolmap.estimate_triangulation(
+    estimate = pycolmap.estimate_triangulation(
         pixels,
         [_rigid(camera) for camera in cameras],
         [_colmap_camera(camera, 1) for camera in cameras],
         options,
     )
-    # A track is kept whole or not at all: a point that needs an outlier removed is a wrong match.
-    return found["xyz"] if found is not None and all(found["inliers"]) else None
+    # A track with an outlier is dropped as a whole: it contains a wrong match.
+    return estimate["xyz"] if estimate is not None and all(estimate["inliers"]) else None
 
 
 def adjust(
@@ -200,21 +207,21 @@ def adjust(
     points: Array,
     tracks: Sequence[Sequence[tuple[str, Array]]],
     refine_focal: bool,
-) -> Adjusted:
-    """Bundle adjustment of poses, points and, if asked, focal lengths.
+) -> AdjustedModel:
+    """Bundle adjustment of poses, points and, if `refine_focal`, focal lengths.
 
-    `tracks[i]` lists (image name, pixel [2]) of point i. The first two cameras hold the frame.
+    `tracks[i]` lists (image name, pixel [2]) of point i. The first two cameras fix the gauge.
     """
     model = _reconstruction(cameras)
     ids = {image.name: image.image_id for image in model.images.values()}
-    seen: dict[str, list[Array]] = {name: [] for name in cameras}
+    observed: dict[str, list[Array]] = {name: [] for name in cameras}
     elements = []
     for track in tracks:
         elements.append([])
         for name, pixel in track:
-            elements[-1].append(pycolmap.TrackElement(ids[name], len(seen[name])))
-            seen[name].append(pixel)
-    for name, pixels in seen.items():
+            elements[-1].append(pycolmap.TrackElement(ids[name], len(observed[name])))
+            observed[name].append(pixel)
+    for name, pixels in observed.items():
         model.images[ids[name]].points2D = pycolmap.Point2DList(
             [pycolmap.Point2D(pixel) for pixel in pixels]
         )
@@ -235,10 +242,19 @@ def map_incrementally(
     min_angle_deg: float,
     max_error_px: float,
     seed: int,
-) -> Adjusted | None:
-    """Structure from motion over given matches; the largest model, or None.
+) -> AdjustedModel | None:
+    """Structure from motion on known matches; the largest model, or None.
 
-    Poses of `cameras` are not used. `folder` receives the scratch database.
+    Args:
+        cameras: intrinsics by image name; their poses are not used.
+        keypoints: [N, 2] of each image, px.
+        matches: indices [M, 2] of keypoints for pairs of images.
+        folder: scratch folder for COLMAP's database.
+        refine_focal: whether bundle adjustment changes focal lengths.
+        min_matches: inlier matches that a pair, and a new image, needs.
+        min_angle_deg: least triangulation angle; the initial pair needs four times as much.
+        max_error_px: reprojection error of an inlier.
+        seed: of RANSAC and the mapper.
     """
     database_path = folder / "database.db"
     database_path.unlink(missing_ok=True)
@@ -263,30 +279,30 @@ def map_incrementally(
 
 
 def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:
-    """Give images the names that COLMAP's text reader cuts at a space."""
+    """Restore image names that COLMAP's text reader cuts at a space."""
     is_text = not (folder / "images.bin").is_file()
-    whole = dict(_names_with_spaces(folder / "images.txt")) if is_text else {}
-    foreign = []
+    complete = dict(_names_with_spaces(folder / "images.txt")) if is_text else {}
+    undecodable = []
     for number, image in model.images.items():
         try:
-            if number in whole:
-                image.name = whole[number].decode()
-            _ = image.name  # decoded here
+            if number in complete:
+                image.name = complete[number].decode()
+            _ = image.name  # decodes it
         except UnicodeDecodeError as error:
-            foreign.append(repr(error.object)[1:])
-    if foreign:
+            undecodable.append(repr(error.object)[1:])
+    if undecodable:
         raise UserError(
-            folder, f"{len(foreign)} of {len(model.images)} names of images are not UTF-8: "
-            f"{', '.join(foreign[:3])}",
-            expected="names in UTF-8, of the model and of the files below images/",
-            fix="rename the photographs in plain letters and make the model of these anew",
+            folder, f"{len(undecodable)} of {len(model.images)} image names are not UTF-8: "
+            f"{', '.join(undecodable[:3])}",
+            expected="names in UTF-8, in the model and below images/",
+            fix="give the images ASCII names and make the model again",
         )  # fmt: skip
 
 
 def _names_with_spaces(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbers and whole names of images in a text model, of those with a space in their name.
+    """Ids and names of the images in a text model whose names contain a space.
 
-    A line for each image, IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, and one of its points.
+    Each image has a line IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME and a line of points.
     """
     with path.open("rb") as lines:
         for line in map(bytes.strip, lines):
@@ -341,11 +357,12 @@ def _mapper_options(
     return options
 
 
-def adjustment(
+def bundle_adjustment(
     model: "pycolmap.Reconstruction", *, refine_focal: bool, iterations: int
 ) -> "tuple[pycolmap.BundleAdjustmentOptions, pycolmap.BundleAdjustmentConfig]":
-    """Of all registered images: poses and points, robust to wrong tracks; two cameras hold the
-    world. One thread, so that equal inputs give equal bytes.
+    """Options and config for all registered images; a robust loss, two cameras fix the gauge.
+
+    One thread, so that equal inputs give equal bytes.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length = refine_focal
@@ -364,19 +381,19 @@ def adjustment(
 
 
 def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> None:
-    options, config = adjustment(model, refine_focal=refine_focal, iterations=100)
+    options, config = bundle_adjustment(model, refine_focal=refine_focal, iterations=100)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
 
 
-def _adjusted(model: "pycolmap.Reconstruction") -> Adjusted:
+def _adjusted(model: "pycolmap.Reconstruction") -> AdjustedModel:
     cameras = {
         image.name: _camera_from_colmap(model.cameras[image.camera_id], image, "model")
         for image in sorted(model.images.values(), key=lambda image: image.image_id)
         if image.has_pose
     }
     points = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
-    return Adjusted(cameras, points, float(model.compute_mean_reprojection_error()))
+    return AdjustedModel(cameras, points, float(model.compute_mean_reprojection_error()))
 
 
 def _reconstruction(cameras: Mapping[str, Camera]) -> "pycolmap.Reconstruction":
@@ -390,21 +407,23 @@ def _reconstruction(cameras: Mapping[str, Camera]) -> "pycolmap.Reconstruction":
 
 def _colmap_camera(camera: Camera, number: int) -> "pycolmap.Camera":
     K = camera.K
-    made = pycolmap.Camera(
+    colmap_camera = pycolmap.Camera(
         camera_id=number, model="PINHOLE", width=camera.width, height=camera.height,
         params=[K[0, 0], K[1, 1], K[0, 2], K[1, 2]],
     )  # fmt: skip
-    made.has_prior_focal_length = True
-    return made
+    colmap_camera.has_prior_focal_length = True
+    return colmap_camera
 
 
 def _rigid(camera: Camera) -> "pycolmap.Rigid3d":
     return pycolmap.Rigid3d(camera.cam_from_world[:3])
 
 
-def _camera_from_colmap(found: "pycolmap.Camera", image: "pycolmap.Image", where: object) -> Camera:
-    if found.model_name not in ("PINHOLE", "SIMPLE_PINHOLE"):
-        raise UserError(where, f"a {found.model_name} camera", expected="undistorted images")
+def _camera_from_colmap(
+    camera: "pycolmap.Camera", image: "pycolmap.Image", where: object
+) -> Camera:
+    if camera.model_name not in ("PINHOLE", "SIMPLE_PINHOLE"):
+        raise UserError(where, f"a {camera.model_name} camera", expected="undistorted images")
     pose = np.eye(4)
     pose[:3] = image.cam_from_world().matrix()
-    return Camera(image.name, found.calibration_matrix(), pose, found.width, found.height)
+    return Camera(image.name, camera.calibration_matrix(), pose, camera.width, camera.height)

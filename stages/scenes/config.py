@@ -1,4 +1,4 @@
-"""Typed form of `scenes:`, `prepare:`, `calibrate:`, `pairs:` and `manifest:` in params.yaml."""
+"""Typed form of the sections of params.yaml about scenes and tuning samples."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,17 +12,17 @@ from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
 CameraName = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    # Each is a folder of the raw data, and part of the names of files.
+    # A folder of the raw data, and part of file names.
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$"),
 ]
 
 
 class SceneEntry(Section):
-    """One entry of the catalogue: where a sequence comes from and what its cameras are for.
+    """One entry of the catalogue: the source of a sequence and the roles of its cameras.
 
-    Of the frames that all cameras share, those from `first_frame` to `last_frame` count (both
-    inclusive; absent: no limit), every `frame_step`-th of them, and `timestamps` of these spread
-    evenly (0: all). With `timestamps: 0` the others give a run of neighbouring frames.
+    Of the frames that all cameras share, every `frame_step`-th from `first_frame` to `last_frame`
+    (inclusive; absent: no limit) is used, or `timestamps` of these, spread evenly (0: all). With
+    `timestamps: 0`, a run of neighbouring frames can be chosen.
     """
 
     source: Literal["demo", "hi4d"]
@@ -36,13 +36,15 @@ class SceneEntry(Section):
     licence: str = ""
 
     @model_validator(mode="after")
-    def _one_role_a_camera(self) -> Self:
+    def _one_role_per_camera(self) -> Self:
         cameras = self.cameras
-        twice = sorted({camera for camera in cameras if cameras.count(camera) > 1})
-        if twice:
-            raise ValueError(f"each camera stands once, in one role; not so: {', '.join(twice)}")
+        repeated = sorted({camera for camera in cameras if cameras.count(camera) > 1})
+        if repeated:
+            raise ValueError(
+                f"each camera has one role; listed more than once: {', '.join(repeated)}"
+            )
         if None not in (self.first_frame, self.last_frame) and self.last_frame < self.first_frame:
-            raise ValueError("last_frame lies before first_frame")
+            raise ValueError("last_frame is before first_frame")
         return self
 
     @property
@@ -60,7 +62,7 @@ class PrepareConfig(Section):
 
 
 class CalibrateConfig(Section):
-    """How source cameras are calibrated."""
+    """How the poses of source cameras are estimated."""
 
     method: Literal["given", "perturbed", "sfm", "vggt"] = "perturbed"
     seed: Seed = 0
@@ -78,7 +80,7 @@ class CalibrateConfig(Section):
 
 
 class VggtConfig(Section):
-    """Which VGGT predicts poses, and where."""
+    """Weights, device and image size of VGGT, which predicts poses."""
 
     weights: str = "facebook/VGGT-1B"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -86,7 +88,7 @@ class VggtConfig(Section):
 
 
 class ReferenceConfig(Section):
-    """Which photographs of source cameras accompany a target."""
+    """Which images of source cameras are references of a target view."""
 
     strategy: Literal["same_time", "temporal", "mixed"] = "same_time"
     offset_frames: Positive = 1
@@ -94,7 +96,7 @@ class ReferenceConfig(Section):
 
 
 class PairsConfig(Section):
-    """Which views become tuning samples, and how their inputs are rendered."""
+    """Which views become tuning samples, and how they are rendered."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     poses: Literal["imperfect", "aligned", "given"] = "imperfect"
@@ -111,7 +113,7 @@ class PairsConfig(Section):
 
 
 class ManifestConfig(Section):
-    """How the samples of all scenes become one data set."""
+    """How the samples of all scenes are collected into one data set."""
 
     prompt: str = Field(default="remove degradation", min_length=1)
     min_psnr: float = Field(default=0.0, ge=0)

@@ -19,19 +19,20 @@ from stages.scenes.cameras import (
     rotation_from_quat,
 )
 
-# An origin that lies so many times as far away as the scene is large is a map's, not the scene's.
-_FAR = 10.0
-# Points so many camera distances away would cost float32 the places of the cameras.
-_FAR_POINTS = 1e3
+# An origin this many scene sizes away is that of map coordinates, not the scene's.
+_MAX_ORIGIN_DISTANCE = 10.0
+# Points this many camera distances away would cost float32 the camera positions.
+_MAX_POINT_DISTANCE = 1e3
 _PARALLEL = 1e-3  # mean squared sine of the angles between axes that count as one direction
-_ROUNDING, _NOTHING = 1e-14, 1e-12  # of coordinates, relative; world units
-# Of the cameras, in a world that is left as it is.
-_FAR_AWAY, _LEAST_REACH, _MOST_REACH = 1e3, 0.1, 1e3
+_ROUNDING, _MIN_DISTANCE = 1e-14, 1e-12  # relative to the coordinates; world units
+# Distance from the origin in extents of the cameras, and least and largest extent in world
+# units, of a world that needs no recentring.
+_MAX_OFFSET, _MIN_EXTENT, _MAX_EXTENT = 1e3, 0.1, 1e3
 
 
 @dataclass(frozen=True, eq=False)
 class Sim3:
-    """A similarity transform; named `b_from_a` where it is held."""
+    """A similarity transform; variables that hold one are named `b_from_a`."""
 
     scale: float
     rotation: Array  # [3, 3]
@@ -79,14 +80,16 @@ class Sim3:
 
     @staticmethod
     def from_dict(value: dict[str, Any]) -> "Sim3":
-        """Inverse of `to_dict`. Raises ValueError, TypeError or KeyError for what is none."""
+        """Inverse of `to_dict`. Raises ValueError, TypeError or KeyError for anything else."""
         quat, translation = (
             np.array(value[key], np.float64) for key in ("rotation_wxyz", "translation")
         )
         scale = float(value["scale"])
-        whole = quat.shape == (4,) and translation.shape == (3,) and np.isfinite(translation).all()
-        if not (whole and 0 < scale < np.inf and 0.5 < np.linalg.norm(quat) < 2):
-            raise ValueError("no similarity")
+        is_valid = (
+            quat.shape == (4,) and translation.shape == (3,) and np.isfinite(translation).all()
+        )
+        if not (is_valid and 0 < scale < np.inf and 0.5 < np.linalg.norm(quat) < 2):
+            raise ValueError("not a similarity")
         return Sim3(scale, rotation_from_quat(quat), translation)
 
 
@@ -95,9 +98,8 @@ def fit_sim3(
 ) -> Sim3:
     """Least-squares b_from_a for points [N, 3] in both frames (Umeyama 1991).
 
-    A known `rotation` leaves scale and translation to be found, for which two points, or a
-    straight row, are enough. Without it points on one line raise UserError. A known `scale` is
-    kept as well.
+    With a known `rotation` only scale and translation are fitted, for which two points, or points
+    on a line, are enough; without it points on a line raise UserError. A known `scale` is kept.
     """
     mean_a, mean_b = points_a.mean(0), points_b.mean(0)
     offsets_a, offsets_b = points_a - mean_a, points_b - mean_b
@@ -111,12 +113,12 @@ def fit_sim3(
                     expected="at least three points in a plane, or a known rotation",
                 )
         rotation = _nearest_rotation(offsets_b.T @ offsets_a)
-    # One point, or all in one place but for rounding, say nothing of the scale.
-    told = all(
+    # One point, or points equal but for rounding, do not determine the scale.
+    has_extent = all(
         np.square(offsets).sum() > len(points) * (_ROUNDING * np.abs(points).max()) ** 2
         for points, offsets in ((points_a, offsets_a), (points_b, offsets_b))
     )
-    if scale is None and told:
+    if scale is None and has_extent:
         scale = (offsets_b * (offsets_a @ rotation.T)).sum() / np.square(offsets_a).sum()
     scale = 1.0 if scale is None else scale
     return Sim3(float(scale), rotation, mean_b - scale * rotation @ mean_a)
@@ -127,26 +129,26 @@ def fit_sim3_from_cameras(
 ) -> tuple[Sim3, dict[str, float]]:
     """Best b_from_a for two poses of the same cameras, with its residuals.
 
-    The rotation is the mean of the per-camera rotations, so two cameras or a straight row are
-    enough; scale and translation then follow from the centres. Where both define a rotation, that
-    of the orientations also carries a left-out camera nearer to its place than that of the centres.
+    The rotation is the mean of the per-camera rotations, so two cameras, or cameras on a line, are
+    enough; scale and translation then follow from the centres. The rotation of the orientations
+    also places held-out cameras more accurately than one fitted to the centres.
     Residuals: centre_rmse (units of b), centre_rmse_relative (share of the cameras' spread) and
     rotation_mean_deg.
     """
-    turns = [
+    rotations = [
         b.cam_from_world[:3, :3].T @ a.cam_from_world[:3, :3]
         for a, b in zip(cameras_a, cameras_b, strict=True)
     ]
-    rotation = _nearest_rotation(np.sum(turns, axis=0))
+    rotation = _nearest_rotation(np.sum(rotations, axis=0))
     centres_a = np.stack([camera.centre for camera in cameras_a])
     centres_b = np.stack([camera.centre for camera in cameras_b])
-    fitted = fit_sim3(centres_a, centres_b, rotation)
-    rmse = _root_mean_square(fitted.apply(centres_a) - centres_b)
-    size = _root_mean_square(centres_b - centres_b.mean(0))
-    angles = [rotation_angle_deg(turn, rotation) for turn in turns]
-    return fitted, {
+    b_from_a = fit_sim3(centres_a, centres_b, rotation)
+    rmse = _root_mean_square(b_from_a.apply(centres_a) - centres_b)
+    spread = _root_mean_square(centres_b - centres_b.mean(0))
+    angles = [rotation_angle_deg(camera_rotation, rotation) for camera_rotation in rotations]
+    return b_from_a, {
         "centre_rmse": rmse,
-        "centre_rmse_relative": rmse / size if size > 0 else 0.0,
+        "centre_rmse_relative": rmse / spread if spread > 0 else 0.0,
         "rotation_mean_deg": float(np.mean(angles)),
     }
 
@@ -155,59 +157,60 @@ def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float
     """norm_from_world and the scene scale, by the recipe of gsplat's example trainer.
 
     Cameras decide up, centre and scale (their median distance becomes 1); then the points'
-    principal axes are aligned, flattest axis last, and the scene is turned over when its points
+    principal axes are aligned, flattest axis last, and the scene is flipped when its points
     lie mostly on the wrong side. The scene scale is the largest distance of a camera from the
     cameras' mean, in the normalised frame. Fewer than four points skip the principal axes.
 
-    The recipe's centre depends on the world's origin. An origin far from the scene, as that of a
-    map's coordinates, gives way to the point that the cameras look at; cameras that do not tell a
-    scale, since they stand where they look, leave it to the points; and points that lie far from
-    the cameras do not take the centre away from them.
+    The recipe's centre depends on the world's origin. If the origin is far from the scene, as in
+    map coordinates, the point that the cameras look at replaces it; if the cameras stand at the
+    point that they look at, the points give the scale; and points far from the cameras do not
+    move the centre.
     """
     by_cameras = _similarity_from_cameras(cameras, points)
-    turned = by_cameras
+    norm_from_world = by_cameras
     if len(points) >= 4:
-        placed = by_cameras.apply(points)
-        turned = _aligned_to_axes(placed).compose(by_cameras)
-        heights = turned.apply(points)[:, 2]
+        centred = by_cameras.apply(points)
+        norm_from_world = _aligned_to_axes(centred).compose(by_cameras)
+        heights = norm_from_world.apply(points)[:, 2]
         if np.median(heights) > heights.mean():
-            turned = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3)).compose(turned)
-    centres = turned.apply(np.stack([camera.centre for camera in cameras]))
+            flip = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))
+            norm_from_world = flip.compose(norm_from_world)
+    centres = norm_from_world.apply(np.stack([camera.centre for camera in cameras]))
     distances = np.linalg.norm(centres - centres.mean(0), axis=1)
-    least = max(1e-6, _ROUNDING * float(np.linalg.norm(turned.translation)))
-    return turned, float(distances.max()) if distances.max() > least else 1.0
+    least = max(1e-6, _ROUNDING * float(np.linalg.norm(norm_from_world.translation)))
+    return norm_from_world, float(distances.max()) if distances.max() > least else 1.0
 
 
-def meeting_point(cameras: Sequence[Camera], middle: Array) -> Array:
+def point_nearest_to_axes(cameras: Sequence[Camera], middle: Array) -> Array:
     """The point [3] nearest to the optical axes, by least squares.
 
-    Along directions in which the axes hardly differ, as of cameras that all look one way, they say
-    nothing, and it stays beside `middle` [3].
+    Along directions in which the axes are almost parallel, as of cameras that all look one way, it
+    keeps the coordinates of `middle` [3].
     """
     centres = np.stack([camera.centre for camera in cameras])
     forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
     across = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
-    moment = (across @ (centres - middle)[:, :, None])[..., 0].mean(axis=0)
-    matrix = np.linalg.pinv(across.mean(axis=0), rcond=_PARALLEL, hermitian=True)
-    return middle + matrix @ moment
+    offset = (across @ (centres - middle)[:, :, None])[..., 0].mean(axis=0)
+    inverse = np.linalg.pinv(across.mean(axis=0), rcond=_PARALLEL, hermitian=True)
+    return middle + inverse @ offset
 
 
 def recentring(centres: Sequence[Array]) -> Sim3 | None:
-    """near_from_world for cameras at `centres` that float32, a viewer or an adjustment cannot hold.
+    """near_from_world for cameras whose coordinates lose digits in float32 or an adjustment.
 
-    There they stand around the origin, their median a unit away. None for a world that lies
-    near its own origin and has a usual unit, which needs none.
+    In the new frame the cameras surround the origin at a median distance of 1. None for a world
+    that needs none: near its origin and in usual units.
     """
-    middle, reach = _extent(np.stack(centres), np.empty((0, 3)))
-    away = float(np.linalg.norm(middle))
-    reach = reach if reach > 0 else 1.0  # a single camera tells no unit
-    if away <= _FAR_AWAY * reach and _LEAST_REACH <= reach <= _MOST_REACH:
+    middle, extent = _extent(np.stack(centres), np.empty((0, 3)))
+    offset = float(np.linalg.norm(middle))
+    extent = extent if extent > 0 else 1.0  # a single camera has no extent
+    if offset <= _MAX_OFFSET * extent and _MIN_EXTENT <= extent <= _MAX_EXTENT:
         return None
-    return Sim3(1 / reach, np.eye(3), -middle / reach)
+    return Sim3(1 / extent, np.eye(3), -middle / extent)
 
 
 def _root_mean_square(offsets: Array) -> float:
-    """Of the lengths of offsets [N, 3]."""
+    """Root mean square of the lengths of offsets [N, 3]."""
     return float(np.sqrt(np.square(offsets).sum(1).mean()))
 
 
@@ -216,39 +219,43 @@ def _similarity_from_cameras(cameras: Sequence[Camera], points: Array) -> Sim3:
     forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
     up = -np.stack([camera.cam_from_world[1, :3] for camera in cameras]).mean(0)
     rotation = _rotation_between(up / max(np.linalg.norm(up), 1e-12), np.array([0.0, -1.0, 0.0]))
-    middle, reach = _extent(centres, points)
-    near = np.linalg.norm(middle) <= _FAR * reach
-    origin = np.zeros(3) if near else meeting_point(cameras, middle)
+    middle, extent = _extent(centres, points)
+    is_near = np.linalg.norm(middle) <= _MAX_ORIGIN_DISTANCE * extent
+    origin = np.zeros(3) if is_near else point_nearest_to_axes(cameras, middle)
     centres, forwards = (centres - origin) @ rotation.T, forwards @ rotation.T
-    # Nearest point of each optical axis to the origin; their median is what is looked at.
+    # Nearest point of each optical axis to the origin; their median is the focus.
     nearest = centres - (centres * forwards).sum(1, keepdims=True) * forwards
     focus = np.median(nearest, axis=0)
     distance = float(np.median(np.linalg.norm(centres - focus, axis=1)))
-    if distance <= 1e-6 * reach:
-        distance = reach
-    scale = 1 / distance if reach > 0 else 1.0
+    if distance <= 1e-6 * extent:
+        distance = extent
+    scale = 1 / distance if extent > 0 else 1.0
     return Sim3(scale, rotation, -scale * (focus + rotation @ origin))
 
 
 def _extent(centres: Array, points: Array) -> tuple[Array, float]:
-    """The middle [3] of what there is, outliers aside, and how far it reaches around that.
+    """The median [3] of points, or else cameras, and the median distance from it.
 
-    The latter is 0 when nothing but rounding tells the places apart.
+    The distance is 0 when positions differ by no more than rounding.
     """
     middle = np.median(points if len(points) >= 4 else centres, axis=0)
-    distances = (np.linalg.norm(one - middle, axis=1) for one in (centres, points) if len(one))
-    reach = max(float(np.median(one)) for one in distances)
-    return middle, reach if reach > max(_ROUNDING * np.linalg.norm(middle), _NOTHING) else 0.0
+    offsets = (positions - middle for positions in (centres, points) if len(positions))
+    extent = max(float(np.median(np.linalg.norm(each, axis=1))) for each in offsets)
+    rounding = max(_ROUNDING * np.linalg.norm(middle), _MIN_DISTANCE)
+    return middle, extent if extent > rounding else 0.0
 
 
 def _aligned_to_axes(points: Array) -> Sim3:
-    """Points' median to the origin, unless it lies far from the cameras, which stand around 1."""
+    """Principal axes to the coordinate axes, and the points' median to the origin.
+
+    A median far from the cameras, whose distances are about 1, stays where it is.
+    """
     centre = np.median(points, axis=0)
     values, vectors = np.linalg.eigh(np.cov((points - centre).T))
     rotation = vectors[:, np.argsort(values)[::-1]].T
     if np.linalg.det(rotation) < 0:
         rotation[0] *= -1
-    if np.linalg.norm(centre) > _FAR_POINTS:
+    if np.linalg.norm(centre) > _MAX_POINT_DISTANCE:
         centre = np.zeros(3)
     return Sim3(1.0, rotation, -rotation @ centre)
 

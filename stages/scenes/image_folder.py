@@ -1,6 +1,6 @@
-"""The photographs of a folder: which of its files are some, and what is said of the others.
+"""The images below a folder, and warnings about files that might have been meant as images.
 
-One listing for every reader. A photograph's name is its path below the folder, as COLMAP has it.
+An image's name is its path below the folder, as in COLMAP models.
 """
 
 import os
@@ -17,9 +17,9 @@ SUFFIXES = frozenset((
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".webp", ".gif",
     ".avif", ".jp2", ".ppm", ".pgm", ".pnm",
 ))  # fmt: skip
-# Decoders of these are no part of every Pillow, so a look into the file decides.
-_TRIED = frozenset({".avif"})
-# Photographs and videos that nobody here reads. PSD has no picture but that of its layers.
+# Not every Pillow decodes these, so the file's header decides.
+_MAYBE_READ = frozenset({".avif"})
+# Formats of images and videos that are not read. PSD has no image but its layers.
 _UNREAD = frozenset((
     ".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".psd", ".psb", ".exr", ".hdr", ".tga",
     ".svg", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".gpr", ".iiq",
@@ -27,14 +27,14 @@ _UNREAD = frozenset((
     ".rwl", ".sr2", ".srf", ".srw", ".x3f", ".3gp", ".avi", ".insp", ".insv", ".m2ts", ".m4v",
     ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv",
 ))  # fmt: skip
-# What systems leave in folders; beside it all that starts with a dot, and folders with an @.
+# Files and folders of operating systems, beside names with a leading dot and folders with an @.
 _SYSTEM = frozenset((
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "#recycle", "$recycle.bin",
     "lost+found",
 ))  # fmt: skip
 MARK = ".made_by_splatfix"
-# What tells a folder of this project's from the user's: all files of one of these.
-_OWN = (
+# A folder with all files of one of these sets is a result of this project.
+_OWN_RESULTS = (
     (MARK,),
     ("capture.json", "gaussians.safetensors"),
     ("train/capture.json", "train/gaussians.safetensors"),
@@ -43,125 +43,126 @@ _OWN = (
     ("scene.json", "split.csv"),
     (".prep_complete",),
 )
-_SHOWN = 5  # names in a message
+_LISTED_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What lies below a folder: links are followed, and a folder is entered once."""
+    """Files and folders below a folder; links are followed, and a folder is entered once."""
 
     root: Path
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     hidden: list[Path] = field(default_factory=list)
-    own: list[Path] = field(default_factory=list)  # folders with this project's own results
-    lost: list[Path] = field(default_factory=list)  # links to nothing
+    own: list[Path] = field(default_factory=list)  # folders with results of this project
+    broken_links: list[Path] = field(default_factory=list)
 
     def names(self, paths: Iterable[Path]) -> list[str]:
-        """Paths below the folder, in order."""
+        """Names of paths below the folder, sorted."""
         return [path.relative_to(self.root).as_posix() for path in sorted(paths)]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The photographs below a folder by name, and what else is there."""
+    """The images below a folder by name, and what else it contains."""
 
     walk: Walk
     files: dict[str, Path]
     unread: list[str]
 
-    def tell(self) -> None:
-        """Say, once, what is not taken for a photograph and might have been meant as one."""
+    def report(self) -> None:
+        """Warn once about files that are skipped and might have been meant as images."""
         walk = self.walk
-        for names, one, many, then in (
+        for names, singular, plural, advice in (
             (self.unread, "file not read", "files not read", "; convert them to JPEG or PNG"),
-            (walk.names(walk.hidden), "hidden file or folder passed over",
-             "hidden files and folders passed over", ""),
-            (walk.names(walk.own), "folder of own results passed over",
-             "folders of own results passed over", ""),
-            (walk.names(walk.lost), "link leads nowhere", "links lead nowhere", ""),
+            (walk.names(walk.hidden), "hidden file or folder skipped",
+             "hidden files and folders skipped", ""),
+            (walk.names(walk.own), "folder of own results skipped",
+             "folders of own results skipped", ""),
+            (walk.names(walk.broken_links), "broken link", "broken links", ""),
         ):  # fmt: skip
             if names:
-                what = one if len(names) == 1 else many
-                told = [name if _is_text(name) else repr(name)[1:-1] for name in names]
-                warn_once(f"{walk.root}: {len(names)} {what}: {shortened(told)}{then}")
+                kind = singular if len(names) == 1 else plural
+                printable = [name if _is_text(name) else repr(name)[1:-1] for name in names]
+                warn_once(f"{walk.root}: {len(names)} {kind}: {shortened(printable)}{advice}")
 
     def named(self, name: str) -> Path | None:
-        """The file that a model means by a name; None when it is not there.
+        """The file that a model refers to by a name; None if there is none.
 
-        Any Unicode form of the name will do. A file that only its name hides, or its suffix, is
-        taken at the model's word.
+        Unicode forms of a name are equal. A file that is not listed because of its name or suffix
+        is accepted.
         """
-        alike = self._by_form.get(unicodedata.normalize("NFC", name), [])
-        inside = PurePosixPath(name)
+        same_form = self._by_unicode_form.get(unicodedata.normalize("NFC", name), [])
+        relative = PurePosixPath(name)
         if name in self.files:
             return self.files[name]
-        if len(alike) == 1:
-            return alike[0]
-        if inside.is_absolute() or ".." in inside.parts or not (self.walk.root / name).is_file():
+        if len(same_form) == 1:
+            return same_form[0]
+        is_inside = not relative.is_absolute() and ".." not in relative.parts
+        if not is_inside or not (self.walk.root / name).is_file():
             return None
         return self.walk.root / name
 
     @cached_property
-    def _by_form(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
+    def _by_unicode_form(self) -> dict[str, list[Path]]:
+        paths: dict[str, list[Path]] = {}
         for name, path in self.files.items():
-            found.setdefault(unicodedata.normalize("NFC", name), []).append(path)
-        return found
+            paths.setdefault(unicodedata.normalize("NFC", name), []).append(path)
+        return paths
 
 
 def list_images(root: Path, *, deep: bool = True) -> Listing:
-    """The photographs below a folder, or right in it; what is left out is told.
+    """The images below a folder (`deep`) or directly in it; warns about files that are skipped.
 
-    Raises UserError for a name that is not UTF-8, which no COLMAP model can hold, and for one with
-    a line break or the like, which no table can.
+    Raises UserError for names that are not UTF-8, as COLMAP models need it, and for names with
+    control characters, which no table can hold.
     """
     walk = walk_folder(root, deep=deep)
     files, unread = {}, []
     for path, name in zip(sorted(walk.files), walk.names(walk.files), strict=True):
         suffix = path.suffix.lower()
-        if suffix in _UNREAD or (suffix in _TRIED and not is_image(path)):
+        if suffix in _UNREAD or (suffix in _MAYBE_READ and not is_image(path)):
             unread.append(name)
         elif suffix in SUFFIXES:
             files[name] = path
-    foreign = [os.fsencode(name) for name in files if not _is_text(name)]
-    if foreign:
+    undecodable = [os.fsencode(name) for name in files if not _is_text(name)]
+    if undecodable:
         raise UserError(
-            root, f"{len(foreign)} of {len(files)} photographs have names that are not UTF-8, or "
-            f"have control characters: {shortened([repr(name)[1:] for name in foreign])}",
-            expected="names in UTF-8, as models and tables have them",
-            fix=f"rename them, such as by `convmv -f ENCODING -t UTF-8 -r --notest {root}`",
+            root, f"{len(undecodable)} of {len(files)} images have names that are not UTF-8, or "
+            f"have control characters: {shortened([repr(name)[1:] for name in undecodable])}",
+            expected="names in UTF-8, as in models and tables",
+            fix=f"rename them, for example by `convmv -f ENCODING -t UTF-8 -r --notest {root}`",
         )  # fmt: skip
     listing = Listing(walk, files, unread)
-    listing.tell()
+    listing.report()
     return listing
 
 
 def report_alpha(where: object, paths: Iterable[Path], background: Color) -> None:
-    """Say how many photographs have alpha, and what they are laid over."""
-    found = [has_alpha(path) for path in paths]
-    if any(found):
+    """Report how many images have alpha, and the background that they are composited over."""
+    with_alpha = [has_alpha(path) for path in paths]
+    if any(with_alpha):
         warn_once(
-            f"{where}: {sum(found)} of {len(found)} photographs have alpha; they are laid over "
-            f"train.background, {[float(level) for level in background]}"
+            f"{where}: {sum(with_alpha)} of {len(with_alpha)} images have alpha; they are "
+            f"composited over train.background, {[float(level) for level in background]}"
         )
 
 
 def walk_folder(root: Path, *, deep: bool = True) -> Walk:
-    """Everything that is not hidden below a folder, or right in it.
+    """Everything that is not hidden below a folder (`deep`) or directly in it.
 
-    A folder that links lead to twice, or back to, counts once, by its own name if it has one here.
+    A folder that several links lead to is entered once, by its own name if that lies below `root`.
     Raises UserError for a folder that cannot be read.
     """
     walk = Walk(root)
-    seen = {_identity(parent) for parent in root.resolve().parents}
-    waiting, linked = [root], []
-    while waiting or linked:
-        folder = waiting.pop() if waiting else linked.pop(0)
+    entered = {_identity(parent) for parent in root.resolve().parents}
+    folders, linked_folders = [root], []
+    while folders or linked_folders:
+        folder = folders.pop() if folders else linked_folders.pop(0)
         identity = _identity(folder)
-        if identity in seen:
+        if identity in entered:
             continue
-        seen.add(identity)
+        entered.add(identity)
         if folder != root and _is_own(folder):
             walk.own.append(folder)
             continue
@@ -171,19 +172,19 @@ def walk_folder(root: Path, *, deep: bool = True) -> Walk:
             is_link = entry.is_symlink()
             is_folder = os.path.isdir(path) if is_link else entry.is_dir()
             if is_hidden(entry.name, is_folder):
-                # Ours, and gone when the run that writes there has ended.
+                # Scratch of a run of this project, which removes it at its end.
                 walk.hidden.extend([] if entry.name.endswith(".part") else [path])
             elif is_folder:
-                (linked if is_link else waiting).extend([path] if deep else [])
+                (linked_folders if is_link else folders).extend([path] if deep else [])
             elif os.path.isfile(path) if is_link else entry.is_file():
                 walk.files.append(path)
             elif is_link:
-                walk.lost.append(path)
+                walk.broken_links.append(path)
     return walk
 
 
 def is_hidden(name: str, is_folder: bool) -> bool:
-    """Whether a file or folder is a system's own: hidden, thumbnails, a bin.
+    """Whether a file or folder belongs to the system: hidden, thumbnails, a bin.
 
     >>> [is_hidden(name, True) for name in (".thumbnails", "@eaDir", "__MACOSX", "LEFT")]
     [True, True, True, False]
@@ -199,8 +200,8 @@ def shortened(names: Sequence[str]) -> str:
     >>> shortened(["a", "b"]), shortened(list("abcdefg"))
     ('a, b', 'a, b, c, d, e and 2 more')
     """
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
+    return ", ".join(names[:_LISTED_NAMES]) + more
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -219,9 +220,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _is_own(folder: Path) -> bool:
-    return any(all((folder / name).is_file() for name in mark) for mark in _OWN)
+    return any(all((folder / name).is_file() for name in mark) for mark in _OWN_RESULTS)
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be written: without line breaks, or stand-ins for foreign bytes."""
+    """Whether a name can be written: without line breaks, or stand-ins for undecodable bytes."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)

@@ -1,7 +1,7 @@
 """Images at rest: float32 RGB in [0, 1], [H, W, 3]; masks are bool [H, W].
 
-Every picture that a user brings is opened here, and ends as pixels or as one UserError. Colour
-profiles are left aside: values are taken for sRGB.
+Every image file of a user is opened here, and gives pixels or one UserError. Colour profiles are
+ignored: values are taken as sRGB.
 """
 
 import logging
@@ -23,64 +23,64 @@ Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Color = Sequence[float]  # RGB in [0, 1]
 
-# Photographs, by content. Not Pillow's whole list: EPS starts a program, and others hold no pixels.
+# Formats by content. Not all of Pillow's: EPS starts a program, and others hold no pixels.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
-_COLMAPS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
-_LOSSY = ("JPEG", "MPO")
+_COLMAP_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
+_LOSSY_FORMATS = ("JPEG", "MPO")
 _ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a TIFF
 _WHITE_IS_ZERO, _SEPARATE, _UNSIGNED, _SIGNED = 0, 2, 1, 2  # and their values
 BLACK = (0.0, 0.0, 0.0)
-_READING = 64  # bytes a pixel that decoding, floats and resampling take at their peak
+_BYTES_PER_PIXEL = 64  # peak of decoding, conversion to floats and resampling
 
 # The limit is our own, by memory: phones take more than the pixels that Pillow allows.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow finds odd in a file is told here where it matters, and else by nobody.
+# Pillow's own warnings are silenced; what matters is reported here.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def read_image(path: Path, *, upright: bool = True, background: Color = BLACK) -> Pixels:
-    """Read the first picture of a file of any common kind as [H, W, 3].
+    """Read the first image of a file in any common format as [H, W, 3].
 
     EXIF orientation is applied if `upright`, greyscale repeated, 12 and 16 bits scaled, floats
-    taken as they are, alpha laid over `background`. Raises UserError when the file is missing,
+    kept, alpha composited over `background`. Raises UserError when the file is missing,
     truncated, no image or too large, and for floats outside [0, 1].
     """
     with _opened(path) as image:
-        turn = _TURNS[_turn(path, image, upright)]
+        orient = _ORIENT[_decoded_orientation(path, image, upright)]
         image.load()
-        return np.ascontiguousarray(turn(_pixels(path, image, background)))
+        return np.ascontiguousarray(orient(_pixels(path, image, background)))
 
 
 def read_mask(path: Path, *, upright: bool = True) -> Mask:
     """Read a mask [H, W]: true where any colour channel is not zero, and alpha is not.
 
-    EXIF orientation is applied if `upright`. Of JPEG, which blurs edges, only the brighter half of
-    the levels counts.
+    EXIF orientation is applied if `upright`. In JPEGs, whose edges are blurred, only the brighter
+    half of the levels counts.
     """
     with _opened(path) as image:
-        turn = _TURNS[_turn(path, image, upright)]
+        orient = _ORIENT[_decoded_orientation(path, image, upright)]
         image.load()
         if len(image.getbands()) > 1 or image.mode == "P":
             mode = "RGBA" if image.has_transparency_data else "RGB"
             values = np.asarray(image.convert(mode))
         else:
             values = np.asarray(image)[..., None]
-        mask = (values[..., :3] > (127 if image.format in _LOSSY else 0)).any(axis=-1)
+        mask = (values[..., :3] > (127 if image.format in _LOSSY_FORMATS else 0)).any(axis=-1)
         if values.shape[-1] == 4:
             mask &= values[..., 3] > 0
-        return np.ascontiguousarray(turn(mask))
+        return np.ascontiguousarray(orient(mask))
 
 
 def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """(width, height) in px, after EXIF orientation if `upright`, from the header alone."""
     with _opened(path) as image:
-        return image.size[::-1] if _turn(path, image, upright) >= 5 else image.size
+        return image.size[::-1] if _decoded_orientation(path, image, upright) >= 5 else image.size
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's header is one of a picture that can be read."""
+    """Whether a file has the header of an image that can be read."""
     try:
         image_size(path, upright=False)
     except UserError:
@@ -89,34 +89,34 @@ def is_image(path: Path) -> bool:
 
 
 def is_colmap_readable(path: Path) -> bool:
-    """Whether COLMAP, too, reads a picture, and as it is read here."""
+    """Whether COLMAP reads an image too, and with the same pixels."""
     with _opened(path) as image:
-        return image.format in _COLMAPS and image.mode != "I"
+        return image.format in _COLMAP_FORMATS and image.mode != "I"
 
 
 def has_alpha(path: Path) -> bool:
-    """Whether a picture has an alpha channel or a transparent colour, from the header alone."""
+    """Whether an image has an alpha channel or a transparent colour, from the header alone."""
     with _opened(path) as image:
         return image.has_transparency_data
 
 
 def focal_35mm(path: Path) -> float | None:
-    """Focal length by the 35 mm equivalent in a picture's EXIF data; None where they tell none."""
+    """The 35 mm equivalent focal length in an image's EXIF data, mm; None if absent."""
     with _opened(path) as image:
         try:
             mm = float(image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM) or 0)
-        except Exception:  # as for the orientation
+        except Exception:  # of broken data, anything: SyntaxError, TypeError, struct.error, ...
             return None
         return mm if mm > 0 and isfinite(mm) else None
 
 
-def check_pixel_count(path: Path, size: tuple[int, int], bytes_a_pixel: int, fix: str) -> None:
-    """Raise UserError for a picture of more pixels than this machine's memory can take."""
-    limit = memory_bytes() / bytes_a_pixel
+def check_pixel_count(path: Path, size: tuple[int, int], bytes_per_pixel: int, fix: str) -> None:
+    """Raise UserError for an image with more pixels than fit into this machine's memory."""
+    limit = memory_bytes() / bytes_per_pixel
     if size[0] * size[1] > limit:
         raise UserError(
             path, f"{size[0]}x{size[1]} px, {size[0] * size[1] / 1e6:.0f} million pixels",
-            expected=f"at most {limit / 1e6:.0f} million, {bytes_a_pixel} bytes for each in "
+            expected=f"at most {limit / 1e6:.0f} million, {bytes_per_pixel} bytes for each in "
             f"{memory_bytes() / 2**30:.0f} GiB of memory",
             fix=fix,
         )  # fmt: skip
@@ -145,23 +145,23 @@ def resize(image: Pixels, width: int, height: int) -> Pixels:
 
 
 def resize_mask(mask: Mask, width: int, height: int) -> Mask:
-    """Resample a mask; a pixel stays in when at least half of its area was."""
+    """Resample a mask; a pixel is set if at least half of its area was."""
     grey = Image.fromarray(mask.astype(np.float32))
     return np.asarray(grey.resize((width, height), Image.Resampling.BOX)) >= 0.5
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An open image of a size that can be read. Whatever fails in the block is a UserError."""
+    """An open image of a readable size. Any error in the block becomes a UserError."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if 0 in image.size:
-                raise UserError(path, "a picture of no pixels", expected="an image")
-            check_pixel_count(path, image.size, _READING, "shrink it")
+                raise UserError(path, "an image without pixels", expected="an image")
+            check_pixel_count(path, image.size, _BYTES_PER_PIXEL, "shrink it")
             yield image
     except UserError:
         raise
-    # Decoders raise anything when bytes are damaged: SyntaxError, struct.error, KeyError, ...
+    # Damaged bytes make decoders raise anything: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -170,9 +170,9 @@ def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
     """Pixels [H, W, 3] of a decoded image, as they are stored."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8:
-        raise UserError(  # Pillow mixes their bytes up
-            path, "a TIFF of more than 8 bits whose colours lie in planes of their own",
-            expected="colours side by side", fix="convert it to PNG",
+        raise UserError(  # Pillow mixes up their bytes
+            path, "a TIFF of more than 8 bits with separate colour planes",
+            expected="interleaved colours", fix="convert it to PNG",
         )  # fmt: skip
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(_grey(path, image)[..., None], 3, axis=-1)
@@ -189,19 +189,19 @@ def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
 
 
 def _grey(path: Path, image: Image.Image) -> Pixels:
-    """[H, W] of integers beyond 8 bits, or of floats that lie in [0, 1]."""
+    """[H, W] of integers of more than 8 bits, or of floats in [0, 1]."""
     tags = getattr(image, "tag_v2", {})
-    bits, form = tags.get(_BITS, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    bits, sample_format = tags.get(_BITS, (16,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
     levels = np.asarray(image)
-    if bits == 32 and form == _UNSIGNED and image.mode == "I":
+    if bits == 32 and sample_format == _UNSIGNED and image.mode == "I":
         levels = levels.view(np.uint32)
     values, what, span = levels.astype(np.float32), "integers", 65535.0
     if image.mode == "F":
         what, span = "floats", 1.0
-    elif bits < 16 or (bits == 16 and form == _SIGNED):
+    elif bits < 16 or (bits == 16 and sample_format == _SIGNED):
         span = float(2 ** min(bits, 15) - 1)
     low, high = float(values.min()), float(values.max())
-    # Resampling leaves floats a little outside of the range. NaN is not in it.
+    # Resampling leaves floats slightly out of range. NaN fails both comparisons.
     slack = 1e-3 if image.mode == "F" else 0.0
     if not (low >= -slack and high <= span + slack):
         raise UserError(
@@ -209,41 +209,41 @@ def _grey(path: Path, image: Image.Image) -> Pixels:
             fix="scale it to that range, or convert it to a PNG of 8 or 16 bits",
         )  # fmt: skip
     values = np.clip(values / np.float32(span), 0, 1)
-    # Pillow turns such pictures of 8 bits itself.
+    # Pillow inverts such images of 8 bits itself.
     return 1 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
 
 
-def _turn(path: Path, image: Image.Image, upright: bool) -> int:
-    """The orientation whose turn makes what Pillow decodes upright, or as it is stored.
+def _decoded_orientation(path: Path, image: Image.Image, upright: bool) -> int:
+    """The orientation that takes the pixels as Pillow decodes them to upright, or to stored ones.
 
-    To be asked before decoding: of a TIFF, Pillow decodes upright pixels and drops the tag.
+    Call it before decoding: Pillow decodes TIFFs upright and drops their tag.
     """
     if image.format == "TIFF":
-        found = _orientation(path, image, tells=upright)
-        return 1 if upright else {6: 8, 8: 6}.get(found, found)
-    return _orientation(path, image, tells=True) if upright else 1
+        stored = _exif_orientation(path, image, warn=upright)
+        return 1 if upright else {6: 8, 8: 6}.get(stored, stored)
+    return _exif_orientation(path, image, warn=True) if upright else 1
 
 
-def _orientation(path: Path, image: Image.Image, *, tells: bool) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or nobody can read it, told if asked."""
+def _exif_orientation(path: Path, image: Image.Image, *, warn: bool) -> int:
+    """EXIF orientation, 1 to 8; 1, with a warning if `warn`, where it cannot be read."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
-        if found in _TURNS:
-            return int(found)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if orientation in _ORIENT:
+            return int(orientation)
     except Exception:  # of broken data, anything: SyntaxError, TypeError, struct.error, ...
-        found = None
-    if tells and found != 0:  # some cameras' word for unknown
+        orientation = None
+    if warn and orientation != 0:  # some cameras write 0 for unknown
         path = Path(path)
         warn_once(
-            f"{path}: EXIF orientation that cannot be read: this photograph, and others like it "
-            "in its folder, are taken as they are stored",
+            f"{path}: unreadable EXIF orientation: this image, and others like it in its folder, "
+            "are used as stored",
             f"orientation in {path.parent}",
         )
     return 1
 
 
-# What brings stored pixels upright, by EXIF orientation.
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+# Stored pixels to upright ones, by EXIF orientation.
+_ORIENT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -259,7 +259,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     if not Path(path).exists():
         return UserError(path, "no such file", expected="an image")
     if isinstance(error, MemoryError):
-        return UserError(path, "more than memory can take", expected="an image", fix="shrink it")
+        return UserError(path, "larger than memory", expected="an image", fix="shrink it")
     if isinstance(error, PermissionError):
         return UserError(path, "no permission to read it", fix=f"chmod u+r {path}")
     reason = str(error) or type(error).__name__
@@ -272,16 +272,16 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _contents(path: Path) -> str:
-    """What a file that no decoder knows holds, as far as its first bytes tell."""
+    """What a file of no known format contains, by its first bytes."""
     with Path(path).open("rb") as file:
         start = file.read(12)
     if not start:
         return "empty"
-    if start[4:8] == b"ftyp":  # HEIC, AVIF, videos: the file says itself what it is
+    if start[4:8] == b"ftyp":  # HEIC, AVIF, videos: the file names its format
         return f"{start[8:].decode('ascii', 'replace').strip()} inside"
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a TIFF that is damaged, or of other colours than integers of 8 or 16 bits"
-    return f"no picture of a known kind, but {start[:8]!r}..."
+        return "a TIFF that is damaged, or whose colours are not integers of 8 or 16 bits"
+    return f"of no known format: {start[:8]!r}..."
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -60,9 +60,9 @@ def test_rotation_vector_is_that_of_scipy(vector: list[float]) -> None:
 def test_angle_between_rotations_is_exact_at_both_ends(angle: float) -> None:
     """The arc cosine of a trace loses everything below about 1e-6 degrees."""
     base = Rotation.random(random_state=3)
-    turned = base * Rotation.from_rotvec(np.radians(angle) * np.array([0.6, 0, 0.8]))
-    found = rotation_angle_deg(base.as_matrix(), turned.as_matrix())
-    assert found == pytest.approx(angle, abs=1e-10, rel=1e-9)
+    rotated = base * Rotation.from_rotvec(np.radians(angle) * np.array([0.6, 0, 0.8]))
+    angle_deg = rotation_angle_deg(base.as_matrix(), rotated.as_matrix())
+    assert angle_deg == pytest.approx(angle, abs=1e-10, rel=1e-9)
 
 
 def test_look_at_sees_its_target_in_the_middle_and_up_upwards() -> None:
@@ -73,7 +73,7 @@ def test_look_at_sees_its_target_in_the_middle_and_up_upwards() -> None:
     pixels, depths = camera.project(np.stack([target, target + 0.1 * up]))
     np.testing.assert_allclose(pixels[0], K[:2, 2], atol=1e-9)
     assert depths[0] == pytest.approx(np.linalg.norm(target - eye))
-    assert pixels[1, 1] < pixels[0, 1], "y of a picture grows downwards"
+    assert pixels[1, 1] < pixels[0, 1], "y of an image grows downwards"
     assert pixels[1, 0] == pytest.approx(pixels[0, 0])
 
 
@@ -93,7 +93,7 @@ def test_projection_divides_by_depth() -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (192, 256), (31, 100)])
 def test_resizing_keeps_corners_on_corners(size: tuple[int, int]) -> None:
-    """With pixel centres at +0.5 the corners of the picture, not of pixel centres, coincide."""
+    """With pixel centres at +0.5 the corners of the image, not of pixel centres, coincide."""
     camera = random_camera(1)
     in_camera = np.linalg.inv(K) @ np.array([[0, 96, 0, 96], [0, 0, 128, 128], [1, 1, 1, 1.0]])
     world = (camera.world_from_cam @ np.vstack([in_camera, np.ones(4)]))[:3].T

@@ -15,16 +15,16 @@ def test_model_there_and_back(tmp_path: Path) -> None:
     cameras = ring(3)
     points, colors = cloud(0), np.arange(360, dtype=np.uint32).reshape(-1, 3).astype(np.uint8)
     colmap.write_model(tmp_path / "model", cameras, points, colors)
-    found = colmap.read_model(tmp_path / "model")
-    assert list(found.cameras) == list(cameras)
+    result = colmap.read_model(tmp_path / "model")
+    assert list(result.cameras) == list(cameras)
     for name, camera in cameras.items():
-        np.testing.assert_allclose(found.cameras[name].K, camera.K)
+        np.testing.assert_allclose(result.cameras[name].K, camera.K)
         np.testing.assert_allclose(
-            found.cameras[name].cam_from_world, camera.cam_from_world, atol=1e-12
+            result.cameras[name].cam_from_world, camera.cam_from_world, atol=1e-12
         )
-        assert (found.cameras[name].width, found.cameras[name].height) == (400, 400)
-    np.testing.assert_allclose(found.points, points)
-    np.testing.assert_array_equal(found.colors, colors)
+        assert (result.cameras[name].width, result.cameras[name].height) == (400, 400)
+    np.testing.assert_allclose(result.points, points)
+    np.testing.assert_array_equal(result.colors, colors)
 
 
 def test_pycolmap_projects_as_we_do(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_pycolmap_projects_as_we_do(tmp_path: Path) -> None:
     model = pycolmap.Reconstruction(tmp_path)
     for image in model.images.values():
         wanted = project(cameras[image.name], cloud(0))
-        found = [image.project_point(point) for point in cloud(0)]
-        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        result = [image.project_point(point) for point in cloud(0)]
+        np.testing.assert_allclose(result, wanted, atol=1e-9)
 
 
 def test_model_without_points_is_whole(tmp_path: Path) -> None:
     colmap.write_model(tmp_path, ring(2))
-    found = colmap.read_model(tmp_path)
-    assert found.points.shape == found.colors.shape == (0, 3)
+    result = colmap.read_model(tmp_path)
+    assert result.points.shape == result.colors.shape == (0, 3)
 
 
 def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_point_is_triangulated_where_it_is() -> None:
     assert colmap.triangulate(cameras[:2], pixels[[0, 0]], 1.0, 60.0) is None
 
 
-def test_wrong_matches_are_told_from_right_ones() -> None:
+def test_wrong_matches_are_rejected() -> None:
     a, b = ring(2).values()
     at_a, at_b = (project(one, cloud(0)) for one in (a, b))
     at_b[:20] = at_b[:20][::-1] + 25
@@ -80,11 +80,11 @@ def test_wrong_matches_are_told_from_right_ones() -> None:
 
 def test_features_lie_on_blobs_at_pixel_centres() -> None:
     rows, columns = np.mgrid[:128, :128] + 0.5
-    picture = np.zeros((128, 128))
+    image = np.zeros((128, 128))
     places = np.array([[30.5, 40.5], [80.5, 90.5], [95.5, 30.5]])
     for x, y in places:
-        picture += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
-    found = colmap.extract_features(picture.astype(np.uint8), 100, 0.003)
+        image += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
+    result = colmap.extract_features(image.astype(np.uint8), 100, 0.003)
     for place in places:
-        assert np.linalg.norm(found.keypoints - place, axis=1).min() < 0.2
-    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=0.02)
+        assert np.linalg.norm(result.keypoints - place, axis=1).min() < 0.2
+    np.testing.assert_allclose(np.linalg.norm(result.descriptors, axis=1), 1, atol=0.02)

@@ -264,7 +264,7 @@ def test_without_points_the_cameras_up_becomes_minus_y() -> None:
     np.testing.assert_allclose(up / np.linalg.norm(up), [0, -1, 0], atol=1e-9)
 
 
-def test_cameras_upside_down_are_turned_by_a_rotation() -> None:
+def test_cameras_upside_down_are_flipped_by_a_rotation() -> None:
     """Up opposite to the wanted one, where the smallest rotation is not unique."""
     norm_from_world, scene_scale = normalisation(ring(4), np.zeros((0, 3)))
     assert np.linalg.det(norm_from_world.rotation) == pytest.approx(1)
@@ -348,7 +348,7 @@ def test_points_far_away_do_not_take_the_cameras_along(outliers: int) -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-7, 1e4])
-def test_a_similarity_is_found_in_any_unit(unit: float) -> None:
+def test_a_similarity_is_fitted_in_any_unit(unit: float) -> None:
     small = Sim3(unit, np.eye(3), np.zeros(3))
     here, there = moved(small, ring()), ring()
     fitted, residuals = fit_sim3_from_cameras(here, there)

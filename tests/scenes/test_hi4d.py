@@ -52,13 +52,15 @@ def test_cameras_are_found_by_id_and_not_by_place(tmp_path: Path, raw_sequence: 
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [(None, [0] * 5), ((0.1, 0.2), [0.1, 0.2, 0, 0, 0])]
+    ("coefficients", "expected"), [(None, [0] * 5), ((0.1, 0.2), [0.1, 0.2, 0, 0, 0])]
 )
 def test_absent_distortion_coefficients_are_zero(
-    tmp_path: Path, raw_sequence: Writer, given: tuple | None, expected: list[float]
+    tmp_path: Path, raw_sequence: Writer, coefficients: tuple | None, expected: list[float]
 ) -> None:
     root = raw_sequence(tmp_path / "raw")
-    edit_calibration(root, dist_coeffs=None if given is None else np.array([given] * 3))
+    edit_calibration(
+        root, dist_coeffs=None if coefficients is None else np.array([coefficients] * 3)
+    )
     assert opened(root).cameras["4"].distortion.tolist() == expected
 
 
@@ -118,7 +120,7 @@ def test_no_shared_frame_says_what_there_is(tmp_path: Path, raw_sequence: Writer
 
 def test_a_range_without_frames_names_the_range(tmp_path: Path, raw_sequence: Writer) -> None:
     root = raw_sequence(tmp_path / "raw", frames=(5, 6), span=(100, 140))
-    with pytest.raises(UserError, match=r"from 100 to 140, as meta\.npz says"):
+    with pytest.raises(UserError, match=r"from 100 to 140, the range of meta\.npz"):
         opened(root).common_frames(CAMERAS)
 
 
@@ -165,7 +167,7 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path, raw_sequence: Writer) -
 def test_images_that_contradict_the_calibration_are_refused(
     tmp_path: Path, raw_sequence: Writer, size: tuple[int, int]
 ) -> None:
-    """Halved or doubled photographs, or wide instead of upright ones."""
+    """Halved or doubled images, or wide instead of upright ones."""
     root = raw_sequence(tmp_path / "raw")
     assert opened(root).camera("4", [21, 22]).width == 96
     path = root / "images" / "4" / "000022.png"
@@ -189,7 +191,10 @@ def break_npz(path: Path) -> None:
         (lambda root: break_npz(root / "cameras/rgb_cameras.npz"), "not a readable .npz"),
         (lambda root: edit_calibration(root, extrinsics=None), "keys ids, intrinsics, dist_coeffs"),
         (lambda root: edit_calibration(root, intrinsics=np.eye(3)), "(3, 3)"),
-        (lambda root: edit_calibration(root, extrinsics=np.ones((3, 3, 4))), "hold no rotation"),
+        (
+            lambda root: edit_calibration(root, extrinsics=np.ones((3, 3, 4))),
+            "without a rotation matrix",
+        ),
         (lambda root: edit_calibration(root, ids=np.array([4, 17, 28])), "no camera 16"),
         (lambda root: os.rename(root / "images/28", root / "images/028"), "28: no such folder"),
         (lambda root: [f.unlink() for f in (root / "images/4").iterdir()], "4: no images"),
@@ -256,7 +261,7 @@ def twice(root: Path) -> None:
         (changed("intrinsics", (1, 0, 1), 50.0), "camera 16: a skew of 50 px"),
         (changed("intrinsics", (1, 0, 2), 1e6), "principal point at (1000000"),
         (mirrored, "camera 4: extrinsics that mirror"),
-        (in_one_place, "all 3 cameras stand in one place"),
+        (in_one_place, "all 3 cameras are in one place"),
         (twice, "cameras 16 and 28 have one pose"),
         (replaced(ids=[4, np.nan, 28]), "ids: NaN or infinity"),
         (replaced(ids=[4, 16.5, 28]), "ids: [4.0, 16.5, 28.0]"),
@@ -268,9 +273,18 @@ def twice(root: Path) -> None:
         (replaced(dist_coeffs=[0.0] * 5), "shape (5,) for 3 cameras"),
         (replaced(intrinsics=[["x"] * 3] * 3), "shapes"),
         (replaced(intrinsics=[[["x"] * 3] * 3] * 3), "values of type <U1"),
-        (lambda root: np.savez(root / "meta.npz", start="a", end="b"), "start is no frame number"),
-        (lambda root: np.savez(root / "meta.npz", start=np.nan, end=3), "start is no frame number"),
-        (lambda root: np.savez(root / "meta.npz", start=1, end=[1, 2]), "end is no frame number"),
+        (
+            lambda root: np.savez(root / "meta.npz", start="a", end="b"),
+            "start is not a frame number",
+        ),
+        (
+            lambda root: np.savez(root / "meta.npz", start=np.nan, end=3),
+            "start is not a frame number",
+        ),
+        (
+            lambda root: np.savez(root / "meta.npz", start=1, end=[1, 2]),
+            "end is not a frame number",
+        ),
         (lambda root: np.savez(root / "meta.npz", start=23, end=21), "start 23 lies after end 21"),
         (
             lambda root: Image.new("RGB", (90, 128)).save(root / "images/16/000022.png"),
@@ -363,7 +377,7 @@ def test_a_real_four_camera_capture_opens() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp"])
-def test_masks_may_be_pictures_of_another_kind(
+def test_masks_may_be_images_of_another_kind(
     tmp_path: Path, raw_sequence: Writer, suffix: str
 ) -> None:
     root = raw_sequence(tmp_path / "raw")
@@ -375,7 +389,7 @@ def test_masks_may_be_pictures_of_another_kind(
     np.testing.assert_array_equal(opened(root).mask("4", 21, (128, 96)), expected)
 
 
-def test_frames_may_be_pictures_of_any_kind(tmp_path: Path, raw_sequence: Writer) -> None:
+def test_frames_may_be_images_of_any_kind(tmp_path: Path, raw_sequence: Writer) -> None:
     root = raw_sequence(tmp_path / "raw")
     path = root / "images" / "4" / "000021.png"
     expected = opened(root).image("4", 21)
@@ -404,7 +418,7 @@ def test_what_systems_leave_is_no_part_of_a_sequence(
     assert set(frames) == set(opened(root).frames["16"])
     assert capsys.readouterr().err.splitlines() == [
         f"{folder}: 1 file not read: 000023.HEIC; convert them to JPEG or PNG",
-        f"{folder}: 1 hidden file or folder passed over: ._000021.png",
+        f"{folder}: 1 hidden file or folder skipped: ._000021.png",
     ]
 
 

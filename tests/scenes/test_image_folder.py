@@ -1,4 +1,4 @@
-"""Which files of a folder are photographs, and that the others are told."""
+"""Which files of a folder are images, and warnings about the others."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from small_capture import NAMES, write_capture
 from stages.run.errors import UserError
 from stages.scenes import images
 from stages.scenes.captures.calibration import calibrate_capture
-from stages.scenes.captures.colmap_mapping import describe
+from stages.scenes.captures.colmap_mapping import summarise
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.dataset import Dataset, find_photographs
 from stages.scenes.image_folder import MARK, list_images, walk_folder
@@ -43,12 +43,12 @@ def folder(room: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(room, tmp_path / "room"))
 
 
-def told(capsys: pytest.CaptureFixture[str], root: Path) -> list[str]:
+def warnings_of(capsys: pytest.CaptureFixture[str], root: Path) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
     return [line.removeprefix(f"{root}: ") for line in lines]
 
 
-def test_hidden_files_and_thumbnails_are_passed_over_and_told_once(
+def test_hidden_files_and_thumbnails_are_skipped_and_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(tmp_path / "a.jpg", tmp_path / "LEFT" / "b.PNG", tmp_path / "@home.jpeg")
@@ -59,8 +59,8 @@ def test_hidden_files_and_thumbnails_are_passed_over_and_told_once(
     add(*(tmp_path / name for name in hidden))
     for _ in range(2):
         assert list(find_photographs(tmp_path)) == ["@home.jpeg", "LEFT/b.PNG", "a.jpg"]
-    assert told(capsys, tmp_path) == [
-        "9 hidden files and folders passed over: #recycle, $RECYCLE.BIN, ._a.jpg, .thumbnails, "
+    assert warnings_of(capsys, tmp_path) == [
+        "9 hidden files and folders skipped: #recycle, $RECYCLE.BIN, ._a.jpg, .thumbnails, "
         "@eaDir and 4 more"
     ]
 
@@ -70,7 +70,7 @@ def test_folder_that_is_hidden_itself_is_read(tmp_path: Path) -> None:
     assert list(find_photographs(tmp_path / ".cache")) == ["a.jpg"]
 
 
-def test_formats_that_nobody_reads_are_told(
+def test_unreadable_formats_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(tmp_path / "a.jpg")
@@ -78,7 +78,7 @@ def test_formats_that_nobody_reads_are_told(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     assert list(find_photographs(tmp_path)) == ["a.jpg"]
-    assert told(capsys, tmp_path) == [
+    assert warnings_of(capsys, tmp_path) == [
         "6 files not read: c.HEIC, d.CR2, deep/g.dng, e.avif, f.jxl and 1 more; convert them to "
         "JPEG or PNG"
     ]
@@ -90,7 +90,7 @@ def test_nothing_but_such_formats_is_an_error_that_follows_their_names(
     (tmp_path / "c.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(UserError, match="no photograph in it"):
         find_photographs(tmp_path)
-    assert told(capsys, tmp_path) == ["1 file not read: c.HEIC; convert them to JPEG or PNG"]
+    assert warnings_of(capsys, tmp_path) == ["1 file not read: c.HEIC; convert them to JPEG or PNG"]
 
 
 def test_every_suffix_of_the_list_is_read(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_links_are_followed_without_an_end(
     (root / "gone").symlink_to(tmp_path / "nowhere")
     os.mkfifo(root / "pipe.png")
     assert list(find_photographs(root)) == ["LEFT/b.png", "c.png", "z/a.png"]
-    assert told(capsys, root) == ["2 links lead nowhere: gone, self.png"]
+    assert warnings_of(capsys, root) == ["2 broken links: gone, self.png"]
 
 
 def test_folder_that_is_a_link_is_read(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_many_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
         [MARK],
     ],
 )
-def test_own_results_are_no_photographs(
+def test_own_results_are_no_images(
     tmp_path: Path, marks: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(tmp_path / "a.jpg", tmp_path / "out" / "deep" / "held_out" / "given" / "a.jpg.png")
@@ -154,14 +154,14 @@ def test_own_results_are_no_photographs(
         (tmp_path / "out" / mark).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / mark).write_text("{}")
     assert list(find_photographs(tmp_path)) == ["a.jpg"]
-    assert told(capsys, tmp_path) == ["1 folder of own results passed over: out"]
+    assert warnings_of(capsys, tmp_path) == ["1 folder of own results skipped: out"]
     # A lone file of such a name is the user's.
     if len(marks) > 1:
         (tmp_path / "out" / marks[0]).unlink()
         assert len(find_photographs(tmp_path)) == 2
 
 
-def test_dataset_among_its_photographs_is_left_out(folder: Path) -> None:
+def test_dataset_among_its_images_is_left_out(folder: Path) -> None:
     for name in ("ds", "ds2"):
         metrics = calibrate_capture(folder, folder / "images" / name, GIVEN)
         assert metrics["total"] == len(NAMES)
@@ -176,7 +176,7 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         find_photographs(tmp_path)
     message = str(error.value)
-    assert "1 of 2 photographs have names that are not UTF-8" in message
+    assert "1 of 2 images have names that are not UTF-8" in message
     assert "'\\xc7\\xd1.jpg'" in message
     message.encode()
 
@@ -184,12 +184,12 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\tb.jpg", "\x1b[31m.jpg"])
 def test_names_that_break_a_line_are_refused(tmp_path: Path, name: str) -> None:
     add(tmp_path / name)
-    with pytest.raises(UserError, match="1 of 1 photographs have names") as error:
+    with pytest.raises(UserError, match="1 of 1 images have names") as error:
         find_photographs(tmp_path)
     assert name not in str(error.value)
 
 
-def test_other_files_of_such_names_are_told(
+def test_other_files_of_such_names_are_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     add(tmp_path / "a.jpg")
@@ -203,7 +203,7 @@ def test_other_files_of_such_names_are_told(
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=root)
     assert capfd.readouterr().err.splitlines() == [
         f"{tmp_path}: 1 file not read: \\udcc7\\udcd1.heic; convert them to JPEG or PNG",
-        f"{tmp_path}: 1 hidden file or folder passed over: .a\\nb",
+        f"{tmp_path}: 1 hidden file or folder skipped: .a\\nb",
     ]
 
 
@@ -235,7 +235,7 @@ def test_model_with_names_that_are_not_utf8_says_so(folder: Path, is_text: bool)
     with pytest.raises(UserError) as error:
         Dataset.read(folder)
     message = str(error.value)
-    assert message.startswith(f"{folder}/sparse/0: 1 of 8 names of images are not UTF-8")
+    assert message.startswith(f"{folder}/sparse/0: 1 of 8 image names are not UTF-8")
     assert "'LEFT/0 \\xc7\\xd1EFT.png'" in message
 
 
@@ -257,7 +257,7 @@ def test_unicode_forms_of_a_name_are_equal(folder: Path, model: str, disk: str) 
     assert {view.name for view in Dataset.read(folder.parent / "out").views} == set(views)
 
 
-def test_both_forms_side_by_side_are_told_apart(tmp_path: Path) -> None:
+def test_both_unicode_forms_side_by_side_are_distinguished(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
     add(*(tmp_path / name for name in names))
     listing = list_images(tmp_path)
@@ -284,7 +284,7 @@ def test_names_with_spaces_are_read_whole_from_text(folder: Path) -> None:
     dataset = Dataset.read(folder)
     assert {view.name for view in dataset.views} == {renamed.get(name, name) for name in NAMES}
     assert dataset.without_pose == ()
-    assert set(describe(dataset.model).registered) == {view.name for view in dataset.views}
+    assert set(summarise(dataset.model).registered) == {view.name for view in dataset.views}
     metrics = calibrate_capture(folder, folder.parent / "out", GIVEN)
     assert metrics["registered"] == 8
 
@@ -304,7 +304,7 @@ def test_no_name_of_a_model_leads_out_of_its_images(folder: Path) -> None:
         Dataset.read(folder)
 
 
-def test_photographs_that_colmap_cannot_read_are_registered(tmp_path: Path) -> None:
+def test_images_that_colmap_cannot_read_are_registered(tmp_path: Path) -> None:
     """pycolmap opens no WebP, AVIF, GIF and JPEG 2000."""
     source = tmp_path / "corner"
     walls.write_photographs(source, walls.cameras())
@@ -322,7 +322,7 @@ def test_photographs_that_colmap_cannot_read_are_registered(tmp_path: Path) -> N
     assert copied.read_bytes() == (source / "00.webp").read_bytes()
 
 
-def test_photograph_beyond_memory_is_refused_before_features(
+def test_image_beyond_memory_is_refused_before_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """COLMAP's features take more than reading does."""

@@ -52,7 +52,7 @@ def test_writing_rounds_and_clips(tmp_path: Path) -> None:
 
 
 def test_orientation_of_a_phone_is_applied(tmp_path: Path) -> None:
-    """Orientation 6: the stored rows are the columns of the upright picture."""
+    """Orientation 6: the stored rows are the columns of the upright image."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path / "a.png", LEVELS, exif=exif)
@@ -122,8 +122,8 @@ def test_shrinking_averages_instead_of_skipping() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 30), (80, 45), (33, 90)])
-def test_resizing_keeps_every_place_of_the_picture(width: int, height: int) -> None:
-    """A ramp over the picture, sampled at pixel centres, stays that ramp: no half-pixel shift."""
+def test_resizing_keeps_every_place_of_the_image(width: int, height: int) -> None:
+    """A ramp over the image, sampled at pixel centres, stays that ramp: no half-pixel shift."""
     x = (np.arange(40) + 0.5) / 40
     y = (np.arange(60) + 0.5) / 60
     ramp = np.stack([np.tile(x, (60, 1)), np.tile(y[:, None], (1, 40)), np.full((60, 40), 0.3)], 2)
@@ -214,7 +214,7 @@ BROKEN_EXIF = {
 
 @pytest.mark.parametrize("what", BROKEN_EXIF)
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_broken_exif_is_no_error_and_told_once(
+def test_broken_exif_is_no_error_and_reported_once(
     tmp_path: Path, what: str, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exif = BROKEN_EXIF[what]
@@ -225,13 +225,13 @@ def test_broken_exif_is_no_error_and_told_once(
         assert read_image(path).shape == (6, 4, 3)
         assert image_size(path) == (4, 6)
         assert focal_35mm(path) is None
-    told = [
-        f"{tmp_path}/a{suffix}: EXIF orientation that cannot be read: this photograph, and others "
-        "like it in its folder, are taken as they are stored"
+    message = [
+        f"{tmp_path}/a{suffix}: unreadable EXIF orientation: this image, and others like it in "
+        "its folder, are used as stored"
     ]
     # Pillow leaves such data of a JPEG aside without a word.
     silent = (suffix, what) == (".jpg", "no TIFF header")
-    assert capsys.readouterr().err.splitlines() == ([] if silent else told)
+    assert capsys.readouterr().err.splitlines() == ([] if silent else message)
 
 
 def test_orientation_beside_a_tag_that_cannot_be_written_is_applied(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_deep_greys_keep_their_scale(tmp_path: Path, values: np.ndarray, suffix:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (np.array([[0, 255]], np.float32), "floats from 0 to 255"),
         (np.array([[-0.5, 0.5]], np.float32), "floats from -0.5 to 0.5"),
@@ -306,8 +306,10 @@ def test_deep_greys_keep_their_scale(tmp_path: Path, values: np.ndarray, suffix:
         (np.array([[-1, 7]], np.int32), "integers from -1 to 7"),
     ],
 )
-def test_values_beyond_the_range_are_refused(tmp_path: Path, values: np.ndarray, told: str) -> None:
-    with pytest.raises(UserError, match=rf"a\.tif: {told}"):
+def test_values_beyond_the_range_are_refused(
+    tmp_path: Path, values: np.ndarray, message: str
+) -> None:
+    with pytest.raises(UserError, match=rf"a\.tif: {message}"):
         read_image(saved(tmp_path / "a.tif", values))
 
 
@@ -341,22 +343,22 @@ def test_tiffs_that_are_not_read_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "floats.tif", floats, **colours)
     planes = (values * 65535).astype(np.uint16)
     tifffile.imwrite(tmp_path / "planes.tif", planes, planarconfig="separate", **colours)
-    with pytest.raises(UserError, match=r"floats\.tif: .*a TIFF that is damaged, or of other"):
+    with pytest.raises(UserError, match=r"floats\.tif: .*a TIFF that is damaged, or whose"):
         read_image(tmp_path / "floats.tif")
-    with pytest.raises(UserError, match=r"planes\.tif: .*planes of their own"):
+    with pytest.raises(UserError, match=r"planes\.tif: .*separate colour planes"):
         read_image(tmp_path / "planes.tif")
 
 
-def test_first_picture_of_several_is_read(tmp_path: Path) -> None:
+def test_first_image_of_several_is_read(tmp_path: Path) -> None:
     other = [Image.fromarray(255 - LEVELS)]
     for name in ("a.tif", "a.gif", "a.webp", "a.mpo", "a.png"):
         exact = {"lossless": True} if name.endswith("webp") else {}
         first = Image.fromarray(LEVELS)
         first.save(tmp_path / name, save_all=True, append_images=other, **exact)
-        found = read_image(tmp_path / name) * 255
+        read = read_image(tmp_path / name) * 255
         lossy = name.endswith("mpo")
-        np.testing.assert_allclose(found, LEVELS, atol=60 if lossy else 0.01, err_msg=name)
-        assert np.abs(found - LEVELS).mean() < 20, name
+        np.testing.assert_allclose(read, LEVELS, atol=60 if lossy else 0.01, err_msg=name)
+        assert np.abs(read - LEVELS).mean() < 20, name
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
@@ -397,7 +399,7 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
 
 
-def test_kind_of_a_file_that_is_not_read_is_told(tmp_path: Path) -> None:
+def test_formats_of_unread_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
     with pytest.raises(UserError, match=r"a\.jpg: not a whole image \(heic inside\)"):
@@ -440,7 +442,7 @@ def test_jpeg_masks_have_no_halo(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(path), mask)
 
 
-def test_masks_are_turned_as_photographs_are(tmp_path: Path) -> None:
+def test_masks_are_oriented_like_images(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path / "a.png", LEVELS, exif=exif)

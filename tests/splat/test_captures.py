@@ -371,7 +371,7 @@ def test_alpha_lies_over_the_background_in_training_and_measuring(
     config = CONFIG.model_copy(update={"max_steps": 1, "background": (1.0, 1.0, 1.0)})
     scalars = train(room, tmp_path / "cut" / "out", config=config)
     told = (
-        "room: 8 of 8 photographs have alpha; they are laid over train.background, [1.0, 1.0, 1.0]"
+        "room: 8 of 8 images have alpha; they are composited over train.background, [1.0, 1.0, 1.0]"
     )
     assert capsys.readouterr().err.splitlines().count(told) == 1
     views = Dataset.read(room).views

@@ -1,8 +1,8 @@
-"""Files of a binary COLMAP model, walked through before COLMAP reads them.
+"""Checks the structure of a binary COLMAP model before COLMAP reads it.
 
-Its reader believes every count in a file: of a damaged one it reads zeros for hours, or asks for
-more memory than there is. Layouts are those of COLMAP's scene/reconstruction_io_binary.cc; what
-numbers mean is judged once the model is read.
+COLMAP's reader trusts every count in a file: with a damaged file it reads zeros for hours or
+exhausts memory. The layouts are those of COLMAP's scene/reconstruction_io_binary.cc. Values are
+checked after reading.
 """
 
 import struct
@@ -12,42 +12,42 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 
-NAMES = ("cameras", "images", "points3D", "rigs", "frames")
+FILE_NAMES = ("cameras", "images", "points3D", "rigs", "frames")
 _POSE = 7 * 8  # quaternion and translation
-# Parameters by the number of a camera model.
+# Number of parameters by the id of a camera model.
 _PARAMS = (3, 4, 4, 5, 8, 8, 12, 5, 4, 5, 12, 16, 4, 5, 3, 4, 6, 2)
 
 
 class _Cursor:
-    """A place in a file's bytes. Reading past the end raises ValueError."""
+    """A position in a file's bytes. Reading past the end raises ValueError."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
 
-    def take(self, form: str) -> tuple:
+    def take(self, layout: str) -> tuple:
         """The values of a struct format."""
-        size = struct.calcsize(form)
+        size = struct.calcsize(layout)
         self.skip(size)
-        return struct.unpack_from(form, self.data, self.at - size)
+        return struct.unpack_from(layout, self.data, self.at - size)
 
     def skip(self, count: int) -> None:
-        """Pass over bytes."""
+        """Skip `count` bytes."""
         self.at += count
         if self.at > len(self.data):
-            raise ValueError("it ends in the middle")
+            raise ValueError("it is truncated")
 
     def name(self) -> str:
-        """A text that ends with a zero; whoever uses it judges its encoding."""
+        """A zero-terminated text; its encoding is not checked."""
         end = self.data.find(b"\0", self.at)
         if end < 0:
-            raise ValueError("it ends in the middle of a name")
+            raise ValueError("it is truncated in a name")
         text, self.at = self.data[self.at : end], end + 1
         return text.decode("utf-8", "backslashreplace")
 
 
 def check_files(folder: Path) -> None:
-    """Raise UserError for a binary model whose files are not whole."""
-    for name, walk in _WALKS.items():
+    """Raise UserError for a damaged file of a binary model."""
+    for name, read_record in _RECORDS.items():
         path = folder / f"{name}.bin"
         if not path.is_file():
             continue
@@ -55,19 +55,19 @@ def check_files(folder: Path) -> None:
         try:
             (count,) = cursor.take("<Q")
             for _ in range(count):
-                walk(cursor)
+                read_record(cursor)
             if cursor.at < len(cursor.data):
                 raise ValueError(f"{len(cursor.data) - cursor.at} bytes too many")
         except (ValueError, struct.error) as error:
             raise UserError(
                 path, f"no COLMAP model can be read from it: {error}",
-                expected="what COLMAP's model_converter or mapper writes",
+                expected="a file as COLMAP's mapper or model_converter writes it",
                 fix="copy the model again from its source",
             ) from error  # fmt: skip
 
 
 def count_images(folder: Path) -> int:
-    """How many images a model in a folder has; 0 where that cannot be told."""
+    """Number of images of the model in a folder; 0 if unknown."""
     with suppress(OSError, struct.error, UnicodeDecodeError):
         if (folder / "images.bin").is_file():
             with (folder / "images.bin").open("rb") as data:
@@ -77,14 +77,14 @@ def count_images(folder: Path) -> int:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text model; the second of an image may be empty."""
+    """Lines of a text model without comments; an image's second line may be empty."""
     return (line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != "#")
 
 
 def _camera(cursor: _Cursor) -> None:
     _, model, width, height = cursor.take("<IiQQ")
     if not 0 <= model < len(_PARAMS):
-        raise ValueError(f"a camera of the unknown model {model}")
+        raise ValueError(f"a camera of unknown model {model}")
     if not (0 < width < 2**31 and 0 < height < 2**31):
         raise ValueError(f"a camera of {width}x{height} px")
     cursor.skip(8 * _PARAMS[model])
@@ -107,8 +107,8 @@ def _rig(cursor: _Cursor) -> None:
     _, count = cursor.take("<II")
     cursor.skip(8 * min(count, 1))  # the reference has no pose
     for _ in range(count - 1):
-        _, _, posed = cursor.take("<iIB")
-        cursor.skip(_POSE if posed else 0)
+        _, _, has_pose = cursor.take("<iIB")
+        cursor.skip(_POSE if has_pose else 0)
 
 
 def _frame(cursor: _Cursor) -> None:
@@ -117,6 +117,6 @@ def _frame(cursor: _Cursor) -> None:
     cursor.skip(16 * count)
 
 
-_WALKS: dict[str, Callable[[_Cursor], None]] = {
+_RECORDS: dict[str, Callable[[_Cursor], None]] = {
     "cameras": _camera, "images": _image, "points3D": _point, "rigs": _rig, "frames": _frame,
 }  # fmt: skip

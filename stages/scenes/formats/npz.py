@@ -1,4 +1,4 @@
-"""NumPy's archives, read without trusting them."""
+"""Arrays of .npz files from untrusted sources."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,29 +16,29 @@ def read_arrays(
     fix: str = "copy the file again from its source",
     kind: str = "a readable .npz",
 ) -> dict[str, NDArray]:
-    """Those of `keys` that an .npz file has. Raises UserError when it cannot be read.
+    """The arrays under those of `keys` that an .npz file has; pickled objects are refused.
 
-    Pickled objects are refused, never executed.
+    Raises UserError, with `expected` and `fix`, for a file that is not `kind`.
     """
     try:
         with np.load(path, allow_pickle=False) as values:
-            found = {key: values[key] for key in keys if key in values}
-            # Of a member without NumPy's mark, NumPy gives the bytes.
-            odd = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
-            if odd:
-                raise ValueError(f"{odd[0]} is no array")
-            return found
+            arrays = {key: values[key] for key in keys if key in values}
+            # NumPy returns members without its magic string as bytes.
+            others = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
+            if others:
+                raise ValueError(f"{others[0]} is no array")
+            return arrays
     except FileNotFoundError as error:
         raise UserError(path, "no such file", expected=expected, fix=fix) from error
-    # What is damaged fails in a dozen ways: in the archive, its compression, a header, a shape.
+    # Damaged files raise many types: of zipfile, zlib, header parsing, reshaping.
     except Exception as error:
-        told = str(error) or type(error).__name__
-        told = "pickled objects, which are never run" if "pickle" in told else told
-        raise UserError(path, f"not {kind} ({told})", expected=expected, fix=fix) from error
+        reason = str(error) or type(error).__name__
+        reason = "pickled objects, which are never loaded" if "pickle" in reason else reason
+        raise UserError(path, f"not {kind} ({reason})", expected=expected, fix=fix) from error
 
 
 def finite(values: NDArray) -> NDArray[np.float64]:
-    """Numbers as float64. Raises ValueError for text, for complex numbers, NaN and infinity."""
+    """Numbers as float64. Raises ValueError for text, complex numbers, NaN and infinity."""
     if values.dtype.kind not in "fiu":
         raise ValueError(f"values of type {values.dtype}")
     numbers = values.astype(np.float64)

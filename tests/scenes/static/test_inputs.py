@@ -125,7 +125,7 @@ def test_files_that_are_no_photographs_are_told(
     ]  # fmt: skip
     assert capsys.readouterr().err.splitlines() == [
         f"{root}/iphone: 1 file not read: macro.HEIC; convert them to JPEG or PNG",
-        f"{root}/iphone: 2 hidden files and folders passed over: ._wide.png, @eaDir",
+        f"{root}/iphone: 2 hidden files and folders skipped: ._wide.png, @eaDir",
     ]
 
 
@@ -151,7 +151,7 @@ def test_alpha_lies_over_the_background(tmp_path: Path, capsys: pytest.CaptureFi
     Image.new("RGBA", (40, 30), (9, 9, 9, 0)).save(root / "iphone" / "tele.png")
     found = by_name(photographs(root, KINDS, (1, 0.5, 0)))
     np.testing.assert_array_equal(found["iphone__tele.png"].read()[0, 0], [1, 0.5, 0])
-    assert "1 of 3 photographs have alpha" in capsys.readouterr().err
+    assert "1 of 3 images have alpha" in capsys.readouterr().err
 
 
 def test_broken_exif_gives_no_focal_length(tmp_path: Path) -> None:
