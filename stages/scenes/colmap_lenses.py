@@ -1,9 +1,9 @@
-"""Any COLMAP model with its lenses: reading it, and taking the distortion out of its images.
+"""COLMAP models of any cameras, and undistortion of their images.
 
 Every camera model that COLMAP calls perspective becomes a pinhole camera of the same focal length.
-Its size is COLMAP's choice, the largest without pixels from outside the photograph, where that
-shows four fifths of the photograph or more. Else it is as large as what can be straightened, up to
-twice the photograph, and the pixels that the photograph does not show are masked.
+The undistorted image has COLMAP's size, the largest without pixels from outside the image, if that
+covers four fifths of the image or more. Otherwise it shows the whole valid region of the lens, at
+most twice the image's size, and invalid pixels are masked.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.colmap import open_model, points_of
+from stages.scenes.colmap import open_model, points_and_colors
 from stages.scenes.formats.colmap_binary import count_images
 from stages.scenes.images import Mask, Pixels
-from stages.scenes.lenses.valid_region import Reach, counts, inside, share
+from stages.scenes.lenses.valid_region import ValidRegion, covered_share, inside, is_valid
 
 _PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 _FILES = ("cameras", "images", "points3D")
-# Without coefficients these are still no pinholes.
-_BENT = ("FISHEYE", "EQUIRECTANGULAR")
+# Not pinholes even without coefficients.
+_NON_PERSPECTIVE = ("FISHEYE", "EQUIRECTANGULAR")
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A camera as COLMAP states it, for images of one size."""
+    """Intrinsics of a COLMAP camera, for images of one size."""
 
     model: str
     params: tuple[float, ...]
@@ -39,7 +39,7 @@ class Lens:
     height: int  # px
 
     def resized(self, width: int, height: int) -> "Lens":
-        """The same lens for photographs that were shrunk or enlarged as a whole."""
+        """The same lens for resized images."""
         if (width, height) == (self.width, self.height):
             return self
         camera = self._colmap()
@@ -48,42 +48,42 @@ class Lens:
 
     @property
     def bent(self) -> bool:
-        """Whether there is any distortion to take out."""
+        """Whether the lens has distortion."""
         return not _is_pinhole(self._colmap())
 
     def pinhole(self, *, whole: bool = False) -> tuple[Array, int, int]:
-        """K [3, 3], width and height of the images without distortion.
+        """K [3, 3], width and height of the undistorted images.
 
-        Those are `whole` where each pixel shall be one of the photograph, and none masked.
+        With `whole` all their pixels are valid, and none is masked.
         """
-        found = _straight(self, whole)
-        return found.K, found.width, found.height
+        target = _undistorted(self, whole)
+        return target.K, target.width, target.height
 
     def share(self) -> float:
-        """The part of a photograph's area that its image without distortion shows."""
-        return _straight(self, False).share
+        """The share of an image's area that its undistorted image shows."""
+        return _undistorted(self, False).share
 
     @property
     def masked(self) -> bool:
-        """Whether its images without distortion have pixels that the photograph does not show."""
-        return _straight(self, False).reach is not None
+        """Whether undistorted images have pixels from outside the image."""
+        return _undistorted(self, False).region is not None
 
     def undistort(self, image: Pixels, *, whole: bool = False) -> tuple[Pixels, Mask | None]:
-        """The image [H, W, 3] that the pinhole camera would have taken.
+        """The image [H, W, 3] of the pinhole camera, and its valid pixels [H, W].
 
-        And the pixels that the photograph shows, [H, W], or None when all are.
+        The mask is None when all pixels are valid.
         """
         if not self.bent:
             return image, None
-        at, seen = _origins(self, whole)
+        at, valid = _sample_positions(self, whole)
         planes = [
             map_coordinates(plane, at, order=1, mode="nearest")
             for plane in np.moveaxis(image, -1, 0)
         ]
-        return np.stack(planes, axis=-1), seen
+        return np.stack(planes, axis=-1), valid
 
-    def bend(self, points: Array) -> Array:
-        """Points [N, 2] of the plane at depth 1 to pixels [N, 2] of the photograph."""
+    def distort(self, points: Array) -> Array:
+        """Points [N, 2] of the plane at depth 1 to pixels [N, 2] of the image."""
         return self._colmap().img_from_cam(np.column_stack([points, np.ones(len(points))]))
 
     def _colmap(self) -> "pycolmap.Camera":
@@ -94,100 +94,101 @@ class Lens:
 
 
 _OPTIONS = pycolmap.UndistortCameraOptions()
-# COLMAP's picture that shows less of the photograph gives way to one that shows all it can, with
-# sides so many times the photograph's at most.
-_ENOUGH, _LARGEST = 0.8, 2.0
-_FARTHEST = 10.0  # tangent of the widest angle off the axis that is looked at, 84 degrees
-_LINES = 33  # of the grid that a picture is looked over by
-_LEAST_PX, _LEAST_SHARE = 6, 0.01  # a side, and of the photograph: less is of no use
+# With a smaller share of the image, COLMAP's size is replaced by that of the whole valid region,
+# with sides of at most so many times the image's.
+_MIN_COLMAP_SHARE, _MAX_SIDE_RATIO = 0.8, 2.0
+_MAX_TANGENT = 10.0  # of the angle from the optical axis, 84 degrees
+_LINES = 33  # per side of the grid that an undistorted image is checked on
+_MIN_SIDE_PX, _MIN_SHARE = 6, 0.01  # of a usable undistorted image
 
 
 @dataclass(frozen=True, eq=False)
-class _Straight:
-    """The pinhole picture of a lens, and what of it counts where not all does."""
+class _Undistorted:
+    """Intrinsics of a lens's undistorted images; `region` is set if not all pixels are valid."""
 
     K: Array  # [3, 3]
     width: int
     height: int
     share: float
-    reach: Reach | None = None
+    region: ValidRegion | None = None
 
 
 @lru_cache(maxsize=4096)
-def _straight(lens: Lens, whole: bool) -> _Straight:
-    """COLMAP's picture if it shows most of the photograph and nothing twice, else a better one.
+def _undistorted(lens: Lens, whole: bool) -> _Undistorted:
+    """COLMAP's choice if it covers most of the image and is valid everywhere, else the region's.
 
-    Raises ValueError for a lens that no pinhole camera can stand for.
+    Raises ValueError for a lens that no pinhole camera can replace.
     """
-    given = lens._colmap()
-    if _is_pinhole(given):
-        return _Straight(given.calibration_matrix(), given.width, given.height, 1.0)
-    usual, size = pycolmap.undistort_camera(_OPTIONS, given), (lens.width, lens.height)
-    K = usual.calibration_matrix()
+    distorted = lens._colmap()
+    if _is_pinhole(distorted):
+        return _Undistorted(distorted.calibration_matrix(), distorted.width, distorted.height, 1.0)
+    colmap, size = pycolmap.undistort_camera(_OPTIONS, distorted), (lens.width, lens.height)
+    K = colmap.calibration_matrix()
     focal, centre = K[[0, 1], [0, 1]], K[:2, 2]
-    corners = np.array([-centre, np.array([usual.width, usual.height]) - centre]) / focal
-    seen = share(lens.bend, corners, size, None)
-    once = counts(lens.bend, focal, _grid(corners)).all()
-    if once and (whole or seen >= _ENOUGH):
-        return _Straight(K, usual.width, usual.height, seen)
-    farthest = min(_FARTHEST, _LARGEST * float(np.linalg.norm(np.array(size) / focal)))
-    reach = Reach.of(lens.bend, focal, farthest)
-    if reach.radii.min() <= 0:
-        raise ValueError("its distortion turns back in the middle")
+    corners = np.array([-centre, np.array([colmap.width, colmap.height]) - centre]) / focal
+    share = covered_share(lens.distort, corners, size, None)
+    all_valid = is_valid(lens.distort, focal, _grid(corners)).all()
+    if all_valid and (whole or share >= _MIN_COLMAP_SHARE):
+        return _Undistorted(K, colmap.width, colmap.height, share)
+    max_radius = min(_MAX_TANGENT, _MAX_SIDE_RATIO * float(np.linalg.norm(np.array(size) / focal)))
+    region = ValidRegion.of(lens.distort, focal, max_radius)
+    if region.radii.min() <= 0:
+        raise ValueError("its distortion is not invertible at the optical axis")
     if whole:
-        corners = _undivided(lens, reach, corners)
+        corners = _valid_corners(lens, region, corners)
     else:
-        ends = reach.shown(lens.bend, *size)
-        corners = np.stack([ends.min(axis=0), ends.max(axis=0)])
+        border = region.image_border(lens.distort, *size)
+        corners = np.stack([border.min(axis=0), border.max(axis=0)])
         sides = np.maximum((corners[1] - corners[0]) * focal, 1e-9)
-        corners *= np.minimum(1, _LARGEST * np.array(size) / sides)
+        corners *= np.minimum(1, _MAX_SIDE_RATIO * np.array(size) / sides)
     width, height = map(int, np.maximum(np.rint((corners[1] - corners[0]) * focal), 1))
     K[:2, 2] = -corners[0] * focal
-    return _Straight(K, width, height, share(lens.bend, corners, size, reach), reach)
+    share = covered_share(lens.distort, corners, size, region)
+    return _Undistorted(K, width, height, share, region)
 
 
-def _undivided(lens: Lens, reach: Reach, corners: Array) -> Array:
-    """Corners [2, 2] of the largest picture of the same shape that has all its pixels."""
+def _valid_corners(lens: Lens, region: ValidRegion, corners: Array) -> Array:
+    """Corners [2, 2] of the largest rectangle of the same shape in which all points are valid."""
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
         points = _grid(middle * corners)
-        fits = reach.holds(points) & inside(lens.bend(points), lens.width, lens.height)
+        fits = region.contains(points) & inside(lens.distort(points), lens.width, lens.height)
         low, high = (middle, high) if fits.all() else (low, middle)
     return low * corners
 
 
 def _grid(corners: Array) -> Array:
-    """Points [N, 2] all over a rectangle, its edges included."""
+    """A grid of points [N, 2] over a rectangle, its edges included."""
     lines = [np.linspace(*corners[:, axis], _LINES) for axis in (0, 1)]
     return np.stack(np.meshgrid(*lines), axis=-1).reshape(-1, 2)
 
 
-@lru_cache(maxsize=1)  # photographs of one lens come after each other; these are as large
-def _origins(lens: Lens, whole: bool) -> tuple[tuple[Array, Array], Mask | None]:
-    """Row and column [H, W] in the photograph of each pixel, and which pixels it shows."""
-    found = _straight(lens, whole)
-    (fx, _, cx), (_, fy, cy), _ = found.K
-    rows, columns = np.mgrid[0 : found.height, 0 : found.width] + 0.5
+@lru_cache(maxsize=1)  # large arrays; images of one lens follow each other
+def _sample_positions(lens: Lens, whole: bool) -> tuple[tuple[Array, Array], Mask | None]:
+    """Row and column [H, W] in the distorted image for each pixel, and which pixels are valid."""
+    target = _undistorted(lens, whole)
+    (fx, _, cx), (_, fy, cy), _ = target.K
+    rows, columns = np.mgrid[0 : target.height, 0 : target.width] + 0.5
     plane = np.stack([(columns - cx) / fx, (rows - cy) / fy], axis=-1)
-    pixels = lens.bend(plane.reshape(-1, 2)).reshape(plane.shape)
-    seen = inside(pixels, lens.width, lens.height)
-    if found.reach is not None:
-        seen &= found.reach.holds(plane)
+    pixels = lens.distort(plane.reshape(-1, 2)).reshape(plane.shape)
+    valid = inside(pixels, lens.width, lens.height)
+    if target.region is not None:
+        valid &= target.region.contains(plane)
     x, y = np.nan_to_num(pixels - 0.5).transpose(2, 0, 1)
-    return (y, x), None if seen.all() else seen
+    return (y, x), None if valid.all() else valid
 
 
 @dataclass(frozen=True, eq=False)
 class PosedImage:
-    """An image that the model gives a pose."""
+    """An image with a pose in the model."""
 
     name: str
     lens: Lens
     cam_from_world: Array  # [4, 4]
 
     def camera(self, lens: Lens) -> Camera:
-        """The pinhole camera of this image, photographed through `lens`."""
+        """The pinhole camera of this image as taken with `lens`."""
         K, width, height = lens.pinhole()
         return Camera(self.name, K, self.cam_from_world, width, height)
 
@@ -203,17 +204,16 @@ class PosedModel:
 
 
 def find_model(root: Path) -> Path | None:
-    """The folder with a dataset's model; None when there is none.
+    """The folder with a dataset's model; None if there is none.
 
-    `sparse/0`, else `sparse`, else the part of `sparse` with most images, else the same below
-    `colmap`, else files beside `images`. Raises UserError when a folder `sparse` is there, but no
-    model in it.
+    `sparse/0`, else `sparse`, else the numbered folder in `sparse` with most images, else the same
+    below `colmap`, else files beside `images`. Raises UserError when `sparse` has no model in it.
     """
     for sparse in (root / "sparse", root / "colmap" / "sparse"):
-        usual = [folder for folder in (sparse / "0", sparse) if _is_model(folder)]
-        found = usual or sorted(_parts(sparse), key=lambda part: (-count_images(part), part))
-        if found:
-            return found[0]
+        standard = [folder for folder in (sparse / "0", sparse) if _is_model(folder)]
+        models = standard or sorted(_numbered(sparse), key=lambda part: (-count_images(part), part))
+        if models:
+            return models[0]
     if _is_model(root):
         return root
     sparse = root / "sparse"
@@ -221,26 +221,26 @@ def find_model(root: Path) -> Path | None:
         return None
     files = sorted(path.relative_to(sparse).as_posix() for path in sparse.rglob("*"))[:6]
     raise UserError(
-        sparse, f"no COLMAP model in it; it holds {', '.join(files) or 'nothing'}",
+        sparse, f"no COLMAP model in it; it contains {', '.join(files) or 'nothing'}",
         expected="cameras, images and points3D, as .bin or .txt, in sparse/0 or sparse",
         fix="copy the model again, or remove the folder to have the poses estimated",
     )  # fmt: skip
 
 
 def other_models_note(model: Path) -> str:
-    """What to say of a model that has others beside it, as mappers leave them; else nothing."""
-    counts = {part.name: count_images(part) for part in sorted(_parts(model.parent))}
+    """A note on other models beside a model, as mappers write them; empty without any."""
+    counts = {part.name: count_images(part) for part in sorted(_numbered(model.parent))}
     others = [f"{name} has {count}" for name, count in counts.items() if name != model.name]
     if model.name not in counts or not others:
         return ""
-    told = f"{model} is taken, with {counts[model.name]} images; beside it {', '.join(others)}"
+    note = f"{model} is used, with {counts[model.name]} images; beside it {', '.join(others)}"
     if counts[model.name] == max(counts.values()):
-        return told
+        return note
     largest = max(counts, key=lambda name: counts[name])
-    return f"{told}. {largest} is larger: to take it, move it to {model.parent / '0'}"
+    return f"{note}. {largest} is larger: to use it, move it to {model.parent / '0'}"
 
 
-def _parts(sparse: Path) -> list[Path]:
+def _numbered(sparse: Path) -> list[Path]:
     return [path for path in sparse.glob("*") if path.name.isdigit() and _is_model(path)]
 
 
@@ -251,8 +251,8 @@ def _is_model(folder: Path) -> bool:
 def read_posed(folder: Path) -> PosedModel:
     """Read a COLMAP model of any cameras.
 
-    Raises UserError for a broken model, for one without a posed image, and for a camera that no
-    pinhole camera can stand for.
+    Raises UserError for a damaged model, for one without posed images, and for a camera that no
+    pinhole camera can replace.
     """
     model = open_model(folder)
     posed = {
@@ -266,10 +266,10 @@ def read_posed(folder: Path) -> PosedModel:
         raise UserError(
             folder, f"0 of {len(model.images)} images registered",
             expected="a model with poses",
-            fix="remove the folder to have the poses estimated from the photographs",
+            fix="remove the folder to have the poses estimated from the images",
         )  # fmt: skip
     unposed = tuple(sorted(image.name for image in model.images.values() if not image.has_pose))
-    return PosedModel(posed, unposed, *points_of(model, folder))
+    return PosedModel(posed, unposed, *points_and_colors(model, folder))
 
 
 def write_posed(
@@ -283,8 +283,10 @@ def write_posed(
             camera = image.lens._colmap()
             camera.camera_id = numbers[image.lens]
             model.add_camera_with_trivial_rig(camera)
-        made = pycolmap.Image(name=image.name, camera_id=numbers[image.lens], image_id=number)
-        model.add_image_with_trivial_frame(made, pycolmap.Rigid3d(image.cam_from_world[:3]))
+        colmap_image = pycolmap.Image(
+            name=image.name, camera_id=numbers[image.lens], image_id=number
+        )
+        model.add_image_with_trivial_frame(colmap_image, pycolmap.Rigid3d(image.cam_from_world[:3]))
     for xyz, color in zip(points, colors, strict=True):
         model.add_point3D(xyz, pycolmap.Track(), color)
     folder.mkdir(parents=True, exist_ok=True)
@@ -298,7 +300,9 @@ def _has(folder: Path, name: str) -> bool:
 def _is_pinhole(camera: "pycolmap.Camera") -> bool:
     if camera.model_name in _PINHOLES:
         return True
-    return camera.is_undistorted() and not any(kind in camera.model_name for kind in _BENT)
+    return camera.is_undistorted() and not any(
+        kind in camera.model_name for kind in _NON_PERSPECTIVE
+    )
 
 
 def _pose(image: "pycolmap.Image") -> Array:
@@ -311,12 +315,12 @@ def _lens(camera: "pycolmap.Camera", where: Path) -> Lens:
     lens = Lens(camera.model_name, tuple(map(float, camera.params)), camera.width, camera.height)
     try:
         _, width, height = lens.pinhole()
-        if lens.bent and (min(width, height) < _LEAST_PX or lens.share() < _LEAST_SHARE):
-            raise ValueError("its picture shows next to nothing of the photograph")
+        if lens.bent and (min(width, height) < _MIN_SIDE_PX or lens.share() < _MIN_SHARE):
+            raise ValueError("its undistorted image shows almost nothing of the image")
     except (ValueError, RuntimeError) as error:
         params = ", ".join(f"{value:g}" for value in camera.params)
         raise UserError(
             where, f"camera {camera.camera_id}, {camera.model_name} of {params}: no pinhole",
-            expected="a camera that a pinhole camera can stand for, perspective or fisheye",
+            expected="a camera that a pinhole camera can replace, perspective or fisheye",
         ) from error  # fmt: skip
     return lens

@@ -218,12 +218,12 @@ def test_of_several_models_the_one_that_is_taken_is_told(
     write_model(whole, dict(list(cameras().items())[:3]))
     Dataset.read(folder).tell()
     told = capsys.readouterr().err
-    assert "sparse/0 is taken, with 3 images; beside it 1 has 8. 1 is larger" in told
+    assert "sparse/0 is used, with 3 images; beside it 1 has 8. 1 is larger" in told
     whole.rename(folder / "sparse" / "2")
     assert Dataset.read(folder).model == folder / "sparse" / "1"
     Dataset.read(folder).tell()
     told = capsys.readouterr().err
-    assert "sparse/1 is taken, with 8 images; beside it 2 has 3\n" in told
+    assert "sparse/1 is used, with 8 images; beside it 2 has 3\n" in told
 
 
 NAN, INF = float("nan"), float("inf")

@@ -1,4 +1,4 @@
-"""Lenses of COLMAP: each model bends a known picture, and undistortion unbends it."""
+"""Lenses of COLMAP: each model distorts a known image, and undistortion inverts it."""
 
 from pathlib import Path
 
@@ -37,37 +37,37 @@ def lens(model: str) -> Lens:
 
 
 def colors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A smooth picture over the plane at depth 1."""
+    """A smooth image over the plane at depth 1."""
     parts = [np.sin(5 * x + 1), np.cos(4 * y), np.sin(3 * (x + y))]
     return (0.5 + 0.4 * np.stack(parts, axis=-1)).astype(np.float32)
 
 
 @pytest.mark.parametrize("model", BENDS)
-def test_undistorted_picture_is_what_a_pinhole_camera_sees(model: str) -> None:
-    bent = lens(model)
-    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=list(bent.params))
+def test_undistorted_image_is_what_a_pinhole_camera_sees(model: str) -> None:
+    distorted = lens(model)
+    camera = pycolmap.Camera(model=model, width=WIDTH, height=HEIGHT, params=list(distorted.params))
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     rays = camera.cam_from_img(np.stack([columns.ravel(), rows.ravel()], axis=-1))
-    photograph = colors(*rays.T).reshape(HEIGHT, WIDTH, 3)
-    K, width, height = bent.pinhole()
-    image, seen = bent.undistort(photograph)
+    image_with_distortion = colors(*rays.T).reshape(HEIGHT, WIDTH, 3)
+    K, width, height = distorted.pinhole()
+    image, valid = distorted.undistort(image_with_distortion)
     assert image.shape == (height, width, 3)
     assert image.dtype == np.float32
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     truth = colors((columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1])
-    inside = np.ones((height, width), bool) if seen is None else seen
+    inside = np.ones((height, width), bool) if valid is None else valid
     assert inside.mean() > 0.95
     assert np.abs(image - truth)[inside].max() < 0.02
-    plain = np.abs(photograph[:60, :80] - truth[:60, :80]).max()
+    plain = np.abs(image_with_distortion[:60, :80] - truth[:60, :80]).max()
     assert plain > 0.03, "the lens bends so little that the test shows nothing"
 
 
-def test_pinhole_photographs_are_left_alone() -> None:
+def test_pinhole_images_are_left_alone() -> None:
     image = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)).astype(np.float32)
     for model, params in (("PINHOLE", (80.0, 81.0, 48.0, 36.0)), ("SIMPLE_PINHOLE", (80, 48, 36))):
-        found, seen = Lens(model, params, WIDTH, HEIGHT).undistort(image)
-        assert found is image
-        assert seen is None
+        undistorted, valid = Lens(model, params, WIDTH, HEIGHT).undistort(image)
+        assert undistorted is image
+        assert valid is None
 
 
 def test_resized_lens_sees_the_same_rays() -> None:
@@ -89,7 +89,7 @@ def write(folder: Path, camera: "pycolmap.Camera", poses: int, text: bool = Fals
 
 @pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("place", ["sparse", "sparse/0"])
-def test_both_places_and_both_forms_are_read(tmp_path: Path, place: str, text: bool) -> None:
+def test_both_folders_and_both_formats_are_read(tmp_path: Path, place: str, text: bool) -> None:
     camera = pycolmap.Camera(
         camera_id=1, model="OPENCV", width=WIDTH, height=HEIGHT, params=list(lens("OPENCV").params)
     )
@@ -102,10 +102,10 @@ def test_both_places_and_both_forms_are_read(tmp_path: Path, place: str, text: b
     assert np.allclose(model.images["2.png"].cam_from_world, expected, atol=1e-9)
 
 
-def test_no_model_is_told_from_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_model_differs_from_an_empty_one(tmp_path: Path) -> None:
     assert find_model(tmp_path) is None
     (tmp_path / "sparse").mkdir()
-    with pytest.raises(UserError, match="it holds nothing"):
+    with pytest.raises(UserError, match="it contains nothing"):
         find_model(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_panorama_is_no_pinhole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("params", [[1e-3, 28, 24, 0.1], [30, 300, 24, -0.1], [30, 28, 24, 1e8]])
 @pytest.mark.filterwarnings("error")
-def test_lens_whose_picture_shows_nothing_is_refused(tmp_path: Path, params: list[float]) -> None:
+def test_lens_whose_image_shows_nothing_is_refused(tmp_path: Path, params: list[float]) -> None:
     camera = pycolmap.Camera(
         camera_id=1, model="SIMPLE_RADIAL", width=56, height=48, params=params
     )  # fmt: skip
@@ -150,8 +150,8 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
         read_posed(tmp_path / "sparse")
 
 
-def test_camera_larger_than_any_picture_is_refused(tmp_path: Path) -> None:
-    """COLMAP walks along the edge of a picture to take its distortion out."""
+def test_camera_larger_than_any_image_is_refused(tmp_path: Path) -> None:
+    """COLMAP walks along the edge of an image to take its distortion out."""
     model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
     model.write_text(str(tmp_path))
     path = tmp_path / "cameras.txt"
