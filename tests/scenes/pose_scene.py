@@ -1,4 +1,4 @@
-"""Cameras around coloured points, and the features that perfect photographs would give."""
+"""Cameras around coloured points, and the features of perfect images."""
 
 import numpy as np
 
@@ -29,12 +29,12 @@ def cloud(frame: int) -> Array:
 
 def project(camera: Camera, points: Array) -> Array:
     """Pixels [N, 2]."""
-    seen = points @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
-    pixels = seen @ camera.K.T
+    in_camera = points @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
+    pixels = in_camera @ camera.K.T
     return pixels[:, :2] / pixels[:, 2:]
 
 
-def photographs(
+def pooled_features(
     cameras: dict[str, Camera], noise_px: float = 0.0, strays: int = 0
 ) -> PooledFeatures:
     """Features of every point in every camera, shuffled, and features of nothing among them."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pose_scene import cloud, photographs, ring
+from pose_scene import cloud, pooled_features, ring
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
@@ -23,21 +23,21 @@ TARGETS = {name: CAMERAS[name] for name in ("8", "16")}
 
 def test_targets_go_where_the_sources_went() -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    found, errors = transfer_targets("sfm", estimated, SOURCES, TARGETS)
+    calibration, errors = transfer_targets("sfm", estimated, SOURCES, TARGETS)
     for name, camera in TARGETS.items():
         wanted = EST_FROM_TRUE.apply_camera(camera)
         np.testing.assert_allclose(
-            found.targets[name].cam_from_world, wanted.cam_from_world, atol=1e-8
+            calibration.targets[name].cam_from_world, wanted.cam_from_world, atol=1e-8
         )
-        np.testing.assert_allclose(found.targets[name].K, camera.K)
-    assert found.est_from_true.scale == pytest.approx(2.5)
+        np.testing.assert_allclose(calibration.targets[name].K, camera.K)
+    assert calibration.est_from_true.scale == pytest.approx(2.5)
     assert max(errors.values()) < 1e-5
 
 
 def test_errors_are_those_of_the_true_frame() -> None:
-    turned = rigid(rotation_from_vector([0, np.radians(2.0), 0]), np.zeros(3))
+    rotation = rigid(rotation_from_vector([0, np.radians(2.0), 0]), np.zeros(3))
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    estimated["4"] = estimated["4"].moved(turned @ estimated["4"].cam_from_world)
+    estimated["4"] = estimated["4"].moved(rotation @ estimated["4"].cam_from_world)
     longer = estimated["12"].K * np.array([[1.04], [1.04], [1.0]])
     estimated["12"] = replace(estimated["12"], K=longer)
     _, errors = transfer_targets("sfm", estimated, SOURCES, TARGETS)
@@ -49,26 +49,26 @@ def test_errors_are_those_of_the_true_frame() -> None:
 
 def test_cameras_that_were_not_registered_are_left_out() -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(SOURCES[name]) for name in ("0", "12", "20")}
-    found, _ = transfer_targets("sfm", estimated, SOURCES, TARGETS)
-    assert list(found.sources) == ["0", "12", "20"]
-    assert list(found.targets) == ["8", "16"]
+    calibration, _ = transfer_targets("sfm", estimated, SOURCES, TARGETS)
+    assert list(calibration.sources) == ["0", "12", "20"]
+    assert list(calibration.targets) == ["8", "16"]
 
 
 def test_calibration_there_and_back(tmp_path: Path) -> None:
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
-    made, _ = transfer_targets("perturbed", estimated, SOURCES, TARGETS)
+    written, _ = transfer_targets("perturbed", estimated, SOURCES, TARGETS)
     colors = np.arange(360, dtype=np.uint32).astype(np.uint8).reshape(-1, 3)
     points = {"000021": (cloud(0), colors), "000033": (cloud(1), colors[::-1])}
-    write_calibration(tmp_path, made, points)
-    found = read_calibration(tmp_path)
-    assert found.method == "perturbed"
-    np.testing.assert_allclose(found.est_from_true.matrix, made.est_from_true.matrix)
+    write_calibration(tmp_path, written, points)
+    read = read_calibration(tmp_path)
+    assert read.method == "perturbed"
+    np.testing.assert_allclose(read.est_from_true.matrix, written.est_from_true.matrix)
     for group in ("sources", "targets"):
-        for name, camera in getattr(made, group).items():
-            again = getattr(found, group)[name]
+        for name, camera in getattr(written, group).items():
+            again = getattr(read, group)[name]
             np.testing.assert_allclose(again.cam_from_world, camera.cam_from_world)
     for timestamp, (xyz, rgb) in points.items():
-        again_xyz, again_rgb = found.points(timestamp)
+        again_xyz, again_rgb = read.points(timestamp)
         np.testing.assert_allclose(again_xyz, xyz)
         np.testing.assert_array_equal(again_rgb, rgb)
 
@@ -79,7 +79,7 @@ def test_missing_calibration_is_named(tmp_path: Path) -> None:
 
 
 class Placed:
-    """As much of a prepared scene as calibrating asks for, its photographs left out."""
+    """The parts of a prepared scene that calibration reads, without images."""
 
     def __init__(self, frame: Sim3):
         self.name = "far"
@@ -95,21 +95,21 @@ class Placed:
 
 @pytest.mark.parametrize("method", ["perturbed", "given"])
 @pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
-def test_a_scene_in_coordinates_of_a_map_is_calibrated_as_one_at_the_origin(
+def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
 ) -> None:
-    seen = photographs(SOURCES, noise_px=0.1)
-    monkeypatch.setattr("stages.scenes.poses.scene_calibration._photograph", lambda *_: None)
-    monkeypatch.setattr(sfm, "detect", lambda *_: seen)
+    features = pooled_features(SOURCES, noise_px=0.1)
+    monkeypatch.setattr("stages.scenes.poses.scene_calibration._image", lambda *_: None)
+    monkeypatch.setattr(sfm, "detect", lambda *_: features)
     config = CalibrateConfig(method=method, refine_focal=False)
-    found = []
+    results = []
     for name, frame in (
         ("near", Sim3.identity()),
         ("far", Sim3(unit, np.eye(3), offset * np.array([0.1, 1, 0.3]))),
     ):
         metrics = calibrate(Placed(frame), config, tmp_path / name)
-        found.append((metrics, read_calibration(tmp_path / name), frame))
-    (near, _, _), (far, calibration, frame) = found
+        results.append((metrics, read_calibration(tmp_path / name), frame))
+    (near, _, _), (far, calibration, frame) = results
     assert far["points"] == pytest.approx(near["points"], rel=0.05)
     assert far["rotation_error_deg"] == pytest.approx(near["rotation_error_deg"], abs=0.02)
     if unit >= 1:  # smaller ones are rounded away

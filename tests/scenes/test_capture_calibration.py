@@ -20,28 +20,28 @@ from stages.scenes.frames import fit_sim3_from_cameras
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("walls") / "corner"
     walls.write_photographs(folder, walls.cameras())
     return folder
 
 
 @pytest.fixture(scope="module")
-def mapped(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """The corner and a blank photograph, by structure from motion in two attempts."""
+def mapped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The corner and a blank image, by structure from motion in two attempts."""
     folder = tmp_path_factory.mktemp("mapped")
-    shutil.copytree(photographs, folder / "corner")
+    shutil.copytree(images, folder / "corner")
     Image.fromarray(np.full((216, 288, 3), 90, np.uint8)).save(folder / "corner" / "blank.png")
     config = CaptureCalibrateConfig(attempts=2, lenses="one")
     metrics = calibrate_capture(folder / "corner", folder / "dataset", config)
     return folder / "dataset", metrics
 
 
-def errors(found: dict[str, Camera]) -> tuple[float, float]:
+def errors(estimated: dict[str, Camera]) -> tuple[float, float]:
     """Mean rotation error in degrees, and share of the cameras' spread, after a similarity."""
     truth = walls.cameras()
-    names = [name for name in truth if name in found]
-    _, residual = fit_sim3_from_cameras([found[n] for n in names], [truth[n] for n in names])
+    names = [name for name in truth if name in estimated]
+    _, residual = fit_sim3_from_cameras([estimated[n] for n in names], [truth[n] for n in names])
     return residual["rotation_mean_deg"], residual["centre_rmse_relative"]
 
 
@@ -49,7 +49,7 @@ def cameras_of(dataset: Path) -> dict[str, Camera]:
     return {view.name: view.camera for view in Dataset.read(dataset).views}
 
 
-def test_photographs_alone_become_a_dataset(mapped: tuple[Path, dict]) -> None:
+def test_images_without_a_model_become_a_dataset(mapped: tuple[Path, dict]) -> None:
     folder, metrics = mapped
     assert (metrics["method"], metrics["registered"], metrics["total"]) == ("sfm", 5, 6)
     turn_deg, place = errors(cameras_of(folder))
@@ -70,10 +70,10 @@ def test_what_is_missing_is_stated(mapped: tuple[Path, dict]) -> None:
 def test_too_few_are_an_error_that_names_them(mapped: tuple[Path, dict], tmp_path: Path) -> None:
     folder, _ = mapped
     config = CaptureCalibrateConfig(min_registered=0.9)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         calibrate_capture(folder, tmp_path / "out", config)
-    assert "5 of 6 photographs registered; without a pose: blank.png" in str(told.value)
-    assert "expected at least 90%" in str(told.value)
+    assert "5 of 6 images registered; without a pose: blank.png" in str(caught.value)
+    assert "expected at least 90%" in str(caught.value)
 
 
 def test_nothing_registered_is_an_error(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_nothing_registered_is_an_error(tmp_path: Path) -> None:
         path = tmp_path / "blank" / f"{k}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((64, 64, 3), 40 * k, np.uint8)).save(path)
-    with pytest.raises(UserError, match=r"blank: 0 of 3 photographs registered"):
+    with pytest.raises(UserError, match=r"blank: 0 of 3 images registered"):
         calibrate_capture(tmp_path / "blank", tmp_path / "out", CaptureCalibrateConfig(attempts=1))
 
 
-def test_truncated_photograph_is_named_before_anything_is_estimated(
-    photographs: Path, tmp_path: Path
+def test_truncated_image_is_named_before_anything_is_estimated(
+    images: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(photographs, tmp_path / "corner")
+    shutil.copytree(images, tmp_path / "corner")
     path = tmp_path / "corner" / "02.png"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match=r"02\.png: not a whole image"):
@@ -111,21 +111,21 @@ def test_model_that_is_there_is_kept(mapped: tuple[Path, dict], tmp_path: Path) 
 def disturbed() -> dict[str, Camera]:
     """True cameras, turned by some tenths of a degree and moved by some centimetres."""
     rng = np.random.default_rng(5)
-    found = {}
+    estimated = {}
     for name, camera in walls.cameras().items():
-        turn = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
-        shift = rigid(turn, 0.02 * rng.standard_normal(3))
-        found[name] = camera.moved(shift @ camera.cam_from_world)
-    return found
+        rotation = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
+        shift = rigid(rotation, 0.02 * rng.standard_normal(3))
+        estimated[name] = camera.moved(shift @ camera.cam_from_world)
+    return estimated
 
 
 @pytest.mark.parametrize("method", ["ba", "vggt"])
-def test_bundle_adjustment_mends_approximate_poses(
-    method: str, photographs: Path, tmp_path: Path
+def test_bundle_adjustment_refines_approximate_poses(
+    method: str, images: Path, tmp_path: Path
 ) -> None:
     """From a model without points, and from what a network would predict."""
     source = tmp_path / "corner"
-    shutil.copytree(photographs, source / "images")
+    shutil.copytree(images, source / "images")
     if method == "ba":
         write_model(source / "sparse", disturbed())
     config = CaptureCalibrateConfig(method=method, refine_lenses=False)
@@ -136,22 +136,22 @@ def test_bundle_adjustment_mends_approximate_poses(
 
 
 @pytest.mark.parametrize("method", ["given", "ba"])
-def test_methods_that_need_a_model_say_so(method: str, photographs: Path, tmp_path: Path) -> None:
+def test_methods_that_need_a_model_say_so(method: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder sparse"):
-        calibrate_capture(photographs, tmp_path / "out", CaptureCalibrateConfig(method=method))
+        calibrate_capture(images, tmp_path / "out", CaptureCalibrateConfig(method=method))
 
 
-def test_empty_folder_has_no_photographs(tmp_path: Path) -> None:
+def test_empty_folder_has_no_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no photograph in it"):
         find_photographs(tmp_path)
 
 
 @pytest.mark.slow
-def test_real_photographs_register(tmp_path: Path) -> None:
-    """Eleven photographs of a facade, at half their size."""
+def test_real_images_register(tmp_path: Path) -> None:
+    """Eleven images of a facade, at half their size."""
     assets = os.environ.get("SPLATFIX_TEST_ASSETS")
     if not assets:
-        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real photographs are not here")
+        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real images are not here")
     config = CaptureCalibrateConfig(max_image_px=354)
     metrics = calibrate_capture(Path(assets, "data/sceaux_castle"), tmp_path / "out", config)
     assert (metrics["registered"], metrics["total"]) == (11, 11)

@@ -25,7 +25,7 @@ FRAMES, LENSES = 5, 3
 
 
 def synthetic(rigs: int = 2, lenses: int = LENSES, bend: float | None = None):
-    """Rigs of some lenses, five frames each, all points seen by all images."""
+    """Rigs of some lenses, five frames each, all points visible in all images."""
     options = pycolmap.SyntheticDatasetOptions()
     options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = rigs, lenses, FRAMES
     options.num_points3D, options.num_points2D_without_point3D = 60, 0
@@ -98,8 +98,8 @@ def shaken(cameras: dict[str, Camera], seed: int = 0) -> dict[str, Camera]:
     rng = np.random.default_rng(seed)
     noisy = {}
     for name, camera in cameras.items():
-        turn = rotation_from_vector(0.01 * rng.standard_normal(3))
-        shift = rigid(turn, 0.02 * rng.standard_normal(3))
+        rotation = rotation_from_vector(0.01 * rng.standard_normal(3))
+        shift = rigid(rotation, 0.02 * rng.standard_normal(3))
         K = camera.K.copy()
         noisy[name] = Camera(name, K, shift @ camera.cam_from_world, camera.width, camera.height)
     return noisy
@@ -112,7 +112,7 @@ def shape(cameras: dict[str, Camera], slots: dict[str, Slot], rig: str, frame: s
     return np.stack([m.cam_from_world @ members[0].world_from_cam for m in members])
 
 
-def test_adjustment_gives_true_poses_back_and_rigs_one_shape(capture) -> None:
+def test_adjustment_recovers_true_poses_and_rigid_rigs(capture) -> None:
     cameras, slots, structure = capture
     noise = np.random.default_rng(1).normal(scale=0.02, size=structure.points.shape)
     start = Structure(structure.points + noise, structure.tracks, structure.colors)
@@ -130,7 +130,7 @@ def test_adjustment_gives_true_poses_back_and_rigs_one_shape(capture) -> None:
     assert all(one == pytest.approx(shapes[0], abs=1e-9) for one in shapes)
 
 
-def test_mounted_lenses_keep_their_place_though_photographs_say_otherwise(capture) -> None:
+def test_mounted_lenses_keep_their_pose_against_the_images(capture) -> None:
     cameras, slots, structure = capture
     lenses = sorted({slot.lens for slot in slots.values() if slot.rig == "rig1"})
     moved = dict(cameras)
@@ -191,7 +191,7 @@ def test_mapper_registers_images_that_share_a_lens(capture: Capture, tmp_path: P
     assert rotation_angle_deg(turned, true[0].cam_from_world[:3, :3]) < 0.05
 
 
-def test_mapper_finds_the_distortion_of_a_bent_lens_and_points_are_straightened(
+def test_mapper_estimates_distortion_and_points_are_undistorted(
     tmp_path: Path,
 ) -> None:
     cameras, slots, structure = taken_apart(synthetic(rigs=1, lenses=1, bend=0.08))
@@ -203,8 +203,8 @@ def test_mapper_finds_the_distortion_of_a_bent_lens_and_points_are_straightened(
     K, _, _ = lens.pinhole()
     name = next(iter(cameras))
     pixels = np.array([pixel for track in structure.tracks for n, pixel in track if n == name])
-    seen = [n for n, track in enumerate(structure.tracks) if name in dict(track)]
-    ideal = replace(cameras[name], K=K).project(structure.points[seen])[0]
+    visible = [n for n, track in enumerate(structure.tracks) if name in dict(track)]
+    ideal = replace(cameras[name], K=K).project(structure.points[visible])[0]
     assert undistorted_points(pixels, lens) == pytest.approx(ideal, abs=0.1)
     assert np.abs(pixels - ideal).max() > 5, "it was bent indeed"
 

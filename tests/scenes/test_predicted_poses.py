@@ -26,12 +26,12 @@ def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> Non
 
     def predict(shots: dict[str, Pixels]) -> dict[str, Camera]:
         asked.extend(shots)
-        found = {}
+        predicted = {}
         for name in shots:
-            turn = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
-            shift = rigid(turn, 0.02 * rng.standard_normal(3))
-            found[name] = placed[name].moved(shift @ placed[name].cam_from_world)
-        return found
+            rotation = rotation_from_vector(np.radians(0.4) * rng.standard_normal(3))
+            shift = rigid(rotation, 0.02 * rng.standard_normal(3))
+            predicted[name] = placed[name].moved(shift @ placed[name].cam_from_world)
+        return predicted
 
     config = CalibrateConfig(method="vggt", refine_focal=False, max_epipolar_error_px=8)
     metrics = calibrate(Scene.read(tmp_path), config, tmp_path / "out", predict)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pose_scene import FRAMES, POINTS, SIZE, cloud, photographs, project, ring
+from pose_scene import FRAMES, POINTS, SIZE, cloud, pooled_features, project, ring
 
 from stages.run.errors import UserError
 from stages.scenes import colmap
@@ -17,11 +17,11 @@ from stages.scenes.poses import sfm
 CONFIG = CalibrateConfig(method="perturbed", refine_focal=False, ratio_test=0.85)
 
 
-def errors(found: dict[str, Camera], true: dict[str, Camera]) -> tuple[float, float]:
+def errors(estimate: dict[str, Camera], true: dict[str, Camera]) -> tuple[float, float]:
     """Worst rotation error, degrees, and centre error, after the best similarity."""
-    names = list(found)
-    move, _ = fit_sim3_from_cameras([found[n] for n in names], [true[n] for n in names])
-    back = {name: move.apply_camera(found[name]) for name in names}
+    names = list(estimate)
+    move, _ = fit_sim3_from_cameras([estimate[n] for n in names], [true[n] for n in names])
+    back = {name: move.apply_camera(estimate[name]) for name in names}
     turns = [
         rotation_angle_deg(back[n].cam_from_world[:3, :3], true[n].cam_from_world[:3, :3])
         for n in names
@@ -31,18 +31,18 @@ def errors(found: dict[str, Camera], true: dict[str, Camera]) -> tuple[float, fl
 
 def test_matches_join_the_same_point_of_the_same_time() -> None:
     cameras = ring(2)
-    shown = photographs(cameras, strays=40)
-    ((pair, found),) = sfm.match(shown, CONFIG).items()
+    features = pooled_features(cameras, strays=40)
+    ((pair, rows),) = sfm.match(features, CONFIG).items()
     assert pair == ("0", "4")
-    assert len(found) >= 0.9 * FRAMES * POINTS
-    a, b = (shown.of[name].keypoints[found[:, side]] for side, name in enumerate(pair))
-    assert (shown.frame["0"][found[:, 0]] == shown.frame["4"][found[:, 1]]).all()
+    assert len(rows) >= 0.9 * FRAMES * POINTS
+    a, b = (features.of[name].keypoints[rows[:, side]] for side, name in enumerate(pair))
+    assert (features.frame["0"][rows[:, 0]] == features.frame["4"][rows[:, 1]]).all()
     assert np.mean(sfm.sampson_px(cameras["0"], cameras["4"], a, b) < 0.01) > 0.98
 
 
-def test_equal_times_alone_are_joined() -> None:
-    shown = photographs(ring(2))
-    late = replace(shown, frame={"0": shown.frame["0"], "4": shown.frame["4"] + FRAMES})
+def test_only_equal_timestamps_are_matched() -> None:
+    features = pooled_features(ring(2))
+    late = replace(features, frame={"0": features.frame["0"], "4": features.frame["4"] + FRAMES})
     assert len(sfm.match(late, CONFIG)["0", "4"]) == 0
 
 
@@ -141,22 +141,22 @@ def test_noise_is_a_function_of_the_seed_and_as_large_as_stated() -> None:
 
 def test_bundle_adjustment_takes_the_noise_out() -> None:
     cameras = ring()
-    shown = photographs(cameras, noise_px=0.2, strays=60)
+    features = pooled_features(cameras, noise_px=0.2, strays=60)
     config = CONFIG.model_copy(update={"focal_noise": 0.0})
     noisy = sfm.perturb(cameras, config)
-    found = sfm.refine(noisy, shown, sfm.match(shown, config), config)
-    assert found.refined
-    before, after = errors(noisy, cameras), errors(found.cameras, cameras)
+    estimate = sfm.refine(noisy, features, sfm.match(features, config), config)
+    assert estimate.refined
+    before, after = errors(noisy, cameras), errors(estimate.cameras, cameras)
     assert before[0] > 0.3
     assert after[0] < 0.1 < before[0]
     assert after[1] < 0.01
-    assert found.reprojection_error_px is not None
-    assert found.reprojection_error_px < 0.5
+    assert estimate.reprojection_error_px is not None
+    assert estimate.reprojection_error_px < 0.5
 
 
 def test_focal_lengths_are_refined_when_asked() -> None:
     cameras = ring()
-    shown = photographs(cameras)
+    features = pooled_features(cameras)
     off = {
         name: replace(one, K=one.K * np.array([[1.02], [1.02], [1.0]]))
         for name, one in cameras.items()
@@ -172,29 +172,29 @@ def test_focal_lengths_are_refined_when_asked() -> None:
                 "max_reprojection_error_px": 8.0,
             }
         )
-        found = sfm.refine(off, shown, sfm.match(shown, config), config)
-        focal = np.mean([one.K[0, 0] for one in found.cameras.values()])
+        estimate = sfm.refine(off, features, sfm.match(features, config), config)
+        focal = np.mean([one.K[0, 0] for one in estimate.cameras.values()])
         assert focal == pytest.approx(480.0 if refine else 489.6, rel=2e-3 if refine else 1e-9)
 
 
 def test_too_few_points_leave_the_poses_and_say_so() -> None:
     cameras = ring(3)
-    shown = photographs(cameras)
-    few = {pair: found[:5] for pair, found in sfm.match(shown, CONFIG).items()}
-    found = sfm.refine(cameras, shown, few, CONFIG)
-    assert not found.refined
-    assert "poses not refined" in found.note
-    assert found.reprojection_error_px is None
-    assert all(found.cameras[name] is cameras[name] for name in cameras)
+    features = pooled_features(cameras)
+    few = {pair: rows[:5] for pair, rows in sfm.match(features, CONFIG).items()}
+    estimate = sfm.refine(cameras, features, few, CONFIG)
+    assert not estimate.refined
+    assert "poses not refined" in estimate.note
+    assert estimate.reprojection_error_px is None
+    assert all(estimate.cameras[name] is cameras[name] for name in cameras)
 
 
 def test_points_are_triangulated_of_each_time_with_their_colours() -> None:
     cameras = ring()
-    shown = photographs(cameras, strays=40)
-    kept = sfm.near_epipolar(cameras, shown, sfm.match(shown, CONFIG), 1.0)
-    tracks, points = sfm.triangulate(cameras, shown, kept, CONFIG, 1.0)
+    features = pooled_features(cameras, strays=40)
+    kept = sfm.near_epipolar(cameras, features, sfm.match(features, CONFIG), 1.0)
+    tracks, points = sfm.triangulate(cameras, features, kept, CONFIG, 1.0)
     for frame in range(FRAMES):
-        xyz, colors = sfm.points_of_frame(frame, tracks, points, shown)
+        xyz, colors = sfm.points_of_frame(frame, tracks, points, features)
         assert len(xyz) > 0.8 * POINTS
         distance = np.linalg.norm(xyz[:, None] - cloud(frame)[None], axis=-1)
         near = distance.argmin(axis=1)
@@ -205,47 +205,47 @@ def test_points_are_triangulated_of_each_time_with_their_colours() -> None:
 
 def test_tracks_that_disagree_are_left_out() -> None:
     cameras = ring(3)
-    shown = photographs(cameras)
-    matches = {pair: found.copy() for pair, found in sfm.match(shown, CONFIG).items()}
+    features = pooled_features(cameras)
+    matches = {pair: rows.copy() for pair, rows in sfm.match(features, CONFIG).items()}
     rolled = {pair: np.stack([m[:, 0], np.roll(m[:, 1], 1)], axis=1) for pair, m in matches.items()}
-    tracks, points = sfm.triangulate(cameras, shown, rolled, CONFIG, 1.0)
+    tracks, points = sfm.triangulate(cameras, features, rolled, CONFIG, 1.0)
     assert len(points) == len(tracks) < 0.1 * FRAMES * POINTS
 
 
 def test_structure_from_motion_needs_no_poses(tmp_path: Path) -> None:
     cameras = ring()
-    shown = photographs(cameras, noise_px=0.1)
+    features = pooled_features(cameras, noise_px=0.1)
     blind = {name: one.moved(np.eye(4)) for name, one in cameras.items()}
-    matches = sfm.match(shown, CONFIG)
-    found = sfm.reconstruct(blind, shown, matches, CONFIG, tmp_path)
-    assert found.cameras.keys() == cameras.keys()
-    turn, shift = errors(found.cameras, cameras)
-    assert turn < 0.1
+    matches = sfm.match(features, CONFIG)
+    estimate = sfm.reconstruct(blind, features, matches, CONFIG, tmp_path)
+    assert estimate.cameras.keys() == cameras.keys()
+    angle_deg, shift = errors(estimate.cameras, cameras)
+    assert angle_deg < 0.1
     assert shift < 0.02
 
 
 def test_too_few_cameras_stop_with_the_weakest_pairs(tmp_path: Path) -> None:
     cameras = ring(4)
-    shown = photographs(cameras)
-    matches = sfm.match(shown, CONFIG)
-    broken = {pair: found if "12" not in pair else found[:3] for pair, found in matches.items()}
+    features = pooled_features(cameras)
+    matches = sfm.match(features, CONFIG)
+    broken = {pair: rows if "12" not in pair else rows[:3] for pair, rows in matches.items()}
     config = CONFIG.model_copy(update={"min_registered": 1.0})
     with pytest.raises(
         UserError, match=r"3 of 4 cameras registered; weakest: \d+-12 with"
     ) as caught:
-        sfm.reconstruct(cameras, shown, broken, config, tmp_path)
+        sfm.reconstruct(cameras, features, broken, config, tmp_path)
     assert "at least 100% registered" in str(caught.value)
     fewer = CONFIG.model_copy(update={"min_registered": 0.75})
-    found = sfm.reconstruct(cameras, shown, broken, fewer, tmp_path)
-    assert sorted(found.cameras) == ["0", "4", "8"]
+    estimate = sfm.reconstruct(cameras, features, broken, fewer, tmp_path)
+    assert sorted(estimate.cameras) == ["0", "4", "8"]
 
 
 def test_nothing_matched_registers_nothing(tmp_path: Path) -> None:
     cameras = ring(3)
-    shown = photographs(cameras)
-    none = {pair: found[:0] for pair, found in sfm.match(shown, CONFIG).items()}
+    features = pooled_features(cameras)
+    none = {pair: rows[:0] for pair, rows in sfm.match(features, CONFIG).items()}
     with pytest.raises(UserError, match="0 of 3 cameras registered"):
-        sfm.reconstruct(cameras, shown, none, CONFIG, tmp_path)
+        sfm.reconstruct(cameras, features, none, CONFIG, tmp_path)
 
 
 def _at(angle: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""A folder of photographs to a COLMAP dataset, with the model beside them or an estimate."""
+"""A folder of images to a COLMAP dataset, with a model beside them or an estimated one."""
 
 import shutil
 import sys
@@ -13,14 +13,14 @@ from stages.scenes.cameras import Camera
 from stages.scenes.captures.colmap_mapping import (
     MappingSummary,
     adjust_posed,
-    describe,
     map_capture,
+    summarise,
 )
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.dataset import Dataset, find_photographs, shortened
-from stages.scenes.formats.colmap_binary import NAMES
+from stages.scenes.formats.colmap_binary import FILE_NAMES
 from stages.scenes.image_folder import MARK
 from stages.scenes.images import (
     Pixels,
@@ -31,63 +31,66 @@ from stages.scenes.images import (
     write_png,
 )
 
-# Approximate pinhole cameras by image name, from the photographs [H, W, 3] by name.
+# Approximate pinhole cameras by image name, from the images [H, W, 3] by name.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
-_FEATURES = 200  # bytes a pixel that COLMAP's features take, by measurement
+_BYTES_PER_PIXEL = 200  # memory of COLMAP's feature extraction, measured
 
 
 def calibrate_capture(
     source: Path, folder: Path, config: CaptureCalibrateConfig, predict: Predict | None = None
 ) -> dict[str, Any]:
-    """Write the dataset of the photographs in `source` into `folder`; return its metrics.
+    """Write the dataset of the images in `source` into `folder`; return its metrics.
 
-    `source` holds the photographs, or `images/` with them and perhaps a model. Raises UserError
-    for an unreadable photograph, a contradictory model, and when fewer than `min_registered` of
-    the photographs get a pose.
+    `source` contains the images, or `images/` with them and perhaps a model. Raises UserError for
+    an unreadable image, a contradictory model, and when fewer than `min_registered` of the images
+    are registered.
     """
     method = method_of(source, config)
-    photographs = _photographs(source, method)
-    _check(photographs, method, config)
-    for name, path in photographs.items():
+    images = _images_by_name(source, method)
+    _check_images(images, method, config)
+    for name, path in images.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "images" / name)
     (folder / MARK).write_text("Made by capture_calibrate: what lies here are copies.\n")
     if (source / "images").is_dir() and (source / "masks").is_dir():
         shutil.copytree(source / "masks", folder / "masks")
-    names, into = list(photographs), folder / "sparse" / "0"
-    with tempfile.TemporaryDirectory() as made:
-        scratch = Path(made)
+    names, model = list(images), folder / "sparse" / "0"
+    with tempfile.TemporaryDirectory() as scratch_name:
+        scratch = Path(scratch_name)
         if method == "given":
-            mapped = _given(source, into)
+            summary = _copy_model(source, model)
         elif method == "sfm":
-            root = _readable(folder / "images", names, scratch)
-            mapped = map_capture(source, root, names, into, scratch, config)
+            root = _colmap_readable(folder / "images", names, scratch)
+            summary = map_capture(source, root, names, model, scratch, config)
         else:
-            start = _start(method, source, photographs, scratch, predict)
-            root = _readable(folder / "images", names, scratch)
-            mapped = adjust_posed(root, start, into, scratch, config)
-    # A model that came along may name fewer photographs than there are.
-    missing = {name: "not in the model" for name in names if name not in mapped.registered}
-    missing |= mapped.missing
-    _demand(source, names, missing, config)
-    facts = asdict(mapped)
+            start = _start(method, source, images, scratch, predict)
+            root = _colmap_readable(folder / "images", names, scratch)
+            summary = adjust_posed(root, start, model, scratch, config)
+    # A user's model may have fewer images than there are.
+    missing = {name: "not in the model" for name in names if name not in summary.registered}
+    missing |= summary.missing
+    _check_registered(source, names, missing, config)
+    facts = asdict(summary)
     return {
         "method": method,
         "registered": len(names) - len(missing),
         "total": len(names),
         "points": facts["points"],
         "reprojection_error_px": round(facts["reprojection_error_px"], 4),
-        "note": _statement(missing) if missing else "",
+        "note": _unregistered(missing) if missing else "",
     }
 
 
 def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
-    """The method that `auto` chooses. Raises UserError when there is no model to start from."""
+    """The configured method, with `auto` resolved.
+
+    Raises UserError when the method starts from a model and there is none.
+    """
     has_model = find_model(source) is not None
     if config.method in ("given", "ba") and not has_model:
         raise UserError(
-            source, f"no folder sparse, which method {config.method} starts from",
+            source, f"no folder sparse for method {config.method} to start from",
             expected="a COLMAP model in sparse/0 or sparse",
             fix="set capture_calibrate.method to sfm",
         )  # fmt: skip
@@ -96,80 +99,80 @@ def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
     return config.method
 
 
-def _photographs(source: Path, method: str) -> dict[str, Path]:
-    """Photographs by name; by that in the model, if the model counts."""
-    found = find_photographs(source)
+def _images_by_name(source: Path, method: str) -> dict[str, Path]:
+    """Images by name: the model's names, if the method uses a model."""
+    paths = find_photographs(source)
     if method not in ("given", "ba"):
-        return found
+        return paths
     dataset = Dataset.read(source)
-    named = {view.name: view.path for view in dataset.views}
-    return dict(sorted({**{name: found[name] for name in dataset.without_pose}, **named}.items()))
+    posed = {view.name: view.path for view in dataset.views}
+    return dict(sorted({**{name: paths[name] for name in dataset.without_pose}, **posed}.items()))
 
 
-def _check(photographs: Mapping[str, Path], method: str, config: CaptureCalibrateConfig) -> None:
-    """Raise UserError for a photograph that cannot be read; COLMAP passes it over in silence."""
-    for path in photographs.values():
+def _check_images(images: Mapping[str, Path], method: str, config: CaptureCalibrateConfig) -> None:
+    """Raise UserError for an image that cannot be read; COLMAP skips it silently."""
+    for path in images.values():
         if method != "given" and not config.max_image_px:
             check_pixel_count(
-                path, image_size(path, upright=False), _FEATURES * max(1, config.threads),
-                "set capture_calibrate.max_image_px, such as 3200",
+                path, image_size(path, upright=False), _BYTES_PER_PIXEL * max(1, config.threads),
+                "set capture_calibrate.max_image_px, for example to 3200",
             )  # fmt: skip
         read_image(path, upright=False)
 
 
-def _readable(root: Path, names: list[str], scratch: Path) -> Path:
-    """`root`, or its twin in `scratch` where PNG stands for what COLMAP cannot read."""
-    foreign = {name for name in names if not is_colmap_readable(root / name)}
-    if not foreign:
+def _colmap_readable(root: Path, names: list[str], scratch: Path) -> Path:
+    """`root`, or a copy in `scratch` with PNGs of the images that COLMAP cannot read."""
+    unreadable = {name for name in names if not is_colmap_readable(root / name)}
+    if not unreadable:
         return root
-    twin = scratch / "images"
+    copy = scratch / "images"
     for name in names:
-        (twin / name).parent.mkdir(parents=True, exist_ok=True)
-        if name in foreign:
-            write_png(twin / name, read_image(root / name, upright=False))
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in unreadable:
+            write_png(copy / name, read_image(root / name, upright=False))
         else:
-            (twin / name).symlink_to((root / name).resolve())
-    return twin
+            (copy / name).symlink_to((root / name).resolve())
+    return copy
 
 
-def _given(source: Path, into: Path) -> MappingSummary:
+def _copy_model(source: Path, folder: Path) -> MappingSummary:
     model = Dataset.read(source).model
-    into.mkdir(parents=True)
-    for name in NAMES:
+    folder.mkdir(parents=True)
+    for name in FILE_NAMES:
         for path in (model / f"{name}.bin", model / f"{name}.txt"):
             if path.is_file():
-                shutil.copyfile(path, into / path.name)
-    return describe(into)
+                shutil.copyfile(path, folder / path.name)
+    return summarise(folder)
 
 
 def _start(
-    method: str, source: Path, photographs: Mapping[str, Path], scratch: Path,
+    method: str, source: Path, paths: Mapping[str, Path], scratch: Path,
     predict: Predict | None,
 ) -> Path:  # fmt: skip
-    """The model that bundle adjustment starts from."""
+    """Folder of the model that bundle adjustment starts from."""
     if method == "ba":
         return Dataset.read(source).model
-    assert predict is not None, f"method {method} needs something that predicts poses"
-    images = {name: read_image(path, upright=False) for name, path in photographs.items()}
+    assert predict is not None, f"method {method} needs a predictor of poses"
+    images = {name: read_image(path, upright=False) for name, path in paths.items()}
     write_model(scratch / "predicted", predict(images))
     return scratch / "predicted"
 
 
-def _demand(
+def _check_registered(
     source: Path, names: list[str], missing: Mapping[str, str], config: CaptureCalibrateConfig
 ) -> None:
-    got = len(names) - len(missing)
-    told = f"{got} of {len(names)} photographs registered; {_statement(missing)}"
-    if got < max(2, config.min_registered * len(names)):
+    registered = len(names) - len(missing)
+    message = f"{registered} of {len(names)} images registered; {_unregistered(missing)}"
+    if registered < max(2, config.min_registered * len(names)):
         raise UserError(
-            source, told,
+            source, message,
             expected=f"at least {config.min_registered:.0%} (capture_calibrate.min_registered)",
-            fix="take photographs between those and the others, or set min_registered lower to go "
-            "on without them",
+            fix="take images between those and the others, or lower min_registered to continue "
+            "without them",
         )  # fmt: skip
     if missing:
-        print(f"WARNING: {source}: {told}", file=sys.stderr, flush=True)
+        print(f"WARNING: {source}: {message}", file=sys.stderr, flush=True)
 
 
-def _statement(missing: Mapping[str, str]) -> str:
+def _unregistered(missing: Mapping[str, str]) -> str:
     return "without a pose: " + shortened([f"{name} ({tie})" for name, tie in missing.items()])

@@ -1,7 +1,7 @@
-"""Photographs to a COLMAP model by pycolmap's own pipeline, from nothing or from given poses.
+"""Images of a capture to a COLMAP model by pycolmap's pipeline, with or without initial poses.
 
-Photographs that do not register get another try with weaker demands; the best model counts. One
-thread and fixed seeds make equal bytes of equal photographs.
+While images are not registered, mapping is repeated with weaker thresholds; the best model counts.
+With one thread and fixed seeds, equal images give equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,26 @@ from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.frames import recentring
 
-_LEAST_MODEL = 3  # images
+_MIN_MODEL_IMAGES = 3
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How much is demanded of features, matches and poses."""
+    """Thresholds for features, matches and poses."""
 
     name: str
     peak_threshold: float
     max_features: int
-    affine: bool  # features that follow a slanted surface; some ten times as slow
+    affine: bool  # affine features, for slanted surfaces; about ten times slower
     ratio: float
-    guided: bool  # match again along epipolar lines; minutes a hundred pairs on a CPU
-    least_matches: int
-    least_inliers: int  # of a pose
-    start_inliers: int
-    start_angle_deg: float
+    guided: bool  # match again along epipolar lines; minutes per hundred pairs on a CPU
+    min_matches: int
+    min_inliers: int  # of a new pose
+    initial_inliers: int  # of the first pair
+    initial_angle_deg: float
 
 
-# Strict first: what weak demands let in costs accuracy.
+# Strictest first: weak thresholds admit matches that cost accuracy.
 LADDER = (
     Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False, 15, 30, 100, 16.0),
     Attempt("more and weaker features", 0.002, 8192, False, 0.85, False, 12, 15, 50, 8.0),
@@ -44,10 +44,10 @@ LADDER = (
 
 @dataclass(frozen=True)
 class MappingSummary:
-    """What a model is worth, and which photographs it lacks."""
+    """Size and error of a model, and the images that it lacks."""
 
     registered: tuple[str, ...]
-    missing: dict[str, str]  # name to its best tie to a registered photograph, in words
+    missing: dict[str, str]  # by name: its best connection to a registered image, in words
     points: int
     reprojection_error_px: float
     attempt: str
@@ -57,30 +57,38 @@ def map_capture(
     source: Path, root: Path, names: Sequence[str], folder: Path, scratch: Path,
     config: CaptureCalibrateConfig,
 ) -> MappingSummary:  # fmt: skip
-    """Structure from motion of the photographs `names` below `root`; the model goes to `folder`.
+    """Structure from motion; writes the best model to `folder`.
 
-    They are copies of those in `source`. Raises UserError when no attempt gives a model.
+    Args:
+        source: the user's folder, for messages.
+        root: folder of the images for COLMAP.
+        names: of the images below `root`.
+        folder: for the model.
+        scratch: folder for databases.
+        config: section `capture_calibrate`.
+
+    Raises UserError when no attempt gives a model.
     """
     best: tuple[pycolmap.Reconstruction, MappingSummary] | None = None
     for number, attempt in enumerate(LADDER[: config.attempts]):
         database = scratch / f"{number}.db"
         _extract(database, root, names, attempt, config)
         _match(database, attempt, config)
-        found = pycolmap.incremental_mapping(
+        by_id = pycolmap.incremental_mapping(
             database, root, scratch, _mapper_options(attempt, config)
         )
-        models = sorted(found.values(), key=lambda m: (m.num_reg_images(), len(m.points3D)))
+        models = sorted(by_id.values(), key=lambda m: (m.num_reg_images(), len(m.points3D)))
         if models and (best is None or models[-1].num_reg_images() > len(best[1].registered)):
-            best = models[-1], _mapped(models[-1], names, database, attempt.name)
-        told = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
-        print(f"{attempt.name}: {told} of {len(names)} photographs registered", flush=True)
+            best = models[-1], _summary(models[-1], names, database, attempt.name)
+        registered = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
+        print(f"{attempt.name}: {registered} of {len(names)} images registered", flush=True)
         if best is not None and not best[1].missing:
             break
     if best is None:
         raise UserError(
-            source, f"0 of {len(names)} photographs registered",
-            expected="photographs of one static scene that overlap by more than half",
-            fix="take more of them in between, sharp and with texture, or bring a COLMAP model",
+            source, f"0 of {len(names)} images registered",
+            expected="images of one static scene that overlap by more than half",
+            fix="take more images in between, sharp and with texture, or add a COLMAP model",
         )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     best[0].write_binary(str(folder))
@@ -90,60 +98,64 @@ def map_capture(
 def adjust_posed(
     root: Path, model: Path, folder: Path, scratch: Path, config: CaptureCalibrateConfig
 ) -> MappingSummary:
-    """Triangulate a model's photographs at its poses, then adjust poses, lenses and points.
+    """Triangulate points at a model's poses, then adjust poses, lenses and points.
 
-    The model's own points are not used, so that one without tracks, as networks give it, will do.
-    Raises UserError when too little is triangulated to adjust anything.
+    Args:
+        root: folder of the images.
+        model: folder of the initial model; its points are not used, so it needs no tracks.
+        folder: for the adjusted model.
+        scratch: folder for the database.
+        config: section `capture_calibrate`.
+
+    Raises UserError when too few points are triangulated for an adjustment.
     """
-    given = open_model(model)
-    near_from_world = _nearby(given)
+    initial = open_model(model)
+    near_from_world = _recentring(initial)
     if near_from_world is not None:
-        given.transform(near_from_world)
-    names = sorted(image.name for image in given.images.values() if image.has_pose)
+        initial.transform(near_from_world)
+    names = sorted(image.name for image in initial.images.values() if image.has_pose)
     attempt, database = LADDER[0], scratch / "adjust.db"
-    _write_cameras(database, given)
+    _write_database(database, initial)
     _extract(database, root, names, attempt, config, existing=True)
     _match(database, attempt, config)
     options = _mapper_options(attempt, config)
-    # Poses that are still to be mended let few rays meet at the usual tolerance.
+    # Rays of inaccurate poses rarely intersect within COLMAP's tolerances.
     options.triangulation.create_max_angle_error *= config.pose_tolerance
     options.triangulation.continue_max_angle_error *= config.pose_tolerance
     options.mapper.filter_max_reproj_error *= config.pose_tolerance
-    found = pycolmap.triangulate_points(given, database, root, scratch, options=options)
-    if len(found.points3D) < 10 * len(names):
+    adjusted = pycolmap.triangulate_points(initial, database, root, scratch, options=options)
+    if len(adjusted.points3D) < 10 * len(names):
         raise UserError(
-            model, f"{len(found.points3D)} points triangulated at the poses of {len(names)} images",
+            model, f"{len(adjusted.points3D)} points triangulated with {len(names)} images",
             expected=f"at least {10 * len(names)}",
             fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
         )  # fmt: skip
     for _ in range(2):
-        _adjust(found, config)
-        found.update_point_3d_errors()
-        pycolmap.ObservationManager(found).filter_all_points3D(4.0, 1.5)
+        _adjust(adjusted, config)
+        adjusted.update_point_3d_errors()
+        pycolmap.ObservationManager(adjusted).filter_all_points3D(4.0, 1.5)
     if near_from_world is not None:
-        found.transform(near_from_world.inverse())
+        adjusted.transform(near_from_world.inverse())
     folder.mkdir(parents=True, exist_ok=True)
-    found.write_binary(str(folder))
-    return _mapped(found, names, database, "bundle adjustment of given poses")
+    adjusted.write_binary(str(folder))
+    return _summary(adjusted, names, database, "bundle adjustment of initial poses")
 
 
-def _nearby(model: "pycolmap.Reconstruction") -> "pycolmap.Sim3d | None":
-    """near_from_world where coordinates of a map would leave an adjustment no digits."""
+def _recentring(model: "pycolmap.Reconstruction") -> "pycolmap.Sim3d | None":
+    """near_from_world if the coordinates are too large for an adjustment, else None."""
     posed = [image for image in model.images.values() if image.has_pose]
     near = recentring([image.projection_center() for image in posed])
     return None if near is None else pycolmap.Sim3d(near.matrix[:3])
 
 
-def describe(folder: Path) -> MappingSummary:
-    """What a model on disk is worth."""
+def summarise(folder: Path) -> MappingSummary:
+    """Summary of a model on disk."""
     model = open_model(folder)
     registered = sorted(image.name for image in model.images.values() if image.has_pose)
     # Points without tracks, as we write them, have no error.
-    seen = any(len(point.track.elements) for point in model.points3D.values())
-    error_px = float(model.compute_mean_reprojection_error()) if seen else 0.0
-    return MappingSummary(
-        tuple(registered), {}, len(model.points3D), error_px, "the model as it came"
-    )
+    has_tracks = any(len(point.track.elements) for point in model.points3D.values())
+    error_px = float(model.compute_mean_reprojection_error()) if has_tracks else 0.0
+    return MappingSummary(tuple(registered), {}, len(model.points3D), error_px, "the user's model")
 
 
 def _extract(
@@ -173,7 +185,7 @@ def _match(database: Path, attempt: Attempt, config: CaptureCalibrateConfig) -> 
     options.sift.max_ratio = attempt.ratio
     geometry = pycolmap.TwoViewGeometryOptions()
     geometry.ransac.random_seed = config.seed
-    geometry.min_num_inliers = attempt.least_matches
+    geometry.min_num_inliers = attempt.min_matches
     pycolmap.match_exhaustive(
         database, options, verification_options=geometry, device=pycolmap.Device.cpu
     )
@@ -189,46 +201,46 @@ def _mapper_options(
     options.ba_refine_focal_length = options.ba_refine_extra_params = config.refine_lenses
     options.mapper.abs_pose_refine_focal_length = config.refine_lenses
     options.mapper.abs_pose_refine_extra_params = config.refine_lenses
-    options.min_model_size = _LEAST_MODEL
-    options.min_num_matches = attempt.least_matches
-    options.mapper.init_min_num_inliers = attempt.start_inliers
-    options.mapper.init_min_tri_angle = attempt.start_angle_deg
-    options.mapper.abs_pose_min_num_inliers = attempt.least_inliers
+    options.min_model_size = _MIN_MODEL_IMAGES
+    options.min_num_matches = attempt.min_matches
+    options.mapper.init_min_num_inliers = attempt.initial_inliers
+    options.mapper.init_min_tri_angle = attempt.initial_angle_deg
+    options.mapper.abs_pose_min_num_inliers = attempt.min_inliers
     return options
 
 
 def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
-    # Not by pycolmap.bundle_adjustment, which turns its log back on.
+    # pycolmap.bundle_adjustment would turn COLMAP's log back on.
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = options.refine_extra_params = config.refine_lenses
     options.refine_principal_point = False
     options.ceres.solver_options.num_threads = config.threads
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    chosen = pycolmap.BundleAdjustmentConfig()
+    adjustment_config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
-        chosen.add_image(image_id)
-    chosen.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, chosen, model).solve()
+        adjustment_config.add_image(image_id)
+    adjustment_config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, adjustment_config, model).solve()
 
 
-def _mapped(
+def _summary(
     model: "pycolmap.Reconstruction", names: Sequence[str], database: Path, attempt: str
 ) -> MappingSummary:
     registered = sorted(image.name for image in model.images.values() if image.has_pose)
     missing = [name for name in names if name not in registered]
-    ties = _ties(database, registered) if missing else {}
+    connections = _connections(database, registered) if missing else {}
     return MappingSummary(
         tuple(registered),
-        {name: ties.get(name, "no verified match") for name in missing},
+        {name: connections.get(name, "no verified match") for name in missing},
         len(model.points3D),
         float(model.compute_mean_reprojection_error()),
         attempt,
     )
 
 
-def _ties(database: Path, registered: Sequence[str]) -> Mapping[str, str]:
-    """For each photograph, the registered one with which it shares most verified matches."""
+def _connections(database: Path, registered: Sequence[str]) -> Mapping[str, str]:
+    """For each image, the registered image with which it shares most verified matches."""
     with pycolmap.Database.open(database) as opened:
         names = {image.image_id: image.name for image in opened.read_all_images()}
         pairs, geometries = opened.read_two_view_geometries()
@@ -242,8 +254,8 @@ def _ties(database: Path, registered: Sequence[str]) -> Mapping[str, str]:
     return {name: f"{count} verified matches with {other}" for name, (count, other) in best.items()}
 
 
-def _write_cameras(database: Path, model: "pycolmap.Reconstruction") -> None:
-    """Images of a database that have the model's own cameras and numbers."""
+def _write_database(database: Path, model: "pycolmap.Reconstruction") -> None:
+    """Write a database with the model's cameras, images and ids."""
     database.unlink(missing_ok=True)
     with pycolmap.Database.open(database) as opened:
         for camera in model.cameras.values():

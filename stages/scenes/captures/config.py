@@ -1,4 +1,4 @@
-"""Typed form of the `capture*:` sections of params.yaml, and whether what they name is there."""
+"""Typed form of the `capture*:` sections of params.yaml, and checks of what they refer to."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.run.settings.ranges import Count, Pixels, Seed
 
 
 class CaptureStudy(Section):
-    """Which captures are trained and measured; dvc.yaml fans out over these lists."""
+    """Which captures are trained and evaluated; dvc.yaml fans out over these lists."""
 
     captures: Names = ()
     variants: tuple[Literal["combined", "filtered"], ...] = ("combined", "filtered")
@@ -21,13 +21,13 @@ class CaptureStudy(Section):
 
 
 class CaptureEntry(Section):
-    """One capture: photographs in data/raw/<name>, with or without a COLMAP model."""
+    """One capture: images in data/raw/<name>, with or without a COLMAP model."""
 
     match_string: str = Field(default="", pattern=r"^[^/\\]*$")
 
 
 class CaptureCalibrateConfig(Section):
-    """How photographs get their poses."""
+    """How the poses of images are estimated."""
 
     method: Literal["auto", "given", "sfm", "vggt", "ba"] = "auto"
     seed: Seed = 0
@@ -42,7 +42,7 @@ class CaptureCalibrateConfig(Section):
 
 
 class CaptureTrainConfig(Section):
-    """Which views of a capture are held out, and how these are measured."""
+    """Which views of a capture are held out, and how they are measured."""
 
     test_every: Count = 8
     align_steps: Count = 60
@@ -50,7 +50,7 @@ class CaptureTrainConfig(Section):
 
 
 class CaptureEvaluateConfig(Section):
-    """How a trained capture is measured on another dataset."""
+    """How a trained capture is evaluated on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     nearest: Count = 0
@@ -60,23 +60,23 @@ class CaptureEvaluateConfig(Section):
 
 
 def inert_keys(
-    config: CaptureTrainConfig | CaptureEvaluateConfig, given: Collection[str]
+    config: CaptureTrainConfig | CaptureEvaluateConfig, overridden: Collection[str]
 ) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """Keys among those given on the command line that cannot act, with the reason."""
+    """Keys of the command line without effect, and why."""
     held_out = not isinstance(config, CaptureTrainConfig) or config.test_every > 1
-    if "align_lr" in given and config.align_steps == 0:
+    if "align_lr" in overridden and config.align_steps == 0:
         yield "align_lr", "align_steps is 0"
     elif not held_out:
         yield from ((key, "no view is held out") for key in ("align_steps", "align_lr")
-                    if key in given)  # fmt: skip
+                    if key in overridden)  # fmt: skip
 
 
-def inert_calibration_keys(method: str, given: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Keys of `capture_calibrate` among those given that this method does not go by."""
-    acting = {"given": {"method", "min_registered"}}.get(method, set(given))
-    acting -= {"pose_tolerance"} if method == "sfm" else set()
-    for key in sorted(set(given) - acting):
-        yield key, f"method {method} does without it"
+def inert_calibration_keys(method: str, overridden: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Keys of `capture_calibrate` on the command line that this method does not use."""
+    used = {"given": {"method", "min_registered"}}.get(method, set(overridden))
+    used -= {"pose_tolerance"} if method == "sfm" else set()
+    for key in sorted(set(overridden) - used):
+        yield key, f"method {method} does not use it"
 
 
 SECTIONS = {
@@ -93,11 +93,11 @@ def capture_errors(
     raw_folder: Callable[[str], Path],
     eval_folder: Callable[[str], Path],
 ) -> Iterator[UserError]:
-    """Captures that are chosen but not in the catalogue, or whose photographs are not there."""
+    """Errors for captures of the study without a catalogue entry or without images."""
     if not {"capture_study", "captures", "demo_capture"} <= values.keys():
         return
     study, catalogue = values["capture_study"], values["captures"]
-    made = values["demo_capture"].captures
+    embedded = values["demo_capture"].captures
     for index, name in enumerate(study.captures):
         at = where(("capture_study", "captures", index))
         if name not in catalogue:
@@ -106,15 +106,15 @@ def capture_errors(
                 at, f"{name!r} is not in `captures`", expected=f"one of {', '.join(known)}",
                 hint=did_you_mean(name, known),
             )  # fmt: skip
-        elif name not in made and not raw_folder(name).is_dir():
+        elif name not in embedded and not raw_folder(name).is_dir():
             yield UserError(
-                at, f"no folder {raw_folder(name)}", expected="photographs there",
+                at, f"no folder {raw_folder(name)}", expected="images there",
                 fix=f"dvc import-url FOLDER {raw_folder(name)}",
             )  # fmt: skip
         elif "filtered" in study.variants and not catalogue[name].match_string:
             yield UserError(
                 where(("captures", name, "match_string")), "empty",
-                expected="the word that variant filtered is filtered by",
+                expected="the word that image names of variant filtered contain",
             )  # fmt: skip
     for index, name in enumerate(study.evaluated):
         at = where(("capture_study", "evaluated", index))
@@ -122,7 +122,7 @@ def capture_errors(
             yield UserError(
                 at, f"{name!r} is not trained", expected="one of capture_study.captures"
             )
-        elif name not in made and not eval_folder(name).is_dir():
+        elif name not in embedded and not eval_folder(name).is_dir():
             yield UserError(
                 at, f"no folder {eval_folder(name)}", expected="a COLMAP dataset there",
                 fix=f"dvc import-url FOLDER {eval_folder(name)}",

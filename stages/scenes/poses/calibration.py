@@ -1,8 +1,8 @@
-"""Calibrated cameras of a scene on disk, in the frame that the calibration lives in.
+"""Calibrated cameras of a scene on disk, in the estimated frame of the calibration.
 
 calibration.json (method, est_from_true, sources, targets) and COLMAP models: `frames/<t>/sparse/0`
 holds the source cameras and the points of a timestamp, `targets/sparse/0` the target cameras,
-carried in from the true frame by the similarity that the source cameras define.
+transferred from the true frame by the similarity that the source cameras define.
 """
 
 import json
@@ -24,7 +24,7 @@ Points = tuple[Array, NDArray[np.uint8]]
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Estimated cameras by name, and how the estimated frame lies in the true one."""
+    """Estimated cameras by name, and the similarity between the true and the estimated frame."""
 
     method: str
     est_from_true: Sim3
@@ -39,16 +39,16 @@ class Calibration:
         ]
 
     def moved(self, frame: Sim3) -> "Calibration":
-        """The same cameras in a frame that `frame` leads to; on disk all stays."""
+        """The cameras moved by `frame`, a similarity from the estimated frame; files stay."""
         sources, targets = (
             {name: frame.apply_camera(camera) for name, camera in group.items()}
             for group in (self.sources, self.targets)
         )
-        carried = frame.compose(self.est_from_true)
-        return replace(self, est_from_true=carried, sources=sources, targets=targets)
+        moved_from_true = frame.compose(self.est_from_true)
+        return replace(self, est_from_true=moved_from_true, sources=sources, targets=targets)
 
     def points(self, timestamp: str) -> Points:
-        """Points [P, 3] and colours [P, 3] triangulated at a timestamp."""
+        """Points [P, 3] and colours [P, 3] of a timestamp."""
         assert self.folder is not None, "points are read from a calibration on disk"
         model = read_model(self.folder / "frames" / timestamp / "sparse" / "0")
         return model.points, model.colors
@@ -60,28 +60,28 @@ def transfer_targets(
     true_sources: Mapping[str, Camera],
     true_targets: Mapping[str, Camera],
 ) -> tuple[Calibration, dict[str, float]]:
-    """Bring the true target cameras into the estimated frame; return also the pose errors.
+    """Transfer the true target cameras to the estimated frame; return the pose errors as well.
 
     Errors are in the true frame: rotation_error_deg, centre_error_m and focal_error_percent, each
-    a mean over the source cameras, and sim3_residual, the share of the cameras' spread that the
-    similarity leaves.
+    a mean over the source cameras, and sim3_residual, the similarity's residual as a share of the
+    cameras' spread.
     """
     names = [name for name in true_sources if name in estimated]
     true = [true_sources[name] for name in names]
-    found = [estimated[name] for name in names]
-    est_from_true, residual = fit_sim3_from_cameras(true, found)
+    est = [estimated[name] for name in names]
+    est_from_true, residual = fit_sim3_from_cameras(true, est)
     true_from_est = est_from_true.inverse()
-    back = [true_from_est.apply_camera(camera) for camera in found]
+    est_in_true = [true_from_est.apply_camera(camera) for camera in est]
     errors = {
         "rotation_error_deg": _mean(
             rotation_angle_deg(a.cam_from_world[:3, :3], b.cam_from_world[:3, :3])
-            for a, b in zip(back, true, strict=True)
+            for a, b in zip(est_in_true, true, strict=True)
         ),
         "centre_error_m": _mean(
-            np.linalg.norm(a.centre - b.centre) for a, b in zip(back, true, strict=True)
+            np.linalg.norm(a.centre - b.centre) for a, b in zip(est_in_true, true, strict=True)
         ),
         "focal_error_percent": _mean(
-            100 * abs(a.K[0, 0] / b.K[0, 0] - 1) for a, b in zip(back, true, strict=True)
+            100 * abs(a.K[0, 0] / b.K[0, 0] - 1) for a, b in zip(est_in_true, true, strict=True)
         ),
         "sim3_residual": residual["centre_rmse_relative"],
     }
@@ -91,7 +91,7 @@ def transfer_targets(
 
 
 def write_calibration(folder: Path, calibration: Calibration, points: Mapping[str, Points]) -> None:
-    """Write a calibration; `points` by timestamp."""
+    """Write a calibration; `points` are by timestamp."""
     sources, targets = (_as_images(group) for group in (calibration.sources, calibration.targets))
     for timestamp, (xyz, colors) in points.items():
         write_model(folder / "frames" / timestamp / "sparse" / "0", sources, xyz, colors)
@@ -99,20 +99,20 @@ def write_calibration(folder: Path, calibration: Calibration, points: Mapping[st
     info = {
         "method": calibration.method,
         "est_from_true": calibration.est_from_true.to_dict(),
-        "sources": {name: camera_to_dict(one) for name, one in calibration.sources.items()},
-        "targets": {name: camera_to_dict(one) for name, one in calibration.targets.items()},
+        "sources": {name: camera_to_dict(camera) for name, camera in calibration.sources.items()},
+        "targets": {name: camera_to_dict(camera) for name, camera in calibration.targets.items()},
     }
     (folder / "calibration.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """Open a calibration. Raises UserError when it is missing or broken."""
+    """Read a calibration. Raises UserError when it is missing or damaged."""
     path = folder / "calibration.json"
     info, expected = read_json(path), "method, est_from_true, sources and targets"
     with shaped(path, expected, "run `dvc repro calibrate`"):
         groups = [cameras_from_dict(info[kind]) for kind in ("sources", "targets")]
         if not isinstance(info["method"], str):
-            raise TypeError("method is no text")
+            raise TypeError("method is not a text")
         return Calibration(info["method"], Sim3.from_dict(info["est_from_true"]), *groups, folder)
 
 

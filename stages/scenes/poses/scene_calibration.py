@@ -1,4 +1,4 @@
-"""Calibrates a prepared scene by the method that params name, from source photographs alone."""
+"""Calibration of a prepared scene from its source images, by the method in params."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from stages.scenes.poses import sfm
 from stages.scenes.poses.calibration import transfer_targets, write_calibration
 from stages.scenes.scene import Scene
 
-# Approximate pinhole cameras by name, from one photograph [H, W, 3] of each.
+# Approximate pinhole cameras by name, from one image [H, W, 3] of each.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
 
@@ -25,39 +25,41 @@ def calibrate(
 ) -> dict[str, Any]:
     """Write the calibration into `folder`; return its metrics, scalars by name.
 
-    Method vggt needs `predict`, whose poses bundle adjustment then refines.
+    Method vggt needs `predict`, whose poses are then refined by bundle adjustment.
     """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
-    held = [(one.width, one.height) for one in true_sources.values() for _ in scene.timestamps]
+    sizes = [
+        (camera.width, camera.height) for camera in true_sources.values() for _ in scene.timestamps
+    ]
     require_for(
-        held, 1, "prepare.height_px",
+        sizes, 1, "prepare.height_px",
         f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
     )  # fmt: skip
-    started, near = true_sources, recentring([one.centre for one in true_sources.values()])
-    if near is not None:  # coordinates of a map leave an adjustment no digits
-        started = {name: near.apply_camera(camera) for name, camera in true_sources.items()}
-    shots = {
-        name: [_photograph(scene, name, timestamp) for timestamp in scene.timestamps]
+    initial, near = true_sources, recentring([camera.centre for camera in true_sources.values()])
+    if near is not None:  # map coordinates leave an adjustment no digits
+        initial = {name: near.apply_camera(camera) for name, camera in true_sources.items()}
+    images = {
+        name: [_image(scene, name, timestamp) for timestamp in scene.timestamps]
         for name in true_sources
     }
-    photographs = sfm.detect(shots, config)
-    matches = sfm.match(photographs, config)
+    features = sfm.detect(images, config)
+    matches = sfm.match(features, config)
     if config.method == "vggt":
-        assert predict is not None, "method vggt needs something that predicts poses"
-        predicted = dict(predict({name: one[0] for name, one in shots.items()}))
-        estimate = sfm.refine(predicted, photographs, matches, config)
+        assert predict is not None, "method vggt needs a predictor of poses"
+        predicted = dict(predict({name: frames[0] for name, frames in images.items()}))
+        estimate = sfm.refine(predicted, features, matches, config)
     else:
-        estimate = _estimate(started, photographs, matches, config)
+        estimate = _estimate(initial, features, matches, config)
     calibration, errors = transfer_targets(
         config.method, estimate.cameras, true_sources, true_targets
     )
-    kept = {pair: found for pair, found in matches.items() if set(pair) <= set(estimate.cameras)}
-    kept = sfm.near_epipolar(estimate.cameras, photographs, kept, config.max_epipolar_error_px)
+    kept = {pair: rows for pair, rows in matches.items() if set(pair) <= set(estimate.cameras)}
+    kept = sfm.near_epipolar(estimate.cameras, features, kept, config.max_epipolar_error_px)
     tracks, points = sfm.triangulate(
-        estimate.cameras, photographs, kept, config, config.max_reprojection_error_px
+        estimate.cameras, features, kept, config, config.max_reprojection_error_px
     )
     by_time = {
-        timestamp: sfm.points_of_frame(index, tracks, points, photographs)
+        timestamp: sfm.points_of_frame(index, tracks, points, features)
         for index, timestamp in enumerate(scene.timestamps)
     }
     write_calibration(folder, calibration, by_time)
@@ -74,17 +76,17 @@ def calibrate(
 
 
 def _estimate(
-    cameras: dict[str, Any], photographs: sfm.PooledFeatures, matches: dict, config: CalibrateConfig
+    cameras: dict[str, Any], features: sfm.PooledFeatures, matches: dict, config: CalibrateConfig
 ) -> sfm.Estimate:
     if config.method == "given":
         return sfm.Estimate(dict(cameras), None, False)
     if config.method == "perturbed":
-        return sfm.refine(sfm.perturb(cameras, config), photographs, matches, config)
+        return sfm.refine(sfm.perturb(cameras, config), features, matches, config)
     with tempfile.TemporaryDirectory() as scratch:
-        return sfm.reconstruct(cameras, photographs, matches, config, Path(scratch))
+        return sfm.reconstruct(cameras, features, matches, config, Path(scratch))
 
 
-def _photograph(scene: Scene, camera: str, timestamp: str) -> Any:
+def _image(scene: Scene, camera: str, timestamp: str) -> Any:
     views = scene.views("source", timestamp)
     return next(view for view in views if view.name == camera).image()
 
