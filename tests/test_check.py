@@ -153,7 +153,7 @@ def test_demo_may_not_write_over_data_that_was_brought(folder: Path) -> None:
     done = check(folder)
     assert done.returncode == 2
     place = line_of(folder, "- hi4d_pair00_dance", "\ndemo:")
-    assert f"params.yaml:{place}  demo.scenes.0: stage demo would write over" in done.stderr
+    assert f"params.yaml:{place}  demo.scenes.0: stage demo would overwrite" in done.stderr
 
 
 def test_demo_scene_must_be_generated(folder: Path) -> None:
@@ -271,7 +271,7 @@ def test_one_source_camera_and_one_that_is_held_out_are_refused(folder: Path) ->
 
     edit(folder, change)
     told = check(folder).stderr
-    assert "hi4d_pair15_fight.source_cameras: 4 alone" in told
+    assert "hi4d_pair15_fight.source_cameras: only 4" in told
     assert "train.test_every: 2 holds out 16, the only camera of hi4d_pair00_dance" in told
 
 

@@ -208,7 +208,7 @@ def test_check_judges_folders_by_their_records() -> None:
     assert errors(folder, folder) == [f"base.source: {told}", f"tune.init_from: {told}"]
     others = {"reserved_scenes": ("a_dog",), "downstream_scenes": ("a_dog",)}
     (found,) = errors(folder, "", **others)
-    assert "pair15, whom hi4d_pair15_fight shows as a_dog does" in found
+    assert "pair15, whom both hi4d_pair15_fight and a_dog show" in found
 
 
 def test_tiny_fixer_keeps_its_form() -> None:

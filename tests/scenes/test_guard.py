@@ -69,14 +69,14 @@ def test_another_action_of_a_reserved_pair_is_refused(role: str) -> None:
 
 
 def test_reserved_pair_is_refused_even_if_it_is_not_evaluated() -> None:
-    found = errors_of(
+    errors = errors_of(
         tuning_scenes=("hi4d_pair15_hug",),
         downstream_scenes=("hi4d_pair16_jump",),
         evaluated_scenes=("hi4d_pair16_jump",),
         scenes=("hi4d_pair16_jump",),
     )
-    assert len(found) == 1
-    assert "shows pair15" in found[0]
+    assert len(errors) == 1
+    assert "shows pair15" in errors[0]
 
 
 def test_people_are_the_pair_in_the_name_or_what_the_entry_says() -> None:
@@ -110,18 +110,18 @@ def test_internal_eval_pair_among_the_tuning_pairs_is_refused() -> None:
 def test_scene_in_two_roles_is_refused(first: str, second: str) -> None:
     lists = {first: ("dog",), second: ("cat", "dog")}
     evaluated = (*V0.evaluated_scenes, "cat", "dog")
-    found = errors_of(**lists, evaluated_scenes=evaluated, scenes=(*V0.scenes, "cat", "dog"))
-    assert found == [f"study.{second}.1: dog is also in `study.{first}`"]
+    errors = errors_of(**lists, evaluated_scenes=evaluated, scenes=(*V0.scenes, "cat", "dog"))
+    assert errors == [f"study.{second}.1: dog is also in `study.{first}`"]
 
 
 def test_downstream_pair_that_is_not_reserved_may_not_be_tuned_on() -> None:
-    found = errors_of(
+    errors = errors_of(
         scenes=("hi4d_pair00_hug",),
         evaluated_scenes=("hi4d_pair00_hug",),
         downstream_scenes=("hi4d_pair00_hug",),
     )
-    assert len(found) == 1
-    assert found[0].startswith("study.downstream_scenes.0: hi4d_pair00_hug shows pair00")
+    assert len(errors) == 1
+    assert errors[0].startswith("study.downstream_scenes.0: hi4d_pair00_hug shows pair00")
 
 
 def test_unknown_scene_has_the_nearest_name() -> None:
@@ -134,23 +134,23 @@ def test_unknown_scene_has_the_nearest_name() -> None:
     ]
 
 
-def test_unknown_scene_of_a_reserved_pair_is_still_seen_through() -> None:
-    found = errors_of(tuning_scenes=("hi4d_pair15_kiss",))
-    assert len(found) == 2
-    assert "shows pair15" in found[1]
+def test_unknown_scene_of_a_reserved_pair_is_recognised() -> None:
+    errors = errors_of(tuning_scenes=("hi4d_pair15_kiss",))
+    assert len(errors) == 2
+    assert "shows pair15" in errors[1]
 
 
 def test_hi4d_name_without_a_readable_pair_is_refused() -> None:
     name = "hi4d_fight_take2"
-    (found,) = errors_of(GROUPS | {name: name}, tuning_scenes=(name,))
-    assert "does not say which people it shows" in found
-    (found,) = errors_of(GROUPS | {name: "pair15"}, tuning_scenes=(name,))
-    assert "shows pair15" in found
+    (error,) = errors_of(GROUPS | {name: name}, tuning_scenes=(name,))
+    assert "does not say which people it shows" in error
+    (error,) = errors_of(GROUPS | {name: "pair15"}, tuning_scenes=(name,))
+    assert "shows pair15" in error
 
 
 def test_name_that_stands_twice_is_refused() -> None:
     assert errors_of(tuning_scenes=(TUNING[0], TUNING[0])) == [
-        "study.tuning_scenes.0: hi4d_pair00_dance stands here 2 times"
+        "study.tuning_scenes.0: hi4d_pair00_dance is listed 2 times"
     ]
 
 
@@ -170,8 +170,8 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
     assert verdict.notes == (
         "tuning scenes that `study.scenes` leaves out: hi4d_pair00_dance, hi4d_pair01_talk",
     )
-    found = errors_of(scenes=left, methods=("none", "tuned-post"), fixers=("tuned",))
-    assert [line for line in found if "`study.scenes`" in line] == [
+    errors = errors_of(scenes=left, methods=("none", "tuned-post"), fixers=("tuned",))
+    assert [line for line in errors if "`study.scenes`" in line] == [
         "study.tuning_scenes.0: hi4d_pair00_dance is not in `study.scenes`",
         "study.tuning_scenes.1: hi4d_pair01_talk is not in `study.scenes`",
     ]
@@ -180,8 +180,8 @@ def test_scenes_of_the_tuning_may_be_left_out_while_nothing_is_tuned() -> None:
 def test_tuned_method_needs_scenes_in_both_learning_roles() -> None:
     empty = {"tuning_scenes": (), "internal_eval_scenes": ()}
     assert errors_of(**empty) == []
-    found = errors_of(**empty, methods=("none", "tuned-post"), fixers=("tuned",))
-    assert [line for line in found if "empty" in line] == [
+    errors = errors_of(**empty, methods=("none", "tuned-post"), fixers=("tuned",))
+    assert [line for line in errors if "empty" in line] == [
         "study.tuning_scenes: empty",
         "study.internal_eval_scenes: empty",
     ]
@@ -215,7 +215,7 @@ def test_subject_must_be_computed() -> None:
     ]
 
 
-def test_all_errors_come_at_once_with_their_places() -> None:
+def test_all_errors_are_reported_at_once_with_locations() -> None:
     study = V0.model_copy(update={"tuning_scenes": (RESERVED[0],), "subject": "x"})
     verdict = judge(study, GROUPS, where=lambda keys: "line of " + "/".join(map(str, keys)))
     with pytest.raises(UserError) as caught:
@@ -256,17 +256,17 @@ SPELLINGS = (
 
 @pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
 @pytest.mark.parametrize("name", SPELLINGS)
-def test_reserved_pair_is_seen_through_every_spelling(role: str, name: str) -> None:
-    (found,) = errors_of(GROUPS | {name: group_of(name, ENTRY.group)}, **{role: (name,)})
-    told = ("shows pair15", "is reserved, as hi4d_pair15_fight")
-    assert found.startswith(f"study.{role}.0: {name} ")
-    assert any(one in found for one in told)
+def test_reserved_pair_is_recognised_in_every_spelling(role: str, name: str) -> None:
+    (error,) = errors_of(GROUPS | {name: group_of(name, ENTRY.group)}, **{role: (name,)})
+    reasons = ("shows pair15", "is reserved, as hi4d_pair15_fight")
+    assert error.startswith(f"study.{role}.0: {name} ")
+    assert any(reason in error for reason in reasons)
 
 
 @pytest.mark.parametrize("group", ["PAIR15", "pair15 ", "Pair_015", "PAIR-15", "hi4d pair 15"])
-def test_reserved_pair_is_seen_through_every_spelling_of_a_group(group: str) -> None:
-    (found,) = errors_of(GROUPS | {"dog": group}, tuning_scenes=("dog",))
-    assert "dog shows pair15, as the reserved hi4d_pair15_fight does" in found
+def test_reserved_pair_is_recognised_in_every_spelling_of_a_group(group: str) -> None:
+    (error,) = errors_of(GROUPS | {"dog": group}, tuning_scenes=("dog",))
+    assert "dog shows pair15, as the reserved hi4d_pair15_fight does" in error
 
 
 def test_number_of_a_pair_is_a_number() -> None:
@@ -286,20 +286,20 @@ def test_group_that_contradicts_the_name_is_refused_with_its_fix() -> None:
         "fix: set `group: pair15` or leave it out; "
         "or rename the scene after the people that it shows"
     ]
-    (found,) = errors_of(GROUPS | {"hi4d_pair40_pair15_hug": "pair40"})
-    assert "speaks of pair40 and pair15" in found
+    (error,) = errors_of(GROUPS | {"hi4d_pair40_pair15_hug": "pair40"})
+    assert "contains pair40 and pair15" in error
     assert errors_of(GROUPS | {"hi4d_pair15_hug": "PAIR-015"}) == []
 
 
 def test_scene_of_two_spellings_is_one_scene() -> None:
     groups = GROUPS | {"Dog": "Dog", "d_o_g": "d_o_g"}
-    found = errors_of(groups, tuning_scenes=("dog",), internal_eval_scenes=("Dog",))
-    assert found == ["study.internal_eval_scenes.0: Dog is also in `study.tuning_scenes`, as dog"]
+    errors = errors_of(groups, tuning_scenes=("dog",), internal_eval_scenes=("Dog",))
+    assert errors == ["study.internal_eval_scenes.0: Dog is also in `study.tuning_scenes`, as dog"]
     assert errors_of(groups, tuning_scenes=("dog", "d_o_g")) == [
         "study.tuning_scenes.1: d_o_g is dog in another spelling"
     ]
-    (found,) = errors_of(groups, tuning_scenes=("Dog",), reserved_scenes=("dog",))
-    assert found == "study.tuning_scenes.0: Dog is reserved, as dog"
+    (error,) = errors_of(groups, tuning_scenes=("Dog",), reserved_scenes=("dog",))
+    assert error == "study.tuning_scenes.0: Dog is reserved, as dog"
 
 
 def test_empty_reserve_is_said() -> None:

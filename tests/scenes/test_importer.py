@@ -1,4 +1,4 @@
-"""Raw sequence to prepared scene: geometry of the pictures, choice of frames, what is refused."""
+"""Raw sequence to prepared scene: geometry of the images, choice of frames, what is refused."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.scene import Scene
-from stages.scenes.sources.importer import choose_frames, import_scene, sample
+from stages.scenes.sources.importer import choose_frames, import_scene, spread_evenly
 
 Writer = Callable[..., Path]
 CURVED = (-0.12, 0.05, 0.004, -0.003, 0.01)
@@ -36,7 +36,7 @@ def prepared(
 
 @pytest.mark.parametrize("height_px", [0, 64, 100])
 @pytest.mark.parametrize("skew", [0.0, 3.0])
-def test_landmarks_lie_in_the_pictures_where_the_prepared_cameras_project_them(
+def test_landmarks_lie_in_the_images_where_the_prepared_cameras_project_them(
     tmp_path: Path, raw_sequence: Writer, landmarks: np.ndarray, height_px: int, skew: float
 ) -> None:
     """The whole chain: poses, distortion, skew, scaling and the half-pixel convention."""
@@ -74,24 +74,24 @@ def test_undistortion_is_a_switch(
     ("distortion", "outside"), [((0.6, 0.0, 0.0, 0.0, 0.0), True), ((-2.5, 0, 0, 0, 0), True),
                                 (CURVED, False), ((0.0,) * 5, False)],
 )  # fmt: skip
-def test_what_no_photograph_shows_is_black_and_masked(
+def test_pixels_outside_the_image_are_black_and_masked(
     tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str],
     distortion: tuple[float, ...], outside: bool,
 ) -> None:  # fmt: skip
-    """Pincushion corners look beyond the photograph; a strong barrel turns back in them."""
+    """Pincushion corners look beyond the image; a strong barrel turns back in them."""
     raw = raw_sequence(tmp_path / "raw", frames=(21,), distortion=distortion)
     scene = prepared(raw, tmp_path / "scene", PrepareConfig(height_px=64))
-    told = capsys.readouterr().out
-    assert ("camera 28: " in told) is outside
+    output = capsys.readouterr().out
+    assert ("camera 28: " in output) is outside
     for view in scene.views():
-        seen = view.seen()
-        assert (seen is not None) is outside
-        if seen is not None:
-            assert 0.3 < seen.mean() < 0.99
-            assert not seen[0, 0]
-            assert seen[32, 24]
-            assert not view.image()[~seen].any()
-            assert view.counted().shape == (1, seen.sum(), 3)
+        valid = view.seen()
+        assert (valid is not None) is outside
+        if valid is not None:
+            assert 0.3 < valid.mean() < 0.99
+            assert not valid[0, 0]
+            assert valid[32, 24]
+            assert not view.image()[~valid].any()
+            assert view.counted().shape == (1, valid.sum(), 3)
 
 
 def test_a_larger_height_does_not_enlarge(tmp_path: Path, raw_sequence: Writer) -> None:
@@ -116,14 +116,14 @@ def test_roles_groups_and_frames_reach_the_scene(tmp_path: Path, raw_sequence: W
     assert len(table) == 7
 
 
-def test_pictures_belong_to_their_own_frame(tmp_path: Path, raw_sequence: Writer) -> None:
-    """The red channel of the raw pictures holds the frame's number."""
+def test_images_belong_to_their_own_frame(tmp_path: Path, raw_sequence: Writer) -> None:
+    """The red channel of the raw images holds the frame's number."""
     scene = prepared(raw_sequence(tmp_path / "raw"), tmp_path / "scene")
     for view in scene.views():
         assert int(np.median(np.rint(view.image()[..., 0] * 255))) == int(view.timestamp)
 
 
-def test_masks_follow_the_pictures(tmp_path: Path, raw_sequence: Writer) -> None:
+def test_masks_follow_the_images(tmp_path: Path, raw_sequence: Writer) -> None:
     raw = raw_sequence(tmp_path / "raw", distortion=CURVED)
     scene = prepared(raw, tmp_path / "scene", PrepareConfig(height_px=64))
     for view in scene.views():
@@ -170,7 +170,7 @@ def test_the_report_counts_dropped_frames(tmp_path: Path, raw_sequence: Writer) 
     assert "\n" not in line
 
 
-def test_photographs_that_change_size_are_refused(tmp_path: Path, raw_sequence: Writer) -> None:
+def test_images_that_change_size_are_refused(tmp_path: Path, raw_sequence: Writer) -> None:
     raw = raw_sequence(tmp_path / "raw")
     path = raw / "images" / "4" / "000022.png"
     Image.open(path).resize((90, 128)).save(path)
@@ -179,7 +179,7 @@ def test_photographs_that_change_size_are_refused(tmp_path: Path, raw_sequence: 
     assert "96x128 px, the size of 000021.png" in str(caught.value)
 
 
-def test_a_truncated_photograph_is_named(tmp_path: Path, raw_sequence: Writer) -> None:
+def test_a_truncated_image_is_named(tmp_path: Path, raw_sequence: Writer) -> None:
     raw = raw_sequence(tmp_path / "raw", suffix=".jpg")
     path = raw / "images" / "28" / "000023.jpg"
     path.write_bytes(path.read_bytes()[:400])
@@ -213,7 +213,7 @@ def test_limits_outside_the_sequence_say_what_it_has() -> None:
 @pytest.mark.parametrize("count", range(1, 12))
 def test_sampled_frames_are_spread_over_the_whole_run(count: int) -> None:
     frames = list(range(100, 111))
-    chosen = sample(frames, count)
+    chosen = spread_evenly(frames, count)
     assert len(chosen) == len(set(chosen)) == count
     assert chosen == sorted(chosen)
     assert chosen[0] == 100
@@ -223,8 +223,8 @@ def test_sampled_frames_are_spread_over_the_whole_run(count: int) -> None:
 
 def test_cameras_may_be_numbers_or_text() -> None:
     """`-S` hands numbers over."""
-    made = entry(source_cameras=(4, "16"), target_cameras=(28,))
-    assert made.cameras == ("4", "16", "28")
+    read = entry(source_cameras=(4, "16"), target_cameras=(28,))
+    assert read.cameras == ("4", "16", "28")
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_cameras_may_be_numbers_or_text() -> None:
     [
         ({"source_cameras": ()}, "at least 1 item"),
         ({"target_cameras": ()}, "at least 1 item"),
-        ({"target_cameras": ("4",)}, "not so: 4"),
-        ({"source_cameras": ("4", 4)}, "not so: 4"),
+        ({"target_cameras": ("4",)}, "more than once: 4"),
+        ({"source_cameras": ("4", 4)}, "more than once: 4"),
         ({"source_cameras": (True,)}, "valid string"),
-        ({"first_frame": 9, "last_frame": 8}, "lies before"),
+        ({"first_frame": 9, "last_frame": 8}, "is before"),
         ({"frame_step": 0}, "greater than or equal to 1"),
         ({"source": "video"}, "'demo' or 'hi4d'"),
     ],
@@ -260,8 +260,8 @@ def test_alpha_lies_over_the_background(
         view = next(v for v in Scene.read(tmp_path / name).views() if v.name == "4")
         assert view.image()[:, 48:].mean() == background[0]
         np.testing.assert_array_equal(np.rint(255 * view.image()[:, :48]), levels[:, :48])
-    told = "pair_x: 1 of 3 photographs have alpha; they are laid over train.background, "
+    output = "pair_x: 1 of 3 images have alpha; they are composited over train.background, "
     assert capsys.readouterr().err.splitlines() == [
-        told + "[0.0, 0.0, 0.0]",
-        told + "[1.0, 1.0, 1.0]",
+        output + "[0.0, 0.0, 0.0]",
+        output + "[1.0, 1.0, 1.0]",
     ]

@@ -1,4 +1,4 @@
-"""Raw sequence to prepared scene: choose frames, undistort, resize, write with roles."""
+"""Raw sequence to prepared scene: selects frames, undistorts, resizes, assigns roles."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.hi4d import Sequence4D, open_sequence
 from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
-from stages.scenes.lenses.distortion import ideal_intrinsics, seen, undistort
+from stages.scenes.lenses.distortion import ideal_intrinsics, undistort, valid_pixels
 from stages.scenes.scene import VALID_MASKS, Role, View, write_scene
 from stages.scenes.study.identity import group_of
 
@@ -22,22 +22,28 @@ def import_scene(
     name: str, entry: SceneEntry, config: PrepareConfig, raw: Path, folder: Path,
     background: Color = BLACK,
 ) -> str:  # fmt: skip
-    """Write a prepared scene into `folder`; return one line that says what it holds.
+    """Write a prepared scene; return a summary of one line.
 
-    Photographs with alpha are laid over `background`.
+    Args:
+        name: of the scene.
+        entry: its entry of the catalogue.
+        config: section `prepare`.
+        raw: folder of the raw sequence.
+        folder: for the prepared scene.
+        background: RGB in [0, 1] behind images with alpha.
     """
     roles: dict[str, Role] = dict.fromkeys(entry.source_cameras, "source")
     roles |= dict.fromkeys(entry.target_cameras, "target")
     sequence = replace(open_sequence(raw, entry.cameras), background=background)
     common = sequence.common_frames(entry.cameras)
     frames = choose_frames(name, common, entry)
-    taken = [sequence.frames[camera][frame] for camera in roles for frame in frames]
-    report_alpha(name, taken, background)
-    photographed = [sequence.camera(camera, frames) for camera in roles]
-    shown = {camera.name: _seen(sequence, camera, config) for camera in photographed}
+    paths = [sequence.frames[camera][frame] for camera in roles for frame in frames]
+    report_alpha(name, paths, background)
+    cameras = [sequence.camera(camera, frames) for camera in roles]
+    valid = {camera.name: _valid_pixels(sequence, camera, config) for camera in cameras}
     views: list[View] = []
     for frame in frames:
-        views += _write_frame(sequence, frame, photographed, roles, shown, config, folder)
+        views += _write_frame(sequence, frame, cameras, roles, valid, config, folder)
     info = {
         "name": name,
         "group": group_of(name, entry.group),
@@ -56,7 +62,7 @@ def import_scene(
 
 
 def choose_frames(scene: str, frames: Sequence[int], entry: SceneEntry) -> list[int]:
-    """The frames that an entry asks for. Raises UserError when its limits leave none."""
+    """The frames that an entry selects. Raises UserError if there are none within its limits."""
     first = frames[0] if entry.first_frame is None else entry.first_frame
     last = frames[-1] if entry.last_frame is None else entry.last_frame
     within = [frame for frame in frames if first <= frame <= last]
@@ -67,13 +73,13 @@ def choose_frames(scene: str, frames: Sequence[int], entry: SceneEntry) -> list[
             expected=f"limits within the sequence's {frames[0]} to {frames[-1]}",
             fix="change first_frame or last_frame",
         )
-    return sample(within[:: entry.frame_step], entry.timestamps)
+    return spread_evenly(within[:: entry.frame_step], entry.timestamps)
 
 
-def sample(frames: Sequence[int], count: int) -> list[int]:
-    """`count` frames spread evenly from first to last; 0 or too many means all.
+def spread_evenly(frames: Sequence[int], count: int) -> list[int]:
+    """`count` frames spread evenly from first to last; all if 0 or more than there are.
 
-    >>> sample([10, 11, 12, 13, 14], 3)
+    >>> spread_evenly([10, 11, 12, 13, 14], 3)
     [10, 12, 14]
     """
     if count == 0 or count >= len(frames):
@@ -87,39 +93,42 @@ def _write_frame(
     frame: int,
     cameras: Sequence[Camera],
     roles: dict[str, Role],
-    shown: dict[str, Mask | None],
+    valid: dict[str, Mask | None],
     config: PrepareConfig,
     folder: Path,
 ) -> list[View]:
-    here = folder / "frames" / f"{frame:06d}"
+    frame_folder = folder / "frames" / f"{frame:06d}"
     views = [
-        _write_view(sequence, camera, frame, roles[camera.name], shown[camera.name], config, here)
+        _write_view(
+            sequence, camera, frame, roles[camera.name], valid[camera.name], config, frame_folder
+        )
         for camera in cameras
     ]
     by_image = {view.image_path.name: _named_as_image(view) for view in views}
-    write_model(here / "sparse" / "0", by_image)
+    write_model(frame_folder / "sparse" / "0", by_image)
     return views
 
 
 def _named_as_image(view: View) -> Camera:
-    """The view's camera under its image's name, as COLMAP has it."""
+    """The view's camera, named by its image as in COLMAP models."""
     return replace(view.camera, name=view.image_path.name)
 
 
-def _bends(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Array:
+def _distortion(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Array:
     return sequence.cameras[camera.name].distortion if config.undistort else np.zeros(5)
 
 
-def _seen(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Mask | None:
-    """The pixels of a camera's pictures that its photographs show, if some are not; then said."""
-    found = seen(camera.K, _bends(sequence, camera, config), camera.width, camera.height)
-    if found is not None:
+def _valid_pixels(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Mask | None:
+    """Valid pixels of a camera's undistorted images; None if all are, else reported."""
+    distortion = _distortion(sequence, camera, config)
+    valid = valid_pixels(camera.K, distortion, camera.width, camera.height)
+    if valid is not None:
         print(
-            f"camera {camera.name}: {1 - found.mean():.0%} of its undistorted pictures lie outside "
-            "the photograph, or where its distortion turns back: black, and not counted",
+            f"camera {camera.name}: {1 - valid.mean():.0%} of its undistorted images are outside "
+            "the image, or where its distortion is not invertible: black and masked",
             flush=True,
         )  # fmt: skip
-    return found
+    return valid
 
 
 def _write_view(
@@ -127,28 +136,28 @@ def _write_view(
     camera: Camera,
     frame: int,
     role: Role,
-    shown: Mask | None,
+    valid: Mask | None,
     config: PrepareConfig,
-    here: Path,
+    frame_folder: Path,
 ) -> View:
-    bends = _bends(sequence, camera, config)
-    image = undistort(sequence.image(camera.name, frame), camera.K, bends)
+    distortion = _distortion(sequence, camera, config)
+    image = undistort(sequence.image(camera.name, frame), camera.K, distortion)
     height = min(config.height_px or camera.height, camera.height)
     width = max(1, round(camera.width * height / camera.height))
-    small = replace(camera, K=ideal_intrinsics(camera.K)).resized(width, height)
-    path = here / "images" / f"{camera.name}.png"
-    if shown is None:
+    resized = replace(camera, K=ideal_intrinsics(camera.K)).resized(width, height)
+    path = frame_folder / "images" / f"{camera.name}.png"
+    if valid is None:
         write_png(path, resize(image, width, height))
     else:
-        small_shown = resize_mask(shown, width, height)
-        write_png(path, resize(image, width, height) * small_shown[..., None])
-        write_mask(here / VALID_MASKS / path.name, small_shown)
-    view = View(small, f"{frame:06d}", role, path, None)
+        resized_valid = resize_mask(valid, width, height)
+        write_png(path, resize(image, width, height) * resized_valid[..., None])
+        write_mask(frame_folder / VALID_MASKS / path.name, resized_valid)
+    view = View(resized, f"{frame:06d}", role, path, None)
     mask = sequence.mask(camera.name, frame, image.shape[:2]) if config.masks else None
     if mask is None:
         return view
     planes = mask[..., None].astype(np.float32)
-    straight = undistort(planes, camera.K, bends, order=0)[..., 0] > 0.5
-    mask_path = here / "masks" / path.name
-    write_mask(mask_path, resize_mask(straight, width, height))
+    undistorted = undistort(planes, camera.K, distortion, order=0)[..., 0] > 0.5
+    mask_path = frame_folder / "masks" / path.name
+    write_mask(mask_path, resize_mask(undistorted, width, height))
     return replace(view, mask_path=mask_path)

@@ -1,13 +1,13 @@
-"""Choosing images by a token in their names."""
+"""Selects images and cameras by a word in their names."""
 
 import re
 import unicodedata
 
 
 def matching(name: str, token: str) -> bool:
-    """Whether `token` stands in `name` as a whole word of letters and digits, in any case.
+    """Whether `name` contains `token` as a whole word of letters and digits, in any case.
 
-    An empty token matches every name; Unicode forms do not count.
+    An empty token matches every name; Unicode forms of a letter are equal.
 
     >>> matching("clip_RIGHT_01.png", "right"), matching("BRIGHT.png", "RIGHT"), matching("a", "")
     (True, False, True)

@@ -1,4 +1,4 @@
-"""The catalogue of scenes as a whole; stages of one scene read its entry alone."""
+"""The whole catalogue of scenes; stages of one scene read its entry alone."""
 
 from stages.run.settings.params import Params
 from stages.scenes.config import SceneEntry
@@ -6,7 +6,7 @@ from stages.scenes.study.identity import group_of
 
 
 def groups(params: Params) -> dict[str, str]:
-    """Group of every scene in the catalogue, also of those whose entry has a fault."""
+    """Group of every scene in the catalogue, also of invalid entries."""
     entries = {
         name: params.check(("scenes", name), SceneEntry)[0] for name in params.names("scenes")
     }

@@ -1,9 +1,9 @@
 """Typed form of `study:` in params.yaml: the memo of the study as data.
 
-A scene has at most one role. Tuning scenes teach the fixer, internal-eval scenes choose its
-checkpoint, downstream scenes answer the question of the study. Reserved scenes are a standing
-policy: they and every other action of the same people stay out of the first two roles, whatever
-the version of the study. They are prepared, calibrated and trained like all others.
+A scene has at most one role. The fixer is tuned on tuning scenes, its checkpoint is chosen on
+internal-eval scenes, and the question of the study is answered on downstream scenes. Reserved
+scenes, and all scenes of the same people, are never in the first two roles, in any version of the
+study. They are prepared, calibrated and trained like all others.
 """
 
 from typing import Annotated
@@ -18,7 +18,7 @@ Line = Annotated[str, Field(min_length=1)]
 
 
 class StudyConfig(Section):
-    """One version of the study: what it asks, on which scenes, by which methods."""
+    """One version of the study: its question, scenes and methods."""
 
     version: Line
     objective: Line

@@ -1,6 +1,6 @@
-"""What a study may not do: learn from what it is measured on, or ask for what is not there.
+"""The leak guard: a study may not tune on what it is measured on, nor refer to missing scenes.
 
-Who may have which role is in `roles`, what images hold is in `leaks`.
+Rules about roles are in `roles`, checks of the images in stages/samples/leaks.py.
 """
 
 import itertools
@@ -31,14 +31,14 @@ _OTHER_LISTS = ("methods", "fixers", "seeds")
 
 
 def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
-    """Judge a study before anything is computed.
+    """Check a study before anything is computed.
 
-    `groups` maps every scene of the catalogue to its group; `where` names the place of a key
-    such as ("study", "tuning_scenes", 1), with its line when it is `Params.where`.
+    `groups` maps every scene of the catalogue to its group; `where` gives the location of a key
+    such as ("study", "tuning_scenes", 1): `Params.where`, or without line numbers by default.
     """
     lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
     case = _Case(lists, groups, where or dotted, study)
-    rules = (_unknown, _repeated, contradicted, reserved, shared, _selected, _needed, _methods)
+    rules = _unknown, _repeated, contradicted, reserved, shared, _unselected, _empty, _methods
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
     return Verdict(errors, tuple(_notes(case)), case.by_role())
 
@@ -62,7 +62,7 @@ def _unknown(case: _Case) -> Iterator[UserError]:
                     f"no scene {scene!r}",
                     expected="an entry of `scenes:`",
                     hint=did_you_mean(scene, known),
-                    fix=f"mend the name, or add `{scene}:` to `scenes:`",
+                    fix=f"correct the name, or add `{scene}:` to `scenes:`",
                 )
             elif case.group(scene) == people(scene) == normalised_name(scene) and _from_hi4d(scene):
                 yield UserError(
@@ -83,7 +83,7 @@ def _repeated(case: _Case) -> Iterator[UserError]:
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
                 yield UserError(
-                    case.at(key, name), f"{name} stands here {names.count(name)} times", fix=CHECK
+                    case.at(key, name), f"{name} is listed {names.count(name)} times", fix=CHECK
                 )
     for key in _SCENE_LISTS:
         for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
@@ -92,26 +92,26 @@ def _repeated(case: _Case) -> Iterator[UserError]:
                 yield UserError(case.at(key, second), got, expected="each scene once", fix=CHECK)
 
 
-def _selected(case: _Case) -> Iterator[UserError]:
+def _unselected(case: _Case) -> Iterator[UserError]:
     chosen = [("evaluated_scenes", "scenes"), ("downstream_scenes", "evaluated_scenes")]
     if case.tuned:
         chosen += [(role, "scenes") for role in LEARNING_ROLES]
     for key, within in chosen:
         for scene in dict.fromkeys(case.names(key)):
-            # One that is not in the catalogue is reported as such.
+            # Scenes that are not in the catalogue are reported as such.
             if scene in case.groups and scene not in case.names(within):
                 yield UserError(
                     case.at(key, scene),
                     f"{scene} is not in `study.{within}`",
                     expected=f"scenes of `study.{within}`",
-                    fix=f"add it there, or take it out of `study.{key}`",
+                    fix=f"add it there, or remove it from `study.{key}`",
                 )
 
 
-def _needed(case: _Case) -> Iterator[UserError]:
-    needed = ["scenes", "evaluated_scenes", "downstream_scenes", "methods"]
-    needed += LEARNING_ROLES if case.tuned else ()
-    for key in needed:
+def _empty(case: _Case) -> Iterator[UserError]:
+    required = ["scenes", "evaluated_scenes", "downstream_scenes", "methods"]
+    required += LEARNING_ROLES if case.tuned else ()
+    for key in required:
         if not case.names(key):
             reason = " for a tuned method" if key in LEARNING_ROLES else ""
             yield UserError(case.at(key), "empty", expected=f"at least one name{reason}", fix=CHECK)
@@ -127,15 +127,15 @@ def _methods(case: _Case) -> Iterator[UserError]:
                 hint=did_you_mean(method, list(METHODS)),
                 fix=CHECK,
             )
-    # A list of its own, since DVC fans out over whole lists.
+    # `fixers` repeats what `methods` says because DVC fans out over whole lists.
     known = tuple(method for method in case.study.methods if method in METHODS)
-    wanted = [fixer for fixer in FIXERS if methods_of(fixer, known)]
-    if set(wanted) != set(case.study.fixers):
+    needed = [fixer for fixer in FIXERS if methods_of(fixer, known)]
+    if set(needed) != set(case.study.fixers):
         yield UserError(
             case.at("fixers"),
             ", ".join(case.study.fixers) or "empty",
-            expected=f"those of `study.methods`: {', '.join(wanted) or 'none'}",
-            fix=f"set study.fixers=[{','.join(wanted)}]",
+            expected=f"those of `study.methods`: {', '.join(needed) or 'none'}",
+            fix=f"set study.fixers=[{','.join(needed)}]",
         )
     if case.study.methods and case.study.subject not in case.study.methods:
         yield UserError(
@@ -158,6 +158,7 @@ def _notes(case: _Case) -> Iterator[str]:
         if absent:
             yield f"{role} scenes that `study.scenes` leaves out: {', '.join(absent)}"
     yield from notes_on_roles(case)
-    seen = [scene for scene in case.study.evaluated_scenes if scene in case.study.tuning_scenes]
-    if seen:
-        yield f"evaluated scenes that DiFix is tuned on, no measure of success: {', '.join(seen)}"
+    tuned_on = [scene for scene in case.study.evaluated_scenes if scene in case.study.tuning_scenes]
+    if tuned_on:
+        scenes = ", ".join(tuned_on)
+        yield f"evaluated scenes that DiFix is tuned on, so no measure of success: {scenes}"

@@ -1,4 +1,4 @@
-"""A study as text, from `study:` in params.yaml: its memo, and what it is in a few lines."""
+"""A study as text, from `study:` in params.yaml: its memo and a short summary."""
 
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.roles import Verdict

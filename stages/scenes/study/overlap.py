@@ -1,4 +1,7 @@
-"""Who is to be seen in a scene, and in which photographs: what may not teach and be measured."""
+"""What two scenes have in common: a name, people or images.
+
+Scenes that a fixer was tuned on and scenes that it is measured on may have nothing in common.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,29 +11,29 @@ from stages.scenes.study.identity import group_in_name, normalised_name, people
 
 @dataclass(frozen=True)
 class Subject:
-    """A scene, its group and the SHA-256 of its photographs; what is not known is empty."""
+    """A scene, its group and the SHA-256 of its images; unknown values are empty."""
 
     scene: str
     group: str
     photographs: tuple[str, ...] = ()
 
     def shared_with(self, other: "Subject") -> str:
-        """What two scenes have in common, in words; empty if nothing is."""
+        """What two scenes have in common, in words; empty if nothing."""
         if self.scene and normalised_name(self.scene) == normalised_name(other.scene):
             return f"the scene {other.scene}"
         if self.group and people(self.group) == people(other.group):
-            return f"{people(other.group)}, whom {self.scene or 'it'} shows as {other.scene} does"
+            return f"{people(other.group)}, whom both {self.scene or 'it'} and {other.scene} show"
         common = set(self.photographs) & set(other.photographs)
-        return f"{len(common)} photographs of {other.scene}" if common else ""
+        return f"{len(common)} images of {other.scene}" if common else ""
 
 
 def named(scene: str, group: str = "") -> Subject:
-    """A scene of which no more is known."""
+    """A scene whose images are not known; without `group`, its group follows from its name."""
     return Subject(scene, group or group_in_name(scene))
 
 
 def common(first: Iterable[Subject], second: Iterable[Subject]) -> Iterator[str]:
-    """What scenes of two lists have in common, each once."""
+    """What any two scenes of two lists have in common, without repetitions."""
     others = list(second)
-    found = (one.shared_with(other) for one in first for other in others)
-    yield from dict.fromkeys(told for told in found if told)
+    overlaps = (scene.shared_with(other) for scene in first for other in others)
+    yield from dict.fromkeys(overlap for overlap in overlaps if overlap)

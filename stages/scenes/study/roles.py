@@ -1,9 +1,8 @@
-"""Roles of scenes: who may teach, who chooses, who is measured; the rules that keep them apart.
+"""Roles of scenes (tuning, internal evaluation, downstream, reserved) and the rules about them.
 
 Names are not enough: another action of a reserved pair shows the same people in the same rig.
-So scenes are compared by group (`identity.group_of`), and both by `identity`, which no spelling
-changes. This module knows no other key of the study, so that what asks it depends on the roles
-alone.
+So scenes are compared by name and by group (`identity.group_of`), both in any spelling. This module
+reads no other key of the study, so that its users depend on the roles alone.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
 from stages.scenes.study.identity import group_in_name, normalised_name, pairs_in, people
 
-# Changes with the meaning of the rules, so that old verdicts do not pass for new ones.
+# Changes with the meaning of the rules, so that old verdicts become invalid.
 RULES = "one role a scene, one role a group, reserved groups downstream only, by identity: 2"
 ROLES = ("tuning_scenes", "internal_eval_scenes", "downstream_scenes")
 LEARNING_ROLES = ROLES[:2]
@@ -28,21 +27,21 @@ Where = Callable[[tuple[str | int, ...]], str]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guard found; `hash` names the split, and the images, that it judged."""
+    """Result of the leak guard; `hash` identifies the roles and images that it checked."""
 
     errors: tuple[UserError, ...]
     notes: tuple[str, ...]
     groups_by_role: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    content: str = ""  # digest of the images that were judged with the scenes, if any were
+    content: str = ""  # digest of the images that were checked, if any
 
     @property
     def hash(self) -> str:
-        """SHA-256 of rules, scenes, groups, roles and images; order in a list does not count."""
+        """SHA-256 of rules, scenes, groups, roles and images, regardless of the order in lists."""
         images = [self.content] if self.content else []
         return text_hash(RULES, json.dumps(self.groups_by_role), *images)
 
     def enforce(self) -> None:
-        """Raise every error at once, if there is one."""
+        """Raise all errors together, if there are any."""
         raise_all(self.errors)
 
 
@@ -55,15 +54,15 @@ class Case:
     where: Where
 
     def names(self, key: str) -> Names:
-        """Scenes of one list, as they stand in the study."""
+        """Scenes of one list as written in the study."""
         return self.lists[key]
 
     def group(self, scene: str) -> str:
-        """The people of a scene, in a spelling that all their names share."""
+        """The group of a scene in its compared form."""
         return people(self.groups.get(scene) or group_in_name(scene))
 
     def spellings(self, key: str) -> dict[str, str]:
-        """Scenes of one list by what no spelling changes."""
+        """Scenes of one list by the compared form of their names."""
         return {normalised_name(scene): scene for scene in self.names(key)}
 
     def groups_of(self, key: str) -> tuple[tuple[str, str], ...]:
@@ -71,39 +70,39 @@ class Case:
         return tuple(sorted((scene, self.group(scene)) for scene in self.names(key)))
 
     def at(self, key: str, scene: str | None = None) -> str:
-        """The place of a list, or of a scene in it, for an error."""
+        """The location of a list, or of a scene in it, for an error."""
         item = () if scene is None else (self.names(key).index(scene),)
         return self.where(("study", key, *item))
 
     def by_role(self) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-        """Every role with its scenes and their groups: `Verdict.groups_by_role`."""
+        """Every role with its scenes and their groups."""
         return tuple((role, self.groups_of(role)) for role in (*ROLES, RESERVED))
 
 
 def dotted(keys: tuple[str | int, ...]) -> str:
-    """A place without its line: `study.tuning_scenes.1`."""
+    """A location without its line: `study.tuning_scenes.1`."""
     return ".".join(map(str, keys))
 
 
 def judge_roles(case: Case) -> list[UserError]:
-    """Every reserved or shared scene, and every such group, in a role that it may not have."""
+    """Errors for scenes and groups in roles that they may not have."""
     return [*contradicted(case), *reserved(case), *shared(case)]
 
 
 def notes_on_roles(case: Case) -> list[str]:
-    """What is no fault, but to be known before a result is believed."""
+    """Notes that are no errors but matter for the interpretation of results."""
     return [] if case.names(RESERVED) else [NO_RESERVE]
 
 
 def contradicted(case: Case) -> Iterator[UserError]:
-    """Scenes whose name speaks of other people than their `group`, or of two pairs."""
+    """Errors for scenes whose name contradicts their `group` or contains two pairs."""
     listed = itertools.chain(*(case.names(key) for key in (*ROLES, RESERVED)))
     for scene in dict.fromkeys((*case.groups, *listed)):
         pairs = pairs_in(scene)
         if len(pairs) > 1:
             yield UserError(
                 case.where(("scenes", scene)),
-                f"the name {scene} speaks of {' and '.join(pairs)}",
+                f"the name {scene} contains {' and '.join(pairs)}",
                 expected="one pair of people, or none and a `group:`",
                 fix="rename the scene after the people that it shows",
             )
@@ -118,12 +117,12 @@ def contradicted(case: Case) -> Iterator[UserError]:
 
 
 def reserved(case: Case) -> Iterator[UserError]:
-    """Reserved scenes, and other scenes of their people, where something is learnt."""
+    """Errors for reserved scenes, and others of the same people, in a learning role."""
     owners = {case.group(scene): scene for scene in case.names(RESERVED)}
-    kept = case.spellings(RESERVED)
+    spellings = case.spellings(RESERVED)
     for role in LEARNING_ROLES:
         for scene in dict.fromkeys(case.names(role)):
-            group, other = case.group(scene), kept.get(normalised_name(scene))
+            group, other = case.group(scene), spellings.get(normalised_name(scene))
             if other:
                 got = f"{scene} is reserved" + ("" if other == scene else f", as {other}")
             elif group in owners:
@@ -134,27 +133,27 @@ def reserved(case: Case) -> Iterator[UserError]:
                 case.at(role, scene),
                 got,
                 expected="scenes of people who are in no reserved scene",
-                fix=f"take it out of `study.{role}`",
+                fix=f"remove it from `study.{role}`",
             )
 
 
 def shared(case: Case) -> Iterator[UserError]:
-    """Scenes and groups in two roles."""
-    kept = {case.group(scene) for scene in case.names(RESERVED)}
+    """Errors for scenes and groups in two roles."""
+    reserved_groups = {case.group(scene) for scene in case.names(RESERVED)}
     for first, second in itertools.combinations(ROLES, 2):
         owners = {case.group(scene): scene for scene in case.names(first)}
         for scene in dict.fromkeys(case.names(second)):
             group = case.group(scene)
-            # A reserved group in a learning role is reported there.
-            if group not in owners or group in kept:
+            # A reserved group in a learning role is reported by `reserved`.
+            if group not in owners or group in reserved_groups:
                 continue
             other = case.spellings(first).get(normalised_name(scene))
-            told = "" if other == scene else f", as {other}"
+            spelling = "" if other == scene else f", as {other}"
             yield UserError(
                 case.at(second, scene),
-                f"{scene} is also in `study.{first}`{told}"
+                f"{scene} is also in `study.{first}`{spelling}"
                 if other
                 else f"{scene} shows {group}, as {owners[group]} in `study.{first}` does",
                 expected="each scene and each group of people in one role",
-                fix=f"take one of them out of `study.{first}` or `study.{second}`",
+                fix=f"remove one of them from `study.{first}` or `study.{second}`",
             )
