@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from stages.scenes.cameras import Camera, look_at
-from stages.scenes.demo.shapes.textures import photograph
+from stages.scenes.demo.shapes.textures import load_texture
 
 SIZE = (288, 216)  # px
 FOCAL_PX = 260.0
@@ -33,7 +33,7 @@ def cameras(count: int = 5) -> dict[str, Camera]:
 
 def write_photographs(folder: Path, placed: dict[str, Camera]) -> None:
     """Photographs of the corner, one a camera."""
-    textures = [photograph(name, (512, 512)) for *_, name in _WALLS]
+    textures = [load_texture(name, (512, 512)) for *_, name in _WALLS]
     folder.mkdir(parents=True, exist_ok=True)
     for name, camera in placed.items():
         Image.fromarray(_seen(camera, textures)).save(folder / name)

@@ -8,7 +8,7 @@ from stages.run.settings.ranges import Count, Positive, Seed
 
 
 class DemoConfig(Section):
-    """What the embedded sequences look like and how finely they are traced."""
+    """Content and ray-tracing quality of the embedded sequences."""
 
     scenes: Names = ()
     seed: Seed = 0
@@ -21,7 +21,7 @@ class DemoConfig(Section):
 
 
 class DemoCaptureConfig(Section):
-    """What the embedded capture looks like and how finely it is traced."""
+    """Content and ray-tracing quality of the embedded capture."""
 
     captures: Names = ()
     seed: Seed = 0

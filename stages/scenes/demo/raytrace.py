@@ -1,7 +1,7 @@
 """Ray tracing of textured meshes with Embree: the only module that imports embreex.
 
-Surfaces are Lambertian with light stored at vertices (`light.py`), so that every camera sees the
-same colours, as splats need. Light is linear; images leave in sRGB.
+Surfaces are Lambertian with light stored at vertices (`light.py`), so that colours are the same in
+every camera. Light is linear; images are sRGB.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo.shapes.meshes import ROOM, Mesh
 
 Floats = NDArray[np.float32]
-_CREASE = 0.8  # cosine between normals of neighbours; below, a pixel gets more rays
+_CREASE = 0.8  # cosine between normals of neighbouring pixels; below, they get more rays
 _LEVELS = 8  # mipmaps, the full texture included
-_STEP = 0.04  # relative step in distance between neighbours that does so too
+_STEP = 0.04  # relative difference in distance; above, they get more rays too
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +34,16 @@ class Geometry:
     meshes: tuple[Mesh, ...]
 
     def blocked(self, origins: Array, directions: Array, reach: Array | float) -> NDArray[np.bool_]:
-        """Whether something lies within `reach` metres along each ray [N, 3]."""
+        """Whether a surface lies within `reach` metres along each ray [N, 3]."""
         far = np.empty(len(origins), np.float32)
         far[:] = reach
-        found = self.scene.run(
+        face = self.scene.run(
             np.ascontiguousarray(origins, np.float32),
             np.ascontiguousarray(directions, np.float32),
             dists=far,
             query="OCCLUDED",
         )
-        return found >= 0
+        return face >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +59,13 @@ class Atlas:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """What `trace` looks at."""
+    """A lit and textured scene."""
 
     geometry: Geometry
     shading: Floats  # [V, 5]: u, v, light
     atlas: Atlas
     texture: NDArray[np.int64]  # [F]
-    density: Floats  # [F] texels of the finest level a metre
+    density: Floats  # [F] texels of the finest level per metre
 
 
 def join(meshes: Sequence[Mesh]) -> Geometry:
@@ -87,8 +87,8 @@ def join(meshes: Sequence[Mesh]) -> Geometry:
     )
 
 
-def dress(geometry: Geometry, light: Array, atlas: Atlas) -> World:
-    """Geometry with light [V, 3] at its vertices and the textures that its meshes name."""
+def build_world(geometry: Geometry, light: Array, atlas: Atlas) -> World:
+    """Geometry with light [V, 3] at its vertices and the textures of its meshes."""
     numbers = np.array([atlas.names.index(mesh.texture) for mesh in geometry.meshes])
     texture = np.repeat(numbers, [len(mesh.faces) for mesh in geometry.meshes])
     uv = np.concatenate([mesh.uv for mesh in geometry.meshes])
@@ -102,40 +102,45 @@ def dress(geometry: Geometry, light: Array, atlas: Atlas) -> World:
 
 
 def trace(
-    seen: World, camera: Camera, samples: int, seed: int,
-    ideal: Callable[[Array], Array] = lambda pixels: pixels,
+    world: World, camera: Camera, samples: int, seed: int,
+    undistort: Callable[[Array], Array] = lambda pixels: pixels,
 ) -> tuple[Array, NDArray[np.int8]]:  # fmt: skip
     """Image [H, W, 3] in sRGB and person map [H, W] (ROOM, 0 or 1) of one camera.
 
-    A lens is given by `ideal`: pixels [N, 2] to those of the pinhole camera that show the same.
+    One ray goes through each pixel's centre; the map is of these. Where neighbours differ in
+    person, normal or distance, `samples` squared jittered rays are averaged in. Textures need no
+    further rays, as they are filtered to the size of a pixel.
 
-    One ray goes through each pixel's centre; these make the map. Where neighbours differ in
-    person, normal or distance, `samples` squared jittered rays more are averaged in. Textures
-    need none: they are read at the size of a pixel.
+    Args:
+        world: the scene.
+        camera: a pinhole camera.
+        samples: per side of the grid of jittered rays.
+        seed: of the jitter.
+        undistort: pixels [N, 2] of a lens with distortion to those of `camera`.
     """
     size = (camera.height, camera.width)
     rows, columns = np.divmod(np.arange(camera.height * camera.width), camera.width)
     pixels = np.stack([columns, rows], axis=-1) + 0.5
-    color, face, distance, normal = _shoot(seen, camera, ideal(pixels))
-    person = np.where(face < 0, ROOM, seen.geometry.person[seen.geometry.faces[face, 0]])
+    color, face, distance, normal = _shoot(world, camera, undistort(pixels))
+    person = np.where(face < 0, ROOM, world.geometry.person[world.geometry.faces[face, 0]])
     person = person.astype(np.int8).reshape(size)
     edges = np.flatnonzero(_edges(person, distance.reshape(size), normal.reshape(*size, 3)))
     rng = np.random.default_rng(seed)
     cells = np.stack(np.meshgrid(range(samples), range(samples)), axis=-1).reshape(-1, 1, 2)
-    inside = (cells + rng.random((samples**2, len(edges), 2))) / samples
-    finer = (pixels[edges] - 0.5 + inside).reshape(-1, 2)
-    more = _shoot(seen, camera, ideal(finer))[0].reshape(samples**2, len(edges), 3)
+    jittered = (cells + rng.random((samples**2, len(edges), 2))) / samples
+    finer = (pixels[edges] - 0.5 + jittered).reshape(-1, 2)
+    more = _shoot(world, camera, undistort(finer))[0].reshape(samples**2, len(edges), 3)
     color[edges] = (color[edges] + more.sum(axis=0)) / (samples**2 + 1)
     return srgb_from_linear(_developed(color)).reshape(*size, 3), person
 
 
-def hits(seen: World, camera: Camera, pixels: Array) -> tuple[Array, Array]:
+def hits(world: World, camera: Camera, pixels: Array) -> tuple[Array, Array]:
     """Surface points [N, 3] behind pixels [N, 2], and their colours [N, 3] in sRGB."""
-    color, face, distance, _ = _shoot(seen, camera, pixels)
+    color, face, distance, _ = _shoot(world, camera, pixels)
     directions, _ = _directions(camera, pixels)
-    met = face >= 0
-    points = camera.centre + distance[met, None].astype(np.float64) * directions[met]
-    return points, srgb_from_linear(_developed(color[met]))
+    is_hit = face >= 0
+    points = camera.centre + distance[is_hit, None].astype(np.float64) * directions[is_hit]
+    return points, srgb_from_linear(_developed(color[is_hit]))
 
 
 def linear_from_srgb(values: Array) -> Array:
@@ -157,30 +162,30 @@ _LINEAR = linear_from_srgb(np.arange(256) / 255).astype(np.float32)
 
 
 def _developed(radiance: Array) -> Array:
-    """Extended Reinhard curve: mid-tones keep their contrast, 4 and more becomes white."""
+    """Extended Reinhard curve: mid-tones keep their contrast, values from 4 are white."""
     return radiance * (1 + radiance / 16) / (1 + 0.35 * radiance)
 
 
 def _shoot(
-    seen: World, camera: Camera, pixels: Array
+    world: World, camera: Camera, pixels: Array
 ) -> tuple[Floats, NDArray[np.int64], Floats, Floats]:
     """Linear colour [N, 3], face [N], distance [N] and unit normal [N, 3] behind pixels [N, 2].
 
-    Rays that meet nothing have face -1 and are black.
+    Rays without a hit have face -1 and are black.
     """
     directions, spread = _directions(camera, pixels)
     origins = np.empty_like(directions)
     origins[:] = camera.centre
-    found = seen.geometry.scene.run(origins, directions, output=True)
-    face, u, v = found["primID"], found["u"], found["v"]
-    distance, normal = np.minimum(found["tfar"], 100.0), found["Ng"]
+    hit = world.geometry.scene.run(origins, directions, output=True)
+    face, u, v = hit["primID"], hit["u"], hit["v"]
+    distance, normal = np.minimum(hit["tfar"], 100.0), hit["Ng"]
     length = np.sqrt(np.einsum("nk,nk->n", normal, normal))
     normal = normal / np.maximum(length, np.float32(1e-20))[:, None]
-    a, b, c = (seen.shading[corner] for corner in seen.geometry.faces[face].T)
-    mixed = a + u[:, None] * (b - a) + v[:, None] * (c - a)
+    a, b, c = (world.shading[corner] for corner in world.geometry.faces[face].T)
+    shading = a + u[:, None] * (b - a) + v[:, None] * (c - a)
     slant = np.maximum(np.abs(np.einsum("nk,nk->n", normal, directions)), np.float32(0.1))
-    footprint = seen.density[face] * distance * spread / np.sqrt(slant)
-    color = _lookup(seen, face, mixed[:, :2], footprint) * mixed[:, 2:]
+    footprint = world.density[face] * distance * spread / np.sqrt(slant)
+    color = _lookup(world, face, shading[:, :2], footprint) * shading[:, 2:]
     color[face < 0] = 0
     return color, face, distance, normal
 
@@ -193,9 +198,9 @@ def _directions(camera: Camera, pixels: Array) -> tuple[Floats, np.float32]:
     return directions, np.float32(1 / camera.K[0, 0])
 
 
-def _lookup(seen: World, face: NDArray[np.int64], uv: Floats, footprint: Floats) -> Floats:
-    """Bilinear, repeating texture colours [N, 3] at the level whose texels match a pixel."""
-    atlas, texture = seen.atlas, seen.texture[face]
+def _lookup(world: World, face: NDArray[np.int64], uv: Floats, footprint: Floats) -> Floats:
+    """Bilinear, repeating texture colours [N, 3] at the mipmap level that matches a pixel."""
+    atlas, texture = world.atlas, world.texture[face]
     level = np.clip(np.rint(np.log2(np.maximum(footprint, 1.0))).astype(np.int64), 0, _LEVELS - 1)
     row = texture * _LEVELS + level
     width, height, start = (part.ravel()[row] for part in (atlas.width, atlas.height, atlas.start))
@@ -211,7 +216,7 @@ def _lookup(seen: World, face: NDArray[np.int64], uv: Floats, footprint: Floats)
 
 
 def atlas(textures: Mapping[str, Array]) -> Atlas:
-    """Pack textures, sRGB [h, w, 3] by name, with all their mipmaps."""
+    """Pack textures, sRGB [h, w, 3] by name, with all mipmaps."""
     names, pieces = sorted(textures), []
     sizes = np.empty((len(names), _LEVELS, 2), np.int64)
     for number, name in enumerate(names):
@@ -236,14 +241,14 @@ def _halved(image: Array) -> Array:
 
 
 def _edges(person: NDArray[np.int8], distance: Floats, normal: Floats) -> NDArray[np.bool_]:
-    """Pixels [H, W] that differ from their right or lower neighbour, with that neighbour."""
+    """Pixels [H, W] that differ from their right or lower neighbour, and that neighbour."""
     marked = np.zeros(person.shape, bool)
     for one, other in (
         (np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])
     ):  # fmt: skip
-        apart = person[one] != person[other]
-        apart |= np.abs(distance[one] - distance[other]) > _STEP * distance[one]
-        apart |= np.einsum("rck,rck->rc", normal[one], normal[other]) < _CREASE
-        marked[one] |= apart
-        marked[other] |= apart
+        differs = person[one] != person[other]
+        differs |= np.abs(distance[one] - distance[other]) > _STEP * distance[one]
+        differs |= np.einsum("rck,rck->rc", normal[one], normal[other]) < _CREASE
+        marked[one] |= differs
+        marked[other] |= differs
     return marked

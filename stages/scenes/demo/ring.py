@@ -1,8 +1,8 @@
 """Eight static cameras around the people, named as Hi4D's.
 
-Hi4D's stand on a full ring, 45 degrees apart; these stand 20 degrees apart on an arc. Measured with
-SIFT on 192x256 photographs: where a target camera between two sources is left out, those sources
-share 29 to 80 verified matches on the arc, and none that are true on the ring.
+Hi4D's are on a full ring, 45 degrees apart; these are 15 degrees apart on an arc. Measured with
+SIFT on 192x256 images: two source cameras with a target camera between them share 29 to 80 verified
+matches on the arc, and no correct ones on the ring.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _FIELD_OF_VIEW_DEG = 54.0  # vertical
 
 
 def ring(width: int, height: int) -> list[Camera]:
-    """The cameras at an image size, px; heights, distances, focals and centres differ a little."""
+    """The cameras at an image size, px; heights, distances and intrinsics differ slightly."""
     focal = 0.5 * height / np.tan(np.radians(_FIELD_OF_VIEW_DEG) / 2)
     cameras = []
     for number, name in enumerate(NAMES):

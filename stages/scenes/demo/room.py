@@ -1,7 +1,7 @@
-"""The room: a closed, furnished box that is laid out once and dressed differently for each pair.
+"""The room: a closed, furnished box of one layout, with other textures for each pair.
 
-The floor is y = 0. Cameras (`ring.py`) stand on the side of +z and look past the people at the
-walls of -z, -x and +x, so these carry the pictures and the furniture.
+The floor is y = 0. Cameras (`ring.py`) are on the side of +z and look past the people at the walls
+of -z, -x and +x, so posters and furniture are there.
 """
 
 import numpy as np
@@ -11,22 +11,26 @@ from stages.scenes.demo.light import LAMPS
 from stages.scenes.demo.people.skeleton import UP
 from stages.scenes.demo.shapes import surfaces
 from stages.scenes.demo.shapes.meshes import Mesh, box, ellipsoid, loft, quad, tube
-from stages.scenes.demo.shapes.textures import PICTURES, photograph
+from stages.scenes.demo.shapes.textures import IMAGES, load_texture
 
 _HALF, _HEIGHT = 3.25, 2.8  # metres
-_HUNG = (
+_POSTERS = (
     # (upper left corner, along the wall, down)
     ((-2.95, 2.45), (1.25, 1.05)), ((-1.45, 2.25), (0.95, 1.15)), ((-0.25, 2.50), (1.35, 1.00)),
     ((1.35, 2.30), (1.10, 1.20)),
 )  # fmt: skip
-_HUNG_SIDE = (((-2.2, 2.45), (1.25, 1.10)), ((-0.75, 2.30), (1.10, 1.25)), ((0.6, 2.4), (1.2, 1.0)))
+_SIDE_POSTERS = (
+    ((-2.2, 2.45), (1.25, 1.10)),
+    ((-0.75, 2.30), (1.10, 1.25)),
+    ((0.6, 2.4), (1.2, 1.0)),
+)
 
 
 def room(pair: int, seed: int) -> tuple[list[Mesh], dict[str, Array]]:
     """Meshes of the room and their textures, for one pair of people."""
     rng = np.random.default_rng([seed, pair, 7])
-    names = [str(name) for name in rng.permutation(list(PICTURES))]
-    meshes = [*_shell(), *_pictures(names), *_shelves(), *_sofa(), *_boxes(names[10:])]
+    names = [str(name) for name in rng.permutation(list(IMAGES))]
+    meshes = [*_shell(), *_posters(names), *_shelves(), *_sofa(), *_boxes(names[10:])]
     meshes += [*_plant(), *_lamp()]
     return meshes, _textures(pair, names, rng)
 
@@ -35,8 +39,8 @@ def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str
     wide = (2 * _HALF, _HEIGHT)
     brick = surfaces.brickwork(wide, rng)
     walls = [brick, surfaces.plaster(wide, rng), surfaces.plaster(wide, rng)]
-    turned = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
-    return turned | {name: surfaces.poster(name, rng) for name in names[:10]} | {
+    wall_textures = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
+    return wall_textures | {name: surfaces.poster(name, rng) for name in names[:10]} | {
         "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
         "ceiling": surfaces.ceiling(rng),
         "rug": surfaces.rug(rng),
@@ -48,11 +52,11 @@ def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str
         "cushion": surfaces.upholstery(rng),
         "leaves": surfaces.foliage(rng),
         "lamp": np.ones((2, 2, 3)),
-    } | {name: photograph(name, (128, 128)) for name in names[10:]}  # fmt: skip
+    } | {name: load_texture(name, (128, 128)) for name in names[10:]}  # fmt: skip
 
 
 def _shell() -> list[Mesh]:
-    # The walls reach a little past the corners, so that no ray slips out.
+    # Walls extend slightly past the corners, so that no ray passes between them.
     s, h, over = _HALF, _HEIGHT, 0.01
     long = 2 * s + 2 * over
     floor = quad([-s - over, 0, -s - over], [long, 0, 0], [0, 0, long], "floor", step=0.055)
@@ -73,15 +77,15 @@ def _shell() -> list[Mesh]:
     ]
 
 
-def _pictures(names: list[str]) -> list[Mesh]:
-    s, hung = _HALF - 0.02, []
-    for k, ((left, top), (w, h)) in enumerate(_HUNG):
-        hung.append(quad([left, top, -s], [w, 0, 0], [0, -h, 0], names[k], step=0.15))
-    for k, ((left, top), (w, h)) in enumerate(_HUNG_SIDE):
-        # Seen from the room, the wall of -x runs towards -z to the right; that of +x towards +z.
-        hung.append(quad([-s, top, -left], [0, 0, -w], [0, -h, 0], names[4 + k], step=0.15))
-        hung.append(quad([s, top, left], [0, 0, w], [0, -h, 0], names[7 + k], step=0.15))
-    return hung
+def _posters(names: list[str]) -> list[Mesh]:
+    s, posters = _HALF - 0.02, []
+    for k, ((left, top), (w, h)) in enumerate(_POSTERS):
+        posters.append(quad([left, top, -s], [w, 0, 0], [0, -h, 0], names[k], step=0.15))
+    for k, ((left, top), (w, h)) in enumerate(_SIDE_POSTERS):
+        # From inside, the wall at -x extends towards -z on the right; that at +x towards +z.
+        posters.append(quad([-s, top, -left], [0, 0, -w], [0, -h, 0], names[4 + k], step=0.15))
+        posters.append(quad([s, top, left], [0, 0, w], [0, -h, 0], names[7 + k], step=0.15))
+    return posters
 
 
 def _shelves() -> list[Mesh]:
@@ -98,8 +102,8 @@ def _sofa() -> list[Mesh]:
         *box([-1.7, 0.05, -3.1], [-1.5, 0.62, -2.2], "sofa", "sofa"),
         *box([0.5, 0.05, -3.1], [0.7, 0.62, -2.2], "sofa", "sofa"),
     ]
-    for x, turn in ((-1.1, 0.3), (0.15, -0.4)):
-        frame = rotation_from_vector([0, 0, turn])
+    for x, roll in ((-1.1, 0.3), (0.15, -0.4)):
+        frame = rotation_from_vector([0, 0, roll])
         parts.append(ellipsoid([x, 0.60, -2.80], [0.24, 0.21, 0.10], frame, "cushion"))
     return parts
 
@@ -120,8 +124,8 @@ def _plant() -> list[Mesh]:
     pot = loft([at + 0.42 * UP, at], [(0.19, 0.19), (0.13, 0.13)], [level] * 2, "wood")
     leaves = []
     for k in range(34):
-        turn, rise = 2.4 * k, 0.35 + 0.016 * k
-        out = np.array([np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)])
+        angle, rise = 2.4 * k, 0.35 + 0.016 * k
+        out = np.array([np.sin(angle) * np.cos(rise), np.sin(rise), np.cos(angle) * np.cos(rise)])
         side = np.cross(out, UP)
         side /= np.linalg.norm(side)
         frame = np.stack([side, out, np.cross(side, out)], axis=1)

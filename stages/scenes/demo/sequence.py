@@ -18,16 +18,16 @@ from stages.scenes.demo.people.skeleton import solve
 from stages.scenes.demo.ring import ring
 from stages.scenes.demo.room import room
 from stages.scenes.demo.shapes.meshes import Mesh
-from stages.scenes.demo.shapes.textures import photograph
+from stages.scenes.demo.shapes.textures import load_texture
 
 _NAME = re.compile(r"hi4d_pair(\d{2})_([a-z]+)")
 _PRINTS = ("chelsea", "rocket", "coffee", "astronaut")
 
 
 def write_sequence(scene: str, config: DemoConfig, folder: Path) -> None:
-    """Trace every frame of every camera of a scene such as hi4d_pair15_fight into `folder`."""
+    """Ray-trace a scene such as hi4d_pair15_fight, all frames and cameras, into `folder`."""
     pair, action = parse(scene)
-    people = cast(pair, config.seed)
+    people = people_of(pair, config.seed)
     furnished, textures = room(pair, config.seed)
     textures = textures | people[0].textures | people[1].textures
     views = ring(config.width_px, config.height_px)
@@ -35,14 +35,14 @@ def write_sequence(scene: str, config: DemoConfig, folder: Path) -> None:
     _write_calibration(folder, views, frames, people)
     atlas = raytrace.atlas(textures)
     for index, frame in enumerate(frames):
-        bodies = posed(people, action, (index + 0.5) / len(frames), pair)
+        bodies = posed_meshes(people, action, (index + 0.5) / len(frames), pair)
         geometry = raytrace.join(furnished + bodies)
-        world = raytrace.dress(geometry, light(geometry), atlas)
+        world = raytrace.build_world(geometry, light(geometry), atlas)
         for number, camera in enumerate(views):
-            image, who = raytrace.trace(
+            image, person = raytrace.trace(
                 world, camera, config.samples, config.seed + 1009 * frame + number
             )
-            _write_view(folder, camera.name, frame, image, who)
+            _write_view(folder, camera.name, frame, image, person)
 
 
 def parse(scene: str) -> tuple[int, str]:
@@ -57,14 +57,14 @@ def parse(scene: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def cast(pair: int, seed: int) -> tuple[Person, Person]:
+def people_of(pair: int, seed: int) -> tuple[Person, Person]:
     """The two people of a pair."""
-    prints = [photograph(name, (70, 96)) for name in _PRINTS]
+    prints = [load_texture(name, (70, 96)) for name in _PRINTS]
     return Person.of_pair(pair, 0, seed, prints), Person.of_pair(pair, 1, seed, prints)
 
 
-def posed(people: tuple[Person, Person], action: str, phase: float, pair: int) -> list[Mesh]:
-    """Meshes of both people at a phase of an action; each pair has its own way of a dance."""
+def posed_meshes(people: tuple[Person, Person], action: str, phase: float, pair: int) -> list[Mesh]:
+    """Meshes of both people at a phase of an action; dances differ between pairs."""
     builds = people[0].build, people[1].build
     both = motion.poses(action, phase, builds, variant=pair // 2)
     skeletons = (solve(build, pose) for build, pose in zip(builds, both, strict=True))
@@ -96,11 +96,15 @@ def _write_calibration(
     )
 
 
-def _write_view(folder: Path, camera: str, frame: int, image: Array, who: NDArray[np.int8]) -> None:
-    photo = folder / "images" / camera / f"{frame:06d}.jpg"
-    photo.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(photo, quality=95, subsampling=0)
-    for kind, mask in (("0", who == 0), ("1", who == 1), ("all", who >= 0)):
+def _write_view(
+    folder: Path, camera: str, frame: int, image: Array, person: NDArray[np.int8]
+) -> None:
+    image_path = folder / "images" / camera / f"{frame:06d}.jpg"
+    image_path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(
+        image_path, quality=95, subsampling=0
+    )
+    for kind, mask in (("0", person == 0), ("1", person == 1), ("all", person >= 0)):
         path = folder / "seg" / "img_seg_mask" / camera / kind / f"{frame:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)

@@ -52,9 +52,9 @@ def test_quad_looks_at_the_viewer_and_reads_its_texture_from_the_upper_left():
     assert len(mesh.vertices) == 25
 
 
-@pytest.mark.parametrize("turn_deg", [0.0, 30.0])
-def test_box_keeps_its_size_when_turned(turn_deg):
-    sides = box([-1, 0, -2], [1, 1, 2], "front", "side", turn_deg)
+@pytest.mark.parametrize("yaw_deg", [0.0, 30.0])
+def test_box_keeps_its_size_when_turned(yaw_deg):
+    sides = box([-1, 0, -2], [1, 1, 2], "front", "side", yaw_deg)
     for side in sides:
         assert _outward(side, np.array([0, 0.5, 0]))
     areas = [np.linalg.norm(np.ptp(side.vertices, axis=0)) for side in sides[:2]]

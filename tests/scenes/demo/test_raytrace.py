@@ -12,7 +12,7 @@ from stages.scenes.demo.shapes.meshes import ROOM, Mesh, ellipsoid, quad
 def world(meshes: list[Mesh], textures: dict, level: float = 1.0) -> raytrace.World:
     geometry = raytrace.join(meshes)
     light = np.full((len(geometry.vertices), 3), level)
-    return raytrace.dress(geometry, light, raytrace.atlas(textures))
+    return raytrace.build_world(geometry, light, raytrace.atlas(textures))
 
 
 def wall(texture: str = "grey", size: float = 6.0) -> Mesh:
@@ -29,14 +29,14 @@ GREY = {"grey": np.full((8, 8, 3), 0.2), "white": np.ones((2, 2, 3))}
 
 
 @pytest.mark.parametrize("number", [0, 3, 7])
-def test_a_point_is_drawn_where_the_camera_projects_it(number):
-    seen = ring(192, 256)[number]
+def test_a_point_is_rendered_where_the_camera_projects_it(number):
+    view = ring(192, 256)[number]
     place = np.array([0.31, 1.22, -0.17])
     ball = ellipsoid(place, [0.06] * 3, np.eye(3), "white", 0, (20, 30))
-    _, person = raytrace.trace(world([ball], GREY), seen, 1, 0)
+    _, person = raytrace.trace(world([ball], GREY), view, 1, 0)
     rows, columns = np.nonzero(person == 0)
     middle = np.array([columns.mean(), rows.mean()]) + 0.5
-    expected = seen.project(place[None])[0][0]
+    expected = view.project(place[None])[0][0]
     assert np.linalg.norm(middle - expected) < 0.25
     assert len(rows) > 20
 

@@ -11,7 +11,7 @@ from stages.scenes.demo.ring import NAMES, ring
 from stages.scenes.demo.room import room
 from stages.scenes.demo.shapes import surfaces
 from stages.scenes.demo.shapes.paint import PATTERNS, cloth
-from stages.scenes.demo.shapes.textures import GROUNDS, PICTURES, photograph
+from stages.scenes.demo.shapes.textures import IMAGES, SURFACES, load_texture
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_pairs_get_different_rooms(furnished):
     assert textures["floor"].mean() != pytest.approx(furnished[1]["floor"].mean(), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", [*PICTURES, *GROUNDS])
-def test_pictures_come_with_scikit_image(name):
-    image = photograph(name, (40, 30))
+@pytest.mark.parametrize("name", [*IMAGES, *SURFACES])
+def test_images_come_with_scikit_image(name):
+    image = load_texture(name, (40, 30))
     assert image.shape == (30, 40, 3)
     assert image.std() > 0.02
 

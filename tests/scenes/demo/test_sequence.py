@@ -86,7 +86,7 @@ def test_extrinsics_put_the_people_in_the_middle_of_every_image(fight):
 
 
 @pytest.mark.slow
-def test_another_pair_is_another_picture(fight, tmp_path):
+def test_another_pair_is_another_image(fight, tmp_path):
     write_sequence("hi4d_pair16_jump", CONFIG, tmp_path / "jump")
     for name in NAMES:
         path = Path("images") / name / "000030.jpg"

@@ -71,13 +71,13 @@ def test_a_planted_toe_stays_where_it_is_when_the_heel_rises(heel_deg):
     np.testing.assert_allclose(sole, expected, atol=1e-9)
 
 
-def test_palm_arrives_at_its_place():
+def test_palm_reaches_its_target():
     place = STANDING.trunk.point("chest", (0.2, -0.2, 0.35))
     skeleton = solve(BUILD, STANDING.touch("left", place).pose)
     np.testing.assert_allclose(skeleton.joints["left_palm"], place, atol=1e-9)
 
 
-def test_spine_is_straight_upright_and_shorter_bent():
+def test_spine_is_straight_when_upright_and_shorter_when_bent():
     upright = trunk(BUILD, STANDING.pose)
     np.testing.assert_allclose(upright.spine(0.5)[0] - upright.pelvis, [0, 0.5, 0], atol=1e-9)
     bent = trunk(BUILD, replace(STANDING.pose, spine_deg=(60, 0, 0)))

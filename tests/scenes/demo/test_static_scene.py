@@ -49,7 +49,7 @@ def test_light_field_is_a_small_grid_focused_on_a_distance() -> None:
     assert np.all(np.diff(columns) < 0), "near points move against the camera"
 
 
-def test_photographs_truth_and_bytes(tmp_path: Path) -> None:
+def test_images_truth_and_bytes(tmp_path: Path) -> None:
     count = write_static_scene("static_pair02_talk", CONFIG, tmp_path / "a")
     write_static_scene("static_pair02_talk", CONFIG, tmp_path / "b")
     root = tmp_path / "a" / "static"

@@ -1,7 +1,7 @@
-"""An actor: a person's proportions with a pose that is built up step by step.
+"""An actor: a person's proportions and a pose that is built in steps.
 
-Every method returns a new actor. Places are metres; offsets are in a body's own frame (x to its
-left, y up, z to its front) for a person of 1.75 m.
+Every method returns a new actor. Positions are in metres; offsets are in a body's own frame (x to
+its left, y up, z to its front) for a person of 1.75 m.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from stages.scenes.demo.people.skeleton import (
     trunk,
 )
 
-_STANDING = HIP_HEIGHT + 0.045  # height of the pelvis's centre
+_STANDING = HIP_HEIGHT + 0.045  # height of the centre of the pelvis
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Actor:
     ) -> "Actor":
         """On both feet, arms hanging.
 
-        `crouch` lowers the pelvis, `stance` is half the feet's distance, `stride` puts the left
-        foot forwards, `lifted_deg` raises the heel of the rear foot, `shift` moves the pelvis
+        `crouch` lowers the pelvis, `stance` is half the distance of the feet, `stride` moves the
+        left foot forwards, `lifted_deg` raises the heel of the rear foot, `shift` moves the pelvis
         over the left foot.
         """
         s, middle = build.scale, np.asarray(place, np.float64)
@@ -64,7 +64,7 @@ class Actor:
 
     @property
     def trunk(self) -> Trunk:
-        """Where pelvis, chest and head now are."""
+        """Pelvis, spine and head in this pose."""
         return trunk(self.build, self.pose)
 
     def bent(
@@ -74,7 +74,7 @@ class Actor:
         spine: Vector = (0.0, 0.0, 0.0),
         head: Vector = (0.0, 0.0, 0.0),
     ) -> "Actor":
-        """With pelvis, spine and head turned, degrees; the angles are those of `Pose`."""
+        """With pelvis, spine and head rotated by the angles of `Pose`, degrees."""
         return self._with(tilt_deg=tilt, spine_deg=spine, head_deg=head)
 
     def relaxed(self) -> "Actor":
@@ -89,14 +89,14 @@ class Actor:
         return self.touch(side, self.trunk.point("chest", offset), elbow=elbow, curl=curl)
 
     def touch(
-        self, side: str, place: Array, *, elbow: Vector | None = None, curl: float = 0.25
+        self, side: str, position: Array, *, elbow: Vector | None = None, curl: float = 0.25
     ) -> "Actor":
-        """With a palm at a place of the world."""
-        reach = Reach(vector(place), elbow, curl)
+        """With a palm at a world position."""
+        reach = Reach(vector(position), elbow, curl)
         return self._with(hands={**self.pose.hands, side: reach})
 
     def foot(self, side: str, step: Step) -> "Actor":
-        """With a foot somewhere else."""
+        """With another position of a foot."""
         return self._with(feet={**self.pose.feet, side: step})
 
     def _with(self, **changed: object) -> "Actor":
@@ -104,7 +104,7 @@ class Actor:
 
 
 def ahead(facing_deg: float, front: float, left: float = 0.0) -> Array:
-    """An offset (x, z) on the floor plan for someone who faces that way.
+    """An offset (x, z) on the floor, forwards and to the left of someone with that facing.
 
     >>> ahead(90.0, 1.0).round(9).tolist()
     [1.0, 0.0]
@@ -113,7 +113,7 @@ def ahead(facing_deg: float, front: float, left: float = 0.0) -> Array:
     return np.array([front * sine + left * cosine, front * cosine - left * sine])
 
 
-def vector(place: Array) -> Vector:
+def vector(position: Array) -> Vector:
     """Three plain numbers."""
-    x, y, z = (float(part) for part in place)
+    x, y, z = (float(part) for part in position)
     return x, y, z

@@ -1,4 +1,4 @@
-"""Stylised people: who a pair is, and the textured limbs around a posed skeleton."""
+"""Stylised people: the appearance of a pair, and textured limbs around a posed skeleton."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ _HAIR = np.array(
 )  # fmt: skip
 _EYES = np.array([[0.20, 0.34, 0.52], [0.24, 0.15, 0.08], [0.22, 0.38, 0.24]])
 
-# Radii along a limb, metres: (place, radius); the middle joint is at 1, the end joint at 2.
+# Radii along a limb, metres: (position, radius); the middle joint is at 1, the end joint at 2.
 _ARM = ((0.0, 0.055), (0.3, 0.051), (0.7, 0.044), (1.0, 0.039), (1.3, 0.041), (2.0, 0.026))
 _LEG = (
     (0.0, 0.080), (0.2, 0.083), (0.4, 0.077), (0.8, 0.060), (1.0, 0.055), (1.35, 0.056),
@@ -36,7 +36,7 @@ _LEG = (
 )  # fmt: skip
 # Sections of the trunk: height above the pelvis's centre, half width, half depth, forward shift.
 _SHIRT = (
-    # Two sections at the hem keep its shading off the cloth above it.
+    # Two sections at the hem keep its shading from the cloth above.
     (-0.075, 0.190, 0.142, -0.010), (-0.068, 0.189, 0.141, -0.010), (0.00, 0.180, 0.134, -0.006),
     (0.07, 0.165, 0.120, 0.000), (0.13, 0.152, 0.110, 0.006), (0.22, 0.156, 0.112, 0.008),
     (0.32, 0.170, 0.119, 0.006), (0.39, 0.174, 0.112, 0.000), (0.44, 0.166, 0.098, -0.006),
@@ -66,10 +66,10 @@ class Person:
 
     @classmethod
     def of_pair(cls, pair: int, number: int, seed: int, prints: list[Array]) -> "Person":
-        """The same people for every action of a pair. `prints` are pictures for T-shirts."""
+        """The same people for every action of a pair. `prints` are images for T-shirts."""
         shared = np.random.default_rng([seed, pair])
         rng = np.random.default_rng([seed, pair, number])
-        # One draw for both, so that the two never wear or look the same.
+        # One permutation for both people, so that they never look the same.
         colors = shared.permutation(_COLORS)[3 * number : 3 * number + 3]
         tone, hair = (shared.permutation(part)[number] for part in (_SKIN, _HAIR))
         cut, pattern = (shared.permutation(part)[number] for part in (CUTS, (*PATTERNS, "print")))
@@ -178,20 +178,20 @@ class Person:
         texture: str,
         back: Array,
     ) -> Mesh:
-        """A stretch of a limb as one tube, its middle joint rounded off."""
+        """A stretch of a limb as one tube, rounded at its middle joint."""
         at = np.unique(np.concatenate([np.arange(0, 2.001, 0.125), [0.94, 1.06], part]))
         at = at[(at >= part[0]) & (at <= part[1]) & (np.abs(at - 1) > 0.05)]
-        places, radii = np.array(table).T
+        positions, radii = np.array(table).T
         path = np.stack([np.interp(at, [0, 1, 2], column) for column in np.array(joints).T], -1)
         girth = self.build.girth * self.build.scale
-        widths = girth * np.interp(at, places, radii) + looser
+        widths = girth * np.interp(at, positions, radii) + looser
         return tube(path, widths, self._named(texture), self.number, back=back)
 
     def _hand(self, skeleton: Skeleton, side: str, sign: float) -> list[Mesh]:
         elbow, wrist = (skeleton.joints[f"{side}_elbow"], skeleton.joints[f"{side}_wrist"])
         along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
         chest = skeleton.trunk.frames["chest"]
-        # The palm looks to the body's middle; with arms spread, to the floor.
+        # The palm faces the middle of the body; with arms spread, the floor.
         inward = -sign * chest[:, 0] - 0.4 * chest[:, 1]
         inward = inward - along * (inward @ along)
         inward /= np.linalg.norm(inward)
@@ -232,13 +232,13 @@ class Person:
 
 
 def _shirt(pattern: str, colors: Array, prints: list[Array], rng: Rng) -> Array:
-    """A shirt's cloth, once around the trunk; a print sits on the chest."""
+    """The cloth of a shirt, once around the trunk; a print is on the chest."""
     size = (0.95, 0.60)
     if pattern != "print":
         return cloth(pattern, colors, size, rng)
     image = cloth("plain", colors, size, rng)
-    picture = prints[rng.integers(len(prints))]
-    rows, columns = picture.shape[:2]
+    chest_print = prints[rng.integers(len(prints))]
+    rows, columns = chest_print.shape[:2]
     top, left = int(0.30 * len(image)), (image.shape[1] - columns) // 2
-    image[top : top + rows, left : left + columns] = picture
+    image[top : top + rows, left : left + columns] = chest_print
     return image

@@ -89,9 +89,9 @@ def _hair(origin: Array, frame: Array, look: Look) -> list[Mesh]:
 def _crown(
     origin: Array, frame: Array, volume: float, rim: tuple[float, float, float], bumpy: bool = False
 ) -> tuple[Array, Array]:
-    """Points and texture coordinates of what covers the skull from the crown down to a rim.
+    """Points and texture coordinates of a cover of the skull from the crown down to a rim.
 
-    `rim` holds its latitudes at the front, the side and the back, radians.
+    `rim` has its latitudes at the front, the side and the back, radians.
     """
     front, side, back = rim
     longitude, share = np.meshgrid(np.linspace(-np.pi, np.pi, 41), np.linspace(0, 1, 13))
@@ -99,7 +99,7 @@ def _crown(
     edges = [front, front - 0.02, front - 0.3, side - 0.1, side, back, back]
     hairline = np.interp(np.abs(longitude), around, edges)
     latitude = np.pi / 2 - share * (np.pi / 2 - hairline)
-    # The rim dips into the skull, so that no gap shows under it.
+    # The rim intersects the skull, so that there is no gap under it.
     thickness = 1 + (volume - 1) * np.clip(5 * (1 - share), 0, 1) - 0.02 * (share > 0.95)
     if bumpy:
         thickness += 0.05 * np.sin(9 * longitude) * np.sin(14 * latitude) * np.sin(np.pi * share)
@@ -110,12 +110,17 @@ def _crown(
 
 def _curtain(origin: Array, frame: Array, length: float) -> tuple[Array, Array]:
     """Hair that hangs from the temples and the back of the head, `length` metres."""
-    turn, share = np.meshgrid(np.linspace(-1.75, 1.75, 25), np.linspace(0, 1, 8))
+    longitude, share = np.meshgrid(np.linspace(-1.75, 1.75, 25), np.linspace(0, 1, 8))
     flare = 1.02 + 0.12 * np.sin(np.pi * share) - 0.1 * share**3
     points = np.stack(
-        [-0.083 * flare * np.sin(turn), 0.03 - length * share, -0.103 * flare * np.cos(turn)], -1
+        [
+            -0.083 * flare * np.sin(longitude),
+            0.03 - length * share,
+            -0.103 * flare * np.cos(longitude),
+        ],
+        -1,
     )
-    uv = np.stack([turn / 4 + 0.5, 0.4 + 0.6 * share], axis=-1)
+    uv = np.stack([longitude / 4 + 0.5, 0.4 + 0.6 * share], axis=-1)
     return _placed(points, origin, frame), uv
 
 

@@ -1,7 +1,7 @@
-"""What two people do: a pose of each over the phase of an action, 0 to 1, by the action's name.
+"""Actions of two people: their poses at a phase of an action, 0 to 1, by the action's name.
 
-The floor plan (x, z) has its origin in the room's middle. Hands and feet are put where they touch
-the floor, the partner or the air, and the skeleton bends its limbs to reach.
+The floor plan (x, z) has its origin in the middle of the room. Hands and feet get target positions,
+and the skeleton bends its limbs to reach them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Pair = tuple[Actor, Actor]
 def poses(action: str, phase: float, builds: Builds, variant: int = 0) -> tuple[Pose, Pose]:
     """Both people at a phase in [0, 1]. Raises UserError for an action that is not modelled.
 
-    `variant` chooses between several ways to do the same.
+    `variant` selects among several versions of an action.
     """
     if action not in _ACTIONS:
         raise UserError(
@@ -30,13 +30,13 @@ def poses(action: str, phase: float, builds: Builds, variant: int = 0) -> tuple[
             expected="one of " + ", ".join(_ACTIONS),
             hint=did_you_mean(action, list(_ACTIONS)),
         )
-    ways = _ACTIONS[action]
-    one, two = ways[variant % len(ways)](phase, builds)
+    versions = _ACTIONS[action]
+    one, two = versions[variant % len(versions)](phase, builds)
     return one.pose, two.pose
 
 
 def _talk(phase: float, builds: Builds) -> Pair:
-    """A metre apart and face to face: one explains with the hands, the other has folded arms."""
+    """A metre apart, face to face: one gestures while talking, the other has folded arms."""
     beat, nod = _wave(phase), 4 * _wave(phase, 3)
     speaker = Actor.standing(builds[0], (-0.50, 0.02), 88, shift=0.02 * beat)
     speaker = speaker.bent(spine=(4, 2 * beat, 6 * beat), head=(3 + nod, 2 * beat, 0))
@@ -51,13 +51,18 @@ def _talk(phase: float, builds: Builds) -> Pair:
 
 
 def _waltz(phase: float, builds: Builds) -> Pair:
-    """A couple in closed hold that turns about its centre."""
-    turn, step, sway = -35 + 110 * phase, 0.09 * _wave(phase), 6 * _wave(phase, 1, 0.1)
+    """A couple in closed hold that rotates about its centre."""
+    facing, step, sway = -35 + 110 * phase, 0.09 * _wave(phase), 6 * _wave(phase, 1, 0.1)
     lead = Actor.standing(
-        builds[0], ahead(turn, -0.24), turn, crouch=0.04, stride=0.04 + step, lifted_deg=25
+        builds[0], ahead(facing, -0.24), facing, crouch=0.04, stride=0.04 + step, lifted_deg=25
     ).bent(spine=(0, sway, 0), head=(4, 0, 25))
     follow = Actor.standing(
-        builds[1], ahead(turn, 0.24), turn + 180, crouch=0.04, stride=-0.04 - step, lifted_deg=30
+        builds[1],
+        ahead(facing, 0.24),
+        facing + 180,
+        crouch=0.04,
+        stride=-0.04 - step,
+        lifted_deg=30,
     ).bent(spine=(-7, -sway, 0), head=(-6, 8, 30))
     back = follow.trunk.point("chest", (0.15, -0.20, -0.10))
     shoulder = lead.trunk.point("chest", (-0.16, -0.02, -0.03))
@@ -75,7 +80,7 @@ def _twirl(phase: float, builds: Builds) -> Pair:
         builds[1], (0.26, 0.0), 40 + 300 * phase, stance=0.05, stride=0.08, lifted_deg=40
     ).bent(spine=(-5, 6 * _wave(phase), 0), head=(-6, 0, 12))
     heads = np.stack([actor.trunk.origin("head") for actor in (lead, partner)])
-    # Nearer to the one who turns, and as high as the shorter one reaches.
+    # Closer to the partner, and as high as the shorter person reaches.
     x, _, z = 0.35 * heads[0] + 0.65 * heads[1]
     above, flow = np.array([x, heads[:, 1].min() + 0.20, z]), 0.10 * _wave(phase, 1, 0.1)
     lead = lead.touch("left", above, elbow=(1, -0.4, 0.3), curl=0.5)
@@ -86,10 +91,10 @@ def _twirl(phase: float, builds: Builds) -> Pair:
 
 
 def _swing(phase: float, builds: Builds) -> Pair:
-    """Both hands joined at arm's length, leaning back and kicking in turn."""
-    turn, kick = 20 + 50 * phase, _wave(phase)
-    lead = _swinger(builds[0], ahead(turn, -0.44), turn, kick)
-    partner = _swinger(builds[1], ahead(turn, 0.44), turn + 180, -kick)
+    """Both hands joined at arm's length, leaning back and kicking in facing."""
+    facing, kick = 20 + 50 * phase, _wave(phase)
+    lead = _swinger(builds[0], ahead(facing, -0.44), facing, kick)
+    partner = _swinger(builds[1], ahead(facing, 0.44), facing + 180, -kick)
     for sides, sign in ((("left", "right"), 1), (("right", "left"), -1)):
         offset = (0.22 * sign, -0.30 - 0.05 * sign * kick, 0.44)
         lead, partner = _joined(lead, partner, sides, offset, curl=0.6)
@@ -107,7 +112,7 @@ def _swinger(build: Build, place: Array, facing: float, kick: float) -> Actor:
 
 
 def _fight(phase: float, builds: Builds) -> Pair:
-    """First a punch that meets the guard, then a kick to the body."""
+    """A punch that hits the guard, then a kick to the body."""
     punch, kick = _hump(phase, 0.25, 0.3), _hump(phase, 0.75, 0.3)
     attacker = Actor.standing(
         builds[0], (-0.40 - 0.14 * kick, 0.0), 90, crouch=0.09, stance=0.09, stride=0.17,
@@ -139,7 +144,7 @@ def _fight(phase: float, builds: Builds) -> Pair:
 
 
 def _kick(actor: Actor, target: Array, share: float) -> Step:
-    """The right foot at a share of its way from the floor to a sole's touch at `target`."""
+    """The right foot at a share of its way from the floor to `target`."""
     start, facing = actor.pose.feet["right"], actor.pose.facing_deg
     x, z = ahead(facing, 0.10 * actor.build.scale)
     ankle = np.array(start.ankle) + share * (target - [x, 0, z] - start.ankle)
@@ -150,18 +155,18 @@ def _kick(actor: Actor, target: Array, share: float) -> Step:
 
 def _jump(phase: float, builds: Builds) -> Pair:
     """Side by side and hand in hand, two leaps, the second with legs apart; out of step."""
-    turn, apart = 30 * (phase - 0.5), float(phase > 0.5)
-    one = _jumper(builds[0], 2.0 * phase - 0.21, 1.0, turn, apart)
-    two = _jumper(builds[1], 2.3 * phase - 0.42, -1.0, turn, apart)
+    facing, apart = 30 * (phase - 0.5), float(phase > 0.5)
+    one = _jumper(builds[0], 2.0 * phase - 0.21, 1.0, facing, apart)
+    two = _jumper(builds[1], 2.3 * phase - 0.42, -1.0, facing, apart)
     return _joined(one, two, ("left", "right"), (0.40, -0.10, 0.12), curl=0.7)
 
 
-def _jumper(build: Build, beat: float, sign: float, turn: float, apart: float) -> Actor:
+def _jumper(build: Build, beat: float, sign: float, facing: float, apart: float) -> Actor:
     """One of `_jump`: in the air while the wave over `beat` is positive, crouched otherwise."""
     air, crouch = max(0.0, _wave(beat)) ** 0.8, 0.05 + 0.16 * max(0.0, -_wave(beat))
     place, stance = (-0.44 * sign, 0.05 * sign), 0.11 + 0.16 * air * apart
     actor = Actor.standing(
-        build, place, turn - 14 * sign, crouch=crouch - 0.32 * air, stance=stance
+        build, place, facing - 14 * sign, crouch=crouch - 0.32 * air, stance=stance
     ).bent(
         tilt=(60 * crouch, 0), spine=(40 * crouch - 8 * air, 0, 0), head=(-8 * air, 0, 12 * sign)
     )
@@ -174,7 +179,7 @@ def _jumper(build: Build, beat: float, sign: float, turn: float, apart: float) -
 
 
 def _tucked(build: Build, step: Step, air: float, tuck: float) -> Step:
-    """A foot that follows the leap: up from the floor, back and with its toes down."""
+    """A foot during a leap: off the floor, moved back, toes down."""
     s, (x, y, z) = build.scale, step.ankle
     back_x, back_z = s * ahead(step.yaw_deg, -0.20 * tuck * air)
     ankle = (x + back_x, y + s * air * (0.29 + 0.16 * tuck), z + back_z)
@@ -182,7 +187,7 @@ def _tucked(build: Build, step: Step, air: float, tuck: float) -> Step:
 
 
 def _piggyback(phase: float, builds: Builds) -> Pair:
-    """One walks in a bow, bent forwards, and carries the other on the back."""
+    """One walks on an arc, bent forwards, and carries the other on the back."""
     facing, step = -35 + 70 * phase, 0.15 * _wave(phase, 1, 0.1)
     carrier = Actor.standing(
         builds[0], (-0.12 + 0.24 * phase, 0.02), facing, crouch=0.09, stride=step, lifted_deg=30
@@ -205,13 +210,13 @@ def _piggyback(phase: float, builds: Builds) -> Pair:
 
 
 def _joined(one: Actor, two: Actor, sides: tuple[str, str], offset: Vector, *, curl: float) -> Pair:
-    """Two people who hold hands between an offset of one's chest and its mirror of the other's."""
+    """Two people holding hands midway between an offset from one chest and its mirror image."""
     x, y, z = offset
     middle = (one.trunk.point("chest", offset) + two.trunk.point("chest", (-x, y, z))) / 2
-    aside = 0.45 * SIDES[sides[0]]
-    one = one.touch(sides[0], middle, elbow=(aside, -1, -0.2), curl=curl)
+    outwards = 0.45 * SIDES[sides[0]]
+    one = one.touch(sides[0], middle, elbow=(outwards, -1, -0.2), curl=curl)
     # One hand lies in the other, not inside it.
-    return one, two.touch(sides[1], middle + 0.03 * UP, elbow=(-aside, -1, -0.2), curl=curl)
+    return one, two.touch(sides[1], middle + 0.03 * UP, elbow=(-outwards, -1, -0.2), curl=curl)
 
 
 def _wave(phase: float, cycles: float = 1.0, shift: float = 0.0) -> float:

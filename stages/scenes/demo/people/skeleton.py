@@ -1,8 +1,8 @@
-"""A person's skeleton: proportions, a pose, and where the joints then are.
+"""A person's skeleton: proportions, a pose, and the resulting joints.
 
 A body's own frames have x to its left, y up and z to its front. Lengths are metres of a person of
 1.75 m and are scaled by `Build.scale`; angles are degrees. Trunk and head follow joint angles;
-arms and legs are bent so that palms and ankles reach given places of the world.
+arms and legs are bent so that palms and ankles reach positions in the world.
 """
 
 from collections.abc import Mapping
@@ -48,32 +48,32 @@ class Build:
 
 @dataclass(frozen=True)
 class Reach:
-    """Where a palm goes. `elbow` is the side to which the elbow points, in the chest's frame."""
+    """Position of a palm; `elbow` is the direction of the elbow in the chest's frame."""
 
     palm: Vector  # world
     elbow: Vector | None = None
-    curl: float = 0.25  # of the fingers: 0 is flat, 1 a fist
+    curl: float = 0.25  # of the fingers, from 0 (flat) to 1 (fist)
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where an ankle goes and how the foot is turned; `pitch_deg` lifts the heel."""
+    """Position of an ankle and rotation of the foot; `pitch_deg` lifts the heel."""
 
     ankle: Vector  # world
     yaw_deg: float
     pitch_deg: float = 0.0
-    knee: Vector | None = None  # side to which the knee points, world; None is the foot's front
+    knee: Vector | None = None  # direction of the knee, world; None: the foot's front
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A whole body. Facing 0 looks to +z, 90 to +x."""
+    """Pose of a body. With facing 0 it looks to +z, with 90 to +x."""
 
     pelvis: Vector  # world
     facing_deg: float
     tilt_deg: tuple[float, float] = (0.0, 0.0)  # pelvis forwards, to the left
-    spine_deg: Vector = (0.0, 0.0, 0.0)  # bent forwards, to the left, twisted to the left
-    head_deg: Vector = (0.0, 0.0, 0.0)  # nodding, to the left, turned to the left
+    spine_deg: Vector = (0.0, 0.0, 0.0)  # bent forwards, bent to the left, twisted to the left
+    head_deg: Vector = (0.0, 0.0, 0.0)  # nodding, tilted to the left, rotated to the left
     hands: Mapping[str, Reach] = field(default_factory=dict)
     feet: Mapping[str, Step] = field(default_factory=dict)
 
@@ -112,7 +112,7 @@ class Trunk:
         return neck + self.scale * lift
 
     def _bent(self, share: float) -> Array:
-        """Frame at a share of the way from pelvis to chest."""
+        """Frame interpolated from pelvis (share 0) to chest (share 1)."""
         quats = [quat_from_rotation(self.frames[part]) for part in ("pelvis", "chest")]
         nearer = quats[1] if quats[0] @ quats[1] >= 0 else -quats[1]
         return rotation_from_quat((1 - share) * quats[0] + share * nearer)
@@ -131,17 +131,17 @@ class Skeleton:
 
 def trunk(build: Build, pose: Pose) -> Trunk:
     """Pelvis, spine and head."""
-    pelvis = _turn(y=pose.facing_deg) @ _turn(x=pose.tilt_deg[0], z=-pose.tilt_deg[1])
+    pelvis = _rotation(y=pose.facing_deg) @ _rotation(x=pose.tilt_deg[0], z=-pose.tilt_deg[1])
     bend, side, twist = pose.spine_deg
-    chest = pelvis @ _turn(x=bend, z=-side) @ _turn(y=twist)
-    nod, tip, turned = pose.head_deg
-    head = chest @ _turn(y=turned) @ _turn(x=nod, z=-tip)
+    chest = pelvis @ _rotation(x=bend, z=-side) @ _rotation(y=twist)
+    nod, tip, rotated = pose.head_deg
+    head = chest @ _rotation(y=rotated) @ _rotation(x=nod, z=-tip)
     frames = {"pelvis": pelvis, "chest": chest, "head": head}
     return Trunk(build.scale, np.array(pose.pelvis), frames)
 
 
 def solve(build: Build, pose: Pose) -> Skeleton:
-    """The whole skeleton. What lies out of reach is approached as far as the limb is long."""
+    """The skeleton of a pose. Limbs point to targets that are out of reach."""
     body = trunk(build, pose)
     joints: dict[str, Array] = {}
     for side, sign in SIDES.items():
@@ -153,13 +153,13 @@ def solve(build: Build, pose: Pose) -> Skeleton:
 
 def foot_frame(step: Step) -> Array:
     """World from foot [3, 3]: y is up through the ankle, z to the toes."""
-    return _turn(y=step.yaw_deg) @ _turn(x=step.pitch_deg)
+    return _rotation(y=step.yaw_deg) @ _rotation(x=step.pitch_deg)
 
 
 def planted(build: Build, x: float, z: float, yaw_deg: float, heel_deg: float = 0.0) -> Step:
     """A step whose toe stays on the floor when the heel is lifted; flat, it stands at (x, z)."""
     flat = np.array([x, build.scale * ANKLE_HEIGHT, z])
-    tip = flat + build.scale * _turn(y=yaw_deg) @ _TIP
+    tip = flat + build.scale * _rotation(y=yaw_deg) @ _TIP
     step = Step((0.0, 0.0, 0.0), yaw_deg, heel_deg)
     ankle = tip - build.scale * foot_frame(step) @ _TIP
     return Step(tuple(ankle.tolist()), yaw_deg, heel_deg)
@@ -168,19 +168,19 @@ def planted(build: Build, x: float, z: float, yaw_deg: float, heel_deg: float = 
 def bend(
     start: Array, end: Array, upper: float, lower: float, towards: Array
 ) -> tuple[Array, Array]:
-    """Middle and end joint [3] of a limb that bends to the side of `towards`.
+    """Middle and end joint [3] of a limb that bends towards `towards`.
 
     >>> bend(np.zeros(3), np.array([0.0, -8.0, 0.0]), 5.0, 5.0, np.array([0.0, 0.0, 1.0]))[0]
     array([ 0., -4.,  3.])
     """
     reach = end - start
-    wanted = np.linalg.norm(reach)
-    axis = reach / max(wanted, 1e-9)
-    distance = np.clip(wanted, 1.05 * abs(upper - lower) + 1e-3, 0.998 * (upper + lower))
+    length = np.linalg.norm(reach)
+    axis = reach / max(length, 1e-9)
+    distance = np.clip(length, 1.05 * abs(upper - lower) + 1e-3, 0.998 * (upper + lower))
     along = (upper**2 - lower**2 + distance**2) / (2 * distance)
-    aside = towards - axis * (towards @ axis)
-    aside /= max(np.linalg.norm(aside), 1e-9)
-    return start + along * axis + np.sqrt(upper**2 - along**2) * aside, start + distance * axis
+    sideways = towards - axis * (towards @ axis)
+    sideways /= max(np.linalg.norm(sideways), 1e-9)
+    return start + along * axis + np.sqrt(upper**2 - along**2) * sideways, start + distance * axis
 
 
 def _arm(build: Build, body: Trunk, pose: Pose, side: str, sign: float) -> dict[str, Array]:
@@ -196,13 +196,13 @@ def _arm(build: Build, body: Trunk, pose: Pose, side: str, sign: float) -> dict[
 def _leg(build: Build, body: Trunk, pose: Pose, side: str, sign: float) -> dict[str, Array]:
     step = pose.feet[side]
     hip = body.point("pelvis", _HIP * [sign * build.hips, 1, 1])
-    towards = np.array(step.knee) if step.knee else _turn(y=step.yaw_deg) @ [0, 0, 1]
+    towards = np.array(step.knee) if step.knee else _rotation(y=step.yaw_deg) @ [0, 0, 1]
     lengths = build.scale * _THIGH, build.scale * _SHIN
     knee, ankle = bend(hip, np.array(step.ankle), *lengths, towards)
     return {"hip": hip, "knee": knee, "ankle": ankle}
 
 
-def _turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Array:
+def _rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Array:
     """Rotation about x, then y, then z of the parent frame, degrees."""
     about = [rotation_from_vector(np.radians(part)) for part in ([x, 0, 0], [0, y, 0], [0, 0, z])]
     return about[2] @ about[1] @ about[0]

@@ -31,9 +31,9 @@ class Mesh:
 def surface(points: Array, uv: Array, texture: str, person: int = ROOM, glow: float = 0.0) -> Mesh:
     """The mesh over a grid of points [R, C, 3] with texture coordinates [R, C, 2].
 
-    Seen from outside, columns run to the right and rows down; normals point to that viewer.
-    Where the last column lies on the first, or a whole row on one point, the normals are shared,
-    so that no seam or pole shows.
+    From outside, columns run to the right and rows down; normals point outwards. Where the last
+    column equals the first, or a row is one point, normals are shared, so that seams and poles are
+    smooth.
     """
     rows, columns = points.shape[:2]
     vertices = points.reshape(-1, 3)
@@ -64,9 +64,9 @@ def quad(
     part: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     glow: float = 0.0,
 ) -> Mesh:
-    """A rectangle from its upper left corner as one sees it, showing `part` (u0, v0, u1, v1).
+    """A rectangle with a visible upper left corner, textured by `part` (u0, v0, u1, v1).
 
-    It is cut into squares of about `step` metres, because light is stored at vertices.
+    It is divided into squares of about `step` metres, because light is stored at vertices.
     """
     corner, across, down = (np.asarray(edge, np.float64) for edge in (corner, across, down))
     columns, rows = (max(2, round(np.linalg.norm(edge) / step) + 1) for edge in (across, down))
@@ -77,16 +77,14 @@ def quad(
     return surface(points, uv, texture, glow=glow)
 
 
-def box(
-    low: ArrayLike, high: ArrayLike, front: str, side: str, turn_deg: float = 0.0
-) -> list[Mesh]:
-    """Five faces of a box that stands on its unseen one; +z and -z show `front`.
+def box(low: ArrayLike, high: ArrayLike, front: str, side: str, yaw_deg: float = 0.0) -> list[Mesh]:
+    """A box without its lower face; its faces to +z and -z have texture `front`.
 
-    `turn_deg` turns it about its own vertical axis.
+    `yaw_deg` rotates it about its vertical axis.
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     centre, (w, h, d) = (low + high) / 2, high - low
-    angle = np.radians(turn_deg)
+    angle = np.radians(yaw_deg)
     right = np.array([np.cos(angle), 0, -np.sin(angle)])
     back = np.array([np.sin(angle), 0, np.cos(angle)])
     up = np.array([0.0, 1.0, 0.0])
@@ -143,17 +141,17 @@ def loft(
 ) -> Mesh:
     """A closed tube through sections with radii (x, z) in the x-z plane of their own frames.
 
-    Sections are superellipses: squareness 2 is an ellipse, more is boxier. Both ends are drawn to
-    a point. u runs once around from the back, v once along by length.
+    Sections are superellipses: squareness 2 is an ellipse, more is boxier. Both ends close in a
+    point. u runs once around from the back, v once along by length.
     """
     angles = np.linspace(-np.pi, np.pi, columns + 1)
     ring = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], axis=-1)
     ring = np.sign(ring) * np.abs(ring) ** (2 / squareness)
     middle = np.array([centres[0], *centres, centres[-1]], np.float64)
     widths = np.array([(0.0, 0.0), *radii, (0.0, 0.0)])
-    turns = np.stack([frames[0], *frames, frames[-1]])
+    end_frames = np.stack([frames[0], *frames, frames[-1]])
     scaled = ring * np.stack([widths[:, 0], np.ones(len(widths)), widths[:, 1]], -1)[:, None]
-    points = np.einsum("rij,rcj->rci", turns, scaled) + middle[:, None]
+    points = np.einsum("rij,rcj->rci", end_frames, scaled) + middle[:, None]
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
     u, v = np.meshgrid(np.linspace(0, 1, columns + 1), lengths / max(lengths[-1], 1e-9))
     return surface(points, np.stack([u, v], axis=-1), texture, person)
@@ -170,7 +168,7 @@ def tube(
 ) -> Mesh:
     """A round tube along a path [N, 3] with a rounded cap at each end.
 
-    Sections are carried along the path without twist; the seam starts on the side of `back`.
+    Sections follow the path without twist; the seam starts on the side of `back`.
     """
     path, radii = _capped(np.asarray(points, np.float64), np.asarray(radii, np.float64))
     tangents = np.gradient(path, axis=0)
@@ -185,13 +183,13 @@ def tube(
 
 
 def _capped(path: Array, radii: Array) -> tuple[Array, Array]:
-    """The path with two sections more at each end, on a quarter circle."""
-    turn = np.radians([20.0, 55.0])
+    """The path with two more sections at each end, on a quarter circle."""
+    angles = np.radians([20.0, 55.0])
     first, last = path[0] - path[1], path[-1] - path[-2]
     first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
-    head = path[0] + first * (radii[0] * np.cos(turn))[:, None]
-    tail = path[-1] + last * (radii[-1] * np.cos(turn[::-1]))[:, None]
-    sines = np.sin(turn)
+    head = path[0] + first * (radii[0] * np.cos(angles))[:, None]
+    tail = path[-1] + last * (radii[-1] * np.cos(angles[::-1]))[:, None]
+    sines = np.sin(angles)
     return (
         np.concatenate([head, path, tail]),
         np.concatenate([radii[0] * sines, radii, radii[-1] * sines[::-1]]),

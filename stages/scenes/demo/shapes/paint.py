@@ -1,7 +1,7 @@
-"""Painting with numpy: noise, soft shapes, and the looks of people: cloth, skin and faces.
+"""Painted textures of people (cloth, skin, faces), from noise and soft shapes.
 
-Images are sRGB float arrays [h, w, 3] in [0, 1]. Sizes of cloth are metres, so that patterns keep
-their scale on any garment.
+Images are sRGB float arrays [h, w, 3] in [0, 1]. Sizes of cloth are in metres, so that patterns
+have the same scale on any garment.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,19 @@ SIDE = 256  # of cloth and head textures
 
 
 def noise(rng: Rng, shape: tuple[int, int], cells: tuple[int, int], octaves: int = 1) -> Array:
-    """Smooth noise [h, w] in [0, 1] with mean 0.5 that repeats; each octave is twice as fine."""
+    """Smooth periodic noise [h, w] in [0, 1] with mean 0.5; each octave is twice as fine."""
     total, weight = np.zeros(shape, np.float32), np.float32(0)
     for octave in range(octaves):
         share = np.float32(0.5**octave)
         counts = [min(n << octave, side) for n, side in zip(cells, shape, strict=True)]
         grid = rng.random(counts, np.float32)
-        total += share * _stretched(_stretched(grid, shape[0]).T, shape[1]).T
+        total += share * _interpolated(_interpolated(grid, shape[0]).T, shape[1]).T
         weight += share
     return total / weight
 
 
-def _stretched(grid: Array, size: int) -> Array:
-    """Rows of a repeating grid, eased up to `size` rows."""
+def _interpolated(grid: Array, size: int) -> Array:
+    """Rows of a periodic grid, smoothly interpolated to `size` rows."""
     cells = len(grid)
     at = np.arange(size) * cells / size
     low = np.floor(at).astype(int)
@@ -45,15 +45,15 @@ def pixel_grid(height: int, width: int, size: tuple[float, float] = (1.0, 1.0)) 
 
 
 def blend(image: Array, share: Array, color: Array | tuple) -> None:
-    """Lay a colour [3] or image over `image` where `share` [h, w] is 1."""
+    """Blend a colour [3] or image into `image` with weights `share` [h, w], in place."""
     share = np.clip(share, 0, 1)[..., None]
     image += share * (np.asarray(color) - image)
 
 
 def disc(x: Array, y: Array, centre: tuple, radii: tuple, soft: float = 0.15) -> Array:
     """Coverage [h, w] of an ellipse with a soft rim."""
-    away = np.hypot((x - centre[0]) / radii[0], (y - centre[1]) / radii[1])
-    return np.clip((1 - away) / soft + 0.5, 0, 1)
+    distance = np.hypot((x - centre[0]) / radii[0], (y - centre[1]) / radii[1])
+    return np.clip((1 - distance) / soft + 0.5, 0, 1)
 
 
 def cloth(kind: str, colors: Array, size: tuple[float, float], rng: Rng) -> Array:
@@ -68,7 +68,7 @@ def cloth(kind: str, colors: Array, size: tuple[float, float], rng: Rng) -> Arra
 
 
 def denim(color: Array, size: tuple[float, float], rng: Rng) -> Array:
-    """Trouser cloth: bleached at the thigh, with side seams and a knee crease."""
+    """Denim: bleached at the thigh, with side seams."""
     x, y = pixel_grid(SIDE, SIDE, size)
     bleach = disc(x, y, (size[0] / 2, 0.3 * size[1]), (0.3 * size[0], 0.35 * size[1]), 0.9)
     mottle = noise(rng, (SIDE, SIDE), (24, 12), 3) - 0.5
@@ -85,7 +85,7 @@ def skin(tone: Array, rng: Rng) -> Array:
 
 
 def face(tone: Array, hair: Array, eye: Array, beard: bool, glasses: bool, rng: Rng) -> Array:
-    """A head unrolled: the face looks out at x = 0.5; y runs from the crown to the throat."""
+    """An unrolled head: the face is at x = 0.5; y runs from the crown to the throat."""
     image = np.repeat(np.repeat(skin(tone, rng), 2, axis=0), 2, axis=1)
     x, y = pixel_grid(SIDE, SIDE)
     across = np.abs(x - 0.5)
@@ -142,18 +142,18 @@ def _plaid(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
 
 def _dots(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
     row = np.floor(y / 0.045)
-    away = np.hypot((x / 0.052 + 0.5 * (row % 2)) % 1 - 0.5, (y / 0.045) % 1 - 0.5)
-    blend(image, (0.32 - away) * 12, colors[1])
+    distance = np.hypot((x / 0.052 + 0.5 * (row % 2)) % 1 - 0.5, (y / 0.045) % 1 - 0.5)
+    blend(image, (0.32 - distance) * 12, colors[1])
 
 
 def _flowers(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
     for index in range(70):
         at, size = rng.random(2) * [x.max(), y.max()], rng.uniform(0.014, 0.034)
         dx, dy = x - at[0], y - at[1]
-        away, petals = (np.hypot(dx, dy), np.cos(5 * np.arctan2(dy, dx) + rng.uniform(0, 6)))
+        distance, petals = (np.hypot(dx, dy), np.cos(5 * np.arctan2(dy, dx) + rng.uniform(0, 6)))
         tint = colors[1 + index % 2]
-        blend(image, (size * (0.75 + 0.35 * petals) - away) * 200, tint)
-        blend(image, (0.3 * size - away) * 200, (0.98, 0.90, 0.45))
+        blend(image, (size * (0.75 + 0.35 * petals) - distance) * 200, tint)
+        blend(image, (0.3 * size - distance) * 200, (0.98, 0.90, 0.45))
 
 
 def _mosaic(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
@@ -192,7 +192,7 @@ def _digit(image: Array, x: Array, y: Array, lit: str, color: Array) -> None:
 
 
 def _plain(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
-    # Not to the very edge: textures repeat, so that would tint the other end.
+    # Not up to the edge: textures repeat, so the opposite edge would be tinted.
     blend(image, np.abs(y / y.max() - 0.93) < 0.03, colors[1])
 
 

@@ -1,14 +1,14 @@
 """Painted surfaces of the room: floors, walls, rugs, bookshelves, wood and posters.
 
-Each element (plank, brick, book) has its own colour: a pattern that repeats is matched by SIFT to
-its own neighbour. Sizes are metres.
+Each element (plank, brick, book) has its own colour, as SIFT mismatches repeated patterns. Sizes
+are in metres.
 """
 
 import numpy as np
 
 from stages.scenes.cameras import Array
 from stages.scenes.demo.shapes.paint import Rng, blend, noise, pixel_grid
-from stages.scenes.demo.shapes.textures import grain, photograph
+from stages.scenes.demo.shapes.textures import grain, load_texture
 
 _WOODS = np.array([[0.60, 0.42, 0.26], [0.48, 0.31, 0.19], [0.70, 0.53, 0.35]])
 _WALLS = np.array([[0.72, 0.66, 0.52], [0.50, 0.62, 0.66], [0.66, 0.52, 0.46], [0.56, 0.63, 0.50]])
@@ -28,7 +28,7 @@ _GLAZES = np.array([[0.78, 0.70, 0.58], [0.62, 0.44, 0.33], [0.46, 0.52, 0.53], 
 
 
 def planks(size: float, rng: Rng) -> Array:
-    """A floor of boards along y, each with its own tone, grain and knots."""
+    """A floor of boards along y, with their own tones, grain and knots."""
     side, board = 768, 0.16
     x, y = pixel_grid(side, side, (size, size))
     column = np.floor(x / board).astype(int)
@@ -58,8 +58,8 @@ def tiles(size: float, rng: Rng) -> Array:
     inks = np.clip(rng.uniform(0.15, 0.75, (*count, 3)), 0, 1)[b, a]
     u, v = (x / tile) % 1 - 0.5, (y / tile) % 1 - 0.5
     kind = rng.integers(4, size=count)[b, a]
-    away = np.hypot(u, v)
-    motifs = [np.abs(away - 0.28) < 0.06, np.abs(u) + np.abs(v) < 0.30, np.abs(u - v) < 0.10,
+    distance = np.hypot(u, v)
+    motifs = [np.abs(distance - 0.28) < 0.06, np.abs(u) + np.abs(v) < 0.30, np.abs(u - v) < 0.10,
               np.hypot(np.abs(u) - 0.5, np.abs(v) - 0.5) < 0.3]  # fmt: skip
     blend(image, 0.75 * np.choose(kind, motifs), inks)
     image *= (1 + 0.06 * grain("gravel", (side, side)))[..., None]
@@ -68,7 +68,7 @@ def tiles(size: float, rng: Rng) -> Array:
 
 
 def brickwork(size: tuple[float, float], rng: Rng) -> Array:
-    """A brick wall, bricks of all colours between fired red and white-washed."""
+    """A brick wall, with bricks between red and whitewashed."""
     width, height = 768, 384
     x, y = pixel_grid(height, width, size)
     row = np.floor(y / 0.105).astype(int)
@@ -171,21 +171,21 @@ def upholstery(rng: Rng) -> Array:
     base, image = rng.uniform(0.15, 0.55, 3), np.empty((256, 256, 3))
     image[:] = base
     for leaf in rng.random((90, 5)):
-        turn = np.pi * leaf[2]
+        angle = np.pi * leaf[2]
         near = np.s_[_window(leaf[1], 1.0, 256), _window(leaf[0], 1.0, 256)]
         dx, dy = x[near] - leaf[0], y[near] - leaf[1]
-        along, aside = (
-            dx * np.cos(turn) + dy * np.sin(turn),
-            dy * np.cos(turn) - dx * np.sin(turn),
+        along, across = (
+            dx * np.cos(angle) + dy * np.sin(angle),
+            dy * np.cos(angle) - dx * np.sin(angle),
         )
-        shape = (1 - np.hypot(along / 0.07, aside / 0.022)) * 4
+        shape = (1 - np.hypot(along / 0.07, across / 0.022)) * 4
         blend(image[near], shape, base + 0.65 * leaf[2:] - 0.1)
     return np.clip(image * (0.9 + 0.2 * noise(rng, (256, 256), (128, 128)))[..., None], 0.02, 1)
 
 
 def poster(name: str, rng: Rng) -> Array:
-    """A photograph in a frame with a mount."""
-    image = photograph(name)
+    """An image in a frame with a mount."""
+    image = load_texture(name)
     edge = np.minimum(*(np.minimum(part, 1 - part) for part in pixel_grid(256, 256)))
     blend(image, edge < 0.055, (0.92, 0.90, 0.86))
     blend(image, edge < 0.030, rng.uniform(0.05, 0.45, 3))
@@ -193,7 +193,7 @@ def poster(name: str, rng: Rng) -> Array:
 
 
 def foliage(rng: Rng) -> Array:
-    """Leaves: the photograph of grass in green."""
+    """Leaves: the image of grass, tinted green."""
     tint = 0.36 + 0.12 * grain("grass", (64, 64))[..., None]
     return np.clip(tint * [0.65, 1.15, 0.40], 0.02, 1)
 
@@ -203,6 +203,6 @@ def _disc(x: Array, y: Array, centre: Array, radius: float) -> Array:
 
 
 def _window(at: float, size: float, pixels: int, reach: float = 0.08) -> slice:
-    """Pixels within `reach` metres of a place along one side."""
+    """Pixels within `reach` metres of a position along one side."""
     low, high = ((at + sign * reach) / size * pixels for sign in (-1, 1))
     return slice(max(int(low), 0), max(int(high) + 1, 1))
