@@ -46,8 +46,8 @@ def test_only_equal_timestamps_are_matched() -> None:
     assert len(sfm.match(late, CONFIG)["0", "4"]) == 0
 
 
-def test_matches_win_in_both_photographs() -> None:
-    """Two features are likest to one of the other photograph: it is joined with the likest."""
+def test_matches_are_mutual_nearest_neighbours() -> None:
+    """Two features have the same nearest neighbour, which is matched with the nearer of them."""
     looks = {"a": [[0.96, 0.0, 0.28], [1.0, 0.0, 0.0]], "b": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
     assert sfm.match(_looking(looks), CONFIG)["a", "b"].tolist() == [[1, 0]]
 
