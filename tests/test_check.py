@@ -160,7 +160,7 @@ def test_demo_scene_must_be_generated(folder: Path) -> None:
     edit(folder, lambda params: params["demo"].update(scenes=[]))
     done = check(folder)
     assert done.returncode == 2
-    assert done.stderr.count("`demo.scenes` does not name") == 7
+    assert done.stderr.count("is not in `demo.scenes`") == 7
 
 
 def test_nothing_heavy_is_loaded() -> None:
