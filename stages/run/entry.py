@@ -2,10 +2,13 @@
 
 import errno
 import io
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import stages
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.process.processes import end_with_dvc
@@ -63,7 +66,7 @@ def launch(main: Callable[[], None]) -> None:
     # A path may be of bytes that cannot be written; stderr stands that by itself.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with Stopping() as stop:
+    with _messages(), Stopping() as stop:
         try:
             if readings.HANDED not in os.environ:  # else it ends with the run that started it
                 end_with_dvc()
@@ -78,6 +81,35 @@ def launch(main: Callable[[], None]) -> None:
             if readings.HANDED not in os.environ:  # else whoever started this one tells
                 print("stopped; run again to go on", file=sys.stderr, flush=True)
             sys.exit(PREEMPTED)
+
+
+class _Console(logging.Handler):
+    """INFO to stdout as it is, WARNING and above to stderr with the level before it.
+
+    Lines are flushed one by one: those of child processes share the pipe.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line. Errors of writing are the caller's, as those of `print` are."""
+        message = self.format(record)
+        if record.levelno < logging.WARNING:
+            print(message, flush=True)
+        else:
+            print(f"{record.levelname}: {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show what the modules of `stages` log from INFO on; other packages are left as they are."""
+    console, logger = _Console(), logging.getLogger(stages.__name__)
+    before = logger.level
+    logger.addHandler(console)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(console)
 
 
 def _run(main: Callable[[], None]) -> None:

@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -154,6 +155,66 @@ def test_used_up_memory_names_what_takes_less(
     assert code == 2
     assert told.startswith("memory: ")
     assert "train.data_factor" in told
+
+
+def test_libraries_speak_on_stdout_and_warn_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        logger = logging.getLogger("stages.splat.training.densify")
+        logger.debug("not shown")
+        logger.info("%d Gaussians", 12)
+        logger.warning("the cap was reached")
+        logging.getLogger("another.package").info("not shown")
+
+    for _ in range(2):  # a second run does not show lines twice
+        launch(main)
+        out, err = capsys.readouterr()
+        assert (out, err) == ("12 Gaussians\n", "WARNING: the cap was reached\n")
+
+
+def test_other_packages_warn_as_they_do_without_an_entry(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    launch(lambda: logging.getLogger("another.package").warning("deprecated"))
+    assert capsys.readouterr() == ("", "")
+    assert caplog.messages == ["deprecated"]
+
+
+def test_messages_of_a_run_and_of_its_children_keep_their_order() -> None:
+    """Into one pipe, which is buffered unless each line is flushed."""
+    say = "logging.getLogger('stages.run.x')"
+    child = f"import logging; from stages.run.entry import launch; launch(lambda: {say}.info('b'))"
+    code = (
+        "import logging, sys\n"
+        "from stages.run.entry import launch\n"
+        "from stages.run.process.parallel import run_all\n"
+        "def main():\n"
+        f"    {say}.info('a')\n"
+        f"    run_all([[sys.executable, '-c', {child!r}]], 1)\n"
+        f"    {say}.warning('c')\n"
+        f"    {say}.info('d')\n"
+        "launch(main)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == ["a", "b", "WARNING: c", "d"]
+
+
+def test_a_reader_that_leaves_while_a_library_speaks_is_no_error() -> None:
+    code = (
+        "import logging; from stages.run.entry import launch;"
+        "launch(lambda: [logging.getLogger('stages.x').info('word ' * 100) for _ in range(10000)])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(4)
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_other_errors_keep_their_traceback() -> None:
