@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.quality.config import CompareConfig
+from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.settings.params import Params
@@ -45,7 +47,7 @@ def main() -> None:
             print("next: dvc queue start -j 2, then the same command with --collect")
             return
     with ablate.scratch() as folder:
-        found = ablate.collect(every, Path(folder))
+        found = ablate.collect(every, layout.METRICS, Path(folder))
         _print(params, given.method, varied, repeated, found)
     absent = [arm.label for arm in every if arm.label not in found]
     if absent:
@@ -63,12 +65,18 @@ def _print(
 
     study = params.section("study", StudyConfig)
     method = method or study.subject
-    default = Evaluations.read(study.evaluated_scenes, (method,))
-    read = {label: Evaluations.read(study.evaluated_scenes, (method,), folder)
+    scenes = study.evaluated_scenes
+    default = Evaluations.read(scenes, (method,), layout.evaluation)
+    read = {label: Evaluations.read(scenes, (method,), partial(_copied, folder))
             for label, folder in found.items()}  # fmt: skip
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
     labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
     print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
+
+
+def _copied(folder: Path, scene: str, method: str) -> tuple[Path, Path]:
+    means, views = layout.evaluation(scene, method)
+    return folder / means, folder / views
 
 
 if __name__ == "__main__":

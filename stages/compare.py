@@ -26,7 +26,7 @@ def main() -> None:
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("compare", CompareConfig)
-    evaluations = Evaluations.read(study.evaluated_scenes, study.methods)
+    evaluations = Evaluations.read(study.evaluated_scenes, study.methods, layout.evaluation)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
     of_methods = summary(evaluations, scenes)
     of_subject = headline(evaluations, scenes, study.subject)
@@ -38,7 +38,7 @@ def main() -> None:
     if NO_RESERVE in verdict.notes:
         found["study"]["note"] = NO_RESERVE
     if study.seeds:
-        repeats = noise_table(evaluations, scenes, study.seeds, config)
+        repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
         found["noise_floor"] = noise_floor(repeats)
         differences += repeats
     write_json(layout.summary(), of_methods)

@@ -25,7 +25,7 @@ def main() -> None:
     config = Params.read().section("demo", DemoConfig)
     with cost("demo", scene), whole_folder(layout.demo(scene)) as folder:
         write_sequence(scene, config, folder)
-    place_embedded_data([scene])
+    place_embedded_data(layout.embedded(scene))
     print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
 
 

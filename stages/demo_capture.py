@@ -26,7 +26,7 @@ def main() -> None:
         whole_folder(layout.demo(names[1])) as eval_folder,
     ):
         write_capture(config, folder, eval_folder)
-    place_embedded_data(names)
+    place_embedded_data(layout.embedded(*names))
     print(
         f"{capture}: 2 x {config.photographs} photographs of {config.width_px}x{config.height_px} "
         f"px, {config.eval_photographs} to evaluate on"

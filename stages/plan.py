@@ -15,9 +15,10 @@ def main() -> None:
     )
     given = parser.parse_args()
 
+    from stages.run import layout
     from stages.run.settings.fan_out import require_names
     from stages.run.settings.params import Params, did_you_mean
-    from stages.workspace.costs import COSTS, read_costs, record
+    from stages.workspace.costs import read_costs, record
     from stages.workspace.probes import link_types
     from stages.workspace.repository import needed, steps
     from stages.workspace.repro_plan import plan, require_room, told
@@ -26,7 +27,7 @@ def main() -> None:
     require_names(Params.read())
     found = steps()
     if given.record:
-        print(f"{COSTS}: {record(found)} stages")
+        print(f"{layout.COSTS}: {record(found, layout.COSTS)} stages")
         return
     if given.target:
         names = [step.name for step in found]
@@ -39,7 +40,7 @@ def main() -> None:
     assert settings is not None, "the repository was opened and has no settings"
     linked = set(settings.link_types) & set(link_types(settings.cache))
     copies = 1 if linked else 2
-    planned = plan(found, read_costs())
+    planned = plan(found, read_costs(layout.COSTS))
     print(told(planned, copies, settings.cache))
     require_room(planned, copies, settings.cache)
 

@@ -17,7 +17,7 @@ def main() -> None:
     if (given.scene is None) == (given.capture is None):
         parser.error("name --scene or --capture")
     names = [given.scene] if given.scene else [given.capture, layout.eval_set(given.capture).name]
-    place_embedded_data(names)
+    place_embedded_data(layout.embedded(*names))
     print(f"{', '.join(str(layout.raw(name)) for name in names)}: the demo's own data")
 
 

@@ -24,7 +24,7 @@ def main() -> None:
     config = Params.read().section("static_demo", StaticDemoConfig)
     with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
-    place_embedded_data([scene])
+    place_embedded_data(layout.embedded(scene))
     print(f"{scene}: {count} photographs, {config.width_px}x{config.height_px} px")
 
 

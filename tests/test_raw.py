@@ -28,20 +28,20 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_demos_own_copy_follows_the_demo(demo: Path) -> None:
-    place_embedded_data([SCENE])
+    place_embedded_data(layout.embedded(SCENE))
     raw = layout.raw(SCENE)
     assert {path.name for path in raw.iterdir()} == {"images", MARK}
     before = (raw / MARK).stat().st_mtime_ns
-    place_embedded_data([SCENE])
+    place_embedded_data(layout.embedded(SCENE))
     assert (raw / MARK).stat().st_mtime_ns == before, "nothing is written twice"
     (layout.demo(SCENE) / "images" / "a.png").write_text("made by other params")
-    place_embedded_data([SCENE])
+    place_embedded_data(layout.embedded(SCENE))
     assert (raw / "images" / "a.png").read_text() == "made by other params"
 
 
 def test_equal_data_without_a_mark_is_the_demos(demo: Path) -> None:
     shutil.copytree(layout.demo(SCENE), layout.raw(SCENE))
-    place_embedded_data([SCENE])
+    place_embedded_data(layout.embedded(SCENE))
     assert (layout.raw(SCENE) / MARK).is_file()
 
 
@@ -51,7 +51,7 @@ def test_equal_data_without_a_mark_is_the_demos(demo: Path) -> None:
 def test_what_is_not_the_demos_is_left_alone(kind: str, demo: Path) -> None:
     raw = layout.raw(SCENE)
     if kind in ("one more", "one changed", "one less"):
-        place_embedded_data([SCENE])
+        place_embedded_data(layout.embedded(SCENE))
         # A later run of the demo, so that the copy and its origin differ.
         (layout.demo(SCENE) / "images" / "a.png").write_text("made by other params")
         changed = raw / "images" / ("b.png" if kind == "one more" else "a.png")
@@ -74,7 +74,7 @@ def test_what_is_not_the_demos_is_left_alone(kind: str, demo: Path) -> None:
             raw.symlink_to(demo / "elsewhere")
     before = folder_hash(demo / "data" / "raw"), raw.is_symlink()
     with pytest.raises(UserError, match=f"{SCENE}: holds data that the demo did not make"):
-        place_embedded_data([SCENE])
+        place_embedded_data(layout.embedded(SCENE))
     assert (folder_hash(demo / "data" / "raw"), raw.is_symlink()) == before
 
 

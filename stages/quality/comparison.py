@@ -4,19 +4,18 @@ Only equals are compared: for each scene every method must have been measured on
 against the same photographs, by the same protocol.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.quality.keys import AVERAGED, MEASURES
-from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
 
 Number = float | None
 View = tuple[str, str]  # timestamp, camera
-HERE = Path()
+Files = Callable[[str, str], tuple[Path, Path]]  # of scene and method: means, and rows of views
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +38,14 @@ class Evaluations:
         raise_all(error for scene in self.scenes for error in self._differences(scene))
 
     @classmethod
-    def read(
-        cls, scenes: Sequence[str], methods: Sequence[str], root: Path = HERE
-    ) -> "Evaluations":
-        """Read metrics/scenes and metrics/views by these lists; other files there do not count.
+    def read(cls, scenes: Sequence[str], methods: Sequence[str], files: Files) -> "Evaluations":
+        """Read the evaluation of every scene by every method.
 
-        `root` is the repository's, or that of a copy of its metrics. Raises UserError that lists
-        every missing evaluation, or every unequal one.
+        Raises UserError that lists every missing evaluation, or every one that was measured
+        differently.
         """
         pairs = [(scene, method) for scene in scenes for method in methods]
-        missing = [
-            pair for pair in pairs if not all(path.is_file() for path in _paths(*pair, root))
-        ]
+        missing = [pair for pair in pairs if not all(path.is_file() for path in files(*pair))]
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(pairs)} evaluations are missing",
@@ -58,7 +53,7 @@ class Evaluations:
                 expected="each of study.evaluated_scenes by each of study.methods",
                 fix="run `dvc repro evaluate`",
             )
-        return cls({pair: _read(*pair, root) for pair in pairs})
+        return cls({pair: _read(*pair, files) for pair in pairs})
 
     def of(self, scene: str, method: str) -> Evaluation:
         """One evaluation."""
@@ -139,12 +134,8 @@ def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str,
     }
 
 
-def _paths(scene: str, method: str, root: Path) -> tuple[Path, Path]:
-    return root / layout.scene_metrics(scene, method), root / layout.view_metrics(scene, method)
-
-
-def _read(scene: str, method: str, root: Path) -> Evaluation:
-    of_scene, of_views = _paths(scene, method, root)
+def _read(scene: str, method: str, files: Files) -> Evaluation:
+    of_scene, of_views = files(scene, method)
     means = read_json(of_scene)
     absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
     if absent:

@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from stages.quality.comparison import Evaluation, Evaluations
+from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURES, repeated
 from stages.quality.paired_differences import MEAN, PLAIN, Row, delta_table
 
 
 def noise_table(
-    evaluations: Evaluations, scenes: Sequence[str], seeds: Sequence[int], config: CompareConfig
+    evaluations: Evaluations,
+    scenes: Sequence[str],
+    seeds: Sequence[int],
+    config: CompareConfig,
+    files: Files,
 ) -> list[Row]:
     """Rows of `delta_table` of every repeat against the plain splat.
 
     Raises UserError when a repeat is missing or was measured otherwise.
     """
     names = [repeated(scene, seed) for scene in scenes for seed in seeds]
-    read = Evaluations.read(names, (PLAIN,))
+    read = Evaluations.read(names, (PLAIN,), files)
     found = {(scene, PLAIN): evaluations.of(scene, PLAIN) for scene in scenes}
     for scene in scenes:
         for seed in seeds:

@@ -10,6 +10,7 @@ from stages.run.files import safe_name
 DATA = Path("data")
 METRICS = Path("metrics")
 RESULTS = Path("results")
+COSTS = METRICS / "costs.json"
 WEIGHTS = DATA / "weights"
 
 
@@ -30,6 +31,11 @@ def raw(scene: str) -> Path:
 def demo(name: str) -> Path:
     """Embedded data as its stage made it; stage `raw` copies it to where raw data is sought."""
     return _folder("demo", name)
+
+
+def embedded(*names: str) -> dict[Path, Path]:
+    """Where embedded data is made, and where its copy is sought as raw data."""
+    return {demo(name): raw(name) for name in names}
 
 
 def scene(scene: str) -> Path:
@@ -129,6 +135,11 @@ def scene_metrics(scene: str, method: str) -> Path:
 def view_metrics(scene: str, method: str) -> Path:
     """The same numbers for each view; all methods lie in one folder."""
     return _metric("views", scene, method, suffix=".tsv")
+
+
+def evaluation(scene: str, method: str) -> tuple[Path, Path]:
+    """The two files of stage `evaluate`: means of a scene, and its views."""
+    return scene_metrics(scene, method), view_metrics(scene, method)
 
 
 def summary() -> Path:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.run import digests, layout
+from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import work_root
 from stages.workspace import repository
@@ -51,14 +51,14 @@ def run_arms(arms: Sequence[Arm], *, queue: bool) -> list[Arm]:
     return failed
 
 
-def collect(arms: Sequence[Arm], into: Path) -> dict[str, Path]:
-    """Copy the metrics of every finished arm to a folder of its own; by label."""
-    done, found = repository.experiments(), {}
+def collect(arms: Sequence[Arm], metrics: Path, into: Path) -> dict[str, Path]:
+    """Copy the folder `metrics` of every finished arm into a folder of the arm's; by label."""
+    finished, copies = repository.experiments(), {}
     for arm in arms:
-        if arm.name in done:
-            found[arm.label] = into / arm.name
-            repository.fetch(layout.METRICS.as_posix(), done[arm.name], found[arm.label])
-    return found
+        if arm.name in finished:
+            copies[arm.label] = into / arm.name
+            repository.fetch(metrics.as_posix(), finished[arm.name], copies[arm.label])
+    return copies
 
 
 def scratch() -> tempfile.TemporaryDirectory:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.run import layout
 from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
 from stages.workspace.repository import Step
 
-COSTS = layout.METRICS / "costs.json"
 # Time grows with the product of these params.
 _STEPS = {
     "train": ("train.max_steps",),
@@ -37,7 +35,7 @@ class Estimate:
     is_scaled: bool = False  # from another number of steps
 
 
-def read_costs(path: Path = COSTS) -> Costs:
+def read_costs(path: Path) -> Costs:
     """Measurements by stage; none where there is no file."""
     found = read_json(path) if path.is_file() else {}
     with shaped(path, "seconds by stage", f"delete it, or `git checkout {path}`"):
@@ -46,7 +44,7 @@ def read_costs(path: Path = COSTS) -> Costs:
     return found
 
 
-def record(steps: Iterable[Step], path: Path = COSTS) -> int:
+def record(steps: Iterable[Step], path: Path) -> int:
     """Add what the last runs on this machine cost to the file; return how many stages it has."""
     costs, left = dict(read_costs(path)), recorded_costs()
     for step in steps:

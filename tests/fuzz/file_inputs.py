@@ -124,7 +124,11 @@ def _evaluation(root: Path) -> list[Subject]:
 
 
 def _compared(root: Path) -> list[Any]:
-    evaluations = Evaluations.read(["x"], ["none", "base-post"], root)
+    def files(scene: str, method: str) -> tuple[Path, Path]:
+        means, views = layout.evaluation(scene, method)
+        return root / means, root / views
+
+    evaluations = Evaluations.read(["x"], ["none", "base-post"], files)
     choose(evaluations, ["x"], ["none", "base-post"])
     table = delta_table(evaluations, ["x"], CompareConfig(bootstrap_draws=100))
     return [summary(evaluations, ["x"]), headline(evaluations, ["x"], "none"), table]

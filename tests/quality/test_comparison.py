@@ -54,7 +54,7 @@ def study(write: Callable) -> Callable[..., Evaluations]:
             write(scene, "none", level)
             write(scene, "base-post", level - 0.5, lpips=0.25)
             write(scene, "tuned-post", level + gain, lpips=0.15)
-        return Evaluations.read(SCENES, methods)
+        return Evaluations.read(SCENES, methods, layout.evaluation)
 
     return build
 
@@ -83,7 +83,7 @@ def test_every_missing_evaluation_is_listed(study: Callable) -> None:
     layout.scene_metrics("jump", "none").unlink()
     layout.view_metrics("dance", "base-post").unlink()
     with pytest.raises(UserError, match="2 of 6 evaluations are missing") as error:
-        Evaluations.read(SCENES, ("none", "base-post"))
+        Evaluations.read(SCENES, ("none", "base-post"), layout.evaluation)
     assert error.value.got == "dance by base-post, jump by none"
 
 
@@ -97,7 +97,7 @@ def test_unequal_protocols_are_refused_all_at_once(study: Callable, write: Calla
     write("fight", "tuned-post", 25.0, protocol="two")
     write("jump", "base-post", 25.0, protocol="three")
     with pytest.raises(UserErrors) as error:
-        Evaluations.read(SCENES, ("none", "base-post", "tuned-post"))
+        Evaluations.read(SCENES, ("none", "base-post", "tuned-post"), layout.evaluation)
     assert len(error.value.errors) == 2
     assert "fight: none and tuned-post were not measured alike: 'one' and 'two'" in str(error.value)
 
@@ -106,7 +106,7 @@ def test_unequal_views_are_refused(study: Callable, write: Callable) -> None:
     study()
     write("dance", "base-post", 25.0, cameras=("28", "88"))
     with pytest.raises(UserError, match="only one has 000021/64, 000021/88"):
-        Evaluations.read(SCENES, ("none", "base-post"))
+        Evaluations.read(SCENES, ("none", "base-post"), layout.evaluation)
 
 
 @pytest.mark.parametrize("value", ["x", [], True])
@@ -115,14 +115,14 @@ def test_means_that_are_no_numbers_are_refused(study: Callable, value: object) -
     path = layout.scene_metrics("fight", "none")
     write_json(path, read_json(path) | {"ssim": value})
     with pytest.raises(UserError, match=f"{path.name}: ssim: "):
-        Evaluations.read(SCENES, ("none", "base-post"))
+        Evaluations.read(SCENES, ("none", "base-post"), layout.evaluation)
 
 
 def test_mean_needs_every_scene(study: Callable, write: Callable) -> None:
     study()
     for method in ("none", "tuned-post"):
         write("fight", method, 24.0, lpips=None)
-    evaluations = Evaluations.read(SCENES, ("none", "tuned-post"))
+    evaluations = Evaluations.read(SCENES, ("none", "tuned-post"), layout.evaluation)
     assert summary(evaluations, SCENES)["none"]["lpips"] is None
     assert headline(evaluations, SCENES, "none")["dance"]["lpips"] == 0.2
     table = delta_table(evaluations, SCENES, CONFIG)

@@ -181,7 +181,7 @@ def test_entry_plans_a_target_and_refuses_an_unknown_one(
     assert "2 of 2 stages would run" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean train@a"):
         ask("trian@a")
-    assert costs.read_costs() == {}
+    assert costs.read_costs(Path("metrics/costs.json")) == {}
 
 
 def test_outside_a_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
