@@ -1,16 +1,20 @@
 """Stage `report`: the study on one page, metrics/report/index.html."""
 
 import argparse
+from functools import partial
+from typing import TYPE_CHECKING
 
 from stages.pages.config import ReportConfig
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.errors import UserError
-from stages.run.files import whole_file
+from stages.run.files import whole_file, whole_folder
 from stages.run.provenance import recorded_costs
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
+
+if TYPE_CHECKING:
+    from stages.pages.report.results import ResultFiles
 
 
 def main() -> None:
@@ -18,34 +22,56 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.pages.report.costs import stage_costs
-    from stages.pages.report.links import shown_in_3d
-    from stages.pages.report.page import page
-    from stages.pages.report.plots import write_plots
+    from stages.pages.report.links import scene_links
+    from stages.pages.report.page import page, require_size
+    from stages.pages.report.plots import write_gains, write_strip
     from stages.pages.report.results import Results
-    from stages.pages.report.views import shown_views
+    from stages.pages.report.views import report_views
+    from stages.scenes.scene import Scene
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("report", ReportConfig)
     confidence = params.section("compare", CompareConfig).confidence
-    results = Results.read(study)
+    results = Results.read(study, result_files())
     # The scenes that answer the question come first.
-    scenes = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
-    views = {scene: shown_views(results, scene, config) for scene in scenes}
+    names = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
+    scenes = {name: Scene.read(layout.scene(name)) for name in names}
+    renders = {name: partial(layout.novel_views, name) for name in names}
+    views = {
+        name: report_views(results, scene, renders[name], config) for name, scene in scenes.items()
+    }
     others = [scene for scene in params.names("scenes") if scene not in study.scenes]
     costs = stage_costs(recorded_costs(), others)
-    shown = shown_in_3d(list(scenes))
-    text = page(results, views, shown, costs, confidence, config.error_full_scale)
-    megabytes = len(text.encode()) / 1e6
-    if megabytes > config.max_mb:
-        raise UserError(
-            layout.report(), f"{megabytes:.1f} MB", expected=f"at most {config.max_mb:g} MB",
-            fix="lower report.max_side_px or report.quality, or raise report.max_mb",
-        )  # fmt: skip
-    write_plots(results, list(scenes), config)
+    folders = {name: layout.shown(name) for name in names}
+    text = page(
+        results,
+        views,
+        scene_links(folders, layout.report()),
+        costs,
+        confidence,
+        config.error_full_scale,
+    )
+    megabytes = require_size(text, layout.report(), config.max_mb)
+    write_gains(layout.gains(), results)
+    with whole_folder(layout.strips()) as folder:
+        for name, scene in scenes.items():
+            write_strip(folder / f"{name}.jpg", results, scene, renders[name], config)
     with whole_file(layout.report()) as scratch:
         scratch.write_text(text)
     print(f"{layout.report()}: {megabytes:.1f} MB, open it in any browser")
+
+
+def result_files() -> "ResultFiles":
+    """The files of all stages that the report shows."""
+    from stages.pages.report.results import ResultFiles
+
+    return ResultFiles(
+        layout.evaluation, layout.summary(), layout.delta(), layout.delta_table(),
+        layout.decision(), layout.train_metrics, layout.train_curves, layout.calibrate_metrics,
+        layout.pairs_metrics, layout.manifest_metrics(), layout.tune_metrics(), layout.tune_curve,
+        {kind: layout.METRICS / kind for kind in ("captures", "static")},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Templates to pages: the only module that imports jinja2. All values are escaped but Markup."""
+"""Pages from templates, escaped except for Markup: the only module that imports jinja2."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["Markup", "filled"]
+__all__ = ["Markup", "render_template"]
 
 
-def filled(folder: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
-    """The page.html of a folder, with the page.css and page.js beside it put into it."""
+def render_template(folder: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+    """Render the page.html of a folder with the page.css and page.js beside it inlined."""
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -70,10 +70,10 @@ def test_slider_shows_any_two_of_the_methods_and_the_truth(made: Path, visitor: 
     view = page.locator(".view").first
     assert view.locator(".tag.left").inner_text() == "none"
     assert view.locator(".tag.right").inner_text() == METHODS[-1]
-    page.select_option("#left", "photograph")
+    page.select_option("#left", "ground truth")
     page.select_option("#right", "base-post")
     source = "one => one.src"
-    for side, method in ((".over", "photograph"), (".under", "base-post")):
+    for side, method in ((".over", "ground truth"), (".under", "base-post")):
         wanted = view.locator(f"figure[data-method='{method}'] .picture").evaluate(source)
         assert view.locator(side).evaluate(source) == wanted
     page.check("#errors")

@@ -1,7 +1,8 @@
-"""Pictures of the report: which views are shown, and what an error looks like."""
+"""Views of the report: which are chosen, and how errors are coloured."""
 
 import base64
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from studied import METHODS, write_studied
 
 from stages.pages.config import ReportConfig
 from stages.pages.report.results import Results
-from stages.pages.report.views import TRUTH, error_map, ranked, shown_views
+from stages.pages.report.views import TRUTH, error_map, ranked, report_views
+from stages.report import result_files
+from stages.run import layout
 from stages.run.settings.params import Params
+from stages.scenes.scene import Scene
 from stages.scenes.study.config import StudyConfig
 
 
@@ -21,13 +25,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("studied"))
         write_studied(patch)
-        yield Results.read(Params.read().section("study", StudyConfig))
+        yield Results.read(Params.read().section("study", StudyConfig), result_files())
 
 
 def test_views_are_ranked_by_what_the_subject_gains(results: Results) -> None:
-    found = ranked(results, SCENE)
-    assert [rank for rank, _, _ in found] == ["worst", "median", "best"]
-    gains = [gain for _, _, gain in found]
+    chosen = ranked(results, SCENE)
+    assert [rank for rank, _, _ in chosen] == ["worst", "median", "best"]
+    gains = [gain for _, _, gain in chosen]
     assert gains == sorted(gains)
     own = results.evaluations.of(SCENE, METHODS[-1]).views
     plain = results.evaluations.of(SCENE, "none").views
@@ -35,23 +39,25 @@ def test_views_are_ranked_by_what_the_subject_gains(results: Results) -> None:
     assert (gains[0], gains[-1]) == (min(every), max(every))
 
 
-def test_every_method_has_a_picture_and_its_error(results: Results) -> None:
-    view = shown_views(results, SCENE, ReportConfig(max_side_px=32))[0]
+def test_every_method_has_an_image_and_its_error(results: Results) -> None:
+    scene = Scene.read(layout.scene(SCENE))
+    renders = partial(layout.novel_views, SCENE)
+    view = report_views(results, scene, renders, ReportConfig(max_side_px=32))[0]
     assert (view.width, view.height) == (32, 32)
-    assert [one.method for one in view.pictures] == [TRUTH, *METHODS]
-    assert not view.pictures[0].error
+    assert [one.method for one in view.images] == [TRUTH, *METHODS]
+    assert not view.images[0].error
     sizes = set()
-    for one in view.pictures[1:]:
-        for address in (one.source, one.error):
-            packed = base64.b64decode(address.removeprefix("data:image/webp;base64,"))
-            sizes.add(Image.open(io.BytesIO(packed)).size)
+    for one in view.images[1:]:
+        for url in (one.source, one.error):
+            encoded = base64.b64decode(url.removeprefix("data:image/webp;base64,"))
+            sizes.add(Image.open(io.BytesIO(encoded)).size)
     assert sizes == {(32, 32)}
 
 
 def test_error_is_black_where_there_is_none_and_brighter_where_there_is_more() -> None:
-    photograph = np.zeros((1, 4, 3), np.float32)
-    picture = np.array([0, 0.05, 0.15, 0.9], np.float32)[None, :, None] + photograph
-    colors = error_map(picture, photograph, full_scale=0.25)
+    truth = np.zeros((1, 4, 3), np.float32)
+    image = np.array([0, 0.05, 0.15, 0.9], np.float32)[None, :, None] + truth
+    colors = error_map(image, truth, full_scale=0.25)
     assert colors[0, 0].tolist() == [0, 0, 4]
     assert colors[0, 3].tolist() == [252, 255, 164]
     assert (np.diff(colors[0].astype(int).sum(axis=1)) > 0).all()

@@ -1,6 +1,6 @@
-"""The report as one HTML file: template, style and script of this folder, filled with results.
+"""The report as one HTML file: the results in the template, style and script of this folder.
 
-Everything is escaped but charts and rendered Markdown, which escape what they are given. The only
+Everything is escaped except charts and rendered Markdown, which escape their inputs. The only
 module that imports markdown_it.
 """
 
@@ -15,8 +15,9 @@ from stages.pages.report.costs import StageCost
 from stages.pages.report.origin import origin
 from stages.pages.report.results import Results
 from stages.pages.report.views import TRUTH, ReportView
-from stages.pages.template import Markup, filled
+from stages.pages.template import Markup, render_template
 from stages.quality.statistics import least_p
+from stages.run.errors import UserError
 from stages.run.methods import PLAIN
 from stages.scenes.study.memo import memo
 
@@ -31,24 +32,33 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class SceneLinks:
-    """What stage `show` made of a scene, by addresses relative to the report."""
+    """A scene's files of stage `show`, by addresses relative to the report."""
 
     viewer: str
-    others: Mapping[str, tuple[tuple[str, str], ...]]  # films and models: title, address
+    downloads: Mapping[str, tuple[tuple[str, str], ...]]  # films and models: title, address
 
 
 def page(
     results: Results,
     views: Mapping[str, Sequence[ReportView]],
-    shown: Mapping[str, SceneLinks],
+    links: Mapping[str, SceneLinks],
     costs: Sequence[StageCost],
     confidence: float,
     full_scale: float,
 ) -> str:
-    """The whole report; `full_scale` is the error that the brightest colour stands for."""
+    """The whole report.
+
+    Args:
+        results: All numbers.
+        views: Views of each scene with their images; scenes in the order of the page.
+        links: Files of stage `show`; scenes without a viewer are absent.
+        costs: Costs of the stages; empty if none ran in this working copy.
+        confidence: Of all intervals, such as 0.95.
+        full_scale: Mean absolute error that has the brightest colour.
+    """
     study, methods = results.study, results.study.methods
     left, right = _first_pair(results)
-    return filled(
+    return render_template(
         Path(__file__).parent,
         _FILTERS,
         study=study,
@@ -65,9 +75,7 @@ def page(
         training_table=tables.training_table(results),
         costs_table=tables.costs_table(costs) if costs else None,
         others={
-            kind: tables.plain_tables(kind, found)
-            for kind, found in results.others.items()
-            if found
+            kind: tables.plain_tables(kind, rows) for kind, rows in results.others.items() if rows
         },
         delta_charts=figures.delta_charts(results),
         training_charts=list(figures.training_charts(results)),
@@ -75,7 +83,7 @@ def page(
         choices=(TRUTH, *methods),
         left=left,
         right=right,
-        shown=shown,
+        links=links,
         outcomes=outcomes(results),
         memo=memo(study),
         decision=results.decision,
@@ -83,35 +91,47 @@ def page(
     )
 
 
+def require_size(text: str, path: Path, max_mb: float) -> float:
+    """Size of a page in MB. Raises UserError when it is more than `max_mb`."""
+    size_mb = len(text.encode()) / 1e6
+    if size_mb > max_mb:
+        raise UserError(
+            path, f"{size_mb:.1f} MB", expected=f"at most {max_mb:g} MB",
+            fix="lower report.max_side_px or report.quality, or raise report.max_mb",
+        )  # fmt: skip
+    return size_mb
+
+
 def outcomes(results: Results) -> list[tuple[str, str]]:
-    """What a run produced of what every study has to: samples, a tuning, measures."""
-    found = []
+    """What a run produced of the outputs that every study expects: samples, tuning, measures."""
+    outcomes = []
     if results.manifest:
-        count = results.manifest
-        found.append(("Samples", f"{count['train']} for the tuning, {count['test']} to check it"))
+        counts = results.manifest
+        samples = f"{counts['train']} for the tuning, {counts['test']} to validate it"
+        outcomes.append(("Samples", samples))
     if {"untuned", "tuned", "identity"} <= results.tuning.keys():
         row = {name: results.tuning[name]["psnr"] for name in ("identity", "untuned", "tuned")}
-        found.append((
+        outcomes.append((
             "Tuning",
             f"{results.tuning['steps']} steps; on the internal-eval samples {row['identity']:.2f} "
-            f"dB as given, {row['untuned']:.2f} dB untuned, {row['tuned']:.2f} dB tuned",
+            f"dB as rendered, {row['untuned']:.2f} dB untuned, {row['tuned']:.2f} dB tuned",
         ))  # fmt: skip
     evaluations = results.evaluations
     views = sum(
         evaluations.of(scene, evaluations.methods[0]).means["views"] for scene in evaluations.scenes
     )
-    found.append((
+    outcomes.append((
         "Measures",
         f"{views} target views of {len(evaluations.scenes)} scenes by {len(evaluations.methods)} "
-        f"methods; {len(results.downstream)} of the scenes answer the question",
+        f"methods; {len(results.downstream)} of the scenes are downstream",
     ))  # fmt: skip
     if results.chosen:
-        found.append(("Chosen on the internal-eval scenes", results.chosen))
-    return found
+        outcomes.append(("Chosen on the internal-eval scenes", results.chosen))
+    return outcomes
 
 
 def _first_pair(results: Results) -> tuple[str, str]:
-    """What the sliders show at first: before and after."""
+    """The methods that the sliders show initially: before and after."""
     subject = results.study.subject
     if subject == PLAIN:
         return PLAIN, results.chosen or TRUTH
@@ -119,7 +139,7 @@ def _first_pair(results: Results) -> tuple[str, str]:
 
 
 def _lpips_note(results: Results) -> str:
-    """Why LPIPS is empty, if it is."""
+    """Why LPIPS is empty, or nothing."""
     for scene in results.evaluations.scenes:
         note = results.evaluations.of(scene, results.evaluations.methods[0]).means.get("lpips_note")
         if note:

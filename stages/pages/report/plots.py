@@ -1,6 +1,6 @@
-"""What `dvc plots show` and editors draw of the study: gains by scene, and strips of pictures."""
+"""Plots for `dvc plots show` and editors: gains by scene, and strips of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.pages.config import ReportConfig
 from stages.pages.report.results import Results
-from stages.pages.report.views import TRUTH, fitted, ranked
+from stages.pages.report.views import ranked, size_within
 from stages.quality.keys import MEASURES
 from stages.quality.paired_differences import MEAN
-from stages.run import layout
-from stages.run.files import whole_folder, write_tsv
+from stages.run.files import write_tsv
 from stages.run.methods import PLAIN
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_novel_view
@@ -20,46 +19,42 @@ from stages.scenes.scene import Scene
 
 _COLUMNS = ["bar", "scene", "method", *MEASURES]
 _HEAD_PX = 18
+_TRUTH = "photograph"  # as the strips of earlier reports are titled
 
 
-def write_plots(results: Results, scenes: Sequence[str], config: ReportConfig) -> None:
-    """Write metrics/plots/gains.tsv and metrics/report/strips, a strip a scene."""
-    write_tsv(layout.gains(), gains(results), _COLUMNS)
-    with whole_folder(layout.strips()) as folder:
-        for scene in scenes:
-            _write_strip(folder / f"{scene}.jpg", results, scene, config)
-
-
-def gains(results: Results) -> list[dict[str, object]]:
-    """Differences to the plain splat: one row a method and downstream scene."""
-    found: dict[tuple[str, str], dict[str, object]] = {}
+def write_gains(path: Path, results: Results) -> None:
+    """Write differences to the plain splat: one row per method and downstream scene."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
     for row in results.deltas:
         method, _, reference = row["comparison"].partition("_vs_")
         if reference != PLAIN or row["scene"] == MEAN or row["metric"] not in MEASURES:
             continue
         start = {"scene": row["scene"], "method": method, **dict.fromkeys(MEASURES)}
         start["bar"] = f"{row['scene']} {method}"
-        found.setdefault((method, row["scene"]), start)[row["metric"]] = row["difference"]
-    return list(found.values())
+        rows.setdefault((method, row["scene"]), start)[row["metric"]] = row["difference"]
+    write_tsv(path, rows.values(), _COLUMNS)
 
 
-def _write_strip(path: Path, results: Results, scene: str, config: ReportConfig) -> None:
-    """The photograph and every method of the view where the subject did middling."""
-    prepared = Scene.read(layout.scene(scene))
-    views = {(view.timestamp, view.name): view for view in prepared.views("target")}
-    chosen = {rank: key for rank, key, _ in ranked(results, scene)}
-    view = views[chosen.get("median", chosen["worst"])]
-    size = fitted(view.camera.width, view.camera.height, config.max_side_px)
-    pictures = {TRUTH: resize(view.image(), *size)}
+def write_strip(
+    path: Path, results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
+) -> None:
+    """Write the subject's median view as one image: the ground truth, then every method.
+
+    `renders` gives the folder of a method's novel views.
+    """
+    views = {(view.timestamp, view.name): view for view in scene.views("target")}
+    keys = {rank: key for rank, key, _ in ranked(results, scene.name)}
+    view = views[keys.get("median", keys["worst"])]
+    size = size_within(view.camera.width, view.camera.height, config.max_side_px)
+    images = {_TRUTH: resize(view.image(), *size)}
     for method in results.evaluations.methods:
-        picture = read_novel_view(layout.novel_views(scene, method), "given", view)
-        pictures[method] = resize(picture, *size)
-    strip = np.concatenate([_titled(name, one) for name, one in pictures.items()], axis=1)
+        images[method] = resize(read_novel_view(renders(method), "given", view), *size)
+    strip = np.concatenate([_titled(name, image) for name, image in images.items()], axis=1)
     Image.fromarray(strip).save(path, format="JPEG", quality=config.quality)
 
 
-def _titled(name: str, picture: Pixels) -> np.ndarray:
-    levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+def _titled(name: str, image: Pixels) -> np.ndarray:
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     head = Image.new("RGB", (levels.shape[1], _HEAD_PX), (255, 255, 255))
     font = ImageFont.load_default(12)
     ImageDraw.Draw(head).text((4, 2), name, font=font, fill=(30, 34, 38))

@@ -1,17 +1,16 @@
-"""Everything under metrics/ that the report shows, read once.
+"""All metrics that the report shows, read once.
 
-What a run did not make is absent here and in the report: the tuning when no fixer was used,
-LPIPS without its weights, captures and static scenes that nobody ran.
+What a run did not produce is absent here and in the report: the tuning without a fixer, LPIPS
+without its weights, captures and static scenes that were not run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.quality.comparison import Evaluations, downstream
+from stages.quality.comparison import Evaluations, Files, downstream
 from stages.quality.paired_differences import MEAN, TEXTS
-from stages.run import layout
 from stages.run.files import read_json, read_table, read_tsv, shaped
 from stages.scenes.study.config import StudyConfig
 
@@ -19,16 +18,35 @@ Row = Mapping[str, Any]
 Cells = Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files that the stages wrote; those of a scene by its name."""
+
+    evaluation: Files
+    summary: Path
+    delta: Path
+    delta_table: Path
+    decision: Path
+    training: Callable[[str], Path]
+    training_curves: Callable[[str], Path]
+    calibration: Callable[[str], Path]
+    pairs: Callable[[str], Path]
+    manifest: Path
+    tuning: Path
+    tuning_curve: Callable[[str], Path]  # `loss` or `validation`
+    others: Mapping[str, Path]  # folders of numbers by kind: captures, static
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a run of the study measured."""
+    """All numbers of a run of the study."""
 
     study: StudyConfig
     evaluations: Evaluations
     downstream: Sequence[str]
     means: Mapping[str, Row]  # of every method
     deltas: Sequence[Row]  # metrics/plots/delta.tsv
-    chosen: str | None  # the tuned method that the internal-eval scenes chose
+    chosen: str | None  # the tuned method that was best on the internal-eval scenes
     verdict: str  # of the leak guard
     decision: str  # Markdown
     training: Mapping[str, Row]  # of every scene that was trained
@@ -42,31 +60,31 @@ class Results:
     others: Mapping[str, Mapping[str, Row]]  # captures and static scenes: name to numbers
 
     @classmethod
-    def read(cls, study: StudyConfig) -> "Results":
+    def read(cls, study: StudyConfig, files: ResultFiles) -> "Results":
         """Read by the lists of the study. Raises UserError when an evaluation is missing."""
-        compared = read_json(layout.delta())
-        with shaped(layout.delta(), "what compare wrote", "run `dvc repro -f compare`"):
-            chosen, verdict = compared["study"]["chosen"], str(compared["study"]["verdict"])
+        delta = read_json(files.delta)
+        with shaped(files.delta, "the file of stage compare", "run `dvc repro -f compare`"):
+            chosen, verdict = delta["study"]["chosen"], str(delta["study"]["verdict"])
         tuned = bool(study.fixers)
-        learning = (*study.tuning_scenes, *study.internal_eval_scenes)
+        sampled = (*study.tuning_scenes, *study.internal_eval_scenes)
         return cls(
             study=study,
-            evaluations=Evaluations.read(study.evaluated_scenes, study.methods),
+            evaluations=Evaluations.read(study.evaluated_scenes, study.methods, files.evaluation),
             downstream=downstream(study.downstream_scenes, study.evaluated_scenes),
-            means=read_json(layout.summary()),
-            deltas=read_table(layout.delta_table(), TEXTS),
+            means=read_json(files.summary),
+            deltas=read_table(files.delta_table, TEXTS),
             chosen=chosen,
             verdict=verdict,
-            decision=layout.decision().read_text() if layout.decision().is_file() else "",
-            training=_by_scene(study.scenes, layout.train_metrics),
-            calibration=_by_scene(study.scenes, layout.calibrate_metrics),
-            curves={scene: _table(layout.train_curves(scene)) for scene in study.scenes},
-            pairs=_by_scene(learning, layout.pairs_metrics) if tuned else {},
-            manifest=_object(layout.manifest_metrics()) if tuned else {},
-            tuning=_object(layout.tune_metrics()) if tuned else {},
-            tuning_loss=_table(layout.tune_curve("loss")) if tuned else [],
-            tuning_validation=_table(layout.tune_curve("validation")) if tuned else [],
-            others={kind: _others(layout.METRICS / kind) for kind in ("captures", "static")},
+            decision=files.decision.read_text() if files.decision.is_file() else "",
+            training=_by_scene(study.scenes, files.training),
+            calibration=_by_scene(study.scenes, files.calibration),
+            curves={scene: _table(files.training_curves(scene)) for scene in study.scenes},
+            pairs=_by_scene(sampled, files.pairs) if tuned else {},
+            manifest=_object(files.manifest) if tuned else {},
+            tuning=_object(files.tuning) if tuned else {},
+            tuning_loss=_table(files.tuning_curve("loss")) if tuned else [],
+            tuning_validation=_table(files.tuning_curve("validation")) if tuned else [],
+            others={kind: _others(folder) for kind, folder in files.others.items()},
         )
 
     def mean_delta(self, method: str, reference: str, metric: str) -> Row | None:
@@ -77,7 +95,7 @@ class Results:
         )
 
     def delta_rows(self, method: str, reference: str, metric: str) -> list[Row]:
-        """One row a scene, then the mean."""
+        """One row per scene, then the mean."""
         wanted = (f"{method}_vs_{reference}", metric)
         return [row for row in self.deltas if (row["comparison"], row["metric"]) == wanted]
 
@@ -88,9 +106,9 @@ class Results:
         return twin if kind == "tuned" and twin in self.evaluations.methods else None
 
 
-def _by_scene(scenes: Sequence[str], place: Any) -> dict[str, Row]:
-    found = {scene: _object(place(scene)) for scene in scenes}
-    return {scene: row for scene, row in found.items() if row}
+def _by_scene(scenes: Sequence[str], file_of: Callable[[str], Path]) -> dict[str, Row]:
+    rows = {scene: _object(file_of(scene)) for scene in scenes}
+    return {scene: row for scene, row in rows.items() if row}
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -103,18 +121,18 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def _others(folder: Path) -> dict[str, Row]:
     """The scalars of every JSON file below a folder, by its path; nested keys get a dot."""
-    found = {}
+    rows = {}
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        found[name] = dict(_scalars(read_json(path)))
-    return found
+        rows[name] = dict(_scalars(read_json(path)))
+    return rows
 
 
-def _scalars(value: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def _scalars(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    scalars: list[tuple[str, Any]] = []
     for key, item in value.items():
         if isinstance(item, Mapping):
-            found += _scalars(item, f"{before}{key}.")
+            scalars += _scalars(item, f"{prefix}{key}.")
         elif not isinstance(item, list):
-            found.append((before + key, item))
-    return found
+            scalars.append((prefix + key, item))
+    return scalars

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.pages.template import Markup, filled
+from stages.pages.template import Markup, render_template
 from stages.scenes.camera_paths import focus_and_up
 from stages.scenes.cameras import Camera
 
@@ -48,7 +48,7 @@ def viewer_page(
     text = json.dumps(told, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     methods = list(dict.fromkeys(model.method for model in models))
     times = sorted({model.timestamp for model in models})
-    return filled(
+    return render_template(
         Path(__file__).parent, {}, scene=scene, methods=methods, times=times,
         cameras={role: list(group) for role, group in cameras.items()}, data=Markup(text),
     )  # fmt: skip
