@@ -67,16 +67,11 @@ def _print(
     method = method or study.subject
     scenes = study.evaluated_scenes
     default = Evaluations.read(scenes, (method,), layout.evaluation)
-    read = {label: Evaluations.read(scenes, (method,), partial(_copied, folder))
+    read = {label: Evaluations.read(scenes, (method,), partial(layout.evaluation, root=folder))
             for label, folder in found.items()}  # fmt: skip
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
     labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
     print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
-
-
-def _copied(folder: Path, scene: str, method: str) -> tuple[Path, Path]:
-    means, views = layout.evaluation(scene, method)
-    return folder / means, folder / views
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
-from stages.run.methods import FIXERS, PLAIN, methods_of
+from stages.run.methods import FIXERS, PLAIN, Method, methods_of
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params, did_you_mean
@@ -69,7 +69,7 @@ def main() -> None:
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
         write_training_record(folder, taught)
         for method in methods:
-            info = views.draw(folder / method.removeprefix(f"{fixer}-"), method, identity)
+            info = views.draw(folder / Method.parse(method).form, method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
     for method in methods:
         forget("distill", f"{scene}.{method}")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from exact_scene import SCENE, write_scene
 from ruamel.yaml import YAML
-from stages.run.methods import FIXERS, methods_of
 
 from stages import compare, decide
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
+from stages.run.methods import FIXERS, methods_of
 from stages.scenes.novel_views import write_info, write_novel_view
 from stages.scenes.scene import Scene
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from stages.run.methods import FIXERS, methods_of
 
 from stages.compare import main
 from stages.quality.keys import AVERAGED, MEASURED, repeated
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
+from stages.run.methods import FIXERS, methods_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {"pair02": 30.0, "pair15": 20.0, "pair16": 22.0}

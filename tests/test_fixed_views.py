@@ -16,13 +16,13 @@ import pytest
 from difix.fixers import stirred, tiny_spec
 from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, write_scene
 from small_study import small_study
-from stages.run.methods import METHODS
 
 from stages import fixed_views, novel_views
 from stages.difix.weights.folders import write_folder
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json
+from stages.run.methods import METHODS
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
 

@@ -7,6 +7,7 @@ from stages.quality.keys import FORMATS, MEASURES, better, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
+from stages.run.methods import Method
 
 _TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
@@ -91,7 +92,7 @@ def _next(
         (row["comparison"].partition("_vs_")[2], row["metric"]): row["difference"]
         for row in compared
     }
-    base = f"base-{chosen.partition('-')[2]}"
+    base = Method.parse(chosen).untuned
     over_none, over_base = gains.get(("none", "psnr")), gains.get((base, "psnr"))
     aligned, given = summary[chosen].get("psnr_aligned"), summary[chosen]["psnr"]
     if over_base is not None and over_base <= 0:

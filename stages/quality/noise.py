@@ -11,7 +11,8 @@ import numpy as np
 from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURES, repeated
-from stages.quality.paired_differences import MEAN, PLAIN, Row, delta_table
+from stages.quality.paired_differences import MEAN, Row, delta_table
+from stages.run.methods import PLAIN
 
 
 def noise_table(

@@ -14,8 +14,8 @@ from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURED, MEASURES, better
 from stages.quality.statistics import block_interval, sign_flip_p, t_interval, win_rate
+from stages.run.methods import PLAIN, Method
 
-PLAIN = "none"
 MEAN = "mean"
 COLUMNS = [
     "comparison", "scene", "metric", "difference", "low", "high", "interval", "won", "sign_flip_p"
@@ -32,18 +32,17 @@ _MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in _OF_M
 Row = dict[str, Any]
 
 
-def pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
-    """(method, reference) for each method: against the plain splat, and tuned against base.
+def comparisons_of(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """(method, reference) for each method: against the plain splat, and tuned against untuned.
 
-    >>> pairs(["none", "base-post", "tuned-post"])
+    >>> comparisons_of(["none", "base-post", "tuned-post"])
     [('base-post', 'none'), ('tuned-post', 'none'), ('tuned-post', 'base-post')]
     """
-    found = []
+    comparisons = []
     for method in methods:
-        kind, _, way = method.partition("-")
-        references = [PLAIN, f"base-{way}"] if kind == "tuned" else [PLAIN]
-        found += [(method, one) for one in references if one in methods and one != method]
-    return found
+        references = (PLAIN, Method.parse(method).untuned)
+        comparisons += [(method, one) for one in references if one in methods and one != method]
+    return comparisons
 
 
 def delta_table(
@@ -54,12 +53,12 @@ def delta_table(
 ) -> list[Row]:
     """Rows of every comparison, metric and scene, and of the mean over scenes.
 
-    A comparison is (method, reference); without any given, those of `pairs`. `won` is the share of
+    A comparison is (method, reference); by default those of `comparisons_of`. `won` is the share of
     a scene's views that improved, where a tie counts half, and in the mean the number of scenes
     that improved. A number that one side lacks has no row, and no mean unless every scene has it.
     """
     rows = []
-    for method, reference in comparisons or pairs(evaluations.methods):
+    for method, reference in comparisons or comparisons_of(evaluations.methods):
         for name in MEASURED:
             of_scenes = []
             for scene in scenes:

@@ -6,10 +6,12 @@
 from pathlib import Path
 
 from stages.run.files import safe_name
+from stages.run.methods import Method
 
 DATA = Path("data")
 METRICS = Path("metrics")
 RESULTS = Path("results")
+HERE = Path()
 COSTS = METRICS / "costs.json"
 WEIGHTS = DATA / "weights"
 
@@ -59,7 +61,7 @@ def novel_views(scene: str, method: str) -> Path:
     >>> str(novel_views("s", "none")), str(novel_views("s", "tuned-post"))
     ('data/novel_views/s/none', 'data/novel_views/s/tuned/post')
     """
-    return _folder("novel_views", scene, *method.split("-"))
+    return _folder("novel_views", scene, *Method.parse(method).parts)
 
 
 def fixed_views(scene: str, fixer: str) -> Path:
@@ -137,9 +139,9 @@ def view_metrics(scene: str, method: str) -> Path:
     return _metric("views", scene, method, suffix=".tsv")
 
 
-def evaluation(scene: str, method: str) -> tuple[Path, Path]:
-    """The two files of stage `evaluate`: means of a scene, and its views."""
-    return scene_metrics(scene, method), view_metrics(scene, method)
+def evaluation(scene: str, method: str, root: Path = HERE) -> tuple[Path, Path]:
+    """The two files of stage `evaluate`, means of a scene and its views, below `root`."""
+    return root / scene_metrics(scene, method), root / view_metrics(scene, method)
 
 
 def summary() -> Path:

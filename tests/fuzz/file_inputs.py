@@ -124,10 +124,7 @@ def _evaluation(root: Path) -> list[Subject]:
 
 
 def _compared(root: Path) -> list[Any]:
-    def files(scene: str, method: str) -> tuple[Path, Path]:
-        means, views = layout.evaluation(scene, method)
-        return root / means, root / views
-
+    files = partial(layout.evaluation, root=root)
     evaluations = Evaluations.read(["x"], ["none", "base-post"], files)
     choose(evaluations, ["x"], ["none", "base-post"])
     table = delta_table(evaluations, ["x"], CompareConfig(bootstrap_draws=100))

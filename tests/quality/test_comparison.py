@@ -8,7 +8,7 @@ import pytest
 from stages.quality.comparison import Evaluations, downstream, headline, summary
 from stages.quality.config import CompareConfig
 from stages.quality.keys import AVERAGED, MEASURED
-from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table, pairs
+from stages.quality.paired_differences import COLUMNS, comparisons_of, delta_metrics, delta_table
 from stages.quality.table import compared
 from stages.run import layout
 from stages.run.errors import UserError, UserErrors
@@ -201,9 +201,9 @@ def test_one_method_has_no_delta(study: Callable) -> None:
 
 def test_twins_are_of_one_kind() -> None:
     methods = ["none", "base-post", "base-distill", "tuned-distill"]
-    assert pairs(methods)[-1] == ("tuned-distill", "base-distill")
-    assert ("tuned-distill", "base-post") not in pairs(methods)
-    assert pairs(["base-post", "tuned-post"]) == [("tuned-post", "base-post")]
+    assert comparisons_of(methods)[-1] == ("tuned-distill", "base-distill")
+    assert ("tuned-distill", "base-post") not in comparisons_of(methods)
+    assert comparisons_of(["base-post", "tuned-post"]) == [("tuned-post", "base-post")]
 
 
 def test_downstream_scenes_must_be_evaluated() -> None:

@@ -1,9 +1,9 @@
 from typing import Any
 
 import pytest
-from stages.run.methods import METHODS
 
 from stages.run.errors import UserError
+from stages.run.methods import METHODS
 from stages.scenes.config import SceneEntry
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from stages.run.methods import METHODS, methods_of
 
 from stages.run.errors import UserError
+from stages.run.methods import METHODS, methods_of
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.memo import memo

@@ -70,9 +70,9 @@ def headline(results: Results, confidence: float) -> list[Comparison]:
     if method == PLAIN:
         method = results.chosen or ""
     told = {PLAIN: ("the plain splat", "what the fixer gives over the plain splat")}
-    twin = results.twin(method)
-    if twin:
-        told[twin] = ("the untuned fixer", "what tuning gives over the untuned fixer")
+    untuned = results.untuned(method)
+    if untuned:
+        told[untuned] = ("the untuned fixer", "what tuning gives over the untuned fixer")
     found = [
         Comparison(method, reference, *words, tuple(_cards(results, method, reference, confidence)))
         for reference, words in told.items()

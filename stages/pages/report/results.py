@@ -12,6 +12,7 @@ from typing import Any
 from stages.quality.comparison import Evaluations, Files, downstream
 from stages.quality.paired_differences import MEAN, TEXTS
 from stages.run.files import read_json, read_table, read_tsv, shaped
+from stages.run.methods import Method
 from stages.scenes.study.config import StudyConfig
 
 Row = Mapping[str, Any]
@@ -99,11 +100,10 @@ class Results:
         wanted = (f"{method}_vs_{reference}", metric)
         return [row for row in self.deltas if (row["comparison"], row["metric"]) == wanted]
 
-    def twin(self, method: str) -> str | None:
+    def untuned(self, method: str) -> str | None:
         """The untuned form of a tuned method, if it was run."""
-        kind, _, way = method.partition("-")
-        twin = f"base-{way}"
-        return twin if kind == "tuned" and twin in self.evaluations.methods else None
+        untuned = Method.parse(method).untuned
+        return untuned if untuned in self.evaluations.methods else None
 
 
 def _by_scene(scenes: Sequence[str], file_of: Callable[[str], Path]) -> dict[str, Row]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stages.run import layout
-from stages.run.methods import PLAIN
+from stages.run.methods import DISTILL, PLAIN, Method
 from stages.scenes.camera_paths import focus_and_up, orbit, upright
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3, recentring
@@ -34,7 +34,7 @@ class SceneModels:
     @classmethod
     def read(cls, scene: str, timestamps: Sequence[str], methods: Sequence[str]) -> "SceneModels":
         """Read those of the methods that have Gaussians: the plain splat's and distilled ones."""
-        having = tuple(one for one in methods if one == PLAIN or one.endswith("-distill"))
+        having = tuple(one for one in methods if one == PLAIN or Method.parse(one).form == DISTILL)
         found = {
             (method, timestamp): Gaussians.load(_place(scene, method, timestamp))
             for method in having

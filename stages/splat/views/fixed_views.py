@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.run.checkpoint import Checkpoint
 from stages.run.files import folder_hash
+from stages.run.methods import DISTILL, Method
 from stages.run.process.stopping import Preemption
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
@@ -42,7 +43,7 @@ class FixedViews:
         Gaussians those of each timestamp are kept in gaussians/. Returns what novel_views.json
         holds.
         """
-        if not method.endswith("-distill"):
+        if Method.parse(method).form != DISTILL:
             return self.targets.draw(
                 folder, method, lambda timestamp: self.moment(timestamp).gaussians, self.mend
             )
