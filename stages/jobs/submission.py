@@ -95,8 +95,8 @@ def new_folder() -> Path:
 
 
 def lock_of(root: Path) -> Path:
-    """File that is held from a plan of the workspace `root` until others see that it runs."""
-    return _jobs_folder() / f".{text_hash(str(root))[:16]}.lock"
+    """What is locked from planning in the workspace `root` until the submission is visible."""
+    return _jobs_folder() / f"plan-{text_hash(str(root))[:16]}"
 
 
 def read_submission(number: str = "") -> Submission:

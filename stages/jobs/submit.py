@@ -1,6 +1,7 @@
 """From a wish on the command line to a plan that runs here or on the cluster."""
 
 import contextlib
+import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from stages.jobs.config import SlurmConfig
 from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
-from stages.jobs.locks import one_at_a_time
 from stages.jobs.monitor import unfinished
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
@@ -17,6 +17,7 @@ from stages.jobs.slurm import call, where_words
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
+from stages.run.process.locks import alone
 from stages.run.settings.fan_out import require_names
 from stages.run.settings.params import Params, did_you_mean
 
@@ -47,7 +48,7 @@ def send(wish: SubmitOptions) -> int:
         root, name = _workspace(wish, unsent)
         require_names(Params.read(root / "params.yaml"))
         if not wish.dry_run:
-            planning.enter_context(one_at_a_time(lock_of(root)))
+            planning.enter_context(alone(lock_of(root), math.inf))
         pipeline = Pipeline(root)
         if name:
             pipeline.link_inputs(Path.cwd())
