@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, told in one message: `where: got`, then `expected`, then `fix`.
+    """Bad input in one message: `where: got`, then `expected`, `hint` and `fix`.
 
     >>> print(UserError("params.yaml:41  train.lr", "-1", expected="a positive number"))
     params.yaml:41  train.lr: -1
@@ -38,11 +38,11 @@ def raise_all(errors: Iterable[UserError]) -> None:
         raise errors[0] if len(errors) == 1 else UserErrors(errors)
 
 
-_told: set[str] = set()
+_shown: set[str] = set()
 
 
 def warn_once(line: str, subject: str = "") -> None:
-    """Print a line to stderr, unless this process has told it, or one of the same subject."""
-    if (subject or line) not in _told:
-        _told.add(subject or line)
+    """Print a line to stderr, unless it or one of the same subject was shown in this process."""
+    if (subject or line) not in _shown:
+        _shown.add(subject or line)
         print(line, file=sys.stderr, flush=True)

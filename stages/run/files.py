@@ -1,6 +1,6 @@
-"""Files that are whole or absent: scratch folder, then rename. Content hashes. Names kept inside.
+"""Atomic files and folders (scratch, then rename), JSON and TSV, content hashes, safe names.
 
-DVC removes a stage's outs before it runs; what a killed stage leaves must not pass for a result.
+DVC removes a stage's outs before it runs; the remains of a killed stage must not pass for a result.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from stages.run.errors import UserError
 from stages.run.process.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
-_AGAIN = "run `dvc repro` for the stage that writes it"
+_REPRO_FIX = "run `dvc repro` for the stage that writes it"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -29,7 +29,7 @@ def work_root() -> Path:
 
 
 def safe_name(name: str, where: object) -> str:
-    """Return `name` when it can only be one folder level. Raises UserError otherwise."""
+    """Return a name that is one folder level. Raises UserError for any other."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise UserError(where, repr(name), expected="letters, digits, '_', '-' and '.' only")
     return name
@@ -39,10 +39,10 @@ def safe_name(name: str, where: object) -> str:
 def whole_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes `target` when the block ends without an error.
 
-    The scratch folder lies beside `target` (the rename stays on one file system) under a
-    hidden name. An error removes it and leaves an older `target` as it was. An older `target`
-    is renamed before it is deleted: a process that is killed leaves it whole or leaves nothing.
-    Raises UserError when another run writes `target`.
+    The scratch folder is beside `target` (the rename stays on one file system) under a hidden
+    name. An error removes it and leaves an older `target` unchanged. An older `target` is renamed
+    before it is deleted: a killed process leaves all of it or nothing. Raises UserError when
+    another run writes `target`.
     """
     target = Path(target)
     with alone(target):
@@ -64,7 +64,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def target_of(folder: Path) -> Path:
-    """What a scratch folder of `whole_folder` becomes; any other folder is its own.
+    """The target of a scratch folder of `whole_folder`; any other folder itself.
 
     >>> target_of(Path("train/.held_out.part")).as_posix(), target_of(Path("a/b")).as_posix()
     ('train/held_out', 'a/b')
@@ -74,7 +74,7 @@ def target_of(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; of a link to one, or a file, that alone."""
+    """Remove a folder, a file, or a link without its target."""
     if folder.is_symlink() or folder.is_file():
         folder.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +96,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named_after(target: Path) -> Iterator[None]:
-    """Let an OSError without a file name, as a failed write gives it, name `target`."""
+    """Name `target` in an OSError that has no file name, such as that of a failed write."""
     try:
         yield
     except OSError as error:
@@ -115,19 +115,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of finite numbers. Raises UserError when it is missing or broken."""
     text = _read_text(path)
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_AGAIN) from error
+        raise UserError(
+            f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_REPRO_FIX
+        ) from error
     except ValueError as error:
-        raise UserError(path, f"not JSON that can be used: {error}", fix=_AGAIN) from error
-    if not isinstance(found, dict):
-        told = f"JSON, but a {type(found).__name__}"
-        raise UserError(path, told, expected="an object: {...}", fix=_AGAIN)
-    return found
+        raise UserError(path, f"not JSON: {error}", fix=_REPRO_FIX) from error
+    if not isinstance(value, dict):
+        got = f"JSON, but a {type(value).__name__}"
+        raise UserError(path, got, expected="an object: {...}", fix=_REPRO_FIX)
+    return value
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for any other, and for NaN and infinity."""
+    """The value of a JSON text. Raises ValueError for other texts, and for NaN and infinity."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
@@ -149,21 +151,23 @@ def _read_text(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(path, "no such file", fix=_AGAIN) from error
+        raise UserError(path, "no such file", fix=_REPRO_FIX) from error
     except UnicodeDecodeError as error:
-        raise UserError(path, f"not text ({error.reason})", fix=_AGAIN) from error
+        raise UserError(path, f"not text ({error.reason})", fix=_REPRO_FIX) from error
 
 
 @contextmanager
 def shaped(path: Path, expected: str, fix: str = "") -> Iterator[None]:
-    """For readers of files: what a file of another shape does to them becomes a UserError."""
+    """Turn errors of reading a file with unexpected content into a UserError."""
     try:
         yield
     except KeyError as error:
-        raise UserError(path, f"no usable {error}", expected=expected, fix=fix or _AGAIN) from error
+        raise UserError(
+            path, f"no usable {error}", expected=expected, fix=fix or _REPRO_FIX
+        ) from error
     except (AttributeError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            path, f"of another form ({error})", expected=expected, fix=fix or _AGAIN
+            path, f"unexpected content ({error})", expected=expected, fix=fix or _REPRO_FIX
         ) from error
 
 
@@ -190,21 +194,21 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def read_table(path: Path, texts: AbstractSet[str]) -> list[dict[str, Any]]:
-    """Rows of such a file: numbers, and None for empty cells, but for the columns `texts`.
+    """Rows of a tab-separated file: numbers, None for empty cells, and strings in `texts`.
 
     Raises UserError when it is broken, when a column of `texts` is missing, or a cell is no number.
     """
     rows: list[dict[str, Any]] = [*read_tsv(path)]
     for number, row in enumerate(rows, 2):
         for column in texts - row.keys():
-            raise UserError(f"{path}:1", f"no column {column!r}", fix=_AGAIN)
+            raise UserError(f"{path}:1", f"no column {column!r}", fix=_REPRO_FIX)
         for column in row.keys() - texts:
             try:
                 row[column] = _finite(row[column]) if row[column] else None
             except ValueError as error:
-                told = f"{column}: {row[column]!r}"
+                got = f"{column}: {row[column]!r}"
                 raise UserError(
-                    f"{path}:{number}", told, expected="a number", fix=_AGAIN
+                    f"{path}:{number}", got, expected="a number", fix=_REPRO_FIX
                 ) from error
     return rows
 
@@ -216,16 +220,16 @@ def file_hash(path: Path) -> str:
 
 
 def text_hash(*parts: str) -> str:
-    """SHA-256 over texts, each closed by a null byte so that boundaries count."""
+    """SHA-256 over texts, each terminated by a null byte so that boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
-        # Names of files may be of bytes that are no UTF-8.
+        # File names may hold bytes that are not UTF-8.
         digest.update(part.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
 def set_hash(hashes: Iterable[str]) -> str:
-    """One hash for a set of files from their own: order, names and copies do not count.
+    """One hash for a set of files from their hashes: order, names and copies do not count.
 
     >>> set_hash(["b", "a", "a"]) == set_hash(["a", "b"]) != set_hash(["a"])
     True

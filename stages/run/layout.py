@@ -1,6 +1,6 @@
-"""Where every stage reads and writes, relative to the root of the repository.
+"""Paths of every stage's files, relative to the root of the repository; entries alone use them.
 
-`data/` belongs to DVC, `metrics/` to git. Names come from params, so each passes `safe_name`.
+`data/` is tracked by DVC, `metrics/` by git. Names come from params, so each passes `safe_name`.
 """
 
 from pathlib import Path
@@ -31,17 +31,17 @@ def raw(scene: str) -> Path:
 
 
 def demo(name: str) -> Path:
-    """Embedded data as its stage made it; stage `raw` copies it to where raw data is sought."""
+    """Embedded data as generated; stage `raw` copies it to where raw data is read from."""
     return _folder("demo", name)
 
 
 def embedded(*names: str) -> dict[Path, Path]:
-    """Where embedded data is made, and where its copy is sought as raw data."""
+    """Folders of embedded data, with the places of their copies among the raw data."""
     return {demo(name): raw(name) for name in names}
 
 
 def scene(scene: str) -> Path:
-    """Images, true cameras and roles."""
+    """Images, true cameras and roles of a scene."""
     return _folder("scenes", scene)
 
 
@@ -51,12 +51,12 @@ def calibrated(scene: str) -> Path:
 
 
 def splats(scene: str) -> Path:
-    """Trained Gaussians, one folder a timestamp."""
+    """Trained Gaussians, one folder per timestamp."""
     return _folder("splats", scene)
 
 
 def novel_views(scene: str, method: str) -> Path:
-    """Pictures of the target cameras by one method; all methods of a fixer lie in one folder.
+    """Novel views by one method; all methods of a fixer share a folder.
 
     >>> str(novel_views("s", "none")), str(novel_views("s", "tuned-post"))
     ('data/novel_views/s/none', 'data/novel_views/s/tuned/post')
@@ -65,7 +65,7 @@ def novel_views(scene: str, method: str) -> Path:
 
 
 def fixed_views(scene: str, fixer: str) -> Path:
-    """Pictures of the target cameras by all methods of one fixer."""
+    """Novel views by all methods of one fixer."""
     return _folder("novel_views", scene, fixer)
 
 
@@ -75,7 +75,7 @@ def pairs(scene: str) -> Path:
 
 
 def dataset() -> Path:
-    """Samples of all scenes in DiFix's own form."""
+    """Samples of all scenes in DiFix's format."""
     return DATA / "difix" / "dataset.json"
 
 
@@ -95,7 +95,7 @@ def tuned() -> Path:
 
 
 def tune_metrics() -> Path:
-    """Input, untuned and tuned fixer on the internal-eval pairs."""
+    """Input, untuned and tuned fixer on the internal-eval samples."""
     return METRICS / "tune.json"
 
 
@@ -120,7 +120,7 @@ def train_curves(scene: str) -> Path:
 
 
 def pairs_metrics(scene: str) -> Path:
-    """How many pairs a scene has, how good their inputs are, and a digest of all of them."""
+    """Number of a scene's samples, quality of their renders, and a digest of all."""
     return _metric("pairs", scene, suffix=".json")
 
 
@@ -130,12 +130,12 @@ def manifest_metrics() -> Path:
 
 
 def scene_metrics(scene: str, method: str) -> Path:
-    """Mean PSNR, SSIM and LPIPS of a scene's target views; all methods lie in one folder."""
+    """Mean PSNR, SSIM and LPIPS of a scene's target views."""
     return _metric("scenes", scene, method, suffix=".json")
 
 
 def view_metrics(scene: str, method: str) -> Path:
-    """The same numbers for each view; all methods lie in one folder."""
+    """The same measures of each view."""
     return _metric("views", scene, method, suffix=".tsv")
 
 
@@ -145,12 +145,12 @@ def evaluation(scene: str, method: str, root: Path = HERE) -> tuple[Path, Path]:
 
 
 def summary() -> Path:
-    """Every method's mean over the evaluated scenes."""
+    """Every method's means over the downstream scenes."""
     return METRICS / "summary.json"
 
 
 def headline() -> Path:
-    """The numbers of the method that `study.subject` names."""
+    """The measures of the method `study.subject`."""
     return METRICS / "headline.json"
 
 
@@ -160,12 +160,12 @@ def delta() -> Path:
 
 
 def delta_table() -> Path:
-    """The same with their intervals: one row a comparison, scene and metric."""
+    """The same with intervals: one row per comparison, scene and metric."""
     return METRICS / "plots" / "delta.tsv"
 
 
 def decision() -> Path:
-    """The decision snapshot in words."""
+    """The decision snapshot as Markdown."""
     return METRICS / "decision.md"
 
 
@@ -175,39 +175,39 @@ def capture(capture: str) -> Path:
 
 
 def eval_set(capture: str) -> Path:
-    """The COLMAP dataset that a capture is evaluated on, as it came."""
+    """The COLMAP dataset that a capture is evaluated on, unchanged."""
     return _folder("raw", f"{capture}_eval")
 
 
 def result(capture: str, variant: str) -> Path:
-    """What a variant of a capture gave; train/ and eval_on_<set>/ lie in it."""
+    """Results of a variant of a capture: train/ and eval_on_<set>/."""
     return Path(RESULTS, *(safe_name(name, RESULTS) for name in (capture, variant)))
 
 
 def capture_metrics(capture: str, name: str) -> Path:
-    """Numbers of a capture: `calibrate`, a variant, or a variant on its evaluation set."""
+    """Metrics of a capture: `calibrate`, a variant, or a variant on its evaluation set."""
     return _metric("captures", capture, name, suffix=".json")
 
 
 def capture_curve(capture: str, variant: str) -> Path:
-    """Loss and Gaussians of a variant by step."""
+    """Loss and number of Gaussians of a variant by step."""
     return Path(
         METRICS, "plots", "captures", *(safe_name(n, METRICS) for n in (capture, variant))
     ).with_suffix(".tsv")
 
 
 def static_shared(scene: str) -> Path:
-    """A prepared static scene: what all kinds of camera share."""
+    """A prepared static scene, shared by all kinds of camera."""
     return _folder("static", scene) / "shared"
 
 
 def static_results(scene: str) -> Path:
-    """Results of a static scene, one folder a kind of camera."""
+    """Results of a static scene, one folder per kind of camera."""
     return Path(RESULTS, "static", safe_name(scene, RESULTS))
 
 
 def static_prepare_metrics(scene: str) -> Path:
-    """Registered photographs, reprojection and pose errors of a static scene."""
+    """Registered images, reprojection and pose errors of a static scene."""
     return _metric("static/prepare", scene, suffix=".json")
 
 
@@ -217,17 +217,17 @@ def static_train_metrics(scene: str, camera: str) -> Path:
 
 
 def static_metrics(scene: str, camera: str) -> Path:
-    """Means over the eval frames, inside masks and over whole pictures."""
+    """Means over the eval frames, inside masks and over whole images."""
     return _metric("static/scenes", scene, camera, suffix=".json")
 
 
 def static_views(scene: str, camera: str) -> Path:
-    """The same numbers for each eval frame."""
+    """The same measures of each eval frame."""
     return _metric("static/views", scene, camera, suffix=".tsv")
 
 
 def static_table(suffix: str) -> Path:
-    """All static scenes by all kinds of camera, with average and deviation; `.json` or `.tsv`."""
+    """All static scenes by all kinds of camera, with mean and deviation; `.json` or `.tsv`."""
     return METRICS / "static" / f"table{suffix}"
 
 
@@ -237,15 +237,15 @@ def report() -> Path:
 
 
 def shown(scene: str) -> Path:
-    """A scene's viewer, films and files for other viewers, beside the report that links them."""
+    """A scene's viewer, videos and files for other viewers, beside the report that links them."""
     return METRICS / "report" / "scenes" / safe_name(scene, "metrics/report")
 
 
 def gains() -> Path:
-    """Differences to the plain splat, one row a method and downstream scene."""
+    """Differences to the plain splat, one row per method and downstream scene."""
     return METRICS / "plots" / "gains.tsv"
 
 
 def strips() -> Path:
-    """A picture a scene: the photograph and every method, of one view."""
+    """One image per scene: the ground truth and every method at one view."""
     return METRICS / "report" / "strips"

@@ -1,6 +1,6 @@
-"""Curves to DVCLive while a stage runs, for those who ask for it; nothing depends on them.
+"""Curves in DVCLive while a stage runs, if the user wants them; nothing depends on them.
 
-`SPLATFIX_DVCLIVE=<folder>` asks. The stages' own TSV files hold the same curves at the end.
+`SPLATFIX_DVCLIVE=<folder>` turns them on. The stages' TSV files hold the same curves at the end.
 """
 
 import os
@@ -15,9 +15,9 @@ VARIABLE = "SPLATFIX_DVCLIVE"
 
 
 class LiveCurve:
-    """Sends rows to DVCLive under a folder of its own; does nothing unless it was asked for.
+    """Sends rows to DVCLive in a folder of its own; without SPLATFIX_DVCLIVE it does nothing.
 
-    dvc.yaml and the experiments of DVC are left alone, which DVCLive would change by default.
+    dvc.yaml and DVC's experiments, which DVCLive changes by default, stay as they are.
     """
 
     def __init__(self, name: str, active: bool = True):

@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, name: str, total: int, start: int = 0):
         self.name, self.total, self.start = name, total, start
-        self.began = self.spoke = time.monotonic()
+        self.began = self.reported = time.monotonic()
         self.bar = (
             tqdm(total=total, initial=start, desc=name, leave=False)
             if sys.stderr.isatty()
@@ -29,23 +29,23 @@ class Progress:
             self.bar.close()
 
     def due(self) -> bool:
-        """Whether `report` would say something now: the time to fetch numbers from a GPU."""
-        return self.bar is not None or time.monotonic() - self.spoke >= LINE_EVERY_S
+        """Whether `report` would show anything now: numbers are fetched from a GPU only then."""
+        return self.bar is not None or time.monotonic() - self.reported >= LINE_EVERY_S
 
     def report(self, done: int, **numbers: float | int) -> None:
-        """Say how far the loop is; numbers are shown beside it."""
-        told = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        """Show how many steps are done, with some numbers beside it."""
+        text = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
         if self.bar is not None:
             self.bar.n = done
-            self.bar.set_postfix_str(told)
+            self.bar.set_postfix_str(text)
             return
-        if time.monotonic() - self.spoke < LINE_EVERY_S:
+        if time.monotonic() - self.reported < LINE_EVERY_S:
             return
-        self.spoke = time.monotonic()
-        per_step = (self.spoke - self.began) / max(done - self.start, 1)
+        self.reported = time.monotonic()
+        per_step = (self.reported - self.began) / max(done - self.start, 1)
         left_s = per_step * (self.total - done)
         print(
-            f"{self.name}: {100 * done / self.total:.0f} % ({done}/{self.total}) {told} "
+            f"{self.name}: {100 * done / self.total:.0f} % ({done}/{self.total}) {text} "
             f"memory {peak_memory_gib():.2f} GiB, {left_s:.0f} s left",
             file=sys.stderr,
             flush=True,

@@ -1,4 +1,4 @@
-"""What a run cost. It differs from run to run, so it lies with the resume states and in no out."""
+"""Costs of runs. They differ between runs, so they are kept beside the resume states, in no out."""
 
 import ctypes
 import os
@@ -18,41 +18,41 @@ Cost = Mapping[str, Any]
 
 @contextmanager
 def cost(stage: str, item: str) -> Iterator[None]:
-    """Write what the block cost to `<work root>/cost/<stage>/<item>.json`, if it ends well.
+    """Write the cost of the block to `<work root>/cost/<stage>/<item>.json`, unless it fails.
 
     seconds; peak_memory_gib, of this process or the largest of its children; device. With a GPU
     also gpu_seconds, over all processes of a run; gpu_peak_memory_gib, of this process alone; and
-    gpu_energy_wh, of the whole GPUs that it could see, where their driver counts it.
+    gpu_energy_wh, of all visible GPUs, where their driver counts it.
     """
     path = _folder() / safe_name(stage, "cost") / f"{safe_name(item, 'cost')}.json"
     began, energy_j = time.monotonic(), gpu_energy_j()
     yield
     seconds = round(time.monotonic() - began, 2)
-    used = {"seconds": seconds, "peak_memory_gib": _peak_memory_gib(), **_device(seconds)}
-    if energy_j is not None and "gpu_seconds" in used:
-        used["gpu_energy_wh"] = round(((gpu_energy_j() or energy_j) - energy_j) / 3600, 3)
-    write_json(path, used)
+    costs = {"seconds": seconds, "peak_memory_gib": _peak_memory_gib(), **_device(seconds)}
+    if energy_j is not None and "gpu_seconds" in costs:
+        costs["gpu_energy_wh"] = round(((gpu_energy_j() or energy_j) - energy_j) / 3600, 3)
+    write_json(path, costs)
 
 
 def recorded_costs() -> dict[str, dict[str, Cost]]:
-    """Every recorded cost by stage and item; those of results that came from a cache are absent."""
-    found: dict[str, dict[str, Cost]] = {}
+    """Every recorded cost by stage and item; results from a cache have none."""
+    costs: dict[str, dict[str, Cost]] = {}
     for path in sorted(_folder().glob("*/*.json")):
-        found.setdefault(path.parent.name, {})[path.stem] = read_json(path)
-    return found
+        costs.setdefault(path.parent.name, {})[path.stem] = read_json(path)
+    return costs
 
 
 def gpu_energy_j() -> float | None:
-    """What the visible GPUs have drawn since their driver was loaded, J; None where none tells."""
+    """Energy of the visible GPUs since their driver was loaded, J; None where it is not counted."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
     if nvml.nvmlInit_v2() != 0:
         return None
-    drawn = [_energy_mj(nvml, index) for index in _visible(nvml)]
+    energies = [_energy_mj(nvml, name) for name in _visible(nvml)]
     nvml.nvmlShutdown()
-    return None if not drawn or None in drawn else sum(filter(None, drawn)) / 1000
+    return None if not energies or None in energies else sum(filter(None, energies)) / 1000
 
 
 def _folder() -> Path:
@@ -61,22 +61,22 @@ def _folder() -> Path:
 
 def _visible(nvml: ctypes.CDLL) -> list[str]:
     """Indices or UUIDs of the GPUs that this process may use."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip()]
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     return [str(index) for index in range(count.value)]
 
 
 def _energy_mj(nvml: ctypes.CDLL, name: str) -> int | None:
-    device, drawn = ctypes.c_void_p(), ctypes.c_ulonglong()
+    device, energy = ctypes.c_void_p(), ctypes.c_ulonglong()
     if name.isdigit():
-        found = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(device))
+        status = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(device))
     else:
-        found = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(device))
-    told = found or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(drawn))
-    return None if told else drawn.value
+        status = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(device))
+    status = status or nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(energy))
+    return None if status else energy.value
 
 
 def _peak_memory_gib() -> float:

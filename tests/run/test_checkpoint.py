@@ -33,7 +33,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     return checkpoint.time
 
 
-def test_place_that_takes_no_state_is_told_before_any_work(
+def test_place_that_takes_no_state_is_reported_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

@@ -83,11 +83,11 @@ def test_only_the_lines_of_the_value_change(
     assert overlaid(tmp_path, overlay) == TEXT.replace(old, new)
 
 
-def test_comments_at_odd_places_are_told_from_values(tmp_path: Path) -> None:
+def test_comments_at_odd_places_are_reported_from_values(tmp_path: Path) -> None:
     text = "a:\n  x:\n  - 1\n# at the margin\n  - 2\n      # far to the right\n  y: 3\n"
     params = write(tmp_path, "params.yaml", text)
-    found = changes(params, write(tmp_path, "overlay.yaml", "a: {x: [5]}\n"))
-    assert applied(text, found) == "a:\n  x:\n  - 5\n      # far to the right\n  y: 3\n"
+    edits = changes(params, write(tmp_path, "overlay.yaml", "a: {x: [5]}\n"))
+    assert applied(text, edits) == "a:\n  x:\n  - 5\n      # far to the right\n  y: 3\n"
 
 
 def test_long_text_is_broken_where_dvc_breaks_it(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_equal_values_are_no_change_but_other_types_are(tmp_path: Path) -> None:
     assert [change.keys for change in changes(params, other)] == [("a", "y")]
 
 
-def test_all_faults_are_told_with_their_lines_and_nearest_keys(tmp_path: Path) -> None:
+def test_all_faults_are_reported_with_their_lines_and_nearest_keys(tmp_path: Path) -> None:
     params = write(tmp_path, "params.yaml", TEXT)
     overlay = """
         trian:

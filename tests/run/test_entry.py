@@ -39,10 +39,10 @@ def test_user_error_ends_with_code_2_and_its_message_alone(
 def test_missing_package_is_named_with_what_sets_it_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, _, told = exit_of(lambda: __import__("a_package_that_is_not_there"), capsys)
+    code, _, text = exit_of(lambda: __import__("a_package_that_is_not_there"), capsys)
     assert code == 2
-    assert "no package a_package_that_is_not_there" in told
-    assert "make setup" in told
+    assert "no package a_package_that_is_not_there" in text
+    assert "make setup" in text
     with pytest.raises(ModuleNotFoundError):
         launch(lambda: __import__("stages.that_is_not_there"))
 
@@ -51,11 +51,11 @@ def test_full_gpu_says_what_takes_less(capsys: pytest.CaptureFixture[str]) -> No
     from torch import OutOfMemoryError
 
     error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
-    code, _, told = exit_of(raising(error), capsys)
+    code, _, text = exit_of(raising(error), capsys)
     assert code == 2
-    assert told.startswith("GPU: Tried to allocate 2.00 GiB.")
-    assert "train.workers" in told
-    assert "more" not in told
+    assert text.startswith("GPU: Tried to allocate 2.00 GiB.")
+    assert "train.workers" in text
+    assert "more" not in text
 
 
 def test_full_disk_names_the_file_that_was_being_written(
@@ -74,20 +74,20 @@ def test_full_disk_names_the_file_that_was_being_written(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
         (OSError(errno.EFBIG, "File too large"), "grew beyond what the system allows"),
         (RuntimeError("No space left on device (os error 28)"), "no space left on the disk"),
     ],
 )
-def test_full_disk_is_told_however_a_writer_says_it(
-    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+def test_full_disk_is_reported_however_a_writer_says_it(
+    error: Exception, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told in exit_of(raising(error), capsys)[2]
+    assert text in exit_of(raising(error), capsys)[2]
 
 
-def test_full_disk_is_told_when_cleaning_up_fails_as_well(
+def test_full_disk_is_reported_when_cleaning_up_fails_as_well(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def main() -> None:
@@ -107,11 +107,11 @@ def write_below(path: Path) -> Callable[[], None]:
     return main
 
 
-def test_what_a_path_does_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_path_does_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, folder = tmp_path / "file", tmp_path / "folder"
     file.write_text("")
     folder.mkdir()
-    for main, where, told in (
+    for main, where, text in (
         (write_below(file / "x.json"), file, "a file, where a folder is expected"),
         (write_below(file / "x" / "y.json"), file, "a file, where a folder is expected"),
         (lambda: os.listdir(file), file, "a file, where a folder is expected"),
@@ -122,7 +122,7 @@ def test_what_a_path_does_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         code, _, message = exit_of(main, capsys)
         assert code == 2
         assert str(where) in message.splitlines()[0]
-        assert told in message.splitlines()[0]
+        assert text in message.splitlines()[0]
         assert "\nfix: " in message
 
 
@@ -151,10 +151,10 @@ def test_a_path_that_refuses_is_named_also_as_a_cause(
 def test_used_up_memory_names_what_takes_less(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, told = exit_of(raising(error), capsys)
+    code, _, text = exit_of(raising(error), capsys)
     assert code == 2
-    assert told.startswith("memory: ")
-    assert "train.data_factor" in told
+    assert text.startswith("memory: ")
+    assert "train.data_factor" in text
 
 
 def test_libraries_speak_on_stdout_and_warn_on_stderr(
@@ -227,14 +227,14 @@ def test_other_errors_keep_their_traceback() -> None:
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
-    told = "from stages.run.entry import launch; launch(lambda: print('word ' * 100_000))"
+    text = "from stages.run.entry import launch; launch(lambda: print('word ' * 100_000))"
     with subprocess.Popen(
-        [sys.executable, "-c", told], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         process.stdout.read(4)
         process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_path_of_foreign_bytes_is_printed() -> None:
@@ -253,7 +253,7 @@ def test_path_of_foreign_bytes_is_printed() -> None:
 def test_threads_are_limited_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    seen = {}
-    launch(lambda: seen.update(os.environ))
+    environment = {}
+    launch(lambda: environment.update(os.environ))
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # so that its removal is undone as well
-    assert (seen["OMP_NUM_THREADS"], seen["NUMBA_NUM_THREADS"]) == ("7", "1")
+    assert (environment["OMP_NUM_THREADS"], environment["NUMBA_NUM_THREADS"]) == ("7", "1")

@@ -31,8 +31,8 @@ def test_one_error_is_raised_as_itself() -> None:
 
 
 def test_several_errors_are_raised_together_with_a_blank_line_between() -> None:
-    errors = [UserError("a", "1", fix="mend a"), UserError("b", "2")]
+    errors = [UserError("a", "1", fix="fix a"), UserError("b", "2")]
     with pytest.raises(UserErrors) as caught:
         raise_all(iter(errors))
     assert caught.value.errors == errors
-    assert str(caught.value) == "a: 1\nfix: mend a\n\nb: 2"
+    assert str(caught.value) == "a: 1\nfix: fix a\n\nb: 2"

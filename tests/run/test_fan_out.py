@@ -23,7 +23,7 @@ def put(params: Params, keys: tuple[str, str], value: Any) -> None:
     params.raw[keys[0]][keys[1]] = value
 
 
-def told(params: Params) -> str:
+def errors_of(params: Params) -> str:
     return "\n".join(str(error) for error in collisions(params))
 
 
@@ -48,7 +48,7 @@ def test_item_of_any_list_that_is_no_name_is_refused(
 @pytest.mark.parametrize("seed", ["../x", -1, 1.5, True])
 def test_seed_that_is_no_number_is_refused(params: Params, seed: object) -> None:
     put(params, ("study", "seeds"), [1, seed])
-    with pytest.raises(UserError, match=r"study\.seeds\.1: got .*\nexpected a whole number"):
+    with pytest.raises(UserError, match=r"study\.seeds\.1: got .*\nexpected an integer"):
         require_names(params)
 
 
@@ -71,20 +71,25 @@ def test_params_without_these_sections_have_no_names() -> None:
 
 
 @pytest.mark.parametrize("keys", [keys for keys in DATA if keys[0] != "study"], ids=".".join)
-def test_name_that_stands_twice_is_told(params: Params, keys: tuple[str, str]) -> None:
+def test_name_that_stands_twice_is_reported(params: Params, keys: tuple[str, str]) -> None:
     put(params, keys, ["a_room", "b_room", "a_room"])
-    assert f"{'.'.join(keys)}.0: a_room stands here 2 times" in told(params)
+    assert f"{'.'.join(keys)}.0: a_room is here 2 times" in errors_of(params)
 
 
-def test_two_stages_that_make_one_folder_are_told(params: Params) -> None:
+def test_two_stages_that_make_one_folder_are_reported(params: Params) -> None:
     put(params, ("demo_capture", "captures"), ["hi4d_pair00_dance"])
-    assert "data/raw/hi4d_pair00_dance is made for hi4d_pair00_dance of demo.scenes" in told(params)
+    assert (
+        "data/raw/hi4d_pair00_dance is generated for hi4d_pair00_dance of demo.scenes"
+        in errors_of(params)
+    )
     put(params, ("demo_capture", "captures"), ["room", "room_eval"])
-    assert "data/raw/room_eval is made for room of demo_capture.captures already" in told(params)
+    assert "data/raw/room_eval is generated for room of demo_capture.captures already" in errors_of(
+        params
+    )
 
 
-def test_names_that_differ_by_case_alone_are_told(params: Params) -> None:
+def test_names_that_differ_by_case_alone_are_reported(params: Params) -> None:
     params.raw["scenes"]["Demo_Room"] = {}
-    assert "demo_room differs from Demo_Room by case alone" in told(params)
+    assert "demo_room differs from Demo_Room only in case" in errors_of(params)
     put(params, ("static", "scenes"), ["Static_pair02_talk"])
-    assert "Static_pair02_talk differs from static_pair02_talk by case alone" in told(params)
+    assert "Static_pair02_talk differs from static_pair02_talk only in case" in errors_of(params)

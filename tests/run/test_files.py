@@ -165,7 +165,7 @@ def test_json_keeps_key_order_and_refuses_nan(tmp_path: Path) -> None:
     json.loads(before)
 
 
-def test_broken_json_is_told_with_its_line(tmp_path: Path) -> None:
+def test_broken_json_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     with pytest.raises(UserError, match="no such file"):
         files.read_json(path)
@@ -209,7 +209,7 @@ def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -223,10 +223,12 @@ def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         (b'{"a":' + b"[" * 100_000, "not JSON"),
     ],
 )
-def test_what_is_no_json_object_is_one_message(tmp_path: Path, content: bytes, told: str) -> None:
+def test_what_is_no_json_object_is_one_message(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         files.read_json(path)
     assert str(path) in str(caught.value)
     assert "fix: " in str(caught.value)
@@ -244,7 +246,7 @@ def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name\tsize\na\tnan\n", r"t\.tsv:2: size: 'nan'\nexpected a number"),
         ("name\tsize\na\t1\nb\tx\n", r"t\.tsv:3: size: 'x'"),
@@ -252,12 +254,12 @@ def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:
         ("title\tsize\na\t1\n", "no column 'name'"),
     ],
 )
-def test_table_of_other_than_numbers_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_table_of_other_than_numbers_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "t.tsv"
     path.write_text("name\tsize\na\t1.5\nb\t\n")
     assert files.read_table(path, {"name"}) == [
         {"name": "a", "size": 1.5}, {"name": "b", "size": None}
     ]  # fmt: skip
     path.write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         files.read_table(path, {"name"})

@@ -1,4 +1,4 @@
-"""Two runs never write one place, and the second says who writes it."""
+"""Two runs never write one path, and the second names the first."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_ENDING_S", 0.0)
 
 
-def test_second_run_is_told_who_writes(tmp_path: Path, hold: Callable) -> None:
+def test_second_run_is_reported_who_writes(tmp_path: Path, hold: Callable) -> None:
     other = hold(tmp_path / "out")
     (tmp_path / ".out.part").mkdir()
     (tmp_path / ".out.part" / "half").touch()
@@ -77,7 +77,9 @@ def test_a_place_that_cannot_be_locked_is_named_as_it_was_given(tmp_path: Path) 
     assert caught.value.filename == str(where)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc, where nothing can be made")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="no /proc, where nothing can be created"
+)
 def test_a_folder_that_takes_no_file_ends_the_wait() -> None:
     with pytest.raises(FileNotFoundError) as caught, alone(Path("/proc/result")):
         raise AssertionError("nothing is locked")
@@ -103,22 +105,22 @@ def test_killed_run_lets_go(tmp_path: Path, hold: Callable) -> None:
 
 
 def test_process_that_was_forked_does_not_outlive_the_lock(tmp_path: Path) -> None:
-    (told, tell), (ends, end) = os.pipe(), os.pipe()
+    (read_end, write_end), (ends, end) = os.pipe(), os.pipe()
     with alone(tmp_path / "out"):
         child = os.fork()
         if not child:
             os.close(end)
-            os.write(tell, b"x")
+            os.write(write_end, b"x")
             os.read(ends, 1)
             os._exit(0)
-        os.read(told, 1)  # it runs, and so has let go
+        os.read(read_end, 1)  # it runs, so it has closed the file
         path = tmp_path / ".out.lock.part"
         path.rename(tmp_path / "kept")  # as after a kill, it is not removed
     (tmp_path / "kept").rename(path)
     assert holder_of(tmp_path / "out") is None
     os.close(end)
     os.waitpid(child, 0)
-    for one in (told, tell, ends):
+    for one in (read_end, write_end, ends):
         os.close(one)
 
 
@@ -138,20 +140,20 @@ def test_what_a_run_holds_it_may_ask_for_again_and_so_may_its_children(
             pass
         child = hold(tmp_path / "new" / "out")
         child.communicate("")
-        assert holder_of(tmp_path / "new" / "out"), "it was let go of too soon"
+        assert holder_of(tmp_path / "new" / "out"), "it was released too soon"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_run_of_another_host_is_not_taken_for_dead(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     there = {"pid": 7, "host": "elsewhere", "boot": "b", "space": "s", "started": 1}
-    told = {"process": there, "since": 0.0, "command": "-m stages.train"}
-    (tmp_path / ".out.lock.part").write_text(json.dumps(told))
+    holder = {"process": there, "since": 0.0, "command": "-m stages.train"}
+    (tmp_path / ".out.lock.part").write_text(json.dumps(holder))
     assert holder_of(tmp_path / "out").process.host == "elsewhere"
     with alone(tmp_path / "out"):
         pass
-    assert "process 7 on elsewhere since " in capsys.readouterr().err
+    assert "process 7 on elsewhere since " in caplog.text
 
 
 def test_process_of_another_time_or_container_is_another(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_process_of_another_time_or_container_is_another(tmp_path: Path) -> None
     assert me.is_here
     assert me.is_alive()
     values = vars(me)
-    assert not Process(**values | {"started": me.started - 1}).is_alive(), "a number given again"
+    assert not Process(**values | {"started": me.started - 1}).is_alive(), "a number that is reused"
     assert not Process(**values | {"space": "pid:[1]"}).is_here, "a container of the same host name"
     assert not Process(**values | {"boot": "before"}).is_here
 
@@ -183,7 +185,7 @@ def test_state_of_another_clone_is_neither_shared_nor_removed(
 
 
 def test_locks_that_a_file_system_lacks_stop_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(locks.errno.ENOLCK, "No locks available")
@@ -191,4 +193,4 @@ def test_locks_that_a_file_system_lacks_stop_nobody(
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with alone(tmp_path / "out"):
         pass
-    assert "has no locks" in capsys.readouterr().err
+    assert "has no locks" in caplog.text

@@ -16,16 +16,16 @@ def require(factor: int = 1, copies: int = 1) -> None:
     require_for(SIZES, factor, "train.data_factor", "set train.data_factor: {factor}", copies)
 
 
-def test_photographs_that_do_not_fit_name_the_factor_that_does(
+def test_images_that_do_not_fit_name_the_factor_that_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 3 * 2**30)
-    with pytest.raises(UserError, match=r"40 photographs of up to 4000x3000 px") as caught:
+    with pytest.raises(UserError, match=r"40 images of up to 4000x3000 px") as caught:
         require()
     assert "5.8 GiB of memory, and 3.0 GiB are free" in str(caught.value)
     assert "set train.data_factor: 2" in str(caught.value)
     require(factor=2)
-    with pytest.raises(UserError, match="3 times 40 photographs"):
+    with pytest.raises(UserError, match="3 times 40 images"):
         require(factor=2, copies=3)
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**20)
     with pytest.raises(UserError, match=r"set train\.data_factor: more"):
@@ -62,7 +62,7 @@ def test_the_limit_of_a_container_counts(
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n")
-    assert list(memory._of_group(tmp_path / "groups", tmp_path / "own")) == left
+    assert list(memory._left_by_groups(tmp_path / "groups", tmp_path / "own")) == left
 
 
 def test_what_the_system_can_take_back_is_free(tmp_path: Path) -> None:
@@ -73,4 +73,4 @@ def test_what_the_system_can_take_back_is_free(tmp_path: Path) -> None:
         "stat": "anon 1\ninactive_file 300",
     }.items():
         (tmp_path / f"memory.{name}").write_text(text)
-    assert list(memory._of_group(tmp_path, tmp_path / "own")) == [400]
+    assert list(memory._left_by_groups(tmp_path, tmp_path / "own")) == [400]

@@ -1,4 +1,4 @@
-"""Names of methods: every one is parsed into the parts that it was made of."""
+"""Names of methods: each is parsed into its parts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Names: what passes, what is refused, and how that is told."""
+"""Names: what passes, what is refused, and with which message."""
 
 import ast
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_bad_name_on_the_command_line_is_an_error_with_the_rule() -> None:
 
 def test_every_entry_takes_names_alone() -> None:
     """Each `--scene` and `--capture`, also where it is new; `--fixer` is one of two words."""
-    found = []
+    options = []
     for path in Path(__file__).resolve().parents[2].glob("stages/*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             first = call.args[0] if isinstance(call, ast.Call) and call.args else None
@@ -54,6 +54,6 @@ def test_every_entry_takes_names_alone() -> None:
                 continue
             if getattr(first, "value", None) in ("--scene", "--capture"):
                 kinds = [ast.unparse(one.value) for one in call.keywords if one.arg == "type"]
-                found.append((path.name, kinds))
-    assert len(found) > 15
-    assert [place for place, kinds in found if kinds != ["given_name"]] == []
+                options.append((path.name, kinds))
+    assert len(options) > 15
+    assert [place for place, kinds in options if kinds != ["given_name"]] == []

@@ -51,9 +51,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_values_take_the_place_of_the_file_s(path: Path) -> None:
-    given = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z']"]
-    given += ["train.match_string=RIGHT", "train.inner.on=false"]
-    train = Params.read(path, given).section("train", Train)
+    texts = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z']"]
+    texts += ["train.match_string=RIGHT", "train.inner.on=false"]
+    train = Params.read(path, texts).section("train", Train)
     assert train == Train(
         max_steps=3, means_lr=1e-4, names=("x", "y z"), match_string="RIGHT", inner=Inner(on=False)
     )
@@ -71,16 +71,16 @@ STRANGE = [
 def test_text_is_taken_as_it_is(path: Path, value: str) -> None:
     parser = argparse.ArgumentParser()
     add_override_option(parser)
-    given = parser.parse_args(["--set-text", f"train.match_string={value}"]).overrides
-    train = Params.read(path, given).section("train", Train)
+    texts = parser.parse_args(["--set-text", f"train.match_string={value}"]).overrides
+    train = Params.read(path, texts).section("train", Train)
     assert train.match_string == value
 
 
 def test_any_text_is_taken_as_it_is(path: Path) -> None:
     draw = random.Random(0)
     texts = ["".join(draw.choices("a\\\"' (,={$", k=draw.randint(1, 6))) for _ in range(300)]
-    found = parse([literal(f"train.match_string={text}") for text in texts])
-    assert [value for _, value, _ in found] == texts
+    parsed = parse([literal(f"train.match_string={text}") for text in texts])
+    assert [value for _, value, _ in parsed] == texts
 
 
 @pytest.mark.parametrize("value", ["/tmp/Zürich (2)/cal.tar", "/a,b", "~/cal.tar", "it's"])
@@ -99,17 +99,17 @@ def test_dvc_reads_the_same_values(path: Path) -> None:
     """Against DVC's own `-S`, which rewrites the file."""
     from dvc.utils.hydra import apply_overrides
 
-    given = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z',no]"]
-    given += ["train.match_string='a,b'", "train.inner.on=False", "+captures.hall={}"]
-    ours = Params.read(path, given).raw
-    apply_overrides(path, given)
+    texts = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z',no]"]
+    texts += ["train.match_string='a,b'", "train.inner.on=False", "+captures.hall={}"]
+    ours = Params.read(path, texts).raw
+    apply_overrides(path, texts)
     theirs = YAML(typ="safe").load(path)
     assert YAML(typ="safe").load(path.read_text()) == theirs
     assert ours == theirs
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("texts", "parts"),
     [
         ("train.max_stepz=3", ["command line  train.max_stepz", "did you mean max_steps?"]),
         ("trian.max_steps=3", ["command line  trian", "did you mean train?"]),
@@ -122,10 +122,10 @@ def test_dvc_reads_the_same_values(path: Path) -> None:
         ("train.names=[a", ["not an override"]),
     ],
 )
-def test_what_is_no_override_is_refused(path: Path, given: str, says: list[str]) -> None:
-    with pytest.raises(UserError) as told:
-        Params.read(path, [given])
-    assert all(part in str(told.value) for part in says), told.value
+def test_what_is_no_override_is_refused(path: Path, texts: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        Params.read(path, [texts])
+    assert all(part in str(caught.value) for part in parts), caught.value
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 400])
@@ -136,9 +136,9 @@ def test_what_hydra_breaks_at_is_refused(path: Path, value: str) -> None:
 
 def test_types_are_the_model_s_and_the_place_is_the_command_line(path: Path) -> None:
     params = Params.read(path, ["train.max_steps=many", "train.names=[1]"])
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         params.section("train", Train)
-    message = str(told.value)
+    message = str(caught.value)
     assert "command line  train.max_steps: got 'many'" in message
     assert "command line  train.names.0: got 1" in message
     assert "params.yaml" not in message.replace("command line", "").split("fix")[0]
@@ -155,19 +155,19 @@ def test_option_collects_every_setting() -> None:
     parser = argparse.ArgumentParser()
     add_override_option(parser)
     assert parser.parse_args([]).overrides == []
-    given = parser.parse_args(["-S", "a.b=1", "--set-param", "c.d=2"])
-    assert given.overrides == ["a.b=1", "c.d=2"]
+    texts = parser.parse_args(["-S", "a.b=1", "--set-param", "c.d=2"])
+    assert texts.overrides == ["a.b=1", "c.d=2"]
 
 
-def test_values_that_no_section_reads_are_told(tmp_path: Path) -> None:
+def test_values_that_no_section_reads_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(TEXT)
-    given = ["train.max_steps=3", "train.inner.on=false", "+captures.room.match_string=a"]
-    params = Params.read(path, given)
+    texts = ["train.max_steps=3", "train.inner.on=false", "+captures.room.match_string=a"]
+    params = Params.read(path, texts)
     assert len(list(params.unread())) == 3
     params.section("train", Train)
-    told = "command line  captures.room.match_string has no effect on this command"
-    assert list(params.unread()) == [told]
+    caught = "command line  captures.room.match_string has no effect on this command"
+    assert list(params.unread()) == [caught]
     assert list(params.unread(captures=["room"])) == []
     assert [line.split()[2] for line in params.unread(train=["inner"])] == [
         "captures.room.match_string", "train.max_steps",

@@ -182,7 +182,7 @@ def test_missing_key_is_placed_at_its_section(write: Write, tmp_path: Path) -> N
     ]
 
 
-def test_rule_over_several_keys_is_told_without_the_whole_section(
+def test_rule_over_several_keys_is_reported_without_the_whole_section(
     write: Write, tmp_path: Path
 ) -> None:
     params = write("train:\n  steps: 1\n  eval_steps:\n  - 2\n  - 1\n")
@@ -276,7 +276,7 @@ def test_text_that_is_no_yaml(write: Write, text: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("[" * 400 + "]" * 400, "nested too deep"),
         ("!!int x", "invalid literal"),
@@ -287,14 +287,14 @@ def test_text_that_is_no_yaml(write: Write, text: str, place: str) -> None:
         ("[" * 60 + "]" * 60, "levels"),
     ],
 )
-def test_values_that_the_loader_or_the_models_break_at_are_told(
-    write: Write, value: str, told: str
+def test_values_that_the_loader_or_the_models_break_at_are_reported(
+    write: Write, value: str, message: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"params\.yaml.*not YAML: .*{told}"):
+    with pytest.raises(UserError, match=rf"params\.yaml.*not YAML: .*{message}"):
         write(f"train:\n  steps: {value}\n")
 
 
-def test_aliases_that_stand_for_more_than_memory_holds_are_told(write: Write) -> None:
+def test_aliases_that_stand_for_more_than_memory_holds_are_reported(write: Write) -> None:
     lines = ["a0: &a0 x"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 11)]
     with pytest.raises(UserError, match="not YAML: more than 100000 values"):

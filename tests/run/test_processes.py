@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Starts its command as DVC does, in some shells by way of one that stays.
+# Starts its command as DVC does; some shells stay in between.
 DVC = """
 import os, subprocess, sys
 with subprocess.Popen(sys.argv[1:], env=os.environ | {"DVC_STAGE": "train@a"}) as command:

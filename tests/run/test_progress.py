@@ -56,9 +56,9 @@ def test_lines_keep_their_distance(
 ) -> None:
     clock = itertools.count(step=2.0)  # seconds pass with every look at it
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with Progress("tune", 100) as told:
+    with Progress("tune", 100) as loop:
         for step in range(1, 60):
-            told.report(step)
+            loop.report(step)
     lines = capsys.readouterr().err.splitlines()
     # 59 reports in at least 118 s, one line in 30 s and no more.
     assert len(lines) == 3

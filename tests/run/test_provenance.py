@@ -48,19 +48,19 @@ class Driver:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    one = Driver()
-    monkeypatch.setattr(provenance.ctypes, "CDLL", lambda name: one)
+    driver = Driver()
+    monkeypatch.setattr(provenance.ctypes, "CDLL", lambda name: driver)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return one
+    return driver
 
 
 def test_cost_of_a_cpu_has_time_and_memory_alone() -> None:
     with cost("train", "scene"):
         pass
-    found = recorded_costs()["train"]["scene"]
-    assert set(found) == {"seconds", "peak_memory_gib", "device"}
-    assert 0 <= found["seconds"] < 5
-    assert found["peak_memory_gib"] > 0
+    costs = recorded_costs()["train"]["scene"]
+    assert set(costs) == {"seconds", "peak_memory_gib", "device"}
+    assert 0 <= costs["seconds"] < 5
+    assert costs["peak_memory_gib"] > 0
 
 
 def test_cost_of_a_gpu_counts_all_processes_and_energy(
@@ -76,11 +76,11 @@ def test_cost_of_a_gpu_counts_all_processes_and_energy(
     monkeypatch.setattr(provenance.time, "monotonic", lambda: next(ticks))
     with cost("tune", "fixer"):
         pass
-    found = recorded_costs()["tune"]["fixer"]
-    assert (found["seconds"], found["gpu_seconds"]) == (10.0, 40.0)
-    assert (found["device"], found["gpu_peak_memory_gib"]) == ("H1", 3.0)
+    costs = recorded_costs()["tune"]["fixer"]
+    assert (costs["seconds"], costs["gpu_seconds"]) == (10.0, 40.0)
+    assert (costs["device"], costs["gpu_peak_memory_gib"]) == ("H1", 3.0)
     # Two looks at two GPUs: each is 72 J further at its second, and together that is 0.04 Wh.
-    assert found["gpu_energy_wh"] == 0.04
+    assert costs["gpu_energy_wh"] == 0.04
 
 
 def test_an_error_leaves_no_cost() -> None:

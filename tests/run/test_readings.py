@@ -89,14 +89,14 @@ EDITS = {
 def test_result_of_old_params_is_not_recorded_with_new_ones(
     home: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old, new, told = EDITS[name]
+    old, new, change = EDITS[name]
     monkeypatch.setenv("DVC_STAGE", "train@a")
     with pytest.raises(SystemExit) as ended:
         run(lambda: edit(old, new))
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert f"params.yaml: edited while this ran: {told}" in said
-    assert "fix: run again" in said
+    errors = capsys.readouterr().err
+    assert f"params.yaml: edited while this ran: {change}" in errors
+    assert "fix: run again" in errors
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_edit_that_concerns_others_stops_nobody(
     run(lambda: edit(old, new))
 
 
-def test_file_that_is_gone_or_broken_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_is_gone_or_broken_is_reported(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@a")
     texts = ("{", "train: " + "[" * 400, "train: &a [*a]", "train: !!int x", "train: 2001-99-99")
     edits = [partial(Path("params.yaml").write_text, text) for text in texts]
@@ -129,9 +131,9 @@ def test_run_by_hand_says_which_params_it_was(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(lambda: edit("steps: 3", "steps: 4"))
-    said = capsys.readouterr().err
-    assert said.startswith("WARNING: ")
-    assert "train.steps: 3 -> 4; the result was made with the old params" in said
+    errors = capsys.readouterr().err
+    assert errors.startswith("WARNING: ")
+    assert "train.steps: 3 -> 4; the result was made with the old params" in errors
 
 
 def test_state_outlives_a_result_that_is_not_recorded(
@@ -155,14 +157,14 @@ def test_state_outlives_a_result_that_is_not_recorded(
 def test_children_read_what_their_parent_has_read(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    steps = []
 
     def during() -> None:
         edit("steps: 3", "steps: 4")
         with readings.handed_down() as environment, monkeypatch.context() as child:
             for name, value in environment.items():
                 child.setenv(name, value)
-            seen.append(Params.read().section("train", Rate).steps)
+            steps.append(Params.read().section("train", Rate).steps)
             edit("lr: 1.0\n", "lr: []\n")
             Path(os.environ[readings.HANDED]).write_text(PARAMS.replace("steps: 3", "steps: x"))
             with pytest.raises(UserError, match=r"params\.yaml:5  train\.steps"):
@@ -171,5 +173,5 @@ def test_children_read_what_their_parent_has_read(
         edit("steps: 4", "steps: 3")
 
     run(during)
-    assert seen == [3]
+    assert steps == [3]
     assert list((home / "work").rglob("*.yaml")) == []

@@ -30,7 +30,7 @@ def code_of(main: Callable[[], None]) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_run_that_is_told_to_stop_tidies_up_and_says_so(
+def test_run_that_is_reported_to_stop_tidies_up_and_says_so(
     number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, tidied = signal.getsignal(number), []
@@ -167,6 +167,6 @@ def test_interrupt_while_a_command_starts_leaves_no_traceback(
             time.sleep(0.002)
         time.sleep(delay_s)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert "Traceback" not in said
-        assert process.returncode in (75, 2), said
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        assert process.returncode in (75, 2), errors

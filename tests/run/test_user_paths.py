@@ -1,4 +1,4 @@
-"""Folders of the command line: unfit ones are refused in one message, and nothing is changed."""
+"""Folders of the command line: unsuitable ones are refused with one message and stay unchanged."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     for target in ("file", "file/below", "file/a/b"):
         with pytest.raises(UserError, match="file is a file\nexpected a folder\nfix: name another"):
             make_target(tmp_path / target)
-    with pytest.raises(UserError, match="lost is a link to nothing"):
+    with pytest.raises(UserError, match="lost is a broken link"):
         make_target(tmp_path / "lost")
     with pytest.raises(UserError, match="file: is a file\nexpected a folder"):
         check_source(tmp_path / "file")
@@ -63,7 +63,7 @@ def folders(root: Path, *names: str) -> None:
 def test_results_among_photographs_are_refused(tmp_path: Path, target: str) -> None:
     folders(tmp_path, "p")
     (tmp_path / "link").symlink_to(tmp_path / "p")
-    with pytest.raises(UserError, match="among the photographs"):
+    with pytest.raises(UserError, match="among the images"):
         check_apart(tmp_path / "p", tmp_path / target)
 
 
@@ -72,15 +72,15 @@ def test_results_beside_images_are_not_among_them(tmp_path: Path) -> None:
     check_apart(tmp_path / "d", tmp_path / "d" / "results")
     check_apart(tmp_path / "d", tmp_path / "d-results")
     for target in ("d", "d/images", "d/images/out", "d/sparse/0", "d/masks", "d/masks/out"):
-        with pytest.raises(UserError, match="among the photographs"):
+        with pytest.raises(UserError, match="among the images"):
             check_apart(tmp_path / "d", tmp_path / target)
 
 
 def test_a_folder_that_holds_the_photographs_takes_no_results(tmp_path: Path) -> None:
     folders(tmp_path, "all/photos", "out/dataset/photos")
-    with pytest.raises(UserError, match="photos, which is read"):
+    with pytest.raises(UserError, match="photos, which is an input"):
         check_apart(tmp_path / "all/photos", tmp_path / "all")
-    with pytest.raises(UserError, match="photos, which is read"):
+    with pytest.raises(UserError, match="photos, which is an input"):
         check_apart(tmp_path / "out/dataset/photos", tmp_path / "out")
     check_apart(tmp_path / "out/dataset/photos", tmp_path / "out", kept="dataset")
 

@@ -469,5 +469,5 @@ def test_photographs_that_do_not_fit_are_refused_before_they_are_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.run.process.memory.available_bytes", lambda: 200_000)
-    with pytest.raises(UserError, match=r"train\.data_factor: 8 photographs of up to 56x48 px"):
+    with pytest.raises(UserError, match=r"train\.data_factor: 8 images of up to 56x48 px"):
         train(data, tmp_path / "r")

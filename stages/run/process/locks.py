@@ -1,12 +1,13 @@
-"""One run at a time: who writes a place locks a file beside it, and says in it who he is.
+"""One run at a time: a lock file beside each path that is written, which names its holder.
 
-The system lets go of the lock when the process ends, however it ends. The file is called
-`.<name>.lock.part`, which neither git nor DVC looks at.
+The system releases the lock when the process ends, however it ends. The file is called
+`.<name>.lock.part`, which git and DVC ignore.
 """
 
 import errno
 import fcntl
 import json
+import logging
 import os
 import shlex
 import socket
@@ -20,19 +21,20 @@ from pathlib import Path
 from stages.run.errors import UserError
 from stages.run.process.processes import Process
 
+_LOGGER = logging.getLogger(__name__)
 _SUFFIX = ".lock.part"
-_AGAIN_EVERY_S = 0.1
-# A run that has just been killed, or whose DVC has, may take this long to be gone.
+_RETRY_S = 0.1
+# A run that has just been killed, or whose DVC has, may take this long to end.
 _ENDING_S = 5.0
-_MOST_LOST = 20  # times that a folder may go before a file is in it
+_MAX_LOST = 20  # times that a folder may vanish before the lock file is in it
 _BUSY = (errno.EACCES, errno.EAGAIN)
-_held: dict[Path, int] = {}  # by this process, and how many times
+_held: dict[Path, int] = {}  # locks of this process, and how often each was taken
 _files: set[int] = set()
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a place, as he says himself."""
+    """Who holds a lock, as its file says."""
 
     process: Process
     since: float  # s, Unix time
@@ -45,21 +47,21 @@ class Holder:
 
 @contextmanager
 def alone(target: Path, wait_s: float | None = None) -> Iterator[None]:
-    """Let no other run write `target` while the block lasts; what it calls may ask again.
+    """Keep other runs from writing `target` during the block, which may take the lock again.
 
-    Raises UserError naming the other run when it has not let go after `wait_s`, by default as long
-    as one may take that is ending.
+    Raises UserError naming the other run if it still holds the lock after `wait_s`; by default
+    that is as long as a run may take to end.
     """
-    path, made, file = _file_of(target), [], None
+    path, created, file = _file_of(target), [], None
     if path not in _held:
         try:
-            made = _made(path.parent)
+            created = _create(path.parent)
             if not _is_of_parent(path):
                 wait_s = _ENDING_S if wait_s is None else wait_s
                 file = _take(path, target, time.monotonic() + wait_s)
         except OSError as error:
             if error.filename == str(path):
-                error.filename = str(target)  # which the user named
+                error.filename = str(target)  # as the user named it
             raise
     _held[path] = _held.get(path, 0) + 1
     try:
@@ -72,35 +74,35 @@ def alone(target: Path, wait_s: float | None = None) -> Iterator[None]:
                 path.unlink(missing_ok=True)
                 _files.discard(file)
                 os.close(file)
-            for folder in made:
+            for folder in created:
                 with suppress(OSError):
-                    folder.rmdir()  # that we made, if nothing else has come into it
+                    folder.rmdir()  # if it is empty again
 
 
 def holder_of(target: Path) -> Holder | None:
     """Who writes `target` now.
 
-    Of another host, whose locks may not be seen here, whoever did not say that he was done.
+    A holder on another host, whose locks may be invisible here, counts until it removes the file.
     """
     path = _file_of(target)
-    told = _told(path)
-    if told is None or path in _held:
-        return told
+    holder = _read(path)
+    if holder is None or path in _held:
+        return holder
     try:
         file = os.open(path, os.O_RDWR)
     except OSError:
-        return told
+        return holder
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return told
+        return holder
     finally:
         os.close(file)
-    return None if told.process.host == socket.gethostname() else told
+    return None if holder.process.host == socket.gethostname() else holder
 
 
 def name_of(file_name: str) -> str:
-    """The place that a lock file is for; of any other file its own name.
+    """The name that a lock file is for; of any other file its own name.
 
     >>> name_of(".room.lock.part"), name_of("room")
     ('room', 'room')
@@ -114,9 +116,9 @@ def _file_of(target: Path) -> Path:
     return target.parent.resolve() / f".{target.name}{_SUFFIX}"
 
 
-def _made(folder: Path) -> list[Path]:
-    """Make a folder and what leads to it; those that were made, the innermost first."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+def _create(folder: Path) -> list[Path]:
+    """Create a folder and its parents; returns the new ones, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
@@ -127,9 +129,9 @@ def _take(path: Path, target: Path, until: float) -> int | None:
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another's folder, which he has removed again
+        except FileNotFoundError:  # another run has removed its empty folder
             lost += 1
-            if lost > _MOST_LOST:  # or one, as /proc, where nothing can be made
+            if lost > _MAX_LOST:  # or nothing can be created there, as in /proc
                 raise
             path.parent.mkdir(parents=True, exist_ok=True)
             continue
@@ -138,22 +140,25 @@ def _take(path: Path, target: Path, until: float) -> int | None:
         except OSError as error:
             os.close(file)
             if error.errno not in _BUSY:
-                _say(f"{target}: this file system has no locks: see that no second run writes it")
+                _LOGGER.warning(
+                    "%s: this file system has no locks: make sure that no second run writes it",
+                    target,
+                )
                 return None
             if time.monotonic() < until:
-                time.sleep(_AGAIN_EVERY_S)
+                time.sleep(_RETRY_S)
                 continue
             raise UserError(
-                target, f"is being written by {_told(path) or 'another run'}",
+                target, f"is being written by {_read(path) or 'another run'}",
                 fix="wait until it is done, or end it, and run again",
             ) from error  # fmt: skip
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 break
-        os.close(file)  # of one who has let go of it, and so removed it
-    before = _told(path)
+        os.close(file)  # its former holder has removed it
+    before = _read(path)
     if before is not None and before.process.host != socket.gethostname():
-        _say(f"{target}: {before} did not say that it was done; see that it is gone")
+        _LOGGER.warning("%s: %s did not release the lock; make sure that it ended", target, before)
     me = Holder(Process.of(os.getpid()), time.time(), shlex.join(sys.orig_argv[1:])[:80])
     os.ftruncate(file, 0)
     os.write(file, json.dumps(asdict(me)).encode())
@@ -161,29 +166,25 @@ def _take(path: Path, target: Path, until: float) -> int | None:
     return file
 
 
-def _let_go() -> None:
-    """In a process that was forked, such as a loader of samples: what it inherits outlives us."""
+def _close_inherited() -> None:
+    """Close lock files in a forked process, such as a data loader, which may outlive its parent."""
     for file in _files:
         os.close(file)
     _files.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 def _is_of_parent(path: Path) -> bool:
-    """Whether the process that started this one holds the place, for both."""
-    holder = _told(path)
+    """Whether the process that started this one holds the lock, for both."""
+    holder = _read(path)
     return holder is not None and holder.process == Process.of(os.getppid())
 
 
-def _told(path: Path) -> Holder | None:
+def _read(path: Path) -> Holder | None:
     try:
-        told = json.loads(path.read_text())
-        return Holder(Process(**told.pop("process")), **told)
+        fields = json.loads(path.read_text())
+        return Holder(Process(**fields.pop("process")), **fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

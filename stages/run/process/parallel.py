@@ -1,4 +1,4 @@
-"""Several commands at once, one process each: a failure or a signal reaches all of them."""
+"""Several commands at once, one process each; a failure or a signal stops all of them."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from stages.run.process.processes import die_with_parent
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.settings import readings
 
-# What one command's failure ends may wait for it in vain, as processes that add up gradients do.
+# After a failure the other commands may wait for the failed one for ever, as in all-reduce.
 _GRACE_S = 60.0
 
 
@@ -21,12 +21,12 @@ def run_all(
 ) -> None:
     """Run every command, at most `workers` at a time; exit with the first failure's code.
 
-    Each reads the params that this process has read, with its own of the `environments` beside
-    ours. A wish to stop is passed on, and a child is killed when this process is: a killed stage
-    must not leave trainings behind that write beside the next one.
+    Each reads the params that this process has read; the `environments`, one per command, are
+    added to ours. Signals to stop are passed on, and a child is killed when this process is: a
+    killed stage must not leave trainings behind that write beside the next one.
     """
-    told = list(environments) or [{}] * len(commands)
-    waiting = list(zip(commands, told, strict=True))
+    environments = list(environments) or [{}] * len(commands)
+    waiting = list(zip(commands, environments, strict=True))
     running: list[subprocess.Popen] = []
 
     def stop_all() -> None:
@@ -42,7 +42,7 @@ def run_all(
                 running.append(
                     subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
                 )
-                if preemption.noticed:  # while it was being started
+                if preemption.noticed:  # while it was started
                     running[-1].terminate()
             ended = next((child for child in running if child.poll() is not None), None)
             if ended is None:

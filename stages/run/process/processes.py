@@ -1,6 +1,6 @@
-"""Processes of this host: which one it is, beyond a number that is given again, and how they end.
+"""Identity of processes, whose numbers are reused, and children that end with their parents.
 
-Linux tells through /proc; elsewhere a process is known by its number alone.
+Identity comes from /proc on Linux; elsewhere a process is known by its number only.
 """
 
 import contextlib
@@ -16,36 +16,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-# What DVC tells its commands, and only them.
+# DVC sets it for the commands of stages, and nothing else does.
 _DVC = "DVC_STAGE"
-_LOOK_EVERY_S, _GRACE_S = 0.5, 10.0
+_POLL_S, _GRACE_S = 0.5, 10.0
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told apart from others of its number: earlier ones, and those of containers."""
+    """A process, distinct from earlier ones and containers' ones of the same number."""
 
     pid: int
     host: str
-    boot: str  # of the machine since it was started
-    space: str  # of process numbers, which a container has of its own
+    boot: str  # id of the machine's boot
+    space: str  # namespace of process numbers, one per container
     started: int  # clock ticks after the boot
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """The process that has a number now."""
+        """The process that has this number now."""
         stat = _stat(pid)
         return cls(pid, socket.gethostname(), _boot(), _space(), int(stat[19]) if stat else 0)
 
     @property
     def is_here(self) -> bool:
-        """Whether it was started on this machine, where its number means what it means here."""
+        """Whether its number refers to the same process here: same boot, same namespace."""
         return (self.boot, self.space) == (_boot(), _space()) and (
             bool(self.boot) or self.host == socket.gethostname()
         )
 
     def is_alive(self) -> bool:
-        """Whether it still runs; only asked of one that is here."""
+        """Whether it still runs; only meaningful if it `is_here`."""
         stat = _stat(self.pid)
         if stat:
             return int(stat[19]) == self.started and stat[0] not in ("Z", "X")
@@ -67,31 +67,31 @@ def die_with_parent() -> None:
 
 
 def end_with_dvc() -> None:
-    """Stop this process when the DVC that started it is gone, if one did.
+    """Stop this process when the DVC that started it, if any, has ended.
 
-    DVC that is killed leaves its command running, which would write beside the next one.
+    A killed DVC leaves its command running, which would write beside the next one.
     """
     if _DVC not in os.environ:
         return
-    dvc = Process.of(_starter())
-    threading.Thread(target=_outlive, args=(dvc,), daemon=True).start()
+    dvc = Process.of(_dvc_pid())
+    threading.Thread(target=_stop_after, args=(dvc,), daemon=True).start()
 
 
-def _starter() -> int:
-    """The nearest ancestor without our DVC_STAGE: DVC, past the shell that it may start first."""
+def _dvc_pid() -> int:
+    """The nearest ancestor without our DVC_STAGE: DVC, which may start a shell in between."""
     ours, pid = f"{_DVC}={os.environ[_DVC]}".encode(), os.getppid()
     while stat := _stat(pid):
         try:
-            told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             break
-        if ours not in told:
+        if ours not in environment:
             break
         pid = int(stat[1])
     return pid
 
 
-def _outlive(dvc: Process) -> None:
+def _stop_after(dvc: Process) -> None:
     _wait_for(dvc)
     os.write(2, b"stopped: the DVC that started this has ended\n")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -103,15 +103,15 @@ def _wait_for(process: Process) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             handle = os.pidfd_open(process.pid)
-            if process.is_alive():  # and so the handle is of this process
+            if process.is_alive():  # so the handle is of this process
                 select.select([handle], [], [])
             os.close(handle)
     while process.is_alive():
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the state on; empty where there is no such process."""
+    """Fields of /proc/<pid>/stat from the state on; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -1,8 +1,8 @@
-"""Being told to stop: Ctrl-C, SIGTERM, and SIGUSR1, which clusters send ahead of a limit.
+"""Signals to stop: Ctrl-C, SIGTERM, and SIGUSR1, which clusters send before a time limit.
 
-A run that is told so ends with PREEMPTED: `Preemption` where a state can be saved, else `Stopping`.
-A second Ctrl-C kills. A terminal's Ctrl-C reaches every process of a command, so what is passed on
-to children is SIGTERM: it must not count as their second one.
+A stopped run ends with PREEMPTED: by `Preemption` where a state can be saved, else by `Stopping`.
+A second Ctrl-C kills. Ctrl-C in a terminal reaches every process of a command, so children are
+sent SIGTERM: it must not count as their second Ctrl-C.
 """
 
 import os
@@ -15,16 +15,16 @@ from types import FrameType, TracebackType
 import stages
 
 PREEMPTED = os.EX_TEMPFAIL  # 75: run again to go on
-_TIDY_S = 5.0
+_CLEANUP_S = 5.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised wherever the main thread is when it is told to stop and has no state to save."""
+    """Raised in the main thread by a signal to stop where there is no state to save."""
 
 
-class _Heard:
-    """Hears the signals for as long as it lasts; use as a context in the main thread."""
+class _Listener:
+    """Handles the signals until `_restore`; use as a context in the main thread."""
 
     def __init__(self) -> None:
         self.noticed = False
@@ -32,13 +32,13 @@ class _Heard:
         self._number = 0
 
     def _listen(self) -> None:
-        self.before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        self.before = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -50,11 +50,11 @@ class _Heard:
         raise NotImplementedError
 
 
-class Preemption(_Heard):
+class Preemption(_Listener):
     """Notices the signals, so that a loop can save its state and end.
 
-    As a context it gives the signals back to whoever had them, and tells him of one that came too
-    late for the loop to heed it.
+    At the end of its block the earlier handlers come back; they are called for a signal that came
+    too late for the loop.
     """
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
@@ -70,7 +70,7 @@ class Preemption(_Heard):
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._give_back()
+        self._restore()
         before = self.before.get(self._number)
         if error is None and callable(before):
             before(self._number, None)
@@ -79,15 +79,15 @@ class Preemption(_Heard):
         self.then()
 
 
-class Stopping(_Heard):
-    """Ends a whole command where it is told to stop: by `Stopped`, so that it tidies up."""
+class Stopping(_Listener):
+    """Ends a command at a signal by raising `Stopped`, so that it cleans up."""
 
     current: "Stopping | None" = None
 
     def __init__(self) -> None:
         super().__init__()
         self.is_late = False
-        self._raised_s = -_TIDY_S
+        self._raised_s = -_CLEANUP_S
         self.active = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Stopping":
@@ -100,21 +100,21 @@ class Stopping(_Heard):
         if not self.active:
             return
         Stopping.current = None
-        self._give_back()
+        self._restore()
         for number, handler in self.before.items():
-            if handler is stages.stop_early:  # this process has nothing more to do
+            if handler is stages.stop_early:  # this process is at its end
                 signal.signal(number, signal.SIG_IGN)
 
     def _act(self) -> None:
-        # What is being tidied up is left alone by a second signal, such as the one passed on.
+        # A second signal, such as one passed on, must not interrupt the cleanup.
         now_s = time.monotonic()
-        if self.is_late or now_s - self._raised_s < _TIDY_S:
+        if self.is_late or now_s - self._raised_s < _CLEANUP_S:
             return
         self._raised_s = now_s
         raise Stopped
 
 
 def too_late() -> None:
-    """From now on a wish to stop is not heeded: results are whole, and states are being removed."""
+    """Ignore signals to stop from now on: results are whole, and states are being removed."""
     if Stopping.current is not None:
         Stopping.current.is_late = True

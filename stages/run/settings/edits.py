@@ -1,7 +1,7 @@
-"""Values of one YAML file laid over params.yaml, whose comments and layout stay as they are.
+"""Edits of params.yaml by the values of another YAML file; comments and formatting stay.
 
-Only the lines of a changed value are replaced. Dumping the whole file again would lose comments:
-ruamel ties the comment after a list to the list, and drops it with the list's old value.
+Only the lines of changed values are replaced. Dumping the whole file would lose comments: ruamel
+ties the comment after a list to the list, and drops it with the list's old value.
 """
 
 import io
@@ -15,7 +15,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.settings.params import Params, did_you_mean, plain
 from stages.run.settings.readings import parse_yaml
 
-# Where ruamel breaks long text, and so where DVC breaks it when it rewrites the file.
+# Line width of ruamel, and so of DVC when it rewrites the file.
 _WIDTH = 80
 
 
@@ -29,21 +29,21 @@ class Change:
 
 
 def changes(params: Params, overlay: Params) -> list[Change]:
-    """What an overlay changes, in its own order.
+    """Changes that an overlay makes, in its order.
 
     Raises UserError for every key that params.yaml lacks: an overlay brings values, not keys.
     """
-    found = list(_compare((), params.raw, overlay.raw, overlay.where))
-    raise_all(item for item in found if isinstance(item, UserError))
-    return [item for item in found if isinstance(item, Change)]
+    items = list(_compare((), params.raw, overlay.raw, overlay.where))
+    raise_all(item for item in items if isinstance(item, UserError))
+    return [item for item in items if isinstance(item, Change)]
 
 
 def applied(text: str, changes: Sequence[Change]) -> str:
-    """The text of params.yaml with the changed values in it."""
+    """The text of params.yaml with the changed values."""
     lines = text.splitlines(keepends=True)
     raw = parse_yaml(text)
-    placed = [(*_position(raw, change.keys), change) for change in changes]
-    for line, column, change in sorted(placed, key=lambda item: item[0], reverse=True):
+    positions = [(*_position(raw, change.keys), change) for change in changes]
+    for line, column, change in sorted(positions, key=lambda item: item[0], reverse=True):
         lines[line : _end(lines, line, column)] = _lines(change.keys[-1], change.new, column)
     return "".join(lines)
 
@@ -69,7 +69,7 @@ def _compare(
             yield UserError(where(here), f"got {plain(value)!r}", expected=kind)
         elif isinstance(value, Mapping):
             yield from _compare(here, old[key], value, where)
-        # repr tells 1 from 1.0 and True, which compare equal.
+        # By repr, which differs for 1, 1.0 and True; these compare equal.
         elif repr(plain(value)) != repr(plain(old[key])):
             yield Change(here, old[key], value)
 
@@ -82,7 +82,7 @@ def _position(raw: Any, keys: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _end(lines: Sequence[str], line: int, column: int) -> int:
-    """The line after a key's value; comments and blank lines behind the value are not its own."""
+    """The line after a key's value, without the comments and blank lines that follow it."""
     end = line + 1
     for number in range(line + 1, len(lines)):
         text = lines[number].strip()
@@ -104,5 +104,5 @@ def _lines(key: str, value: Any, column: int) -> list[str]:
 
 
 def _bare(value: Any) -> Any:
-    """The value without what ruamel ties to lists: comments and flow style."""
+    """The value without the comments and flow style that ruamel ties to lists."""
     return [_bare(item) for item in value] if isinstance(value, list) else value

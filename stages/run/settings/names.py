@@ -1,8 +1,8 @@
-"""Names of scenes, captures and fixers: what params.yaml may call them, wherever it names one.
+"""Valid names of scenes, captures and fixers in params.yaml.
 
 Every name becomes a folder, a word of a command and a key of params.yaml, and DVC acts on all
-three before a stage can judge it. So a name is one word that no path, shell, option or YAML reads
-as anything else.
+three before a stage can check it. So a name is one word that has no other meaning in paths,
+shells, options or YAML.
 """
 
 import re
@@ -12,16 +12,16 @@ from pydantic import BeforeValidator
 
 from stages.run.errors import UserError
 
-# A letter somewhere: 2024, 1_000 and 2024-01-31 are no text in YAML.
+# With a letter: 2024, 1_000 and 2024-01-31 are not text in YAML.
 _PATTERN = re.compile(r"(?=[0-9_-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-# Read as other types than text, by YAML or by `-S`.
+# YAML or `-S` read them as other types than text.
 _WORDS = {"true", "false", "null"}
 
 
 def is_name(value: object) -> bool:
     """Whether a value of params.yaml can be a name.
 
-    >>> [is_name(one) for one in ("hi4d_pair15_fight", "4cam", "room.v2", "../x", "", 2024, "1e5")]
+    >>> [is_name(name) for name in ("pair15_fight", "4cam", "room.v2", "../x", "", 2024, "1e5")]
     [True, True, False, False, False, False, False]
     """
     if not isinstance(value, str) or not _PATTERN.fullmatch(value):
@@ -30,7 +30,7 @@ def is_name(value: object) -> bool:
 
 
 def what_names_are(value: object) -> str:
-    """The rule in words, with a name that is like a given value.
+    """The rule in words, with an example close to a value.
 
     >>> what_names_are("room.v2")[-17:]
     "such as 'room_v2'"
@@ -39,7 +39,7 @@ def what_names_are(value: object) -> str:
     near = next(filter(is_name, (bare, bare and f"scene_{bare}")), "scene_1")
     return (
         "a name: letters, digits, '_' and '-' of ASCII, at most 80, a letter or digit first, "
-        f"not digits alone; such as {near!r}"
+        f"not only digits; such as {near!r}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Values given on the command line in the place of params.yaml's, in the dialect of DVC's `-S`.
+"""Values from the command line that override params.yaml, in the syntax of DVC's `-S`.
 
 DVC reads them with Hydra's parser, and so do we: `key=value`, lists `[a,b]`, quotes, `+key=value`
-for a key that params.yaml does not state.
+for a key that params.yaml does not have.
 """
 
 import re
@@ -27,7 +27,7 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
     """
     from hydra.core.override_parser.types import OverrideType
 
-    found = []
+    parsed = []
     for text in texts:
         try:
             override = _override(text)
@@ -42,12 +42,12 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
                 f"{COMMAND_LINE}  -S {text}", "not one value for one key", expected=_FORM,
                 fix=f"{quoting(text)}; several values are queued by `dvc exp run`".lstrip("; "),
             )  # fmt: skip
-        found.append((keys, override.value(), override.type == OverrideType.ADD))
-    return found
+        parsed.append((keys, override.value(), override.type == OverrideType.ADD))
+    return parsed
 
 
 def literal(text: str) -> str:
-    """The override of a `key=text` whose text is taken as it is, whatever characters are in it.
+    """The override of a `key=text` whose text is taken literally.
 
     >>> print(literal('static.lf_calib=/tmp/Zürich (2)/"cal".tar'))
     static.lf_calib="/tmp/Zürich (2)/\\"cal\\".tar"
@@ -60,7 +60,7 @@ def literal(text: str) -> str:
 
 
 def quoting(text: str) -> str:
-    """How a shell is told to give a key this text; empty where no quotes are wanting.
+    """How to quote an override of text in a shell; empty where quotes would not help.
 
     >>> print(quoting("static.lf_calib=~/cal.tar"))
     for a text write -S 'static.lf_calib="~/cal.tar"'
@@ -71,13 +71,13 @@ def quoting(text: str) -> str:
         if not _override(text).is_sweep_override():
             return ""
     except ValueError:
-        pass  # a text that its grammar does not take
+        pass  # not in Hydra's grammar
     return f"for a text write -S {shlex.quote(literal(text))}"
 
 
 def _override(text: str) -> "Override":
-    """An override as Hydra's parser takes it. Raises ValueError for what it does not take."""
-    # Only a command that is given overrides pays for the parser's import.
+    """An override, parsed by Hydra. Raises ValueError for a text that it refuses."""
+    # Imported here: only commands with overrides pay for it.
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -88,7 +88,7 @@ def _override(text: str) -> "Override":
 
 
 def apply(raw: Any, overrides: Sequence[tuple[Keys, Any, bool]]) -> None:
-    """Put the values into parsed params. Raises KeyError with the keys down to an unknown one."""
+    """Set the values in parsed params. Raises KeyError with the path of an unknown key."""
     for keys, value, new in overrides:
         node = raw
         for depth, key in enumerate(keys[:-1]):

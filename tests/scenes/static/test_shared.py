@@ -44,7 +44,7 @@ def test_a_folder_of_the_users_is_left_alone(
 def test_the_photographs_themselves_are_no_shared_folder(raw: Path) -> None:
     before = folder_hash(raw)
     for folder in (raw, raw / "monocular", raw / "monocular" / "shared", raw.parent):
-        with pytest.raises(UserError, match=r"among the photographs|which is read"):
+        with pytest.raises(UserError, match=r"among the images|which is an input"):
             prepare(raw, folder, StaticConfig(cameras=("monocular",)))
     assert folder_hash(raw) == before
 
