@@ -9,7 +9,7 @@ from stages.run.settings.ranges import WIDEST, Positive
 
 
 class ReportConfig(Section):
-    """What the report shows, and how large it may become."""
+    """Images of the report, and its largest size."""
 
     max_side_px: int = Field(default=512, ge=32, le=WIDEST)
     quality: int = Field(default=88, ge=1, le=100)
@@ -18,7 +18,7 @@ class ReportConfig(Section):
 
 
 class VideoConfig(Section):
-    """Films of the Gaussians along the source cameras."""
+    """Videos of the Gaussians along the source cameras."""
 
     frames: int = Field(default=60, ge=0, le=100_000)
     fps: int = Field(default=20, ge=1, le=240)
@@ -26,7 +26,7 @@ class VideoConfig(Section):
 
 
 class ShowConfig(Section):
-    """The viewer, the files for other viewers and the films of a scene."""
+    """The viewer of a scene, its files for other viewers, and its videos."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     max_gaussians: Positive = 60_000

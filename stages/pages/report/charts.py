@@ -1,7 +1,7 @@
 """Line charts and interval plots as SVG.
 
-Colours come from the page's style sheet by class, so that a chart follows its dark and light form;
-text is escaped here, and the result is safe to put into a page.
+Colours come from the page's style sheet by class, so that charts follow its dark and light themes.
+Text is escaped here; the result is safe in a page.
 """
 
 import math
@@ -24,7 +24,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval and the values that it is the mean of."""
+    """A mean, its interval and the values behind it."""
 
     label: str
     mean: float
@@ -35,7 +35,7 @@ class Interval:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers that divide a range into about `count` parts.
+    """Round numbers that divide a range into about `count` intervals.
 
     >>> ticks(0.03, 0.97)
     [0.2, 0.4, 0.6, 0.8]
@@ -46,35 +46,35 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
         return [low]
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * one for one in (1, 2, 5, 10) if power * one >= 0.75 * rough)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.75 * rough)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(step * place, 12) for place in range(first, last + 1)]
+    return [round(step * index, 12) for index in range(first, last + 1)]
 
 
 def line_chart(series: Sequence[Series], label: str, x: str = "step") -> str:
-    """Lines over one axis; empty text without a point."""
+    """Lines over one axis; an empty string without points."""
     points = [point for one in series for point in one.points]
     if not points:
         return ""
     x_range = _padded(min(p[0] for p in points), max(p[0] for p in points), 0)
     y_range = _padded(min(p[1] for p in points), max(p[1] for p in points), 0.06)
 
-    def placed(point: tuple[float, float]) -> str:
+    def position(point: tuple[float, float]) -> str:
         across = _share(point[0], x_range) * (_WIDTH - _LEFT - _RIGHT) + _LEFT
         up = _share(point[1], y_range) * (_HEIGHT - _TOP - _BOTTOM)
         return f"{across:.1f} {_HEIGHT - _BOTTOM - up:.1f}"
 
     parts = [*_y_axis(y_range), *_x_axis(x_range, x)]
     for one in series:
-        path = "M" + "L".join(placed(point) for point in one.points)
+        path = "M" + "L".join(position(point) for point in one.points)
         title = f"<title>{escape(one.name)}</title>"
         parts.append(f'<path class="line {escape(one.style)}" d="{path}">{title}</path>')
     return _svg(_WIDTH, _HEIGHT, label, parts)
 
 
 def interval_plot(rows: Sequence[Interval], label: str, form: str) -> str:
-    """A mean, its interval and its values a row, over one axis with zero in it."""
+    """One row per mean with its interval and values, over one axis that includes zero."""
     left, right, top, row_height, bottom = 158.0, 12.0, 6.0, 24.0, 22.0
     width, height = 400.0, top + row_height * len(rows) + bottom
     known = [value for row in rows for value in (row.low, row.high, row.mean) if value is not None]
@@ -97,7 +97,7 @@ def interval_plot(rows: Sequence[Interval], label: str, form: str) -> str:
 
 
 def interval_strip(row: Interval, form: str) -> str:
-    """The same for one row, small and without an axis: zero is the upright line."""
+    """One row, small and without an axis; zero is the vertical line."""
     width, height, edge = 220.0, 30.0, 8.0
     ends = [value for value in (row.low, row.high) if value is not None]
     known = [0.0, row.mean, *ends, *(value for _, value in row.values)]
@@ -118,11 +118,11 @@ def _interval(
         yield _line(f"reach {row.style}", across(row.low), middle, across(row.high), middle)
     for name, value in row.values:
         place = f'cx="{across(value):.1f}" cy="{middle:.1f}" r="3"'
-        told = f"<title>{escape(name)}: {format(value, form)}</title>"
-        yield f'<circle class="dot {row.style}" {place}>{told}</circle>'
+        title = f"<title>{escape(name)}: {format(value, form)}</title>"
+        yield f'<circle class="dot {row.style}" {place}>{title}</circle>'
     place = f"M{across(row.mean):.1f} {middle - 7:.1f}v14"
-    told = f"<title>mean {format(row.mean, form)}</title>"
-    yield f'<path class="mean {row.style}" d="{place}">{told}</path>'
+    title = f"<title>mean {format(row.mean, form)}</title>"
+    yield f'<path class="mean {row.style}" d="{place}">{title}</path>'
 
 
 def _y_axis(span: tuple[float, float]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Costs of the stages, added up: what a run of the study takes."""
+"""Costs of the stages, summed over their items."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from stages.run.provenance import Cost
 
 @dataclass(frozen=True)
 class StageCost:
-    """What all recorded items of one stage took."""
+    """The cost of all recorded items of one stage."""
 
     stage: str
     items: int
@@ -23,12 +23,12 @@ class StageCost:
 def stage_costs(
     recorded: Mapping[str, Mapping[str, Cost]], others: Sequence[str]
 ) -> list[StageCost]:
-    """One row a stage that has costs; items of `others`, scenes outside the study, do not count."""
+    """One row per stage with costs, without items of `others`, scenes outside the study."""
     rows = []
     for stage, items in recorded.items():
-        own = {name: one for name, one in items.items() if _scene(name) not in others}
-        if own:
-            rows.append(_added(stage, own))
+        counted = {name: one for name, one in items.items() if _scene(name) not in others}
+        if counted:
+            rows.append(_stage_cost(stage, counted))
     return rows
 
 
@@ -51,20 +51,20 @@ def _scene(item: str) -> str:
     return item.partition(".")[0]
 
 
-def _added(stage: str, items: Mapping[str, Cost]) -> StageCost:
-    # `scene.000021` is a part of `scene`: its time is within that of the whole, its GPU's is not.
+def _stage_cost(stage: str, items: Mapping[str, Cost]) -> StageCost:
+    # `scene.000021` is a part of `scene`, which includes its time, but not its GPU time.
     parts = {name for name in items if _scene(name) != name and _scene(name) in items}
     whole = [one for name, one in items.items() if name not in parts]
-    used = _on_gpu(items[name] for name in parts) or _on_gpu(whole)
+    on_gpu = _on_gpu(items[name] for name in parts) or _on_gpu(whole)
     return StageCost(
         stage,
         len(whole),
         sum(one["seconds"] for one in whole),
-        _sum(one["gpu_seconds"] for one in used),
-        _sum(one.get("gpu_energy_wh") for one in used),
+        _sum(one["gpu_seconds"] for one in on_gpu),
+        _sum(one.get("gpu_energy_wh") for one in on_gpu),
         max(one["peak_memory_gib"] for one in items.values()),
-        max((one["gpu_peak_memory_gib"] for one in used), default=None),
-        tuple(dict.fromkeys(one["device"] for one in used or whole)),
+        max((one["gpu_peak_memory_gib"] for one in on_gpu), default=None),
+        tuple(dict.fromkeys(one["device"] for one in on_gpu or whole)),
     )
 
 

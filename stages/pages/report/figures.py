@@ -1,4 +1,4 @@
-"""Charts and headline of the report, from its results."""
+"""Charts and headline of the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,25 +39,25 @@ class Comparison:
     method: str
     reference: str
     meaning: str  # what the reference is
-    purpose: str  # what the difference tells
+    purpose: str  # what the difference measures
     cards: tuple[Card, ...]
 
     @property
     def words(self) -> str:
         """Such as `better in PSNR and LPIPS, undecided in SSIM`."""
-        found = []
+        parts = []
         for word in _WORDS.values():
             names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
             if names:
                 *others, last = names
                 listed = f"{', '.join(others)} and {last}" if others else last
-                found.append(f"{word} in {listed}")
-        return ", ".join(found)
+                parts.append(f"{word} in {listed}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing with its caption and the names of its lines."""
+    """A chart with its caption and the names of its lines."""
 
     title: str
     svg: str
@@ -65,23 +65,23 @@ class Chart:
 
 
 def headline(results: Results, confidence: float) -> list[Comparison]:
-    """The subject against the plain splat, and against its untuned form."""
+    """The subject against the plain splat and against the untuned fixer."""
     method = results.study.subject
     if method == PLAIN:
         method = results.chosen or ""
-    told = {PLAIN: ("the plain splat", "what the fixer gives over the plain splat")}
+    references = {PLAIN: ("the plain splat", "what the fixer adds to the plain splat")}
     untuned = results.untuned(method)
     if untuned:
-        told[untuned] = ("the untuned fixer", "what tuning gives over the untuned fixer")
-    found = [
+        references[untuned] = ("the untuned fixer", "what tuning adds to the untuned fixer")
+    comparisons = [
         Comparison(method, reference, *words, tuple(_cards(results, method, reference, confidence)))
-        for reference, words in told.items()
+        for reference, words in references.items()
     ]
-    return [one for one in found if one.cards]
+    return [one for one in comparisons if one.cards]
 
 
 def delta_charts(results: Results) -> list[Chart]:
-    """One interval plot a measure over all comparisons."""
+    """One interval plot per measure over all comparisons."""
     charts = []
     for metric in MEASURES:
         means = [row for row in results.deltas if (row["scene"], row["metric"]) == (MEAN, metric)]
@@ -94,7 +94,7 @@ def delta_charts(results: Results) -> list[Chart]:
 
 
 def training_charts(results: Results) -> Iterator[Chart]:
-    """Curves of the tuning, then of every scene's Gaussians."""
+    """Curves of the tuning, then of every scene's training."""
     if results.tuning_loss:
         yield from _tuning_charts(results)
     for scene, rows in results.curves.items():
@@ -153,18 +153,18 @@ def _series(rows: Sequence[Cells], x: str, y: str, name: str, style: str) -> Ser
 
 
 def _groups(rows: Sequence[Cells]) -> Mapping[str, list[Cells]]:
-    found: dict[str, list[Cells]] = {}
+    groups: dict[str, list[Cells]] = {}
     for row in rows:
-        found.setdefault(row["timestamp"], []).append(row)
-    return found
+        groups.setdefault(row["timestamp"], []).append(row)
+    return groups
 
 
 def _by_timestamp(rows: Sequence[Cells], y: str) -> list[Series]:
     return [
-        _series(part, "step", y, timestamp, f"time{place % 4}")
-        for place, (timestamp, part) in enumerate(_groups(rows).items())
+        _series(part, "step", y, timestamp, f"time{index % 4}")
+        for index, (timestamp, part) in enumerate(_groups(rows).items())
     ]
 
 
 def _times(rows: Sequence[Cells]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, f"time{place % 4}") for place, name in enumerate(list(_groups(rows))[:4]))
+    return tuple((name, f"time{index % 4}") for index, name in enumerate(list(_groups(rows))[:4]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.pages.report.page import SceneLinks
 
-_KINDS = {"Films": ".mp4", "PLY": ".ply", "SPZ": ".spz"}
+_KINDS = {"Videos": ".mp4", "PLY": ".ply", "SPZ": ".spz"}
 
 
 def scene_links(folders: Mapping[str, Path], report: Path) -> dict[str, SceneLinks]:

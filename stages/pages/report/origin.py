@@ -1,4 +1,4 @@
-"""What a report was made from: revision, digests of params and splits, versions."""
+"""Provenance of a report: revision, digests of params and samples, versions."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ from stages.pages.report.results import Results
 from stages.run.files import file_hash
 
 PARAMS = Path("params.yaml")
-# What decides a number somewhere; the whole environment is in requirements.lock.
+# Packages that affect results; all versions are in requirements.lock.
 PACKAGES = (
     "torch", "torchvision", "gsplat", "diffusers", "accelerate", "lpips", "pycolmap", "numba",
     "numpy", "dvc",
@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def origin(results: Results) -> dict[str, Mapping[str, str]]:
-    """Lines of the last section, by heading."""
+    """Lines of the section Origin, by heading."""
     first = results.evaluations.of(results.downstream[0], results.study.methods[0])
     protocols = {
         scene: str(results.evaluations.of(scene, first.method).means["protocol"])
@@ -42,7 +42,7 @@ def origin(results: Results) -> dict[str, Mapping[str, str]]:
 
 
 def revision() -> dict[str, str]:
-    """The commit that the code was at, and whether files differed from it."""
+    """The commit of the code, and whether files differ from it."""
     commit = _git("show", "--no-patch", "--format=%H%n%cs%n%s")
     if not commit:
         return {"git": "no repository here"}
@@ -62,10 +62,10 @@ def _git(*words: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

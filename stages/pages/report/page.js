@@ -7,7 +7,7 @@ const remembered = (value) => {
     if (value) localStorage.setItem("splatfix-theme", value);
     return localStorage.getItem("splatfix-theme");
   } catch {
-    return null; // some browsers keep nothing for files
+    return null; // some browsers store nothing for files
   }
 };
 if (remembered()) root.dataset.theme = remembered();
@@ -17,7 +17,7 @@ document.getElementById("theme").addEventListener("click", () => {
   remembered(root.dataset.theme);
 });
 
-// Tables: a heading sorts by its column, again the other way; empty cells stay last.
+// Tables: a click on a heading sorts by its column, a second one reverses; empty cells stay last.
 function sortBy(table, column, descending) {
   const key = (row) => row.cells[column].dataset.key;
   const compare = (a, b) => {
@@ -44,7 +44,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Sliders: the pictures are those of the strip beside them; the range input moves the line.
+// Sliders: the images of the strip beside them; the range input moves the boundary.
 const left = document.getElementById("left");
 const right = document.getElementById("right");
 const errors = document.getElementById("errors");
@@ -74,7 +74,7 @@ if (left) {
   showAll();
 }
 
-// On paper every scene is open.
+// Print every scene.
 addEventListener("beforeprint", () => {
   for (const scene of document.querySelectorAll("details")) scene.open = true;
 });

@@ -1,4 +1,4 @@
-"""Tables of the report: cells with what is shown and what is sorted by."""
+"""Tables of the report: cells with their text and sort key."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _COMPARED = (*MEASURES, "psnr_aligned")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: `key` is what sorts, `style` a class of the style sheet, `detail` smaller text."""
+    """One cell: `key` sorts, `style` is a class of the style sheet, `detail` is smaller text."""
 
     text: str
     key: float | str = ""
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; columns whose name is in `numeric` are set flush right."""
+    """Rows of cells; columns named in `numeric` are right-aligned."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -36,7 +36,7 @@ class Table:
 
 
 def form_of(metric: str) -> str:
-    """How a measure is written.
+    """The format of a measure.
 
     >>> form_of("psnr_aligned"), form_of("mlpips")
     ('.2f', '.4f')
@@ -57,19 +57,19 @@ def title_of(metric: str) -> str:
 
 
 def number(value: float | None, form: str, style: str = "") -> Cell:
-    """A cell of a number; one that was not measured sorts last."""
+    """The cell of a number; missing ones sort last."""
     if value is None:
         return Cell("\N{EN DASH}", "", style)
     return Cell(minus(format(value, form)), value, style)
 
 
 def minus(text: str) -> str:
-    """With a true minus sign, as wide as the plus."""
+    """A text with true minus signs, as wide as the plus."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def style_of(metric: str, difference: float, low: float | None, high: float | None) -> str:
-    """good or bad when the interval leaves out zero, else open.
+    """`good` or `bad` if the interval excludes zero, else `open`.
 
     >>> style_of("lpips", -0.04, -0.05, -0.03), style_of("psnr", 0.1, -0.1, 0.3)
     ('good', 'open')
@@ -80,38 +80,38 @@ def style_of(metric: str, difference: float, low: float | None, high: float | No
 
 
 def methods_table(results: Results) -> Table:
-    """Means over the downstream scenes; the best of each column is marked."""
-    shown = [name for name in MEASURED if any(row[name] is not None for row in _rows(results))]
+    """Means over the downstream scenes; the best of each column is highlighted."""
+    metrics = [name for name in MEASURED if any(row[name] is not None for row in _rows(results))]
     best = {
         name: max(row[name] * better(name) for row in _rows(results) if row[name] is not None)
-        for name in shown
+        for name in metrics
     }
     rows = []
     for method in results.study.methods:
         row = results.means[method]
         cells = [Cell(method, method, "method")]
-        for name in shown:
+        for name in metrics:
             won = row[name] is not None and row[name] * better(name) == best[name]
             cells.append(number(row[name], form_of(name), "best" if won else ""))
         rows.append(tuple(cells))
-    titles = tuple(title_of(name) for name in shown)
+    titles = tuple(title_of(name) for name in metrics)
     return Table(("method", *titles), tuple(rows), frozenset(titles), "methods")
 
 
 def deltas_table(results: Results) -> Table:
-    """One row a comparison: differences over the downstream scenes, with their intervals."""
+    """One row per comparison: differences over the downstream scenes, with intervals."""
     count = len(results.downstream)
     means = [row for row in results.deltas if row["scene"] == MEAN]
     known = {(row["comparison"], row["metric"]): row for row in means}
-    shown = [name for name in _COMPARED if name in {metric for _, metric in known}]
+    metrics = [name for name in _COMPARED if name in {metric for _, metric in known}]
     rows = []
     for comparison in dict.fromkeys(name for name, _ in known):
         cells = [Cell(comparison.replace("_vs_", " \N{MINUS SIGN} "), comparison, "method")]
-        for metric in shown:
+        for metric in metrics:
             row = known.get((comparison, metric))
             cells.append(_difference(row, count) if row else number(None, ""))
         rows.append(tuple(cells))
-    titles = tuple(title_of(metric) for metric in shown)
+    titles = tuple(title_of(metric) for metric in metrics)
     return Table(("comparison", *titles), tuple(rows), frozenset(titles), "deltas")
 
 
@@ -135,23 +135,23 @@ def scenes_table(results: Results) -> Table:
 
 def training_table(results: Results) -> Table:
     """Calibration and training of every scene."""
-    wanted = {
+    columns = {
         "registered": ("cameras", "g"), "rotation_error_deg": ("rotation error, \N{DEGREE SIGN}",
         ".3f"), "centre_error_m": ("centre error, m", ".4f"), "points": ("points", ".0f"),
         "train_psnr": ("training PSNR, dB", ".2f"), "gaussians": ("Gaussians", ".0f"),
     }  # fmt: skip
     rows = []
     for scene in results.study.scenes:
-        found = results.calibration.get(scene, {}) | results.training.get(scene, {})
+        metrics = results.calibration.get(scene, {}) | results.training.get(scene, {})
         cells = [Cell(scene, scene), Cell(_role(results, scene))]
-        cells += [number(found.get(key), form) for key, (_, form) in wanted.items()]
+        cells += [number(metrics.get(key), form) for key, (_, form) in columns.items()]
         rows.append(tuple(cells))
-    titles = tuple(title for title, _ in wanted.values())
+    titles = tuple(title for title, _ in columns.values())
     return Table(("scene", "role", *titles), tuple(rows), frozenset(titles), "training")
 
 
 def costs_table(rows: Sequence[StageCost]) -> Table:
-    """What the stages took; the last row is the sum."""
+    """Costs of the stages; the last row is their sum."""
     columns = ("stage", "items", "time, s", "GPU time, s", "energy, Wh", "memory, GiB",
                "GPU memory, GiB", "device")  # fmt: skip
     cells = tuple(
@@ -166,27 +166,24 @@ def costs_table(rows: Sequence[StageCost]) -> Table:
     return Table(columns, cells, frozenset(columns[1:-1]), "costs")
 
 
-def plain_tables(name: str, found: Mapping[str, Row]) -> list[Table]:
-    """Numbers of things that this report knows nothing of: a table for each set of keys.
-
-    Keys that nothing has a value for are left out.
-    """
-    alike: dict[tuple[str, ...], dict[str, Row]] = {}
-    for item, row in found.items():
-        alike.setdefault(tuple(row), {})[item] = row
+def plain_tables(name: str, results: Mapping[str, Row]) -> list[Table]:
+    """Tables of any results, one for each set of keys, without keys that have no value."""
+    by_keys: dict[tuple[str, ...], dict[str, Row]] = {}
+    for item, row in results.items():
+        by_keys.setdefault(tuple(row), {})[item] = row
     return [
-        _plain_table(f"{name}-{place}", keys, rows)
-        for place, (keys, rows) in enumerate(alike.items())
+        _plain_table(f"{name}-{index}", keys, rows)
+        for index, (keys, rows) in enumerate(by_keys.items())
     ]
 
 
-def _plain_table(name: str, keys: Sequence[str], found: Mapping[str, Row]) -> Table:
-    kept = [key for key in keys if any(row[key] not in (None, "") for row in found.values())]
+def _plain_table(name: str, keys: Sequence[str], results: Mapping[str, Row]) -> Table:
+    kept = [key for key in keys if any(row[key] not in (None, "") for row in results.values())]
     rows = tuple(
-        (Cell(item, item), *(_any(key, row[key]) for key in kept)) for item, row in found.items()
+        (Cell(item, item), *(_any(key, row[key]) for key in kept)) for item, row in results.items()
     )
     numeric = {
-        plain_title(key) for key in kept if any(_is_number(row[key]) for row in found.values())
+        plain_title(key) for key in kept if any(_is_number(row[key]) for row in results.values())
     }
     titles = tuple(plain_title(key) for key in kept)
     return Table(("result", *titles), rows, frozenset(numeric), name)
@@ -199,8 +196,8 @@ def plain_title(key: str) -> str:
     ('test PSNR aligned, dB', 'without pose')
     """
     before, _, last = key.rpartition(".")
-    told = title_of(last) if last in MEASURED else last.replace("_", " ")
-    return f"{before} {told}".strip()
+    title = title_of(last) if last in MEASURED else last.replace("_", " ")
+    return f"{before} {title}".strip()
 
 
 def _rows(results: Results) -> Iterator[Row]:
@@ -208,13 +205,13 @@ def _rows(results: Results) -> Iterator[Row]:
 
 
 def _difference(row: Row, count: int) -> Cell:
-    """A difference; below it the interval, the scenes that got better and the p-value."""
+    """A difference; below it the interval, the number of improved scenes and the p-value."""
     form = "+" + form_of(row["metric"])
     style = style_of(row["metric"], row["difference"], row["low"], row["high"])
-    reach = ""
+    interval = ""
     if row["low"] is not None and row["high"] is not None:
-        reach = f"{row['low']:{form}} to {row['high']:{form}}, "
-    detail = minus(f"{reach}{row['won']:g}/{count}, p {row['sign_flip_p']:.3g}")
+        interval = f"{row['low']:{form}} to {row['high']:{form}}, "
+    detail = minus(f"{interval}{row['won']:g}/{count}, p {row['sign_flip_p']:.3g}")
     return Cell(minus(f"{row['difference']:{form}}"), row["difference"], style, detail)
 
 

@@ -1,10 +1,10 @@
 "use strict";
 
 // Symbols. World: the frame of the cameras. A pose is rows of cam_from_world [3][4], OpenCV's axes
-// (x right, y down, z forward). Pixels start at the upper left corner, centres at +0.5. The drawing
-// rules are those of the trainer: pixel filter 0.3, alpha at most 0.999, below 1/255 nothing.
+// (x right, y down, z forward). Pixels start at the upper left corner, centres at +0.5. Rendering
+// follows the trainer: pixel filter 0.3, alpha at most 0.999, nothing below 1/255.
 
-const told = JSON.parse(document.getElementById("data").textContent);
+const content = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const canvas = byId("canvas");
 const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, preserveDrawingBuffer: true });
@@ -19,7 +19,7 @@ const SPLATS = [`#version 300 es
 precision highp float;
 precision highp sampler2D;
 uniform sampler2D table;
-uniform mat3 turn;       // of cam_from_world
+uniform mat3 rotation;       // of cam_from_world
 uniform vec3 shift;
 uniform vec3 eye;
 uniform vec4 lens;       // fx, fy, cx, cy in px of the canvas
@@ -36,19 +36,19 @@ vec4 texel(int part) {
 }
 
 void main() {
-  gl_Position = vec4(0.0, 0.0, 2.0, 1.0);  // outside, unless it is seen
+  gl_Position = vec4(0.0, 0.0, 2.0, 1.0);  // outside, unless it is visible
   vec4 first = texel(0), second = texel(1), third = texel(2);
-  vec3 seen = turn * first.xyz + shift;
-  if (seen.z < 0.01) return;
+  vec3 point_cam = rotation * first.xyz + shift;
+  if (point_cam.z < 0.01) return;
   mat3 spread = mat3(second.x, second.y, second.z, second.y, second.w, third.x,
                      second.z, third.x, third.y);
-  spread = turn * spread * transpose(turn);
-  // Far outside the picture the projection's linear form is kept within bounds, as in training.
+  spread = rotation * spread * transpose(rotation);
+  // Far outside the image the linearised projection is clamped, as in training.
   vec2 margin = 0.15 * size / lens.xy;
-  vec2 slope = clamp(seen.xy / seen.z, -lens.zw / lens.xy - margin,
+  vec2 slope = clamp(point_cam.xy / point_cam.z, -lens.zw / lens.xy - margin,
                      (size - lens.zw) / lens.xy + margin);
-  vec3 across = vec3(lens.x, 0.0, -lens.x * slope.x) / seen.z;
-  vec3 down = vec3(0.0, lens.y, -lens.y * slope.y) / seen.z;
+  vec3 across = vec3(lens.x, 0.0, -lens.x * slope.x) / point_cam.z;
+  vec3 down = vec3(0.0, lens.y, -lens.y * slope.y) / point_cam.z;
   float a = dot(across, spread * across), b = dot(across, spread * down),
         c = dot(down, spread * down);
   float before = a * c - b * b;
@@ -67,7 +67,7 @@ void main() {
        s3 = vec3(fifth.w, sixth.xy);
   vec3 rgb = 0.5 + 0.28209479 * s0 + 0.48860251 * (-way.y * s1 + way.z * s2 - way.x * s3);
   color = vec4(max(rgb, 0.0), opacity);
-  vec2 place = lens.xy * seen.xy / seen.z + lens.zw + offset;
+  vec2 place = lens.xy * point_cam.xy / point_cam.z + lens.zw + offset;
   gl_Position = vec4(2.0 * place.x / size.x - 1.0, 1.0 - 2.0 * place.y / size.y, 0.0, 1.0);
 }`, `#version 300 es
 precision highp float;
@@ -85,17 +85,17 @@ void main() {
 
 const LINES = [`#version 300 es
 precision highp float;
-uniform mat3 turn;
+uniform mat3 rotation;
 uniform vec3 shift;
 uniform vec4 lens;
 uniform vec2 size;
 in vec3 point;
 void main() {
-  vec3 seen = turn * point + shift;
+  vec3 point_cam = rotation * point + shift;
   // Before the division, so that lines are cut at the camera's plane.
-  vec2 place = lens.xy * seen.xy + lens.zw * seen.z;
-  gl_Position = vec4(2.0 * place.x / size.x - seen.z, seen.z - 2.0 * place.y / size.y,
-                     seen.z - 0.02, seen.z);
+  vec2 place = lens.xy * point_cam.xy + lens.zw * point_cam.z;
+  gl_Position = vec4(2.0 * place.x / size.x - point_cam.z, point_cam.z - 2.0 * place.y / size.y,
+                     point_cam.z - 0.02, point_cam.z);
 }`, `#version 300 es
 precision highp float;
 uniform vec4 tint;
@@ -116,7 +116,7 @@ function program([vertex, fragment]) {
   return made;
 }
 
-// --- Gaussians: unpacked when they are first shown -------------------------------------------
+// --- Gaussians: unpacked on first use -------------------------------------------
 
 async function unpack(model) {
   const packed = Uint8Array.from(atob(model.data), (letter) => letter.charCodeAt(0));
@@ -146,13 +146,13 @@ async function unpack(model) {
 function covariance(value) {
   const length = Math.hypot(value[4], value[5], value[6], value[7]) || 1;
   const [w, x, y, z] = [4, 5, 6, 7].map((at) => value[at] / length);
-  const turn = [
+  const rotation = [
     [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
     [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
     [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
   ];
   const squares = [1, 2, 3].map((at) => Math.exp(2 * value[at]));
-  const entry = (i, j) => squares.reduce((sum, one, k) => sum + turn[i][k] * one * turn[j][k], 0);
+  const entry = (i, j) => squares.reduce((sum, one, k) => sum + rotation[i][k] * one * rotation[j][k], 0);
   return [entry(0, 0), entry(0, 1), entry(0, 2), entry(1, 1), entry(1, 2), entry(2, 2)];
 }
 
@@ -196,11 +196,11 @@ const plus = (a, b, share = 1) => a.map((one, at) => one + share * b[at]);
 const unit = (a) => a.map((one) => one / (Math.hypot(...a) || 1));
 const eyeOf = (pose) => [0, 1, 2].map((at) => -dot(pose.map((row) => row[at]), pose.map((row) => row[3])));
 
-const up = unit(told.up);
+const up = unit(content.up);
 const east = unit(cross(up, Math.abs(up[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]));
 const north = cross(up, east);
-const state = { method: "", time: 0, camera: "", around: 0, above: 0, distance: told.distance,
-  focus: told.focus };
+const state = { method: "", time: 0, camera: "", around: 0, above: 0, distance: content.distance,
+  focus: content.focus };
 
 function free() {
   const level = Math.cos(state.above);
@@ -218,7 +218,7 @@ function free() {
   };
 }
 
-/** A capture's camera, its whole picture in the middle of the canvas. */
+/** A camera of the scene, its whole image centred in the canvas. */
 function through(camera) {
   const [width, height] = camera.size;
   const scale = Math.min(canvas.width / width, canvas.height / height);
@@ -227,12 +227,12 @@ function through(camera) {
   return { pose: camera.pose, lens: [fx, fy, cx + left, cy + top] };
 }
 
-/** Let go of a capture's camera: orbit from where it stands. */
-function letGo() {
-  const camera = told.cameras.find((one) => one.name === state.camera);
+/** Leave a camera of the scene: orbit from its position. */
+function leaveCamera() {
+  const camera = content.cameras.find((one) => one.name === state.camera);
   if (!camera) return;
   const eye = eyeOf(camera.pose), forward = camera.pose[2].slice(0, 3);
-  state.distance = Math.max(0.05 * told.distance, dot(plus(told.focus, eye, -1), forward));
+  state.distance = Math.max(0.05 * content.distance, dot(plus(content.focus, eye, -1), forward));
   state.focus = plus(eye, forward, state.distance);
   const away = forward.map((one) => -one);
   state.above = Math.asin(Math.max(-1, Math.min(1, dot(away, up))));
@@ -240,10 +240,10 @@ function letGo() {
   state.camera = "";
 }
 
-/** Ends of the lines that draw a camera: apex to corners, and the frame. */
+/** Ends of the lines of a camera's frustum: apex to corners, and the frame. */
 function frustum(camera) {
   const [fx, fy, cx, cy] = camera.K, [width, height] = camera.size, eye = eyeOf(camera.pose);
-  const depth = 0.07 * told.distance;
+  const depth = 0.07 * content.distance;
   const corners = [[0, 0], [width, 0], [width, height], [0, height]].map(([x, y]) => {
     const ray = [(x - cx) / fx * depth, (y - cy) / fy * depth, depth];
     return plus(eye, [0, 1, 2].map((at) => dot(camera.pose.map((row) => row[at]), ray)));
@@ -251,7 +251,7 @@ function frustum(camera) {
   return corners.flatMap((one, at) => [eye, one, one, corners[(at + 1) % 4]]).flat();
 }
 
-// --- Drawing ---------------------------------------------------------------------------------
+// --- Rendering ---------------------------------------------------------------------------------
 
 const splats = program(SPLATS), lines = program(LINES);
 const orders = gl.createBuffer(), splatArray = gl.createVertexArray();
@@ -262,7 +262,7 @@ gl.enableVertexAttribArray(which);
 gl.vertexAttribIPointer(which, 1, gl.UNSIGNED_INT, 0, 0);
 gl.vertexAttribDivisor(which, 1);
 const roles = ["source", "target"].map((role) => {
-  const points = told.cameras.filter((one) => one.role === role).flatMap(frustum);
+  const points = content.cameras.filter((one) => one.role === role).flatMap(frustum);
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
   gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
@@ -276,13 +276,13 @@ const roles = ["source", "target"].map((role) => {
 gl.enable(gl.BLEND);
 gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
 
-const times = [...new Set(told.models.map((one) => one.time))].sort();
+const times = [...new Set(content.models.map((one) => one.time))].sort();
 const ready = new Map();
-let asked = false;
+let requested = false;
 
 async function draw() {
-  asked = false;
-  const model = told.models.find((one) => one.method === state.method && one.time === times[state.time]);
+  requested = false;
+  const model = content.models.find((one) => one.method === state.method && one.time === times[state.time]);
   if (!ready.has(model)) ready.set(model, unpack(model));
   const gaussians = await ready.get(model);
   const sharp = Math.min(devicePixelRatio || 1, 2);
@@ -291,7 +291,7 @@ async function draw() {
   gl.viewport(0, 0, canvas.width, canvas.height);
   gl.clearColor(...model.background, 1);
   gl.clear(gl.COLOR_BUFFER_BIT);
-  const camera = told.cameras.find((one) => one.name === state.camera);
+  const camera = content.cameras.find((one) => one.name === state.camera);
   const view = camera ? through(camera) : free();
   sort(gaussians, view.pose);
   setView(splats, view);
@@ -320,51 +320,51 @@ function setView(made, { pose, lens }) {
   gl.useProgram(made);
   const place = (name) => gl.getUniformLocation(made, name);
   const columns = [0, 1, 2].flatMap((at) => pose.map((row) => row[at]));
-  gl.uniformMatrix3fv(place("turn"), false, columns);
+  gl.uniformMatrix3fv(place("rotation"), false, columns);
   gl.uniform3fv(place("shift"), pose.map((row) => row[3]));
   gl.uniform4fv(place("lens"), lens);
   gl.uniform2f(place("size"), canvas.width, canvas.height);
 }
 
-function ask() {
+function requestDraw() {
   byId("method").value = state.method;
   byId("time").value = state.time;
-  byId("moment").textContent = times[state.time];
+  byId("timestamp").textContent = times[state.time];
   byId("camera").value = state.camera;
-  if (!asked) requestAnimationFrame(draw);
-  asked = true;
+  if (!requested) requestAnimationFrame(draw);
+  requested = true;
 }
 
 // --- Controls --------------------------------------------------------------------------------
 
 function readAddress() {
   const wanted = new URLSearchParams(location.hash.slice(1));
-  const methods = told.models.map((one) => one.method);
+  const methods = content.models.map((one) => one.method);
   const known = (list, name, other) => (list.includes(name) ? name : other);
   state.method = known(methods, wanted.get("method"), state.method || methods[0]);
   state.time = Math.max(0, times.indexOf(known(times, wanted.get("time"), times[state.time])));
-  state.camera = known(told.cameras.map((one) => one.name), wanted.get("camera"), state.camera);
-  ask();
+  state.camera = known(content.cameras.map((one) => one.name), wanted.get("camera"), state.camera);
+  requestDraw();
 }
 
-function turnBy(across, down) {
-  letGo();
+function rotateBy(across, down) {
+  leaveCamera();
   state.around -= across;
   state.above = Math.max(-1.5, Math.min(1.5, state.above + down));
-  ask();
+  requestDraw();
 }
 
-function shiftBy(across, down) {
-  letGo();
+function panBy(across, down) {
+  leaveCamera();
   const [right, below] = free().pose.map((row) => row.slice(0, 3));
   state.focus = plus(plus(state.focus, right, -across * state.distance), below, -down * state.distance);
-  ask();
+  requestDraw();
 }
 
-function nearer(factor) {
-  letGo();
-  state.distance = Math.max(0.02 * told.distance, Math.min(20 * told.distance, state.distance * factor));
-  ask();
+function zoom(factor) {
+  leaveCamera();
+  state.distance = Math.max(0.02 * content.distance, Math.min(20 * content.distance, state.distance * factor));
+  requestDraw();
 }
 
 const pointers = new Map();
@@ -386,26 +386,26 @@ canvas.addEventListener("pointermove", (event) => {
   pointers.set(event.pointerId, [event.clientX, event.clientY]);
   const across = (event.clientX - before[0]) / canvas.clientHeight;
   const down = (event.clientY - before[1]) / canvas.clientHeight;
-  if (pointers.size === 2) nearer(first / Math.max(apart(), 1));
-  else if (event.buttons & 2 || event.shiftKey) shiftBy(across, down);
-  else turnBy(4 * across, 4 * down);
+  if (pointers.size === 2) zoom(first / Math.max(apart(), 1));
+  else if (event.buttons & 2 || event.shiftKey) panBy(across, down);
+  else rotateBy(4 * across, 4 * down);
 });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
-  nearer(Math.exp(event.deltaY * 0.001));
+  zoom(Math.exp(event.deltaY * 0.001));
 }, { passive: false });
 
 function next(list, now) {
   return list[(list.indexOf(now) + 1) % list.length];
 }
 const keys = {
-  ArrowLeft: () => turnBy(-0.08, 0), ArrowRight: () => turnBy(0.08, 0),
-  ArrowUp: () => turnBy(0, 0.08), ArrowDown: () => turnBy(0, -0.08),
-  "+": () => nearer(0.9), "=": () => nearer(0.9), "-": () => nearer(1 / 0.9),
-  m: () => { state.method = next([...new Set(told.models.map((one) => one.method))], state.method); ask(); },
-  t: () => { state.time = (state.time + 1) % times.length; ask(); },
-  c: () => { state.camera = next(["", ...told.cameras.map((one) => one.name)], state.camera); ask(); },
+  ArrowLeft: () => rotateBy(-0.08, 0), ArrowRight: () => rotateBy(0.08, 0),
+  ArrowUp: () => rotateBy(0, 0.08), ArrowDown: () => rotateBy(0, -0.08),
+  "+": () => zoom(0.9), "=": () => zoom(0.9), "-": () => zoom(1 / 0.9),
+  m: () => { state.method = next([...new Set(content.models.map((one) => one.method))], state.method); requestDraw(); },
+  t: () => { state.time = (state.time + 1) % times.length; requestDraw(); },
+  c: () => { state.camera = next(["", ...content.cameras.map((one) => one.name)], state.camera); requestDraw(); },
   h: () => { byId("panel").hidden = !byId("panel").hidden; },
 };
 addEventListener("keydown", (event) => {
@@ -414,15 +414,15 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   keys[event.key]();
 });
-byId("method").addEventListener("change", (event) => { state.method = event.target.value; ask(); });
-byId("time").addEventListener("input", (event) => { state.time = Number(event.target.value); ask(); });
-byId("camera").addEventListener("change", (event) => { state.camera = event.target.value; ask(); });
-byId("frusta").addEventListener("change", ask);
+byId("method").addEventListener("change", (event) => { state.method = event.target.value; requestDraw(); });
+byId("time").addEventListener("input", (event) => { state.time = Number(event.target.value); requestDraw(); });
+byId("camera").addEventListener("change", (event) => { state.camera = event.target.value; requestDraw(); });
+byId("frusta").addEventListener("change", requestDraw);
 byId("panel").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", readAddress);
-addEventListener("resize", ask);
-// Start a little behind the first camera: that is where the scene was seen from.
-state.camera = told.cameras[0].name;
-letGo();
+addEventListener("resize", requestDraw);
+// Start a little behind the first camera.
+state.camera = content.cameras[0].name;
+leaveCamera();
 state.distance *= 1.1;
 readAddress();

@@ -1,4 +1,4 @@
-"""A viewer of one scene's Gaussians as one HTML file: own WebGL2, no library, no network."""
+"""A viewer of one scene's Gaussians as one HTML file: plain WebGL2, no library, no network."""
 
 import base64
 import json
@@ -32,20 +32,20 @@ def viewer_page(
     scene: str, models: Sequence[Model], cameras: Mapping[str, Mapping[str, Camera]]
 ) -> str:
     """The viewer; `cameras` by role (source, target) and name, in the frame of the Gaussians."""
-    every = [camera for group in cameras.values() for camera in group.values()]
-    focus, up = focus_and_up(every)
-    told = {
+    all_cameras = [camera for group in cameras.values() for camera in group.values()]
+    focus, up = focus_and_up(all_cameras)
+    content = {
         "scene": scene,
         "focus": focus.tolist(),
         "up": up.tolist(),
-        "distance": float(np.median([np.linalg.norm(one.centre - focus) for one in every])),
+        "distance": float(np.median([np.linalg.norm(one.centre - focus) for one in all_cameras])),
         "cameras": [
             _camera(role, camera) for role, group in cameras.items() for camera in group.values()
         ],
         "models": [_model(model) for model in models],
     }
-    # No text of the data can end the script element that it stands in.
-    text = json.dumps(told, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    # Escaped, so that no text in the data can end its script element.
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     methods = list(dict.fromkeys(model.method for model in models))
     times = sorted({model.timestamp for model in models})
     return render_template(
