@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
 from stages.quality.config import EvaluateConfig
-from stages.quality.evaluation import MeasuredView, Meter, Row
+from stages.quality.evaluation import MeasuredView, Measures, Meter
 from stages.quality.keys import MEASURES
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.files import write_json
@@ -58,12 +58,12 @@ def main() -> None:
 DEVICES = ("cuda", "cpu")
 
 
-def whole(meter: Meter, shown: list[MeasuredView]) -> list[Row]:
+def whole(meter: Meter, shown: list[MeasuredView]) -> list[Measures]:
     """As stage `evaluate` measures a scene."""
     return [row for batch in meter.batches(shown) for row in meter.measure_all(batch)]
 
 
-def timed(work: Callable[[], list[Row]]) -> tuple[float, list[Row]]:
+def timed(work: Callable[[], list[Measures]]) -> tuple[float, list[Measures]]:
     """Milliseconds of the second call, and its rows."""
     work()
     torch.cuda.synchronize()
@@ -72,7 +72,7 @@ def timed(work: Callable[[], list[Row]]) -> tuple[float, list[Row]]:
     return 1e3 * (time.perf_counter() - begin), rows
 
 
-def apart(name: str, rows: list[Row], others: list[Row]) -> cases.Row:
+def apart(name: str, rows: list[Measures], others: list[Measures]) -> cases.Row:
     """The largest difference of any measure."""
     pairs = zip(rows[: len(others)], others, strict=True)
     largest = max(abs(a[key] - b[key]) for a, b in pairs for key in MEASURES)

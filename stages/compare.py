@@ -19,9 +19,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.comparison import Evaluations, choose, downstream, headline, summary
-    from stages.quality.noise import noise_floor, noise_table
+    from stages.quality.noise import noise_table, seed_noise
     from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
-    from stages.quality.table import compared
+    from stages.quality.table import comparison_text
 
     params = Params.read()
     study = params.section("study", StudyConfig)
@@ -39,13 +39,13 @@ def main() -> None:
         found["study"]["note"] = NO_RESERVE
     if study.seeds:
         repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
-        found["noise_floor"] = noise_floor(repeats)
+        found["noise_floor"] = seed_noise(repeats)
         differences += repeats
     write_json(layout.summary(), of_methods)
     write_json(layout.headline(), of_subject)
     write_json(layout.delta(), found | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
-    print(compared(evaluations, of_methods, differences, scenes, config.confidence))
+    print(comparison_text(evaluations, of_methods, differences, scenes, config.confidence))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> None:
     given = parser.parse_args()
 
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
-    from stages.quality.keys import repeated
+    from stages.quality.keys import repeat_name
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
@@ -44,7 +44,7 @@ def main() -> None:
         raise UserError("study.seeds", f"{given.seed} is train.seed: it would repeat every byte",
                         expected="other seeds than train.seed", fix=CHECK)  # fmt: skip
     scene, calibrated = Scene.read(layout.scene(given.scene)), layout.calibrated(given.scene)
-    name = repeated(given.scene, given.seed)
+    name = repeat_name(given.scene, given.seed)
     config = train.model_copy(update={"seed": given.seed})
     backend, _ = choose_backend(drawing.backend)
     meter = Meter.build(measuring, layout.WEIGHTS)  # may refuse, so before hours of training

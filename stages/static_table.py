@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
 
-    from stages.quality.static_table import COLUMNS, averages, rows_of, text
+    from stages.quality.static_table import COLUMNS, averages, static_rows, text
 
     static = Params.read().section("static", StaticConfig)
     found = {
@@ -22,7 +22,7 @@ def main() -> None:
         for scene in static.scenes
         for camera in static.cameras
     }
-    rows = rows_of(found)
+    rows = static_rows(found)
     write_tsv(layout.static_table(".tsv"), rows, COLUMNS)
     write_json(layout.static_table(".json"), averages(rows))
     print(text(rows))

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.compare import main
-from stages.quality.keys import AVERAGED, MEASURED, repeated
+from stages.quality.keys import AVERAGED, MEASURED, repeat_name
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
@@ -119,7 +119,7 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
         main()
     for scene, level in LEVELS.items():
         for seed, moved in ((1, 0.3), (2, -0.3)):
-            evaluation(repeated(scene, seed), "none", level + moved)
+            evaluation(repeat_name(scene, seed), "none", level + moved)
     main()
     after = read_json(layout.delta())
     assert after["seed1_vs_none"]["mean"]["psnr"] == 0.3
@@ -135,6 +135,6 @@ def test_repeat_that_was_measured_otherwise_is_refused() -> None:
     params["study"]["seeds"] = [1]
     yaml.dump(params, Path("params.yaml"))
     for scene, level in LEVELS.items():
-        evaluation(repeated(scene, 1), "none", level, protocol="other")
+        evaluation(repeat_name(scene, 1), "none", level, protocol="other")
     with pytest.raises(UserError, match="not measured alike"):
         main()

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from test_compare import LEVELS, evaluation, select, workspace  # noqa: F401
 
 from stages import compare, decide
-from stages.quality.keys import repeated
+from stages.quality.keys import repeat_name
 from stages.run import layout
 from stages.scenes.study.roles import NO_RESERVE
 
@@ -58,7 +58,7 @@ def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
     params["study"]["seeds"] = [1]
     yaml.dump(params, Path("params.yaml"))
     for scene, level in LEVELS.items():
-        evaluation(repeated(scene, 1), "none", level + 0.2)
+        evaluation(repeat_name(scene, 1), "none", level + 0.2)
     compare.main()
     decide.main()
     text = layout.decision().read_text()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from exact_scene import SCENE, TIMES, gaussians, write_scene
 
-from stages.quality.keys import repeated
+from stages.quality.keys import repeat_name
 from stages.repeat import main
 from stages.run import layout
 from stages.run.errors import UserError
@@ -54,7 +54,7 @@ def test_every_timestamp_is_trained_by_the_other_seed(trained: list[SimpleNamesp
     assert {one.config.seed for one in trained} == {SEED}
     assert trained[0].warm is None
     assert trained[1].warm.parent.name == second
-    name = repeated(SCENE, SEED)
+    name = repeat_name(SCENE, SEED)
     means = read_json(layout.scene_metrics(name, "none"))
     assert means["views"] == 4
     assert 20 < means["psnr"] < 60

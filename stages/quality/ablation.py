@@ -1,32 +1,30 @@
-"""Arms of an ablation beside the default: paired differences, and whether noise explains them.
+"""Arms of an ablation against the default: paired differences, and whether they exceed noise.
 
-Noise is what another seed moves the default by. Scenes to choose by and scenes to report are told
-apart: whoever chooses an arm by the latter has no measure left.
+Noise is how far other seeds shift the default. Scenes to choose by and scenes to report are kept
+apart: an arm chosen on the reported scenes has no unbiased measure left.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import FORMATS, MEASURES, titled
-from stages.quality.paired_differences import MEAN, delta_table
+from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.table import render_table
 from stages.run.errors import UserError, UserErrors
 
-# Arms differ by less than methods do.
+# Arms differ less than methods.
 _FORMATS = FORMATS | {"psnr": ".3f"}
 
 Arms = Mapping[str, Evaluations]  # by label; each holds the method that is compared
-Row = dict[str, Any]
 
 
-def compared(
+def arm_deltas(
     default: Evaluations, arms: Arms, scenes: Sequence[str], method: str, config: CompareConfig
-) -> tuple[list[Row], dict[str, str]]:
-    """Rows of `delta_table` for each arm against the default, and why others have none.
+) -> tuple[list[DeltaRow], dict[str, str]]:
+    """Rows of `delta_table` for each arm against the default, and reasons for those without.
 
-    An arm that was measured otherwise, such as at another resolution, is not compared.
+    An arm that was measured differently, such as at another resolution, is not compared.
     """
     rows, reasons = [], {}
     for label, evaluations in arms.items():
@@ -51,22 +49,32 @@ def ablation(
     default: Evaluations, arms: Arms, varied: Sequence[str], repeats: Sequence[str],
     roles: Mapping[str, Sequence[str]], method: str, config: CompareConfig,
 ) -> str:  # fmt: skip
-    """A table for each role of scenes; `varied` and `repeats` are the labels of `arms`."""
+    """The tables of an ablation as text, one per role of scenes.
+
+    Args:
+        default: Evaluations of the default params.
+        arms: Evaluations of arms and repeats, by label.
+        varied: Labels of the arms.
+        repeats: Labels of the repeats, which have other seeds.
+        roles: Scenes by what they are for, such as `to choose by`.
+        method: The method that is compared.
+        config: Confidence and bootstrap.
+    """
     blocks = []
     for purpose, listed in roles.items():
         scenes = [scene for scene in listed if scene in default.scenes]
         if scenes:
-            rows, reasons = compared(default, arms, scenes, method, config)
+            rows, reasons = arm_deltas(default, arms, scenes, method, config)
             means = means_of(default, scenes, method)
             table = ablation_table(rows, means, varied, repeats, reasons, len(scenes))
             blocks.append(f"{method} on scenes {purpose}: {', '.join(scenes)}\n{table}")
     interval = f"{config.confidence:.0%} intervals of Student's t over scenes"
-    blocks.append(f"* larger than what another seed does; in brackets {interval}")
+    blocks.append(f"* more than the repeats with other seeds; in brackets {interval}")
     return "\n\n".join(blocks)
 
 
-def noise_floor(rows: Sequence[Row], repeats: Sequence[str]) -> dict[str, float]:
-    """The largest change of each mean that a repeat shows, by metric; empty without repeats."""
+def largest_repeat_shift(rows: Sequence[DeltaRow], repeats: Sequence[str]) -> dict[str, float]:
+    """The largest shift of each mean in a repeat, by metric; empty without repeats."""
     floor: dict[str, float] = {}
     for row in rows:
         if row["scene"] == MEAN and row["comparison"] in repeats:
@@ -76,14 +84,22 @@ def noise_floor(rows: Sequence[Row], repeats: Sequence[str]) -> dict[str, float]
 
 
 def ablation_table(
-    rows: Sequence[Row], default: Mapping[str, float | None], arms: Sequence[str],
+    rows: Sequence[DeltaRow], default: Mapping[str, float | None], arms: Sequence[str],
     repeats: Sequence[str], reasons: Mapping[str, str], scenes: int,
 ) -> str:  # fmt: skip
     """The default's means, every arm's difference from them, and the noise floor.
 
-    Brackets hold Student's interval over scenes; a star marks what is larger than the noise.
+    Student's interval over scenes is in brackets; a star marks differences beyond the noise floor.
+
+    Args:
+        rows: Rows of `arm_deltas`.
+        default: Means of the default, by metric.
+        arms: Labels of the arms.
+        repeats: Labels of the repeats.
+        reasons: Why arms are not compared, by label.
+        scenes: Number of scenes.
     """
-    floor = noise_floor(rows, repeats)
+    floor = largest_repeat_shift(rows, repeats)
     means = {(row["comparison"], row["metric"]): row for row in rows if row["scene"] == MEAN}
     table = [["", *map(titled, MEASURES)]]
     table.append(["default", *(_text(default[name], _FORMATS[name]) for name in MEASURES)])
@@ -104,7 +120,7 @@ def ablation_table(
 def means_of(
     evaluations: Evaluations, scenes: Sequence[str], method: str
 ) -> dict[str, float | None]:
-    """Means over scenes of one method, None where a scene lacks the number."""
+    """Means over scenes of one method, None where a scene lacks the measure."""
 
     def over_scenes(values: Sequence[float | None]) -> float | None:
         return None if None in values else sum(values) / len(values)
@@ -115,12 +131,12 @@ def means_of(
     return {name: over_scenes(list(values(name))) for name in MEASURES}
 
 
-def _cell(row: Row | None, scenes: int, floor: Mapping[str, float], marked: bool) -> str:
+def _cell(row: DeltaRow | None, scenes: int, floor: Mapping[str, float], starred: bool) -> str:
     """Such as `+0.310* [-0.100, 0.720] 4/4`."""
     if row is None:
         return "-"
     form, name = _FORMATS[row["metric"]], row["metric"]
-    star = "*" if marked and name in floor and abs(row["difference"]) > floor[name] else " "
+    star = "*" if starred and name in floor and abs(row["difference"]) > floor[name] else " "
     ends = "" if row["low"] is None else f" [{row['low']:+{form}}, {row['high']:+{form}}]"
     return f"{row['difference']:+{form}}{star}{ends} {row['won']}/{scenes}"
 

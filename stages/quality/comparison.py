@@ -1,7 +1,7 @@
-"""Evaluations of several methods on the same views, side by side.
+"""Evaluations of several methods on the same views.
 
-Only equals are compared: for each scene every method must have been measured on the same views,
-against the same photographs, by the same protocol.
+Only like is compared with like: for each scene every method must have been measured on the same
+views, against the same ground truth, by the same protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,28 +13,29 @@ from stages.quality.keys import AVERAGED, MEASURES
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
 
-Number = float | None
+Measure = float | None
 View = tuple[str, str]  # timestamp, camera
 Files = Callable[[str, str], tuple[Path, Path]]  # of scene and method: means, and rows of views
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What stage `evaluate` wrote of one scene and method."""
+    """The result of stage `evaluate` for one scene and method."""
 
     scene: str
     method: str
     means: Mapping[str, Any]
-    views: Mapping[View, Mapping[str, Number]]
+    views: Mapping[View, Mapping[str, Measure]]
 
 
 class Evaluations:
     """Every evaluated scene by every method, all comparable."""
 
-    def __init__(self, found: Mapping[tuple[str, str], Evaluation]):
-        self._found = found
-        self.scenes = tuple(dict.fromkeys(scene for scene, _ in found))
-        self.methods = tuple(dict.fromkeys(method for _, method in found))
+    def __init__(self, evaluations: Mapping[tuple[str, str], Evaluation]):
+        """`evaluations` by scene and method. Raises UserError for those that do not compare."""
+        self._evaluations = evaluations
+        self.scenes = tuple(dict.fromkeys(scene for scene, _ in evaluations))
+        self.methods = tuple(dict.fromkeys(method for _, method in evaluations))
         raise_all(error for scene in self.scenes for error in self._differences(scene))
 
     @classmethod
@@ -57,10 +58,10 @@ class Evaluations:
 
     def of(self, scene: str, method: str) -> Evaluation:
         """One evaluation."""
-        return self._found[scene, method]
+        return self._evaluations[scene, method]
 
     def _differences(self, scene: str) -> list[UserError]:
-        """Methods of a scene that were measured otherwise than the first."""
+        """Errors for methods of a scene that were measured differently from the first."""
         first = self.of(scene, self.methods[0])
         errors = []
         for method in self.methods[1:]:
@@ -69,9 +70,9 @@ class Evaluations:
             if got[0] != got[1]:
                 errors.append(_unequal(scene, first, other, f"{got[0]!r} and {got[1]!r}"))
             elif first.views.keys() != other.views.keys():
-                odd = sorted(first.views.keys() ^ other.views.keys())
-                shown = ", ".join("/".join(view) for view in odd[:4])
-                errors.append(_unequal(scene, first, other, f"only one has {shown}"))
+                unmatched = sorted(first.views.keys() ^ other.views.keys())
+                listed = ", ".join("/".join(view) for view in unmatched[:4])
+                errors.append(_unequal(scene, first, other, f"only one has {listed}"))
         return errors
 
 
@@ -82,13 +83,13 @@ def downstream(scenes: Sequence[str], evaluated: Sequence[str]) -> list[str]:
         raise UserError(
             "params.yaml  study.downstream_scenes",
             "none of them is in study.evaluated_scenes",
-            expected="at least one scene to answer the study's question",
+            expected="at least one downstream scene that is evaluated",
         )
     return chosen
 
 
 def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
-    """Means of every method over scenes, each scene counting once: metrics/summary.json."""
+    """Means of every method over scenes of equal weight: metrics/summary.json."""
     return {
         method: _means([evaluations.of(scene, method).means for scene in scenes], AVERAGED)
         | {"scenes": len(scenes)}
@@ -97,7 +98,7 @@ def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
 
 
 def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> dict[str, Any]:
-    """One method's numbers by scene and in the mean: metrics/headline.json.
+    """One method's measures by scene and in the mean: metrics/headline.json.
 
     Raises UserError when the subject is not among the methods.
     """
@@ -113,20 +114,20 @@ def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> d
 
 
 def choose(evaluations: Evaluations, scenes: Sequence[str], methods: Sequence[str]) -> str | None:
-    """The method of highest mean PSNR over `scenes`; of equals the first, None without any."""
+    """The first method of the highest mean PSNR over `scenes`; None if none was evaluated."""
     known = [scene for scene in scenes if scene in evaluations.scenes]
-    offered = [method for method in methods if method in evaluations.methods]
-    if not known or not offered:
+    candidates = [method for method in methods if method in evaluations.methods]
+    if not known or not candidates:
         return None
 
     def mean_psnr(method: str) -> float:
         return sum(evaluations.of(scene, method).means["psnr"] for scene in known) / len(known)
 
-    return max(offered, key=mean_psnr)
+    return max(candidates, key=mean_psnr)
 
 
-def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Number]:
-    """Mean of each column; None unless every row has it, for then means would not compare."""
+def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Measure]:
+    """Mean of each column; None if a row lacks it, because such means do not compare."""
     columns = {name: [row[name] for row in rows] for name in names}
     return {
         name: None if None in column else round(sum(column) / len(column), 6)
@@ -137,13 +138,13 @@ def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str,
 def _read(scene: str, method: str, files: Files) -> Evaluation:
     of_scene, of_views = files(scene, method)
     means = read_json(of_scene)
-    absent = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
-    if absent:
-        raise UserError(of_scene, f"no {', '.join(absent)}", fix="run `dvc repro -f evaluate`")
-    odd = [key for key in AVERAGED if not _is_number(means[key])]
-    if odd:
+    missing = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
+    if missing:
+        raise UserError(of_scene, f"no {', '.join(missing)}", fix="run `dvc repro -f evaluate`")
+    invalid = [key for key in AVERAGED if not _is_number(means[key])]
+    if invalid:
         raise UserError(
-            of_scene, f"{odd[0]}: {means[odd[0]]!r}", expected="a number, or null",
+            of_scene, f"{invalid[0]}: {means[invalid[0]]!r}", expected="a number, or null",
             fix="run `dvc repro -f evaluate`",
         )  # fmt: skip
     rows = read_table(of_views, {"timestamp", "camera"})
@@ -159,6 +160,6 @@ def _unequal(scene: str, first: Evaluation, other: Evaluation, got: str) -> User
     return UserError(
         f"{scene}: {first.method} and {other.method} were not measured alike",
         got,
-        expected="the same views, photographs, size, LPIPS weights and masks",
+        expected="the same views, ground truth, size, LPIPS weights and masks",
         fix="run `dvc repro evaluate`",
     )

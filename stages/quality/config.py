@@ -7,12 +7,12 @@ from pydantic import Field
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import Count, Positive, Seed, Workers
 
-# Backbones that LPIPS has calibrated heads for.
+# Backbones with calibrated LPIPS heads.
 Net = Literal["alex", "vgg", "squeeze"]
 
 
 class WeightsConfig(Section):
-    """Where the LPIPS backbones come from: a path, torchvision's cache, or its download."""
+    """Sources of the LPIPS backbones: a path, torchvision's cache, or its download."""
 
     nets: tuple[Net, ...] = ("alex",)
     path: str = ""
@@ -31,14 +31,14 @@ class NovelViewsConfig(Section):
 
 
 class LpipsConfig(Section):
-    """Which LPIPS is measured, and whether a run without it is an error."""
+    """The LPIPS backbone, and whether a run without its weights is an error."""
 
     net: Net = "alex"
     required: bool = False
 
 
 class EvaluateConfig(Section):
-    """How novel views are measured against photographs."""
+    """How novel views are measured against ground truth."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     masks: Literal["ignore", "people"] = "ignore"

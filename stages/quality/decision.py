@@ -1,4 +1,4 @@
-"""The decision snapshot: what a comparison says, in words that follow from its numbers alone."""
+"""The decision snapshot: a comparison in words that follow from its numbers only."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,16 +11,22 @@ from stages.run.methods import Method
 
 _TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
-Row = Mapping[str, Any]
+Numbers = Mapping[str, Any]
 
 
 def decision(
-    version: str, objective: str, summary: Mapping[str, Row], delta: Mapping[str, Any],
-    table: Sequence[Row], confidence: float,
+    version: str, objective: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any],
+    table: Sequence[Numbers], confidence: float,
 ) -> str:  # fmt: skip
     """The snapshot as Markdown, from metrics/{summary,delta}.json and the table of differences.
 
-    `delta["study"]` names the method that was chosen without a look at the scenes of the answer.
+    Args:
+        version: Of the study.
+        objective: Of the study.
+        summary: Means by method.
+        delta: Differences; `delta["study"]` names the method chosen on the internal-eval scenes.
+        table: Rows of `delta_table`.
+        confidence: Of the intervals.
     """
     chosen, verdict = delta["study"]["chosen"], delta["study"]["verdict"]
     count = next(iter(summary.values()))["scenes"]
@@ -37,22 +43,22 @@ def decision(
         "scenes had no part in the choice.", "",
     ]  # fmt: skip
     means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
-    compared = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
-    lines += [f"- {_sentence(row, count, confidence)}" for row in compared]
+    deltas = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
+    lines += [f"- {_sentence(row, count, confidence)}" for row in deltas]
     lines += _noise(delta.get("noise_floor"))
-    lines += ["", "## What the numbers say", "", *_findings(chosen, compared, count)]
-    lines += ["", "## Next ablation", "", *_next(chosen, summary, compared, table)]
+    lines += ["", "## What the numbers say", "", *_findings(chosen, deltas, count)]
+    lines += ["", "## Next ablation", "", *_next(chosen, summary, deltas, table)]
     return "\n".join(lines) + "\n"
 
 
-def _means(summary: Mapping[str, Row]) -> Iterator[str]:
+def _means(summary: Mapping[str, Numbers]) -> Iterator[str]:
     rows = [["method", *_TITLES.values()]]
     for method, row in summary.items():
         rows.append([method, *(_text(row[name], FORMATS[name]) for name in MEASURES)])
     yield from ("    " + line for line in render_table(rows).splitlines())
 
 
-def _sentence(row: Row, count: int, confidence: float) -> str:
+def _sentence(row: Numbers, count: int, confidence: float) -> str:
     """Such as `PSNR against none: +0.31 dB [-0.10, 0.72], better on 4 of 4 scenes (p 0.125)`."""
     form, name = FORMATS[row["metric"]], _TITLES[row["metric"]]
     against = row["comparison"].partition("_vs_")[2]
@@ -64,7 +70,7 @@ def _sentence(row: Row, count: int, confidence: float) -> str:
     )
 
 
-def _noise(floor: Row | None) -> Iterator[str]:
+def _noise(floor: Numbers | None) -> Iterator[str]:
     if floor and floor["psnr"] is not None:
         yield (
             f"- Another seed moves the plain splat's PSNR by {floor['psnr']:.2f} dB (standard "
@@ -72,8 +78,8 @@ def _noise(floor: Row | None) -> Iterator[str]:
         )
 
 
-def _findings(chosen: str, compared: Sequence[Row], count: int) -> Iterator[str]:
-    for row in compared:
+def _findings(chosen: str, deltas: Sequence[Numbers], count: int) -> Iterator[str]:
+    for row in deltas:
         against = row["comparison"].partition("_vs_")[2]
         gain = row["difference"] * better(row["metric"])
         ends = [row["low"], row["high"]]
@@ -85,12 +91,11 @@ def _findings(chosen: str, compared: Sequence[Row], count: int) -> Iterator[str]
 
 
 def _next(
-    chosen: str, summary: Mapping[str, Row], compared: Sequence[Row], table: Sequence[Row]
+    chosen: str, summary: Mapping[str, Numbers], deltas: Sequence[Numbers], table: Sequence[Numbers]
 ) -> Iterator[str]:
-    """What to vary next: the largest cause of error that the numbers can tell apart."""
+    """What to vary next: the largest causes of error that the numbers can separate."""
     gains = {
-        (row["comparison"].partition("_vs_")[2], row["metric"]): row["difference"]
-        for row in compared
+        (row["comparison"].partition("_vs_")[2], row["metric"]): row["difference"] for row in deltas
     }
     base = Method.parse(chosen).untuned
     over_none, over_base = gains.get(("none", "psnr")), gains.get((base, "psnr"))

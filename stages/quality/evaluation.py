@@ -1,6 +1,6 @@
-"""Novel views measured against photographs: the numbers of each view, and their means.
+"""Measures of novel views against ground truth, by view and in the mean.
 
-Every view and every scene has the same keys; what was not measured is None.
+Every view and every scene has the same keys; None where a measure is missing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,41 +24,41 @@ from stages.run.errors import UserError
 from stages.run.files import text_hash
 
 COLUMNS = ["timestamp", "camera", *MEASURED]
-# Pixels that a GPU measures at once: LPIPS keeps some 2 KB of activations for each.
+# Pixels in a batch on the GPU: LPIPS keeps about 2 KB of activations per pixel.
 _BATCH_PX = 8_000_000
 
-Row = dict[str, Any]
+Measures = dict[str, Any]
 Image = NDArray[np.float32]  # [H, W, 3]
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredView:
-    """One target view: its photograph, and what a method shows in its place."""
+    """One target view: its ground truth and a method's novel views of it."""
 
     timestamp: str
     camera: str
-    photograph: Image
-    photograph_sha256: str
-    given: Image
-    aligned: Image | None = None
-    mask: NDArray[np.bool_] | None = None  # [H, W], pixels of the masked columns
-    seen: NDArray[np.bool_] | None = None  # [H, W], pixels of all columns: what the lens saw
+    truth: Image
+    truth_sha256: str
+    given: Image  # from the calibrated pose
+    aligned: Image | None = None  # from the pose that was aligned to the Gaussians
+    mask: NDArray[np.bool_] | None = None  # [H, W], pixels of the masked measures
+    valid: NDArray[np.bool_] | None = None  # [H, W], pixels of all measures; None for all
 
     @property
     def share(self) -> float:
-        """The part of the picture that counts at all."""
-        return 1.0 if self.seen is None else max(float(self.seen.mean()), 1e-6)
+        """The share of valid pixels."""
+        return 1.0 if self.valid is None else max(float(self.valid.mean()), 1e-6)
 
-    def counting(self, picture: Image) -> Image:
-        """The picture with the photograph where that shows nothing."""
-        if self.seen is None:
-            return picture
-        return np.where(self.seen[..., None], picture, self.photograph)
+    def filled(self, image: Image) -> Image:
+        """An image with the ground truth in its invalid pixels."""
+        if self.valid is None:
+            return image
+        return np.where(self.valid[..., None], image, self.truth)
 
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """What views are measured with. Without `lpips` its columns are None and `note` says why."""
+    """Device and LPIPS for measuring. Without `lpips` its measures are None; `note` says why."""
 
     device: str
     lpips: Lpips | None = None
@@ -72,56 +72,56 @@ class Meter:
         Raises UserError when LPIPS is required and has no weights.
         """
         device, net = _device(config.device), config.lpips.net
-        missing = absence(weights, net)
-        if missing and config.lpips.required:
-            raise UserError("evaluate.lpips.required", missing, fix=remedy(net))
-        if missing:
-            return cls(device, note=missing)
+        reason = absence(weights, net)
+        if reason and config.lpips.required:
+            raise UserError("evaluate.lpips.required", reason, fix=remedy(net))
+        if reason:
+            return cls(device, note=reason)
         return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
 
-    def demand(
+    def require_sizes(
         self, sizes: Mapping[str, tuple[int, int]], fix: str, *, masked: bool = False
     ) -> None:
-        """Raise UserError for views (width, height) px, by name, that are too small to measure."""
+        """Raise UserError for views too small to measure; sizes are (width, height) px by name."""
         least = max(SMALLEST_PX, TAPS * masked, LPIPS_PX if self.lpips else 0)
         small = [name for name, size in sizes.items() if min(size) < least]
         if small:
             width, height = sizes[small[0]]
             raise UserError(
                 small[0], f"{width}x{height} px, and {len(small) - 1} more views of less than "
-                f"{least} px", expected=f"at least {least} px a side, to be measured", fix=fix,
+                f"{least} px", expected=f"at least {least} px a side for the measures", fix=fix,
             )  # fmt: skip
 
-    def measure(self, shown: MeasuredView) -> Row:
-        """The row of one view."""
-        return self.measure_all([shown])[0]
+    def measure(self, view: MeasuredView) -> Measures:
+        """The measures of one view."""
+        return self.measure_all([view])[0]
 
     @torch.inference_mode()
-    def measure_all(self, shown: Sequence[MeasuredView]) -> list[Row]:
-        """Rows of views that `batches` put together, measured at once."""
-        photographs = _batch([one.photograph for one in shown], self.device)
-        shares = [one.share for one in shown]
-        given = _batch([one.counting(one.given) for one in shown], self.device)
-        columns = _values(photographs, given, self.lpips, shares)
-        if shown[0].aligned is not None:
-            aligned = _batch([one.counting(one.aligned) for one in shown], self.device)
-            values = _values(photographs, aligned, self.lpips, shares)
+    def measure_all(self, views: Sequence[MeasuredView]) -> list[Measures]:
+        """Measures of views that `batches` put into one batch."""
+        truths = _batch([one.truth for one in views], self.device)
+        shares = [one.share for one in views]
+        given = _batch([one.filled(one.given) for one in views], self.device)
+        columns = _values(truths, given, self.lpips, shares)
+        if views[0].aligned is not None:
+            aligned = _batch([one.filled(one.aligned) for one in views], self.device)
+            values = _values(truths, aligned, self.lpips, shares)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
-        # With nobody in the view there is nothing to measure.
-        if shown[0].mask is not None and shown[0].mask.any():
-            masks = torch.from_numpy(np.stack([one.mask for one in shown]))[:, None]
-            columns |= _masked_values(photographs, given, masks.to(self.device), self.lpips)
+        # An empty mask has no measures.
+        if views[0].mask is not None and views[0].mask.any():
+            masks = torch.from_numpy(np.stack([one.mask for one in views]))[:, None]
+            columns |= _masked_values(truths, given, masks.to(self.device), self.lpips)
         return [
             {"timestamp": one.timestamp, "camera": one.camera}
             | dict.fromkeys(MEASURED)
             | {name: values[nth] for name, values in columns.items()}
-            for nth, one in enumerate(shown)
+            for nth, one in enumerate(views)
         ]
 
-    def batches(self, shown: Iterable[MeasuredView]) -> Iterator[list[MeasuredView]]:
-        """Views in turn: one by one on the CPU, as many as fit on a GPU."""
+    def batches(self, views: Iterable[MeasuredView]) -> Iterator[list[MeasuredView]]:
+        """Views in batches: of one on the CPU, as large as fits on a GPU."""
         batch: list[MeasuredView] = []
-        for one in shown:
+        for one in views:
             if batch and (_kind(one) != _kind(batch[0]) or self._full(batch)):
                 yield batch
                 batch = []
@@ -130,27 +130,27 @@ class Meter:
             yield batch
 
     def _full(self, batch: Sequence[MeasuredView]) -> bool:
-        pixels = batch[0].photograph.shape[0] * batch[0].photograph.shape[1]
+        pixels = batch[0].truth.shape[0] * batch[0].truth.shape[1]
         return self.device == "cpu" or (len(batch) + 1) * pixels > _BATCH_PX
 
 
 def evaluate(
-    shown: Iterable[MeasuredView], meter: Meter, color: NDArray[np.float64], masks: str
-) -> tuple[list[Row], Row]:
-    """Rows of all views and the row of their scene.
+    views: Iterable[MeasuredView], meter: Meter, color: NDArray[np.float64], masks: str
+) -> tuple[list[Measures], Measures]:
+    """Measures of each view, and of their scene.
 
-    The latter has the mean of each column over the views that have it, and `mean_color_psnr`, the
+    Those of the scene are means over the views that have the measure, and `mean_color_psnr`: the
     PSNR of images filled with `color` [3].
     """
     rows, flat, digests, sizes = [], [], {}, set()
-    for batch in meter.batches(shown):
+    for batch in meter.batches(views):
         rows += meter.measure_all(batch)
         for one in batch:
-            counted = one.photograph if one.seen is None else one.photograph[one.seen]
-            flat.append(_flat_psnr(counted, color))
-            digests[f"{one.timestamp}/{one.camera}"] = one.photograph_sha256
-            sizes.add(f"{one.photograph.shape[1]}x{one.photograph.shape[0]}")
-    means: Row = {
+            pixels = one.truth if one.valid is None else one.truth[one.valid]
+            flat.append(_flat_psnr(pixels, color))
+            digests[f"{one.timestamp}/{one.camera}"] = one.truth_sha256
+            sizes.add(f"{one.truth.shape[1]}x{one.truth.shape[0]}")
+    means: Measures = {
         key: _mean([row[key] for row in rows if row[key] is not None]) for key in MEASURED
     }
     means["mean_color_psnr"] = _mean(flat)
@@ -161,7 +161,7 @@ def evaluate(
 
 
 def summary(means: Mapping[str, Any]) -> str:
-    """A scene's means in a line."""
+    """A scene's means on one line."""
     lpips = "none" if means["lpips"] is None else f"{means['lpips']:.4f}"
     return (
         f"{means['views']} views, PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}, "
@@ -169,18 +169,18 @@ def summary(means: Mapping[str, Any]) -> str:
     )
 
 
-def mean_color(photographs: Iterable[Image]) -> NDArray[np.float64]:
-    """Mean colour [3] of all pixels of all photographs."""
+def mean_color(images: Iterable[Image]) -> NDArray[np.float64]:
+    """Mean colour [3] of all pixels of all images."""
     sums, pixels = np.zeros(3), 0
-    for image in photographs:
+    for image in images:
         sums += image.sum(axis=(0, 1), dtype=np.float64)
         pixels += image.shape[0] * image.shape[1]
-    assert pixels, "no photographs"
+    assert pixels, "no images"
     return sums / pixels
 
 
 def protocol(views: Mapping[str, str], size: str, lpips: str, masks: str) -> str:
-    """What must be equal for numbers to compare; `views` maps each view to its photograph's hash.
+    """What measures must share to compare; `views` maps each view to its ground truth's hash.
 
     >>> protocol({"000021/28": "ab", "000021/64": "cd"}, "192x256", "alex 12345678", "ignore")
     '192x256, 2 views c6a0ace5, lpips alex 12345678, masks ignore'
@@ -190,11 +190,11 @@ def protocol(views: Mapping[str, str], size: str, lpips: str, masks: str) -> str
 
 
 def _device(requested: str) -> str:
-    """`cpu` or `cuda`. Raises UserError when cuda is asked for and there is none."""
-    found = torch.cuda.is_available()
-    if requested == "cuda" and not found:
+    """`cpu` or `cuda`. Raises UserError when cuda is requested and there is none."""
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
         raise UserError("evaluate.device", "cuda, but torch sees no GPU", fix="set it to cpu")
-    if requested == "cpu" or not found:
+    if requested == "cpu" or not available:
         return "cpu"
     # TF32 convolutions would move LPIPS in its third digit.
     torch.backends.cudnn.allow_tf32 = False
@@ -202,15 +202,15 @@ def _device(requested: str) -> str:
 
 
 def _kind(one: MeasuredView) -> tuple[Any, ...]:
-    """What views of one batch share."""
-    people = one.mask is not None and bool(one.mask.any())
-    return one.photograph.shape, one.aligned is not None, people
+    """What views of one batch must share."""
+    has_mask = one.mask is not None and bool(one.mask.any())
+    return one.truth.shape, one.aligned is not None, has_mask
 
 
 def _values(
     a: Tensor, b: Tensor, lpips: Lpips | None, shares: Sequence[float]
 ) -> dict[str, list[float | None]]:
-    """Numbers of pictures that are equal outside the `shares` of them that count."""
+    """Measures of images that are equal except in the `shares` of valid pixels."""
     if min(shares) == 1:
         return {
             "psnr": _decibels(psnr(a, b)),
@@ -249,9 +249,9 @@ def _batch(images: Sequence[Image], device: str) -> Tensor:
     return batch[0] if len(batch) == 1 else torch.cat(batch)
 
 
-def _flat_psnr(photograph: Image, color: NDArray[np.float64]) -> float:
-    """PSNR in dB of an image of one colour: what knowing nothing else of a scene is worth."""
-    error = np.square(photograph - color).mean()
+def _flat_psnr(truth: Image, color: NDArray[np.float64]) -> float:
+    """PSNR in dB of an image of one colour, as a lower reference for a scene."""
+    error = np.square(truth - color).mean()
     return float(-10 * np.log10(error)) if error > 0 else HIGHEST_PSNR_DB
 
 

@@ -1,23 +1,23 @@
-"""Names of the numbers, in every file under metrics/ that holds some of them.
+"""Names of the measures in all files below metrics/.
 
-`_aligned` numbers are of pictures from poses that were fitted to the photographs. `m...` numbers
-count the pixels of a mask alone.
+`..._aligned` are of renders from poses that were aligned to the images. `m...` are over the pixels
+of a mask.
 """
 
 MEASURES = ("psnr", "ssim", "lpips")
-# How people read them.
+# As they are printed.
 TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
 UNITS = {"psnr": "dB"}
 FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 ALIGNED = tuple(f"{name}_aligned" for name in MEASURES)
 MASKED = ("mpsnr", "mssim", "mlpips")
 MEASURED = (*MEASURES, *ALIGNED, *MASKED)
-# What has a mean over scenes.
+# Measures with a mean over scenes.
 AVERAGED = (*MEASURED, "mean_color_psnr")
 
 
 def titled(name: str, form: str = "{} {}") -> str:
-    """A measure's title with its unit, if it has one.
+    """A measure's title with its unit, if any.
 
     >>> titled("psnr"), titled("psnr", "{} ({})"), titled("ssim")
     ('PSNR dB', 'PSNR (dB)', 'SSIM')
@@ -26,7 +26,7 @@ def titled(name: str, form: str = "{} {}") -> str:
 
 
 def better(name: str) -> int:
-    """+1 where more is better, -1 where less is.
+    """+1 if higher is better, -1 if lower is.
 
     >>> better("psnr_aligned"), better("mlpips")
     (1, -1)
@@ -34,10 +34,10 @@ def better(name: str) -> int:
     return -1 if "lpips" in name else 1
 
 
-def repeated(scene: str, seed: int) -> str:
-    """The name that a scene's repeat goes by in data/novel_views, metrics/scenes and metrics/views.
+def repeat_name(scene: str, seed: int) -> str:
+    """The name of a scene's repeat in data/novel_views, metrics/scenes and metrics/views.
 
-    >>> repeated("hi4d_pair15_fight", 1)
+    >>> repeat_name("hi4d_pair15_fight", 1)
     'hi4d_pair15_fight.seed1'
     """
     return f"{scene}.seed{seed}"

@@ -1,6 +1,6 @@
-"""The noise floor: what another seed of the plain splat's training moves the numbers by.
+"""The noise floor: how much the plain splat's measures vary with the seed of its training.
 
-A difference between methods says something when it is larger than that.
+Only larger differences between methods are meaningful.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
-from stages.quality.keys import MEASURES, repeated
-from stages.quality.paired_differences import MEAN, Row, delta_table
+from stages.quality.keys import MEASURES, repeat_name
+from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.run.methods import PLAIN
 
 
@@ -21,29 +21,31 @@ def noise_table(
     seeds: Sequence[int],
     config: CompareConfig,
     files: Files,
-) -> list[Row]:
+) -> list[DeltaRow]:
     """Rows of `delta_table` of every repeat against the plain splat.
 
-    Raises UserError when a repeat is missing or was measured otherwise.
+    Raises UserError when a repeat is missing or was measured differently.
     """
-    names = [repeated(scene, seed) for scene in scenes for seed in seeds]
+    names = [repeat_name(scene, seed) for scene in scenes for seed in seeds]
     read = Evaluations.read(names, (PLAIN,), files)
-    found = {(scene, PLAIN): evaluations.of(scene, PLAIN) for scene in scenes}
+    paired = {(scene, PLAIN): evaluations.of(scene, PLAIN) for scene in scenes}
     for scene in scenes:
         for seed in seeds:
-            one, label = read.of(repeated(scene, seed), PLAIN), f"seed{seed}"
-            found[scene, label] = Evaluation(scene, label, one.means, one.views)
+            repeat, label = read.of(repeat_name(scene, seed), PLAIN), f"seed{seed}"
+            paired[scene, label] = Evaluation(scene, label, repeat.means, repeat.views)
     comparisons = [(f"seed{seed}", PLAIN) for seed in seeds]
-    return delta_table(Evaluations(found), scenes, config, comparisons)
+    return delta_table(Evaluations(paired), scenes, config, comparisons)
 
 
-def noise_floor(rows: Sequence[Row]) -> dict[str, Any]:
-    """Standard deviation of each mean over scenes, over all trainings; and how many there were.
+def seed_noise(rows: Sequence[DeltaRow]) -> dict[str, Any]:
+    """Standard deviation over trainings of each mean over scenes, and the number of trainings.
 
-    The first training differs from itself by nothing.
+    The first training counts with a difference of zero.
     """
     floor: dict[str, Any] = {}
     for name in MEASURES:
-        moved = [row["difference"] for row in rows if (row["scene"], row["metric"]) == (MEAN, name)]
-        floor[name] = round(float(np.std([0.0, *moved], ddof=1)), 6) if moved else None
+        shifts = [
+            row["difference"] for row in rows if (row["scene"], row["metric"]) == (MEAN, name)
+        ]
+        floor[name] = round(float(np.std([0.0, *shifts], ddof=1)), 6) if shifts else None
     return floor | {"trainings": 1 + len({row["comparison"] for row in rows})}

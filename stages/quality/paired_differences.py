@@ -1,8 +1,8 @@
 """Paired differences between methods.
 
-A difference is the method's number minus its reference's, on the same view of the same scene. The
-scenes are the sample: intervals over scenes are Student's. Those inside a scene come from a
-moving-block bootstrap over its views and speak of that scene alone.
+A difference is the method's measure minus its reference's, on the same view of the same scene.
+Scenes are the independent units: intervals over scenes are Student's. Intervals within a scene are
+moving-block bootstraps over its views and hold for that scene only.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ MEAN = "mean"
 COLUMNS = [
     "comparison", "scene", "metric", "difference", "low", "high", "interval", "won", "sign_flip_p"
 ]  # fmt: skip
-TEXTS = {"comparison", "scene", "metric", "interval"}  # columns that hold no numbers
+TEXTS = {"comparison", "scene", "metric", "interval"}  # columns of text
 _OVER_SCENES = "Student t over scenes"
 _IN_SCENE = "block bootstrap over the views of this scene"
-# Keys of metrics/delta.json that the mean alone has, by column.
+# Keys of metrics/delta.json for the mean over scenes only, with their columns.
 _OF_MEAN = {
     "t_low": "low", "t_high": "high", "scenes_improved": "won", "sign_flip_p": "sign_flip_p"
 }  # fmt: skip
 _MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in _OF_MEAN))
 
-Row = dict[str, Any]
+DeltaRow = dict[str, Any]
 
 
 def comparisons_of(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -50,48 +50,48 @@ def delta_table(
     scenes: Sequence[str],
     config: CompareConfig,
     comparisons: Sequence[tuple[str, str]] | None = None,
-) -> list[Row]:
+) -> list[DeltaRow]:
     """Rows of every comparison, metric and scene, and of the mean over scenes.
 
     A comparison is (method, reference); by default those of `comparisons_of`. `won` is the share of
-    a scene's views that improved, where a tie counts half, and in the mean the number of scenes
-    that improved. A number that one side lacks has no row, and no mean unless every scene has it.
+    a scene's views that improved, where a tie counts half, and for the mean the number of scenes
+    that improved. A measure that one side lacks has no row, and no mean unless every scene has it.
     """
     rows = []
     for method, reference in comparisons or comparisons_of(evaluations.methods):
         for name in MEASURED:
-            of_scenes = []
+            by_scene = []
             for scene in scenes:
                 sides = evaluations.of(scene, method), evaluations.of(scene, reference)
-                of_scenes += _in_scene(*sides, name, config)
-            if len(of_scenes) == len(scenes):
-                of_scenes.append(_over_scenes(of_scenes, name, config))
-            start = {"comparison": f"{method}_vs_{reference}", "metric": name}
-            rows += [start | row for row in of_scenes]
+                by_scene += _in_scene(*sides, name, config)
+            if len(by_scene) == len(scenes):
+                by_scene.append(_over_scenes(by_scene, name, config))
+            keys = {"comparison": f"{method}_vs_{reference}", "metric": name}
+            rows += [keys | row for row in by_scene]
     return rows
 
 
-def delta_metrics(table: Sequence[Row], scenes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def delta_metrics(table: Sequence[DeltaRow], scenes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The table as metrics/delta.json: `<method>_vs_<reference>` by scene and in the mean.
 
-    Few enough numbers to read in `dvc metrics diff`: differences of PSNR, SSIM and LPIPS, and for
-    the mean the ends of Student's interval, the number of scenes improved and the sign-flip p.
+    Short enough for `dvc metrics diff`: differences of PSNR, SSIM and LPIPS, and for the mean the
+    ends of Student's interval, the number of improved scenes and the sign-flip p.
     """
-    found: dict[str, dict[str, Any]] = {}
+    deltas: dict[str, dict[str, Any]] = {}
     for row in table:
-        blank = {scene: dict.fromkeys(MEASURES) for scene in scenes}
-        blank[MEAN] = dict.fromkeys(_MEAN_KEYS)
-        entry = found.setdefault(row["comparison"], blank)[row["scene"]]
+        empty = {scene: dict.fromkeys(MEASURES) for scene in scenes}
+        empty[MEAN] = dict.fromkeys(_MEAN_KEYS)
+        entry = deltas.setdefault(row["comparison"], empty)[row["scene"]]
         name = row["metric"]
         if name not in MEASURES:
             continue
         entry[name] = row["difference"]
         if row["scene"] == MEAN:
             entry |= {f"{name}_{key}": row[column] for key, column in _OF_MEAN.items()}
-    return found
+    return deltas
 
 
-def _over_scenes(rows: Sequence[Row], name: str, config: CompareConfig) -> Row:
+def _over_scenes(rows: Sequence[DeltaRow], name: str, config: CompareConfig) -> DeltaRow:
     values = [row["difference"] for row in rows]
     low, high = t_interval(values, config.confidence) or (None, None)
     return {
@@ -107,8 +107,8 @@ def _over_scenes(rows: Sequence[Row], name: str, config: CompareConfig) -> Row:
 
 def _in_scene(
     method: Evaluation, reference: Evaluation, name: str, config: CompareConfig
-) -> list[Row]:
-    """The row of one scene, or none where no view has the number on both sides."""
+) -> list[DeltaRow]:
+    """The row of one scene, or none if no view has the measure on both sides."""
     differences = _by_camera(method, reference, name)
     if not differences:
         return []
@@ -133,7 +133,7 @@ def _in_scene(
 
 
 def _by_camera(method: Evaluation, reference: Evaluation, name: str) -> list[np.ndarray]:
-    """Differences of each camera in order of time; a view that one side lacks is left out."""
+    """Differences of each camera in order of time; views that one side lacks are skipped."""
     cameras: dict[str, list[float]] = {}
     for view in sorted(method.views):
         new, old = method.views[view].get(name), reference.views[view].get(name)

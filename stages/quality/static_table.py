@@ -1,4 +1,4 @@
-"""Static scenes by kinds of camera: their numbers side by side, averages and deviations."""
+"""The table of static scenes by kinds of camera, with averages and deviations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +14,25 @@ COLUMNS = ["scene", "camera", "train_views", *NUMBERS]
 _TITLES = {"mpsnr": "mPSNR dB", "mssim": "mSSIM", "mlpips": "mLPIPS", "psnr": "PSNR dB",
            "ssim": "SSIM", "lpips": "LPIPS", "covisible": "covisible"}  # fmt: skip
 _READING = (
-    "m... numbers count the pixels that a camera's own photographs saw, others for each camera. "
-    "Across cameras compare those of whole frames."
+    "m... measures are over the pixels covisible in a camera's own images, which differ between "
+    "cameras. Compare cameras by the measures of whole frames."
 )
 
-Row = dict[str, Any]
+StaticRow = dict[str, Any]
 
 
-def rows_of(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Row]:
-    """A row for each scene and camera, then average and population deviation of each camera."""
-    rows: list[Row] = [
+def static_rows(means_by_camera: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[StaticRow]:
+    """A row per scene and camera, then average and population deviation per camera."""
+    rows: list[StaticRow] = [
         {"scene": scene, "camera": camera, **{key: means[key] for key in COLUMNS[2:]}}
-        for (scene, camera), means in found.items()
+        for (scene, camera), means in means_by_camera.items()
     ]
-    cameras = dict.fromkeys(camera for _, camera in found)
+    cameras = dict.fromkeys(camera for _, camera in means_by_camera)
     for name, statistic in ((AVERAGE, np.mean), (DEVIATION, np.std)):
         for camera in cameras:
             of_camera = [row for row in rows if row["camera"] == camera and row["scene"] not in
                          (AVERAGE, DEVIATION)]  # fmt: skip
-            row: Row = {"scene": name, "camera": camera, "train_views": None}
+            row: StaticRow = {"scene": name, "camera": camera, "train_views": None}
             for key in NUMBERS:
                 values = [one[key] for one in of_camera if one[key] is not None]
                 row[key] = round(float(statistic(values)), 6) if values else None
@@ -40,15 +40,15 @@ def rows_of(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def averages(rows: Sequence[Row]) -> dict[str, Any]:
-    """Averages by camera and number, for metrics files."""
+def averages(rows: Sequence[StaticRow]) -> dict[str, Any]:
+    """Averages by camera and measure, for metrics files."""
     return {
         row["camera"]: {key: row[key] for key in NUMBERS} for row in rows if row["scene"] == AVERAGE
     }
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The table for the terminal."""
+def text(rows: Sequence[StaticRow]) -> str:
+    """The table as text."""
     lines = [["", "camera", "views", *(_TITLES[key] for key in NUMBERS)]]
     for row in rows:
         cells = [_cell(row[key], ".2f" if "psnr" in key else ".4f") for key in NUMBERS]

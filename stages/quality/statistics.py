@@ -1,9 +1,9 @@
 """Statistics of paired differences between two methods.
 
 Scenes are the independent units. With few of them a bootstrap over scenes, or over pooled views,
-covers far less than it promises; Student's t on the scenes' means keeps its level. Views of one
-scene are neighbours in time, so inside a scene blocks are drawn, and the result speaks of that
-scene alone.
+covers far less than its nominal level; Student's t on the scenes' means keeps its level. Views of
+one scene are correlated in time, so within a scene blocks are resampled, and the interval holds for
+that scene only.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 Interval = tuple[float, float]
-# Up to so many differences every choice of signs is tried: 65536 of them.
-_MOST_EXACT = 16
+# Up to this many differences all choices of signs are tried: 65536 of them.
+_MAX_EXACT = 16
 _RANDOM_FLIPS = 20_000
 
 
@@ -33,7 +33,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval | N
 
 
 def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of a mean of zero when each difference is as likely to have the other sign.
+    """Two-sided p of a mean of zero if each difference is equally likely to have either sign.
 
     Exact up to 16 differences, else from random flips. The least possible p is 2 / 2^n.
 
@@ -43,20 +43,20 @@ def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
     values = np.asarray(differences, np.float64)
     assert len(values), "no differences"
     signs = _signs(len(values), seed)
-    # Sums that are equal on paper differ in their last digits.
+    # Sums that are equal in exact arithmetic differ in their last digits.
     extreme = np.abs(signs @ values) >= abs(values.sum()) - 1e-9 * np.abs(values).sum()
-    if len(values) <= _MOST_EXACT:
+    if len(values) <= _MAX_EXACT:
         return float(extreme.mean())
     return float((extreme.sum() + 1) / (len(extreme) + 1))
 
 
 def least_p(count: int) -> float:
-    """The least p that `sign_flip_p` can give with so many differences.
+    """The least p that `sign_flip_p` can give with `count` differences.
 
     >>> least_p(4)
     0.125
     """
-    return 2.0 / 2**count if count <= _MOST_EXACT else 1.0 / (_RANDOM_FLIPS + 1)
+    return 2.0 / 2**count if count <= _MAX_EXACT else 1.0 / (_RANDOM_FLIPS + 1)
 
 
 def win_rate(differences: ArrayLike, better: int) -> float:
@@ -77,11 +77,17 @@ def block_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of values that depend on their neighbours in a sequence.
+    """Percentile interval of the mean of serially dependent values.
 
     Moving-block bootstrap (Kuensch 1989) in its circular form (Politis and Romano 1992), where
-    every value is in equally many blocks. A sequence is, for example, one camera over time; blocks
-    never cross from one to another. `length` 0 takes the cube root of the longest sequence.
+    every value is in equally many blocks.
+
+    Args:
+        sequences: Values in order, such as those of one camera over time; blocks stay within one.
+        confidence: Of the interval.
+        length: Of a block; 0 takes the cube root of the longest sequence.
+        draws: Bootstrap samples.
+        seed: Of the random numbers.
     """
     arrays = [np.asarray(one, np.float64) for one in sequences if len(np.atleast_1d(one))]
     assert arrays, "no values"
@@ -95,8 +101,8 @@ def block_interval(
 
 
 def _signs(count: int, seed: int) -> NDArray[np.float64]:
-    """Rows of +1 and -1: all 2^count of them, or random ones when these are too many."""
-    if count > _MOST_EXACT:
+    """Rows of +1 and -1: all 2^count of them, or random ones if these are too many."""
+    if count > _MAX_EXACT:
         return np.random.default_rng(seed).choice([-1.0, 1.0], (_RANDOM_FLIPS, count))
     bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     return 1.0 - 2.0 * bits
@@ -108,5 +114,5 @@ def _block_sums(
     """Sums over resampled copies of one sequence, [draws]; the last block is cut to fit."""
     count = len(values)
     starts = rng.integers(count, size=(draws, -(-count // length)))
-    places = (starts[..., None] + np.arange(length)).reshape(draws, -1)[:, :count] % count
-    return values[places].sum(axis=1)
+    indices = (starts[..., None] + np.arange(length)).reshape(draws, -1)[:, :count] % count
+    return values[indices].sum(axis=1)

@@ -1,4 +1,4 @@
-"""A comparison as text for the terminal."""
+"""The comparison of methods as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,34 +27,42 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def compared(
+def comparison_text(
     evaluations: Evaluations,
     summary: Mapping[str, Any],
     differences: Sequence[Mapping[str, Any]],
     scenes: Sequence[str],
     confidence: float,
 ) -> str:
-    """Every scene by every method, the means over `scenes`, and the paired differences."""
+    """Every scene by every method, the means over `scenes`, and the paired differences.
+
+    Args:
+        evaluations: Of all scenes and methods.
+        summary: Means by method.
+        differences: Rows of `delta_table`.
+        scenes: The downstream scenes.
+        confidence: Of the intervals.
+    """
     header = ["", "method", "views", *_TITLES.values()]
     rows = [header]
     for scene in evaluations.scenes:
-        mark = scene if scene in scenes else f"{scene} (not in the mean)"
+        label = scene if scene in scenes else f"{scene} (not in the mean)"
         for method in evaluations.methods:
             means = evaluations.of(scene, method).means
-            rows.append([mark, method, str(means["views"]), *_cells(means)])
-            mark = ""
-    mark = f"mean of {len(scenes)} scenes"
+            rows.append([label, method, str(means["views"]), *_cells(means)])
+            label = ""
+    label = f"mean of {len(scenes)} scenes"
     for method, means in summary.items():
-        rows.append([mark, method, "", *_cells(means)])
-        mark = ""
+        rows.append([label, method, "", *_cells(means)])
+        label = ""
     flat = next(iter(summary.values()))["mean_color_psnr"]
-    lines = [render_table(rows), f"An image of the source photographs' mean colour: {flat:.2f} dB"]
-    told = ""
+    lines = [render_table(rows), f"An image of the source images' mean colour: {flat:.2f} dB"]
+    shown = ""
     for row in differences:
         if row["scene"] == MEAN and row["metric"] in _TITLES:
-            if row["comparison"] != told:
-                told = row["comparison"]
-                head = told.replace("_vs_", " minus ")
+            if row["comparison"] != shown:
+                shown = row["comparison"]
+                head = shown.replace("_vs_", " minus ")
                 lines += ["", f"{head}, with {confidence:.0%} intervals of Student's t over scenes"]
             lines.append(_difference(row, len(scenes)))
     return "\n".join(lines)

@@ -2,7 +2,13 @@
 
 import pytest
 
-from stages.quality.ablation import ablation, ablation_table, compared, means_of, noise_floor
+from stages.quality.ablation import (
+    ablation,
+    ablation_table,
+    arm_deltas,
+    largest_repeat_shift,
+    means_of,
+)
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURED, MEASURES
@@ -29,7 +35,7 @@ def evaluations(psnr: float, lpips: float | None = 0.2, protocol: str = "p") -> 
 
 
 def table_of(**arms: Evaluations):
-    return compared(evaluations(20.0), arms, SCENES, "tuned-post", CompareConfig())
+    return arm_deltas(evaluations(20.0), arms, SCENES, "tuned-post", CompareConfig())
 
 
 def test_differences_are_paired_with_the_default() -> None:
@@ -45,8 +51,8 @@ def test_differences_are_paired_with_the_default() -> None:
 
 def test_noise_is_the_largest_change_of_a_repeat() -> None:
     rows, _ = table_of(arm=evaluations(21.0), one=evaluations(19.9), two=evaluations(20.3))
-    assert noise_floor(rows, ["one", "two"])["psnr"] == pytest.approx(0.3)
-    assert noise_floor(rows, []) == {}
+    assert largest_repeat_shift(rows, ["one", "two"])["psnr"] == pytest.approx(0.3)
+    assert largest_repeat_shift(rows, []) == {}
 
 
 def test_only_what_exceeds_the_noise_is_starred() -> None:
@@ -73,7 +79,7 @@ def test_arm_that_was_measured_otherwise_is_not_compared() -> None:
 
 
 def test_number_that_was_not_measured_is_a_dash() -> None:
-    rows, reasons = compared(
+    rows, reasons = arm_deltas(
         evaluations(20.0, None), {"arm": evaluations(21.0, None)}, SCENES, "tuned-post",
         CompareConfig(),
     )  # fmt: skip
@@ -83,7 +89,7 @@ def test_number_that_was_not_measured_is_a_dash() -> None:
     assert line.split()[-1] == "-"
 
 
-def test_scenes_to_choose_by_and_to_report_are_told_apart() -> None:
+def test_scenes_to_choose_by_and_to_report_are_kept_apart() -> None:
     roles = {"to choose by": ["a"], "to report": ["b", "not evaluated"], "of no use": []}
     arms = {"arm": evaluations(20.5), "repeat": evaluations(20.1)}
     text = ablation(
@@ -95,4 +101,4 @@ def test_scenes_to_choose_by_and_to_report_are_told_apart() -> None:
     assert second.startswith("tuned-post on scenes to report: b\n")
     assert "21.000" in second
     assert "+0.500*" in first
-    assert note.startswith("* larger than what another seed does")
+    assert note.startswith("* more than the repeats with other seeds")

@@ -9,7 +9,7 @@ from stages.quality.comparison import Evaluations, downstream, headline, summary
 from stages.quality.config import CompareConfig
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.paired_differences import COLUMNS, comparisons_of, delta_metrics, delta_table
-from stages.quality.table import compared
+from stages.quality.table import comparison_text
 from stages.run import layout
 from stages.run.errors import UserError, UserErrors
 from stages.run.files import read_json, write_json, write_tsv
@@ -216,7 +216,7 @@ def test_table_tells_means_and_differences(study: Callable) -> None:
     evaluations, scenes = study(), SCENES[1:]
     found = summary(evaluations, scenes)
     differences = delta_table(evaluations, scenes, CONFIG)
-    text = compared(evaluations, found, differences, scenes, 0.95)
+    text = comparison_text(evaluations, found, differences, scenes, 0.95)
     assert "dance (not in the mean)" in text
     assert "tuned-post minus none" in text
     assert "PSNR dB    +0.40 [" in text

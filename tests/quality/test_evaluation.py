@@ -38,12 +38,12 @@ def no_weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shown(images: Callable[..., Tensor]) -> Callable[..., MeasuredView]:
-    """`shown(camera, seed, **changes)`: a view whose render is another random image."""
+def view_of(images: Callable[..., Tensor]) -> Callable[..., MeasuredView]:
+    """`view_of(camera, seed, **changes)`: a view whose render is another random image."""
 
     def build(camera: str = "28", seed: int = 0, **changes: object) -> MeasuredView:
-        photograph, given = images(2, 40, 48, seed).permute(0, 2, 3, 1).numpy()
-        fields = {"photograph": photograph, "photograph_sha256": f"{seed}", "given": given}
+        truth, render = images(2, 40, 48, seed).permute(0, 2, 3, 1).numpy()
+        fields = {"truth": truth, "truth_sha256": f"{seed}", "given": render}
         return MeasuredView("000021", camera, **(fields | changes))
 
     return build
@@ -53,73 +53,73 @@ def batch(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
-def test_row_holds_the_metrics_of_its_pictures(shown: Callable) -> None:
-    view = shown(aligned=shown(seed=5).photograph)
+def test_row_holds_the_measures_of_its_images(view_of: Callable) -> None:
+    view = view_of(aligned=view_of(seed=5).truth)
     row = Meter("cpu").measure(view)
-    photograph, given, aligned = map(batch, (view.photograph, view.given, view.aligned))
+    truth, render, aligned = map(batch, (view.truth, view.given, view.aligned))
     assert list(row) == COLUMNS
-    assert row["psnr"] == pytest.approx(float(psnr(given, photograph)), abs=1e-6)
-    assert row["ssim"] == pytest.approx(float(ssim(given, photograph)), abs=1e-6)
-    assert row["psnr_aligned"] == pytest.approx(float(psnr(aligned, photograph)), abs=1e-6)
+    assert row["psnr"] == pytest.approx(float(psnr(render, truth)), abs=1e-6)
+    assert row["ssim"] == pytest.approx(float(ssim(render, truth)), abs=1e-6)
+    assert row["psnr_aligned"] == pytest.approx(float(psnr(aligned, truth)), abs=1e-6)
     assert row["lpips"] is row["lpips_aligned"] is row["mpsnr"] is None
 
 
-def test_masked_metrics_only_where_somebody_is(shown: Callable) -> None:
+def test_masked_measures_need_pixels_in_the_mask(view_of: Callable) -> None:
     mask = np.zeros((40, 48), bool)
-    assert Meter("cpu").measure(shown(mask=mask))["mpsnr"] is None
+    assert Meter("cpu").measure(view_of(mask=mask))["mpsnr"] is None
     mask[:, :24] = True
-    view = shown(mask=mask)
+    view = view_of(mask=mask)
     row = Meter("cpu").measure(view)
-    left = psnr(batch(view.photograph)[..., :24], batch(view.given)[..., :24])
+    left = psnr(batch(view.truth)[..., :24], batch(view.given)[..., :24])
     assert row["mpsnr"] == pytest.approx(float(left), abs=1e-6)
     assert 0 < row["mssim"] < 1
     assert row["mlpips"] is None
 
 
-def test_what_no_lens_saw_counts_in_no_number(shown: Callable) -> None:
+def test_invalid_pixels_count_in_no_measure(view_of: Callable) -> None:
     """Rubbish there changes nothing, and what is there counts in full."""
-    view = shown(aligned=shown(seed=5).photograph)
-    seen = np.zeros((40, 48), bool)
-    seen[:, :30] = True
-    view = replace(view, seen=seen)
+    view = view_of(aligned=view_of(seed=5).truth)
+    valid = np.zeros((40, 48), bool)
+    valid[:, :30] = True
+    view = replace(view, valid=valid)
     row = Meter("cpu").measure(view)
-    error = np.square(view.given - view.photograph)[:, :30].mean()
+    error = np.square(view.given - view.truth)[:, :30].mean()
     assert row["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-5)
-    error = np.square(view.aligned - view.photograph)[:, :30].mean()
+    error = np.square(view.aligned - view.truth)[:, :30].mean()
     assert row["psnr_aligned"] == pytest.approx(-10 * np.log10(error), abs=1e-5)
-    spoilt = np.where(seen[..., None], view.given, 1 - view.given)
+    spoilt = np.where(valid[..., None], view.given, 1 - view.given)
     assert Meter("cpu").measure(replace(view, given=spoilt)) == row
-    left = replace(view, photograph=view.photograph[:, :30], given=view.given[:, :30], aligned=None)
-    alone = Meter("cpu").measure(replace(left, seen=None))
+    left = replace(view, truth=view.truth[:, :30], given=view.given[:, :30], aligned=None)
+    alone = Meter("cpu").measure(replace(left, valid=None))
     assert row["ssim"] == pytest.approx(alone["ssim"], abs=0.05)
     _, means = evaluate([view], Meter("cpu"), GREY, "lens")
-    flat = np.square(view.photograph[:, :30] - GREY).mean()
+    flat = np.square(view.truth[:, :30] - GREY).mean()
     assert means["mean_color_psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-5)
 
 
-def test_lpips_is_of_the_share_that_a_lens_saw(shown: Callable, random_backbone: Callable) -> None:
-    seen = np.zeros((64, 64), bool)
-    seen[:, :16] = True
-    fields = shown(seed=1), shown(seed=2)
-    photograph, given = (np.resize(one.photograph, (64, 64, 3)) for one in fields)
-    given = np.where(seen[..., None], given, photograph)
-    view = shown(photograph=photograph, given=given, aligned=given)
+def test_lpips_is_of_the_share_of_valid_pixels(view_of: Callable, random_backbone: Callable) -> None:
+    valid = np.zeros((64, 64), bool)
+    valid[:, :16] = True
+    fields = view_of(seed=1), view_of(seed=2)
+    truth, given = (np.resize(view.truth, (64, 64, 3)) for view in fields)
+    given = np.where(valid[..., None], given, truth)
+    view = view_of(truth=truth, given=given, aligned=given)
     meter = Meter("cpu", Lpips(random_backbone("alex"), "alex"))
-    whole, quarter = meter.measure(view), meter.measure(replace(view, seen=seen))
+    whole, quarter = meter.measure(view), meter.measure(replace(view, valid=valid))
     for name in ("lpips", "lpips_aligned"):
         assert quarter[name] == pytest.approx(4 * whole[name], rel=1e-4)
         assert quarter[name] > 0
 
 
-def test_equal_images_have_a_finite_psnr(shown: Callable) -> None:
-    view = shown()
-    row = Meter("cpu").measure(shown(given=view.photograph))
+def test_equal_images_have_a_finite_psnr(view_of: Callable) -> None:
+    view = view_of()
+    row = Meter("cpu").measure(view_of(given=view.truth))
     assert row["psnr"] == HIGHEST_PSNR_DB
     json.dumps(row, allow_nan=False)
 
 
-def test_scene_has_the_means_of_its_views_and_the_same_keys_always(shown: Callable) -> None:
-    views = [shown("28", 1), shown("64", 2)]
+def test_scene_has_the_means_of_its_views_and_the_same_keys_always(view_of: Callable) -> None:
+    views = [view_of("28", 1), view_of("64", 2)]
     rows, means = evaluate(views, Meter("cpu", note="no network"), GREY, "ignore")
     assert list(means) == [*AVERAGED, "views", "protocol", "lpips_note"]
     assert means["psnr"] == pytest.approx((rows[0]["psnr"] + rows[1]["psnr"]) / 2, abs=1e-6)
@@ -127,22 +127,22 @@ def test_scene_has_the_means_of_its_views_and_the_same_keys_always(shown: Callab
     assert means["lpips"] is None
     assert means["lpips_note"] == "no network"
     assert all(means[key] is None for key in MASKED)
-    flat = [-10 * math.log10(float(np.square(one.photograph - 0.5).mean())) for one in views]
+    flat = [-10 * math.log10(float(np.square(one.truth - 0.5).mean())) for one in views]
     assert means["mean_color_psnr"] == pytest.approx(sum(flat) / 2, abs=1e-5)
 
 
-def test_protocol_changes_with_what_numbers_depend_on(shown: Callable) -> None:
+def test_protocol_changes_with_what_numbers_depend_on(view_of: Callable) -> None:
     def protocol(views: list[MeasuredView], meter: Meter, masks: str = "ignore") -> str:
         return evaluate(views, meter, GREY, masks)[1]["protocol"]
 
-    both, meter = [shown("28", 1), shown("64", 2)], Meter("cpu")
+    both, meter = [view_of("28", 1), view_of("64", 2)], Meter("cpu")
     base = protocol(both, meter)
     assert base == protocol(both[::-1], meter)
-    assert base == protocol([shown("28", 1, given=both[1].given), both[1]], meter)
+    assert base == protocol([view_of("28", 1, given=both[1].given), both[1]], meter)
     others = [
         protocol(both[:1], meter),
-        protocol([shown("28", 1), shown("88", 2)], meter),
-        protocol([shown("28", 1), shown("64", 3)], meter),
+        protocol([view_of("28", 1), view_of("88", 2)], meter),
+        protocol([view_of("28", 1), view_of("64", 3)], meter),
         protocol(both, Meter("cpu", lpips_name="alex 0badf00d")),
         protocol(both, meter, "people"),
     ]
@@ -189,10 +189,10 @@ def test_device_cuda_without_one_is_an_error(no_weights: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, shown: Callable) -> None:
+def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, view_of: Callable) -> None:
     """TF32 convolutions would move LPIPS by some 1e-3 of itself."""
     folder = random_backbone("alex")
-    view = shown(mask=np.ones((40, 48), bool))
+    view = view_of(mask=np.ones((40, 48), bool))
     here, there = (
         Meter.build(EvaluateConfig(device=device), folder).measure(view)
         for device in ("cpu", "cuda")
@@ -201,10 +201,10 @@ def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, shown: Call
         assert there[key] == pytest.approx(here[key], rel=2e-5), key
 
 
-def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) -> None:
+def test_real_weights_fill_every_column(lpips_weights: Path, view_of: Callable) -> None:
     meter = Meter.build(EvaluateConfig(device="cpu"), lpips_weights)
-    view = shown(mask=np.ones((40, 48), bool))
-    row = meter.measure(MeasuredView(**(vars(view) | {"aligned": view.photograph})))
+    view = view_of(mask=np.ones((40, 48), bool))
+    row = meter.measure(MeasuredView(**(vars(view) | {"aligned": view.truth})))
     assert 0 < row["lpips"] < 2
     assert row["lpips_aligned"] == 0
     assert 0 < row["mlpips"] < 2
@@ -213,14 +213,14 @@ def test_real_weights_fill_every_column(lpips_weights: Path, shown: Callable) ->
 
 
 def test_batches_give_the_rows_of_single_views(
-    shown: Callable, monkeypatch: pytest.MonkeyPatch
+    view_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = np.zeros((40, 48), bool)
     half[:, :24] = True
-    views = [shown(str(seed), seed) for seed in range(5)]
-    views += [shown(str(seed), seed, aligned=shown(seed=9).photograph) for seed in (5, 6)]
-    views += [shown(str(seed), seed, mask=half) for seed in (7, 8)]
-    views += [shown("9", 9, mask=np.zeros((40, 48), bool))]
+    views = [view_of(str(seed), seed) for seed in range(5)]
+    views += [view_of(str(seed), seed, aligned=view_of(seed=9).truth) for seed in (5, 6)]
+    views += [view_of(str(seed), seed, mask=half) for seed in (7, 8)]
+    views += [view_of("9", 9, mask=np.zeros((40, 48), bool))]
     meter = Meter("cpu")
     single = evaluate(views, meter, GREY, "people")
     monkeypatch.setattr(Meter, "_full", lambda self, batch: len(batch) == 3)
@@ -230,7 +230,7 @@ def test_batches_give_the_rows_of_single_views(
         assert one == pytest.approx(other, abs=1e-6)
 
 
-def test_a_gpu_measures_as_many_pixels_as_it_holds(shown: Callable) -> None:
-    views = [shown()] * 5000
+def test_a_gpu_measures_as_many_pixels_as_it_holds(view_of: Callable) -> None:
+    views = [view_of()] * 5000
     sizes = [len(batch) for batch in Meter("cuda").batches(views)]
     assert sizes == [8_000_000 // (40 * 48), 5000 - 8_000_000 // (40 * 48)]

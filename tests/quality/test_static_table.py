@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.quality.static_table import COLUMNS, averages, rows_of, text
+from stages.quality.static_table import COLUMNS, averages, static_rows, text
 
 
 def means(mpsnr: float | None, lpips: float | None = 0.5) -> dict:
@@ -19,7 +19,7 @@ FOUND = {
 
 
 def test_average_and_deviation_are_over_scenes_of_one_camera() -> None:
-    rows = rows_of(FOUND)
+    rows = static_rows(FOUND)
     assert [(row["scene"], row["camera"]) for row in rows[4:]] == [
         ("Avg", "iphone"), ("Avg", "stereo"), ("Std", "iphone"), ("Std", "stereo"),
     ]  # fmt: skip
@@ -32,14 +32,14 @@ def test_average_and_deviation_are_over_scenes_of_one_camera() -> None:
 
 
 def test_metrics_are_the_averages_by_camera() -> None:
-    found = averages(rows_of(FOUND))
-    assert list(found) == ["iphone", "stereo"]
-    assert found["iphone"]["mpsnr"] == 22.0
-    assert averages(rows_of({})) == {}
+    means = averages(static_rows(FOUND))
+    assert list(means) == ["iphone", "stereo"]
+    assert means["iphone"]["mpsnr"] == 22.0
+    assert averages(static_rows({})) == {}
 
 
 def test_text_has_a_line_for_each_row() -> None:
-    lines = text(rows_of(FOUND)).splitlines()
+    lines = text(static_rows(FOUND)).splitlines()
     assert len(lines) == 1 + 8 + 1
     assert "mPSNR dB" in lines[0]
     assert lines[2].split()[:4] == ["dog", "stereo", "3", "18.00"]

@@ -1,7 +1,7 @@
-"""The convolutional features that LPIPS looks through, as torchvision trained them on ImageNet.
+"""Convolutional backbones of LPIPS: torchvision's features trained on ImageNet.
 
-Any file that holds them (a whole classifier or its `.features` alone, with or without that
-prefix) is read as the same tensors `<layer>.weight` and `<layer>.bias`, float32.
+All files of them (whole classifiers, or their `.features` with or without that prefix) are read as
+the tensors `<layer>.weight` and `<layer>.bias`, float32.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _Convolution = tuple[str, int, int, int]  # name, outputs, inputs, kernel
 
 @dataclass(frozen=True)
 class Backbone:
-    """A net: the file that torchvision publishes, other names of it, its features' shapes."""
+    """A net: torchvision's file name, patterns of other names, shapes of its features."""
 
     published: str
     patterns: tuple[str, ...]
@@ -28,13 +28,13 @@ class Backbone:
 
 def find_file(net: str, folder: Path) -> Path | None:
     """The file of a net in a folder, by name; None when there is none."""
-    known = BACKBONES[net]
-    found = (path for name in (known.published, *known.patterns) for path in _files(folder, name))
-    return next(found, None)
+    backbone = BACKBONES[net]
+    patterns = (backbone.published, *backbone.patterns)
+    return next((path for pattern in patterns for path in _files(folder, pattern)), None)
 
 
 def read_features(path: Path, net: str) -> dict[str, Tensor]:
-    """The features in a file. Raises UserError when it is broken or of another net."""
+    """Features from a file. Raises UserError when it is broken or of another net."""
     tensors = {key.removeprefix("features."): value for key, value in _load(path).items()}
     shapes = BACKBONES[net].shapes
     for name, shape in shapes.items():
@@ -57,18 +57,18 @@ def _load(path: Path) -> dict[str, object]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    # A file that is truncated, or no weights at all, fails in any of a dozen ways.
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    # Truncated files and files of other kinds raise a dozen kinds of errors.
     except Exception as error:
         raise UserError(
             path,
             f"not a readable weights file ({type(error).__name__})",
             expected="a state dict of torchvision, or safetensors",
-            fix="delete the file, or get it again",
+            fix="delete the file, or download it again",
         ) from error
-    if not isinstance(found, dict):
-        raise UserError(path, f"holds a {type(found).__name__}", expected="a state dict")
-    return {str(key): value for key, value in found.items()}
+    if not isinstance(tensors, dict):
+        raise UserError(path, f"holds a {type(tensors).__name__}", expected="a state dict")
+    return {str(key): value for key, value in tensors.items()}
 
 
 def _backbone(published: str, short: str, layers: list[_Convolution]) -> Backbone:
@@ -82,7 +82,7 @@ def _backbone(published: str, short: str, layers: list[_Convolution]) -> Backbon
 
 
 def _fire(layer: int, inputs: int, squeezed: int, expanded: int) -> list[_Convolution]:
-    """The three convolutions of a module of SqueezeNet (Iandola et al. 2016)."""
+    """The three convolutions of a fire module of SqueezeNet (Iandola et al. 2016)."""
     return [
         (f"{layer}.squeeze", squeezed, inputs, 1),
         (f"{layer}.expand1x1", expanded, squeezed, 1),

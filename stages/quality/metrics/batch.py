@@ -1,9 +1,9 @@
-"""What every metric takes: float images in [0, 1], [B, 3, H, W], in equal pairs."""
+"""Checks of the inputs of all metrics: pairs of float images [B, 3, H, W] in [0, 1]."""
 
 import torch
 from torch import Tensor
 
-# Rounding in an interpolation may leave the range by this much.
+# Interpolation may exceed the range by this much.
 _SLACK = 1e-3
 
 
@@ -12,7 +12,7 @@ class OutOfRange(ValueError):
 
 
 def check_pair(a: Tensor, b: Tensor, smallest_px: int = 1) -> None:
-    """Refuse what is not a pair of image batches. Raises ValueError that names the fault."""
+    """Raise ValueError unless both are image batches of equal shape."""
     if a.shape != b.shape:
         raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)} do not pair")
     for images in (a, b):
@@ -22,7 +22,7 @@ def check_pair(a: Tensor, b: Tensor, smallest_px: int = 1) -> None:
 
 
 def check_mask(mask: Tensor, images: Tensor) -> None:
-    """Refuse what is not a mask [B, 1, H, W] of zeros and ones that leaves pixels in each image."""
+    """Raise ValueError unless `mask` [B, 1, H, W] is 0 or 1, with pixels in each image."""
     expected = (len(images), 1, *images.shape[-2:])
     if tuple(mask.shape) != expected:
         raise ValueError(f"a mask of shape {tuple(mask.shape)}; expected {expected}")
@@ -39,7 +39,7 @@ def _check_images(images: Tensor) -> None:
     if not images.is_floating_point():
         raise ValueError(f"images of type {images.dtype}; expected floats in [0, 1]")
     if images.is_cuda and torch.cuda.is_current_stream_capturing():
-        return  # values are not known while a graph is recorded
+        return  # values are unknown while a graph is recorded
     low, high = images.detach().aminmax()
     # Written so that NaN fails too.
     if not (low >= -_SLACK and high <= 1 + _SLACK):

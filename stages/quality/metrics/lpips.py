@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al. 2018, version 0.1) with the calibrated heads of the lpips package.
 
-Only the package's data is read. Importing it imports torchvision's models and with them torch's
-compiler, 4 s that every evaluation would pay; tests hold both to the same numbers. The backbones
-are torchvision's ImageNet features, which stage `weights` puts into data/weights.
+Only the package's data is read. Importing it would import torchvision's models and with them
+torch's compiler, 4 s in every evaluation; tests compare both. The backbones are torchvision's
+ImageNet features, which stage `weights` copies to data/weights.
 """
 
 from importlib.util import find_spec
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from stages.quality.metrics.batch import check_pair
 from stages.quality.metrics.weights import load_features
 
-# Layers between two activations that are compared, by torchvision's numbers; each convolution is
-# followed by a ReLU.
+# Layers up to each compared activation, by torchvision's numbers; a ReLU follows each convolution.
 _STAGES = {
     "alex": (("0",), ("pool", "3"), ("pool", "6"), ("8",), ("10",)),
     "vgg": (
@@ -27,21 +26,21 @@ _STAGES = {
         ("0",), ("pool", "3", "4"), ("pool", "6", "7"), ("pool", "9"), ("10",), ("11",), ("12",)
     ),
 }  # fmt: skip
-# Kernel, stride, and whether a window may reach over the border.
+# Kernel, stride, and whether windows may extend beyond the border.
 _POOLS = {"alex": (3, 2, False), "vgg": (2, 2, False), "squeeze": (3, 2, True)}
-# Stride and padding of the convolutions that are not 1 and half the kernel.
+# Stride and padding of convolutions where they are not 1 and half the kernel.
 _STRIDES = {("alex", "0"): (4, 2), ("squeeze", "0"): (2, 0)}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-LPIPS_PX = 32  # below it the last layers of a backbone have no pixel left
+LPIPS_PX = 32  # in smaller images the last layers have no pixels
 
 
 class Features(nn.Module):
-    """A backbone without gradients of its own; those of its input flow."""
+    """A frozen backbone; gradients flow to its input."""
 
     def __init__(self, net: str, tensors: dict[str, Tensor]):
         super().__init__()
         self.net = net
-        # A buffer's name may hold no dots.
+        # Names of buffers may not contain dots.
         for name, value in tensors.items():
             self.register_buffer(name.replace(".", "_"), value)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
@@ -49,17 +48,17 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:  # [B, 3, H, W] in [0, 1]
         """Activations of 5 (alex, vgg) or 7 (squeeze) stages, each [B, C, h, w]."""
-        hidden, found = (images - self.mean) / self.std, []
+        hidden, activations = (images - self.mean) / self.std, []
         for stage in _STAGES[self.net]:
             for layer in stage:
                 hidden = self._layer(layer, hidden)
-            found.append(hidden)
-        return found
+            activations.append(hidden)
+        return activations
 
     def _layer(self, layer: str, hidden: Tensor) -> Tensor:
         if layer == "pool":
-            kernel, stride, beyond = _POOLS[self.net]
-            return F.max_pool2d(hidden, kernel, stride, ceil_mode=beyond)
+            kernel, stride, ceil_mode = _POOLS[self.net]
+            return F.max_pool2d(hidden, kernel, stride, ceil_mode=ceil_mode)
         if not hasattr(self, f"{layer}_squeeze_weight"):
             return self._convolution(layer, hidden)
         squeezed = self._convolution(f"{layer}_squeeze", hidden)
@@ -73,10 +72,10 @@ class Features(nn.Module):
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of image batches in [0, 1]; lower is nearer. Gradients flow to images.
+    """Perceptual distance of image batches in [0, 1]; lower is closer. Gradients flow to images.
 
-    Images are scaled in the same way for every net, as the authors do. gsplat's `vgg` numbers skip
-    a part of it and do not compare with these.
+    Images are normalised in the same way for every net, as by the authors. gsplat's `vgg` values
+    skip a part of this and do not compare with these.
     """
 
     def __init__(self, folder: Path, net: str, device: str = "cpu"):
@@ -92,17 +91,17 @@ class Lpips(nn.Module):
         return self.between(*self.activations(a, b))
 
     def activations(self, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What the backbone makes of two batches [B, 3, H, W] in [0, 1]."""
+        """Activations of two batches [B, 3, H, W] in [0, 1]."""
         check_pair(a, b, smallest_px=LPIPS_PX)
         return self.features(a.float()), self.features(b.float())
 
     def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Distance of each pair whose activations are given, [B]."""
+        """Distance of each pair from its activations, [B]."""
         layers = [distance.mean(dim=(1, 2, 3)) for distance in self._distances(a, b)]
         return torch.stack(layers).sum(dim=0)
 
     def map(self, a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, 1, H, W]
-        """Distance at each pixel: the layers' maps, enlarged to the image and added."""
+        """Distance at each pixel: the sum of the layers' upsampled maps."""
         size = a.shape[-2:]
         distances = self._distances(*self.activations(a, b))
         layers = [F.interpolate(one, size, mode="bilinear") for one in distances]
@@ -117,7 +116,7 @@ class Lpips(nn.Module):
 
 
 def _unit(activations: Tensor) -> Tensor:
-    # Where all are zero the root's gradient is NaN; the ReLU before it lets none of it through.
+    # At all zeros the gradient of the root is NaN; the ReLU before it blocks it.
     return activations / (activations.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
@@ -126,5 +125,5 @@ def _heads(net: str) -> list[Tensor]:
     package = find_spec("lpips")
     assert package is not None, "the lpips package is not installed"
     path = Path(str(package.origin)).parent / "weights" / "v0.1" / f"{net}.pth"
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    return [found[f"lin{index}.model.1.weight"] for index in range(len(_STAGES[net]))]
+    heads = torch.load(path, map_location="cpu", weights_only=True)
+    return [heads[f"lin{index}.model.1.weight"] for index in range(len(_STAGES[net]))]

@@ -1,7 +1,7 @@
 """PSNR, SSIM and LPIPS over a mask, in the form of DyCheck (Gao et al. 2022), core/metrics.
 
-Masks are [B, 1, H, W] of 0 and 1, where 1 counts. Other projects mask otherwise (windows that are
-partly covered, grey instead of black outside); their numbers do not compare with these.
+Masks are [B, 1, H, W]; pixels of 1 count, those of 0 do not. Other projects mask differently
+(partly covered windows, grey instead of black outside); their values do not compare with these.
 """
 
 import torch
@@ -22,8 +22,8 @@ def mpsnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
 def mssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
     """SSIM with partial convolutions (Liu et al. 2018), one axis after the other, float64.
 
-    Only whole windows count. The mean is over the whole map: a window without any pixel of the
-    mask has zero moments and so counts as 1, in the original as here.
+    Only windows within the image count. The mean is over the whole map: a window without a pixel
+    of the mask has zero statistics and so counts as 1, as in the original.
     """
     check_pair(a, b, smallest_px=TAPS)
     check_mask(mask, a)
@@ -37,7 +37,7 @@ def mssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
 
 
 def mlpips(a: Tensor, b: Tensor, mask: Tensor, lpips: Lpips) -> Tensor:  # [B, 3, H, W] -> [B]
-    """Mean over the mask of LPIPS' map, both images black outside of it; float64."""
+    """Mean of the LPIPS map over the mask, with both images black outside of it; float64."""
     check_pair(a, b)
     check_mask(mask, a)
     return _masked_mean(lpips.map(a * mask, b * mask).double(), mask)
@@ -50,7 +50,7 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, mask: Tensor) -> Tensor:
-    """Gaussian means over the mask's pixels alone, as if those missing had their mean."""
+    """Gaussian means over the mask's pixels only; missing pixels take their mean."""
     taps = gaussian_taps(images)
     for dim in (3, 2):
         covered = correlate(mask, torch.ones_like(taps), dim)

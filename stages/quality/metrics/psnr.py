@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stages.quality.metrics.batch import check_pair
 
-# Equal images have no finite PSNR, and JSON no infinity.
+# For equal images, whose PSNR is infinite: JSON has no infinity.
 HIGHEST_PSNR_DB = 120.0
 
 

@@ -1,7 +1,7 @@
 """Structural similarity (Wang et al. 2004): window 11, sigma 1.5, reflected borders, whole map.
 
-The same numbers as torchmetrics' defaults with `data_range=1`, which gsplat's tables use. The
-training loss drops the borders instead; the two are not comparable.
+Equal to torchmetrics' defaults with `data_range=1`, which gsplat's tables use. The training loss
+crops the borders instead and is not comparable.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from stages.quality.metrics.batch import check_pair
 
 TAPS, SIGMA = 11, 1.5
-SMALLEST_PX = TAPS // 2 + 1  # so that a border can be reflected
+SMALLEST_PX = TAPS // 2 + 1  # for reflected borders
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -24,22 +24,22 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
 
 
 def ssim_of_windows(a: Tensor, b: Tensor) -> Tensor:  # [B, C, H, W] -> [B]
-    """Mean SSIM over the windows that lie inside the images."""
+    """Mean SSIM over windows within the images."""
     taps = gaussian_taps(a)
-    moments = torch.cat([a, b, a * a, b * b, a * b])
-    mean_a, mean_b, aa, bb, ab = correlate(correlate(moments, taps, 3), taps, 2).chunk(5)
+    products = torch.cat([a, b, a * a, b * b, a * b])
+    mean_a, mean_b, aa, bb, ab = correlate(correlate(products, taps, 3), taps, 2).chunk(5)
     var_a, var_b = aa - mean_a.square(), bb - mean_b.square()
     return ssim_map(mean_a, mean_b, var_a, var_b, ab - mean_a * mean_b).mean(dim=(1, 2, 3))
 
 
 def ssim_map(mean_a: Tensor, mean_b: Tensor, var_a: Tensor, var_b: Tensor, cov: Tensor) -> Tensor:
-    """SSIM of each window from its moments."""
+    """SSIM of each window from its means, variances and covariance."""
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
     return luminance * (2 * cov + _C2) / (var_a + var_b + _C2)
 
 
 def gaussian_taps(like: Tensor) -> Tensor:
-    """The normalised window [11], on the device and in the precision of a tensor."""
+    """The normalised window [11] on the device and in the dtype of `like`."""
     offsets = torch.arange(TAPS, device=like.device, dtype=like.dtype) - TAPS // 2
     taps = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return taps / taps.sum()
@@ -56,7 +56,7 @@ def correlate(images: Tensor, taps: Tensor, dim: int) -> Tensor:
 
 
 def _correlate_by_products(images: Tensor, taps: Tensor, dim: int) -> Tensor:
-    """The same by a matrix of shifted taps; cuDNN takes 74 ms to blur one float32 image."""
+    """The same by a band matrix of taps; cuDNN needs 74 ms to blur one float32 image."""
     size, count = images.shape[dim], images.shape[dim] - len(taps) + 1
     band = images.new_zeros(size, count)
     for offset, tap in enumerate(taps):

@@ -1,6 +1,6 @@
-"""LPIPS backbones in data/weights: found, checked and kept in one form whatever their source.
+"""LPIPS backbones in data/weights, checked and converted to one format.
 
-weights.json says of each net whether it was found, from what kind of source, and else why not.
+weights.json says for each net whether it was found, and its kind of source or why it is missing.
 """
 
 import socket
@@ -26,7 +26,7 @@ _URL = "https://download.pytorch.org/models/"
 def collect(config: WeightsConfig, folder: Path) -> dict[str, dict[str, Any]]:
     """Write `<net>.safetensors` for each net that is found, and weights.json; return the latter.
 
-    Raises UserError for a file that is there but broken or of another net.
+    Raises UserError for a file that exists but is broken or of another net.
     """
     marker = {net: _collect_one(net, config, folder) for net in config.nets}
     write_json(folder / MARKER, marker)
@@ -34,7 +34,7 @@ def collect(config: WeightsConfig, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def absence(folder: Path, net: str) -> str | None:
-    """Why the weights of a net cannot be used, or None when they can."""
+    """Why a net has no weights, or None if it has."""
     marker = read_json(folder / MARKER)
     if net not in marker:
         return f"no weights of {net}: weights.nets names {', '.join(marker) or 'none'}"
@@ -54,43 +54,43 @@ def _marked(folder: Path) -> AbstractContextManager[None]:
 
 
 def load_features(folder: Path, net: str) -> dict[str, Tensor]:
-    """Features that `collect` wrote. Raises UserError when there are none."""
+    """Features written by `collect`. Raises UserError when there are none."""
     reason = absence(folder, net)
     if reason:
         raise UserError(folder, reason, fix=remedy(net))
-    return backbones.read_features(_kept(folder, net), net)
+    return backbones.read_features(_file(folder, net), net)
 
 
 def remedy(net: str) -> str:
-    """What a user does about missing weights."""
+    """The fix for missing weights."""
     return (
         f"have {net} in weights.nets, and {BACKBONES[net].published} in torchvision's cache or at "
         "weights.path (params.yaml); then `dvc repro -f weights` and `dvc repro`"
     )
 
 
-def _kept(folder: Path, net: str) -> Path:
+def _file(folder: Path, net: str) -> Path:
     return folder / f"{net}.safetensors"
 
 
 def _collect_one(net: str, config: WeightsConfig, folder: Path) -> dict[str, Any]:
     reasons = []
     for source, find in _SOURCES.items():
-        found = find(net, config)
-        if isinstance(found, Path):
-            _kept(folder, net).write_bytes(save(backbones.read_features(found, net)))
-            digest = file_hash(_kept(folder, net))
+        result = find(net, config)
+        if isinstance(result, Path):
+            _file(folder, net).write_bytes(save(backbones.read_features(result, net)))
+            digest = file_hash(_file(folder, net))
             return {"found": True, "from": source, "sha256": digest, "reason": None}
-        reasons.append(found)
+        reasons.append(result)
     return {"found": False, "from": None, "sha256": None, "reason": "; ".join(reasons)}
 
 
-# Each source gives a file, or why it has none: without a path of this machine, since the reason
-# becomes part of the data.
+# Each source gives a file, or a reason without paths of this machine, because the reason becomes
+# part of the data.
 
 
 def _in_path(net: str, config: WeightsConfig) -> Path | str:
-    """The file that weights.path names or, in a folder, the one that is named after the net."""
+    """The file weights.path, or the net's file in that folder."""
     if not config.path:
         return "weights.path is empty"
     path = Path(config.path).expanduser()
@@ -113,7 +113,7 @@ def _in_cache(net: str, config: WeightsConfig) -> Path | str:
 
 
 def _by_download(net: str, config: WeightsConfig) -> Path | str:
-    """The file that torchvision's download leaves in its cache; no network is no error."""
+    """torchvision's file in its cache after a download; a missing network is no error."""
     if not config.download:
         return "weights.download is false"
     published = BACKBONES[net].published
@@ -136,13 +136,13 @@ _SOURCES = {"path": _in_path, "torchvision cache": _in_cache, "download": _by_do
 
 
 def _cache() -> Path:
-    """Where torchvision keeps downloads; `$TORCH_HOME` moves it."""
+    """torchvision's folder of downloads; `$TORCH_HOME` moves it."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """torch's download sets no timeout of its own: a silent network would hang it for ever."""
+    """Limit torch's download, which sets no timeout and would hang in a silent network."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.config import EvaluateConfig
-from stages.quality.evaluation import Meter, Row
+from stages.quality.evaluation import Measures, Meter
 from stages.quality.keys import MEASURED
 from stages.quality.metrics.weights import MARKER
 from stages.run.checkpoint import forget
@@ -167,7 +167,7 @@ def evaluate_result(
 def _demand(meter: Meter, views: Sequence[DatasetView], data_factor: int) -> None:
     """Raise UserError for views that would be too small to measure."""
     sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
-    meter.demand(sizes, "lower train.data_factor, or take the views out")
+    meter.require_sizes(sizes, "lower train.data_factor, or take the views out")
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
@@ -177,7 +177,7 @@ def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
     return Meter.build(config, weights)
 
 
-def summary(scalars: Row) -> str:
+def summary(scalars: Measures) -> str:
     """The held-out numbers of a result in a line."""
     if scalars.get("psnr") is None:
         return "no view is held out"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.quality.evaluation import COLUMNS as MEASURED
-from stages.quality.evaluation import MeasuredView, Meter, Row, evaluate
+from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
@@ -37,7 +37,7 @@ _TURN_S = 3600.0
 
 def evaluate_static(
     shared: SharedFolder, camera: str, static: StaticConfig, result: Path, meter: Meter
-) -> tuple[list[Row], Row]:
+) -> tuple[list[Measures], Measures]:
     """Draw the eval frames and measure them; rows of the views and the row of the scene.
 
     Pictures go to `result`/eval_on_iphone_eval/renders. Numbers are of what these hold: 8 bits.
@@ -52,7 +52,7 @@ def evaluate_static(
     held_out = Dataset.read(shared.subset(EVAL))
     views = held_out.views[:: static.eval_test_every]
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
-    meter.demand(sizes, "raise static.max_px, or bring larger photographs", masked=True)
+    meter.require_sizes(sizes, "raise static.max_px, or bring larger photographs", masked=True)
     backend, training = backend_of(static.covi_device), list(facts.train.values())
     # Evaluations of other results, of other Gaussians, may share this folder.
     with alone(shared.masks(camera), wait_s=_TURN_S):
@@ -70,7 +70,7 @@ def evaluate_static(
     return rows, means
 
 
-def summary(means: Row) -> str:
+def summary(means: Measures) -> str:
     """A scene's means in a line."""
     mpsnr = "none" if means["mpsnr"] is None else f"{means['mpsnr']:.2f} dB"
     return (
@@ -152,5 +152,5 @@ def _shown(
         photograph, seen = view.image()
         yield MeasuredView(
             "", view.name, photograph, file_hash(view.path), given=read_image(path),
-            mask=masks[view.name] if seen is None else masks[view.name] & seen, seen=seen,
+            mask=masks[view.name] if seen is None else masks[view.name] & seen, valid=seen,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.quality.evaluation import MeasuredView, Meter, Row, evaluate, mean_color
+from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate, mean_color
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import (
@@ -199,7 +199,7 @@ def measure(
     data_factor: int,
     alignment: Alignment,
     backend: str,
-) -> tuple[list[Row], Row]:
+) -> tuple[list[Measures], Measures]:
     """Draw views into `folder`/given and /aligned, and measure them against their photographs.
 
     `train_from_views` brings their cameras into the world frame of the training capture. Returns
@@ -275,7 +275,9 @@ def _drawn(
         for kind, picture in pictures.items():
             file = view.name if view.name.endswith(".png") else f"{view.name}.png"
             write_png(folder / kind / file, picture)
-        yield MeasuredView("", view.name, photograph, view.sha256, mask=mask, seen=mask, **pictures)
+        yield MeasuredView(
+            "", view.name, photograph, view.sha256, mask=mask, valid=mask, **pictures
+        )
 
 
 def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:

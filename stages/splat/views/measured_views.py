@@ -25,5 +25,5 @@ def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Ite
         pictures = {kind: read_novel_view(folder, kind, view) for kind in kinds}
         digest = file_hash(view.image_path)
         yield MeasuredView(
-            view.timestamp, view.name, view.image(), digest, mask=mask, seen=seen, **pictures
+            view.timestamp, view.name, view.image(), digest, mask=mask, valid=seen, **pictures
         )
