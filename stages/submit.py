@@ -1,7 +1,7 @@
-"""Send the stale part of the graph to SLURM, or run it here with several tasks at once.
+"""Submit the stale part of the graph to SLURM, or run it here with several tasks at once.
 
-`python -m stages.submit status|logs|cancel` follow what was sent;
-`python -m stages.submit script slurm/NAME.slurm ...` sends one of the ready scripts.
+`python -m stages.submit status|logs|cancel` show and cancel submissions;
+`python -m stages.submit script slurm/NAME.slurm ...` submits one of the ready scripts.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from stages.run.entry import launch
 
 
 def main() -> None:
-    """Send what `dvc repro TARGETS` would run, or follow what was sent."""
+    """Submit what `dvc repro TARGETS` would run, or show or cancel submissions."""
     words = sys.argv[1:]
     if words and words[0] == "script":
         script(words)
@@ -25,52 +25,52 @@ def main() -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
-    add("--local", action="store_true", help="run here instead of sending to a cluster")
+    add("--local", action="store_true", help="run here instead of on a cluster")
     add("--jobs", type=int, default=2, metavar="N", help="tasks at once with --local (default: 2)")
-    add("--dry-run", action="store_true", help="print the plan; send and run nothing")
+    add("--dry-run", action="store_true", help="print the plan; submit and run nothing")
     add("--throttle", type=int, metavar="N", help="most tasks of one array at once")
     add("-n", "--name", help="run as this experiment, in a git worktree of its own")
     add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
         help="change a param of the experiment, as `dvc exp run -S`; repeatable")  # fmt: skip
-    given = parser.parse_args(words)
-    if given.jobs < 1 or (given.throttle or 0) < 0:
+    args = parser.parse_args(words)
+    if args.jobs < 1 or (args.throttle or 0) < 0:
         parser.error("--jobs and --throttle take positive numbers")
 
     from stages.jobs.submit import SubmitOptions, send
 
-    sys.exit(send(SubmitOptions(**vars(given))))
+    sys.exit(send(SubmitOptions(**vars(args))))
 
 
 def script(words: list[str]) -> None:
-    """Send one of the scripts of slurm/ with what `slurm.default` says about where it may run."""
+    """Submit a script of slurm/ with the partition, account and nodes of `slurm.default`."""
     parser = argparse.ArgumentParser(prog="python -m stages.submit")
     add = parser.add_argument
-    add("command", choices=("script",), help="send a script")
+    add("command", choices=("script",), help="submit a script")
     add("script", help="such as slurm/dual_training.slurm")
     add("arguments", nargs=argparse.REMAINDER, help="of the script")
-    given = parser.parse_args(words)
+    args = parser.parse_args(words)
 
     from stages.jobs.submit import send_script
 
-    print(send_script(given.script, given.arguments))
+    print(send_script(args.script, args.arguments))
 
 
 def follow(words: list[str]) -> None:
-    """Tell how a submission goes, show its logs, or cancel it."""
+    """Show the states or logs of a submission, or cancel it."""
     parser = argparse.ArgumentParser(prog="python -m stages.submit")
     add = parser.add_argument
     add("command", choices=("status", "logs", "cancel"), help="what to do")
     add("targets", nargs="*", help="stages or `stage@item`; default: all, of logs all that failed")
     add("--number", default="", help="of the submission; default: the last")
     add("--lines", type=int, default=20, metavar="N", help="of each log (default: 20)")
-    given = parser.parse_args(words)
+    args = parser.parse_args(words)
 
-    from stages.jobs import monitor as following
+    from stages.jobs import monitor
 
-    if given.command == "logs":
-        following.logs(given.number, given.targets, given.lines)
+    if args.command == "logs":
+        monitor.logs(args.number, args.targets, args.lines)
     else:
-        getattr(following, given.command)(given.number, given.targets)
+        getattr(monitor, args.command)(args.number, args.targets)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""An experiment in a git worktree of its own: other params, same cache, the workspace untouched.
+"""An experiment in its own git worktree: other params, the same cache, an unchanged workspace.
 
-The worktree is `<work root>/experiments/<name>`; `.<name>.json` beside it says with which params it
-was opened, and whether that came to its end. In a repository that holds more than this project the
-stages run in the project's folder of the worktree.
+The worktree is `<work root>/experiments/<name>`; `.<name>.json` beside it holds the params that it
+was opened with, and whether opening it was completed. In a repository that holds more than this
+project the stages run in the project's folder of the worktree.
 """
 
+import logging
 import os
 import re
 import subprocess
@@ -21,7 +22,8 @@ from stages.jobs.pipeline import Pipeline, set_params
 from stages.run.errors import UserError
 from stages.run.files import read_json, safe_name, work_root, write_json
 
-# Settings of a remote that name a file; DVC sees a relative one from the folder of its config.
+_LOGGER = logging.getLogger(__name__)
+# Settings of a remote that name a file, which DVC resolves from the folder of its config.
 _PATHS = (
     "url", "keyfile", "cert_path", "key_path", "credentialpath", "configpath",
     "gdrive_user_credentials_file", "gdrive_service_account_json_file_path",
@@ -38,71 +40,71 @@ class Experiment:
 
     @property
     def record(self) -> Path:
-        """What it was opened with."""
+        """File with the params that it was opened with."""
         return self.worktree.with_name(f".{self.name}.json")
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What the record says; nothing of one that is older than records."""
+    def opened_with(self) -> dict[str, Any]:
+        """Content of the record; empty for experiments older than records."""
         return read_json(self.record) if self.record.is_file() else {}
 
     @property
     def is_open(self) -> bool:
-        """Whether it can go on; what was killed while it was opened has to begin anew."""
-        return self.worktree.is_dir() and self.told.get("is_open", True)
+        """Whether it can go on; one that was killed while it was opened must be opened again."""
+        return self.worktree.is_dir() and self.opened_with.get("is_open", True)
 
 
 def find(name: str) -> Experiment:
-    """The experiment of a name, opened or not. Raises UserError for a name that git refuses."""
+    """The experiment of this name, open or not. Raises UserError for a name that git refuses."""
     worktree = work_root().resolve() / "experiments" / safe_name(name, "--name")
     if name.endswith((".", ".lock")):
-        raise UserError("--name", name, expected="no '.' and no '.lock' at the end, as git has it")
+        raise UserError("--name", name, expected="no '.' or '.lock' at the end, which git refuses")
     return Experiment(name, worktree, worktree / git(Path.cwd(), "rev-parse", "--show-prefix"))
 
 
 def open_experiment(name: str | None, settings: Sequence[str]) -> tuple[Experiment, bool]:
     """An experiment with params set as `dvc exp run --set-param` sets them, and whether it is new.
 
-    A new one begins as the workspace is now, uncommitted edits included. One that is there goes
-    on where it is; without a name the next free one is taken. Raises UserError when one that is
-    there is to get other params.
+    A new one starts from the workspace, including uncommitted edits. An existing one continues;
+    without a name the next free one is used. Raises UserError for other params of an existing one.
     """
     home = Path.cwd()
     with git_lock(home):
-        found = find(name or _free_name())
-        told = found.told
-        _check_ours(found, home)
-        if found.is_open:
-            if settings and list(settings) != told.get("settings", []):
+        experiment = find(name or _free_name())
+        record = experiment.opened_with
+        _require_ours(experiment, home)
+        if experiment.is_open:
+            if settings and list(settings) != record.get("settings", []):
                 raise UserError(
-                    found.worktree, f"the experiment {found.name} has begun",
-                    expected="a new name for other params", fix=f"go on by `-n {found.name}` "
-                    f"alone, or `git worktree remove --force {found.worktree}`",
+                    experiment.worktree, f"the experiment {experiment.name} has begun",
+                    expected="a new name for other params",
+                    fix=f"continue it by `-n {experiment.name}` only, or "
+                    f"`git worktree remove --force {experiment.worktree}`",
                 )  # fmt: skip
-            return found, False
-        if told and not told["is_open"]:
-            settings = settings or told["settings"]
-            print(f"{found.name}: was stopped while it was opened, and is opened anew", flush=True)
-            _remove(found)
+            return experiment, False
+        if record and not record["is_open"]:
+            settings = settings or record["settings"]
+            _LOGGER.info("%s: was stopped while it was opened; opened again", experiment.name)
+            _remove(experiment)
         try:
-            told = {"repository": str(_repository(home)), "settings": list(settings)}
-            write_json(found.record, {**told, "is_open": False})
-            # Twice forced: also in the place of one that was deleted without git's knowledge.
-            # Without hooks: those of `dvc install` check data out, which has no cache there yet.
+            record = {"repository": str(_repository(home)), "settings": list(settings)}
+            write_json(experiment.record, {**record, "is_open": False})
+            # Forced twice: also where a worktree was deleted without git's knowledge. Without
+            # hooks: those of `dvc install` check out data, and there is no cache there yet.
             add = ("worktree", "add", "--quiet", "--force", "--force", "--detach")
-            git(home, "-c", f"core.hooksPath={os.devnull}", *add, str(found.worktree))
-            _copy_edits(home, found.root)
-            _share_cache(home, found.root)
-            set_params(found.root, settings)
-            write_json(found.record, {**told, "is_open": True})
+            git(home, "-c", f"core.hooksPath={os.devnull}", *add, str(experiment.worktree))
+            _copy_edits(home, experiment.root)
+            _share_cache(home, experiment.root)
+            set_params(experiment.root, settings)
+            write_json(experiment.record, {**record, "is_open": True})
         except BaseException:
-            _remove(found)
+            _remove(experiment)
             raise
-    return found, True
+    return experiment, True
 
 
 def close_experiment(experiment: Experiment) -> None:
-    """Remove an experiment's worktree; what it saved stays in git and in the cache."""
+    """Remove an experiment's worktree; saved results stay in git and in the cache."""
     with git_lock(Path.cwd()):
         _remove(experiment)
 
@@ -114,15 +116,15 @@ def _free_name() -> str:
     return f"exp-{number}"
 
 
-def _check_ours(experiment: Experiment, home: Path) -> None:
-    """Raise UserError when a work root that several repositories share holds another's."""
+def _require_ours(experiment: Experiment, home: Path) -> None:
+    """Raise UserError for another repository's experiment in a shared work root."""
     ours = _repository(home)
-    theirs = {Path(experiment.told.get("repository", ours))}
+    theirs = {Path(experiment.opened_with.get("repository", ours))}
     if experiment.is_open:
         theirs.add(_repository(experiment.worktree))
     if theirs - {ours}:
         raise UserError(
-            experiment.worktree, "no experiment of this repository", fix="give another name"
+            experiment.worktree, "an experiment of another repository", fix="use another name"
         )
 
 
@@ -139,7 +141,7 @@ def _remove(experiment: Experiment) -> None:
 
 
 def _copy_edits(home: Path, root: Path) -> None:
-    """Bring along what differs from the last commit in the project, new files included."""
+    """Copy the project's differences from the last commit, including new files."""
     deleted = git(home, "ls-files", "-z", "--deleted").split("\0")
     changed = git(home, "ls-files", "-z", "--modified", "--others", "--exclude-standard")
     staged = git(home, "diff", "-z", "--name-only", "--relative", "--cached", "HEAD")
@@ -153,22 +155,22 @@ def _copy_edits(home: Path, root: Path) -> None:
 
 
 def _share_cache(home: Path, root: Path) -> None:
-    """Local settings of the workspace, and its cache: what one makes, the other has.
+    """Give the worktree the local settings and the cache of the workspace.
 
-    Not by `dvc config`, which writes ASCII alone and refuses a path with other letters.
+    Not by `dvc config`, which writes ASCII only and refuses other paths.
     """
     source, target = home / ".dvc" / "config.local", root / ".dvc" / "config.local"
     lines = source.read_text().splitlines() if source.is_file() else []
     config = ConfigObj(lines, interpolation=False)
     for section in config.sections:
         for key in set(_PATHS) & set(config[section]):
-            config[section][key] = _from(home / ".dvc", config[section][key])
+            config[section][key] = _absolute(home / ".dvc", config[section][key])
     cache = Pipeline(home).cache_folder.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     config.setdefault("cache", {})["dir"] = os.path.relpath(cache, root / ".dvc")
     target.write_text("\n".join([*config.write(), ""]))
 
 
-def _from(folder: Path, path: str) -> str:
+def _absolute(folder: Path, path: str) -> str:
     is_address = re.match(r"\w+://", path) or path.startswith("~")
     return path if is_address else os.path.abspath(folder / path)

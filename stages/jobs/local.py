@@ -1,9 +1,10 @@
-"""A plan on this machine: several tasks at once; a failure stops only what needs it.
+"""A plan on this machine: several tasks at once; a failure stops only the tasks that need it.
 
-This process alone talks to DVC, and records while the next tasks run.
+Only this process uses DVC; it records results while the next tasks run.
 """
 
 import dataclasses
+import logging
 import os
 import subprocess
 import time
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.jobs import task_process as process
+from stages.jobs import task_process
 from stages.jobs.config import SlurmConfig
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Task
@@ -21,9 +22,10 @@ from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
 from stages.run.process.locks import alone
 
-# dvc.lock is written this often at most; until then the run cache holds what was made.
+_LOGGER = logging.getLogger(__name__)
+# dvc.lock is written at most this often; until then the run cache has the results.
 RECORD_EVERY_S = 30.0
-_LOOK_EVERY_S = 0.05
+_POLL_S = 0.05
 _SHOWN_LINES = 12
 
 
@@ -36,28 +38,25 @@ class _Running:
 
 
 class LocalRun:
-    """One plan, at most `jobs` tasks at a time, those that most others wait for first."""
+    """One plan, at most `jobs` tasks at a time; those with the longest chain after them first."""
 
-    def __init__(
-        self, pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
-        say: Callable[[str], None] = print,
-    ):  # fmt: skip
+    def __init__(self, pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int):
         self.pipeline, self.submission, self.config, self.jobs = pipeline, submission, config, jobs
-        self.say, self.plan = say, submission.plan
+        self.plan = submission.plan
         self.heights = self.plan.heights()
         self.waiting = {task.address: task for task in self.plan.tasks}
         self.running: list[_Running] = []
         self.done: set[str] = set()
         self.failed: list[str] = []
-        # A single task at a time has all of them, as they are.
+        # A single task at a time uses all of them.
         self.gpus = visible_gpus() if jobs > 1 else []
         self.free_gpus = list(self.gpus)
         self.recorded = time.monotonic()
 
     def run(self) -> int:
-        """Run to the end; 0, 1 when a task failed, process.STOPPED when it was told to stop."""
+        """Run to the end; 0, 1 if a task failed, task_process.STOPPED after a signal."""
         self.submission.logs.mkdir(parents=True, exist_ok=True)
-        with process.Stop() as stop:
+        with task_process.Stop() as stop:
             try:
                 while self.running or (self.waiting and not stop.noticed):
                     while not stop.noticed and (task := self._next()):
@@ -71,25 +70,27 @@ class LocalRun:
                 self.pipeline.record()
         for address in self.waiting:
             self.submission.note(address, "cancelled")
-        return process.STOPPED if stop.noticed else int(bool(self.failed))
+        return task_process.STOPPED if stop.noticed else int(bool(self.failed))
 
     def _next(self) -> Task | None:
-        """The task to start now, if one is ready and there is room for it."""
+        """The task to start now, if one is ready and its GPUs are free."""
         if len(self.running) >= self.jobs:
             return None
         ready = [one for one in self.waiting.values() if self.done.issuperset(one.needs)]
         fitting = [one for one in ready if self._gpus_wanted(one) <= len(self.free_gpus)]
         return max(fitting, key=lambda one: self.heights[one.address], default=None)
 
-    def _start(self, task: Task, stop: process.Stop) -> None:
+    def _start(self, task: Task, stop: task_process.Stop) -> None:
         del self.waiting[task.address]
         began = time.time()
         try:
             if task.command:
-                self.pipeline.record()  # what is no stage may read dvc.lock
+                self.pipeline.record()  # a command that is no stage may read dvc.lock
             words, environment = list(task.command) or None, {}
             if words is None:
-                words, environment = process.begin(self.pipeline, self.submission, task.address)
+                words, environment = task_process.begin(
+                    self.pipeline, self.submission, task.address
+                )
         except UserError as error:
             self.submission.log(task.address, "err").write_text(f"{error}\n")
             self._fail(task, began)
@@ -105,24 +106,26 @@ class LocalRun:
                 for kind in ("out", "err")
             )
             root = self.submission.root
-            child = process.start(words, root, task.address, out, err, **environment)
+            child = task_process.start(words, root, task.address, out, err, **environment)
         self.running.append(_Running(task, child, taken, began))
         stop.children.append(child)
         self.submission.note(task.address, "running", began=began)
 
-    def _end(self, one: _Running, stop: process.Stop) -> None:
+    def _end(self, one: _Running, stop: task_process.Stop) -> None:
         self.running.remove(one)
         stop.children.remove(one.child)
         self.free_gpus += one.gpus
         code = one.child.returncode
-        if code and (stop.noticed or code == process.STOPPED):
+        if code and (stop.noticed or code == task_process.STOPPED):
             self.submission.note(one.task.address, "cancelled", began=one.began)
             stop.noticed = True
             return
         try:
             if not code and not one.task.command:
                 for path in self.pipeline.finish(one.task.address):
-                    self.say(f"{one.task.address}: {path} was edited meanwhile; stale again")
+                    _LOGGER.warning(
+                        "%s: %s was edited meanwhile; stale again", one.task.address, path
+                    )
         except UserError as error:
             with self.submission.log(one.task.address, "err").open("a") as log:
                 log.write(f"{error}\n")
@@ -135,29 +138,29 @@ class LocalRun:
     def _succeed(self, task: Task, state: str, began: float) -> None:
         self.done.add(task.address)
         self.submission.note(task.address, state, began=began)
-        told = f"{time.time() - began:.0f} s" if state == "done" else state
-        self.say(f"[{self._count()}] {task.address}: {told}")
+        result = f"{time.time() - began:.0f} s" if state == "done" else state
+        _LOGGER.info("[%s] %s: %s", self._count(), task.address, result)
 
     def _fail(self, task: Task, began: float, code: int = 1) -> None:
         self.failed.append(task.address)
         self.submission.note(task.address, "failed", began=began, code=code)
-        self.say(f"[{self._count()}] {task.address}: FAILED with {code}")
+        _LOGGER.info("[%s] %s: FAILED with %s", self._count(), task.address, code)
         path = self.submission.log(task.address, "err")
         for line in path.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]:
-            self.say(f"    {line}")
-        self.say(f"    whole log: {os.path.relpath(path)}")
-        lost = [one for one in self.plan.dependants(task.address) if one in self.waiting]
-        for address in lost:
+            _LOGGER.info("    %s", line)
+        _LOGGER.info("    whole log: %s", os.path.relpath(path))
+        dropped = [one for one in self.plan.dependants(task.address) if one in self.waiting]
+        for address in dropped:
             del self.waiting[address]
             self.submission.note(address, "cancelled")
-        if lost:
-            self.say(f"    not run, as they need it: {', '.join(lost)}")
+        if dropped:
+            _LOGGER.info("    not run, as they need it: %s", ", ".join(dropped))
 
     def _pause(self) -> None:
         if time.monotonic() - self.recorded > RECORD_EVERY_S:
             self.pipeline.record()
             self.recorded = time.monotonic()
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
 
     def _gpus_wanted(self, task: Task) -> int:
         return min(self.config.resources(task.address).gpus, len(self.gpus))
@@ -168,9 +171,9 @@ class LocalRun:
 
 def run_local(
     pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
-    known: Callable[[], object] = lambda: None,
+    visible: Callable[[], object] = lambda: None,
 ) -> int:  # fmt: skip
-    """Run a plan here; see `LocalRun.run`. Calls `known` once others can see that it runs."""
+    """Run a plan here; see `LocalRun.run`. Calls `visible` once other processes can see the run."""
     names = {
         task.address: f"local{submission.number}_{index}"
         for index, task in enumerate(submission.plan.tasks)
@@ -178,14 +181,14 @@ def run_local(
     submission = dataclasses.replace(submission, jobs=names, process=os.getpid())
     with alone(submission.folder / RUN):
         submission.save()
-        known()
+        visible()
         return LocalRun(pipeline, submission, config, jobs).run()
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names, or else every NVIDIA device of this machine."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [one for one in told.split(",") if one.strip() not in ("", "-1")]
+    """GPUs in CUDA_VISIBLE_DEVICES, or else all NVIDIA devices of this machine."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [one for one in listed.split(",") if one.strip() not in ("", "-1")]
     devices = Path("/dev").glob("nvidia[0-9]*")
     return sorted(path.name.removeprefix("nvidia") for path in devices)

@@ -1,58 +1,64 @@
-"""`status`, `logs` and `cancel`: what was sent, followed from any shell of the workspace."""
+"""`status`, `logs` and `cancel` of submissions, from any shell of the workspace."""
 
+import logging
 import os
 import signal
 from collections.abc import Sequence
 
-from stages.jobs import slurm
-from stages.jobs import task_states as report
+from stages.jobs import slurm, task_states
 from stages.jobs.submission import Submission, read_submission
 from stages.run.errors import UserError
 from stages.run.process.locks import holder_of
 from stages.run.settings.params import did_you_mean
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def status(number: str, targets: Sequence[str]) -> None:
-    """Print how a submission goes."""
+    """Log the states of a submission's tasks."""
     submission = read_submission(number)
     chosen = set(_chosen(submission, targets))
-    found = [row for row in report.rows(submission) if row.address in chosen]
-    print(f"submission {submission.number}, {submission.executor}, {submission.root}")
-    print(report.table(found))
+    tasks = [task for task in task_states.task_states(submission) if task.address in chosen]
+    _LOGGER.info(f"submission {submission.number}, {submission.executor}, {submission.root}")
+    _LOGGER.info(task_states.table(tasks))
 
 
 def logs(number: str, targets: Sequence[str], lines: int) -> None:
-    """Print the ends of the logs of some tasks; without targets, of those that failed or run."""
+    """Log the last lines of tasks' logs; without targets, of those that failed or run."""
     submission = read_submission(number)
     chosen = _chosen(submission, targets)
     if not targets:
         wanted = ("failed", "lost", "running")
-        chosen = [row.address for row in report.rows(submission) if row.state in wanted]
+        chosen = [row.address for row in task_states.task_states(submission) if row.state in wanted]
         if not chosen:
-            print("nothing runs and nothing failed; name a stage to see its log")
+            _LOGGER.info("no task runs or failed; name a stage to see its log")
     for address in chosen:
         for kind in ("out", "err"):
             path = submission.log(address, kind)
-            print(f"== {address}: {os.path.relpath(path)}")
-            print("\n".join(report.tail(path, lines) or ["(empty)"]))
+            _LOGGER.info(f"== {address}: {os.path.relpath(path)}")
+            _LOGGER.info("\n".join(task_states.tail(path, lines) or ["(empty)"]))
 
 
 def cancel(number: str, targets: Sequence[str]) -> None:
-    """Cancel a submission or some of its tasks, with all that depend on them."""
+    """Cancel a submission or some of its tasks, and all tasks that depend on them."""
     submission = read_submission(number)
-    found = report.rows(submission)
+    states = task_states.task_states(submission)
     chosen = set(_chosen(submission, targets))
-    alive = [row.address for row in found if row.address in chosen and not report.is_over(row)]
+    alive = [
+        row.address for row in states if row.address in chosen and not task_states.is_over(row)
+    ]
     if not alive:
-        print("nothing of it waits or runs")
+        _LOGGER.info("no task waits or runs")
         return
     if submission.executor == "local":
         if targets:
-            raise UserError("cancel", "a local run ends whole", fix="leave the targets out")
+            raise UserError(
+                "cancel", "a local run is cancelled as a whole", fix="leave out the targets"
+            )
         _stop(submission)
     else:
         slurm.cancel([submission.jobs[address] for address in alive])
-    print(f"cancelled: {', '.join(alive)}")
+    _LOGGER.info(f"cancelled: {', '.join(alive)}")
 
 
 def unfinished(submission: Submission) -> set[str]:
@@ -60,15 +66,17 @@ def unfinished(submission: Submission) -> set[str]:
     over = submission.folder / "over"
     if over.exists():
         return set()
-    left = {row.address for row in report.rows(submission) if not report.is_over(row)}
+    left = {
+        row.address for row in task_states.task_states(submission) if not task_states.is_over(row)
+    }
     if not left:
-        over.touch()  # so that the next look is short
+        over.touch()  # so that the next check is short
     return left
 
 
 def _stop(submission: Submission) -> None:
-    """Stop a local run; never a process that has its number by now, or by another count."""
-    holder = holder_of(submission.folder / report.RUN)
+    """Stop a local run, but never another process that has its number, here or elsewhere."""
+    holder = holder_of(submission.folder / task_states.RUN)
     if holder is None:
         return
     process = holder.process
@@ -82,8 +90,8 @@ def _stop(submission: Submission) -> None:
 
 
 def _chosen(submission: Submission, targets: Sequence[str]) -> list[str]:
-    every = [task.address for task in submission.plan.tasks]
-    known = {*every, *(address.partition("@")[0] for address in every)}
+    addresses = [task.address for task in submission.plan.tasks]
+    known = {*addresses, *(address.partition("@")[0] for address in addresses)}
     for target in targets:
         if target not in known:
             raise UserError(
@@ -93,5 +101,7 @@ def _chosen(submission: Submission, targets: Sequence[str]) -> list[str]:
             )  # fmt: skip
     wanted = set(targets)
     return [
-        address for address in every if not wanted or {address, address.partition("@")[0]} & wanted
+        address
+        for address in addresses
+        if not wanted or {address, address.partition("@")[0]} & wanted
     ]

@@ -1,6 +1,6 @@
-"""What is to be run, as data: tasks, what each waits for, and the arrays that they form.
+"""Plans as data: tasks, their dependencies, and the job arrays that they form.
 
-A task is one DVC stage, or one command beside the graph. Addresses are DVC's: `train@scene`.
+A task is one DVC stage, or one command outside the graph. Addresses are DVC's: `train@scene`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from stages.jobs.config import Resources, SlurmConfig
 
 @dataclass(frozen=True)
 class Task:
-    """One stage, or a command that no stage runs; `needs` are addresses in the same plan."""
+    """One stage, or a command outside the graph; `needs` are addresses in the same plan."""
 
     address: str
     needs: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Array:
-    """Tasks of one stage that get the same resources; index in `tasks` is that of the array."""
+    """Tasks of one stage with the same resources; their index is that of the array."""
 
     stage: str
     tasks: tuple[Task, ...]
@@ -35,32 +35,31 @@ class Array:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks in an order in which each comes after what it needs."""
+    """Tasks in topological order."""
 
     tasks: tuple[Task, ...]
 
     def __post_init__(self) -> None:
-        seen: set[str] = set()
+        earlier: set[str] = set()
         for task in self.tasks:
-            late = [need for need in task.needs if need not in seen]
+            late = [need for need in task.needs if need not in earlier]
             assert not late, f"{task.address} comes before {', '.join(late)}"
-            assert task.address not in seen, f"{task.address} is planned twice"
-            seen.add(task.address)
+            assert task.address not in earlier, f"{task.address} is planned twice"
+            earlier.add(task.address)
 
     @classmethod
     def of(
         cls, needs: Mapping[str, Iterable[str]], commands: Mapping[str, Sequence[str]] | None = None
     ) -> "Plan":
-        """The plan of a graph: for each address those that it needs, in any order.
+        """The plan of a graph: the needs of each address, in any order.
 
-        Needs that another need implies are left out. `commands` are those of tasks that are no
-        stages.
+        Needs that another need implies are dropped. `commands` are of tasks outside the graph.
 
         >>> plan = Plan.of({"c": ["a", "b"], "b": ["a"], "a": []})
         >>> [(task.address, task.needs) for task in plan.tasks]
         [('a', ()), ('b', ('a',)), ('c', ('b',))]
         """
-        before: dict[str, frozenset[str]] = {}  # address to all that come before it, in order
+        before: dict[str, frozenset[str]] = {}  # all needs of each address, in topological order
 
         def visit(address: str) -> None:
             if address not in before:
@@ -80,46 +79,46 @@ class Plan:
         )
 
     def with_first(self, address: str, command: Sequence[str], before: Iterable[str]) -> "Plan":
-        """The plan with one more task, which all of `before` wait for."""
-        chosen = set(before)
+        """The plan with one more task, which the tasks `before` need."""
+        dependants = set(before)
         needs = {
-            one.address: [address, *one.needs] if one.address in chosen else one.needs
+            one.address: [address, *one.needs] if one.address in dependants else one.needs
             for one in self.tasks
         }
         return Plan.of({address: (), **needs}, {**self._commands(), address: command})
 
     def with_last(self, address: str, command: Sequence[str]) -> "Plan":
-        """The plan with one more task, which waits for all others."""
+        """The plan with one more task, which needs all others."""
         needs: dict[str, Sequence[str]] = {one.address: one.needs for one in self.tasks}
         return Plan.of({**needs, address: list(needs)}, {**self._commands(), address: command})
 
     def dependants(self, address: str) -> list[str]:
-        """All that cannot run without a task, in order."""
-        lost = {address}
+        """All tasks that need a task, directly or not, in order."""
+        reached = {address}
         for task in self.tasks:
-            if lost & set(task.needs):
-                lost.add(task.address)
-        return [task.address for task in self.tasks if task.address in lost - {address}]
+            if reached & set(task.needs):
+                reached.add(task.address)
+        return [task.address for task in self.tasks if task.address in reached - {address}]
 
     def heights(self) -> dict[str, int]:
-        """How many tasks follow each on the longest way to an end."""
-        found = {task.address: 0 for task in self.tasks}
+        """Length of the longest chain of tasks that depend on each task."""
+        heights = {task.address: 0 for task in self.tasks}
         for task in reversed(self.tasks):
             for need in task.needs:
-                found[need] = max(found[need], found[task.address] + 1)
-        return found
+                heights[need] = max(heights[need], heights[task.address] + 1)
+        return heights
 
-    def arrays(self, config: SlurmConfig, most: int | None = None) -> list[Array]:
-        """Tasks by stage and resources; `most` is how many tasks an array may have."""
+    def arrays(self, config: SlurmConfig, max_size: int | None = None) -> list[Array]:
+        """Tasks by stage and resources, at most `max_size` in an array."""
         groups: dict[tuple[str, str], list[Task]] = {}
         for task in self.tasks:
             key = task.stage, config.resources(task.address).model_dump_json()
             groups.setdefault(key, []).append(task)
         return [
-            Array(stage, tuple(tasks[first : first + (most or len(tasks))]), resources)
+            Array(stage, tuple(tasks[first : first + (max_size or len(tasks))]), resources)
             for (stage, _), tasks in groups.items()
             for resources in [config.resources(tasks[0].address)]
-            for first in range(0, len(tasks), most or len(tasks))
+            for first in range(0, len(tasks), max_size or len(tasks))
         ]
 
     def _commands(self) -> dict[str, tuple[str, ...]]:
@@ -131,7 +130,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: Iterable[Mapping[str, Any]]) -> "Plan":
-        """The plan that `as_json` gave."""
+        """The plan of what `as_json` returned."""
         return cls(
             tuple(
                 Task(value["address"], tuple(value["needs"]), tuple(value["command"]))

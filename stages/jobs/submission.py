@@ -1,7 +1,7 @@
-"""One plan on its way: `<work root>/jobs/<number>/` says what was sent and how it goes.
+"""A submitted plan: `<work root>/jobs/<number>/` holds the plan and the states of its tasks.
 
-Each task writes its own file there, from whatever host it runs on, so `status` needs no
-accounting of the cluster, and none of these files has two writers at once.
+Each task writes its own file there, on any host, so `status` does not need the cluster's
+accounting, and no file has two writers at once.
 """
 
 import json
@@ -17,22 +17,22 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, text_hash, work_root, write_json
 
 LOGS = Path("slurm_logs")
-# States of a task that will not change any more.
+# Final states of a task.
 ENDED = frozenset({"done", "up to date", "failed", "cancelled"})
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was sent. Paths are absolute: jobs start in other folders and on other hosts."""
+    """A submitted plan. Paths are absolute: jobs start in other folders and on other hosts."""
 
     folder: Path
     root: Path  # the workspace that the stages run in
     logs: Path
     executor: str  # slurm or local
     plan: Plan
-    jobs: dict[str, str]  # address to the name of its job, such as 17_3
+    jobs: dict[str, str]  # names of jobs by address, such as 17_3
     process: int = 0  # of a local run
-    host: str = ""  # where it was sent from
+    host: str = ""  # that it was submitted from
 
     @property
     def number(self) -> str:
@@ -40,7 +40,7 @@ class Submission:
         return self.folder.name
 
     def task(self, address: str) -> Task:
-        """The task of an address. Raises UserError when it is not part of this."""
+        """The task of an address. Raises UserError when there is none."""
         for task in self.plan.tasks:
             if task.address == address:
                 return task
@@ -50,25 +50,25 @@ class Submission:
         )  # fmt: skip
 
     def log(self, address: str, kind: str) -> Path:
-        """File of a task's `out` or `err`."""
+        """Log file of a task; `kind` is `out` or `err`."""
         return self.logs / f"{self.jobs[address]}.{kind}"
 
     def save(self) -> None:
-        """Write what was sent."""
-        told = {"root": str(self.root), "logs": str(self.logs), "executor": self.executor}
-        told |= {"process": self.process, "host": self.host}
+        """Write the submission."""
+        values = {"root": str(self.root), "logs": str(self.logs), "executor": self.executor}
+        values |= {"process": self.process, "host": self.host}
         write_json(
-            self._file("submission"), told | {"jobs": self.jobs, "plan": self.plan.as_json()}
+            self._file("submission"), values | {"jobs": self.jobs, "plan": self.plan.as_json()}
         )
 
     def note(self, address: str, state: str, **details: Any) -> None:
-        """Say how a task goes."""
+        """Record the state of a task."""
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        told = {"state": state, "node": node, "time": time.time(), **details}
-        write_json(self._file(f"task.{address}"), told)
+        values = {"state": state, "node": node, "time": time.time(), **details}
+        write_json(self._file(f"task.{address}"), values)
 
     def noted(self, address: str) -> dict[str, Any]:
-        """What its task said last; empty when it has not begun."""
+        """The last record of a task; empty before it begins."""
         path = self._file(f"task.{address}")
         try:
             return json.loads(path.read_text())
@@ -95,12 +95,12 @@ def new_folder() -> Path:
 
 
 def lock_of(root: Path) -> Path:
-    """What is locked from planning in the workspace `root` until the submission is visible."""
+    """Path to lock in the workspace `root` from planning until the submission is visible."""
     return _jobs_folder() / f"plan-{text_hash(str(root))[:16]}"
 
 
 def read_submission(number: str = "") -> Submission:
-    """A submission by its number, or the last. Raises UserError when there is none."""
+    """A submission by its number, or the last one. Raises UserError when there is none."""
     folders = {folder.name: folder for folder in _folders()}
     name = number or max(folders, key=int, default="")
     if name not in folders:
@@ -113,7 +113,7 @@ def read_submission(number: str = "") -> Submission:
 
 
 def submissions() -> list[Submission]:
-    """Every submission of this workspace, the first first."""
+    """All submissions of this workspace in order."""
     return [
         read_folder(folder) for folder in sorted(_folders(), key=lambda folder: int(folder.name))
     ]
@@ -121,17 +121,17 @@ def submissions() -> list[Submission]:
 
 def read_folder(folder: Path) -> Submission:
     """The submission in a folder."""
-    told = read_json(folder / "submission.json")
+    values = read_json(folder / "submission.json")
     return Submission(
-        folder, Path(told["root"]), Path(told["logs"]), told["executor"],
-        Plan.from_json(told["plan"]), told["jobs"], told["process"], told["host"],
+        folder, Path(values["root"]), Path(values["logs"]), values["executor"],
+        Plan.from_json(values["plan"]), values["jobs"], values["process"], values["host"],
     )  # fmt: skip
 
 
 def _folders() -> list[Path]:
-    # A folder without the file is being sent, or was refused.
-    found = _jobs_folder().glob("*/submission.json")
-    return [path.parent for path in found if path.parent.name.isdecimal()]
+    # Without the file a submission is not complete, or was refused.
+    files = _jobs_folder().glob("*/submission.json")
+    return [path.parent for path in files if path.parent.name.isdecimal()]
 
 
 def _jobs_folder() -> Path:

@@ -1,4 +1,4 @@
-"""The process of one task: started without a shell, told to stop, never left behind."""
+"""The process of one task: started without a shell, stopped by signals, never left behind."""
 
 import os
 import signal
@@ -26,13 +26,15 @@ def start(
 ) -> subprocess.Popen:  # fmt: skip
     """Run a task's command in the workspace `root`, as DVC would.
 
-    `python` is the one that runs now. A session of its own keeps Ctrl-C away from it: who started
+    `python` is the current one. In a session of its own it gets no Ctrl-C: the process that started
     it decides how it is stopped.
     """
-    told = {**os.environ, "DVC_ROOT": str(root), "DVC_STAGE": address, **environment}
-    told["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), told.get("PATH", "")])
+    variables = {**os.environ, "DVC_ROOT": str(root), "DVC_STAGE": address, **environment}
+    variables["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), variables.get("PATH", "")]
+    )
     return subprocess.Popen(
-        words, cwd=root, env=told, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        words, cwd=root, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
         start_new_session=True, preexec_fn=die_with_parent,
     )  # fmt: skip
 
@@ -40,9 +42,9 @@ def start(
 def begin(
     pipeline: "Pipeline", submission: Submission, address: str
 ) -> tuple[list[str] | None, dict[str, str]]:
-    """`Pipeline.begin`, and what makes the stage read the params that are recorded of it.
+    """`Pipeline.begin`, and the environment that makes the stage read the recorded params.
 
-    They are copied into the submission's folder: an edit reaches neither the stage nor its record.
+    Params are copied into the submission's folder: edits reach neither the stage nor its record.
     """
     params = submission.root / "params.yaml"
     before = None
@@ -83,7 +85,7 @@ class Stop:
                 child.kill()
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        # The limit's USR1 may be followed by the cluster's TERM: that is no second wish.
+        # SIGTERM from the cluster after its SIGUSR1 does not count as a second signal.
         again = self.noticed and number == signal.SIGINT
         self.noticed = True
         for child in self.children:

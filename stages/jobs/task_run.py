@@ -1,59 +1,65 @@
-"""One task of a submission in a job of its own: begin, run, record; or stop and queue again."""
+"""One task of a submission in its own job: begin, run and record it, or stop it."""
 
+import logging
 import time
 from collections.abc import Mapping
 
-from stages.jobs import task_process as process
+from stages.jobs import task_process
 from stages.jobs.submission import Submission
 
+_LOGGER = logging.getLogger(__name__)
 
-class Attempt:
-    """One try of a task; the job that makes it may be stopped and come back."""
+
+class TaskRun:
+    """One run of a task; its job may be stopped and queued again."""
 
     def __init__(self, submission: Submission, address: str):
         self.submission, self.task = submission, submission.task(address)
         self.began = time.time()
 
     def run(self) -> int:
-        """Run to the end; 0, the command's exit code, or process.STOPPED after a signal."""
-        with process.Stop() as stop:
+        """Run to the end; 0, the command's exit code, or task_process.STOPPED after a signal."""
+        with task_process.Stop() as stop:
             self._note("running")
             if self.task.command:
                 code, state = self._execute(list(self.task.command), stop), "done"
             else:
                 code, state = self._run_stage(stop)
-        if code and (stop.noticed or code == process.STOPPED):
+        if code and (stop.noticed or code == task_process.STOPPED):
             self._note("stopped")
-            return process.STOPPED
+            return task_process.STOPPED
         self._note("failed" if code else state, code=code)
         return code
 
-    def _run_stage(self, stop: process.Stop) -> tuple[int, str]:
-        # DVC takes a second to import; the signals are heard by then.
+    def _run_stage(self, stop: task_process.Stop) -> tuple[int, str]:
+        # Importing DVC takes a second; signals are handled by then.
         from stages.jobs.pipeline import Pipeline
 
         pipeline = Pipeline(self.submission.root)
-        words, environment = process.begin(pipeline, self.submission, self.task.address)
+        words, environment = task_process.begin(pipeline, self.submission, self.task.address)
         if words is None:
             pipeline.record()
-            print(f"{self.task.address}: up to date, or in the cache")
+            _LOGGER.info("%s: up to date, or in the cache", self.task.address)
             return 0, "up to date"
-        print(f"{self.task.address}: {' '.join(words)}", flush=True)
+        _LOGGER.info("%s: %s", self.task.address, " ".join(words))
         code = self._execute(words, stop, environment)
         if not code:
             for path in pipeline.finish(self.task.address, record=True):
-                print(f"{self.task.address}: {path} was edited meanwhile; stale again")
+                _LOGGER.warning("%s: %s was edited meanwhile; stale again", self.task.address, path)
         return code, "done"
 
     def _execute(
-        self, words: list[str], stop: process.Stop, environment: Mapping[str, str] | None = None
+        self,
+        words: list[str],
+        stop: task_process.Stop,
+        environment: Mapping[str, str] | None = None,
     ) -> int:
         if stop.noticed:
-            return process.STOPPED
+            return task_process.STOPPED
         root, address = self.submission.root, self.task.address
-        child = process.start(words, root, address, **environment or {})
+        child = task_process.start(words, root, address, **environment or {})
         stop.children.append(child)
-        if stop.noticed:  # between the look above and here
+        if stop.noticed:  # since the check above
             child.terminate()
         code = child.wait()
         return code if code >= 0 else 128 - code

@@ -9,16 +9,16 @@ import pytest
 from loopback import Cluster
 from project import Project, Submit
 
-from stages.run.errors import UserError
+from stages.run.entry import launch
 from stages.submit import main
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small project of two items, to be copied: making one takes seconds."""
-    made = Project(tmp_path_factory.mktemp("template") / "project")
-    made.create(["a", "bb"])
-    return made
+    project = Project(tmp_path_factory.mktemp("template") / "project")
+    project.create(["a", "bb"])
+    return project
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def project(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = tmp_path / "project"
     shutil.copytree(template.folder, folder)
     monkeypatch.chdir(folder)
-    made = Project(folder)
-    monkeypatch.setenv("PATH", made.env["PATH"])
-    monkeypatch.setenv("PYTHONPATH", made.env["PYTHONPATH"])
-    return made
+    project = Project(folder)
+    monkeypatch.setenv("PATH", project.env["PATH"])
+    monkeypatch.setenv("PYTHONPATH", project.env["PYTHONPATH"])
+    return project
 
 
 @pytest.fixture
@@ -42,14 +42,11 @@ def submit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def run(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["stages.submit", *words])
         try:
-            main()
+            launch(main)
             code = 0
         except SystemExit as ended:
             code = ended.code or 0
-        except UserError as error:
-            print(error)
-            code = 2
-        return code, capsys.readouterr().out
+        return code, "".join(capsys.readouterr())
 
     return run
 

@@ -55,12 +55,12 @@ def test_experiments_at_once_save_what_each_made(committed: Project) -> None:
     for turn in range(3):
         plus = {f"{name}{turn}": 10 * turn + number for number, name in enumerate("ab", 1)}
         begun = [start(committed, "-n", name, "-S", f"plus={n}") for name, n in plus.items()]
-        said = [one.communicate(timeout=120)[0] for one in begun]
-        assert [one.returncode for one in begun] == [0, 0], "\n".join(said)
-    found = saved(committed)
-    assert len(found) == 6
-    for shown, total in found.values():
-        n = int(shown.split()[1])
+        output = [one.communicate(timeout=120)[0] for one in begun]
+        assert [one.returncode for one in begun] == [0, 0], "\n".join(output)
+    experiment = saved(committed)
+    assert len(experiment) == 6
+    for diff, total in experiment.values():
+        n = int(diff.split()[1])
         assert total == 2 * (3 + 2 * n), "names of 1 and 2 letters, each n more, doubled"
     assert committed.run("git", "stash", "list").stdout == ""
     assert committed.run("git", "status", "--short").stdout == ""
@@ -70,9 +70,9 @@ def test_experiments_at_once_save_what_each_made(committed: Project) -> None:
 def test_one_experiment_begun_twice_at_once_runs_once(committed: Project) -> None:
     committed.work(steps=40, pause_s=0.05)
     begun = [start(committed, "-n", "twin", "-S", "plus=4") for _ in range(2)]
-    said = [one.communicate(timeout=120)[0] for one in begun]
-    assert sorted(one.returncode for one in begun) == [0, 2], "\n".join(said)
-    assert "under way in submission" in "".join(said)
+    output = [one.communicate(timeout=120)[0] for one in begun]
+    assert sorted(one.returncode for one in begun) == [0, 2], "\n".join(output)
+    assert "under way in submission" in "".join(output)
     assert saved(committed) == {"twin": ("plus: 4", 22)}
 
 
@@ -92,9 +92,9 @@ def test_experiment_killed_while_it_was_opened_begins_anew(
 ) -> None:
     committed.change(slurm={"throttle": 7})
     killed(during, "plus=10")
-    code, said = submit("--local", "-n", "half")
-    assert code == 0, said
-    assert "opened anew" in said
+    code, output = submit("--local", "-n", "half")
+    assert code == 0, output
+    assert "opened again" in output
     assert saved(committed) == {"half": ("plus: 10", 46)}, "with the params that it was to have"
     assert "throttle: 7" in (find("half").root / "params.yaml").read_text()
 
@@ -112,8 +112,8 @@ def test_experiment_killed_inside_git_begins_anew(
         committed.run("rm", "-r", str(half))
     if left == "folder":
         (half / ".git").unlink()
-    code, said = submit("--local", "-n", "half", "-S", "plus=11")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "half", "-S", "plus=11")
+    assert code == 0, output
     assert saved(committed) == {"half": ("plus: 11", 50)}
 
 
@@ -122,8 +122,8 @@ def test_experiment_whose_folder_was_deleted_can_begin_again(
 ) -> None:
     submit("--local", "-n", "gone", "-S", "plus=1")
     committed.run("rm", "-r", str(find("gone").worktree))
-    code, said = submit("--local", "-n", "gone", "-S", "plus=2")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "gone", "-S", "plus=2")
+    assert code == 0, output
     assert saved(committed) == {"gone": ("plus: 2", 14)}
 
 
@@ -132,14 +132,16 @@ def test_the_same_words_again_go_on(committed: Project, submit: Submit) -> None:
     assert submit("--local", "-n", "more", "-S", "plus=3")[0] == 1
     committed.work(fail=[])
     (find("more").root / "work.json").write_text((committed.folder / "work.json").read_text())
-    code, said = submit("--local", "-n", "more", "-S", "plus=3")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=3")
+    assert code == 0, output
     assert saved(committed) == {"more": ("plus: 3", 18)}
     assert "has begun" in submit("--local", "-n", "more", "-S", "plus=5")[1]
 
 
 @pytest.mark.parametrize("name", ["x.lock", "x.", "../x", "a b"])
-def test_name_that_git_or_a_folder_refuses_is_told_at_once(committed: Project, name: str) -> None:
+def test_name_that_git_or_a_folder_refuses_is_reported_at_once(
+    committed: Project, name: str
+) -> None:
     with pytest.raises(UserError, match="--name"):
         open_experiment(name, [])
 
@@ -152,15 +154,15 @@ def test_folder_of_another_repository_is_not_taken(
     other = Project(tmp_path / "other")
     committed.run("git", "clone", "-q", str(committed.folder), str(other.folder))
     monkeypatch.chdir(other.folder)
-    code, said = submit("--local", "-n", "mine")
+    code, output = submit("--local", "-n", "mine")
     assert code == 2
-    assert "no experiment of this repository" in said
+    assert "an experiment of another repository" in output
     monkeypatch.chdir(committed.folder)
     killed("set_params", "plus=1")
     monkeypatch.chdir(other.folder)
-    code, said = submit("--local", "-n", "half")
+    code, output = submit("--local", "-n", "half")
     assert code == 2
-    assert "no experiment of this repository" in said
+    assert "an experiment of another repository" in output
     assert find("half").worktree.is_dir(), "left to its own"
 
 
@@ -171,8 +173,8 @@ def test_save_needs_no_name_in_git(
     committed.run("git", "config", "--unset", "user.email")
     committed.run("git", "config", "user.useConfigOnly", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    code, said = submit("--local", "-n", "more", "-S", "plus=3")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=3")
+    assert code == 0, output
     assert saved(committed) == {"more": ("plus: 3", 18)}
 
 
@@ -180,10 +182,10 @@ def test_save_that_fails_says_why(committed: Project, submit: Submit) -> None:
     base = committed.run("git", "rev-parse", "HEAD").stdout.strip()
     taken = f"refs/exps/{base[:2]}/{base[2:]}/more/x"
     committed.run("git", "update-ref", taken, base)
-    code, said = submit("--local", "-n", "more", "-S", "plus=3")
+    code, output = submit("--local", "-n", "more", "-S", "plus=3")
     assert code == 1
-    assert "save: FAILED with 2" in said
-    assert f"'{taken}' exists" in said
+    assert "save: FAILED with 2" in output
+    assert f"'{taken}' exists" in output
 
 
 STRANGE = 'ü it\'s (a) #1, "b" = %'
@@ -195,16 +197,16 @@ def moved(committed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     top = tmp_path / STRANGE / "mono"
     top.parent.mkdir()
     committed.folder.rename(top)
-    made = Project(top / "part")
-    made.folder.mkdir()
+    project = Project(top / "part")
+    project.folder.mkdir()
     for path in top.iterdir():
         if path.name not in (".git", "part"):
-            path.rename(made.folder / path.name)
+            path.rename(project.folder / path.name)
     (top / "beside.txt").write_text("1")
-    monkeypatch.chdir(made.folder)
-    made.run("git", "add", "-A", str(top))
-    made.run("git", "commit", "-qm", "Move")
-    return made
+    monkeypatch.chdir(project.folder)
+    project.run("git", "add", "-A", str(top))
+    project.run("git", "commit", "-qm", "Move")
+    return project
 
 
 def test_below_the_root_of_git_in_a_path_of_many_characters(moved: Project, submit: Submit) -> None:
@@ -213,21 +215,21 @@ def test_below_the_root_of_git_in_a_path_of_many_characters(moved: Project, subm
     moved.run("git", "add", "new.txt")
     moved.change(slurm={"throttle": 7})
     before = moved.run("git", "status", "--short").stdout
-    code, said = submit("--local", "-n", "more", "-S", "plus=10")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=10")
+    assert code == 0, output
     assert moved.run("git", "status", "--short").stdout == before
     assert not (moved.folder / ".dvc/config.local").exists()
     assert moved.ran() == []
     assert saved(moved) == {"more": ("plus: 10", 46)}
-    found = find("more")
-    assert found.root == found.worktree / "part"
-    assert (found.root / "new.txt").read_text() == "new"
-    assert "throttle: 7" in (found.root / "params.yaml").read_text()
-    shown = json.loads(moved.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
-    assert shown["total.json"]["total"]["diff"] == 40
+    experiment = find("more")
+    assert experiment.root == experiment.worktree / "part"
+    assert (experiment.root / "new.txt").read_text() == "new"
+    assert "throttle: 7" in (experiment.root / "params.yaml").read_text()
+    diff = json.loads(moved.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
+    assert diff["total.json"]["total"]["diff"] == 40
     cached = list((moved.folder / ".dvc/cache/files/md5").glob("*/*"))
     assert cached
-    assert not (found.root / ".dvc/cache").exists(), "one cache for all"
+    assert not (experiment.root / ".dvc/cache").exists(), "one cache for all"
     assert submit("--local")[0] == 0, "the workspace itself"
 
 
@@ -239,54 +241,54 @@ def test_local_settings_come_along_with_paths_as_seen_from_the_workspace(
     committed.run("dvc", "remote", "modify", "--local", "cloud", "profile", "me")
     submit("--local", "-n", "more", "-S", "plus=10")
     root = find("more").root
-    told = json.loads(
+    config = json.loads(
         subprocess.run(
             [sys.executable, "-c", "import json, dvc.repo as r; c = r.Repo().config['remote'];"
              "print(json.dumps({k: dict(c[k]) for k in c}))"],
             cwd=root, capture_output=True, text=True, check=True,
         ).stdout
     )  # fmt: skip
-    assert Path(told["store"]["url"]).resolve() == tmp_path / "store"
-    assert told["cloud"]["url"] == "s3://bucket/x"
-    assert told["cloud"]["profile"] == "me"
+    assert Path(config["store"]["url"]).resolve() == tmp_path / "store"
+    assert config["cloud"]["url"] == "s3://bucket/x"
+    assert config["cloud"]["profile"] == "me"
 
 
 @pytest.fixture
 def clone(committed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh clone: the record of all results, and none of them, neither here nor in a cache."""
-    made = Project(tmp_path / "clone")
-    committed.run("git", "clone", "-q", str(committed.folder), str(made.folder))
-    made.run("git", "config", "user.email", "test@localhost")
-    made.run("git", "config", "user.name", "test")
-    monkeypatch.chdir(made.folder)
-    return made
+    project = Project(tmp_path / "clone")
+    committed.run("git", "clone", "-q", str(committed.folder), str(project.folder))
+    project.run("git", "config", "user.email", "test@localhost")
+    project.run("git", "config", "user.name", "test")
+    monkeypatch.chdir(project.folder)
+    return project
 
 
-def stages_of(said: str) -> list[str]:
-    return [line.split("  ")[0] for line in said.splitlines()]
+def stages_of(output: str) -> list[str]:
+    return [line.split("  ")[0] for line in output.splitlines()]
 
 
 def test_fresh_clone_makes_what_the_named_stages_need(clone: Project, submit: Submit) -> None:
-    code, said = submit("--local", "--dry-run", "-n", "more", "double@a")
+    code, output = submit("--local", "--dry-run", "-n", "more", "double@a")
     assert code == 0
-    assert stages_of(said) == ["make x 1", "double x 1", "save x 1"]
-    code, said = submit("--local", "-n", "more", "double@a")
-    assert code == 0, said
+    assert stages_of(output) == ["make x 1", "double x 1", "save x 1"]
+    code, output = submit("--local", "-n", "more", "double@a")
+    assert code == 0, output
     assert (find("more").root / "data/b/a.txt").read_text() == "2"
-    code, said = submit("--local", "-n", "other", "-S", "plus=1", "total")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "other", "-S", "plus=1", "total")
+    assert code == 0, output
     assert saved(clone)["other"] == ("plus: 1", 10)
 
 
 def test_results_that_nothing_planned_reads_are_not_made_again(
     clone: Project, submit: Submit
 ) -> None:
-    said = submit("--local", "--dry-run", "-n", "more", "total")[1]
-    assert "nothing is stale" in said, "total.json is in git, and what it was made of as well"
+    output = submit("--local", "--dry-run", "-n", "more", "total")[1]
+    assert "nothing is stale" in output, "total.json is in git, and what it was made of as well"
     work = clone.folder / "dvc.yaml"
     work.write_text(work.read_text().replace("python work.py total", "python work.py total x"))
-    said = submit("--local", "--dry-run", "-n", "more", "total")[1]
-    assert stages_of(said) == ["make x 2", "double x 2", "total x 1", "save x 1"]
+    output = submit("--local", "--dry-run", "-n", "more", "total")[1]
+    assert stages_of(output) == ["make x 2", "double x 2", "total x 1", "save x 1"]
 
 
 def test_fresh_clone_with_a_cache_makes_nothing_again(
@@ -296,27 +298,27 @@ def test_fresh_clone_with_a_cache_makes_nothing_again(
     clone.run("dvc", "cache", "dir", "--local", cache)
     clone.run("git", "config", "core.quotepath", "true")
     assert "nothing is stale" in submit("--local", "--dry-run", "-n", "more")[1]
-    code, said = submit("--local", "--dry-run", "-n", "more", "-S", "names=[a,bb,ccc]", "double")
+    code, output = submit("--local", "--dry-run", "-n", "more", "-S", "names=[a,bb,ccc]", "double")
     assert code == 0
-    assert stages_of(said) == ["make x 1", "double x 1", "save x 1"]
+    assert stages_of(output) == ["make x 1", "double x 1", "save x 1"]
 
 
 def test_plain_submission_of_a_fresh_clone_says_what_a_remote_may_have(
     clone: Project, submit: Submit
 ) -> None:
-    code, said = submit("--local", "--dry-run", "double@a")
+    code, output = submit("--local", "--dry-run", "double@a")
     assert code == 0
-    assert stages_of(said) == ["make x 1", "double x 1"]
+    assert stages_of(output) == ["make x 1", "double x 1"]
     clone.run("dvc", "remote", "add", "-d", "store", "/nowhere")
     for words in (("double@a",), ("-n", "more", "double@a")):
-        said = submit("--local", "--dry-run", *words)[1]
-        assert said.startswith("2 of 2 tasks are planned only because their results are not here")
-        assert "`dvc pull` may bring them from store" in said
-    said = submit("--local", "--dry-run", "-n", "more", "-S", "plus=1", "double@a")[1]
-    assert "dvc pull" not in said, "these are stale"
+        output = submit("--local", "--dry-run", *words)[1]
+        assert output.startswith("2 of 2 tasks are planned only because their results are not here")
+        assert "`dvc pull` may bring them from store" in output
+    output = submit("--local", "--dry-run", "-n", "more", "-S", "plus=1", "double@a")[1]
+    assert "dvc pull" not in output, "these are stale"
 
 
-def test_data_that_nothing_makes_and_is_not_here_is_told_before_work_begins(
+def test_data_that_nothing_makes_and_is_not_here_is_reported_before_work_begins(
     committed: Project, submit: Submit
 ) -> None:
     (committed.folder / "raw.txt").write_text("1")
@@ -324,17 +326,17 @@ def test_data_that_nothing_makes_and_is_not_here_is_told_before_work_begins(
     path = committed.folder / "dvc.yaml"
     path.write_text(path.read_text().replace("deps: [work.py]", "deps: [work.py, raw.txt]"))
     (committed.folder / "raw.txt").unlink()
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert code == 2
-    assert "raw.txt.dvc: its data is not here" in said
-    assert "dvc checkout raw.txt.dvc" in said
+    assert "raw.txt.dvc: its data is not here" in output
+    assert "dvc checkout raw.txt.dvc" in output
     assert submit("--local", "--dry-run", "-n", "more")[0] == 0, "an experiment takes it by itself"
     committed.run("rm", "-r", ".dvc/cache")
     for words in ((), ("-n", "more")):
-        code, said = submit("--local", *words)
+        code, output = submit("--local", *words)
         assert code == 2
-        assert "nor in the cache" in said
-        assert "dvc pull raw.txt.dvc" in said
+        assert "nor in the cache" in output
+        assert "dvc pull raw.txt.dvc" in output
     assert committed.ran() == []
 
 
@@ -344,8 +346,8 @@ def test_data_laid_by_hand_is_the_workspace_s(committed: Project, submit: Submit
     (raw / "x.txt").write_text("1")
     path = committed.folder / "dvc.yaml"
     path.write_text(path.read_text().replace("deps: [work.py]", "deps: [work.py, data/raw]"))
-    code, said = submit("--local", "-n", "more", "-S", "plus=3")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=3")
+    assert code == 0, output
     assert (find("more").root / "data/raw/x.txt").read_text() == "1"
     assert saved(committed) == {"more": ("plus: 3", 18)}
 
@@ -353,9 +355,9 @@ def test_data_laid_by_hand_is_the_workspace_s(committed: Project, submit: Submit
 def test_param_that_a_shell_took_apart_is_shown_in_quotes(
     committed: Project, submit: Submit
 ) -> None:
-    code, said = submit("--local", "--dry-run", "-n", "more", "-S", "plus=a (2)")
+    code, output = submit("--local", "--dry-run", "-n", "more", "-S", "plus=a (2)")
     assert code == 2
-    assert "fix: for a text write -S 'plus=\"a (2)\"'" in said
+    assert "fix: for a text write -S 'plus=\"a (2)\"'" in output
     assert "for a text" not in submit("--local", "--dry-run", "-n", "more", "-S", "plsu=1")[1]
 
 
@@ -363,6 +365,6 @@ def test_hooks_of_dvc_do_not_run_in_a_worktree_without_its_cache(
     committed: Project, submit: Submit
 ) -> None:
     committed.run("dvc", "install")
-    code, said = submit("--local", "-n", "more", "-S", "plus=3")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=3")
+    assert code == 0, output
     assert saved(committed) == {"more": ("plus: 3", 18)}

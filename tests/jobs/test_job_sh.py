@@ -54,8 +54,8 @@ class Job:
     def run(self, script: str | Path, *words: str, **options) -> tuple[int, str]:
         """Exit code and output."""
         begun = self.start(script, *words, **options)
-        said = begun.communicate(timeout=30)[0]
-        return begun.returncode, said
+        output = begun.communicate(timeout=30)[0]
+        return begun.returncode, output
 
     def called(self) -> list[str]:
         """Words and folder of each call of `python` since the last look."""
@@ -82,8 +82,8 @@ def test_stopped_last_task_alone_is_queued_again(job: Job, lines: int) -> None:
     while not started.exists() and time.monotonic() < end:
         time.sleep(0.02)
     begun.send_signal(signal.SIGUSR1)
-    said = begun.communicate(timeout=30)[0]
-    assert "queued again" in said
+    output = begun.communicate(timeout=30)[0]
+    assert "queued again" in output
     assert begun.returncode == 75
     assert Path(f"{job.calls}.scontrol").read_text() == "requeue 36_1\n"
 
@@ -94,9 +94,9 @@ def test_what_another_job_of_this_number_had_done_is_done_again(job: Job) -> Non
     code, _ = job.run(*words, FAILS="stages.capture_evaluate", **ids)
     assert (code, len(job.called())) == (3, 2)
     checkout = job.folder / "checkout"
-    code, said = job.run(*words, SLURM_RESTART_COUNT="1", **ids)
+    code, output = job.run(*words, SLURM_RESTART_COUNT="1", **ids)
     assert [line.split("|")[1] for line in job.called()] == ["stages.capture_evaluate"]
-    assert "done before the stop: python -m stages.capture_train old" in said
+    assert "done before the stop: python -m stages.capture_train old" in output
     assert not list((checkout / ".work/slurm").iterdir()), "nothing is left of a job that ended"
     for words, env in (
         (("single_training.slurm", "new", "result"), {}),
@@ -105,8 +105,8 @@ def test_what_another_job_of_this_number_had_done_is_done_again(job: Job) -> Non
     ):
         job.run("dual_training.slurm", "old", "", "e", FAILS="stages.capture_evaluate", **ids)
         job.called()
-        code, said = job.run(*words, **ids, **env)
-        assert code == 0, said
+        code, output = job.run(*words, **ids, **env)
+        assert code == 0, output
         assert "stages.capture_train" in job.called()[0], f"{words} {env}"
 
 
@@ -122,20 +122,20 @@ STRANGE = ["Zürich (2)", "a,b", "a=b", "#1", "it's", 'say "x"', "x\\", "$(touch
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_values_arrive_as_they_are(job: Job, name: str) -> None:
-    code, said = job.run("single_training.slurm", name, f"out/{name}", name)
-    assert code == 0, said
+    code, output = job.run("single_training.slurm", name, f"out/{name}", name)
+    assert code == 0, output
     (call,) = job.called()
     assert call.startswith(f"-m|stages.capture_train|{name}|out/{name}|{name}|")
     paths = dict.fromkeys(("LF_CALIB", "LF_TO_COLMAP", "VGGT_CACHE", "PREP_ROOT"), f"/in/{name}")
-    code, said = job.run("static_preprocessing.slurm", name, **paths)
-    assert code == 0, said
+    code, output = job.run("static_preprocessing.slurm", name, **paths)
+    assert code == 0, output
     (call,) = job.called()
     for wanted in (f"--prep-root|/in/{name}|", f"--set-text|static.vggt_cache=/in/{name}|"):
         assert wanted in call
-    code, said = job.run(
+    code, output = job.run(
         "static_training.slurm", name, SLURM_ARRAY_TASK_ID="2", RESULT_ROOT=f"/in/{name}"
     )
-    assert code == 0, said
+    assert code == 0, output
     assert all(f"--result-root|/in/{name}|" in call for call in job.called())
     assert not list(job.folder.rglob("F"))
 
@@ -159,14 +159,14 @@ def test_checkout_is_found_from_any_folder(job: Job, script: str, how: str) -> N
     elif how == "sbatch below":
         env["SLURM_SUBMIT_DIR"] = str(checkout / "data")
     elif how == "asked":
-        told = f"   Command={checkout}/slurm/{script} in out.slurm\\n   WorkDir=/\\n"
-        job.program("scontrol", f'#!/bin/bash\n[[ $1 == show ]] && printf "{told}"\n')
-    code, said = job.run(spooled, *words, cwd=elsewhere, **env)
+        description = f"   Command={checkout}/slurm/{script} in out.slurm\\n   WorkDir=/\\n"
+        job.program("scontrol", f'#!/bin/bash\n[[ $1 == show ]] && printf "{description}"\n')
+    code, output = job.run(spooled, *words, cwd=elsewhere, **env)
     if how == "nowhere":
         assert code == 2
-        assert said == "no checkout of Splatfix: cd to it before sbatch, or set SPLATFIX_ROOT\n"
+        assert output == "no checkout of Splatfix: cd to it before sbatch, or set SPLATFIX_ROOT\n"
         return
-    assert code == 0, said
+    assert code == 0, output
     call = job.called()[0]
     assert call.endswith(f"|{checkout}")
     assert all(f"|{elsewhere}/{word}|" in call for word in words), "as it was meant there"
@@ -199,9 +199,9 @@ def test_scripts_begin_alike() -> None:
 
 
 @pytest.mark.parametrize("task", [None, "4", "x"])
-def test_task_that_a_script_does_not_have_is_told(job: Job, task: str | None) -> None:
+def test_task_that_a_script_does_not_have_is_reported(job: Job, task: str | None) -> None:
     env = {} if task is None else {"SLURM_ARRAY_TASK_ID": task}
-    code, said = job.run("static_training.slurm", "scene", **env)
+    code, output = job.run("static_training.slurm", "scene", **env)
     assert code == 2
-    assert "expected 0 to 3" in said
-    assert len(said.splitlines()) == 1
+    assert "expected 0 to 3" in output
+    assert len(output.splitlines()) == 1

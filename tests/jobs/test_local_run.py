@@ -13,7 +13,7 @@ from project import Project, Submit
 from ruamel.yaml import YAML
 
 from stages.jobs import submit as sending
-from stages.jobs import task_process as process
+from stages.jobs import task_process
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Plan
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_run_records_what_repro_records(project: Project, submit: Submit) -> None:
-    code, said = submit("--local")
-    assert code == 0, said
+    code, output = submit("--local")
+    assert code == 0, output
     assert project.ran() == ALL
     jobs_lock = (project.folder / "dvc.lock").read_text()
     assert "up to date" in project.run("dvc", "status").stdout
@@ -46,11 +46,11 @@ def test_failure_stops_what_needs_it_and_a_rerun_what_is_missing(
     project: Project, submit: Submit
 ) -> None:
     project.work(fail=["double@bb"])
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert code == 1
     assert project.ran() == ["double@a", "double@bb", "make@a", "make@bb"]
-    assert "double@bb: FAILED with 1\n    double bb cannot be made" in said
-    assert "not run, as they need it: total" in said
+    assert "double@bb: FAILED with 1\n    double bb cannot be made" in output
+    assert "not run, as they need it: total" in output
     assert set(project.lock()) == {"make@a", "make@bb", "double@a"}
     project.work(fail=[])
     assert submit("--local")[0] == 0
@@ -61,10 +61,10 @@ def test_failure_stops_what_needs_it_and_a_rerun_what_is_missing(
 def test_stage_that_does_not_write_what_it_promised_fails(project: Project, submit: Submit) -> None:
     work = project.folder / "work.py"
     work.write_text(work.read_text().replace('if kind == "make":', 'if kind == "mk":'))
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert code == 1
-    assert "make@a: FAILED" in said
-    assert "data/a/a.txt" in said
+    assert "make@a: FAILED" in output
+    assert "data/a/a.txt" in output
 
 
 def test_result_in_the_run_cache_is_not_made_again(project: Project, submit: Submit) -> None:
@@ -72,9 +72,9 @@ def test_result_in_the_run_cache_is_not_made_again(project: Project, submit: Sub
     before = project.lock()
     project.ran()
     project.run("rm", "-r", "dvc.lock", "data", "metrics")
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert (code, project.ran(), project.lock()) == (0, [], before)
-    assert said.count("up to date") == len(ALL)
+    assert output.count("up to date") == len(ALL)
 
 
 def test_edit_while_a_stage_runs_is_not_recorded_as_its_input(project: Project) -> None:
@@ -93,16 +93,16 @@ def test_edit_while_a_stage_runs_is_not_recorded_as_its_input(project: Project) 
 def test_edit_just_before_a_stage_reads_its_params_reaches_neither_it_nor_its_record(
     project: Project, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = process.start
+    start = task_process.start
 
     def edited_first(*words: object, **environment: str) -> subprocess.Popen:
         project.change(plus=10)
         return start(*words, **environment)
 
-    monkeypatch.setattr(process, "start", edited_first)
-    code, said = submit("--local", "make@a")
-    assert code == 0, said
-    assert "params.yaml was edited meanwhile; stale again" in said
+    monkeypatch.setattr(task_process, "start", edited_first)
+    code, output = submit("--local", "make@a")
+    assert code == 0, output
+    assert "params.yaml was edited meanwhile; stale again" in output
     assert (project.folder / "data/a/a.txt").read_text() == "1"
     assert project.lock()["make@a"]["params"]["params.yaml"]["plus"] == 0
 
@@ -116,10 +116,10 @@ def test_run_that_was_killed_is_over_whoever_has_its_number_now(
     until((project.folder / ".work/double/a.txt").exists)
     running.kill()
     running.wait()
-    told = project.folder / ".work/jobs/1/submission.json"
-    told.write_text(json.dumps(json.loads(told.read_text()) | {"process": os.getpid()}))
+    record = project.folder / ".work/jobs/1/submission.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"process": os.getpid()}))
     assert "double@a  lost" in submit("status")[1]
-    assert "nothing of it waits or runs" in submit("cancel")[1], "this process would end"
+    assert "no task waits or runs" in submit("cancel")[1], "this process would end"
     project.work(steps=1)
     assert submit("--local", "double@a")[0] == 0
 
@@ -130,51 +130,53 @@ def test_run_is_cancelled_where_it_is_and_nowhere_else(project: Project, submit:
     running = subprocess.Popen(words, cwd=project.folder, env=project.env)
     until((project.folder / ".work/double/a.txt").exists)
     held = project.folder / ".work/jobs/1/.run.lock.part"
-    told = json.loads(held.read_text())
-    held.write_text(json.dumps(told | {"process": told["process"] | {"space": "pid:[1]"}}))
-    code, said = submit("cancel")
+    record = json.loads(held.read_text())
+    held.write_text(json.dumps(record | {"process": record["process"] | {"space": "pid:[1]"}}))
+    code, output = submit("cancel")
     assert code == 2
-    assert "cancel: a local run elsewhere" in said
-    held.write_text(json.dumps(told))
+    assert "cancel: a local run elsewhere" in output
+    held.write_text(json.dumps(record))
     assert submit("cancel")[0] == 0
     assert running.wait(timeout=60) == 75
 
 
-def test_targets_bring_what_they_need_and_typos_are_told(project: Project, submit: Submit) -> None:
-    code, said = submit("--local", "--dry-run", "double@bb")
+def test_targets_bring_what_they_need_and_typos_are_reported(
+    project: Project, submit: Submit
+) -> None:
+    code, output = submit("--local", "--dry-run", "double@bb")
     assert code == 0
-    assert [line.split("  ")[0] for line in said.splitlines()] == ["make x 1", "double x 1"]
-    code, said = submit("--local", "doubel")
+    assert [line.split("  ")[0] for line in output.splitlines()] == ["make x 1", "double x 1"]
+    code, output = submit("--local", "doubel")
     assert code == 2
-    assert "did you mean double?" in said
+    assert "did you mean double?" in output
     assert project.ran() == []
 
 
 def test_command_for_a_shell_is_refused(project: Project, submit: Submit) -> None:
     path = project.folder / "dvc.yaml"
     path.write_text(path.read_text().replace("work.py total", "work.py total && touch x"))
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert code == 2
-    assert "needs no shell" in said
+    assert "needs no shell" in output
     assert project.ran() == []
 
 
-def test_override_for_no_stage_is_told_with_its_line(project: Project, submit: Submit) -> None:
+def test_override_for_no_stage_is_reported_with_its_line(project: Project, submit: Submit) -> None:
     project.change(slurm={"stages": {"mak@a": {"gpus": 1}}})
-    code, said = submit("--local")
+    code, output = submit("--local")
     assert code == 2
-    assert "slurm.stages.mak@a: no such stage" in said
-    assert "did you mean make?" in said
+    assert "slurm.stages.mak@a: no such stage" in output
+    assert "did you mean make?" in output
 
 
 def test_resources_of_a_stage_that_has_no_item_now_are_no_error(
     project: Project, submit: Submit
 ) -> None:
     project.change(names=[], slurm={"stages": {"make": {"gpus": 1}}})
-    code, said = submit("--dry-run")
-    assert code == 0, said
-    assert "total" in said
-    assert "make" not in said
+    code, output = submit("--dry-run")
+    assert code == 0, output
+    assert "total" in output
+    assert "make" not in output
 
 
 def test_stop_lets_stages_save_their_state_and_the_next_run_goes_on(
@@ -207,12 +209,12 @@ def test_experiment_leaves_the_workspace_and_can_be_compared(
     project.ran()
     project.change(slurm={"throttle": 7})
     before = project.run("git", "status", "--short").stdout
-    code, said = submit("--local", "-n", "more", "-S", "plus=10")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "more", "-S", "plus=10")
+    assert code == 0, output
     assert project.run("git", "status", "--short").stdout == before
     assert project.ran() == []
-    shown = json.loads(project.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
-    assert shown["total.json"]["total"]["diff"] == 40, "2 names, each 10 more, doubled"
+    diff = json.loads(project.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
+    assert diff["total.json"]["total"]["diff"] == 40, "2 names, each 10 more, doubled"
     worktree = project.folder / ".work/experiments/more"
     assert "throttle: 7" in (worktree / "params.yaml").read_text()
     assert "has begun" in submit("--local", "-n", "more", "-S", "plus=11")[1]
@@ -225,8 +227,8 @@ def test_experiment_of_some_stages_is_saved_without_the_others_outs(
     submit("--local")
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "First")
-    code, said = submit("--local", "-n", "one", "-S", "plus=10", "double@a")
-    assert code == 0, said
+    code, output = submit("--local", "-n", "one", "-S", "plus=10", "double@a")
+    assert code == 0, output
     assert not (project.folder / ".work/experiments/one/data/b/bb.txt").exists()
     refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
     (saved,) = [ref for ref in refs if ref.endswith("/one")]
@@ -238,9 +240,9 @@ def test_experiment_of_some_stages_is_saved_without_the_others_outs(
 
 
 def test_dry_run_of_an_experiment_leaves_nothing(project: Project, submit: Submit) -> None:
-    code, said = submit("--dry-run", "-n", "more", "-S", "plus=10")
+    code, output = submit("--dry-run", "-n", "more", "-S", "plus=10")
     assert code == 0
-    assert "save x 1" in said
+    assert "save x 1" in output
     assert not (project.folder / ".work/experiments/more").exists()
     assert submit("--dry-run", "-n", "more", "-S", "plsu=10")[0] == 2, "no such param"
     assert not (project.folder / ".work/experiments/more").exists()
@@ -255,10 +257,10 @@ def test_tasks_share_no_gpu(
     assert submit("--local", "--jobs", "4")[0] == 0
     assert project.ran() == sorted([*ALL, "kernels@"])
     logs = project.folder / "slurm_logs"
-    seen = [path.read_text().strip() for path in sorted(logs.glob("*.out"))]
-    makes = {line.rpartition(" ")[2] for line in seen if line.startswith("make")}
+    lines = [path.read_text().strip() for path in sorted(logs.glob("*.out"))]
+    makes = {line.rpartition(" ")[2] for line in lines if line.startswith("make")}
     assert makes == {"3", "5"}
-    assert {line.rpartition(" ")[2] for line in seen if line.startswith("double")} == {"3,5"}
+    assert {line.rpartition(" ")[2] for line in lines if line.startswith("double")} == {"3,5"}
 
 
 def test_inputs_that_no_cache_keeps_are_made_where_they_are_read(project: Project) -> None:

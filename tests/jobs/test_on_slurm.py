@@ -12,7 +12,7 @@ from project import Project, Submit
 from stages.jobs import slurm as slurm_side
 from stages.jobs.pipeline import Pipeline
 from stages.jobs.submission import Submission, read_submission
-from stages.jobs.task_run import Attempt
+from stages.jobs.task_run import TaskRun
 
 NAMES = [f"n{number}" for number in range(8)]
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
@@ -24,9 +24,9 @@ def job_of(address: str) -> str:
 
 
 def test_jobs_leave_what_repro_leaves(sent: Project, submit: Submit, slurm: Cluster) -> None:
-    code, said = submit("--throttle", "1")
-    assert code == 0, said
-    assert "sent 5 tasks as submission 1" in said
+    code, output = submit("--throttle", "1")
+    assert code == 0, output
+    assert "submitted 5 tasks as submission 1" in output
     arrays = {job.partition("_")[0] for job in read_submission().jobs.values()}
     assert len(arrays) == 3, "one array a stage"
     assert "under way in submission 1" in submit("total")[1]
@@ -46,13 +46,13 @@ def test_jobs_leave_what_repro_leaves(sent: Project, submit: Submit, slurm: Clus
 def test_arrays_larger_than_the_cluster_takes(
     sent: Project, submit: Submit, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert slurm_side.most_tasks() == 1001, "SLURM's default"
-    monkeypatch.setattr(slurm_side, "most_tasks", lambda: 2)
+    assert slurm_side.max_array_size() == 1001, "SLURM's default"
+    monkeypatch.setattr(slurm_side, "max_array_size", lambda: 2)
     sent.change(names=NAMES[:5])
     sent.work(names=NAMES[:5])
-    code, said = submit()
-    assert code == 0, said
-    first = said.splitlines()[0]
+    code, output = submit()
+    assert code == 0, output
+    first = output.splitlines()[0]
     assert len(first.partition("  ")[0].split(", ")) == 3
     assert "make x 5" in first
     slurm.wait()
@@ -76,11 +76,11 @@ def test_experiments_of_a_project_in_a_folder_of_its_repository(
     moved.run("git", "add", "-A", str(top))
     moved.run("git", "commit", "-qm", "Move")
     for name, plus in (("one", 1), ("two", 2)):
-        code, said = submit("-n", name, "-S", f"plus={plus}")
-        assert code == 0, said
+        code, output = submit("-n", name, "-S", f"plus={plus}")
+        assert code == 0, output
     slurm.wait()
-    told = [submit("status", "--number", str(number))[1] for number in (1, 2)]
-    assert all("save    1 done" in one for one in told), "\n".join(told)
+    tables = [submit("status", "--number", str(number))[1] for number in (1, 2)]
+    assert all("save    1 done" in one for one in tables), "\n".join(tables)
     refs = moved.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
     totals = [moved.run("git", "show", f"{ref}:part/total.json").stdout for ref in refs]
     assert [json.loads(total)["total"] for total in totals] == [10, 14]
@@ -96,10 +96,10 @@ def test_failed_item_cancels_its_dependants_and_no_others(
     submit()
     slurm.wait()
     assert sent.ran() == ["double@a", "make@a", "make@bb"]
-    said = submit("status")[1]
-    assert "make    1 done, 1 failed" in said
-    assert "double  1 done, 1 cancelled" in said
-    assert "total   1 cancelled" in said
+    output = submit("status")[1]
+    assert "make    1 done, 1 failed" in output
+    assert "double  1 done, 1 cancelled" in output
+    assert "total   1 cancelled" in output
     assert "make bb cannot be made" in submit("logs")[1]
     sent.work(fail=[])
     submit()
@@ -110,10 +110,10 @@ def test_failed_item_cancels_its_dependants_and_no_others(
 
 def test_refusal_takes_the_whole_chain_back(sent: Project, submit: Submit, slurm: Cluster) -> None:
     sent.change(slurm={"stages": {"total": {"memory": "900G"}}})
-    code, said = submit()
+    code, output = submit()
     assert code == 2
-    assert "stage total" in said
-    assert "nothing was sent; 2 arrays accepted before were cancelled" in said
+    assert "stage total" in output
+    assert "nothing was submitted; 2 arrays accepted before were cancelled" in output
     slurm.wait(10)
     assert sent.ran() == []
     assert "no submission" in submit("status")[1]
@@ -172,8 +172,8 @@ def test_stopped_last_task_of_an_array_alone_comes_back(
     assert "stopped and queued again" in log
     assert f"resumed at {stopped_at}" in log
     assert sent.ran().count("double@bb") == 2
-    told = slurm.run("scontrol", "show", "job", "-o", first)
-    assert "Restarts=0" in told
+    tables = slurm.run("scontrol", "show", "job", "-o", first)
+    assert "Restarts=0" in tables
 
 
 def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
@@ -200,7 +200,7 @@ def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
 def _attempt(submission: Submission, address: str, barrier) -> None:
     """One array task's work, begun together with the others'."""
     barrier.wait(timeout=60)
-    raise SystemExit(Attempt(submission, address).run())
+    raise SystemExit(TaskRun(submission, address).run())
 
 
 def test_eight_tasks_that_record_together_lose_nothing(project: Project, submit: Submit) -> None:

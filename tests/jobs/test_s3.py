@@ -154,12 +154,12 @@ def clone(project: Project) -> Project:
 def test_clone_pulls_what_was_pushed_and_has_nothing_to_do(
     stored: Project, server: Server, dvc: Dvc, tmp_path: Path
 ) -> None:
-    code, said = dvc(stored.folder, "push")
-    assert code == 0, said
+    code, output = dvc(stored.folder, "push")
+    assert code == 0, output
     assert "in sync" in dvc(stored.folder, "status", "--cloud")[1]
     other = clone(stored)
-    code, said = dvc(other.folder, "pull")
-    assert code == 0, said
+    code, output = dvc(other.folder, "pull")
+    assert code == 0, output
     assert folder_hash(other.folder / "data") == folder_hash(stored.folder / "data")
     assert "up to date" in dvc(other.folder, "repro")[1]
     assert other.ran() == []
@@ -171,8 +171,8 @@ def test_node_fetches_only_what_its_stage_needs(stored: Project, dvc: Dvc) -> No
     graph = other.folder / "dvc.yaml"
     graph.write_text(graph.read_text().replace("work.py double ", "work.py  double "))
     words = ("repro", "--pull", "--allow-missing", "--single-item", "double@a")
-    code, said = dvc(other.folder, *words)
-    assert code == 0, said
+    code, output = dvc(other.folder, *words)
+    assert code == 0, output
     assert other.ran() == ["double@a"]
     assert sorted(path.name for path in other.folder.glob("data/*/*.txt")) == ["a.txt", "a.txt"]
     assert (other.folder / "data/b/a.txt").read_text() == "2"
@@ -185,12 +185,12 @@ def test_experiment_travels_with_its_params_and_metrics(
     stored.run("git", "init", "-q", "--bare", str(stored.folder.with_name("origin.git")))
     stored.run("git", "remote", "add", "origin", str(stored.folder.with_name("origin.git")))
     stored.run("git", "push", "-q", "origin", "HEAD")
-    code, said = dvc(stored.folder, "exp", "push", "-q", "origin", "more")
-    assert code == 0, said
+    code, output = dvc(stored.folder, "exp", "push", "-q", "origin", "more")
+    assert code == 0, output
     folder = stored.folder.with_name("clone")
     stored.run("git", "clone", "-q", str(stored.folder.with_name("origin.git")), str(folder))
-    code, said = dvc(folder, "exp", "pull", "-q", "origin", "more")
-    assert code == 0, said
+    code, output = dvc(folder, "exp", "pull", "-q", "origin", "more")
+    assert code == 0, output
     other = Project(folder)
     shown = json.loads(other.run("dvc", "metrics", "diff", "--json", "HEAD", "more").stdout)
     assert shown["total.json"]["total"]["diff"] == 20
@@ -209,8 +209,8 @@ def test_raw_data_is_imported_from_s3_with_what_it_was(
     source = "remote://raw/scene"
     assert dvc(stored.folder, "remote", "add", "-q", "raw", f"s3://{BUCKET}/raw")[0] == 0
     assert dvc(stored.folder, "remote", "modify", "raw", "endpointurl", server.url)[0] == 0
-    code, said = dvc(stored.folder, "import-url", "-q", source, "raw_scene")
-    assert code == 0, said
+    code, output = dvc(stored.folder, "import-url", "-q", source, "raw_scene")
+    assert code == 0, output
     assert (stored.folder / "raw_scene/images/4/000021.png").read_text() == "images/4/000021.png"
     told = (stored.folder / "raw_scene.dvc").read_text()
     assert source in told
@@ -223,11 +223,13 @@ def test_wrong_credentials_give_one_clear_message(
 ) -> None:
     before = folder_hash(stored.folder / ".dvc/cache/files")
     monkeypatch.setenv(wrong, "wrong")
-    code, said = dvc(stored.folder, "push")
+    code, output = dvc(stored.folder, "push")
     assert code != 0
-    assert said.count("ERROR") == 1
-    assert re.search("Access Key Id you provided does not exist|signature .* does not match", said)
-    assert "Traceback" not in said
+    assert output.count("ERROR") == 1
+    assert re.search(
+        "Access Key Id you provided does not exist|signature .* does not match", output
+    )
+    assert "Traceback" not in output
     assert folder_hash(stored.folder / ".dvc/cache/files") == before
 
 
@@ -247,9 +249,9 @@ def test_broken_transfer_fails_clearly_and_the_next_one_completes(
         assert dvc(stored.folder, *words)[0] == 0
     before = folder_hash(stored.folder / ".dvc/cache/files")
     way.limit = 50_000
-    code, said = dvc(stored.folder, "push")
+    code, output = dvc(stored.folder, "push")
     assert code != 0
-    assert "ERROR" in said
+    assert "ERROR" in output
     assert folder_hash(stored.folder / ".dvc/cache/files") == before
     way.limit = 0
     assert dvc(stored.folder, "push")[0] == 0
@@ -260,8 +262,8 @@ def test_broken_transfer_fails_clearly_and_the_next_one_completes(
     assert dvc(stored.folder, "pull", "big.bin")[0] != 0
     assert not (stored.folder / "big.bin").exists()
     way.limit = 0
-    code, said = dvc(stored.folder, "pull")
-    assert code == 0, said
+    code, output = dvc(stored.folder, "pull")
+    assert code == 0, output
     assert (stored.folder / "big.bin").read_bytes() == big
 
 

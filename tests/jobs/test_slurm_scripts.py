@@ -250,10 +250,10 @@ def test_configured_nodes_and_options_reach_a_script(
     default = sent.slurm_config().default.model_dump()
     default |= {"exclude": ["bad1", "gpu1", "h100"], "extra": ["--comment=mine"]}
     sent.change(slurm={"default": default})
-    code, said = submit("script", "slurm/single_training.slurm", "data", "", "")
+    code, output = submit("script", "slurm/single_training.slurm", "data", "", "")
     assert code == 0
     scripts.slurm.wait()
-    told = scripts.show(said.strip())
+    told = scripts.show(output.strip())
     assert "NodeList=gpu2" in told
     assert "Comment=mine" in told
     assert scripts.called() == ["-m|stages.capture_train|data"]
