@@ -1,5 +1,6 @@
-"""Experiments of an ablation, one after the other: what is done stays, what failed runs again."""
+"""Experiments of an ablation, one after another: finished ones are skipped, failed ones rerun."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,43 +12,45 @@ from stages.run.files import work_root
 from stages.workspace import repository
 from stages.workspace.arms import Arm
 
+_LOGGER = logging.getLogger(__name__)
 TARGET = "compare"
 
 
 def require_default(steps: Sequence[repository.Step]) -> None:
-    """Raise UserError unless the default's results are there and belong to the params in force."""
+    """Raise UserError unless the default's results are there and are up to date with the params."""
     due = repository.due(repository.needed(steps, TARGET))
-    # An experiment makes the digests of the code anew, and they are of what is here.
+    # An experiment recomputes the digests, which are those of the code here.
     stale = [step for step in due if step.name != digests.STAGE]
     if stale:
         changed = "; ".join(stale[0].changed)
         raise UserError(
             f"{stale[0].name} and {len(stale) - 1} other stages" if stale[1:] else stale[0].name,
             f"not up to date ({changed})",
-            expected="results of the params in force: all arms are compared with them",
-            fix="run `dvc repro` and commit what it wrote",
+            expected="results of the current params: all arms are compared with them",
+            fix="run `dvc repro` and commit its outputs",
         )
 
 
 def run_arms(arms: Sequence[Arm], *, queue: bool) -> list[Arm]:
-    """Run every arm that has no experiment yet, or put it in DVC's queue; return what failed."""
-    done, failed = repository.experiments(), []
+    """Run every arm that has no experiment yet, or queue it in DVC; return those that failed."""
+    finished, failed = repository.experiments(), []
     folder = work_root() / "ablate"
     for number, arm in enumerate(arms, 1):
         head = f"{number}/{len(arms)} {arm.label}"
-        if arm.name in done:
-            print(f"{head}: done before, experiment {arm.name}", flush=True)
+        if arm.name in finished:
+            _LOGGER.info("%s: finished before, experiment %s", head, arm.name)
             continue
         log = folder / f"{arm.name}.log"
-        print(f"{head}: {'queued' if queue else 'running'}, log {log}", flush=True)
+        _LOGGER.info("%s: %s, log %s", head, "queued" if queue else "running", log)
         began = time.monotonic()
         code = repository.run_experiment(arm.name, arm.settings, TARGET, log, folder, queue=queue)
         if code:
             failed.append(arm)
             tail = "\n".join(log.read_text().splitlines()[-5:])
-            print(f"{head}: FAILED with {code}\n{tail}", flush=True)
+            _LOGGER.info("%s: FAILED with %s\n%s", head, code, tail)
         elif not queue:
-            print(f"{head}: {time.monotonic() - began:.0f} s, experiment {arm.name}", flush=True)
+            seconds = time.monotonic() - began
+            _LOGGER.info("%s: %.0f s, experiment %s", head, seconds, arm.name)
     return failed
 
 
@@ -62,5 +65,5 @@ def collect(arms: Sequence[Arm], metrics: Path, into: Path) -> dict[str, Path]:
 
 
 def scratch() -> tempfile.TemporaryDirectory:
-    """A folder for copies of metrics."""
+    """A temporary folder for copies of metrics."""
     return tempfile.TemporaryDirectory(prefix="ablate")

@@ -1,7 +1,7 @@
-"""Arms of an ablation: every combination of the values of some params, against the default.
+"""Arms of an ablation: every combination of values of some params, against the default.
 
-The default is what params.yaml states. A repeat is the default with another seed: what it moves
-the numbers by is noise.
+The default is params.yaml as it is. A repeat is the default with another seed: its differences are
+noise.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from stages.run.settings.params import Params, Section, did_you_mean, plain
 from stages.run.settings.readings import NotYaml, parse_yaml
 
 DEFAULT = "default"
-# Sections that act before or in the training of splats: their noise is that training's too.
+# Sections that affect the splats: their noise includes that of the training.
 _BEFORE_TUNING = ("demo", "prepare", "scenes", "calibrate", "train")
 _OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]{}()]*[\]})])")
 
@@ -40,12 +40,12 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Its settings on a line."""
+        """Its settings on one line."""
         return " ".join(self.settings)
 
     @property
     def name(self) -> str:
-        """Its name as an experiment: the same for the same settings."""
+        """Its name as an experiment, determined by its settings."""
         words = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(one.partition("=")[2] for one in
                                                        self.settings)).strip("-")  # fmt: skip
         kind = "repeat" if self.is_repeat else "ablate"
@@ -54,14 +54,14 @@ class Arm:
 
 def parse(text: str, params: Params) -> Factor:
     """`section.key=a,b,c` as a factor. Raises UserError for a key that params.yaml lacks."""
-    key, equals, values = text.partition("=")
-    given = tuple(value.strip() for value in _OUTSIDE_BRACKETS.split(values))
-    if not equals or "" in given:
+    key, equals, listed = text.partition("=")
+    values = tuple(value.strip() for value in _OUTSIDE_BRACKETS.split(listed))
+    if not equals or "" in values:
         raise UserError(text, "not a factor", expected="section.key=value,value")
     current(params, key)
-    for value in given:
+    for value in values:
         _value(key, value)
-    return Factor(key, given)
+    return Factor(key, values)
 
 
 def current(params: Params, key: str) -> Any:
@@ -77,16 +77,16 @@ def current(params: Params, key: str) -> Any:
 
 
 def arms(factors: Sequence[Factor], params: Params, *, singly: bool = False) -> list[Arm]:
-    """Every combination of values but the default's; `singly` varies one factor at a time."""
-    given = [[(factor.key, value) for value in factor.values] for factor in factors]
-    combined = ([(one,) for values in given for one in values] if singly
-                else itertools.product(*given))  # fmt: skip
-    found = [Arm(tuple(_differing(settings, params))) for settings in combined]
-    return list(dict.fromkeys(arm for arm in found if arm.settings))
+    """Every combination of values except the default's; `singly` varies one factor at a time."""
+    settings = [[(factor.key, value) for value in factor.values] for factor in factors]
+    combined = ([(setting,) for of_factor in settings for setting in of_factor] if singly
+                else itertools.product(*settings))  # fmt: skip
+    arms = [Arm(tuple(_differing(combination, params))) for combination in combined]
+    return list(dict.fromkeys(arm for arm in arms if arm.settings))
 
 
 def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
-    """The default with other seeds: of the tuning, and of the splats where a factor acts on them.
+    """The default with other seeds: of the tuning, and of the splats if a factor affects them.
 
     >>> from ruamel.yaml import YAML
     >>> params = Params(YAML().load("tune: {seed: 3}"), "params.yaml")
@@ -107,22 +107,22 @@ def require_valid(
     arms: Sequence[Arm], params: Params, sections: Mapping[str, type[Section]],
     catalogues: Mapping[str, type[Section]],
 ) -> None:  # fmt: skip
-    """Raise every fault that the arms' values have, before any of them runs."""
+    """Raise UserError for all invalid values of the arms, before any arm runs."""
     faults: dict[str, UserError] = {}
     for arm in arms:
         raw = deepcopy(params.raw)
         for setting in arm.settings:
             key, _, text = setting.partition("=")
             *folders, last = key.split(".")
-            node = reduce(lambda held, name: held[name], folders, raw)
+            node = reduce(lambda section, name: section[name], folders, raw)
             node[last] = _value(key, text)
-        _, found = Params(raw, params.path).check_all(sections, catalogues)
-        faults |= {str(fault): fault for fault in found}
+        _, errors = Params(raw, params.path).check_all(sections, catalogues)
+        faults |= {str(error): error for error in errors}
     raise_all(faults.values())
 
 
 def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[str]:
-    """Settings whose value is not the one in force; as YAML, where 1e-4 is 0.0001."""
+    """Settings whose value differs from the current one as YAML, where 1e-4 is 0.0001."""
     for key, value in settings:
         if repr(_value(key, value)) != repr(current(params, key)):
             yield f"{key}={value}"

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, in the order in which it tells."""
+"""All checks of the doctor, in the order of its output."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,15 +16,15 @@ SLOW: tuple[Check, ...] = (machine.kernels,)
 
 
 def examine(*, quick: bool = False) -> list[Finding]:
-    """Every finding; `quick` leaves out what takes more than a moment."""
-    found: list[Finding] = []
+    """All findings; `quick` skips slow checks."""
+    findings: list[Finding] = []
     for check in CHECKS:
         if quick and check in SLOW:
             continue
         try:
-            found += check()
+            findings += check()
         except UserError as error:
             first = error.errors[0] if isinstance(error, UserErrors) else error
-            what = f"{first.where}: {first.got}"
-            found.append(Finding(check.__name__, FAIL, what, first.fix))
-    return found
+            message = f"{first.where}: {first.got}"
+            findings.append(Finding(check.__name__, FAIL, message, first.fix))
+    return findings

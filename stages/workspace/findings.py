@@ -1,4 +1,4 @@
-"""One line of the doctor: ok, warn or fail, what was found, what mends it."""
+"""Findings of the doctor: ok, warn or fail, the message, and the fix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor."""
+    """One line of the doctor's output."""
 
     name: str
     status: str
@@ -18,20 +18,20 @@ class Finding:
 
 def worst(findings: list[Finding]) -> str:
     """The worst status among findings."""
-    return max((one.status for one in findings), key=(OK, WARN, FAIL).index, default=OK)
+    return max((finding.status for finding in findings), key=(OK, WARN, FAIL).index, default=OK)
 
 
-def told(findings: list[Finding]) -> str:
-    """A line a finding, and below it what mends it."""
-    width = max(len(one.name) for one in findings)
+def findings_text(findings: list[Finding]) -> str:
+    """A line per finding, and its fix below."""
+    width = max(len(finding.name) for finding in findings)
     lines = []
-    for one in findings:
-        lines.append(f"{one.status:5}{one.name:{width}}  {one.found}")
-        lines += [f"{'':{width + 7}}fix: {one.fix}"] if one.fix else []
+    for finding in findings:
+        lines.append(f"{finding.status:5}{finding.name:{width}}  {finding.found}")
+        lines += [f"{'':{width + 7}}fix: {finding.fix}"] if finding.fix else []
     return "\n".join(lines)
 
 
-def few(names: Sequence[str]) -> str:
-    """The first names of many."""
+def first_few(names: Sequence[str]) -> str:
+    """The first three names, and the number of others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -1,16 +1,16 @@
-"""Is this machine fit: Python, packages, GPU and its compiler, pycolmap, room, SLURM."""
+"""Checks of the machine: Python, packages, GPU and compiler, pycolmap, disk, memory, SLURM."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from stages.run.files import work_root
 from stages.workspace import probes
-from stages.workspace.findings import FAIL, OK, WARN, Finding, few
+from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
 from stages.workspace.settings import read_settings
 
 _GIB = 2**30
 # The demo's data takes 0.1 GiB, its packages 6; a real scene's a few.
-_ROOM_FAIL_GIB, _ROOM_WARN_GIB = 1, 10
+_DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
 _MEMORY_WARN_GIB = 6
 
 
@@ -28,18 +28,18 @@ def python() -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     pinned = probes.pins()
-    absent, other = [], []
+    missing, other = [], []
     for name, version in pinned.items():
-        found = probes.installed(name)
-        if found is None:
-            absent.append(name)
-        elif _without_local(found) != version:
-            other.append(f"{name} {found} for {version}")
+        installed = probes.installed(name)
+        if installed is None:
+            missing.append(name)
+        elif _without_local(installed) != version:
+            other.append(f"{name} {installed} for {version}")
     fix = "uv pip install --requirements requirements.lock"
-    if absent:
-        yield Finding("packages", FAIL, f"not installed: {few(absent)}", fix)
+    if missing:
+        yield Finding("packages", FAIL, f"not installed: {first_few(missing)}", fix)
     elif other:
-        yield Finding("packages", WARN, f"other versions than pinned: {few(other)}", fix)
+        yield Finding("packages", WARN, f"other versions than pinned: {first_few(other)}", fix)
     else:
         yield Finding("packages", OK, f"{len(pinned)} as pinned")
 
@@ -49,10 +49,10 @@ def gpu() -> Iterator[Finding]:
     if version is None:
         yield Finding("torch", FAIL, "not installed", "make setup")
     elif not cards:
-        made = f"built for CUDA {built_for}" if built_for else "a CPU build"
-        yield Finding("torch", OK, f"{version}, {made}; no GPU here: the CPU backend is taken")
+        build = f"built for CUDA {built_for}" if built_for else "a CPU build"
+        yield Finding("torch", OK, f"{version}, {build}; no GPU here: the CPU backend is used")
     elif built_for is None:
-        yield Finding("torch", FAIL, f"{version} is a CPU build, and there is {cards[0]}",
+        yield Finding("torch", FAIL, f"{version} is a CPU build, but there is {cards[0]}",
                       "uv pip install --reinstall torch torchvision")  # fmt: skip
     else:
         yield Finding(
@@ -62,19 +62,19 @@ def gpu() -> Iterator[Finding]:
 
 def compilers() -> Iterator[Finding]:
     """gsplat builds its kernels on the machine, with the CUDA that torch was built for."""
-    cards, built_for, found = probes.gpus(), probes.torch_cuda(), probes.nvcc()
-    # Without a GPU nothing is built.
-    wrong = FAIL if cards else WARN
-    if found is None and not cards:
-        yield Finding("nvcc", OK, "none; it is needed beside a GPU only")
-    elif found is None:
+    cards, built_for, nvcc = probes.gpus(), probes.torch_cuda(), probes.nvcc()
+    # Without a GPU nothing is compiled.
+    mismatch = FAIL if cards else WARN
+    if nvcc is None and not cards:
+        yield Finding("nvcc", OK, "none; it is only needed with a GPU")
+    elif nvcc is None:
         yield Finding("nvcc", FAIL, "no CUDA compiler: gsplat cannot build its kernels",
                       f"install the CUDA {built_for} toolkit and set CUDA_HOME to it")  # fmt: skip
-    elif built_for and found[1].partition(".")[0] != built_for.partition(".")[0]:
-        what = f"CUDA {found[1]} at {found[0]}; torch is built for {built_for}"
-        yield Finding("nvcc", wrong, what, f"set CUDA_HOME to a CUDA {built_for} toolkit")
+    elif built_for and nvcc[1].partition(".")[0] != built_for.partition(".")[0]:
+        message = f"CUDA {nvcc[1]} at {nvcc[0]}; torch is built for {built_for}"
+        yield Finding("nvcc", mismatch, message, f"set CUDA_HOME to a CUDA {built_for} toolkit")
     else:
-        yield Finding("nvcc", OK, f"CUDA {found[1]} at {found[0]}")
+        yield Finding("nvcc", OK, f"CUDA {nvcc[1]} at {nvcc[0]}")
     if cards and probes.compiler() is None:
         yield Finding("c++", FAIL, "no C++ compiler: gsplat cannot build its kernels",
                       "install g++, or set CXX")  # fmt: skip
@@ -107,14 +107,14 @@ def disk() -> Iterator[Finding]:
     settings = read_settings()
     places = {"disk": Path(), "disk of scratch": work_root()}
     places |= {"disk of cache": settings.cache} if settings else {}
-    seen: set[int] = set()
+    devices: set[int] = set()
     for name, path in places.items():
         device = probes.existing(path).stat().st_dev
-        if device in seen:
+        if device in devices:
             continue
-        seen.add(device)
+        devices.add(device)
         free = probes.free_bytes(path) / _GIB
-        status = FAIL if free < _ROOM_FAIL_GIB else WARN if free < _ROOM_WARN_GIB else OK
+        status = FAIL if free < _DISK_FAIL_GIB else WARN if free < _DISK_WARN_GIB else OK
         fix = "dvc gc --workspace (add --all-experiments to keep these), or a cache elsewhere: "
         fix += "dvc cache dir --local PATH"
         yield Finding(name, status, f"{free:.1f} GiB free", "" if status == OK else fix)
@@ -135,12 +135,14 @@ def slurm() -> Iterator[Finding]:
     settings = read_settings()
     kind = probes.file_system(settings.cache) if settings else "unknown"
     if not probes.is_shared(kind):
-        what = f"{version}; the cache is on {kind}, which other nodes may not see"
+        message = f"{version}; the cache is on {kind}, which other nodes may not see"
         fix = "dvc cache dir --local /SHARED/cache && dvc config --local cache.shared group"
-        yield Finding("slurm", WARN, what, f"{fix} && dvc config --local cache.type symlink,copy")
+        yield Finding(
+            "slurm", WARN, message, f"{fix} && dvc config --local cache.type symlink,copy"
+        )
     elif settings and settings.shared != "group":
-        what = f"{version}; the cache on {kind} is writable by its owner alone"
-        yield Finding("slurm", WARN, what, "dvc config --local cache.shared group")
+        message = f"{version}; the cache on {kind} is writable by its owner only"
+        yield Finding("slurm", WARN, message, "dvc config --local cache.shared group")
     else:
         yield Finding("slurm", OK, f"{version}, cache on {kind}")
 

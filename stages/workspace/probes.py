@@ -1,6 +1,6 @@
-"""What is on this machine, asked quickly: nothing here imports torch or changes anything.
+"""Quick queries of this machine, which neither import torch nor change anything.
 
-Each function answers one question and judges nothing; `doctor` does. None means "not there".
+Each function answers one question; the checks of `doctor` judge. None means that it is absent.
 """
 
 import fcntl
@@ -38,7 +38,7 @@ def words(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str | None:
 
 
 def python() -> tuple[str, bool]:
-    """Python's version, and whether it is a virtual environment's."""
+    """Python's version, and whether it is in a virtual environment."""
     return platform.python_version(), sys.prefix != sys.base_prefix
 
 
@@ -54,13 +54,13 @@ def pins(lock: Path = Path("requirements.lock")) -> dict[str, str]:
     """Pinned versions by package, those that apply to this Python and system."""
     if not lock.is_file():
         return {}
-    found = {}
+    versions = {}
     for line in lock.read_text().splitlines():
         if line and not line.startswith(("#", " ")):
             one = Requirement(line)
             if one.marker is None or one.marker.evaluate():
-                found[one.name] = next(iter(one.specifier)).version
-    return found
+                versions[one.name] = next(iter(one.specifier)).version
+    return versions
 
 
 def torch_cuda() -> str | None:
@@ -69,28 +69,28 @@ def torch_cuda() -> str | None:
     version = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     if version is None or not version.is_file():
         return None
-    found = re.search(r"^cuda\b[^=]*= '([\d.]+)'", version.read_text(), re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(r"^cuda\b[^=]*= '([\d.]+)'", version.read_text(), re.MULTILINE)
+    return match[1] if match else None
 
 
 def gpus() -> list[str]:
-    """Name, driver and memory of each GPU, as its driver tells them."""
-    told = words(
+    """Name, driver and memory of each GPU, from its driver."""
+    output = words(
         ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     )
-    return told.splitlines() if told else []
+    return output.splitlines() if output else []
 
 
 def nvcc() -> tuple[str, str] | None:
-    """The CUDA compiler that torch would take, and its version."""
+    """The CUDA compiler that torch would use, and its version."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     path = (
         Path(home, "bin", "nvcc")
         if home
         else Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")
     )
-    told = words([str(path), "--version"])
-    release = _RELEASE.search(told or "")
+    output = words([str(path), "--version"])
+    release = _RELEASE.search(output or "")
     return (str(path), release[1]) if release else None
 
 
@@ -100,9 +100,9 @@ def compiler() -> str | None:
 
 
 def kernels() -> tuple[bool, str]:
-    """Whether gsplat draws on the GPU what the CPU draws, and the figures or the fault.
+    """Whether gsplat renders the same on the GPU as the CPU backend, with figures or the error.
 
-    In a process of its own: kernels of another architecture or driver can end it.
+    In a separate process: kernels of another architecture or driver can crash it.
     """
     command = [sys.executable, "-m", "stages.splat.smoke"]
     try:
@@ -114,31 +114,31 @@ def kernels() -> tuple[bool, str]:
 
 
 def importable(module: str) -> str | None:
-    """None when a module can be imported in a fresh process, else its last line of complaint."""
+    """None if a module can be imported in a new process, else the last line of the error."""
     command = [sys.executable, "-c", f"import {module}"]
     done = subprocess.run(command, capture_output=True, text=True)
     return (done.stderr.strip().splitlines() or ["?"])[-1] if done.returncode else None
 
 
-def found_weights(folder: Path = Path("data/weights")) -> dict[str, dict] | None:
-    """What stage `weights` found, by net; None when it has not run."""
+def weights_marker(folder: Path = Path("data/weights")) -> dict[str, dict] | None:
+    """The result of stage `weights`, by net; None if it has not run."""
     marker = folder / "weights.json"
     return read_json(marker) if marker.is_file() else None
 
 
 def torch_cache() -> Path:
-    """Where torchvision keeps downloads."""
+    """torchvision's folder of downloads."""
     base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return Path(os.environ.get("TORCH_HOME", base / "torch")).expanduser() / "hub" / "checkpoints"
 
 
 def free_bytes(path: Path) -> int:
-    """Room that a user has on the file system of a path, or of its nearest parent that exists."""
+    """Free bytes on the file system of a path, or of its nearest existing parent."""
     return shutil.disk_usage(existing(path)).free
 
 
 def existing(path: Path) -> Path:
-    """The path, or its nearest parent that exists."""
+    """The path or its nearest existing parent."""
     path = path.absolute()
     return path if path.exists() else existing(path.parent)
 
@@ -158,12 +158,12 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def is_shared(kind: str) -> bool:
-    """Whether several machines can mount such a file system."""
+    """Whether a kind of file system can be shared between machines."""
     return kind.startswith(_SHARED_SYSTEMS)
 
 
 def link_types(cache: Path, workspace: Path = Path()) -> list[str]:
-    """Ways in which a file of the cache can appear in the workspace without being copied."""
+    """Kinds of links from the cache to the workspace that work here."""
     with (
         tempfile.TemporaryDirectory(dir=existing(cache)) as there,
         tempfile.TemporaryDirectory(dir=workspace, prefix=".probe") as here,
@@ -175,15 +175,15 @@ def link_types(cache: Path, workspace: Path = Path()) -> list[str]:
 
 
 def slurm() -> str | None:
-    """SLURM's version, where there is one."""
+    """SLURM's version."""
     return words(["sbatch", "--version"])
 
 
 def git_status() -> tuple[str | None, list[str]] | None:
-    """The commit, and changed files in git's short form; None outside a repository."""
-    told = words(["git", "status", "--porcelain"])
-    return None if told is None else (words(["git", "rev-parse", "--short", "HEAD"]),
-                                      told.splitlines())  # fmt: skip
+    """The commit, and changed files in git's short format; None outside a repository."""
+    status = words(["git", "status", "--porcelain"])
+    return None if status is None else (words(["git", "rev-parse", "--short", "HEAD"]),
+                                      status.splitlines())  # fmt: skip
 
 
 def _works(link: object, source: Path, target: Path) -> bool:
@@ -195,5 +195,5 @@ def _works(link: object, source: Path, target: Path) -> bool:
 
 
 def _reflink(source: Path, target: Path) -> None:
-    with source.open("rb") as given, target.open("wb") as taken:
-        fcntl.ioctl(taken.fileno(), _FICLONE, given.fileno())
+    with source.open("rb") as original, target.open("wb") as clone:
+        fcntl.ioctl(clone.fileno(), _FICLONE, original.fileno())

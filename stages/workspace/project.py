@@ -1,4 +1,4 @@
-"""Is this project fit: weights that it needs, git, DVC's cache, remote and locks."""
+"""Checks of the project: weights, git, DVC's cache, remote and locks."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
-from stages.workspace.findings import FAIL, OK, WARN, Finding, few
+from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
 from stages.workspace.settings import Settings, read_settings
 
 # File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
@@ -21,26 +21,26 @@ _UNMERGED = ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
 def lpips() -> Iterator[Finding]:
     section = Params.read().raw["weights"]
     nets, path = [str(net) for net in section["nets"]], str(section["path"] or "")
-    marked = probes.found_weights()
+    marker = probes.weights_marker()
     for net in nets:
-        name, known = f"LPIPS {net}", (marked or {}).get(net)
+        name, known = f"LPIPS {net}", (marker or {}).get(net)
         if known and known["found"]:
             yield Finding(name, OK, f"in data/weights, from {known['from']}")
             continue
         pattern, folders = BACKBONE_FILES[net], [Path(path)] if path else []
-        source = next((one for one in (*folders, probes.torch_cache())
-                       if one.is_file() or any(one.glob(pattern))), None)  # fmt: skip
+        source = next((path for path in (*folders, probes.torch_cache())
+                       if path.is_file() or any(path.glob(pattern))), None)  # fmt: skip
         again = "dvc repro -f weights && dvc repro"
         if source:
             place = "weights.path" if folders and source == folders[0] else "torchvision's cache"
             fix = again if known else ""
-            yield Finding(name, WARN if known else OK, f"in {place}; stage weights takes it", fix)
+            yield Finding(name, WARN if known else OK, f"in {place}; stage weights uses it", fix)
         elif section["download"] and not known:
             yield Finding(name, OK, "not here; stage weights downloads torchvision's file")
         else:
             reason = known["reason"] if known else "weights.download is false"
             fix = f"put {pattern} into torchvision's cache or weights.path; {again}"
-            yield Finding(name, WARN, f"none, lpips stays empty: {reason}", fix)
+            yield Finding(name, WARN, f"none, lpips will be empty: {reason}", fix)
 
 
 def fixer() -> Iterator[Finding]:
@@ -48,17 +48,17 @@ def fixer() -> Iterator[Finding]:
     source, cache = str(section["source"]), Path(str(section["cache_dir"]))
     repo = source.partition("@")[0]
     folder = cache / f"models--{repo.replace('/', '--')}"
-    slip = "" if repo in CHECKPOINTS else did_you_mean(repo, list(CHECKPOINTS))
-    slip = f"; {slip}" if slip else ""
+    hint = "" if repo in CHECKPOINTS else did_you_mean(repo, list(CHECKPOINTS))
+    hint = f"; {hint}" if hint else ""
     if source in ("shipped", "train", "random"):
-        yield Finding("fixer", OK, f"base.source is {source}: no weights are fetched")
+        yield Finding("fixer", OK, f"base.source is {source}: no weights are downloaded")
     elif Path(source).expanduser().exists() or folder.is_dir():
         yield Finding("fixer", OK, f"{source} is here")
     elif not HUB_ID.fullmatch(source):
-        yield Finding("fixer", FAIL, f"base.source: no file, folder or hub id {source!r}{slip}",
+        yield Finding("fixer", FAIL, f"base.source: no file, folder or hub id {source!r}{hint}",
                       "name one that exists; see `python -m stages.check`")  # fmt: skip
     elif section["download"]:
-        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it{slip}",
+        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it{hint}",
                       "dvc repro base, on a machine with a network")  # fmt: skip
     else:
         yield Finding("fixer", FAIL, f"{source} is not in {cache}, and base.download is false",
@@ -66,17 +66,15 @@ def fixer() -> Iterator[Finding]:
 
 
 def git() -> Iterator[Finding]:
-    found = probes.git_status()
-    if found is None:
-        yield Finding("git", FAIL, "no repository, or no git", "git clone this repository anew")
+    status = probes.git_status()
+    if status is None:
+        yield Finding("git", FAIL, "no repository, or no git", "git clone this repository again")
         return
-    commit, changed = found
-    unmerged = [
-        line[3:] for line in changed if line[:2] in ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
-    ]
+    commit, changed = status
+    unmerged = [line[3:] for line in changed if line[:2] in _UNMERGED]
     if unmerged:
-        fix = "settle the params, then `git checkout --ours dvc.lock`, dvc repro and git add"
-        yield Finding("git", FAIL, f"unmerged: {few(unmerged)}", fix)
+        fix = "resolve params.yaml, then `git checkout --ours dvc.lock`, dvc repro and git add"
+        yield Finding("git", FAIL, f"unmerged: {first_few(unmerged)}", fix)
     elif commit is None:
         yield Finding("git", WARN, "no commit yet: experiments need one", "git commit")
     elif changed:
@@ -92,17 +90,17 @@ def dvc() -> Iterator[Finding]:
         return
     yield _links(settings)
     if not settings.remotes:
-        yield Finding("remote", WARN, "none: results lie on this disk alone",
+        yield Finding("remote", WARN, "none: results are on this disk only",
                       "dvc remote add -d store s3://BUCKET/PATH, then dvc push")  # fmt: skip
     elif settings.default_remote not in settings.remotes:
-        yield Finding("remote", WARN, f"{few(list(settings.remotes))}, none of them the default",
+        yield Finding("remote", WARN, f"{first_few(list(settings.remotes))}, none is the default",
                       f"dvc remote default {next(iter(settings.remotes))}")  # fmt: skip
     else:
         name = settings.default_remote
         address = settings.remotes[name]
-        absent = address.startswith("s3:") and probes.installed("dvc-s3") is None
-        yield Finding("remote", FAIL if absent else OK, f"{name}, {address}",
-                      "uv pip install dvc-s3" if absent else "")  # fmt: skip
+        lacks_s3 = address.startswith("s3:") and probes.installed("dvc-s3") is None
+        yield Finding("remote", FAIL if lacks_s3 else OK, f"{name}, {address}",
+                      "uv pip install dvc-s3" if lacks_s3 else "")  # fmt: skip
     kind = probes.file_system(Path(".dvc"))
     if probes.is_shared(kind) and not settings.hardlink_lock:
         yield Finding("locks", WARN, f"the repository is on {kind}, where file locks fail or hang",
@@ -113,11 +111,11 @@ def dvc() -> Iterator[Finding]:
 
 
 def _links(settings: Settings) -> Finding:
-    able = probes.link_types(settings.cache)
-    taken = next((one for one in settings.link_types if one in (*able, "copy")), "copy")
+    possible = probes.link_types(settings.cache)
+    kind = next((one for one in settings.link_types if one in (*possible, "copy")), "copy")
     version = probes.installed("dvc")
-    if taken != "copy" or not able:
-        return Finding("dvc", OK, f"{version}, cache to workspace by {taken}")
-    types = ",".join([*able, "copy"])
+    if kind != "copy" or not possible:
+        return Finding("dvc", OK, f"{version}, cache to workspace by {kind}")
+    types = ",".join([*possible, "copy"])
     return Finding("dvc", OK, f"{version}, cache to workspace by copy: data takes twice its size",
                    f"dvc config --local cache.type {types}, for large data")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What `dvc repro` would do, for how long, and with how much disk."""
+"""What `dvc repro` would run, with its time and disk space."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ _REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReproPlan:
     """Stages that would run, each with its estimate."""
 
-    known: int  # stages in the graph
+    total: int  # stages in the graph
     rows: tuple[tuple[Step, Estimate], ...]
 
     @property
     def seconds(self) -> float:
-        """Sum of the known times, one stage after the other."""
+        """Sum of the known times, run one after another."""
         return sum(one.seconds or 0.0 for _, one in self.rows)
 
     @property
@@ -31,37 +31,37 @@ class Plan:
         return sum(one.seconds is None for _, one in self.rows)
 
     def bytes(self, copies: int) -> int:
-        """Room that the outs need, in the cache and, where it copies, in the workspace."""
+        """Space for the outs, in the cache and, with copies, in the workspace."""
         return copies * sum(one.out_bytes or 0 for _, one in self.rows)
 
 
-def plan(steps: Sequence[Step], costs: Costs) -> Plan:
+def plan(steps: Sequence[Step], costs: Costs) -> ReproPlan:
     """The plan for some stages of the graph."""
-    return Plan(len(steps), tuple((one, estimate(one, steps, costs)) for one in due(steps)))
+    return ReproPlan(len(steps), tuple((one, estimate(one, steps, costs)) for one in due(steps)))
 
 
-def told(plan: Plan, copies: int, cache: Path) -> str:
+def plan_text(plan: ReproPlan, copies: int, cache: Path) -> str:
     """A line for each kind of stage, then the sums."""
     if not plan.rows:
-        return f"nothing would run: all {plan.known} stages are up to date"
+        return f"nothing would run: all {plan.total} stages are up to date"
     free = probes.free_bytes(cache)
     lines = list(_lines(plan))
-    kept = sum(step.in_run_cache for step, _ in plan.rows)
-    lines += ["", f"{len(plan.rows)} of {plan.known} stages would run"
-              + (f", {kept} of them from the run cache" if kept else "")]  # fmt: skip
+    cached = sum(step.in_run_cache for step, _ in plan.rows)
+    lines += ["", f"{len(plan.rows)} of {plan.total} stages would run"
+              + (f", {cached} of them from the run cache" if cached else "")]  # fmt: skip
     measured = plan.unmeasured < len(plan.rows)
-    time = f"about {duration(plan.seconds)}, one stage after the other" if measured else "unknown"
+    time = f"about {duration(plan.seconds)}, one stage after another" if measured else "unknown"
     lines += [f"time: {time}{_doubts(plan)}"]
     lines += [f"disk: about {_size(plan.bytes(copies))}; {_size(free)} are free"]
     return "\n".join(lines)
 
 
-def require_room(plan: Plan, copies: int, cache: Path) -> None:
+def require_room(plan: ReproPlan, copies: int, cache: Path) -> None:
     """Raise UserError when the outs do not fit."""
-    wanted, free = plan.bytes(copies), probes.free_bytes(cache)
-    if wanted > free:
+    needed, free = plan.bytes(copies), probes.free_bytes(cache)
+    if needed > free:
         raise UserError(
-            cache.name, f"{_size(free)} free", expected=f"about {_size(wanted)}",
+            cache.name, f"{_size(free)} free", expected=f"about {_size(needed)}",
             fix="dvc gc --workspace, or a cache elsewhere: dvc cache dir --local PATH",
         )  # fmt: skip
 
@@ -80,7 +80,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _lines(plan: Plan) -> Iterator[str]:
+def _lines(plan: ReproPlan) -> Iterator[str]:
     kinds: dict[str, list[tuple[Step, Estimate]]] = {}
     for step, one in plan.rows:
         kinds.setdefault(step.name.partition("@")[0], []).append((step, one))
@@ -100,12 +100,12 @@ def _name(kind: str, steps: Sequence[Step]) -> str:
 def _why(steps: Sequence[Step]) -> str:
     reasons = list(dict.fromkeys(reason for step in steps for reason in step.changed))
     if not reasons:
-        return "what it reads may change"
+        return "its inputs may change"
     more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
     return ", ".join(reasons[:_REASONS_SHOWN]) + more
 
 
-def _doubts(plan: Plan) -> str:
+def _doubts(plan: ReproPlan) -> str:
     doubts = [f"{plan.unmeasured} never measured"] if plan.unmeasured else []
     scaled = sum(one.is_scaled for _, one in plan.rows)
     doubts += [f"{scaled} in proportion to their steps"] if scaled else []

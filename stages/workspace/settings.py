@@ -10,7 +10,7 @@ from stages.run.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """What of DVC's settings matters to a machine and to those who share it."""
+    """DVC's settings that matter to checks and plans."""
 
     cache: Path
     link_types: tuple[str, ...]
@@ -28,7 +28,7 @@ def read_settings(root: Path = Path()) -> Settings | None:
     try:
         config = Config(dvc_dir=str(folder))
     except ConfigError as error:
-        raise UserError(folder, str(error), fix="mend .dvc/config or .dvc/config.local") from error
+        raise UserError(folder, str(error), fix="edit .dvc/config or .dvc/config.local") from error
     cache, core = config.get("cache", {}), config.get("core", {})
     types = cache.get("type") or ("reflink", "copy")
     return Settings(

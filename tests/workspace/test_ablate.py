@@ -1,5 +1,6 @@
-"""Arms of an ablation, and how they are run: a failed one is told, a finished one stays."""
+"""Arms of an ablation and their runs: failed ones are reported, finished ones skipped."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +70,7 @@ def test_bad_factor_is_explained(text: str, message: str, params: Params) -> Non
         parse(text, params)
 
 
-def test_value_that_a_section_refuses_is_told_before_anything_runs(params: Params) -> None:
+def test_value_that_a_section_refuses_is_reported_before_anything_runs(params: Params) -> None:
     class Reference(Section):
         strategy: Literal["same_time", "temporal"]
 
@@ -105,9 +106,10 @@ def test_name_is_git_s_and_of_these_settings_alone() -> None:
     assert Arm(("tune.seed=1",), is_repeat=True).name.startswith("repeat-1-")
 
 
-def test_failed_arm_is_told_and_runs_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_failed_arm_is_reported_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
     good, bad = Arm(("pairs.poses=given",)), Arm(("tune.seed=-1",))
     done: dict[str, str] = {}
@@ -125,12 +127,12 @@ def test_failed_arm_is_told_and_runs_again(
     monkeypatch.setattr(repository, "experiments", lambda: dict(done))
     monkeypatch.setattr(repository, "run_experiment", run)
     assert ablate.run_arms([bad, good], queue=False) == [bad]
-    assert "failed to reproduce 'tune'" in capsys.readouterr().out
+    assert "failed to reproduce 'tune'" in caplog.text
     assert asked == [(bad.name, bad.settings, "compare"), (good.name, good.settings, "compare")]
     broken = False
     assert ablate.run_arms([bad, good], queue=False) == []
     assert [name for name, _, _ in asked] == [bad.name, good.name, bad.name]
-    assert "done before" in capsys.readouterr().out
+    assert "finished before" in caplog.text
 
 
 def test_default_must_be_up_to_date() -> None:
@@ -147,18 +149,18 @@ def test_default_must_be_up_to_date() -> None:
 def test_experiment_is_started_with_words_not_with_a_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = {}
+    call = {}
 
     def run(command, **options):
-        told.update(options, command=command)
+        call.update(options, command=command)
         return type("Done", (), {"returncode": 3})
 
     monkeypatch.setattr(repository.subprocess, "run", run)
     log = tmp_path / "logs" / "a.log"
     code = repository.run_experiment("a", ["x.y=; rm -rf ."], "compare", log, tmp_path / "work")
     assert code == 3
-    assert told["command"][1:] == [
+    assert call["command"][1:] == [
         "-m", "dvc", "exp", "run", "--temp", "--name", "a", "-S", "x.y=; rm -rf .", "compare"
     ]  # fmt: skip
-    assert "shell" not in told
-    assert told["env"]["SPLATFIX_WORK"] == str(tmp_path / "work")
+    assert "shell" not in call
+    assert call["env"]["SPLATFIX_WORK"] == str(tmp_path / "work")

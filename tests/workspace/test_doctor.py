@@ -17,7 +17,7 @@ from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
 from stages.workspace.doctor import examine
-from stages.workspace.findings import FAIL, OK, WARN, Finding, told, worst
+from stages.workspace.findings import FAIL, OK, WARN, Finding, findings_text, worst
 from stages.workspace.settings import Settings, read_settings
 
 GIB = 2**30
@@ -66,7 +66,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plant:
 
 
 def found(name: str) -> Finding:
-    """The finding of one name. Every fault names what mends it."""
+    """The finding of one name. Every fault has a fix."""
     findings = examine()
     assert all(one.fix for one in findings if one.status != OK), findings
     return next(one for one in findings if one.name == name)
@@ -103,7 +103,7 @@ def test_cpu_build_of_torch_beside_a_gpu_fails(plant: Plant) -> None:
     assert found("torch").status == OK
 
 
-def test_wrong_torch_is_told(plant: Plant) -> None:
+def test_wrong_torch_is_reported(plant: Plant) -> None:
     plant(installed={"torch": "2.11.0+cu130"})
     assert found("packages").found == "other versions than pinned: torch 2.11.0+cu130 for 2.15.0"
     plant(installed={"torch": None})
@@ -173,12 +173,12 @@ def test_lpips_weights_are_looked_for_where_the_stage_looks(plant: Plant, tmp_pa
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert "torchvision's cache" in found("LPIPS alex").found
-    plant(found_weights={"alex": {"found": False, "reason": "no network"}})
+    plant(weights_marker={"alex": {"found": False, "reason": "no network"}})
     assert found("LPIPS alex").fix == "dvc repro -f weights && dvc repro"
     cached.unlink()
     assert found("LPIPS alex").status == WARN
     assert "no network" in found("LPIPS alex").found
-    plant(found_weights={"alex": {"found": True, "from": "path"}})
+    plant(weights_marker={"alex": {"found": True, "from": "path"}})
     assert found("LPIPS alex").found == "in data/weights, from path"
 
 
@@ -204,7 +204,7 @@ def test_fixer_that_names_nothing_fails(plant: Plant, source: str) -> None:
     assert ("did you mean shipped?" in finding.found) == (source == "shiped")
 
 
-def test_slip_in_a_hub_id_is_told(plant: Plant) -> None:
+def test_slip_in_a_hub_id_is_reported(plant: Plant) -> None:
     Path("params.yaml").write_text(PARAMS.format(source="nvida/difix", download="true"))
     assert "did you mean nvidia/difix?" in found("fixer").found
 
@@ -256,7 +256,9 @@ def test_exit_code_and_json(
 
 
 def test_text_has_the_fix_below_its_line() -> None:
-    lines = told([Finding("disk", FAIL, "0.1 GiB free", "make room"), Finding("git", OK, "abc")])
+    lines = findings_text(
+        [Finding("disk", FAIL, "0.1 GiB free", "make room"), Finding("git", OK, "abc")]
+    )
     assert lines.splitlines() == [
         "fail disk  0.1 GiB free",
         "           fix: make room",
@@ -341,7 +343,7 @@ def test_settings_come_from_all_levels(tmp_path: Path) -> None:
     assert found.link_types == ("symlink", "copy")
     assert found.cache == folder / "cache"
     (folder / "config.local").write_text("[cache]\n    shared = everyone\n")
-    with pytest.raises(UserError, match="mend"):
+    with pytest.raises(UserError, match=r"edit \.dvc"):
         read_settings(tmp_path)
 
 

@@ -14,7 +14,7 @@ from stages.run.files import write_json
 from stages.workspace import costs, probes
 from stages.workspace.costs import estimate, record
 from stages.workspace.repository import Step, due, needed, steps
-from stages.workspace.repro_plan import duration, plan, require_room, told
+from stages.workspace.repro_plan import duration, plan, plan_text, require_room
 
 GRAPH = """
 stages:
@@ -71,19 +71,21 @@ def params(seed: int = 0, max_steps: int = 100) -> None:
 
 
 def test_nothing_is_due_when_nothing_changed(inside: Path) -> None:
-    found = steps()
-    assert {step.name for step in found} == {"demo@a", "demo@b", "train@a", "train@b", "compare"}
-    assert due(found) == []
-    assert told(plan(found, {}), 1, inside) == "nothing would run: all 5 stages are up to date"
+    selected = steps()
+    assert {step.name for step in selected} == {"demo@a", "demo@b", "train@a", "train@b", "compare"}
+    assert due(selected) == []
+    assert (
+        plan_text(plan(selected, {}), 1, inside) == "nothing would run: all 5 stages are up to date"
+    )
 
 
 def test_a_changed_param_makes_its_stages_and_all_after_them_due(inside: Path) -> None:
     params(max_steps=300)
-    found = steps()
-    names = [step.name for step in due(found)]
+    selected = steps()
+    names = [step.name for step in due(selected)]
     assert names[-1] == "compare"
     assert set(names) == {"train@a", "train@b", "compare"}
-    train = next(step for step in found if step.name == "train@a")
+    train = next(step for step in selected if step.name == "train@a")
     assert train.changed == ("train.max_steps modified",)
     assert train.upstream == {"demo@a"}
     assert train.locked_params == {"train": {"max_steps": 100}}
@@ -130,15 +132,15 @@ def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(probes, "free_bytes", lambda _: 3 * 2**30)
     rows = [step("train@a", 2**30, now=200), step("train@b", 2**30), step("decide", 0)]
     known = {name: {"seconds": 60.0, "steps": 100} for name in ("train@a", "train@b")}
-    found = plan(rows, known)
-    text = told(found, 1, tmp_path)
+    selected = plan(rows, known)
+    text = plan_text(selected, 1, tmp_path)
     assert "train, 2 times" in text
     assert "3 of 3 stages would run" in text
-    assert "time: about 3 min 0 s, one stage after the other (1 never measured; 1 in " in text
+    assert "time: about 3 min 0 s, one stage after another (1 never measured; 1 in " in text
     assert "disk: about 2.00 GiB; 3.00 GiB are free" in text
-    require_room(found, 1, tmp_path)
+    require_room(selected, 1, tmp_path)
     with pytest.raises(UserError, match=r"expected about 4\.00 GiB"):
-        require_room(found, 2, tmp_path)
+        require_room(selected, 2, tmp_path)
     assert duration(59.6) == "1 min 0 s"
 
 
@@ -184,7 +186,7 @@ def test_entry_plans_a_target_and_refuses_an_unknown_one(
     assert costs.read_costs(Path("metrics/costs.json")) == {}
 
 
-def test_outside_a_repository_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_repository_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="not inside of a DVC repository"):
         steps()
