@@ -1,9 +1,9 @@
-"""How long a user waits for the commands that compute nothing, from an empty Python each.
+"""Time of commands that compute nothing, each in a new Python.
 
     python -m benchmarks.commands [--repeats 5] [--write]
 
-The least of several: of the wall clock, and of the processor, which a busy machine disturbs less.
-`--write` keeps the rows in benchmarks/results/commands.json.
+The minimum of several runs: wall clock, and processor time, which a busy machine affects less.
+`--write` writes the rows to benchmarks/results/commands.json.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from stages.run.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "commands.json"
 ENTRIES = sorted(path.stem for path in Path("stages").glob("*.py") if path.stem != "__init__")
-# Seconds that a user should not have to wait longer for.
+# The longest acceptable times.
 HELP_TARGET_S, CHECK_TARGET_S = 0.5, 2.0
 
 
@@ -28,21 +28,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(f"{'command':34}{'wall s':>9}{'processor s':>13}{'target s':>10}")
-    helps = [(name, *timed([name, "--help"], given.repeats)) for name in ENTRIES]
+    helps = [(name, *timed([name, "--help"], args.repeats)) for name in ENTRIES]
     slowest = max(helps, key=lambda row: row[1])
     rows = [row("--help, the slowest: " + slowest[0], slowest[1:], HELP_TARGET_S)]
     commands = {"check": CHECK_TARGET_S, "doctor --quick": CHECK_TARGET_S, "plan": None}
     for words, target in commands.items():
-        rows.append(row(words, timed(words.split(), given.repeats), target))
-    if given.write:
-        rows = [one | {"device": processor()} for one in rows]
+        rows.append(row(words, timed(words.split(), args.repeats), target))
+    if args.write:
+        rows = [result | {"device": processor()} for result in rows]
         write_json(RESULTS, {"rows": rows})
 
 
 def timed(words: Sequence[str], repeats: int) -> tuple[float, float]:
-    """Least seconds of a command, of the wall clock and of the processor."""
+    """Minimum seconds of a command: wall clock and processor time."""
     walls, processors = [], []
     for _ in range(repeats):
         began, before = time.perf_counter(), children_s()
@@ -55,13 +55,13 @@ def timed(words: Sequence[str], repeats: int) -> tuple[float, float]:
 
 
 def children_s() -> float:
-    """Processor time that ended children have taken."""
+    """Processor time of all ended children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def row(name: str, seconds: tuple[float, float], target: float | None) -> dict[str, object]:
-    """Print a line; return it as the other benchmarks keep theirs."""
+    """Print a line; returns it as a row of results."""
     print(f"{name:34}{seconds[0]:9.2f}{seconds[1]:13.2f}{target or '-':>10}", flush=True)
     return {
         "name": f"python -m stages.{name}" if name[0] != "-" else name,

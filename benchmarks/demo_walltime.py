@@ -1,9 +1,9 @@
-"""The whole study three ways, each in a clone of its own with an empty cache, in one table.
+"""Time of the whole study run in three ways, each in its own clone with an empty cache.
 
     python -m benchmarks.demo_walltime [--ways local slurm] [--set train.max_steps=60] [--out FILE]
 
-`repro` is plain `dvc repro`, `local` is `submit --local --jobs 2`, `slurm` is `submit` on a
-cluster of this machine's own, whose only node has two cores. All must end with one dvc.lock.
+`repro` is plain `dvc repro`, `local` is `submit --local --jobs 2`, `slurm` is `submit` on a local
+cluster with one node of two cores. All must end with the same dvc.lock.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TARGET = 0.7
 
 
 def main() -> None:
-    """Run each way and print seconds, their share of the first way's, and whether results agree."""
+    """Run each way; print seconds, their ratio to the first way's, and whether results agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="in this order")
     parser.add_argument("--jobs", type=int, default=2, help="tasks at once")
@@ -35,29 +35,29 @@ def main() -> None:
                         help="params to change, as `dvc exp run -S`")  # fmt: skip
     parser.add_argument("--targets", nargs="*", default=[], help="stages; default: all")
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     rows, locks = [], {}
-    for way in given.ways:
+    for way in args.ways:
         with tempfile.TemporaryDirectory(prefix=f"splatfix-{way}-") as scratch:
             folder = Path(scratch, "clone")
-            prepare(folder, given.settings, given.jobs)
+            prepare(folder, args.settings, args.jobs)
             began = time.perf_counter()
-            run(way, folder, given.jobs, given.targets)
+            run(way, folder, args.jobs, args.targets)
             seconds = time.perf_counter() - began
             locks[way] = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
         rows.append({"way": way, "seconds": round(seconds, 1)})
         rows[-1]["share"] = round(seconds / rows[0]["seconds"], 3)
-        rows[-1]["same_results"] = locks[way] == locks[given.ways[0]]
+        rows[-1]["same_results"] = locks[way] == locks[args.ways[0]]
         line = "{way:8}{seconds:>9.1f} s{share:>8.2f}  same results: {same_results}"
         print(line.format(**rows[-1]), flush=True)
-    if given.out:
-        write_json(given.out, {"jobs": given.jobs, "cores": os.cpu_count(), "rows": rows})
+    if args.out:
+        write_json(args.out, {"jobs": args.jobs, "cores": os.cpu_count(), "rows": rows})
     sys.exit(not all(row["same_results"] for row in rows))
 
 
 def prepare(folder: Path, settings: list[str], jobs: int) -> None:
-    """A clone of the working tree without results, whose jobs fit the small cluster."""
+    """A clone of the working tree without results, with jobs that fit the small cluster."""
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -87,8 +87,8 @@ def run(way: str, folder: Path, jobs: int, targets: list[str]) -> None:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
         with (folder.parent / "log").open("wb") as log:
-            told = subprocess.run([*words, *targets], cwd=folder, env=env, stdout=log, stderr=log)
-        if told.returncode:
+            ended = subprocess.run([*words, *targets], cwd=folder, env=env, stdout=log, stderr=log)
+        if ended.returncode:
             sys.exit((folder.parent / "log").read_text())
         while way == "slurm" and _queue(env):
             time.sleep(0.5)
@@ -102,7 +102,7 @@ def _queue(env: dict[str, str]) -> str:
 
 @contextmanager
 def cluster(cpus: int) -> Iterator[dict[str, str]]:
-    """The tests' cluster; gives the variable that leads to it."""
+    """The tests' cluster; yields the variable that selects it."""
     sys.path.insert(0, str(ROOT / "tests"))
     from loopback import started
 
@@ -115,7 +115,7 @@ def cluster(cpus: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def no_cluster() -> Iterator[dict[str, str]]:
-    """Nothing to start and nothing to say."""
+    """No cluster and no variables."""
     yield {}
 
 

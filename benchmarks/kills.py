@@ -1,12 +1,12 @@
-"""Stages that are killed or stopped, and whether they end byte-identical when they are run again.
+"""Whether stages that are killed or stopped end byte-identical when they are run again.
 
     python -m benchmarks.kills [--stages train tune] [--signals KILL INT] [--whom dvc] [--out FILE]
 
-A reduced study is run once, in a clone of its own. Then each stage is started again and again, a
-signal is sent to the stage, to the DVC that started it, or to their whole group, at a moment drawn
-from `--seed`, and the same command is given once more. Right is: nothing of it is alive after the
-signal, Ctrl-C and SIGTERM leave no traceback, and what is written at the end has the bytes of the
-first run. DVC itself does not heed Ctrl-C while a stage runs.
+A reduced study is run once in its own clone. Then each stage is started repeatedly; a signal is
+sent to the stage, to the DVC that started it, or to their process group, at a random time from
+`--seed`, and the same command is run again. Required: no process survives the signal, Ctrl-C and
+SIGTERM leave no traceback, and the final outputs equal those of the first run. DVC itself ignores
+Ctrl-C while a stage runs.
 """
 
 import argparse
@@ -58,47 +58,49 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print a row a kill; end with 1 when one did not end as it should."""
+    """Print a row per kill; the exit code is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--whom", nargs="+", choices=WHOM, default=list(WHOM))
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no kill after these")
+    parser.add_argument("--seed", type=int, default=0, help="of the times")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start no kill after this time"
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="splatfix-kills-") as scratch:
         folder = Path(scratch, "clone")
         prepare(folder, list(_REDUCED), 1)
         env = environment()
-        first = run(folder, env, ["dvc", "repro", *(STAGES[name] for name in given.stages)])
+        first = run(folder, env, ["dvc", "repro", *(STAGES[name] for name in args.stages)])
         if first.returncode:
             sys.exit(first.stdout)
         print(f"{'stage':15}{'whom':7}{'signal':8}{'after':>7}  code  again  left  same")
-        whole_s = {name: seconds_of(folder, env, STAGES[name]) for name in given.stages}
-        kinds = list(itertools.product(given.whom, given.signals))
-        random.Random(given.seed).shuffle(kinds)  # so that a run that is cut short has seen most
-        until = time.monotonic() + 60 * given.minutes
-        for (whom, told), name in itertools.product(kinds, given.stages):
+        whole_s = {name: seconds_of(folder, env, STAGES[name]) for name in args.stages}
+        kinds = list(itertools.product(args.whom, args.signals))
+        random.Random(args.seed).shuffle(kinds)  # so that a shortened run covers most
+        until = time.monotonic() + 60 * args.minutes
+        for (whom, signal_name), name in itertools.product(kinds, args.stages):
             if time.monotonic() > until:
                 break
-            moment = random.Random(f"{given.seed} {name} {whom} {told}")
-            after_s = whole_s[name] * moment.uniform(0.1, 0.95)
-            row = trial(folder, env, STAGES[name], whom, SIGNALS[told], after_s)
-            rows.append({"stage": name, "whom": whom, "signal": told, **row})
+            rng = random.Random(f"{args.seed} {name} {whom} {signal_name}")
+            after_s = whole_s[name] * rng.uniform(0.1, 0.95)
+            row = trial(folder, env, STAGES[name], whom, SIGNALS[signal_name], after_s)
+            rows.append({"stage": name, "whom": whom, "signal": signal_name, **row})
             print(line(rows[-1]), flush=True)
-    if given.out:
-        write_json(given.out, {"seed": given.seed, "rows": rows})
+    if args.out:
+        write_json(args.out, {"seed": args.seed, "rows": rows})
     sys.exit(not all(is_right(row) for row in rows))
 
 
 def line(row: Row) -> str:
     """A row of the table."""
-    told = "{stage:15}{whom:7}{signal:8}{after_s:6.2f}s{code:6}{again:7}{left:6}  {same}".format(
+    text = "{stage:15}{whom:7}{signal:8}{after_s:6.2f}s{code:6}{again:7}{left:6}  {same}".format(
         **row
     )
-    return told if is_right(row) else f"{told}  WRONG\n{row['said']}"
+    return text if is_right(row) else f"{text}  WRONG\n{row['said']}"
 
 
 def is_right(row: Row) -> bool:
@@ -108,21 +110,21 @@ def is_right(row: Row) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Of all commands: the interpreter that runs now, and nothing of a DVC above us."""
+    """The environment of all commands: this interpreter, without variables of an outer DVC."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def seconds_of(folder: Path, env: Mapping[str, str], address: str) -> float:
-    """How long a stage takes by itself."""
+    """Seconds of an undisturbed stage."""
     before = contents(folder, address)
     clean(folder, address)
     began = time.monotonic()
     ended = run(folder, env, command(folder, address))
     took = time.monotonic() - began
     if ended.returncode or contents(folder, address) != before:
-        sys.exit(f"{address} does not repeat itself undisturbed\n{ended.stdout}")
+        sys.exit(f"{address} is not reproducible without signals\n{ended.stdout}")
     return took
 
 
@@ -131,19 +133,19 @@ def trial(
 ) -> Row:
     """Start a stage, send a signal after some seconds, start it again, and compare.
 
-    code and again: exit codes of both commands; left: processes that were still there.
+    code and again: exit codes of both commands; left: surviving processes.
     """
     expected = contents(folder, address)
     clean(folder, address)
     words = command(folder, address)
     if whom != "stage":
         words = ["dvc", "repro", "--single-item", "--force", address]
-    with (folder.parent / "said").open("w+") as said:
+    with (folder.parent / "said").open("w+") as log:
         process = subprocess.Popen(
-            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
-        if whom != "stage":  # the moment is one of the stage's
+        if whom != "stage":  # the time counts from the stage's start
             until = time.monotonic() + _RUN_S
             while not at_work(folder) and process.poll() is None and time.monotonic() < until:
                 time.sleep(0.02)
@@ -157,8 +159,8 @@ def trial(
             time.sleep(0.02)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        said.seek(0)
-        first = said.read()
+        log.seek(0)
+        first = log.read()
     again = run(folder, env, words)
     same = contents(folder, address) == expected
     return {
@@ -168,13 +170,13 @@ def trial(
 
 
 def command(folder: Path, address: str) -> list[str]:
-    """What DVC runs for a stage."""
+    """The command of a stage."""
     words = shlex.split(_locked(folder, address)["cmd"])
     return [sys.executable, *words[1:]]
 
 
 def contents(folder: Path, address: str) -> dict[str, str]:
-    """Hash of each result of a stage; empty where there is none."""
+    """Hash of each out of a stage; empty if it is missing."""
     paths = [folder / out["path"] for out in _locked(folder, address)["outs"]]
     hashes = (
         folder_hash(path) if path.is_dir() else file_hash(path) if path.is_file() else ""
@@ -184,7 +186,7 @@ def contents(folder: Path, address: str) -> dict[str, str]:
 
 
 def clean(folder: Path, address: str) -> None:
-    """Remove a stage's results, and all states."""
+    """Remove a stage's outs and all resume states."""
     for out in _locked(folder, address)["outs"]:
         path = folder / out["path"]
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -193,15 +195,15 @@ def clean(folder: Path, address: str) -> None:
 
 def at_work(folder: Path) -> list[int]:
     """Processes of stages whose working folder is this one."""
-    found = []
+    pids = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().split(b"\0")
             if any(word.startswith(b"stages.") or b"/stages/" in word for word in words[1:4]):
-                found += [int(place.name)] if (place / "cwd").resolve() == folder.resolve() else []
+                pids += [int(place.name)] if (place / "cwd").resolve() == folder.resolve() else []
         except OSError:
             continue
-    return found
+    return pids
 
 
 def run(folder: Path, env: Mapping[str, str], words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,9 @@
-"""How far the leak guard tells one photograph, changed, from others of the same room; its time.
+"""How well the leak guard separates changed copies of an image from others of the same room.
 
     python -m benchmarks.leak_guard [--raw data/raw] [--real FOLDER] [--every 4] [--out FILE]
 
 `--raw` has the demo's sequences (`dvc repro demo`), `--real` a folder of real captures, each with
-its photographs in `images`; one of folders of cameras is a film. Every `--every`-th is changed.
+its `images`; one with a folder per camera is a video. Every `--every`-th image is changed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def mirrored(image: Image.Image) -> Image.Image:
 
 
 def cropped(left: float, top: float, right: float, bottom: float) -> Change:
-    """Without so much of each side: px, or shares of the picture's side where below 1."""
+    """Crop each side by px, or by a share of the image's side if below 1."""
 
     def change(image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -102,51 +102,51 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folders of real captures")
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    demo = [sorted(one.glob("images/*/*.jpg")) for one in sorted(given.raw.glob("hi4d_*"))]
-    real = [photographs(one) for one in sorted(given.real.iterdir())] if given.real else []
+    args = parser.parse_args()
+    demo = [sorted(one.glob("images/*/*.jpg")) for one in sorted(args.raw.glob("hi4d_*"))]
+    real = [image_paths(one) for one in sorted(args.real.iterdir())] if args.real else []
     begin = time.perf_counter()
     known = {path: thumbnail(path) for paths in (*demo, *real) for path in paths}
     reading_s = (time.perf_counter() - begin) / len(known)
-    rows = [*of_changes([*demo, *real], known, given.every)]
+    rows = [*of_changes([*demo, *real], known, args.every)]
     rows += [
-        farthest("photographs of other demo scenes", of_others(demo, known)),
-        farthest("one room and camera, other people", of_other_people(demo, known)),
-        farthest("one scene and camera, 12 frames apart", of_moments(demo, known, apart=1)),
+        largest("photographs of other demo scenes", of_others(demo, known)),
+        largest("one room and camera, other people", of_other_people(demo, known)),
+        largest("one scene and camera, 12 frames apart", of_timestamps(demo, known, apart=1)),
     ]
     films = [one for one in real if one[0].parent.name != "images"]
     if films:
-        rows.append(farthest("neighbouring frames of a film", of_moments(films, known, apart=1)))
-        rows.append(farthest("frames of a film, 5 apart", of_moments(films, known, apart=5)))
+        rows.append(largest("neighbouring frames of a film", of_timestamps(films, known, apart=1)))
+        rows.append(largest("frames of a film, 5 apart", of_timestamps(films, known, apart=5)))
     walks = [one for one in real if one not in films]
     if walks:
         single = [[path] for one in walks for path in one]
         rows.append(
-            farthest("photographs of a walk, each among the others", of_others(single, known))
+            largest("photographs of a walk, each among the others", of_others(single, known))
         )
     half = [known[path] for paths in demo[: len(demo) // 2] for path in paths]
     rest = [known[path] for paths in demo[len(demo) // 2 :] for path in paths]
     begin = time.perf_counter()
-    found = matches(half, rest)
-    took_s = time.perf_counter() - begin
-    assert not found, "photographs of two demo scenes are taken for one"
+    leaks = matches(half, rest)
+    matching_s = time.perf_counter() - begin
+    assert not leaks, "images of two demo scenes match"
     label = f"{len(half)} photographs among {len(rest)}"
     rows.append(cases.row("reading a photograph", 1e3 * reading_s, "ms", device="cpu"))
-    rows.append(cases.row(label, took_s, "s", device="cpu"))
+    rows.append(cases.row(label, matching_s, "s", device="cpu"))
     cases.show(rows)
-    cases.write_rows(given.out, rows)
+    cases.write_rows(args.out, rows)
 
 
-def photographs(capture: Path) -> list[Path]:
-    """All photographs of a capture, camera by camera."""
-    found = (capture / "images").rglob("*")
-    return sorted(path for path in found if path.suffix.lower() in (".jpg", ".png"))
+def image_paths(capture: Path) -> list[Path]:
+    """All images of a capture, camera by camera."""
+    paths = (capture / "images").rglob("*")
+    return sorted(path for path in paths if path.suffix.lower() in (".jpg", ".png"))
 
 
 def of_changes(
     scenes: Sequence[Sequence[Path]], known: dict[Path, Thumbnail], every: int
 ) -> Iterable[cases.Row]:
-    """For each change, the least agreement of a photograph with itself; all must be found."""
+    """For each change, the least agreement of an image with its changed copy; all must match."""
     paths = [path for scene in scenes for path in scene]
     gallery = Gallery([known[path] for path in paths])
     for name, change in CHANGES.items():
@@ -154,47 +154,49 @@ def of_changes(
         for place in range(0, len(paths), every):
             with Image.open(paths[place]) as image:
                 changed = change(image.convert("RGB"))
-            found, how_far = gallery.best_match(seen(np.asarray(changed, np.float32) / 255))
-            same = agreement(known[paths[found]], known[paths[place]]) >= MIN_AGREEMENT
-            least = min(least, how_far if same else -1.0)
+            nearest, likeness = gallery.best_match(
+                thumbnail_of(np.asarray(changed, np.float32) / 255)
+            )
+            same = agreement(known[paths[nearest]], known[paths[place]]) >= MIN_AGREEMENT
+            least = min(least, likeness if same else -1.0)
         yield cases.row(name, least, "at least", target=MIN_AGREEMENT, device="cpu")
 
 
-def seen(image: Pixels) -> Thumbnail:
-    """The thumbnail of a picture in memory."""
+def thumbnail_of(image: Pixels) -> Thumbnail:
+    """The thumbnail of an image in memory."""
     with tempfile.TemporaryDirectory() as folder:
         write_png(Path(folder, "one.png"), image)
         return thumbnail(Path(folder, "one.png"))
 
 
 def of_others(scenes: Sequence[Sequence[Path]], known: dict[Path, Thumbnail]) -> list[float]:
-    """Agreement of each photograph with the likest of other scenes."""
-    found = []
+    """Agreement of each image with the most similar one of other scenes."""
+    agreements = []
     for place, scene in enumerate(scenes):
         others = [path for k, one in enumerate(scenes) if k != place for path in one]
         gallery = Gallery([known[path] for path in others])
-        found += [gallery.best_match(known[path])[1] for path in scene]
-    return found
+        agreements += [gallery.best_match(known[path])[1] for path in scene]
+    return agreements
 
 
 def of_other_people(scenes: Sequence[Sequence[Path]], known: dict[Path, Thumbnail]) -> list[float]:
-    """Agreement of a photograph with the same room and people of another scene laid in."""
-    found = []
+    """Agreement of an image with itself after pasting in the people of another scene."""
+    agreements = []
     for place, scene in enumerate(scenes):
         for path in scene[::2]:
             for other in (*scenes[:place], *scenes[place + 1 :]):
                 same = next(one for one in other if one.parts[-2:] == path.parts[-2:])
                 mask = same.parents[2] / "seg/img_seg_mask" / same.parts[-2] / "all"
                 people = read_image(mask / f"{same.stem}.png") > 0
-                laid = np.where(people, read_image(same), read_image(path))
-                found.append(agreement(known[path], seen(laid)))
-    return found
+                composite = np.where(people, read_image(same), read_image(path))
+                agreements.append(agreement(known[path], thumbnail_of(composite)))
+    return agreements
 
 
-def of_moments(
+def of_timestamps(
     scenes: Sequence[Sequence[Path]], known: dict[Path, Thumbnail], apart: int
 ) -> list[float]:
-    """Agreement of photographs of one camera so many frames apart."""
+    """Agreement of images of one camera that are `apart` frames apart."""
     return [
         agreement(known[first], known[second])
         for scene in scenes
@@ -203,10 +205,14 @@ def of_moments(
     ]
 
 
-def farthest(name: str, found: Sequence[float]) -> cases.Row:
-    """The largest agreement of what is not one photograph."""
+def largest(name: str, agreements: Sequence[float]) -> cases.Row:
+    """The row of the largest agreement of different images."""
     return cases.row(
-        f"{name} ({len(found)})", max(found), "at most", target=MIN_AGREEMENT, device="cpu"
+        f"{name} ({len(agreements)})",
+        max(agreements),
+        "at most",
+        target=MIN_AGREEMENT,
+        device="cpu",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The device of a benchmark."""
 
 import platform
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 
 def device_name(kind: str) -> str:
-    """The GPU's name for `cuda`; else the processor's, and with how many threads torch computes."""
+    """The GPU's name for `cuda`; else the processor's, and torch's number of threads."""
     if kind == "cuda":
         return torch.cuda.get_device_name()
     return f"{processor()}, {torch.get_num_threads()} thread(s)"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.metrics [--views 50] [--size 540x960] [--weights FOLDER] [--out FILE]
 
-Pictures and photographs are in memory; times are of measuring alone. Without the folder that stage
-`weights` makes, LPIPS looks through random features, which costs the same.
+Images are in memory; times are of measuring only. Without the folder of stage `weights`, LPIPS has
+random features, which cost the same.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from stages.quality.keys import MEASURES
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.files import write_json
 
-MOST_APART = 1e-4
+MAX_DIFFERENCE = 1e-4
 
 
 def main() -> None:
@@ -33,34 +33,34 @@ def main() -> None:
     parser.add_argument("--size", default="540x960", help="width x height, px")
     parser.add_argument("--weights", type=Path, help="features for LPIPS")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    width, height = map(int, given.size.split("x"))
-    shown = [view(k, width, height) for k in range(given.views)]
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    views = [view(k, width, height) for k in range(args.views)]
     with tempfile.TemporaryDirectory() as scratch:
-        weights = given.weights or random_weights(Path(scratch))
+        weights = args.weights or random_weights(Path(scratch))
         meters = {name: Meter.build(EvaluateConfig(device=name), weights) for name in DEVICES}
-    batched, in_batches = timed(lambda: whole(meters["cuda"], shown))
-    single, one_by_one = timed(lambda: [meters["cuda"].measure(one) for one in shown])
-    few = shown[: given.on_cpu]
+    batched, in_batches = timed(lambda: whole(meters["cuda"], views))
+    single, one_by_one = timed(lambda: [meters["cuda"].measure(one) for one in views])
+    few = views[: args.on_cpu]
     on_cpu, slow = timed(lambda: [meters["cpu"].measure(one) for one in few])
     label = f"{width}x{height}"
     rows = [
-        cases.row(f"GPU, batches, {label}", batched / len(shown), "ms a view"),
-        cases.row(f"GPU, view by view, {label}", single / len(shown), "ms a view"),
+        cases.row(f"GPU, batches, {label}", batched / len(views), "ms a view"),
+        cases.row(f"GPU, view by view, {label}", single / len(views), "ms a view"),
         cases.row(f"CPU, {label}", on_cpu / max(len(few), 1), "ms a view", device="cpu"),
-        apart("batches from the CPU", in_batches, slow),
-        apart("view by view from the CPU", one_by_one, slow),
+        difference("batches from the CPU", in_batches, slow),
+        difference("view by view from the CPU", one_by_one, slow),
     ]
     cases.show(rows)
-    cases.write_rows(given.out, rows)
+    cases.write_rows(args.out, rows)
 
 
 DEVICES = ("cuda", "cpu")
 
 
-def whole(meter: Meter, shown: list[MeasuredView]) -> list[Measures]:
-    """As stage `evaluate` measures a scene."""
-    return [row for batch in meter.batches(shown) for row in meter.measure_all(batch)]
+def whole(meter: Meter, views: list[MeasuredView]) -> list[Measures]:
+    """Measures of a scene as in stage `evaluate`."""
+    return [row for batch in meter.batches(views) for row in meter.measure_all(batch)]
 
 
 def timed(work: Callable[[], list[Measures]]) -> tuple[float, list[Measures]]:
@@ -72,22 +72,22 @@ def timed(work: Callable[[], list[Measures]]) -> tuple[float, list[Measures]]:
     return 1e3 * (time.perf_counter() - begin), rows
 
 
-def apart(name: str, rows: list[Measures], others: list[Measures]) -> cases.Row:
+def difference(name: str, rows: list[Measures], others: list[Measures]) -> cases.Row:
     """The largest difference of any measure."""
     pairs = zip(rows[: len(others)], others, strict=True)
     largest = max(abs(a[key] - b[key]) for a, b in pairs for key in MEASURES)
-    return cases.row(name, largest, "at most", target=MOST_APART) | {"value": largest}
+    return cases.row(name, largest, "at most", target=MAX_DIFFERENCE) | {"value": largest}
 
 
 def view(number: int, width: int, height: int) -> MeasuredView:
-    """A smooth photograph, and a picture near it."""
+    """A smooth ground truth and a similar image."""
     random = np.random.default_rng(number)
     y, x = np.mgrid[:height, :width].astype(np.float32) / 40
     waves = [np.sin(x * a + y * b + c) for a, b, c in random.uniform(0, 3, (3, 3))]
-    photograph = np.stack(waves, axis=-1).astype(np.float32) / 2 + 0.5
-    noise = random.normal(0, 0.03, photograph.shape)
-    picture = np.clip(photograph + noise, 0, 1).astype(np.float32)
-    return MeasuredView(f"{number:06d}", "00", photograph, "", picture)
+    truth = np.stack(waves, axis=-1).astype(np.float32) / 2 + 0.5
+    noise = random.normal(0, 0.03, truth.shape)
+    image = np.clip(truth + noise, 0, 1).astype(np.float32)
+    return MeasuredView(f"{number:06d}", "00", truth, "", image)
 
 
 def random_weights(folder: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Photographs made for timing: a room with spheres in it, textured in 3D, seen by many cameras.
+"""Synthetic captures for timing: a room with spheres, textured in 3D, with many cameras.
 
-Colours are a sum of waves of many lengths, some of them cut off hard, so that views agree and
-training has detail to add at every size. A moment moves the spheres. The same numbers come out on
-every device up to rounding; nothing is downloaded.
+Colours are sums of waves of many lengths, some of them thresholded, so that views are consistent
+and training finds detail at every scale. Spheres move over timestamps. Devices agree up to
+rounding; nothing is downloaded.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from torch import Tensor
 from stages.scenes.cameras import Array, Camera, look_at, quat_from_rotation, rotation_from_quat
 
 WAVES = 96
-POINTS = 13_800  # sparse ones of a capture by phone
-HELD_OUT = 5  # of the views of a moment, every fifth
+POINTS = 13_800  # of a sparse model of a phone capture
+HELD_OUT = 5  # every fifth view of a timestamp
 _HALF_ROOM = (3.0, 1.6, 3.0)
 _SPHERES = 9
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Photographs, cameras and points of one moment."""
+    """Images, cameras and points of one timestamp."""
 
     cameras: list[Camera]
     images: np.ndarray  # [V, H, W, 3] uint8
@@ -41,22 +41,22 @@ def phone(count: int, width: int, height: int, device: str, points: int = POINTS
         for s in shares
     ]
     targets = [np.array([0.3 * np.sin(3 * s), 0.3, 0.2]) for s in shares]
-    return _taken(eyes, targets, 0.78 * max(width, height), width, height, 0.0, device, points)
+    return _capture(eyes, targets, 0.78 * max(width, height), width, height, 0.0, device, points)
 
 
 def rig(
-    count: int, width: int, height: int, moment: float, device: str, points: int = 5_000
+    count: int, width: int, height: int, time: float, device: str, points: int = 5_000
 ) -> Capture:
-    """Fixed cameras on a ring at one moment."""
+    """Fixed cameras on a ring at one timestamp."""
     angles = 2 * np.pi * np.arange(count) / count
     eyes = [np.array([2.4 * np.sin(a), -0.5, -2.4 * np.cos(a)]) for a in angles]
     targets = [np.array([0.0, 0.35, 0.0])] * count
-    return _taken(eyes, targets, 0.9 * max(width, height), width, height, moment, device, points)
+    return _capture(eyes, targets, 0.9 * max(width, height), width, height, time, device, points)
 
 
 def moments(count: int, width: int, height: int, device: str) -> Iterator[Capture]:
-    """What ten fixed cameras see of spheres that move; every `HELD_OUT`th is not trained on."""
-    return (rig(10, width, height, 0.15 * moment, device) for moment in range(count))
+    """Ten fixed cameras and moving spheres over timestamps; every `HELD_OUT`th view is held out."""
+    return (rig(10, width, height, 0.15 * time, device) for time in range(count))
 
 
 def write(capture: Capture, folder: Path) -> None:
@@ -65,10 +65,10 @@ def write(capture: Capture, folder: Path) -> None:
     model.mkdir(parents=True)
     (folder / "images").mkdir()
     cameras, images = [], []
-    for number, (camera, picture) in enumerate(
+    for number, (camera, image) in enumerate(
         zip(capture.cameras, capture.images, strict=True), start=1
     ):
-        Image.fromarray(picture).save(folder / "images" / camera.name)
+        Image.fromarray(image).save(folder / "images" / camera.name)
         focal, middle = np.diag(camera.K)[:2], camera.K[:2, 2]
         numbers = " ".join(map(repr, map(float, [*focal, *middle])))
         cameras.append(f"{number} PINHOLE {camera.width} {camera.height} {numbers}")
@@ -86,10 +86,10 @@ def write(capture: Capture, folder: Path) -> None:
 
 
 def read(folder: Path) -> Capture:
-    """Read what `write` wrote."""
+    """Read a capture of `write`."""
     model = folder / "sparse" / "0"
     sizes = {row[0]: row[2:] for row in _rows(model / "cameras.txt")}
-    cameras, pictures = [], []
+    cameras, images_read = [], []
     for _, *pose, camera, name in _rows(model / "images.txt"):
         width, height, fx, fy, cx, cy = map(float, sizes[camera])
         numbers = np.array(pose, np.float64)
@@ -97,18 +97,18 @@ def read(folder: Path) -> Capture:
         transform[:3, :3], transform[:3, 3] = rotation_from_quat(numbers[:4]), numbers[4:]
         K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         cameras.append(Camera(name, K, transform, int(width), int(height)))
-        pictures.append(np.asarray(Image.open(folder / "images" / name)))
+        images_read.append(np.asarray(Image.open(folder / "images" / name)))
     table = np.array([row[1:7] for row in _rows(model / "points3D.txt")], np.float64)
-    return Capture(cameras, np.stack(pictures), table[:, :3], table[:, 3:].astype(np.uint8))
+    return Capture(cameras, np.stack(images_read), table[:, :3], table[:, 3:].astype(np.uint8))
 
 
 def _rows(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines() if line.strip()]
 
 
-def _taken(
+def _capture(
     eyes: list[Array], targets: list[Array], focal: float, width: int, height: int,
-    moment: float, device: str, points: int,
+    time: float, device: str, points: int,
 ) -> Capture:  # fmt: skip
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     up = np.array([0.0, -1.0, 0.0])
@@ -116,15 +116,15 @@ def _taken(
         Camera(f"{k:03d}.png", K, look_at(eye, target, up), width, height)
         for k, (eye, target) in enumerate(zip(eyes, targets, strict=True))
     ]
-    scene = _Scene(moment, device)
-    images = np.stack([scene.photograph(camera) for camera in cameras])
+    scene = _Scene(time, device)
+    images = np.stack([scene.render(camera) for camera in cameras])
     return Capture(cameras, images, *scene.points(cameras, points))
 
 
 class _Scene:
-    """The room at one moment."""
+    """The room at one timestamp."""
 
-    def __init__(self, moment: float, device: str):
+    def __init__(self, time: float, device: str):
         self.device = device
         random = np.random.default_rng(5)
         lengths = np.exp(random.uniform(np.log(0.03), np.log(2.0), WAVES))
@@ -136,11 +136,11 @@ class _Scene:
         self.half = self._tensor(np.array(_HALF_ROOM))
         places = random.uniform((-1.3, 0.2, -1.3), (1.3, 1.2, 1.3), (_SPHERES, 3))
         self.radii = self._tensor(random.uniform(0.15, 0.4, _SPHERES))
-        swing = 0.25 * np.sin(moment + random.uniform(0, 2 * np.pi, (_SPHERES, 3)))
+        swing = 0.25 * np.sin(time + random.uniform(0, 2 * np.pi, (_SPHERES, 3)))
         self.moved = self._tensor(swing)
         self.centres = self._tensor(places) + self.moved
 
-    def photograph(self, camera: Camera) -> np.ndarray:
+    def render(self, camera: Camera) -> np.ndarray:
         """Pixels [H, W, 3] uint8, the mean of four rays each."""
         y, x = torch.meshgrid(
             torch.arange(camera.height), torch.arange(camera.width), indexing="ij"
@@ -148,28 +148,28 @@ class _Scene:
         corner = torch.stack([x, y], dim=-1).reshape(-1, 2).to(self.device, torch.float64)
         total = torch.zeros((), device=self.device)
         for shift in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
-            total = total + self._seen(camera, corner + corner.new_tensor(shift))[1] / 4
-        shown = (255 * total).round().byte().cpu().numpy()
-        return shown.reshape(camera.height, camera.width, 3)
+            total = total + self._cast(camera, corner + corner.new_tensor(shift))[1] / 4
+        levels = (255 * total).round().byte().cpu().numpy()
+        return levels.reshape(camera.height, camera.width, 3)
 
     def points(self, cameras: list[Camera], count: int) -> tuple[Array, np.ndarray]:
-        """Points on what the cameras see, as structure from motion leaves them."""
+        """Noisy points on visible surfaces, as from structure from motion."""
         random = np.random.default_rng(6)
         places, colors = [], []
         for camera in cameras:
             share = -(-count // len(cameras))
             pixels = random.uniform((0, 0), (camera.width, camera.height), (share, 2))
-            place, color = self._seen(camera, torch.tensor(pixels, device=self.device))
+            place, color = self._cast(camera, torch.tensor(pixels, device=self.device))
             places.append(place.double().cpu().numpy())
             colors.append((255 * color).round().byte().cpu().numpy())
         xyz = np.concatenate(places)[:count]
         return xyz + random.normal(0, 0.003, xyz.shape), np.concatenate(colors)[:count]
 
-    def _seen(self, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Where rays of pixels [R, 2] end and what colour is there, [R, 3] each."""
-        turned = np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
+    def _cast(self, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Ends and colours of the rays of pixels [R, 2], [R, 3] each."""
+        rotated = np.linalg.inv(camera.K).T @ camera.cam_from_world[:3, :3]
         flat = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
-        rays = torch.nn.functional.normalize(flat @ flat.new_tensor(turned), dim=1).float()
+        rays = torch.nn.functional.normalize(flat @ flat.new_tensor(rotated), dim=1).float()
         eye = self._tensor(camera.centre)
         walls = ((self.half * rays.sign() - eye) / rays).amin(dim=1)
         offsets = eye - self.centres  # [S, 3]

@@ -1,14 +1,14 @@
-"""Recipes of training that benchmarks compare: gsplat's default, and the user's."""
+"""Recipes of training for benchmarks: gsplat's default, and this project's."""
 
 from stages.splat.config import StrategyConfig, TrainConfig
 
 
 def gsplat_default(steps: int) -> TrainConfig:
-    """What gsplat 1.5.3's example trainer does without flags."""
+    """gsplat 1.5.3's example trainer without flags."""
     strategy = StrategyConfig(
         prune_opa=0.005, grow_grad2d=0.0002, grow_scale3d=0.01, grow_scale2d=0.05,
         prune_scale3d=0.1, prune_scale2d=0.15, refine_scale2d_stop_iter=0, refine_stop_iter=15_000,
-        # It means to reset opacities every 3000 steps, and by a slip never does.
+        # Its reset of opacities every 3000 steps never happens, by mistake.
         reset_every=10**9,
     )  # fmt: skip
     return TrainConfig(
@@ -18,7 +18,7 @@ def gsplat_default(steps: int) -> TrainConfig:
 
 
 def seed(steps: int) -> TrainConfig:
-    """The user's: poses learnt, antialiased, growth for longer."""
+    """This project's: optimised poses, antialiased, longer growth."""
     return TrainConfig(max_steps=steps)
 
 

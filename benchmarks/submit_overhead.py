@@ -1,4 +1,4 @@
-"""What planning costs: `submit --dry-run` of a large graph, beside what DVC itself takes for it.
+"""Time of planning: `submit --dry-run` of a large graph, beside DVC's own commands.
 
     python -m benchmarks.submit_overhead [--scenes 100] [--stages 6] [--out FILE]
 
@@ -30,28 +30,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=100, help="chains in the graph")
     parser.add_argument("--stages", type=int, default=6, help="stages of a chain")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many is told")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="the minimum of this many runs is reported"
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_project(folder, given.scenes, given.stages)
-        rows.append({"graph": "all stale", **timed(folder, given.repeats)})
-        record_all(folder, given.scenes, given.stages)
+        write_project(folder, args.scenes, args.stages)
+        rows.append({"graph": "all stale", **timed(folder, args.repeats)})
+        record_all(folder, args.scenes, args.stages)
         (folder / "step0.py").write_text("# edited\n")
-        rows.append({"graph": "recorded, first stages edited", **timed(folder, given.repeats)})
-    tasks = given.scenes * given.stages + 1
-    print(f"{tasks} tasks in {given.stages + 1} arrays; best of {given.repeats}")
+        rows.append({"graph": "recorded, first stages edited", **timed(folder, args.repeats)})
+    tasks = args.scenes * args.stages + 1
+    print(f"{tasks} tasks in {args.stages + 1} arrays; best of {args.repeats}")
     print("seconds, and of these seconds of CPU")
     columns = list(rows[0])
     for row in (dict(zip(columns, columns, strict=True)), *rows):
         print("  ".join(f"{row[name]:>{max(len(name), 16)}}" for name in columns))
     worst = max(float(row["submit --dry-run"].split()[0]) for row in rows)
     print(f"target {TARGET_S:.0f} s: {'reached' if worst <= TARGET_S else 'missed'}")
-    if given.out:
-        write_json(given.out, {"scenes": given.scenes, "stages": given.stages, "rows": rows})
+    if args.out:
+        write_json(args.out, {"scenes": args.scenes, "stages": args.stages, "rows": rows})
 
 
 def write_project(folder: Path, scenes: int, stages: int) -> None:
@@ -79,7 +81,7 @@ def write_project(folder: Path, scenes: int, stages: int) -> None:
 
 
 def record_all(folder: Path, scenes: int, stages: int) -> None:
-    """Write every out, and have DVC record what is there."""
+    """Write every out and record it in DVC."""
     for step in range(stages):
         (folder / "data" / str(step)).mkdir(parents=True)
         for scene in range(scenes):
@@ -100,12 +102,12 @@ def timed(folder: Path, repeats: int) -> dict[str, str]:
 
 
 def _best(words: Sequence[str], folder: Path, repeats: int) -> str:
-    found = []
+    runs = []
     for _ in range(repeats):
         began, busy = time.perf_counter(), _cpu_s()
         subprocess.run(words, cwd=folder, env=environment(), check=True, capture_output=True)
-        found.append((time.perf_counter() - began, _cpu_s() - busy))
-    return "{:.2f} / {:.2f}".format(*min(found))
+        runs.append((time.perf_counter() - began, _cpu_s() - busy))
+    return "{:.2f} / {:.2f}".format(*min(runs))
 
 
 def _cpu_s() -> float:
