@@ -7,12 +7,12 @@ from types import FrameType
 
 
 def stop_early(number: int, frame: FrameType | None) -> None:
-    """End while a command's imports are under way: there is nothing to save or to tidy up."""
+    """End during a command's imports, where there is nothing to save or to clean up."""
     os.write(2, b"stopped before it began\n")
     os._exit(os.EX_TEMPFAIL)
 
 
-# What the interpreter calls a module that it is about to run; `stages.run.entry` takes over.
+# The interpreter's argv[0] before it runs a module; later `stages.run.entry` handles signals.
 if sys.argv[:1] == ["-m"]:
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, stop_early)

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run every arm that is not done yet, then print the table of all that are."""
+    """Run every arm that has no result yet, then print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("factors", nargs="+", metavar="KEY=A,B", help="a param and values to try")
+    parser.add_argument(
+        "factors", nargs="+", metavar="KEY=A,B", help="a param and the values to try"
+    )
     parser.add_argument("--singly", action="store_true", help="one factor at a time, no products")
     parser.add_argument("--repeats", type=int, default=1, help="runs with other seeds; default 1")
     parser.add_argument("--method", help="the method to compare; default study.subject")
     parser.add_argument("--collect", action="store_true", help="print the table, run nothing")
     parser.add_argument("--queue", action="store_true", help="fill DVC's queue, run nothing here")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.check import CATALOGUES, SECTIONS
     from stages.run.settings.fan_out import require_names
@@ -35,30 +37,30 @@ def main() -> None:
 
     params = Params.read()
     require_names(params)
-    factors = [parse(text, params) for text in given.factors]
-    varied = arms(factors, params, singly=given.singly)
-    repeated = repeats(factors, params, given.repeats)
+    factors = [parse(text, params) for text in args.factors]
+    varied = arms(factors, params, singly=args.singly)
+    repeated = repeats(factors, params, args.repeats)
     every = [*varied, *repeated]
     require_valid(every, params, SECTIONS, CATALOGUES)
     ablate.require_default(repository.steps())
-    if not given.collect:
-        ablate.run_arms(every, queue=given.queue)
-        if given.queue:
+    if not args.collect:
+        ablate.run_arms(every, queue=args.queue)
+        if args.queue:
             print("next: dvc queue start -j 2, then the same command with --collect")
             return
     with ablate.scratch() as folder:
-        found = ablate.collect(every, layout.METRICS, Path(folder))
-        _print(params, given.method, varied, repeated, found)
-    absent = [arm.label for arm in every if arm.label not in found]
-    if absent:
-        what = f"{len(absent)} of {len(every)} arms have no result"
-        fix = "look at .work/ablate/*.log and run the same command again"
-        raise UserError(what, "; ".join(absent), fix=fix)
+        copies = ablate.collect(every, layout.METRICS, Path(folder))
+        _print(params, args.method, varied, repeated, copies)
+    missing = [arm.label for arm in every if arm.label not in copies]
+    if missing:
+        where = f"{len(missing)} of {len(every)} arms have no result"
+        fix = "check .work/ablate/*.log and run the same command again"
+        raise UserError(where, "; ".join(missing), fix=fix)
 
 
 def _print(
     params: Params, method: str | None, varied: "Sequence[Arm]", repeated: "Sequence[Arm]",
-    found: dict[str, Path],
+    copies: dict[str, Path],
 ) -> None:  # fmt: skip
     from stages.quality.ablation import ablation
     from stages.quality.comparison import Evaluations
@@ -68,9 +70,9 @@ def _print(
     scenes = study.evaluated_scenes
     default = Evaluations.read(scenes, (method,), layout.evaluation)
     read = {label: Evaluations.read(scenes, (method,), partial(layout.evaluation, root=folder))
-            for label, folder in found.items()}  # fmt: skip
+            for label, folder in copies.items()}  # fmt: skip
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
-    labels = [[arm.label for arm in some if arm.label in found] for some in (varied, repeated)]
+    labels = [[arm.label for arm in some if arm.label in copies] for some in (varied, repeated)]
     print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
 
 

@@ -43,8 +43,8 @@ def main() -> None:
             write_base_card(folder, fixer.spec, fixer.parameter_count(), fixer.taught)
     forget(STAGE, ITEM)
     spec, count = fixer.spec, fixer.parameter_count() / 1e6
-    seen = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
-    print(f"base: {spec.origin}, {count:.2f} M parameters, {seen}, prompt {spec.prompt!r}")
+    kind = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
+    print(f"base: {spec.origin}, {count:.2f} M parameters, {kind}, prompt {spec.prompt!r}")
     for note in fixer.taught.notes:
         print(f"note: {note}")
 

@@ -1,4 +1,4 @@
-"""Stage `calibrate`: the poses that a user would really have, data/calibrated/<scene>."""
+"""Stage `calibrate`: poses as a user would have them, data/calibrated/<scene>."""
 
 import argparse
 
@@ -24,7 +24,7 @@ def main() -> None:
     config = params.section("calibrate", CalibrateConfig)
     vggt = params.section("vggt", VggtConfig)
     predict = None
-    if config.method == "vggt":  # the others do without torch
+    if config.method == "vggt":  # other methods do not need torch
         from stages.splat.vggt import predictor
 
         predict = predictor(vggt)
@@ -36,7 +36,7 @@ def main() -> None:
         print(f"{scene}: WARNING: {metrics['note']}")
     print(
         f"{scene}: {config.method}, {metrics['registered']} of {metrics['total']} cameras, "
-        f"{metrics['points']:.0f} points a timestamp, "
+        f"{metrics['points']:.0f} points per timestamp, "
         f"pose error {metrics['rotation_error_deg']:.3f} deg, {metrics['centre_error_m']:.4f} m"
     )
 

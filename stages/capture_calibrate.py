@@ -1,4 +1,4 @@
-"""Stage `capture_calibrate`: photographs to a COLMAP dataset, with their model or by estimation."""
+"""Stage `capture_calibrate`: images to a COLMAP dataset, with their model or by estimation."""
 
 import argparse
 import os
@@ -18,25 +18,25 @@ from stages.scenes.config import VggtConfig
 def main() -> None:
     """Write data/captures/<capture> and its metrics, or DATASET_DIR."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", nargs="?", type=Path, help="a folder of photographs")
+    parser.add_argument("source", nargs="?", type=Path, help="a folder of images")
     parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
     parser.add_argument("--capture", type=name_argument, help="a capture in data/raw instead")
     add_override_option(parser)
-    given = parser.parse_args()
-    if (given.capture is None) == (given.dataset is None):
+    args = parser.parse_args()
+    if (args.capture is None) == (args.dataset is None):
         parser.error("name SOURCE and DATASET, or --capture")
 
     from stages.scenes.captures.calibration import calibrate_capture, method_of
 
-    params = Params.read(overrides=given.overrides)
+    params = Params.read(overrides=args.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)
-    if given.capture:
-        source, folder = layout.raw(given.capture), layout.capture(given.capture)
+    if args.capture:
+        source, folder = layout.raw(args.capture), layout.capture(args.capture)
     else:
-        source, folder = given.source, given.dataset
+        source, folder = args.source, args.dataset
         check_source(source)
         if os.path.lexists(folder):
-            raise UserError(folder, "is already there", expected="a new folder")
+            raise UserError(folder, "exists already", expected="a new folder")
         check_apart(source, folder)
         make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
@@ -46,17 +46,17 @@ def main() -> None:
     for line in params.unread(vggt=params.given("vggt") if method == "vggt" else ()):
         print(f"{folder}: {line}")
     predict = None
-    if config.method == "vggt":  # the others do without torch
+    if config.method == "vggt":  # other methods do not need torch
         from stages.splat.vggt import predictor
 
         predict = predictor(vggt)
     with whole_folder(folder) as scratch:
         metrics = calibrate_capture(source, scratch, config, predict)
-    if given.capture:
-        write_json(layout.capture_metrics(given.capture, "calibrate"), metrics)
+    if args.capture:
+        write_json(layout.capture_metrics(args.capture, "calibrate"), metrics)
     print(
         f"{folder}: {metrics['method']}, {metrics['registered']} of {metrics['total']} "
-        f"photographs, {metrics['points']} points, {metrics['reprojection_error_px']:.2f} px"
+        f"images, {metrics['points']} points, {metrics['reprojection_error_px']:.2f} px"
     )
 
 

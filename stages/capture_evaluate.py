@@ -1,4 +1,4 @@
-"""Stage `capture_evaluate`: a trained capture on another COLMAP dataset, taken as it is."""
+"""Stage `capture_evaluate`: a trained capture, evaluated on another COLMAP dataset."""
 
 import argparse
 from pathlib import Path
@@ -25,19 +25,19 @@ def main() -> None:
     )
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
-    given = parser.parse_args()
-    if (given.capture is None) == (given.eval_set is None) or bool(given.capture) != bool(
-        given.variant
+    args = parser.parse_args()
+    if (args.capture is None) == (args.eval_set is None) or bool(args.capture) != bool(
+        args.variant
     ):
         parser.error("name RESULT and EVAL_SET, or --capture with --variant")
 
-    params = Params.read(overrides=given.overrides)
+    params = Params.read(overrides=args.overrides)
     config = params.section("capture_evaluate", CaptureEvaluateConfig)
     evaluate = params.section("evaluate", EvaluateConfig)
-    result, eval_set = given.result, given.eval_set
-    if given.capture:
-        result = layout.result(given.capture, given.variant)
-        eval_set = layout.eval_set(given.capture)
+    result, eval_set = args.result, args.eval_set
+    if args.capture:
+        result = layout.result(args.capture, args.variant)
+        eval_set = layout.eval_set(args.capture)
 
     from stages.run.user_paths import check_source, run_name
     from stages.scenes.dataset import Dataset
@@ -54,8 +54,8 @@ def main() -> None:
         scalars = evaluate_result(
             result, Dataset.read(eval_set), config, meter_of(evaluate, layout.WEIGHTS)
         )
-    if given.capture:
-        write_json(layout.capture_metrics(given.capture, f"{given.variant}_on_eval"), scalars)
+    if args.capture:
+        write_json(layout.capture_metrics(args.capture, f"{args.variant}_on_eval"), scalars)
     print(f"{result} on {eval_set}: {scalars['frame']}; {summary(scalars)}")
 
 

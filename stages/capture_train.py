@@ -20,34 +20,34 @@ from stages.splat.config import TrainConfig
 def main() -> None:
     """Write RESULT_DIR/train, or results/<capture>/<variant>/train and its metrics."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or photographs")
+    parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or images")
     parser.add_argument("result", nargs="?", type=Path, help="folder for the results")
     parser.add_argument("match_string", nargs="?", default="", help="train on names with this word")
     parser.add_argument("--capture", type=name_argument, help="a calibrated capture instead")
     parser.add_argument("--variant", choices=["combined", "filtered"], help="of --capture")
     add_override_option(parser)
-    given = parser.parse_args()
-    is_named = given.capture is not None
-    if is_named == (given.result is not None) or is_named != bool(given.variant):
+    args = parser.parse_args()
+    is_named = args.capture is not None
+    if is_named == (args.result is not None) or is_named != bool(args.variant):
         parser.error("name DATA and RESULT, or --capture with --variant")
 
-    result = layout.result(given.capture, given.variant) if is_named else given.result
-    make_target(result.parent)  # which is where the lock lies
+    result = layout.result(args.capture, args.variant) if is_named else args.result
+    make_target(result.parent)  # where the lock file is
     with alone(result):
-        train(given, Params.read(overrides=given.overrides), result)
+        train(args, Params.read(overrides=args.overrides), result)
 
 
-def train(given: argparse.Namespace, params: Params, result: Path) -> None:
-    """Train what the command line names into `result`, which no other run writes meanwhile."""
-    data, match_string = given.data, given.match_string
-    if given.capture:
-        data = layout.capture(given.capture)
-        entry = params.entry("captures", given.capture, CaptureEntry)
-        match_string = entry.match_string if given.variant == "filtered" else ""
-        if given.variant == "filtered" and not match_string:
+def train(args: argparse.Namespace, params: Params, result: Path) -> None:
+    """Train the capture of the command line into `result`, which this run has locked."""
+    data, match_string = args.data, args.match_string
+    if args.capture:
+        data = layout.capture(args.capture)
+        entry = params.entry("captures", args.capture, CaptureEntry)
+        match_string = entry.match_string if args.variant == "filtered" else ""
+        if args.variant == "filtered" and not match_string:
             raise UserError(
-                params.where(("captures", given.capture, "match_string")), "empty",
-                expected="the word that variant filtered is filtered by",
+                params.where(("captures", args.capture, "match_string")), "empty",
+                expected="the word that variant filtered selects by",
             )  # fmt: skip
     config = params.section("train", TrainConfig)
     evaluate = params.section("evaluate", EvaluateConfig)
@@ -56,22 +56,22 @@ def train(given: argparse.Namespace, params: Params, result: Path) -> None:
     from stages.scenes.dataset import Dataset
     from stages.splat.captures import results as results
 
-    posed: tuple[str, ...] = ()  # sections that capture_calibrate goes by
-    if not given.capture:
-        data, made = results.with_poses(data, result, match_string, given.overrides)
-        posed = results.CALIBRATED_BY if made else ()
+    calibrated_by: tuple[str, ...] = ()  # sections that capture_calibrate reads
+    if not args.capture:
+        data, calibrated = results.with_poses(data, result, match_string, args.overrides)
+        calibrated_by = results.CALIBRATED_BY if calibrated else ()
     for key, reason in inert_keys(capture, params.given("capture_train")):
         print(f"{result}: capture_train.{key} has no effect: {reason}")
-    for line in params.unread(**{section: params.given(section) for section in posed}):
+    for line in params.unread(**{section: params.given(section) for section in calibrated_by}):
         print(f"{result}: {line}")
     with cost("capture_train", run_name(result)):
         scalars, fitted = results.train_result(
             Dataset.read(data), match_string, result, capture, config,
             results.meter_of(evaluate, layout.WEIGHTS), params.given("train"),
         )  # fmt: skip
-    if given.capture:
-        write_json(layout.capture_metrics(given.capture, given.variant), scalars)
-        curve = layout.capture_curve(given.capture, given.variant)
+    if args.capture:
+        write_json(layout.capture_metrics(args.capture, args.variant), scalars)
+        curve = layout.capture_curve(args.capture, args.variant)
         write_tsv(curve, fitted.curve, ["step", "loss", "gaussians"])
     print(f"{result}: {scalars['gaussians']} Gaussians; held out: {results.summary(scalars)}")
 

@@ -1,4 +1,4 @@
-"""Read params.yaml, judge the study and look at the raw data, before anything is computed."""
+"""Check params.yaml, the study and the raw data, before anything is computed."""
 
 import argparse
 
@@ -51,10 +51,10 @@ CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
 
 
 def main() -> None:
-    """Print what the study is, or every fault of params.yaml and of the raw data."""
+    """Print a summary of the study, or every error in params.yaml and the raw data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memo", action="store_true", help="print the study's memo as well")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     params = Params.read()
     values, errors = params.check_all(SECTIONS, CATALOGUES)
     is_whole = {"study", "scenes"} <= values.keys()
@@ -68,11 +68,11 @@ def main() -> None:
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict))
     others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
-    found = [("train", *one) for one in splat.inert_in(values["train"], *others)]
-    found += [("tune", "", *one) for one in difix.inert(values["tune"])]
-    for section, place, key, reason in found:
+    inert = [("train", *one) for one in splat.inert_in(values["train"], *others)]
+    inert += [("tune", "", *one) for one in difix.inert(values["tune"])]
+    for section, place, key, reason in inert:
         print(f"note: {params.where((section, *key.split('.')))} has no effect{place}: {reason}")
-    if arguments.memo:
+    if args.memo:
         print(f"\n{memo(values['study'])}")
 
 

@@ -1,4 +1,4 @@
-"""Stage `compare`: methods side by side over the downstream scenes, and the study's headline."""
+"""Stage `compare`: differences between methods over the downstream scenes, and the headline."""
 
 import argparse
 
@@ -28,24 +28,24 @@ def main() -> None:
     config = params.section("compare", CompareConfig)
     evaluations = Evaluations.read(study.evaluated_scenes, study.methods, layout.evaluation)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
-    of_methods = summary(evaluations, scenes)
-    of_subject = headline(evaluations, scenes, study.subject)
+    means = summary(evaluations, scenes)
+    subject_means = headline(evaluations, scenes, study.subject)
     differences = delta_table(evaluations, scenes, config)
-    # Chosen where nothing of the answer can be seen.
+    # The downstream scenes have no part in the choice.
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
-    found = {"study": {"chosen": chosen, "verdict": verdict.hash}}
+    deltas = {"study": {"chosen": chosen, "verdict": verdict.hash}}
     if NO_RESERVE in verdict.notes:
-        found["study"]["note"] = NO_RESERVE
+        deltas["study"]["note"] = NO_RESERVE
     if study.seeds:
         repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
-        found["noise_floor"] = seed_noise(repeats)
+        deltas["noise_floor"] = seed_noise(repeats)
         differences += repeats
-    write_json(layout.summary(), of_methods)
-    write_json(layout.headline(), of_subject)
-    write_json(layout.delta(), found | delta_metrics(differences, scenes))
+    write_json(layout.summary(), means)
+    write_json(layout.headline(), subject_means)
+    write_json(layout.delta(), deltas | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
-    print(comparison_text(evaluations, of_methods, differences, scenes, config.confidence))
+    print(comparison_text(evaluations, means, differences, scenes, config.confidence))
 
 
 if __name__ == "__main__":

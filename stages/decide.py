@@ -1,4 +1,4 @@
-"""Stage `decide`: the decision snapshot, metrics/decision.md, from what `compare` found."""
+"""Stage `decide`: the decision snapshot, metrics/decision.md, from the results of `compare`."""
 
 import argparse
 
@@ -22,7 +22,7 @@ def main() -> None:
     config = params.section("compare", CompareConfig)
     table = read_table(layout.delta_table(), TEXTS)
     summary, delta = read_json(layout.summary()), read_json(layout.delta())
-    with shaped(layout.delta(), "what compare wrote, with its table", "run `dvc repro -f compare`"):
+    with shaped(layout.delta(), "the files of stage compare", "run `dvc repro -f compare`"):
         text = decision(study.version, study.objective, summary, delta, table, config.confidence)
     with whole_file(layout.decision()) as scratch:
         scratch.write_text(text)

@@ -28,7 +28,7 @@ def main() -> None:
         write_capture(config, folder, eval_folder)
     place_embedded_data(layout.embedded(*names))
     print(
-        f"{capture}: 2 x {config.photographs} photographs of {config.width_px}x{config.height_px} "
+        f"{capture}: 2 x {config.photographs} images of {config.width_px}x{config.height_px} "
         f"px, {config.eval_photographs} to evaluate on"
     )
 

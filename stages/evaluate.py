@@ -18,7 +18,7 @@ def main() -> None:
     """Write metrics/scenes/<scene>/<method>.json and metrics/views/<scene>/<method>.tsv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--scene", type=name_argument, required=True, help="a scene whose novel views are there"
+        "--scene", type=name_argument, required=True, help="a scene with novel views"
     )
     scene = parser.parse_args().scene
 
@@ -35,26 +35,26 @@ def main() -> None:
     prepared.cameras("target")  # refuses a scene without any
     for fixer in FIXERS:
         if methods_of(fixer, study.methods):
-            pictures = layout.fixed_views(scene, fixer)
-            taught = read_training_record(pictures)
-            for note in evaluation_notes(pictures, taught, scene, study.tuning_scenes):
+            folder = layout.fixed_views(scene, fixer)
+            taught = read_training_record(folder)
+            for note in evaluation_notes(folder, taught, scene, study.tuning_scenes):
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.counted() for view in prepared.views("source"))
     if meter.note:
         print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
-    found = {}
+    evaluations = {}
     with cost("evaluate", scene):
         for method in study.methods:
-            pictures = layout.novel_views(scene, method)
-            views = shown(prepared, pictures, read_kinds(pictures), config.masks)
-            found[method] = evaluate(views, meter, color, config.masks)
-            print(f"{scene} {method}: {summary(found[method][1])}", flush=True)
+            folder = layout.novel_views(scene, method)
+            views = shown(prepared, folder, read_kinds(folder), config.masks)
+            evaluations[method] = evaluate(views, meter, color, config.masks)
+            print(f"{scene} {method}: {summary(evaluations[method][1])}", flush=True)
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
         whole_folder(layout.view_metrics(scene, PLAIN).parent) as tables,
     ):
-        for method, (rows, means) in found.items():
+        for method, (rows, means) in evaluations.items():
             write_json(scalars / layout.scene_metrics(scene, method).name, means)
             write_tsv(tables / layout.view_metrics(scene, method).name, rows, COLUMNS)
 

@@ -17,12 +17,12 @@ from stages.splat.config import DistillConfig, TrainConfig
 
 
 def main() -> None:
-    """Write data/novel_views/<scene>/<fixer>, a folder a method."""
+    """Write data/novel_views/<scene>/<fixer>, a folder per method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
-    given = parser.parse_args()
-    scene, fixer, params = given.scene, given.fixer, Params.read()
+    args = parser.parse_args()
+    scene, fixer, params = args.scene, args.fixer, Params.read()
     study = params.section("study", StudyConfig)
     methods = methods_of(fixer, study.methods)
     if fixer not in FIXERS or not methods:
@@ -45,24 +45,24 @@ def main() -> None:
     from stages.splat.views.novel_views import TargetRenderer
 
     fixing = params.section("difix", FixerConfig)
-    drawing = params.section("novel_views", NovelViewsConfig)
+    rendering = params.section("novel_views", NovelViewsConfig)
     recipe = DistillRecipe(
         params.section("distill", DistillConfig), params.section("train", TrainConfig)
     )
     prepared = Scene.read(layout.scene(scene))
-    prepared.cameras("target")  # refuses a scene without any
+    prepared.cameras("target")  # raises without target cameras
     weights = layout.fixer(fixer)
     loaded = read_folder(weights)
     taught = loaded.taught
     for note in evaluation_notes(weights, taught, scene, study.tuning_scenes):
         print(f"note: {note}")
     runner = Runner(loaded, fixing)
-    backend, reason = choose_backend(drawing.backend)
+    backend, reason = choose_backend(rendering.backend)
     print(f"{scene} by {fixer}: splat {backend} ({reason}); fixer {runner.summary}", flush=True)
     calibration = read_calibration(layout.calibrated(scene))
-    # All methods are drawn from the poses that were aligned to the plain splat.
-    aligned = read_aligned(layout.novel_views(scene, PLAIN)) if drawing.align else None
-    targets = TargetRenderer(prepared, calibration, drawing, backend, aligned)
+    # All methods are rendered from the poses that were aligned to the plain splat.
+    aligned = read_aligned(layout.novel_views(scene, PLAIN)) if rendering.align else None
+    targets = TargetRenderer(prepared, calibration, rendering, backend, aligned)
     views = FixedViews(targets, layout.splats(scene), runner.fix, recipe)
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")

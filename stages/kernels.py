@@ -1,4 +1,4 @@
-"""Build gsplat's CUDA kernels where there is a GPU: once, before jobs need them together."""
+"""Build gsplat's CUDA kernels if there is a GPU: once, before parallel jobs need them."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from stages.run.entry import launch
 
 
 def main() -> None:
-    """Load the kernels, which builds them when they are not there; without a GPU do nothing."""
+    """Load the kernels, which builds them if necessary; without a GPU do nothing."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.splat.raster import choose_backend

@@ -1,4 +1,4 @@
-"""Stage `manifest`: pairs of tuning and internal-eval scenes as one data set in DiFix's form."""
+"""Stage `manifest`: samples of tuning and internal-eval scenes as one data set for DiFix."""
 
 import argparse
 
@@ -13,7 +13,7 @@ from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:
-    """Write data/difix/dataset.json and metrics/manifest.json, or say what leaks."""
+    """Write data/difix/dataset.json and metrics/manifest.json, or report what leaks."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.samples.manifest import build, collect, judge_catalogue, judge_dataset
@@ -22,8 +22,8 @@ def main() -> None:
     study = params.section("study", StudyConfig)
     config = params.section("manifest", ManifestConfig)
     collected = collect(study)
-    seen = judge_catalogue(study, collected, groups(params), params.where)
-    raise_all([*seen.errors, *collected.errors])
+    judged = judge_catalogue(study, collected, groups(params), params.where)
+    raise_all([*judged.errors, *collected.errors])
     dataset = build(study, collected, config)
     verdict = judge_dataset(dataset, study, collected, layout.dataset())
     verdict.enforce()
@@ -32,8 +32,8 @@ def main() -> None:
     write_json(layout.manifest_metrics(), {**counts, "verdict": verdict.hash})
     for note in verdict.notes:
         print(f"note: {note}")
-    told = ", ".join(f"{count} {split} samples" for split, count in counts.items())
-    print(f"{layout.dataset()}: {told}; no leak, verdict {verdict.hash[:12]}")
+    sizes = ", ".join(f"{count} {split} samples" for split, count in counts.items())
+    print(f"{layout.dataset()}: {sizes}; no leak, verdict {verdict.hash[:12]}")
 
 
 if __name__ == "__main__":

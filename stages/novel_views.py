@@ -1,4 +1,4 @@
-"""Stage `novel_views`: what the plain splat shows at the target cameras, method `none`."""
+"""Stage `novel_views`: renders of the plain splat at the target cameras, method `none`."""
 
 import argparse
 
@@ -25,7 +25,7 @@ def main() -> None:
 
     config = Params.read().section("novel_views", NovelViewsConfig)
     prepared = Scene.read(layout.scene(scene))
-    prepared.cameras("target")  # refuses a scene without any
+    prepared.cameras("target")  # raises without target cameras
     calibration = read_calibration(layout.calibrated(scene))
     backend, reason = choose_backend(config.backend)
     with cost("novel_views", scene), whole_folder(layout.novel_views(scene, PLAIN)) as folder:

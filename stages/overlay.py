@@ -1,4 +1,4 @@
-"""Lay the values of studies/<name>.yaml over params.yaml, keeping its comments and layout."""
+"""Apply the values of studies/<name>.yaml to params.yaml, keeping its comments and formatting."""
 
 import argparse
 from pathlib import Path
@@ -11,25 +11,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overlay", type=Path, help="such as studies/seed.yaml")
     parser.add_argument("--check", action="store_true", help="print the changes, write nothing")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.run.files import whole_file
     from stages.run.settings.edits import applied, changes
     from stages.run.settings.params import Params, plain
 
     params = Params.read()
-    found = changes(params, Params.read(arguments.overlay))
-    for change in found:
+    edits = changes(params, Params.read(args.overlay))
+    for change in edits:
         print(f"{params.where(change.keys)}: {plain(change.old)!r} -> {plain(change.new)!r}")
-    if not found:
+    if not edits:
         print(f"{params.path} has these values already")
-    elif arguments.check:
-        print(f"{len(found)} values would change; nothing was written")
+    elif args.check:
+        print(f"{len(edits)} values would change; nothing was written")
     else:
-        text = applied(params.path.read_text(), found)
+        text = applied(params.path.read_text(), edits)
         with whole_file(params.path) as scratch:
             scratch.write_text(text)
-        print(f"{len(found)} values changed; next: python -m stages.check")
+        print(f"{len(edits)} values changed; next: python -m stages.check")
 
 
 if __name__ == "__main__":

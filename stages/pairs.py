@@ -19,10 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument(
-        "--split", choices=SPLITS, default="train", help="test: the tuning is only checked on it"
+        "--split", choices=SPLITS, default="train", help="test: the tuning is validated on it"
     )
-    arguments = parser.parse_args()
-    scene, split = arguments.scene, arguments.split
+    args = parser.parse_args()
+    scene, split = args.scene, args.split
 
     from stages.run.checkpoint import forget
     from stages.samples.index import metrics, write_index
@@ -35,9 +35,9 @@ def main() -> None:
     config = params.section("pairs", PairsConfig)
     train = params.section("train", TrainConfig)
     prepared = Scene.read(layout.scene(scene))
-    prepared.cameras("target")  # refuses a scene without any
+    prepared.cameras("target")  # raises without target cameras
     backend, reason = choose_backend(config.backend)
-    if config.leave_out or config.poses == "given":  # then Gaussians are trained here
+    if config.leave_out or config.poses == "given":  # then this stage trains Gaussians
         for line in scene_notes(prepared, train, "pairs"):
             print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
@@ -48,10 +48,10 @@ def main() -> None:
     write_json(layout.pairs_metrics(scene), numbers)
     forget("pairs", scene)
     if any(one.left_out or one.poses == "given" for one in index.pairs):
-        forget("train", scene)  # resume states of what was trained here
+        forget("train", scene)  # resume states of the training here
     poses, low, high = index.pairs[0].poses, numbers["psnr_min"], numbers["psnr_max"]
     print(
-        f"{scene}: {numbers['pairs']} {split} pairs, input {numbers['psnr']:.2f} dB "
+        f"{scene}: {numbers['pairs']} {split} samples, input {numbers['psnr']:.2f} dB "
         f"({low:.2f} to {high:.2f}), {poses} poses, on {backend} ({reason})"
     )
 

@@ -1,6 +1,6 @@
-"""Train the tiny fixer on procedural pictures and pack it: how tiny_base.safetensors was made.
+"""Train the tiny fixer on procedural images and pack it: the source of tiny_base.safetensors.
 
-No stage of the pipeline: run it by hand when the tiny architecture changes.
+Not a stage of the pipeline: run it by hand when the tiny architecture changes.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from stages.run.user_paths import make_file_target
 
 
 def main() -> None:
-    """Write the packed fixer to `--out`; a run that was stopped goes on where it was."""
+    """Write the packed fixer to `--out`; a stopped run continues."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    given = parser.parse_args()
-    make_file_target(given.out)
+    args = parser.parse_args()
+    make_file_target(args.out)
     config = Params.read().section("base", BaseConfig)
 
     from stages.difix.network.spec import SIZES
@@ -36,12 +36,12 @@ def main() -> None:
         write_tiny_text(text, SIZES["tiny"].unet["cross_attention_dim"], config.seed)
         tuner = pretrain(config, embed(text, config.prompt), layout.WEIGHTS, checkpoint)
         write_folder(tuner.fixer, folder, text)
-        pack(folder, given.out)
+        pack(folder, args.out)
     forget("pretrain", "tiny")
     for row in tuner.validations:
         if row["step"] in (0, config.pretrain.steps):
             print(", ".join(f"{key} {value}" for key, value in row.items()))
-    print(f"{given.out}: {given.out.stat().st_size / 2**20:.1f} MiB")
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

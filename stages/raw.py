@@ -1,4 +1,4 @@
-"""Stage `raw`: put embedded data where raw data is sought, unless a user's own is there."""
+"""Stage `raw`: copy embedded data to the raw data, unless the user's own data is there."""
 
 import argparse
 
@@ -13,10 +13,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, help="an embedded sequence or static scene")
     parser.add_argument("--capture", type=name_argument, help="an embedded capture instead")
-    given = parser.parse_args()
-    if (given.scene is None) == (given.capture is None):
+    args = parser.parse_args()
+    if (args.scene is None) == (args.capture is None):
         parser.error("name --scene or --capture")
-    names = [given.scene] if given.scene else [given.capture, layout.eval_set(given.capture).name]
+    names = [args.scene] if args.scene else [args.capture, layout.eval_set(args.capture).name]
     place_embedded_data(layout.embedded(*names))
     print(f"{', '.join(str(layout.raw(name)) for name in names)}: the demo's own data")
 

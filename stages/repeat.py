@@ -1,4 +1,4 @@
-"""Stage `repeat`: the plain splat of a scene from another seed, drawn and measured."""
+"""Stage `repeat`: the plain splat of a scene from another seed, rendered and measured."""
 
 import argparse
 import itertools
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.quality.keys import repeat_name
@@ -38,28 +38,28 @@ def main() -> None:
 
     params = Params.read()
     train = params.section("train", TrainConfig)
-    drawing = params.section("novel_views", NovelViewsConfig)
+    rendering = params.section("novel_views", NovelViewsConfig)
     measuring = params.section("evaluate", EvaluateConfig)
-    if given.seed == train.seed:
-        raise UserError("study.seeds", f"{given.seed} is train.seed: it would repeat every byte",
+    if args.seed == train.seed:
+        raise UserError("study.seeds", f"{args.seed} is train.seed: it would give identical bytes",
                         expected="other seeds than train.seed", fix=CHECK)  # fmt: skip
-    scene, calibrated = Scene.read(layout.scene(given.scene)), layout.calibrated(given.scene)
-    name = repeat_name(given.scene, given.seed)
-    config = train.model_copy(update={"seed": given.seed})
-    backend, _ = choose_backend(drawing.backend)
-    meter = Meter.build(measuring, layout.WEIGHTS)  # may refuse, so before hours of training
-    pictures = layout.novel_views(name, PLAIN)
-    with alone(pictures), cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
+    scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
+    name = repeat_name(args.scene, args.seed)
+    config = train.model_copy(update={"seed": args.seed})
+    backend, _ = choose_backend(rendering.backend)
+    meter = Meter.build(measuring, layout.WEIGHTS)  # may raise, so before hours of training
+    renders = layout.novel_views(name, PLAIN)
+    with alone(renders), cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
         splats = Path(scratch)
         warm = warm_starts(splats, scene.timestamps, config)
         for time in itertools.chain(*rounds(scene.timestamps, config)):
             (splats / time).mkdir()
             train_timestamp(scene, calibrated, time, config, splats / time, warm[time])
-        with whole_folder(pictures) as folder:
-            targets = TargetRenderer(scene, read_calibration(calibrated), drawing, backend)
+        with whole_folder(renders) as folder:
+            targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     color = mean_color(view.counted() for view in scene.views("source"))
-    views = shown(scene, pictures, read_kinds(pictures), measuring.masks)
+    views = shown(scene, renders, read_kinds(renders), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks)
     write_json(layout.scene_metrics(name, PLAIN), means)
     write_tsv(layout.view_metrics(name, PLAIN), rows, COLUMNS)

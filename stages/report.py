@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Write the page, which needs no server and no network, and what `dvc plots show` draws."""
+    """Write the page, which needs no server or network, and the data of `dvc plots show`."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.pages.report.costs import stage_costs
@@ -34,7 +34,7 @@ def main() -> None:
     config = params.section("report", ReportConfig)
     confidence = params.section("compare", CompareConfig).confidence
     results = Results.read(study, result_files())
-    # The scenes that answer the question come first.
+    # Downstream scenes come first.
     names = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
     scenes = {name: Scene.read(layout.scene(name)) for name in names}
     renders = {name: partial(layout.novel_views, name) for name in names}

@@ -6,14 +6,14 @@ from stages.run.entry import launch
 
 
 def main() -> None:
-    """Make the experiment NAME of what the worktree holds."""
+    """Save the content of the worktree as the experiment NAME."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="of the experiment")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.jobs.git import save_experiment
 
-    print(f"{given.name}: saved as {save_experiment(given.name)}")
+    print(f"{args.name}: saved as {save_experiment(args.name)}")
 
 
 if __name__ == "__main__":

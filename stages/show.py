@@ -1,4 +1,4 @@
-"""Stage `show`: a scene's viewer, films and files for other viewers, beside the report."""
+"""Stage `show`: a scene's viewer, videos and files for other viewers, beside the report."""
 
 import argparse
 import sys
@@ -42,29 +42,29 @@ def main() -> None:
         space.export(folder, config.exports)
         if video.frames:
             backend, _ = choose_backend(config.backend)
-            films = space.films(video.frames, video.max_side_px, backend)
+            videos = space.films(video.frames, video.max_side_px, backend)
             try:
-                for name, pictures in films.items():
-                    write_video(folder / f"{name}.mp4", pictures, video.fps)
-            except (OSError, RuntimeError) as error:  # of the encoder; the pictures are there
-                print(f"WARNING: {scene}: no film: {error}", file=sys.stderr)
+                for name, images in videos.items():
+                    write_video(folder / f"{name}.mp4", images, video.fps)
+            except (OSError, RuntimeError) as error:  # of the encoder; the viewer works without
+                print(f"WARNING: {scene}: no video: {error}", file=sys.stderr)
         files = sorted(folder.iterdir())
         size_mb = sum(path.stat().st_size for path in files) / 1e6
     print(f"{scene}: {', '.join(path.name for path in files)}; {size_mb:.1f} MB")
 
 
 def models(space: "SceneModels", most: int) -> "list[Model]":
-    """Every Gaussian set of a scene as the viewer takes it."""
+    """Gaussians of all methods and timestamps of a scene for the viewer."""
     from stages.pages.viewer.page import Model
     from stages.splat.viewing.packing import pack
 
-    found = []
-    for (method, timestamp), one in space.gaussians.items():
-        packed = pack(one, most)
-        background = one.metadata.get("background", [0.0, 0.0, 0.0])
+    models = []
+    for (method, timestamp), gaussians in space.gaussians.items():
+        packed = pack(gaussians, most)
+        background = gaussians.metadata.get("background", [0.0, 0.0, 0.0])
         content = packed.count, packed.low, packed.high, packed.data
-        found.append(Model(method, timestamp, *content, one.antialiased, background))
-    return found
+        models.append(Model(method, timestamp, *content, gaussians.antialiased, background))
+    return models
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage `static_demo`: photograph one embedded static scene, data/demo/<scene>."""
+"""Stage `static_demo`: ray-trace one embedded static scene, data/demo/<scene>."""
 
 import argparse
 
@@ -25,7 +25,7 @@ def main() -> None:
     with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
     place_embedded_data(layout.embedded(scene))
-    print(f"{scene}: {count} photographs, {config.width_px}x{config.height_px} px")
+    print(f"{scene}: {count} images, {config.width_px}x{config.height_px} px")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stage `static_evaluate`: one kind of camera's Gaussians, measured at the eval frames.
 
-Pixels count where the training photographs saw them; whole pictures are measured beside that.
+Masks are the pixels that are covisible in the training images; whole images are measured too.
 """
 
 import argparse
@@ -22,39 +22,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
-        "--scene", type=name_argument, help="a scene of the graph, in the place of SCENE_DIR"
+        "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"
     )
     parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose Gaussians")
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     parser.add_argument("--result-root", type=Path, help="results, else results/static")
     add_override_option(parser)
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.quality.evaluation import Meter
     from stages.scenes.static.paths import StaticPaths
     from stages.splat.captures.static_evaluation import COLUMNS, evaluate_static, summary
     from stages.splat.captures.static_training import check_same_images
 
-    params = Params.read(overrides=given.overrides)
+    params = Params.read(overrides=args.overrides)
     static = params.section("static", StaticConfig)
     meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
-    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root, args.result_root)
     for line in params.unread(static=READ_BY["static_evaluate"]):
         print(f"{places.name}: {line}")
-    name = f"{places.name}.{given.camera}"
+    name = f"{places.name}.{args.camera}"
     if static.skip_eval:
         print(f"{name}: not evaluated (static.skip_eval)")
         return
     if meter.note:
         print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
-    shared, result = places.prepared(), places.results / given.camera
-    if not places.in_graph:  # where names are unlike, and DVC knows what came of what
-        check_same_images(shared, given.camera, result)
+    shared, result = places.prepared(), places.results / args.camera
+    if not places.in_graph:  # in the graph names differ, and DVC tracks dependencies
+        check_same_images(shared, args.camera, result)
     with cost("static_evaluate", name):
-        rows, means = evaluate_static(shared, given.camera, static, result, meter)
+        rows, means = evaluate_static(shared, args.camera, static, result, meter)
     if places.in_graph:
-        write_json(layout.static_metrics(places.name, given.camera), means)
-        write_tsv(layout.static_views(places.name, given.camera), rows, COLUMNS)
+        write_json(layout.static_metrics(places.name, args.camera), means)
+        write_tsv(layout.static_views(places.name, args.camera), rows, COLUMNS)
     print(f"{name}: {summary(means)}")
 
 

@@ -1,4 +1,4 @@
-"""Stage `static_prepare`: all photographs of a static scene in one world frame.
+"""Stage `static_prepare`: all images of a static scene in one world frame.
 
 A scene is a folder with static/ in it, or with --scene a name of the graph (data/raw/<scene>).
 """
@@ -20,28 +20,28 @@ from stages.splat.config import TrainConfig
 
 
 def main() -> None:
-    """Write the scene's shared folder, unless it is there and was made from the same content."""
+    """Write the scene's shared folder, unless it exists with the same inputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
-        "--scene", type=name_argument, help="a scene of the graph, in the place of SCENE_DIR"
+        "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"
     )
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     add_override_option(parser)
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.scenes.static.paths import StaticPaths
     from stages.scenes.static.prepare import prepare
     from stages.splat.captures.static_poses import predicted
 
-    params = Params.read(overrides=given.overrides)
+    params = Params.read(overrides=args.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
-    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root)
+    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root)
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{places.name}: {line}")
-    held = alone(places.shared) if places.raw.is_dir() else nullcontext()
-    with held, cost("static_prepare", places.name):
+    lock = alone(places.shared) if places.raw.is_dir() else nullcontext()
+    with lock, cost("static_prepare", places.name):
         metrics, rebuilt = prepare(
             places.raw, places.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),
@@ -49,8 +49,8 @@ def main() -> None:
         )  # fmt: skip
     if places.in_graph:
         write_json(layout.static_prepare_metrics(places.name), metrics)
-    told = "registered" if rebuilt else "unchanged and kept:"
-    print(f"{places.name}: {told} {metrics['registered']} of {metrics['images']} photographs")
+    result = "registered" if rebuilt else "unchanged and kept:"
+    print(f"{places.name}: {result} {metrics['registered']} of {metrics['images']} images")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ def main() -> None:
     from stages.quality.static_table import COLUMNS, averages, static_rows, text
 
     static = Params.read().section("static", StaticConfig)
-    found = {
+    means = {
         (scene, camera): read_json(layout.static_metrics(scene, camera))
         for scene in static.scenes
         for camera in static.cameras
     }
-    rows = static_rows(found)
+    rows = static_rows(means)
     write_tsv(layout.static_table(".tsv"), rows, COLUMNS)
     write_json(layout.static_table(".json"), averages(rows))
     print(text(rows))

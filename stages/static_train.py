@@ -1,4 +1,4 @@
-"""Stage `static_train`: Gaussians of a static scene from the photographs of one kind of camera."""
+"""Stage `static_train`: Gaussians of a static scene from the images of one kind of camera."""
 
 import argparse
 from pathlib import Path
@@ -19,40 +19,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
-        "--scene", type=name_argument, help="a scene of the graph, in the place of SCENE_DIR"
+        "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"
     )
-    parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose photographs")
+    parser.add_argument("--camera", required=True, choices=CAMERAS, help="whose images")
     parser.add_argument("--prep-root", type=Path, help="the shared folder (else static/shared)")
     parser.add_argument("--result-root", type=Path, help="results, else results/static")
     add_override_option(parser)
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     from stages.run.checkpoint import forget
     from stages.scenes.static.paths import StaticPaths
     from stages.splat.captures.static_training import check_trained, train_static
 
-    params = Params.read(overrides=given.overrides)
+    params = Params.read(overrides=args.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
-    places = StaticPaths.of(given.scene_dir, given.scene, given.prep_root, given.result_root)
+    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root, args.result_root)
     for line in params.unread(static=READ_BY["static_train"]):
         print(f"{places.name}: {line}")
-    name, result = f"{places.name}.{given.camera}", places.results / given.camera
+    name, result = f"{places.name}.{args.camera}", places.results / args.camera
     if static.skip_train:
         check_trained(result)
-        print(f"{name}: not trained (static.skip_train), what is there is kept")
+        print(f"{name}: not trained (static.skip_train), the result is kept")
         return
-    # Scenes of one name have states of their own; in the graph names are unlike.
+    # Scenes of equal names outside the graph have separate states.
     resume_as = name if places.in_graph else run_name(result)
     with cost("static_train", name):
         fitted = train_static(
-            places.prepared(), given.camera, static, config, result, resume_as,
+            places.prepared(), args.camera, static, config, result, resume_as,
             params.given("train"),
         )  # fmt: skip
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
     if places.in_graph:
         metrics = {**scalars, "views": len(fitted.cameras)}
-        write_json(layout.static_train_metrics(places.name, given.camera), metrics)
+        write_json(layout.static_train_metrics(places.name, args.camera), metrics)
     forget("captures", resume_as)
     print(f"{name}: training views {last['psnr']:.2f} dB, {last['gaussians']} Gaussians")
 

@@ -21,37 +21,37 @@ def main() -> None:
     parser.add_argument("--timestamps", nargs="+", help="train these alone (needs --into)")
     parser.add_argument("--into", type=Path, help="folder for the results of --timestamps")
     parser.add_argument("--gpu", help="the GPU for --timestamps, by its number or its name")
-    given = parser.parse_args()
-    if (given.timestamps is None) != (given.into is None):
+    args = parser.parse_args()
+    if (args.timestamps is None) != (args.into is None):
         parser.error("--timestamps and --into go together")
     config = Params.read().section("train", TrainConfig)
-    if given.timestamps:
-        train_some(given, config)
+    if args.timestamps:
+        train_some(args, config)
     else:
-        train_all(given.scene, config)
+        train_all(args.scene, config)
 
 
-def train_some(given: argparse.Namespace, config: TrainConfig) -> None:
+def train_some(args: argparse.Namespace, config: TrainConfig) -> None:
     """Train timestamps in this process; results and fit.json go to `<into>/<timestamp>`."""
-    if given.gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = given.gpu  # read when torch first looks
+    if args.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # before torch reads it
     from stages.scenes.scene import Scene
     from stages.splat.training.placement import side_by_side, warm_starts
     from stages.splat.training.timestamps import train_in
 
-    timestamps = Scene.read(layout.scene(given.scene)).timestamps
-    warm = warm_starts(given.into, timestamps, config)
+    timestamps = Scene.read(layout.scene(args.scene)).timestamps
+    warm = warm_starts(args.into, timestamps, config)
     side_by_side(
-        given.timestamps,
+        args.timestamps,
         lambda name, preemption: train_in(
-            given.into / name, given.scene, name, config, warm[name], preemption
+            args.into / name, args.scene, name, config, warm[name], preemption
         ),
         config,
     )
 
 
 def train_all(scene: str, config: TrainConfig) -> None:
-    """Train every timestamp in processes of their own, then merge what they report."""
+    """Train the timestamps in child processes, then merge their reports."""
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
@@ -60,7 +60,7 @@ def train_all(scene: str, config: TrainConfig) -> None:
 
     prepared = Scene.read(layout.scene(scene))
     print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")
-    # Here, since processes that build kernels together destroy each other's.
+    # Here, because parallel builds of the kernels break each other.
     backend, reason = choose_backend(config.backend)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
         for part in rounds(prepared.timestamps, config):
@@ -72,8 +72,8 @@ def train_all(scene: str, config: TrainConfig) -> None:
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])
     forget("train", scene)
-    told = "training views {train_psnr:.2f} dB, {gaussians:.0f} Gaussians a timestamp"
-    print(f"{scene}: {told.format(**scalars)}")
+    summary = "training views {train_psnr:.2f} dB, {gaussians:.0f} Gaussians per timestamp"
+    print(f"{scene}: {summary.format(**scalars)}")
 
 
 if __name__ == "__main__":

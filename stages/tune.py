@@ -1,4 +1,4 @@
-"""Stage `tune`: the untuned fixer taught by the study's pairs, data/difix/tuned."""
+"""Stage `tune`: the fixer, tuned on the study's samples, data/difix/tuned."""
 
 import argparse
 import os
@@ -13,12 +13,12 @@ from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.roles import Verdict
 
-# Set in every process of a run of several, also by torch's and accelerate's launchers.
+# Set in each of several processes, also by the launchers of torch and accelerate.
 _PROCESS = "LOCAL_RANK"
 
 
 def main() -> None:
-    """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run goes on."""
+    """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run continues."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.samples.manifest import check_dataset
@@ -26,7 +26,7 @@ def main() -> None:
     params = Params.read()
     config = params.section("tune", TuneConfig)
     study = params.section("study", StudyConfig)
-    # The data set may have been edited since stage manifest judged it.
+    # The data set may have been edited since stage manifest checked it.
     verdict = check_dataset(layout.dataset(), study, look=_PROCESS not in os.environ)
     verdict.enforce()
     for note in verdict.notes if _PROCESS not in os.environ else ():
@@ -37,12 +37,12 @@ def main() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process writes the results."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def tune(config: TuneConfig, study: StudyConfig, verdict: Verdict) -> None:
-    """Tune in this process, or in `tune.processes` of which this is none."""
+    """Tune in this process, or start `tune.processes` others."""
     from stages.difix.tuning import runs as tuning
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost

@@ -1,4 +1,4 @@
-"""Look at a trained scene in the browser: turn it, switch method and time, stand at any camera."""
+"""View a trained scene in the browser: orbit, switch method and time, look through any camera."""
 
 import argparse
 import os
@@ -15,28 +15,28 @@ def main() -> None:
     """Serve the viewer until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", type=name_argument, help="a scene of study.evaluated_scenes")
-    parser.add_argument("--method", help="the method to begin with; default the first of study")
+    parser.add_argument("--method", help="the initial method; default the first of study.methods")
     parser.add_argument("--port", type=int, default=8080, help="8080, or the next free one")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     study = Params.read().section("study", StudyConfig)
-    if given.scene not in study.evaluated_scenes:
+    if args.scene not in study.evaluated_scenes:
         raise UserError(
-            given.scene, "not a scene whose novel views are drawn",
+            args.scene, "not a scene with novel views",
             expected=f"one of {', '.join(study.evaluated_scenes)}",
-            hint=did_you_mean(given.scene, list(study.evaluated_scenes)),
+            hint=did_you_mean(args.scene, list(study.evaluated_scenes)),
         )  # fmt: skip
 
     from stages.splat.viewing.live_scene import LiveScene
     from stages.splat.viewing.viewer import Viewer
 
-    showing = LiveScene.read(given.scene, study.methods)
-    if given.method and given.method not in showing.methods:
-        raise UserError("--method", repr(given.method),
+    showing = LiveScene.read(args.scene, study.methods)
+    if args.method and args.method not in showing.methods:
+        raise UserError("--method", repr(args.method),
                         expected=f"one of {', '.join(showing.methods)}")  # fmt: skip
-    viewer = Viewer(showing, given.host, given.port, given.method)
-    print(f"{given.scene}: http://localhost:{viewer.port}", flush=True)
+    viewer = Viewer(showing, args.host, args.port, args.method)
+    print(f"{args.scene}: http://localhost:{viewer.port}", flush=True)
     node = os.environ.get("SLURMD_NODENAME")
     if node or "SSH_CONNECTION" in os.environ:
         port, there = viewer.port, node or os.uname().nodename

@@ -1,4 +1,4 @@
-"""Stage `weights`: data/weights, the backbones of LPIPS or a note that they are missing."""
+"""Stage `weights`: data/weights, the backbones of LPIPS or the reason why they are missing."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ def main() -> None:
             print(f"{net}: from {entry['from']}, sha256 {entry['sha256'][:12]}")
         else:
             print(f"WARNING: {net}: not found, LPIPS will be empty", file=sys.stderr)
-            print(f"  {entry['reason']}\n  to mend it: {remedy(net)}", file=sys.stderr)
+            print(f"  {entry['reason']}\n  fix: {remedy(net)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

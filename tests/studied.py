@@ -71,15 +71,15 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
     for number, view in enumerate(Scene.read(layout.scene(scene)).views("target")):
         truth = view.image()
         level = NOISE[method] * (1 + 0.1 * number)
-        picture = np.clip(truth + level * random.standard_normal(truth.shape), 0, 1)
-        write_novel_view(folder, "given", view, picture.astype(np.float32))
-        psnr = -10 * np.log10(np.square(picture - truth).mean())
-        found = {
+        image = np.clip(truth + level * random.standard_normal(truth.shape), 0, 1)
+        write_novel_view(folder, "given", view, image.astype(np.float32))
+        psnr = -10 * np.log10(np.square(image - truth).mean())
+        measures = {
             "psnr": round(float(psnr), 4),
             "ssim": 1 - level,
             "lpips": level if lpips else None,
         }
-        rows.append({"timestamp": view.timestamp, "camera": view.name, **found})
+        rows.append({"timestamp": view.timestamp, "camera": view.name, **measures})
     full = [dict.fromkeys(("timestamp", "camera", *MEASURED)) | row for row in rows]
     write_tsv(layout.view_metrics(scene, method), full, list(full[0]))
     means = dict.fromkeys(AVERAGED) | {"mean_color_psnr": 12.0, "views": len(rows)}

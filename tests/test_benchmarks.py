@@ -49,11 +49,11 @@ def test_tuning_steps_are_timed_and_learn(
         assert row["backbone"] == "squeeze"
         assert row["target"] is None  # it is of another machine and size
     assert found[0]["last_loss"] != found[1]["last_loss"]
-    # What stands in for a step of the project's own does the same.
+    # A stand-in for the project's own step computes the same.
     assert found[2]["last_loss"] == pytest.approx(found[0]["last_loss"], rel=1e-5)
-    told = capsys.readouterr().out
-    assert "samples/s" in told
-    assert "bf16:eager and strict:eager" in told
+    output = capsys.readouterr().out
+    assert "samples/s" in output
+    assert "bf16:eager and strict:eager" in output
     assert len(read_tsv(curves)) == 20
     assert curves.with_suffix(".svg").read_text().count("<polyline") == 2
 
@@ -84,8 +84,8 @@ def test_a_run_that_does_not_repeat_fails(
 ) -> None:
     whole = {step: step + 1.0 for step in range(5)}
     killed = {step: whole[step] for step in range(4)}
-    told = iter([(whole, 0), (killed, 2**30), (resumed, 2**30)])
-    monkeypatch.setattr(difix_resume, "_child", lambda *_, **__: next(told))
+    output = iter([(whole, 0), (killed, 2**30), (resumed, 2**30)])
+    monkeypatch.setattr(difix_resume, "_child", lambda *_, **__: next(output))
     given = argparse.Namespace(save_at=2, tolerance=tolerance)
     assert difix_resume.check(given) == code
 

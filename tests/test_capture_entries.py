@@ -133,7 +133,7 @@ def test_variant_filtered_needs_a_word(workspace: Path, run: Run) -> None:
 
 def test_dataset_is_not_overwritten(workspace: Path, run: Run) -> None:
     write_capture(workspace / "room")
-    with pytest.raises(UserError, match="is already there"):
+    with pytest.raises(UserError, match="exists already"):
         run(capture_calibrate, "room", "room")
 
 

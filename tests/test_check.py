@@ -63,8 +63,8 @@ def test_good_params_end_in_a_summary(folder: Path) -> None:
 
 def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> None:
     number = line_of(folder, "    prune_scale3d:")
-    told = [line for line in check(folder).stdout.splitlines() if "prune_scale3d" in line]
-    assert told[0].startswith(f"note: params.yaml:{number}  train.strategy.prune_scale3d ")
+    output = [line for line in check(folder).stdout.splitlines() if "prune_scale3d" in line]
+    assert output[0].startswith(f"note: params.yaml:{number}  train.strategy.prune_scale3d ")
     edit(folder, lambda params: params["train"]["strategy"].update(reset_every=100))
     assert "prune_scale3d" not in check(folder).stdout
 
@@ -76,8 +76,8 @@ def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Pa
         params["prepare"]["masks"] = False
 
     edit(folder, change)
-    told = [line for line in check(folder).stdout.splitlines() if "has no effect" in line]
-    lines = [line for line in told if "train.warm_start" in line or "train.masks" in line]
+    output = [line for line in check(folder).stdout.splitlines() if "has no effect" in line]
+    lines = [line for line in output if "train.warm_start" in line or "train.masks" in line]
     assert [line.split("train.")[1].split(":")[0] for line in lines] == [
         "masks has no effect on scenes", "warm_start has no effect in capture_train",
         "warm_start has no effect in static_train",
@@ -184,7 +184,7 @@ def test_it_takes_less_than_two_seconds(folder: Path) -> None:
     assert min(seconds() for _ in range(3)) < 2
 
 
-def test_captures_that_are_not_there_are_told(folder: Path) -> None:
+def test_captures_that_are_not_there_are_reported(folder: Path) -> None:
     def change(params: dict) -> None:
         params["capture_study"]["captures"] = ["demo_rom", "kitchen"]
         params["capture_study"]["evaluated"] = ["hall"]
@@ -193,11 +193,11 @@ def test_captures_that_are_not_there_are_told(folder: Path) -> None:
     edit(folder, change)
     done = check(folder)
     assert done.returncode == 2
-    for told in (
+    for output in (
         "'demo_rom' is not in `captures`", "did you mean demo_room?",
         "no folder data/raw/kitchen", "'hall' is not trained",
     ):  # fmt: skip
-        assert told in done.stderr
+        assert output in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../../precious", "room.v2", 2024, "x; touch F; true", "--help"])
@@ -270,9 +270,9 @@ def test_one_source_camera_and_one_that_is_held_out_are_refused(folder: Path) ->
         params["train"] |= {"match_string": "16", "test_every": 2}
 
     edit(folder, change)
-    told = check(folder).stderr
-    assert "hi4d_pair15_fight.source_cameras: only 4" in told
-    assert "train.test_every: 2 holds out 16, the only camera of hi4d_pair00_dance" in told
+    output = check(folder).stderr
+    assert "hi4d_pair15_fight.source_cameras: only 4" in output
+    assert "train.test_every: 2 holds out 16, the only camera of hi4d_pair00_dance" in output
 
 
 def test_checkpoints_are_not_asked_for_where_no_fixer_is_used(folder: Path) -> None:

@@ -61,9 +61,9 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     rows = read_tsv(layout.delta_table())
     assert [row["scene"] for row in rows[:3]] == ["pair15", "pair16", "mean"]
     assert float(rows[2]["difference"]) == 0.5
-    told = capsys.readouterr().out
-    assert "pair02 (not in the mean)" in told
-    assert "base-post minus none" in told
+    output = capsys.readouterr().out
+    assert "pair02 (not in the mean)" in output
+    assert "base-post minus none" in output
 
 
 def test_tuned_method_is_chosen_on_the_internal_eval_scenes_alone() -> None:

@@ -25,7 +25,7 @@ def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -
     return layout.decision().read_text()
 
 
-def test_gain_is_told_with_its_interval_and_the_least_possible_p(monkeypatch) -> None:
+def test_gain_is_reported_with_its_interval_and_the_least_possible_p(monkeypatch) -> None:
     text = snapshot(monkeypatch, tuned=1.0)
     assert "## tuned-post" in text
     assert "PSNR (dB) against none: +1.01" in text

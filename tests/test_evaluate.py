@@ -74,8 +74,8 @@ def test_writes_rows_means_and_a_line(scene: Scene, capsys: pytest.CaptureFixtur
         ("000023", "28"),
     ]
     view = scene.views("target")[1]
-    picture = read_image(layout.novel_views(SCENE, "none") / "given" / "000023" / "28.png")
-    pair = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (view.image(), picture))
+    render = read_image(layout.novel_views(SCENE, "none") / "given" / "000023" / "28.png")
+    pair = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (view.image(), render))
     assert float(rows[1]["psnr"]) == pytest.approx(float(psnr(*pair)), abs=1e-5)
     assert means["psnr"] == pytest.approx(np.mean([float(row["psnr"]) for row in rows]), abs=1e-5)
     assert means["psnr_aligned"] > means["psnr"] + 3
@@ -134,11 +134,11 @@ def test_people_are_measured_apart(scene: Scene) -> None:
 
 
 def test_missing_or_odd_pictures_are_named(scene: Scene) -> None:
-    picture = layout.novel_views(SCENE, "none") / "given" / "000021" / "28.png"
-    write_png(picture, np.zeros((64, 64, 3), np.float32))
+    render = layout.novel_views(SCENE, "none") / "given" / "000021" / "28.png"
+    write_png(render, np.zeros((64, 64, 3), np.float32))
     with pytest.raises(UserError, match=r"28\.png: 64x64 px\nexpected 96x128 px"):
         main()
-    picture.unlink()
+    render.unlink()
     with pytest.raises(UserError, match=r"28\.png: no such file"):
         main()
     assert not Path("metrics").exists()

@@ -37,8 +37,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def error_of(kind: str, view: View) -> float:
     """Largest difference between a picture and its photograph, levels of 8 bits."""
-    picture = layout.novel_views(SCENE, "none") / kind / view.timestamp / f"{view.name}.png"
-    return float(255 * np.abs(read_image(picture) - view.image()).max())
+    render = layout.novel_views(SCENE, "none") / kind / view.timestamp / f"{view.name}.png"
+    return float(255 * np.abs(read_image(render) - view.image()).max())
 
 
 def test_targets_are_drawn_from_the_estimated_frame(workspace: Path) -> None:

@@ -111,9 +111,9 @@ def test_pairs_become_a_data_set_without_leaks(
 ) -> None:
     make(workspace, TUNING, "train")
     make(workspace, TEST, "test")
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith(f"{TUNING}: 4 train pairs, input ")
-    assert told[1].startswith(f"{TEST}: 4 test pairs, input ")
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith(f"{TUNING}: 4 train samples, input ")
+    assert output[1].startswith(f"{TEST}: 4 test samples, input ")
     numbers = read_json(layout.pairs_metrics(TUNING))
     assert numbers["pairs"] == 4
     assert numbers["psnr_min"] > 50, "inputs are drawn in the estimated frame"

@@ -67,6 +67,6 @@ def test_the_same_seed_is_refused(
     trained: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["repeat", "--scene", SCENE, "--seed", "42"])
-    with pytest.raises(UserError, match="it would repeat every byte"):
+    with pytest.raises(UserError, match="it would give identical bytes"):
         main()
     assert trained == []

@@ -34,7 +34,7 @@ def test_plain_splat_alone_has_a_report(monkeypatch: pytest.MonkeyPatch) -> None
     assert read_tsv(layout.gains()) == []
 
 
-def test_without_lpips_its_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lpips_its_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     write_studied(monkeypatch, lpips=False)
     text = reported(monkeypatch)
     assert "LPIPS is empty: &lt;no network&gt;" in text, "and text from files is escaped"

@@ -111,5 +111,5 @@ def test_a_film_that_cannot_be_encoded_leaves_the_rest(
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     write_params(["none"], 2, [])
     main()
-    assert "no film" in capsys.readouterr().err
+    assert "no video" in capsys.readouterr().err
     assert shown() == {"viewer.html"}

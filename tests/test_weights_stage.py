@@ -1,4 +1,4 @@
-"""Stage `weights`: data/weights is written whole, and what is missing is told."""
+"""Stage `weights`: data/weights is written whole, and missing weights are reported."""
 
 import sys
 from pathlib import Path
@@ -35,10 +35,10 @@ def test_missing_weights_are_a_warning_with_the_remedy(
     main()
     marker = read_json(layout.WEIGHTS / "weights.json")
     assert [entry["found"] for entry in marker.values()] == [False, False]
-    told = capsys.readouterr().err
-    assert "WARNING: alex: not found" in told
-    assert "alexnet-owt-7be5be79.pth" in told
-    assert "dvc repro -f weights" in told
+    output = capsys.readouterr().err
+    assert "WARNING: alex: not found" in output
+    assert "alexnet-owt-7be5be79.pth" in output
+    assert "dvc repro -f weights" in output
 
 
 def test_found_weights_are_copied(lpips_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
