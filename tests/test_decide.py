@@ -30,15 +30,15 @@ def test_gain_is_reported_with_its_interval_and_the_least_possible_p(monkeypatch
     assert "## tuned-post" in text
     assert "PSNR (dB) against none: +1.01" in text
     assert "better on 2 of 2 scenes" in text
-    assert "the least that 2 scenes can give is 0.5" in text
+    assert "the smallest possible with 2 scenes is 0.5" in text
     assert "In PSNR (dB) tuned-post improves on none, beyond the interval over scenes" in text
-    assert "Tuning gave nothing" not in text
+    assert "Tuning did not improve" not in text
 
 
 def test_loss_is_called_a_loss(monkeypatch) -> None:
     text = snapshot(monkeypatch, tuned=-0.5, base=0.5)
     assert "tuned-post falls behind none" in text
-    assert "Tuning gave nothing over base-post (-0.98 dB)" in text
+    assert "Tuning did not improve on base-post (-0.98 dB)" in text
     assert "tuned-post lowers PSNR (-0.48 dB)" in text
 
 
@@ -62,7 +62,7 @@ def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
     compare.main()
     decide.main()
     text = layout.decision().read_text()
-    assert "Another seed moves the plain splat's PSNR by 0.14 dB" in text
+    assert "The plain splat's PSNR varies with the seed by 0.14 dB" in text
     assert "2 trainings" in text
 
 

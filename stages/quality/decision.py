@@ -66,14 +66,15 @@ def _sentence(row: Numbers, count: int, confidence: float) -> str:
         f"{name} against {against}: {row['difference']:+{form}} "
         f"[{_text(row['low'], form)}, {_text(row['high'], form)}] ({confidence:.0%}, Student t "
         f"over scenes), better on {row['won']:g} of {count} scenes (sign-flip p "
-        f"{row['sign_flip_p']:.3g}; the least that {count} scenes can give is {least_p(count):.3g})"
+        f"{row['sign_flip_p']:.3g}; the smallest possible with {count} scenes is "
+        f"{least_p(count):.3g})"
     )
 
 
 def _noise(floor: Numbers | None) -> Iterator[str]:
     if floor and floor["psnr"] is not None:
         yield (
-            f"- Another seed moves the plain splat's PSNR by {floor['psnr']:.2f} dB (standard "
+            f"- The plain splat's PSNR varies with the seed by {floor['psnr']:.2f} dB (standard "
             f"deviation of {floor['trainings']} trainings)."
         )
 
@@ -99,21 +100,21 @@ def _next(
     }
     base = Method.parse(chosen).untuned
     over_none, over_base = gains.get(("none", "psnr")), gains.get((base, "psnr"))
-    aligned, given = summary[chosen].get("psnr_aligned"), summary[chosen]["psnr"]
+    aligned, calibrated = summary[chosen].get("psnr_aligned"), summary[chosen]["psnr"]
     if over_base is not None and over_base <= 0:
         yield (
-            f"- Tuning gave nothing over {base} ({over_base:+.2f} dB): more in-domain data first "
+            f"- Tuning did not improve on {base} ({over_base:+.2f} dB): more in-domain data first "
             "(`study.tuning_scenes`, `pairs.every`, `pairs.leave_out`), then `tune.steps`."
         )
     if over_none is not None and over_none <= 0:
         yield (
-            f"- {chosen} lowers PSNR ({over_none:+.2f} dB): the fixer moves what was right. Try "
-            "`tune.losses.lpips` lower, and `distill` rather than `post`."
+            f"- {chosen} lowers PSNR ({over_none:+.2f} dB): the fixer changes what was correct. "
+            "Try `tune.losses.lpips` lower, and `distill` rather than `post`."
         )
-    if aligned is not None and aligned - given > 0.5:
+    if aligned is not None and aligned - calibrated > 0.5:
         yield (
-            f"- {aligned - given:.2f} dB lie between target poses as calibrated and as aligned: "
-            "`pairs.poses=given` tells whether pose errors in the pairs harm the tuning."
+            f"- {aligned - calibrated:.2f} dB separate calibrated from aligned target poses: "
+            "`pairs.poses=given` shows whether pose errors in the samples harm the tuning."
         )
     yield (
         "- Reference views: `pairs.reference.strategy=temporal` and `mixed`, against same_time "

@@ -77,7 +77,7 @@ def check_apart(source: Path, target: Path, *, kept: str = "") -> None:
         )  # fmt: skip
     if inputs.is_relative_to(results) and not (kept and inputs.is_relative_to(results / kept)):
         raise UserError(
-            target, f"holds {source}, which is an input", expected="a folder for results alone",
+            target, f"holds {source}, which is an input", expected="a folder for results only",
             fix=f"{_OTHER_FIX} for the results",
         )  # fmt: skip
 

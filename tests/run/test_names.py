@@ -56,4 +56,4 @@ def test_every_entry_takes_names_alone() -> None:
                 kinds = [ast.unparse(one.value) for one in call.keywords if one.arg == "type"]
                 options.append((path.name, kinds))
     assert len(options) > 15
-    assert [place for place, kinds in options if kinds != ["given_name"]] == []
+    assert [place for place, kinds in options if kinds != [name_argument.__name__]] == []
