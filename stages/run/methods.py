@@ -4,6 +4,7 @@
 trained into the Gaussians.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PLAIN, BASE, TUNED = "none", "base", "tuned"
@@ -43,3 +44,12 @@ class Method:
 
 
 METHODS = (PLAIN, *(str(Method(fixer, form)) for fixer in FIXERS for form in (POST, DISTILL)))
+
+
+def methods_of(fixer: str, methods: Iterable[str]) -> tuple[str, ...]:
+    """Those of `methods` that need a fixer.
+
+    >>> methods_of("tuned", ("none", "base-post", "tuned-post"))
+    ('tuned-post',)
+    """
+    return tuple(str(one) for one in map(Method.parse, methods) if one.form and one.fixer == fixer)
