@@ -173,7 +173,15 @@ def run_local(
     pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
     visible: Callable[[], object] = lambda: None,
 ) -> int:  # fmt: skip
-    """Run a plan here; see `LocalRun.run`. Calls `visible` once other processes can see the run."""
+    """Run a plan here; returns the exit code of `LocalRun.run`.
+
+    Args:
+        pipeline: Of the workspace that the stages run in.
+        submission: The plan, with its folder.
+        config: Resources of the stages; only their numbers of GPUs count here.
+        jobs: Tasks at a time.
+        visible: Called once other processes can see the run.
+    """
     names = {
         task.address: f"local{submission.number}_{index}"
         for index, task in enumerate(submission.plan.tasks)

@@ -24,10 +24,18 @@ def start(
     words: Sequence[str], root: Path, address: str,
     out: IO[bytes] | None = None, err: IO[bytes] | None = None, **environment: str,
 ) -> subprocess.Popen:  # fmt: skip
-    """Run a task's command in the workspace `root`, as DVC would.
+    """Start a task's command as DVC would.
 
     `python` is the current one. In a session of its own it gets no Ctrl-C: the process that started
     it decides how it is stopped.
+
+    Args:
+        words: The command.
+        root: The workspace to run in.
+        address: The stage, such as `train@scene`.
+        out: Its standard output; None for ours.
+        err: Its standard error; None for ours.
+        environment: Variables to add.
     """
     variables = {**os.environ, "DVC_ROOT": str(root), "DVC_STAGE": address, **environment}
     variables["PATH"] = os.pathsep.join(

@@ -25,6 +25,13 @@ def arm_deltas(
     """Rows of `delta_table` for each arm against the default, and reasons for those without.
 
     An arm that was measured differently, such as at another resolution, is not compared.
+
+    Args:
+        default: Evaluations of the default params.
+        arms: Evaluations of arms and repeats, by label.
+        scenes: To compare on.
+        method: The method that is compared.
+        config: Confidence and bootstrap.
     """
     rows, reasons = [], {}
     for label, evaluations in arms.items():

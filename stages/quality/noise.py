@@ -25,6 +25,13 @@ def noise_table(
     """Rows of `delta_table` of every repeat against the plain splat.
 
     Raises UserError when a repeat is missing or was measured differently.
+
+    Args:
+        evaluations: Those of the study, with the plain splat.
+        scenes: The downstream scenes.
+        seeds: Of the repeats.
+        config: Confidence and bootstrap.
+        files: Files of an evaluation by scene and method.
     """
     names = [repeat_name(scene, seed) for scene in scenes for seed in seeds]
     read = Evaluations.read(names, (PLAIN,), files)

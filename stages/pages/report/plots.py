@@ -40,7 +40,12 @@ def write_strip(
 ) -> None:
     """Write the subject's median view as one image: the ground truth, then every method.
 
-    `renders` gives the folder of a method's novel views.
+    Args:
+        path: The JPEG file.
+        results: All numbers.
+        scene: The prepared scene.
+        renders: Gives the folder of a method's novel views.
+        config: Quality and largest side of images.
     """
     views = {(view.timestamp, view.name): view for view in scene.views("target")}
     keys = {rank: key for rank, key, _ in ranked(results, scene.name)}
