@@ -33,19 +33,21 @@ def main() -> None:
     checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
     with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):
         fixer, text = untuned(config, layout.WEIGHTS, checkpoint, Path(scratch))
-        if fixer.taught.scenes:
+        if fixer.training_record.scenes:
             study = params.section("study", StudyConfig)
             measured = (*study.internal_eval_scenes, *study.downstream_scenes)
             scenes = dict.fromkeys((*study.reserved_scenes, *measured))
-            fixer.taught.refuse("base.source", map(named, scenes), "reserved or measured")
+            fixer.training_record.refuse_overlap(
+                "base.source", map(named, scenes), "reserved or measured"
+            )
         with whole_folder(layout.base()) as folder:
             write_folder(fixer, folder, text)
-            write_base_card(folder, fixer.spec, fixer.parameter_count(), fixer.taught)
+            write_base_card(folder, fixer.spec, fixer.parameter_count(), fixer.training_record)
     forget(STAGE, ITEM)
     spec, count = fixer.spec, fixer.parameter_count() / 1e6
-    kind = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
-    print(f"base: {spec.origin}, {count:.2f} M parameters, {kind}, prompt {spec.prompt!r}")
-    for note in fixer.taught.notes:
+    seen = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
+    print(f"base: {spec.origin}, {count:.2f} M parameters, {seen}, prompt {spec.prompt!r}")
+    for note in fixer.training_record.notes:
         print(f"note: {note}")
 
 

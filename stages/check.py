@@ -3,8 +3,8 @@
 import argparse
 
 from stages.difix import config as difix
-from stages.difix.weights.beginnings import training_leak_errors
 from stages.difix.weights.checkpoints import chosen_errors
+from stages.difix.weights.training_leaks import training_leak_errors
 from stages.jobs.config import SlurmConfig
 from stages.pages import config as pages
 from stages.quality import config as quality
@@ -69,7 +69,7 @@ def main() -> None:
     print(summary(values["study"], verdict))
     others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
     inert = [("train", *one) for one in splat.inert_in(values["train"], *others)]
-    inert += [("tune", "", *one) for one in difix.inert(values["tune"])]
+    inert += [("tune", "", *one) for one in difix.inert_keys(values["tune"])]
     for section, place, key, reason in inert:
         print(f"note: {params.where((section, *key.split('.')))} has no effect{place}: {reason}")
     if args.memo:

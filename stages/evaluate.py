@@ -35,9 +35,9 @@ def main() -> None:
     prepared.cameras("target")  # refuses a scene without any
     for fixer in FIXERS:
         if methods_of(fixer, study.methods):
-            folder = layout.fixed_views(scene, fixer)
-            taught = read_training_record(folder)
-            for note in evaluation_notes(folder, taught, scene, study.tuning_scenes):
+            pictures = layout.fixed_views(scene, fixer)
+            record, folder = read_training_record(pictures), layout.scene(scene)
+            for note in evaluation_notes(pictures, record, scene, folder, study.tuning_scenes):
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.counted() for view in prepared.views("source"))

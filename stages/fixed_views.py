@@ -53,8 +53,8 @@ def main() -> None:
     prepared.cameras("target")  # raises without target cameras
     weights = layout.fixer(fixer)
     loaded = read_folder(weights)
-    taught = loaded.taught
-    for note in evaluation_notes(weights, taught, scene, study.tuning_scenes):
+    record, folder = loaded.training_record, layout.scene(scene)
+    for note in evaluation_notes(weights, record, scene, folder, study.tuning_scenes):
         print(f"note: {note}")
     runner = Runner(loaded, fixing)
     backend, reason = choose_backend(rendering.backend)
@@ -67,7 +67,7 @@ def main() -> None:
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
-        write_training_record(folder, taught)
+        write_training_record(folder, record)
         for method in methods:
             info = views.draw(folder / Method.parse(method).form, method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")

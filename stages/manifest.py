@@ -1,4 +1,4 @@
-"""Stage `manifest`: samples of tuning and internal-eval scenes as one data set for DiFix."""
+"""Stage `manifest`: samples of tuning and internal-eval scenes as one dataset, as DiFix has it."""
 
 import argparse
 
@@ -13,18 +13,20 @@ from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:
-    """Write data/difix/dataset.json and metrics/manifest.json, or report what leaks."""
+    """Write data/difix/dataset.json and metrics/manifest.json; refuse what leaks."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
+    from stages.samples.index import SamplePaths
     from stages.samples.manifest import build, collect, judge_catalogue, judge_dataset
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("manifest", ManifestConfig)
-    collected = collect(study)
-    judged = judge_catalogue(study, collected, groups(params), params.where)
-    raise_all([*judged.errors, *collected.errors])
-    dataset = build(study, collected, config)
+    paths = SamplePaths(layout.pairs, layout.pairs_metrics, layout.scene)
+    collected = collect(study, paths)
+    catalogue = judge_catalogue(study, collected, groups(params), params.where)
+    raise_all([*catalogue.errors, *collected.errors])
+    dataset = build(collected, config)
     verdict = judge_dataset(dataset, study, collected, layout.dataset())
     verdict.enforce()
     counts = {split: len(entries) for split, entries in dataset.items()}
@@ -32,8 +34,8 @@ def main() -> None:
     write_json(layout.manifest_metrics(), {**counts, "verdict": verdict.hash})
     for note in verdict.notes:
         print(f"note: {note}")
-    sizes = ", ".join(f"{count} {split} samples" for split, count in counts.items())
-    print(f"{layout.dataset()}: {sizes}; no leak, verdict {verdict.hash[:12]}")
+    listed = ", ".join(f"{count} {split} samples" for split, count in counts.items())
+    print(f"{layout.dataset()}: {listed}; no leak, verdict {verdict.hash[:12]}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Stage `tune`: the fixer, tuned on the study's samples, data/difix/tuned."""
+"""Stage `tune`: the untuned fixer, tuned on the study's samples, data/difix/tuned."""
 
 import argparse
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
 from stages.difix.config import TuneConfig
 from stages.run import layout
@@ -21,19 +24,21 @@ def main() -> None:
     """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run continues."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.samples.manifest import check_dataset
+    from stages.samples.index import SamplePaths
+    from stages.samples.manifest import check_dataset, held_out_subjects
 
     params = Params.read()
     config = params.section("tune", TuneConfig)
     study = params.section("study", StudyConfig)
-    # The data set may have been edited since stage manifest checked it.
-    verdict = check_dataset(layout.dataset(), study, look=_PROCESS not in os.environ)
+    paths = SamplePaths(layout.pairs, layout.pairs_metrics, layout.scene)
+    # The dataset may have been edited since stage manifest checked it.
+    verdict = check_dataset(layout.dataset(), study, paths, look=_PROCESS not in os.environ)
     verdict.enforce()
     for note in verdict.notes if _PROCESS not in os.environ else ():
         print(f"note: {note}", flush=True)
 
     with alone(layout.tuned()) if is_first() else nullcontext():
-        tune(config, study, verdict)
+        tune(config, verdict, paths.samples_root, partial(held_out_subjects, study, paths))
 
 
 def is_first() -> bool:
@@ -41,33 +46,31 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def tune(config: TuneConfig, study: StudyConfig, verdict: Verdict) -> None:
-    """Tune in this process, or start `tune.processes` others."""
-    from stages.difix.tuning import runs as tuning
+def tune(config: TuneConfig, verdict: Verdict, samples: Path, held_out: Callable[[], list]) -> None:
+    """Tune in this process, or start the `tune.processes` that do."""
+    from stages.difix.tuning import inputs, results, runs
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
-    from stages.samples.manifest import measured
     from stages.scenes.study.roles import NO_RESERVE
 
-    base, dataset = layout.base(), layout.dataset()
+    base, weights, item = layout.base(), layout.WEIGHTS, (runs.STAGE, runs.ITEM)
     warned = [note for note in verdict.notes if note == NO_RESERVE]
-    data = tuning.Data(dataset)
+    data = inputs.TuningData(layout.dataset(), samples)
     if config.processes > 1 and _PROCESS not in os.environ:
-        tuning.run_processes("stages.tune", config.processes)
+        runs.run_processes("stages.tune", config.processes)
         return
-    key = tuning.checkpoint_key(data, base, config)
-    checkpoint = Checkpoint(tuning.STAGE, tuning.ITEM, *key)
-    with cost(tuning.STAGE, tuning.ITEM) if is_first() else nullcontext():
-        tuner = tuning.tune(data, base, layout.WEIGHTS, config, checkpoint, lambda: measured(study))
+    checkpoint = Checkpoint(*item, *inputs.checkpoint_key(data, base, config))
+    with cost(*item) if is_first() else nullcontext():
+        tuner = runs.tune(data, base, weights, config, checkpoint, held_out)
     if not is_first():
         return
     with whole_folder(layout.tuned()) as folder:
-        tuning.write_fixer(tuner, data, base, folder, checkpoint, verdict.hash, warned)
-    scalars = tuning.scalars(tuner, data)
+        results.write_fixer(tuner, data, base, folder, checkpoint, verdict.hash, warned)
+    scalars = results.scalars(tuner, data)
     write_json(layout.tune_metrics(), scalars)
-    tuning.write_curves(tuner, layout.tune_curve("loss"), layout.tune_curve("validation"))
-    forget(tuning.STAGE, tuning.ITEM)
-    for row in tuning.ROWS:
+    results.write_curves(tuner, layout.tune_curve("loss"), layout.tune_curve("validation"))
+    forget(*item)
+    for row in results.ROWS:
         if row in scalars:
             print(f"tune: {row}", *(f"{key} {value}" for key, value in scalars[row].items()))
 

@@ -218,6 +218,6 @@ def test_what_taught_the_fixer_goes_with_its_pictures(
     (layout.base() / "taught.json").unlink()
     draw("base-post")
     told = f"{layout.base()} (its record taught.json is missing)"
-    assert f"note: what taught {told} is unknown" in capsys.readouterr().out
+    assert f"note: the training scenes of {told} are unknown" in capsys.readouterr().out
     found = read_json(layout.fixed_views(SCENE, "base") / "taught.json")
     assert found == {"scenes": [], "unknown": [told]}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_samples import PATHS
 
 from stages.manifest import main as manifest
 from stages.pairs import main as pairs
@@ -126,7 +127,7 @@ def test_pairs_become_a_data_set_without_leaks(
         )
         assert image.shape == target.shape == reference.shape == (SIZE, SIZE, 3)
         assert np.abs(image - target).max() < 0.01 < np.abs(reference - target).max()
-    verdict = check_dataset(layout.dataset(), write_params())
+    verdict = check_dataset(layout.dataset(), write_params(), PATHS)
     assert verdict.errors == ()
     assert verdict.hash == read_json(layout.manifest_metrics())["verdict"]
 

@@ -1,8 +1,8 @@
-"""Where the untuned fixer comes from: what `base.source` names.
+"""The untuned fixer, from what `base.source` names.
 
-shipped  the tiny fixer that lies packed in the repository
+shipped  the tiny fixer that is packed in the repository
 train    the same, trained now
-random   one that knows nothing, of `base.size`
+random   an untrained one, of `base.size`
 else     a hub id; a folder of ours or in diffusers' layout; a .pkl of the published trainer; a file
          that `packed.pack` wrote
 """
@@ -16,10 +16,10 @@ from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig
 from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES
 from stages.difix.network.text import embed, write_tiny_text
-from stages.difix.network.training_record import FILE as RECORD
+from stages.difix.network.training_record import FILE as RECORD_FILE
 from stages.difix.network.training_record import TrainingRecord
 from stages.difix.pretraining.tiny_fixer import pretrain
-from stages.difix.weights.checkpoints import no_fixer
+from stages.difix.weights.checkpoints import unknown_source
 from stages.difix.weights.folders import (
     TEXT_FOLDERS,
     has_text,
@@ -34,7 +34,7 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import read_json
 
-SHIPPED_FILE = Path(__file__).parent / "tiny_base.safetensors"
+SHIPPED_FILE = Path(__file__).parent / "weights" / "tiny_base.safetensors"
 _PACKED = ".safetensors"
 
 
@@ -46,10 +46,13 @@ class Untuned(NamedTuple):
 
 
 def untuned(config: BaseConfig, weights: Path, checkpoint: Checkpoint, scratch: Path) -> Untuned:
-    """The fixer that the params name, on the CPU in float32.
+    """The fixer that the params name, on the CPU in float32. Raises UserError for no fixer.
 
-    `weights`: backbones for LPIPS, and `checkpoint`: state of a training that was stopped; `train`
-    alone uses them. `scratch` must outlive the result. Raises UserError when there is none.
+    Args:
+        config: section `base`.
+        weights: folder of LPIPS backbones, for `source: train`.
+        checkpoint: resume state, for `source: train`.
+        scratch: an empty folder, which must outlive the result.
     """
     if config.source in (TRAINED, RANDOM):
         text, prompt = _tiny_text(config, scratch)
@@ -61,7 +64,7 @@ def untuned(config: BaseConfig, weights: Path, checkpoint: Checkpoint, scratch: 
         return Untuned(_with_reference(fixer, config), text)
     if config.source == SHIPPED:
         shipped = _from_packed(SHIPPED_FILE, config, scratch)
-        shipped.fixer.taught = TrainingRecord()  # `pretraining` reads no file
+        shipped.fixer.training_record = TrainingRecord()  # `pretraining` reads no file
         return shipped
     path = Path(config.source).expanduser()
     if path.is_dir():
@@ -73,11 +76,11 @@ def untuned(config: BaseConfig, weights: Path, checkpoint: Checkpoint, scratch: 
     if is_hub_id(config.source):
         folder = _downloaded(config.source, config, "base.source")
         return _from_folder(folder, f"{config.source.partition('@')[0]}@{folder.name}", config)
-    raise no_fixer(config.source)
+    raise unknown_source(config.source)
 
 
 def _tiny_text(config: BaseConfig, scratch: Path) -> tuple[Path | None, Tensor | None]:
-    """An untrained text encoder and what it makes of the prompt; none at SD-Turbo's size."""
+    """An untrained text encoder and its embedding of the prompt; none at SD-Turbo's size."""
     if config.source == RANDOM and config.size != "tiny":
         return None, None
     write_tiny_text(scratch, SIZES["tiny"].unet["cross_attention_dim"], config.seed)
@@ -86,10 +89,12 @@ def _tiny_text(config: BaseConfig, scratch: Path) -> tuple[Path | None, Tensor |
 
 def _from_packed(path: Path, config: BaseConfig, scratch: Path) -> Untuned:
     unpack(path, scratch)
-    found = _from_folder(scratch, path.name, config)
-    if not (scratch / RECORD).is_file():
-        found.fixer.taught = TrainingRecord(unknown=(f"{path} (it has no {RECORD})",))
-    return found
+    loaded = _from_folder(scratch, path.name, config)
+    if not (scratch / RECORD_FILE).is_file():
+        loaded.fixer.training_record = TrainingRecord(
+            unknown=(f"{path} (it has no {RECORD_FILE})",)
+        )
+    return loaded
 
 
 def _from_folder(folder: Path, origin: str, config: BaseConfig) -> Untuned:
@@ -101,7 +106,7 @@ def _from_folder(folder: Path, origin: str, config: BaseConfig) -> Untuned:
 
 
 def _from_ours(folder: Path, config: BaseConfig) -> Untuned:
-    """A folder that says how it is used, with another prompt if the params name one."""
+    """A folder with fixer.json, with another prompt if the params name one."""
     fixer = _with_reference(read_folder(folder), config)
     text = folder if has_text(folder) else None
     if config.prompt != fixer.spec.prompt:
@@ -109,7 +114,7 @@ def _from_ours(folder: Path, config: BaseConfig) -> Untuned:
             raise UserError(
                 "base.prompt", repr(config.prompt),
                 expected=f"{fixer.spec.prompt!r}: {folder} has no text encoder for another",
-                fix=f"set it so, or bring {' and '.join(TEXT_FOLDERS)}",
+                fix=f"set it so, or add {' and '.join(TEXT_FOLDERS)}",
             )  # fmt: skip
         fixer.prompt.copy_(embed(text, config.prompt))
         fixer.spec = fixer.spec.changed(prompt=config.prompt)
@@ -118,7 +123,7 @@ def _from_ours(folder: Path, config: BaseConfig) -> Untuned:
 
 def _from_pkl(path: Path, config: BaseConfig) -> Untuned:
     if config.reference == "stored":
-        raise _unsaid(path)
+        raise _reference_unknown(path)
     if not path.is_file():
         raise UserError("base.source", f"{path}: no such file", expected="a checkpoint")
     components, reference = _components(config), config.reference == "yes"
@@ -128,7 +133,7 @@ def _from_pkl(path: Path, config: BaseConfig) -> Untuned:
 
 
 def _components(config: BaseConfig) -> Path:
-    """The folder of what a checkpoint doesn't hold itself."""
+    """The folder of the parts that a checkpoint does not contain."""
     path = Path(config.components).expanduser()
     if path.is_dir():
         return path
@@ -147,15 +152,15 @@ def _downloaded(hub_id: str, config: BaseConfig, where: str) -> Path:
 def _published_reference(folder: Path, config: BaseConfig) -> bool:
     """Whether weights in diffusers' layout expect a reference.
 
-    Nothing says so but the index of a DifixPipeline: one with references has a UNet of its own.
+    Only the index of a DifixPipeline says so: with references, its UNet is of a class of its own.
     """
     if config.reference != "stored":
         return config.reference == "yes"
     index = folder / "model_index.json"
-    found = read_json(index) if index.is_file() else {}
-    unet = found.get("unet")
-    if found.get("_class_name") != "DifixPipeline" or not isinstance(unet, list) or not unet:
-        raise _unsaid(folder)
+    content = read_json(index) if index.is_file() else {}
+    unet = content.get("unet")
+    if content.get("_class_name") != "DifixPipeline" or not isinstance(unet, list) or not unet:
+        raise _reference_unknown(folder)
     return unet[0] != "diffusers"
 
 
@@ -165,8 +170,8 @@ def _with_reference(fixer: Fixer, config: BaseConfig) -> Fixer:
     return fixer
 
 
-def _unsaid(path: Path) -> UserError:
+def _reference_unknown(path: Path) -> UserError:
     return UserError(
-        "base.reference", f"stored, but {path} doesn't say whether it expects a reference",
+        "base.reference", f"stored, but {path} does not say whether it expects a reference",
         fix="set base.reference: yes for weights like nvidia/difix_ref, else no",
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Typed form of `difix:`, `base:` and `tune:` in params.yaml.
+"""Sections `difix:`, `base:` and `tune:` of params.yaml.
 
-Class defaults are the values of the published model and of the user's full-size run; params.yaml
-states those of the embedded demo.
+Defaults are the values of the published model and of the full-size recipe; params.yaml has those
+of the embedded demo.
 """
 
 from typing import Literal
@@ -12,13 +12,13 @@ from stages.run.settings.params import Section
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Size = Literal["tiny", "sd-turbo"]
-# Words of `base.source`; anything else is a hub id or a path.
+SizeName = Literal["tiny", "sd-turbo"]
+# Values of `base.source` that are no hub id or path.
 SHIPPED, TRAINED, RANDOM = "shipped", "train", "random"
 
 
 class FixerConfig(Section):
-    """How images pass through a fixer, whichever it is."""
+    """How any fixer is run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -35,7 +35,7 @@ class FixerConfig(Section):
     mode: Literal["throughput", "latency"] = "throughput"
 
     @model_validator(mode="after")
-    def _tiles_overlap_less_than_they_are(self) -> "FixerConfig":
+    def _tiles_exceed_their_overlap(self) -> "FixerConfig":
         if self.tile_px and self.tile_px < 2 * self.tile_overlap_px:
             raise ValueError(f"tile_px of at least twice tile_overlap_px, {self.tile_overlap_px}")
         if self.tile_px % self.multiple or self.tile_overlap_px % self.multiple:
@@ -54,14 +54,14 @@ class LossConfig(Section):
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> "LossConfig":
+    def _has_a_loss(self) -> "LossConfig":
         if self.l2 == self.lpips == self.gram == 0:
             raise ValueError("a weight above 0 for at least one of l2, lpips and gram")
         return self
 
 
 class LoopConfig(Section):
-    """One optimisation, of whatever images."""
+    """One optimisation, on any images."""
 
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -85,7 +85,7 @@ class LoopConfig(Section):
 
 
 class TuneConfig(LoopConfig):
-    """How a fixer is tuned on pairs of renders and photographs."""
+    """How a fixer is tuned on samples."""
 
     init_from: str = ""
     processes: Workers = 1
@@ -103,7 +103,7 @@ class TuneConfig(LoopConfig):
 
 
 class PretrainConfig(LoopConfig):
-    """How the tiny fixer learns from procedural scenes alone."""
+    """How the tiny fixer is trained on procedural images."""
 
     crop_px: int = Field(default=128, ge=32, le=WIDEST)
     shapes: int = Field(default=48, ge=4, le=MOST)
@@ -112,10 +112,10 @@ class PretrainConfig(LoopConfig):
 
 
 class BaseConfig(Section):
-    """Which fixer is the untuned one, and where downloads go."""
+    """Which fixer is the untuned one, and where it is downloaded to."""
 
     source: str = Field(default="nvidia/difix_ref", min_length=1)
-    size: Size = "sd-turbo"
+    size: SizeName = "sd-turbo"
     reference: Literal["stored", "yes", "no"] = "stored"
     components: str = "stabilityai/sd-turbo"
     prompt: str = "remove degradation"
@@ -125,16 +125,16 @@ class BaseConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
 
 
-def inert(config: TuneConfig) -> list[tuple[str, str]]:
-    """Given parameters that cannot act in this run, with the reason."""
-    found, losses = [], config.losses
+def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
+    """Keys that have no effect in this run, with the reason."""
+    keys, losses = [], config.losses
     if losses.gram and losses.gram_warmup_steps >= config.steps:
         reason = (
             f"its warm-up of {losses.gram_warmup_steps} steps outlasts the run of {config.steps}"
         )
-        found.append(("losses.gram", reason))
+        keys.append(("losses.gram", reason))
     if config.max_grad_norm <= 0:
-        found.append(("max_grad_norm", "0 and below switch clipping off"))
+        keys.append(("max_grad_norm", "0 and below switch clipping off"))
     if config.warmup_steps >= config.steps:
-        found.append(("lr", f"its warm-up of {config.warmup_steps} steps is never over"))
-    return found
+        keys.append(("lr", f"its warm-up of {config.warmup_steps} steps is never over"))
+    return keys

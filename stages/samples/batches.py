@@ -1,6 +1,6 @@
-"""What a fixer learns from: batches in a fixed order, each number of which gives the same again.
+"""Batches of samples, numbered: the number alone decides a batch's content.
 
-Nothing here keeps state, so a run that starts in the middle sees what it would have seen.
+Nothing here keeps state, so a resumed run gets the batches that an unbroken one gets.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from stages.run.files import text_hash
 
 
 class Batch(NamedTuple):
-    """Renders, the photographs they should be, and other views; [B, 3, H, W] in [0, 1]."""
+    """Renders, their ground truth and references; [B, 3, H, W] in [0, 1]."""
 
     image: Tensor
     target: Tensor
@@ -25,27 +25,27 @@ class Batch(NamedTuple):
         return Batch(*moved)
 
     def part(self, start: int, count: int) -> "Batch":
-        """Some samples of the batch."""
+        """`count` samples from `start` on."""
         return Batch(*(None if x is None else x[start : start + count] for x in self))
 
     def views(self, with_reference: bool = True) -> Tensor:
-        """What a fixer takes, [B, V, 3, H, W]."""
-        seen = [self.image]
+        """The input of a fixer, [B, V, 3, H, W]: the render, then the reference."""
+        views = [self.image]
         if with_reference and self.reference is not None:
-            seen.append(self.reference)
-        return torch.stack(seen, dim=1)
+            views.append(self.reference)
+        return torch.stack(views, dim=1)
 
 
-class Source(Protocol):
-    """A stream of micro-batches, shared out over processes."""
+class BatchSource(Protocol):
+    """A stream of micro-batches, divided among processes."""
 
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
-        """What process `rank` gets, from micro-batch number `start` on, without end."""
+        """Micro-batches of process `rank`, from number `start` on, without end."""
         ...
 
 
 def seeded(*key: object) -> torch.Generator:
-    """A random generator on the CPU that a key names.
+    """A random generator on the CPU, seeded by a key.
 
     >>> first, again = seeded(0, "crop", 7), seeded(0, "crop", 7)
     >>> bool(torch.rand(1, generator=first) == torch.rand(1, generator=again))
@@ -56,7 +56,7 @@ def seeded(*key: object) -> torch.Generator:
 
 
 def sample_number(micro: int, rank: int, processes: int, batch_size: int, index: int) -> int:
-    """Position in the stream of all processes of one sample of a micro-batch.
+    """Number, over all processes, of sample `index` of a process's micro-batch.
 
     >>> [sample_number(3, rank, 2, 2, index) for rank in (0, 1) for index in (0, 1)]
     [12, 13, 14, 15]

@@ -1,7 +1,8 @@
-"""Tuning data in DiFix's own form: triples of a render, its photograph and another view's.
+"""The dataset that a fixer is tuned on, as files and as tensors.
 
 `dataset.json` is {"train": {id: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}
-with paths relative to the root of the repository. Both splits are worked on at one size rule.
+with paths relative to the root of the repository. Both splits follow one rule of working sizes:
+the network's skips need sides that halve evenly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,6 @@ from torch import Tensor
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json
 from stages.samples.batches import seeded
-from stages.samples.sizes import working_size
 from stages.scenes.images import image_size, read_image, resize
 
 SPLITS = ("train", "test")
@@ -25,7 +25,7 @@ _KEYS = {"image", "target_image", "ref_image", "prompt"}
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """One sample's files; `size` (width, height) in px is that of all of them."""
+    """One sample's files, all of one size (width, height) in px."""
 
     name: str
     image: Path
@@ -36,15 +36,15 @@ class SampleFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that it has."""
-        found = (self.image, self.target, self.reference)
-        return tuple(path for path in found if path is not None)
+        """All files of the sample."""
+        paths = (self.image, self.target, self.reference)
+        return tuple(path for path in paths if path is not None)
 
 
 def read_split(path: Path, split: str) -> list[SampleFiles]:
     """Samples of `train` or `test`, in the file's order.
 
-    Raises UserError that lists every missing image, every triple of unequal sizes and every
+    Raises UserError that lists every missing image, every sample of unequal sizes and every
     unknown key, or says that the split is empty.
     """
     content = read_json(path)
@@ -55,14 +55,14 @@ def read_split(path: Path, split: str) -> list[SampleFiles]:
             fix="check study.tuning_scenes, study.internal_eval_scenes and `pairs:`, "
             "then `dvc repro manifest`",
         )  # fmt: skip
-    found = [_triple(path, split, name, entry) for name, entry in entries.items()]
-    raise_all(one for one in found if isinstance(one, UserError))
-    return [one for one in found if isinstance(one, SampleFiles)]
+    samples = [_sample_files(path, split, name, entry) for name, entry in entries.items()]
+    raise_all(one for one in samples if isinstance(one, UserError))
+    return [one for one in samples if isinstance(one, SampleFiles)]
 
 
-def common_prompt(triples: Iterable[SampleFiles], path: Path) -> str:
+def common_prompt(samples: Iterable[SampleFiles], path: Path) -> str:
     """The one prompt of all samples. Raises UserError when they have several."""
-    prompts = sorted({triple.prompt for triple in triples})
+    prompts = sorted({sample.prompt for sample in samples})
     if len(prompts) > 1:
         raise UserError(
             path, f"{len(prompts)} prompts: {', '.join(map(repr, prompts[:3]))}",
@@ -71,77 +71,108 @@ def common_prompt(triples: Iterable[SampleFiles], path: Path) -> str:
     return prompts[0]
 
 
-class Pairs:
+class TuningDataset:
     """Samples at their working size, as tensors [3, H, W] in [0, 1].
 
-    A file is decoded once: what fits in `cache_mib` stays in memory, at 8 bits a channel.
+    Files are decoded once as far as `cache_mib` of memory holds them, at 8 bits per channel.
     """
 
     def __init__(
-        self, triples: list[SampleFiles], resolution: int, multiple: int, cache_mib: int = 0
+        self, samples: list[SampleFiles], resolution: int, multiple: int, cache_mib: int = 0
     ) -> None:
-        self.triples = triples
+        self.samples = samples
         self._rule = resolution, multiple
         self._cache: dict[Path, Tensor] = {}
-        self._room = cache_mib * 2**20
+        self._cache_bytes_left = cache_mib * 2**20
 
     def __len__(self) -> int:
-        return len(self.triples)
+        return len(self.samples)
 
     def size(self, index: int) -> tuple[int, int]:
         """Working size (width, height) of a sample, px."""
-        return working_size(*self.triples[index].size, *self._rule)
+        return working_size(*self.samples[index].size, *self._rule)
 
     def load(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image, target and reference of one sample."""
-        triple, size = self.triples[index], self.size(index)
-        paths = (triple.image, triple.target, triple.reference)
+        sample, size = self.samples[index], self.size(index)
+        paths = (sample.image, sample.target, sample.reference)
         image, target, reference = (self._read(path, size) if path else None for path in paths)
         assert image is not None, "only the reference may be absent"
         assert target is not None, "only the reference may be absent"
         return image, target, reference
 
     def order(self, seed: int, epoch: int) -> list[int]:
-        """Indices of all samples in the order of an epoch: a permutation that the seed decides."""
+        """Indices of all samples in the order of an epoch, a permutation by the seed."""
         return torch.randperm(len(self), generator=seeded(seed, "order", epoch)).tolist()
 
     def size_notes(self) -> Iterator[str]:
-        """What is to be said of sizes that are not the files' own."""
-        changed = {(triple.size, self.size(i)) for i, triple in enumerate(self.triples)}
+        """A note on each image size that differs from its working size."""
+        changed = {(sample.size, self.size(i)) for i, sample in enumerate(self.samples)}
         for (width, height), (new_width, new_height) in sorted(changed):
             if (width, height) != (new_width, new_height):
                 rule = f"resolution {self._rule[0]}, multiples of {self._rule[1]}"
                 new = f"{new_width}x{new_height}"
-                yield f"{width}x{height} px images are worked on at {new} ({rule})"
+                yield f"{width}x{height} px images are processed at {new} ({rule})"
 
     def _read(self, path: Path, size: tuple[int, int]) -> Tensor:
         levels = self._cache.get(path)
         if levels is None:
             pixels = np.rint(resize(read_image(path), *size) * 255).astype(np.uint8)
             levels = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-            if levels.numel() <= self._room:
-                self._room -= levels.numel()
+            if levels.numel() <= self._cache_bytes_left:
+                self._cache_bytes_left -= levels.numel()
                 self._cache[path] = levels
         return levels.float() / 255
+
+
+def working_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """Size (width, height) in px at which an image is processed.
+
+    The shorter side becomes `resolution` (0 keeps the image's own), the other keeps the aspect
+    ratio; both then snap to the nearest multiple, so a side may change by half a multiple.
+
+    >>> working_size(940, 1280, 320, 16), working_size(324, 332, 0, 16), working_size(5, 9, 0, 16)
+    ((320, 432), (320, 336), (16, 16))
+    """
+    scale = resolution / min(width, height) if resolution else 1.0
+    return snapped(scale * width, multiple), snapped(scale * height, multiple)
+
+
+def snapped(length: float, multiple: int) -> int:
+    """The nearest positive multiple; halves go up.
+
+    >>> [snapped(length, 16) for length in (1, 300, 312, 320)]
+    [16, 304, 320, 320]
+    """
+    return max(1, int(length / multiple + 0.5)) * multiple
+
+
+def padded(length: int, multiple: int) -> int:
+    """The smallest multiple that is not below the length.
+
+    >>> [padded(length, 16) for length in (1, 16, 17)]
+    [16, 16, 32]
+    """
+    return -(-length // multiple) * multiple
 
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _triple(where: Path, split: str, name: str, entry: Any) -> SampleFiles | UserError:
+def _sample_files(where: Path, split: str, name: str, entry: Any) -> SampleFiles | UserError:
     place = f"{where}  {split}.{name}"
     if not isinstance(entry, Mapping) or not {"image", "target_image"} <= entry.keys() <= _KEYS:
         keys = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
         return UserError(place, f"keys {keys}", expected=", ".join(sorted(_KEYS)))
-    given = {key: entry[key] for key in sorted(_KEYS - {"prompt"}) if entry.get(key)}
-    odd = [key for key in ("image", "target_image", *given) if not _is_path(given.get(key))]
-    if odd:
-        told, expected = repr(given.get(odd[0])), "the path of an image"
+    named = {key: entry[key] for key in sorted(_KEYS - {"prompt"}) if entry.get(key)}
+    wrong = [key for key in ("image", "target_image", *named) if not _is_path(named.get(key))]
+    if wrong:
+        got, expected = repr(named.get(wrong[0])), "the path of an image"
         return UserError(
-            f"{place}.{odd[0]}", told, expected=expected, fix="run `dvc repro manifest`"
+            f"{place}.{wrong[0]}", got, expected=expected, fix="run `dvc repro manifest`"
         )
-    paths = {key: Path(path) for key, path in given.items()}
+    paths = {key: Path(path) for key, path in named.items()}
     sizes = {}
     for key, path in paths.items():
         try:
@@ -152,8 +183,8 @@ def _triple(where: Path, split: str, name: str, entry: Any) -> SampleFiles | Use
                 fix="run `dvc repro pairs manifest`, or take the sample out",
             )  # fmt: skip
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{key} {width}x{height}" for key, (width, height) in sizes.items())
-        return UserError(place, told, expected="one size in a triple", fix="run `dvc repro pairs`")
+        got = ", ".join(f"{key} {width}x{height}" for key, (width, height) in sizes.items())
+        return UserError(place, got, expected="one size in a sample", fix="run `dvc repro pairs`")
     return SampleFiles(
         name,
         paths["image"],

@@ -1,22 +1,21 @@
-"""The images of one split: which files it may name, and whether they still are what was made."""
+"""Faults of samples in dataset.json: files that their split may not name, or that have changed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.samples.index import KINDS, SampleIndex, SampleRecord
+from stages.samples.index import INDEX_FILE, KINDS, SampleIndex, SamplePaths
 from stages.scenes.images import image_size
 
 _KEYS = {*KINDS, "prompt"}
-_AGAIN = "run `dvc checkout`, or `dvc repro pairs manifest`"
+_RESTORE = "run `dvc checkout`, or `dvc repro pairs manifest`"
 
 
 @dataclass(frozen=True)
-class Made:
+class SampleFile:
     """A file that stage `pairs` wrote."""
 
     kind: str
@@ -24,19 +23,24 @@ class Made:
     digest: str
 
 
-class Split:
-    """Judges samples of one split against the pairs of the scenes in its role."""
+class SplitCheck:
+    """Checks samples of one split against the indices of the scenes in its role."""
 
     def __init__(
-        self, role: str, indices: Mapping[str, SampleIndex], roles: Mapping[str, str]
+        self,
+        role: str,
+        indices: Mapping[str, SampleIndex],
+        roles: Mapping[str, str],
+        paths: SamplePaths,
     ) -> None:
+        """`indices` by scene; `roles` of all scenes of the study, for the messages."""
         self.role, self.scenes = role, list(indices)
-        self._roles = roles  # scene -> its role, for the messages
-        self._made = {
-            path_of(scene, kind, one): Made(kind, scene, digest)
+        self._roles, self._paths = roles, paths
+        self._files = {
+            record.path(paths.samples(scene), kind).as_posix(): SampleFile(kind, scene, digest)
             for scene, index in indices.items()
-            for one in index.pairs
-            for kind, digest in one.files.items()
+            for record in index.pairs
+            for kind, digest in record.files.items()
         }
 
     def faults(self, place: str, entry: Any) -> Iterator[UserError]:
@@ -46,85 +50,80 @@ class Split:
             yield UserError(place, f"keys {got}", expected=", ".join((*KINDS, "prompt")))
             return
         named = {kind: entry[kind] for kind in KINDS if kind in entry}
-        foreign = [(kind, path) for kind, path in named.items() if not self._fits(kind, path)]
+        foreign = [(kind, path) for kind, path in named.items() if not self._may_name(kind, path)]
         for kind, path in foreign:
             yield UserError(
-                f"{place}.{kind}", f"{path}: {self._why(path)}",
+                f"{place}.{kind}", f"{path}: {self._reason(path)}",
                 expected=f"{kind} of a pair in study.{self.role}: {', '.join(self.scenes) or '-'}",
                 fix="take the sample out, or run `dvc repro manifest`",
             )  # fmt: skip
         if not foreign:
-            yield from self._broken(place, named)
+            yield from self._image_faults(place, named)
 
     def digests(self, entry: Any) -> list[str]:
-        """SHA-256 of a sample's files by kind, empty where there is none that may be named."""
+        """SHA-256 of a sample's files by kind, empty for a file that may not be named."""
         paths = [entry.get(kind) for kind in KINDS] if isinstance(entry, Mapping) else []
-        made = [self._made.get(path) if isinstance(path, str) else None for path in paths]
-        return [one.digest if one else "" for one in made]
+        files = [self._files.get(path) if isinstance(path, str) else None for path in paths]
+        return [file.digest if file else "" for file in files]
 
-    def _fits(self, kind: str, path: Any) -> bool:
-        return isinstance(path, str) and path in self._made and self._made[path].kind == kind
+    def _may_name(self, kind: str, path: Any) -> bool:
+        return isinstance(path, str) and path in self._files and self._files[path].kind == kind
 
-    def _why(self, path: Any) -> str:
+    def _reason(self, path: Any) -> str:
         """Why a path may not be named here."""
         if not isinstance(path, str):
             return "no path"
-        if path in self._made:
-            return f"it is a {self._made[path].kind}"
-        folder, parts = layout.pairs("x").parent, PurePosixPath(path).parts
-        if parts[:2] != folder.parts or len(parts) != 5 or ".." in parts:
-            return f"not a file of {folder}/<scene>"
+        if path in self._files:
+            return f"it is a {self._files[path].kind}"
+        root, parts = self._paths.samples_root, PurePosixPath(path).parts
+        if parts[:2] != root.parts or len(parts) != 5 or ".." in parts:
+            return f"not a file of {root}/<scene>"
         scene = parts[2]
         if scene in self.scenes:
-            return f"{layout.pairs(scene) / 'pairs.json'} lists no such pair"
+            return f"{self._paths.samples(scene) / INDEX_FILE} lists no such pair"
         role = self._roles.get(scene)
         return f"{scene} is in study.{role}" if role else f"{scene} has no role in the study"
 
-    def _broken(self, place: str, named: Mapping[str, str]) -> Iterator[UserError]:
-        if len({self._made[path].scene for path in named.values()}) > 1:
+    def _image_faults(self, place: str, named: Mapping[str, str]) -> Iterator[UserError]:
+        if len({self._files[path].scene for path in named.values()}) > 1:
             got = f"images of several scenes: {', '.join(named.values())}"
-            yield UserError(place, got, expected="one scene in a triple", fix="take it out")
+            yield UserError(place, got, expected="one scene in a sample", fix="take it out")
         sizes = {}
         for kind, path in named.items():
             try:
                 sizes[kind] = image_size(Path(path))
             except UserError as error:
-                found = UserError(f"{place}.{kind}", f"{path}: {error.got}", fix=_AGAIN)
-                yield found
+                yield UserError(f"{place}.{kind}", f"{path}: {error.got}", fix=_RESTORE)
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{kind} {width}x{height}" for kind, (width, height) in sizes.items())
-            yield UserError(place, told, expected="one size in a triple", fix=_AGAIN)
+            got = ", ".join(f"{kind} {width}x{height}" for kind, (width, height) in sizes.items())
+            yield UserError(place, got, expected="one size in a sample", fix=_RESTORE)
             return
         for kind in sizes:
-            if file_hash(Path(named[kind])) != self._made[named[kind]].digest:
-                got = f"{named[kind]} has changed since it was made"
-                yield UserError(f"{place}.{kind}", got, fix=_AGAIN)
+            if file_hash(Path(named[kind])) != self._files[named[kind]].digest:
+                got = f"{named[kind]} has changed since stage `pairs` wrote it"
+                yield UserError(f"{place}.{kind}", got, fix=_RESTORE)
 
 
-def path_of(scene: str, kind: str, pair: SampleRecord) -> str:
-    """A file of a pair, as `dataset.json` names it."""
-    return (layout.pairs(scene) / kind / f"{pair.name}.png").as_posix()
+def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
+    """Samples in `folder` with a reference or a target that is no image of such a camera.
 
-
-def misused(index: SampleIndex) -> Iterator[UserError]:
-    """Pairs whose reference is no source camera's photograph, or whose target is none at all.
-
-    A target of the test split is always a target camera's.
+    A reference is a source camera's image; a target is a target camera's, or in the train split
+    that of a source camera which was left out.
     """
-    where = layout.pairs(index.scene) / "pairs.json"
+    where = folder / INDEX_FILE
     sources = set(index.photographs["source"].values())
     targets = set(index.photographs["target"].values())
-    for one in index.pairs:
-        reference, target = one.files.get("ref_image"), one.files.get("target_image")
+    for record in index.pairs:
+        reference, target = record.files.get("ref_image"), record.files.get("target_image")
         if reference not in sources or reference in targets:
             yield UserError(
-                f"{where}  {one.name}", "ref_image is no source camera's photograph",
-                expected=f"camera {one.ref_camera} at {one.ref_timestamp}", fix=_AGAIN,
+                f"{where}  {record.name}", "ref_image is no source camera's image",
+                expected=f"camera {record.ref_camera} at {record.ref_timestamp}", fix=_RESTORE,
             )  # fmt: skip
-        allowed = sources if one.left_out and index.split == "train" else targets
-        if target not in allowed:
+        left_out = record.left_out
+        if target not in (sources if left_out and index.split == "train" else targets):
             yield UserError(
-                f"{where}  {one.name}", f"target_image is not camera {one.camera}'s photograph",
-                expected="a source camera that was left out" if one.left_out else "a target camera",
-                fix=_AGAIN,
+                f"{where}  {record.name}", f"target_image is not camera {record.camera}'s image",
+                expected="a source camera that was left out" if left_out else "a target camera",
+                fix=_RESTORE,
             )  # fmt: skip

@@ -1,9 +1,9 @@
-"""The data set that a fixer is tuned on, in DiFix's own form, and the guard over its images.
+"""The dataset that a fixer is tuned on, in DiFix's own format, and its check for leaks.
 
 `dataset.json` is {"train": {id: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}
 with paths relative to the root of the repository. It may be edited by hand as long as nothing
-leaks: every file must be one that stage `pairs` made, of a scene in the split's role, and still
-have the bytes that it was made with. pairs.json records these; its own digest is in git.
+leaks: every file must be one that stage `pairs` wrote, unchanged, of a scene in the split's role.
+pairs.json has the hashes of these files; its own digest is in git.
 """
 
 import json
@@ -12,14 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.run import layout
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, text_hash
-from stages.samples import photographed
-from stages.samples.faults import Split, misused, path_of
-from stages.samples.index import KINDS, SampleIndex, SampleRecord, read_index
-from stages.samples.leaks import photographs, shared_contents
-from stages.samples.near_duplicates import Pictures, near_duplicates, prepared, taught
+from stages.samples.faults import SplitCheck, index_faults
+from stages.samples.index import (
+    INDEX_FILE,
+    KINDS,
+    SampleIndex,
+    SamplePaths,
+    SampleRecord,
+    read_index,
+)
+from stages.samples.leaks import image_digests, scene_subject, shared_digests
+from stages.samples.near_duplicates import (
+    SceneImages,
+    near_duplicates,
+    sample_images,
+    scene_images,
+)
 from stages.scenes.config import ManifestConfig
 from stages.scenes.scene import Scene
 from stages.scenes.study.config import StudyConfig
@@ -36,38 +46,44 @@ from stages.scenes.study.roles import (
     notes_on_roles,
 )
 
-# DiFix's names of the splits, and the roles of the scenes that they come from.
+# DiFix's names of the splits, and the roles of the scenes that their samples are of.
 SPLITS = {"train": "tuning_scenes", "test": "internal_eval_scenes"}
 _MEASURED = "downstream and reserved scenes"
-_MOST_ERRORS = 20  # of one data set; thousands of absent files have one cause
+_MAX_ERRORS = 20  # of one dataset; thousands of absent files have one cause
 
 Dataset = dict[str, dict[str, dict[str, str]]]
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Pairs of every scene in a learning role, and what was wrong with them."""
+    """Samples of every tuning and internal-eval scene, and what is wrong with their indices."""
 
-    indices: Mapping[str, Mapping[str, SampleIndex]]  # split -> scene -> pairs
+    indices: Mapping[str, Mapping[str, SampleIndex]]  # split -> scene -> samples
     errors: tuple[UserError, ...]
+    paths: SamplePaths
+
+    @property
+    def all_indices(self) -> list[SampleIndex]:
+        """Indices of both splits."""
+        return [index for scenes in self.indices.values() for index in scenes.values()]
 
 
-def collect(study: StudyConfig) -> Collected:
-    """Read the pairs of all tuning and internal-eval scenes."""
+def collect(study: StudyConfig, paths: SamplePaths) -> Collected:
+    """Read the samples of all tuning and internal-eval scenes."""
     errors: list[UserError] = []
     indices: dict[str, dict[str, SampleIndex]] = {}
     for split, role in SPLITS.items():
         indices[split] = {}
-        for scene in _lists(study)[role]:
+        for scene in _scenes_by_role(study)[role]:
             try:
-                indices[split][scene] = _index(scene, split)
+                indices[split][scene] = _checked_index(scene, split, paths)
             except UserError as error:
                 errors.append(error)
-    return Collected(indices, tuple(errors))
+    return Collected(indices, tuple(errors), paths)
 
 
-def build(study: StudyConfig, collected: Collected, config: ManifestConfig) -> Dataset:
-    """The data set of all pairs; tuning samples below `min_psnr` are left out.
+def build(collected: Collected, config: ManifestConfig) -> Dataset:
+    """The dataset of all samples, without training samples below `min_psnr`.
 
     Raises UserError for each split that is left empty.
     """
@@ -75,29 +91,33 @@ def build(study: StudyConfig, collected: Collected, config: ManifestConfig) -> D
     errors = []
     for split, role in SPLITS.items():
         floor = config.min_psnr if split == "train" else 0.0
-        made = [(s, one) for s, index in collected.indices[split].items() for one in index.pairs]
-        kept = [(scene, one) for scene, one in made if one.psnr >= floor]
-        dataset[split] = dict(_entry(scene, one, config.prompt) for scene, one in kept)
+        samples = [
+            (collected.paths.samples(scene), scene, record)
+            for scene, index in collected.indices[split].items()
+            for record in index.pairs
+        ]
+        kept = [sample for sample in samples if sample[-1].psnr >= floor]
+        dataset[split] = dict(_entry(*sample, config.prompt) for sample in kept)
         if not kept:
-            errors.append(_empty(role, made, floor))
+            errors.append(_empty(role, [record for *_, record in samples], floor))
     raise_all(errors)
     return dataset
 
 
-def check_dataset(path: Path, study: StudyConfig, look: bool = True) -> Verdict:
-    """Judge a data set on disk before anything is tuned on it; `Verdict.enforce` raises.
+def check_dataset(path: Path, study: StudyConfig, paths: SamplePaths, look: bool = True) -> Verdict:
+    """The verdict on a dataset on disk before anything is tuned on it; `Verdict.enforce` raises.
 
-    Finds files of scenes that may not teach, of the other split, in the wrong place of a triple,
-    outside the pairs folder, absent, changed or of unequal sizes, and photographs in two roles.
-    Without `look`, photographs are compared by their bytes alone, which takes a moment.
+    Refused are files of scenes in another role or split, under the wrong key, outside the samples'
+    folder, absent, changed or of unequal sizes, and images in two roles. Without `look` images
+    count as equal only where their bytes are, which takes a second instead of minutes.
     """
-    return judge_dataset(read_json(path), study, collect(study), path, look=look)
+    return judge_dataset(read_json(path), study, collect(study, paths), path, look=look)
 
 
-def measured(study: StudyConfig) -> list[Subject]:
-    """Scenes that no fixer may have learnt from: internal-eval, downstream and reserved ones."""
+def held_out_subjects(study: StudyConfig, paths: SamplePaths) -> list[Subject]:
+    """Scenes that no fixer may be trained on: internal-eval, downstream and reserved ones."""
     scenes = dict.fromkeys((*study.internal_eval_scenes, *_measured(study)))
-    return [*map(photographed.prepared, scenes)]
+    return [scene_subject(scene, paths.scene(scene)) for scene in scenes]
 
 
 def judge_dataset(
@@ -107,58 +127,69 @@ def judge_dataset(
     where: object,
     look: bool = True,
 ) -> Verdict:
-    """The verdict on a data set, whose hash names the scenes, their roles and every image."""
+    """The verdict on a dataset; its hash covers the scenes, their roles and every image.
+
+    Args:
+        dataset: content of dataset.json, perhaps edited.
+        study: roles of the scenes.
+        collected: the samples that stage `pairs` wrote.
+        where: the file, for the messages.
+        look: compare images by their content too, not by their bytes alone.
+    """
     errors = [*collected.errors]
     lines: list[str] = []
-    roles = {scene: role for role, scenes in _lists(study).items() for scene in scenes}
+    scenes_by_role = _scenes_by_role(study)
+    roles = {scene: role for role, scenes in scenes_by_role.items() for scene in scenes}
     for split, role in SPLITS.items():
         entries = dataset.get(split)
         if not isinstance(entries, Mapping) or not entries:
             got, expected = f"no samples in `{split}`", f"{split}: {{id: {{image: ...}}}}"
             errors.append(UserError(where, got, expected=expected, fix="run `dvc repro manifest`"))
             continue
-        judge = Split(role, collected.indices[split], roles)
+        check = SplitCheck(role, collected.indices[split], roles, collected.paths)
         for name, entry in entries.items():
-            errors += judge.faults(f"{where}  {split}.{name}", entry)
-            lines.append(json.dumps([split, *judge.digests(entry)]))
+            errors += check.faults(f"{where}  {split}.{name}", entry)
+            lines.append(json.dumps([split, *check.digests(entry)]))
     for extra in sorted(set(dataset) - set(SPLITS)):
         errors.append(UserError(where, f"a split {extra!r}", expected=" and ".join(SPLITS)))
-    indices = [index for scenes in collected.indices.values() for index in scenes.values()]
-    errors += [error for index in indices for error in misused(index)]
-    errors += shared_contents(_contents(collected))
-    case = Case(_lists(study), {index.scene: index.group for index in indices}, dotted)
+    indices = collected.all_indices
+    for index in indices:
+        errors += index_faults(index, collected.paths.samples(index.scene))
+    errors += shared_digests(_index_digests(collected))
+    case = Case(scenes_by_role, {index.scene: index.group for index in indices}, dotted)
     errors += judge_roles(case)
     if look and not errors:
-        errors += near_duplicates(_pictures(study, collected))
+        errors += near_duplicates(_images_by_role(study, collected))
     content = text_hash(*sorted(lines))
-    notes = (*notes_on_roles(case), *_not_compared(study))
+    notes = (*notes_on_roles(case), *_not_compared(study, collected.paths))
     return Verdict(_shortened(errors, where), notes, case.by_role(), content)
 
 
 def judge_catalogue(
     study: StudyConfig, collected: Collected, groups: Mapping[str, str], where: Where
 ) -> Verdict:
-    """What only stage `manifest` can see: groups of the catalogue, photographs that are measured.
+    """The verdict on what stage `manifest` alone compares: the catalogue's groups, measured scenes.
 
-    Photographs of downstream and reserved scenes are compared where those scenes are prepared.
+    Images of downstream and reserved scenes are compared where those scenes are prepared. `groups`
+    is by scene, and `where` names the line of a key in params.yaml.
     """
-    case = Case(_lists(study), groups, where)
+    case, paths = Case(_scenes_by_role(study), groups, where), collected.paths
     errors = judge_roles(case)
-    for scenes in collected.indices.values():
-        for scene, index in scenes.items():
-            if people(groups.get(scene, index.group)) != people(index.group):
-                got, fix = f"group {index.group}", "run `dvc repro pairs manifest`"
-                expected = f"{groups[scene]}, as in `scenes:`"
-                errors.append(UserError(layout.pairs(scene), got, expected=expected, fix=fix))
-    found = [*_contents(collected)]
+    for index in collected.all_indices:
+        scene = index.scene
+        if people(groups.get(scene, index.group)) != people(index.group):
+            got, fix = f"group {index.group}", "run `dvc repro pairs manifest`"
+            expected = f"{groups[scene]}, as in `scenes:`"
+            errors.append(UserError(paths.samples(scene), got, expected=expected, fix=fix))
+    digests = [*_index_digests(collected)]
     for scene in _measured(study):
-        if layout.scene(scene).is_dir():
-            found += photographs(_MEASURED, Scene.read(layout.scene(scene)))
-    errors += shared_contents(found)
+        if paths.scene(scene).is_dir():
+            digests += image_digests(_MEASURED, Scene.read(paths.scene(scene)))
+    errors += shared_digests(digests)
     return Verdict(tuple(errors), (), case.by_role())
 
 
-def _lists(study: StudyConfig) -> dict[str, Names]:
+def _scenes_by_role(study: StudyConfig) -> dict[str, Names]:
     """Scenes by role. Written out, so that stages depend on these keys of the study alone."""
     return {
         "tuning_scenes": study.tuning_scenes,
@@ -172,69 +203,77 @@ def _measured(study: StudyConfig) -> list[str]:
     return list(dict.fromkeys((*study.downstream_scenes, *study.reserved_scenes)))
 
 
-def _not_compared(study: StudyConfig) -> Iterator[str]:
-    """A note on scenes whose photographs are not here to be compared with the pairs'."""
-    absent = [scene for scene in _measured(study) if not layout.scene(scene).is_dir()]
+def _not_compared(study: StudyConfig, paths: SamplePaths) -> Iterator[str]:
+    """A note on scenes that are not prepared, whose images are therefore not compared."""
+    absent = [scene for scene in _measured(study) if not paths.scene(scene).is_dir()]
     if absent:
         yield f"not prepared, so not compared with the pairs: {', '.join(absent)}"
 
 
-def _pictures(study: StudyConfig, collected: Collected) -> dict[str, Pictures]:
-    """Photographs by role and scene, of learning scenes also those that lie in pairs."""
-    found: dict[str, Pictures] = {
-        f"study.{role}": {scene: taught(index) for scene, index in collected.indices[split].items()}
+def _images_by_role(study: StudyConfig, collected: Collected) -> dict[str, SceneImages]:
+    """Images by role and scene; of tuning and internal-eval scenes also those in samples."""
+    paths = collected.paths
+    images: dict[str, SceneImages] = {
+        f"study.{role}": {
+            scene: sample_images(index, paths.samples(scene), paths.scene(scene))
+            for scene, index in collected.indices[split].items()
+        }
         for split, role in SPLITS.items()
     }
-    return found | {_MEASURED: {scene: prepared(scene) for scene in _measured(study)}}
+    return images | {
+        _MEASURED: {scene: scene_images(paths.scene(scene)) for scene in _measured(study)}
+    }
 
 
-def _index(scene: str, split: str) -> SampleIndex:
-    """Pairs of a scene. Raises UserError when they are not what git knows, or of another split."""
-    folder = layout.pairs(scene)
+def _checked_index(scene: str, split: str, paths: SamplePaths) -> SampleIndex:
+    """Samples of a scene. Raises UserError when git has another digest, or of another split."""
+    folder, metrics_file = paths.samples(scene), paths.metrics(scene)
     index = read_index(folder)
     if (index.scene, index.split) != (scene, split):
         raise UserError(
-            folder / "pairs.json", f"{index.split} pairs of {index.scene}",
+            folder / INDEX_FILE, f"{index.split} pairs of {index.scene}",
             expected=f"{split} pairs of {scene}",
             fix=f"run `python -m stages.pairs --scene {scene} --split {split}`",
         )  # fmt: skip
-    known = layout.pairs_metrics(scene)
-    if read_json(known).get("digest") != index.digest:
+    if read_json(metrics_file).get("digest") != index.digest:
         raise UserError(
-            folder / "pairs.json", f"not the pairs that {known} knows",
+            folder / INDEX_FILE, f"not the pairs that {metrics_file} was written for",
             expected="the same digest in both", fix="run `dvc checkout`, or `dvc repro pairs`",
         )  # fmt: skip
     return index
 
 
-def _entry(scene: str, pair: SampleRecord, prompt: str) -> tuple[str, dict[str, str]]:
-    paths = {kind: path_of(scene, kind, pair) for kind in KINDS}
-    return f"{scene}__{pair.name}", {**paths, "prompt": prompt}
+def _entry(
+    folder: Path, scene: str, record: SampleRecord, prompt: str
+) -> tuple[str, dict[str, str]]:
+    paths = {kind: record.path(folder, kind).as_posix() for kind in KINDS}
+    return f"{scene}__{record.name}", {**paths, "prompt": prompt}
 
 
-def _empty(role: str, made: list[tuple[str, SampleRecord]], floor: float) -> UserError:
-    if not made:
+def _empty(role: str, records: list[SampleRecord], floor: float) -> UserError:
+    if not records:
         fix = "name scenes there, then run `dvc repro manifest`"
         return UserError(f"study.{role}", "no pairs", expected="at least one scene", fix=fix)
-    best = max(pair.psnr for _, pair in made)
+    best = max(record.psnr for record in records)
     return UserError(
-        "manifest.min_psnr", f"{floor} dB leaves none of {len(made)} pairs of study.{role}",
+        "manifest.min_psnr", f"{floor} dB leaves none of {len(records)} pairs of study.{role}",
         expected=f"at most {best} dB, the best of them", fix="lower it",
     )  # fmt: skip
 
 
-def _contents(collected: Collected) -> Iterator[tuple[str, object, str]]:
-    """(role, place, SHA-256) of every photograph of the scenes that have pairs."""
+def _index_digests(collected: Collected) -> Iterator[tuple[str, object, str]]:
+    """(role, place, SHA-256) of every image of the scenes that have samples."""
     for split, role in SPLITS.items():
         for scene, index in collected.indices[split].items():
-            for kind, found in index.photographs.items():
-                for place, digest in found.items():
-                    yield f"{kind} views of {role}", f"{layout.scene(scene)}  {place}", digest
+            for kind, images in index.photographs.items():
+                for name, digest in images.items():
+                    place = f"{collected.paths.scene(scene)}  {name}"
+                    yield f"{kind} views of {role}", place, digest
 
 
 def _shortened(errors: list[UserError], where: object) -> tuple[UserError, ...]:
     distinct = list({str(error): error for error in errors}.values())
-    more = len(distinct) - _MOST_ERRORS
+    more = len(distinct) - _MAX_ERRORS
     if more <= 0:
         return tuple(distinct)
-    return (*distinct[:_MOST_ERRORS], UserError(where, f"{more} more errors of this kind"))
+    return (*distinct[:_MAX_ERRORS], UserError(where, f"{more} more errors of this kind"))

@@ -1,7 +1,7 @@
-"""Gaussians that inputs of tuning samples are rendered from, and the cameras they live among.
+"""Reconstructions that samples are rendered from: Gaussians and cameras in one frame.
 
-Those of stage `train`; or, trained here with its params, others on true poses or without one of
-the source cameras. What is trained here resumes after a kill and is no output of any stage.
+They are those of stage `train`, or are trained here with its params: on true poses, or without one
+of the source cameras. Training here resumes after a kill; its Gaussians are no stage's output.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.run.files import whole_folder, work_root
-from stages.samples.index import chosen
+from stages.samples.planning import select_cameras
 from stages.scenes.config import PairsConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.poses.calibration import Calibration, write_calibration
@@ -19,20 +19,20 @@ from stages.splat.training.timestamps import train_timestamp
 
 
 @dataclass(frozen=True, eq=False)
-class Rig:
-    """Gaussians by timestamp under `splats`; `calibration.targets` are asked for.
+class Reconstruction:
+    """Gaussians by timestamp under `splats`; `calibration.targets` are the cameras to render.
 
     With `train` they are yet to be trained, on the sources of the calibration.
     """
 
     calibration: Calibration
     splats: Path
-    frame_from_est: Sim3  # frame of these cameras from that of the calibration on disk
+    frame_from_est: Sim3  # of these cameras, from the frame of the calibration on disk
     train: TrainConfig | None = None
-    left_out: bool = False  # the target is a source camera that they do without
+    left_out: bool = False  # the target is a source camera that was not trained on
 
     def ready(self, scene: Scene, timestamp: str) -> Path:
-        """The folder with the Gaussians of a timestamp, which are trained first if need be."""
+        """The folder with the Gaussians of a timestamp, which are trained first where necessary."""
         if self.train is not None:
             self._train(scene, timestamp, self.train)
         return self.splats / timestamp
@@ -47,35 +47,43 @@ class Rig:
             train_timestamp(scene, calibrated, timestamp, config, folder)
 
 
-def rigs(
+def reconstructions(
     scene: Scene, calibration: Calibration, splats: Path, config: PairsConfig, train: TrainConfig
-) -> Iterator[Rig]:
-    """The Gaussians of all source cameras, then those with each of `leave_out` left out.
+) -> Iterator[Reconstruction]:
+    """The reconstruction from all source cameras, then one without each of `leave_out`.
 
-    Poses and sparse points are always those that all source cameras gave.
+    Poses and sparse points are always those estimated with all source cameras.
+
+    Args:
+        scene: the prepared scene, with true cameras.
+        calibration: estimated cameras and points.
+        splats: folder of the Gaussians of stage `train`, one folder per timestamp.
+        config: which cameras, and on which poses.
+        train: params of what is trained here.
     """
     work = work_root() / "pairs" / scene.name
-    frame_from_est, given = Sim3.identity(), config.poses == "given"
-    if given:
+    frame_from_est, true_poses = Sim3.identity(), config.poses == "given"
+    if true_poses:
         frame_from_est = calibration.est_from_true.inverse()
-        calibration = _true(scene, calibration)
+        calibration = _with_true_poses(scene, calibration)
         # True poses are no estimate that training may correct.
         train = train.model_copy(update={"pose_opt": False})
         splats = work / "given"
-    every = list(calibration.targets)
-    targets = chosen(config.cameras or every, every, "pairs.cameras", "target")
+    names = list(calibration.targets)
+    targets = select_cameras(config.cameras or names, names, "pairs.cameras", "target")
     kept = {name: calibration.targets[name] for name in targets}
-    whole = replace(calibration, targets=kept)
-    yield Rig(whole, splats, frame_from_est, train if given else None)
+    all_sources = replace(calibration, targets=kept)
+    yield Reconstruction(all_sources, splats, frame_from_est, train if true_poses else None)
     sources = calibration.sources
-    for name in chosen(config.leave_out, sources, "pairs.leave_out", "source"):
+    for name in select_cameras(config.leave_out, sources, "pairs.leave_out", "source"):
         others = {other: camera for other, camera in sources.items() if other != name}
-        held = replace(calibration, sources=others, targets={name: sources[name]})
-        yield Rig(held, work / f"without_{name}", frame_from_est, train, left_out=True)
+        held_out = replace(calibration, sources=others, targets={name: sources[name]})
+        folder = work / f"without_{name}"
+        yield Reconstruction(held_out, folder, frame_from_est, train, left_out=True)
 
 
-def _true(scene: Scene, calibration: Calibration) -> Calibration:
-    """True cameras in the true frame; on disk its points are still the estimated ones."""
+def _with_true_poses(scene: Scene, calibration: Calibration) -> Calibration:
+    """True cameras in the true frame; its points on disk are still the estimated ones."""
     return replace(
         calibration,
         method="given",

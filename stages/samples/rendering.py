@@ -1,7 +1,7 @@
-"""Tuning samples of a scene: what its Gaussians show where a photograph is known.
+"""Tuning samples of a scene: renders of its Gaussians at cameras whose images are known.
 
-A target's photograph is what its input is compared with and never what it is made of; with
-`pairs.poses: aligned` it decides the pose that the input is rendered from.
+A target's image is the ground truth of its render and never trained on; with
+`pairs.poses: aligned` the render's pose is fitted to it.
 """
 
 import itertools
@@ -16,13 +16,19 @@ from stages.quality.metrics.psnr import psnr
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.run.progress import Progress
-from stages.samples.index import KINDS, Sample, SampleIndex, SampleRecord, for_split, plan, thinned
+from stages.samples.index import KINDS, SampleIndex, SampleRecord
 from stages.samples.leaks import foreign_references
-from stages.samples.reconstructions import Rig, rigs
+from stages.samples.planning import (
+    PlannedSample,
+    config_for_split,
+    plan_samples,
+    subsample,
+)
+from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
 from stages.scenes.config import PairsConfig
 from stages.scenes.images import Pixels, image_size, read_image, write_png
-from stages.scenes.poses.calibration import read_calibration
+from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene, View
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
@@ -32,24 +38,27 @@ EQUAL_DB = 99.0  # stands for the infinite PSNR of equal images, which JSON cann
 
 
 class SampleRenderer:
-    """Pictures of one rig at one timestamp; Gaussians, cameras and pictures are made once."""
+    """Renders one reconstruction at one timestamp; Gaussians, cameras and renders are cached."""
 
-    def __init__(self, folder: Path, rig: Rig, config: PairsConfig, backend: str) -> None:
-        self.folder, self.rig, self.config, self.backend = folder, rig, config, backend
+    def __init__(
+        self, folder: Path, calibration: Calibration, config: PairsConfig, backend: str
+    ) -> None:
+        self.folder, self.calibration = folder, calibration
+        self.config, self.backend = config, backend
         self._gaussians: dict[int | None, Gaussians] = {}
         self._cameras: dict[str, Camera] = {}
-        self._pictures: dict[tuple[str, int | None], Pixels] = {}
+        self._renders: dict[tuple[str, int | None], Pixels] = {}
 
-    def picture(self, view: View, step: int | None) -> Pixels:
-        """What the camera of a view sees, [H, W, 3], after a step; None: after the last."""
+    def render(self, view: View, step: int | None) -> Pixels:
+        """The render [H, W, 3] of a view's camera after a step; None: after the last."""
         key = view.name, step
-        if key not in self._pictures:
+        if key not in self._renders:
             camera = self._camera(view)
             rendering = render(self._after(step), camera, self.backend)
-            picture, seen = rendering.rgb.cpu().numpy(), view.seen()
-            # Black on both sides, as the photograph is there, teaches a fixer nothing.
-            self._pictures[key] = picture if seen is None else picture * seen[..., None]
-        return self._pictures[key]
+            pixels, mask = rendering.rgb.cpu().numpy(), view.seen()
+            # Black outside of the mask, as the ground truth is: no difference to learn from.
+            self._renders[key] = pixels if mask is None else pixels * mask[..., None]
+        return self._renders[key]
 
     def _after(self, step: int | None) -> Gaussians:
         if step not in self._gaussians:
@@ -60,15 +69,15 @@ class SampleRenderer:
         return self._gaussians[step]
 
     def _camera(self, view: View) -> Camera:
-        """The camera as calibrated; aligned ones are fitted to what is final, for every step."""
+        """The camera as calibrated, or aligned to the final Gaussians, whatever the step."""
         if view.name not in self._cameras:
-            camera = self.rig.calibration.targets[view.name]
+            camera = self.calibration.targets[view.name]
             if self.config.poses == "aligned":
-                seen = view.seen()
+                mask = view.seen()
                 camera = align_camera(
                     self._after(None), camera, torch.from_numpy(view.image()), self.backend,
                     steps=self.config.align_steps, lr=self.config.align_lr,
-                    mask=None if seen is None else torch.from_numpy(seen),
+                    mask=None if mask is None else torch.from_numpy(mask),
                 )  # fmt: skip
             self._cameras[view.name] = camera
         return self._cameras[view.name]
@@ -84,16 +93,29 @@ def render_pairs(
     split: str,
     backend: str,
 ) -> SampleIndex:
-    """Write the samples of a scene into `folder`; return what pairs.json holds.
+    """Write the samples of a scene into `folder`; return the content of pairs.json.
 
-    `split` is train, or test for a scene that the tuning is only checked on. Raises UserError
-    when no sample is left, when a triple has unequal sizes, when what samples are made of is
-    missing, and for a reference that is no source camera's photograph.
+    Raises UserError when no sample is left, when the images of a sample have unequal sizes, when
+    Gaussians or calibrations are missing, and for a reference that is no source camera's image.
+
+    Args:
+        scene: the prepared scene.
+        calibrated: folder of its calibration.
+        splats: folder of its trained Gaussians, one folder per timestamp.
+        folder: where the samples go.
+        config: params of stage `pairs`.
+        train: params of stage `train`, for Gaussians that are trained here.
+        split: train, or test for a scene that the tuning is only validated on.
+        backend: of the rasteriser, see `choose_backend`.
     """
-    config = with_steps(for_split(config, split), train)
-    found = list(rigs(scene, read_calibration(calibrated), splats, config, train))
-    planned = [(rig, sample) for rig in found for sample in _planned(scene, rig, config)]
-    wanted = thinned(planned, config.max_pairs, config.seed)
+    config = with_steps(config_for_split(config, split), train)
+    calibration = read_calibration(calibrated)
+    planned = [
+        (reconstruction, sample)
+        for reconstruction in reconstructions(scene, calibration, splats, config, train)
+        for sample in _planned(scene, reconstruction, config)
+    ]
+    wanted = subsample(planned, config.max_pairs, config.seed)
     if not wanted:
         raise UserError(
             f"pairs of {scene.name}", "no target with a reference",
@@ -103,67 +125,72 @@ def render_pairs(
         )  # fmt: skip
     records = []
     with Progress(f"{scene.name}: pairs", len(wanted)) as progress:
-        for record in _drawn(scene, wanted, folder, config, backend):
+        for record in _rendered(scene, wanted, folder, config, backend):
             records.append(record)
             progress.report(len(records))
-    references = {one.name: folder / "ref_image" / f"{one.name}.png" for one in records}
+    references = {record.name: record.path(folder, "ref_image") for record in records}
     raise_all(foreign_references(scene, references))
-    return SampleIndex(scene.name, scene.group, split, _photographs(scene), tuple(records))
+    return SampleIndex(scene.name, scene.group, split, _image_hashes(scene), tuple(records))
 
 
 def with_steps(config: PairsConfig, train: TrainConfig) -> PairsConfig:
-    """`config` with its steps as training counted them. Raises UserError for one not kept."""
+    """`config` with its steps as training counted them. Raises UserError for one not saved."""
     if config.steps and train.warm_start:
         raise UserError(
             "pairs.steps", "train.warm_start leaves no timestamp half trained",
             fix="set pairs.steps: [], or train.warm_start: false",
         )  # fmt: skip
-    lost = [step for step in config.steps if step not in train.save_steps]
-    if lost:
-        kept = ", ".join(map(str, train.save_steps)) or "no step"
+    missing = [step for step in config.steps if step not in train.save_steps]
+    if missing:
+        saved = ", ".join(map(str, train.save_steps)) or "no step"
         raise UserError(
-            "pairs.steps", f"no Gaussians are kept of step {', '.join(map(str, lost))}",
-            expected=f"steps of train.save_steps, which keeps {kept}",
+            "pairs.steps", f"no Gaussians are kept of step {', '.join(map(str, missing))}",
+            expected=f"steps of train.save_steps, which keeps {saved}",
             fix="add them to train.save_steps, then run `dvc repro pairs`",
         )  # fmt: skip
     return config.model_copy(update={"steps": tuple(map(train.scaled, config.steps))})
 
 
-def _planned(scene: Scene, rig: Rig, config: PairsConfig) -> list[Sample]:
-    frame = rig.calibration
-    return plan(scene.timestamps, frame.targets, frame.sources, config, rig.left_out)
+def _planned(
+    scene: Scene, reconstruction: Reconstruction, config: PairsConfig
+) -> list[PlannedSample]:
+    cameras = reconstruction.calibration
+    return plan_samples(
+        scene.timestamps, cameras.targets, cameras.sources, config, reconstruction.left_out
+    )
 
 
-def _drawn(
+def _rendered(
     scene: Scene,
-    wanted: Sequence[tuple[Rig, Sample]],
+    wanted: Sequence[tuple[Reconstruction, PlannedSample]],
     folder: Path,
     config: PairsConfig,
     backend: str,
 ) -> Iterator[SampleRecord]:
-    """Samples as they are written, those of one rig and timestamp together."""
+    """Samples as they are written, those of one reconstruction and timestamp together."""
     views = {(view.timestamp, view.name): view for view in scene.all_views}
-    moments = itertools.groupby(wanted, key=lambda one: (id(one[0]), one[1].timestamp))
-    for (_, timestamp), group in moments:
+    groups = itertools.groupby(wanted, key=lambda pair: (id(pair[0]), pair[1].timestamp))
+    for (_, timestamp), group in groups:
         samples = list(group)
-        rig = samples[0][0]
-        studio = SampleRenderer(rig.ready(scene, timestamp), rig, config, backend)
+        reconstruction = samples[0][0]
+        trained = reconstruction.ready(scene, timestamp)
+        renderer = SampleRenderer(trained, reconstruction.calibration, config, backend)
         for _, sample in samples:
             view = views[timestamp, sample.camera]
             reference = views[sample.ref_timestamp, sample.ref_camera]
-            picture = studio.picture(view, sample.step)
-            yield _written(folder, sample, config.poses, picture, view, reference)
+            pixels = renderer.render(view, sample.step)
+            yield _written(folder, sample, config.poses, pixels, view, reference)
 
 
 def _written(
-    folder: Path, sample: Sample, poses: str, picture: Pixels, view: View, reference: View
+    folder: Path, sample: PlannedSample, poses: str, pixels: Pixels, view: View, reference: View
 ) -> SampleRecord:
-    """Write one triple; photographs are copied byte for byte, so that hashes know them."""
+    """Write one sample; images are copied byte for byte, so that their hashes stay the same."""
     _check_sizes(sample, view, reference)
     paths = {kind: folder / kind / f"{sample.name}.png" for kind in KINDS}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(paths["image"], picture)
+    write_png(paths["image"], pixels)
     shutil.copyfile(view.image_path, paths["target_image"])
     shutil.copyfile(reference.image_path, paths["ref_image"])
     error = psnr(_tensor(read_image(paths["image"])), _tensor(view.image())).item()
@@ -181,23 +208,23 @@ def _written(
     )
 
 
-def _check_sizes(sample: Sample, view: View, reference: View) -> None:
+def _check_sizes(sample: PlannedSample, view: View, reference: View) -> None:
     size, other = (view.camera.width, view.camera.height), image_size(reference.image_path)
     if size != other:
         raise UserError(
             f"pair {sample.name}",
             f"target {size[0]}x{size[1]} px, reference {other[0]}x{other[1]} px",
-            expected="one size in a triple",
+            expected="one size in a sample",
             fix="choose cameras of one size in `scenes:`, or in pairs.cameras",
         )
 
 
-def _photographs(scene: Scene) -> dict[str, dict[str, str]]:
-    """SHA-256 of every photograph of the scene, by role."""
-    found: dict[str, dict[str, str]] = {"source": {}, "target": {}}
+def _image_hashes(scene: Scene) -> dict[str, dict[str, str]]:
+    """SHA-256 of every image of the scene, by role."""
+    hashes: dict[str, dict[str, str]] = {"source": {}, "target": {}}
     for view in scene.all_views:
-        found[view.role][f"{view.timestamp}/{view.name}"] = file_hash(view.image_path)
-    return found
+        hashes[view.role][f"{view.timestamp}/{view.name}"] = file_hash(view.image_path)
+    return hashes
 
 
 def _tensor(image: Pixels) -> Tensor:

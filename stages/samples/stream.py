@@ -1,4 +1,4 @@
-"""Tuning samples as an endless stream of micro-batches: shuffled, cropped, mirrored, shared out."""
+"""Training samples as an endless stream of micro-batches: shuffled, cropped and mirrored."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from stages.run.errors import UserError
 from stages.samples.batches import Batch, sample_number, seeded
-from stages.samples.dataset import Pairs
+from stages.samples.dataset import TuningDataset
 
 
 class StreamConfig(Protocol):
-    """What the stream asks of the config of a tuning run."""
+    """Params of a tuning run that the stream reads."""
 
     seed: int
     batch_size: int
@@ -24,14 +24,16 @@ class StreamConfig(Protocol):
 
 
 class SampleStream:
-    """The training split of a tuning run; a `batches.Source`.
+    """The training split of a tuning run; a `batches.BatchSource`.
 
-    Every sample is a function of the seed and its number in the stream, whatever the number of
-    loader processes.
+    A sample depends on the seed and its number in the stream alone, not on the number of loader
+    processes.
     """
 
-    def __init__(self, pairs: Pairs, config: StreamConfig, multiple: int, with_reference: bool):
-        self.pairs, self.config, self.with_reference = pairs, config, with_reference
+    def __init__(
+        self, dataset: TuningDataset, config: StreamConfig, multiple: int, with_reference: bool
+    ):
+        self.dataset, self.config, self.with_reference = dataset, config, with_reference
         if config.crop_px % multiple:
             raise UserError(
                 "tune.crop_px", str(config.crop_px), expected=f"a multiple of {multiple}, or 0"
@@ -40,23 +42,23 @@ class SampleStream:
         self._check_references()
 
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
-        """Micro-batches of one process, see `batches.Source`."""
+        """Micro-batches of one process, see `batches.BatchSource`."""
         loader = DataLoader(
             _Samples(self),
-            batch_sampler=_Numbers(start, rank, processes, self.config.batch_size),
+            batch_sampler=_SampleNumbers(start, rank, processes, self.config.batch_size),
             num_workers=self.config.loader_workers,
             collate_fn=_stacked,
             pin_memory=torch.cuda.is_available(),
-            # Loaders must not touch the order of torch's own random numbers.
+            # Its own: loaders must not advance torch's global generator.
             generator=torch.Generator(),
         )
         yield from loader
 
     def sample(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Sample of the stream: image, target and reference, cropped and mirrored alike."""
-        epoch, position = divmod(number, len(self.pairs))
-        index = self.pairs.order(self.config.seed, epoch)[position]
-        image, target, reference = self.pairs.load(index)
+        """Image, target and reference of a sample, cropped and mirrored alike."""
+        epoch, position = divmod(number, len(self.dataset))
+        index = self.dataset.order(self.config.seed, epoch)[position]
+        image, target, reference = self.dataset.load(index)
         if not self.with_reference:
             reference = None
         elif reference is None:
@@ -64,27 +66,28 @@ class SampleStream:
         generator = seeded(self.config.seed, "augment", number)
         window = _window(image.shape[-2:], self.config.crop_px, generator)
         mirror = self.config.flip and bool(torch.rand((), generator=generator) < 0.5)
-        cut = [None if x is None else x[window] for x in (image, target, reference)]
-        image, target, reference = (x.flip(-1) if mirror and x is not None else x for x in cut)
+        crops = [None if x is None else x[window] for x in (image, target, reference)]
+        image, target, reference = (x.flip(-1) if mirror and x is not None else x for x in crops)
         assert image is not None, "only the reference may be absent"
         assert target is not None, "only the reference may be absent"
         return image, target, reference
 
     def _check_sizes(self) -> None:
-        sizes = {self.pairs.size(index) for index in range(len(self.pairs))}
+        sizes = {self.dataset.size(index) for index in range(len(self.dataset))}
         crop = self.config.crop_px
         if self.config.batch_size > 1 and len(sizes) > 1 and not crop:
-            told = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+            got = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
             raise UserError(
-                "tune.batch_size", f"{self.config.batch_size} images of unequal sizes: {told}",
+                "tune.batch_size", f"{self.config.batch_size} images of unequal sizes: {got}",
                 expected="one size, or crop_px above 0", fix="set tune.crop_px or batch_size: 1",
             )  # fmt: skip
-        least = min(min(size) for size in sizes)
-        if crop > least:
-            raise UserError("tune.crop_px", str(crop), expected=f"at most {least}, the least side")
+        shortest = min(min(size) for size in sizes)
+        if crop > shortest:
+            expected = f"at most {shortest}, the shortest side"
+            raise UserError("tune.crop_px", str(crop), expected=expected)
 
     def _check_references(self) -> None:
-        missing = [one.name for one in self.pairs.triples if one.reference is None]
+        missing = [sample.name for sample in self.dataset.samples if sample.reference is None]
         if self.with_reference and missing and self.config.missing_reference == "error":
             raise UserError(
                 "tune.missing_reference", f"{len(missing)} samples have none, such as {missing[0]}",
@@ -94,7 +97,7 @@ class SampleStream:
 
 
 class _Samples(Dataset):
-    """The stream by number."""
+    """The samples of a stream by number."""
 
     def __init__(self, stream: SampleStream):
         self.stream = stream
@@ -103,8 +106,8 @@ class _Samples(Dataset):
         return self.stream.sample(number)
 
 
-class _Numbers:
-    """Numbers in the stream of each micro-batch of one process."""
+class _SampleNumbers:
+    """Numbers of the samples of each micro-batch of one process."""
 
     def __init__(self, start: int, rank: int, processes: int, batch_size: int):
         self.start, self.share = start, (rank, processes, batch_size)
@@ -126,5 +129,5 @@ def _window(shape: torch.Size, crop: int, generator: torch.Generator) -> tuple:
 
 def _stacked(samples: list[tuple[Tensor, Tensor, Tensor | None]]) -> Batch:
     images, targets, references = zip(*samples, strict=True)
-    given = None if references[0] is None else torch.stack(references)
-    return Batch(torch.stack(images), torch.stack(targets), given)
+    stacked = None if references[0] is None else torch.stack(references)
+    return Batch(torch.stack(images), torch.stack(targets), stacked)

@@ -1,4 +1,4 @@
-"""Small fixers for the tests, of both parametrisations, and folders as others publish them."""
+"""Small fixers of both parametrisations, and folders as others publish them."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from stages.difix.weights.state_dicts import published_state
 
 
 def tiny_spec(**values: Any) -> Spec:
-    """The form of the tiny size with a fraction of its channels: residual, without LoRA."""
+    """The architecture of the tiny size with fewer channels: residual, without LoRA."""
     tiny = SIZES["tiny"]
     unet = tiny.unet | {"block_out_channels": [16, 32], "attention_head_dim": [1, 2]}
     unet |= {"norm_num_groups": 8, "cross_attention_dim": 16}
@@ -26,7 +26,7 @@ def tiny_spec(**values: Any) -> Spec:
 
 
 def published_spec(**values: Any) -> Spec:
-    """The form of SD-Turbo with few channels: four levels, LoRA, not residual."""
+    """The architecture of SD-Turbo with few channels: four levels, LoRA, not residual."""
     sd = SIZES["sd-turbo"]
     unet = sd.unet | {"block_out_channels": [8, 16, 16, 16], "attention_head_dim": [1, 2, 2, 2]}
     unet |= {"norm_num_groups": 4, "cross_attention_dim": 16, "layers_per_block": 1}
@@ -34,8 +34,8 @@ def published_spec(**values: Any) -> Spec:
     return sd.changed(unet=unet, vae=vae, **values)
 
 
-def stirred(spec: Spec, seed: int = 0, prompt: Tensor | None = None) -> Fixer:
-    """A random fixer in which nothing is zero, so that every part shows in the output."""
+def perturbed(spec: Spec, seed: int = 0, prompt: Tensor | None = None) -> Fixer:
+    """A random fixer without zero weights, so that every part affects the output."""
     fixer = random_fixer(spec, seed, prompt)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def stirred(spec: Spec, seed: int = 0, prompt: Tensor | None = None) -> Fixer:
     return fixer.eval()
 
 
-def pictures(*shape: int, seed: int = 0) -> Tensor:
+def random_images(*shape: int, seed: int = 0) -> Tensor:
     """Random images in [0, 1]."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -56,7 +56,7 @@ def write_text(folder: Path, width: int = 16) -> Path:
 
 
 def publish(fixer: Fixer, folder: Path) -> Path:
-    """A folder as NVIDIA publishes it: nothing of ours, code beside the weights."""
+    """A folder as NVIDIA publishes it: without our files, with code beside the weights."""
     own = folder.with_name(folder.name + "_own")
     write_folder(fixer, own, write_text(folder.with_name(folder.name + "_text")))
     for name in ("unet", "vae", "scheduler", *TEXT_FOLDERS):
@@ -88,6 +88,6 @@ def publish_turbo(fixer: Fixer, folder: Path) -> Path:
 
 
 def same_weights(one: Fixer, other: Fixer) -> bool:
-    """Whether two fixers hold the same tensors under the same names."""
+    """Whether two fixers have equal state dicts."""
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)

@@ -17,7 +17,7 @@ def scene(batch: int = 8) -> tuple[Leaves, Viewpoints, Tensor]:
     return leaves, views, paint(leaves, views, 48, 40)
 
 
-def test_a_degraded_picture_is_worse_but_alike() -> None:
+def test_a_degraded_image_is_worse_but_similar() -> None:
     leaves, views, clean = scene(16)
     image = degraded(leaves, views, clean, generator())
     assert image.shape == clean.shape
@@ -27,7 +27,7 @@ def test_a_degraded_picture_is_worse_but_alike() -> None:
     assert float(decibels.max() - decibels.min()) > 4  # strengths vary
 
 
-def test_the_generator_decides_all() -> None:
+def test_all_random_numbers_come_from_the_generator() -> None:
     torch.manual_seed(0)
     first = degraded(*scene(), generator(3))
     torch.manual_seed(1)
@@ -35,10 +35,10 @@ def test_the_generator_decides_all() -> None:
     assert not torch.equal(first, degraded(*scene(), generator(4)))
 
 
-@pytest.mark.parametrize("fault", ["_smeared", "_blurred", "_lost"])
-def test_a_fault_leaves_some_pictures_alone(fault: str) -> None:
+@pytest.mark.parametrize("artefact", ["_smeared", "_blurred", "_unobserved"])
+def test_an_artefact_leaves_some_images_alone(artefact: str) -> None:
     clean = scene(32)[2]
-    image = getattr(artefacts, fault)(clean, generator())
+    image = getattr(artefacts, artefact)(clean, generator())
     change = (image - clean).abs().amax(dim=(1, 2, 3))
     assert 2 <= int((change < 1e-4).sum()) < 30
     assert float(change.max()) > 0.05

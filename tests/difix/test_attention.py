@@ -1,32 +1,32 @@
-"""Reference mixing against plain attention over hand-joined tokens and diffusers' own UNet."""
+"""Reference mixing against plain attention over concatenated tokens and diffusers' own UNet."""
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from fixers import pictures, stirred, tiny_spec
+from fixers import perturbed, random_images, tiny_spec
 from torch import Tensor
 
-from stages.difix.network.attention import _MIXINGS, Mixing, as_memory, attend
+from stages.difix.network.attention import _MIXINGS, Mixing, attend, joined_cache
 
 HEADS = 2
 
 
 def tokens(seed: int, views: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of 3 samples of some views, [3 * views, 5, 8]."""
-    return tuple(pictures(3 * views, 5, 8, seed=seed + index) - 0.5 for index in range(3))
+    return tuple(random_images(3 * views, 5, 8, seed=seed + index) - 0.5 for index in range(3))
 
 
 @pytest.fixture(scope="module")
 def unets() -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
     """Ours and diffusers' own with the same weights."""
-    fixer = stirred(tiny_spec())
+    fixer = perturbed(tiny_spec())
     plain = UNet2DConditionModel(**fixer.spec.unet)
     plain.load_state_dict(fixer.unet.state_dict())
     return fixer.unet, plain.eval()
 
 
 def run(unet: UNet2DConditionModel, latent: Tensor, **mixing: object) -> Tensor:
-    prompt = pictures(1, 77, 16, seed=9).expand(len(latent), -1, -1)
+    prompt = random_images(1, 77, 16, seed=9).expand(len(latent), -1, -1)
     with torch.no_grad():
         return unet(latent, 199, prompt, cross_attention_kwargs=mixing or None).sample
 
@@ -49,7 +49,7 @@ def test_target_attends_to_all_views_of_its_own_sample(mixing: Mixing) -> None:
         torch.testing.assert_close(found[2 * sample], wanted)
 
 
-def test_reference_sees_its_target_in_mutual_mixing_alone() -> None:
+def test_reference_attends_to_its_target_in_mutual_mixing_alone() -> None:
     query, key, value = tokens(6)
     alone = attend(query[1::2], key[1::2], value[1::2], HEADS)
     one_way = _MIXINGS["one_way"](query, key, value, HEADS, 2)[1::2]
@@ -69,29 +69,29 @@ def test_mutual_mixing_treats_views_alike() -> None:
 @pytest.mark.parametrize("mixing", ["mutual", "one_way"])
 def test_one_view_is_the_plain_unet(unets: tuple, mixing: Mixing) -> None:
     ours, plain = unets
-    latent = pictures(2, 16, 8, 8)
+    latent = random_images(2, 16, 8, 8)
     wanted = run(plain, latent)
     torch.testing.assert_close(run(ours, latent, views=1, mixing=mixing), wanted)
     torch.testing.assert_close(run(ours, latent), wanted)
 
 
 def test_equal_views_change_nothing(unets: tuple) -> None:
-    """Every key stands twice then, and softmax over pairs is softmax over one of each."""
+    """Every key is there twice, and softmax over pairs equals softmax over one of each."""
     ours, plain = unets
-    one = pictures(1, 16, 8, 8)
+    one = random_images(1, 16, 8, 8)
     found = run(ours, one.expand(2, -1, -1, -1), views=2, mixing="mutual")
     torch.testing.assert_close(found[:1], run(plain, one), rtol=1e-4, atol=1e-5)
 
 
 def test_another_reference_changes_the_target(unets: tuple) -> None:
     ours, _ = unets
-    first, second = pictures(2, 16, 8, 8), pictures(2, 16, 8, 8)
+    first, second = random_images(2, 16, 8, 8), random_images(2, 16, 8, 8)
     second[1] = second[1].flip(-1)
     outputs = [run(ours, x, views=2, mixing="one_way")[0] for x in (first, second)]
     assert (outputs[0] - outputs[1]).abs().max() > 1e-4
 
 
-def test_memory_of_views_lies_in_the_order_of_the_views() -> None:
+def test_cache_keeps_the_order_of_the_views() -> None:
     key = torch.arange(4.0).view(4, 1, 1).expand(4, 3, 1)
-    memory = as_memory({"layer": (key, key)}, views=2)
-    assert memory["layer"][0][:, :, 0].tolist() == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3]]
+    cache = joined_cache({"layer": (key, key)}, views=2)
+    assert cache["layer"][0][:, :, 0].tolist() == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3]]

@@ -1,4 +1,4 @@
-"""Model cards: front matter, where it comes from, how well it does."""
+"""Model cards: front matter, source and results."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from fixers import tiny_spec
 from ruamel.yaml import YAML
 from tuning import tune_config
 
+from stages.difix.network.training_record import TrainingRecord
 from stages.difix.weights.card import write_base_card, write_card
 
 ROW = {"psnr": 21.5, "ssim": 0.7, "lpips": 0.125}
@@ -21,7 +22,7 @@ def read(folder: Path) -> tuple[dict, str]:
 
 
 def test_base_card(tmp_path: Path) -> None:
-    write_base_card(tmp_path, tiny_spec(origin="procedural"), 1_234_567)
+    write_base_card(tmp_path, tiny_spec(origin="procedural"), 1_234_567, TrainingRecord())
     front, body = read(tmp_path)
     assert front == {"library_name": "diffusers", "pipeline_tag": "image-to-image"}
     for part in ("origin: procedural", "1,234,567 parameters", "expected (one_way attention)"):
@@ -29,10 +30,18 @@ def test_base_card(tmp_path: Path) -> None:
 
 
 def test_tuned_card(tmp_path: Path) -> None:
-    write_card(tmp_path, tiny_spec(origin="mine, tuned"), tune_config(), RESULTS, "ab12", "cd34")
+    write_card(
+        tmp_path,
+        tiny_spec(origin="mine, tuned"),
+        tune_config(),
+        RESULTS,
+        "ab12",
+        "cd34",
+        TrainingRecord(),
+    )
     _, body = read(tmp_path)
     assert "| this fixer | 23.46 | 0.7000 | 0.1250 |" in body
     assert "| the base | 21.50 | 0.7000 | not measured |" in body
     assert "without its reference" not in body
-    for part in ("24 to learn from, 4 to check on", "`ab12`", "`cd34`", '"steps": 6'):
+    for part in ("24 for training, 4 for validation", "`ab12`", "`cd34`", '"steps": 6'):
         assert part in body

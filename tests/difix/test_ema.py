@@ -15,7 +15,7 @@ def test_averages_follow_their_closed_form() -> None:
         torch.testing.assert_close(ema.averages[0], torch.full((3,), wanted))
 
 
-def test_averages_stand_in_for_a_block_only() -> None:
+def test_averages_replace_the_weights_within_a_block_only() -> None:
     weight = torch.ones(2)
     ema = Ema([weight], 0.5)
     weight.fill_(3.0)
@@ -27,7 +27,7 @@ def test_averages_stand_in_for_a_block_only() -> None:
     assert torch.equal(weight, ema.averages[0])
 
 
-def test_weights_come_back_after_an_error() -> None:
+def test_weights_are_restored_after_an_error() -> None:
     weight = torch.ones(2)
     ema = Ema([weight], 0.5)
     weight.fill_(3.0)
@@ -39,7 +39,7 @@ def test_weights_come_back_after_an_error() -> None:
     assert float(weight[0]) == 3.0
 
 
-def test_without_decay_nothing_is_held() -> None:
+def test_without_decay_nothing_is_stored() -> None:
     weight = torch.ones(2)
     ema = Ema([weight], 0.0)
     ema.update(0)

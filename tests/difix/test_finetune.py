@@ -29,7 +29,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Noise:
-    """Pictures with noise; one that is asked for `poison` is not a number."""
+    """Images with noise; micro-batch `poison` is NaN."""
 
     def __init__(self, batch_size: int = 2, poison: int = -1, limit: int = 10**9):
         self.batch_size, self.poison, self.limit = batch_size, poison, limit
@@ -37,8 +37,8 @@ class Noise:
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
         for micro in range(start, self.limit):
             first = (micro * processes + rank) * self.batch_size
-            found = [self.sample(first + one) for one in range(self.batch_size)]
-            batch = Batch(*(torch.stack(one) for one in zip(*found, strict=True)))
+            samples = [self.sample(first + one) for one in range(self.batch_size)]
+            batch = Batch(*(torch.stack(one) for one in zip(*samples, strict=True)))
             yield batch._replace(image=batch.image * math.nan) if micro == self.poison else batch
 
     def sample(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +59,8 @@ def tuner(tmp_path: Path, device: torch.device = CPU, **values: Any) -> Tuner:
     return Tuner(small_fixer(**spec), config, loss, validator, device, keep_best=keep_best)
 
 
-def state(found: Tuner) -> dict[str, Tensor]:
-    return {key: one.detach().clone() for key, one in found.parameters.items()}
+def state(trained: Tuner) -> dict[str, Tensor]:
+    return {key: one.detach().clone() for key, one in trained.parameters.items()}
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -72,57 +72,57 @@ def test_a_bound_of_zero_means_no_clipping_and_zeroes_no_gradient(
     tmp_path: Path, bound: float
 ) -> None:
     """Handed to torch's clip_grad_norm_, 0 makes every gradient 0 and nothing learns."""
-    seen, stream = tuner(tmp_path, max_grad_norm=bound), Noise().batches(0, 0, 1)
-    seen._gradients(next(stream), 0, 0)
-    before = [one.grad.clone() for one in seen.parameters.values() if one.grad is not None]
-    norm = seen.stepper.clip()
-    after = [one.grad for one in seen.parameters.values() if one.grad is not None]
+    trained, stream = tuner(tmp_path, max_grad_norm=bound), Noise().batches(0, 0, 1)
+    trained._gradients(next(stream), 0, 0)
+    before = [one.grad.clone() for one in trained.parameters.values() if one.grad is not None]
+    norm = trained.stepper.clip()
+    after = [one.grad for one in trained.parameters.values() if one.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert float(norm) > 0
-    torch.nn.utils.clip_grad_norm_(list(seen.parameters.values()), 0.0)
-    assert all(float(one.abs().max()) == 0 for one in after)  # what is avoided
+    torch.nn.utils.clip_grad_norm_(list(trained.parameters.values()), 0.0)
+    assert all(float(one.abs().max()) == 0 for one in after)  # which is avoided
 
 
 def test_the_bound_reaches_the_gradients(tmp_path: Path) -> None:
-    seen, stream = tuner(tmp_path, max_grad_norm=1e-3), Noise().batches(0, 0, 1)
-    seen._gradients(next(stream), 0, 0)
-    assert float(seen.stepper.clip()) > 1e-2
-    gradients = [one.grad for one in seen.parameters.values() if one.grad is not None]
+    trained, stream = tuner(tmp_path, max_grad_norm=1e-3), Noise().batches(0, 0, 1)
+    trained._gradients(next(stream), 0, 0)
+    assert float(trained.stepper.clip()) > 1e-2
+    gradients = [one.grad for one in trained.parameters.values() if one.grad is not None]
     assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_run_learns_and_says_how_far_it_got(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, steps=40, batch_size=4, lr=3e-3, validate_every=20, max_grad_norm=0.0)
-    seen.run(Noise(4), Checkpoint("tune", "a"))
-    rows = {row["row"]: row for row in seen.validations}
+def test_a_run_learns_and_records_its_measures(tmp_path: Path) -> None:
+    trained = tuner(tmp_path, steps=40, batch_size=4, lr=3e-3, validate_every=20, max_grad_norm=0.0)
+    trained.run(Noise(4), Checkpoint("tune", "a"))
+    rows = {row["row"]: row for row in trained.validations}
     assert rows["untuned"]["psnr"] == rows["identity"]["psnr"]
     assert rows["tuned"]["psnr"] > rows["untuned"]["psnr"] + 0.3
     assert {"untuned_withheld", "tuned_withheld"} <= rows.keys()
-    assert [row["step"] for row in seen.curve] == list(range(1, 41))
-    assert seen.curve[-1]["loss"] < seen.curve[0]["loss"]
-    assert seen.moved() > 0
+    assert [row["step"] for row in trained.curve] == list(range(1, 41))
+    assert trained.curve[-1]["loss"] < trained.curve[0]["loss"]
+    assert trained.moved() > 0
 
 
 def test_every_step_and_point_of_the_curve_has_the_rate_of_the_schedule(tmp_path: Path) -> None:
     values = {"steps": 4, "warmup_steps": 2, "lr": 1e-3, "lr_schedule": "cosine"}
-    seen, rates = tuner(tmp_path, **values), []
-    learn = seen.stepper.learn
-    seen.stepper.learn = lambda lr: rates.append(lr) or learn(lr)  # type: ignore[method-assign]
-    seen.run(Noise(), Checkpoint("tune", "rates"))
+    trained, rates = tuner(tmp_path, **values), []
+    learn = trained.stepper.learn
+    trained.stepper.learn = lambda lr: rates.append(lr) or learn(lr)  # type: ignore[method-assign]
+    trained.run(Noise(), Checkpoint("tune", "rates"))
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
-    assert [row["lr"] for row in seen.curve] == pytest.approx(rates)
+    assert [row["lr"] for row in trained.curve] == pytest.approx(rates)
 
 
 def test_a_step_moves_the_weights_at_its_own_rate(tmp_path: Path) -> None:
     """Adam's first step is as long as the rate wherever there is a gradient."""
-    seen = tuner(tmp_path, steps=9, warmup_steps=4, lr=1e-3, weight_decay=0.0)
-    before = state(seen)
-    seen.step(1, Noise().batches(0, 0, 1))
-    moved = max(float((one - before[key]).abs().max()) for key, one in seen.parameters.items())
+    trained = tuner(tmp_path, steps=9, warmup_steps=4, lr=1e-3, weight_decay=0.0)
+    before = state(trained)
+    trained.step(1, Noise().batches(0, 0, 1))
+    moved = max(float((one - before[key]).abs().max()) for key, one in trained.parameters.items())
     assert moved == pytest.approx(5e-4, rel=1e-2)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     values = {"steps": 7, "ema_decay": 0.5, "accumulation": 2, "warmup_steps": 3}
     whole = tuner(tmp_path, **values)
     whole.run(Noise(), Checkpoint("tune", "whole"))
@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert whole.validations == again.validations
 
 
-def test_a_state_of_the_other_way_of_computing_is_refused(tmp_path: Path) -> None:
+def test_a_state_of_the_other_execution_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StopIteration):
         tuner(tmp_path, steps=7).run(Noise(limit=3), Checkpoint("tune", "other"))
     again = tuner(tmp_path, steps=7)
@@ -145,11 +145,11 @@ def test_a_state_of_the_other_way_of_computing_is_refused(tmp_path: Path) -> Non
         again.run(Noise(), Checkpoint("tune", "other"))
 
 
-def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
+def test_a_signal_saves_the_state_and_ends_with_its_exit_code(tmp_path: Path) -> None:
     import os
     import signal
 
-    class Telling(Noise):
+    class Signalling(Noise):
         def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
             for number, batch in enumerate(super().batches(start, rank, processes)):
                 if number == 2:
@@ -159,7 +159,7 @@ def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(tmp_path: Path
     before = signal.getsignal(signal.SIGTERM)
     checkpoint = Checkpoint("tune", "signal")
     with pytest.raises(SystemExit) as ended:
-        tuner(tmp_path, checkpoint_every=100).run(Telling(), checkpoint)
+        tuner(tmp_path, checkpoint_every=100).run(Signalling(), checkpoint)
     assert ended.value.code == PREEMPTED
     saved = checkpoint.load()
     assert saved is not None
@@ -167,7 +167,7 @@ def test_a_signal_saves_the_state_and_ends_with_a_code_of_its_own(tmp_path: Path
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
     checkpoint = Checkpoint("tune", "nan")
     with pytest.raises(UserError, match="the loss is not finite") as raised:
         tuner(tmp_path, steps=9).run(Noise(poison=4), checkpoint)
@@ -178,11 +178,11 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_state(tmp_path:
     assert all(one.isfinite().all() for one in saved["parameters"].values())
 
 
-def test_a_gradient_that_is_no_number_is_noticed_before_it_is_saved(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_is_noticed_before_saving(tmp_path: Path) -> None:
     """The loss of that step is still finite, the weights no longer are."""
     checkpoint = Checkpoint("tune", "gradient")
-    seen = tuner(tmp_path, steps=9)
-    loss = seen.loss
+    trained = tuner(tmp_path, steps=9)
+    loss = trained.loss
 
     def poisoned(output: Tensor, target: Tensor, step: int) -> Terms:
         terms = loss(output, target, step)
@@ -190,29 +190,29 @@ def test_a_gradient_that_is_no_number_is_noticed_before_it_is_saved(tmp_path: Pa
             output.register_hook(lambda gradient: gradient * math.nan)
         return terms
 
-    seen.loss = poisoned  # type: ignore[assignment]
+    trained.loss = poisoned  # type: ignore[assignment]
     with pytest.raises(UserError, match="the gradient is not finite at step 4"):
-        seen.run(Noise(), checkpoint)
+        trained.run(Noise(), checkpoint)
     saved = checkpoint.load()
     assert saved is not None
     assert saved["step"] == 2
 
 
-def test_a_picture_that_is_no_number_is_told_like_a_loss(tmp_path: Path) -> None:
-    """LPIPS refuses such pictures before there is a loss to look at."""
-    checkpoint = Checkpoint("tune", "picture")
-    seen = tuner(tmp_path, steps=9)
-    loss = seen.loss
+def test_an_image_that_is_not_finite_is_reported_like_a_loss(tmp_path: Path) -> None:
+    """LPIPS refuses such images before the loss is checked."""
+    checkpoint = Checkpoint("tune", "image")
+    trained = tuner(tmp_path, steps=9)
+    loss = trained.loss
 
     def perceptual(output: Tensor, target: Tensor, step: int) -> Terms:
-        picture = output.detach().clamp(-1, 1) / 2 + 0.5
-        picture = picture * math.nan if step == 3 else picture
-        check_pair(picture, picture)
+        image = output.detach().clamp(-1, 1) / 2 + 0.5
+        image = image * math.nan if step == 3 else image
+        check_pair(image, image)
         return loss(output, target, step)
 
-    seen.loss = perceptual  # type: ignore[assignment]
-    with pytest.raises(UserError, match="a picture is not finite at step 4") as raised:
-        seen.run(Noise(), checkpoint)
+    trained.loss = perceptual  # type: ignore[assignment]
+    with pytest.raises(UserError, match="an image is not finite at step 4") as raised:
+        trained.run(Noise(), checkpoint)
     assert "fix: lower lr" in str(raised.value)
 
 
@@ -222,32 +222,32 @@ def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
     large.run(Noise(4), Checkpoint("tune", "large"))
     small = tuner(tmp_path, batch_size=2, accumulation=2, **values)
     small.run(Noise(2), Checkpoint("tune", "small"))
-    for wanted, found in zip(large.curve, small.curve, strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
+    for wanted, row in zip(large.curve, small.curve, strict=True):
+        assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
 
 
 def test_bf16_moves_float32_weights_at_the_rate_of_fine_tuning(tmp_path: Path) -> None:
     """Weights that are bf16 themselves hardly move: a step is far below their resolution."""
-    seen = tuner(tmp_path, precision="bf16", lr=2e-5, steps=5, validate_every=99)
-    start = state(seen)
-    seen.run(Noise(), Checkpoint("tune", "bf16"))
-    assert all(one.dtype == torch.float32 for one in seen.parameters.values())
+    trained = tuner(tmp_path, precision="bf16", lr=2e-5, steps=5, validate_every=99)
+    start = state(trained)
+    trained.run(Noise(), Checkpoint("tune", "bf16"))
+    assert all(one.dtype == torch.float32 for one in trained.parameters.values())
     name = "unet.mid_block.resnets.0.conv1.weight"
-    weight = seen.parameters[name]
+    weight = trained.parameters[name]
     assert float((weight != start[name]).float().mean()) > 0.95
     rounded = start[name].bfloat16() != weight.detach().bfloat16()
     assert float(rounded.float().mean()) < 0.5  # what bf16 weights would have kept of it
 
 
 def test_the_forward_pass_of_bf16_is_under_autocast(tmp_path: Path) -> None:
-    found: list[torch.dtype] = []
-    seen = tuner(tmp_path, precision="bf16")
-    seen.fixer.unet.conv_in.register_forward_hook(lambda *told: found.append(told[2].dtype))
-    seen._gradients(next(Noise().batches(0, 0, 1)), 0, 0)
-    assert found == [torch.bfloat16]
+    dtypes: list[torch.dtype] = []
+    trained = tuner(tmp_path, precision="bf16")
+    trained.fixer.unet.conv_in.register_forward_hook(lambda *hooked: dtypes.append(hooked[2].dtype))
+    trained._gradients(next(Noise().batches(0, 0, 1)), 0, 0)
+    assert dtypes == [torch.bfloat16]
 
 
-def test_fp16_is_refused_on_a_cpu_and_taken_where_bf16_is_missing(
+def test_fp16_is_refused_on_a_cpu_and_used_where_bf16_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(UserError, match="fp16 on a CPU"):
@@ -265,52 +265,55 @@ def test_fp16_is_refused_on_a_cpu_and_taken_where_bf16_is_missing(
 def test_every_precision_trains_float32_weights_on_a_gpu(tmp_path: Path, precision: str) -> None:
     """Weights that are fp16 end in `Attempting to unscale FP16 gradients`."""
     device = torch.device("cuda")
-    seen = tuner(tmp_path, device, precision=precision, lr=2e-5, steps=5)
-    assert seen.stepper.may_overflow == (precision == "fp16")
-    seen.run(Noise(), Checkpoint("tune", precision))
-    assert all(one.dtype == torch.float32 for one in seen.parameters.values())
-    assert seen.moved() > 0
+    trained = tuner(tmp_path, device, precision=precision, lr=2e-5, steps=5)
+    assert trained.stepper.may_overflow == (precision == "fp16")
+    trained.run(Noise(), Checkpoint("tune", precision))
+    assert all(one.dtype == torch.float32 for one in trained.parameters.values())
+    assert trained.moved() > 0
 
 
-def test_the_best_weights_are_kept_when_asked(tmp_path: Path) -> None:
+def test_the_best_weights_are_kept_if_so_set(tmp_path: Path) -> None:
     """A rate that ruins the fixer late leaves its earlier, better state."""
     values = {"steps": 12, "validate_every": 3, "batch_size": 4, "lr": 3e-3}
-    seen = tuner(tmp_path, keep="best", **values)
-    step = seen._learning_rate
-    seen._learning_rate = lambda at: step(at) if at < 6 else 0.05  # type: ignore[method-assign]
-    seen.run(Noise(4), Checkpoint("tune", "best"))
-    rows = [row for row in seen.validations if row["row"] == "fixed"]
+    trained = tuner(tmp_path, keep="best", **values)
+    step = trained._learning_rate
+    trained._learning_rate = lambda at: step(at) if at < 6 else 0.05  # type: ignore[method-assign]
+    trained.run(Noise(4), Checkpoint("tune", "best"))
+    rows = [row for row in trained.validations if row["row"] == "fixed"]
     best = max(rows, key=lambda row: row["psnr"])
-    tuned = next(row for row in seen.validations if row["row"] == "tuned")
+    tuned = next(row for row in trained.validations if row["row"] == "tuned")
     assert tuned["step"] == best["step"] < 12
     assert tuned["psnr"] == pytest.approx(best["psnr"], abs=1e-4)
 
 
-def test_averages_are_what_is_validated_and_kept(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, ema_decay=0.9, steps=4)
-    averages = seen.ema.averages
-    seen.run(Noise(), Checkpoint("tune", "ema"))
+def test_the_ema_is_validated_and_kept(tmp_path: Path) -> None:
+    trained = tuner(tmp_path, ema_decay=0.9, steps=4)
+    averages = trained.ema.averages
+    trained.run(Noise(), Checkpoint("tune", "ema"))
     assert all(
-        torch.equal(one, two) for one, two in zip(averages, seen.parameters.values(), strict=True)
+        torch.equal(one, two)
+        for one, two in zip(averages, trained.parameters.values(), strict=True)
     )
 
 
-def test_a_run_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, lr=1e-30, weight_decay=0.0, steps=1)
+def test_a_run_that_changes_nothing_is_an_error(tmp_path: Path) -> None:
+    trained = tuner(tmp_path, lr=1e-30, weight_decay=0.0, steps=1)
     with pytest.raises(UserError, match="no weight has changed"):
-        seen.run(Noise(), Checkpoint("tune", "still"))
+        trained.run(Noise(), Checkpoint("tune", "still"))
 
 
-def test_references_are_dropped_as_often_as_asked(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, reference_dropout=0.5, accumulation=2)
+def test_references_are_dropped_at_the_set_rate(tmp_path: Path) -> None:
+    trained = tuner(tmp_path, reference_dropout=0.5, accumulation=2)
     views: list[int] = []
-    seen.fixer.unet.conv_in.register_forward_hook(lambda *told: views.append(len(told[2]) // 2))
+    trained.fixer.unet.conv_in.register_forward_hook(
+        lambda *hooked: views.append(len(hooked[2]) // 2)
+    )
     stream = Noise().batches(0, 0, 1)
     for number in range(20):
         with torch.no_grad():
             batch = next(stream)
             drop = torch.rand((), generator=seeded(0, "reference dropout", number))
-        seen._gradients(batch, *divmod(number, 2))
+        trained._gradients(batch, *divmod(number, 2))
         assert views[-1] == (2 if float(drop) >= 0.5 else 1)
     assert {1, 2} == set(views)
 
@@ -320,17 +323,17 @@ def test_checkpointing_gives_the_same_gradients(tmp_path: Path, part: str) -> No
     batch = next(Noise().batches(0, 0, 1))
     plain, spared = tuner(tmp_path), tuner(tmp_path, gradient_checkpointing=part)
     assert spared.fixer.unet.is_gradient_checkpointing == (part == "all")
-    for seen in (plain, spared):
-        seen._gradients(batch, 0, 0)
+    for trained in (plain, spared):
+        trained._gradients(batch, 0, 0)
     for key, one in plain.parameters.items():
         if one.grad is not None:
             torch.testing.assert_close(one.grad, spared.parameters[key].grad)
 
 
-def test_the_published_choice_leaves_the_vae_alone(tmp_path: Path) -> None:
-    seen = tuner(tmp_path, trained="published", spec={"lora_rank": 2, "residual": False})
-    vae = {key: one.clone() for key, one in seen.fixer.vae.state_dict().items()}
-    assert {key.split(".")[0] for key in seen.parameters} == {"unet", "skips", "lora"}
-    seen.step(0, Noise().batches(0, 0, 1))
-    assert equal(vae, dict(seen.fixer.vae.state_dict()))
-    assert seen.moved() > 0
+def test_the_published_parameters_exclude_the_vae(tmp_path: Path) -> None:
+    trained = tuner(tmp_path, trained="published", spec={"lora_rank": 2, "residual": False})
+    vae = {key: one.clone() for key, one in trained.fixer.vae.state_dict().items()}
+    assert {key.split(".")[0] for key in trained.parameters} == {"unet", "skips", "lora"}
+    trained.step(0, Noise().batches(0, 0, 1))
+    assert equal(vae, dict(trained.fixer.vae.state_dict()))
+    assert trained.moved() > 0

@@ -12,13 +12,13 @@ CPU = torch.device("cpu")
 L2_ALONE = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
 
 
-def pictures(*shape: int) -> torch.Tensor:
+def images(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(len(shape) + shape[0]))
 
 
 def test_l2_is_that_of_images_from_minus_one_to_one(tmp_path: Path) -> None:
     loss = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU)
-    a, b = pictures(2, 3, 16, 16), pictures(3, 3, 16, 16)[:2]
+    a, b = images(2, 3, 16, 16), images(3, 3, 16, 16)[:2]
     terms = loss(a, b, 0)
     wanted = torch.nn.functional.mse_loss(2 * a - 1, 2 * b - 1)
     torch.testing.assert_close(terms.l2, wanted)
@@ -34,9 +34,9 @@ def test_pixels_out_of_range_still_have_a_gradient() -> None:
     assert float(clamped(output).detach().max()) == 1.0
 
 
-def test_gram_distance_is_each_images_own() -> None:
+def test_gram_matrices_do_not_mix_images() -> None:
     """One matrix over the whole batch would mix images."""
-    a, b = pictures(2, 5, 6, 7), pictures(3, 5, 6, 7)[:2]
+    a, b = images(2, 5, 6, 7), images(3, 5, 6, 7)[:2]
     wanted = []
     for x, y in zip(a, b, strict=True):
         gx, gy = (torch.einsum("cij,dij->cd", one, one) for one in (x, y))
@@ -47,7 +47,7 @@ def test_gram_distance_is_each_images_own() -> None:
 @pytest.mark.parametrize("size", [(320, 240), (64, 500), (500, 64)])
 def test_a_crop_larger_than_the_image_is_the_image(tmp_path: Path, size: tuple[int, int]) -> None:
     """The published 400 px crop raises an error for smaller images, after the warm-up."""
-    a = pictures(1, 3, *size)
+    a = images(1, 3, *size)
     corner = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU).corner(5, *size)
     crop = square(a, 400, corner)
     top, left = corner.tolist()
@@ -67,7 +67,7 @@ def test_crops_move_with_the_steps_over_the_whole_image(tmp_path: Path) -> None:
 
 def test_gram_looks_at_the_crop_of_its_step(tmp_path: Path) -> None:
     loss = gram_loss(tmp_path, CPU, 32)
-    a, b = pictures(1, 3, 40, 48), pictures(2, 3, 40, 48)[:1]
+    a, b = images(1, 3, 40, 48), images(2, 3, 40, 48)[:1]
     for step in (0, 1, 2):
         crops = (square(one, 32, loss.corner(step, 40, 48)) for one in (a, b))
         torch.testing.assert_close(loss(a, b, step).gram, gram_distance(*crops))
@@ -77,10 +77,10 @@ def test_gram_looks_at_the_crop_of_its_step(tmp_path: Path) -> None:
     torch.testing.assert_close(loss(a, b, 0, elsewhere).gram, gram_distance(*crops))
 
 
-def test_gram_begins_after_its_warm_up_and_counts_alike_for_any_crop(lpips_weights: Path) -> None:
+def test_gram_starts_after_its_warm_up_and_is_scaled_to_the_crop(lpips_weights: Path) -> None:
     config = LossConfig(l2=0.0, lpips=0.0, gram=1.0, gram_warmup_steps=3, gram_crop_px=64)
     config = config.model_copy(update={"net": "alex"})
-    a, b = pictures(1, 3, 64, 64), pictures(2, 3, 64, 64)[:1]
+    a, b = images(1, 3, 64, 64), images(2, 3, 64, 64)[:1]
     terms = FixerLoss(config, lpips_weights, CPU)(a, b, 2)
     assert float(terms.gram) == 0
     small = float(FixerLoss(config, lpips_weights, CPU)(a, b, 3).gram)
@@ -92,7 +92,7 @@ def test_gram_begins_after_its_warm_up_and_counts_alike_for_any_crop(lpips_weigh
 
 def test_the_weighted_sum_is_the_loss(lpips_weights: Path) -> None:
     config = LossConfig(l2=0.5, lpips=2.0, gram=0.25, gram_warmup_steps=0, net="squeeze")
-    a, b = pictures(2, 3, 64, 64), pictures(3, 3, 64, 64)[:2]
+    a, b = images(2, 3, 64, 64), images(3, 3, 64, 64)[:2]
     terms = FixerLoss(config, lpips_weights, CPU)(a, b, 0)
     torch.testing.assert_close(terms.loss, 0.5 * terms.l2 + 2.0 * terms.lpips + 0.25 * terms.gram)
     wanted = Lpips(lpips_weights, "squeeze")(a, b).mean()
@@ -101,8 +101,8 @@ def test_the_weighted_sum_is_the_loss(lpips_weights: Path) -> None:
 
 @pytest.mark.parametrize("crop_px", [40, 56, 64])
 def test_both_terms_are_those_of_each_alone(lpips_weights: Path, crop_px: int) -> None:
-    """Activations are shared where the crop is the whole picture, and only there."""
-    a, b = pictures(1, 3, 64, 48), pictures(2, 3, 64, 48)[:1]
+    """Activations are shared where the crop is the whole image, and only there."""
+    a, b = images(1, 3, 64, 48), images(2, 3, 64, 48)[:1]
     found, slopes = [], []
     # By these the largest slopes of both are near 0.9, so that float32 hides neither in the sum.
     for lpips, gram in ((100.0, 1e-4), (100.0, 0.0), (0.0, 1e-4)):
@@ -123,34 +123,34 @@ def test_without_backbones_l2_is_left_and_a_warning_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loss = FixerLoss(LossConfig(net="alex"), no_weights(tmp_path), CPU)
-    assert "WARNING" in (told := capsys.readouterr().err)
-    assert "L2 alone" in told
-    terms = loss(pictures(1, 3, 8, 8), pictures(2, 3, 8, 8)[:1], 10_000)
+    assert "WARNING" in (message := capsys.readouterr().err)
+    assert "L2 alone" in message
+    terms = loss(images(1, 3, 8, 8), images(2, 3, 8, 8)[:1], 10_000)
     torch.testing.assert_close(terms.loss, terms.l2)
 
 
-def test_another_backbone_stands_in_and_is_told(
+def test_another_backbone_is_used_with_a_warning(
     lpips_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loss = FixerLoss(LossConfig(net="vgg"), lpips_weights, CPU)
     assert loss.net == "alex"
-    assert "through alex instead" in capsys.readouterr().err
+    assert "use alex instead" in capsys.readouterr().err
 
 
-def test_lpips_is_there_to_measure_even_if_nothing_learns_from_it(
+def test_lpips_is_available_for_measuring_without_being_a_loss(
     lpips_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loss = FixerLoss(L2_ALONE, lpips_weights, CPU)
     assert loss.perceptual is not None
-    terms = loss(pictures(1, 3, 64, 64), pictures(2, 3, 64, 64)[:1], 0)
+    terms = loss(images(1, 3, 64, 64), images(2, 3, 64, 64)[:1], 0)
     torch.testing.assert_close(terms.loss, terms.l2)
     assert not capsys.readouterr().err
 
 
-def test_half_precision_outputs_are_judged_in_float32(tmp_path: Path) -> None:
+def test_the_loss_of_half_precision_outputs_is_float32(tmp_path: Path) -> None:
     loss = FixerLoss(L2_ALONE, no_weights(tmp_path), CPU)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = loss(pictures(1, 3, 8, 8).bfloat16(), pictures(2, 3, 8, 8)[:1], 0)
+        terms = loss(images(1, 3, 8, 8).bfloat16(), images(2, 3, 8, 8)[:1], 0)
     assert terms.loss.dtype == torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Fixers on disk in diffusers' layout: our own folders and those that others publish."""
+"""Fixers on disk in diffusers' layout: our own and published ones."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from fixers import publish, publish_turbo, published_spec, same_weights, stirred, tiny_spec
+from fixers import perturbed, publish, publish_turbo, published_spec, same_weights, tiny_spec
 from safetensors.torch import load_file, save_file
 
 from stages.difix.network.spec import Spec
@@ -18,13 +18,13 @@ from stages.run.files import folder_hash
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_folder(stirred(tiny_spec()), tmp_path / "fixer")
+    write_folder(perturbed(tiny_spec()), tmp_path / "fixer")
     return tmp_path / "fixer"
 
 
-@pytest.mark.parametrize("spec", [tiny_spec(), published_spec(prompt="mend", gamma=0.5)])
-def test_there_and_back(tmp_path: Path, spec: Spec) -> None:
-    fixer = stirred(spec)
+@pytest.mark.parametrize("spec", [tiny_spec(), published_spec(prompt="sharpen", gamma=0.5)])
+def test_round_trip(tmp_path: Path, spec: Spec) -> None:
+    fixer = perturbed(spec)
     write_folder(fixer, tmp_path / "one")
     again = read_folder(tmp_path / "one")
     assert again.spec == fixer.spec
@@ -41,8 +41,8 @@ def test_diffusers_reads_the_parts(folder: Path) -> None:
     assert vae.config.latent_channels == 16
 
 
-def test_published_folder_is_read_and_its_code_left_alone(tmp_path: Path) -> None:
-    fixer = stirred(published_spec())
+def test_published_folder_is_read_without_its_code(tmp_path: Path) -> None:
+    fixer = perturbed(published_spec())
     folder = publish(fixer, tmp_path / "difix_ref")
     spec = folders.published_spec(folder, True, "remove degradation", "difix_ref")
     again = read_folder(folder, spec, fixer.prompt)
@@ -52,7 +52,7 @@ def test_published_folder_is_read_and_its_code_left_alone(tmp_path: Path) -> Non
 
 
 def test_turbo_folder_gets_skips_and_lora(tmp_path: Path) -> None:
-    fixer = stirred(published_spec())
+    fixer = perturbed(published_spec())
     folder = publish_turbo(fixer, tmp_path / "sd-turbo")
     spec = folders.published_spec(folder, False, "", "sd-turbo")
     again = read_folder(folder, spec, fixer.prompt)
@@ -62,7 +62,7 @@ def test_turbo_folder_gets_skips_and_lora(tmp_path: Path) -> None:
 
 
 def test_ignored_skips_have_no_gain(tmp_path: Path) -> None:
-    folder = publish(stirred(published_spec()), tmp_path / "difix")
+    folder = publish(perturbed(published_spec()), tmp_path / "difix")
     path = folder / "vae" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ignore_skip": True}))
     assert folders.published_spec(folder, False, "", "difix").gamma == 0.0
@@ -80,7 +80,7 @@ BROKEN = {
     ),
     "truncated": (
         lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 50),
-        "not a whole safetensors file",
+        "not a complete safetensors file",
     ),
     "no prompt": (lambda f: (f / folders.PROMPT_FILE).unlink(), "no such file"),
     "other version": (lambda f: edit_json(f / "fixer.json", flavour=1), "unknown: flavour"),
@@ -89,8 +89,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "no unet"])
 def test_broken_folder_is_named(folder: Path, name: str) -> None:
-    spoil, message = BROKEN[name]
-    spoil(folder)
+    damage, message = BROKEN[name]
+    damage(folder)
     with pytest.raises(UserError, match=message):
         read_folder(folder)
 
@@ -107,7 +107,7 @@ def test_broken_folder_is_named(folder: Path, name: str) -> None:
 def test_folder_of_another_model_is_refused(
     tmp_path: Path, part: str, values: dict, message: str
 ) -> None:
-    folder = publish(stirred(published_spec()), tmp_path / "other")
+    folder = publish(perturbed(published_spec()), tmp_path / "other")
     edit_json(folder / part / "config.json", **values)
     with pytest.raises(UserError, match=message):
         folders.published_spec(folder, True, "", "other")
@@ -125,11 +125,11 @@ def test_weights_are_float32_and_safe(folder: Path) -> None:
     assert all(one.dtype == torch.float32 for path in files for one in load_file(path).values())
 
 
-def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     state = load_file(path)
     name = sorted(state)[0]
     state[name].view(-1)[0] = torch.nan
     save_file(state, path)
-    with pytest.raises(UserError, match=f"{name} holds NaN or infinity"):
+    with pytest.raises(UserError, match=f"{name} has NaN or infinity"):
         read_folder(folder)

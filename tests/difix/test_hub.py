@@ -14,7 +14,7 @@ COMMIT = "a" * 40
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub cannot be reached, and whoever tries fails at once."""
+    """The hub is unreachable: every request fails at once."""
 
     def refuse(**wanted: object) -> str:
         if wanted.get("local_files_only"):
@@ -26,7 +26,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache that holds one model at one commit."""
+    """A cache with one model at one commit."""
     root = tmp_path / "hub" / "models--nvidia--difix_ref"
     folder = root / "snapshots" / COMMIT
     for name in hub._FILES:
@@ -57,11 +57,11 @@ def test_absent_model_says_how_to_get_it(tmp_path: Path, download: bool, reason:
     assert "models--nvidia--difix" in message
 
 
-def test_no_code_is_asked_for() -> None:
+def test_no_code_is_requested() -> None:
     assert not [name for name in hub._FILES if name.endswith((".py", ".bin", ".pkl", ".ckpt"))]
     assert not any(name.startswith("*") for name in hub._FILES)
 
 
 @pytest.mark.parametrize("name", ["difix", "a/b/c", "../difix", "nvidia/", "a b/c", "/a/b"])
-def test_what_is_no_id(name: str) -> None:
+def test_invalid_hub_ids(name: str) -> None:
     assert not is_hub_id(name)

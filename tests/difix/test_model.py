@@ -1,11 +1,11 @@
-"""The fixer as a whole: what it computes, put together by hand from diffusers' parts."""
+"""The whole fixer, against diffusers' parts put together by hand."""
 
 import math
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from fixers import pictures, published_spec, stirred, tiny_spec
+from fixers import perturbed, published_spec, random_images, tiny_spec
 from torch import Tensor
 
 from stages.difix.network.model import Fixer, empty_fixer, random_fixer, trainable
@@ -16,7 +16,7 @@ SPECS = {"tiny": tiny_spec, "published": published_spec}
 
 @pytest.fixture(scope="module", params=SPECS)
 def fixer(request: pytest.FixtureRequest) -> Fixer:
-    return stirred(SPECS[request.param]())
+    return perturbed(SPECS[request.param]())
 
 
 def by_hand(fixer: Fixer, image: Tensor) -> Tensor:
@@ -35,14 +35,14 @@ def by_hand(fixer: Fixer, image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_one_view_is_unet_scheduler_and_vae(fixer: Fixer) -> None:
-    silent = stirred(fixer.spec.changed(gamma=0.0, lora_rank=0))
-    image = pictures(2, 3, 32, 48)
+    silent = perturbed(fixer.spec.changed(gamma=0.0, lora_rank=0))
+    image = random_images(2, 3, 32, 48)
     torch.testing.assert_close(silent(image[:, None]), by_hand(silent, image), rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
 def test_batch_and_views_do_not_mix(fixer: Fixer) -> None:
-    views = pictures(3, 2, 3, 32, 32)
+    views = random_images(3, 2, 3, 32, 32)
     whole = fixer(views)
     for index in range(3):
         torch.testing.assert_close(
@@ -52,7 +52,7 @@ def test_batch_and_views_do_not_mix(fixer: Fixer) -> None:
 
 @torch.no_grad()
 def test_reference_matters(fixer: Fixer) -> None:
-    views = pictures(1, 2, 3, 32, 32)
+    views = random_images(1, 2, 3, 32, 32)
     other = views.clone()
     other[:, 1] = other[:, 1].flip(-1)
     assert (fixer(views) - fixer(other)).abs().max() > 1e-6
@@ -60,22 +60,22 @@ def test_reference_matters(fixer: Fixer) -> None:
 
 
 @torch.no_grad()
-def test_memory_is_what_the_reference_gives() -> None:
-    fixer = stirred(tiny_spec())
-    views = pictures(2, 3, 3, 32, 32)
-    memory = fixer.remember(views[:, 1:])
-    torch.testing.assert_close(fixer(views[:, :1], memory), fixer(views), rtol=1e-4, atol=1e-5)
+def test_cached_references_give_the_same_output() -> None:
+    fixer = perturbed(tiny_spec())
+    views = random_images(2, 3, 3, 32, 32)
+    cache = fixer.reference_cache(views[:, 1:])
+    torch.testing.assert_close(fixer(views[:, :1], cache), fixer(views), rtol=1e-4, atol=1e-5)
 
 
-def test_memory_of_mutual_attention_is_refused() -> None:
+def test_cache_of_mutual_attention_is_refused() -> None:
     with pytest.raises(AssertionError, match="mutual"):
-        stirred(published_spec()).remember(pictures(1, 1, 3, 32, 32))
+        perturbed(published_spec()).reference_cache(random_images(1, 1, 3, 32, 32))
 
 
 @torch.no_grad()
-def test_folding_changes_no_output() -> None:
-    fixer = stirred(published_spec())
-    views = pictures(1, 2, 3, 32, 32)
+def test_merging_lora_changes_no_output() -> None:
+    fixer = perturbed(published_spec())
+    views = random_images(1, 2, 3, 32, 32)
     before = fixer(views)
     fixer.fold()
     assert fixer.lora is None
@@ -84,15 +84,15 @@ def test_folding_changes_no_output() -> None:
 
 
 def test_checkpointing_changes_no_gradient(fixer: Fixer) -> None:
-    views = pictures(1, 2, 3, 32, 32)
+    views = random_images(1, 2, 3, 32, 32)
 
     def gradients(one: Fixer) -> list[Tensor]:
         one.zero_grad()
         one.train()(views).square().mean().backward()
         return [p.grad.clone() for p in one.parameters() if p.grad is not None]
 
-    plain = gradients(stirred(fixer.spec))
-    saving = stirred(fixer.spec)
+    plain = gradients(perturbed(fixer.spec))
+    saving = perturbed(fixer.spec)
     saving.use_checkpointing()
     for a, b in zip(plain, gradients(saving), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -100,7 +100,7 @@ def test_checkpointing_changes_no_gradient(fixer: Fixer) -> None:
 
 def test_fresh_tiny_fixer_changes_nothing() -> None:
     fixer = random_fixer(tiny_spec(), 0)
-    views = pictures(2, 2, 3, 32, 32)
+    views = random_images(2, 2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(fixer(views), views[:, 0])
 
@@ -113,7 +113,7 @@ def test_random_fixers_are_functions_of_their_seed() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_trainable_leaves_the_encoder_alone_as_published(fixer: Fixer) -> None:
+def test_published_training_freezes_the_encoder(fixer: Fixer) -> None:
     names = set(trainable(fixer, "published"))
     assert all(one.startswith(("unet.", "skips.", "lora.")) for one in names)
     assert {one.partition(".")[0] for one in names} >= {"unet", "skips"}
@@ -122,7 +122,7 @@ def test_trainable_leaves_the_encoder_alone_as_published(fixer: Fixer) -> None:
 
 
 def test_sd_turbo_size_has_the_published_counts() -> None:
-    """Of parameters: facts of the published checkpoints' files."""
+    """Parameter counts of the published checkpoints."""
     fixer = empty_fixer(SIZES["sd-turbo"])
 
     def count(module: torch.nn.Module) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from fixers import pictures
+from fixers import random_images
 
 from stages.difix.network.onestep import (
     BETA_END,
@@ -37,13 +37,13 @@ def test_one_step_is_the_schedulers_only_step() -> None:
     plan = scheduler()
     plan.set_timesteps(1)
     plan.timesteps = torch.tensor([199])
-    noisy, noise = 2 * pictures(2, 4, 6, 8) - 1, 2 * pictures(2, 4, 6, 8, seed=1) - 1
+    noisy, noise = 2 * random_images(2, 4, 6, 8) - 1, 2 * random_images(2, 4, 6, 8, seed=1) - 1
     wanted = plan.step(noise, 199, noisy).prev_sample
     torch.testing.assert_close(clean_from_noisy(noisy, noise, 199), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_no_noise_scales_alone() -> None:
-    noisy = pictures(1, 4, 2, 2)
+    noisy = random_images(1, 4, 2, 2)
     clean = clean_from_noisy(noisy, torch.zeros_like(noisy), 199)
     torch.testing.assert_close(clean, noisy / alpha_bar(199) ** 0.5)
 

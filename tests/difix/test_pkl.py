@@ -1,11 +1,11 @@
-"""The .pkl of the published trainer: there and back, and nothing in it is ever run."""
+"""The .pkl of the published trainer: round trip, and its code is never run."""
 
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from fixers import publish_turbo, published_spec, same_weights, stirred, tiny_spec
+from fixers import perturbed, publish_turbo, published_spec, same_weights, tiny_spec
 
 from stages.difix.network.model import Fixer
 from stages.difix.weights.pkl import read_pkl, write_pkl
@@ -14,12 +14,12 @@ from stages.run.errors import UserError
 
 @pytest.fixture
 def fixer() -> Fixer:
-    return stirred(published_spec())
+    return perturbed(published_spec())
 
 
 @pytest.fixture
 def turbo(tmp_path: Path, fixer: Fixer) -> Path:
-    """What the form leaves out: SD-Turbo's VAE."""
+    """The parts that the format lacks: SD-Turbo's VAE."""
     return publish_turbo(fixer, tmp_path / "sd-turbo")
 
 
@@ -102,12 +102,12 @@ def test_weights_of_another_architecture_are_refused(
     path = tmp_path / "model_1.pkl"
     wider = published_spec()
     wider.unet["block_out_channels"] = [16, 32, 32, 32]
-    write_pkl(stirred(wider), path)
+    write_pkl(perturbed(wider), path)
     with pytest.raises(UserError, match="another architecture"):
         read(path, turbo, fixer)
 
 
 def test_tiny_fixer_has_no_such_form(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no LoRA"):
-        write_pkl(stirred(tiny_spec()), tmp_path / "model_1.pkl")
+        write_pkl(perturbed(tiny_spec()), tmp_path / "model_1.pkl")
     assert not list(tmp_path.iterdir())

@@ -29,8 +29,8 @@ def test_embedding_is_the_last_hidden_state(folder: Path) -> None:
     assert wanted.shape == (1, 77, 16)
 
 
-def test_prompts_differ_and_long_ones_are_cut(folder: Path) -> None:
-    assert not torch.equal(embed(folder, "mend"), embed(folder, "remove degradation"))
+def test_prompts_differ_and_long_ones_are_truncated(folder: Path) -> None:
+    assert not torch.equal(embed(folder, "sharpen"), embed(folder, "remove degradation"))
     assert embed(folder, "word " * 200).shape == (1, 77, 16)
     assert embed(folder, "").shape == (1, 77, 16)
 
@@ -40,4 +40,4 @@ def test_missing_part_is_named(folder: Path, tmp_path: Path, part: str) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     shutil.rmtree(copy / part)
     with pytest.raises(UserError, match="no usable text_encoder and tokenizer"):
-        embed(copy, "mend")
+        embed(copy, "sharpen")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_samples import PATHS, write_dataset
 from small_study import small_study
 from tuning import (
     no_weights,
@@ -18,12 +19,13 @@ from tuning import (
     small_fixer,
     small_spec,
     tune_config,
-    write_pairs,
     write_study,
 )
 
 from stages.difix.config import TuneConfig
-from stages.difix.tuning.runs import Data, checkpoint_key, start, tune, write_fixer
+from stages.difix.tuning.inputs import TuningData, checkpoint_key, initial_fixer
+from stages.difix.tuning.results import write_fixer
+from stages.difix.tuning.runs import tune
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -32,12 +34,13 @@ from stages.samples.dataset import read_split
 from stages.samples.manifest import check_dataset
 from stages.tune import main
 
+SAMPLES = Path("data/pairs")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root with a dataset, an untuned fixer and no weights."""
+    """A folder with a dataset, an untuned fixer and no LPIPS weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(WORK_ROOT_VARIABLE, str(tmp_path / "work"))
     write_study()
@@ -67,7 +70,7 @@ def run_stage() -> subprocess.CompletedProcess:
 
 def run_here(config: TuneConfig, name: str = "here") -> list[dict]:
     """Tune in this process; the curve."""
-    data = Data(Path("data/difix/dataset.json"))
+    data = TuningData(Path("data/difix/dataset.json"), SAMPLES)
     base, weights = Path("data/difix/base"), Path("data/weights")
     return tune(data, base, weights, config, Checkpoint("tune", name)).curve
 
@@ -76,9 +79,9 @@ def run_here(config: TuneConfig, name: str = "here") -> list[dict]:
 def test_the_stage_writes_a_fixer_its_metrics_and_curves(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = home / "house"
-    house.mkdir()
-    monkeypatch.setenv("HOME", str(house))
+    user_home = home / "user"
+    user_home.mkdir()
+    monkeypatch.setenv("HOME", str(user_home))
     for name in ("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     write_params(steps=4, validate_every=2)
@@ -90,35 +93,35 @@ def test_the_stage_writes_a_fixer_its_metrics_and_curves(
     assert fixer.spec.origin.endswith("tuned")
     samples = sorted(path.name for path in (tuned / "samples").iterdir())
     assert samples == ["step_000002.png", "step_000004.png"]
-    found = read_json(Path("metrics/tune.json"))
+    metrics = read_json(Path("metrics/tune.json"))
     rows = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
     for row in rows:
-        assert set(found[row]) == {"psnr", "ssim", "lpips"}
-    assert found["untuned"]["psnr"] == found["identity"]["psnr"]  # an untrained residual
-    assert found["identity"]["lpips"] is None
-    assert (found["steps"], found["train_pairs"], found["test_pairs"]) == (4, 4, 2)
-    assert not any("second" in key or "time" in key for key in found)
+        assert set(metrics[row]) == {"psnr", "ssim", "lpips"}
+    assert metrics["untuned"]["psnr"] == metrics["identity"]["psnr"]  # an untrained residual
+    assert metrics["identity"]["lpips"] is None
+    assert (metrics["steps"], metrics["train_pairs"], metrics["test_pairs"]) == (4, 4, 2)
+    assert not any("second" in key or "time" in key for key in metrics)
     losses = read_tsv(Path("metrics/plots/tune/loss.tsv"))
     assert [row["step"] for row in losses] == ["1", "2", "3", "4"]
     curve = read_tsv(Path("metrics/plots/tune/validation.tsv"))
     assert [row["step"] for row in curve] == ["0", "2", "4"]
-    assert float(curve[-1]["psnr"]) == found["tuned"]["psnr"]
+    assert float(curve[-1]["psnr"]) == metrics["tuned"]["psnr"]
     card = (tuned / "README.md").read_text()
-    assert check_dataset(Path("data/difix/dataset.json"), small_study()).hash in card
-    assert f"{found['tuned']['psnr']:.2f}" in card
+    assert check_dataset(Path("data/difix/dataset.json"), small_study(), PATHS).hash in card
+    assert f"{metrics['tuned']['psnr']:.2f}" in card
     assert (home / "work" / "cost" / "tune" / "fixer.json").is_file()
     assert not (home / "work" / "tune" / "fixer").exists()
-    # Caches go where params say, never to a home folder by surprise.
-    assert [path for path in house.rglob("*") if path.is_file()] == []
+    # Caches are where params say, never in the user's home folder.
+    assert [path for path in user_home.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_run")
-def test_a_killed_run_leaves_no_fixer_and_goes_on_to_the_same_bytes(home: Path) -> None:
+def test_a_killed_run_leaves_no_fixer_and_resumes_to_the_same_bytes(home: Path) -> None:
     config = write_params(steps=60, checkpoint_every=1, validate_every=60)
-    data, base = Data(Path("data/difix/dataset.json")), Path("data/difix/base")
+    data, base = TuningData(Path("data/difix/dataset.json"), SAMPLES), Path("data/difix/base")
     checkpoint = Checkpoint("whole", "fixer")
-    verdict = check_dataset(data.path, small_study()).hash
+    verdict = check_dataset(data.path, small_study(), PATHS).hash
     tuner = tune(data, base, Path("data/weights"), config, checkpoint)
     write_fixer(tuner, data, base, home / "whole", checkpoint, verdict)
     with subprocess.Popen(command(), env=environment()) as torn:
@@ -135,7 +138,9 @@ def test_a_killed_run_leaves_no_fixer_and_goes_on_to_the_same_bytes(home: Path) 
     assert [float(row["loss"]) for row in losses] == [row["loss"] for row in tuner.curve]
 
 
-def test_a_leak_in_an_edited_data_set_stops_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_in_an_edited_dataset_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_params()
     path = Path("data/difix/dataset.json")
     content = json.loads(path.read_text())
@@ -154,7 +159,7 @@ def newest(states: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_run")
-def test_two_processes_learn_as_one_that_accumulates(home: Path) -> None:
+def test_two_processes_equal_one_that_accumulates(home: Path) -> None:
     alone = run_here(write_params(steps=3, accumulation=2, reference_dropout=0.5))
     write_params(steps=3, processes=2, reference_dropout=0.5)
     ended = run_stage()
@@ -165,18 +170,18 @@ def test_two_processes_learn_as_one_that_accumulates(home: Path) -> None:
     for one, two in zip(alone, shared, strict=True):
         assert float(two["loss"]) == pytest.approx(one["loss"], rel=1e-4)
         assert float(two["grad_norm"]) == pytest.approx(one["grad_norm"], rel=1e-3)
-    found = read_json(Path("metrics/tune.json"))
-    assert found["test_pairs"] == 2
-    assert found["tuned"]["psnr"] != found["untuned"]["psnr"]
+    metrics = read_json(Path("metrics/tune.json"))
+    assert metrics["test_pairs"] == 2
+    assert metrics["tuned"]["psnr"] != metrics["untuned"]["psnr"]
 
 
 def workers_of(pid: int) -> list[int]:
-    """Processes that a process has started."""
+    """Processes that a process started."""
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow
-def test_several_processes_stop_as_one_and_die_with_the_one_that_started_them(home: Path) -> None:
+def test_several_processes_stop_together_and_end_with_their_parent(home: Path) -> None:
     write_params(steps=100_000, processes=2, checkpoint_every=1, validate_every=100_000)
     for number in (signal.SIGINT, signal.SIGKILL):
         before = newest(Path("work/tune"))
@@ -189,23 +194,23 @@ def test_several_processes_stop_as_one_and_die_with_the_one_that_started_them(ho
         # Ctrl-C of a terminal reaches the whole group.
         (os.killpg if number == signal.SIGINT else os.kill)(started.pid, number)
         # Their output ends when the last of them has ended.
-        _, said = started.communicate(timeout=120)
+        _, stderr = started.communicate(timeout=120)
         if number == signal.SIGINT:
-            assert started.returncode == 75, said
-            assert "Traceback" not in said
-            assert "run again to go on" in said
+            assert started.returncode == 75, stderr
+            assert "Traceback" not in stderr
+            assert "run again to resume" in stderr
         else:
-            assert "resumed at step" in said
+            assert "resumed at step" in stderr
     assert not Path("data/difix/tuned").exists()
 
 
 @pytest.mark.usefixtures("one_run")
-def test_weights_to_start_from_are_taken(home: Path) -> None:
+def test_a_run_can_start_from_other_weights(home: Path) -> None:
     write_folder(small_fixer(seed=5), Path("other"))
-    found = start(Path("data/difix/base"), "other")
+    fixer = initial_fixer(Path("data/difix/base"), "other")
     wanted = small_fixer(seed=5)
-    assert torch.equal(found.unet.conv_in.weight, wanted.unet.conv_in.weight)
-    assert "other" in found.spec.origin
+    assert torch.equal(fixer.unet.conv_in.weight, wanted.unet.conv_in.weight)
+    assert "other" in fixer.spec.origin
 
 
 def test_weights_of_another_architecture_are_refused(home: Path) -> None:
@@ -215,21 +220,21 @@ def test_weights_of_another_architecture_are_refused(home: Path) -> None:
 
     write_folder(random_fixer(wide, 0), Path("other"))
     with pytest.raises(UserError, match="another architecture"):
-        start(Path("data/difix/base"), "other")
+        initial_fixer(Path("data/difix/base"), "other")
     with pytest.raises(UserError, match="no such folder"):
-        start(Path("data/difix/base"), "nowhere")
+        initial_fixer(Path("data/difix/base"), "nowhere")
 
 
-def test_a_prompt_that_the_fixer_does_not_know_is_refused(home: Path) -> None:
-    data = Data(write_pairs(Path("data/difix"), prompt="paint a horse"))
+def test_another_prompt_than_the_fixers_is_refused(home: Path) -> None:
+    data = TuningData(write_dataset(Path("data/difix"), prompt="paint a horse"), SAMPLES)
     with pytest.raises(UserError, match="the prompt 'paint a horse'"):
         tune(
             data, Path("data/difix/base"), Path("data/weights"), tune_config(), Checkpoint("t", "x")
         )
 
 
-def test_sides_must_suit_the_fixer(home: Path) -> None:
-    data = Data(Path("data/difix/dataset.json"))
+def test_the_multiple_must_suit_the_fixer(home: Path) -> None:
+    data = TuningData(Path("data/difix/dataset.json"), SAMPLES)
     with pytest.raises(UserError, match=r"tune\.multiple"):
         tune(
             data, Path("data/difix/base"), Path("data/weights"),
@@ -237,17 +242,17 @@ def test_sides_must_suit_the_fixer(home: Path) -> None:
         )  # fmt: skip
 
 
-def test_a_run_is_keyed_by_all_that_it_is_given(home: Path) -> None:
+def test_the_checkpoint_key_covers_all_inputs(home: Path) -> None:
     path, base, config = Path("data/difix/dataset.json"), Path("data/difix/base"), tune_config()
-    keys = [checkpoint_key(Data(path), base, config)]
+    keys = [checkpoint_key(TuningData(path, SAMPLES), base, config)]
     Path("work").mkdir()
     Path("work/something").write_text("else")
-    assert keys == [checkpoint_key(Data(path), base, config)]
-    keys.append(checkpoint_key(Data(path), base, tune_config(lr=1.0)))
+    assert keys == [checkpoint_key(TuningData(path, SAMPLES), base, config)]
+    keys.append(checkpoint_key(TuningData(path, SAMPLES), base, tune_config(lr=1.0)))
     image = read_split(path, "train")[0].image
     image.write_bytes(read_split(path, "train")[1].image.read_bytes())
-    keys.append(checkpoint_key(Data(path), base, config))
+    keys.append(checkpoint_key(TuningData(path, SAMPLES), base, config))
     state = load_file(base / "prompt_embedding.safetensors")
     save_file({"prompt": state["prompt"] + 1}, base / "prompt_embedding.safetensors")
-    keys.append(checkpoint_key(Data(path), base, config))
+    keys.append(checkpoint_key(TuningData(path, SAMPLES), base, config))
     assert len(set(keys)) == 4

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fixers import pictures, published_spec, stirred, tiny_spec
+from fixers import perturbed, published_spec, random_images, tiny_spec
 from torch import Tensor, nn
 
 from stages.difix.network.model import Fixer
@@ -11,11 +11,11 @@ from stages.difix.network.vae import build_skips, decode, encode, skip_name
 
 @pytest.fixture(scope="module", params=[tiny_spec, published_spec], ids=["tiny", "published"])
 def fixer(request: pytest.FixtureRequest) -> Fixer:
-    return stirred(request.param())
+    return perturbed(request.param())
 
 
 def images() -> Tensor:
-    return 2 * pictures(2, 3, 16, 24) - 1
+    return 2 * random_images(2, 3, 16, 24) - 1
 
 
 @torch.no_grad()
@@ -26,13 +26,13 @@ def test_mean_is_the_posteriors(fixer: Fixer) -> None:
 
 
 @torch.no_grad()
-def test_draws_have_the_posteriors_spread(fixer: Fixer) -> None:
+def test_samples_have_the_posteriors_deviation(fixer: Fixer) -> None:
     one = images()[:1].expand(400, -1, -1, -1)
-    drawn, _ = encode(fixer.vae, one, torch.Generator().manual_seed(0))
+    samples, _ = encode(fixer.vae, one, torch.Generator().manual_seed(0))
     posterior = fixer.vae.encode(one[:1]).latent_dist
-    torch.testing.assert_close(drawn.std(dim=0), posterior.std[0], rtol=0.2, atol=1e-6)
+    torch.testing.assert_close(samples.std(dim=0), posterior.std[0], rtol=0.2, atol=1e-6)
     again, _ = encode(fixer.vae, one, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, again)
+    assert torch.equal(samples, again)
 
 
 @pytest.mark.parametrize("off", ["gamma", "weights"])
@@ -62,14 +62,14 @@ def test_gamma_scales_what_the_skips_add(fixer: Fixer) -> None:
 
 
 @torch.no_grad()
-def test_given_weights_stand_in_for_the_vaes_own(fixer: Fixer) -> None:
+def test_weights_replace_the_vaes_own(fixer: Fixer) -> None:
     mean, activations = encode(fixer.vae, images())
     bias = fixer.vae.decoder.conv_out.bias
-    given = {
+    weights = {
         "decoder.conv_out.bias": bias + 1.0,
         "decoder.conv_in.weight": fixer.vae.decoder.conv_in.weight,
     }
-    found = decode(fixer.vae, fixer.skips, mean, activations, weights=given)
+    found = decode(fixer.vae, fixer.skips, mean, activations, weights=weights)
     plain = decode(fixer.vae, fixer.skips, mean, activations)
     torch.testing.assert_close(found, plain + 1.0)
 

@@ -33,7 +33,7 @@ def test_equal_images_have_a_finite_score() -> None:
     assert means["ssim"] == pytest.approx(1.0)
 
 
-def test_processes_sum_to_what_one_would_measure() -> None:
+def test_sums_of_processes_equal_those_of_one() -> None:
     validator = Validator(samples(), None, CPU)
     whole = validator.sums(None, True, 0, 1)
     shares = validator.sums(None, True, 0, 2) + validator.sums(None, True, 1, 2)
@@ -42,30 +42,30 @@ def test_processes_sum_to_what_one_would_measure() -> None:
 
 
 def test_a_reference_can_be_withheld() -> None:
-    seen: list[int] = []
+    counts: list[int] = []
 
     def fixer(views: Tensor) -> Tensor:
-        seen.append(views.shape[1])
+        counts.append(views.shape[1])
         return views[:, 0]
 
     validator = Validator(samples(1), None, CPU)
-    validator.picture(fixer, validator.samples[0])  # type: ignore[arg-type]
-    validator.picture(fixer, validator.samples[0], with_reference=False)  # type: ignore[arg-type]
-    assert seen == [2, 1]
+    validator.output(fixer, validator.samples[0])  # type: ignore[arg-type]
+    validator.output(fixer, validator.samples[0], with_reference=False)  # type: ignore[arg-type]
+    assert counts == [2, 1]
     assert not Validator(samples(1), None, CPU, with_reference=False).has_references
 
 
-def test_what_a_fixer_gives_is_measured_as_it_is_shown() -> None:
-    """Its output leaves the range of images, in which it is written."""
+def test_output_is_clamped_before_it_is_measured() -> None:
+    """Outputs may leave the range of images, which files cannot hold."""
     sample = Sample(*(torch.full((3, 48, 32), value) for value in (0.0, 1.0, 0.5)))
     validator = Validator([sample], None, CPU)
     for shift, wanted in ((1.5, 1.0), (-0.5, 0.0)):
-        picture = validator.picture(lambda views, by=shift: views[:, 0] + by, sample)  # type: ignore[arg-type]
-        assert torch.equal(picture, torch.full((1, 3, 48, 32), wanted))
+        output = validator.output(lambda views, by=shift: views[:, 0] + by, sample)  # type: ignore[arg-type]
+        assert torch.equal(output, torch.full((1, 3, 48, 32), wanted))
 
 
-def test_a_sheet_shows_render_fixed_photograph_and_reference(tmp_path: Path) -> None:
-    validator = Validator(samples(), None, CPU, shown=(0, 2))
+def test_a_sheet_has_render_fixed_view_ground_truth_and_reference(tmp_path: Path) -> None:
+    validator = Validator(samples(), None, CPU, on_sheet=(0, 2))
     validator.write_sheet(small_fixer(), tmp_path, 7)
     sheet = read_image(tmp_path / "step_000007.png")
     assert sheet.shape == (2 * 48, 4 * 32, 3)
@@ -75,7 +75,7 @@ def test_a_sheet_shows_render_fixed_photograph_and_reference(tmp_path: Path) -> 
     assert not (tmp_path / "none").exists()
 
 
-def test_lpips_is_measured_where_its_weights_are(lpips_weights: Path) -> None:
+def test_lpips_is_measured_where_its_weights_exist(lpips_weights: Path) -> None:
     from stages.quality.metrics.lpips import Lpips
 
     lpips = Lpips(lpips_weights, "alex")

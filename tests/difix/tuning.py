@@ -1,4 +1,4 @@
-"""Small pairs, fixers and params for the tests of tuning."""
+"""Small studies, fixers and params for the tests of tuning."""
 
 import json
 import shutil
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from small_samples import PATHS, write_dataset
 from small_study import TEST, TUNING, small_study
 from torch import Tensor
 
@@ -22,12 +22,11 @@ from stages.run.files import file_hash, write_json
 from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, write_index
 from stages.samples.manifest import build, collect
 from stages.scenes.config import ManifestConfig
-from stages.scenes.images import write_png
 from stages.scenes.study.config import StudyConfig
 
 
 def small_spec(**values: Any) -> Spec:
-    """A fixer of the tiny size's form with a fraction of its channels."""
+    """The architecture of the tiny size with a fraction of its channels."""
     tiny = SIZES["tiny"]
     unet = tiny.unet | {"block_out_channels": [16, 32], "attention_head_dim": [1, 2]}
     unet |= {"norm_num_groups": 8, "cross_attention_dim": 16}
@@ -36,19 +35,19 @@ def small_spec(**values: Any) -> Spec:
 
 
 def small_fixer(seed: int = 0, **values: Any) -> Fixer:
-    """A fixer that knows nothing, of about 0.2 M parameters."""
+    """An untrained fixer of about 0.2 M parameters."""
     return random_fixer(small_spec(**values), seed)
 
 
 def tune_config(**values: Any) -> TuneConfig:
-    """A run of few steps on the CPU that looks at L2 alone."""
+    """A run of few steps on the CPU with L2 as its loss."""
     losses = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
-    given: dict[str, Any] = {
+    config: dict[str, Any] = {
         "device": "cpu", "precision": "fp32", "steps": 6, "batch_size": 2, "lr": 1e-3,
         "warmup_steps": 0, "trained": "all", "checkpoint_every": 2, "validate_every": 3,
         "resolution": 0, "crop_px": 32, "samples": 1, "loader_workers": 0, "losses": losses,
     }  # fmt: skip
-    return TuneConfig(**given | values)
+    return TuneConfig(**config | values)
 
 
 class Pixels:
@@ -67,44 +66,13 @@ def gram_loss(folder: Path, device: torch.device, crop_px: int, seed: int = 0) -
     return loss
 
 
-def write_pairs(
-    root: Path,
-    train: int = 4,
-    test: int = 2,
-    size: tuple[int, int] = (48, 64),
-    prompt: str = "remove degradation",
-    reference: bool = True,
-) -> Path:
-    """A dataset in DiFix's form of random pictures, each with a noisy render; its json."""
-    width, height = size
-    random = np.random.default_rng(0)
-    content: dict[str, dict] = {"train": {}, "test": {}}
-    for split, count in (("train", train), ("test", test)):
-        for index in range(count):
-            coarse = random.random((4, 3, 3))
-            clean = np.kron(coarse, np.ones((-(-height // 4), -(-width // 3), 1)))[:height, :width]
-            shown = {"target_image": clean, "ref_image": clean[:, ::-1]}
-            shown["image"] = np.clip(clean + 0.1 * random.standard_normal(clean.shape), 0, 1)
-            entry: dict[str, str] = {"prompt": prompt}
-            for key, picture in shown.items():
-                path = root / "images" / f"{split}{index}_{key}.png"
-                write_png(path, picture.astype(np.float32))
-                entry[key] = str(path)
-            if not reference:
-                del entry["ref_image"]
-            content[split][f"{split}{index}"] = entry
-    path = root / "dataset.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
 def write_study(size: tuple[int, int] = (48, 64)) -> StudyConfig:
-    """Pairs of a tuning and an internal-eval scene as the stages leave them, and the data set."""
+    """Samples of a tuning and an internal-eval scene as the stages write them, and the dataset."""
     for scene, split in {TUNING: "train", TEST: "test"}.items():
-        pictures = layout.pairs(scene) / "made"
-        made = json.loads(write_pairs(pictures, size=size).read_text())[split]
+        scratch = layout.pairs(scene) / "scratch"
+        entries = json.loads(write_dataset(scratch, size=size).read_text())[split]
         records, sources, targets = [], {}, {}
-        for index, entry in enumerate(made.values()):
+        for index, entry in enumerate(entries.values()):
             name = f"000001_{index}"
             for kind in KINDS:
                 place = layout.pairs(scene) / kind / f"{name}.png"
@@ -113,20 +81,20 @@ def write_study(size: tuple[int, int] = (48, 64)) -> StudyConfig:
             files = {kind: file_hash(layout.pairs(scene) / kind / f"{name}.png") for kind in KINDS}
             targets[f"000001/{index}"] = files["target_image"]
             sources[f"000001/9{index}"] = files["ref_image"]
-            seen = name, str(index), "000001", f"9{index}", "000001"
-            records.append(SampleRecord(*seen, None, False, "imperfect", 20.0, files))
-        shutil.rmtree(pictures)
+            views = name, str(index), "000001", f"9{index}", "000001"
+            records.append(SampleRecord(*views, None, False, "imperfect", 20.0, files))
+        shutil.rmtree(scratch)
         photographs = {"source": sources, "target": targets}
         index = SampleIndex(scene, scene[5:11], split, photographs, tuple(records))
         write_index(layout.pairs(scene), index)
         write_json(layout.pairs_metrics(scene), metrics(index))
     study = small_study()
-    write_json(layout.dataset(), build(study, collect(study), ManifestConfig()))
+    write_json(layout.dataset(), build(collect(study, PATHS), ManifestConfig()))
     return study
 
 
 def no_weights(folder: Path) -> Path:
-    """A folder in which stage `weights` found nothing."""
+    """A folder as stage `weights` leaves it where it finds no weights."""
     folder.mkdir(parents=True, exist_ok=True)
     absent = {"found": False, "from": None, "sha256": None, "reason": "none on this machine"}
     (folder / "weights.json").write_text(json.dumps({"alex": absent}))
@@ -135,7 +103,7 @@ def no_weights(folder: Path) -> Path:
 
 @pytest.fixture
 def one_run() -> Iterator[None]:
-    """accelerate keeps the precision of a process; tests want several in one."""
+    """Reset accelerate, which keeps the precision of a process, and torch's own."""
     AcceleratorState._reset_state(reset_partial_state=True)
     before = torch.get_float32_matmul_precision()
     yield

@@ -68,17 +68,17 @@ def subjects(folder: Path) -> list[Subject]:
     found.append(Subject(folder / "novel_views.json", _damage, read, _sane_poses))
 
     image = folder / "scene" / "frames" / "000021" / "images" / "a.png"
-    triple = dict.fromkeys(("image", "target_image", "ref_image"), str(image)) | {"prompt": "x"}
-    write_json(folder / "dataset.json", {"train": {"s": triple}, "test": {"s": triple}})
+    sample = dict.fromkeys(("image", "target_image", "ref_image"), str(image)) | {"prompt": "x"}
+    write_json(folder / "dataset.json", {"train": {"s": sample}, "test": {"s": sample}})
     read = partial(read_split, folder / "dataset.json", "train")
-    found.append(Subject(folder / "dataset.json", _damage, read, _sane_triples))
+    found.append(Subject(folder / "dataset.json", _damage, read, _sane_samples))
     write_json(folder / "pairs.json", asdict(_index()))
     read = partial(_pairs, folder)
     found.append(Subject(folder / "pairs.json", _damage, read, _sane_numbers))
     write_training_record(folder, TrainingRecord((Known("x", "pair1", ("ab",)),), ("other",)))
     found.append(
         Subject(
-            folder / "taught.json", _damage, partial(read_training_record, folder), _sane_taught
+            folder / "taught.json", _damage, partial(read_training_record, folder), _sane_record
         )
     )
     write_json(folder / "costs.json", {"train": {"seconds": 2.5, "steps": 300}})
@@ -199,12 +199,12 @@ def _sane_poses(found: Mapping[str, Mapping[str, Any]]) -> None:
         assert all(camera_fault(np.eye(3), pose) == "" for pose in group.values())
 
 
-def _sane_triples(found: list[SampleFiles]) -> None:
+def _sane_samples(found: list[SampleFiles]) -> None:
     assert found
     assert all(path.is_file() for triple in found for path in triple.paths)
 
 
-def _sane_taught(found: TrainingRecord) -> None:
+def _sane_record(found: TrainingRecord) -> None:
     assert all(isinstance(one.scene, str) for one in found.scenes)
 
 

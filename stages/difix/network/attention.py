@@ -1,12 +1,12 @@
-"""Reference mixing: self-attention of a target view that also sees its reference views.
+"""Reference mixing: self-attention of a target view over its reference views too.
 
-DiFix has no layer for this; it lets self-attention run over the tokens of all views of a sample.
-Everything else in the UNet works on each view alone. B samples of V views enter as B * V images,
-the views of a sample side by side and the target first; n tokens of d channels a view.
+DiFix has no layer of its own for this: self-attention runs over the tokens of all views of a
+sample. All other layers of the UNet process each view alone. B samples of V views enter as B * V
+images, the views of a sample side by side and the target first; n tokens of d channels per view.
 
 `mutual`: every view attends to all views, as the published weights were trained.
 `one_way`: the target attends to all views, each reference to itself. A reference's keys and values
-then depend on nothing but the reference, so they can be computed once for many targets.
+then depend on the reference alone, so they can be cached for many targets.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from torch import Tensor
 
 Mixing = Literal["mutual", "one_way"]
 # Keys and values [B, n, d] of the reference views, by layer.
-Memory = dict[str, tuple[Tensor, Tensor]]
+KvCache = dict[str, tuple[Tensor, Tensor]]
 
 
 class MixedAttention:
     """Attention processor for diffusers' UNet; without further arguments, plain attention.
 
-    The arguments come through `cross_attention_kwargs`, not through state, so that a layer that
-    gradient checkpointing runs a second time does the same again.
+    The arguments come through `cross_attention_kwargs`, not through state, so that gradient
+    checkpointing, which runs a layer twice, passes the same.
     """
 
     def __init__(self, layer: str):
@@ -39,18 +39,22 @@ class MixedAttention:
         attention_mask: Tensor | None = None,
         views: int = 1,
         mixing: Mixing = "mutual",
-        record: Memory | None = None,
-        recall: Memory | None = None,
+        write_cache: KvCache | None = None,
+        read_cache: KvCache | None = None,
     ) -> Tensor:
-        """Tokens [B * V, n, d] after attention and its output projection."""
+        """Tokens [B * V, n, d] after attention and its output projection.
+
+        Self-attention stores its keys and values in `write_cache`, and attends to those in
+        `read_cache` too.
+        """
         assert attention_mask is None, "a mask has no meaning across views"
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
         if encoder_hidden_states is None:
-            if record is not None:
-                record[self.layer] = key, value
-            if recall is not None:
-                key, value = _with_memory(key, value, recall[self.layer])
+            if write_cache is not None:
+                write_cache[self.layer] = key, value
+            if read_cache is not None:
+                key, value = _with_cached(key, value, read_cache[self.layer])
             if views > 1:
                 mixed = _MIXINGS[mixing](query, key, value, attn.heads, views)
                 return attn.to_out[1](attn.to_out[0](mixed))
@@ -69,11 +73,10 @@ def install(unet: Any) -> None:
     unet.set_attn_processor({name: MixedAttention(name) for name in layers})
 
 
-def as_memory(record: Mapping[str, tuple[Tensor, Tensor]], views: int) -> Memory:
-    """What B * V references left, as tokens [B, V * n, d] of B targets."""
+def joined_cache(cache: Mapping[str, tuple[Tensor, Tensor]], views: int) -> KvCache:
+    """The cache of B * V references as tokens [B, V * n, d] for B targets."""
     return {
-        layer: (_joined(key, views), _joined(value, views))
-        for layer, (key, value) in record.items()
+        layer: (_joined(key, views), _joined(value, views)) for layer, (key, value) in cache.items()
     }
 
 
@@ -94,9 +97,9 @@ _MIXINGS = {"mutual": _mutual, "one_way": _one_way}
 
 
 def _joined(tokens: Tensor, views: int) -> Tensor:
-    """Tokens of all views of a sample in one row: [B * V, n, d] to [B, V * n, d]."""
+    """Tokens of all views of a sample, concatenated: [B * V, n, d] to [B, V * n, d]."""
     return tokens.unflatten(0, (-1, views)).flatten(1, 2)
 
 
-def _with_memory(key: Tensor, value: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    return torch.cat([key, memory[0]], dim=1), torch.cat([value, memory[1]], dim=1)
+def _with_cached(key: Tensor, value: Tensor, cached: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    return torch.cat([key, cached[0]], dim=1), torch.cat([value, cached[1]], dim=1)

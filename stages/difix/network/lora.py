@@ -1,8 +1,8 @@
-"""Low-rank changes of the VAE decoder's weights: W + scale * B A (Hu et al. 2021).
+"""LoRA of the VAE decoder's weights: W + scale * B A (Hu et al. 2021).
 
-The changed weights are computed and handed to the decoder, so no layer is replaced. Names, shapes
-and scale are those of the published checkpoints, which train every convolution and attention
-projection of the decoder so, the skips included.
+The adapted weights are computed and passed to the decoder, so no layer is replaced. Names, shapes
+and scale are those of the published checkpoints, where every convolution and attention projection
+of the decoder has LoRA, the skips included.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-ALPHA = 8  # peft's default, which the published training left as it was
+ALPHA = 8  # peft's default, also of the published training
 _LAYERS = ("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out")
 _LAYERS += ("to_k", "to_q", "to_v", "to_out.0")
 
 
-def takes_lora(name: str) -> bool:
-    """Whether a layer of the VAE has a low-rank change, by its name.
+def has_lora(name: str) -> bool:
+    """Whether a layer of the VAE has LoRA factors, by its name.
 
-    >>> takes_lora("decoder.up_blocks.0.upsamplers.0.conv"), takes_lora("post_quant_conv")
+    >>> has_lora("decoder.up_blocks.0.upsamplers.0.conv"), has_lora("post_quant_conv")
     (True, False)
     """
     ends = name.endswith(tuple("." + layer for layer in _LAYERS)) or ".skip_conv_" in name
@@ -26,7 +26,7 @@ def takes_lora(name: str) -> bool:
 
 
 class Lora(nn.Module):
-    """Factors A [r, ...] and B [out, r, ...] of every layer in `layers`, which maps its weights."""
+    """Factors A [r, ...] and B [out, r, ...] of each layer; `layers` has the weights by name."""
 
     def __init__(self, layers: Mapping[str, Tensor], rank: int):
         super().__init__()
@@ -43,15 +43,15 @@ class Lora(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Changed layers, by their names in the VAE."""
+        """Names of the adapted layers in the VAE."""
         return [key.replace("/", ".") for key in self.a]
 
     def factors(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
         """A and B of one layer."""
         return self.a[_key(name)], self.b[_key(name)]
 
-    def changed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`<layer>.weight` with the change added, for every layer in `weights`."""
+    def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`<layer>.weight` with its low-rank change, for every layer in `weights`."""
         return {f"{name}.weight": weight + self._delta(name) for name, weight in weights.items()}
 
     def _delta(self, name: str) -> Tensor:
@@ -61,5 +61,5 @@ class Lora(nn.Module):
 
 
 def _key(name: str) -> str:
-    # A parameter's name may hold no dots.
+    # Names of parameters must not contain dots.
     return name.replace(".", "/")

@@ -1,7 +1,7 @@
 """One denoising step in closed form, on Stable Diffusion's schedule.
 
 `t` counts noising steps from 0 to 999; alpha_bar is the share of the clean latent's variance that
-is left after step t. No noise is ever added: the render itself passes for a noisy photograph.
+is left after step t. No noise is ever added: the render itself is taken for a noisy image.
 """
 
 import math
@@ -26,7 +26,7 @@ def alpha_bar(t: int) -> float:
 def clean_from_noisy(noisy: Tensor, noise: Tensor, t: int) -> Tensor:
     """The clean latent that, with this noise mixed in, is the noisy one (Ho et al. 2020, eq. 4).
 
-    This is the whole of a DDPM step whose schedule holds t alone.
+    A DDPM step of a schedule that has t alone is nothing else.
     """
     kept = alpha_bar(t)
     return (noisy - math.sqrt(1 - kept) * noise) / math.sqrt(kept)

@@ -1,4 +1,4 @@
-"""Where a fixer runs and in which precision, each with the reason, to be printed once."""
+"""Device, precision and execution of a fixer, with the reasons to print."""
 
 from typing import Literal
 
@@ -11,12 +11,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(requested: str, where: str) -> tuple[torch.device, str]:
-    """The device, and why. Raises UserError when cuda is asked for and there is none."""
-    found = torch.cuda.is_available()
-    if requested == "cuda" and not found:
+    """The device, and why. Raises UserError when cuda is requested and there is none."""
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
         raise UserError(where, "cuda, but torch sees no GPU", fix="set it to auto or cpu")
-    if requested == "cpu" or not found:
-        return torch.device("cpu"), "as asked" if requested == "cpu" else "torch sees no GPU"
+    if requested == "cpu" or not available:
+        return torch.device("cpu"), "as set" if requested == "cpu" else "torch sees no GPU"
     return torch.device("cuda"), torch.cuda.get_device_name()
 
 
@@ -27,7 +27,7 @@ def choose_precision(requested: str, device: torch.device, where: str) -> tuple[
         raise UserError(where, "fp16 on a CPU", expected="auto, fp32 or bf16 there")
     if requested != "auto":
         assert requested in DTYPES, f"no precision {requested!r}"
-        return requested, "as asked"  # type: ignore[return-value]
+        return requested, "as set"  # type: ignore[return-value]
     if not on_gpu:
         return "fp32", "bf16 is no faster on most CPUs"
     if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -36,21 +36,21 @@ def choose_precision(requested: str, device: torch.device, where: str) -> tuple[
 
 
 def choose_execution(
-    requested: str, device: torch.device, draws: bool, where: str
+    requested: str, device: torch.device, samples_latents: bool, where: str
 ) -> Literal["eager", "graph"]:
-    """How steps are computed; `draws`: a step draws its latents.
+    """How steps are computed: kernel by kernel, or as a CUDA graph.
 
-    Raises UserError for a graph where there can be none.
+    Raises UserError for a graph without a GPU or where a step samples its latents.
     """
     if requested == "auto":
-        return "graph" if device.type == "cuda" and not draws else "eager"
+        return "graph" if device.type == "cuda" and not samples_latents else "eager"
     if requested == "eager":
         return "eager"
     if device.type != "cuda":
         raise UserError(where, "graph, but only a GPU records graphs", fix="set it to eager")
-    if draws:
+    if samples_latents:
         raise UserError(
-            where, "graph, which would draw the same latents again and again",
+            where, "graph, which would repeat the same random latents",
             fix="set it to eager, or `latent` to mean",
         )  # fmt: skip
     return "graph"

@@ -1,6 +1,6 @@
-"""What a fixer is, apart from its weights: everything that decides which image it gives.
+"""A fixer apart from its weights: everything else that its output depends on.
 
-Published checkpoints don't say whether they expect a reference; here it is stored with them.
+Published checkpoints do not say whether they expect a reference; fixer.json does.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ SD_VAE: Config = {
     "latent_channels": 4,
     "scaling_factor": 0.18215,
 }
-# Trained from nothing, so without what a trained VAE would bring: the latent is wide and a quarter
-# of the image's size, since nothing of a reference comes through four channels at an eighth.
+# Trained from scratch. A latent of four channels at an eighth of the image's size would pass on
+# nothing of a reference, so it has sixteen at a quarter.
 TINY_UNET: Config = {
     "sample_size": 32,
     "in_channels": 16,
@@ -76,18 +76,18 @@ class Spec:
 
     unet: Config = field(default_factory=lambda: dict(SD_UNET))
     vae: Config = field(default_factory=lambda: dict(SD_VAE))
-    reference: bool = True  # made to see one
-    mixing: Mixing = "mutual"  # what it was trained with
-    residual: bool = False  # the decoder's output is a change of the input
-    lora_rank: int = LORA_RANK  # 0: the decoder has none
-    gamma: float = 1.0  # scale of what the skips add
+    reference: bool = True  # was trained with one
+    mixing: Mixing = "mutual"  # that it was trained with
+    residual: bool = False  # the decoder's output is added to the input
+    lora_rank: int = LORA_RANK  # 0: no LoRA
+    gamma: float = 1.0  # scale of the skips' outputs
     timestep: int = TIMESTEP
     prompt: str = PROMPT
-    origin: str = "random"  # where the weights came from
+    origin: str = "random"  # source of the weights
 
     @property
     def factor(self) -> int:
-        """Sides of an image are multiples of this, px."""
+        """Divisor of an image's sides, px."""
         return 2 ** (len(self.vae["block_out_channels"]) - 1)
 
     @property
@@ -122,13 +122,13 @@ def read_spec(folder: Path) -> Spec:
     return spec_from_dict(read_json(folder / FILE), folder / FILE)
 
 
-def spec_from_dict(found: Mapping[str, Any], where: object) -> Spec:
+def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
     """A Spec from its dictionary. Raises UserError that names missing and unknown keys."""
     known = {one.name for one in fields(Spec)}
-    odd = sorted(known ^ found.keys())
-    if odd:
+    wrong = sorted(known ^ content.keys())
+    if wrong:
         raise UserError(
-            where, f"missing or unknown: {', '.join(odd)}", expected=", ".join(sorted(known)),
+            where, f"missing or unknown: {', '.join(wrong)}", expected=", ".join(sorted(known)),
             fix="write the fixer again with this version: `dvc repro base tune`",
         )  # fmt: skip
-    return Spec(**found)
+    return Spec(**content)

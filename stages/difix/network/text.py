@@ -1,7 +1,7 @@
-"""The prompt as the UNet reads it: CLIP's last hidden states, computed once and kept.
+"""The prompt's embedding for the UNet: CLIP's last hidden states, computed once and stored.
 
-The only module that imports transformers. The prompt of a fixer doesn't change, so the 1.4 GB of a
-text encoder are needed when a fixer is made, not when it runs.
+The only module that imports transformers. A fixer has one prompt, so the 1.4 GB of a text encoder
+are needed when a fixer is created, not when it runs.
 """
 
 import json
@@ -18,21 +18,21 @@ ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _TINY_LAYERS, _TINY_HEADS = 2, 2
 
-logging.disable_progress_bar()  # in a log it is a line for every tensor
+logging.disable_progress_bar()  # a log would get a line per tensor
 
 
 def embed(folder: Path, prompt: str) -> Tensor:
     """Embed a prompt as [1, 77, C] with the `text_encoder` and `tokenizer` inside a folder.
 
-    Padding is the tokenizer's own: Stable Diffusion 2 does not pad as CLIP does. Raises UserError
-    when one of the two is missing or broken.
+    The tokenizer decides the padding: Stable Diffusion 2 does not pad as CLIP does. Raises
+    UserError when one of the two is missing or broken.
     """
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(
             folder / ENCODER, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
-    # What transformers raises for a broken folder differs by version and by file.
+    # The exceptions of transformers for a broken folder differ by version and file.
     except Exception as error:
         raise UserError(
             folder,
@@ -71,11 +71,11 @@ def write_tiny_text(folder: Path, width: int, seed: int) -> None:
 
 
 def _write_byte_tokenizer(folder: Path) -> None:
-    """CLIP's tokenizer without merges: every byte is a word of its own."""
+    """CLIP's tokenizer without merges: each byte is a token."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = [_letter(byte) for byte in range(256)]
-    words = [*letters, *(letter + "</w>" for letter in letters), _START, _END]
-    vocabulary = {word: index for index, word in enumerate(words)}
+    tokens = [*letters, *(letter + "</w>" for letter in letters), _START, _END]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
@@ -84,7 +84,7 @@ def _write_byte_tokenizer(folder: Path) -> None:
 
 
 def _letter(byte: int) -> str:
-    """The character that stands for a byte in CLIP's vocabulary: printable ones are themselves."""
+    """The character of a byte in CLIP's vocabulary; a printable byte is its own."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     if byte in printable:
         return chr(byte)

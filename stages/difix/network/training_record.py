@@ -1,7 +1,7 @@
-"""What taught a fixer: scenes, people and photographs, kept with its weights and handed on.
+"""The scenes, people and images that a fixer was trained on, kept with its weights.
 
 `taught.json` lies in the fixer's folder: {"scenes": [{"scene", "group", "photographs"}, ...],
-"unknown": [fixers that it started from and that don't say]}. A .pkl has the same as text.
+"unknown": [fixers that it started from and that have no record]}. A .pkl has the same as text.
 """
 
 import json
@@ -15,19 +15,19 @@ from stages.run.files import parse_json, read_json, write_json
 from stages.scenes.study.overlap import Subject, common
 
 FILE = "taught.json"
-_OWN = "fixer.json"
-_WHERE_TO = "take another fixer, or take these scenes out of the study's roles"
+_SPEC_FILE = "fixer.json"
+_FIX = "take another fixer, or take these scenes out of the study's roles"
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """Every scene that a fixer learnt from, itself or before; empty: none did."""
+    """Scenes that a fixer, or one that it started from, was trained on; empty: none."""
 
     scenes: tuple[Subject, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def and_by(self, other: "TrainingRecord") -> "TrainingRecord":
-        """What both learnt from."""
+    def merged(self, other: "TrainingRecord") -> "TrainingRecord":
+        """The scenes of both records."""
         return TrainingRecord(
             tuple(dict.fromkeys((*self.scenes, *other.scenes))),
             tuple(dict.fromkeys((*self.unknown, *other.unknown))),
@@ -36,80 +36,80 @@ class TrainingRecord:
     @property
     def summary(self) -> str:
         """One line for a model card."""
-        told = [
-            f"{one.scene or 'photographs'} ({one.group or 'people unknown'})" for one in self.scenes
+        items = [
+            f"{one.scene or 'images'} ({one.group or 'people unknown'})" for one in self.scenes
         ]
-        told += [f"what taught {one} is unknown" for one in self.unknown]
-        return ", ".join(told) or "no scene"
+        items += [f"unknown scenes, by {one}" for one in self.unknown]
+        return ", ".join(items) or "no scene"
 
     @property
     def notes(self) -> list[str]:
-        """What cannot be judged, to be said aloud."""
+        """Notes for the user on what cannot be checked."""
         return [
-            f"what taught {one} is unknown: it may have seen what is measured here"
+            f"the training scenes of {one} are unknown: it may have learnt from measured ones"
             for one in self.unknown
         ]
 
-    def refuse(self, where: object, measured: Iterable[Subject], use: str) -> None:
-        """Raise UserError when a scene that is measured was learnt from.
+    def refuse_overlap(self, where: object, measured: Iterable[Subject], use: str) -> None:
+        """Raise UserError when the fixer was trained on a scene of `measured`.
 
-        `use` says what the scenes are for, such as `reserved`.
+        `use` is the purpose of these scenes, such as `reserved`.
         """
         raise_all(
             UserError(
-                where, f"this fixer learnt from {told}",
-                expected=f"none that was taught by {use} scenes, their people or photographs",
-                fix=_WHERE_TO,
+                where, f"this fixer learnt from {overlap}",
+                expected=f"one that was not trained on {use} scenes, their people or images",
+                fix=_FIX,
             )
-            for told in common(self.scenes, measured)
+            for overlap in common(self.scenes, measured)
         )  # fmt: skip
 
 
-def write_training_record(folder: Path, taught: TrainingRecord) -> None:
+def write_training_record(folder: Path, record: TrainingRecord) -> None:
     """Write taught.json."""
-    write_json(folder / FILE, asdict(taught))
+    write_json(folder / FILE, asdict(record))
 
 
 def read_training_record(folder: Path) -> TrainingRecord:
-    """What a fixer's folder says; unknown where it says nothing.
+    """The record in a fixer's folder; unknown where it has none.
 
-    Raises UserError when there is a record that cannot be read.
+    Raises UserError when the record cannot be read.
     """
     if (folder / FILE).is_file():
         return from_dict(read_json(folder / FILE), folder / FILE)
-    if (folder / _OWN).is_file():
+    if (folder / _SPEC_FILE).is_file():
         return TrainingRecord(unknown=(f"{folder} (its record {FILE} is missing)",))
     return TrainingRecord(unknown=(str(folder),))
 
 
-def as_text(taught: TrainingRecord) -> str:
-    """The record for a form without files of its own."""
-    return json.dumps(asdict(taught))
+def as_text(record: TrainingRecord) -> str:
+    """A record as text, for checkpoints that are one file."""
+    return json.dumps(asdict(record))
 
 
 def from_text(text: str, where: object) -> TrainingRecord:
-    """Inverse of `as_text`. Raises UserError when it is none."""
+    """Inverse of `as_text`. Raises UserError for any other text."""
     try:
         return from_dict(parse_json(text), where)
     except ValueError as error:
         raise _unreadable(where, error) from error
 
 
-def from_dict(found: Mapping[str, Any], where: object) -> TrainingRecord:
-    """A record from its dictionary. Raises UserError when it is none."""
+def from_dict(content: Mapping[str, Any], where: object) -> TrainingRecord:
+    """A record from its dictionary. Raises UserError when that has another structure."""
     try:
         scenes = tuple(
             Subject(str(one["scene"]), str(one["group"]), tuple(map(str, one["photographs"])))
-            for one in found["scenes"]
+            for one in content["scenes"]
         )
-        return TrainingRecord(scenes, tuple(map(str, found["unknown"])))
+        return TrainingRecord(scenes, tuple(map(str, content["unknown"])))
     except (KeyError, TypeError) as error:
         raise _unreadable(where, error) from error
 
 
 def _unreadable(where: object, error: Exception) -> UserError:
     return UserError(
-        where, f"not a record of what taught a fixer ({type(error).__name__}: {error})",
+        where, f"not a training record ({type(error).__name__}: {error})",
         expected="scenes: [{scene, group, photographs}], unknown: [...]",
-        fix="get it again; without it, what taught the fixer counts as unknown",
+        fix="get the file again; without it the fixer's training scenes count as unknown",
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What Gaussian splats from few, imperfect cameras do to a picture, made on purpose.
+"""Synthetic artefacts: those that Gaussians from few, imperfect cameras leave in a render.
 
-Each fault has a strength of its own for every picture, and often none, so that a fixer also learns
-to leave alone what is right. All random numbers come from the generator, on the CPU; pictures are
+Each artefact has a strength of its own for every image, and often none, so that a fixer also learns
+to keep what is right. All random numbers come from the generator, on the CPU; images are
 [B, 3, H, W] in [0, 1] on any device.
 """
 
@@ -15,16 +15,16 @@ _NEEDLES, _FLOATERS, _GHOSTS = 24, 4, 2
 
 
 def degraded(
-    leaves: Leaves,  # on the device of the pictures
+    leaves: Leaves,  # on the device of the images
     views: Viewpoints,
     clean: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The picture of these leaves as a splat render might show it."""
+    """The clean image of these leaves with the artefacts of a render."""
     image = _ghosted(leaves, views, clean, generator)
     image = _smeared(image, generator)
     image = _blurred(image, generator)
-    image = _lost(image, generator)
+    image = _unobserved(image, generator)
     image = _splattered(image, _NEEDLES, (2.0, 16.0), (0.5, 1.6), (0.2, 0.9), generator)
     image = _splattered(image, _FLOATERS, (8.0, 30.0), (4.0, 14.0), (0.1, 0.6), generator)
     return _drifted(image, generator).clamp(0, 1)
@@ -33,7 +33,7 @@ def degraded(
 def _ghosted(
     leaves: Leaves, views: Viewpoints, clean: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Double edges: leaves that imperfect cameras put in several places at once."""
+    """Double edges: leaves at several positions at once, as from imperfect cameras."""
     height, width = clean.shape[-2:]
     strength = _sometimes(len(clean), 0.6, generator)[:, None, None].to(clean.device)
     pixel = 2 / min(width, height)
@@ -45,7 +45,7 @@ def _ghosted(
 
 
 def _smeared(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Texture drawn out into strokes: pixels displaced by a field that changes within a few px."""
+    """Texture smeared into strokes: pixels displaced by a field that varies within a few px."""
     batch, _, height, width = image.shape
     strength_px = 2.0 * _sometimes(batch, 0.5, generator)
     coarse = torch.randn(batch, 2, max(2, height // 5), max(2, width // 5), generator=generator)
@@ -60,7 +60,7 @@ def _smeared(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blurred(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur in some parts, and now and then everywhere."""
+    """Blur in some parts, or everywhere."""
     batch, _, height, width = image.shape
     amount = (
         _patches(batch, height, width, generator)
@@ -69,10 +69,11 @@ def _blurred(image: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(image, _blur(image, 1.6), amount.to(image.device))
 
 
-def _lost(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Parts that no camera saw well: only colour is left, and a reference knows what was there.
+def _unobserved(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Parts that no camera observed well: their colour alone is left, their detail only in the
+    reference.
 
-    Where no Gaussian is, the black background shows: in every third picture the colour fades.
+    Where no Gaussian is, the black background shows: in every third image the colour fades.
     """
     batch, _, height, width = image.shape
     small = F.interpolate(image, (max(1, height // 16), max(1, width // 16)), mode="area")
@@ -92,34 +93,41 @@ def _splattered(
     opacity: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Single Gaussians out of place, most in colours that the picture has elsewhere."""
+    """Single misplaced Gaussians, most of them in colours from elsewhere in the image.
+
+    Args:
+        image: [B, 3, H, W].
+        count: at most so many per image.
+        length_px, width_px, opacity: least and largest value.
+        generator: of all random numbers.
+    """
     batch, _, height, width = image.shape
 
-    def draw(low: float = 0.0, high: float = 1.0, *shape: int) -> Tensor:
+    def uniform(low: float = 0.0, high: float = 1.0, *shape: int) -> Tensor:
         value = low + (high - low) * torch.rand(batch, count, *shape, generator=generator)
         return value.to(image.device)
 
-    x, y, angle = draw(0, width), draw(0, height), draw(0, torch.pi)
-    long, short, alpha = draw(*length_px), draw(*width_px), draw(*opacity)
-    alpha = alpha * (draw() < draw()[:, :1]).float()  # from none to all of them
-    places = draw(-1, 1, 2)[:, None]
-    colors = F.grid_sample(image, places, align_corners=False)[:, :, 0]  # [B, 3, count]
-    colors = torch.lerp(colors, draw(0, 1, 3).mT, 0.25)
+    x, y, angle = uniform(0, width), uniform(0, height), uniform(0, torch.pi)
+    long, short, alpha = uniform(*length_px), uniform(*width_px), uniform(*opacity)
+    alpha = alpha * (uniform() < uniform()[:, :1]).float()  # from none to all of them
+    positions = uniform(-1, 1, 2)[:, None]
+    colors = F.grid_sample(image, positions, align_corners=False)[:, :, 0]  # [B, 3, count]
+    colors = torch.lerp(colors, uniform(0, 1, 3).mT, 0.25)
     rows = torch.arange(height, device=image.device)[:, None] + 0.5
     columns = torch.arange(width, device=image.device) + 0.5
-    for one in range(count):
-        dx = columns - x[:, one, None, None]
-        dy = rows - y[:, one, None, None]
-        cos, sin = (f(angle[:, one])[:, None, None] for f in (torch.cos, torch.sin))
-        along = (cos * dx + sin * dy) / long[:, one, None, None]
-        across = (cos * dy - sin * dx) / short[:, one, None, None]
-        cover = torch.exp(-0.5 * (along.square() + across.square())) * alpha[:, one, None, None]
-        image = torch.lerp(image, colors[:, :, one, None, None], cover[:, None])
+    for k in range(count):
+        dx = columns - x[:, k, None, None]
+        dy = rows - y[:, k, None, None]
+        cos, sin = (f(angle[:, k])[:, None, None] for f in (torch.cos, torch.sin))
+        along = (cos * dx + sin * dy) / long[:, k, None, None]
+        across = (cos * dy - sin * dx) / short[:, k, None, None]
+        cover = torch.exp(-0.5 * (along.square() + across.square())) * alpha[:, k, None, None]
+        image = torch.lerp(image, colors[:, :, k, None, None], cover[:, None])
     return image
 
 
 def _drifted(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Colours that are off by a little, differently across the picture."""
+    """Slightly wrong colours, varying over the image."""
     batch, _, height, width = image.shape
     strength = 0.08 * _sometimes(batch, 0.8, generator)[:, None, None, None]
     coarse = strength * torch.randn(batch, 3, 3, 3, generator=generator)
@@ -127,7 +135,7 @@ def _drifted(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sometimes(batch: int, share: float, generator: torch.Generator) -> Tensor:
-    """Strengths [B]: uniform in [0, 1] for a share of the pictures, 0 for the others."""
+    """Strengths [B]: uniform in [0, 1] for a share of the images, 0 for the others."""
     strength = torch.rand(batch, generator=generator)
     return strength * (torch.rand(batch, generator=generator) < share)
 

@@ -1,11 +1,11 @@
-"""Procedural photographs: textured shapes that occlude each other, seen from two places.
+"""Procedural images: textured shapes that occlude each other, from several viewpoints.
 
 Dead leaves (Lee, Mumford and Huang 2001) have the edges, occlusions and scale statistics of natural
-images and show nothing of any capture, so what learns from them has seen no scene of the study.
-Here each leaf lies at a depth of its own: another view of the same leaves has true parallax.
+images. They show no scene of any study, so training on them leaks nothing. Each leaf has a depth of
+its own here: another view of the same leaves has true parallax.
 
-A picture's shorter side runs from -1 to 1, x right and y down. B pictures of K leaves, painted from
-the far to the near; the first leaf is a background that covers everything.
+An image's shorter side extends from -1 to 1, x right and y down. B images of K leaves, painted from
+far to near; the first leaf is a background that covers everything.
 """
 
 from dataclasses import dataclass
@@ -20,75 +20,75 @@ _TEXTURES, _TEXTURE_PX = 24, 64
 
 @dataclass(frozen=True, eq=False)
 class Leaves:
-    """B pictures' leaves, on the CPU; every field is [B, K, ...]."""
+    """Leaves of B images, generated on the CPU; every field is [B, K, ...]."""
 
     centre: Tensor  # 2
     half_size: Tensor  # 2
     angle: Tensor
     exponent: Tensor  # 1 a diamond, 2 an ellipse, above a rectangle with round corners
-    nearness: Tensor  # 1 / depth: a view's shift moves a leaf by so much of it
+    nearness: Tensor  # 1 / depth: the share of a view's shift by which a leaf moves
     color: Tensor  # 3
     contrast: Tensor  # of the texture
     shading: Tensor  # 2; change of brightness across the leaf
     texture: Tensor  # index
-    frequency: Tensor  # texture tiles a unit
+    frequency: Tensor  # texture tiles per unit
     textures: Tensor  # [B, T, 3, h, w], around 0: the textures to choose from
 
     def to(self, device: str | torch.device) -> "Leaves":
-        """The same leaves elsewhere."""
+        """The same leaves on a device."""
         return Leaves(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 class Viewpoints(NamedTuple):
-    """Where B pictures are seen from."""
+    """Viewpoints of B images."""
 
-    shift: Tensor  # [B, 2]; of what lies at nearness 1
+    shift: Tensor  # [B, 2]; of leaves at nearness 1
     bend: Tensor  # [B, 2, 2]; zoom, roll and foreshortening
 
     def to(self, device: str | torch.device) -> "Viewpoints":
-        """The same viewpoints elsewhere."""
+        """The same viewpoints on a device."""
         return Viewpoints(self.shift.to(device), self.bend.to(device))
 
 
 def scatter(batch: int, count: int, generator: torch.Generator) -> Leaves:
     """Random leaves; their sizes follow the inverse cube law of natural images."""
 
-    def draw(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(batch, count, *shape, generator=generator)
 
-    least, most = 0.08, 0.9
-    size = (least**-2 + draw() * (most**-2 - least**-2)) ** -0.5
-    half_size = size[..., None] * torch.exp(draw(2, low=-0.8, high=0.8))
+    smallest, largest = 0.08, 0.9
+    size = (smallest**-2 + uniform() * (largest**-2 - smallest**-2)) ** -0.5
+    half_size = size[..., None] * torch.exp(uniform(2, low=-0.8, high=0.8))
     half_size[:, 0] = 50.0
-    nearness, _ = draw(low=0.15).sort(dim=1)
+    nearness, _ = uniform(low=0.15).sort(dim=1)
     palette = torch.rand(batch, 6, 3, generator=generator)
-    chosen = torch.randint(6, (batch, count), generator=generator)
-    color = 0.7 * palette.gather(1, chosen[..., None].expand(-1, -1, 3)) + 0.3 * draw(3)
+    entry = torch.randint(6, (batch, count), generator=generator)
+    color = 0.7 * palette.gather(1, entry[..., None].expand(-1, -1, 3)) + 0.3 * uniform(3)
     grey = color.mean(dim=-1, keepdim=True)
-    color = torch.lerp(grey, color, draw(1))
+    color = torch.lerp(grey, color, uniform(1))
     return Leaves(
-        centre=draw(2, low=-1.5, high=1.5),
+        centre=uniform(2, low=-1.5, high=1.5),
         half_size=half_size,
-        angle=draw(high=torch.pi),
-        exponent=torch.exp(draw(low=0.2, high=2.3)),
+        angle=uniform(high=torch.pi),
+        exponent=torch.exp(uniform(low=0.2, high=2.3)),
         nearness=nearness,
         color=color,
-        contrast=draw(high=0.3) * draw(),
-        shading=draw(2, low=-0.25, high=0.25),
+        contrast=uniform(high=0.3) * uniform(),
+        shading=uniform(2, low=-0.25, high=0.25),
         texture=torch.randint(_TEXTURES, (batch, count), generator=generator),
-        frequency=torch.exp(draw(low=-0.5, high=1.2)),
+        frequency=torch.exp(uniform(low=-0.5, high=1.2)),
         textures=_textures(generator).expand(batch, -1, -1, -1, -1),
     )
 
 
 def viewpoints(batch: int, baseline: float, generator: torch.Generator) -> Viewpoints:
-    """Random places up to `baseline` from the origin; farther away pictures are bent more."""
+    """Random viewpoints up to `baseline` from the origin; the bend grows with `baseline`."""
 
-    def draw(*shape: int) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
         return 2 * torch.rand(batch, *shape, generator=generator) - 1
 
-    bend = torch.eye(2) + 0.35 * baseline * draw(2, 2)
-    return Viewpoints(baseline * draw(2), bend)
+    bend = torch.eye(2) + 0.35 * baseline * uniform(2, 2)
+    return Viewpoints(baseline * uniform(2), bend)
 
 
 def paint(
@@ -98,15 +98,15 @@ def paint(
     height: int,
     jitter: Tensor | None = None,  # [B, K, 2]; displaces each leaf
 ) -> Tensor:
-    """Pictures [B, 3, height, width] in [0, 1], with edges smooth over a pixel."""
+    """Images [B, 3, height, width] in [0, 1], with edges smooth over a pixel."""
     grid = _grid(width, height, leaves.centre.device)  # [H, W, 2]
-    seen = torch.einsum("bij,hwj->bhwi", views.bend, grid)
+    positions = torch.einsum("bij,hwj->bhwi", views.bend, grid)
     moved = leaves.centre + leaves.nearness[..., None] * views.shift[:, None]
     if jitter is not None:
         moved = moved + jitter
-    canvas = seen.new_zeros(len(seen), 3, height, width)
+    canvas = positions.new_zeros(len(positions), 3, height, width)
     for index in range(moved.shape[1]):
-        local = _rotated(seen - moved[:, index, None, None], leaves.angle[:, index])
+        local = _rotated(positions - moved[:, index, None, None], leaves.angle[:, index])
         cover = _cover(local, leaves, index, min(width, height) / 2)
         canvas = torch.lerp(canvas, _surface(local, leaves, index), cover)
     return canvas.clamp(0, 1)
@@ -137,12 +137,12 @@ def _cover(local: Tensor, leaves: Leaves, index: int, unit_px: float) -> Tensor:
 
 
 def _surface(local: Tensor, leaves: Leaves, index: int) -> Tensor:
-    """Colour of a leaf at every pixel, as if it covered all, [B, 3, H, W]."""
+    """Colour of a leaf at every pixel, covered or not, [B, 3, H, W]."""
     batch = torch.arange(len(local), device=local.device)
     texture = leaves.textures[batch, leaves.texture[:, index]]
-    place = local * leaves.frequency[:, index, None, None, None]
+    coordinates = local * leaves.frequency[:, index, None, None, None]
     # Reflection tiles without seams; bilinear samples of a coarse texture stay smooth.
-    grain = F.grid_sample(texture, place, padding_mode="reflection", align_corners=False)
+    grain = F.grid_sample(texture, coordinates, padding_mode="reflection", align_corners=False)
     extent = leaves.half_size[:, index, None, None].clamp(max=1)
     slope = (leaves.shading[:, index, None, None] * local / extent).sum(dim=-1)[:, None]
     color = leaves.color[:, index, :, None, None]
@@ -162,5 +162,5 @@ def _textures(generator: torch.Generator) -> Tensor:
     field = torch.fft.irfft2(spectrum, s=shape[-2:])
     field = field - field.mean(dim=(1, 2, 3), keepdim=True)
     field = field / field.std(dim=(1, 2, 3), keepdim=True)
-    field[::3] = torch.tanh(4 * field[::3])  # patterns with edges of their own
+    field[::3] = torch.tanh(4 * field[::3])  # patterns with edges
     return field[None]

@@ -1,7 +1,7 @@
-"""How the tiny fixer gets its start: procedural pictures, degraded on purpose, and nothing else.
+"""Training of the tiny fixer from scratch, on procedural images with synthetic artefacts alone.
 
-No file is read, so the untuned fixer has seen no scene of any study. Held-out pairs come from the
-same process under another seed.
+No file is read, so the untuned fixer was trained on no scene of any study. Validation samples come
+from the same process with another seed.
 """
 
 from collections.abc import Iterator
@@ -23,42 +23,42 @@ from stages.difix.tuning.validation import Sample, Validator
 from stages.run.checkpoint import Checkpoint
 from stages.samples.batches import Batch, seeded
 
-# Of the shift between two views, in halves of the picture's shorter side.
+# Of the shift between two views, in halves of the image's shorter side.
 _BASELINE = 0.25
-_SHOWN = 6  # held-out pairs on a sheet of samples
+_SHEET_ROWS = 6  # validation samples on an image sheet
 
 
 class DeadLeavesStream:
-    """Procedural pictures without end; a `batches.Source` that paints on `device`."""
+    """An endless stream of procedural samples; a `batches.BatchSource` that paints on `device`."""
 
     def __init__(self, config: PretrainConfig, device: torch.device):
         self.config, self.device = config, device
 
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
-        """Micro-batches of one process, see `batches.Source`."""
-        # Painting is many small operations: for several micro-batches at once it costs no more.
+        """Micro-batches of one process, see `batches.BatchSource`."""
+        # Painting is many small operations: several micro-batches at once cost no more than one.
         size, together = self.config.batch_size, self.config.painted_at_once
         painted, number = None, -1
         for micro in count(start):
-            wanted, place = divmod(micro * processes + rank, together)
+            wanted, index = divmod(micro * processes + rank, together)
             if painted is None or number != wanted:
                 painted, number = self.batch("training", wanted, together * size), wanted
-            yield painted.part(place * size, size)
+            yield painted.part(index * size, size)
 
     @torch.no_grad()
-    def batch(self, purpose: str, number: int, pictures: int) -> Batch:
-        """`pictures` degraded pictures, the clean ones, and other views of the same leaves."""
+    def batch(self, purpose: str, number: int, images: int) -> Batch:
+        """`images` degraded images, the clean ones, and other views of the same leaves."""
         config, size = self.config, self.config.crop_px
         generator = seeded(config.seed, purpose, number)
-        leaves = scatter(pictures, config.shapes, generator).to(self.device)
-        views = viewpoints(pictures, _BASELINE, generator).to(self.device)
-        elsewhere = viewpoints(pictures, _BASELINE, generator).to(self.device)
+        leaves = scatter(images, config.shapes, generator).to(self.device)
+        views = viewpoints(images, _BASELINE, generator).to(self.device)
+        other_views = viewpoints(images, _BASELINE, generator).to(self.device)
         clean = paint(leaves, views, size, size)
-        reference = paint(leaves, elsewhere, size, size)
+        reference = paint(leaves, other_views, size, size)
         return Batch(degraded(leaves, views, clean, generator), clean, reference)
 
-    def held_out(self) -> list[Sample]:
-        """The validation pairs, on the CPU."""
+    def validation_samples(self) -> list[Sample]:
+        """The validation samples, on the CPU."""
         samples: list[Sample] = []
         for number in range(self.config.validation_pairs):
             parts = (one[0].cpu() for one in self.batch("held out", number, 1))
@@ -67,17 +67,21 @@ class DeadLeavesStream:
 
 
 def pretrain(config: BaseConfig, prompt: Tensor, weights: Path, checkpoint: Checkpoint) -> Tuner:
-    """Train a tiny fixer from nothing; its best state is `tuner.run`'s result.
+    """Train a tiny fixer from scratch; the tuner has the result.
 
-    `weights` is the folder of LPIPS backbones; without them L2 is all that teaches.
+    Args:
+        config: section `base`.
+        prompt: the embedded prompt, [1, T, C].
+        weights: folder of LPIPS backbones; without them the loss is L2 alone.
+        checkpoint: resume state.
     """
     loop, spec = config.pretrain, SIZES["tiny"].changed(prompt=config.prompt, origin="procedural")
     device, _ = choose_device(loop.device, "base.pretrain.device")
     stream = DeadLeavesStream(loop, device)
     loss = FixerLoss(loop.losses, weights, device, loop.seed)
-    held_out = stream.held_out()
-    shown = range(min(_SHOWN, len(held_out)))
-    validator = Validator(held_out, loss.perceptual, device, shown)
+    samples = stream.validation_samples()
+    on_sheet = range(min(_SHEET_ROWS, len(samples)))
+    validator = Validator(samples, loss.perceptual, device, on_sheet)
     fixer = random_fixer(spec, config.seed, prompt)
     tuner = Tuner(fixer, loop, loss, validator, device, name="pretrain")
     tuner.run(stream, checkpoint)

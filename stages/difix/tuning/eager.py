@@ -1,7 +1,7 @@
 """Optimisation steps kernel by kernel, on any device and in any precision.
 
-Weights, gradients and optimiser are float32 throughout; lower precision is used inside the forward
-pass alone (autocast). Gradients in fp16 could not be unscaled.
+Weights, gradients and optimiser are float32; lower precision is used in the forward pass alone
+(autocast), since gradients in fp16 cannot be unscaled.
 """
 
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from stages.difix.tuning.losses import FixerLoss, Terms
 
 
 class EagerStep:
-    """Gradients by torch's own ways, shared out by accelerate."""
+    """Gradients by autograd, reduced over processes by accelerate."""
 
     def __init__(
         self, accelerator: Any, fixer: Fixer, parameters: dict[str, nn.Parameter], *,
@@ -31,14 +31,14 @@ class EagerStep:
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a step whose gradients overflow is left out."""
+        """Whether steps with overflowing gradients are skipped."""
         return self.accelerator.scaler is not None
 
     def gradients(
         self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
         generator: torch.Generator | None,
     ) -> Terms:  # fmt: skip
-        """Add a micro-batch's gradients to those that are there; `last` of its step or not."""
+        """Add a micro-batch's gradients to those of its step; `last` of the step or not."""
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             output = self.model(views, generator=generator)
             terms = loss(output, target, step)
@@ -46,16 +46,16 @@ class EagerStep:
         return terms
 
     def clip(self) -> Tensor:
-        """Bound the gradients and return their norm before."""
+        """Clip the gradients and return their norm before."""
         parameters = list(self.parameters.values())
         if self.max_norm > 0:
             return self.accelerator.clip_grad_norm_(parameters, self.max_norm)
-        # Off: handed on, a bound of 0 would scale every gradient to 0.
+        # Off: a bound of 0 would scale every gradient to 0.
         self.accelerator.unscale_gradients()
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def learn(self, lr: float) -> tuple[Tensor, bool]:
-        """Move the weights; the gradients' norm, and whether they moved as far as is known."""
+        """Update the weights; the gradients' norm, and whether the update was not skipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         norm = self.clip()
@@ -64,10 +64,10 @@ class EagerStep:
         return norm, not self.optimizer.step_was_skipped
 
     def refresh(self) -> None:
-        """Weights that were written are computed with as they are."""
+        """Nothing to do: the forward pass reads the weights themselves."""
 
     def state(self) -> dict[str, Any]:
-        """What a later run needs besides the weights."""
+        """Resume state besides the weights."""
         scaler = self.accelerator.scaler
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -75,11 +75,11 @@ class EagerStep:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` left."""
+        """Load what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def release(self) -> Fixer:
-        """The fixer by itself, its weights float32."""
+        """The fixer without accelerate's wrappers, its weights float32."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

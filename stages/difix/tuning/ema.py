@@ -1,4 +1,7 @@
-"""An exponential moving average of weights: less noise than the last step's."""
+"""An exponential moving average (EMA) of weights, less noisy than the last step's weights.
+
+Not diffusers' EMAModel: that copies the weights at the first step and rounds differently.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 class Ema:
-    """Averages of parameters; with decay 0 it holds nothing and stands for the parameters."""
+    """Averages of parameters; with decay 0 it is empty and every method does nothing."""
 
     def __init__(self, parameters: Sequence[Tensor], decay: float):
         self.parameters, self.decay = list(parameters), decay
@@ -16,9 +19,9 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after optimisation step `step`, counted from 0.
+        """Add the parameters after optimisation step `step`, counted from 0.
 
-        The first steps count more, so that a short run isn't ruled by where it began.
+        The decay grows over the first steps, so that a short run does not average its start.
         """
         if self.averages:
             decay = min(self.decay, (1 + step) / (10 + step))
@@ -26,19 +29,19 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the parameters' place for as long as the block lasts."""
+        """Replace the parameters by the averages within the block."""
         if not self.averages:
             yield
             return
-        kept = [one.detach().clone() for one in self.parameters]
+        originals = [one.detach().clone() for one in self.parameters]
         self._write(self.averages)
         try:
             yield
         finally:
-            self._write(kept)
+            self._write(originals)
 
     def keep(self) -> None:
-        """Put the averages in the parameters' place for good."""
+        """Replace the parameters by the averages."""
         if self.averages:
             self._write(self.averages)
 

@@ -1,12 +1,12 @@
-"""The loop that teaches a fixer: the only module that imports accelerate.
+"""The training loop of a fixer: the only module that imports accelerate.
 
-Weights that learn are float32 in any case: kept in bf16 they do not move at learning rates of
-fine-tuning. How a step is computed is told by `execution`: kernel by kernel (`eager`), or replayed
-from a recording on a GPU (`gpu.graphed`).
+Trained weights are always float32: in bf16 they would not change at learning rates of fine-tuning.
+`execution` decides how a step is computed: kernel by kernel (`eager`), or as a CUDA graph
+(`gpu.graphed`).
 
-A step is an optimisation step, of `accumulation` micro-batches in every process. Everything random
-is a function of the seed and of the number of a step or sample, so a run that is resumed goes on to
-the same bytes on a CPU.
+A step is an optimisation step, of `accumulation` micro-batches in every process. All random numbers
+depend on the seed and the number of a step or sample alone, so a resumed run ends with the same
+bytes on a CPU.
 """
 
 import math
@@ -33,7 +33,7 @@ from stages.run.errors import UserError
 from stages.run.live_curves import LiveCurve
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
-from stages.samples.batches import Batch, Source, seeded
+from stages.samples.batches import Batch, BatchSource, seeded
 
 if TYPE_CHECKING:
     from stages.difix.gpu.graphed import GraphedStep
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 CURVE_COLUMNS = ["step", *Terms._fields, "grad_norm", "lr"]
 _CURVE_POINTS = 100
 BETAS = (0.9, 0.999)
-# Steps between asking all processes whether one of them was told to stop.
-_ASK_EVERY = 10
+# Steps between checks, over all processes, for a signal to stop.
+_STOP_CHECK_STEPS = 10
 
-Row = dict[str, Any]
+MetricRow = dict[str, Any]  # of the loss curve or of the validations
 
 
 class Tuner:
@@ -66,20 +66,20 @@ class Tuner:
         self.name, self.draw_latent, self.keep_best = name, draw_latent, keep_best
         self.accelerator = self._accelerator(device)
         if loss.perceptual:
-            # Until now every process took `cuda` for the first GPU.
+            # It was loaded to `cuda`, which is the first GPU in every process.
             loss.perceptual.to(self.accelerator.device)
         parameters = trainable(fixer, config.trained)
-        self._started_at = [one.detach().to("cpu", copy=True) for one in parameters.values()]
+        self._initial = [one.detach().to("cpu", copy=True) for one in parameters.values()]
         if config.gradient_checkpointing != "none":
             fixer.use_checkpointing(config.gradient_checkpointing == "all")
-        # Convolutions are a third faster so on a CPU, and on tensor cores need no copies.
+        # Convolutions are a third faster so on a CPU, and need no copies on tensor cores.
         fixer.to(self.accelerator.device, memory_format=torch.channels_last)
         self.stepper = self._stepper(parameters)
         self.parameters = self.stepper.parameters
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
-        self.curve: list[Row] = []
+        self.curve: list[MetricRow] = []
         self._live = LiveCurve(self.name, self.is_main)
-        self.validations: list[Row] = []
+        self.validations: list[MetricRow] = []
         # Terms, gradient norm and number of steps since the last point of the curve.
         self._sums = torch.zeros(6, dtype=torch.float64, device=self.accelerator.device)
         self._best: dict[str, Any] = {}
@@ -87,22 +87,22 @@ class Tuner:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes what the run leaves behind."""
+        """Whether this process writes the results."""
         return self.accelerator.is_main_process
 
-    def run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
-        """Train to the end, or from the last checkpoint on; return the tuned fixer.
+    def run(self, source: BatchSource, checkpoint: Checkpoint) -> Fixer:
+        """Train to the end, resuming from a checkpoint; return the tuned fixer.
 
-        Raises UserError when the loss is not finite; the checkpoint is then of a step before.
+        Raises UserError when the loss is not finite; the checkpoint is then of an earlier step.
         """
         with checkpoint.alone() if self.is_main else nullcontext():
             try:
                 return self._run(source, checkpoint)
-            # What measures pictures sees one that is not finite before the loss is looked at.
+            # LPIPS refuses an image that is not finite before the loss is checked.
             except OutOfRange as error:
-                raise self._diverged("a picture", self._done, checkpoint) from error
+                raise self._diverged("an image", self._done, checkpoint) from error
 
-    def _run(self, source: Source, checkpoint: Checkpoint) -> Fixer:
+    def _run(self, source: BatchSource, checkpoint: Checkpoint) -> Fixer:
         config, begin = self.config, self._resume(checkpoint)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         stream = source.batches(begin * config.accumulation, rank, processes)
@@ -120,27 +120,27 @@ class Tuner:
                 if progress.due() and self.curve and self.is_main:
                     progress.report(done, loss=self.curve[-1]["loss"] or math.nan)
                 if stopping:
-                    note = f"{self.name}: stopped at step {done}; run again to go on"
+                    note = f"{self.name}: stopped at step {done}; run again to resume"
                     print(note, file=sys.stderr, flush=True)
                     sys.exit(PREEMPTED)
         return self._finished(checkpoint)
 
     def step(self, step: int, stream: Iterator[Batch]) -> Tensor:
-        """Learn from the next micro-batches; their mean terms, the gradient norm, and 1."""
-        told = torch.zeros_like(self._sums)
+        """One optimisation step; its mean terms, the gradient norm, and 1."""
+        sums = torch.zeros_like(self._sums)
         for micro in range(self.config.accumulation):
             terms = self._gradients(next(stream), step, micro)
-            told[:4] += torch.stack(terms).detach() / self.config.accumulation
-        told[4], moved = self.stepper.learn(self._learning_rate(step))
-        told[5] = 1
+            sums[:4] += torch.stack(terms).detach() / self.config.accumulation
+        sums[4], moved = self.stepper.learn(self._learning_rate(step))
+        sums[5] = 1
         if moved:
             self.ema.update(step)
-        self._sums += told
-        return told
+        self._sums += sums
+        return sums
 
     def moved(self) -> float:
-        """How far the weights went, as a share of their own norm."""
-        pairs = zip(self.parameters.values(), self._started_at, strict=True)
+        """Norm of the weights' change, relative to their initial norm."""
+        pairs = zip(self.parameters.values(), self._initial, strict=True)
         squares = [
             (float((now.detach().cpu() - then).square().sum()), float(then.square().sum()))
             for now, then in pairs
@@ -156,63 +156,63 @@ class Tuner:
         self.execution = choose_execution(
             config.execution, device, self.draw_latent, f"{self.name}.execution"
         )
-        by_torch = self.execution == "eager" and self.precision != "fp32"
-        # Gradients lie in what is sent between processes; else they are held twice.
-        sharing = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        autocast = self.execution == "eager" and self.precision != "fp32"
+        # Gradients are views of the buckets that processes exchange, instead of copies.
+        gradients = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(
-            mixed_precision=self.precision if by_torch else "no",
-            cpu=device.type == "cpu", kwargs_handlers=[sharing],
+            mixed_precision=self.precision if autocast else "no",
+            cpu=device.type == "cpu", kwargs_handlers=[gradients],
         )  # fmt: skip
         if self.precision == "fp32":
-            # TF32 products: three times faster, and its error is far below that of a batch.
+            # TF32 products are three times faster; their error is far below a batch's noise.
             torch.set_float32_matmul_precision("high")
         if accelerator.is_main_process:
             count = accelerator.num_processes
-            told = f"{self.precision} ({reason}), {self.execution}, {count} process(es)"
-            print(f"{self.name}: {device.type}, {told}")
+            how = f"{self.precision} ({reason}), {self.execution}, {count} process(es)"
+            print(f"{self.name}: {device.type}, {how}")
         return accelerator
 
     def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
         config = self.config
-        given = {
+        options = {
             "betas": BETAS, "weight_decay": config.weight_decay,
             "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
         }  # fmt: skip
         if self.execution == "eager":
-            return EagerStep(self.accelerator, self.fixer, parameters, **given)
-        # Its kernels need triton, which is where CUDA is.
+            return EagerStep(self.accelerator, self.fixer, parameters, **options)
+        # Its kernels need triton, which is installed with CUDA only.
         from stages.difix.gpu.graphed import GraphedStep
 
-        return GraphedStep(self.fixer, parameters, DTYPES[self.precision], **given)
+        return GraphedStep(self.fixer, parameters, DTYPES[self.precision], **options)
 
     def _learning_rate(self, step: int) -> float:
         config = self.config
         return learning_rate(config.lr, step, config.steps, config.warmup_steps, config.lr_schedule)
 
     def _gradients(self, batch: Batch, step: int, micro: int) -> Terms:
-        """Add a micro-batch's gradients to those that are there."""
+        """Add a micro-batch's gradients to those of its step."""
         accelerator, seed = self.accelerator, self.config.seed
         number = (step * self.config.accumulation + micro) * accelerator.num_processes
         number += accelerator.process_index
         batch = batch.to(accelerator.device)
         drop = torch.rand((), generator=seeded(seed, "reference dropout", number))
         views = batch.views(with_reference=bool(drop >= self.config.reference_dropout))
-        drawing = seeded(seed, "latent", number) if self.draw_latent else None
+        generator = seeded(seed, "latent", number) if self.draw_latent else None
         last = micro == self.config.accumulation - 1
         return self.stepper.gradients(
-            self.loss, views, batch.target, step, last=last, generator=drawing
+            self.loss, views, batch.target, step, last=last, generator=generator
         )
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Compute with the averages of the weights for as long as the block lasts."""
+        """Compute with the EMA of the weights within the block."""
         with self.ema.applied():
             self.stepper.refresh()
             yield
         self.stepper.refresh()
 
     def _record(self, done: int, last: bool, stopping: bool, checkpoint: Checkpoint) -> None:
-        """Whatever is due after a step: a point of the curve, a validation, a checkpoint."""
+        """A point of the curve, a validation and a checkpoint, where due after a step."""
         config = self.config
         validating = done % config.validate_every == 0 and not last
         saving = done % config.checkpoint_every == 0 or last or stopping
@@ -223,7 +223,7 @@ class Tuner:
             self._point(done)
         if validating or (last and self.keep_best):
             self._validate("fixed", done, self.fixer)
-            self._remember_best(done)
+            self._keep_best(done)
             self._write_sheet(done, checkpoint)
         if saving:
             self._save(checkpoint, done)
@@ -243,26 +243,26 @@ class Tuner:
 
     def _check(self, done: int, checkpoint: Checkpoint) -> None:
         sums = self.accelerator.reduce(self._sums, "sum")
-        # With a scaled loss, a step whose gradients overflow is left out and a smaller scale found.
-        judged = sums[:4] if self.stepper.may_overflow else sums[:5]
-        if not judged.isfinite().all():
-            told = "the loss" if not sums[:4].isfinite().all() else "the gradient"
-            raise self._diverged(told, done, checkpoint)
+        # With a scaled loss, a step with overflowing gradients is skipped and the scale lowered.
+        checked = sums[:4] if self.stepper.may_overflow else sums[:5]
+        if not checked.isfinite().all():
+            what = "the loss" if not sums[:4].isfinite().all() else "the gradient"
+            raise self._diverged(what, done, checkpoint)
 
     def _diverged(self, what: str, done: int, checkpoint: Checkpoint) -> UserError:
-        kept = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
+        saved = checkpoint.path if checkpoint.path.is_file() else "none was due yet"
         return UserError(
             self.name,
             f"{what} is not finite at step {done}",
             expected="a finite number",
-            hint=f"the last good state: {kept}",
+            hint=f"the last good state: {saved}",
             fix="lower lr, set max_grad_norm: 1.0, or precision: fp32",
         )
 
     def _validate(
         self, row: str, done: int, fixer: Fixer | None, with_reference: bool = True
     ) -> None:
-        """Measure a row, over all processes."""
+        """Measure a row over all processes."""
         if not (with_reference or self.validator.has_references):
             return
         share = self.accelerator.process_index, self.accelerator.num_processes
@@ -276,19 +276,19 @@ class Tuner:
             with self._averaged():
                 self.validator.write_sheet(self.fixer, checkpoint.kept, done)
 
-    def _remember_best(self, done: int) -> None:
+    def _keep_best(self, done: int) -> None:
         """Keep the weights when the newest `fixed` row has the highest PSNR so far."""
         newest = self.validations[-1]["psnr"]
         if self.keep_best and newest > self._best.get("psnr", -math.inf):
             with self.ema.applied():
-                kept = {key: one.detach().cpu().clone() for key, one in self.parameters.items()}
-            self._best = {"psnr": newest, "step": done, "parameters": kept}
+                weights = {key: one.detach().cpu().clone() for key, one in self.parameters.items()}
+            self._best = {"psnr": newest, "step": done, "parameters": weights}
 
     def _stopping(self, preemption: Preemption, done: int) -> bool:
-        """Whether any process was told to stop: all have to end at the same step."""
+        """Whether any process got a signal to stop: all must end at the same step."""
         if self.accelerator.num_processes == 1:
             return preemption.noticed
-        if done % _ASK_EVERY:
+        if done % _STOP_CHECK_STEPS:
             return False
         noticed = torch.tensor(float(preemption.noticed), device=self.accelerator.device)
         return bool(self.accelerator.reduce(noticed, "sum") > 0)
@@ -312,14 +312,14 @@ class Tuner:
 
     @torch.no_grad()
     def _resume(self, checkpoint: Checkpoint) -> int:
-        """Take up a checkpoint's state; the number of steps that it has behind it."""
+        """Load the checkpoint, if there is one; its number of finished steps."""
         state = checkpoint.load()
         if state is None:
             return 0
         if state["execution"] != self.execution:
             raise UserError(
                 checkpoint.path, f"state of a run by {state['execution']}, not {self.execution}",
-                fix=f"set {self.name}.execution to what it was, or delete the file to begin anew",
+                fix=f"set {self.name}.execution to what it was, or delete the file to start anew",
             )  # fmt: skip
         for key, value in state["parameters"].items():
             self.parameters[key].copy_(value)
@@ -336,7 +336,7 @@ class Tuner:
 
     @torch.no_grad()
     def _finished(self, checkpoint: Checkpoint) -> Fixer:
-        """The fixer with the weights that are kept: the best, the averages, or the last."""
+        """The fixer with its final weights: the best, the EMA, or the last."""
         if self._best:
             for key, value in self._best["parameters"].items():
                 self.parameters[key].copy_(value)
@@ -354,6 +354,6 @@ class Tuner:
         self._validate("tuned_withheld", step, self.fixer, with_reference=False)
         self._write_sheet(step, checkpoint)
         fixer = self.stepper.release()
-        learnt = dict(fixer.named_parameters())
-        self.parameters = {key: learnt[key] for key in self.parameters}
+        named = dict(fixer.named_parameters())
+        self.parameters = {key: named[key] for key in self.parameters}
         return fixer

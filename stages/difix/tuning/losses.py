@@ -1,8 +1,8 @@
-"""What a fixed view is judged by while a fixer learns: L2, LPIPS and Gram matrices.
+"""The loss of a fixed view: L2, LPIPS and Gram matrices.
 
-The published recipe (Wu et al. 2025) on the render's view alone, its weights from params. Images
-are [B, 3, H, W] in [0, 1]; the fixer's output is not clamped, so that a pixel outside the range
-still has a gradient. Everything here is computed in float32.
+The published recipe (Wu et al. 2025), with weights from params. Images are [B, 3, H, W] in [0, 1];
+the fixer's output is not clamped, so that pixels outside the range have a gradient. All terms are
+computed in float32.
 """
 
 import sys
@@ -17,7 +17,7 @@ from stages.quality.metrics.lpips import Lpips
 from stages.quality.metrics.weights import absence, remedy
 from stages.samples.batches import seeded
 
-# Of relu1_2, 2_2, 3_3, 4_3 and 5_3 in the published loss; other nets count all layers alike.
+# Of relu1_2, 2_2, 3_3, 4_3 and 5_3 in the published loss; 1 for layers of other backbones.
 _GRAM_WEIGHTS = {"vgg": (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)}
 _NETS = ("vgg", "alex", "squeeze")
 
@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
 
 class FixerLoss:
-    """Weighted sum of the three terms; without weights of a backbone, of L2 alone."""
+    """Weighted sum of the three terms; L2 alone where no backbone's weights exist."""
 
     def __init__(self, config: LossConfig, weights: Path, device: torch.device, seed: int = 0):
         self.config, self.seed = config, seed
@@ -42,11 +42,11 @@ class FixerLoss:
             print(f"WARNING: {self.note}", file=sys.stderr, flush=True)
 
     def has_gram(self, step: int) -> bool:
-        """Whether the Gram term counts at an optimisation step: its warm-up is over."""
+        """Whether an optimisation step has the Gram term: its warm-up is over."""
         return bool(self.perceptual and self.config.gram) and step >= self.config.gram_warmup_steps
 
     def corner(self, step: int, height: int, width: int) -> Tensor:
-        """Top and left of the crop that the Gram term looks at in a step, [2]."""
+        """Top and left of the crop of the Gram term at a step, [2]."""
         generator = seeded(self.seed, "gram crop", step)
         size = self.config.gram_crop_px
         free = (max(side - size, 0) for side in (height, width))
@@ -55,7 +55,7 @@ class FixerLoss:
     def __call__(
         self, output: Tensor, target: Tensor, step: int, corner: Tensor | None = None
     ) -> Terms:
-        """Loss of a batch at an optimisation step; `corner` is that step's, and may be on a GPU."""
+        """Loss of a batch at an optimisation step; `corner` is that of the step, on any device."""
         config = self.config
         with torch.autocast(output.device.type, enabled=False):
             output, target = output.float(), target.float()
@@ -63,70 +63,70 @@ class FixerLoss:
             l2 = 4 * (output - target).square().mean()
             lpips = gram = l2.new_zeros(())
             if self.perceptual and (config.lpips or config.gram):
-                found = wanted = None
+                features = wanted = None
                 inside, size = clamped(output), config.gram_crop_px
                 if config.lpips:
-                    found, wanted = self.perceptual.activations(inside, target)
-                    lpips = self.perceptual.between(found, wanted).mean()
+                    features, wanted = self.perceptual.activations(inside, target)
+                    lpips = self.perceptual.between(features, wanted).mean()
                 if self.has_gram(step):
-                    if found is None or max(target.shape[-2:]) > size:
+                    if features is None or max(target.shape[-2:]) > size:
                         corner = self.corner(step, *target.shape[-2:]) if corner is None else corner
                         inside, target = (square(one, size, corner) for one in (inside, target))
-                        found, wanted = self.perceptual.activations(inside, target)
-                    gram = self._gram(found, wanted, inside.shape[-2] * inside.shape[-1])
+                        features, wanted = self.perceptual.activations(inside, target)
+                    gram = self._gram(features, wanted, inside.shape[-2] * inside.shape[-1])
             loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
         return Terms(loss, l2, lpips, gram)
 
-    def _gram(self, found: list[Tensor], wanted: list[Tensor], pixels: int) -> Tensor:
-        """Of the activations of crops with so many pixels."""
-        layers = [gram_distance(x, y) for x, y in zip(found, wanted, strict=True)]
+    def _gram(self, features: list[Tensor], wanted: list[Tensor], pixels: int) -> Tensor:
+        """Gram term of the activations of crops with `pixels` pixels."""
+        layers = [gram_distance(x, y) for x, y in zip(features, wanted, strict=True)]
         weights = _GRAM_WEIGHTS.get(self.net or "", (1.0,) * len(layers))
         total = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
-        # The distance grows with the area: a smaller crop counts as much as the published one.
+        # The distance grows with the area: a smaller crop is scaled to the published one.
         return torch.as_tensor(total) * self.config.gram_crop_px**2 / pixels
 
 
 def clamped(images: Tensor) -> Tensor:
-    """Images in [0, 1] whose gradient is that of the images before."""
+    """Images clamped to [0, 1], with the gradient of the unclamped images."""
     return images + (images.clamp(0, 1) - images).detach()
 
 
 def square(images: Tensor, size: int, corner: Tensor) -> Tensor:
-    """The square [..., size, size] whose top left pixel is `corner`; a shorter side stays whole."""
+    """The crop [..., size, size] with `corner` as top left pixel; a shorter side is not cropped."""
     for dim, start in zip((-2, -1), corner, strict=True):
         if images.shape[dim] > size:
-            # Indices, so that where it begins need not be known while a graph is recorded.
-            places = start.to(images.device) + torch.arange(size, device=images.device)
-            images = images.index_select(dim, places)
+            # By indices: a CUDA graph is recorded before the corner is known.
+            indices = start.to(images.device) + torch.arange(size, device=images.device)
+            images = images.index_select(dim, indices)
     return images
 
 
 def gram_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, C, h, w]
-    """Mean squared difference of each image's own Gram matrices, over C h w."""
+    """Mean squared difference of the Gram matrices of each image, divided by C h w."""
     count = a[0].numel()
     return (gram_matrices(a) - gram_matrices(b)).square().mean() / count
 
 
 def gram_matrices(features: Tensor) -> Tensor:  # [B, C, h, w] -> [B, C, C]
-    """Inner products of channels over all places (Gatys et al. 2016), summed, not averaged."""
+    """Inner products of channels over all positions (Gatys et al. 2016), summed, not averaged."""
     flat = features.flatten(2)
     return flat @ flat.mT
 
 
 def _choose_net(config: LossConfig, weights: Path) -> tuple[str | None, str]:
-    """A backbone whose weights are there, and what to tell when it isn't the one asked for.
+    """A backbone whose weights exist, and a note when it is not the configured one.
 
-    One is chosen even when only L2 teaches: LPIPS is measured all the same.
+    Also for a loss of L2 alone, since LPIPS is measured anyway.
     """
     missing = absence(weights, config.net)
     if missing is None:
         return config.net, ""
     for net in _NETS:
         if absence(weights, net) is None:
-            return net, f"{missing}; LPIPS and Gram look through {net} instead"
+            return net, f"{missing}; LPIPS and Gram use {net} instead"
     if not (config.lpips or config.gram):
         return None, ""
     return None, (
         f"the LPIPS and Gram terms are OFF, L2 alone is left: {missing}\n"
-        f"  to mend it: {remedy(config.net)}"
+        f"  fix: {remedy(config.net)}"
     )

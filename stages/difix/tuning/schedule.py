@@ -1,4 +1,4 @@
-"""The learning rate of every step, in optimisation steps whatever the number of processes."""
+"""The learning rate by optimisation step, for any number of processes."""
 
 import math
 from typing import Literal

@@ -1,8 +1,8 @@
-"""How well a fixer does on samples that it does not learn from.
+"""Measures of a fixer on samples that it is not trained on.
 
-A run's rows, all of the same samples: `identity` is the render as it is, `untuned` the fixer before
-its first step, `fixed` the fixer on the way, `tuned` the one that is kept; `..._withheld` without
-its references.
+A run's rows, all over the same samples: `identity` is the render itself, `untuned` the fixer before
+its first step, `fixed` the fixer during the run, `tuned` the one that is kept; `..._withheld`
+without references.
 """
 
 from collections.abc import Sequence
@@ -40,15 +40,16 @@ class Validator:
         samples: Sequence[Sample],
         lpips: Lpips | None,
         device: torch.device,
-        shown: Sequence[int] = (),
-        with_reference: bool = True,  # the fixer was made to see one
+        on_sheet: Sequence[int] = (),
+        with_reference: bool = True,
     ):
-        self.samples, self.lpips, self.device, self.shown = samples, lpips, device, shown
+        """`on_sheet` are indices for image sheets; `with_reference`: the fixer expects one."""
+        self.samples, self.lpips, self.device, self.on_sheet = samples, lpips, device, on_sheet
         self.with_reference = with_reference
 
     @property
     def has_references(self) -> bool:
-        """Whether there is a reference to withhold."""
+        """Whether there are references to withhold."""
         return self.with_reference and any(one.reference is not None for one in self.samples)
 
     def sums(self, fixer: Fixer | None, with_reference: bool, rank: int, processes: int) -> Tensor:
@@ -58,8 +59,8 @@ class Validator:
         """
         total = torch.zeros(4, dtype=torch.float64, device=self.device)
         for sample in self.samples[rank::processes]:
-            picture = self.picture(fixer, sample, with_reference)
-            total += self._measures(picture, sample.target[None].to(self.device))
+            output = self.output(fixer, sample, with_reference)
+            total += self._measures(output, sample.target[None].to(self.device))
         return total
 
     def means(self, sums: Tensor) -> dict[str, float | None]:
@@ -69,17 +70,17 @@ class Validator:
         return means if self.lpips else means | {"lpips": None}
 
     @torch.no_grad()
-    def picture(self, fixer: Fixer | None, sample: Sample, with_reference: bool = True) -> Tensor:
-        """A sample's picture [1, 3, H, W], in [0, 1]."""
-        seen = [sample.image]
+    def output(self, fixer: Fixer | None, sample: Sample, with_reference: bool = True) -> Tensor:
+        """The fixed view of a sample, or its render without a fixer: [1, 3, H, W] in [0, 1]."""
+        views = [sample.image]
         if with_reference and self.with_reference and sample.reference is not None:
-            seen.append(sample.reference)
-        views = torch.stack(seen)[None].to(self.device)
-        return views[:, 0] if fixer is None else fixer(views).float().clamp(0, 1)
+            views.append(sample.reference)
+        batch = torch.stack(views)[None].to(self.device)
+        return batch[:, 0] if fixer is None else fixer(batch).float().clamp(0, 1)
 
     def write_sheet(self, fixer: Fixer, folder: Path, step: int) -> None:
-        """Write the shown samples as one PNG: render, fixed, photograph and reference in a row."""
-        rows = [self._row(fixer, self.samples[index]) for index in self.shown]
+        """Write samples as one PNG, in rows of render, fixed view, ground truth and reference."""
+        rows = [self._row(fixer, self.samples[index]) for index in self.on_sheet]
         if not rows:
             return
         width = max(row.shape[2] for row in rows)
@@ -87,14 +88,14 @@ class Validator:
         write_png(folder / f"step_{step:06d}.png", sheet.permute(1, 2, 0).numpy())
 
     def _row(self, fixer: Fixer, sample: Sample) -> Tensor:
-        fixed = self.picture(fixer, sample)[0].cpu()
-        pictures = [sample.image, fixed, sample.target]
-        pictures += [] if sample.reference is None else [sample.reference]
-        return torch.cat(pictures, dim=2)
+        fixed = self.output(fixer, sample)[0].cpu()
+        images = [sample.image, fixed, sample.target]
+        images += [] if sample.reference is None else [sample.reference]
+        return torch.cat(images, dim=2)
 
     @torch.no_grad()
-    def _measures(self, picture: Tensor, target: Tensor) -> Tensor:
-        decibels = psnr(picture, target).clamp(max=_HIGHEST_PSNR_DB)
-        distance = self.lpips(picture, target) if self.lpips else torch.zeros(1)
-        values = (decibels, ssim(picture, target), distance, torch.ones(1))
+    def _measures(self, output: Tensor, target: Tensor) -> Tensor:
+        decibels = psnr(output, target).clamp(max=_HIGHEST_PSNR_DB)
+        distance = self.lpips(output, target) if self.lpips else torch.zeros(1)
+        values = (decibels, ssim(output, target), distance, torch.ones(1))
         return torch.cat([one.double().to(self.device) for one in values])

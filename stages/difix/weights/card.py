@@ -1,4 +1,4 @@
-"""The model card of a fixer: where it comes from, what it was taught, how well it does."""
+"""The model card of a fixer: source, training data and results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ from stages.difix.network.training_record import TrainingRecord
 from stages.run.files import whole_file
 
 CARD = "README.md"
-NOBODY = TrainingRecord()
 _ROWS = {
     "identity": "the render as it is",
     "untuned": "the base",
@@ -21,22 +20,21 @@ _ROWS = {
 _LICENCES = (
     "Weights that started from stabilityai/sd-turbo are under the Stability AI Community Licence, "
     "from nvidia/difix or nvidia/difix_ref under the NVIDIA Licence as well (non-commercial). "
-    "The tiny fixer was trained on procedural pictures by this repository and is under its "
-    "licence. Photographs that a fixer was tuned on may bind it further: Hi4D is for research only."
+    "The tiny fixer was trained on procedural images by this repository and is under its "
+    "licence. Licences of the images that a fixer was tuned on may add terms: Hi4D is for research "
+    "only."
 )
 
 
-def write_base_card(
-    folder: Path, spec: Spec, parameters: int, taught: TrainingRecord = NOBODY
-) -> None:
+def write_base_card(folder: Path, spec: Spec, parameters: int, record: TrainingRecord) -> None:
     """Write the card of an untuned fixer."""
     lines = [
-        *_head("A fixer for novel views, before it was tuned", spec), "",
+        *_head("A fixer for novel views, untuned", spec), "",
         "## Made from", "",
         f"- origin: {spec.origin}",
         f"- size: {spec.size}, {parameters:,} parameters",
-        "- pairs: none; no scene of the study was shown to it here",
-        f"- taught by: {taught.summary}", "",
+        "- pairs: none; not trained on any scene of the study here",
+        f"- trained on: {record.summary}", "",
         "## Licence", "", _LICENCES,
     ]  # fmt: skip
     _write(folder, lines)
@@ -46,26 +44,37 @@ def write_card(
     folder: Path,
     spec: Spec,
     config: TuneConfig,
-    results: Mapping[str, Any],  # as in metrics/tune.json
+    results: Mapping[str, Any],
     data_digest: str,
     verdict: str,
-    taught: TrainingRecord = NOBODY,
+    record: TrainingRecord,
     warnings: Sequence[str] = (),
 ) -> None:
-    """Write README.md in the form that model hubs read."""
+    """Write README.md as model hubs read it.
+
+    Args:
+        folder: of the fixer.
+        spec: its architecture and use.
+        config: params of the tuning.
+        results: as in metrics/tune.json.
+        data_digest: SHA-256 of the tuning samples.
+        verdict: hash of the leak guard's verdict.
+        record: what it was trained on.
+        warnings: notes for its users.
+    """
     lines = [
         *_head("A fixer for novel views, tuned with Splatfix", spec), "",
         "## Made from", "",
         f"- base: {spec.origin}",
         f"- size: {spec.size}",
-        f"- pairs: {results['train_pairs']} to learn from, {results['test_pairs']} to check on",
+        f"- pairs: {results['train_pairs']} for training, {results['test_pairs']} for validation",
         f"- digest of the pairs: `{data_digest}`",
-        f"- taught by: {taught.summary}",
-        f"- verdict of the guard against leaks: `{verdict or 'none was given'}`",
+        f"- trained on: {record.summary}",
+        f"- verdict of the leak guard: `{verdict or 'none'}`",
         *(f"- note: {warning}" for warning in warnings), "",
         "## On the internal-eval pairs", "",
         *_table(results), "",
-        "LPIPS looks through the net that the loss looks through; lower is better.", "",
+        "LPIPS uses the backbone of the loss; lower is better.", "",
         "## Parameters", "", "```json", config.model_dump_json(indent=2), "```", "",
         "## Licence", "", _LICENCES,
     ]  # fmt: skip
@@ -73,11 +82,11 @@ def write_card(
 
 
 def _head(title: str, spec: Spec) -> list[str]:
-    seen = f"expected ({spec.mixing} attention)." if spec.reference else "not used."
+    reference = f"expected ({spec.mixing} attention)." if spec.reference else "not used."
     return [
         "---", "library_name: diffusers", "pipeline_tag: image-to-image", "---",
         f"# {title}", "",
-        f"Prompt `{spec.prompt}`, one step at t = {spec.timestep}; reference {seen}",
+        f"Prompt `{spec.prompt}`, one step at t = {spec.timestep}; reference {reference}",
     ]  # fmt: skip
 
 
@@ -87,10 +96,10 @@ def _write(folder: Path, lines: list[str]) -> None:
 
 
 def _table(results: Mapping[str, Any]) -> list[str]:
-    rows = [(told, results[name]) for name, told in _ROWS.items() if name in results]
+    rows = [(text, results[name]) for name, text in _ROWS.items() if name in results]
     return ["| | PSNR, dB | SSIM | LPIPS |", "|---|---|---|---|"] + [
-        f"| {told} | {_cell(one['psnr'], 2)} | {_cell(one['ssim'], 4)} | {_cell(one['lpips'], 4)} |"
-        for told, one in rows
+        f"| {text} | {_cell(one['psnr'], 2)} | {_cell(one['ssim'], 4)} | {_cell(one['lpips'], 4)} |"
+        for text, one in rows
     ]
 
 

@@ -1,6 +1,6 @@
-"""Whether the checkpoints that params name are there, asked before anything else is computed.
+"""Checks, before anything is computed, that the checkpoints in params exist.
 
-Nothing is read of them but the names of their files; torch is not needed.
+Only the names of their files are read, without torch.
 """
 
 import re
@@ -13,7 +13,7 @@ from stages.run.errors import UserError
 from stages.run.methods import TUNED
 from stages.run.settings.params import did_you_mean
 
-# A repository of the hub, and perhaps a branch, tag or commit of it.
+# A repository of the hub, with an optional branch, tag or commit.
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 PICKLED = (".pkl", ".pt", ".pth", ".ckpt")
 PACKED = ".safetensors"
@@ -33,9 +33,9 @@ def chosen_errors(values: Mapping[str, Any], where: Where) -> Iterator[UserError
 def checkpoint_errors(
     base: BaseConfig, tune: TuneConfig | None, where: Where, ask_hub: bool = True
 ) -> Iterator[UserError]:
-    """What is missing, misspelt or no fixer, of `base.source` and, unless None, of `tune`.
+    """Errors in `base.source` and, unless None, in `tune`: missing, misspelt or no fixer.
 
-    A hub id that is not in the cache is asked for at the hub, if `ask_hub`.
+    With `ask_hub`, the hub is asked about an id that is not in the cache.
     """
     yield from _source_errors(base, where, ask_hub)
     if tune is not None and tune.init_from:
@@ -50,8 +50,8 @@ def checkpoint_errors(
             )  # fmt: skip
 
 
-def no_fixer(source: str, where: str = "base.source") -> UserError:
-    """What to say of a `base.source` that names nothing."""
+def unknown_source(source: str, where: str = "base.source") -> UserError:
+    """The error for a `base.source` that names nothing."""
     return UserError(
         where, f"no fixer {source!r}",
         expected=f"one of {', '.join(KNOWN)}, another hub id, or an existing folder or file",
@@ -67,18 +67,18 @@ def _source_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[Us
         yield from _folder_errors(path, at, ours=True)
     elif path.suffix in (*PICKLED, PACKED):
         if not path.is_file():
-            yield no_fixer(base.source, at)
+            yield unknown_source(base.source, at)
         elif path.suffix != PACKED:
-            yield from _of_pickle(base, where, ask_hub)
+            yield from _pickle_errors(base, where, ask_hub)
     else:
         yield from _hub_errors(base.source, base, at, ask_hub)
 
 
-def _of_pickle(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserError]:
-    """A .pkl says nothing of references, and lacks the VAE and the text encoder."""
+def _pickle_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserError]:
+    """A .pkl does not say whether it expects a reference, and has no VAE or text encoder."""
     if base.reference == "stored":
         yield UserError(
-            where(("base", "reference")), f"stored, but {base.source} doesn't say it",
+            where(("base", "reference")), f"stored, but {base.source} does not say it",
             expected="yes for weights like nvidia/difix_ref, else no",
             fix="set base.reference: yes or no",
         )  # fmt: skip
@@ -90,9 +90,9 @@ def _of_pickle(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserEr
 
 
 def _folder_errors(folder: Path, at: str, *, ours: bool) -> Iterator[UserError]:
-    """What a folder lacks to be a fixer, ours or in diffusers' layout."""
-    wanted = [("unet", "config.json"), ("vae", "config.json")]
-    lacking = ["/".join(parts) for parts in wanted if not folder.joinpath(*parts).is_file()]
+    """Files that a folder lacks to be a fixer, `ours` or in diffusers' layout."""
+    required = [("unet", "config.json"), ("vae", "config.json")]
+    lacking = ["/".join(parts) for parts in required if not folder.joinpath(*parts).is_file()]
     lacking += [f"{part}/*.safetensors" for part in ("unet", "vae")
                 if not any((folder / part).glob("*.safetensors"))]  # fmt: skip
     if ours and (folder / "fixer.json").is_file():
@@ -108,7 +108,7 @@ def _folder_errors(folder: Path, at: str, *, ours: bool) -> Iterator[UserError]:
 
 def _hub_errors(name: str, base: BaseConfig, at: str, ask_hub: bool) -> Iterator[UserError]:
     if not HUB_ID.fullmatch(name):
-        yield no_fixer(name, at)
+        yield unknown_source(name, at)
         return
     from stages.difix.weights import hub
 

@@ -1,7 +1,7 @@
 """Fixers on disk in diffusers' folder layout.
 
-A folder that we write is the layout of nvidia/difix with `fixer.json` and the embedded prompt
-beside it. Code inside a checkpoint is never run: config.json and safetensors are all that is read.
+Folders written here have the layout of nvidia/difix, with `fixer.json` and the embedded prompt
+beside it. Only config.json and safetensors of a checkpoint are read; its code is never run.
 """
 
 import json
@@ -27,15 +27,15 @@ from stages.run.files import read_json, shaped, write_json
 TEXT_FOLDERS = ("text_encoder", "tokenizer")
 PROMPT_FILE = "prompt_embedding.safetensors"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-_AGAIN = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
+_FIX = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-_VERSION = "0.25.1"  # of diffusers, that the published checkpoints name
-# What a published VAE's config holds beyond diffusers' own keys.
+_VERSION = "0.25.1"  # of diffusers, in the published checkpoints
+# Keys of a published VAE's config that diffusers does not know.
 _SKIP_KEYS = ("lora_rank", "gamma", "ignore_skip")
 
 
 def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> None:
-    """Write a fixer; `text_from` is a folder whose text encoder and tokenizer are copied."""
+    """Write a fixer, with a copy of the text encoder and tokenizer in `text_from`."""
     spec, parts = fixer.spec, published_state(fixer)
     for part, config in (("unet", spec.unet), ("vae", spec.vae | _skip_values(spec))):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> N
     prompt = fixer.prompt.detach().float().cpu().contiguous()
     save_file({"prompt": prompt}, folder / PROMPT_FILE)
     write_spec(folder, spec)
-    write_training_record(folder, fixer.taught)
+    write_training_record(folder, fixer.training_record)
     for name in TEXT_FOLDERS if text_from else ():
         if (text_from / name).is_dir():
             shutil.copytree(text_from / name, folder / name, symlinks=False)
@@ -56,9 +56,9 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
     """The fixer in a folder, on the CPU in float32.
 
     A folder without fixer.json needs its `spec` (see `published_spec`) and the embedded prompt.
-    Raises UserError when files are missing or broken, or hold another architecture.
+    Raises UserError when files are missing or broken, or have another architecture.
     """
-    with shaped(folder, "a fixer whose configs and weights belong together", _AGAIN):
+    with shaped(folder, "a fixer whose configs and weights belong together", _FIX):
         if spec is None:
             spec = read_spec(folder)
             prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
@@ -66,26 +66,26 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
         parts = {part: read_part(folder, part) for part in _CLASSES}
         fixer = fixer_from_published(spec, parts, prompt, folder)
     if is_ours(folder) or (folder / RECORD).is_file():
-        fixer.taught = read_training_record(folder)
+        fixer.training_record = read_training_record(folder)
     return fixer
 
 
 def has_text(folder: Path) -> bool:
-    """Whether a folder can embed prompts."""
+    """Whether a folder has a text encoder and a tokenizer."""
     return all((folder / name).is_dir() for name in TEXT_FOLDERS)
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder says itself how it is used."""
+    """Whether a folder has fixer.json, which says how it is used."""
     return (folder / FILE).is_file()
 
 
 def published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> Spec:
-    """How to use a folder in the layout of nvidia/difix or stabilityai/sd-turbo.
+    """The spec of a folder in the layout of nvidia/difix or stabilityai/sd-turbo.
 
-    Nothing in such a folder says whether its weights expect a reference.
+    Such a folder does not say whether its weights expect a `reference`.
     """
-    with shaped(folder, "configs of a UNet and a VAE, with their channels", _AGAIN):
+    with shaped(folder, "configs of a UNet and a VAE, with their channels", _FIX):
         return _published_spec(folder, reference, prompt, origin)
 
 
@@ -113,9 +113,9 @@ def _published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> 
 
 
 def read_config(folder: Path, part: str) -> dict[str, Any]:
-    """A part's config without diffusers' own notes.
+    """A part's config without diffusers' private keys.
 
-    Raises UserError for another class, and for settings that this diffusers does not know.
+    Raises UserError for another class, and for keys that the installed diffusers does not know.
     """
     path = folder / part / "config.json"
     if not path.is_file():
@@ -123,47 +123,46 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
             path, "no such file", expected="a fixer: folders unet and vae, or a .pkl file"
         )
     config = read_json(path)
-    found = config.get("_class_name", _CLASSES[part])
-    if found != _CLASSES[part]:
-        raise UserError(path, f"a {found}", expected=f"{_CLASSES[part]}, as in SD-Turbo")
+    class_name = config.get("_class_name", _CLASSES[part])
+    if class_name != _CLASSES[part]:
+        raise UserError(path, f"a {class_name}", expected=f"{_CLASSES[part]}, as in SD-Turbo")
     own = {key: value for key, value in config.items() if not key.startswith("_")}
-    odd = own.keys() - known_keys(part) - set(_SKIP_KEYS)
-    if any(own[key] for key in odd):
+    unknown = own.keys() - known_keys(part) - set(_SKIP_KEYS)
+    if any(own[key] for key in unknown):
         raise UserError(
-            path, f"unknown settings: {', '.join(sorted(key for key in odd if own[key]))}",
+            path, f"unknown settings: {', '.join(sorted(key for key in unknown if own[key]))}",
             expected=f"those of diffusers' {_CLASSES[part]}",
         )  # fmt: skip
-    return {key: value for key, value in own.items() if key not in odd}
+    return {key: value for key, value in own.items() if key not in unknown}
 
 
 def read_part(folder: Path, part: str) -> dict[str, Tensor]:
     """Tensors of `unet` or `vae`. Raises UserError when there is no safetensors file."""
-    found = [folder / part / name for name in _WEIGHTS if (folder / part / name).is_file()]
-    if not found:
+    files = [folder / part / name for name in _WEIGHTS if (folder / part / name).is_file()]
+    if not files:
         raise UserError(
             folder / part, "no weights", expected=_WEIGHTS[0], fix="get the checkpoint again"
         )
-    return read_tensors(found[0])
+    return read_tensors(files[0])
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file.
 
-    Raises UserError when it is missing or broken, or holds numbers that are not finite.
+    Raises UserError when it is missing or broken, or has values that are not finite.
     """
-    again = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
             path,
-            f"not a whole safetensors file ({error})" if path.exists() else "no such file",
-            fix=again,
+            f"not a complete safetensors file ({error})" if path.exists() else "no such file",
+            fix=_FIX,
         ) from error
-    for name, value in found.items():
+    for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise UserError(path, f"{name} holds NaN or infinity", expected="weights", fix=again)
-    return found
+            raise UserError(path, f"{name} has NaN or infinity", expected="weights", fix=_FIX)
+    return tensors
 
 
 def _skip_values(spec: Spec) -> dict[str, Any]:
@@ -171,7 +170,7 @@ def _skip_values(spec: Spec) -> dict[str, Any]:
 
 
 def _write_index(folder: Path, spec: Spec) -> None:
-    """What makes a pipeline of the parts, for diffusers and NVIDIA's scripts."""
+    """Write the files by which diffusers and NVIDIA's scripts load a pipeline."""
     unet = "unet_2d_condition" if spec.reference else "diffusers"
     index: Mapping[str, Any] = {
         "_class_name": "DifixPipeline",

@@ -1,7 +1,7 @@
-"""Checkpoints of the Hugging Face hub: from its cache when they are there, else downloaded.
+"""Checkpoints of the Hugging Face hub, from its cache or else downloaded.
 
-Only weights, configs and tokenizers are asked for, never the code that lies beside them. The only
-module that imports huggingface_hub.
+Only weights, configs and tokenizers are requested, never the code beside them. The only module that
+imports huggingface_hub.
 """
 
 import os
@@ -21,7 +21,7 @@ from stages.difix.weights.checkpoints import HUB_ID, PUBLISHED
 from stages.run.errors import UserError
 from stages.run.settings.params import did_you_mean
 
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 _FILES = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -37,7 +37,7 @@ _FILES = (
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text has the form of a hub id.
+    """Whether a text is a well-formed hub id.
 
     >>> is_hub_id("nvidia/difix_ref"), is_hub_id("nvidia/difix@main"), is_hub_id("shipped")
     (True, True, False)
@@ -48,75 +48,75 @@ def is_hub_id(text: str) -> bool:
 def absence(
     hub_id: str, cache: Path, download: bool, where: str, *, ask: bool = True
 ) -> UserError | None:
-    """Why a checkpoint can neither be taken from `cache` nor, if the hub is asked, be had there."""
+    """Why a checkpoint is not available: neither in `cache` nor, with `ask`, at the hub."""
     try:
-        snapshot_download(**_wanted(hub_id, cache), local_files_only=True)
+        snapshot_download(**_request(hub_id, cache), local_files_only=True)
         return None
     except (LocalEntryNotFoundError, ValueError, OSError):
         if not download:
             return _absent(hub_id, cache, where, "base.download is false")
     if not ask:
         return None
-    found = _wanted(hub_id, cache)
+    request = _request(hub_id, cache)
     try:
-        HfApi().model_info(found["repo_id"], revision=found["revision"], timeout=_PATIENCE_S)
+        HfApi().model_info(request["repo_id"], revision=request["revision"], timeout=_TIMEOUT_S)
     except Exception as error:
         return _refused(error, hub_id, cache, where)
     return None
 
 
-def _wanted(hub_id: str, cache: Path) -> dict[str, Any]:
-    found = HUB_ID.fullmatch(hub_id)
-    assert found, f"{hub_id!r} is no hub id"
+def _request(hub_id: str, cache: Path) -> dict[str, Any]:
+    match = HUB_ID.fullmatch(hub_id)
+    assert match, f"{hub_id!r} is no hub id"
     return {
-        "repo_id": found["repo"],
-        "revision": found["revision"],
+        "repo_id": match["repo"],
+        "revision": match["revision"],
         "cache_dir": cache,
         "allow_patterns": list(_FILES),
     }
 
 
 def _refused(error: Exception, hub_id: str, cache: Path, where: str) -> UserError:
-    """What to tell when the hub gives nothing."""
+    """The error for a failed request to the hub."""
     if isinstance(error, GatedRepoError):
         return UserError(
-            where, f"{hub_id}: the hub gives it to those who accepted its licence",
+            where, f"{hub_id}: the hub gives it only to users who accepted its licence",
             fix="accept it on the page of the model, then set HF_TOKEN to a token of yours",
         )  # fmt: skip
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError):
         return UserError(
             where, f"{hub_id}: the hub has no such model",
             expected="an id such as nvidia/difix_ref, or a path",
-            hint=_meant(hub_id),
+            hint=_suggestion(hub_id),
             fix="name another, or base.source: shipped",
         )  # fmt: skip
-    # Without a network the client fails in as many ways as there are layers below it.
+    # Without a network the exception depends on the layer that fails.
     return _absent(hub_id, cache, where, f"the hub: {type(error).__name__}")
 
 
-def _meant(hub_id: str) -> str:
-    """The published checkpoint that a name is a slip of, if it is one."""
+def _suggestion(hub_id: str) -> str:
+    """A hint at the published checkpoint whose name is similar, if there is one."""
     repo = hub_id.partition("@")[0]
     return "" if repo in PUBLISHED else did_you_mean(repo, list(PUBLISHED))
 
 
 def snapshot(hub_id: str, cache: Path, download: bool, where: str) -> Path:
-    """Folder of a checkpoint, in `cache`, which has the hub's own layout.
+    """Folder of a checkpoint in `cache`, which has the hub's own layout.
 
-    What is cached is used without asking the hub, so a run repeats until `cache` is emptied. Raises
-    UserError, naming the parameter `where`, when it is not cached and cannot be had.
+    The hub is not asked about a cached checkpoint, so a run repeats until `cache` is emptied.
+    Raises UserError, naming the parameter `where`, when it is neither cached nor available.
     """
-    # What moves the bytes keeps a cache of its own, which is in the home folder otherwise.
+    # The transfer library has a cache of its own, by default in the home folder.
     os.environ.setdefault("HF_XET_CACHE", str(cache.resolve() / "xet"))
-    wanted = _wanted(hub_id, cache)
+    request = _request(hub_id, cache)
     try:
-        return Path(snapshot_download(**wanted, local_files_only=True))
+        return Path(snapshot_download(**request, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError) as error:
         if not download:
             raise _absent(hub_id, cache, where, "base.download is false") from error
     print(f"{where}: {hub_id} is not in {cache}, downloading it", flush=True)
     try:
-        return Path(snapshot_download(**wanted))
+        return Path(snapshot_download(**request))
     except Exception as error:
         raise _refused(error, hub_id, cache, where) from error
 
@@ -125,9 +125,10 @@ def _absent(hub_id: str, cache: Path, where: str, reason: str) -> UserError:
     repo = hub_id.partition("@")[0]
     return UserError(
         where,
-        f"{hub_id} is neither in {cache} nor to be had ({reason})",
+        f"{hub_id} is neither in {cache} nor available ({reason})",
         expected=f"the folder models--{repo.replace('/', '--')} of the hub's own cache there",
-        hint=(f"{_meant(hub_id)}\n" if _meant(hub_id) else "") + "on a machine with a network: "
+        hint=(f"{_suggestion(hub_id)}\n" if _suggestion(hub_id) else "")
+        + "on a machine with a network: "
         f'`hf download {repo} --cache-dir {cache} --include "*.json" "*.txt" "*.safetensors"`',
         fix=f"copy that folder to {cache}, or set base.cache_dir to a cache that has it, "
         "or base.source: shipped",

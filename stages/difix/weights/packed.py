@@ -1,6 +1,6 @@
-"""A whole fixer folder in one safetensors file, small enough to live in the repository.
+"""A fixer's folder packed into one safetensors file, small enough for the repository.
 
-Tensors are kept in half precision under `<file>|<name>`; other files are text in the metadata.
+Tensors are stored in half precision as `<file>|<name>`, other files as text in the metadata.
 """
 
 import json
@@ -23,19 +23,19 @@ def pack(folder: Path, target: Path) -> None:
     for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":
-            found = load_file(path)
-            tensors |= {f"{name}|{key}": value.half() for key, value in found.items()}
+            loaded = load_file(path)
+            tensors |= {f"{name}|{key}": value.half() for key, value in loaded.items()}
         elif path.suffix in (".json", ".txt", ".md"):
             texts[name] = path.read_text()
     with whole_file(target) as scratch:
-        # One entry: safetensors writes several in no fixed order.
+        # One entry, as safetensors writes several in no fixed order.
         save_file(tensors, scratch, metadata={_FILES: json.dumps(texts, sort_keys=True)})
 
 
 def unpack(source: Path, folder: Path) -> None:
-    """Write the folder that a file holds, in float32.
+    """Write the folder that is packed in a file, in float32.
 
-    Raises UserError when it is missing or broken, or holds anything else.
+    Raises UserError when the file is missing, broken or of another kind.
     """
     tensors = read_tensors(source)
     with shaped(source, "a file that `pack` wrote"), safe_open(source, framework="pt") as opened:
@@ -46,8 +46,8 @@ def unpack(source: Path, folder: Path) -> None:
         files.setdefault(path, {})[key] = value.float() if value.is_floating_point() else value
     with shaped(source, "a file that `pack` wrote"):
         paths = [(folder / path).resolve() for path in (*texts, *files)]
-    whole = texts and all(isinstance(text, str) for text in texts.values())
-    if not whole or not all(path.is_relative_to(folder.resolve()) for path in paths):
+    valid = texts and all(isinstance(text, str) for text in texts.values())
+    if not valid or not all(path.is_relative_to(folder.resolve()) for path in paths):
         raise UserError(source, "not a packed fixer", expected="a file that `pack` wrote")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

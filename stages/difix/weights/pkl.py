@@ -1,8 +1,7 @@
-"""The checkpoint form of the published trainer: one .pkl with the trained tensors alone.
+"""The checkpoint format of the published trainer: one .pkl with the trained tensors alone.
 
-It holds the UNet, the VAE's skips and LoRA, and their rank. The VAE itself, the text encoder and
-the tokenizer are SD-Turbo's, which must be at hand to read one. Whether a reference is expected is
-not in it.
+It has the UNet, the VAE's skips and LoRA, and their rank. The VAE itself, the text encoder and the
+tokenizer are SD-Turbo's, which reading one needs. It does not say whether a reference is expected.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.difix.network.model import Fixer
-from stages.difix.network.training_record import FILE as RECORD
+from stages.difix.network.training_record import FILE as RECORD_FILE
 from stages.difix.network.training_record import (
     TrainingRecord,
     as_text,
@@ -29,18 +28,18 @@ SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt")
 _UNET, _VAE, _RANK, _LAYERS = (
     "state_dict_unet", "state_dict_vae", "rank_vae", "vae_lora_target_modules"
 )  # fmt: skip
-_TAUGHT = "splatfix_taught"  # ours; who reads the published form passes it by
+_RECORD = "splatfix_taught"  # our own key, which other readers of the format ignore
 
 
 def write_pkl(fixer: Fixer, path: Path) -> None:
     """Write a fixer for NVIDIA's scripts.
 
-    Raises UserError for a fixer whose VAE was trained: the form has no place for it.
+    Raises UserError for a fixer whose VAE was trained: the format has no place for it.
     """
     if fixer.lora is None:
         raise UserError(
             path, "this fixer's VAE has no LoRA, its weights themselves were trained",
-            expected="a fixer of SD-Turbo's size; the form has no place for another VAE",
+            expected="a fixer of SD-Turbo's size; the format has no place for another VAE",
             fix="use the folder, which is in diffusers' layout",
         )  # fmt: skip
     parts = published_state(fixer)
@@ -51,8 +50,8 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
         _UNET: parts["unet"],
         _VAE: trained,
     }
-    if fixer.taught != TrainingRecord():
-        state[_TAUGHT] = as_text(fixer.taught)
+    if fixer.training_record != TrainingRecord():
+        state[_RECORD] = as_text(fixer.training_record)
     with whole_file(path) as scratch:
         torch.save(state, scratch)
 
@@ -60,9 +59,16 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
 def read_pkl(
     path: Path, components: Path, reference: bool, prompt_text: str, prompt: Tensor, origin: str
 ) -> Fixer:
-    """The fixer in a .pkl, whose other parts are in the folder `components`.
+    """The fixer in a .pkl.
 
-    Raises UserError when the file is broken, holds code, or is of another architecture.
+    Raises UserError when the file is broken, contains code, or has another architecture.
+
+    Args:
+        path: the file.
+        components: folder with the VAE and its config, in diffusers' layout.
+        reference: whether the weights expect one.
+        prompt_text: the prompt, and as `prompt` its embedding [1, T, C].
+        origin: source of the weights, for the spec.
     """
     state = _load(path)
     spec = published_spec(components, reference, prompt_text, origin)
@@ -73,12 +79,11 @@ def read_pkl(
     }  # fmt: skip
     parts = {"unet": state[_UNET], "vae": vae | dict(state[_VAE])}
     fixer = fixer_from_published(spec, parts, prompt, path)
-    own = state.get(_TAUGHT)
-    fixer.taught = (
-        TrainingRecord(unknown=(str(path),)) if own is None else from_text(str(own), path)
-    )
-    if (components / RECORD).is_file():
-        fixer.taught = read_training_record(components).and_by(fixer.taught)
+    text = state.get(_RECORD)
+    record = TrainingRecord(unknown=(str(path),)) if text is None else from_text(str(text), path)
+    if (components / RECORD_FILE).is_file():
+        record = read_training_record(components).merged(record)
+    fixer.training_record = record
     return fixer
 
 
@@ -87,7 +92,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except FileNotFoundError as error:
         raise UserError(path, "no such file", expected="a checkpoint") from error
-    # A truncated file, one that is no checkpoint and one with code fail in a dozen ways.
+    # Truncated files, other files and files with code raise a dozen different exceptions.
     except Exception as error:
         raise UserError(
             path,
@@ -95,13 +100,13 @@ def _load(path: Path) -> Mapping[str, Any]:
             expected="tensors, numbers and text alone; code in a checkpoint is never run",
             fix="get the file again from a source that you trust, or use the diffusers folder",
         ) from error
-    wanted = {_UNET: dict, _VAE: dict, _RANK: int}
+    types = {_UNET: dict, _VAE: dict, _RANK: int}
     if not isinstance(state, dict) or any(
-        not isinstance(state.get(key), kind) for key, kind in wanted.items()
+        not isinstance(state.get(key), kind) for key, kind in types.items()
     ):
         keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else ""
         raise UserError(
             path, f"a {type(state).__name__} of {keys or 'no keys'}",
-            expected=f"{', '.join(wanted)}, as the published trainer writes",
+            expected=f"{', '.join(types)}, as the published trainer writes",
         )  # fmt: skip
     return state

@@ -1,8 +1,8 @@
-"""Names of a fixer's tensors in the published checkpoints, and the way between them and ours.
+"""Conversion between the state dict of a Fixer and those of the published checkpoints.
 
-Published are two state dicts, `unet` and `vae`. The VAE's holds skips and LoRA under the names that
-peft gives: `<layer>.base_layer.weight` beside `<layer>.lora_A.vae_skip.weight`. Without LoRA the
-names are plain. Ours is the state dict of a Fixer, whose keys start with the part they belong to.
+Published are two state dicts, `unet` and `vae`. The VAE's has skips and LoRA under peft's names:
+`<layer>.base_layer.weight` beside `<layer>.lora_A.vae_skip.weight`. Without LoRA the names are
+plain. Keys of a Fixer's state dict start with the part they belong to.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,22 @@ from stages.run.errors import UserError
 ADAPTER = "vae_skip"
 PROMPT_KEY = "prompt"
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 Key = tuple[str, str]  # part and key: ("vae", "decoder.conv_in.base_layer.weight")
 
-# diffusers' names of attention projections before version 0.18, still in checkpoints of that time.
-_FORMER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+# Names of attention projections in diffusers before 0.18, still found in checkpoints.
+_OLD_NAMES = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
 
 
 def published_keys(fixer: Fixer) -> dict[str, Key]:
     """The published key of each of a fixer's tensors but the prompt."""
-    changed = set(fixer.lora.names) if fixer.lora else set()
-    return {key: _published(key, changed) for key in fixer.state_dict() if key != PROMPT_KEY}
+    adapted = set(fixer.lora.names) if fixer.lora else set()
+    return {key: _published(key, adapted) for key in fixer.state_dict() if key != PROMPT_KEY}
 
 
 def published_state(fixer: Fixer) -> dict[str, dict[str, Tensor]]:
@@ -41,47 +46,53 @@ def published_state(fixer: Fixer) -> dict[str, dict[str, Tensor]]:
 
 
 def fixer_from_published(
-    spec: Spec, parts: Mapping[str, State], prompt: Tensor, where: object, seed: int = 0
+    spec: Spec, parts: Mapping[str, StateDict], prompt: Tensor, where: object, seed: int = 0
 ) -> Fixer:
-    """A fixer with the published weights, on the CPU in float32.
+    """A fixer with the published weights, on the CPU in float32; its training record is unknown.
 
-    A VAE without skips or LoRA, as Stable Diffusion's own, gets new ones, drawn from `seed`. What
-    taught it is unknown until someone says. Raises UserError when anything else is missing, left
-    over or of another shape.
+    Raises UserError when tensors other than skips and LoRA are missing, or any are left over or of
+    another shape.
+
+    Args:
+        spec: the architecture.
+        parts: state dicts `unet` and `vae`.
+        prompt: the embedded prompt, [1, T, C].
+        where: the checkpoint, for the messages.
+        seed: of skips and LoRA where the VAE has none, as Stable Diffusion's own.
     """
     try:
         fixer = empty_fixer(spec)
-    # Sizes that contradict each other fail in as many ways as there are layers.
+    # Configs that contradict each other fail differently in each layer.
     except Exception as error:
         raise UserError(
             where, f"its configs describe no fixer ({type(error).__name__}: {error})",
             expected="diffusers' settings of a UNet and a VAE", fix="get the checkpoint again",
         ) from error  # fmt: skip
     state = {PROMPT_KEY: prompt.float()}
-    found = {part: _modern(tensors) for part, tensors in parts.items()}
+    left = {part: _modern(tensors) for part, tensors in parts.items()}
     generator = torch.Generator().manual_seed(seed)
     faults: list[str] = []
     for ours, (part, theirs) in published_keys(fixer).items():
-        value = _take(found[part], theirs)
-        wanted = fixer.get_parameter(ours).shape
+        value = _take(left[part], theirs)
+        shape = fixer.get_parameter(ours).shape
         if value is None:
-            value = new_tensor(ours, wanted, spec, generator)
+            value = new_tensor(ours, shape, spec, generator)
         if value is None:
             faults.append(f"{part}: no {theirs}")
-        elif value.numel() != wanted.numel():
-            faults.append(f"{part}: {theirs} is {tuple(value.shape)}, not {tuple(wanted)}")
+        elif value.numel() != shape.numel():
+            faults.append(f"{part}: {theirs} is {tuple(value.shape)}, not {tuple(shape)}")
         else:
-            # A reshape: former attention layers were 1x1 convolutions.
-            state[ours] = value.float().reshape(wanted)
-    faults += [f"{part}: {key} too much" for part, rest in found.items() for key in rest]
+            # Reshaped, as old attention layers were 1x1 convolutions.
+            state[ours] = value.float().reshape(shape)
+    faults += [f"{part}: unknown {key}" for part, rest in left.items() for key in rest]
     if faults:
         raise _other_architecture(where, faults)
     fixer.load_state_dict(state, strict=True, assign=True)
-    fixer.taught = TrainingRecord(unknown=(spec.origin,))
+    fixer.training_record = TrainingRecord(unknown=(spec.origin,))
     return fixer
 
 
-def _published(key: str, changed: set[str]) -> Key:
+def _published(key: str, adapted: set[str]) -> Key:
     part, _, name = key.partition(".")
     if part == "unet":
         return part, name
@@ -92,21 +103,21 @@ def _published(key: str, changed: set[str]) -> Key:
         index, _, leaf = name.partition(".")
         name = f"{skip_name(int(index))}.{leaf}"
     layer, _, leaf = name.rpartition(".")
-    return "vae", f"{layer}.base_layer.{leaf}" if layer in changed else name
+    return "vae", f"{layer}.base_layer.{leaf}" if layer in adapted else name
 
 
-def _take(found: dict[str, Tensor], key: str) -> Tensor | None:
-    """Remove a tensor by its published name, or by its plain one."""
-    value = found.pop(key, None)
-    return found.pop(key.replace(".base_layer.", "."), None) if value is None else value
+def _take(tensors: dict[str, Tensor], key: str) -> Tensor | None:
+    """Remove and return a tensor by its published name, or by its plain one."""
+    value = tensors.pop(key, None)
+    return tensors.pop(key.replace(".base_layer.", "."), None) if value is None else value
 
 
-def _modern(tensors: State) -> dict[str, Tensor]:
-    """Keys with today's names of attention projections."""
+def _modern(tensors: StateDict) -> dict[str, Tensor]:
+    """The tensors with the current names of attention projections."""
     renamed = {}
     for key, value in tensors.items():
-        for former, name in _FORMER.items():
-            key = key.replace(former, name) if ".attentions." in key else key
+        for old, name in _OLD_NAMES.items():
+            key = key.replace(old, name) if ".attentions." in key else key
         renamed[key] = value
     return renamed
 
@@ -117,5 +128,5 @@ def _other_architecture(where: object, faults: list[str]) -> UserError:
         where,
         f"weights of another architecture, {len(faults)} tensors do not fit: {shown}",
         expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them",
-        fix="name another checkpoint in base.source, or mend the folder",
+        fix="name another checkpoint in base.source, or repair the folder",
     )

@@ -1,20 +1,64 @@
-"""Whether pictures by a fixer may be measured: not on what it learnt from."""
+"""Whether a fixer was trained on scenes that it is measured on, or that are reserved."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from stages.difix.network.training_record import TrainingRecord
-from stages.samples.photographed import prepared
+from stages.difix.network.training_record import FILE, TrainingRecord, read_training_record
+from stages.run.errors import UserError
+from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name
+from stages.scenes.study.overlap import named
+
+
+def training_leak_errors(
+    values: Mapping[str, Any],
+    groups: Mapping[str, str],
+    where: Callable[[tuple[str | int, ...]], str],
+) -> Iterator[UserError]:
+    """Folders in `base.source` and `tune.init_from` trained on measured or reserved scenes.
+
+    Args:
+        values: the valid sections of params; nothing is checked where study, base or tune is not.
+        groups: by scene.
+        where: the line of a key in params.yaml.
+    """
+    if not {"study", "base", "tune"} <= values.keys():
+        return
+    study: StudyConfig = values["study"]
+    scenes = (*study.internal_eval_scenes, *study.downstream_scenes, *study.reserved_scenes)
+    measured = [named(scene, groups.get(scene, "")) for scene in dict.fromkeys(scenes)]
+    sources = {("base", "source"): values["base"].source}
+    sources["tune", "init_from"] = values["tune"].init_from
+    for keys, source in sources.items():
+        folder = Path(source).expanduser()
+        try:
+            if source and (folder / FILE).is_file():
+                record = read_training_record(folder)
+                record.refuse_overlap(where(keys), measured, "reserved or measured")
+        except UserError as error:
+            yield error
 
 
 def evaluation_notes(
-    where: object, taught: TrainingRecord, scene: str, tuning_scenes: Iterable[str]
+    where: object, record: TrainingRecord, scene: str, folder: Path, tuning_scenes: Iterable[str]
 ) -> list[str]:
-    """Notes on a fixer whose pictures of a scene are measured.
+    """Notes on a fixer whose views of a scene are measured.
 
-    Scenes of the tuning may be looked at, as no measure of success. Raises UserError when any other
-    was learnt from.
+    Tuning scenes may be measured, though not as a result. Raises UserError for any other scene
+    that the fixer was trained on.
+
+    Args:
+        where: the fixer, for the messages.
+        record: its training record.
+        scene: name of the scene.
+        folder: where the scene is prepared.
+        tuning_scenes: those of the study.
     """
+    # Here, as `check` imports this module and must not wait for numpy.
+    from stages.samples.leaks import scene_subject
+
     if normalised_name(scene) not in map(normalised_name, tuning_scenes):
-        taught.refuse(where, [prepared(scene)] if taught.scenes else [], "evaluated")
-    return taught.notes
+        subjects = [scene_subject(scene, folder)] if record.scenes else []
+        record.refuse_overlap(where, subjects, "evaluated")
+    return record.notes

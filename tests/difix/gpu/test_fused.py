@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from fixers import pictures, published_spec, stirred, tiny_spec
+from fixers import perturbed, published_spec, random_images, tiny_spec
 from torch import Tensor, nn
 
 from stages.difix.gpu import fused
@@ -37,9 +37,9 @@ def answers(fixer: Fixer, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("spec", [published_spec(), tiny_spec()], ids=["published", "tiny"])
 def test_outputs_and_gradients_stay(spec: Spec, checkpointing: bool) -> None:
-    images = pictures(2, 2, 3, 16, 24)
-    wanted, gradients = answers(stirred(spec), images)
-    fixer = stirred(spec)
+    images = random_images(2, 2, 3, 16, 24)
+    wanted, gradients = answers(perturbed(spec), images)
+    fixer = perturbed(spec)
     fused.fuse(fixer)
     if checkpointing:
         fixer.use_checkpointing()
@@ -55,7 +55,7 @@ def test_outputs_and_gradients_stay(spec: Spec, checkpointing: bool) -> None:
 
 
 def test_wide_attention_is_attention() -> None:
-    query, key, value = (pictures(2, 9, 24, seed=seed) for seed in range(3))
+    query, key, value = (random_images(2, 9, 24, seed=seed) for seed in range(3))
     wanted = F.scaled_dot_product_attention(*(x[:, None] for x in (query, key, value)))[:, 0]
     torch.testing.assert_close(fused.wide_attention(query, key, value), wanted)
 
@@ -68,8 +68,8 @@ def test_kernels_give_a_gpu_the_same_picture(
 ) -> None:
     """In float32 to rounding; in less, no further from it than torch's own layers."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    images = pictures(2, 2, 3, 64, 96).cuda()
-    exact, plain, joined = (stirred(published_spec()).cuda() for _ in range(3))
+    images = random_images(2, 2, 3, 64, 96).cuda()
+    exact, plain, joined = (perturbed(published_spec()).cuda() for _ in range(3))
     fused.fuse(joined)
     with torch.no_grad():
         wanted = exact(images)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from fixers import pictures
+from fixers import random_images
 from torch import Tensor, nn
 from tuning import gram_loss, no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
@@ -71,7 +71,7 @@ def taught(step: Any, judge: FixerLoss, steps: int, accumulation: int) -> list[f
     told = []
     for number in range(steps):
         for micro in range(accumulation):
-            views = pictures(1, 2, 3, 16, 24, seed=10 * number + micro).to(DEVICE)
+            views = random_images(1, 2, 3, 16, 24, seed=10 * number + micro).to(DEVICE)
             last = micro == accumulation - 1
             terms = step.gradients(judge, views, views[:, 1], number, last=last, generator=None)
             told.append(float(terms.loss.detach()))
@@ -163,7 +163,7 @@ def test_a_state_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def masters(dtype: torch.dtype, **values: Any) -> tuple[Masters, nn.Parameter]:
-    weight = nn.Parameter(pictures(6, 5, 3, 3).to(DEVICE, memory_format=torch.channels_last))
+    weight = nn.Parameter(random_images(6, 5, 3, 3).to(DEVICE, memory_format=torch.channels_last))
     given: dict[str, Any] = ADAM | {"factor": 1.0, "summed": dtype} | values
     return Masters({"weight": weight}, set(), dtype, **given), weight
 
@@ -179,7 +179,7 @@ def test_adam_is_torchs(max_norm: float) -> None:
     other = nn.Parameter(weight.detach().clone())
     adam = torch.optim.AdamW([other], 1e-2, ADAM["betas"], weight_decay=0.01)
     for seed in range(3):
-        gradient = pictures(6, 5, 3, 3, seed=seed).to(DEVICE) - 0.5
+        gradient = random_images(6, 5, 3, 3, seed=seed).to(DEVICE) - 0.5
         give(found, gradient)
         other.grad = gradient.clone()
         wanted = torch.nn.utils.clip_grad_norm_([other], max_norm or 1e9)
@@ -274,7 +274,7 @@ def test_recordings_of_both_numbers_of_views_share_their_memory(
     """A step without its reference between two with it, as dropout of references makes them."""
     fixer, parameters = fresh("published", **PUBLISHED)
     step, judge = GraphedStep(fixer, parameters, dtype, accumulation=1, **ADAM), loss(tmp_path)
-    views = pictures(1, 2, 3, 32, 32).cuda()
+    views = random_images(1, 2, 3, 32, 32).cuda()
     told = []
     for number in range(12):
         seen = views[:, :1] if number % 3 == 1 else views

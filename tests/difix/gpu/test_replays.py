@@ -1,6 +1,6 @@
 import pytest
 import torch
-from fixers import pictures, published_spec, stirred
+from fixers import perturbed, published_spec, random_images
 from torch import Tensor
 
 from stages.difix.gpu.replays import Replays
@@ -33,10 +33,10 @@ def test_what_comes_once_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_replay_gives_what_the_fixer_gives() -> None:
-    fixer = stirred(published_spec()).cuda()
+    fixer = perturbed(published_spec()).cuda()
     seen = Replays(fixer)
     with torch.inference_mode():
         for seed in range(4):
-            images = pictures(1, 2, 3, 32, 48, seed=seed).cuda()
+            images = random_images(1, 2, 3, 32, 48, seed=seed).cuda()
             torch.testing.assert_close(seen(images), fixer(images), atol=1e-4, rtol=1e-4)
     assert len(seen._recordings) == 1

@@ -1,4 +1,4 @@
-"""The tiny fixer's start: procedural pictures, and the entry that trains on them."""
+"""The tiny fixer: procedural samples, and the entry that trains on them."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def config(**values: object) -> PretrainConfig:
     return PretrainConfig(**known | given | values)
 
 
-def test_a_batch_is_a_function_of_its_number_and_the_seed() -> None:
+def test_a_batch_depends_on_its_number_and_the_seed() -> None:
     whole = [batch.image for batch in islice(DeadLeavesStream(config(), CPU).batches(0, 0, 1), 3)]
     later = next(DeadLeavesStream(config(), CPU).batches(2, 0, 1)).image
     assert torch.equal(whole[2], later)
@@ -42,13 +42,13 @@ def test_a_batch_is_a_function_of_its_number_and_the_seed() -> None:
     )
 
 
-def test_processes_share_the_stream() -> None:
+def test_processes_divide_the_stream() -> None:
     alone = [batch.image for batch in islice(DeadLeavesStream(config(), CPU).batches(0, 0, 1), 2)]
     shared = [next(DeadLeavesStream(config(), CPU).batches(0, rank, 2)).image for rank in (0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-def test_references_show_the_same_from_elsewhere() -> None:
+def test_references_show_the_same_leaves_from_another_viewpoint() -> None:
     batch = DeadLeavesStream(config(crop_px=64), CPU).batch("training", 0, 4)
     assert batch.reference is not None
     apart = (batch.reference - batch.target).abs().mean(dim=(1, 2, 3))
@@ -57,19 +57,17 @@ def test_references_show_the_same_from_elsewhere() -> None:
     assert float(apart.mean()) < float(shuffled.mean())
 
 
-def test_held_out_pairs_are_in_no_batch() -> None:
+def test_validation_samples_are_in_no_batch() -> None:
     stream = DeadLeavesStream(config(), CPU)
-    held_out = stream.held_out()
-    assert len(held_out) == 2
-    seen = stream.batch("training", 0, 2).target
-    assert all(not torch.equal(one.target, other) for one in held_out for other in seen)
-    assert torch.equal(held_out[1].image, stream.held_out()[1].image)
+    validation = stream.validation_samples()
+    assert len(validation) == 2
+    training = stream.batch("training", 0, 2).target
+    assert all(not torch.equal(one.target, other) for one in validation for other in training)
+    assert torch.equal(validation[1].image, stream.validation_samples()[1].image)
 
 
 @pytest.mark.slow
-def test_the_entry_packs_a_fixer_that_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_entry_packs_a_readable_fixer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.difix.weights.folders import read_folder
     from stages.difix.weights.packed import unpack
 

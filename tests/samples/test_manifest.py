@@ -1,4 +1,4 @@
-"""The data set of two tuning scenes and one internal-eval scene, with images of 8 by 8 px."""
+"""The dataset of two tuning scenes and one internal-eval scene, with images of 8 by 8 px."""
 
 import json
 import shutil
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rooms import CHANGES, photograph
+from rooms import CHANGES, room_image
+from small_samples import PATHS
 
 from stages.manifest import main
 from stages.run import layout
@@ -47,13 +48,13 @@ FIRST, SECOND = "hi4d_pair00_dance__000001_28", "hi4d_pair00_dance__000001_64"
 Edit = Callable[[dict[str, Any]], object]
 
 
-def picture(number: int) -> np.ndarray:
-    """An image that no other number gives."""
+def random_image(number: int) -> np.ndarray:
+    """An image of its own for every number."""
     return np.random.default_rng(number).random((8, 8, 3), np.float32)
 
 
-def make_pairs(scene: str, split: str, group: str = "") -> SampleIndex:
-    """Two targets, 28 and 64, with the photograph of source camera 4 as their reference."""
+def make_samples(scene: str, split: str, group: str = "") -> SampleIndex:
+    """Two targets, 28 and 64, with the image of source camera 4 as their reference."""
     folder, seed = layout.pairs(scene), 1000 * int(scene[9:11])
     shutil.rmtree(folder, ignore_errors=True)
     records = []
@@ -67,7 +68,7 @@ def make_pairs(scene: str, split: str, group: str = "") -> SampleIndex:
         for kind in KINDS:
             path = folder / kind / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(path, picture(numbers[kind]))
+            write_png(path, random_image(numbers[kind]))
         files = {kind: file_hash(folder / kind / f"{name}.png") for kind in KINDS}
         psnr = 20.0 + number
         records.append(
@@ -106,21 +107,21 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyConfig:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["manifest"])
     for scene in TUNING:
-        make_pairs(scene, "train")
-    make_pairs(TEST[0], "test")
+        make_samples(scene, "train")
+    make_samples(TEST[0], "test")
     return write_params()
 
 
 def errors_after(edit: Edit, study: StudyConfig) -> list[str]:
-    """Messages about the data set after it was written by the stage and edited by hand."""
+    """Messages about the dataset after the stage wrote it and `edit` changed it."""
     main()
     dataset = read_json(layout.dataset())
     edit(dataset)
     layout.dataset().write_text(json.dumps(dataset))
-    return [str(error) for error in check_dataset(layout.dataset(), study).errors]
+    return [str(error) for error in check_dataset(layout.dataset(), study, PATHS).errors]
 
 
-def test_data_set_has_difix_form(study: StudyConfig) -> None:
+def test_dataset_has_difix_format(study: StudyConfig) -> None:
     main()
     dataset = read_json(layout.dataset())
     assert list(dataset) == ["train", "test"]
@@ -136,7 +137,7 @@ def test_data_set_has_difix_form(study: StudyConfig) -> None:
 
 def test_verdict_of_the_file_is_that_of_the_stage(study: StudyConfig) -> None:
     main()
-    verdict = check_dataset(layout.dataset(), study)
+    verdict = check_dataset(layout.dataset(), study, PATHS)
     assert verdict.errors == ()
     verdict.enforce()
     known = read_json(layout.manifest_metrics())
@@ -153,7 +154,7 @@ def test_verdict_names_the_images(study: StudyConfig) -> None:
     first = read_json(layout.manifest_metrics())["verdict"]
     index = read_index(layout.pairs(TUNING[0]))
     path = layout.pairs(TUNING[0]) / "image" / "000001_28.png"
-    write_png(path, picture(77))
+    write_png(path, random_image(77))
     index.pairs[0].files["image"] = file_hash(path)
     record_index(index)
     main()
@@ -164,7 +165,7 @@ def test_verdict_names_the_images(study: StudyConfig) -> None:
     assert read_json(layout.manifest_metrics()) == changed
 
 
-def test_sample_may_be_taken_out_by_hand(study: StudyConfig) -> None:
+def test_sample_may_be_removed_by_hand(study: StudyConfig) -> None:
     def edit(dataset: dict[str, Any]) -> None:
         del dataset["train"][FIRST]
         dataset["train"][SECOND].pop("ref_image")
@@ -224,7 +225,7 @@ def test_sample_that_moved_to_the_other_split_is_refused(study: StudyConfig) -> 
          "images of several scenes"),
     ],
 )  # fmt: skip
-def test_broken_form_is_told(study: StudyConfig, edit: Edit, message: str) -> None:
+def test_broken_structure_is_reported(study: StudyConfig, edit: Edit, message: str) -> None:
     (found,) = errors_after(edit, study)
     assert message in found
 
@@ -238,23 +239,27 @@ def test_missing_image_is_named(study: StudyConfig) -> None:
     assert not layout.manifest_metrics().exists()
 
 
-def test_unequal_sizes_in_a_triple_are_told(study: StudyConfig) -> None:
-    write_png(layout.pairs(TUNING[1]) / "ref_image" / "000001_64.png", picture(5)[:4])
-    told = "image 8x8, target_image 8x8, ref_image 8x4"
-    with pytest.raises(UserError, match=rf"(?s){told}.*one size in a triple"):
+def test_unequal_sizes_in_a_sample_are_reported(study: StudyConfig) -> None:
+    write_png(layout.pairs(TUNING[1]) / "ref_image" / "000001_64.png", random_image(5)[:4])
+    sizes = "image 8x8, target_image 8x8, ref_image 8x4"
+    with pytest.raises(UserError, match=rf"(?s){sizes}.*one size in a sample"):
         main()
 
 
-def test_changed_image_is_told(study: StudyConfig) -> None:
-    write_png(layout.pairs(TUNING[1]) / "ref_image" / "000001_64.png", picture(5))
-    with pytest.raises(UserError, match=r"ref_image/000001_64.png has changed since it was made"):
+def test_changed_image_is_reported(study: StudyConfig) -> None:
+    write_png(layout.pairs(TUNING[1]) / "ref_image" / "000001_64.png", random_image(5))
+    with pytest.raises(
+        UserError, match=r"ref_image/000001_64.png has changed since stage `pairs` wrote it"
+    ):
         main()
 
 
-def test_pairs_that_git_does_not_know_are_refused(study: StudyConfig) -> None:
+def test_samples_with_another_digest_than_in_git_are_refused(study: StudyConfig) -> None:
     index = read_index(layout.pairs(TUNING[0]))
     write_index(layout.pairs(TUNING[0]), SampleIndex(**{**vars(index), "pairs": index.pairs[:1]}))
-    with pytest.raises(UserError, match=r"(?s)not the pairs that metrics/pairs/.*json knows"):
+    with pytest.raises(
+        UserError, match=r"(?s)not the pairs that metrics/pairs/.*json was written for"
+    ):
         main()
 
 
@@ -265,8 +270,8 @@ def test_missing_pairs_of_several_scenes_are_all_named(study: StudyConfig) -> No
         main()
 
 
-def test_pairs_made_for_the_other_split_are_refused(study: StudyConfig) -> None:
-    make_pairs(TEST[0], "train")
+def test_samples_of_the_other_split_are_refused(study: StudyConfig) -> None:
+    make_samples(TEST[0], "train")
     with pytest.raises(UserError, match=rf"stages.pairs --scene {TEST[0]} --split test"):
         main()
 
@@ -286,24 +291,24 @@ def test_leak_in_the_study_is_refused(
     split = "test" if role == "internal_eval_scenes" else "train"
     for scene in scenes:
         if scene not in (*TUNING, *TEST):
-            make_pairs(scene, split)
+            make_samples(scene, split)
     changed = write_params(**{role: scenes})
     with pytest.raises(UserError, match=message):
         main()
     layout.dataset().parent.mkdir(parents=True)
     layout.dataset().write_text(json.dumps({"train": {}, "test": {}}))
-    told = "\n".join(str(error) for error in check_dataset(layout.dataset(), changed).errors)
+    told = "\n".join(str(error) for error in check_dataset(layout.dataset(), changed, PATHS).errors)
     assert message.rpartition(".*: ")[2] in told
 
 
-def test_pair_of_people_is_told_by_what_the_pairs_say(study: StudyConfig) -> None:
+def test_group_of_the_samples_counts(study: StudyConfig) -> None:
     """A scene under another name still has the group that it was prepared with."""
-    make_pairs(TEST[0], "test", group="pair00")
+    make_samples(TEST[0], "test", group="pair00")
     with pytest.raises(UserError, match=r"(?s)group pair00.*expected pair02, as in `scenes:`"):
         main()
     layout.dataset().parent.mkdir(parents=True)
     layout.dataset().write_text(json.dumps({"train": {}, "test": {}}))
-    told = [str(error) for error in check_dataset(layout.dataset(), study).errors]
+    told = [str(error) for error in check_dataset(layout.dataset(), study, PATHS).errors]
     assert any("hi4d_pair02_dance shows pair00, as hi4d_pair00_dance" in error for error in told)
 
 
@@ -312,12 +317,12 @@ def test_photograph_in_both_splits_is_refused(study: StudyConfig) -> None:
     copied = read_index(layout.pairs(TUNING[0])).photographs["source"]["000001/4"]
     index.photographs["source"]["000001/52"] = copied
     record_index(index)
-    message = "000001/52: the same photograph as data/scenes/hi4d_pair00_dance  000001/4"
+    message = "000001/52: the same image as data/scenes/hi4d_pair00_dance  000001/4"
     with pytest.raises(UserError, match=message):
         main()
     layout.dataset().parent.mkdir(parents=True)
     layout.dataset().write_text(json.dumps({"train": {}, "test": {}}))
-    told = [str(error) for error in check_dataset(layout.dataset(), study).errors]
+    told = [str(error) for error in check_dataset(layout.dataset(), study, PATHS).errors]
     assert any(message in error for error in told)
 
 
@@ -329,11 +334,11 @@ def test_photograph_that_is_measured_downstream_is_refused(study: StudyConfig) -
     camera = Camera("28", np.eye(3), np.eye(4), 8, 8)
     views = [View(camera, "000001", "target", path, None)]
     write_scene(folder, {"name": RESERVED[0], "group": "pair15"}, views)
-    with pytest.raises(UserError, match=r"(?s)28.png: the same photograph as .*pair00_dance"):
+    with pytest.raises(UserError, match=r"(?s)28.png: the same image as .*pair00_dance"):
         main()
 
 
-def test_scene_that_is_not_prepared_is_said_not_to_be_compared(
+def test_note_names_scenes_that_are_not_prepared(
     study: StudyConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main()
@@ -343,10 +348,8 @@ def test_scene_that_is_not_prepared_is_said_not_to_be_compared(
 
 
 @pytest.mark.parametrize(("kind", "camera"), [("ref_image", "28"), ("target_image", "4")])
-def test_photograph_of_the_wrong_role_is_refused(
-    study: StudyConfig, kind: str, camera: str
-) -> None:
-    """A target's photograph as reference, or a source's as target, even if all digests agree."""
+def test_image_of_the_wrong_role_is_refused(study: StudyConfig, kind: str, camera: str) -> None:
+    """A target's image as reference, or a source's as target, even if all digests agree."""
     index = read_index(layout.pairs(TUNING[0]))
     role = "target" if camera == "28" else "source"
     folder = layout.pairs(TUNING[0])
@@ -358,7 +361,7 @@ def test_photograph_of_the_wrong_role_is_refused(
         main()
 
 
-def test_filter_takes_poor_tuning_samples_out(study: StudyConfig) -> None:
+def test_filter_drops_poor_training_samples(study: StudyConfig) -> None:
     write_params(manifest={"min_psnr": 20.5})
     main()
     dataset = read_json(layout.dataset())
@@ -370,13 +373,13 @@ def test_filter_takes_poor_tuning_samples_out(study: StudyConfig) -> None:
 
 
 @pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])
-def test_empty_split_is_told(study: StudyConfig, role: str) -> None:
+def test_empty_split_is_refused(study: StudyConfig, role: str) -> None:
     write_params(**{role: []})
     with pytest.raises(UserError, match=rf"study.{role}: no pairs"):
         main()
 
 
-def test_thousands_of_missing_images_are_told_briefly(study: StudyConfig) -> None:
+def test_thousands_of_missing_images_are_reported_briefly(study: StudyConfig) -> None:
     def edit(dataset: dict[str, Any]) -> None:
         dataset["train"] |= {str(k): dict(dataset["train"][FIRST], image=f"{k}") for k in range(50)}
 
@@ -385,68 +388,68 @@ def test_thousands_of_missing_images_are_told_briefly(study: StudyConfig) -> Non
     assert "30 more errors" in found[-1]
 
 
-def write_photographs(scene: str, people: int, change: str = "") -> None:
-    """A prepared scene of one target camera: what it shows, and what was done to the picture."""
+def write_room(scene: str, people: int, change: str = "") -> None:
+    """A prepared scene of one target camera, with its image perhaps changed."""
     folder = layout.scene(scene)
     path = folder / "frames" / "000001" / "images" / "28.png"
     path.parent.mkdir(parents=True)
-    picture = photograph(1, people)
-    picture = CHANGES[change](picture) if change else picture
-    picture.save(path)
-    camera = Camera("28", np.eye(3), np.eye(4), *picture.size)
+    image = room_image(1, people)
+    image = CHANGES[change](image) if change else image
+    image.save(path)
+    camera = Camera("28", np.eye(3), np.eye(4), *image.size)
     views = [View(camera, "000001", "target", path, None)]
     write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
 
 
 @pytest.mark.parametrize("scene", [TUNING[1], TEST[0]])
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_photograph_of_a_measured_scene_is_refused(
+def test_changed_image_of_a_measured_scene_is_refused(
     study: StudyConfig, scene: str, change: str
 ) -> None:
-    write_photographs(RESERVED[1], people=11)
-    write_photographs(scene, people=11, change=change)
+    write_room(RESERVED[1], people=11)
+    write_room(scene, people=11, change=change)
     with pytest.raises(UserError) as caught:
         main()
     told = str(caught.value)
-    assert told.startswith(f"data/scenes/{scene}/frames/000001/images/28.png: the same photograph")
+    assert told.startswith(f"data/scenes/{scene}/frames/000001/images/28.png: the same image")
     assert f"as data/scenes/{RESERVED[1]}/frames/000001/images/28.png" in told
-    assert f"1 of {scene} are {RESERVED[1]}'s, encoded, cut or lit anew" in told
+    assert f"1 of {scene} are {RESERVED[1]}'s, encoded, cropped or lit anew" in told
     assert not layout.dataset().exists()
 
 
 def test_other_people_in_the_same_room_pass(study: StudyConfig) -> None:
     for number, scene in enumerate((*TUNING, *TEST, *RESERVED)):
-        write_photographs(scene, people=10 + number)
+        write_room(scene, people=10 + number)
     main()
-    assert check_dataset(layout.dataset(), study).errors == ()
+    assert check_dataset(layout.dataset(), study, PATHS).errors == ()
 
 
-def test_changed_photograph_that_lies_in_pairs_alone_is_refused(study: StudyConfig) -> None:
-    """What the data set itself shows counts, whatever data/scenes of the tuning has."""
+def test_changed_image_in_samples_alone_is_refused(study: StudyConfig) -> None:
+    """The dataset's own images count, whatever data/scenes has."""
     main()
-    write_photographs(RESERVED[1], people=11)
-    write_photographs(TUNING[0], people=12)
+    write_room(RESERVED[1], people=11)
+    write_room(TUNING[0], people=12)
     folder, index = layout.pairs(TUNING[0]), read_index(layout.pairs(TUNING[0]))
     first = index.pairs[0]
     write_png(folder / "image" / f"{first.name}.png", np.zeros((240, 180, 3), np.float32))
-    CHANGES["jpeg 50"](photograph(1, 11)).save(folder / "target_image" / f"{first.name}.png")
-    photograph(1, 13).save(folder / "ref_image" / f"{first.name}.png")
+    CHANGES["jpeg 50"](room_image(1, 11)).save(folder / "target_image" / f"{first.name}.png")
+    room_image(1, 13).save(folder / "ref_image" / f"{first.name}.png")
     for kind in KINDS:
         first.files[kind] = file_hash(folder / kind / f"{first.name}.png")
     index.photographs["target"]["000001/28"] = first.files["target_image"]
     index.photographs["source"]["000001/16"] = first.files["ref_image"]
     record_index(index)
-    (error,) = check_dataset(layout.dataset(), study).errors
+    (error,) = check_dataset(layout.dataset(), study, PATHS).errors
     assert error.where == folder / "target_image" / f"{first.name}.png"
-    assert check_dataset(layout.dataset(), study, look=False).errors == ()
+    assert check_dataset(layout.dataset(), study, PATHS, look=False).errors == ()
 
 
-def test_empty_reserve_is_said(study: StudyConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_note_on_an_empty_reserve(study: StudyConfig, capsys: pytest.CaptureFixture[str]) -> None:
     write_params(reserved_scenes=[])
     main()
     assert f"note: {NO_RESERVE}" in capsys.readouterr().out
 
 
-def test_group_spelled_otherwise_is_the_group_of_the_catalogue(study: StudyConfig) -> None:
-    make_pairs(TEST[0], "test", group="Pair-02 ")
+def test_group_may_be_spelled_otherwise_than_in_the_catalogue(study: StudyConfig) -> None:
+    make_samples(TEST[0], "test", group="Pair-02 ")
     main()

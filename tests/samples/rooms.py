@@ -1,4 +1,4 @@
-"""Made photographs of rooms and the people in them, and what may be done to a photograph."""
+"""Synthetic images of rooms with people, and changes of an image."""
 
 import numpy as np
 from PIL import Image
@@ -8,15 +8,15 @@ from benchmarks.leak_guard import Change, cropped, jpeg, lit, mirrored, resized,
 WIDTH, HEIGHT = 180, 240
 
 
-def photograph(room: int, people: int, moment: int = 0) -> Image.Image:
-    """Two people of the given number in the given room; at another moment they stand elsewhere."""
-    picture = _texture(room, 1.0)
+def room_image(room: int, people: int, timestamp: int = 0) -> Image.Image:
+    """Two people in a room; at another timestamp they stand elsewhere."""
+    image = _texture(room, 1.0)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     for person in (0, 1):
-        middle = np.array([140 - 6 * person, 60 + 55 * person + 9 * moment])
+        middle = np.array([140 - 6 * person, 60 + 55 * person + 9 * timestamp])
         inside = ((rows - middle[0]) / 70) ** 2 + ((columns - middle[1]) / 20) ** 2 < 1
-        picture[inside] = _texture(1000 + 2 * people + person, 0.6)[inside]
-    return Image.fromarray(np.rint(255 * picture).astype(np.uint8))
+        image[inside] = _texture(1000 + 2 * people + person, 0.6)[inside]
+    return Image.fromarray(np.rint(255 * image).astype(np.uint8))
 
 
 def _texture(seed: int, contrast: float) -> np.ndarray:

@@ -11,7 +11,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def disc(x: float = 0.0, nearness: float = 1.0) -> Leaves:
-    """A white disc of radius 0.5 before a black background, without texture or shading."""
+    """A white disc of radius 0.5 on a black background, without texture or shading."""
     leaves = scatter(1, 2, generator())
     plain = {
         "centre": torch.tensor([[[0.0, 0.0], [x, 0.0]]]),
@@ -26,31 +26,31 @@ def disc(x: float = 0.0, nearness: float = 1.0) -> Leaves:
     return Leaves(**fields | plain)
 
 
-def test_a_seed_gives_the_same_picture_and_another_seed_another() -> None:
-    pictures = []
+def test_images_depend_on_the_seed() -> None:
+    images = []
     for seed in (0, 0, 1):
         random = generator(seed)
         leaves, views = scatter(2, 12, random), viewpoints(2, 0.2, random)
-        pictures.append(paint(leaves, views, 40, 32))
-    assert torch.equal(pictures[0], pictures[1])
-    assert not torch.equal(pictures[0], pictures[2])
-    assert pictures[0].shape == (2, 3, 32, 40)
-    assert 0 <= float(pictures[0].min()) < float(pictures[0].max()) <= 1
+        images.append(paint(leaves, views, 40, 32))
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+    assert images[0].shape == (2, 3, 32, 40)
+    assert 0 <= float(images[0].min()) < float(images[0].max()) <= 1
 
 
-def test_a_disc_has_its_area_and_place() -> None:
-    picture = paint(disc(), STILL, 200, 200)[0, 0]
-    assert float(picture.mean()) == pytest.approx(torch.pi * 0.5**2 / 4, abs=2e-3)
-    assert float(picture[100, 100]) == 1
-    assert float(picture[100, 160]) == 0
+def test_a_disc_has_its_area_and_position() -> None:
+    image = paint(disc(), STILL, 200, 200)[0, 0]
+    assert float(image.mean()) == pytest.approx(torch.pi * 0.5**2 / 4, abs=2e-3)
+    assert float(image[100, 100]) == 1
+    assert float(image[100, 160]) == 0
 
 
 def test_near_leaves_move_more_than_far_ones() -> None:
     shifted = Viewpoints(torch.tensor([[0.4, 0.0]]), STILL.bend)
     columns = torch.arange(200) + 0.5
     for nearness in (0.25, 1.0):
-        picture = paint(disc(nearness=nearness), shifted, 200, 200)[0, 0]
-        centre = float((picture.sum(0) * columns).sum() / picture.sum())
+        image = paint(disc(nearness=nearness), shifted, 200, 200)[0, 0]
+        centre = float((image.sum(0) * columns).sum() / image.sum())
         assert centre == pytest.approx(100 + 100 * 0.4 * nearness, abs=0.1)
 
 
@@ -61,7 +61,7 @@ def test_the_nearer_leaf_covers_the_farther() -> None:
 
 
 def test_edges_are_smooth_over_a_pixel() -> None:
-    picture = paint(disc(), STILL, 100, 100)[0, 0]
-    row = picture[50]
+    image = paint(disc(), STILL, 100, 100)[0, 0]
+    row = image[50]
     between = (row > 0) & (row < 1)
     assert 0 < int(between.sum()) <= 4

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from fixers import (
+    perturbed,
     publish,
     publish_turbo,
     published_spec,
     same_weights,
-    stirred,
     tiny_spec,
     write_text,
 )
@@ -37,21 +37,21 @@ def find(folder: Path, source: Path | str, **values: object) -> Untuned:
     return untuned(config, folder / "weights", Checkpoint("base", "fixer", ""), folder / "scratch")
 
 
-def test_shipped_has_seen_procedural_pictures_alone(folder: Path) -> None:
+def test_shipped_is_the_tiny_fixer(folder: Path) -> None:
     fixer, text = find(folder, "shipped")
     assert fixer.spec.origin == "procedural"
     assert fixer.spec.size == "tiny"
     assert text == folder / "scratch"
 
 
-def test_random_is_a_function_of_its_seed(folder: Path) -> None:
+def test_random_depends_on_its_seed(folder: Path) -> None:
     one, same, other = (find(folder, "random", seed=seed).fixer for seed in (1, 1, 2))
     assert same_weights(one, same)
     assert not same_weights(one, other)
 
 
 def test_own_folder_and_packed_file(folder: Path) -> None:
-    fixer = stirred(tiny_spec())
+    fixer = perturbed(tiny_spec())
     write_folder(fixer, folder / "mine", write_text(folder / "text"))
     found = find(folder, folder / "mine")
     assert same_weights(found.fixer, fixer)
@@ -61,7 +61,7 @@ def test_own_folder_and_packed_file(folder: Path) -> None:
 
 @pytest.mark.parametrize(("reference", "expected"), [("stored", True), ("no", False)])
 def test_published_folder(folder: Path, reference: str, expected: bool) -> None:
-    fixer = stirred(published_spec(), prompt=None)
+    fixer = perturbed(published_spec(), prompt=None)
     publish(fixer, folder / "difix_ref")
     found = find(folder, folder / "difix_ref", reference=reference)
     assert found.fixer.spec.reference is expected
@@ -70,26 +70,26 @@ def test_published_folder(folder: Path, reference: str, expected: bool) -> None:
     assert torch.equal(found.fixer.prompt, embed(folder / "difix_ref", "remove degradation"))
 
 
-def test_index_of_a_fixer_without_reference_is_understood(folder: Path) -> None:
-    publish(stirred(published_spec(reference=False)), folder / "difix")
+def test_index_of_a_fixer_without_reference(folder: Path) -> None:
+    publish(perturbed(published_spec(reference=False)), folder / "difix")
     assert not find(folder, folder / "difix").fixer.spec.reference
 
 
-def test_turbo_does_not_say_whether_it_sees_a_reference(folder: Path) -> None:
-    publish_turbo(stirred(published_spec()), folder / "sd-turbo")
-    with pytest.raises(UserError, match=r"base\.reference: stored, but .* doesn't say"):
+def test_turbo_needs_to_be_told_about_its_reference(folder: Path) -> None:
+    publish_turbo(perturbed(published_spec()), folder / "sd-turbo")
+    with pytest.raises(UserError, match=r"base\.reference: stored, but .* does not say"):
         find(folder, folder / "sd-turbo")
     assert not find(folder, folder / "sd-turbo", reference="no").fixer.spec.reference
 
 
 def test_pkl_takes_its_other_parts_from_components(folder: Path) -> None:
-    fixer = stirred(published_spec())
+    fixer = perturbed(published_spec())
     publish_turbo(fixer, folder / "sd-turbo")
     write_pkl(fixer, folder / "model.pkl")
     given = {"components": str(folder / "sd-turbo"), "reference": "yes"}
     found = find(folder, folder / "model.pkl", **given).fixer
     assert torch.equal(found.skips[0].weight, fixer.skips[0].weight)
-    with pytest.raises(UserError, match="doesn't say whether"):
+    with pytest.raises(UserError, match="does not say whether"):
         find(folder, folder / "model.pkl", **given | {"reference": "stored"})
     with pytest.raises(UserError, match="no such file"):
         find(folder, folder / "other.pkl", **given)
@@ -98,7 +98,7 @@ def test_pkl_takes_its_other_parts_from_components(folder: Path) -> None:
 
 
 def test_another_prompt_needs_the_text_encoder(folder: Path) -> None:
-    write_folder(stirred(tiny_spec()), folder / "mine", write_text(folder / "text"))
+    write_folder(perturbed(tiny_spec()), folder / "mine", write_text(folder / "text"))
     found = find(folder, folder / "mine", prompt="sharpen").fixer
     assert found.spec.prompt == "sharpen"
     assert torch.equal(found.prompt, embed(folder / "text", "sharpen"))
@@ -112,7 +112,7 @@ def test_another_prompt_needs_the_text_encoder(folder: Path) -> None:
     [
         ("shiped", "did you mean shipped"),
         ("/no/such/folder", "no fixer '/no/such/folder'"),
-        ("nvidia/difix_ref", "is neither in hub nor to be had"),
+        ("nvidia/difix_ref", "is neither in hub nor available"),
     ],
 )
 def test_unknown_source_is_refused(folder: Path, source: str, message: str) -> None:

@@ -1,27 +1,33 @@
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from tuning import tune_config, write_pairs
+from small_samples import write_dataset
 
 from stages.run.errors import UserError
-from stages.samples.dataset import Pairs, read_split
+from stages.samples.dataset import TuningDataset, read_split
 from stages.samples.stream import SampleStream
 
 
+def config(**values: Any) -> SimpleNamespace:
+    defaults = {"seed": 0, "batch_size": 2, "crop_px": 32, "flip": True, "loader_workers": 0}
+    return SimpleNamespace(**{**defaults, "missing_reference": "error", **values})
+
+
 def stream(path: Path, with_reference: bool = True, **values: Any) -> SampleStream:
-    config = tune_config(**values)
-    return SampleStream(Pairs(read_split(path, "train"), 0, 16), config, 16, with_reference)
+    dataset = TuningDataset(read_split(path, "train"), 0, 16)
+    return SampleStream(dataset, config(**values), 16, with_reference)
 
 
-def test_crops_and_mirrors_are_the_same_in_a_triple(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path)
-    for triple in read_split(path, "train"):
-        for copy in (triple.target, triple.reference):
+def test_crops_and_mirrors_are_the_same_in_a_sample(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    for sample in read_split(path, "train"):
+        for copy in (sample.target, sample.reference):
             assert copy is not None
-            copy.write_bytes(triple.image.read_bytes())
+            copy.write_bytes(sample.image.read_bytes())
     for batch in islice(stream(path).batches(0, 0, 1), 8):
         assert batch.image.shape == (2, 3, 32, 32)
         assert torch.equal(batch.image, batch.target)
@@ -29,16 +35,16 @@ def test_crops_and_mirrors_are_the_same_in_a_triple(tmp_path: Path) -> None:
 
 
 def test_some_samples_are_mirrored_and_crops_move(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, train=1)
-    seen = stream(path)
-    assert len({seen.sample(number)[1].numpy().tobytes() for number in range(12)}) > 6
+    path = write_dataset(tmp_path, train=1)
+    samples = stream(path)
+    assert len({samples.sample(number)[1].numpy().tobytes() for number in range(12)}) > 6
     whole = stream(path, crop_px=0, flip=True)
     variants = {whole.sample(number)[1].numpy().tobytes() for number in range(12)}
     assert len(variants) == 2
 
 
-def test_crops_reach_both_ends_of_the_picture(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, train=1, size=(64, 48))
+def test_crops_reach_both_ends_of_the_image(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, train=1, size=(64, 48))
     whole = stream(path, crop_px=0, flip=False).sample(0)[0]
     cut = stream(path, crop_px=48, flip=False)
     offsets = set()
@@ -48,16 +54,16 @@ def test_crops_reach_both_ends_of_the_picture(tmp_path: Path) -> None:
     assert offsets == set(range(17))
 
 
-def test_a_stream_that_starts_in_the_middle_goes_on_alike(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path)
+def test_a_stream_from_the_middle_equals_the_rest_of_the_whole(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
     whole = list(islice(stream(path).batches(0, 0, 1), 5))
     rest = list(islice(stream(path).batches(3, 0, 1), 2))
-    for wanted, found in zip(whole[3:], rest, strict=True):
-        assert torch.equal(wanted.image, found.image)
+    for wanted, batch in zip(whole[3:], rest, strict=True):
+        assert torch.equal(wanted.image, batch.image)
 
 
-def test_processes_share_what_one_would_see(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path)
+def test_processes_divide_the_samples_of_one(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
     alone = [batch.target for batch in islice(stream(path).batches(0, 0, 1), 4)]
     shared = [
         next(islice(stream(path).batches(0, rank, 2), step, None)).target
@@ -67,15 +73,15 @@ def test_processes_share_what_one_would_see(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-def test_an_epoch_shows_every_sample_once(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, train=5)
-    seen = stream(path, crop_px=0, flip=False)
-    targets = {seen.sample(number)[1].numpy().tobytes() for number in range(5)}
+def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, train=5)
+    samples = stream(path, crop_px=0, flip=False)
+    targets = {samples.sample(number)[1].numpy().tobytes() for number in range(5)}
     assert len(targets) == 5
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path: Path) -> None:
-    pairs = stream(write_pairs(tmp_path, train=7)).pairs
+    pairs = stream(write_dataset(tmp_path, train=7)).pairs
     orders = [pairs.order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     assert all(sorted(order) == list(range(7)) for order in orders)
     assert len(set(map(tuple, orders))) == 6
@@ -83,14 +89,14 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path: Path) -> None:
 
 
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path)
+    path = write_dataset(tmp_path)
     direct = next(stream(path).batches(1, 0, 1))
     loaded = next(stream(path, loader_workers=1).batches(1, 0, 1))
     assert torch.equal(direct.image, loaded.image)
 
 
-def test_a_missing_reference_is_refused_or_stood_in_for(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, reference=False)
+def test_a_missing_reference_is_refused_or_replaced(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, reference=False)
     with pytest.raises(UserError, match=r"missing_reference"):
         stream(path)
     image, _, reference = stream(path, missing_reference="own_render").sample(0)
@@ -99,7 +105,7 @@ def test_a_missing_reference_is_refused_or_stood_in_for(tmp_path: Path) -> None:
 
 
 def test_a_crop_must_fit_the_images_and_the_network(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path)
+    path = write_dataset(tmp_path)
     with pytest.raises(UserError, match="a multiple of 16"):
         stream(path, crop_px=40)
     with pytest.raises(UserError, match="at most 48"):
@@ -107,10 +113,10 @@ def test_a_crop_must_fit_the_images_and_the_network(tmp_path: Path) -> None:
 
 
 def test_unequal_sizes_need_crops_or_single_samples(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, size=(48, 64))
-    other = read_split(write_pairs(tmp_path / "other", size=(64, 64)), "train")
-    pairs = Pairs([*read_split(path, "train"), *other], 0, 16)
+    path = write_dataset(tmp_path, size=(48, 64))
+    other = read_split(write_dataset(tmp_path / "other", size=(64, 64)), "train")
+    dataset = TuningDataset([*read_split(path, "train"), *other], 0, 16)
     with pytest.raises(UserError, match="unequal sizes: 48x64, 64x64"):
-        SampleStream(pairs, tune_config(crop_px=0), 16, True)
-    SampleStream(pairs, tune_config(crop_px=0, batch_size=1), 16, True)
-    SampleStream(pairs, tune_config(crop_px=32), 16, True)
+        SampleStream(dataset, config(crop_px=0), 16, True)
+    SampleStream(dataset, config(crop_px=0, batch_size=1), 16, True)
+    SampleStream(dataset, config(crop_px=32), 16, True)

@@ -1,11 +1,11 @@
-"""Images of any size through a fixer and back."""
+"""Inference on images of any size."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from fixers import published_spec, stirred, tiny_spec
+from fixers import perturbed, published_spec, tiny_spec
 from torch import Tensor, nn
 
 from stages.difix.config import FixerConfig
@@ -20,34 +20,32 @@ def image(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 def runner(fixer: Fixer | None = None, **values: object) -> Runner:
-    return Runner(fixer or stirred(tiny_spec()), FixerConfig(device="cpu", **values))
+    return Runner(fixer or perturbed(tiny_spec()), FixerConfig(device="cpu", **values))
 
 
-def untouching(**values: object) -> Runner:
-    """A runner whose fixer gives back what it gets."""
+def identity_runner(**values: object) -> Runner:
+    """A runner whose fixer returns its input."""
     return runner(random_fixer(tiny_spec(), 0), **values)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (53, 37), (64, 48), (15, 200)])
 @pytest.mark.parametrize("tile_px", [0, 32])
-def test_padded_and_tiled_images_come_back_as_they_were(
-    size: tuple[int, int], tile_px: int
-) -> None:
+def test_padding_and_tiling_change_nothing(size: tuple[int, int], tile_px: int) -> None:
     one = image(*size)
-    (found,) = untouching(tile_px=tile_px, tile_overlap_px=16).fix([one], [one])
+    (found,) = identity_runner(tile_px=tile_px, tile_overlap_px=16).fix([one], [one])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one, atol=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"fit": "resize"}, {"resolution": 32}])
-def test_resized_images_come_back_at_their_size(values: dict) -> None:
+def test_resized_images_return_at_their_size(values: dict) -> None:
     flat = np.full((53, 37, 3), 0.25, np.float32)
-    (found,) = untouching(**values).fix([flat], [flat])
+    (found,) = identity_runner(**values).fix([flat], [flat])
     assert found.shape == flat.shape
     np.testing.assert_allclose(found, flat, atol=1e-3)
 
 
-def test_order_and_company_change_nothing() -> None:
+def test_order_and_batch_change_nothing() -> None:
     images = [image(32, 48, seed) for seed in range(3)] + [image(48, 32, 9)]
     references = [image(32, 48, 20 + seed) for seed in range(3)] + [image(64, 64, 30)]
     fixing = runner(batch_size=2)
@@ -58,46 +56,46 @@ def test_order_and_company_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(("mode", "batches"), [("throughput", [2, 2, 1]), ("latency", [1] * 5)])
-def test_a_mode_decides_how_many_images_go_together(
+def test_the_mode_decides_the_batch_size(
     mode: str, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fixing, seen = runner(mode=mode, batch_size=2), []
+    fixing, counts = runner(mode=mode, batch_size=2), []
     forward = fixing.fixer.forward
 
-    def counted(images: Tensor, *given: object, **named: object) -> Tensor:
-        seen.append(len(images))
-        return forward(images, *given, **named)
+    def counted(images: Tensor, *args: object, **kwargs: object) -> Tensor:
+        counts.append(len(images))
+        return forward(images, *args, **kwargs)
 
     monkeypatch.setattr(fixing.fixer, "forward", counted)
     fixing.fix([image(16, 16, seed) for seed in range(5)], [image(16, 16, 9)] * 5)
-    assert seen == batches
+    assert counts == batches
 
 
-def test_equal_references_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixing, seen = runner(), []
-    remember = fixing.fixer.remember
+def test_equal_references_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixing, counts = runner(), []
+    reference_cache = fixing.fixer.reference_cache
 
     def counted(views: Tensor, generator: torch.Generator | None = None) -> object:
-        seen.append(len(views))
-        return remember(views, generator)
+        counts.append(len(views))
+        return reference_cache(views, generator)
 
-    monkeypatch.setattr(fixing.fixer, "remember", counted)
+    monkeypatch.setattr(fixing.fixer, "reference_cache", counted)
     fixing.fix([image(32, 32, seed) for seed in range(3)], [image(32, 32, 7)] * 3)
-    assert seen == [1]
+    assert counts == [1]
 
 
 def test_references_matter_and_may_be_withheld() -> None:
     images, references = [image(32, 32)], [image(32, 32, 1)]
-    seen = runner().fix(images, references)[0]
+    with_reference = runner().fix(images, references)[0]
     other = runner().fix(images, [image(32, 32, 2)])[0]
     withheld = runner(reference="withhold")
-    assert np.abs(seen - other).max() > 1e-6
+    assert np.abs(with_reference - other).max() > 1e-6
     np.testing.assert_array_equal(withheld.fix(images)[0], withheld.fix(images, references)[0])
     with pytest.raises(UserError, match="expects a reference and got none"):
         runner().fix(images)
 
 
-def test_attention_can_be_overruled() -> None:
+def test_attention_can_be_overridden() -> None:
     images, references = [image(32, 32)], [image(32, 32, 1)]
     stored = runner().fix(images, references)[0]
     mutual = runner(reference_attention="mutual")
@@ -105,7 +103,7 @@ def test_attention_can_be_overruled() -> None:
     assert np.abs(stored - mutual.fix(images, references)[0]).max() > 1e-6
 
 
-def test_drawn_latents_depend_on_the_seed_and_the_place_alone() -> None:
+def test_sampled_latents_depend_on_seed_and_index_alone() -> None:
     images = [image(32, 32, seed) for seed in range(3)]
     one = runner(latent="sample", seed=1).fix(images, images)
     same = runner(latent="sample", seed=1, batch_size=1).fix(images, images)
@@ -114,8 +112,8 @@ def test_drawn_latents_depend_on_the_seed_and_the_place_alone() -> None:
     assert np.abs(np.stack(one) - np.stack(other)).max() > 1e-5
 
 
-def test_lora_is_folded_before_running() -> None:
-    fixer = stirred(published_spec())
+def test_lora_is_merged_before_running() -> None:
+    fixer = perturbed(published_spec())
     one = image(32, 32)
     with torch.no_grad():
         views = torch.from_numpy(np.stack([one, one])).permute(0, 3, 1, 2)[None]
@@ -126,7 +124,7 @@ def test_lora_is_folded_before_running() -> None:
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
-    fixer = stirred(tiny_spec())
+    fixer = perturbed(tiny_spec())
     nn.init.constant_(fixer.vae.decoder.conv_out.bias, float("nan"))
     with pytest.raises(UserError, match="not finite"):
         runner(fixer).fix([image(16, 16)], [image(16, 16)])
@@ -134,7 +132,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
 
 def test_multiple_must_suit_the_vae() -> None:
     with pytest.raises(UserError, match=r"(?s)difix\.multiple: 4.*a multiple of 8"):
-        runner(stirred(published_spec()), multiple=4)
+        runner(perturbed(published_spec()), multiple=4)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ def test_tiles_cover_a_side_and_overlap(length: int, tile: int, overlap: int) ->
     assert all(b - a <= tile - overlap for a, b in pairwise(starts))
 
 
-def test_feather_falls_towards_the_border_and_is_nowhere_zero() -> None:
+def test_feather_falls_towards_the_border_and_is_never_zero() -> None:
     weights = feather((8, 12), 3)
     assert weights.shape == (8, 12)
     assert float(weights[4, 6]) == 1

@@ -1,0 +1,89 @@
+"""Results of a tuning: the fixer's folder, its metrics and curves."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.difix.tuning.finetune import CURVE_COLUMNS, MetricRow, Tuner
+from stages.difix.tuning.inputs import TuningData
+from stages.difix.tuning.validation import MEASURES
+from stages.difix.weights.card import write_card
+from stages.difix.weights.folders import has_text, write_folder
+from stages.run.checkpoint import Checkpoint
+from stages.run.files import write_tsv
+
+ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
+VALIDATION_COLUMNS = ["step", *MEASURES, *(f"identity_{name}" for name in MEASURES)]
+
+
+def write_fixer(
+    tuner: Tuner,
+    data: TuningData,
+    base: Path,
+    folder: Path,
+    checkpoint: Checkpoint,
+    verdict: str,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write the tuned fixer, its card, its training record and its image sheets.
+
+    Args:
+        tuner: of the finished run.
+        data: that it was tuned on.
+        base: folder of the untuned fixer, whose text encoder and tokenizer are copied.
+        folder: where the fixer goes.
+        checkpoint: of the run, which keeps the image sheets.
+        verdict: hash of the leak guard's verdict, for the card.
+        warnings: for the card.
+    """
+    fixer = tuner.fixer
+    fixer.training_record = fixer.training_record.merged(data.training_record())
+    fixer.spec = fixer.spec.changed(origin=f"{fixer.spec.origin}, tuned")
+    write_folder(fixer, folder, base if has_text(base) else None)
+    write_card(
+        folder, fixer.spec, tuner.config, scalars(tuner, data), data.digest(), verdict,
+        fixer.training_record, warnings,
+    )  # fmt: skip
+    if checkpoint.kept.is_dir():
+        shutil.copytree(checkpoint.kept, folder / "samples")
+
+
+def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
+    """The content of metrics/tune.json: measures by row, and counts."""
+    validations = {row["row"]: row for row in tuner.validations}
+    unknown = tuner.fixer.training_record.unknown
+    measures = {
+        name: {key: validations[name][key] for key in MEASURES}
+        for name in ROWS
+        if name in validations
+    }
+    return (
+        measures
+        | {
+            "steps": tuner.config.steps,
+            "kept_step": validations["tuned"]["step"],
+            "train_pairs": len(data.train),
+            "test_pairs": len(data.test),
+            "weights_moved": float(f"{tuner.moved():.4g}"),
+        }
+        | ({"taught_unknown": "; ".join(unknown)} if unknown else {})
+    )
+
+
+def write_curves(tuner: Tuner, loss: Path, validation: Path) -> None:
+    """Write the curves of the loss and of the measures on the internal-eval samples."""
+    write_tsv(loss, tuner.curve, CURVE_COLUMNS)
+    write_tsv(validation, _validation_curve(tuner.validations), VALIDATION_COLUMNS)
+
+
+def _validation_curve(validations: Sequence[MetricRow]) -> list[MetricRow]:
+    """The fixer's rows by step, untuned first, each with the measures of the render."""
+    identity = next(row for row in validations if row["row"] == "identity")
+    of_render = {f"identity_{name}": identity[name] for name in MEASURES}
+    steps = {
+        row["step"]: {"step": row["step"], **{name: row[name] for name in MEASURES}, **of_render}
+        for row in validations
+        if row["row"] in ("untuned", "fixed", "tuned")
+    }
+    return [steps[step] for step in sorted(steps)]

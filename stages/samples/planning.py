@@ -1,0 +1,121 @@
+"""Which views of a scene become tuning samples, each with a source camera's image as reference."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stages.run.errors import UserError
+from stages.run.settings.params import CHECK, did_you_mean
+from stages.scenes.cameras import Camera, nearest_cameras
+from stages.scenes.config import PairsConfig, ReferenceConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """What a sample shows; `step` is that of the Gaussians, None after the last."""
+
+    camera: str
+    timestamp: str
+    ref_camera: str
+    ref_timestamp: str
+    step: int | None = None
+    left_out: bool = False  # a source camera that these Gaussians were trained without
+    first: bool = True  # nearest reference of its target
+
+    @property
+    def name(self) -> str:
+        """Name of its files: the plain one belongs to the first reference of final Gaussians.
+
+        >>> PlannedSample("28", "000021", "16", "000021").name
+        '000021_28'
+        >>> PlannedSample("28", "000021", "4", "000033", step=200, first=False).name
+        '000021_28_step200_ref_000033_4'
+        """
+        step = "" if self.step is None else f"_step{self.step}"
+        reference = "" if self.first else f"_ref_{self.ref_timestamp}_{self.ref_camera}"
+        return f"{self.timestamp}_{self.camera}{step}{reference}"
+
+
+def plan_samples(
+    timestamps: Sequence[str],
+    targets: Mapping[str, Camera],
+    sources: Mapping[str, Camera],
+    config: PairsConfig,
+    left_out: bool = False,
+) -> list[PlannedSample]:
+    """Samples in a fixed order; a target without a reference has none.
+
+    Args:
+        timestamps: all timestamps of the scene, in order.
+        targets: cameras that are rendered, by name.
+        sources: cameras that references are taken from, in the same frame as the targets.
+        config: strides, steps and references.
+        left_out: the targets are source cameras that the Gaussians were trained without.
+    """
+    samples = []
+    for timestamp in timestamps[:: config.every]:
+        times = reference_times(timestamps, timestamp, config.reference)
+        for name, camera in targets.items():
+            nearest = nearest_cameras(camera, sources, config.reference.cameras)
+            references = [(ref, time) for time in times for ref in nearest]
+            for step in (None, *config.steps):
+                samples += [
+                    PlannedSample(name, timestamp, ref, time, step, left_out, first=rank == 0)
+                    for rank, (ref, time) in enumerate(references)
+                ]
+    return samples
+
+
+def reference_times(
+    timestamps: Sequence[str], timestamp: str, reference: ReferenceConfig
+) -> list[str]:
+    """Timestamps that references of a target are taken from, of those that the scene has.
+
+    >>> reference_times("abcd", "b", ReferenceConfig(strategy="mixed", offset_frames=1))
+    ['b', 'a', 'c']
+    """
+    k = reference.offset_frames
+    offsets = {"same_time": (0,), "temporal": (-k, k), "mixed": (0, -k, k)}[reference.strategy]
+    indices = [timestamps.index(timestamp) + offset for offset in offsets]
+    return [timestamps[index] for index in indices if 0 <= index < len(timestamps)]
+
+
+def select_cameras(
+    wanted: Sequence[str], cameras: Iterable[str], where: str, role: str
+) -> list[str]:
+    """The wanted cameras of a role, in the scene's order.
+
+    Raises UserError for a name that is no camera of this role.
+    """
+    known = list(cameras)
+    for name in wanted:
+        if name not in known:
+            raise UserError(
+                where, repr(name), expected=f"{role} cameras of the scene: {', '.join(known)}",
+                hint=did_you_mean(name, known), fix=CHECK,
+            )  # fmt: skip
+    return [name for name in known if name in wanted]
+
+
+def subsample(samples: Sequence[T], limit: int, seed: int) -> list[T]:
+    """A random choice of `limit` samples, in their order; all where limit is 0 or not exceeded."""
+    if limit == 0 or limit >= len(samples):
+        return list(samples)
+    indices = np.random.default_rng(seed).permutation(len(samples))[:limit]
+    return [samples[index] for index in sorted(indices)]
+
+
+def config_for_split(config: PairsConfig, split: str) -> PairsConfig:
+    """`config` for a split: test samples are all targets, rendered and referenced as at inference.
+
+    Every variant of the tuning data is therefore validated on the same test samples.
+    """
+    if split == "train":
+        return config
+    plain: dict[str, Any] = {"cameras": (), "leave_out": (), "steps": (), "max_pairs": 0}
+    plain |= {"poses": config.test_poses, "reference": ReferenceConfig()}
+    return config.model_copy(update=plain)
