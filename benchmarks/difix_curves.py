@@ -14,13 +14,13 @@ Curves = dict[str, list[float]]
 
 
 def report(path: Path | None, curves: Curves) -> None:
-    """Print how far each curve is from the first; write all of them, and draw them."""
+    """Print the difference of each curve from the first; write them as a table and a plot."""
     reference, *others = curves
     for name in others:
-        furthest, typical = apart(curves[reference], curves[name])
+        largest, typical = differences(curves[reference], curves[name])
         print(
             f"{name} and {reference}: means of {_WINDOW} steps differ by {typical:.2f} of their "
-            f"standard error, at most {furthest:.2f}; last {curves[name][-1]:.4g}"
+            f"standard error, at most {largest:.2f}; last {curves[name][-1]:.4g}"
         )
     if path is not None:
         steps = range(1, len(curves[reference]) + 1)
@@ -30,32 +30,32 @@ def report(path: Path | None, curves: Curves) -> None:
         ]
         write_tsv(path, rows, ["step", *curves])
         with whole_file(path.with_suffix(".svg")) as scratch:
-            scratch.write_text(drawn(curves))
+            scratch.write_text(plot(curves))
 
 
-def apart(one: list[float], other: list[float]) -> tuple[float, float]:
+def differences(one: list[float], other: list[float]) -> tuple[float, float]:
     """Difference of the means of each window over their standard error: largest and typical.
 
-    >>> apart([1.0, 3.0] * 20, [2.0, 4.0] * 20)
+    >>> differences([1.0, 3.0] * 20, [2.0, 4.0] * 20)
     (4.358899, 4.358899)
     """
-    found = []
+    values = []
     for start in range(0, len(one) - _WINDOW + 1, _WINDOW):
         window = one[start : start + _WINDOW]
         error = statistics.stdev(window) / math.sqrt(_WINDOW)
         means = statistics.fmean(window), statistics.fmean(other[start : start + _WINDOW])
-        found.append(abs(means[1] - means[0]) / error)
-    return round(max(found), 6), round(statistics.fmean(found), 6)
+        values.append(abs(means[1] - means[0]) / error)
+    return round(max(values), 6), round(statistics.fmean(values), 6)
 
 
-def drawn(curves: Curves) -> str:
-    """The curves, as means over windows that slide, as an SVG with a logarithmic axis."""
-    smooth = {name: slid(values) for name, values in curves.items()}
+def plot(curves: Curves) -> str:
+    """Moving averages of the curves as an SVG with a logarithmic axis."""
+    smooth = {name: moving_average(values) for name, values in curves.items()}
     logs = [math.log10(value) for values in smooth.values() for value in values]
     low, high = min(logs), max(logs)
     count = max(map(len, smooth.values()))
 
-    def place(step: int, value: float) -> str:
+    def point(step: int, value: float) -> str:
         x = _MARGIN + (_WIDTH - 2 * _MARGIN) * step / max(count - 1, 1)
         share = (math.log10(value) - low) / max(high - low, 1e-9)
         return f"{x:.1f},{_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * share:.1f}"
@@ -67,7 +67,7 @@ def drawn(curves: Curves) -> str:
     ]
     for index, (name, values) in enumerate(smooth.items()):
         colour, y = _COLOURS[index % len(_COLOURS)], _MARGIN + 18 * index
-        points = " ".join(place(step, value) for step, value in enumerate(values))
+        points = " ".join(point(step, value) for step, value in enumerate(values))
         parts += [
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>',
             f'<text x="{_WIDTH - 3 * _MARGIN}" y="{y}" fill="{colour}">{name}</text>',
@@ -82,10 +82,10 @@ def drawn(curves: Curves) -> str:
     return "\n".join(parts) + "\n"
 
 
-def slid(values: list[float]) -> list[float]:
+def moving_average(values: list[float]) -> list[float]:
     """Means over every window of a curve.
 
-    >>> len(slid([1.0] * 30))
+    >>> len(moving_average([1.0] * 30))
     11
     """
     count = min(_WINDOW, len(values))

@@ -32,7 +32,7 @@ def main() -> None:
     study = params.section("study", StudyConfig)
     paths = SamplePaths(layout.pairs, layout.pairs_metrics, layout.scene)
     # The dataset may have been edited since stage manifest checked it.
-    verdict = check_dataset(layout.dataset(), study, paths, look=_PROCESS not in os.environ)
+    verdict = check_dataset(layout.dataset(), study, paths, by_content=_PROCESS not in os.environ)
     verdict.enforce()
     for note in verdict.notes if _PROCESS not in os.environ else ():
         print(f"note: {note}", flush=True)

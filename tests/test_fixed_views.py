@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from difix.fixers import stirred, tiny_spec
+from difix.fixers import perturbed, tiny_spec
 from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, write_scene
 from small_study import small_study
 
@@ -39,7 +39,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for timestamp in TIMES:
         write_model(layout.splats(SCENE) / timestamp / "cameras" / "sparse" / "0", cameras)
     for seed, folder in enumerate((layout.base(), layout.tuned())):
-        write_folder(stirred(tiny_spec(), seed=seed), folder)
+        write_folder(perturbed(tiny_spec(), seed=seed), folder)
     plain(monkeypatch)
     return tmp_path
 

@@ -167,6 +167,6 @@ def test_tuning_photographs_among_the_measured_ones_are_found(
     copied.write_bytes((layout.scene(TUNING) / "frames" / TIMES[1] / "images/4.png").read_bytes())
     make(workspace, TUNING, "train")
     make(workspace, TEST, "test")
-    with pytest.raises(UserError, match="the same photograph as"):
+    with pytest.raises(UserError, match="the same image as"):
         manifest()
     assert not layout.dataset().exists()

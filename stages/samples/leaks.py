@@ -51,11 +51,11 @@ def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[Use
         if digest in sources and digest not in targets:
             continue
         camera = targets.get(digest)
-        shown = f"target camera {camera}'s image" if camera else "no image of the scene"
+        what = f"target camera {camera}'s image" if camera else "no image of the scene"
         errors.append(
             UserError(
                 path,
-                f"the reference of {name} is {shown}",
+                f"the reference of {name} is {what}",
                 expected=f"a source camera's: {', '.join(sorted(set(sources.values())))}",
                 fix=f"make the pairs of {scene.name} again",
             )

@@ -104,14 +104,16 @@ def build(collected: Collected, config: ManifestConfig) -> Dataset:
     return dataset
 
 
-def check_dataset(path: Path, study: StudyConfig, paths: SamplePaths, look: bool = True) -> Verdict:
+def check_dataset(
+    path: Path, study: StudyConfig, paths: SamplePaths, by_content: bool = True
+) -> Verdict:
     """The verdict on a dataset on disk before anything is tuned on it; `Verdict.enforce` raises.
 
     Refused are files of scenes in another role or split, under the wrong key, outside the samples'
-    folder, absent, changed or of unequal sizes, and images in two roles. Without `look` images
-    count as equal only where their bytes are, which takes a second instead of minutes.
+    folder, absent, changed or of unequal sizes, and images in two roles. Without `by_content`,
+    images count as equal only where their bytes are, which is much faster to check.
     """
-    return judge_dataset(read_json(path), study, collect(study, paths), path, look=look)
+    return judge_dataset(read_json(path), study, collect(study, paths), path, by_content=by_content)
 
 
 def held_out_subjects(study: StudyConfig, paths: SamplePaths) -> list[Subject]:
@@ -125,7 +127,7 @@ def judge_dataset(
     study: StudyConfig,
     collected: Collected,
     where: object,
-    look: bool = True,
+    by_content: bool = True,
 ) -> Verdict:
     """The verdict on a dataset; its hash covers the scenes, their roles and every image.
 
@@ -134,7 +136,7 @@ def judge_dataset(
         study: roles of the scenes.
         collected: the samples that stage `pairs` wrote.
         where: the file, for the messages.
-        look: compare images by their content too, not by their bytes alone.
+        by_content: compare images by their content too, not by their bytes alone.
     """
     errors = [*collected.errors]
     lines: list[str] = []
@@ -158,7 +160,7 @@ def judge_dataset(
     errors += shared_digests(_index_digests(collected))
     case = Case(scenes_by_role, {index.scene: index.group for index in indices}, dotted)
     errors += judge_roles(case)
-    if look and not errors:
+    if by_content and not errors:
         errors += near_duplicates(_images_by_role(study, collected))
     content = text_hash(*sorted(lines))
     notes = (*notes_on_roles(case), *_not_compared(study, collected.paths))

@@ -115,8 +115,8 @@ def render_pairs(
         for reconstruction in reconstructions(scene, calibration, splats, config, train)
         for sample in _planned(scene, reconstruction, config)
     ]
-    wanted = subsample(planned, config.max_pairs, config.seed)
-    if not wanted:
+    selected = subsample(planned, config.max_pairs, config.seed)
+    if not selected:
         raise UserError(
             f"pairs of {scene.name}", "no target with a reference",
             expected=f"timestamps that lie {config.reference.offset_frames} apart; "
@@ -124,8 +124,8 @@ def render_pairs(
             fix="lower pairs.reference.offset_frames, or prepare more timestamps",
         )  # fmt: skip
     records = []
-    with Progress(f"{scene.name}: pairs", len(wanted)) as progress:
-        for record in _rendered(scene, wanted, folder, config, backend):
+    with Progress(f"{scene.name}: pairs", len(selected)) as progress:
+        for record in _rendered(scene, selected, folder, config, backend):
             records.append(record)
             progress.report(len(records))
     references = {record.name: record.path(folder, "ref_image") for record in records}
@@ -162,14 +162,14 @@ def _planned(
 
 def _rendered(
     scene: Scene,
-    wanted: Sequence[tuple[Reconstruction, PlannedSample]],
+    selected: Sequence[tuple[Reconstruction, PlannedSample]],
     folder: Path,
     config: PairsConfig,
     backend: str,
 ) -> Iterator[SampleRecord]:
     """Samples as they are written, those of one reconstruction and timestamp together."""
     views = {(view.timestamp, view.name): view for view in scene.all_views}
-    groups = itertools.groupby(wanted, key=lambda pair: (id(pair[0]), pair[1].timestamp))
+    groups = itertools.groupby(selected, key=lambda pair: (id(pair[0]), pair[1].timestamp))
     for (_, timestamp), group in groups:
         samples = list(group)
         reconstruction = samples[0][0]

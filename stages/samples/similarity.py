@@ -90,9 +90,9 @@ class Gallery:
         correlation = np.stack([self._descriptors @ _descriptor(one) for one in queries])  # [8, N]
         order = np.argsort(-correlation, axis=None, kind="stable")[:_MAX_CANDIDATES]
         best = (0, -1.0)
-        for turned, index in zip(*np.unravel_index(order, correlation.shape), strict=True):
-            if correlation[turned, index] >= _MIN_CORRELATION:
-                value = agreement(self.images[index], queries[turned])
+        for orientation, index in zip(*np.unravel_index(order, correlation.shape), strict=True):
+            if correlation[orientation, index] >= _MIN_CORRELATION:
+                value = agreement(self.images[index], queries[orientation])
                 best = max(best, (int(index), value), key=lambda one: one[1])
         return best
 
@@ -164,8 +164,8 @@ def _register(first: Plane, second: Plane, start: Plane, steps: int) -> Plane | 
         inside = ~np.isnan(warped)
         if inside.mean() < 0.6:
             return None
-        slope, wanted, warped = jacobian[inside], first.ravel()[inside], warped[inside]
-        error = wanted - warped * (wanted @ warped) / (warped @ warped + 1e-9)
+        slope, target, warped = jacobian[inside], first.ravel()[inside], warped[inside]
+        error = target - warped * (target @ warped) / (warped @ warped + 1e-9)
         weight = 1 / (1 + (error / (2 * np.median(np.abs(error)) + 1e-4)) ** 2)
         normal = (slope.T * weight) @ slope
         normal += np.eye(6) * (1e-3 * np.trace(normal) / 6 + 1e-9)
@@ -213,10 +213,10 @@ def _counted_blocks(
     first: Plane, second: Plane, inside: NDArray[np.bool_], block_px: int
 ) -> NDArray[np.bool_]:
     """Blocks that both images show; without those that have glare, if enough others are left."""
-    shown = _blocks(inside.astype(float), block_px).mean(-1) > 0.6
+    both_show = _blocks(inside.astype(float), block_px).mean(-1) > 0.6
     glare = np.fmax(first, second) > _GLARE
-    clear = shown & (_blocks(glare.astype(float), block_px).mean(-1) < _MAX_GLARE)
-    return clear if clear.mean() > 0.25 else shown
+    clear = both_show & (_blocks(glare.astype(float), block_px).mean(-1) < _MAX_GLARE)
+    return clear if clear.mean() > 0.25 else both_show
 
 
 def _masked_band_pass(

@@ -441,7 +441,7 @@ def test_changed_image_in_samples_alone_is_refused(study: StudyConfig) -> None:
     record_index(index)
     (error,) = check_dataset(layout.dataset(), study, PATHS).errors
     assert error.where == folder / "target_image" / f"{first.name}.png"
-    assert check_dataset(layout.dataset(), study, PATHS, look=False).errors == ()
+    assert check_dataset(layout.dataset(), study, PATHS, by_content=False).errors == ()
 
 
 def test_note_on_an_empty_reserve(study: StudyConfig, capsys: pytest.CaptureFixture[str]) -> None:

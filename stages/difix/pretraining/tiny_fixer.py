@@ -40,9 +40,9 @@ class DeadLeavesStream:
         size, together = self.config.batch_size, self.config.painted_at_once
         painted, number = None, -1
         for micro in count(start):
-            wanted, index = divmod(micro * processes + rank, together)
-            if painted is None or number != wanted:
-                painted, number = self.batch("training", wanted, together * size), wanted
+            block, index = divmod(micro * processes + rank, together)
+            if painted is None or number != block:
+                painted, number = self.batch("training", block, together * size), block
             yield painted.part(index * size, size)
 
     @torch.no_grad()

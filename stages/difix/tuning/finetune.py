@@ -103,15 +103,15 @@ class Tuner:
                 raise self._diverged("an image", self._done, checkpoint) from error
 
     def _run(self, source: BatchSource, checkpoint: Checkpoint) -> Fixer:
-        config, begin = self.config, self._resume(checkpoint)
+        config, start = self.config, self._resume(checkpoint)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        stream = source.batches(begin * config.accumulation, rank, processes)
-        if begin == 0:
+        stream = source.batches(start * config.accumulation, rank, processes)
+        if start == 0:
             self._validate("identity", 0, None)
             self._validate("untuned", 0, self.fixer)
             self._validate("untuned_withheld", 0, self.fixer, with_reference=False)
-        with Preemption() as preemption, Progress(self.name, config.steps, begin) as progress:
-            for done in range(begin + 1, config.steps + 1):
+        with Preemption() as preemption, Progress(self.name, config.steps, start) as progress:
+            for done in range(start + 1, config.steps + 1):
                 self._done = done
                 self.step(done - 1, stream)
                 last = done == config.steps

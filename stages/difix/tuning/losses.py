@@ -63,23 +63,25 @@ class FixerLoss:
             l2 = 4 * (output - target).square().mean()
             lpips = gram = l2.new_zeros(())
             if self.perceptual and (config.lpips or config.gram):
-                features = wanted = None
+                features = target_features = None
                 inside, size = clamped(output), config.gram_crop_px
                 if config.lpips:
-                    features, wanted = self.perceptual.activations(inside, target)
-                    lpips = self.perceptual.between(features, wanted).mean()
+                    features, target_features = self.perceptual.activations(inside, target)
+                    lpips = self.perceptual.between(features, target_features).mean()
                 if self.has_gram(step):
                     if features is None or max(target.shape[-2:]) > size:
                         corner = self.corner(step, *target.shape[-2:]) if corner is None else corner
                         inside, target = (square(one, size, corner) for one in (inside, target))
-                        features, wanted = self.perceptual.activations(inside, target)
-                    gram = self._gram(features, wanted, inside.shape[-2] * inside.shape[-1])
+                        features, target_features = self.perceptual.activations(inside, target)
+                    gram = self._gram(
+                        features, target_features, inside.shape[-2] * inside.shape[-1]
+                    )
             loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
         return Terms(loss, l2, lpips, gram)
 
-    def _gram(self, features: list[Tensor], wanted: list[Tensor], pixels: int) -> Tensor:
+    def _gram(self, features: list[Tensor], target_features: list[Tensor], pixels: int) -> Tensor:
         """Gram term of the activations of crops with `pixels` pixels."""
-        layers = [gram_distance(x, y) for x, y in zip(features, wanted, strict=True)]
+        layers = [gram_distance(x, y) for x, y in zip(features, target_features, strict=True)]
         weights = _GRAM_WEIGHTS.get(self.net or "", (1.0,) * len(layers))
         total = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
         # The distance grows with the area: a smaller crop is scaled to the published one.

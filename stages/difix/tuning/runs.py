@@ -93,11 +93,11 @@ def _inert_notes(config: TuneConfig) -> Iterator[str]:
         yield f"tune.{key} has no effect: {reason}"
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """`wanted` indices of `count`, spread evenly.
+def _spread(count: int, limit: int) -> list[int]:
+    """Up to `limit` indices of `count`, spread evenly.
 
     >>> _spread(10, 3), _spread(2, 4)
     ([0, 3, 6], [0, 1])
     """
-    wanted = min(count, wanted)
-    return [index * count // wanted for index in range(wanted)]
+    number = min(count, limit)
+    return [index * count // number for index in range(number)]

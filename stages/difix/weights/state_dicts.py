@@ -123,10 +123,10 @@ def _modern(tensors: StateDict) -> dict[str, Tensor]:
 
 
 def _other_architecture(where: object, faults: list[str]) -> UserError:
-    shown = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
+    examples = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
     return UserError(
         where,
-        f"weights of another architecture, {len(faults)} tensors do not fit: {shown}",
+        f"weights of another architecture, {len(faults)} tensors do not fit: {examples}",
         expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them",
         fix="name another checkpoint in base.source, or repair the folder",
     )

@@ -1,4 +1,4 @@
-"""Pairs of a scene whose photographs are exact renders of its Gaussians."""
+"""Samples of a scene whose images are exact renders of its Gaussians."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash
 from stages.samples.index import SampleIndex
-from stages.samples.reconstructions import rigs
+from stages.samples.reconstructions import reconstructions
 from stages.samples.rendering import render_pairs
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.scenes.config import PairsConfig, ReferenceConfig
@@ -22,12 +22,12 @@ from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 
-Draw = Callable[..., SampleIndex]
+Render = Callable[..., SampleIndex]
 
 
 @pytest.fixture
-def draw(scene: Scene, truth: Gaussians, config: TrainConfig) -> Draw:
-    """Draws the pairs of the scene, whose Gaussians are the true ones, into `pairs`."""
+def rendered(scene: Scene, truth: Gaussians, config: TrainConfig) -> Render:
+    """Writes the samples of the scene, whose Gaussians are the true ones, into `pairs`."""
     for time in scene.timestamps:
         truth.save(layout.splats(scene.name) / time / "gaussians.safetensors")
 
@@ -38,7 +38,7 @@ def draw(scene: Scene, truth: Gaussians, config: TrainConfig) -> Draw:
     return call
 
 
-def turn_target(scene: Scene, radians: float) -> None:
+def rotate_target(scene: Scene, radians: float) -> None:
     """Give the estimated target camera a wrong rotation."""
     folder = layout.calibrated(scene.name)
     found = read_calibration(folder)
@@ -48,28 +48,28 @@ def turn_target(scene: Scene, radians: float) -> None:
     write_calibration(folder, replace(found, targets=targets), points)
 
 
-def test_triple_is_render_photograph_and_nearest_source(scene: Scene, draw: Draw) -> None:
-    index = draw()
+def test_sample_is_render_ground_truth_and_nearest_source(scene: Scene, rendered: Render) -> None:
+    index = rendered()
     assert [one.name for one in index.pairs] == ["000021_03", "000033_03"]
     assert (index.scene, index.group, index.split) == (scene.name, "pair15", "train")
-    photographs = {(view.timestamp, view.name): view.image_path for view in scene.all_views}
+    images = {(view.timestamp, view.name): view.image_path for view in scene.all_views}
     for one in index.pairs:
         paths = {kind: Path("pairs") / kind / f"{one.name}.png" for kind in one.files}
         assert {kind: file_hash(path) for kind, path in paths.items()} == one.files
         target, reference = (paths[kind].read_bytes() for kind in ("target_image", "ref_image"))
-        assert target == photographs[one.timestamp, "03"].read_bytes()
+        assert target == images[one.timestamp, "03"].read_bytes()
         assert one.ref_camera == "02"  # as far as 04, and named first
         assert one.ref_timestamp == one.timestamp
-        assert reference == photographs[one.timestamp, one.ref_camera].read_bytes()
+        assert reference == images[one.timestamp, one.ref_camera].read_bytes()
         assert np.abs(read_image(paths["image"]) - read_image(paths["target_image"])).max() < 0.005
         assert one.psnr > 55
     assert sorted(index.photographs["target"]) == ["000021/03", "000033/03"]
     assert len(index.photographs["source"]) == 10
 
 
-def test_psnr_is_that_of_the_files(scene: Scene, draw: Draw) -> None:
-    turn_target(scene, 0.02)
-    for one in draw().pairs:
+def test_psnr_is_that_of_the_files(scene: Scene, rendered: Render) -> None:
+    rotate_target(scene, 0.02)
+    for one in rendered().pairs:
         pair = [read_image(Path("pairs") / kind / f"{one.name}.png")
                 for kind in ("image", "target_image")]  # fmt: skip
         error = np.square(pair[0].astype(float) - pair[1]).mean()
@@ -78,24 +78,24 @@ def test_psnr_is_that_of_the_files(scene: Scene, draw: Draw) -> None:
 
 
 @pytest.mark.slow  # compiles the backward pass
-def test_aligned_poses_take_the_error_of_the_calibration_out(scene: Scene, draw: Draw) -> None:
-    turn_target(scene, 0.01)
-    before = draw()
-    after = draw(poses="aligned", align_steps=40)
+def test_aligned_poses_remove_the_error_of_the_calibration(scene: Scene, rendered: Render) -> None:
+    rotate_target(scene, 0.01)
+    before = rendered()
+    after = rendered(poses="aligned", align_steps=40)
     assert after.pairs[0].psnr > before.pairs[0].psnr + 5
     assert {one.poses for one in after.pairs} == {"aligned"}
     # The test split keeps the poses that inference will have.
-    assert draw("test", poses="aligned").pairs == before.pairs
+    assert rendered("test", poses="aligned").pairs == before.pairs
 
 
 def test_given_poses_come_from_gaussians_of_true_poses(
-    scene: Scene, draw: Draw, config: TrainConfig
+    scene: Scene, rendered: Render, config: TrainConfig
 ) -> None:
-    """What is wrong with the calibration or with its Gaussians must not show."""
-    turn_target(scene, 0.3)
+    """Errors of the calibration and of its Gaussians have no effect."""
+    rotate_target(scene, 0.3)
     for time in scene.timestamps:
         (layout.splats(scene.name) / time / "gaussians.safetensors").write_bytes(b"not used")
-    index = draw(poses="given", train=config.model_copy(update={"pose_opt": True}))
+    index = rendered(poses="given", train=config.model_copy(update={"pose_opt": True}))
     assert {one.poses for one in index.pairs} == {"given"}
     assert min(one.psnr for one in index.pairs) > 20
     assert not layout.splats("other").exists()
@@ -109,51 +109,54 @@ def test_given_poses_are_true_ones_in_the_true_frame(scene: Scene, config: Train
                         for group in (read.sources, read.targets))  # fmt: skip
     found = replace(read, est_from_true=est_from_true, sources=sources, targets=targets)
     train = config.model_copy(update={"pose_opt": True})
-    (rig,) = rigs(scene, found, folder, PairsConfig(poses="given"), train)
+    (reconstruction,) = reconstructions(scene, found, folder, PairsConfig(poses="given"), train)
     point = np.array([[0.3, -0.2, 0.7]])
-    assert np.allclose(rig.frame_from_est.apply(est_from_true.apply(point)), point)
-    for role, placed in (("source", rig.calibration.sources), ("target", rig.calibration.targets)):
+    assert np.allclose(reconstruction.frame_from_est.apply(est_from_true.apply(point)), point)
+    for role, placed in (
+        ("source", reconstruction.calibration.sources),
+        ("target", reconstruction.calibration.targets),
+    ):
         for name, true in scene.cameras(role).items():
             assert np.array_equal(placed[name].cam_from_world, true.cam_from_world)
-    assert rig.train is not None
-    assert not rig.train.pose_opt
+    assert reconstruction.train is not None
+    assert not reconstruction.train.pose_opt
 
 
-def test_left_out_camera_is_not_trained_on(scene: Scene, draw: Draw) -> None:
+def test_left_out_camera_is_not_trained_on(scene: Scene, rendered: Render) -> None:
     broken = [view for view in scene.views("source") if view.name == "01"]
     for view in broken:
         write_png(view.image_path, np.ones((48, 48, 3), np.float32))
-    index = draw(leave_out=("01",))
+    index = rendered(leave_out=("01",))
     left = [one for one in index.pairs if one.left_out]
     assert [one.name for one in left] == ["000021_01", "000033_01"]
     for one in left:
         assert one.ref_camera in ("00", "02")
-        # Gaussians that had seen the white photograph would be bright.
+        # Gaussians trained on the white image would be bright.
         assert read_image(Path("pairs/image") / f"{one.name}.png").mean() < 0.6
 
 
-def test_intermediate_gaussians_make_further_pairs(
-    scene: Scene, draw: Draw, truth: Gaussians, config: TrainConfig
+def test_intermediate_gaussians_give_further_samples(
+    scene: Scene, rendered: Render, truth: Gaussians, config: TrainConfig
 ) -> None:
     early = replace(truth, opacity_logits=truth.opacity_logits - 4)
     for time in scene.timestamps:
         early.save(layout.splats(scene.name) / time / "gaussians_20.safetensors")
     train = config.model_copy(update={"save_steps": (40,), "steps_scaler": 0.5})
-    index = draw(train=train, steps=(40,))
+    index = rendered(train=train, steps=(40,))
     values = {one.name: one.psnr for one in index.pairs}
     assert list(values) == [f"{time}_03{step}" for time in scene.timestamps
                             for step in ("", "_step20")]  # fmt: skip
     assert values["000021_03_step20"] < values["000021_03"] - 10
-    assert [one.step for one in draw("test", steps=(40,)).pairs] == [None, None]
+    assert [one.step for one in rendered("test", steps=(40,)).pairs] == [None, None]
     with pytest.raises(UserError, match=r"(?s)no Gaussians are kept of step 60.*keeps 40"):
-        draw(train=train, steps=(40, 60))
+        rendered(train=train, steps=(40, 60))
     with pytest.raises(UserError, match="no timestamp half trained"):
-        draw(train=train.model_copy(update={"warm_start": True}), steps=(40,))
+        rendered(train=train.model_copy(update={"warm_start": True}), steps=(40,))
 
 
-def test_several_references_share_an_input(draw: Draw) -> None:
+def test_several_references_share_a_render(rendered: Render) -> None:
     reference = ReferenceConfig(strategy="mixed", cameras=2)
-    index = draw(reference=reference)
+    index = rendered(reference=reference)
     assert len(index.pairs) == 2 * 2 * 2
     assert len({one.files["image"] for one in index.pairs if one.timestamp == "000021"}) == 1
     assert {(one.timestamp, one.ref_timestamp) for one in index.pairs} == {
@@ -161,49 +164,49 @@ def test_several_references_share_an_input(draw: Draw) -> None:
     }  # fmt: skip
 
 
-def test_two_runs_give_the_same_bytes(draw: Draw) -> None:
-    first = draw(max_pairs=1), folder_hash(Path("pairs"))
-    assert (draw(max_pairs=1), folder_hash(Path("pairs"))) == first
+def test_two_runs_give_the_same_bytes(rendered: Render) -> None:
+    first = rendered(max_pairs=1), folder_hash(Path("pairs"))
+    assert (rendered(max_pairs=1), folder_hash(Path("pairs"))) == first
 
 
-def test_no_target_with_a_reference_is_told(draw: Draw) -> None:
+def test_no_target_with_a_reference_is_an_error(rendered: Render) -> None:
     reference = ReferenceConfig(strategy="temporal", offset_frames=2)
     with pytest.raises(UserError, match=r"(?s)no target with a reference.*lie 2 apart.*000033"):
-        draw(reference=reference)
+        rendered(reference=reference)
 
 
-def test_source_camera_is_no_target(draw: Draw) -> None:
+def test_source_camera_is_no_target(rendered: Render) -> None:
     with pytest.raises(UserError, match=r"(?s)pairs.cameras: '01'.*target cameras.*: 03"):
-        draw(cameras=("01",))
+        rendered(cameras=("01",))
 
 
-def test_unequal_sizes_in_a_triple_are_refused(scene: Scene, draw: Draw) -> None:
+def test_unequal_sizes_in_a_sample_are_refused(scene: Scene, rendered: Render) -> None:
     for view in scene.views("source"):
         write_png(view.image_path, np.zeros((32, 40, 3), np.float32))
     with pytest.raises(UserError, match=r"(?s)target 48x48 px, reference 40x32 px.*one size"):
-        draw()
+        rendered()
 
 
-def test_reference_with_a_target_photographs_bytes_is_refused(scene: Scene, draw: Draw) -> None:
+def test_reference_with_a_targets_bytes_is_refused(scene: Scene, rendered: Render) -> None:
     target = scene.views("target", "000021")[0].image_path.read_bytes()
     for view in scene.views("source", "000021"):
         view.image_path.write_bytes(target)
     with pytest.raises(UserError, match=r"the reference of 000021_03 is target camera 03's"):
-        draw()
+        rendered()
 
 
-def test_missing_gaussians_are_named(scene: Scene, draw: Draw) -> None:
+def test_missing_gaussians_are_named(scene: Scene, rendered: Render) -> None:
     (layout.splats(scene.name) / "000033" / "gaussians.safetensors").unlink()
     with pytest.raises(UserError, match=r"000033/gaussians.safetensors: no such file"):
-        draw()
+        rendered()
 
 
-def test_what_no_lens_saw_is_black_in_the_input_too(scene: Scene, draw: Draw) -> None:
+def test_pixels_outside_of_the_mask_are_black_in_the_render(scene: Scene, rendered: Render) -> None:
     for view in scene.views("target"):
-        seen = np.ones((view.camera.height, view.camera.width), bool)
-        seen[:10] = False
-        write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, seen)
-    for record in draw().pairs:
-        picture = read_image(Path("pairs") / "image" / f"{record.name}.png")
-        assert not picture[:10].any()
-        assert picture[10:].any()
+        mask = np.ones((view.camera.height, view.camera.width), bool)
+        mask[:10] = False
+        write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, mask)
+    for record in rendered().pairs:
+        render = read_image(Path("pairs") / "image" / f"{record.name}.png")
+        assert not render[:10].any()
+        assert render[10:].any()
