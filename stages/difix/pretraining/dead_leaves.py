@@ -96,9 +96,16 @@ def paint(
     views: Viewpoints,
     width: int,
     height: int,
-    jitter: Tensor | None = None,  # [B, K, 2]; displaces each leaf
+    jitter: Tensor | None = None,  # [B, K, 2]
 ) -> Tensor:
-    """Images [B, 3, height, width] in [0, 1], with edges smooth over a pixel."""
+    """Images [B, 3, height, width] in [0, 1], with edges smooth over a pixel.
+
+    Args:
+        leaves: of B images, far to near.
+        views: one viewpoint per image.
+        width, height: of the images, px.
+        jitter: displacement of each leaf, in units of the image plane.
+    """
     grid = _grid(width, height, leaves.centre.device)  # [H, W, 2]
     positions = torch.einsum("bij,hwj->bhwi", views.bend, grid)
     moved = leaves.centre + leaves.nearness[..., None] * views.shift[:, None]

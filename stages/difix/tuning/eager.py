@@ -38,7 +38,16 @@ class EagerStep:
         self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
         generator: torch.Generator | None,
     ) -> Terms:  # fmt: skip
-        """Add a micro-batch's gradients to those of its step; `last` of the step or not."""
+        """Add a micro-batch's gradients to those of its step.
+
+        Args:
+            loss: of the step.
+            views: input of the fixer, [B, V, 3, H, W].
+            target: ground truth, [B, 3, H, W].
+            step: number of the optimisation step.
+            last: whether it is the last micro-batch of the step.
+            generator: of sampled latents; None for the posterior's mean.
+        """
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             output = self.model(views, generator=generator)
             terms = loss(output, target, step)

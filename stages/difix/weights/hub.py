@@ -48,7 +48,15 @@ def is_hub_id(text: str) -> bool:
 def absence(
     hub_id: str, cache: Path, download: bool, where: str, *, ask: bool = True
 ) -> UserError | None:
-    """Why a checkpoint is not available: neither in `cache` nor, with `ask`, at the hub."""
+    """Why a checkpoint is not available: neither in `cache` nor at the hub.
+
+    Args:
+        hub_id: repository, perhaps with a revision.
+        cache: folder in the hub's own layout.
+        download: whether the hub may be used at all.
+        where: the parameter, for the messages.
+        ask: ask the hub; without, a checkpoint that may be downloaded counts as available.
+    """
     try:
         snapshot_download(**_request(hub_id, cache), local_files_only=True)
         return None
