@@ -29,7 +29,7 @@ _LICENCES = (
 def write_base_card(folder: Path, spec: Spec, parameters: int, record: TrainingRecord) -> None:
     """Write the card of an untuned fixer."""
     lines = [
-        *_head("A fixer for novel views, untuned", spec), "",
+        *_head("A fixer for novel views, before it was tuned", spec), "",
         "## Made from", "",
         f"- origin: {spec.origin}",
         f"- size: {spec.size}, {parameters:,} parameters",
