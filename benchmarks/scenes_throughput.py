@@ -24,7 +24,8 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.training.placement import rounds, side_by_side, starts
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 TARGET_PER_S, TARGET_TIMES = 1000, 3.0
 ANCHOR_PER_S = 92  # of simple_trainer's loop on an H200, one scene of 540x960

@@ -82,7 +82,7 @@ def run(trainer: Trainer) -> float:
 
 def mean_psnr(trainer: Trainer, gaussians: Gaussians) -> float:
     scores = []
-    for camera, image in zip(trainer.learnt_cameras(), trainer.images, strict=True):
+    for camera, image in zip(trainer.learnt_cameras(), trainer.views.images, strict=True):
         picture = render(gaussians, camera, trainer.backend).rgb
         scores.append(float(psnr(*(x.permute(2, 0, 1)[None].cpu() for x in (picture, image)))))
     return sum(scores) / len(scores)

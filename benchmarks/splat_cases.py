@@ -14,7 +14,7 @@ from stages.quality.metrics.psnr import psnr
 from stages.run.files import write_json
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.training.trainer import TrainView
+from stages.splat.training.view_set import TrainView
 
 Row = dict[str, Any]
 

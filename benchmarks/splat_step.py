@@ -24,7 +24,8 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend, rasterization
 from stages.splat.render import render
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 # Measured before on one H200, ms; a step may take twice as long.
 BARE_MS = 1.58
@@ -101,7 +102,7 @@ def trained(config: TrainConfig, given: argparse.Namespace) -> Trainer:
 
 def bare_ms(trainer: Trainer) -> float:
     """gsplat's own call, and its gradients."""
-    params, config, camera = trainer.params, trainer.config, trainer.cameras[0]
+    params, config, camera = trainer.state.params, trainer.config, trainer.views.cameras[0]
     inputs = [
         params["means"], params["quats"], torch.exp(params["scales"]),
         torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], dim=1),
@@ -111,7 +112,7 @@ def bare_ms(trainer: Trainer) -> float:
 
     def call() -> None:
         images, _, _ = rasterization(
-            *leaves, trainer.viewmats[:1], trainer.Ks[:1], camera.width, camera.height,
+            *leaves, trainer.views.viewmats[:1], trainer.views.Ks[:1], camera.width, camera.height,
             backend="cuda", sh_degree=3,
             rasterize_mode="antialiased" if config.antialiased else "classic",
         )  # fmt: skip
@@ -122,9 +123,9 @@ def bare_ms(trainer: Trainer) -> float:
 
 def step_ms(trainer: Trainer) -> float:
     """Mean over as many steps as follow one another without a pause."""
-    for step in range(1, 1 + 2 * len(trainer.cameras)):
+    for step in range(1, 1 + 2 * len(trainer.views.cameras)):
         trainer.step(step)
-    first = 1 + 2 * len(trainer.cameras)
+    first = 1 + 2 * len(trainer.views.cameras)
 
     def several() -> None:
         for step in range(first, first + STEPS):

@@ -111,7 +111,7 @@ def ours(
         anchor=ANCHORS_S[recipe] if usual else None, target=TARGETS_S[recipe] if usual else None,
         size=given.size, seed=seed,
         steps_per_s=round(given.steps / seconds, 1), psnr_db=round(quality, 3),
-        gaussians=len(trainer.params["means"]),
+        gaussians=len(trainer.state.params["means"]),
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
     )  # fmt: skip
 

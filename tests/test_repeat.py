@@ -14,7 +14,7 @@ from stages.repeat import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
-from stages.splat.training import timestamps as moments
+from stages.splat.training import timestamps
 
 SEED = 7
 
@@ -43,7 +43,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNames
         )
         moved.save(folder / "gaussians.safetensors")
 
-    monkeypatch.setattr(moments, "train_moment", train)
+    monkeypatch.setattr(timestamps, "train_timestamp", train)
     return calls
 
 

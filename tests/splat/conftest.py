@@ -12,7 +12,7 @@ from stages.scenes.scene import Scene, View, write_scene
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.training.trainer import TrainView
+from stages.splat.training.view_set import TrainView
 
 
 @pytest.fixture(scope="session")

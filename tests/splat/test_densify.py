@@ -18,7 +18,7 @@ def opacities_at_each_step(config: TrainConfig, views, points, steps: int) -> li
     highest = []
     for step in range(steps):
         trainer.step(step)
-        highest.append(torch.sigmoid(trainer.params["opacities"]).max().item())
+        highest.append(torch.sigmoid(trainer.state.params["opacities"]).max().item())
     return highest
 
 
@@ -42,15 +42,15 @@ def test_unchanged_gsplat_strategy_densifies_and_prunes_on_the_cpu_rasteriser(
     config, views, points
 ) -> None:
     trainer = Trainer(views, *points, config, "cpu")
-    trainer.strategy = DefaultStrategy(
+    trainer.state.strategy = DefaultStrategy(
         refine_start_iter=5, refine_every=10, refine_stop_iter=100, grow_grad2d=0.0002,
         prune_opa=0.05,
     )  # fmt: skip
-    trainer.strategy_state = trainer.strategy.initialize_state(trainer.scene_scale)
+    trainer.state.strategy_state = trainer.state.strategy.initialize_state(trainer.scene_scale)
     counts = []
     for step in range(60):
         trainer.step(step)
-        counts.append(len(trainer.params["means"]))
+        counts.append(len(trainer.state.params["means"]))
     changes = [b - a for a, b in pairwise(counts)]
     assert max(changes) > 0
     assert [k for k, change in enumerate(changes, 1) if change] == [
@@ -129,20 +129,20 @@ def test_what_is_large_in_an_image_or_the_scene_counts_at_the_limit() -> None:
     assert len(split) == 5
 
 
-def test_gaussians_change_at_the_steps_that_are_foretold(config, views, points) -> None:
+def test_gaussians_change_at_the_steps_that_acts_at_names(config, views, points) -> None:
     strategy = config.strategy.model_copy(
         update={"reset_every": 25, "pause_refine_after_reset": 8, "refine_stop_iter": 45}
     )
     trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
     changed = []
     for step in range(60):
-        before = trainer.params["opacities"]
+        before = trainer.state.params["opacities"]
         trainer.step(step)
-        if trainer.params["opacities"] is not before:
+        if trainer.state.params["opacities"] is not before:
             changed.append(step)
     # Refined every ten steps after the tenth, unless a reset was less than eight before.
     assert changed == [20, 25, 40]
-    assert [step for step in range(60) if densify.acts_at(trainer.strategy, step)] == changed
+    assert [step for step in range(60) if densify.acts_at(trainer.state.strategy, step)] == changed
 
 
 def test_mcmc_acts_when_it_relocates() -> None:

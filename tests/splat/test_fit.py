@@ -19,10 +19,12 @@ from stages.scenes.cameras import Camera, rotation_angle_deg, rotation_from_vect
 from stages.splat import export, gaussians
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.gpu.lock import turn
+from stages.splat.gpu.lock import gpu_lock
 from stages.splat.render import render
-from stages.splat.training.fit import evaluate, fit
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.evaluation import evaluate
+from stages.splat.training.fit import fit
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def equal(a: Gaussians, b: Gaussians) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
-def test_training_reaches_the_photographs(config, views, points) -> None:
+def test_training_reaches_the_images(config, views, points) -> None:
     config = config.model_copy(update={"max_steps": 200})
     fitted = trained(config, views[:4], points, test_views=views[4:])
     final = {row["split"]: row["psnr"] for row in fitted.evaluations if row["step"] == 200}
@@ -56,12 +58,12 @@ def test_evaluations_come_at_eval_steps_and_at_the_end(config, views, points) ->
     assert [row["step"] for row in fitted.evaluations] == [40, 80]
 
 
-def test_test_views_are_measured_as_given_and_aligned_when_poses_are_learnt(
+def test_test_views_are_measured_at_given_poses_and_aligned_when_poses_are_learnt(
     config, views, points
 ) -> None:
     config = config.model_copy(update={"pose_opt": True})
     tilted = views[2].camera.moved(
-        _turned(views[2].camera.cam_from_world, np.radians([0.0, 1.0, 0.0]))
+        _rotated(views[2].camera.cam_from_world, np.radians([0.0, 1.0, 0.0]))
     )
     test = [TrainView(tilted, views[2].image)]
     fitted = trained(config, views, points, test_views=test)
@@ -94,14 +96,14 @@ def test_stopped_training_resumes_to_the_same_gaussians(
     assert np.array_equal(whole.cameras[0].cam_from_world, resumed.cameras[0].cam_from_world)
 
 
-def test_others_have_the_turn_while_files_are_written(
+def test_other_threads_have_the_lock_while_files_are_written(
     config, views, points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config.model_copy(update={"save_steps": (40,)})
     written: list[str] = []
 
-    def take_turn() -> None:
-        with turn():
+    def take_lock() -> None:
+        with gpu_lock():
             pass
 
     with ThreadPoolExecutor(1) as other:
@@ -110,13 +112,13 @@ def test_others_have_the_turn_while_files_are_written(
 
             @contextmanager
             def watched(target: Path, whole_file=whole_file):
-                other.submit(take_turn).result(timeout=10)
+                other.submit(take_lock).result(timeout=10)
                 written.append(target.name)
                 with whole_file(target) as scratch:
                     yield scratch
 
             monkeypatch.setattr(module, "whole_file", watched)
-        with turn():
+        with gpu_lock():
             trained(config, views, points, folder=tmp_path).write(tmp_path, ply=True)
     states, results = written.count("state.pt"), {name for name in written if name != "state.pt"}
     assert states == 80 // config.checkpoint_every
@@ -126,7 +128,7 @@ def test_others_have_the_turn_while_files_are_written(
     }  # fmt: skip
 
 
-def test_states_that_take_long_to_write_lie_further_apart(
+def test_checkpoints_that_are_slow_to_write_are_written_less_often(
     config, views, points, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -215,9 +217,13 @@ def test_learnt_poses_halve_the_error_of_a_disturbed_camera(config, views, point
             "eval_steps": (), "strategy": fixed,
         }
     )  # fmt: skip
-    disturbed = _turned(views[2].camera.cam_from_world, np.radians([0.0, 1.5, 0.0]))
-    given = [*views[:2], TrainView(views[2].camera.moved(disturbed), views[2].image), *views[3:]]
-    learnt = trained(config, given, points).cameras
+    disturbed = _rotated(views[2].camera.cam_from_world, np.radians([0.0, 1.5, 0.0]))
+    train_views = [
+        *views[:2],
+        TrainView(views[2].camera.moved(disturbed), views[2].image),
+        *views[3:],
+    ]
+    learnt = trained(config, train_views, points).cameras
     true = [view.camera for view in views]
     errors = [
         rotation_angle_deg(_between(learnt[2], learnt[k]), _between(true[2], true[k]))
@@ -231,10 +237,10 @@ def test_intermediate_ply_is_written(config, views, points, tmp_path: Path) -> N
     assert (tmp_path / "point_cloud_40.ply").stat().st_size > 1000
 
 
-def _turned(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    turned = pose.copy()
-    turned[:3] = rotation_from_vector(angles) @ pose[:3]
-    return turned
+def _rotated(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    rotated = pose.copy()
+    rotated[:3] = rotation_from_vector(angles) @ pose[:3]
+    return rotated
 
 
 def _between(a: Camera, b: Camera) -> np.ndarray:
@@ -267,16 +273,16 @@ def test_masked_scores_are_those_of_the_pixels_that_count(config, views, points)
     _, row = evaluate(trainer, [replace(view, mask=mask) for view in views[3:]], 0)
     expected = []
     for view in views[3:]:
-        picture = render(trainer.gaussians(0), view.camera, "cpu").rgb
-        parts = [one[:, :36].permute(2, 0, 1)[None] for one in (picture, view.image)]
+        rendered = render(trainer.gaussians(0), view.camera, "cpu").rgb
+        parts = [one[:, :36].permute(2, 0, 1)[None] for one in (rendered, view.image)]
         expected.append([float(psnr(*parts)), float(ssim(*parts))])
     decibels, similarity = np.mean(expected, axis=0)
     assert row["psnr"] == pytest.approx(decibels, abs=1e-3)
-    # Windows at the mask's edge see the photograph beyond it.
+    # Windows at the edge of the mask reach pixels beyond it.
     assert row["ssim"] == pytest.approx(similarity, abs=0.05)
 
 
-def test_what_is_trained_outlives_a_failure_to_measure_it(
+def test_training_survives_a_failure_of_its_evaluation(
     config, views, points, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config.model_copy(update={"max_steps": 8, "eval_steps": ()})
@@ -287,7 +293,7 @@ def test_what_is_trained_outlives_a_failure_to_measure_it(
         raise RuntimeError("no measure")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stages.splat.training.fit._measure", failing)
+        patch.setattr("stages.splat.training.evaluation._measure", failing)
         with pytest.raises(RuntimeError, match="no measure"):
             trained(config, views, points)
     monkeypatch.setattr(Trainer, "step", failing)

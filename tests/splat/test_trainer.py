@@ -22,20 +22,20 @@ def trainer(config, views, points) -> Trainer:
 
 
 def drift(trainer: Trainer) -> None:
-    """Move the Gaussians and every camera alike: no photograph shows a difference."""
+    """Move the Gaussians and every camera alike: no image shows a difference."""
     R, t = (torch.tensor(part, dtype=torch.float32) for part in (DRIFT[:3, :3], DRIFT[:3, 3]))
     with torch.no_grad():
-        trainer.params["means"].copy_(trainer.params["means"] @ R.T + t)
-        trainer.params["quats"].copy_(_turned(trainer.params["quats"], DRIFT[:3, :3]))
-        for k, camera in enumerate(trainer.cameras):
+        trainer.state.params["means"].copy_(trainer.state.params["means"] @ R.T + t)
+        trainer.state.params["quats"].copy_(_rotated(trainer.state.params["quats"], DRIFT[:3, :3]))
+        for k, camera in enumerate(trainer.views.cameras):
             # World from camera times the correction is the drift times world from camera.
             pose = camera.cam_from_world
             local = torch.tensor(pose @ DRIFT @ np.linalg.inv(pose), dtype=torch.float32)
             six = torch.cat([local[:3, 0] - torch.eye(3)[0], local[:3, 1] - torch.eye(3)[1]])
-            trainer.corrections[k] = torch.cat([local[:3, 3], six])
+            trainer.state.corrections[k] = torch.cat([local[:3, 3], six])
 
 
-def _turned(quats: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
+def _rotated(quats: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
     from scipy.spatial.transform import Rotation
 
     both = Rotation.from_matrix(rotation) * Rotation.from_quat(quats.numpy()[:, [1, 2, 3, 0]])
@@ -54,7 +54,7 @@ def test_motion_that_all_poses_share_is_taken_back(trainer, views) -> None:
 
 def test_motion_of_one_camera_among_others_stays(trainer, views) -> None:
     with torch.no_grad():
-        trainer.corrections[2, 0] = 0.1
+        trainer.state.corrections[2, 0] = 0.1
     moved = [
         np.linalg.norm(learnt.centre - view.camera.centre)
         for learnt, view in zip(trainer.learnt_cameras(), views, strict=True)
@@ -76,34 +76,34 @@ def test_single_camera_keeps_its_pose(config, views, points) -> None:
 def test_cameras_at_one_place_keep_the_size_of_their_scene(config, views, points, apart) -> None:
     """A panorama's cameras learn places that are further apart than they were."""
     config = config.model_copy(update={"pose_opt": True})
-    turned = []
+    rotated = []
     for k, view in enumerate(views):
         rotation = (
             rotation_from_vector([0.0, 0.1 * k, 0.0]) @ views[0].camera.cam_from_world[:3, :3]
         )
         centre = views[0].camera.centre + apart * np.array([k, k % 2, -k])
-        turned.append(replace(view, camera=view.camera.moved(rigid(rotation, -rotation @ centre))))
-    trainer = Trainer(turned, *points, config, "cpu")
+        rotated.append(replace(view, camera=view.camera.moved(rigid(rotation, -rotation @ centre))))
+    trainer = Trainer(rotated, *points, config, "cpu")
     before = trainer.world_from_norm.scale
     with torch.no_grad():
-        trainer.corrections[:, :3] = 0.01 * torch.randn(
+        trainer.state.corrections[:, :3] = 0.01 * torch.randn(
             len(views), 3, generator=torch.Generator().manual_seed(1)
         )
     assert trainer.gaussians(1).world_from_norm.scale == pytest.approx(before)
-    for learnt, view in zip(trainer.learnt_cameras(), turned, strict=True):
+    for learnt, view in zip(trainer.learnt_cameras(), rotated, strict=True):
         shift = np.linalg.norm(learnt.centre - view.camera.centre)
         assert shift < 0.1 * before
 
 
 def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> None:
     with torch.no_grad():
-        trainer.params["means"][7, 1] = float("nan")
+        trainer.state.params["means"][7, 1] = float("nan")
     trainer.check_finite(0.1, 5)
     saved = trainer.gaussians(5)
     assert len(saved) == 149
     assert torch.isfinite(saved.means).all()
     with torch.no_grad():
-        trainer.params["opacities"][:] = float("nan")
+        trainer.state.params["opacities"][:] = float("nan")
     with pytest.raises(UserError, match="100% of the Gaussians are not finite at step 5"):
         trainer.check_finite(0.1, 5)
 
@@ -127,11 +127,11 @@ def test_rates_of_means_and_poses_decay_to_a_hundredth(trainer) -> None:
     first = trainer.config.means_lr * trainer.scene_scale
     for step, share in ((0, 1.0), (40, 0.1), (80, 0.01)):
         trainer.step(step)
-        means = trainer.optimizers["means"].param_groups[0]["lr"]
+        means = trainer.state.optimizers["means"].param_groups[0]["lr"]
         assert means == pytest.approx(share * first)
-        poses = trainer.pose_optimizer.param_groups[0]["lr"]
+        poses = trainer.state.pose_optimizer.param_groups[0]["lr"]
         assert poses == pytest.approx(share * trainer.config.pose_opt_lr)
-        assert trainer.optimizers["scales"].param_groups[0]["lr"] == trainer.config.scales_lr
+        assert trainer.state.optimizers["scales"].param_groups[0]["lr"] == trainer.config.scales_lr
 
 
 def test_a_step_moves_means_and_poses_at_the_rate_of_that_step(config, views, points) -> None:
@@ -152,7 +152,7 @@ def test_regularisers_add_their_mean_to_the_loss(config, views, points, key, nam
     for weight in (0.0, 0.5):
         changed = config.model_copy(update={"scale_reg": 0.0, key: weight})
         trainer = Trainer(views, *points, changed, "cpu")
-        before = trainer.params[name].detach().clone()
+        before = trainer.state.params[name].detach().clone()
         losses.append(float(trainer.step(0)[0]))
     activate = torch.exp if name == "scales" else torch.sigmoid
     assert losses[1] - losses[0] == pytest.approx(0.5 * float(activate(before).mean()), rel=1e-4)
@@ -164,7 +164,7 @@ def test_degree_of_harmonics_rises_with_the_steps(config, views, points) -> None
     active = []
     for step in range(8):
         trainer.step(step)
-        rest = trainer.params["shN"].detach().abs().amax(dim=(0, 2))
+        rest = trainer.state.params["shN"].detach().abs().amax(dim=(0, 2))
         active.append((bool(rest[:3].any()), bool(rest[3:].any())))
     assert active[2] == (False, False)
     assert active[3] == active[5] == (True, False)
@@ -174,7 +174,7 @@ def test_degree_of_harmonics_rises_with_the_steps(config, views, points) -> None
 def test_degree_of_earlier_gaussians_acts_from_the_start(config, views, points) -> None:
     config = config.model_copy(update={"sh_degree": 2, "sh_degree_interval": 3})
     trainer = Trainer(views, *points, config, "cpu", known_gaussians(degree=1))
-    assert [trainer.active_degree(step) for step in (0, 2, 3, 9)] == [1, 1, 2, 2]
+    assert [trainer.schedule.sh_degree(step) for step in (0, 2, 3, 9)] == [1, 1, 2, 2]
 
 
 def test_weight_scales_the_loss_of_its_view(config, views, points) -> None:

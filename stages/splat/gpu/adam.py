@@ -5,6 +5,7 @@ without this module. torch's fused Adam reaches a third of the memory's speed on
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import triton
@@ -15,7 +16,7 @@ _BLOCK = 1024
 
 
 def state_of(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
-    """Step, exp_avg and exp_avg_sq of an optimiser's one parameter, made at its first use."""
+    """Step, exp_avg and exp_avg_sq of an optimiser's one parameter, created at its first use."""
     (param,) = optimizer.param_groups[0]["params"]
     state = optimizer.state[param]
     if "exp_avg" not in state:
@@ -25,21 +26,26 @@ def state_of(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     return state
 
 
-def descend(optimizers: list[torch.optim.Adam], gradients: list[Tensor], taken: Tensor) -> None:
-    """One step of each optimiser; `taken` [] is 1, or 0 for a step that changes nothing.
+def descend(
+    optimizers: list[torch.optim.Adam],
+    gradients: list[Tensor],
+    taken: Tensor,  # [] 1, or 0 for a step that changes nothing
+    rates: Mapping[torch.optim.Adam, Tensor],  # [] on the device, in place of an optimiser's own
+) -> None:
+    """One step of each optimiser.
 
-    Parameters and gradients may be parts of wider rows: [N, ...] with the rest in order.
+    Parameters and gradients may be slices of wider rows: [N, ...] with the rest contiguous.
     """
     states = [state_of(optimizer) for optimizer in optimizers]
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, [taken] * len(steps))  # one tensor for all would be read
+    torch._foreach_add_(steps, [taken] * len(steps))  # a single tensor would be read by the host
     for optimizer, gradient, state in zip(optimizers, gradients, states, strict=True):
         group = optimizer.param_groups[0]
         (param,) = group["params"]
         width = math.prod(param.shape[1:])
         if param.numel() == 0:
             continue
-        rate = group["lr"]
+        rate = rates.get(optimizer, group["lr"])
         _adam[(triton.cdiv(param.numel(), _BLOCK),)](
             param, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"],
             rate, taken, param.numel(),
@@ -57,7 +63,16 @@ def accumulate(
     height: int,
     taken: Tensor,
 ) -> None:
-    """Add one step to a strategy's statistics, as `CappedStrategy` does."""
+    """Add one step to a strategy's statistics, as `CappedStrategy.collect` does.
+
+    Args:
+        state: the strategy's statistics, changed in place.
+        gradients: of the loss by projected means.
+        radii: of the Gaussians on the image; 0 where not visible.
+        width: of the image, px.
+        height: of the image, px.
+        taken: [] 1, or 0 for a step that changes nothing.
+    """
     count = radii.shape[1]
     keys = ("grad2d", "count", *(["radii"] if "radii" in state else []))
     for key in keys:
@@ -77,22 +92,22 @@ def _adam(
 ):  # fmt: skip
     lr = tl.load(rate) if rate_on_device else rate
     at = tl.program_id(0) * block + tl.arange(0, block)
-    there = at < tl.where(tl.load(taken) > 0, size, 0)
+    inside = at < tl.where(tl.load(taken) > 0, size, 0)
     row, column = at // width, at % width
-    p = tl.load(param + row * param_stride + column, mask=there, other=0.0)
-    g = tl.load(gradient + row * gradient_stride + column, mask=there, other=0.0) + decay * p
-    m = tl.load(exp_avg + at, mask=there, other=0.0)
-    v = tl.load(exp_avg_sq + at, mask=there, other=0.0)
+    p = tl.load(param + row * param_stride + column, mask=inside, other=0.0)
+    g = tl.load(gradient + row * gradient_stride + column, mask=inside, other=0.0) + decay * p
+    m = tl.load(exp_avg + at, mask=inside, other=0.0)
+    v = tl.load(exp_avg_sq + at, mask=inside, other=0.0)
     m = beta1 * m + rest1 * g
     v = beta2 * v + rest2 * g * g
-    # In float32 one less a power close to one would be off by a part in ten thousand.
+    # In float32, 1 - beta^n would be off by a part in ten thousand for beta close to 1.
     count = tl.load(step).to(tl.float64)
     unbias1 = (1 - tl.exp(count * log_beta1)).to(tl.float32)
     unbias2 = tl.sqrt((1 - tl.exp(count * log_beta2)).to(tl.float32))
     p -= lr / unbias1 * m / (tl.sqrt(v) / unbias2 + eps)
-    tl.store(exp_avg + at, m, mask=there)
-    tl.store(exp_avg_sq + at, v, mask=there)
-    tl.store(param + row * param_stride + column, p, mask=there)
+    tl.store(exp_avg + at, m, mask=inside)
+    tl.store(exp_avg_sq + at, v, mask=inside)
+    tl.store(param + row * param_stride + column, p, mask=inside)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -101,14 +116,14 @@ def _accumulate(
     with_sizes: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * block + tl.arange(0, block)
-    there = at < tl.where(tl.load(taken) > 0, count, 0)
-    wide = tl.load(radii + 2 * at, mask=there, other=0)
-    high = tl.load(radii + 2 * at + 1, mask=there, other=0)
-    seen = there & (wide > 0) & (high > 0)
-    x = tl.load(gradients + 2 * at, mask=seen, other=0.0) * half_width
-    y = tl.load(gradients + 2 * at + 1, mask=seen, other=0.0) * half_height
-    tl.store(norms + at, tl.load(norms + at, mask=seen) + tl.sqrt(x * x + y * y), mask=seen)
-    tl.store(times + at, tl.load(times + at, mask=seen) + 1, mask=seen)
+    inside = at < tl.where(tl.load(taken) > 0, count, 0)
+    wide = tl.load(radii + 2 * at, mask=inside, other=0)
+    high = tl.load(radii + 2 * at + 1, mask=inside, other=0)
+    visible = inside & (wide > 0) & (high > 0)
+    x = tl.load(gradients + 2 * at, mask=visible, other=0.0) * half_width
+    y = tl.load(gradients + 2 * at + 1, mask=visible, other=0.0) * half_height
+    tl.store(norms + at, tl.load(norms + at, mask=visible) + tl.sqrt(x * x + y * y), mask=visible)
+    tl.store(times + at, tl.load(times + at, mask=visible) + 1, mask=visible)
     if with_sizes:
         size = tl.maximum(wide, high).to(tl.float32) * share
-        tl.store(sizes + at, tl.maximum(tl.load(sizes + at, mask=seen), size), mask=seen)
+        tl.store(sizes + at, tl.maximum(tl.load(sizes + at, mask=visible), size), mask=visible)

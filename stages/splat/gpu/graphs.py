@@ -1,4 +1,4 @@
-"""Recording of device work as CUDA graphs that share one pool of memory, and waiting for it."""
+"""Recording of device work as CUDA graphs that share one memory pool, and waiting for it."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -10,16 +10,16 @@ import torch
 from stages.splat.gpu.lock import gpu_lock_released
 
 
-class Recorder:
+class GraphRecorder:
     """Records graphs that run one after the other; a new one takes the memory of the last."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        # A pool ends with its last graph; this one holds it for those to come.
+        # A pool ends with its last graph; this one keeps it for later ones.
         self._keeper = self.record(lambda: torch.zeros((), device="cuda"))
 
     def record(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
-        """What `work` starts on the device, to be replayed on any stream; nothing runs yet."""
+        """A graph of what `work` starts on the device; it runs when replayed, on any stream."""
         graph, now, side = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), _side_stream()
         side.wait_stream(now)
         with torch.cuda.stream(side), _without_collection():
@@ -34,7 +34,7 @@ class Recorder:
 
 
 def wait() -> None:
-    """Wait for what this thread's stream has been given; other threads have the turn meanwhile."""
+    """Wait for this thread's stream; other threads may hold the GPU lock meanwhile."""
     end = torch.cuda.current_stream().record_event()
     with gpu_lock_released():
         end.synchronize()
@@ -42,13 +42,13 @@ def wait() -> None:
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    """Where graphs are recorded. There are 32 streams, and a shared one would be recorded too."""
+    """Where graphs are recorded. CUDA has 32 streams; a shared one would be recorded too."""
     return torch.cuda.Stream()
 
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Python collects no garbage: to free another graph, or pinned memory, would end a capture."""
+    """No garbage collection: freeing another graph, or pinned memory, would end a recording."""
     before = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""Threads that share a GPU take turns on the host, so that one captures a graph undisturbed.
+"""The lock of threads that share a GPU: host code of one runs at a time, as recording graphs needs.
 
-While a thread captures, no other may allocate, draw random numbers or start anything. A thread
-keeps its turn until it waits for the device, or passes it on; who has waited longest is next.
+While a thread records a graph, no other may allocate, draw random numbers or start anything. A
+thread keeps the lock until it waits for the device or passes it on; who has waited longest is next.
 """
 
 import threading
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class _Queue:
-    """A lock that is given to those who ask for it in their order."""
+class _FairLock:
+    """A lock that is given to waiting threads in the order in which they asked."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -23,7 +23,7 @@ class _Queue:
             if not self._taken:
                 self._taken = True
                 return
-            own = self._in_line()
+            own = self._enqueue()
         own.acquire()
 
     def release(self) -> None:
@@ -33,52 +33,52 @@ class _Queue:
             else:
                 self._taken = False
 
-    def go_round(self) -> None:
-        """Let those who wait now have it first."""
+    def pass_on(self) -> None:
+        """Let all who wait now have it first."""
         with self._guard:
             if not self._waiting:
                 return
-            own = self._in_line()
+            own = self._enqueue()
             self._waiting.popleft().release()
         own.acquire()
 
-    def _in_line(self) -> threading.Lock:
+    def _enqueue(self) -> threading.Lock:
         own = threading.Lock()
         own.acquire()
         self._waiting.append(own)
         return own
 
 
-_TURNS = _Queue()
-_MINE = threading.local()
+_LOCK = _FairLock()
+_THREAD = threading.local()
 
 
 @contextmanager
-def turn() -> Iterator[None]:
-    """A block whose host code runs while that of no other turn does."""
-    _TURNS.acquire()
-    _MINE.held = True
+def gpu_lock() -> Iterator[None]:
+    """A block whose host code runs while no other thread holds the lock."""
+    _LOCK.acquire()
+    _THREAD.holds_lock = True
     try:
         yield
     finally:
-        _MINE.held = False
-        _TURNS.release()
+        _THREAD.holds_lock = False
+        _LOCK.release()
 
 
 @contextmanager
 def gpu_lock_released() -> Iterator[None]:
-    """A block that only waits: others may have the turn meanwhile."""
-    if not getattr(_MINE, "held", False):
+    """A block that only waits: other threads may hold the lock meanwhile."""
+    if not getattr(_THREAD, "holds_lock", False):
         yield
         return
-    _TURNS.release()
+    _LOCK.release()
     try:
         yield
     finally:
-        _TURNS.acquire()
+        _LOCK.acquire()
 
 
-def pass_on() -> None:
-    """Let all who wait for the turn have it before going on."""
-    if getattr(_MINE, "held", False):
-        _TURNS.go_round()
+def pass_gpu_lock() -> None:
+    """Let all threads that wait for the lock have it before going on."""
+    if getattr(_THREAD, "holds_lock", False):
+        _LOCK.pass_on()

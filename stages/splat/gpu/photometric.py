@@ -1,7 +1,7 @@
 """L1 and structural dissimilarity of one image with their gradient, by four Triton kernels.
 
 An image [H, W, 3] is taken as H rows of 3 W numbers, so that a window's taps lie 3 apart in a row
-and no kernel needs to know of channels. Windows are those that lie inside the image.
+and kernels need not know the channels. Windows are those that lie inside the image.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _SIZES = ["height", "width", "valid_height", "valid_width"]
 
 
 class Photometric(torch.autograd.Function):
-    """(1 - lambda) L1 + lambda (1 - SSIM); the gradient is made together with the value."""
+    """(1 - lambda) L1 + lambda (1 - SSIM); the gradient is computed together with the value."""
 
     @staticmethod
     def forward(
@@ -42,18 +42,18 @@ def loss_and_slope(image: Tensor, target: Tensor, ssim_lambda: float) -> tuple[T
     valid_height, valid_width = height - TAPS + 1, width - 3 * (TAPS - 1)
     size = (height, width, valid_height, valid_width)
     taps = _taps(image.device)
-    moments = image.new_empty(5, height, valid_width)
+    statistics = image.new_empty(5, height, valid_width)
     slopes = image.new_empty(3, valid_height, valid_width)
     spread = image.new_empty(3, height, valid_width)
     slope = torch.empty_like(image)
     loss = torch.full((), ssim_lambda, device=image.device)
     of_windows = ssim_lambda / (valid_height * valid_width)
     of_pixels = (1 - ssim_lambda) / (height * width)
-    _row_moments[_grid(height, valid_width)](
-        image, target, taps, moments, *size, TAPS, _ROWS, _COLUMNS
+    _row_statistics[_grid(height, valid_width)](
+        image, target, taps, statistics, *size, TAPS, _ROWS, _COLUMNS
     )
     _window_slopes[_grid(valid_height, valid_width)](
-        moments, taps, slopes, loss, of_windows, *size, TAPS, _ROWS, _COLUMNS
+        statistics, taps, slopes, loss, of_windows, *size, TAPS, _ROWS, _COLUMNS
     )
     _spread_columns[_grid(height, valid_width)](slopes, taps, spread, *size, TAPS, _ROWS, _COLUMNS)
     _pixel_slopes[_grid(height, width)](
@@ -87,8 +87,8 @@ def _block(height, width, rows: tl.constexpr, columns: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def _row_moments(
-    image, target, taps, moments, height, width, valid_height, valid_width,
+def _row_statistics(
+    image, target, taps, statistics, height, width, valid_height, valid_width,
     count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """Means of a, b, aa, bb and ab along each row."""
@@ -108,7 +108,7 @@ def _row_moments(
         aa += weight * a * a
         bb += weight * b * b
         ab += weight * a * b
-    out = moments + y * valid_width + x
+    out = statistics + y * valid_width + x
     plane = height * valid_width
     tl.store(out, mean_a, mask=inside)
     tl.store(out + plane, mean_b, mask=inside)
@@ -119,12 +119,12 @@ def _row_moments(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _window_slopes(
-    moments, taps, slopes, loss, share, height, width, valid_height, valid_width,
+    statistics, taps, slopes, loss, share, height, width, valid_height, valid_width,
     count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """SSIM of each window: its sum leaves the loss, its slopes by mean a, aa and ab are kept."""
+    """SSIM of each window, subtracted from the loss; its gradients by mean a, aa and ab."""
     y, x, inside = _block(valid_height, valid_width, rows, columns)
-    at = moments + y * valid_width + x
+    at = statistics + y * valid_width + x
     plane = height * valid_width
     a = tl.zeros((rows, columns), tl.float32)
     b = tl.zeros((rows, columns), tl.float32)
@@ -158,7 +158,7 @@ def _spread_columns(
     slopes, taps, spread, height, width, valid_height, valid_width,
     count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """What the windows of each column pass to each of its rows."""
+    """Gradients of each column's windows, spread over its rows."""
     y, x, inside = _block(height, valid_width, rows, columns)
     plane = valid_height * valid_width
     by_mean = tl.zeros((rows, columns), tl.float32)
@@ -167,11 +167,11 @@ def _spread_columns(
     for k in tl.static_range(count):
         weight = tl.load(taps + k)
         row = y - k
-        there = inside & (row >= 0) & (row < valid_height)
+        within = inside & (row >= 0) & (row < valid_height)
         at = slopes + row * valid_width + x
-        by_mean += weight * tl.load(at, mask=there, other=0.0)
-        by_aa += weight * tl.load(at + plane, mask=there, other=0.0)
-        by_ab += weight * tl.load(at + 2 * plane, mask=there, other=0.0)
+        by_mean += weight * tl.load(at, mask=within, other=0.0)
+        by_aa += weight * tl.load(at + plane, mask=within, other=0.0)
+        by_ab += weight * tl.load(at + 2 * plane, mask=within, other=0.0)
     out = spread + y * valid_width + x
     plane = height * valid_width
     tl.store(out, by_mean, mask=inside)
@@ -185,7 +185,7 @@ def _pixel_slopes(
     height, width, valid_height, valid_width,
     count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of each number of the image; L1 is added to the loss."""
+    """Gradient by each value of the image; L1 is added to the loss."""
     y, x, inside = _block(height, width, rows, columns)
     plane = height * valid_width
     by_mean = tl.zeros((rows, columns), tl.float32)
@@ -194,15 +194,15 @@ def _pixel_slopes(
     for k in tl.static_range(count):
         weight = tl.load(taps + k)
         column = x - 3 * k
-        there = inside & (column >= 0) & (column < valid_width)
+        within = inside & (column >= 0) & (column < valid_width)
         at = spread + y * valid_width + column
-        by_mean += weight * tl.load(at, mask=there, other=0.0)
-        by_aa += weight * tl.load(at + plane, mask=there, other=0.0)
-        by_ab += weight * tl.load(at + 2 * plane, mask=there, other=0.0)
+        by_mean += weight * tl.load(at, mask=within, other=0.0)
+        by_aa += weight * tl.load(at + plane, mask=within, other=0.0)
+        by_ab += weight * tl.load(at + 2 * plane, mask=within, other=0.0)
     a = tl.load(image + y * width + x, mask=inside, other=0.0)
     b = tl.load(target + y * width + x, mask=inside, other=0.0)
     away = a - b
     sign = tl.where(away > 0, 1.0, tl.where(away < 0, -1.0, 0.0))
-    found = of_pixels * sign - of_windows * (by_mean + 2 * a * by_aa + b * by_ab)
-    tl.store(slope + y * width + x, found, mask=inside)
+    gradient = of_pixels * sign - of_windows * (by_mean + 2 * a * by_aa + b * by_ab)
+    tl.store(slope + y * width + x, gradient, mask=inside)
     tl.atomic_add(loss, of_pixels * tl.sum(tl.where(inside, tl.abs(away), 0.0)))

@@ -1,4 +1,4 @@
-"""Learnt corrections of poses in one kernel each way; the same as `splat.poses.corrected`."""
+"""Learnt corrections of poses, one kernel forward and one backward: `splat.poses.corrected`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Corrected(torch.autograd.Function):
-    """cam_from_world [1, 4, 4] of one view after its correction, and where it stands [1, 3]."""
+    """cam_from_world [1, 4, 4] of one view after its correction, and its camera's centre [1, 3]."""
 
     @staticmethod
     def forward(

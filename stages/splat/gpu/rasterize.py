@@ -1,7 +1,7 @@
-"""One picture by gsplat's kernels, with nothing that makes the host wait.
+"""One render by gsplat's kernels, with nothing that makes the host wait.
 
 `gsplat.rasterization` inverts the pose on the device, which waits for its error code, and counts
-what it draws, which waits for the count. The kernels and their order are the same here.
+intersections, which waits for the count. The kernels and their order are the same here.
 """
 
 from typing import NamedTuple
@@ -14,68 +14,80 @@ from stages.splat.gpu import bins
 from stages.splat.raster import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
 
 
-class Drawn(NamedTuple):
-    """A picture, and what densification and the next step ask of it."""
+class Rendered(NamedTuple):
+    """A render, and what densification and the next step read of it."""
 
     image: Tensor  # [H, W, 3]
-    means2d: Tensor  # [1, N, 2] px, in the graph
+    means2d: Tensor  # [1, N, 2] px, in the autograd graph
     radii: Tensor  # [1, N, 2] int32 px
-    total: Tensor  # [] int32, meetings of Gaussians and tiles
+    isects: Tensor  # [] int32, number of intersections of Gaussians and tiles
 
 
 class Viewpoint(NamedTuple):
-    """Where from, and how large."""
+    """Pose, intrinsics and size of one render."""
 
     cam_from_norm: Tensor  # [1, 4, 4]
-    eye: Tensor  # [1, 3], the camera's place
+    eye: Tensor  # [1, 3], the camera's centre
     K: Tensor  # [1, 3, 3] px
     width: int
     height: int
 
 
-def draw(
+def render(
     params: dict[str, Tensor],
     harmonics: Tensor,  # [N, K, 3], of sh0 and shN
-    view: Viewpoint,
+    viewpoint: Viewpoint,
     sh_degree: int,
     background: Tensor,  # [1, 3]
     config: TrainConfig,
     room: int | None = None,
-) -> Drawn:
-    """Draw parameters as they are trained; without `room` the host waits for what is needed."""
+) -> Rendered:
+    """Render parameters as they are trained.
+
+    Args:
+        params: by gsplat's names; scales are logarithms, opacities are logits.
+        harmonics: all coefficients.
+        viewpoint: pose, intrinsics and size.
+        sh_degree: degree of the harmonics to use.
+        background: colour behind the Gaussians.
+        config: planes, antialiasing and absgrad.
+        room: intersections to have room for; without it the host waits for their number.
+    """
     means = params["means"]
     opacities = torch.sigmoid(params["opacities"])
-    radii, means2d, depths, conics, compensations = _projected(params, opacities, view, config)
+    radii, means2d, depths, conics, compensations = _projected(params, opacities, viewpoint, config)
     opacities = opacities[None]
     if config.antialiased:
         opacities = opacities * compensations
-    seen = (radii > 0).all(dim=-1)
-    directions = means[None] - view.eye[:, None]
-    shaded = spherical_harmonics(sh_degree, directions, harmonics[None], masks=seen)
+    visible = (radii > 0).all(dim=-1)
+    directions = means[None] - viewpoint.eye[:, None]
+    shaded = spherical_harmonics(sh_degree, directions, harmonics[None], masks=visible)
     splats = bins.Splats(means2d[0], radii[0], depths[0], conics[0], opacities[0])
-    placed = bins.fill(splats, view.width, view.height, room)
+    filled = bins.fill(splats, viewpoint.width, viewpoint.height, room)
     image, _ = rasterize_to_pixels(
-        means2d, conics, torch.clamp_min(shaded + 0.5, 0), opacities, view.width, view.height,
-        bins.TILE, placed.offsets, placed.ids, backgrounds=background, masks=placed.drawn,
+        means2d, conics, torch.clamp_min(shaded + 0.5, 0), opacities, viewpoint.width,
+        viewpoint.height, bins.TILE, filled.offsets, filled.ids, backgrounds=background,
+        masks=filled.rendered,
         absgrad=config.strategy.absgrad,
     )  # fmt: skip
-    return Drawn(image[0], means2d, radii, placed.total)
+    return Rendered(image[0], means2d, radii, filled.isects)
 
 
 @torch.no_grad()
-def meetings(params: dict[str, Tensor], view: Viewpoint, config: TrainConfig) -> Tensor:
-    """Meetings of Gaussians and tiles in a picture that is not drawn, []."""
+def count_isects(params: dict[str, Tensor], viewpoint: Viewpoint, config: TrainConfig) -> Tensor:
+    """Number [] of intersections of Gaussians and tiles, without rendering."""
     opacities = torch.sigmoid(params["opacities"])
-    radii, means2d, *_ = _projected(params, opacities, view, config)
-    return bins.meetings(means2d[0], radii[0], view.width, view.height)
+    radii, means2d, *_ = _projected(params, opacities, viewpoint, config)
+    return bins.count_isects(means2d[0], radii[0], viewpoint.width, viewpoint.height)
 
 
 def _projected(
-    params: dict[str, Tensor], opacities: Tensor, view: Viewpoint, config: TrainConfig
+    params: dict[str, Tensor], opacities: Tensor, viewpoint: Viewpoint, config: TrainConfig
 ) -> tuple[Tensor, ...]:
-    """Radii, means, depths, conics and compensations of Gaussians on a picture."""
+    """Radii, means, depths, conics and compensations of the projected Gaussians."""
     return fully_fused_projection(
-        params["means"], None, params["quats"], torch.exp(params["scales"]), view.cam_from_norm,
-        view.K, view.width, view.height, near_plane=config.near_plane,
-        far_plane=config.far_plane, calc_compensations=config.antialiased, opacities=opacities,
+        params["means"], None, params["quats"], torch.exp(params["scales"]),
+        viewpoint.cam_from_norm, viewpoint.K, viewpoint.width, viewpoint.height,
+        near_plane=config.near_plane, far_plane=config.far_plane,
+        calc_compensations=config.antialiased, opacities=opacities,
     )  # fmt: skip

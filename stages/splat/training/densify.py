@@ -1,8 +1,8 @@
 """Densification by gsplat's strategies, with the opacity reset that gsplat 1.5.3 leaves out.
 
-In 1.5.3 the reset's condition reads `step % reset_every == 0 & step > 0`, which Python takes as a
-chain with `0 & step` and is never true (gsplat pull request 776). So what happens after a step is
-said here, and how Gaussians grow and are pruned is gsplat's.
+In 1.5.3 the reset's condition reads `step % reset_every == 0 & step > 0`, which Python parses as a
+chain with `0 & step` and is never true (gsplat pull request 776). So when Gaussians are refined is
+decided here; how they are duplicated, split and pruned is gsplat's.
 """
 
 import sys
@@ -22,21 +22,7 @@ class CappedStrategy(DefaultStrategy):
     """gsplat's default strategy with a working reset and a limit on the number of Gaussians."""
 
     max_gaussians: int = 1_000_000
-    announced: bool = False
-
-    def step_post_backward(
-        self,
-        params: dict[str, Tensor],
-        optimizers: dict[str, Any],
-        state: dict[str, Any],
-        step: int,
-        info: dict[str, Any],
-        packed: bool = False,
-    ) -> None:
-        """Take the statistics of a step; grow, prune and reset when it is time."""
-        if step < self.refine_stop_iter:
-            self._update_state(params, state, info, packed)
-            self.refine(params, optimizers, state, step)
+    announced: bool = False  # that growth is held at the limit
 
     def acts_at(self, step: int) -> bool:
         """Whether `refine` changes anything at a step."""
@@ -49,7 +35,11 @@ class CappedStrategy(DefaultStrategy):
         state: dict[str, Any],
         step: int,
     ) -> None:
-        """Grow, prune and reset when it is time."""
+        """Grow, prune and reset at the steps for it.
+
+        A Gaussian with a large mean gradient is duplicated when it is small and split in two when
+        it is large (`duplicate` and `split` of gsplat's strategy/ops.py, by `_grow_gs`).
+        """
         if self._refines_at(step):
             self._grow_gs(params, optimizers, state, step)
             self._prune_gs(params, optimizers, state, step)
@@ -65,15 +55,10 @@ class CappedStrategy(DefaultStrategy):
     def _resets_at(self, step: int) -> bool:
         return step > 0 and step % self.reset_every == 0
 
-    def _update_state(
-        self,
-        params: dict[str, Tensor],
-        state: dict[str, Any],
-        info: dict[str, Any],
-        packed: bool = False,
+    def collect(
+        self, params: dict[str, Tensor], state: dict[str, Any], info: dict[str, Any]
     ) -> None:
         """Add one step to the statistics, without the indexing that makes a GPU wait."""
-        assert not packed, "statistics are kept of unpacked rasterisation only"
         means2d, radii = info[self.key_for_gradient], info["radii"]
         if state["grad2d"] is None:
             for key in ("grad2d", "count", *(["radii"] if "radii" in state else [])):
@@ -81,11 +66,11 @@ class CappedStrategy(DefaultStrategy):
         gradient = means2d.absgrad if self.absgrad else means2d.grad  # [C, N, 2]
         across = gradient[..., 0] * (info["width"] / 2 * info["n_cameras"])
         down = gradient[..., 1] * (info["height"] / 2 * info["n_cameras"])
-        seen = (radii > 0).all(dim=-1)  # [C, N]
-        state["grad2d"] += torch.where(seen, torch.hypot(across, down), 0).sum(0)
-        state["count"] += seen.sum(0)
+        visible = (radii > 0).all(dim=-1)  # [C, N]
+        state["grad2d"] += torch.where(visible, torch.hypot(across, down), 0).sum(0)
+        state["count"] += visible.sum(0)
         if "radii" in state:
-            size = radii.amax(-1) * seen / max(info["width"], info["height"])
+            size = radii.amax(-1) * visible / max(info["width"], info["height"])
             torch.maximum(state["radii"], size.amax(0), out=state["radii"])
 
     @torch.no_grad()
@@ -96,19 +81,19 @@ class CappedStrategy(DefaultStrategy):
         state: dict[str, Any],
         step: int,
     ) -> tuple[int, int]:
-        """Grow as gsplat does while there is room; then those with the largest gradients alone."""
-        kept = self._fitting(params, state, step)
-        if kept is not None:
+        """Grow as gsplat does up to the limit; beyond it, only the largest mean gradients."""
+        fits = self._fitting(params, state, step)
+        if fits is not None:
             self._announce()
-            state["grad2d"][~kept] = 0
+            state["grad2d"][~fits] = 0
             if step < self.refine_scale2d_stop_iter:
-                state["radii"][~kept] = state["radii"][~kept].clamp(max=self.grow_scale2d)
+                state["radii"][~fits] = state["radii"][~fits].clamp(max=self.grow_scale2d)
         return super()._grow_gs(params, optimizers, state, step)
 
     def _fitting(
         self, params: dict[str, Tensor], state: dict[str, Any], step: int
     ) -> Tensor | None:
-        """Which candidates for growth [N] fit under the limit; None when all do."""
+        """Which Gaussians [N] may grow without exceeding the limit; None when all may."""
         mean = state["grad2d"] / state["count"].clamp_min(1)
         high = mean > self.grow_grad2d
         largest = params["scales"].amax(-1).exp()
@@ -137,36 +122,41 @@ class CappedStrategy(DefaultStrategy):
 
 def build(config: TrainConfig, backend: str) -> Strategy:
     """The strategy that `train.strategy` names, its step numbers scaled."""
-    given = config.strategy
+    strategy = config.strategy
     scaled = {
-        key: config.scaled(getattr(given, key))
+        key: config.scaled(getattr(strategy, key))
         for key in ("refine_start_iter", "refine_stop_iter", "refine_every")
     }
-    if given.kind == "mcmc":
+    if strategy.kind == "mcmc":
         if backend == "cpu":
             raise UserError(
                 "train.strategy.kind", "mcmc on the CPU", expected="a CUDA device",
                 fix="set train.strategy.kind: default",
             )  # fmt: skip
-        return MCMCStrategy(cap_max=config.max_gaussians, min_opacity=given.prune_opa, **scaled)
-    strategy = CappedStrategy(
-        prune_opa=given.prune_opa,
-        grow_grad2d=given.grow_grad2d,
-        grow_scale3d=given.grow_scale3d,
-        grow_scale2d=given.grow_scale2d,
-        prune_scale3d=given.prune_scale3d,
-        prune_scale2d=given.prune_scale2d,
-        refine_scale2d_stop_iter=config.scaled(given.refine_scale2d_stop_iter)
-        if given.refine_scale2d_stop_iter
+        return MCMCStrategy(cap_max=config.max_gaussians, min_opacity=strategy.prune_opa, **scaled)
+    capped = CappedStrategy(
+        prune_opa=strategy.prune_opa,
+        grow_grad2d=strategy.grow_grad2d,
+        grow_scale3d=strategy.grow_scale3d,
+        grow_scale2d=strategy.grow_scale2d,
+        prune_scale3d=strategy.prune_scale3d,
+        prune_scale2d=strategy.prune_scale2d,
+        refine_scale2d_stop_iter=config.scaled(strategy.refine_scale2d_stop_iter)
+        if strategy.refine_scale2d_stop_iter
         else 0,
-        reset_every=config.scaled(given.reset_every),
-        pause_refine_after_reset=int(given.pause_refine_after_reset * config.steps_scaler),
-        absgrad=given.absgrad,
-        revised_opacity=given.revised_opacity,
+        reset_every=config.scaled(strategy.reset_every),
+        pause_refine_after_reset=int(strategy.pause_refine_after_reset * config.steps_scaler),
+        absgrad=strategy.absgrad,
+        revised_opacity=strategy.revised_opacity,
         **scaled,
     )
-    strategy.max_gaussians = config.max_gaussians
-    return strategy
+    capped.max_gaussians = config.max_gaussians
+    return capped
+
+
+def collects_at(strategy: Strategy, step: int) -> bool:
+    """Whether a step adds to the statistics by which Gaussians grow."""
+    return isinstance(strategy, CappedStrategy) and step < strategy.refine_stop_iter
 
 
 def acts_at(strategy: Strategy, step: int) -> bool:
@@ -177,7 +167,7 @@ def acts_at(strategy: Strategy, step: int) -> bool:
     return within and step % strategy.refine_every == 0
 
 
-def after_backward(
+def refine(
     strategy: Strategy,
     params: dict[str, Tensor],
     optimizers: dict[str, Any],
@@ -186,8 +176,21 @@ def after_backward(
     info: dict[str, Any],
     means_lr: float,
 ) -> None:
-    """One call for both strategies."""
-    if isinstance(strategy, MCMCStrategy):
+    """Let a strategy add, move and remove Gaussians after a step, when it is time.
+
+    Args:
+        strategy: this module's or one of gsplat's.
+        params: parameters by gsplat's names; replaced where Gaussians come or go.
+        optimizers: one Adam a parameter; their moments follow the Gaussians.
+        state: the strategy's statistics.
+        step: the step that was taken.
+        info: the rasteriser's of this step; gsplat's own default strategy alone reads it.
+        means_lr: learning rate of the means; mcmc's noise is proportional to it.
+    """
+    if isinstance(strategy, CappedStrategy):
+        if strategy.acts_at(step):
+            strategy.refine(params, optimizers, state, step)
+    elif isinstance(strategy, MCMCStrategy):
         strategy.step_post_backward(params, optimizers, state, step, info, lr=means_lr)
     else:
         strategy.step_post_backward(params, optimizers, state, step, info, packed=False)

@@ -1,6 +1,5 @@
-"""Runs a trainer from its start, or from its last checkpoint, to its end."""
+"""The training loop: from the start, or from the last checkpoint, to the end."""
 
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -9,12 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
-from stages.quality.metrics.ssim import SMALLEST_PX, ssim
 from stages.run.checkpoint import Checkpoint
-from stages.run.errors import UserError
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
@@ -22,15 +16,15 @@ from stages.scenes.colmap import write_model
 from stages.splat import export
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.lock import gpu_lock_released
-from stages.splat.render import align_camera, render
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.evaluation import EvaluationRow, check_views, evaluate
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 CURVE_POINTS = 50  # rows of a training curve
-ALIGN_STEPS, ALIGN_LR = 60, 2e-3
 # Steps between looks at the progress; a look waits for the GPU.
 _LOOK_EVERY = 50
 
-Row = dict[str, Any]
+CurveRow = dict[str, Any]  # step, loss, gaussians
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +33,8 @@ class Fitted:
 
     gaussians: Gaussians
     cameras: list[Camera]
-    curve: list[Row]  # step, loss, gaussians
-    evaluations: list[Row]  # step, split, psnr, ssim, gaussians
+    curve: list[CurveRow]
+    evaluations: list[EvaluationRow]
 
     def write(self, folder: Path, *, ply: bool, suffix: str = "") -> None:
         """gaussians.safetensors, point_cloud.ply if wanted, and the learnt cameras.
@@ -64,16 +58,19 @@ def fit(
     checkpoint: Checkpoint,
     test_views: Sequence[TrainView] = (),
     folder: Path | None = None,
-    preemption: Preemption | None = None,  # of the caller, who hears signals for several runs
+    preemption: Preemption | None = None,
 ) -> Fitted:
     """Train to the end; a killed run that is started again continues at its last checkpoint.
 
-    At `eval_steps` all views are measured: training views at their learnt poses (`train`), test
-    views at their given ones (`test`) and, when poses are optimised, at poses aligned to the
-    frozen Gaussians (`test_aligned`). What `ply_steps` and `save_steps` ask for goes to `folder`.
-    Raises UserError when another run uses the checkpoint.
+    Args:
+        trainer: at its start.
+        name: of the run, for messages.
+        checkpoint: of this run. Raises UserError when another run uses it.
+        test_views: held-out views, measured beside the training views at `eval_steps`.
+        folder: for the files of `ply_steps` and `save_steps`; None for nowhere.
+        preemption: the caller's, where it receives signals for several runs.
     """
-    _check_views(name, _given(trainer), test_views)
+    check_views(name, trainer, test_views)
     with checkpoint.alone():
         return _fit(trainer, name, checkpoint, test_views, folder, preemption)
 
@@ -88,8 +85,8 @@ def _fit(
 ) -> Fitted:
     config, steps = trainer.config, trainer.config.steps
     eval_at = {config.scaled(step) for step in config.eval_steps}
-    curve: list[Row] = []
-    evaluations: list[Row] = []
+    curve: list[CurveRow] = []
+    evaluations: list[EvaluationRow] = []
     begin = _resume(trainer, name, checkpoint, curve, evaluations)
     every = max(1, steps // CURVE_POINTS)
     with (
@@ -97,6 +94,7 @@ def _fit(
         Progress(name, steps, begin) as progress,
     ):
         for step in range(begin, steps):
+            # Render, loss, backward, optimisers; then duplicate, split and prune Gaussians.
             loss, _ = trainer.step(step)
             done = step + 1
             due = done % config.checkpoint_every == 0 and checkpoint.affordable()
@@ -104,13 +102,13 @@ def _fit(
             if done % every == 0 or save:
                 trainer.check_finite(trainer.value(loss), done)
             if done % every == 0 or done == steps:
-                curve.append(_point(trainer, done, trainer.value(loss)))
+                curve.append(_curve_row(trainer, done, trainer.value(loss)))
             if done in eval_at and done < steps:
                 evaluations += evaluate(trainer, test_views, done)
-            _keep(trainer, checkpoint.kept, done)
+            _export(trainer, checkpoint.kept, done)
             if done % _LOOK_EVERY == 0 and progress.due():
                 progress.report(
-                    done, loss=trainer.value(loss), gaussians=len(trainer.params["means"])
+                    done, loss=trainer.value(loss), gaussians=len(trainer.state.params["means"])
                 )
             if save:
                 _save(trainer, checkpoint, done, curve, evaluations)
@@ -118,7 +116,7 @@ def _fit(
                 print(f"{name}: stopped at step {done}; run again to go on", file=sys.stderr)
                 sys.exit(PREEMPTED)
     if all(row["step"] < steps for row in evaluations):
-        # What is trained is saved by now, whatever measuring it may do.
+        # After the last save, so that a failure of measuring loses no training.
         evaluations += evaluate(trainer, test_views, steps)
     if folder is not None and checkpoint.kept.is_dir():
         with gpu_lock_released():
@@ -126,8 +124,8 @@ def _fit(
     return Fitted(trainer.gaussians(steps), trainer.learnt_cameras(), curve, evaluations)
 
 
-def _keep(trainer: Trainer, kept: Path, step: int) -> None:
-    """Write what is wanted of this step where a kill does not reach it."""
+def _export(trainer: Trainer, kept: Path, step: int) -> None:
+    """Write the files of `ply_steps` and `save_steps` beside the checkpoint, which survives."""
     config = trainer.config
     ply = config.save_ply and step in map(config.scaled, config.ply_steps)
     save = step in map(config.scaled, config.save_steps)
@@ -141,90 +139,18 @@ def _keep(trainer: Trainer, kept: Path, step: int) -> None:
             gaussians.save(kept / f"gaussians_{step}.safetensors")
 
 
-def evaluate(trainer: Trainer, test_views: Sequence[TrainView], step: int) -> list[Row]:
-    """Mean PSNR and SSIM of every split; of masked views, over the pixels that count."""
-    gaussians, backend = trainer.gaussians(step), trainer.backend
-    pairs = zip(trainer.learnt_cameras(), trainer.images, trainer.masks, strict=True)
-    trained = [TrainView(*parts) for parts in pairs]
-    rows = [_measure("train", step, gaussians, trained, backend)]
-    if test_views:
-        rows.append(_measure("test", step, gaussians, test_views, backend))
-        if trainer.config.pose_opt:
-            aligned = [_aligned(view, gaussians, backend) for view in test_views]
-            rows.append(_measure("test_aligned", step, gaussians, aligned, backend))
-    return rows
-
-
-def _given(trainer: Trainer) -> list[TrainView]:
-    pairs = zip(trainer.cameras, trainer.images, trainer.masks, strict=True)
-    return [TrainView(*parts) for parts in pairs]
-
-
-def _check_views(name: str, trained: Sequence[TrainView], test: Sequence[TrainView]) -> None:
-    """Raise UserError for views that cannot be measured, before hours are spent on them."""
-    for view in (*trained, *test):
-        height, width = view.image.shape[:2]
-        if min(height, width) < SMALLEST_PX:
-            raise UserError(
-                f"{name}  {view.camera.name}", f"{width}x{height} px to train on or to measure",
-                expected=f"at least {SMALLEST_PX} px a side",
-                fix="lower train.data_factor, or bring larger photographs",
-            )  # fmt: skip
-    for views, kind in ((trained, "training"), (test, "held-out")):
-        if views and not any(_counts(view) for view in views):
-            raise UserError(
-                name, f"the masks of all {len(views)} {kind} views are empty: no pixel counts",
-                expected="masks that leave something",
-                fix="mend the masks, or set train.masks: false",
-            )  # fmt: skip
-
-
-def _counts(view: TrainView) -> bool:
-    return view.mask is None or bool(view.mask.any())
-
-
-def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
-    camera = align_camera(
-        gaussians, view.camera, view.image, backend,
-        steps=ALIGN_STEPS, lr=ALIGN_LR, mask=view.mask,
-    )  # fmt: skip
-    return replace(view, camera=camera)
-
-
-def _measure(
-    split: str, step: int, gaussians: Gaussians, views: Sequence[TrainView], backend: str
-) -> Row:
-    scores = torch.tensor([_scores(gaussians, view, backend) for view in views if _counts(view)])
-    mean_psnr, mean_ssim = scores.mean(dim=0).tolist()
-    return {
-        "step": step,
-        "split": split,
-        "psnr": round(mean_psnr, 4),
-        "ssim": round(mean_ssim, 5),
-        "gaussians": len(gaussians),
-    }
-
-
-def _scores(gaussians: Gaussians, view: TrainView, backend: str) -> tuple[float, float]:
-    """PSNR and SSIM of one view. Pixels that do not count are taken from the photograph."""
-    picture = render(gaussians, view.camera, backend).rgb
-    truth, share = view.image.to(picture.device), 1.0
-    if view.mask is not None:
-        mask = view.mask.to(picture.device)
-        picture = torch.where(mask[..., None], picture, truth)
-        share = max(float(mask.float().mean()), 1e-6)
-    a, b = (image.permute(2, 0, 1)[None] for image in (picture, truth))
-    decibels = min(float(psnr(a, b)) + 10 * math.log10(share), HIGHEST_PSNR_DB)
-    return decibels, 1 - (1 - float(ssim(a, b))) / share
-
-
-def _point(trainer: Trainer, step: int, loss: float) -> Row:
-    return {"step": step, "loss": round(loss, 6), "gaussians": len(trainer.params["means"])}
+def _curve_row(trainer: Trainer, step: int, loss: float) -> CurveRow:
+    return {"step": step, "loss": round(loss, 6), "gaussians": len(trainer.state.params["means"])}
 
 
 def _resume(
-    trainer: Trainer, name: str, checkpoint: Checkpoint, curve: list[Row], evaluations: list[Row]
+    trainer: Trainer,
+    name: str,
+    checkpoint: Checkpoint,
+    curve: list[CurveRow],
+    evaluations: list[EvaluationRow],
 ) -> int:
+    """Load the last checkpoint, if there is one; the step to go on with."""
     state = checkpoint.load()
     if state is None:
         return 0
@@ -236,14 +162,11 @@ def _resume(
 
 
 def _save(
-    trainer: Trainer, checkpoint: Checkpoint, step: int, curve: list[Row], evaluations: list[Row]
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    step: int,
+    curve: list[CurveRow],
+    evaluations: list[EvaluationRow],
 ) -> None:
-    checkpoint.save(
-        {
-            "trainer": trainer.state_dict(),
-            "step": step,
-            "curve": curve,
-            "evaluations": evaluations,
-        },
-        gpu_lock_released(),
-    )
+    state = {"trainer": trainer.state_dict(), "step": step, "curve": curve}
+    checkpoint.save({**state, "evaluations": evaluations}, gpu_lock_released())

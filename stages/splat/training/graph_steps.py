@@ -1,129 +1,122 @@
-"""A trainer's steps on a GPU as captured graphs: the host starts each by one call, and never waits.
+"""The steps of a training as CUDA graphs: the host starts each by one call and never waits.
 
-A step is the recipe's: draw, loss, gradients, Adam, statistics. It is captured anew whenever the
+A step is the recipe's: render, loss, gradients, Adam, statistics. It is recorded anew whenever the
 tensors change that it works on, which is when Gaussians are added or removed. Between two such
-steps the host learns nothing. What is drawn needs room that is set beforehand; a step that turns
-out to need more changes nothing, and is repeated with enough before anyone looks at the result.
+steps the host learns nothing. Intersections of Gaussians and tiles need room that is set
+beforehand; a step that turns out to need more changes nothing, and is repeated with enough before
+its result is read.
 """
 
-import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stages.splat.config import TrainConfig
 from stages.splat.gpu.adam import accumulate, descend
-from stages.splat.gpu.graphs import Recorder, wait
-from stages.splat.gpu.lock import pass_on
+from stages.splat.gpu.graphs import GraphRecorder, wait
+from stages.splat.gpu.lock import pass_gpu_lock
 from stages.splat.gpu.poses import Corrected
-from stages.splat.gpu.rasterize import Drawn, Viewpoint, draw, meetings
+from stages.splat.gpu.rasterize import Rendered, Viewpoint, count_isects, render
 from stages.splat.training import densify
-from stages.splat.training.losses import photometric
-
-if TYPE_CHECKING:
-    from stages.splat.training.trainer import Trainer
+from stages.splat.training.losses import photometric, regularised
+from stages.splat.training.schedule import Schedule
+from stages.splat.training.state import TrainState
+from stages.splat.training.view_set import Shape, ViewSet
 
 # Steps that may be under way; their views and rates wait in pinned memory.
-_MOST_PENDING = 1024
-# Steps after which another thread that shares the GPU may have the turn: the device has to have
+_MAX_PENDING = 1024
+# Steps after which another thread that shares the GPU may have the lock: the device has to have
 # work of several at any time, and the first to start a thousand steps would fill its queue alone.
-_IN_A_ROW = 16
-# Room over what the last steps needed.
-_SPARE = 1.3
-_FADING = 0.95
+_STEPS_IN_A_ROW = 16
+# Room for intersections: a margin over what the last steps needed, which is forgotten slowly, and
+# its granularity.
+_MARGIN = 1.3
+_DECAY = 0.95
 _GRAIN = 65_536
-# Each size of pictures has a graph of its own, which takes 6 ms to record and saves some 3 ms a
-# step. Of the 100 steps between two refinements more sizes than this leave too few each.
-_MOST_SIZES = 32
-
-Size = tuple[int, int]  # height, width
+# Each shape of images has a graph of its own, which takes 6 ms to record and saves some 3 ms a
+# step. Of the 100 steps between two refinements more shapes than this leave too few each.
+_MAX_SHAPES = 32
 
 
 @dataclass(frozen=True)
-class _Pending:
+class _PendingStep:
     """One step under way."""
 
     step: int
     index: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """All views of one size."""
+class GraphSteps:
+    """Takes the steps of one training, on the stream that is current.
 
-    rows: dict[int, int]  # place in the stacks by the view's index
-    images: Tensor  # [V, H, W, 3]
-    masks: Tensor | None  # [V, H, W] bool
+    Of what it is given it changes `state` alone, in place: parameters, moments of Adam,
+    statistics; and sh0 and shN are slices of one tensor while it lives (`join_harmonics`).
+    """
 
-
-class Loop:
-    """Takes the steps of one trainer, on the stream that is current."""
-
-    def __init__(self, trainer: "Trainer"):
-        # Not a cycle: what a finished training leaves must not be collected during a capture.
-        self.trainer: Trainer = weakref.proxy(trainer)
-        device = trainer.device
-        # Of the step under way: view, its place among those of its size, the step's slot, and two
+    def __init__(
+        self,
+        state: TrainState,
+        views: ViewSet,  # stacked
+        schedule: Schedule,
+        background: Tensor,  # [1, 3]
+        config: TrainConfig,
+    ):
+        self._state, self._schedule, self._config = state, schedule, config
+        self._background = background
+        device = state.device
+        # Of the step under way: view, its row among those of its shape, the step's slot, and two
         # rates (of the means and of the poses) in one number.
-        self._told = torch.zeros(4, dtype=torch.int64, device=device)
-        self._index, self._row, self._slot = (self._told[k : k + 1] for k in range(3))
-        self.means_lr, self.poses_lr = self._told[3:].view(torch.float32).unbind()
-        self._waiting = torch.zeros(
-            _MOST_PENDING, 4, dtype=torch.int64, pin_memory=device == "cuda"
-        )
-        self._integers = self._waiting.numpy()
+        self._inputs = torch.zeros(4, dtype=torch.int64, device=device)
+        self._index, self._row, self._slot = (self._inputs[k : k + 1] for k in range(3))
+        self._means_lr, self._poses_lr = self._inputs[3:].view(torch.float32).unbind()
+        self._pinned = torch.zeros(_MAX_PENDING, 4, dtype=torch.int64, pin_memory=device == "cuda")
+        self._integers = self._pinned.numpy()
         self._floats = self._integers.view(np.float32)
         # Of the steps under way, which had room; and of a step that always has.
-        self._taken = torch.zeros(_MOST_PENDING, device=device)
-        self._whole = torch.ones((), device=device)
-        self._most = torch.zeros((), dtype=torch.int32, device=device)
+        self._taken = torch.zeros(_MAX_PENDING, device=device)
+        self._always = torch.ones((), device=device)
+        self._most_isects = torch.zeros((), dtype=torch.int32, device=device)
         self._loss = torch.zeros((), device=device)
-        self._recorder = Recorder()
-        self._graphs: dict[tuple[Size, int, bool], torch.cuda.CUDAGraph] = {}
-        self._pending: list[_Pending] = []
-        self._groups: dict[Size, _Group] = {}
+        self._recorder = GraphRecorder()
+        self._graphs: dict[tuple[Shape, int, bool], torch.cuda.CUDAGraph] = {}
+        self._pending: list[_PendingStep] = []
+        self.set_views(views)
 
-    def set_views(self) -> None:
-        """Take the trainer's views; to be called when they change."""
-        trainer = self.trainer
+    def set_views(self, views: ViewSet) -> None:
+        """Train on these stacked views, and on whatever parameters the state has now."""
         self.settle()
-        self._forget()
-        sizes: dict[Size, list[int]] = {}
-        for index, camera in enumerate(trainer.cameras):
-            sizes.setdefault((camera.height, camera.width), []).append(index)
-        self._groups = {size: self._group(indices) for size, indices in sizes.items()}
+        self._views = views
+        self._forget_graphs()
         self._weights = None
-        if any(weight != 1 for weight in trainer.weights):
-            self._weights = torch.tensor(trainer.weights, device=trainer.device)
-        rotations, shifts = trainer.viewmats[:, :3, :3], trainer.viewmats[:, :3, 3:]
+        if any(weight != 1 for weight in views.weights):
+            self._weights = torch.tensor(views.weights, device=self._state.device)
+        rotations, shifts = views.viewmats[:, :3, :3], views.viewmats[:, :3, 3:]
         self._eyes = -(rotations.transpose(1, 2) @ shifts)[..., 0]
-        self._room = self._needed()
-        # The first step of each size is taken by calls, for what is built at its first use.
-        self._unmet = set(self._groups)
+        self._room = self._needed_room()
+        # The first step of each shape is not recorded, because kernels are built at their first
+        # use.
+        self._new_shapes = set(views.stacks)
 
     def step(self, step: int, index: int) -> Tensor:
-        """One step; the loss [] is there when the device gets to it."""
-        trainer = self.trainer
-        if len(self._pending) == _MOST_PENDING:
+        """Everything of one step but the refinement; its loss [], which the host need not await."""
+        if len(self._pending) == _MAX_PENDING:
             self.settle()
-        camera = trainer.cameras[index]
-        size = camera.height, camera.width
-        self._tell(step, index, self._groups[size].rows[index])
-        if size in self._unmet or len(self._groups) > _MOST_SIZES:
-            self._unmet.discard(size)
-            self._take(size, step, None)
+        shape = self._views.shape(index)
+        self._send(step, index)
+        if shape in self._new_shapes or len(self._views.stacks) > _MAX_SHAPES:
+            self._new_shapes.discard(shape)
+            self._take(shape, step, None)
         else:
-            collects = self._collects(step)
-            key = size, trainer.active_degree(step), collects
+            collects = densify.collects_at(self._state.strategy, step)
+            key = shape, self._schedule.sh_degree(step), collects
             if key not in self._graphs:
-                self._graphs[key] = self._captured(size, step)
+                self._graphs[key] = self._record(shape, step)
             self._graphs[key].replay()
-            self._pending.append(_Pending(step, index))
-            if len(self._pending) % _IN_A_ROW == 0:
-                pass_on()
-        self._after(step)
+            self._pending.append(_PendingStep(step, index))
+            if len(self._pending) % _STEPS_IN_A_ROW == 0:
+                pass_gpu_lock()
         return self._loss
 
     def settle(self) -> None:
@@ -132,138 +125,110 @@ class Loop:
             return
         pending, self._pending = self._pending, []
         wait()
-        taken, most = self._taken[: len(pending)].tolist(), int(self._most)
-        # Few steps may not have met the view that needs most.
-        self._room = max(most, _FADING * self._room)
-        self._most.zero_()
+        taken, most = self._taken[: len(pending)].tolist(), int(self._most_isects)
+        # The last steps may not include the view that needs most.
+        self._room = max(most, _DECAY * self._room)
+        self._most_isects.zero_()
         if all(taken):
             return
         self._graphs.clear()
-        for one, whole in zip(pending, taken, strict=True):
-            if not whole:
-                camera = self.trainer.cameras[one.index]
-                size = camera.height, camera.width
-                self._tell(one.step, one.index, self._groups[size].rows[one.index])
-                self._take(size, one.step, None)
+        for one, was_taken in zip(pending, taken, strict=True):
+            if not was_taken:
+                self._send(one.step, one.index)
+                self._take(self._views.shape(one.index), one.step, None)
 
-    def _after(self, step: int) -> None:
-        """What a strategy does after a step; it works on the host's side."""
-        trainer = self.trainer
-        strategy, acts = trainer.strategy, densify.acts_at(trainer.strategy, step)
-        if not acts and isinstance(strategy, densify.CappedStrategy):
-            return
-        state = (trainer.params, trainer.optimizers, trainer.strategy_state)
-        before = dict(trainer.params)
-        if acts:
-            self.settle()
-        if isinstance(strategy, densify.CappedStrategy):
-            strategy.refine(*state, step)
-        else:
-            strategy.step_post_backward(*state, step, {}, lr=trainer.means_lr(step))
-        count = len(before["means"])
-        if any(trainer.params[name] is not param for name, param in before.items()):
-            self._room *= max(1.0, len(trainer.params["means"]) / max(count, 1))
-            self._forget()
+    def params_replaced(self) -> None:
+        """Go on with the state's new parameters, after Gaussians were added or removed."""
+        self._room *= max(1.0, len(self._state.params["means"]) / max(self._count, 1))
+        self._forget_graphs()
 
-    def _forget(self) -> None:
-        """Drop the graphs; take parameters that are new, and have changing rates on the device."""
-        trainer = self.trainer
+    def _forget_graphs(self) -> None:
+        """Drop the graphs, which work on tensors that may be gone."""
         self._graphs.clear()
-        trainer.optimizers["means"].param_groups[0]["lr"] = self.means_lr
-        trainer.pose_optimizer.param_groups[0]["lr"] = self.poses_lr
-        # gsplat draws from one tensor: the two become parts of it.
-        sh0, rest = trainer.params["sh0"], trainer.params["shN"]
-        self._harmonics = torch.cat([sh0.detach(), rest.detach()], dim=1)
-        sh0.data, rest.data = self._harmonics[:, :1], self._harmonics[:, 1:]
+        self._harmonics = self._state.join_harmonics()
+        self._count = len(self._harmonics)
 
-    def _collects(self, step: int) -> bool:
-        strategy = self.trainer.strategy
-        return isinstance(strategy, densify.CappedStrategy) and step < strategy.refine_stop_iter
-
-    def _needed(self) -> float:
-        """Places that the fullest picture takes, as long as poses are as given."""
-        trainer, found = self.trainer, []
+    def _needed_room(self) -> float:
+        """Intersections in the fullest image, as long as poses are as given."""
+        views, counts = self._views, []
         for camera, *where in zip(
-            trainer.cameras, trainer.viewmats[:, None], self._eyes[:, None], trainer.Ks[:, None],
+            views.cameras, views.viewmats[:, None], self._eyes[:, None], views.Ks[:, None],
             strict=True,
         ):  # fmt: skip
-            view = Viewpoint(*where, camera.width, camera.height)
-            found.append(meetings(trainer.params, view, trainer.config))
-        return float(torch.stack(found).max())
+            viewpoint = Viewpoint(*where, camera.width, camera.height)
+            counts.append(count_isects(self._state.params, viewpoint, self._config))
+        return float(torch.stack(counts).max())
 
-    def _group(self, indices: list[int]) -> _Group:
-        """Stack views of one size; the trainer's images become parts of the stack."""
-        trainer = self.trainer
-        images = torch.stack([trainer.images[index] for index in indices])
-        for row, index in enumerate(indices):
-            trainer.images[index] = images[row]
-        masks = None
-        if any(trainer.masks[index] is not None for index in indices):
-            whole = torch.ones(images.shape[1:3], dtype=torch.bool, device=trainer.device)
-            found = [trainer.masks[index] for index in indices]
-            masks = torch.stack([whole if mask is None else mask for mask in found])
-        return _Group({index: row for row, index in enumerate(indices)}, images, masks)
-
-    def _tell(self, step: int, index: int, row: int) -> None:
-        """Pass on what differs from step to step."""
-        slot, trainer = len(self._pending), self.trainer
+    def _send(self, step: int, index: int) -> None:
+        """Pass to the device what differs from step to step."""
+        slot, row = len(self._pending), self._views.stacks[self._views.shape(index)].rows[index]
         self._integers[slot, :3] = index, row, slot
-        self._floats[slot, 6:] = trainer.means_lr(step), trainer.poses_lr(step)
-        self._told.copy_(self._waiting[slot], non_blocking=True)
+        self._floats[slot, 6:] = self._schedule.means_lr(step), self._schedule.poses_lr(step)
+        self._inputs.copy_(self._pinned[slot], non_blocking=True)
 
-    def _captured(self, size: Size, step: int) -> torch.cuda.CUDAGraph:
-        room = (int(_SPARE * self._room) // _GRAIN + 1) * _GRAIN
-        return self._recorder.record(lambda: self._take(size, step, room))
+    def _record(self, shape: Shape, step: int) -> torch.cuda.CUDAGraph:
+        room = (int(_MARGIN * self._room) // _GRAIN + 1) * _GRAIN
+        return self._recorder.record(lambda: self._take(shape, step, room))
 
-    def _take(self, size: Size, step: int, room: int | None) -> None:
-        """One step on the device, of the view and the rates that it was told."""
-        trainer, config = self.trainer, self.trainer.config
+    def _take(self, shape: Shape, step: int, room: int | None) -> None:
+        """One step on the device, of the view and the rates that were sent."""
+        state, config = self._state, self._config
         harmonics = self._harmonics.detach().requires_grad_()
-        loss, drawn = self._loss_of(size, harmonics, trainer.active_degree(step), room)
+        loss, rendered = self._render_and_compare(shape, harmonics, step, room)
         names = ("means", "scales", "quats", "opacities")
-        leaves = [trainer.params[name] for name in names]
-        wanted = [*leaves, harmonics, drawn.means2d, *([trainer.corrections] * config.pose_opt)]
-        *gradients, by_sh, by_place, by_pose = [
-            *torch.autograd.grad(loss, wanted), *([None] * (not config.pose_opt))
+        leaves = [*(state.params[name] for name in names), harmonics, rendered.means2d]
+        leaves += [state.corrections] * config.pose_opt
+        *gradients, by_sh, by_means2d, by_pose = [
+            *torch.autograd.grad(loss, leaves), *([None] * (not config.pose_opt))
         ]  # fmt: skip
-        taken = self._whole
+        taken = self._always
         if room is None:
-            self._room = max(self._room, float(drawn.total))
+            self._room = max(self._room, float(rendered.isects))
         else:
-            taken = (drawn.total <= room).float()
-            torch.maximum(self._most, drawn.total, out=self._most)
+            taken = (rendered.isects <= room).float()
+            torch.maximum(self._most_isects, rendered.isects, out=self._most_isects)
             self._taken.index_copy_(0, self._slot, taken[None])
-        optimizers = [trainer.optimizers[name] for name in (*names, "sh0", "shN")]
+        optimizers = [state.optimizers[name] for name in (*names, "sh0", "shN")]
         gradients += [by_sh[:, :1], by_sh[:, 1:]]
+        rates = {state.optimizers["means"]: self._means_lr}
         if config.pose_opt:
-            optimizers.append(trainer.pose_optimizer)
+            optimizers.append(state.pose_optimizer)
             gradients.append(by_pose)
+            rates[state.pose_optimizer] = self._poses_lr
         with torch.no_grad():
-            descend(optimizers, gradients, taken)
+            descend(optimizers, gradients, taken, rates)
             self._loss.copy_(loss)
-            if self._collects(step):
-                by_place = drawn.means2d.absgrad if config.strategy.absgrad else by_place
-                accumulate(trainer.strategy_state, by_place, drawn.radii, *reversed(size), taken)
+            if densify.collects_at(state.strategy, step):
+                gradient = rendered.means2d.absgrad if config.strategy.absgrad else by_means2d
+                height, width = shape
+                accumulate(state.strategy_state, gradient, rendered.radii, width, height, taken)
 
-    def _loss_of(
-        self, size: Size, harmonics: Tensor, degree: int, room: int | None
-    ) -> tuple[Tensor, Drawn]:
-        """Loss [] of the view that was told, and its picture."""
-        trainer, config, group = self.trainer, self.trainer.config, self._groups[size]
-        if config.pose_opt:
-            pose, eye = Corrected.apply(trainer.corrections, trainer.viewmats, self._index)
-        else:
-            pose = trainer.viewmats.index_select(0, self._index)
-            eye = self._eyes.index_select(0, self._index)
-        K = trainer.Ks.index_select(0, self._index)
-        background = (
-            torch.rand(1, 3, device=trainer.device) if config.random_bkgd else trainer.background
+    def _render_and_compare(
+        self, shape: Shape, harmonics: Tensor, step: int, room: int | None
+    ) -> tuple[Tensor, Rendered]:
+        """Loss [] of the view that was sent, and its render."""
+        state, views, config, stack = (
+            self._state,
+            self._views,
+            self._config,
+            self._views.stacks[shape],
         )
-        view = Viewpoint(pose, eye, K, size[1], size[0])
-        drawn = draw(trainer.params, harmonics, view, degree, background, config, room)
-        target = group.images.index_select(0, self._row)[0]
-        mask = None if group.masks is None else group.masks.index_select(0, self._row)[0]
-        loss = photometric(drawn.image, target, config.ssim_lambda, mask)
+        if config.pose_opt:
+            pose, eye = Corrected.apply(state.corrections, views.viewmats, self._index)
+        else:
+            pose = views.viewmats.index_select(0, self._index)
+            eye = self._eyes.index_select(0, self._index)
+        K = views.Ks.index_select(0, self._index)
+        background = (
+            torch.rand(1, 3, device=state.device) if config.random_bkgd else self._background
+        )
+        height, width = shape
+        viewpoint = Viewpoint(pose, eye, K, width, height)
+        degree = self._schedule.sh_degree(step)
+        rendered = render(state.params, harmonics, viewpoint, degree, background, config, room)
+        target = stack.images.index_select(0, self._row)[0]
+        mask = None if stack.masks is None else stack.masks.index_select(0, self._row)[0]
+        loss = photometric(rendered.image, target, config.ssim_lambda, mask)
         if self._weights is not None:
             loss = loss * self._weights.index_select(0, self._index)[0]
-        return trainer.regularised(loss), drawn
+        return regularised(loss, state.params, config), rendered

@@ -119,7 +119,7 @@ def side_by_side(
             for timestamp in timestamps:
                 train(timestamp, preemption)
         return
-    from stages.splat.gpu.lock import turn
+    from stages.splat.gpu.lock import gpu_lock
 
     streams = threading.local()
 
@@ -129,7 +129,7 @@ def side_by_side(
     with Preemption() as preemption, ThreadPoolExecutor(lanes(config), initializer=begin) as pool:
 
         def one(timestamp: str) -> None:
-            with turn(), torch.cuda.stream(streams.own):
+            with gpu_lock(), torch.cuda.stream(streams.own):
                 train(timestamp, preemption)
 
         futures = [pool.submit(one, timestamp) for timestamp in timestamps]

@@ -23,8 +23,10 @@ from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.lock import gpu_lock_released
 from stages.splat.raster import choose_backend
-from stages.splat.training.fit import Fitted, Row, fit
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.evaluation import EvaluationRow
+from stages.splat.training.fit import Fitted, fit
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 
 def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list[str]:
@@ -73,7 +75,7 @@ def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
     return True
 
 
-def final_psnr(evaluations: Sequence[Row]) -> float:
+def final_psnr(evaluations: Sequence[EvaluationRow]) -> float:
     """Mean PSNR of training views at the last step, dB."""
     return max((row["step"], row["psnr"]) for row in evaluations if row["split"] == "train")[1]
 

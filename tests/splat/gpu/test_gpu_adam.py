@@ -22,14 +22,14 @@ def test_steps_are_those_of_torch(decay: float) -> None:
     start = torch.randn(COUNT, 2, 3, generator=random).to(DEVICE)
     rows = torch.zeros(COUNT, 16, 3, device=DEVICE)
     rows[:, 1:3] = start
-    part = rows[:, 1:3]  # of wider rows, as the harmonics are
+    part = rows[:, 1:3]  # a slice of wider rows, as the harmonics are
     ours, theirs = adam(part, decay), adam(start.clone(), decay)
-    rate = torch.full((), 0.03, device=DEVICE)
+    rate, rates = torch.full((), 0.03, device=DEVICE), {}
     for step in range(4):
         gradient = torch.randn(COUNT, 5, 3, generator=random).to(DEVICE)
-        if step == 2:  # from now on the rate is a number that the device knows
-            ours.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = rate, 0.03
-        descend([ours], [gradient[:, 2:4]], torch.ones((), device=DEVICE))
+        if step == 2:  # from now on the rate is a number on the device
+            rates[ours], theirs.param_groups[0]["lr"] = rate, 0.03
+        descend([ours], [gradient[:, 2:4]], torch.ones((), device=DEVICE), rates)
         theirs.param_groups[0]["params"][0].grad = gradient[:, 2:4].clone()
         theirs.step()
     (found,), (wanted,) = (one.param_groups[0]["params"] for one in (ours, theirs))
@@ -45,7 +45,7 @@ def test_step_that_is_not_taken_changes_nothing() -> None:
     (param,) = one.param_groups[0]["params"]
     gradient = torch.ones(COUNT, 3, device=DEVICE)
     for taken, steps, value in ((1.0, 1, 0.99), (0.0, 1, 0.99), (1.0, 2, 0.98)):
-        descend([one], [gradient], torch.full((), taken, device=DEVICE))
+        descend([one], [gradient], torch.full((), taken, device=DEVICE), {})
         assert float(one.state[param]["step"]) == steps
         assert torch.allclose(param, torch.full_like(param, value))
 
@@ -63,7 +63,7 @@ def test_statistics_are_the_strategys(sizes: bool) -> None:
         if taken:
             places = SimpleNamespace(grad=gradient, device=gradient.device)
             info = {"means2d": places, "radii": radii, "width": 30, "height": 50, "n_cameras": 1}
-            strategy._update_state(params, theirs, info)
+            strategy.collect(params, theirs, info)
     for key in ("grad2d", "count", *(["radii"] if sizes else [])):
         assert torch.allclose(ours[key], theirs[key]), key
     assert ours["count"].unique().tolist() == [0, 1, 2]

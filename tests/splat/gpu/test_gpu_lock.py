@@ -1,19 +1,19 @@
-"""Only one thread has the turn, and one that waits gives it away."""
+"""Only one thread holds the GPU lock, and one that waits releases it."""
 
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stages.splat.gpu import lock as turns
-from stages.splat.gpu.lock import gpu_lock_released, pass_on, turn
+from stages.splat.gpu import lock
+from stages.splat.gpu.lock import gpu_lock, gpu_lock_released, pass_gpu_lock
 
 
-def test_turns_exclude_each_other_except_while_waiting() -> None:
+def test_threads_exclude_each_other_except_while_waiting() -> None:
     inside, most, waiting = 0, 0, threading.Barrier(3, timeout=10)
 
     def work(_: int) -> None:
         nonlocal inside, most
-        with turn():
+        with gpu_lock():
             for _ in range(3):
                 inside += 1
                 most = max(most, inside)
@@ -26,34 +26,34 @@ def test_turns_exclude_each_other_except_while_waiting() -> None:
     assert most == 1
 
 
-def test_a_failure_while_waiting_passes_the_turn_on() -> None:
+def test_a_failure_while_waiting_frees_the_lock() -> None:
     try:
-        with turn(), gpu_lock_released():
+        with gpu_lock(), gpu_lock_released():
             raise ValueError
     except ValueError:
         pass
-    with turn():
+    with gpu_lock():
         pass
 
 
-def test_without_a_turn_there_is_nothing_to_give_away() -> None:
-    with gpu_lock_released(), turn():
+def test_a_thread_without_the_lock_has_nothing_to_release() -> None:
+    with gpu_lock_released(), gpu_lock():
         pass
 
 
-def test_a_turn_that_is_passed_on_goes_round() -> None:
+def test_a_lock_that_is_passed_on_goes_round() -> None:
     order: list[int] = []
 
     def work(number: int) -> None:
-        with turn():
+        with gpu_lock():
             for _ in range(4):
                 order.append(number)
-                pass_on()
+                pass_gpu_lock()
 
     with ThreadPoolExecutor(3) as pool:
-        with turn():
+        with gpu_lock():
             results = [pool.submit(work, number) for number in range(3)]
-            while len(turns._TURNS._waiting) < 3:
+            while len(lock._LOCK._waiting) < 3:
                 time.sleep(0.001)
         for result in results:
             result.result()
@@ -61,9 +61,9 @@ def test_a_turn_that_is_passed_on_goes_round() -> None:
     assert sorted(order[:3]) == [0, 1, 2]
 
 
-def test_a_turn_that_nobody_waits_for_is_kept() -> None:
-    with turn():
-        pass_on()
-        pass_on()
-    with turn():
+def test_a_lock_that_nobody_waits_for_is_kept() -> None:
+    with gpu_lock():
+        pass_gpu_lock()
+        pass_gpu_lock()
+    with gpu_lock():
         pass

@@ -12,7 +12,8 @@ from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
 from stages.splat.training.placement import side_by_side
-from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,7 +22,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[TrainView]:
+def gpu_views() -> list[TrainView]:
     choose_backend("cuda")
     truth = known_gaussians(degree=1).to("cuda")
     return [TrainView(camera, render(truth, camera, "cuda").rgb) for camera in ring(5, 80)]
@@ -42,12 +43,12 @@ def changed(config: TrainConfig, **values: object) -> TrainConfig:
 
 def both(views: list[TrainView], config: TrainConfig, steps: int) -> list[list[float]]:
     """Losses of steps by calls and as graphs."""
-    found = []
+    losses = []
     for graphs in (False, True):
         one = trainer(views, config, graphs)
-        found.append([float(one.step(step)[0]) for step in range(steps)])
-        assert graphs == bool(one.loop and one.loop._graphs)
-    return found
+        losses.append([float(one.step(step)[0]) for step in range(steps)])
+        assert graphs == bool(one.graphs and one.graphs._graphs)
+    return losses
 
 
 RECIPES = {
@@ -59,34 +60,34 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_losses_are_those_of_calls(photographs, config, recipe: str) -> None:
-    calls, graphs = both(photographs, changed(config, **RECIPES[recipe]), 11)
+def test_losses_are_those_of_calls(gpu_views, config, recipe: str) -> None:
+    calls, graphs = both(gpu_views, changed(config, **RECIPES[recipe]), 11)
     assert graphs == pytest.approx(calls, rel=2e-3)
     assert graphs[10] < graphs[0]
 
 
-def test_masks_weights_and_sizes_act(photographs, config) -> None:
+def test_masks_weights_and_sizes_act(gpu_views, config) -> None:
     mask = torch.zeros(80, 80, dtype=torch.bool, device="cuda")
     mask[20:60, 30:70] = True
-    small = photographs[1]
+    small = gpu_views[1]
     half = replace(
         small, camera=small.camera.resized(40, 40),
         image=small.image.reshape(40, 2, 40, 2, 3).mean((1, 3)),
     )  # fmt: skip
-    views = [replace(photographs[0], mask=mask), half, replace(photographs[2], weight=0.3)]
+    views = [replace(gpu_views[0], mask=mask), half, replace(gpu_views[2], weight=0.3)]
     calls, graphs = both(views, config, 11)
     assert graphs == pytest.approx(calls, rel=2e-3)
 
 
-def test_absolute_gradients_and_sizes_are_accumulated(photographs, config) -> None:
+def test_absolute_gradients_and_sizes_are_accumulated(gpu_views, config) -> None:
     strategy = config.strategy.model_copy(update={"absgrad": True, "refine_scale2d_stop_iter": 50})
     states = []
     for graphs in (False, True):
-        one = trainer(photographs, changed(config, strategy=strategy), graphs)
+        one = trainer(gpu_views, changed(config, strategy=strategy), graphs)
         for step in range(10):
             one.step(step)
         one.check_finite(0.0, 10)
-        states.append(one.strategy_state)
+        states.append(one.state.strategy_state)
     calls, graphs = states
     assert torch.equal(calls["count"], graphs["count"])
     assert torch.allclose(calls["grad2d"], graphs["grad2d"], rtol=0.02, atol=1e-6)
@@ -96,36 +97,36 @@ def test_absolute_gradients_and_sizes_are_accumulated(photographs, config) -> No
     assert (apart > 0).float().mean() < 0.02
 
 
-def test_growth_goes_on_between_graphs(photographs, config) -> None:
-    one = trainer(photographs, config)
+def test_growth_goes_on_between_graphs(gpu_views, config) -> None:
+    one = trainer(gpu_views, config)
     losses = [float(one.step(step)[0]) for step in range(80)]
-    assert len(one.params["means"]) > 160
+    assert len(one.state.params["means"]) > 160
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
-    state = one.optimizers["sh0"].state[one.params["sh0"]]
-    assert state["exp_avg"].shape == one.params["sh0"].shape
+    state = one.state.optimizers["sh0"].state[one.state.params["sh0"]]
+    assert state["exp_avg"].shape == one.state.params["sh0"].shape
     assert float(state["step"]) == 80
 
 
-def test_steps_without_room_are_repeated(photographs, config, monkeypatch) -> None:
+def test_steps_without_room_are_repeated(gpu_views, config, monkeypatch) -> None:
     monkeypatch.setattr("stages.splat.training.graph_steps._GRAIN", 16)
-    calls = trainer(photographs, config, False)
-    one = trainer(photographs, config)
+    calls = trainer(gpu_views, config, False)
+    one = trainer(gpu_views, config)
     for step in range(9):
         calls.step(step)
         if step == 6:  # one was taken by calls, five by a graph
-            one.loop.settle()
-            one.loop._graphs.clear()
-            one.loop._room = 0.0
+            one.graphs.settle()
+            one.graphs._graphs.clear()
+            one.graphs._room = 0.0
         one.step(step)
-    assert not one.loop._taken[:3].any()
+    assert not one.graphs._taken[:3].any()
     gaussians = one.gaussians(9)
-    state = one.optimizers["means"].state[one.params["means"]]
+    state = one.state.optimizers["means"].state[one.state.params["means"]]
     assert float(state["step"]) == 9
-    assert torch.allclose(gaussians.means, calls.params["means"], atol=2e-3)
+    assert torch.allclose(gaussians.means, calls.state.params["means"], atol=2e-3)
 
 
-def test_state_goes_on_where_it_was(photographs, config) -> None:
-    whole, first, second = (trainer(photographs, config) for _ in range(3))
+def test_state_goes_on_where_it_was(gpu_views, config) -> None:
+    whole, first, second = (trainer(gpu_views, config) for _ in range(3))
     for step in range(20):
         whole.step(step)
         if step < 12:
@@ -138,20 +139,20 @@ def test_state_goes_on_where_it_was(photographs, config) -> None:
     assert float((a.means - b.means).abs().mean()) < 1e-2
 
 
-def test_mcmc_relocates_and_adds(photographs, config) -> None:
+def test_mcmc_relocates_and_adds(gpu_views, config) -> None:
     strategy = config.strategy.model_copy(update={"kind": "mcmc"})
-    one = trainer(photographs, changed(config, strategy=strategy, max_gaussians=190))
+    one = trainer(gpu_views, changed(config, strategy=strategy, max_gaussians=190))
     losses = [float(one.step(step)[0]) for step in range(80)]
-    assert 160 < len(one.params["means"]) <= 190
+    assert 160 < len(one.state.params["means"]) <= 190
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
-def test_lanes_train_each_moment(photographs, config) -> None:
+def test_streams_train_each_timestamp(gpu_views, config) -> None:
     names = [str(k) for k in range(12)]
     last: dict[str, float] = {}
 
     def train(name: str, _: Preemption) -> None:
-        one = trainer(photographs, config)
+        one = trainer(gpu_views, config)
         losses = [one.step(step)[0].clone() for step in range(80)]
         one.check_finite(0.0, 80)
         last[name] = float(torch.stack(losses[-10:]).mean() / torch.stack(losses[:10]).mean())

@@ -1,0 +1,127 @@
+"""The book-keeping of graph steps without a GPU: recorded work is run when it is replayed.
+
+Kernels run in Python, and renders are the CPU rasteriser's.
+"""
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from stages.splat.config import TrainConfig
+from stages.splat.gpu.rasterize import Rendered, Viewpoint
+from stages.splat.raster import rasterization
+from stages.splat.training import graph_steps
+from stages.splat.training.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(),
+    reason="on a GPU kernels do not run in Python: test_graph_steps_cuda.py",
+)
+ISECTS = 1000  # intersections that every render of these tests reports
+
+
+class Replayed:
+    """A graph on the CPU."""
+
+    def __init__(self, work: Callable[[], object]):
+        self.replay = work
+
+
+class GraphRecorder:
+    """Keeps work instead of recording what it starts."""
+
+    def record(self, work: Callable[[], object]) -> Replayed:
+        return Replayed(work)
+
+
+def rendered(params, harmonics, view: Viewpoint, degree, background, config, room=None) -> Rendered:
+    """As the GPU renders; with too little room the image is black."""
+    assert torch.allclose(view.eye, torch.linalg.inv(view.cam_from_norm)[:, :3, 3], atol=1e-5)
+    images, _, info = rasterization(
+        params["means"], params["quats"], torch.exp(params["scales"]),
+        torch.sigmoid(params["opacities"]), harmonics, view.cam_from_norm, view.K, view.width,
+        view.height, backend="cpu", sh_degree=degree, backgrounds=background,
+        rasterize_mode="antialiased" if config.antialiased else "classic",
+    )  # fmt: skip
+    image = images[0] if room is None or room >= ISECTS else images[0] * 0
+    isects = torch.tensor(ISECTS, dtype=torch.int32)
+    return Rendered(image, info["means2d"], info["radii"], isects)
+
+
+@pytest.fixture(autouse=True)
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_steps, "GraphRecorder", GraphRecorder)
+    monkeypatch.setattr(graph_steps, "render", rendered)
+    monkeypatch.setattr(graph_steps, "count_isects", lambda *_: torch.tensor(float(ISECTS)))
+    monkeypatch.setattr(graph_steps, "wait", lambda: None)
+
+
+@pytest.fixture
+def recipe(config: TrainConfig) -> TrainConfig:
+    """Learnt poses, growth at steps 6 and 9, harmonics whose degree rises at 7."""
+    strategy = config.strategy.model_copy(update={"refine_start_iter": 5, "refine_every": 3})
+    changes = {"pose_opt": True, "pose_opt_lr": 1e-3, "sh_degree": 1, "sh_degree_interval": 7}
+    return config.model_copy(update=changes | {"strategy": strategy})
+
+
+def with_graphs(views, points, config: TrainConfig) -> Trainer:
+    trainer = Trainer(views, *points, config, "cpu")
+    trainer.use_graphs()
+    return trainer
+
+
+def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
+    calls = Trainer(views, *points, recipe, "cpu")
+    losses = [float(calls.step(step)[0]) for step in range(9)]
+    trainer = with_graphs(views, points, recipe)
+    graph_losses = [float(trainer.step(step)[0]) for step in range(9)]
+    assert graph_losses == pytest.approx(losses, rel=1e-3)
+    assert len(trainer.state.params["means"]) == len(calls.state.params["means"]) > 150
+    assert float((trainer.state.corrections - calls.state.corrections).detach().abs().mean()) < 1e-5
+    sh0, rest = trainer.state.params["sh0"], trainer.state.params["shN"]
+    assert rest.data_ptr() == sh0.data_ptr() + 12  # slices of one tensor again
+    assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
+
+
+def test_steps_without_room_are_repeated_before_results_are_read(
+    views, points, recipe, monkeypatch
+) -> None:
+    monkeypatch.setattr(graph_steps, "_GRAIN", 16)
+    recipe = recipe.model_copy(
+        update={"strategy": recipe.strategy.model_copy(update={"refine_start_iter": 50})}
+    )
+    calls = Trainer(views, *points, recipe, "cpu")
+    trainer = with_graphs(views, points, recipe)
+    for step in range(8):
+        if step == 6:  # one was taken by calls, five have had room
+            trainer.graphs.settle()
+            trainer.graphs._graphs.clear()
+            trainer.graphs._room = 0.0
+        calls.step(step)
+        trainer.step(step)
+    assert trainer.state.optimizers["means"].state[trainer.state.params["means"]]["step"] == 6
+    gaussians = trainer.gaussians(8)
+    assert trainer.state.optimizers["means"].state[trainer.state.params["means"]]["step"] == 8
+    assert torch.allclose(gaussians.means, calls.state.params["means"], atol=1e-4)
+    assert trainer.graphs._room >= ISECTS
+
+
+def test_new_views_are_trained_on_by_their_weights(views, points, recipe) -> None:
+    trainer = with_graphs(views, points, recipe)
+    trainer.step(0)
+    trainer.set_views(views[3:])
+    trainer.views.weights[1] = 0.25
+    trainer.graphs.set_views(trainer.views)
+    before = [float(trainer.step(step, 1)[0]) for step in (1, 2)]
+    trainer.views.weights[1] = 1.0
+    trainer.graphs.set_views(trainer.views)
+    assert float(trainer.step(3, 1)[0]) == pytest.approx(4 * before[1], rel=0.1)
+
+
+def test_a_finished_training_is_freed_at_once(views, points, recipe) -> None:
+    trainer = with_graphs(views, points, recipe)
+    graphs = weakref.ref(trainer.graphs)
+    del trainer
+    assert graphs() is None
