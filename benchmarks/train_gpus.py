@@ -23,6 +23,7 @@ from benchmarks import photographs
 from benchmarks import splat_cases as cases
 from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
+from stages.run.process.gpus import gpu_environment
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.poses.calibration import transfer_targets, write_calibration
@@ -78,7 +79,7 @@ def train(gpus: Sequence[str], config: TrainConfig) -> dict[str, float]:
     Path("params.yaml").write_text(json.dumps({"train": config.model_dump(mode="json")}))
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), WORK_ROOT_VARIABLE: ".work"}
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    env |= gpu_environment(gpus)
     subprocess.run([sys.executable, "-m", "stages.train", "--scene", SCENE], env=env, check=True)
     return read_json(layout.train_metrics(SCENE))
 

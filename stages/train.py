@@ -1,12 +1,12 @@
 """Stage `train`: Gaussians of every timestamp of a scene, data/splats/<scene>."""
 
 import argparse
-import os
 from pathlib import Path
 
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.process.gpus import use_gpus
 from stages.run.process.parallel import run_all
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
@@ -34,7 +34,7 @@ def main() -> None:
 def train_some(args: argparse.Namespace, config: TrainConfig) -> None:
     """Train timestamps in this process; results and fit.json go to `<into>/<timestamp>`."""
     if args.gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu  # before torch reads it
+        use_gpus([args.gpu])
     from stages.scenes.scene import Scene
     from stages.splat.training.placement import side_by_side, warm_starts
     from stages.splat.training.timestamps import train_in

@@ -20,6 +20,7 @@ from stages.jobs.plan import Task
 from stages.jobs.submission import Submission
 from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
+from stages.run.process.gpus import gpu_environment, named_gpus
 from stages.run.process.locks import alone
 
 _LOGGER = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class LocalRun:
             self._succeed(task, "up to date", began)
             return
         taken = tuple(self.free_gpus.pop(0) for _ in range(self._gpus_wanted(task)))
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if self.gpus else {}
+        environment |= gpu_environment(taken) if self.gpus else {}
         with ExitStack() as files:
             out, err = (
                 files.enter_context(self.submission.log(task.address, kind).open("wb"))
@@ -194,9 +195,9 @@ def run_local(
 
 
 def visible_gpus() -> list[str]:
-    """GPUs in CUDA_VISIBLE_DEVICES, or else all NVIDIA devices of this machine."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return [one for one in listed.split(",") if one.strip() not in ("", "-1")]
+    """What CUDA_VISIBLE_DEVICES names, or else every NVIDIA device of this machine."""
+    named = named_gpus()
+    if named is not None:
+        return named
     devices = Path("/dev").glob("nvidia[0-9]*")
     return sorted(path.name.removeprefix("nvidia") for path in devices)

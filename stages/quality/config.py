@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from stages.run.settings.alignment import Alignment
 from stages.run.settings.params import Section
-from stages.run.settings.ranges import Count, Positive, Seed, Workers
+from stages.run.settings.ranges import Count, Seed, Workers
 
 # Backbones with calibrated LPIPS heads.
 Net = Literal["alex", "vgg", "squeeze"]
@@ -20,14 +21,12 @@ class WeightsConfig(Section):
     timeout_s: float = Field(default=10.0, gt=0)
 
 
-class NovelViewsConfig(Section):
+class NovelViewsConfig(Alignment):
     """How the target cameras are rendered."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Workers = 2
     align: bool = True
-    align_steps: Positive = 60
-    align_lr: float = Field(default=2e-3, gt=0)
 
 
 class LpipsConfig(Section):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.files import read_json, safe_name, work_root, write_json
+from stages.run.process.gpus import named_gpus
 
 Cost = Mapping[str, Any]
 
@@ -61,9 +62,9 @@ def _folder() -> Path:
 
 def _visible(nvml: ctypes.CDLL) -> list[str]:
     """Indices or UUIDs of the GPUs that this process may use."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return [name.strip() for name in listed.split(",") if name.strip()]
+    named = named_gpus()
+    if named is not None:
+        return named
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     return [str(index) for index in range(count.value)]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from stages.run.settings.alignment import Alignment
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
 
@@ -95,14 +96,12 @@ class ReferenceConfig(Section):
     cameras: Count = 1
 
 
-class PairsConfig(Section):
-    """Which views become tuning samples, and how they are rendered."""
+class PairsConfig(Alignment):
+    """Which views become tuning samples, and how their inputs are rendered."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     poses: Literal["imperfect", "aligned", "given"] = "imperfect"
     test_poses: Literal["imperfect", "aligned", "given"] = "imperfect"
-    align_steps: Positive = 60
-    align_lr: float = Field(default=2e-3, gt=0)
     cameras: tuple[CameraName, ...] = ()
     leave_out: tuple[CameraName, ...] = ()
     every: Positive = 1

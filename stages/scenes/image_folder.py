@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from stages.run.artefacts import CAPTURE, GAUSSIANS
 from stages.run.errors import UserError, warn_once
 from stages.scenes.images import Color, has_alpha, is_image
 
@@ -36,9 +37,9 @@ MARK = ".made_by_splatfix"
 # A folder with all files of one of these sets is a result of this project.
 _OWN_RESULTS = (
     (MARK,),
-    ("capture.json", "gaussians.safetensors"),
-    ("train/capture.json", "train/gaussians.safetensors"),
-    ("checkpoints/capture.json", "checkpoints/gaussians.safetensors"),
+    (CAPTURE, GAUSSIANS),
+    (f"train/{CAPTURE}", f"train/{GAUSSIANS}"),
+    (f"checkpoints/{CAPTURE}", f"checkpoints/{GAUSSIANS}"),
     ("frame.json", "metrics.json", "views.tsv"),
     ("scene.json", "split.csv"),
     (".prep_complete",),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from stages.run.errors import UserError
+from stages.run.settings.alignment import OptionalAlignment
 from stages.run.settings.names import Names
 from stages.run.settings.params import Section, did_you_mean
 from stages.run.settings.ranges import Count, Pixels, Seed
@@ -41,22 +42,18 @@ class CaptureCalibrateConfig(Section):
     pose_tolerance: float = Field(default=2.0, ge=1)
 
 
-class CaptureTrainConfig(Section):
-    """Which views of a capture are held out, and how they are measured."""
+class CaptureTrainConfig(OptionalAlignment):
+    """Which views of a capture are held out, and how these are measured."""
 
     test_every: Count = 8
-    align_steps: Count = 60
-    align_lr: float = Field(default=2e-3, gt=0)
 
 
-class CaptureEvaluateConfig(Section):
-    """How a trained capture is evaluated on another dataset."""
+class CaptureEvaluateConfig(OptionalAlignment):
+    """How a trained capture is measured on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     nearest: Count = 0
     frame: Literal["auto", "shared", "images"] = "auto"
-    align_steps: Count = 60
-    align_lr: float = Field(default=2e-3, gt=0)
 
 
 def inert_keys(

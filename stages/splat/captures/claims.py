@@ -6,11 +6,12 @@ Names decide nothing: the datasets of two captures may lie in folders of one nam
 from collections.abc import Callable
 from pathlib import Path
 
+from stages.run.artefacts import CAPTURE
 from stages.run.errors import UserError
 from stages.run.files import read_json, set_hash
 from stages.run.user_paths import check_replaceable
 from stages.scenes.image_folder import is_hidden
-from stages.splat.captures.training import CAPTURE_JSON, CaptureRecord
+from stages.splat.captures.training import CaptureRecord
 
 TRAINED = "train"
 EVALUATED = "eval_on_"
@@ -23,7 +24,7 @@ Hashes = Callable[[], frozenset[str]]  # of photographs, read when they are need
 def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None:
     """Refuse a folder that holds anything but an earlier result of the photographs in `source`."""
     trained = result / TRAINED
-    if (trained / CAPTURE_JSON).is_file():
+    if (trained / CAPTURE).is_file():
         held = check_trained_on(trained, source, hashes)
         if held.match_string != match_string:
             raise UserError(
@@ -48,8 +49,8 @@ def claim_trained(trained: Path, source: Path, hashes: Hashes, photographs: str 
 
     As `check_trained_on`; a folder with other things in it is refused as well.
     """
-    check_replaceable(trained, CAPTURE_JSON)
-    if (trained / CAPTURE_JSON).is_file():
+    check_replaceable(trained, CAPTURE)
+    if (trained / CAPTURE).is_file():
         check_trained_on(trained, source, hashes, photographs)
 
 

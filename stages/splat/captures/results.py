@@ -9,6 +9,7 @@ from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Measures, Meter
 from stages.quality.keys import MEASURED
 from stages.quality.metrics.weights import MARKER
+from stages.run.artefacts import GAUSSIANS
 from stages.run.checkpoint import forget
 from stages.run.errors import UserError
 from stages.run.files import file_hash, set_hash, whole_folder, write_json, write_tsv
@@ -131,7 +132,7 @@ def evaluate_result(
     make_target(result)
     backend, _ = choose_backend(config.backend)
     device = "cuda" if backend == "cuda" else "cpu"
-    gaussians = Gaussians.load(result / TRAINED / "gaussians.safetensors", device)
+    gaussians = Gaussians.load(result / TRAINED / GAUSSIANS, device)
     eval_set.tell()
     placement = place(
         facts.train | facts.held_out, facts.sha256, facts.points,

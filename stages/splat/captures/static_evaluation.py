@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
+from stages.run.artefacts import GAUSSIANS
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
@@ -23,7 +24,7 @@ from stages.scenes.scene import camera_to_dict
 from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
-from stages.splat.captures.static_training import CHECKPOINTS, GAUSSIANS, check_trained
+from stages.splat.captures.static_training import CHECKPOINTS, check_trained
 from stages.splat.captures.training import CaptureRecord
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render

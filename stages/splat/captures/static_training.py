@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.files import whole_folder
 from stages.run.user_paths import make_target
@@ -15,7 +16,6 @@ from stages.splat.config import TrainConfig
 from stages.splat.training.fit import Fitted
 
 CHECKPOINTS = "checkpoints"
-GAUSSIANS = "gaussians.safetensors"
 
 
 def train_static(

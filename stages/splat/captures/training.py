@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate, mean_color
+from stages.run.artefacts import CAPTURE, FIT
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import (
@@ -41,8 +42,6 @@ from stages.splat.raster import choose_backend
 from stages.splat.render import align_camera, render
 from stages.splat.training.fit import Fitted, fit
 from stages.splat.training.trainer import Trainer, TrainView
-
-CAPTURE_JSON = "capture.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +85,18 @@ class CaptureRecord:
         facts |= {"photographs": self.photographs, "sha256": self.sha256}
         facts |= {"points": self.points.tolist()}
         facts |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
-        write_json(folder / CAPTURE_JSON, facts)
+        write_json(folder / CAPTURE, facts)
 
     @classmethod
     def read(cls, folder: Path) -> "CaptureRecord":
         """Read capture.json. Raises UserError when there is none."""
-        if not (folder / CAPTURE_JSON).is_file():
+        if not (folder / CAPTURE).is_file():
             raise UserError(
-                folder, f"no {CAPTURE_JSON}", expected="a folder that capture_train wrote",
+                folder, f"no {CAPTURE}", expected="a folder that capture_train wrote",
                 fix="python -m stages.capture_train DATA_DIR RESULT_DIR",
             )  # fmt: skip
-        facts = read_json(folder / CAPTURE_JSON)
-        with shaped(folder / CAPTURE_JSON, "what capture_train writes", "train the capture again"):
+        facts = read_json(folder / CAPTURE)
+        with shaped(folder / CAPTURE, "what capture_train writes", "train the capture again"):
             groups = [cameras_from_dict(facts[kind]) for kind in ("train", "held_out")]
             points = np.array(facts["points"], np.float64).reshape(-1, 3)
             color = np.array(facts["mean_color"], np.float64).reshape(3)
@@ -176,7 +175,7 @@ def train_capture(
     held_out = [train_view(view, config) for view in chosen.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
     fitted.write(folder, ply=config.save_ply)
-    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+    write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
     facts = CaptureRecord(
         dataset.name, match_string,
         {view.name: view.camera for view in chosen.train},

@@ -10,12 +10,13 @@ import torch
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
 from stages.quality.metrics.ssim import SMALLEST_PX, ssim
 from stages.run.errors import UserError
+from stages.run.settings.alignment import Alignment
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
 
-ALIGN_STEPS, ALIGN_LR = 60, 2e-3
+_ALIGNMENT = Alignment()
 
 EvaluationRow = dict[str, Any]  # step, split, psnr (dB), ssim, gaussians
 
@@ -68,7 +69,7 @@ def _counts(view: TrainView) -> bool:
 def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
     camera = align_camera(
         gaussians, view.camera, view.image, backend,
-        steps=ALIGN_STEPS, lr=ALIGN_LR, mask=view.mask,
+        steps=_ALIGNMENT.align_steps, lr=_ALIGNMENT.align_lr, mask=view.mask,
     )  # fmt: skip
     return replace(view, camera=camera)
 

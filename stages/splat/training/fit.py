@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS, POINT_CLOUD
 from stages.run.checkpoint import Checkpoint
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
@@ -46,10 +47,10 @@ class Fitted:
         named = {f"{camera.name}{suffix}": camera for camera in self.cameras}
         learnt = {name: replace(camera, name=name) for name, camera in named.items()}
         with gpu_lock_released():
-            gaussians.save(folder / "gaussians.safetensors")
+            gaussians.save(folder / GAUSSIANS)
             if ply:
-                export.write_ply(folder / "point_cloud.ply", gaussians)
-            write_model(folder / "cameras" / "sparse" / "0", learnt)
+                export.write_ply(folder / POINT_CLOUD, gaussians)
+            write_model(folder / LEARNT_CAMERAS, learnt)
 
 
 def fit(

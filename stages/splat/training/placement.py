@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from stages.run.artefacts import GAUSSIANS
+from stages.run.process.gpus import named_gpus
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
 
@@ -66,7 +68,7 @@ def warm_starts(
 ) -> dict[str, Path | None]:
     """The Gaussians that each timestamp starts from, in the folder of all results."""
     return {
-        timestamp: folder / start / "gaussians.safetensors" if start else None
+        timestamp: folder / start / GAUSSIANS if start else None
         for timestamp, start in starts(timestamps, config).items()
     }
 
@@ -102,8 +104,7 @@ def lanes(config: TrainConfig) -> int:
 
 def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES names, or the numbers of all GPUs."""
-    named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return [name for name in named if name] or [str(k) for k in range(torch.cuda.device_count())]
+    return named_gpus() or [str(k) for k in range(torch.cuda.device_count())]
 
 
 def side_by_side(

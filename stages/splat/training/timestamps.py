@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from stages.run import layout
+from stages.run.artefacts import FIT
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
@@ -57,13 +58,13 @@ def train_in(
         fitted = train_timestamp(scene, calibrated, timestamp, config, folder, warm, preemption)
         if warm is not None and _lags(fitted, warm, config, f"{scene_name} {timestamp}"):
             fitted = train_timestamp(scene, calibrated, timestamp, config, folder, None, preemption)
-    write_json(folder / "fit.json", {"curve": fitted.curve, "evaluations": fitted.evaluations})
+    write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
 
 
 def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
     """Whether training views are too much worse than those of the neighbour."""
-    with shaped(warm.parent / "fit.json", "evaluations, as train writes them"):
-        before = final_psnr(read_json(warm.parent / "fit.json")["evaluations"])
+    with shaped(warm.parent / FIT, "evaluations, as train writes them"):
+        before = final_psnr(read_json(warm.parent / FIT)["evaluations"])
     after = final_psnr(fitted.evaluations)
     if after >= before - config.warm_tolerance_db:
         return False
@@ -199,7 +200,7 @@ def timestamp_checkpoint(
 
 def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:
     """Scalars of a scene, means over its timestamps, and its curve rows by timestamp."""
-    reports = {timestamp: read_json(folder / timestamp / "fit.json") for timestamp in timestamps}
+    reports = {timestamp: read_json(folder / timestamp / FIT) for timestamp in timestamps}
     rows = [
         {"timestamp": timestamp, **row}
         for timestamp, report in reports.items()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stages.run import layout
+from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.files import read_table
 from stages.scenes.cameras import Array, Camera
@@ -73,7 +74,7 @@ class LiveScene:
     def cloud(self, method: str, timestamp: str) -> Cloud:
         """The Gaussians that a method draws from: distilled ones, or the plain splat's."""
         distilled = _folder(self.scene, method) / "gaussians" / f"{timestamp}.safetensors"
-        plain = layout.splats(self.scene.name) / timestamp / "gaussians.safetensors"
+        plain = layout.splats(self.scene.name) / timestamp / GAUSSIANS
         gaussians = Gaussians.load(distilled if distilled.is_file() else plain)
         return as_cloud(gaussians if self.near is None else gaussians.moved(self.near))
 

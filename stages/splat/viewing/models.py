@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from stages.run import layout
+from stages.run.artefacts import GAUSSIANS
 from stages.run.methods import DISTILL, PLAIN, Method
 from stages.scenes.camera_paths import focus_and_up, orbit, upright
 from stages.scenes.cameras import Camera
@@ -96,5 +97,5 @@ def _levels(rendering: Rendering) -> Levels:
 
 def _place(scene: str, method: str, timestamp: str) -> Path:
     if method == PLAIN:
-        return layout.splats(scene) / timestamp / "gaussians.safetensors"
+        return layout.splats(scene) / timestamp / GAUSSIANS
     return layout.novel_views(scene, method) / "gaussians" / f"{timestamp}.safetensors"

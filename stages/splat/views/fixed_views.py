@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.run.artefacts import LEARNT_CAMERAS
 from stages.run.checkpoint import Checkpoint
 from stages.run.files import folder_hash
 from stages.run.methods import DISTILL, Method
@@ -86,7 +87,7 @@ class FixedViews:
     def moment(self, timestamp: str) -> Moment:
         """Gaussians, learnt source cameras and source photographs of a timestamp."""
         if timestamp not in self._moments:
-            model = read_model(self.splats / timestamp / "cameras" / "sparse" / "0")
+            model = read_model(self.splats / timestamp / LEARNT_CAMERAS)
             learnt = {Path(name).stem: camera for name, camera in model.cameras.items()}
             views = self.scene.views("source", timestamp)
             self._moments[timestamp] = Moment(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from stages.quality.config import NovelViewsConfig
+from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera, rotation_angle_deg
@@ -127,7 +128,7 @@ class _Placed(NamedTuple):
 def load_gaussians(splats: Path, timestamp: str, backend: str) -> Gaussians:
     """What stage `train` left of a timestamp."""
     device = "cuda" if backend == "cuda" else "cpu"
-    return Gaussians.load(splats / timestamp / "gaussians.safetensors", device)
+    return Gaussians.load(splats / timestamp / GAUSSIANS, device)
 
 
 def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:

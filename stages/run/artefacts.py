@@ -1,0 +1,9 @@
+"""Names of the files of a training, relative to its folder, for all stages that use them."""
+
+from pathlib import Path
+
+GAUSSIANS = "gaussians.safetensors"
+POINT_CLOUD = "point_cloud.ply"
+FIT = "fit.json"  # curve and evaluations
+CAPTURE = "capture.json"  # what a capture was trained on, and where its cameras stand
+LEARNT_CAMERAS = Path("cameras", "sparse", "0")  # a COLMAP model
