@@ -55,7 +55,7 @@ def train_all(scene: str, config: TrainConfig) -> None:
     from stages.run.checkpoint import forget
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.training.placement import plan, rounds
+    from stages.splat.training.placement import place, rounds
     from stages.splat.training.timestamps import merge_reports, require_memory, scene_notes
 
     prepared = Scene.read(layout.scene(scene))
@@ -64,10 +64,10 @@ def train_all(scene: str, config: TrainConfig) -> None:
     backend, reason = choose_backend(config.backend)
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
         for part in rounds(prepared.timestamps, config):
-            planned = plan(part, config, backend)
-            print(f"{scene}: {backend} ({reason}), float32, {planned}", flush=True)
-            require_memory(prepared, config, planned.at_once * planned.lanes)
-            run_all(planned.commands(scene, folder), planned.at_once)
+            placement = place(part, config, backend)
+            print(f"{scene}: {backend} ({reason}), float32, {placement}", flush=True)
+            require_memory(prepared, config, placement.at_once)
+            run_all(placement.commands(scene, folder), placement.processes)
         scalars, rows = merge_reports(folder, prepared.timestamps)
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])

@@ -1,4 +1,4 @@
-"""Typed form of `train:` in params.yaml; class defaults are the user's full-size recipe."""
+"""Typed form of `train:` in params.yaml; class defaults are the full-size recipe."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
-# A channel of a colour.
-Shade = Annotated[float, Field(ge=0, le=1)]
+# One channel of a colour.
+Channel = Annotated[float, Field(ge=0, le=1)]
 
-# What switches are when they are off; on, they are told where nothing goes by them.
+# Values of switches that are off; where an entry ignores one that is on, a message says so.
 _OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
 _WARM = ("warm_start", "warm_every", "warm_share", "warm_tolerance_db")
 _ALONE = dict.fromkeys((*_WARM, "workers"), "only the timestamps of a scene start from each other")
-# What each entry that trains does not go by, and why.
+# Keys that each training entry ignores, and why.
 _UNREAD = {
     "capture_train": _ALONE | {
         "workers": "a capture is trained by itself",
@@ -27,7 +27,7 @@ _UNREAD = {
         "workers": "one kind of camera is trained by itself",
         "test_every": "static scenes have their own: static.train_test_every",
     },
-    # Trains rigs of its own only without a camera, or on true poses.
+    # It trains rigs only for samples that leave a camera out, or on true poses.
     "pairs": _ALONE | {"workers": "the rigs of pairs are trained one after the other"},
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ class StrategyConfig(Section):
 
 
 class TrainConfig(Section):
-    """Every hyperparameter of splat training, by gsplat's and the user's own names."""
+    """Every hyperparameter of splat training, by the names of gsplat and of the user's recipe."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     execution: Literal["graph", "eager"] = "graph"
@@ -82,7 +82,7 @@ class TrainConfig(Section):
     global_scale: float = Field(default=1.0, gt=0)
     near_plane: float = Field(default=0.01, gt=0)
     far_plane: float = Field(default=1e10, gt=0)
-    background: tuple[Shade, Shade, Shade] = (0.0, 0.0, 0.0)
+    background: tuple[Channel, Channel, Channel] = (0.0, 0.0, 0.0)
     random_bkgd: bool = False
     antialiased: bool = True
     sh_degree: int = Field(default=3, ge=0, le=3)
@@ -120,7 +120,8 @@ class TrainConfig(Section):
     def following(self) -> "TrainConfig":
         """The recipe of a timestamp that starts from its neighbour's Gaussians.
 
-        They may move as far in `warm_share` of the steps as else in all; none comes or goes.
+        They may move as far in `warm_share` of the steps as others in all; none is added or
+        removed.
         """
         strategy = self.strategy.model_copy(update={"refine_stop_iter": 0})
         changes = {
@@ -133,9 +134,9 @@ class TrainConfig(Section):
     def fingerprint(self, backend: str) -> str:
         """Text that two configs share when a run of one can go on with the other.
 
-        How often a run saves its state, how many run at once and how a GPU is told its steps
-        change no result; `auto` is what it chose. What is asked of a warm start is asked when it
-        has ended.
+        How often a run saves its state, how many run at once and how a GPU executes steps change
+        no result; `auto` counts as what it chose. The tolerance of a warm start acts only after
+        its end.
         """
         same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
         no_result = {"warm_tolerance_db", "execution"}
@@ -143,7 +144,7 @@ class TrainConfig(Section):
 
 
 class DistillConfig(Section):
-    """How fixed pictures are trained into Gaussians; class defaults are Difix3D's proportions."""
+    """How fixed views are trained into Gaussians; class defaults are Difix3D's proportions."""
 
     seed: Seed = 0
     rounds: Positive = 20
@@ -159,93 +160,98 @@ class DistillConfig(Section):
 
 
 def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
-    """Given parameters that cannot act as they stand, with the reason; `entry` is who trains."""
+    """Parameters that cannot act with these values, with the reason; `entry` is who trains."""
     strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default
-    found = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
-    found += [*_inert_steps(config), *_inert_switches(config)]
-    return [*found, *unread(config, entry)]
+    reasons = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
+    reasons += [*_inert_steps(config), *_inert_switches(config)]
+    return [*reasons, *unread(config, entry)]
 
 
 def unread(
-    config: TrainConfig, entry: str, given: Iterable[str] = ()
+    config: TrainConfig, entry: str, overridden: Iterable[str] = ()
 ) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """Keys that `entry` does not go by, with the reason, of those switched on and those `given`."""
+    """Keys that `entry` ignores, with the reason, of those switched on or `overridden`."""
     for key, reason in _UNREAD.get(entry, {}).items():
         is_on = key in _OFF and getattr(config, key) not in _OFF[key]
-        if is_on or key in given:
+        if is_on or key in overridden:
             yield key, reason
 
 
 def inert_in(
     config: TrainConfig, captures: Sequence[str], static: Sequence[str], masks: bool
 ) -> Iterator[tuple[str, str, str]]:  # fmt: skip
-    """Where a parameter cannot act (empty: nowhere), which and why, for all that is chosen.
+    """Where a parameter cannot act (empty: nowhere), which one, and why, for the whole study.
 
-    `masks` says whether scenes are prepared with masks.
+    Args:
+        config: section `train`.
+        captures: names of captures that the study trains.
+        static: names of static scenes that the study trains.
+        masks: whether scenes are prepared with masks.
     """
-    yield from (("", *found) for found in inert(config))
+    yield from (("", *reason) for reason in inert(config))
     if config.masks and not masks:
         yield " on scenes", "masks", "prepare.masks is false"
     for entry, items in (("capture_train", captures), ("static_train", static)):
         if items:
-            yield from ((f" in {entry}", *found) for found in unread(config, entry))
+            yield from ((f" in {entry}", *reason) for reason in unread(config, entry))
 
 
 def mask_notes(
     config: TrainConfig, masks: Sequence[Path | None], where: object
 ) -> Iterator[tuple[str, str]]:
-    """Why train.masks does not act on some photographs or on any, by the masks that they have."""
-    lack = sum(mask is None for mask in masks)
-    if config.masks and lack:
-        some = "none" if lack == len(masks) else f"{lack}"
-        yield "masks", f"{some} of the {len(masks)} photographs of {where} has a mask"
+    """Why train.masks does not act on some or all images, by the masks that they have."""
+    lacking = sum(mask is None for mask in masks)
+    if config.masks and lacking:
+        some = "none" if lacking == len(masks) else f"{lacking}"
+        yield "masks", f"{some} of the {len(masks)} images of {where} has a mask"
 
 
 def notes(
     config: TrainConfig,
     entry: str,
-    given: Iterable[str] = (),
-    found: Iterable[tuple[str, str]] = (),
+    overridden: Iterable[str] = (),
+    by_data: Iterable[tuple[str, str]] = (),
 ) -> list[str]:
-    """What to tell of the parameters before training, a line each.
+    """Messages about the parameters, for before training.
 
-    `given` are the keys that were given on the command line, `found` what the data say of others.
+    `overridden` are keys of the command line, `by_data` are keys that cannot act on the data, with
+    the reason.
     """
-    every = dict([*inert(config, entry), *unread(config, entry, given), *found])
-    told = [f"train.{key} has no effect: {reason}" for key, reason in every.items()]
-    return [*told, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
+    reasons = dict([*inert(config, entry), *unread(config, entry, overridden), *by_data])
+    messages = [f"train.{key} has no effect: {reason}" for key, reason in reasons.items()]
+    return [*messages, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
 
 
 def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
-    """Parameters that act, but hardly as they were meant to, with the reason."""
-    strategy, found = config.strategy, []
+    """Parameters that act, but probably not as intended, with the reason."""
+    strategy, doubts = config.strategy, []
     if strategy.kind == "default" and strategy.absgrad and strategy.grow_grad2d < 0.0005:
         reason = f"{strategy.grow_grad2d} suits signed gradients; absgrad asks for about 0.0006"
-        found.append(("strategy.grow_grad2d", reason))
+        doubts.append(("strategy.grow_grad2d", reason))
     if strategy.kind == "mcmc" and config.opacity_reg == 0:
-        found.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat takes 0.01"))
-    return found
+        doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
+    return doubts
 
 
 def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    given = config.strategy
-    end = min(config.scaled(given.refine_stop_iter), config.steps)
-    reset = config.scaled(given.reset_every)
+    strategy = config.strategy
+    end = min(config.scaled(strategy.refine_stop_iter), config.steps)
+    reset = config.scaled(strategy.reset_every)
     if reset >= end:
-        reason = f"size pruning begins after reset_every={given.reset_every} steps; "
+        reason = f"size pruning begins after reset_every={strategy.reset_every} steps; "
         reason += f"refinement ends at {end}"
         yield "prune_scale3d", reason
         yield "prune_scale2d", reason
         yield "reset_every", "no reset before refinement ends"
-    elif given.refine_scale2d_stop_iter == 0:
+    elif strategy.refine_scale2d_stop_iter == 0:
         yield "prune_scale2d", "refine_scale2d_stop_iter is 0"
-    if given.refine_scale2d_stop_iter == 0:
+    if strategy.refine_scale2d_stop_iter == 0:
         yield "grow_scale2d", "refine_scale2d_stop_iter is 0"
-    if given.pause_refine_after_reset == 0:
+    if strategy.pause_refine_after_reset == 0:
         yield "pause_refine_after_reset", "0 pauses nothing"
-    elif config.scaled(given.pause_refine_after_reset) >= reset:
+    elif config.scaled(strategy.pause_refine_after_reset) >= reset:
         yield "refine_every", "pause_refine_after_reset leaves no step between two resets"
-    if config.scaled(given.refine_start_iter) >= end:
+    if config.scaled(strategy.refine_start_iter) >= end:
         yield "refine_start_iter", "refinement would begin after its end"
 
 
@@ -259,8 +265,8 @@ def _inert_mcmc(config: TrainConfig) -> Iterator[tuple[str, str]]:
 def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:
     lists = {"eval_steps": config.eval_steps, "save_steps": config.save_steps}
     lists |= {"ply_steps": config.ply_steps} if config.save_ply else {}
-    for key, given in lists.items():
-        late = [step for step in given if config.scaled(step) > config.steps]
+    for key, steps in lists.items():
+        late = [step for step in steps if config.scaled(step) > config.steps]
         if late:
             yield key, f"{late} lie beyond the last step, {config.steps}"
     if config.ply_steps and not config.save_ply:
@@ -272,8 +278,8 @@ def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.init_type == "sfm":
-        yield "init_num_pts", "only random points are counted by it"
-        yield "init_extent", "only random points are spread by it"
+        yield "init_num_pts", "it counts random points only"
+        yield "init_extent", "it bounds random points only"
     if not config.pose_opt:
         yield "pose_opt_lr", "pose_opt is off"
         yield "pose_opt_reg", "pose_opt is off"

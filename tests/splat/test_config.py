@@ -1,25 +1,25 @@
-"""The user's recipe is the default, and parameters that cannot act are named."""
+"""The full-size recipe is the default, and parameters that cannot act are named."""
 
 import pytest
 
 from stages.splat.config import StrategyConfig, TrainConfig, inert, notes, unread
 
-SEED = {
+RECIPE = {
     "data_factor": 1, "save_ply": True, "pose_opt": True, "antialiased": True,
     "eval_steps": (3000, 7000, 30000), "ply_steps": (3000, 7000, 30000),
     "scale_reg": 0.0005, "scales_lr": 0.003, "means_lr": 0.00012, "max_steps": 30000,
 }  # fmt: skip
-SEED_STRATEGY = {
+RECIPE_STRATEGY = {
     "reset_every": 100000, "pause_refine_after_reset": 0, "prune_scale3d": 0.22,
     "prune_scale2d": 0.12, "prune_opa": 0.006, "grow_grad2d": 0.00035, "grow_scale3d": 0.012,
     "refine_stop_iter": 26000, "refine_scale2d_stop_iter": 26000,
 }  # fmt: skip
 
 
-def test_defaults_are_the_users_recipe() -> None:
+def test_defaults_are_the_full_size_recipe() -> None:
     config = TrainConfig()
-    assert {key: getattr(config, key) for key in SEED} == SEED
-    assert {key: getattr(config.strategy, key) for key in SEED_STRATEGY} == SEED_STRATEGY
+    assert {key: getattr(config, key) for key in RECIPE} == RECIPE
+    assert {key: getattr(config.strategy, key) for key in RECIPE_STRATEGY} == RECIPE_STRATEGY
 
 
 def test_the_recipes_dead_flags_are_reported() -> None:
@@ -49,25 +49,25 @@ def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:
 
 
 @pytest.mark.parametrize("entry", ["capture_train", "static_train", "pairs"])
-def test_what_an_entry_does_not_go_by_is_told_where_it_is_on(entry: str) -> None:
+def test_switches_that_an_entry_ignores_are_named_where_they_are_on(entry: str) -> None:
     assert list(unread(TrainConfig(), entry)) == []
     assert list(unread(TrainConfig(warm_start=True), "train")) == []
     assert [key for key, _ in unread(TrainConfig(warm_start=True), entry)] == ["warm_start"]
     assert [key for key, _ in unread(TrainConfig(test_every=1), entry)] == [], "1 holds out none"
 
 
-def test_a_number_is_told_when_the_command_line_gave_it() -> None:
-    told = notes(TrainConfig(), "capture_train", given={"workers", "warm_share", "max_steps"})
-    lines = [line for line in told if "workers" in line or "warm" in line or "max_steps" in line]
+def test_ignored_numbers_are_named_where_the_command_line_sets_them() -> None:
+    lines = notes(TrainConfig(), "capture_train", overridden={"workers", "warm_share", "max_steps"})
+    lines = [line for line in lines if "workers" in line or "warm" in line or "max_steps" in line]
     assert [line.split(":")[0] for line in lines] == [
         "train.warm_share has no effect", "train.workers has no effect",
     ]  # fmt: skip
 
 
-def test_params_that_only_scenes_have_are_told() -> None:
-    given = TrainConfig(match_string="a", test_every=8)
-    assert [key for key, _ in unread(given, "capture_train")] == ["match_string", "test_every"]
-    assert [key for key, _ in unread(given, "static_train")] == ["test_every"]
+def test_params_that_only_scenes_have_are_named() -> None:
+    config = TrainConfig(match_string="a", test_every=8)
+    assert [key for key, _ in unread(config, "capture_train")] == ["match_string", "test_every"]
+    assert [key for key, _ in unread(config, "static_train")] == ["test_every"]
 
 
 def test_steps_are_scaled_down_to_whole_ones_and_never_to_none() -> None:

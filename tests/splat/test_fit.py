@@ -250,9 +250,9 @@ def _between(a: Camera, b: Camera) -> np.ndarray:
 def test_views_too_small_to_be_measured_are_refused_before_training(config, views, points) -> None:
     camera = views[0].camera.resized(5, 40)
     small = TrainView(camera, torch.zeros(40, 5, 3))
-    for given in ({"views": [*views[:2], small]}, {"views": views, "test_views": [small]}):
+    for options in ({"views": [*views[:2], small]}, {"views": views, "test_views": [small]}):
         with pytest.raises(UserError, match=r"5x40 px to train on or to measure"):
-            trained(config, given.pop("views"), points, **given)
+            trained(config, options.pop("views"), points, **options)
     assert not list(Path(checkpoint.work_root()).rglob("state.pt"))
 
 

@@ -20,8 +20,8 @@ def grey(count: int) -> np.ndarray:
 def test_size_is_the_distance_to_the_neighbours() -> None:
     points = grid(5, 0.25)
     config = TrainConfig(init_type="sfm", init_scale=2.0)
-    made, origin = parameters(points, grey(125), 1.0, config)
-    assert torch.allclose(made["scales"], torch.full((125, 3), float(np.log(0.5))), atol=1e-6)
+    params, origin = parameters(points, grey(125), 1.0, config)
+    assert torch.allclose(params["scales"], torch.full((125, 3), float(np.log(0.5))), atol=1e-6)
     assert origin == "125 Gaussians from sfm points"
 
 
@@ -33,26 +33,26 @@ def test_size_is_the_root_mean_square_distance_to_three_neighbours() -> None:
     assert made["scales"].exp()[:, 0].tolist() == pytest.approx(expected.tolist())
 
 
-def test_colour_and_opacity_are_what_was_asked_for() -> None:
-    made, _ = parameters(grid(5, 1.0), grey(125), 1.0, TrainConfig(init_opa=0.3))
-    assert torch.allclose(torch.sigmoid(made["opacities"]), torch.tensor(0.3))
-    assert torch.allclose(SH_C0 * made["sh0"] + 0.5, torch.tensor(0.2))
-    assert made["shN"].shape == (125, 15, 3)
-    assert not made["shN"].any()
+def test_colour_and_opacity_are_those_of_points_and_params() -> None:
+    params, _ = parameters(grid(5, 1.0), grey(125), 1.0, TrainConfig(init_opa=0.3))
+    assert torch.allclose(torch.sigmoid(params["opacities"]), torch.tensor(0.3))
+    assert torch.allclose(SH_C0 * params["sh0"] + 0.5, torch.tensor(0.2))
+    assert params["shN"].shape == (125, 15, 3)
+    assert not params["shN"].any()
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "expected"),
+    ("kind", "points", "expected"),
     [
         ("auto", 0, 500), ("auto", 3, 500), ("auto", 50, 550), ("auto", 125, 125),
         ("sfm", 50, 50), ("sfm", 3, 500), ("random", 125, 500), ("both", 125, 625),
     ],
 )  # fmt: skip
-def test_number_by_kind(kind: str, given: int, expected: int) -> None:
+def test_number_by_kind(kind: str, points: int, expected: int) -> None:
     config = TrainConfig(init_type=kind, init_num_pts=500)
-    made, _ = parameters(grid(5, 1.0)[:given], grey(given), 1.0, config)
-    assert {len(values) for values in made.values()} == {expected}
-    assert all(torch.isfinite(values).all() for values in made.values())
+    params, _ = parameters(grid(5, 1.0)[:points], grey(points), 1.0, config)
+    assert {len(values) for values in params.values()} == {expected}
+    assert all(torch.isfinite(values).all() for values in params.values())
 
 
 def test_random_points_fill_the_cube_of_init_extent() -> None:
@@ -66,12 +66,12 @@ def test_random_points_fill_the_cube_of_init_extent() -> None:
 def test_limit_holds_from_the_start_and_keeps_colours_with_points() -> None:
     points = grid(5, 1.0)
     colors = (10 * points).astype(np.uint8)
-    made, _ = parameters(points, colors, 1.0, TrainConfig(max_gaussians=40))
-    assert len(made["means"]) == 40
-    painted = 255 * (SH_C0 * made["sh0"][:, 0] + 0.5)
-    assert torch.allclose(painted, 10 * made["means"], atol=1e-3)
+    params, _ = parameters(points, colors, 1.0, TrainConfig(max_gaussians=40))
+    assert len(params["means"]) == 40
+    colors_255 = 255 * (SH_C0 * params["sh0"][:, 0] + 0.5)
+    assert torch.allclose(colors_255, 10 * params["means"], atol=1e-3)
 
 
 def test_points_at_one_place_get_a_finite_size() -> None:
-    made, _ = parameters(np.zeros((8, 3)), grey(8), 1.0, TrainConfig(init_type="sfm"))
-    assert torch.isfinite(made["scales"]).all()
+    params, _ = parameters(np.zeros((8, 3)), grey(8), 1.0, TrainConfig(init_type="sfm"))
+    assert torch.isfinite(params["scales"]).all()

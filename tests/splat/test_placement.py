@@ -1,4 +1,4 @@
-"""Which process trains which timestamps, where, and from what."""
+"""Which process trains which timestamps, on which GPU, and from which start."""
 
 import sys
 from pathlib import Path
@@ -7,21 +7,21 @@ import pytest
 
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
-from stages.splat.training import placement as lanes
+from stages.splat.training import placement
 
 TIMES = ("000021", "000033", "000045", "000057", "000069")
 
 
 def words(command: list[str], flag: str) -> list[str]:
-    """What follows a flag, up to the next."""
+    """The values of a flag."""
     after = command[command.index(flag) + 1 :]
     return after[: next((k for k, word in enumerate(after) if word.startswith("--")), len(after))]
 
 
 def test_a_cpu_has_a_process_for_each_timestamp() -> None:
-    planned = lanes.plan(TIMES, TrainConfig(workers=3), "cpu")
-    commands = planned.commands("fight", Path("out"))
-    assert planned.at_once == 3
+    placed = placement.place(TIMES, TrainConfig(workers=3), "cpu")
+    commands = placed.commands("fight", Path("out"))
+    assert placed.processes == 3
     assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
     assert all(command[:3] == [sys.executable, "-m", "stages.train"] for command in commands)
     assert not any("--gpu" in command for command in commands)
@@ -30,27 +30,27 @@ def test_a_cpu_has_a_process_for_each_timestamp() -> None:
 def test_auto_takes_every_core_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    assert lanes.plan(TIMES, TrainConfig(), "cpu").at_once == 3
+    assert placement.place(TIMES, TrainConfig(), "cpu").processes == 3
 
 
 def test_the_middle_of_each_group_is_its_neighbours_start() -> None:
     config = TrainConfig(warm_start=True, warm_every=3)
     a, b, c, d, e = TIMES
-    assert lanes.starts(TIMES, config) == {a: b, b: None, c: b, d: e, e: None}
-    assert lanes.rounds(TIMES, config) == [[b, e], [a, c, d]]
+    assert placement.starts(TIMES, config) == {a: b, b: None, c: b, d: e, e: None}
+    assert placement.rounds(TIMES, config) == [[b, e], [a, c, d]]
 
 
-def test_without_warm_starts_all_begin_alike() -> None:
-    assert lanes.starts(TIMES, TrainConfig()) == dict.fromkeys(TIMES)
-    assert lanes.rounds(TIMES, TrainConfig()) == [list(TIMES)]
+def test_without_warm_starts_all_start_from_sparse_points() -> None:
+    assert placement.starts(TIMES, TrainConfig()) == dict.fromkeys(TIMES)
+    assert placement.rounds(TIMES, TrainConfig()) == [list(TIMES)]
 
 
 def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab12")
-    planned = lanes.plan(TIMES, TrainConfig(workers=4), "cuda")
-    commands = planned.commands("fight", Path("out"))
-    assert planned.at_once == 2
-    assert str(planned) == "3 at once on each of 2 GPUs"
+    placed = placement.place(TIMES, TrainConfig(workers=4), "cuda")
+    commands = placed.commands("fight", Path("out"))
+    assert placed.processes == 2
+    assert str(placed) == "3 at once on each of 2 GPUs"
     assert [words(command, "--gpu") for command in commands] == [["2"], ["GPU-ab12"]]
     shares = [words(command, "--timestamps") for command in commands]
     assert shares == [list(TIMES[::2]), list(TIMES[1::2])]
@@ -59,13 +59,13 @@ def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_gpu_is_left_without_a_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    planned = lanes.plan(TIMES[:2], TrainConfig(), "cuda")
-    assert planned.gpus == ("0", "1")
-    assert planned.shares == ((TIMES[0],), (TIMES[1],))
-    assert str(planned) == "1 at once on each of 2 GPUs"
+    placed = placement.place(TIMES[:2], TrainConfig(), "cuda")
+    assert placed.gpus == ("0", "1")
+    assert placed.shares == ((TIMES[0],), (TIMES[1],))
+    assert str(placed) == "1 at once on each of 2 GPUs"
 
 
-def test_one_lane_trains_in_order_and_stops_at_a_failure() -> None:
+def test_one_stream_trains_in_order_and_stops_at_a_failure() -> None:
     done = []
 
     def train(timestamp: str, preemption: Preemption) -> None:
@@ -75,5 +75,5 @@ def test_one_lane_trains_in_order_and_stops_at_a_failure() -> None:
             raise ValueError("lost")
 
     with pytest.raises(ValueError, match="lost"):
-        lanes.side_by_side(TIMES, train, TrainConfig(workers=1))
+        placement.side_by_side(TIMES, train, TrainConfig(workers=1))
     assert done == list(TIMES[:3])

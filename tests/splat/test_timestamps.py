@@ -32,7 +32,7 @@ def trained(scene, config, folder: Path, warm: Path | None = None):
     return train_timestamp(scene, layout.calibrated(SCENE), TIMES[0], quick, folder, warm)
 
 
-def test_one_moment_writes_gaussians_ply_and_learnt_poses(scene, config, tmp_path: Path) -> None:
+def test_one_timestamp_writes_gaussians_ply_and_learnt_poses(scene, config, tmp_path: Path) -> None:
     fitted = trained(scene, config, tmp_path / "out")
     assert len(Gaussians.load(tmp_path / "out" / "gaussians.safetensors")) == len(fitted.gaussians)
     assert (tmp_path / "out" / "point_cloud.ply").is_file()
@@ -81,7 +81,7 @@ def test_camera_without_a_pose_is_named_and_left_out(
     calibrate({camera.name: camera for camera in ring(6)}, roles, truth)
     fitted = trained(scene, config, tmp_path / "out")
     assert "01" not in [camera.name for camera in fitted.cameras]
-    assert "for want of a pose: 01" in capsys.readouterr().err
+    assert "because no pose is known: 01" in capsys.readouterr().err
 
 
 def test_warm_start_begins_with_the_neighbours_gaussians(scene, config, tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_edit_while_it_runs_reaches_no_timestamp_and_is_not_recorded(scene, conf
     while not first.exists() and running.poll() is None:
         time.sleep(0.01)
     write_params(config, workers=1, max_steps=5)
-    _, said = running.communicate()
+    _, stderr = running.communicate()
     assert running.returncode == 2
-    assert "edited while this ran: train.max_steps: 20 -> 5" in said
+    assert "edited while this ran: train.max_steps: 20 -> 5" in stderr
     reports = [read_json(layout.splats(SCENE) / time / "fit.json") for time in TIMES]
     assert [report["evaluations"][-1]["step"] for report in reports] == [20, 20]
     digest = folder_hash(layout.splats(SCENE))
@@ -197,13 +197,13 @@ def test_mask_that_counts_nothing_is_refused(scene, config, tmp_path: Path) -> N
     assert str(path) in str(caught.value)
 
 
-def test_what_no_lens_saw_is_not_trained_on(scene, config) -> None:
+def test_pixels_that_no_lens_recorded_are_not_trained_on(scene, config) -> None:
     view = scene.views("source", TIMES[0])[0]
-    seen = np.ones((view.camera.height, view.camera.width), bool)
-    seen[:10] = False
-    write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, seen)
+    recorded = np.ones((view.camera.height, view.camera.width), bool)
+    recorded[:10] = False
+    write_mask(view.image_path.parent.parent / "seen" / view.image_path.name, recorded)
     calibration = read_calibration(layout.calibrated(SCENE))
     trained = train_view(view, calibration, config)
-    assert np.array_equal(trained.mask.numpy(), seen)
+    assert np.array_equal(trained.mask.numpy(), recorded)
     other = train_view(scene.views("source", TIMES[0])[1], calibration, config)
     assert other.mask is None

@@ -38,7 +38,7 @@ class Fitted:
     evaluations: list[EvaluationRow]
 
     def write(self, folder: Path, *, ply: bool, suffix: str = "") -> None:
-        """gaussians.safetensors, point_cloud.ply if wanted, and the learnt cameras.
+        """gaussians.safetensors, point_cloud.ply if `ply`, and the learnt cameras.
 
         The latter are a COLMAP model, cameras/sparse/0, whose images have the cameras' names and
         `suffix`.

@@ -51,8 +51,8 @@ class _PendingStep:
 class GraphSteps:
     """Takes the steps of one training, on the stream that is current.
 
-    Of what it is given it changes `state` alone, in place: parameters, moments of Adam,
-    statistics; and sh0 and shN are slices of one tensor while it lives (`join_harmonics`).
+    It changes `state` alone, in place: parameters, moments of Adam, statistics. While it is in use,
+    sh0 and shN are slices of one tensor (`join_harmonics`).
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from stages.scenes.cameras import Array
 from stages.splat.config import TrainConfig
 
 SH_C0 = 0.28209479177387814
-_LEAST_POINTS = 4  # fewer have no neighbours to take a size from
-_ENOUGH_POINTS = 100  # fewer leave most of the picture without a Gaussian to grow from
+_MIN_POINTS = 4  # fewer have no three neighbours, whose distances give the size
+_ENOUGH_POINTS = 100  # fewer leave most of the image without a Gaussian to grow from
 
 
 def parameters(
@@ -19,25 +19,25 @@ def parameters(
     scene_scale: float,
     config: TrainConfig,
 ) -> tuple[dict[str, Tensor], str]:
-    """Parameters by gsplat's names, and how they came about."""
+    """Parameters by gsplat's names, and a description of their origin."""
     rng = np.random.default_rng(config.seed)
     kind = config.init_type
     if kind == "auto":
         kind = "sfm" if len(points) >= _ENOUGH_POINTS else "both"
-    if kind != "random" and len(points) < _LEAST_POINTS:
+    if kind != "random" and len(points) < _MIN_POINTS:
         kind = "random"
     if kind != "sfm":
         extra = config.init_extent * scene_scale * rng.uniform(-1, 1, (config.init_num_pts, 3))
-        painted = rng.integers(0, 256, (config.init_num_pts, 3))
+        random_colors = rng.integers(0, 256, (config.init_num_pts, 3))
         points = extra if kind == "random" else np.concatenate([points, extra])
-        colors = painted if kind == "random" else np.concatenate([colors, painted])
+        colors = random_colors if kind == "random" else np.concatenate([colors, random_colors])
     if len(points) > config.max_gaussians:
         kept = np.sort(rng.permutation(len(points))[: config.max_gaussians])
         points, colors = points[kept], colors[kept]
     distances = cKDTree(points).query(points, k=min(4, len(points)))[0][:, 1:]
     size = np.sqrt(np.square(distances).mean(axis=1)) * config.init_scale
     count, harmonics = len(points), (config.sh_degree + 1) ** 2
-    made = {
+    values = {
         "means": points,
         "scales": np.log(np.maximum(size, 1e-7))[:, None].repeat(3, axis=1),
         "quats": rng.random((count, 4)),
@@ -45,5 +45,5 @@ def parameters(
         "sh0": ((colors / 255.0 - 0.5) / SH_C0)[:, None],
         "shN": np.zeros((count, harmonics - 1, 3)),
     }
-    tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in made.items()}
+    tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
     return tensors, f"{count} Gaussians from {kind} points"

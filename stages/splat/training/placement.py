@@ -1,9 +1,9 @@
-"""Trainings of a scene's timestamps side by side.
+"""Where a scene's timestamps are trained: in which process, on which GPU, on which CUDA stream.
 
-On a CPU each is a process. Of several GPUs each has a process, and every n-th timestamp. Within
-such a process timestamps follow one another, or `train.workers` of them share the GPU: each lane
-has a thread and a stream of its own, so that the small kernels of one may fill the gaps that
-another leaves, where processes would have the device in turns.
+On a CPU each timestamp has a process. Each of several GPUs has a process and every n-th timestamp.
+Within such a process timestamps follow one another, or `train.workers` of them share the GPU: each
+has a thread and a CUDA stream, so that the small kernels of one fill the gaps of another. The
+kernels of processes would not overlap.
 """
 
 import os
@@ -23,50 +23,55 @@ from stages.splat.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which timestamps one process trains, and how many processes there are at once."""
+class Placement:
+    """Which timestamps each process trains, and how many run at once."""
 
-    shares: tuple[tuple[str, ...], ...]
-    gpus: tuple[str, ...]  # of each share; empty for what torch finds
-    at_once: int
-    lanes: int = 1  # trainings at once in a process
+    shares: tuple[tuple[str, ...], ...]  # timestamps, by process
+    gpus: tuple[str, ...]  # by process; empty on a CPU
+    processes: int  # at once
+    streams: int = 1  # trainings at once in a process
+
+    @property
+    def at_once(self) -> int:
+        """Trainings at once."""
+        return self.processes * self.streams
 
     def commands(self, scene: str, folder: Path) -> list[list[str]]:
-        """One command a share; its results go to folders of `folder`."""
-        found = []
+        """One command per process; its results go to folders of `folder`."""
+        commands = []
         for nth, share in enumerate(self.shares):
             command = [sys.executable, "-m", "stages.train", "--scene", scene]
             command += ["--into", str(folder), "--timestamps", *share]
             if self.gpus:
                 command += ["--gpu", self.gpus[nth]]
-            found.append(command)
-        return found
+            commands.append(command)
+        return commands
 
     def __str__(self) -> str:
         where = f" on each of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
-        return f"{self.lanes if self.gpus else self.at_once} at once{where}"
+        return f"{self.streams if self.gpus else self.processes} at once{where}"
 
 
 def starts(timestamps: Sequence[str], config: TrainConfig) -> dict[str, str | None]:
-    """The neighbour whose Gaussians each timestamp starts from; None: from its sparse points.
+    """The neighbour whose Gaussians each timestamp starts from; None for its sparse points.
 
-    With warm starts, of every `warm_every` timestamps the middle one is the others' neighbour.
-    What a timestamp starts from depends on nothing that runs beside it.
+    With warm starts, the middle one of every `warm_every` timestamps is the others' neighbour,
+    whatever runs at the same time.
     """
     if not config.warm_start:
         return dict.fromkeys(timestamps)
-    found: dict[str, str | None] = {}
+    neighbours: dict[str, str | None] = {}
     for first in range(0, len(timestamps), config.warm_every):
         group = timestamps[first : first + config.warm_every]
         middle = group[len(group) // 2]
-        found |= {timestamp: None if timestamp == middle else middle for timestamp in group}
-    return found
+        neighbours |= {timestamp: None if timestamp == middle else middle for timestamp in group}
+    return neighbours
 
 
 def warm_starts(
     folder: Path, timestamps: Sequence[str], config: TrainConfig
 ) -> dict[str, Path | None]:
-    """The Gaussians that each timestamp starts from, in the folder of all results."""
+    """The file of Gaussians that each timestamp starts from, in the folder of all results."""
     return {
         timestamp: folder / start / GAUSSIANS if start else None
         for timestamp, start in starts(timestamps, config).items()
@@ -74,66 +79,70 @@ def warm_starts(
 
 
 def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
-    """Timestamps that can be trained side by side, one round after the other."""
-    warm = starts(timestamps, config)
-    both = [[one for one in timestamps if (warm[one] is None) == alone] for alone in (True, False)]
-    return [part for part in both if part]
+    """Timestamps that can be trained at the same time, one round after the other."""
+    neighbours = starts(timestamps, config)
+    cold = [timestamp for timestamp in timestamps if neighbours[timestamp] is None]
+    warm = [timestamp for timestamp in timestamps if neighbours[timestamp] is not None]
+    return [part for part in (cold, warm) if part]
 
 
-def plan(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Plan:
+def place(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Placement:
     """Processes for timestamps that do not wait for each other."""
     if backend == "cpu":
-        return Plan(tuple((timestamp,) for timestamp in timestamps), (), processes(config))
+        return Placement(tuple((timestamp,) for timestamp in timestamps), (), processes(config))
     gpus = tuple(visible_gpus()[: len(timestamps)])
     shares = tuple(tuple(timestamps[k :: len(gpus)]) for k in range(len(gpus)))
-    return Plan(shares, gpus, len(gpus), min(lanes(config), len(shares[0])))
+    return Placement(shares, gpus, len(gpus), min(streams(config), len(shares[0])))
 
 
 def processes(config: TrainConfig) -> int:
-    """Trainings at once on a CPU."""
+    """Processes at once on a CPU."""
     if config.workers != "auto":
         return config.workers
     # macOS has no affinity.
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def lanes(config: TrainConfig) -> int:
-    """Trainings at once on one GPU; what more than one gain stands in benchmarks/README.md."""
+def streams(config: TrainConfig) -> int:
+    """CUDA streams of one GPU; benchmarks/README.md says what more than one gain."""
     return 4 if config.workers == "auto" else config.workers
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names, or the numbers of all GPUs."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names, or the indices of all."""
     return named_gpus() or [str(k) for k in range(torch.cuda.device_count())]
 
 
 def side_by_side(
     timestamps: Sequence[str], train: Callable[[str, Preemption], None], config: TrainConfig
 ) -> None:
-    """Train timestamps in this process, on a GPU in as many lanes as asked for.
+    """Train timestamps in this process, each on a CUDA stream where several share a GPU.
 
-    The first failure ends all; those that are ended save their state first, as when a signal
-    asks for it.
+    `train` is called with a timestamp and the signals to heed. The first failure ends all
+    trainings, which save their state first, as at a signal.
     """
-    if min(lanes(config), len(timestamps)) == 1:
+    if min(streams(config), len(timestamps)) == 1:
         with Preemption() as preemption:
             for timestamp in timestamps:
                 train(timestamp, preemption)
         return
     from stages.splat.gpu.lock import gpu_lock
 
-    streams = threading.local()
+    thread = threading.local()
 
-    def begin() -> None:
-        streams.own = torch.cuda.Stream()
+    def create_stream() -> None:
+        thread.stream = torch.cuda.Stream()
 
-    with Preemption() as preemption, ThreadPoolExecutor(lanes(config), initializer=begin) as pool:
+    with (
+        Preemption() as preemption,
+        ThreadPoolExecutor(streams(config), initializer=create_stream) as pool,
+    ):
 
-        def one(timestamp: str) -> None:
-            with gpu_lock(), torch.cuda.stream(streams.own):
+        def train_on_stream(timestamp: str) -> None:
+            with gpu_lock(), torch.cuda.stream(thread.stream):
                 train(timestamp, preemption)
 
-        futures = [pool.submit(one, timestamp) for timestamp in timestamps]
+        futures = [pool.submit(train_on_stream, timestamp) for timestamp in timestamps]
         try:
             for future in as_completed(futures):
                 future.result()

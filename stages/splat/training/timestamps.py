@@ -1,4 +1,4 @@
-"""Training of a dynamic scene, one moment at a time: what stage `train` reads and writes."""
+"""Training of a dynamic scene, one timestamp at a time: what stage `train` reads and writes."""
 
 import sys
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ from stages.splat.training.view_set import TrainView
 
 
 def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list[str]:
-    """Lines on parameters that cannot act on this scene, to be told before it is trained on."""
+    """Messages on parameters that cannot act on this scene, for before it is trained on."""
     masks = [view.mask_path for view in scene.views("source")]
-    found = list(mask_notes(config, masks, scene.name))
+    by_data = list(mask_notes(config, masks, scene.name))
     if config.warm_start and len(scene.timestamps) == 1:
-        found.append(("warm_start", f"{scene.name} has one timestamp"))
-    return notes(config, entry, found=found)
+        by_data.append(("warm_start", f"{scene.name} has one timestamp"))
+    return notes(config, entry, by_data=by_data)
 
 
 def train_in(
@@ -47,10 +47,18 @@ def train_in(
     warm: Path | None = None,
     preemption: Preemption | None = None,
 ) -> None:
-    """Train one timestamp of a prepared scene; everything goes to `folder`, fit.json included.
+    """Train one timestamp of a prepared scene into `folder`, fit.json included.
 
     A warm start that ends far behind its neighbour, whose fit.json lies beside `warm`, has not
     followed the motion: the timestamp is trained again without it.
+
+    Args:
+        folder: for the results of this timestamp.
+        scene_name: a scene that is prepared and calibrated.
+        timestamp: one of the scene's.
+        config: section `train`.
+        warm: file of the neighbour's Gaussians to start from; None for the sparse points.
+        preemption: of the caller, who receives signals for several trainings.
     """
     make_target(folder)
     scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
@@ -92,10 +100,18 @@ def train_timestamp(
 ) -> Fitted:
     """Train one timestamp on its source views; write its results into `folder`.
 
-    A timestamp that starts from the Gaussians `warm` is trained as `config.following()` says.
-    gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt poses, a
-    COLMAP model). Poses that are `given` are held whatever pose_opt says: true poses are no
-    estimate that training may correct.
+    These are gaussians.safetensors, point_cloud.ply (with save_ply) and cameras/sparse/0 (learnt
+    poses, a COLMAP model). With `warm`, training follows `config.following()`. Poses of method
+    `given` are held whatever pose_opt says, because true poses need no correction.
+
+    Args:
+        scene: a prepared scene.
+        calibrated: folder of its calibration.
+        timestamp: one of the scene's.
+        config: section `train`.
+        folder: for the results.
+        warm: file of the neighbour's Gaussians to start from; None for the sparse points.
+        preemption: of the caller, who receives signals for several trainings.
     """
     calibration = read_calibration(calibrated)
     if calibration.method == "given":
@@ -111,7 +127,7 @@ def train_timestamp(
             expected=f"more than {config.test_every}, or 0 for no hold-out",
         )  # fmt: skip
     backend, _ = choose_backend(config.backend)
-    with gpu_lock_released():  # other lanes train while this one reads
+    with gpu_lock_released():  # other threads train while this one reads
         points, colors = calibration.points(timestamp)
         start = Gaussians.load(warm) if warm else None
         views = [train_view(view, calibration, config) for view in train]
@@ -127,7 +143,7 @@ def train_timestamp(
 
 
 def require_memory(scene: Scene, config: TrainConfig, at_once: int) -> None:
-    """Raise UserError when the photographs of so many timestamps do not fit into memory."""
+    """Raise UserError when the images of so many timestamps do not fit into memory."""
     views = chosen_views(scene, scene.timestamps[0], config)
     require_for(
         [(view.camera.width, view.camera.height) for view in views], config.data_factor,
@@ -149,22 +165,22 @@ def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View
 
 
 def calibrated_views(views: list[View], calibration: Calibration) -> list[View]:
-    """Views whose cameras have a pose; the others are named and left out."""
-    found = [view for view in views if view.name in calibration.sources]
-    if not found:
+    """Views whose cameras have a pose; a message names the others."""
+    posed = [view for view in views if view.name in calibration.sources]
+    if not posed:
         names = ", ".join(view.name for view in views)
         raise UserError(
             calibration.folder, f"no pose of {names}",
             expected=f"one of {', '.join(calibration.sources)}", fix="run `dvc repro calibrate`",
         )  # fmt: skip
-    if len(found) < len(views):
-        lost = ", ".join(view.name for view in views if view not in found)
-        print(f"not trained on, for want of a pose: {lost}", file=sys.stderr, flush=True)
-    return found
+    if len(posed) < len(views):
+        lost = ", ".join(view.name for view in views if view not in posed)
+        print(f"not trained on, because no pose is known: {lost}", file=sys.stderr, flush=True)
+    return posed
 
 
 def train_view(view: View, calibration: Calibration, config: TrainConfig) -> TrainView:
-    """A photograph at its estimated camera, both shrunk by `data_factor`."""
+    """An image at its estimated camera, both shrunk by `data_factor`."""
     camera: Camera = calibration.sources[view.name]
     width, height = (round(side / config.data_factor) for side in (camera.width, camera.height))
     image = torch.from_numpy(resize(view.image(), width, height).copy())
@@ -177,10 +193,10 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
                 view.mask_path, "no pixel counts", expected="people in it, for train.masks",
                 fix="set train.masks: false, or take this camera out of source_cameras",
             )  # fmt: skip
-    seen = view.seen()
-    if seen is not None:
-        saw = torch.from_numpy(resize_mask(seen, width, height))
-        mask = saw if mask is None else mask & saw
+    recorded = view.seen()  # pixels that the lens recorded
+    if recorded is not None:
+        visible = torch.from_numpy(resize_mask(recorded, width, height))
+        mask = visible if mask is None else mask & visible
     return TrainView(camera.resized(width, height), image, mask)
 
 
@@ -192,14 +208,14 @@ def timestamp_checkpoint(
     backend: str,
     warm: Path | None,
 ) -> Checkpoint:
-    """The resume state of one timestamp; tied to its params and to the content of its inputs."""
+    """The resume state of one timestamp, keyed by its params and the content of its inputs."""
     inputs = [folder_hash(scene.folder / "frames" / timestamp), folder_hash(calibrated)]
     inputs += [file_hash(warm)] if warm else []
     return Checkpoint("train", scene.name, timestamp, config.fingerprint(backend), *inputs)
 
 
 def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:
-    """Scalars of a scene, means over its timestamps, and its curve rows by timestamp."""
+    """Scalars of a scene (means over its timestamps) and its curve rows by timestamp."""
     reports = {timestamp: read_json(folder / timestamp / FIT) for timestamp in timestamps}
     rows = [
         {"timestamp": timestamp, **row}
