@@ -2,8 +2,8 @@
 
 Fields: x y z, f_dc_*, f_rest_* (all of one colour channel, then the next), opacity (logit),
 scale_* (log), rot_* (wxyz). Binary, little-endian. Where float32 cannot hold world coordinates, as
-those of a map, x y z count from a point near the Gaussians that the header names: a line
-`comment offset X Y Z`, and world = offset + x y z.
+those of a map, x y z are relative to a point near the Gaussians, which the header states in a line
+`comment offset X Y Z`: world = offset + x y z.
 """
 
 from pathlib import Path
@@ -17,17 +17,17 @@ from stages.run.files import whole_file
 from stages.scenes.cameras import Array, quat_from_rotation
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
-from stages.splat.harmonics import turned
+from stages.splat.harmonics import rotated
 
-# Float32 then places Gaussians in steps of a 16,000th of their spread, or finer.
-_MOST_AWAY = 512.0
+# Up to this distance, in spreads, float32 resolves a 16,000th of the spread or less.
+_MAX_DISTANCE = 512.0
 _OFFSET = "comment offset "
 
 
 def extent(gaussians: Gaussians) -> tuple[Array, float]:
-    """Middle [3] of the means in world coordinates, and their median distance from it.
+    """Median [3] of the means in world coordinates, and their median distance from it.
 
-    Means that are not finite do not count; zeros for none.
+    Means that are not finite do not count; zeros where none is.
     """
     means = gaussians.world_from_norm.apply(gaussians.means.detach().double().cpu().numpy())
     means = means[np.isfinite(means).all(axis=1)]
@@ -38,18 +38,20 @@ def extent(gaussians: Gaussians) -> tuple[Array, float]:
 
 
 def rounded(middle: Array, spread: float) -> Array:
-    """The middle [3] to the digits that a model of this spread needs, short to read."""
+    """The middle [3] to as few digits as a model of this spread needs."""
     step = 10.0 ** np.floor(np.log10(spread)) if spread > 0 else 1.0
     return np.array([float(f"{value:.15g}") for value in np.rint(middle / step) * step])
 
 
 def in_world(gaussians: Gaussians) -> Gaussians:
-    """The same scene in the world frame: positions, sizes, orientations and harmonics moved."""
+    """The same Gaussians in the world frame: means, scales, rotations and harmonics."""
     world_from_norm = gaussians.world_from_norm
     means = world_from_norm.apply(gaussians.means.double().cpu().numpy())
-    turn = torch.tensor(quat_from_rotation(world_from_norm.rotation))
-    quats = _multiply(turn, torch.nn.functional.normalize(gaussians.quats.double().cpu(), dim=-1))
-    harmonics = turned(gaussians.shN.double().cpu(), world_from_norm.rotation)
+    rotation = torch.tensor(quat_from_rotation(world_from_norm.rotation))
+    quats = _multiply(
+        rotation, torch.nn.functional.normalize(gaussians.quats.double().cpu(), dim=-1)
+    )
+    harmonics = rotated(gaussians.shN.double().cpu(), world_from_norm.rotation)
     return Gaussians(
         means=torch.tensor(means, dtype=torch.float32),
         quats=quats.float(),
@@ -64,13 +66,13 @@ def in_world(gaussians: Gaussians) -> Gaussians:
 
 
 def write_ply(path: Path, gaussians: Gaussians) -> None:
-    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out.
+    """Write the finite Gaussians in world coordinates.
 
-    Coordinates that float32 cannot hold are written from a point near them on, which is said.
+    Coordinates that float32 cannot hold are written relative to a point near them, with a message.
     """
     middle, spread = extent(gaussians)
     offset = None
-    if np.linalg.norm(middle) > _MOST_AWAY * spread and len(gaussians) > 1:
+    if np.linalg.norm(middle) > _MAX_DISTANCE * spread and len(gaussians) > 1:
         offset = rounded(middle, spread)
         gaussians = gaussians.moved(Sim3(1.0, np.eye(3), -offset))
     world = in_world(gaussians)
@@ -86,12 +88,12 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     columns = columns[np.isfinite(columns).all(axis=1)]
     mode = "antialiased" if world.antialiased else "classic"
     header = ["ply", "format binary_little_endian 1.0", f"comment rasterize_mode {mode}"]
-    # What SuperSplat and its tools read, so that thin Gaussians are not drawn too opaque.
+    # SuperSplat and its tools read it, so as not to render thin Gaussians too opaque.
     header += ["comment SplatRenderMode: mip"] if world.antialiased else []
     if offset is not None:
-        told = " ".join(repr(float(value)) for value in offset)
-        header += [_OFFSET + told, "comment world = offset + x y z"]
-        print(f"{path.name}: too far from the origin for float32; x y z count from {told}")
+        numbers = " ".join(repr(float(value)) for value in offset)
+        header += [_OFFSET + numbers, "comment world = offset + x y z"]
+        print(f"{path.name}: too far from the origin for float32; x y z are relative to {numbers}")
     header += [f"element vertex {len(columns)}"]
     header += [f"property float {name}" for name in _fields(world.shN.shape[1])]
     with whole_file(path) as scratch, scratch.open("wb") as out:
@@ -100,7 +102,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
 
 
 def read_ply(path: Path) -> Gaussians:
-    """Read a PLY that `write_ply` wrote; `world_from_norm` leads from its offset to the world.
+    """Read a PLY that `write_ply` wrote; `world_from_norm` adds its offset.
 
     Raises UserError for another layout.
     """

@@ -1,7 +1,7 @@
-"""A set of Gaussians in its normalised training frame, and its file form.
+"""A set of Gaussians in its normalised training frame, and its file.
 
 means [N, 3], quats [N, 4] wxyz of any length, log_scales [N, 3], opacity_logits [N], sh0 [N, 1, 3]
-and shN [N, (d + 1)^2 - 1, 3]. `world_from_norm` leads back to the frame of the cameras.
+and shN [N, (d + 1)^2 - 1, 3]. `world_from_norm` leads to the frame of the cameras.
 """
 
 import json
@@ -21,7 +21,7 @@ from stages.scenes.frames import Sim3
 
 FORMAT = "splatfix gaussians 1"
 _HEADER = "gaussians"
-_AGAIN = "run the training again, or bring the file again"
+_AGAIN = "run the training again, or copy the file again"
 _HARMONICS = (1, 4, 9, 16)  # by degree
 TENSORS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
 
@@ -53,7 +53,7 @@ class Gaussians:
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def moved(self, frame: Sim3) -> "Gaussians":
-        """The same Gaussians with their world, and its cameras, moved by `frame`."""
+        """The same Gaussians with their world frame, and its cameras, moved by `frame`."""
         return replace(self, world_from_norm=frame.compose(self.world_from_norm))
 
     def save(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class Gaussians:
             "antialiased": self.antialiased,
             "metadata": dict(self.metadata),
         }
-        # One entry, since safetensors writes several in an order that changes from run to run.
+        # One entry, because safetensors writes several in an order that changes from run to run.
         header = {_HEADER: json.dumps(facts, sort_keys=True)}
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
         with whole_file(path) as scratch:
@@ -72,15 +72,15 @@ class Gaussians:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> "Gaussians":
-        """Read what `save` wrote. Raises UserError for a missing or foreign file."""
+        """Read a file that `save` wrote. Raises UserError for a missing or foreign file."""
         if not path.is_file():
             raise UserError(path, "no such file", fix="run `dvc repro train` for this scene")
         try:
-            with safe_open(path, framework="pt", device=device) as opened:
-                facts = parse_json((opened.metadata() or {}).get(_HEADER, "{}"))
+            with safe_open(path, framework="pt", device=device) as file:
+                facts = parse_json((file.metadata() or {}).get(_HEADER, "{}"))
                 if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                     raise UserError(path, "not Gaussians of this project", expected=FORMAT)
-                tensors = {name: opened.get_tensor(name) for name in TENSORS}
+                tensors = {name: file.get_tensor(name) for name in TENSORS}
         except (SafetensorError, ValueError, OSError) as error:
             raise UserError(path, f"not a whole safetensors file ({error})", fix=_AGAIN) from error
         with shaped(path, f"{', '.join(TENSORS)} of N finite Gaussians", _AGAIN):
@@ -94,16 +94,16 @@ class Gaussians:
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for tensors that are no Gaussians."""
+    """Raise ValueError for tensors that do not make Gaussians."""
     count = len(tensors["means"]) if tensors["means"].ndim else -1
     shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
     rest = shapes["shN"][:1]
-    known = {
+    expected = {
         "means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (), "sh0": (1, 3),
         "shN": (*rest, 3),
     }  # fmt: skip
     for name, value in tensors.items():
-        if value.ndim == 0 or len(value) != count or shapes[name] != known[name]:
+        if value.ndim == 0 or len(value) != count or shapes[name] != expected[name]:
             raise ValueError(f"{name} of shape {tuple(value.shape)} for {count} Gaussians")
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise ValueError(f"{name} holds numbers that are not finite")

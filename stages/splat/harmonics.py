@@ -37,12 +37,12 @@ def basis(directions: Array) -> Array:
     )
 
 
-def turned(rest: Tensor, rotation: Array) -> Tensor:
-    """Coefficients [N, K, 3] above degree 0 of the same colours after the scene is rotated."""
+def rotated(rest: Tensor, rotation: Array) -> Tensor:
+    """Coefficients [N, K, 3] above degree 0, rotated with the scene."""
     count = rest.shape[1]
     if count == 0:
         return rest
-    # A turned colour at d is the old one at R^T d; each degree maps onto itself, so the least
+    # The rotated colour at d is the old one at R^T d; each degree maps onto itself, so the least
     # squares over many directions is exact.
     directions = _directions()
     before = basis(directions @ rotation)[:, 1 : count + 1]

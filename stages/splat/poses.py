@@ -37,12 +37,21 @@ def align(
     steps: int,
     lr: float,
     device: str = "cpu",
-    mask: Tensor | None = None,  # [H, W] bool, pixels to count
+    mask: Tensor | None = None,  # [H, W] bool
 ) -> Array:
     """The pose [4, 4] near `cam_from_world` whose render is closest to the target in L1.
 
-    `render` maps cam_from_world [4, 4] to an image [H, W, 3]. Adam with a cosine decay; the best
-    pose seen is returned, so the result is never worse than the start.
+    Adam with a cosine decay; the best pose of all steps is returned, so it is never worse than the
+    start.
+
+    Args:
+        render: maps cam_from_world [4, 4] to an image [H, W, 3].
+        cam_from_world: the pose to start from.
+        target: the image to match.
+        steps: of Adam; 0 returns the start.
+        lr: learning rate at the first step.
+        device: of the target and the render.
+        mask: pixels that count; None for all.
     """
     start = torch.tensor(cam_from_world, dtype=torch.float32, device=device)
     correction = torch.zeros(9, device=device, requires_grad=True)
@@ -73,7 +82,7 @@ def _rotation_from_6d(values: Tensor) -> Tensor:
 
 
 def orthonormal(pose: Array) -> Array:
-    """The pose [4, 4] with the nearest rotation: float32's are some 1e-7 off."""
+    """The pose [4, 4] with the nearest rotation matrix; float32 leaves an error of some 1e-7."""
     u, _, vt = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ vt
     return pose

@@ -42,8 +42,8 @@ __all__ = [
 def choose_backend(requested: str) -> tuple[str, str]:
     """(`cpu` or `cuda`, the reason), for `auto`, `cpu` or `cuda`.
 
-    Raises UserError when cuda is asked for and there is no GPU, and when there is a GPU whose
-    kernels cannot be built: a run that silently took the CPU would take hours instead of minutes.
+    Raises UserError when cuda is requested without a GPU, and when there is a GPU whose kernels
+    cannot be built: a silent fallback to the CPU would take hours instead of minutes.
     """
     if requested == "cpu":
         return "cpu", "train.backend is cpu"
@@ -56,7 +56,7 @@ def choose_backend(requested: str) -> tuple[str, str]:
         return "cpu", "torch sees no GPU"
     _check_kernels()
     # SSIM subtracts nearly equal means: with TF32's ten bits in the blur, flat regions of a large
-    # picture have negative variances, and training diverges.
+    # image have negative variances, and training diverges.
     torch.backends.cudnn.allow_tf32 = False
     reason = "train.backend is cuda" if requested == "cuda" else "torch sees a GPU"
     return "cuda", f"{reason}, {torch.cuda.get_device_name()}"
@@ -76,23 +76,30 @@ def rasterization(
     backend: str,
     **options: Any,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Colours [C, H, W, D], alphas [C, H, W, 1] and info, as gsplat's with packed=False.
+    """Colours [C, H, W, D], alphas [C, H, W, 1] and info, as gsplat returns with packed=False.
 
-    Options, with gsplat's names, meaning and defaults: near_plane, far_plane, eps2d, sh_degree,
-    backgrounds [C, D], render_mode, absgrad and rasterize_mode. The tensors live on `backend`.
+    Args:
+        means, ..., Ks: on the device of `backend`.
+        width: of the images, px.
+        height: of the images, px.
+        backend: `cpu` or `cuda`.
+        options: near_plane, far_plane, eps2d, sh_degree, backgrounds [C, D], render_mode, absgrad
+            and rasterize_mode, with gsplat's meaning and defaults.
     """
     if backend == "cpu":
-        # numba is imported by those who draw on the CPU only.
-        from stages.splat.cpu.rasterize import rasterization as draw
+        # Imports numba, which rendering on a GPU does without.
+        from stages.splat.cpu.rasterize import rasterization as rasterize
     else:
-        from gsplat import rasterization as draw
+        from gsplat import rasterization as rasterize
 
         options["packed"] = False
-    return draw(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options)
+    return rasterize(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options
+    )
 
 
 def _check_kernels() -> None:
-    """Build or load gsplat's kernels now, so that a mismatch is told before any work is done."""
+    """Build or load gsplat's kernels now, so that a mismatch fails before any work is done."""
     try:
         kernels = _load_kernels()
     except Exception as error:  # torch's builder raises RuntimeError, OSError, ImportError, ...
@@ -110,6 +117,6 @@ def _load_kernels() -> object | None:
 def _no_kernels(what: str) -> UserError:
     return UserError(
         "gsplat", f"its CUDA kernels cannot be built: {what}",
-        expected=f"nvcc of CUDA {torch.version.cuda}, which torch {torch.__version__} was made for",
+        expected=f"nvcc of CUDA {torch.version.cuda}, that torch {torch.__version__} is built for",
         fix="install that CUDA toolkit and set CUDA_HOME, or set train.backend: cpu",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures of trained Gaussians from cameras of the world frame."""
+"""Renders of trained Gaussians from cameras of the world frame."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from stages.splat.raster import rasterization
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """One picture; depth is expected depth along z, in world units."""
+    """One render; depth is expected depth along z, in world units."""
 
     rgb: Tensor  # [H, W, 3] in [0, 1]
     alpha: Tensor  # [H, W]
@@ -33,27 +33,36 @@ def render(gaussians: Gaussians, camera: Camera, backend: str) -> Rendering:
 def align_camera(
     gaussians: Gaussians,
     camera: Camera,
-    photograph: Tensor,
+    target: Tensor,
     backend: str,
     *,
     steps: int,
     lr: float,
     mask: Tensor | None = None,
 ) -> Camera:
-    """The camera near `camera` from which the frozen Gaussians best match a photograph [H, W, 3].
+    """The camera near `camera` from which the frozen Gaussians best match an image.
 
-    A `mask` [H, W] says which of its pixels count. For measuring alone: it separates errors of
-    calibration from errors of the picture.
+    For measuring only: it separates errors of the calibration from errors of the render.
+
+    Args:
+        gaussians: frozen.
+        camera: to start from, in the world frame.
+        target: the image [H, W, 3].
+        backend: `cpu` or `cuda`.
+        steps: of Adam; 0 leaves the camera as it is.
+        lr: learning rate.
+        mask: pixels of the image that count [H, W] bool; None for all.
     """
     in_norm = gaussians.world_from_norm.inverse().apply_camera(camera)
     device = str(gaussians.means.device)
 
-    def picture(pose: Tensor) -> Tensor:
+    def render_pose(pose: Tensor) -> Tensor:
         return _rasterise(gaussians, in_norm, pose, backend)[0][..., :3]
 
-    target = photograph.to(device)
-    seen = None if mask is None else mask.to(device)
-    aligned = poses.align(picture, in_norm.cam_from_world, target, steps, lr, device, seen)
+    mask = None if mask is None else mask.to(device)
+    aligned = poses.align(
+        render_pose, in_norm.cam_from_world, target.to(device), steps, lr, device, mask
+    )
     return gaussians.world_from_norm.apply_camera(in_norm.moved(aligned))
 
 

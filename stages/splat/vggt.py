@@ -1,6 +1,6 @@
-"""Poses and intrinsics of photographs by VGGT (Wang et al. 2025): the only module that imports it.
+"""Poses and intrinsics of images by VGGT (Wang et al. 2025): the only module that imports it.
 
-What is relied on, of the published package `vggt`: `vggt.models.vggt.VGGT` with `from_pretrained`,
+Of the published package `vggt` it uses: `vggt.models.vggt.VGGT` with `from_pretrained`,
 whose `model(images)` takes [S, 3, H, W] in [0, 1], sides multiples of 14, and gives `pose_enc`;
 `vggt.utils.pose_enc.pose_encoding_to_extri_intri(pose_enc, (H, W))` gives cam_from_world
 [1, S, 3, 4] in OpenCV's convention and K [1, S, 3, 3] in px of these images. The package is not on
@@ -22,7 +22,7 @@ from stages.scenes.images import Pixels, resize
 _PATCH_PX = 14
 _HOW = (
     "install github.com/facebookresearch/vggt into this environment and name its weights in "
-    "vggt.weights; or set the method to sfm, which does without"
+    "vggt.weights; or set the method to sfm, which does not need it"
 )
 
 # cam_from_world [S, 3, 4] and K [S, 3, 3] of images [S, 3, H, W].
@@ -30,7 +30,7 @@ Model = Callable[[Tensor], tuple[Array, Array]]
 
 
 def predictor(config: VggtConfig) -> Callable[[Mapping[str, Pixels]], dict[str, Camera]]:
-    """Something that predicts the camera of every photograph, by name.
+    """A function that predicts the camera of every image, by name.
 
     Raises UserError when the package or its weights are missing.
     """
@@ -39,13 +39,15 @@ def predictor(config: VggtConfig) -> Callable[[Mapping[str, Pixels]], dict[str, 
 
 
 def predict(images: Mapping[str, Pixels], model: Model, image_px: int) -> dict[str, Camera]:
-    """Pinhole cameras of photographs [H, W, 3], each at its own size, in one frame.
+    """Pinhole cameras of images [H, W, 3], each at its own size, in one frame.
 
-    Every photograph is fitted into a square of `image_px`, as the model expects, and padded with
-    white; its camera is brought back to the photograph's own pixels.
+    Every image is fitted into a square of `image_px`, as the model expects, and padded with white;
+    its camera is converted back to the image's own pixels.
     """
     padded = {name: _padded(image, image_px) for name, image in images.items()}
-    batch = torch.stack([torch.from_numpy(one).permute(2, 0, 1) for one, _ in padded.values()])
+    batch = torch.stack(
+        [torch.from_numpy(square).permute(2, 0, 1) for square, _ in padded.values()]
+    )
     poses, intrinsics = model(batch)
     if poses.shape != (len(images), 3, 4) or intrinsics.shape != (len(images), 3, 3):
         raise UserError(
@@ -60,7 +62,7 @@ def predict(images: Mapping[str, Pixels], model: Model, image_px: int) -> dict[s
         left, top, width, height = crop
         moved = K.astype(np.float64)
         moved[:2, 2] -= (left, top)
-        # What a network calls a rotation is one to a few digits.
+        # A network's rotation matrix is orthonormal to a few digits only.
         u, _, vt = np.linalg.svd(pose[:, :3].astype(np.float64))
         fitted = Camera(name, moved, rigid(u @ vt, pose[:, 3]), width, height)
         cameras[name] = fitted.resized(image.shape[1], image.shape[0])
@@ -76,7 +78,7 @@ def load(config: VggtConfig) -> Model:
 
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     if config.device == "cuda" and device == "cpu":
-        raise UserError("vggt.device", "cuda, but torch sees no GPU", fix="set it to cpu")
+        raise UserError("vggt.device", "cuda, but torch finds no GPU", fix="set it to cpu")
     try:
         network = VGGT.from_pretrained(config.weights).to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:
@@ -92,7 +94,7 @@ def load(config: VggtConfig) -> Model:
 
 
 def _padded(image: Pixels, side_px: int) -> tuple[Pixels, tuple[int, int, int, int]]:
-    """The photograph in the middle of a white square, and its (left, top, width, height) there."""
+    """The image in the middle of a white square, and its (left, top, width, height) there."""
     assert side_px % _PATCH_PX == 0, f"{side_px} is no multiple of {_PATCH_PX}"
     height, width = image.shape[:2]
     scale = side_px / max(height, width)

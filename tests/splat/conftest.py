@@ -1,4 +1,4 @@
-"""Fixtures: the small scene of known Gaussians, photographed by a few cameras."""
+"""Fixtures: a small scene of known Gaussians, rendered from a few cameras."""
 
 from pathlib import Path
 

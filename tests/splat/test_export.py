@@ -1,4 +1,4 @@
-"""PLY in the world frame shows the same pictures; a NaN leaves one Gaussian out, not all."""
+"""PLY in the world frame renders the same images; a NaN drops one Gaussian, not all."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_ply_in_world_coordinates_renders_the_same_image(tmp_path: Path, degree:
 
 
 @pytest.mark.parametrize("antialiased", [True, False])
-def test_viewers_are_told_of_antialiasing(tmp_path: Path, antialiased: bool) -> None:
+def test_header_names_antialiasing(tmp_path: Path, antialiased: bool) -> None:
     write_ply(tmp_path / "cloud.ply", replace(known_gaussians(5), antialiased=antialiased))
     head = (tmp_path / "cloud.ply").read_bytes().partition(b"end_header")[0].decode()
     assert ("comment SplatRenderMode: mip" in head.splitlines()) is antialiased
@@ -43,8 +43,8 @@ def test_depth_is_in_world_units() -> None:
     near = render(trained, ring(1)[0], "cpu")
     moved = replace(trained, world_from_norm=MOVED)
     far = render(moved, MOVED.apply_camera(ring(1)[0]), "cpu")
-    seen = near.alpha > 0.5
-    assert torch.allclose(far.depth[seen], 2.5 * near.depth[seen], rtol=1e-3)
+    covered = near.alpha > 0.5
+    assert torch.allclose(far.depth[covered], 2.5 * near.depth[covered], rtol=1e-3)
 
 
 def in_world(gaussians: Gaussians) -> np.ndarray:
@@ -54,8 +54,10 @@ def in_world(gaussians: Gaussians) -> np.ndarray:
 
 @pytest.mark.parametrize("unit", [1e-7, 1.0, 1e4])
 @pytest.mark.parametrize("away", [0.0, 100.0, 3e3, 5.2e6, 1e7])
-def test_ply_gives_every_world_back(tmp_path: Path, unit: float, away: float) -> None:
-    """A map's coordinates keep a 10,000th of the spread; others are what float32 makes of them."""
+def test_ply_keeps_world_coordinates_at_any_distance(
+    tmp_path: Path, unit: float, away: float
+) -> None:
+    """A map's coordinates keep a 10,000th of the spread; others are rounded to float32."""
     frame = Sim3(unit, MOVED.rotation, unit * away * np.array([0.8, 0.1, -0.6]))
     trained = replace(known_gaussians(60), world_from_norm=frame)
     write_ply(tmp_path / "cloud.ply", trained)
@@ -64,23 +66,25 @@ def test_ply_gives_every_world_back(tmp_path: Path, unit: float, away: float) ->
     read = read_ply(tmp_path / "cloud.ply")
     np.testing.assert_allclose(in_world(read), in_world(trained), rtol=0, atol=1e-4 * unit)
     assert all(len(np.unique(column)) == 60 for column in read.means.numpy().T)
-    if unit >= 1:  # smaller ones lie before the near plane of what was read
+    if unit >= 1:  # smaller ones lie before the near plane of the cloud from the file
         camera = frame.apply_camera(ring(3)[0])
         difference = render(trained, camera, "cpu").rgb - render(read, camera, "cpu").rgb
         assert float(difference.abs().max()) < 2e-3
 
 
-def test_an_offset_is_said_and_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_offset_is_printed_and_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = Sim3(1.0, np.eye(3), np.array([4e5, 5.2e6, 300.0]))
     write_ply(tmp_path / "cloud.ply", replace(known_gaussians(60), world_from_norm=frame))
-    told = capsys.readouterr().out
-    assert told.startswith("cloud.ply: too far from the origin for float32; x y z count from ")
-    numbers = told.split("count from ")[1].split()
+    message = capsys.readouterr().out
+    assert message.startswith(
+        "cloud.ply: too far from the origin for float32; x y z are relative to "
+    )
+    numbers = message.split("relative to ")[1].split()
     assert np.abs(np.array(numbers, float) - [4e5, 5.2e6, 300]).max() < 2
     assert max(map(len, numbers)) < 12
 
 
-def test_one_nan_leaves_the_others(tmp_path: Path) -> None:
+def test_one_nan_drops_one_gaussian(tmp_path: Path) -> None:
     broken = known_gaussians(20)
     broken.opacity_logits[3] = float("nan")
     write_ply(tmp_path / "cloud.ply", broken)

@@ -1,4 +1,4 @@
-"""The Gaussian checkpoint: what it keeps, that its bytes repeat, and what it refuses."""
+"""The file of Gaussians: its content, its repeatable bytes, and what it refuses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.run.files import file_hash
 from stages.splat.gaussians import TENSORS, Gaussians
 
 
-def test_what_is_saved_is_read_again(truth: Gaussians, tmp_path: Path) -> None:
+def test_gaussians_survive_saving_and_loading(truth: Gaussians, tmp_path: Path) -> None:
     kept = replace(truth, metadata={"step": 7, "background": [0.0, 0.5, 1.0]})
     kept.save(tmp_path / "a.safetensors")
     read = Gaussians.load(tmp_path / "a.safetensors")
@@ -23,7 +23,7 @@ def test_what_is_saved_is_read_again(truth: Gaussians, tmp_path: Path) -> None:
 
 
 def test_bytes_repeat(truth: Gaussians, tmp_path: Path) -> None:
-    # A header of several entries would come in another order nearly every time.
+    # A header of several entries would change its order nearly every time.
     for index in range(12):
         truth.save(tmp_path / f"{index}.safetensors")
     assert len({file_hash(path) for path in tmp_path.iterdir()}) == 1
@@ -44,12 +44,12 @@ def test_missing_truncated_and_foreign_files_are_refused(truth: Gaussians, tmp_p
 
 
 @pytest.mark.parametrize("facts", ["1", "[" * 5000, "{", "[]", '{"format": 1e999}'])
-def test_facts_that_are_none_are_refused(truth: Gaussians, tmp_path: Path, facts: str) -> None:
+def test_broken_headers_are_refused(truth: Gaussians, tmp_path: Path, facts: str) -> None:
     path = tmp_path / "a.safetensors"
     truth.save(path)
-    with safe_open(path, framework="pt") as opened:
-        (key,) = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in TENSORS}
+    with safe_open(path, framework="pt") as file:
+        (key,) = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in TENSORS}
     save_file(tensors, path, metadata={key: facts})
     with pytest.raises(UserError, match=r"not Gaussians of this project|not a whole"):
         Gaussians.load(path)

@@ -1,11 +1,11 @@
-"""The basis is orthonormal; turned coefficients give the turned colours."""
+"""The basis is orthonormal; rotated coefficients give the rotated colours."""
 
 import numpy as np
 import pytest
 import torch
 
 from stages.scenes.cameras import rotation_from_vector
-from stages.splat.harmonics import basis, turned
+from stages.splat.harmonics import basis, rotated
 
 
 def directions(count: int) -> np.ndarray:
@@ -27,11 +27,11 @@ def test_basis_is_orthonormal_over_the_sphere() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3, 8, 15])
-def test_turned_colour_is_the_old_one_seen_from_the_old_side(count: int) -> None:
+def test_rotated_colour_is_the_old_one_from_the_old_direction(count: int) -> None:
     rest = torch.tensor(np.random.default_rng(0).standard_normal((5, count, 3)))
     rotation = rotation_from_vector([0.7, -0.4, 1.9])
-    after = turned(rest, rotation)
-    seen = directions(40)
-    new = np.einsum("dk,nkc->dnc", basis(seen)[:, 1 : count + 1], after.numpy())
-    old = np.einsum("dk,nkc->dnc", basis(seen @ rotation)[:, 1 : count + 1], rest.numpy())
+    after = rotated(rest, rotation)
+    rays = directions(40)
+    new = np.einsum("dk,nkc->dnc", basis(rays)[:, 1 : count + 1], after.numpy())
+    old = np.einsum("dk,nkc->dnc", basis(rays @ rotation)[:, 1 : count + 1], rest.numpy())
     assert np.allclose(new, old, atol=1e-9)

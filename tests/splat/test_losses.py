@@ -34,7 +34,7 @@ def test_fast_gradient_equals_autograd_through_convolutions(pair) -> None:
 
 
 def test_loss_mixes_l1_and_ssim(pair) -> None:
-    a, b = (one.permute(1, 2, 0) for one in pair)
+    a, b = (image.permute(1, 2, 0) for image in pair)
     l1 = (a - b).abs().mean()
     similarity = mean_ssim(*pair)
     assert float(photometric(a, b, 0.2)) == pytest.approx(float(0.8 * l1 + 0.2 * (1 - similarity)))
@@ -42,7 +42,7 @@ def test_loss_mixes_l1_and_ssim(pair) -> None:
 
 
 def test_masked_pixels_neither_count_nor_get_a_gradient(pair) -> None:
-    a, b = (one.permute(1, 2, 0) for one in pair)
+    a, b = (image.permute(1, 2, 0) for image in pair)
     mask = torch.zeros(a.shape[:2], dtype=torch.bool)
     mask[:, :26] = True
     image = a.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Corrections of poses are camera-local and rigid; alignment finds a disturbed camera again."""
+"""Corrections of poses are camera-local and rigid; alignment recovers a disturbed camera."""
 
 import numpy as np
 import pytest
@@ -42,58 +42,58 @@ def test_gradient_at_zero_is_finite_and_reaches_all_nine() -> None:
     assert correction.grad[3:].abs().sum() > 0
 
 
-def test_alignment_finds_a_disturbed_camera(truth) -> None:
+def test_alignment_recovers_a_disturbed_camera(truth) -> None:
     true = ring(3)[1]
-    photograph = render(truth, true, "cpu").rgb
+    target = render(truth, true, "cpu").rgb
     error = rigid(rotation_from_vector(np.radians([0.4, -1.0, 0.6])), np.array([0.02, 0.03, -0.02]))
     disturbed = true.moved(error @ true.cam_from_world)
-    found = align_camera(truth, disturbed, photograph, "cpu", steps=160, lr=4e-3)
-    angle = rotation_angle_deg(found.cam_from_world[:3, :3], true.cam_from_world[:3, :3])
+    aligned = align_camera(truth, disturbed, target, "cpu", steps=160, lr=4e-3)
+    angle = rotation_angle_deg(aligned.cam_from_world[:3, :3], true.cam_from_world[:3, :3])
     assert angle < 0.02
-    assert np.linalg.norm(found.centre - true.centre) < 0.001
+    assert np.linalg.norm(aligned.centre - true.centre) < 0.001
 
 
-def test_alignment_does_not_look_at_what_no_lens_saw(truth) -> None:
-    """Two thirds of the picture, masked, show what the disturbed camera sees."""
+def test_alignment_ignores_masked_pixels(truth) -> None:
+    """Two thirds of the target, masked, are the render of the disturbed camera."""
     true = ring(3)[1]
     error = rigid(rotation_from_vector(np.radians([0.4, -1.0, 0.6])), np.array([0.02, 0.03, -0.02]))
     disturbed = true.moved(error @ true.cam_from_world)
-    photograph, wrong = (render(truth, one, "cpu").rgb for one in (true, disturbed))
-    mask = torch.ones(photograph.shape[:2], dtype=torch.bool)
-    mask[:, : 2 * photograph.shape[1] // 3] = False
-    photograph = torch.where(mask[..., None], photograph, wrong)
+    target, wrong = (render(truth, camera, "cpu").rgb for camera in (true, disturbed))
+    mask = torch.ones(target.shape[:2], dtype=torch.bool)
+    mask[:, : 2 * target.shape[1] // 3] = False
+    target = torch.where(mask[..., None], target, wrong)
     away = []
-    for seen in (mask, None):
-        found = align_camera(truth, disturbed, photograph, "cpu", steps=120, lr=4e-3, mask=seen)
-        away.append(np.linalg.norm(found.centre - true.centre))
+    for used in (mask, None):
+        aligned = align_camera(truth, disturbed, target, "cpu", steps=120, lr=4e-3, mask=used)
+        away.append(np.linalg.norm(aligned.centre - true.centre))
     assert away[0] < 0.005
     assert away[1] > 0.02
 
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_alignment_is_never_worse_than_its_start(truth, steps: int) -> None:
-    """The best of the poses on its way, not the last: so large a rate jumps away at once."""
+    """The best pose counts, not the last: such a large rate jumps away at once."""
     start, *near = [ring(3)[1].moved(_tilted(ring(3)[1].cam_from_world, at)) for at in (0.1, 0)]
-    photograph = render(truth, near[0], "cpu").rgb
-    found = align_camera(truth, start, photograph, "cpu", steps=steps, lr=0.5)
+    target = render(truth, near[0], "cpu").rgb
+    aligned = align_camera(truth, start, target, "cpu", steps=steps, lr=0.5)
     before, after = (
-        float((render(truth, one, "cpu").rgb - photograph).abs().mean()) for one in (start, found)
+        float((render(truth, one, "cpu").rgb - target).abs().mean()) for one in (start, aligned)
     )
     assert 0 < after <= before * (1 + 1e-4)
 
 
-def test_alignment_takes_the_best_pose_of_all_that_it_saw() -> None:
-    """Along x the images come near the target, and then leave it."""
+def test_alignment_keeps_the_best_of_all_its_poses() -> None:
+    """Along x the render approaches the target, then passes it."""
     xs = []
 
     def moving(pose: torch.Tensor) -> torch.Tensor:
         xs.append(float(pose[0, 3].detach()))
         return pose[:1, 3:, None].expand(2, 2, 3)
 
-    found = align(moving, np.eye(4), torch.full((2, 2, 3), 0.25), steps=5, lr=0.1)
+    aligned = align(moving, np.eye(4), torch.full((2, 2, 3), 0.25), steps=5, lr=0.1)
     away = np.abs(np.array(xs) - 0.25)
     assert 0 < away.argmin() < 5
-    assert found[0, 3] == pytest.approx(xs[away.argmin()], abs=1e-6)
+    assert aligned[0, 3] == pytest.approx(xs[away.argmin()], abs=1e-6)
 
 
 def _tilted(cam_from_world: np.ndarray, degrees: float) -> np.ndarray:

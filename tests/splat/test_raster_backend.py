@@ -25,9 +25,11 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_gpu() -> None:
     assert raster.choose_backend("auto") == ("cpu", "torch sees no GPU")
     assert raster.choose_backend("cpu")[0] == "cpu"
-    with pytest.raises(UserError, match=r"train\.backend: cuda, but torch .* sees no GPU") as found:
+    with pytest.raises(
+        UserError, match=r"train\.backend: cuda, but torch .* sees no GPU"
+    ) as caught:
         raster.choose_backend("cuda")
-    assert "fix: set train.backend: cpu" in str(found.value)
+    assert "fix: set train.backend: cpu" in str(caught.value)
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -42,9 +44,9 @@ def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("requested", ["auto", "cuda"])
 def test_kernels_without_a_compiler(monkeypatch: pytest.MonkeyPatch, requested: str) -> None:
     monkeypatch.setattr(raster, "_load_kernels", lambda: None)
-    with pytest.raises(UserError, match="nvcc") as found:
+    with pytest.raises(UserError, match="nvcc") as caught:
         raster.choose_backend(requested)
-    assert f"torch {torch.__version__}" in str(found.value)
+    assert f"torch {torch.__version__}" in str(caught.value)
 
 
 @pytest.mark.usefixtures("a_gpu")

@@ -1,4 +1,4 @@
-"""The doctor's comparison of the GPU with the CPU, as far as a CPU can tell."""
+"""The doctor's comparison of the GPU with the CPU: the parts that need no GPU."""
 
 import pytest
 import torch
@@ -7,10 +7,10 @@ from stages.run.errors import UserError
 from stages.splat import smoke
 
 
-def test_scene_is_seen_and_differentiated() -> None:
-    picture, gradient = smoke.drawn("cpu")
-    assert picture.shape == (48, 64, 3)
-    assert picture.std() > 0.05
+def test_cloud_is_rendered_and_differentiated() -> None:
+    image, gradient = smoke.render_cloud("cpu")
+    assert image.shape == (48, 64, 3)
+    assert image.std() > 0.05
     assert (gradient.abs().sum(1) > 0).float().mean() > 0.5
 
 
@@ -18,14 +18,14 @@ def test_scene_is_seen_and_differentiated() -> None:
 def test_difference_between_backends_is_judged(
     error: float, passes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def drawn(backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def render_cloud(backend: str) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.ones(4, 4, 3) + error * (backend == "cuda"), torch.ones(5, 3)
 
-    monkeypatch.setattr(smoke, "drawn", drawn)
+    monkeypatch.setattr(smoke, "render_cloud", render_cloud)
     monkeypatch.setattr(smoke, "choose_backend", lambda _: ("cuda", "a GPU"))
     if passes:
         smoke.main()
-        assert "picture differs" in capsys.readouterr().out
+        assert "image differs" in capsys.readouterr().out
     else:
         with pytest.raises(UserError, match="at most"):
             smoke.main()

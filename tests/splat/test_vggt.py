@@ -60,14 +60,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_published_interface_is_met() -> None:
+def test_model_is_called_by_the_published_interface() -> None:
     predict = vggt.predictor(VggtConfig(weights="here", device="cpu", image_px=56))
     dark, light = np.zeros((40, 80, 3), np.float32), np.ones((80, 40, 3), np.float32)
     cameras = predict({"dark.jpg": dark, "light.jpg": light})
-    assert [(one.name, one.width, one.height) for one in cameras.values()] == [
+    assert [(camera.name, camera.width, camera.height) for camera in cameras.values()] == [
         ("dark.jpg", 80, 40), ("light.jpg", 40, 80),
     ]  # fmt: skip
-    # 56 px show 80: focals grow by 10/7, and the centre of the square is the photograph's.
+    # 56 px show 80: focals grow by 10/7, and the centre of the square is that of the image.
     for camera in cameras.values():
         assert camera.K[0, 0] == pytest.approx(300 * 80 / 56)
         assert camera.K[:2, 2] == pytest.approx([camera.width / 2, camera.height / 2])
@@ -77,23 +77,23 @@ def test_published_interface_is_met() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_absent_weights_are_told_with_the_way_out() -> None:
-    with pytest.raises(UserError, match="sfm, which does without"):
+def test_error_of_absent_weights_names_the_alternative() -> None:
+    with pytest.raises(UserError, match="sfm, which does not need it"):
         vggt.load(VggtConfig(weights="elsewhere", device="cpu"))
 
 
-def test_absent_package_is_told_with_the_way_out() -> None:
-    with pytest.raises(UserError) as told:
+def test_error_of_an_absent_package_names_the_alternative() -> None:
+    with pytest.raises(UserError) as caught:
         vggt.predictor(VggtConfig())
-    assert "the package vggt is not installed" in str(told.value)
-    assert "set the method to sfm" in str(told.value)
+    assert "the package vggt is not installed" in str(caught.value)
+    assert "set the method to sfm" in str(caught.value)
 
 
-def test_true_cameras_come_through_padding_and_resizing() -> None:
-    """A model that knows the truth in its own pixels; a rotation that is almost one is mended."""
+def test_true_cameras_survive_padding_and_resizing() -> None:
+    """A model returns true cameras in its own pixels, with rotations that are not orthonormal."""
     pose = look_at([1.0, -0.5, -3.0], [0, 0, 0], [0, -1, 0])
     sizes = {"a": (30, 60), "b": (90, 50)}
-    truth = {
+    true_K = {
         name: np.array([[100.0, 0, w / 2 + 3], [0, 101.0, h / 2 - 2], [0, 0, 1]])
         for name, (h, w) in sizes.items()
     }
@@ -102,7 +102,7 @@ def test_true_cameras_come_through_padding_and_resizing() -> None:
         side, Ks = images.shape[-1], []
         for name, (h, w) in sizes.items():
             scale = side / max(h, w)
-            K = np.diag([round(scale * w) / w, round(scale * h) / h, 1.0]) @ truth[name]
+            K = np.diag([round(scale * w) / w, round(scale * h) / h, 1.0]) @ true_K[name]
             K[:2, 2] += [(side - round(scale * w)) // 2, (side - round(scale * h)) // 2]
             Ks.append(K)
         rough = pose[:3].copy()
@@ -111,11 +111,11 @@ def test_true_cameras_come_through_padding_and_resizing() -> None:
 
     images = {name: np.zeros((h, w, 3), np.float32) for name, (h, w) in sizes.items()}
     for name, camera in vggt.predict(images, model, 56).items():
-        assert np.allclose(camera.K, truth[name])
+        assert np.allclose(camera.K, true_K[name])
         assert np.allclose(camera.cam_from_world, pose)
 
 
-def test_answer_of_another_shape_is_refused() -> None:
+def test_output_of_another_shape_is_refused() -> None:
     images = {"a": np.zeros((28, 28, 3), np.float32)}
     with pytest.raises(UserError, match="published version"):
         vggt.predict(images, lambda batch: (np.zeros((1, 4, 4)), np.zeros((1, 3, 3))), 28)
