@@ -16,7 +16,7 @@ from gsplat.cuda._torch_impl import (
 from torch import Tensor
 
 
-class Drawn(NamedTuple):
+class ExactRender(NamedTuple):
     image: Tensor  # [H, W, D]
     alpha: Tensor  # [H, W, 1]
     means2d: Tensor  # [N, 2]
@@ -30,7 +30,7 @@ def rasterize(
     viewmat: Tensor, K: Tensor, width: int, height: int, *, sh_degree: int | None = None,
     background: Tensor | None = None, render_mode: str = "RGB", antialiased: bool = False,
     near: float = 0.01, far: float = 1e10, eps2d: float = 0.3,
-) -> Drawn:  # fmt: skip
+) -> ExactRender:  # fmt: skip
     """What one camera sees; colors [N, K, 3] with sh_degree, else [N, D]."""
     covariances, _ = _quat_scale_to_covar_preci(quats, scales, True, False, triu=False)
     radii, means2d, depths, conics, compensations = _fully_fused_projection(
@@ -65,7 +65,7 @@ def rasterize(
         depth = image[:, -1:] / alpha.clamp(min=1e-10)
         image = torch.cat([image[:, :-1], depth], dim=-1)
     shape = (height, width, -1)
-    return Drawn(image.reshape(shape), alpha.reshape(shape), means2d, offsets, order, margin)
+    return ExactRender(image.reshape(shape), alpha.reshape(shape), means2d, offsets, order, margin)
 
 
 def _composite(
@@ -79,8 +79,8 @@ def _composite(
     alphas = torch.where((sigma >= 0) & (alphas >= 1 / 255), alphas, 0.0)
     left = torch.cumprod(1 - alphas.detach(), dim=1)
     margin = min(margin, _distance(left, 1e-4))
-    drawn = left > 1e-4
-    alphas = torch.where(drawn, alphas, 0.0)
+    composited = left > 1e-4
+    alphas = torch.where(composited, alphas, 0.0)
     after = torch.cumprod(1 - alphas, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
     return (alphas * before) @ colors, 1 - after[:, -1:], margin

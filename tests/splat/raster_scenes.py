@@ -1,4 +1,4 @@
-"""Small scenes for the rasteriser: everything that is known to go wrong, in one picture."""
+"""Small scenes for the rasteriser: every known hard case, in one image."""
 
 import math
 

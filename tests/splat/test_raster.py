@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from raster_reference import Drawn, rasterize
+from raster_reference import ExactRender, rasterize
 from raster_scenes import HEIGHT, NAMES, WIDTH, camera, hard_scene, leaves, pinhole, relative_error
 from torch import Tensor
 
@@ -10,13 +10,13 @@ from stages.splat.raster import rasterization
 
 IMAGE_ERROR = 1e-5
 GRADIENT_ERROR = 1e-4
-# An alpha at 1/255 is either drawn or left out. Nearer than this, float32 may decide otherwise:
+# An alpha at 1/255 is either rendered or skipped. Nearer than this, float32 may decide otherwise:
 # the scene then needs another seed.
 LEAST_MARGIN = 1e-5
 K = pinhole(WIDTH, HEIGHT)
 
 
-def draw(scene: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, **options: object) -> tuple:
+def render(scene: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, **options: object) -> tuple:
     """The CPU backend on a scene."""
     size = options.pop("size", (WIDTH, HEIGHT))
     return rasterization(*scene.values(), viewmats, Ks, *size, backend="cpu", **options)
@@ -35,18 +35,18 @@ def compare(
     """Relative error of every gradient; images and alphas are compared on the way."""
     tensors = scene | {"view": view} | ({} if background is None else {"background": background})
     ours, exact = leaves(tensors), leaves(tensors, torch.float64)
-    drawn_ours = _draw_ours(ours, **options)
-    drawn_exact = _draw_exact(exact, **options)
-    for one, other in zip(drawn_ours, drawn_exact, strict=True):
+    our_render = _render_ours(ours, **options)
+    exact_render = _render_exact(exact, **options)
+    for one, other in zip(our_render, exact_render, strict=True):
         one.retain_grad()
         other.retain_grad()
-    for one, other in zip(drawn_ours[:2], drawn_exact[:2], strict=True):
+    for one, other in zip(our_render[:2], exact_render[:2], strict=True):
         assert (one - other).abs().max() < IMAGE_ERROR * max(1, other.abs().max())
-    for image, alpha, _ in (drawn_ours, drawn_exact):
+    for image, alpha, _ in (our_render, exact_render):
         weights = random_weights(HEIGHT, WIDTH, image.shape[-1] + 1).to(image.dtype)
         (torch.cat([image, alpha], dim=-1) * weights).sum().backward()
     pairs = {name: (ours[name].grad, exact[name].grad) for name in tensors}
-    pairs["means2d"] = (drawn_ours[2].grad.squeeze(0), drawn_exact[2].grad)
+    pairs["means2d"] = (our_render[2].grad.squeeze(0), exact_render[2].grad)
     return {
         name: relative_error(one, other)
         for name, (one, other) in pairs.items()
@@ -54,7 +54,7 @@ def compare(
     }
 
 
-def _draw_ours(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Tensor, Tensor]:
+def _render_ours(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Tensor, Tensor]:
     """Image, alpha and means2d of the CPU backend."""
     background = inputs.get("background")
     mode = "antialiased" if options.pop("antialiased", False) else "classic"
@@ -66,14 +66,14 @@ def _draw_ours(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Te
     return image[0], alpha[0], info["means2d"]
 
 
-def _draw_exact(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Tensor, Tensor]:
+def _render_exact(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Tensor, Tensor]:
     """The same by brute force."""
-    drawn = rasterize(
+    exact_render = rasterize(
         *(inputs[name] for name in NAMES), inputs["view"], K.double(), WIDTH, HEIGHT,
         background=inputs.get("background"), **options,
     )  # fmt: skip
-    assert drawn.margin > LEAST_MARGIN
-    return drawn[:3]
+    assert exact_render.margin > LEAST_MARGIN
+    return exact_render[:3]
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -105,7 +105,7 @@ def test_lower_degree_than_stored() -> None:
     errors = compare(scene, camera(1), None, sh_degree=1)
     assert max(errors.values()) < GRADIENT_ERROR, errors
     inputs = leaves(scene)
-    draw(inputs, camera(1)[None], K[None], sh_degree=1)[0].sum().backward()
+    render(inputs, camera(1)[None], K[None], sh_degree=1)[0].sum().backward()
     assert inputs["colors"].grad[:, :4].abs().sum() > 0
     assert inputs["colors"].grad[:, 4:].abs().sum() == 0
 
@@ -122,14 +122,14 @@ def test_several_cameras_are_the_sum_of_each() -> None:
     scene, views = hard_scene(2, seed=8), torch.stack([camera(1), camera(4), camera(6)])
     weights = random_weights(3, HEIGHT, WIDTH, 3)
     together = leaves(scene)
-    images, alphas, info = draw(together, views, K.expand(3, 3, 3), sh_degree=2)
+    images, alphas, info = render(together, views, K.expand(3, 3, 3), sh_degree=2)
     (images * weights).sum().backward()
     assert images.shape == (3, HEIGHT, WIDTH, 3)
     assert alphas.shape == (3, HEIGHT, WIDTH, 1)
     assert info["means2d"].shape == (3, len(scene["means"]), 2)
     apart = leaves(scene)
     for c in range(3):
-        image, _, _ = draw(apart, views[c : c + 1], K[None], sh_degree=2)
+        image, _, _ = render(apart, views[c : c + 1], K[None], sh_degree=2)
         assert torch.equal(image[0], images[c])
         (image[0] * weights[c]).sum().backward()
     for name in NAMES:
@@ -140,29 +140,29 @@ def test_colors_for_each_camera() -> None:
     scene, views = hard_scene(0, seed=9), torch.stack([camera(1), camera(4)])
     scene["colors"] = random_weights(2, len(scene["means"]), 3)
     inputs = leaves(scene)
-    images, _, _ = draw(inputs, views, K.expand(2, 3, 3))
+    images, _, _ = render(inputs, views, K.expand(2, 3, 3))
     images[1].sum().backward()
     assert inputs["colors"].grad[0].abs().sum() == 0
     single = scene | {"colors": scene["colors"][1]}
-    assert torch.equal(images[1], draw(single, views[1:], K[None])[0][0])
+    assert torch.equal(images[1], render(single, views[1:], K[None])[0][0])
 
 
 def test_absolute_gradients() -> None:
     scene, weights = hard_scene(0, seed=10), random_weights(HEIGHT, WIDTH, 3)
-    image, _, info = draw(
+    image, _, info = render(
         leaves(scene), camera(5)[None], K[None], sh_degree=0, absgrad=True
     )  # fmt: skip
     (image[0] * weights).sum().backward()
-    drawn = _reference(scene)
-    assert drawn.margin > LEAST_MARGIN
-    drawn.offsets.retain_grad()
-    (drawn.image * weights.double()).sum().backward()
+    exact_render = _reference(scene)
+    assert exact_render.margin > LEAST_MARGIN
+    exact_render.offsets.retain_grad()
+    (exact_render.image * weights.double()).sum().backward()
     expected = torch.zeros(len(scene["means"]), 2, dtype=torch.float64)
-    expected[drawn.order] = drawn.offsets.grad.abs().sum(0)
+    expected[exact_render.order] = exact_render.offsets.grad.abs().sum(0)
     assert relative_error(info["means2d"].absgrad[0], expected) < GRADIENT_ERROR
 
 
-def _reference(scene: dict[str, Tensor]) -> Drawn:
+def _reference(scene: dict[str, Tensor]) -> ExactRender:
     parts = leaves(scene, torch.float64).values()
     return rasterize(*parts, camera(5).double(), K.double(), WIDTH, HEIGHT, sh_degree=0)
 
@@ -173,14 +173,14 @@ def test_wide_image() -> None:
     wide = pinhole(width, height, fov_deg=70)
     weights = random_weights(height, width, 3)
     inputs, exact = leaves(scene), leaves(scene, torch.float64)
-    image, _, _ = draw(inputs, camera(2)[None], wide[None], size=(width, height), sh_degree=0)
+    image, _, _ = render(inputs, camera(2)[None], wide[None], size=(width, height), sh_degree=0)
     (image[0] * weights).sum().backward()
-    drawn = rasterize(
+    exact_render = rasterize(
         *exact.values(), camera(2).double(), wide.double(), width, height, sh_degree=0
     )
-    assert drawn.margin > LEAST_MARGIN
-    (drawn.image * weights.double()).sum().backward()
-    assert (image[0] - drawn.image).abs().max() < IMAGE_ERROR
+    assert exact_render.margin > LEAST_MARGIN
+    (exact_render.image * weights.double()).sum().backward()
+    assert (image[0] - exact_render.image).abs().max() < IMAGE_ERROR
     assert (image[0, :, 1024:] > 0).any()
     for name in NAMES:
         assert relative_error(inputs[name].grad, exact[name].grad) < GRADIENT_ERROR

@@ -16,7 +16,7 @@ VIEWS = torch.stack([camera(1), camera(4)])
 WEIGHTS = torch.randn(2, HEIGHT, WIDTH, 5, generator=torch.Generator().manual_seed(0))
 
 
-def draw(device: str, mode: str, absgrad: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def render(device: str, mode: str, absgrad: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Images and gradients, on the CPU."""
     background = torch.tensor([[0.2, 0.7, 0.4], [0.0, 0.5, 1.0]])
     scene = hard_scene(3, seed=11) | {"views": VIEWS, "background": background}
@@ -33,16 +33,16 @@ def draw(device: str, mode: str, absgrad: bool) -> tuple[dict[str, Tensor], dict
     gradients["means2d"] = info["means2d"].grad.cpu()
     if absgrad:
         gradients["absgrad"] = info["means2d"].absgrad.cpu()
-    drawn = {"images": images, "alphas": alphas, "radii": info["radii"]}
-    return {name: part.detach().cpu() for name, part in drawn.items()}, gradients
+    outputs = {"images": images, "alphas": alphas, "radii": info["radii"]}
+    return {name: part.detach().cpu() for name, part in outputs.items()}, gradients
 
 
 @pytest.mark.parametrize("absgrad", [False, True])
 @pytest.mark.parametrize("mode", ["classic", "antialiased"])
 def test_same_as_gsplat(mode: str, absgrad: bool) -> None:
     assert choose_backend("cuda")[0] == "cuda"
-    ours, our_gradients = draw("cpu", mode, absgrad)
-    theirs, their_gradients = draw("cuda", mode, absgrad)
+    ours, our_gradients = render("cpu", mode, absgrad)
+    theirs, their_gradients = render("cuda", mode, absgrad)
     for name in ("images", "alphas"):
         assert (ours[name] - theirs[name]).abs().mean() < 1e-3
     # Both round up a float32 product: one in a few hundred may fall on the other side.

@@ -33,7 +33,7 @@ def spheres(
     }
 
 
-def draw(scene: dict[str, Tensor], size: int = SIZE, **options: object) -> tuple:
+def render(scene: dict[str, Tensor], size: int = SIZE, **options: object) -> tuple:
     return rasterization(
         *scene.values(), torch.eye(4)[None], K[None], size, size, backend="cpu", **options
     )
@@ -48,7 +48,7 @@ def axis_distances_squared() -> Tensor:
 @pytest.mark.parametrize("mode", ["classic", "antialiased"])
 def test_one_round_gaussian(mode: str) -> None:
     opacity, color, background = 0.8, [0.2, 0.9, 0.5], torch.tensor([[1.0, 0.5, 0.0]])
-    image, alpha, info = draw(
+    image, alpha, info = render(
         spheres([2.0], [opacity], [color]), backgrounds=background, rasterize_mode=mode,
         render_mode="RGB+ED",
     )  # fmt: skip
@@ -70,40 +70,42 @@ def test_one_round_gaussian(mode: str) -> None:
 
 def test_nearer_gaussians_come_first_whatever_their_order() -> None:
     near, far = [1.0, 0, 0], [0, 1.0, 0]
-    one, _, _ = draw(spheres([2.0, 3.0], [0.6, 0.9], [near, far]))
-    other, _, _ = draw(spheres([3.0, 2.0], [0.9, 0.6], [far, near]))
+    one, _, _ = render(spheres([2.0, 3.0], [0.6, 0.9], [near, far]))
+    other, _, _ = render(spheres([3.0, 2.0], [0.9, 0.6], [far, near]))
     assert torch.equal(one, other)
     torch.testing.assert_close(one[0, 16, 16], torch.tensor([0.6, 0.4 * 0.9, 0]))
 
 
 def test_alpha_is_at_most_0_999_and_a_full_pixel_takes_no_more() -> None:
-    """After 0.999 the second would leave 1e-3 * 0.05 < 1e-4: it is not drawn, nor any after it."""
+    """After 0.999 the second would leave 1e-3 * 0.05 < 1e-4: it ends the pixel, unrendered."""
     colors = [[1.0], [10.0], [100.0]]
-    image, alpha, _ = draw(spheres([2.0, 3.0, 4.0], [1.0, 0.95, 0.5], colors))
+    image, alpha, _ = render(spheres([2.0, 3.0, 4.0], [1.0, 0.95, 0.5], colors))
     assert image[0, 16, 16].item() == pytest.approx(0.999, abs=1e-6)
     assert alpha[0, 16, 16].item() == pytest.approx(0.999, abs=1e-6)
 
 
 def test_no_gradient_where_alpha_is_cut_at_0_999() -> None:
     inputs = leaves(spheres([2.0], [1.0], [[1.0]]))
-    image, _, _ = draw(inputs)
+    image, _, _ = render(inputs)
     image[0, 16, 16].backward()
     assert inputs["opacities"].grad.item() == 0
     assert inputs["colors"].grad.item() == pytest.approx(0.999, abs=1e-6)
 
 
 def test_too_faint_gaussian_has_no_radius() -> None:
-    image, alpha, info = draw(spheres([2.0], [0.9 / 255], [[1.0]]))
+    image, alpha, info = render(spheres([2.0], [0.9 / 255], [[1.0]]))
     assert not info["radii"].any()
     assert not image.any()
     assert not alpha.any()
 
 
-@pytest.mark.parametrize(("near", "far", "seen"), [(0.01, 1e10, 3), (2.5, 1e10, 2), (2.5, 3.5, 1)])
-def test_near_and_far_planes(near: float, far: float, seen: int) -> None:
+@pytest.mark.parametrize(
+    ("near", "far", "visible"), [(0.01, 1e10, 3), (2.5, 1e10, 2), (2.5, 3.5, 1)]
+)
+def test_near_and_far_planes(near: float, far: float, visible: int) -> None:
     scene = spheres([2.0, 3.0, 4.0], [0.5] * 3, [[1.0]] * 3)
-    _, _, info = draw(scene, near_plane=near, far_plane=far)
-    assert (info["radii"] > 0).all(-1).sum() == seen
+    _, _, info = render(scene, near_plane=near, far_plane=far)
+    assert (info["radii"] > 0).all(-1).sum() == visible
 
 
 def test_blur_is_a_parameter() -> None:
@@ -113,8 +115,10 @@ def test_blur_is_a_parameter() -> None:
         eps2d=1.5,
     )  # fmt: skip
     exact = [part.double() for part in scene.values()]
-    drawn = rasterize(*exact, view.double(), wide.double(), WIDTH, HEIGHT, sh_degree=0, eps2d=1.5)
-    assert (image[0] - drawn.image).abs().max() < 1e-5
+    exact_render = rasterize(
+        *exact, view.double(), wide.double(), WIDTH, HEIGHT, sh_degree=0, eps2d=1.5
+    )
+    assert (image[0] - exact_render.image).abs().max() < 1e-5
 
 
 def test_radii_follow_the_cuda_rule() -> None:
@@ -145,7 +149,7 @@ def test_nothing_to_see(count: int) -> None:
     behind = spheres([-1.0, -2.0, 0.0], [0.5] * 3, [[0.1, 0.2, 0.3]] * 3)
     inputs = leaves({name: part[:count] for name, part in behind.items()})
     background = torch.tensor([[0.3, 0.4, 0.5]], requires_grad=True)
-    image, alpha, info = draw(inputs, backgrounds=background, absgrad=True, render_mode="RGB+ED")
+    image, alpha, info = render(inputs, backgrounds=background, absgrad=True, render_mode="RGB+ED")
     info["means2d"].retain_grad()
     assert torch.equal(image[0, ..., :3], background[0].expand(SIZE, SIZE, 3))
     assert not image[..., 3].any()
@@ -175,11 +179,11 @@ def test_gaussians_at_and_behind_the_camera_give_finite_gradients() -> None:
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities"])
 def test_gaussian_with_nan_is_left_out(name: str) -> None:
     scene = spheres([2.0, 3.0], [0.5, 0.8], [[1.0], [2.0]])
-    without, _, _ = draw({key: part[1:] for key, part in scene.items()})
+    without, _, _ = render({key: part[1:] for key, part in scene.items()})
     broken = {key: part.clone() for key, part in scene.items()}
     broken[name][0] = torch.nan
     inputs = leaves(broken)
-    image, _, info = draw(inputs)
+    image, _, info = render(inputs)
     assert torch.equal(image, without)
     assert not info["radii"][0, 0].any()
     image.sum().backward()
@@ -208,7 +212,7 @@ def test_thin_ellipse_across_the_diagonal() -> None:
     scene = spheres([2.0], [0.9], [[1.0]])
     scene["quats"] = torch.tensor([[math.cos(math.pi / 8), 0, 0, math.sin(math.pi / 8)]])
     scene["scales"] = torch.tensor([[50.0, 0.001, 0.001]])
-    image, _, _ = draw(scene)
+    image, _, _ = render(scene)
     steps = torch.arange(SIZE) + 0.5 - 16.5
     across = (steps[None] - steps[:, None]) / math.sqrt(2)  # the long axis is the diagonal
     along = (steps[None] + steps[:, None]) / math.sqrt(2)
@@ -225,7 +229,7 @@ def test_endless_needles_stay_finite(length: float) -> None:
     scene["quats"] = torch.tensor([[0.92, 0, 0, 0.38], [0.7, 0.1, 0.3, 0.2]])
     scene["scales"] = torch.tensor([[length, 0.001, 0.001], [length, length, 0.1]])
     inputs = leaves(scene)
-    image, _, _ = draw(inputs)
+    image, _, _ = render(inputs)
     assert image.isfinite().all()
     assert image.min() >= 0
     assert image.max() <= 1
@@ -235,9 +239,9 @@ def test_endless_needles_stay_finite(length: float) -> None:
 
 
 def test_info_has_what_gsplat_gives() -> None:
-    _, _, info = draw(spheres([2.0], [0.5], [[1.0]]))
-    wanted = {"width", "height", "n_cameras", "radii", "gaussian_ids", "means2d", "depths"}
-    assert wanted <= info.keys()
+    _, _, info = render(spheres([2.0], [0.5], [[1.0]]))
+    expected = {"width", "height", "n_cameras", "radii", "gaussian_ids", "means2d", "depths"}
+    assert expected <= info.keys()
     assert (info["width"], info["height"], info["n_cameras"]) == (SIZE, SIZE, 1)
     assert info["radii"].dtype == torch.int32
 
@@ -254,7 +258,7 @@ def test_info_has_what_gsplat_gives() -> None:
 )
 def test_wrong_options_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        draw(spheres([2.0], [0.5], [[1.0, 1, 1]]), **change)
+        render(spheres([2.0], [0.5], [[1.0, 1, 1]]), **change)
 
 
 @pytest.mark.parametrize("name", ["quats", "scales", "opacities", "colors"])
@@ -262,16 +266,16 @@ def test_wrong_shapes_are_named(name: str) -> None:
     scene = spheres([2.0, 3.0], [0.5, 0.5], [[1.0]] * 2)
     scene[name] = scene[name][:1]
     with pytest.raises(ValueError, match=name):
-        draw(scene)
+        render(scene)
 
 
 def test_too_many_channels() -> None:
     with pytest.raises(ValueError, match="5 channels"):
-        draw(spheres([2.0], [0.5], [[1.0] * 4]), render_mode="RGB+D")
+        render(spheres([2.0], [0.5], [[1.0] * 4]), render_mode="RGB+D")
 
 
 def test_other_precision_is_refused() -> None:
     scene = spheres([2.0], [0.5], [[1.0]])
     scene["means"] = torch.from_numpy(np.zeros((1, 3)))
     with pytest.raises(TypeError, match="float64"):
-        draw(scene)
+        render(scene)

@@ -31,7 +31,7 @@ def start(count: int = 60) -> torch.nn.ParameterDict:
     )
 
 
-def draw(parameters: torch.nn.ParameterDict, view: Tensor, absgrad: bool) -> tuple:
+def render(parameters: torch.nn.ParameterDict, view: Tensor, absgrad: bool) -> tuple:
     return rasterization(
         parameters["means"], parameters["quats"], parameters["scales"].exp(),
         parameters["opacities"].sigmoid(), parameters["colors"], view[None], K[None], SIZE, SIZE,
@@ -40,7 +40,7 @@ def draw(parameters: torch.nn.ParameterDict, view: Tensor, absgrad: bool) -> tup
 
 
 def train(absgrad: bool) -> tuple[torch.nn.ParameterDict, list[int], list[float]]:
-    """Fit photographs of a striped ball; the parameters, their number and the loss by step."""
+    """Fit images of a striped ball; the parameters, their number and the loss by step."""
     parameters = start()
     optimizers = {
         name: torch.optim.Adam([{"params": [value], "name": name}], lr=0.01)
@@ -57,7 +57,7 @@ def train(absgrad: bool) -> tuple[torch.nn.ParameterDict, list[int], list[float]
     target = torch.stack([disc, disc * (rows % 8 < 4), 0 * disc], dim=-1)
     counts, losses = [], []
     for step in range(STEPS):
-        image, _, info = draw(parameters, VIEWS[step % 3], absgrad)
+        image, _, info = render(parameters, VIEWS[step % 3], absgrad)
         loss = (image[0] - target).square().mean()
         strategy.step_pre_backward(parameters, optimizers, state, step, info)
         loss.backward()
@@ -109,7 +109,7 @@ def test_accumulated_gradient_is_gsplats_screen_gradient() -> None:
     """The strategy's statistic: |dL/dmeans2d| in units of half an image, for what is visible."""
     parameters, strategy = start(), DefaultStrategy()
     state = strategy.initialize_state(scene_scale=1.0)
-    image, _, info = draw(parameters, VIEWS[0], absgrad=False)
+    image, _, info = render(parameters, VIEWS[0], absgrad=False)
     strategy.step_pre_backward(parameters, {}, state, 1, info)
     image.square().sum().backward()
     strategy.step_post_backward(parameters, {}, state, 1, info)

@@ -26,8 +26,8 @@ from stages.splat.cpu.sh import shade_backward, shade_forward
 from stages.splat.cpu.window import SUMS
 
 
-class Shot(NamedTuple):
-    """What all cameras of one call share."""
+class RenderSettings(NamedTuple):
+    """Settings that all cameras of one call share."""
 
     width: int
     height: int
@@ -49,9 +49,9 @@ class Project(torch.autograd.Function):
         opacities: Tensor,  # [N]
         viewmats: Tensor,  # [C, 4, 4]
         Ks: Tensor,  # [C, 3, 3]
-        shot: Shot,
+        settings: RenderSettings,
     ) -> tuple[Tensor, ...]:
-        ctx.shot = shot
+        ctx.settings = settings
         cloud = Cloud(*_arrays(means, quats, scales, opacities))
         views, Ks_array = _arrays(viewmats, Ks)
         cameras, count = len(views), len(means)
@@ -60,29 +60,29 @@ class Project(torch.autograd.Function):
             *(np.zeros(shape, f32) for shape in shapes), np.zeros((cameras, count, 2), np.int32)
         )
         for c in range(cameras):
-            lens = _lens(views[c], Ks_array[c], shot)
+            lens = _lens(views[c], Ks_array[c], settings)
             project_forward(cloud, lens, Screen(*(part[c] for part in screen)))
-        made = tuple(torch.from_numpy(part) for part in screen)
-        ctx.save_for_backward(means, quats, scales, opacities, viewmats, Ks, made[-1])
-        ctx.mark_non_differentiable(made[-1])
-        return made
+        outputs = tuple(torch.from_numpy(part) for part in screen)
+        ctx.save_for_backward(means, quats, scales, opacities, viewmats, Ks, outputs[-1])
+        ctx.mark_non_differentiable(outputs[-1])
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *g_made: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *g_outputs: Tensor) -> tuple[Tensor | None, ...]:
         *parts, views, Ks, radii = _arrays(*ctx.saved_tensors)
-        cloud, g_screen = Cloud(*parts), Screen(*_arrays(*g_made[:4]), radii)
+        cloud, g_screen = Cloud(*parts), Screen(*_arrays(*g_outputs[:4]), radii)
         g_cloud = Cloud(*(np.zeros(part.shape, f32) for part in cloud))
         g_views = np.zeros(views.shape, f32)
         for c in range(len(views)):
-            lens = _lens(views[c], Ks[c], ctx.shot)
+            lens = _lens(views[c], Ks[c], ctx.settings)
             g_part = Screen(*(part[c] for part in g_screen))
             g_views[c, :3] = project_backward(cloud, lens, radii[c], g_part, g_cloud)
         return *(torch.from_numpy(g) for g in (*g_cloud, g_views)), None, None
 
 
 class Shade(torch.autograd.Function):
-    """Colours [C, N, 3] of the visible Gaussians as the cameras see them; zero for the others."""
+    """Colours [C, N, 3] of the Gaussians that are visible to each camera; zero for the others."""
 
     @staticmethod
     def forward(
@@ -99,21 +99,21 @@ class Shade(torch.autograd.Function):
         for c, world in enumerate(ctx.worlds):
             eye = world[:3, 3].astype(f32)
             shade_forward(means_array, sh_array, eye, radii_array[c], degree, colors[c])
-        made = torch.from_numpy(colors)
-        ctx.save_for_backward(means, sh, radii, made)
-        return made
+        shaded = torch.from_numpy(colors)
+        ctx.save_for_backward(means, sh, radii, shaded)
+        return shaded
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_colors: Tensor) -> tuple[Tensor | None, ...]:
         means, sh, radii, colors = _arrays(*ctx.saved_tensors)
-        (g_made,) = _arrays(g_colors)
+        (g_shaded,) = _arrays(g_colors)
         g_means, g_sh = np.zeros(means.shape, f32), np.zeros(sh.shape, f32)
         g_views = np.zeros((len(colors), 4, 4), f32)
         for c, world in enumerate(ctx.worlds):
             eye = world[:3, 3]
             g_eye = shade_backward(
-                means, sh, eye.astype(f32), radii[c], ctx.degree, colors[c], g_made[c],
+                means, sh, eye.astype(f32), radii[c], ctx.degree, colors[c], g_shaded[c],
                 g_means, g_sh,
             )  # fmt: skip
             # eye is the last column of the inverse of view, whose derivative is -inv dview inv.
@@ -134,13 +134,13 @@ class Composite(torch.autograd.Function):
         backgrounds: Tensor | None,  # [C, D]
         depths: Tensor,  # [C, N]
         radii: Tensor,  # [C, N, 2]
-        shot: Shot,
+        settings: RenderSettings,
         absgrad: bool,
     ) -> tuple[Tensor, Tensor]:
-        shape = (len(means2d), shot.height, shot.width)
+        shape = (len(means2d), settings.height, settings.width)
         channels = colors.shape[-1]
         images, left = np.empty((*shape, channels), f32), np.empty((*shape, 1), f32)
-        drawn = _arrays(means2d, conics, opacities, colors)
+        arrays = _arrays(means2d, conics, opacities, colors)
         depth_bits = depths.numpy().view(np.uint32)
         behind = np.zeros((shape[0], channels), f32)
         if backgrounds is not None:
@@ -148,21 +148,21 @@ class Composite(torch.autograd.Function):
         ctx.orders, ctx.bins = [], []
         for c in range(shape[0]):
             order = depth_order(depth_bits[c], radii.numpy()[c])
-            bins = _bins(pack_splats(order, *(part[c] for part in drawn)), shot)
+            bins = _bins(pack_splats(order, *(part[c] for part in arrays)), settings)
             composite_forward(bins, np.ascontiguousarray(behind[c]), images[c], left[c, ..., 0])
             ctx.orders.append(order)
             ctx.bins.append(bins)
-        made = torch.from_numpy(images)
-        ctx.save_for_backward(conics, opacities, made)
+        composited = torch.from_numpy(images)
+        ctx.save_for_backward(conics, opacities, composited)
         ctx.left, ctx.channels = left, channels
         ctx.means2d = means2d if absgrad else None
-        return made, torch.from_numpy(1 - left)
+        return composited, torch.from_numpy(1 - left)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_images: Tensor, g_alphas: Tensor) -> tuple[Tensor | None, ...]:
         conics, opacities, images = _arrays(*ctx.saved_tensors)
-        g_made, g_left = _arrays(g_images, -g_alphas)
+        g_composited, g_left = _arrays(g_images, -g_alphas)
         g_means2d, g_conics = np.zeros((*opacities.shape, 2), f32), np.zeros(conics.shape, f32)
         g_opacities = np.zeros(opacities.shape, f32)
         g_colors = np.zeros((*opacities.shape, ctx.channels), f32)
@@ -171,7 +171,7 @@ class Composite(torch.autograd.Function):
             sums = np.zeros((len(order), SUMS), f32)
             absolute = None if absgrad is None else np.zeros((len(order), 2), f32)
             left, g_one_left = ctx.left[c, ..., 0], g_left[c, ..., 0]
-            composite_backward(bins, images[c], left, g_made[c], g_one_left, sums, absolute)
+            composite_backward(bins, images[c], left, g_composited[c], g_one_left, sums, absolute)
             pack_backward(
                 order, conics[c], opacities[c], sums,
                 g_means2d[c], g_conics[c], g_opacities[c], g_colors[c],
@@ -182,19 +182,21 @@ class Composite(torch.autograd.Function):
             ctx.means2d.absgrad = torch.from_numpy(absgrad)
         g_backgrounds = None
         if ctx.needs_input_grad[4]:
-            g_backgrounds = torch.from_numpy(np.einsum("chw,chwd->cd", ctx.left[..., 0], g_made))
+            g_backgrounds = torch.from_numpy(
+                np.einsum("chw,chwd->cd", ctx.left[..., 0], g_composited)
+            )
         back = (torch.from_numpy(g) for g in (g_means2d, g_conics, g_opacities, g_colors))
         return *back, g_backgrounds, None, None, None, None
 
 
-def _bins(splats: Array, shot: Shot) -> Bins:
-    across, down = -(-shot.width // COLUMNS), -(-shot.height // ROWS)
-    return Bins(splats, *bin_splats(splats, across, down), across, shot.width, shot.height)
+def _bins(splats: Array, settings: RenderSettings) -> Bins:
+    across, down = -(-settings.width // COLUMNS), -(-settings.height // ROWS)
+    return Bins(splats, *bin_splats(splats, across, down), across, settings.width, settings.height)
 
 
-def _lens(view: Array, K: Array, shot: Shot) -> Lens:
-    numbers = (f32(value) for value in shot[:5])
-    return Lens(view, K, *numbers, shot.antialiased)
+def _lens(view: Array, K: Array, settings: RenderSettings) -> Lens:
+    numbers = (f32(value) for value in settings[:5])
+    return Lens(view, K, *numbers, settings.antialiased)
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:

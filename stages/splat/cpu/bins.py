@@ -1,8 +1,8 @@
-"""Visible Gaussians from near to far, packed for drawing, and which of them touch which cell.
+"""Visible Gaussians from near to far, packed for compositing, and which of them touch which cell.
 
 The image is cut into cells of ROWS x COLUMNS px. sigma, half the squared Mahalanobis distance of a
 pixel, is written as a sum of squares, which rounding cannot turn negative: with dy = y - pixel y
-and across = x + shear dy - pixel x, sigma = 8 (along_x across^2 + along_y dy^2). A pixel is drawn
+and across = x + shear dy - pixel x, sigma = 8 (along_x across^2 + along_y dy^2). A pixel is covered
 where faintness + sigma / 8 <= LIMIT, faintness = -ln(opacity) / 8; its alpha is then at least
 MIN_ALPHA. The eighths serve the exponential in `window`.
 """
@@ -19,12 +19,12 @@ ROWS, COLUMNS = 16, 128
 CHANNELS = 4
 LIMIT = f32(math.log(255) / 8)
 EIGHT, SIXTEEN = f32(8), f32(16)
-LEAST_DETERMINANT = 1e-8  # of xx yy; float32 conics know no more digits
+LEAST_DETERMINANT = 1e-8  # of xx yy; float32 conics have no more digits
 _DIGITS = 2048
 
 
 class Splat(NamedTuple):
-    """One ellipse ready to be drawn."""
+    """One ellipse ready for compositing."""
 
     x: float  # px
     y: float
@@ -32,7 +32,7 @@ class Splat(NamedTuple):
     along_x: float  # px^-2
     along_y: float
     faintness: float
-    reach_x: float  # half the box of what is drawn, px
+    reach_x: float  # half the box of the covered pixels, px
     reach_y: float
     c0: float
     c1: float
@@ -53,9 +53,9 @@ class Bins(NamedTuple):
 
 @njit(**COMPILE)
 def depth_order(depths: Array, radii: Array) -> Array:
-    """Indices of the visible Gaussians, nearest first, equal depths in the given order.
+    """Indices of the visible Gaussians, nearest first, equal depths in input order.
 
-    A radix sort of the bits, which order positive floats; depths comes viewed as uint32 [N].
+    A radix sort of the bits, which order positive floats; `depths` is a view as uint32 [N].
     """
     order = np.empty(depths.shape[0], np.int32)
     counts = np.zeros((3, _DIGITS), np.int32)
@@ -84,7 +84,7 @@ def depth_order(depths: Array, radii: Array) -> Array:
 def pack_splats(
     order: Array, means2d: Array, conics: Array, opacities: Array, colors: Array
 ) -> Array:
-    """Rows of `Bins.splats` in the order of drawing; colors [N, D] are filled up with zeros."""
+    """Rows of `Bins.splats` from near to far; colors [N, D] are padded with zeros."""
     splats = np.zeros((order.shape[0], 12), np.float32)
     for q in range(order.shape[0]):
         i, splat = order[q], splats[q]

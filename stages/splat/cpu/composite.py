@@ -11,8 +11,8 @@ from numba import njit
 from stages.splat.cpu.bins import COLUMNS, LIMIT, ROWS, Bins, Splat, pixels, read_splat
 from stages.splat.cpu.compiling import COMPILE, HALF, INLINE, ONE, ZERO, Array, f32
 from stages.splat.cpu.window import (
+    BLENDED,
     DIFFERENTIATED,
-    DRAWN,
     LANES,
     LINE,
     WINDOW,
@@ -23,18 +23,18 @@ from stages.splat.cpu.window import (
 )
 
 BLOCKS = COLUMNS // LANES
-CHECK_EVERY = 32  # splats between two looks for full pixels
+CHECK_EVERY = 32  # splats between two checks for full pixels
 
 
 @njit(**COMPILE)
 def composite_forward(bins: Bins, background: Array, image: Array, left: Array) -> None:
     """Fill image [H, W, D], background [D] included, and left [H, W], the final transmittance."""
-    planes = np.empty(ROWS * DRAWN * LINE, np.float32)
+    planes = np.empty(ROWS * BLENDED * LINE, np.float32)
     alive = np.empty((ROWS, BLOCKS + 1), np.uint8)
     begins, ends = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
     for cell in range(bins.offsets.shape[0] - 1):
-        top, side, height, width = _place(bins, cell)
-        _clear(planes, DRAWN, alive, height, width)
+        top, side, height, width = _cell_extent(bins, cell)
+        _clear(planes, BLENDED, alive, height, width)
         for k in range(bins.offsets[cell], bins.offsets[cell + 1]):
             splat = read_splat(bins.splats, bins.ids[k])
             x, y = splat.x - f32(side), splat.y - f32(top)
@@ -46,11 +46,11 @@ def composite_forward(bins: Bins, background: Array, image: Array, left: Array) 
                     if alive[row, at // LANES] or alive[row, at // LANES + 1]:
                         blend(planes, row, at, splat, x - f32(at) - HALF, dy)
             looks = (k - bins.offsets[cell]) % CHECK_EVERY == CHECK_EVERY - 1
-            if looks and not _any_alive(planes, DRAWN, alive, height):
+            if looks and not _any_alive(planes, BLENDED, alive, height):
                 break
         for row in range(height):
             for column in range(width):
-                at = row * DRAWN * LINE + column
+                at = row * BLENDED * LINE + column
                 T = abs(planes[at])
                 left[top + row, side + column] = T
                 for d in range(image.shape[2]):
@@ -66,15 +66,15 @@ def composite_backward(
     g_image: Array,  # [H, W, D]
     g_left: Array,  # [H, W]
     sums: Array,  # [V, SUMS], added to
-    absolute: Array | None,  # [V, 2], added to: sums of |dL/dx| and |dL/dy|; None leaves them out
+    absolute: Array | None,  # [V, 2], added to: sums of |dL/dx| and |dL/dy|; None skips them
 ) -> None:
-    """Add up the derivatives of every splat, drawing the image again from front to back."""
+    """Add up the derivatives of every splat, rendering the image again from front to back."""
     planes = np.empty(ROWS * DIFFERENTIATED * LINE, np.float32)
     alive = np.empty((ROWS, BLOCKS + 1), np.uint8)
     begins, ends = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
     window = np.empty(WINDOW, np.float32)
     for cell in range(bins.offsets.shape[0] - 1):
-        top, side, height, width = _place(bins, cell)
+        top, side, height, width = _cell_extent(bins, cell)
         _clear(planes, DIFFERENTIATED, alive, height, width)
         _load_gradients(planes, top, side, height, width, image, left, g_image, g_left)
         for k in range(bins.offsets[cell], bins.offsets[cell + 1]):
@@ -100,7 +100,7 @@ def composite_backward(
 
 
 @njit(**INLINE)
-def _place(bins: Bins, cell: int) -> tuple[int, int, int, int]:
+def _cell_extent(bins: Bins, cell: int) -> tuple[int, int, int, int]:
     """Top row and left column of a cell, its rows and columns."""
     top, side = cell // bins.across * ROWS, cell % bins.across * COLUMNS
     return top, side, min(ROWS, bins.height - top), min(COLUMNS, bins.width - side)
@@ -122,9 +122,9 @@ def _clear(planes: Array, fields: int, alive: Array, height: int, width: int) ->
 def _spans(
     splat: Splat, x: float, y: float, first: int, last: int, width: int, begins: Array, ends: Array
 ) -> tuple[int, int]:
-    """Fill the first and last + 1 of the pixels to draw in each row, and return those of all rows.
+    """Fill the first and last + 1 of the pixels to blend in each row, and return those of all rows.
 
-    A splat that is narrower than a window is drawn by one window at the same place in every row.
+    A splat that is narrower than a window takes one window at the same columns in every row.
     """
     begin, end = pixels(x, splat.reach_x, width)
     if splat.reach_x < HALF * f32(LANES - 1):
@@ -160,7 +160,7 @@ def _load_gradients(
 
 @njit(**INLINE)
 def _any_alive(planes: Array, fields: int, alive: Array, height: int) -> bool:
-    """Mark the blocks of LANES pixels that are all full; false when no other is left."""
+    """Mark the blocks of LANES pixels that are all full; false when all blocks are."""
     found = False
     for row in range(height):
         for block in range(BLOCKS):

@@ -14,7 +14,7 @@ from stages.splat.cpu.compiling import HALF, INLINE_STRICT, ONE, TWO, ZERO, f32
 
 @njit(**INLINE_STRICT)
 def covariance(b0: Vector, b1: Vector, eps2d: float) -> tuple[float, float, float, float, float]:
-    """Blurred xx, xy, yy, their determinant, and the share of opacity that antialiasing leaves.
+    """Blurred xx, xy, yy, their determinant, and antialiasing's factor on the opacity.
 
     det(B B^T) is the squared area |b0 x b1|^2: no cancellation, never negative.
     """
@@ -33,7 +33,7 @@ def covariance_gradient(
     opacity: float,
     antialiased: bool,
     g_conic: Vector,
-    g_drawn: float,  # by the opacity that is drawn
+    g_drawn: float,  # by the compensated opacity
 ) -> tuple[Vector, Vector, float]:
     """Derivatives by b0, b1 and the opacity."""
     xx, xy, yy, det, compensation = covariance(b0, b1, eps2d)

@@ -43,12 +43,12 @@ from stages.splat.cpu.ellipse import covariance, covariance_gradient
 
 MARGIN = f32(0.15)  # share of the image's width and height
 MAX_SIGMAS = f32(3.33)  # beyond it even an opaque Gaussian is below MIN_ALPHA
-MAX_DETERMINANT = f32(3e38)  # px^4; a Gaussian that overflows it is left out, as one with NaN is
+MAX_DETERMINANT = f32(3e38)  # px^4; a Gaussian that overflows it is skipped, like one with NaN
 MAX_RADIUS = 2.0**30  # px
 
 
 class Lens(NamedTuple):
-    """One camera and what it shows; numbers are float32."""
+    """One camera and its limits; numbers are float32."""
 
     cam_from_world: Array  # [4, 4]
     K: Array  # [3, 3] px
@@ -70,7 +70,7 @@ class Cloud(NamedTuple):
 
 
 class Screen(NamedTuple):
-    """What projection makes of N Gaussians."""
+    """N projected Gaussians."""
 
     means2d: Array  # [N, 2] px
     conics: Array  # [N, 3] px^-2
@@ -81,7 +81,7 @@ class Screen(NamedTuple):
 
 @njit(**COMPILE_STRICT)
 def project_forward(cloud: Cloud, lens: Lens, screen: Screen) -> None:
-    """Fill `screen`, whose arrays come as zeros."""
+    """Fill `screen`, whose arrays are zeros before."""
     limits = _limits(lens)
     fx, fy, cx, cy = lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]
     for i in range(cloud.means.shape[0]):
@@ -169,7 +169,7 @@ def _to_camera(view: Array, mean: Vector) -> Vector:
 
 @njit(**INLINE_STRICT)
 def _unit_quat(quats: Array, i: int) -> tuple[tuple[float, float, float, float], float]:
-    """A quaternion made unit, and the length it had."""
+    """A normalised quaternion, and its length before."""
     w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
     length = math.sqrt(w * w + x * x + y * y + z * z)
     k = ONE / length
@@ -237,7 +237,7 @@ def _accumulate_quat(
     out: Array, i: int, g: tuple[float, float, float, float],
     q: tuple[float, float, float, float], length: float,
 ) -> None:  # fmt: skip
-    """Add the derivative by the quaternion as given, from that by the unit one."""
+    """Add the derivative by the quaternion of any length, from that by the unit one."""
     along = g[0] * q[0] + g[1] * q[1] + g[2] * q[2] + g[3] * q[3]
     k = ONE / length
     for n in range(4):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.splat.cpu.autograd import Composite, Project, Shade, Shot
+from stages.splat.cpu.autograd import Composite, Project, RenderSettings, Shade
 from stages.splat.cpu.bins import CHANNELS
 from stages.splat.cpu.sh import MAX_DEGREE
 
@@ -33,7 +33,7 @@ def rasterization(
     absgrad: bool = False,
     rasterize_mode: str = "classic",
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Colours [C, H, W, D], alphas [C, H, W, 1] and what a densification strategy needs.
+    """Colours [C, H, W, D], alphas [C, H, W, 1] and the info that densification reads.
 
     D counts the colours, one more for depth in modes RGB+D and RGB+ED, depth alone in D and ED; it
     is at most 4. Gradients reach means, quats, scales, opacities, colors, viewmats, backgrounds and
@@ -43,9 +43,11 @@ def rasterization(
     _check_types(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds)
     _check_shapes(means, quats, scales, opacities, viewmats, Ks)
     _check_modes(render_mode, rasterize_mode)
-    shot = Shot(width, height, near_plane, far_plane, eps2d, rasterize_mode == "antialiased")
+    settings = RenderSettings(
+        width, height, near_plane, far_plane, eps2d, rasterize_mode == "antialiased"
+    )
     means2d, conics, depths, weights, radii = Project.apply(
-        means, quats, scales, opacities, viewmats, Ks, shot
+        means, quats, scales, opacities, viewmats, Ks, settings
     )
     if render_mode in ("D", "ED"):
         channels, backgrounds = depths[..., None], None
@@ -54,7 +56,7 @@ def rasterization(
         channels, backgrounds = _with_depth(channels, depths, backgrounds, render_mode)
     _check_channels(channels, backgrounds, render_mode)
     images, alphas = Composite.apply(
-        means2d, conics, weights, channels, backgrounds, depths.detach(), radii, shot, absgrad
+        means2d, conics, weights, channels, backgrounds, depths.detach(), radii, settings, absgrad
     )
     if render_mode in ("ED", "RGB+ED"):
         expected = images[..., -1:] / alphas.clamp(min=1e-10)
@@ -76,7 +78,7 @@ def rasterization(
 def _shaded(
     means: Tensor, colors: Tensor, viewmats: Tensor, radii: Tensor, sh_degree: int | None
 ) -> Tensor:
-    """What each camera sees of each Gaussian [C, N, D]."""
+    """Colour of each Gaussian in each camera [C, N, D]."""
     if sh_degree is None:
         if colors.ndim == 2:
             colors = colors[None].expand(len(viewmats), -1, -1)
@@ -99,7 +101,7 @@ def _shaded(
 def _with_depth(
     colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Colours and backgrounds, with depth as the last channel where it is asked for."""
+    """Colours and backgrounds, with depth as the last channel where the mode has it."""
     if render_mode == "RGB":
         return colors, backgrounds
     if backgrounds is not None:
@@ -117,7 +119,7 @@ def _check_shapes(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor
 ) -> None:
     count, cameras = len(means), len(viewmats)
-    wanted = {
+    expected = {
         "means": (means, (count, 3)),
         "quats": (quats, (count, 4)),
         "scales": (scales, (count, 3)),
@@ -125,7 +127,7 @@ def _check_shapes(
         "viewmats": (viewmats, (cameras, 4, 4)),
         "Ks": (Ks, (cameras, 3, 3)),
     }
-    for name, (tensor, shape) in wanted.items():
+    for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} {tuple(tensor.shape)}; {shape} is expected")
 
@@ -141,7 +143,7 @@ def _check_channels(channels: Tensor, backgrounds: Tensor | None, render_mode: s
     if not 1 <= channels.shape[-1] <= CHANNELS:
         raise ValueError(
             f"{channels.shape[-1]} channels in render_mode {render_mode!r}; "
-            f"the CPU backend draws 1 to {CHANNELS}, depth included"
+            f"the CPU backend renders 1 to {CHANNELS}, depth included"
         )
     if backgrounds is not None and backgrounds.shape != (len(channels), channels.shape[-1]):
         raise ValueError(

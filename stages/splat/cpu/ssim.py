@@ -20,7 +20,7 @@ C1, C2, TWO = f32(0.01**2), f32(0.03**2), f32(2)
 
 
 class MeanSsim(torch.autograd.Function):
-    """Mean SSIM of [C, H, W] against [C, H, W]; the gradient reaches the first alone."""
+    """Mean SSIM of [C, H, W] against [C, H, W]; gradients reach the first only."""
 
     @staticmethod
     def forward(ctx: object, image: Tensor, target: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def ssim_and_gradient(x, y, window):
                 d1, d2 = p * p + q * q + C1, sxx[r, k] - p * p + syy[r, k] - q * q + C2
                 value = n1 * n2 / (d1 * d2)
                 line += value
-                # Derivatives by mx, sxx and sxy take the place of what is no longer needed.
+                # Derivatives by mx, sxx and sxy overwrite them.
                 mx[r, k] = share * (
                     TWO * q * (n2 - n1) / (d1 * d2) - TWO * p * value * (f32(1) / d1 - f32(1) / d2)
                 )

@@ -27,10 +27,10 @@ from stages.splat.cpu.compiling import (
 
 LANES = 16
 LANE = np.arange(LANES, dtype=np.float32)
-# A window may begin at any pixel of the cell, so a line is longer by one window. Its length is
-# known to the compiler, which must see that planes do not overlap.
+# A window may begin at any pixel of the cell, so a line is longer by one window. Its length is a
+# constant, so that the compiler sees that planes do not overlap.
 LINE = COLUMNS + LANES
-DRAWN, DIFFERENTIATED = 1 + CHANNELS, 2 + CHANNELS  # planes, forward and backward
+BLENDED, DIFFERENTIATED = 1 + CHANNELS, 2 + CHANNELS  # planes, forward and backward
 WINDOW = 9 * LANES
 SUMS = 6 + CHANNELS
 
@@ -42,7 +42,7 @@ E3, E4, E5 = f32(-0.16611679), f32(0.03997368), f32(-0.00594973)
 
 @njit(**INLINE)
 def exp_minus_8(y: float) -> float:
-    """exp(-8 y) for y in [-0.025, LIMIT]; beyond it, anything."""
+    """exp(-8 y) for y in [-0.025, LIMIT]; undefined beyond."""
     p = E0 + y * (E1 + y * (E2 + y * (E3 + y * (E4 + y * E5))))
     p = p * p
     p = p * p
@@ -51,8 +51,8 @@ def exp_minus_8(y: float) -> float:
 
 @njit(**INLINE)
 def blend(planes: Array, row: int, at: int, splat: Splat, dx: float, dy: float) -> None:
-    """Draw a splat on the pixels from `at` on; dx is the first one's."""
-    begin = row * DRAWN * LINE + at
+    """Blend a splat into the pixels from `at` on; dx is that of the first."""
+    begin = row * BLENDED * LINE + at
     line = planes[begin : begin + CHANNELS * LINE + LANES]
     base = splat.faintness + splat.along_y * dy * dy
     first = dx + splat.shear * dy
@@ -81,7 +81,7 @@ def blend_back(
     window: Array,
     absolute: Array | None,  # None leaves the absolute values out
 ) -> None:
-    """Draw a splat again and add one row's share to the window.
+    """Blend a splat again and add one row's share to the window.
 
     |dL/dx| = 16 |v along_x across|, and |dL/dy| likewise from sigma's sum of squares.
     """
@@ -121,7 +121,7 @@ def blend_back(
 
 @njit(**INLINE)
 def add_window(window: Array, dx: float, sums: Array, q: int) -> None:
-    """Add a window to the sums of splat q; dx is its first column's."""
+    """Add a window to the sums of splat q; dx is that of its first column."""
     s0, s1, s2, s3, s4, s5 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     c0, c1, c2, c3 = ZERO, ZERO, ZERO, ZERO
     for j in range(LANES):

@@ -2,7 +2,7 @@
 
 gsplat counts the intersections, passes the number to the host, and then allocates. Here room is
 allocated beforehand: slots that no intersection fills go to an extra row of tiles below the image,
-which the rasteriser is told to skip. So do Gaussians that reach a tile with a corner of their box
+which the rasteriser skips. So do Gaussians that reach a tile with a corner of their box
 alone and are too faint to be rendered in any of its pixels. All others are in gsplat's order.
 """
 

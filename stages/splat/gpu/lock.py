@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class _FairLock:
-    """A lock that is given to waiting threads in the order in which they asked."""
+    """A lock that waiting threads acquire in the order in which they asked."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

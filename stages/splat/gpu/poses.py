@@ -70,11 +70,11 @@ def _frame(correction):
 @triton.jit
 def _corrected(corrections, cams_from_world, index, pose, eye):
     view = tl.load(index)
-    correction, given = corrections + 9 * view, cams_from_world + 16 * view
+    correction, cam_from_world = corrections + 9 * view, cams_from_world + 16 * view
     x, y, z, _b, _along, _long, _far = _frame(correction)
-    moved = _three(given + 3, 4) - _three(correction, 1)
+    moved = _three(cam_from_world + 3, 4) - _three(correction, 1)
     for column in tl.static_range(3):
-        across = _three(given + column, 4)
+        across = _three(cam_from_world + column, 4)
         tl.store(pose + column, tl.sum(x * across))
         tl.store(pose + 4 + column, tl.sum(y * across))
         tl.store(pose + 8 + column, tl.sum(z * across))
@@ -89,14 +89,14 @@ def _corrected(corrections, cams_from_world, index, pose, eye):
 @triton.jit
 def _slopes(corrections, cams_from_world, index, by_pose, by_eye, gradient):
     view = tl.load(index)
-    correction, given = corrections + 9 * view, cams_from_world + 16 * view
+    correction, cam_from_world = corrections + 9 * view, cams_from_world + 16 * view
     x, y, z, b, along, long, far = _frame(correction)
-    moved = _three(given + 3, 4) - _three(correction, 1)
+    moved = _three(cam_from_world + 3, 4) - _three(correction, 1)
     right, down, deep = tl.load(by_pose + 3), tl.load(by_pose + 7), tl.load(by_pose + 11)
     by_x, by_y, by_z = right * moved, down * moved, deep * moved
     by_shift = -(right * x + down * y + deep * z)
     for column in tl.static_range(3):
-        across = _three(given + column, 4)
+        across = _three(cam_from_world + column, 4)
         by_x += tl.load(by_pose + column) * across
         by_y += tl.load(by_pose + 4 + column) * across
         by_z += tl.load(by_pose + 8 + column) * across

@@ -1,4 +1,4 @@
-"""Order of drawing, and which cells a splat is filed under."""
+"""Order from near to far, and the cells of each splat."""
 
 import numpy as np
 import pytest
@@ -47,14 +47,14 @@ def test_every_cell_lists_all_that_reach_it_in_order(width: int, height: int) ->
     dx, dy = centres[:, 0, None, None] - x, centres[:, 1, None, None] - y
     xx, xy, yy = conics.astype(float).T[..., None, None]
     sigma = (xx * dx**2 + yy * dy**2) / 2 + xy * dx * dy
-    drawn = opacities[:, None, None] * np.exp(-sigma) > 1.0001 / 255
+    covered = opacities[:, None, None] * np.exp(-sigma) > 1.0001 / 255
     for cell in range(across * down):
         top, side = cell // across * ROWS, cell % across * COLUMNS
-        touching = drawn[:, top : top + ROWS, side : side + COLUMNS].any((1, 2))
+        touching = covered[:, top : top + ROWS, side : side + COLUMNS].any((1, 2))
         listed = ids[offsets[cell] : offsets[cell + 1]]
         assert np.all(np.diff(listed) > 0)
         assert set(np.flatnonzero(touching)) <= set(listed)
-    assert drawn.any()
+    assert covered.any()
 
 
 def test_packed_form_is_the_same_ellipse() -> None:

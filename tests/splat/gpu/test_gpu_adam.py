@@ -32,12 +32,12 @@ def test_steps_are_those_of_torch(decay: float) -> None:
         descend([ours], [gradient[:, 2:4]], torch.ones((), device=DEVICE), rates)
         theirs.param_groups[0]["params"][0].grad = gradient[:, 2:4].clone()
         theirs.step()
-    (found,), (wanted,) = (one.param_groups[0]["params"] for one in (ours, theirs))
-    assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-7)
-    assert found.data_ptr() == part.data_ptr()
+    (our_param,), (their_param,) = (adam.param_groups[0]["params"] for adam in (ours, theirs))
+    assert torch.allclose(our_param, their_param, rtol=1e-5, atol=1e-7)
+    assert our_param.data_ptr() == part.data_ptr()
     assert not rows[:, 3:].any()
     for key in ("exp_avg", "exp_avg_sq", "step"):
-        assert torch.allclose(ours.state[found][key], theirs.state[wanted][key].to(DEVICE))
+        assert torch.allclose(ours.state[our_param][key], theirs.state[their_param][key].to(DEVICE))
 
 
 def test_step_that_is_not_taken_changes_nothing() -> None:

@@ -50,12 +50,12 @@ def tiles_of(filled: bins.Bins) -> list[list[int]]:
 
 @pytest.mark.parametrize("spare", [None, 0, 100])
 def test_every_tile_has_its_gaussians_front_to_back(spare: int | None) -> None:
-    wanted = expected(splats())
-    total = sum(map(len, wanted))
+    by_definition = expected(splats())
+    total = sum(map(len, by_definition))
     room = None if spare is None else total + spare
     filled = bins.fill(splats(), WIDTH, HEIGHT, room)
     assert int(filled.isects) == total
-    assert tiles_of(filled) == wanted
+    assert tiles_of(filled) == by_definition
     assert filled.rendered[0, :ROWS].all()
     assert not filled.rendered[0, ROWS:].any()
 
@@ -83,12 +83,12 @@ def test_only_gaussians_too_faint_in_every_pixel_of_a_tile_are_left_out() -> Non
 
 
 def test_too_little_room_loses_the_farthest_gaussians_but_counts_them() -> None:
-    wanted = expected(splats())
+    by_definition = expected(splats())
     filled = bins.fill(splats(), WIDTH, HEIGHT, 60)
-    assert int(filled.isects) == sum(map(len, wanted)) > 60
+    assert int(filled.isects) == sum(map(len, by_definition)) > 60
     parts = tiles_of(filled)
     assert sum(map(len, parts)) == 60
-    assert all(part == whole[: len(part)] for part, whole in zip(parts, wanted, strict=True))
+    assert all(part == whole[: len(part)] for part, whole in zip(parts, by_definition, strict=True))
 
 
 def test_without_visible_gaussians_every_tile_is_empty() -> None:

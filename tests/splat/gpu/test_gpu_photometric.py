@@ -31,11 +31,11 @@ def test_value_and_gradient(height: int, width: int, ssim_lambda: float) -> None
     image, target = pair(height, width)
     image.requires_grad_()
     loss = Photometric.apply(image, target, ssim_lambda)
-    (found,) = torch.autograd.grad(3 * loss, image)
-    wanted = expected(image, target, ssim_lambda)
-    (gradient,) = torch.autograd.grad(3 * wanted, image)
-    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=2e-6)
-    assert float((found - gradient).norm() / gradient.norm()) < 2e-6
+    (gradient,) = torch.autograd.grad(3 * loss, image)
+    exact = expected(image, target, ssim_lambda)
+    (exact_gradient,) = torch.autograd.grad(3 * exact, image)
+    assert float(loss.detach()) == pytest.approx(float(exact.detach()), rel=2e-6)
+    assert float((gradient - exact_gradient).norm() / exact_gradient.norm()) < 2e-6
 
 
 def test_equal_images_have_no_loss_and_no_gradient() -> None:
@@ -52,11 +52,11 @@ def test_equal_images_have_no_loss_and_no_gradient() -> None:
 def test_masked_loss_is_that_of_the_cpu() -> None:
     image, target = pair(40, 50)
     mask = torch.rand(40, 50, device=DEVICE) > 0.3
-    found, gradients = [], []
+    losses, gradients = [], []
     for device in ("cuda", "cpu"):
         leaf = image.to(device).requires_grad_()
         loss = photometric(leaf, target.to(device), 0.2, mask.to(device))
-        found.append(float(loss.detach()))
+        losses.append(float(loss.detach()))
         gradients.append(torch.autograd.grad(loss, leaf)[0].cpu())
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-4

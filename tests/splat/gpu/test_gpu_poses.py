@@ -7,7 +7,7 @@ from stages.splat.gpu.poses import Corrected
 from stages.splat.poses import corrected
 
 
-def test_pose_place_and_gradient() -> None:
+def test_pose_centre_and_gradient() -> None:
     random = torch.Generator().manual_seed(0)
     corrections = (0.3 * torch.randn(5, 9, generator=random)).to(DEVICE).requires_grad_()
     cams_from_world = torch.eye(4).repeat(5, 1, 1)
@@ -20,14 +20,14 @@ def test_pose_place_and_gradient() -> None:
 
     index = torch.tensor([3], device=DEVICE)
     pose, eye = Corrected.apply(corrections, cams_from_world, index)
-    found = torch.autograd.grad((pose * weights).sum() + (eye * eye_weights).sum(), corrections)[0]
+    ours = torch.autograd.grad((pose * weights).sum() + (eye * eye_weights).sum(), corrections)[0]
 
-    wanted = corrected(cams_from_world[3], corrections[3])[None]
-    wanted_eye = torch.linalg.inv(wanted)[:, :3, 3]
-    value = (wanted * weights).sum() + (wanted_eye * eye_weights).sum()
+    expected = corrected(cams_from_world[3], corrections[3])[None]
+    expected_eye = torch.linalg.inv(expected)[:, :3, 3]
+    value = (expected * weights).sum() + (expected_eye * eye_weights).sum()
     gradient = torch.autograd.grad(value, corrections)[0]
-    assert torch.allclose(pose, wanted, atol=1e-6)
-    assert torch.allclose(eye, wanted_eye, atol=1e-5)
-    assert torch.allclose(found, gradient, atol=1e-5)
+    assert torch.allclose(pose, expected, atol=1e-6)
+    assert torch.allclose(eye, expected_eye, atol=1e-5)
+    assert torch.allclose(ours, gradient, atol=1e-5)
     assert gradient[3].abs().min() > 1e-3
-    assert not found[[0, 1, 2, 4]].any()
+    assert not ours[[0, 1, 2, 4]].any()
