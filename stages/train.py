@@ -18,7 +18,7 @@ def main() -> None:
     """Train all timestamps, or those of `--timestamps` into folders of `--into`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
-    parser.add_argument("--timestamps", nargs="+", help="train these alone (needs --into)")
+    parser.add_argument("--timestamps", nargs="+", help="train these only (needs --into)")
     parser.add_argument("--into", type=Path, help="folder for the results of --timestamps")
     parser.add_argument("--gpu", help="the GPU for --timestamps, by its number or its name")
     args = parser.parse_args()
@@ -39,12 +39,12 @@ def train_some(args: argparse.Namespace, config: TrainConfig) -> None:
     from stages.splat.training.placement import side_by_side, warm_starts
     from stages.splat.training.timestamps import train_in
 
-    timestamps = Scene.read(layout.scene(args.scene)).timestamps
-    warm = warm_starts(args.into, timestamps, config)
+    scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
+    warm = warm_starts(args.into, scene.timestamps, config)
     side_by_side(
         args.timestamps,
         lambda name, preemption: train_in(
-            args.into / name, args.scene, name, config, warm[name], preemption
+            args.into / name, scene, calibrated, name, config, warm[name], preemption
         ),
         config,
     )

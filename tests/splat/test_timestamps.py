@@ -102,7 +102,7 @@ def test_warm_start_that_lags_is_trained_again_without(
     write_json(tmp_path / "first" / "fit.json", {"evaluations": evaluations})
     quick = config.model_copy(update={"max_steps": 20, "ply_steps": (), "eval_steps": (10,)})
     warm = tmp_path / "first" / "gaussians.safetensors"
-    train_in(tmp_path / "second", SCENE, TIMES[0], quick, warm)
+    train_in(tmp_path / "second", scene, layout.calibrated(SCENE), TIMES[0], quick, warm)
     report = read_json(tmp_path / "second" / "fit.json")
     assert (report["evaluations"] == first.evaluations) == again
     assert ("trained again without it" in capsys.readouterr().err) == again

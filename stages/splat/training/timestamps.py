@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from stages.run import layout
 from stages.run.artefacts import FIT
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -41,7 +40,8 @@ def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list
 
 def train_in(
     folder: Path,
-    scene_name: str,
+    scene: Scene,
+    calibrated: Path,
     timestamp: str,
     config: TrainConfig,
     warm: Path | None = None,
@@ -54,17 +54,17 @@ def train_in(
 
     Args:
         folder: for the results of this timestamp.
-        scene_name: a scene that is prepared and calibrated.
+        scene: a prepared scene.
+        calibrated: folder of its calibration.
         timestamp: one of the scene's.
         config: section `train`.
         warm: file of the neighbour's Gaussians to start from; None for the sparse points.
         preemption: of the caller, who receives signals for several trainings.
     """
     make_target(folder)
-    scene, calibrated = Scene.read(layout.scene(scene_name)), layout.calibrated(scene_name)
-    with cost("train", f"{scene_name}.{timestamp}"):
+    with cost("train", f"{scene.name}.{timestamp}"):
         fitted = train_timestamp(scene, calibrated, timestamp, config, folder, warm, preemption)
-        if warm is not None and _lags(fitted, warm, config, f"{scene_name} {timestamp}"):
+        if warm is not None and _lags(fitted, warm, config, f"{scene.name} {timestamp}"):
             fitted = train_timestamp(scene, calibrated, timestamp, config, folder, None, preemption)
     write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
 

@@ -5,6 +5,7 @@ Kernels run in Python, and renders are the CPU rasteriser's.
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from stages.splat.gpu.rasterize import Rendered, Viewpoint
 from stages.splat.raster import rasterization
 from stages.splat.training import graph_steps
 from stages.splat.training.trainer import Trainer
+from stages.splat.training.view_set import TrainView
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(),
@@ -118,6 +120,38 @@ def test_new_views_are_trained_on_by_their_weights(views, points, recipe) -> Non
     trainer.views.weights[1] = 1.0
     trainer.graphs.set_views(trainer.views)
     assert float(trainer.step(3, 1)[0]) == pytest.approx(4 * before[1], rel=0.1)
+
+
+def test_steps_leave_the_views_and_the_rates_of_the_optimisers_alone(views, points, recipe) -> None:
+    trainer = with_graphs(views, points, recipe)
+    rates = [adam.param_groups[0]["lr"] for adam in trainer.state.optimizers.values()]
+    before = trainer.views
+    for step in range(8):  # growth at step 6 included
+        trainer.step(step)
+    adams = [*trainer.state.optimizers.values()]
+    assert [adam.param_groups[0]["lr"] for adam in adams] == rates
+    assert trainer.state.pose_optimizer.param_groups[0]["lr"] == recipe.pose_opt_lr
+    assert trainer.views is before
+    assert [torch.equal(a, b.image) for a, b in zip(before.images, views, strict=True)] == [
+        True
+    ] * 5
+
+
+def test_stacked_views_hold_each_image_once(views, points, recipe) -> None:
+    half = views[1].camera.resized(24, 24)
+    mask = torch.zeros(48, 48, dtype=torch.bool)
+    unlike = [replace(views[0], mask=mask), TrainView(half, torch.zeros(24, 24, 3)), *views[2:]]
+    stacked = Trainer(unlike, *points, recipe, "cpu").views.stacked()
+    assert {shape: len(stack.images) for shape, stack in stacked.stacks.items()} == {
+        (48, 48): 4, (24, 24): 1,
+    }  # fmt: skip
+    for index, image in enumerate(stacked.images):
+        stack = stacked.stacks[stacked.shape(index)]
+        assert image.data_ptr() == stack.images[stack.rows[index]].data_ptr()
+        assert torch.equal(image, unlike[index].image)
+    large = stacked.stacks[48, 48]
+    assert [bool(large.masks[large.rows[k]].any()) for k in (0, 2, 3, 4)] == [False, *[True] * 3]
+    assert stacked.stacks[24, 24].masks is None
 
 
 def test_a_finished_training_is_freed_at_once(views, points, recipe) -> None:
