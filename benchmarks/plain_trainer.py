@@ -3,12 +3,12 @@
     python -m benchmarks.plain_trainer DATA RESULT --steps 7000 [--recipe default] [--seed 42]
         [--device cpu]
 
-One picture a step from a loader that decodes it, one call of `gsplat.rasterization`, one Adam a
+One image per step from a loader that decodes it, one call of `gsplat.rasterization`, one Adam per
 parameter, gsplat's own strategy, and a loss that is read after each step; every eighth image is
-held out. Its fused SSIM is that of this project, since the usual one is on no package index; on a
-CPU, where gsplat has no kernels, its rasteriser too. Leaves stats/val_step<N>.json and
+held out. Its fused SSIM is this project's, because the usual one is on no package index; on a
+CPU, where gsplat has no kernels, so is its rasteriser. Writes stats/val_step<N>.json and
 stats/train_step<N>_rank0.json as the example trainer does. Where poses are learnt there is also
-`psnr_moved`, of held-out pictures whose cameras follow the motion that all learnt poses share.
+`psnr_moved`, of held-out views whose cameras follow the motion that all learnt poses share.
 """
 
 import argparse
@@ -49,19 +49,19 @@ def main() -> None:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    given = parser.parse_args()
-    config = RECIPES[given.recipe](given.schedule or given.steps)
-    config = config.model_copy(update={"seed": given.seed})
-    plain = Plain(given.data, config, given.device)
-    seconds = plain.train(given.steps)
-    stats, last = given.result / "stats", given.steps - 1
+    args = parser.parse_args()
+    config = RECIPES[args.recipe](args.schedule or args.steps)
+    config = config.model_copy(update={"seed": args.seed})
+    plain = Plain(args.data, config, args.device)
+    seconds = plain.train(args.steps)
+    stats, last = args.result / "stats", args.steps - 1
     count = len(plain.params["means"])
     write_json(stats / f"train_step{last:04d}_rank0.json", {"ellipse_time": seconds})
     write_json(stats / f"val_step{last:04d}.json", plain.evaluate() | {"num_GS": count})
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Decodes a picture whenever it is asked for."""
+class Images(torch.utils.data.Dataset):
+    """Decodes an image at each access."""
 
     def __init__(self, files: list[Path]):
         self.files = files
@@ -75,7 +75,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Plain:
-    """One set of Gaussians and what trains it."""
+    """One set of Gaussians and its optimisers."""
 
     def __init__(self, data: Path, config: TrainConfig, device: str):
         self.config, self.device = config, device
@@ -87,9 +87,9 @@ class Plain:
         held = range(0, len(cameras), 8)
         self.test = [(cameras[k], files[k]) for k in held]
         self.cameras = [camera for k, camera in enumerate(cameras) if k not in held]
-        pictures = Pictures([file for k, file in enumerate(files) if k not in held])
+        images = Images([file for k, file in enumerate(files) if k not in held])
         self.loader = torch.utils.data.DataLoader(
-            pictures, batch_size=1, shuffle=True, num_workers=min(4, os.cpu_count() or 1),
+            images, batch_size=1, shuffle=True, num_workers=min(4, os.cpu_count() or 1),
             persistent_workers=True, pin_memory=device == "cuda",
         )  # fmt: skip
         torch.manual_seed(config.seed)
@@ -102,8 +102,8 @@ class Plain:
         self.optimizers = {
             n: torch.optim.Adam([p], lr=rates[n], eps=1e-15) for n, p in self.params.items()
         }
-        given = config.strategy.model_dump(exclude={"kind"})
-        self.strategy = DefaultStrategy(**given)
+        options = config.strategy.model_dump(exclude={"kind"})
+        self.strategy = DefaultStrategy(**options)
         self.state = self.strategy.initialize_state(scene_scale=self.scene_scale)
         self.corrections = torch.zeros(len(self.cameras), 9, device=device, requires_grad=True)
         self.poses = torch.optim.Adam(
@@ -116,7 +116,7 @@ class Plain:
         ]
 
     def train(self, steps: int) -> float:
-        """Seconds that the steps took."""
+        """Train; the seconds that it took."""
         begin = time.perf_counter()
         for step, (index, pixels) in zip(range(steps), self._endless(), strict=False):
             self._step(step, int(index), pixels.to(self.device)[0] / 255)
@@ -125,19 +125,19 @@ class Plain:
         return time.perf_counter() - begin
 
     def evaluate(self) -> dict[str, Any]:
-        """Mean PSNR and SSIM of the held-out pictures."""
-        found = dict(zip(("psnr", "ssim"), self._scores(Sim3.identity()), strict=True))
+        """Mean PSNR and SSIM of the held-out views."""
+        scores = dict(zip(("psnr", "ssim"), self._scores(Sim3.identity()), strict=True))
         if self.config.pose_opt:
             learnt_from_given, _ = fit_sim3_from_cameras(self.cameras, self._learnt_cameras())
-            found["psnr_moved"] = self._scores(learnt_from_given)[0]
-        return found
+            scores["psnr_moved"] = self._scores(learnt_from_given)[0]
+        return scores
 
     def _scores(self, learnt_from_given: Sim3) -> list[float]:
         scores = []
         for given, file in self.test:
             camera = learnt_from_given.apply_camera(given)
             with torch.no_grad():
-                image, _ = self._draw(self._tensor(camera.cam_from_world), camera, 3)
+                image, _ = self._render(self._tensor(camera.cam_from_world), camera, 3)
             truth = torch.from_numpy(np.asarray(Image.open(file)) / np.float32(255)).to(self.device)
             a, b = (x.permute(2, 0, 1)[None] for x in (image.clamp(0, 1), truth))
             scores.append([float(psnr(a, b)), float(ssim(a, b))])
@@ -159,7 +159,7 @@ class Plain:
         if config.pose_opt:
             given = torch.linalg.inv(torch.linalg.inv(pose))  # from camera to world and back
             pose = corrected(given, self.corrections[index])
-        image, info = self._draw(pose, camera, min(step // config.sh_degree_interval, 3))
+        image, info = self._render(pose, camera, min(step // config.sh_degree_interval, 3))
         self.strategy.step_pre_backward(self.params, self.optimizers, self.state, step, info)
         loss = photometric(image, target, config.ssim_lambda)
         if config.scale_reg > 0:
@@ -175,7 +175,7 @@ class Plain:
             self.params, self.optimizers, self.state, step, info, packed=False
         )
 
-    def _draw(self, pose: Tensor, camera: Camera, degree: int) -> tuple[Tensor, dict[str, Any]]:
+    def _render(self, pose: Tensor, camera: Camera, degree: int) -> tuple[Tensor, dict[str, Any]]:
         params, config = self.params, self.config
         images, _, info = rasterization(
             params["means"], params["quats"], torch.exp(params["scales"]),

@@ -38,14 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     first = time_first_call()
-    print(f"first forward and backward: {first:.1f} s, cold only where nothing was compiled before")
+    print(f"first forward and backward: {first:.1f} s, cold only if the cache is empty")
     titles = ("scene", "case", "median ms", "min ms", "wall ms", "torch ms", "ratio", "target ms")
     print(HEADER.format(*titles))
-    rows = [measure(name, case, given.repeats) for name in SCENES for case in CASES]
-    if given.write:
+    rows = [measure(name, case, args.repeats) for name in SCENES for case in CASES]
+    if args.write:
         write_json(RESULTS, {"rows": rows})
 
 
@@ -53,9 +53,9 @@ def measure(name: str, case: tuple[int, int, int], repeats: int) -> dict[str, ob
     """Time one case, print its line, and return its row."""
     count, width, height = case
     gaussians, views, Ks = SCENES[name](count, width, height)
-    check_same_picture(gaussians, views[0], Ks[0], (width, height))
-    ours, wall = timed(draw_ours, gaussians, views, Ks, (width, height), repeats)
-    plain, _ = timed(draw_plain, gaussians, views, Ks, (width, height), PLAIN_REPEATS)
+    check_same_image(gaussians, views[0], Ks[0], (width, height))
+    ours, wall = timed(render_ours, gaussians, views, Ks, (width, height), repeats)
+    plain, _ = timed(render_plain, gaussians, views, Ks, (width, height), PLAIN_REPEATS)
     target = TARGETS_MS.get(case) if name == "blob" else None
     median, anchor = statistics.median(ours), statistics.median(plain)
     label = f"{count // 1000}k {width}x{height}"
@@ -71,17 +71,19 @@ def measure(name: str, case: tuple[int, int, int], repeats: int) -> dict[str, ob
     }
 
 
-def check_same_picture(
+def check_same_image(
     gaussians: list[Tensor], view: Tensor, K: Tensor, size: tuple[int, int]
 ) -> None:
-    """Both must draw the same, or their times do not compare."""
+    """Both must render the same, or their times do not compare."""
     with torch.no_grad():
-        ours, plain = (draw(gaussians, view, K, size)[0] for draw in (draw_ours, draw_plain))
+        ours, plain = (
+            render(gaussians, view, K, size)[0] for render in (render_ours, render_plain)
+        )
     difference = (ours - plain).abs().mean().item()
-    assert difference < 1e-4, f"the pictures differ by {difference:.1e} on average"
+    assert difference < 1e-4, f"the images differ by {difference:.1e} on average"
 
 
-def draw_ours(
+def render_ours(
     gaussians: list[Tensor], view: Tensor, K: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Image [H, W, 4] and alpha [H, W, 1] by this project."""
@@ -92,7 +94,7 @@ def draw_ours(
     return images[0], alphas[0]
 
 
-def draw_plain(
+def render_plain(
     gaussians: list[Tensor], view: Tensor, K: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """The same by torch operators."""
@@ -100,10 +102,10 @@ def draw_plain(
 
 
 def timed(
-    draw: Callable[..., tuple[Tensor, Tensor]], gaussians: list[Tensor], views: Tensor, Ks: Tensor,
-    size: tuple[int, int], repeats: int,
+    render: Callable[..., tuple[Tensor, Tensor]], gaussians: list[Tensor], views: Tensor,
+    Ks: Tensor, size: tuple[int, int], repeats: int,
 ) -> tuple[list[float], list[float]]:  # fmt: skip
-    """Milliseconds of processor and of wall clock, the views in turn; one call more warms up."""
+    """Milliseconds of processor and of wall clock, cycling through the views, after a warm-up."""
     leaves = [part.clone().requires_grad_() for part in gaussians]
     weights = torch.randn(size[1], size[0], 4, generator=torch.Generator().manual_seed(0))
     processor_ms, wall_ms = [], []
@@ -112,14 +114,14 @@ def timed(
             leaf.grad = None
         view, K = views[repeat % len(views)], Ks[repeat % len(Ks)]
         begin = clocks()
-        image, alpha = draw(leaves, view, K, size)
-        drawn = clocks()
+        image, alpha = render(leaves, view, K, size)
+        rendered = clocks()
         loss = (image * weights).sum() + alpha.mean()
         summed = clocks()
         loss.backward()
         end = clocks()
         spent = [
-            1e3 * (d - b + e - s) for b, d, s, e in zip(begin, drawn, summed, end, strict=True)
+            1e3 * (d - b + e - s) for b, d, s, e in zip(begin, rendered, summed, end, strict=True)
         ]
         processor_ms.append(spent[0])
         wall_ms.append(spent[1])
@@ -132,10 +134,10 @@ def clocks() -> tuple[float, float]:
 
 
 def time_first_call() -> float:
-    """Seconds of compilation, or of loading what was compiled before."""
+    """Seconds of compilation, or of loading machine code from the cache."""
     gaussians, views, Ks = blob(100, 32, 32)
     start = time.perf_counter()
-    timed(draw_ours, gaussians, views, Ks, (32, 32), 0)
+    timed(render_ours, gaussians, views, Ks, (32, 32), 0)
     return time.perf_counter() - start
 
 

@@ -14,7 +14,7 @@ DEGREE = 3
 
 
 def blob(count: int, width: int, height: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """A normal cloud seen from 4 units; Gaussians shrink as they become more."""
+    """A normal cloud 4 units away; the more Gaussians, the smaller they are."""
     random = torch.Generator().manual_seed(0)
     scales = 0.06 * torch.rand(count, 3, generator=random) * (2000 / count) ** (1 / 3) + 0.005
     gaussians = [
@@ -30,7 +30,7 @@ def blob(count: int, width: int, height: int) -> tuple[list[Tensor], Tensor, Ten
 
 
 def room(count: int, width: int, height: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """A body, a box and a floor, covered to their neighbours, seen from a ring of cameras."""
+    """A body, a box and a floor, covered to their neighbours, with a ring of cameras."""
     random = np.random.default_rng(0)
     means = _surfaces(count, random)
     distances, _ = cKDTree(means).query(means, k=4)

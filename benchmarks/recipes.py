@@ -1,4 +1,4 @@
-"""Recipes of training for benchmarks: gsplat's default, and this project's."""
+"""Recipes of training that benchmarks compare: gsplat's default, and the full-size recipe."""
 
 from stages.splat.config import StrategyConfig, TrainConfig
 
@@ -18,7 +18,7 @@ def gsplat_default(steps: int) -> TrainConfig:
 
 
 def seed(steps: int) -> TrainConfig:
-    """This project's: optimised poses, antialiased, longer growth."""
+    """The full-size recipe: learnt poses, antialiasing, longer growth."""
     return TrainConfig(max_steps=steps)
 
 

@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--scene", default="hi4d_pair15_fight")
     parser.add_argument("--backends", nargs="+", default=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, help="also write the rows there")
-    given = parser.parse_args()
+    args = parser.parse_args()
     config = Params.read().section("train", TrainConfig)
-    scene = Scene.read(layout.scene(given.scene))
-    calibration = read_calibration(layout.calibrated(given.scene))
+    scene = Scene.read(layout.scene(args.scene))
+    calibration = read_calibration(layout.calibrated(args.scene))
     timestamp = scene.timestamps[0]
     views = [train_view(v, calibration, config) for v in chosen_views(scene, timestamp, config)]
     trained, rows = {}, []
-    for name in given.backends:
+    for name in args.backends:
         backend, _ = choose_backend(name)
         trainer = Trainer(views, *calibration.points(timestamp), config, backend)
         warm_up(trainer)
@@ -52,15 +52,15 @@ def main() -> None:
                 "train_psnr_db": round(mean_psnr(trainer, trained[backend]), 2),
             }
         )
-    print(f"{given.scene}, {len(views)} views of {views[0].camera.width}x{views[0].camera.height}")
+    print(f"{args.scene}, {len(views)} views of {views[0].camera.width}x{views[0].camera.height}")
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if len(trained) == 2:
         difference = compare_renders(trained["cpu"], calibration.targets.values())
         print(f"renders of one checkpoint: mean absolute difference {difference:.2e}")
         rows.append({"render_difference": difference})
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def warm_up(trainer: Trainer) -> None:
@@ -83,13 +83,13 @@ def run(trainer: Trainer) -> float:
 def mean_psnr(trainer: Trainer, gaussians: Gaussians) -> float:
     scores = []
     for camera, image in zip(trainer.learnt_cameras(), trainer.views.images, strict=True):
-        picture = render(gaussians, camera, trainer.backend).rgb
-        scores.append(float(psnr(*(x.permute(2, 0, 1)[None].cpu() for x in (picture, image)))))
+        rendered = render(gaussians, camera, trainer.backend).rgb
+        scores.append(float(psnr(*(x.permute(2, 0, 1)[None].cpu() for x in (rendered, image)))))
     return sum(scores) / len(scores)
 
 
 def compare_renders(gaussians: Gaussians, cameras: object) -> float:
-    """Mean absolute difference of the two backends' pictures of the same Gaussians."""
+    """Mean absolute difference of the two backends' renders of the same Gaussians."""
     differences = []
     for camera in cameras:  # type: ignore[attr-defined]
         on_cpu = render(gaussians.to("cpu"), camera, "cpu").rgb

@@ -1,4 +1,4 @@
-"""What the benchmarks of splats share: scenes as views, measures, and where rows go."""
+"""Shared by the benchmarks of splats: scenes as views, measures, and rows of results."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ Row = dict[str, Any]
 def split(capture: Capture, every: int) -> tuple[list[TrainView], list[TrainView]]:
     """Views to train on, and every n-th held out."""
     views = [
-        TrainView(camera, torch.from_numpy(picture.astype(np.float32) / 255))
-        for camera, picture in zip(capture.cameras, capture.images, strict=True)
+        TrainView(camera, torch.from_numpy(image.astype(np.float32) / 255))
+        for camera, image in zip(capture.cameras, capture.images, strict=True)
     ]
     return [view for k, view in enumerate(views) if k % every], views[::every]
 
@@ -32,9 +32,9 @@ def mean_psnr(gaussians: Gaussians, views: Sequence[TrainView], device: str = "c
     """Over views, dB."""
     scores = []
     for view in views:
-        picture = render(gaussians, view.camera, device).rgb
-        truth = view.image.to(picture.device)
-        scores.append(float(psnr(*(x.permute(2, 0, 1)[None] for x in (picture, truth)))))
+        image = render(gaussians, view.camera, device).rgb
+        truth = view.image.to(image.device)
+        scores.append(float(psnr(*(x.permute(2, 0, 1)[None] for x in (image, truth)))))
     return statistics.fmean(scores)
 
 
@@ -54,12 +54,12 @@ def timed_ms(work: Callable[[], object], repeats: int = 50, warmup: int = 10) ->
 
 def row(name: str, value: float, unit: str, device: str = "cuda", **more: Any) -> Row:
     """One figure of a `cuda` or `cpu` device; `anchor` and `target` may be among the rest."""
-    found = {"name": name, "device": device_name(device), "value": round(value, 4)}
-    return found | {"unit": unit, "anchor": None, "target": None} | more
+    figure = {"name": name, "device": device_name(device), "value": round(value, 4)}
+    return figure | {"unit": unit, "anchor": None, "target": None} | more
 
 
 def write_rows(path: Path | None, rows: list[Row]) -> None:
-    """Keep the rows, where a path is given."""
+    """Write the rows, if a path is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"rows": rows})
@@ -72,8 +72,8 @@ def show(rows: Sequence[Row]) -> None:
     for one in rows:
         numbers = ("-" if one[key] is None else f"{one[key]:g}" for key in ("anchor", "target"))
         print(f"{one['name']:{width}}{one['value']:11.5g} {one['unit']:14}", end="")
-        told = (
+        quality = (
             f"  {one['psnr_db']:.2f} dB, {one['gaussians']} Gaussians" if "gaussians" in one else ""
         )
-        print("".join(f"{number:>9}" for number in numbers) + told)
+        print("".join(f"{number:>9}" for number in numbers) + quality)
     print(rows[0]["device"])

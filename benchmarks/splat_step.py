@@ -3,9 +3,9 @@
     python -m benchmarks.splat_step [--gaussians 200000] [--size 640x480] [--out FILE]
 
 The bare call is `gsplat.rasterization` with harmonics of degree 3, and the gradients of all five
-inputs of a weighted sum of its picture. A step is the trainer's: picture, loss, gradients, Adam
+inputs of a weighted sum of its image. A step is the trainer's: render, loss, gradients, Adam
 and the statistics of densification. Times are medians over steps, by events on the device; the
-parts are sums over the device's own kernels, as torch's profiler sees them.
+parts are sums over the device's own kernels, as torch's profiler counts them.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from stages.splat.render import render
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
 
-# Measured before on one H200, ms; a step may take twice as long.
+# Measured on one H200, ms; a step may take twice as long.
 BARE_MS = 1.58
 MOST = 2.0
 STEPS = 60
@@ -38,8 +38,8 @@ PARTS = {
     "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd",),
     "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd",),
     "Adam and statistics": ("_adam", "_accumulate"),
-    "loss": ("_row_moments", "_window_slopes", "_spread_columns", "_pixel_slopes"),
-    "tiles": ("_boxes", "_meetings", "Radix", "DeviceScan", "searchsorted", "reverse_indices"),
+    "loss": ("_row_statistics", "_window_slopes", "_spread_columns", "_pixel_slopes"),
+    "tiles": ("_boxes", "_fill_slots", "Radix", "DeviceScan", "searchsorted", "reverse_indices"),
     "projection": ("projection_ewa",),
     "harmonics": ("spherical_harmonics",),
     "poses": ("_corrected", "_slopes"),
@@ -51,13 +51,13 @@ def main() -> None:
     parser.add_argument("--gaussians", type=int, default=200_000)
     parser.add_argument("--size", default="640x480", help="width x height, px")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     choose_backend("cuda")
-    usual = given.gaussians == 200_000 and given.size == "640x480"
+    usual = args.gaussians == 200_000 and args.size == "640x480"
     rows = []
     for recipe in RECIPES:
         config = frozen(RECIPES[recipe](7000))
-        trainer = trained(config, given)
+        trainer = trained(config, args)
         bare = bare_ms(trainer)
         step = step_ms(trainer)
         rows += [
@@ -69,35 +69,35 @@ def main() -> None:
             cases.row(f"{recipe}: step, {part}", spent, "ms") for part, spent in parts(trainer)
         ]
     cases.show(rows)
-    cases.write_rows(given.out, rows)
+    cases.write_rows(args.out, rows)
 
 
 def frozen(config: TrainConfig) -> TrainConfig:
-    """A recipe whose Gaussians stay as they are, so that each step has the same to do."""
+    """A recipe whose Gaussians stay as they are, so that each step does the same work."""
     strategy = config.strategy.model_copy(update={"refine_start_iter": 10**6})
     rates = {key: getattr(config, key) * 1e-9 for key in RATES}
     return config.model_copy(update=rates | {"strategy": strategy})
 
 
-def trained(config: TrainConfig, given: argparse.Namespace) -> Trainer:
-    """A trainer amid its work: Gaussians on surfaces, photographs near what they show."""
-    width, height = map(int, given.size.split("x"))
+def trained(config: TrainConfig, args: argparse.Namespace) -> Trainer:
+    """A trainer in mid-training: Gaussians on surfaces, and images near their renders."""
+    width, height = map(int, args.size.split("x"))
     (means, quats, scales, opacities, sh), views, Ks = raster_scenes.room(
-        given.gaussians, width, height
+        args.gaussians, width, height
     )
     gaussians = Gaussians(
         means=means, quats=quats, log_scales=scales.log(), opacity_logits=opacities.logit(),
         sh0=sh[:, :1].contiguous(), shN=sh[:, 1:].contiguous(),
         world_from_norm=Sim3.identity(), antialiased=config.antialiased,
     ).to("cuda")  # fmt: skip
-    pictures = []
+    train_views = []
     for number, (pose, K) in enumerate(zip(views.double(), Ks.double(), strict=True)):
         camera = Camera(f"{number}", K.numpy(), pose.numpy(), width, height)
-        shown = render(gaussians, camera, "cuda").rgb
-        noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(number))
-        pictures.append(TrainView(camera, (shown + 0.05 * noise.to("cuda")).clamp(0, 1)))
+        image = render(gaussians, camera, "cuda").rgb
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(number))
+        train_views.append(TrainView(camera, (image + 0.05 * noise.to("cuda")).clamp(0, 1)))
     nothing = torch.empty(0, 3).double().numpy()
-    return Trainer(pictures, nothing, nothing.astype("uint8"), config, "cuda", gaussians)
+    return Trainer(train_views, nothing, nothing.astype("uint8"), config, "cuda", gaussians)
 
 
 def bare_ms(trainer: Trainer) -> float:
@@ -122,7 +122,7 @@ def bare_ms(trainer: Trainer) -> float:
 
 
 def step_ms(trainer: Trainer) -> float:
-    """Mean over as many steps as follow one another without a pause."""
+    """Mean over steps without a pause between them."""
     for step in range(1, 1 + 2 * len(trainer.views.cameras)):
         trainer.step(step)
     first = 1 + 2 * len(trainer.views.cameras)
@@ -136,12 +136,12 @@ def step_ms(trainer: Trainer) -> float:
 
 def parts(trainer: Trainer) -> list[tuple[str, float]]:
     """Time of each part of a step on the device, ms, largest first."""
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for step in range(1, 1 + STEPS):
             trainer.step(step)
         torch.cuda.synchronize()
     spent: dict[str, float] = defaultdict(float)
-    for event in seen.key_averages():
+    for event in profiler.key_averages():
         matching = (part for part, words in PARTS.items() if any(w in event.key for w in words))
         spent[next(matching, "everything else")] += event.self_device_time_total / 1e3 / STEPS
     return sorted(spent.items(), key=lambda part: -part[1])

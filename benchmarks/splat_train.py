@@ -4,11 +4,11 @@ r"""One scene from points to Gaussians: time and quality, beside another trainer
         [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
             --seed {seed}"] [--device cpu] [--out FILE]
 
-50 made photographs of 540x960 px along an arc, every eighth held out, 13,800 sparse points. The
-second trainer's command line gets the folder of the dataset in COLMAP's form, a folder for its
-results, the number of steps and a seed; it leaves stats/val_step<N>.json there, and where it leaves
-stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. Where it
-tells `psnr_moved`, that is what compares with our quality by a recipe that learns poses.
+50 synthetic images of 540x960 px along an arc, every eighth held out, 13,800 sparse points. The
+second trainer's command line gets the folder of the dataset in COLMAP's layout, a folder for its
+results, the number of steps and a seed; it writes stats/val_step<N>.json there. If it writes
+stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
+reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
 Times are of the steps alone: not of reading images, building kernels, or measuring. Qualities
 can be compared on a CPU too: `--device cpu --size 135x240 --steps 1500 --points 6000` takes half a
 minute a training, and the plain trainer takes --device cpu.
@@ -33,8 +33,8 @@ from stages.run.files import read_json
 from stages.splat.raster import choose_backend
 from stages.splat.training.trainer import Trainer
 
-# Measured before on one H200 by gsplat 1.5.3's simple_trainer on photographs of this number and
-# size, seconds for 7000 steps; and what is asked for there.
+# Measured on one H200 by gsplat 1.5.3's simple_trainer on images of this number and size, seconds
+# for 7000 steps; and the targets there.
 ANCHORS_S = {"default": 76.2, "seed": 99.8}
 TARGETS_S = {"default": 19.0, "seed": 25.0}
 
@@ -55,88 +55,88 @@ def main() -> None:
     parser.add_argument("--trainer", help="a second trainer's command line")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    choose_backend(given.device)
-    width, height = map(int, given.size.split("x"))
-    capture = photographs.phone(given.views, width, height, given.device, given.points)
+    args = parser.parse_args()
+    choose_backend(args.device)
+    width, height = map(int, args.size.split("x"))
+    capture = photographs.phone(args.views, width, height, args.device, args.points)
     rows = []
-    for row in trained(capture, given):
+    for row in trained(capture, args):
         rows.append(row)
         cases.show(rows[-1:])
-        cases.write_rows(given.out, rows)  # the next may run into a time limit
+        cases.write_rows(args.out, rows)  # the next may run into a time limit
     cases.show(rows)
     for kind in dict.fromkeys(one["name"] for one in rows):
-        found = [one["psnr_db"] for one in rows if one["name"] == kind]
-        if len(found) > 1:
-            spread = statistics.stdev(found)
-            print(f"{kind}: {statistics.fmean(found):.3f} dB, standard deviation {spread:.3f}")
+        qualities = [one["psnr_db"] for one in rows if one["name"] == kind]
+        if len(qualities) > 1:
+            spread = statistics.stdev(qualities)
+            print(f"{kind}: {statistics.fmean(qualities):.3f} dB, standard deviation {spread:.3f}")
 
 
-def trained(capture: photographs.Capture, given: argparse.Namespace) -> Iterator[cases.Row]:
+def trained(capture: photographs.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
-    for recipe, seed in itertools.product(given.recipes, given.seeds):
-        yield ours(capture, recipe, seed, given)
-    if given.trainer:
-        for seed in given.seeds:
-            yield theirs(capture, seed, given)
+    for recipe, seed in itertools.product(args.recipes, args.seeds):
+        yield ours(capture, recipe, seed, args)
+    if args.trainer:
+        for seed in args.seeds:
+            yield theirs(capture, seed, args)
 
 
 def ours(
-    capture: photographs.Capture, recipe: str, seed: int, given: argparse.Namespace
+    capture: photographs.Capture, recipe: str, seed: int, args: argparse.Namespace
 ) -> cases.Row:
     """Train by one recipe."""
     views, held_out = cases.split(capture, 8)
-    config = RECIPES[recipe](given.schedule or given.steps).model_copy(update={"seed": seed})
-    on_gpu = given.device == "cuda"
-    compiled = Trainer(views, capture.points, capture.colors, config, given.device)
+    config = RECIPES[recipe](args.schedule or args.steps).model_copy(update={"seed": seed})
+    on_gpu = args.device == "cuda"
+    compiled = Trainer(views, capture.points, capture.colors, config, args.device)
     for step in range(len(views) + 2):
         compiled.step(step)
-    trainer = Trainer(views, capture.points, capture.colors, config, given.device)
+    trainer = Trainer(views, capture.points, capture.colors, config, args.device)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
     begin = time.perf_counter()
-    for step in range(given.steps):
+    for step in range(args.steps):
         loss, _ = trainer.step(step)
-    trainer.check_finite(trainer.value(loss), given.steps)
+    trainer.check_finite(trainer.value(loss), args.steps)
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    found = given.steps, given.views, given.size, given.points
-    usual = on_gpu and found == (7000, 50, "540x960", photographs.POINTS)
-    # Learnt poses move with the scene: the trainer moves both back to where they were given.
-    quality = cases.mean_psnr(trainer.gaussians(given.steps), held_out, given.device)
+    case = args.steps, args.views, args.size, args.points
+    usual = on_gpu and case == (7000, 50, "540x960", photographs.POINTS)
+    # Learnt poses move with the scene: the trainer moves both back to the given frame.
+    quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
     return cases.row(
-        f"train, {recipe} recipe, {given.steps} steps", seconds, "s", device=given.device,
+        f"train, {recipe} recipe, {args.steps} steps", seconds, "s", device=args.device,
         anchor=ANCHORS_S[recipe] if usual else None, target=TARGETS_S[recipe] if usual else None,
-        size=given.size, seed=seed,
-        steps_per_s=round(given.steps / seconds, 1), psnr_db=round(quality, 3),
+        size=args.size, seed=seed,
+        steps_per_s=round(args.steps / seconds, 1), psnr_db=round(quality, 3),
         gaussians=len(trainer.state.params["means"]),
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
     )  # fmt: skip
 
 
-def theirs(capture: photographs.Capture, seed: int, given: argparse.Namespace) -> cases.Row:
+def theirs(capture: photographs.Capture, seed: int, args: argparse.Namespace) -> cases.Row:
     """Run the second trainer on the same data."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "data", Path(folder) / "result"
         photographs.write(capture, data)
-        places = {"data": data, "result": result, "steps": given.steps, "seed": seed}
-        command = [word.format(**places) for word in shlex.split(given.trainer)]
+        values = {"data": data, "result": result, "steps": args.steps, "seed": seed}
+        command = [word.format(**values) for word in shlex.split(args.trainer)]
         begin = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - begin
-        stats, last = result / "stats", given.steps - 1
+        stats, last = result / "stats", args.steps - 1
         clock = stats / f"train_step{last:04d}_rank0.json"
         if clock.is_file():
             seconds = read_json(clock)["ellipse_time"]
-        found = read_json(stats / f"val_step{last:04d}.json")
-    moved = {"psnr_moved_db": round(found["psnr_moved"], 3)} if "psnr_moved" in found else {}
+        scores = read_json(stats / f"val_step{last:04d}.json")
+    moved = {"psnr_moved_db": round(scores["psnr_moved"], 3)} if "psnr_moved" in scores else {}
     return cases.row(
-        f"the second trainer, {given.steps} steps", seconds, "s", device=given.device,
-        command=given.trainer, size=given.size, seed=seed,
-        steps_per_s=round(given.steps / seconds, 1), psnr_db=round(found["psnr"], 3),
-        gaussians=found["num_GS"], **moved,
+        f"the second trainer, {args.steps} steps", seconds, "s", device=args.device,
+        command=args.trainer, size=args.size, seed=seed,
+        steps_per_s=round(args.steps / seconds, 1), psnr_db=round(scores["psnr"], 3),
+        gaussians=scores["num_GS"], **moved,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A plain rasteriser to compare with: torch operators on tiles of 16 px, gradients by autograd.
 
-One camera, classic mode, RGB and depth; the same picture as `stages.splat` draws.
+One camera, classic mode, RGB and depth; the same image as `stages.splat` renders.
 """
 
 import torch
@@ -92,9 +92,9 @@ def _tile(
     alphas = alphas * (alphas >= 1 / 255)
     after = torch.cumprod(1 - alphas, dim=1)
     with torch.no_grad():
-        drawn = after > 1e-4
+        rendered = after > 1e-4
     ones = torch.ones_like(alphas[:, :1])
-    weights = alphas * torch.cat([ones, after[:, :-1]], dim=1) * drawn
+    weights = alphas * torch.cat([ones, after[:, :-1]], dim=1) * rendered
     image = torch.cat([weights @ features, weights.sum(1, keepdim=True)], dim=-1)
     return image.reshape(rows, columns, 5)
 

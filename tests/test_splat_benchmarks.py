@@ -1,4 +1,4 @@
-"""The made photographs are of one scene, and a second trainer gets them and is believed."""
+"""Synthetic images of one scene, and a second trainer that gets them and reports its scores."""
 
 import argparse
 import sys
@@ -32,19 +32,19 @@ def capture() -> photographs.Capture:
     return photographs.phone(3, 36, 64, "cpu", points=240)
 
 
-def test_points_have_the_colour_of_every_photograph_that_sees_them(capture) -> None:
+def test_points_have_their_colour_in_every_image(capture) -> None:
     errors = []
-    for camera, picture in zip(capture.cameras, capture.images, strict=True):
+    for camera, image in zip(capture.cameras, capture.images, strict=True):
         pixels, depths = camera.project(capture.points)
         column, row = np.floor(pixels).astype(int).T
-        seen = (depths > 0) & (column >= 0) & (column < 36) & (row >= 0) & (row < 64)
-        shown = picture[row[seen], column[seen]].astype(float)
-        errors.append(np.abs(shown - capture.colors[seen]).mean(axis=1))
+        visible = (depths > 0) & (column >= 0) & (column < 36) & (row >= 0) & (row < 64)
+        shown = image[row[visible], column[visible]].astype(float)
+        errors.append(np.abs(shown - capture.colors[visible]).mean(axis=1))
     # Some lie behind a sphere, and pixels are coarse; a wrong pose gives 80.
     assert np.median(np.concatenate(errors)) < 25
 
 
-def test_moments_move_the_spheres_alone() -> None:
+def test_only_the_spheres_move_between_timestamps() -> None:
     first, second = (photographs.rig(1, 32, 40, moment, "cpu").images[0] for moment in (0.0, 0.4))
     changed = (first != second).any(axis=2).mean()
     assert 0.01 < changed < 0.9
@@ -68,9 +68,9 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER)
     command = f"{sys.executable} {script} {{data}} {{result}} {{steps}}"
-    given = argparse.Namespace(trainer=command, steps=200, size="36x64", device="cpu")
-    row = splat_train.theirs(capture, 42, given)
-    assert row["psnr_db"] == 23.0  # three photographs
+    args = argparse.Namespace(trainer=command, steps=200, size="36x64", device="cpu")
+    row = splat_train.theirs(capture, 42, args)
+    assert row["psnr_db"] == 23.0  # three images
     assert row["value"] == 4.0
     assert row["steps_per_s"] == 50.0
     assert row["gaussians"] == 7
@@ -78,12 +78,12 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
 
 
 @pytest.mark.parametrize("recipe", ["default", "seed"])
-def test_plain_trainer_learns_what_this_one_does(recipe: str, tmp_path: Path) -> None:
+def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> None:
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = photographs.phone(9, 48, 80, "cpu", points=900), 200
     asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
-    given = argparse.Namespace(**asked, device="cpu")
-    row = splat_train.ours(capture, recipe, 42, given)
+    args = argparse.Namespace(**asked, device="cpu")
+    row = splat_train.ours(capture, recipe, 42, args)
     photographs.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
     before = plain.evaluate()["psnr"]
@@ -109,14 +109,16 @@ def test_motion_that_scene_and_learnt_poses_share_costs_no_quality(tmp_path: Pat
     assert after["psnr"] < before["psnr"] - 0.1  # untrained, it has 10 dB
 
 
-def test_stage_trains_the_made_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_trains_the_synthetic_timestamps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    train_gpus.write_moments(photographs.moments(2, 24, 32, "cpu"))
+    train_gpus.write_timestamps(photographs.moments(2, 24, 32, "cpu"))
     scene = Scene.read(layout.scene(train_gpus.SCENE))
     assert [len(scene.views(role, "000001")) for role in ("source", "target")] == [8, 2]
     first, second = (scene.views("source", time)[0].image() for time in scene.timestamps)
     assert np.std(first) > 0.05
     assert not np.array_equal(first, second)
-    found = train_gpus.train([], TrainConfig(max_steps=60))
-    assert found["timestamps"] == 2
-    assert found["train_psnr"] > 14  # 10 dB after one step
+    metrics = train_gpus.train([], TrainConfig(max_steps=60))
+    assert metrics["timestamps"] == 2
+    assert metrics["train_psnr"] > 14  # 10 dB after one step
