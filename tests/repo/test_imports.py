@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "pages": {"pages", "scenes", "quality", "run"},
     "workspace": {"workspace", "run"},
 }
+# Each room of splat imports itself and those before it; "" are the modules of splat itself.
+SPLAT_ROOMS = ("cpu", "", "gpu", "training", "views", "captures", "viewing")
 HOMES = {
     "pycolmap": (
         "stages/scenes/colmap",
@@ -68,6 +70,19 @@ def test_every_package_has_its_place() -> None:
         path.name for path in (ROOT / "stages").iterdir() if (path / "__init__.py").exists()
     }
     assert packages == set(MAY_IMPORT)
+
+
+def splat_room(module: str) -> int:
+    """Place of a module of splat among its rooms."""
+    parts = module.split(".")
+    return SPLAT_ROOMS.index(parts[2] if len(parts) > 3 else "")
+
+
+@pytest.mark.parametrize("module", [name for name in LIBRARY if package(name) == "splat"])
+def test_rooms_of_splat_import_one_way(module: str) -> None:
+    own = {name for name in imports(module) if package(name) == "splat" and name in LIBRARY}
+    wrong = sorted(name for name in own if splat_room(name) > splat_room(module))
+    assert not wrong, f"{relative(module)} may not import {', '.join(wrong)}"
 
 
 @pytest.mark.parametrize("module", LIBRARY)
