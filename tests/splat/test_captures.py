@@ -255,7 +255,7 @@ def test_masks_that_are_missing_are_told(
     train(masked(data, tmp_path / "room", only=only), tmp_path / "result", config=config)
     lines = [line for line in capsys.readouterr().out.splitlines() if "train.masks" in line]
     assert len(lines) == bool(told)
-    assert all(f"train.masks has no effect: {told} photographs of room" in line for line in lines)
+    assert all(f"train.masks has no effect: {told} images of room" in line for line in lines)
 
 
 def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:
