@@ -27,7 +27,8 @@ from stages.run.process.gpus import gpu_environment
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.poses.calibration import transfer_targets, write_calibration
-from stages.scenes.scene import Role, View, write_scene
+from stages.scenes.scene import write_scene
+from stages.scenes.view import Role, View
 from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
 from stages.splat.training.placement import visible_gpus
@@ -96,7 +97,7 @@ def write_timestamps(captures: Iterable[photographs.Capture]) -> None:
             write_png(path, image / 255)
             role: Role = "source" if k % photographs.HELD_OUT else "target"
             cameras[role][path.stem] = replace(camera, name=path.stem)
-            views.append(View(cameras[role][path.stem], timestamp, role, path, None))
+            views.append(View(cameras[role][path.stem], path, timestamp=timestamp, role=role))
     write_scene(folder, {"name": SCENE, "group": SCENE}, views)
     # Poses are exact, but called estimated: those of method `given` would be held.
     calibration, _ = transfer_targets(

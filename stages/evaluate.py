@@ -40,7 +40,7 @@ def main() -> None:
             for note in evaluation_notes(pictures, record, scene, folder, study.tuning_scenes):
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
-    color = mean_color(view.counted() for view in prepared.views("source"))
+    color = mean_color(view.valid_pixels() for view in prepared.views("source"))
     if meter.note:
         print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
     evaluations = {}

@@ -58,7 +58,7 @@ def main() -> None:
         with whole_folder(renders) as folder:
             targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
             targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
-    color = mean_color(view.counted() for view in scene.views("source"))
+    color = mean_color(view.valid_pixels() for view in scene.views("source"))
     views = shown(scene, renders, read_kinds(renders), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks)
     write_json(layout.scene_metrics(name, PLAIN), means)

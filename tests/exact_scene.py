@@ -9,7 +9,7 @@ from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
 from stages.scenes.poses.calibration import Calibration, transfer_targets, write_calibration
-from stages.scenes.scene import View
+from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
@@ -57,7 +57,7 @@ def write_scene() -> None:
                 path = folder / "frames" / time / "images" / f"{name}.png"
                 picture = render(truth, EST_FROM_TRUE.apply_camera(one), "cpu").rgb
                 write_png(path, picture.numpy())
-                views.append(View(one, time, role, path, None))
+                views.append(View(one, path, timestamp=time, role=role))
     scene.write_scene(folder, {"name": SCENE, "group": "pair15"}, views)
     calibrate({})
 

@@ -69,7 +69,7 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
     write_info(folder, {"kinds": ["given"]})
     random = np.random.default_rng([place, len(method)])
     for number, view in enumerate(Scene.read(layout.scene(scene)).views("target")):
-        truth = view.image()
+        truth = view.pixels()
         level = NOISE[method] * (1 + 0.1 * number)
         image = np.clip(truth + level * random.standard_normal(truth.shape), 0, 1)
         write_novel_view(folder, "given", view, image.astype(np.float32))

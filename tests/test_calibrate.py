@@ -72,7 +72,7 @@ def test_neighbouring_cameras_see_the_same_features(folder: Path) -> None:
     scene = Scene.read(layout.scene(SCENE))
     config = Params.read().section("calibrate", CalibrateConfig)
     views = scene.views("source", scene.timestamps[0])
-    shown = sfm.detect({view.name: [view.image()] for view in views}, config)
+    shown = sfm.detect({view.name: [view.pixels()] for view in views}, config)
     cameras = scene.cameras("source")
     counts = {}
     for (a, b), found in sfm.match(shown, config).items():
@@ -123,7 +123,7 @@ def test_no_photograph_of_a_target_is_looked_at(folder: Path) -> None:
     calibrate(method="perturbed")
     assert folder_hash(layout.calibrated(SCENE)) == before
     for view in views.views("source"):
-        write_png(view.image_path, view.image()[:, ::-1].copy())
+        write_png(view.image_path, view.pixels()[:, ::-1].copy())
     calibrate(method="perturbed")
     assert folder_hash(layout.calibrated(SCENE)) != before
 

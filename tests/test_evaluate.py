@@ -57,8 +57,8 @@ def draw_views(scene: Scene, kinds: list[str]) -> None:
     rng = np.random.default_rng(0)
     for view in scene.views("target"):
         for kind, size in zip(kinds, (0.2, 0.1), strict=False):
-            noise = size * rng.standard_normal(view.image().shape).astype(np.float32)
-            write_novel_view(folder, kind, view, np.clip(view.image() + noise, 0, 1))
+            noise = size * rng.standard_normal(view.pixels().shape).astype(np.float32)
+            write_novel_view(folder, kind, view, np.clip(view.pixels() + noise, 0, 1))
     write_info(folder, {"kinds": kinds})
 
 
@@ -75,7 +75,7 @@ def test_writes_rows_means_and_a_line(scene: Scene, capsys: pytest.CaptureFixtur
     ]
     view = scene.views("target")[1]
     render = read_image(layout.novel_views(SCENE, "none") / "given" / "000023" / "28.png")
-    pair = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (view.image(), render))
+    pair = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (view.pixels(), render))
     assert float(rows[1]["psnr"]) == pytest.approx(float(psnr(*pair)), abs=1e-5)
     assert means["psnr"] == pytest.approx(np.mean([float(row["psnr"]) for row in rows]), abs=1e-5)
     assert means["psnr_aligned"] > means["psnr"] + 3
@@ -105,7 +105,7 @@ def test_mean_color_is_of_the_source_photographs(scene: Scene) -> None:
     for view in scene.views("source"):
         write_png(view.image_path, np.full((128, 96, 3), 0.8, np.float32))
     main()
-    flat = [-10 * np.log10(np.square(view.image() - 0.8).mean()) for view in scene.views("target")]
+    flat = [-10 * np.log10(np.square(view.pixels() - 0.8).mean()) for view in scene.views("target")]
     assert of_scene()["mean_color_psnr"] == pytest.approx(np.mean(flat), abs=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_people_are_measured_apart(scene: Scene) -> None:
         mask = np.zeros((128, 96), bool)
         mask[:64] = True
         write_mask(view.mask_path, mask)
-        image = view.image()
+        image = view.pixels()
         image[64:] = 0
         write_novel_view(layout.novel_views(SCENE, "none"), "given", view, image)
     main()

@@ -14,7 +14,8 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json
 from stages.scenes.images import read_image
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 
 PARAMS = """
 novel_views:
@@ -38,7 +39,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def error_of(kind: str, view: View) -> float:
     """Largest difference between a picture and its photograph, levels of 8 bits."""
     render = layout.novel_views(SCENE, "none") / kind / view.timestamp / f"{view.name}.png"
-    return float(255 * np.abs(read_image(render) - view.image()).max())
+    return float(255 * np.abs(read_image(render) - view.pixels()).max())
 
 
 def test_targets_are_drawn_from_the_estimated_frame(workspace: Path) -> None:

@@ -20,8 +20,9 @@ from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_png
 from stages.scenes.poses.calibration import transfer_targets, write_calibration
-from stages.scenes.scene import View, write_scene
+from stages.scenes.scene import write_scene
 from stages.scenes.study.config import StudyConfig
+from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
@@ -66,7 +67,7 @@ def make_scene(scene: str) -> None:
             for name, one in group.items():
                 path = folder / "frames" / time / "images" / f"{name}.png"
                 write_png(path, render(truth, EST_FROM_TRUE.apply_camera(one), "cpu").rgb.numpy())
-                views.append(View(one, time, role, path, None))
+                views.append(View(one, path, timestamp=time, role=role))
     write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
     estimated = {name: EST_FROM_TRUE.apply_camera(one) for name, one in SOURCES.items()}
     calibration, _ = transfer_targets("given", estimated, SOURCES, TARGETS)

@@ -116,7 +116,7 @@ def test_stage_trains_the_synthetic_timestamps(
     train_gpus.write_timestamps(photographs.moments(2, 24, 32, "cpu"))
     scene = Scene.read(layout.scene(train_gpus.SCENE))
     assert [len(scene.views(role, "000001")) for role in ("source", "target")] == [8, 2]
-    first, second = (scene.views("source", time)[0].image() for time in scene.timestamps)
+    first, second = (scene.views("source", time)[0].pixels() for time in scene.timestamps)
     assert np.std(first) > 0.05
     assert not np.array_equal(first, second)
     metrics = train_gpus.train([], TrainConfig(max_steps=60))

@@ -29,7 +29,8 @@ from stages.scenes.cameras import Camera
 from stages.scenes.config import PairsConfig
 from stages.scenes.images import Pixels, image_size, read_image, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
@@ -55,9 +56,9 @@ class SampleRenderer:
         if key not in self._renders:
             camera = self._camera(view)
             rendering = render(self._after(step), camera, self.backend)
-            pixels, mask = rendering.rgb.cpu().numpy(), view.seen()
-            # Black outside of the mask, as the ground truth is: no difference to learn from.
-            self._renders[key] = pixels if mask is None else pixels * mask[..., None]
+            pixels, valid = rendering.rgb.cpu().numpy(), view.valid()
+            # Black outside of the valid pixels, as the ground truth is: no difference to learn from.
+            self._renders[key] = pixels if valid is None else pixels * valid[..., None]
         return self._renders[key]
 
     def _after(self, step: int | None) -> Gaussians:
@@ -73,11 +74,11 @@ class SampleRenderer:
         if view.name not in self._cameras:
             camera = self.calibration.targets[view.name]
             if self.config.poses == "aligned":
-                mask = view.seen()
+                image, valid = view.image()
                 camera = align_camera(
-                    self._after(None), camera, torch.from_numpy(view.image()), self.backend,
+                    self._after(None), camera, torch.from_numpy(image), self.backend,
                     steps=self.config.align_steps, lr=self.config.align_lr,
-                    mask=None if mask is None else torch.from_numpy(mask),
+                    mask=None if valid is None else torch.from_numpy(valid),
                 )  # fmt: skip
             self._cameras[view.name] = camera
         return self._cameras[view.name]
@@ -193,7 +194,7 @@ def _written(
     write_png(paths["image"], pixels)
     shutil.copyfile(view.image_path, paths["target_image"])
     shutil.copyfile(reference.image_path, paths["ref_image"])
-    error = psnr(_tensor(read_image(paths["image"])), _tensor(view.image())).item()
+    error = psnr(_tensor(read_image(paths["image"])), _tensor(view.pixels())).item()
     return SampleRecord(
         name=sample.name,
         camera=sample.camera,

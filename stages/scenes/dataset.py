@@ -10,7 +10,7 @@ applied only where the camera has the size of the turned photograph.
 import difflib
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
-from stages.scenes.cameras import Array, Camera
+from stages.scenes.cameras import Array
 from stages.scenes.colmap_lenses import (
     Lens,
     PosedImage,
@@ -28,66 +28,8 @@ from stages.scenes.colmap_lenses import (
     read_posed,
 )
 from stages.scenes.image_folder import SUFFIXES, Listing, list_images, shortened
-from stages.scenes.images import (
-    BLACK,
-    Color,
-    Mask,
-    Pixels,
-    image_size,
-    read_image,
-    read_mask,
-    resize_mask,
-)
-
-
-@dataclass(frozen=True, eq=False)
-class DatasetView:
-    """One photograph with a pose; `camera` is the pinhole camera of the undistorted image."""
-
-    name: str
-    path: Path
-    lens: Lens
-    camera: Camera
-    upright: bool  # turned by its EXIF orientation
-    mask_path: Path | None = None
-
-    def image(self, background: Color = BLACK) -> tuple[Pixels, Mask | None]:
-        """The undistorted photograph [H, W, 3], and its pixels [H, W] that the lens saw.
-
-        The latter is None when all are. Alpha is laid over `background`. Raises UserError when the
-        file is truncated.
-        """
-        image = read_image(self.path, upright=self.upright, background=background)
-        return self.lens.undistort(image)
-
-    def mask(self) -> Mask | None:
-        """The pixels [H, W] of the undistorted photograph that its mask keeps, if it has one.
-
-        Raises UserError when the mask has another shape than the photograph, or keeps nothing.
-        """
-        if self.mask_path is None:
-            return None
-        kept = read_mask(self.mask_path, upright=self.upright)
-        width, height = self.lens.width, self.lens.height
-        if abs(kept.shape[1] * height - kept.shape[0] * width) > max(width, height):
-            raise UserError(
-                self.mask_path, f"{kept.shape[1]}x{kept.shape[0]} px",
-                expected=f"the {width}x{height} px of its photograph, or the same shape",
-            )  # fmt: skip
-        kept = resize_mask(kept, width, height)
-        plane, _ = self.lens.undistort(kept[..., None].astype(np.float32))
-        found = plane[..., 0] >= 0.5
-        if not found.any():
-            raise UserError(
-                self.mask_path, "keeps no pixel", expected="what counts in a colour but black",
-                fix="mend it, remove it to count the whole photograph, or set train.masks: false",
-            )  # fmt: skip
-        return found
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the photograph's file, read once."""
-        return file_hash(self.path)
+from stages.scenes.images import image_size
+from stages.scenes.view import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +38,7 @@ class Dataset:
 
     folder: Path
     model: Path
-    views: tuple[DatasetView, ...]  # by name
+    views: tuple[View, ...]  # by name
     points: Array  # [P, 3]
     colors: NDArray[np.uint8]  # [P, 3]
     without_pose: tuple[str, ...]  # images that the model does not place
@@ -136,7 +78,7 @@ class Dataset:
         views, errors = [], []
         for name, posed in model.images.items():
             try:
-                views.append(replace(_view(posed, found[name]), mask_path=_mask_of(folder, name)))
+                views.append(_view(posed, found[name], _mask_of(folder, name)))
             except UserError as error:
                 errors.append(error)
         raise_all(errors)
@@ -244,19 +186,24 @@ def _mask_of(folder: Path, name: str) -> Path | None:
     return next((root / one for one in names if (root / one).is_file()), None)
 
 
-def _view(posed: PosedImage, path: Path) -> DatasetView:
-    lens, wanted = posed.lens, (posed.lens.width, posed.lens.height)
+def _view(posed: PosedImage, path: Path, mask: Path | None) -> View:
+    lens, upright = _fitting_lens(posed.lens, path)
+    return View(posed.camera(lens), path, mask, lens=lens, upright=upright)
+
+
+def _fitting_lens(lens: Lens, path: Path) -> tuple[Lens, bool]:
+    """The lens of an image as it is stored, and whether its EXIF orientation is applied."""
+    wanted = lens.width, lens.height
     stored = image_size(path, upright=False)
     if stored == wanted:
-        return DatasetView(posed.name, path, lens, posed.camera(lens), False)
-    turned = image_size(path)
-    if turned == wanted:
-        return DatasetView(posed.name, path, lens, posed.camera(lens), True)
+        return lens, False
+    rotated = image_size(path)
+    if rotated == wanted:
+        return lens, True
     # A capture that was shrunk as a whole, such as images_2 of a dataset, keeps its shape.
-    for size, upright in ((stored, False), (turned, True)):
+    for size, upright in ((stored, False), (rotated, True)):
         if abs(size[0] * wanted[1] - size[1] * wanted[0]) <= max(wanted):
-            fitting = lens.resized(*size)
-            return DatasetView(posed.name, path, fitting, posed.camera(fitting), upright)
+            return lens.resized(*size), upright
     raise UserError(
         path, f"{stored[0]}x{stored[1]} px", expected=f"{wanted[0]}x{wanted[1]} px or the same "
         "shape in another size, as its camera in the model says",

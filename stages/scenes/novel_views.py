@@ -15,7 +15,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
 from stages.scenes.cameras import camera_fault
 from stages.scenes.images import Pixels, read_image, write_png
-from stages.scenes.scene import View
+from stages.scenes.view import View
 
 KINDS = ("given", "aligned")
 Pose = NDArray[np.float64]  # cam_from_world [4, 4]

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,59 +24,10 @@ from stages.scenes.cameras import (
     rigid,
     rotation_from_quat,
 )
-from stages.scenes.images import Mask, Pixels, read_image, read_mask
+from stages.scenes.view import Role, View
 
-Role = Literal["source", "target"]
 SPLIT_COLUMNS = ("image", "camera", "timestamp", "role")
 VALID_MASKS = "seen"
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One photograph of a prepared scene."""
-
-    camera: Camera  # true calibration
-    timestamp: str
-    role: Role
-    image_path: Path
-    mask_path: Path | None
-
-    @property
-    def name(self) -> str:
-        """Camera name."""
-        return self.camera.name
-
-    def image(self) -> Pixels:
-        """The photograph, [H, W, 3]. Raises UserError when its size is not the camera's."""
-        image = read_image(self.image_path)
-        self._check_size(self.image_path, image.shape)
-        return image
-
-    def mask(self) -> Mask | None:
-        """People in the photograph, [H, W], or None. Raises UserError as `image` does."""
-        if self.mask_path is None:
-            return None
-        mask = read_mask(self.mask_path)
-        self._check_size(self.mask_path, mask.shape)
-        return mask
-
-    def _check_size(self, path: Path, shape: tuple[int, ...]) -> None:
-        if shape[:2] != (self.camera.height, self.camera.width):
-            raise UserError(
-                path, f"{shape[1]}x{shape[0]} px",
-                expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
-                fix="run `dvc checkout`, or `dvc repro prepare`",
-            )  # fmt: skip
-
-    def seen(self) -> Mask | None:
-        """Pixels [H, W] that the lens saw, or None when it saw all."""
-        path = self.image_path.parent.parent / VALID_MASKS / self.image_path.name
-        return read_mask(path) if path.is_file() else None
-
-    def counted(self) -> Pixels:
-        """The pixels that the lens saw: the photograph, or [1, N, 3] of it."""
-        image, seen = self.image(), self.seen()
-        return image if seen is None else image[seen][None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,11 +178,13 @@ def _view(folder: Path, row: dict[str, str], cameras: dict[str, Camera]) -> View
         )
     if not image.is_file():
         raise UserError(image, "no such file, but split.csv names it", fix="run `dvc checkout`")
-    mask = image.parent.parent / "masks" / image.name
+    frame = image.parent.parent
+    mask = frame / "masks" / image.name
     return View(
         cameras[row["camera"]],
-        row["timestamp"],
-        row["role"],  # type: ignore[arg-type]
         image,
         mask if mask.is_file() else None,
+        row["timestamp"],
+        row["role"],  # type: ignore[arg-type]
+        frame / VALID_MASKS / image.name,
     )

@@ -33,9 +33,10 @@ from stages.scenes.frames import Sim3
 from stages.scenes.images import write_png
 from stages.scenes.novel_views import read_aligned
 from stages.scenes.poses.calibration import Calibration, read_calibration, write_calibration
-from stages.scenes.scene import Scene, View, write_scene
+from stages.scenes.scene import Scene, write_scene
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.study.overlap import Subject as Known
+from stages.scenes.view import View
 from stages.splat.captures.training import CaptureRecord
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.workspace.costs import read_costs
@@ -104,7 +105,7 @@ def _scene(folder: Path) -> list[Subject]:
     for camera, role in zip(_cameras(), ("source", "source", "target"), strict=True):
         path = folder / "frames" / "000021" / "images" / f"{camera.name}.png"
         write_png(path, np.zeros((camera.height, camera.width, 3), np.float32))
-        views.append(View(camera, "000021", role, path, None))
+        views.append(View(camera, path, timestamp="000021", role=role))
     write_scene(folder, {"name": "x", "group": "y", "source": "demo"}, views)
     read = partial(Scene.read, folder)
     files = (folder / "scene.json", folder / "split.csv")

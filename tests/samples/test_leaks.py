@@ -6,7 +6,8 @@ import pytest
 from stages.run.errors import UserError
 from stages.samples.leaks import foreign_references, image_digests, shared_digests
 from stages.scenes.cameras import Camera
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 
 
 def make_scene(root: Path, name: str, contents: dict[str, str]) -> Scene:
@@ -18,7 +19,7 @@ def make_scene(root: Path, name: str, contents: dict[str, str]) -> Scene:
         path.write_text(text)
         role = "target" if camera.startswith("t") else "source"
         model = Camera(camera, np.eye(3), np.eye(4), 8, 8)
-        views.append(View(model, "000001", role, path, None))
+        views.append(View(model, path, timestamp="000001", role=role))
     return Scene(root / name, name, name, tuple(views))
 
 

@@ -20,9 +20,10 @@ from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, read
 from stages.samples.manifest import check_dataset
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
-from stages.scenes.scene import View, write_scene
+from stages.scenes.scene import write_scene
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.roles import NO_RESERVE
+from stages.scenes.view import View
 
 TUNING = ("hi4d_pair00_dance", "hi4d_pair01_talk")
 TEST = ("hi4d_pair02_dance",)
@@ -332,7 +333,7 @@ def test_photograph_that_is_measured_downstream_is_refused(study: StudyConfig) -
     path.parent.mkdir(parents=True)
     shutil.copyfile(layout.pairs(TUNING[0]) / "ref_image" / "000001_28.png", path)
     camera = Camera("28", np.eye(3), np.eye(4), 8, 8)
-    views = [View(camera, "000001", "target", path, None)]
+    views = [View(camera, path, timestamp="000001", role="target")]
     write_scene(folder, {"name": RESERVED[0], "group": "pair15"}, views)
     with pytest.raises(UserError, match=r"(?s)28.png: the same image as .*pair00_dance"):
         main()
@@ -397,7 +398,7 @@ def write_room(scene: str, people: int, change: str = "") -> None:
     image = CHANGES[change](image) if change else image
     image.save(path)
     camera = Camera("28", np.eye(3), np.eye(4), *image.size)
-    views = [View(camera, "000001", "target", path, None)]
+    views = [View(camera, path, timestamp="000001", role="target")]
     write_scene(folder, {"name": scene, "group": scene[5:11]}, views)
 
 

@@ -294,7 +294,7 @@ def test_file_that_the_model_names_is_taken_though_hidden(folder: Path) -> None:
     new = folder / "images" / ".EFT" / "00_LEFT.xxx"
     new.parent.mkdir()
     (folder / "images" / NAMES[0]).rename(new)
-    assert Dataset.read(folder).views[0].path == new
+    assert Dataset.read(folder).views[0].image_path == new
 
 
 def test_no_name_of_a_model_leads_out_of_its_images(folder: Path) -> None:

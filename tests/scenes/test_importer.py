@@ -48,7 +48,7 @@ def test_landmarks_lie_in_the_images_where_the_prepared_cameras_project_them(
     for view in scene.views():
         assert (view.camera.width, view.camera.height) == (round(300 * height / 400), height)
         assert view.camera.K[0, 1] == 0
-        green = view.image()[..., 1]
+        green = view.pixels()[..., 1]
         pixels, _ = view.camera.project(landmarks)
         for x, y in pixels:
             row, column = int(y), int(x)
@@ -65,7 +65,7 @@ def test_undistortion_is_a_switch(
     plain = prepared(raw, tmp_path / "plain", PrepareConfig(undistort=False))
     for view in plain.views():
         original = Image.open(raw / "images" / view.name / "000021.png")
-        np.testing.assert_array_equal(np.rint(255 * view.image()), np.asarray(original))
+        np.testing.assert_array_equal(np.rint(255 * view.pixels()), np.asarray(original))
     straight = prepared(raw, tmp_path / "straight", PrepareConfig(undistort=True))
     assert folder_hash(tmp_path / "plain" / "frames") != folder_hash(straight.folder / "frames")
 
@@ -84,19 +84,19 @@ def test_pixels_outside_the_image_are_black_and_masked(
     output = capsys.readouterr().out
     assert ("camera 28: " in output) is outside
     for view in scene.views():
-        valid = view.seen()
+        valid = view.valid()
         assert (valid is not None) is outside
         if valid is not None:
             assert 0.3 < valid.mean() < 0.99
             assert not valid[0, 0]
             assert valid[32, 24]
-            assert not view.image()[~valid].any()
-            assert view.counted().shape == (1, valid.sum(), 3)
+            assert not view.pixels()[~valid].any()
+            assert view.valid_pixels().shape == (1, valid.sum(), 3)
 
 
 def test_a_larger_height_does_not_enlarge(tmp_path: Path, raw_sequence: Writer) -> None:
     scene = prepared(raw_sequence(tmp_path / "raw"), tmp_path / "scene", PrepareConfig())
-    assert {view.image().shape for view in scene.views()} == {(128, 96, 3)}
+    assert {view.pixels().shape for view in scene.views()} == {(128, 96, 3)}
 
 
 def test_roles_groups_and_frames_reach_the_scene(tmp_path: Path, raw_sequence: Writer) -> None:
@@ -120,7 +120,7 @@ def test_images_belong_to_their_own_frame(tmp_path: Path, raw_sequence: Writer) 
     """The red channel of the raw images holds the frame's number."""
     scene = prepared(raw_sequence(tmp_path / "raw"), tmp_path / "scene")
     for view in scene.views():
-        assert int(np.median(np.rint(view.image()[..., 0] * 255))) == int(view.timestamp)
+        assert int(np.median(np.rint(view.pixels()[..., 0] * 255))) == int(view.timestamp)
 
 
 def test_masks_follow_the_images(tmp_path: Path, raw_sequence: Writer) -> None:
@@ -258,8 +258,8 @@ def test_alpha_lies_over_the_background(
         (tmp_path / name).mkdir()
         import_scene("pair_x", entry(), PrepareConfig(), raw, tmp_path / name, background)
         view = next(v for v in Scene.read(tmp_path / name).views() if v.name == "4")
-        assert view.image()[:, 48:].mean() == background[0]
-        np.testing.assert_array_equal(np.rint(255 * view.image()[:, :48]), levels[:, :48])
+        assert view.pixels()[:, 48:].mean() == background[0]
+        np.testing.assert_array_equal(np.rint(255 * view.pixels()[:, :48]), levels[:, :48])
     output = "pair_x: 1 of 3 images have alpha; they are composited over train.background, "
     assert capsys.readouterr().err.splitlines() == [
         output + "[0.0, 0.0, 0.0]",

@@ -9,7 +9,8 @@ from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
 from stages.scenes.poses.scene_calibration import calibrate
-from stages.scenes.scene import Scene, View, write_scene
+from stages.scenes.scene import Scene, write_scene
+from stages.scenes.view import View
 
 
 def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> None:
@@ -18,9 +19,12 @@ def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> Non
     placed = {Path(name).stem: Camera(Path(name).stem, c.K, c.cam_from_world, c.width, c.height)
               for name, c in truth.items()}  # fmt: skip
     views = [
-        View(one, "000000", "target" if name == "02" else "source", images / f"{name}.png", None)
+        View(
+            one, images / f"{name}.png", timestamp="000000",
+            role="target" if name == "02" else "source",
+        )
         for name, one in placed.items()
-    ]
+    ]  # fmt: skip
     write_scene(tmp_path, {"name": "corner", "group": "corner"}, views)
     rng, asked = np.random.default_rng(5), []
 

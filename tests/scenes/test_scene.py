@@ -10,7 +10,8 @@ import pytest
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.images import write_mask, write_png
-from stages.scenes.scene import Scene, View, camera_from_dict, camera_to_dict, write_scene
+from stages.scenes.scene import Scene, camera_from_dict, camera_to_dict, write_scene
+from stages.scenes.view import View
 
 K = np.array([[90.0, 0, 11.5], [0, 91, 16.5], [0, 0, 1]])
 
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
             write_png(path, np.full((32, 24, 3), index / 3, np.float32))
             if name == "a":
                 write_mask(here / "masks" / "a.png", np.eye(32, 24) > 0)
-            views.append(View(camera, timestamp, role, path, None))
+            views.append(View(camera, path, timestamp=timestamp, role=role))
     write_scene(tmp_path, {"name": "s", "group": "g"}, views)
     return tmp_path
 
@@ -47,7 +48,7 @@ def test_views_are_chosen_by_role_and_time(folder: Path) -> None:
 
 def test_a_view_has_its_picture_mask_and_camera(folder: Path) -> None:
     views = {view.name: view for view in Scene.read(folder).views(timestamp="000012")}
-    np.testing.assert_allclose(views["a"].image(), 1 / 3, atol=1e-6)
+    np.testing.assert_allclose(views["a"].pixels(), 1 / 3, atol=1e-6)
     np.testing.assert_array_equal(views["a"].mask(), np.eye(32, 24) > 0)
     assert views["b"].mask() is None
     np.testing.assert_allclose(views["c"].camera.centre, [3, 2, 3])
@@ -112,7 +113,7 @@ def test_a_picture_of_another_size_is_refused(folder: Path) -> None:
     view = Scene.read(folder).views("target")[0]
     write_png(view.image_path, np.zeros((16, 12, 3), np.float32))
     with pytest.raises(UserError, match="12x16 px") as caught:
-        view.image()
+        view.pixels()
     assert "24x32 px" in str(caught.value)
     assert str(view.image_path) in str(caught.value)
 

@@ -8,7 +8,8 @@ from known_scene import SCENE, TIMES, calibrate, known_gaussians, ring
 
 from stages.run import layout
 from stages.scenes.images import write_png
-from stages.scenes.scene import Scene, View, write_scene
+from stages.scenes.scene import Scene, write_scene
+from stages.scenes.view import View
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -56,7 +57,7 @@ def scene(truth: Gaussians, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for name, camera in cameras.items():
             path = folder / "frames" / time / "images" / f"{name}.png"
             write_png(path, render(truth, camera, "cpu").rgb.numpy())
-            views.append(View(camera, time, roles[name], path, None))
+            views.append(View(camera, path, timestamp=time, role=roles[name]))
     write_scene(folder, {"name": SCENE, "group": "pair15"}, views)
     calibrate(cameras, roles, truth)
     return Scene.read(folder)

@@ -51,7 +51,7 @@ def write_strip(
     keys = {rank: key for rank, key, _ in ranked(results, scene.name)}
     view = views[keys.get("median", keys["worst"])]
     size = size_within(view.camera.width, view.camera.height, config.max_side_px)
-    images = {_TRUTH: resize(view.image(), *size)}
+    images = {_TRUTH: resize(view.pixels(), *size)}
     for method in results.evaluations.methods:
         images[method] = resize(read_novel_view(renders(method), "given", view), *size)
     strip = np.concatenate([_titled(name, image) for name, image in images.items()], axis=1)

@@ -16,7 +16,8 @@ from stages.pages.report.results import Results
 from stages.run.methods import PLAIN
 from stages.scenes.images import Pixels, resize
 from stages.scenes.novel_views import read_novel_view
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 
 TRUTH = "ground truth"
 # Black, violet, red, yellow: lightness rises evenly, so that it also reads in grey.
@@ -109,7 +110,7 @@ def _report_view(
     gain: float | None,
     config: ReportConfig,
 ) -> ReportView:
-    truth = view.image()
+    truth = view.pixels()
     width, height = size_within(view.camera.width, view.camera.height, config.max_side_px)
     small = resize(truth, width, height)
     images = [ReportImage(TRUTH, _encoded(small, config.quality), "", {})]

@@ -105,7 +105,7 @@ def _images_by_name(source: Path, method: str) -> dict[str, Path]:
     if method not in ("given", "ba"):
         return paths
     dataset = Dataset.read(source)
-    posed = {view.name: view.path for view in dataset.views}
+    posed = {view.name: view.image_path for view in dataset.views}
     return dict(sorted({**{name: paths[name] for name in dataset.without_pose}, **posed}.items()))
 
 

@@ -88,7 +88,7 @@ def _estimate(
 
 def _image(scene: Scene, camera: str, timestamp: str) -> Any:
     views = scene.views("source", timestamp)
-    return next(view for view in views if view.name == camera).image()
+    return next(view for view in views if view.name == camera).pixels()
 
 
 def _rounded(value: float | None) -> float | None:

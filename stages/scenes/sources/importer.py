@@ -14,8 +14,9 @@ from stages.scenes.hi4d import Sequence4D, open_sequence
 from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
 from stages.scenes.lenses.distortion import ideal_intrinsics, undistort, valid_pixels
-from stages.scenes.scene import VALID_MASKS, Role, View, write_scene
+from stages.scenes.scene import VALID_MASKS, write_scene
 from stages.scenes.study.identity import group_of
+from stages.scenes.view import Role, View
 
 
 def import_scene(
@@ -152,7 +153,7 @@ def _write_view(
         resized_valid = resize_mask(valid, width, height)
         write_png(path, resize(image, width, height) * resized_valid[..., None])
         write_mask(frame_folder / VALID_MASKS / path.name, resized_valid)
-    view = View(resized, f"{frame:06d}", role, path, None)
+    view = View(resized, path, timestamp=f"{frame:06d}", role=role)
     mask = sequence.mask(camera.name, frame, image.shape[:2]) if config.masks else None
     if mask is None:
         return view

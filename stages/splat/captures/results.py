@@ -18,8 +18,9 @@ from stages.run.user_paths import check_apart, check_source, make_target, run_na
 from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.captures.eval_registration import nearest, place
 from stages.scenes.colmap_lenses import find_model
-from stages.scenes.dataset import Dataset, DatasetView, find_photographs, same_images
+from stages.scenes.dataset import Dataset, find_photographs, same_images
 from stages.scenes.frames import Sim3
+from stages.scenes.view import View
 from stages.splat.captures.claims import (
     DATASET,
     EVALUATED,
@@ -101,10 +102,11 @@ def train_result(
     if chosen.held_out:
         backend, _ = choose_backend(config.backend)
         device = "cuda" if backend == "cuda" else "cpu"
+        color = CaptureRecord.read(folder).mean_color
         with whole_folder(folder / "held_out") as pictures:
             rows, means = measure(
                 fitted.gaussians.to(device), chosen.held_out, Sim3.identity(), pictures,
-                meter=meter, color=CaptureRecord.read(folder).mean_color, data_factor=config.data_factor,
+                meter=meter, color=color, data_factor=config.data_factor,
                 alignment=Alignment(capture.align_steps, capture.align_lr), backend=backend,
             )  # fmt: skip
         write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
@@ -165,7 +167,7 @@ def evaluate_result(
     return told | means
 
 
-def _demand(meter: Meter, views: Sequence[DatasetView], data_factor: int) -> None:
+def _demand(meter: Meter, views: Sequence[View], data_factor: int) -> None:
     """Raise UserError for views that would be too small to measure."""
     sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
     meter.require_sizes(sizes, "lower train.data_factor, or take the views out")

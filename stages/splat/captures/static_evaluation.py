@@ -17,13 +17,14 @@ from stages.run.files import file_hash, read_json, text_hash, whole_folder, writ
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.cameras import Camera
-from stages.scenes.dataset import Dataset, DatasetView
+from stages.scenes.dataset import Dataset
 from stages.scenes.frames import normalisation
 from stages.scenes.images import read_image, read_mask, write_mask, write_png
 from stages.scenes.scene import camera_to_dict
 from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
+from stages.scenes.view import View
 from stages.splat.captures.static_training import CHECKPOINTS, check_trained
 from stages.splat.captures.training import CaptureRecord
 from stages.splat.gaussians import Gaussians
@@ -111,7 +112,7 @@ def update_masks(
     result: Path,
     training: Sequence[Camera],
     held_out: Dataset,
-    views: Sequence[DatasetView],
+    views: Sequence[View],
 ) -> dict[str, NDArray[np.bool_]]:
     """Masks [H, W] of the chosen eval frames: those on disk, and those that are missing.
 
@@ -142,7 +143,7 @@ def update_masks(
 
 def _shown(
     gaussians: Gaussians,
-    views: Sequence[DatasetView],
+    views: Sequence[View],
     masks: dict[str, NDArray[np.bool_]],
     folder: Path,
     backend: str,
@@ -152,6 +153,6 @@ def _shown(
         write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
         photograph, seen = view.image()
         yield MeasuredView(
-            "", view.name, photograph, file_hash(view.path), given=read_image(path),
+            "", view.name, photograph, view.sha256, given=read_image(path),
             mask=masks[view.name] if seen is None else masks[view.name] & seen, valid=seen,
         )  # fmt: skip

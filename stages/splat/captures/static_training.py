@@ -19,8 +19,8 @@ CHECKPOINTS = "checkpoints"
 
 
 def train_static(
-    shared: SharedFolder, camera: str, static: StaticConfig, config: TrainConfig, result: Path, name: str,
-    given: Collection[str] = (),
+    shared: SharedFolder, camera: str, static: StaticConfig, config: TrainConfig, result: Path,
+    name: str, given: Collection[str] = (),
 ) -> Fitted:  # fmt: skip
     """Train on one camera's subset into `result`/checkpoints.
 

@@ -30,12 +30,13 @@ from stages.run.files import (
 )
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Array, Camera
-from stages.scenes.dataset import Dataset, DatasetView, shortened
+from stages.scenes.dataset import Dataset, shortened
 from stages.scenes.frames import Sim3
 from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, Pixels, resize, resize_mask, write_png
 from stages.scenes.scene import camera_to_dict, cameras_from_dict
 from stages.scenes.sources.name_filter import matching
+from stages.scenes.view import View
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
@@ -48,8 +49,8 @@ from stages.splat.training.trainer import Trainer, TrainView
 class Split:
     """Which views are trained on, and which are only measured."""
 
-    train: tuple[DatasetView, ...]
-    held_out: tuple[DatasetView, ...]
+    train: tuple[View, ...]
+    held_out: tuple[View, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class CaptureRecord:
         return cls(*texts[:2], *groups, facts["sha256"], photographs, points, color, data_factor)
 
 
-def split(views: Sequence[DatasetView], test_every: int, match_string: str) -> Split:
+def split(views: Sequence[View], test_every: int, match_string: str) -> Split:
     """Hold out every `test_every`-th view by name (0 and 1: none), then choose by the token.
 
     The token chooses among the others alone, so that all variants of a capture are measured on the
@@ -166,7 +167,7 @@ def train_capture(
         views = (*chosen.train, *chosen.held_out)
         names += [file_hash(view.mask_path) if view.mask_path else "" for view in views]
     checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
-    paths = [view.path for view in (*chosen.train, *chosen.held_out)]
+    paths = [view.image_path for view in (*chosen.train, *chosen.held_out)]
     report_alpha(dataset.name, paths, config.background)
     views = [train_view(view, config) for view in chosen.train]
     trainer = Trainer(views, dataset.points, dataset.colors, config, backend)
@@ -189,7 +190,7 @@ def train_capture(
 
 def measure(
     gaussians: Gaussians,
-    views: Sequence[DatasetView],
+    views: Sequence[View],
     train_from_views: Sim3,
     folder: Path,
     *,
@@ -216,7 +217,7 @@ def measure(
     return [{"image": row["camera"], **row} for row in rows], means
 
 
-def train_view(view: DatasetView, config: TrainConfig) -> TrainView:
+def train_view(view: View, config: TrainConfig) -> TrainView:
     """An undistorted photograph and its camera, both shrunk by `data_factor`.
 
     With `masks` only the pixels count that the view's mask keeps.
@@ -241,9 +242,7 @@ def shrunk_size(camera: Camera, data_factor: int) -> tuple[int, int]:
     return width, height
 
 
-def _shrunk(
-    view: DatasetView, data_factor: int, background: Color
-) -> tuple[Camera, Pixels, Mask | None]:
+def _shrunk(view: View, data_factor: int, background: Color) -> tuple[Camera, Pixels, Mask | None]:
     image, mask = view.image(background)
     width, height = shrunk_size(view.camera, data_factor)
     seen = None if mask is None else resize_mask(mask, width, height)
@@ -252,7 +251,7 @@ def _shrunk(
 
 def _drawn(
     gaussians: Gaussians,
-    views: Sequence[DatasetView],
+    views: Sequence[View],
     train_from_views: Sim3,
     folder: Path,
     data_factor: int,

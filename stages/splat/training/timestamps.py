@@ -17,8 +17,9 @@ from stages.run.user_paths import make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.images import resize, resize_mask
 from stages.scenes.poses.calibration import Calibration, read_calibration
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
 from stages.scenes.sources.name_filter import matching
+from stages.scenes.view import View
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.gaussians import Gaussians
 from stages.splat.gpu.lock import gpu_lock_released
@@ -183,7 +184,8 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
     """An image at its estimated camera, both shrunk by `data_factor`."""
     camera: Camera = calibration.sources[view.name]
     width, height = (round(side / config.data_factor) for side in (camera.width, camera.height))
-    image = torch.from_numpy(resize(view.image(), width, height).copy())
+    pixels, valid = view.image()
+    image = torch.from_numpy(resize(pixels, width, height).copy())
     mask = None
     if config.masks and view.mask_path is not None:
         small = resize(view.mask()[..., None].astype("float32"), width, height)[..., 0]
@@ -193,10 +195,9 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
                 view.mask_path, "no pixel counts", expected="people in it, for train.masks",
                 fix="set train.masks: false, or take this camera out of source_cameras",
             )  # fmt: skip
-    recorded = view.seen()  # pixels that the lens recorded
-    if recorded is not None:
-        visible = torch.from_numpy(resize_mask(recorded, width, height))
-        mask = visible if mask is None else mask & visible
+    if valid is not None:
+        resized_valid = torch.from_numpy(resize_mask(valid, width, height))
+        mask = resized_valid if mask is None else mask & resized_valid
     return TrainView(camera.resized(width, height), image, mask)
 
 

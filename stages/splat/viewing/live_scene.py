@@ -17,7 +17,8 @@ from stages.scenes.frames import recentring
 from stages.scenes.images import Pixels
 from stages.scenes.novel_views import read_novel_view
 from stages.scenes.poses.calibration import Calibration, read_calibration
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 from stages.splat.export import in_world
 from stages.splat.gaussians import Gaussians
 
@@ -87,7 +88,7 @@ class LiveScene:
             if camera is None:
                 continue
             if view.role == "source":
-                shots.append(Shot(camera, view.role, view.image()))
+                shots.append(Shot(camera, view.role, view.pixels()))
             else:
                 picture = read_novel_view(_folder(self.scene, method), "given", view)
                 found = psnr.get((timestamp, view.name))

@@ -13,7 +13,7 @@ from stages.run.process.stopping import Preemption
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.images import Pixels, resize, resize_mask
-from stages.scenes.scene import View
+from stages.scenes.view import View
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.views.distill import Fix, Moment, distil
@@ -102,7 +102,7 @@ class FixedViews:
                 {
                     view.name: resize_mask(mask, learnt[view.name].width, learnt[view.name].height)
                     for view in views
-                    if view.name in learnt and (mask := view.seen()) is not None
+                    if view.name in learnt and (mask := view.valid()) is not None
                 },
             )
         return self._moments[timestamp]
@@ -113,7 +113,7 @@ class FixedViews:
 
 def _photograph(view: View, camera: Camera) -> Pixels:
     """The photograph of a view at the size that it was trained on."""
-    image = view.image()
+    image = view.pixels()
     if image.shape[:2] == (camera.height, camera.width):
         return image
     return resize(image, camera.width, camera.height)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from stages.quality.evaluation import MeasuredView
 from stages.run.errors import UserError
-from stages.run.files import file_hash
 from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene
 
@@ -19,11 +18,10 @@ def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Ite
                 view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
                 fix="set prepare.masks: true, or evaluate.masks: ignore",
             )  # fmt: skip
-        seen = view.seen()
-        if mask is not None and seen is not None:
-            mask = mask & seen
+        image, valid = view.image()
+        if mask is not None and valid is not None:
+            mask = mask & valid
         pictures = {kind: read_novel_view(folder, kind, view) for kind in kinds}
-        digest = file_hash(view.image_path)
         yield MeasuredView(
-            view.timestamp, view.name, view.image(), digest, mask=mask, valid=seen, **pictures
+            view.timestamp, view.name, image, view.sha256, mask=mask, valid=valid, **pictures
         )

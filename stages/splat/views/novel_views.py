@@ -17,7 +17,8 @@ from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.images import Pixels
 from stages.scenes.novel_views import KINDS, Pose, write_info, write_novel_view
 from stages.scenes.poses.calibration import Calibration
-from stages.scenes.scene import Scene, View
+from stages.scenes.scene import Scene
+from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 
@@ -107,12 +108,11 @@ class TargetRenderer:
     def _aligned(self, gaussians: Gaussians, camera: Camera, view: View) -> Camera:
         if self.aligned is not None:
             return camera.moved(self.aligned[view.timestamp][view.name])
-        photograph = torch.from_numpy(view.image())
+        image, valid = view.image()
         steps, lr = self.config.align_steps, self.config.align_lr
-        seen = view.seen()
         return align_camera(
-            gaussians, camera, photograph, self.backend,
-            steps=steps, lr=lr, mask=None if seen is None else torch.from_numpy(seen),
+            gaussians, camera, torch.from_numpy(image), self.backend,
+            steps=steps, lr=lr, mask=None if valid is None else torch.from_numpy(valid),
         )  # fmt: skip
 
 
