@@ -28,21 +28,27 @@ def main() -> None:
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
     from stages.splat.viewing.models import SceneModels
+    from stages.splat.viewing.scene_folders import SceneFolders
     from stages.splat.viewing.video import write_video
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("show", ShowConfig)
-    timestamps = Scene.read(layout.scene(scene)).timestamps
-    space = SceneModels.read(scene, timestamps, study.methods)
+    folders = SceneFolders(
+        layout.scene(scene),
+        layout.calibrated(scene),
+        layout.splats(scene),
+        {method: layout.novel_views(scene, method) for method in study.methods},
+    )
+    models = SceneModels.read(folders, Scene.read(folders.scene).timestamps)
     video = config.video
     with cost("show", scene), whole_folder(layout.shown(scene)) as folder:
-        text = viewer_page(scene, models(space, config.max_gaussians), space.cameras())
+        text = viewer_page(scene, page_models(models, config.max_gaussians), models.cameras())
         (folder / "viewer.html").write_text(text)
-        space.export(folder, config.exports)
+        models.export(folder, config.exports)
         if video.frames:
             backend, _ = choose_backend(config.backend)
-            videos = space.films(video.frames, video.max_side_px, backend)
+            videos = models.films(video.frames, video.max_side_px, backend)
             try:
                 for name, images in videos.items():
                     write_video(folder / f"{name}.mp4", images, video.fps)
@@ -53,13 +59,13 @@ def main() -> None:
     print(f"{scene}: {', '.join(path.name for path in files)}; {size_mb:.1f} MB")
 
 
-def models(space: "SceneModels", most: int) -> "list[Model]":
-    """Gaussians of all methods and timestamps of a scene for the viewer."""
+def page_models(scene: "SceneModels", most: int) -> "list[Model]":
+    """All Gaussians of a scene as the page's viewer takes them."""
     from stages.pages.viewer.page import Model
     from stages.splat.viewing.packing import pack
 
     models = []
-    for (method, timestamp), gaussians in space.gaussians.items():
+    for (method, timestamp), gaussians in scene.gaussians.items():
         packed = pack(gaussians, most)
         background = gaussians.metadata.get("background", [0.0, 0.0, 0.0])
         content = packed.count, packed.low, packed.high, packed.data

@@ -4,6 +4,7 @@ import argparse
 import os
 import threading
 
+from stages.run import layout
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.settings.names import name_argument
@@ -29,13 +30,21 @@ def main() -> None:
         )  # fmt: skip
 
     from stages.splat.viewing.live_scene import LiveScene
+    from stages.splat.viewing.scene_folders import SceneFolders
     from stages.splat.viewing.viewer import Viewer
 
-    showing = LiveScene.read(args.scene, study.methods)
-    if args.method and args.method not in showing.methods:
+    folders = SceneFolders(
+        layout.scene(args.scene),
+        layout.calibrated(args.scene),
+        layout.splats(args.scene),
+        {method: layout.novel_views(args.scene, method) for method in study.methods},
+        {method: layout.view_metrics(args.scene, method) for method in study.methods},
+    )
+    scene = LiveScene(folders)
+    if args.method and args.method not in scene.methods:
         raise UserError("--method", repr(args.method),
-                        expected=f"one of {', '.join(showing.methods)}")  # fmt: skip
-    viewer = Viewer(showing, args.host, args.port, args.method)
+                        expected=f"one of {', '.join(scene.methods)}")  # fmt: skip
+    viewer = Viewer(scene, args.host, args.port, args.method)
     print(f"{args.scene}: http://localhost:{viewer.port}", flush=True)
     node = os.environ.get("SLURMD_NODENAME")
     if node or "SSH_CONNECTION" in os.environ:

@@ -12,6 +12,7 @@ from stages.scenes.poses.calibration import Calibration, transfer_targets, write
 from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
+from stages.splat.viewing.scene_folders import SceneFolders
 
 SCENE = "hi4d_pair15_fight"
 TIMES = ("000021", "000033")
@@ -43,6 +44,17 @@ def gaussians(time: str) -> Gaussians:
         shN=torch.zeros(count, 0, 3),
         world_from_norm=EST_FROM_TRUE,
         antialiased=False,
+    )
+
+
+def folders(methods: tuple[str, ...]) -> SceneFolders:
+    """Where the scene and its novel views lie below the current folder."""
+    return SceneFolders(
+        layout.scene(SCENE),
+        layout.calibrated(SCENE),
+        layout.splats(SCENE),
+        {method: layout.novel_views(SCENE, method) for method in methods},
+        {method: layout.view_metrics(SCENE, method) for method in methods},
     )
 
 

@@ -7,7 +7,7 @@ import exact_scene
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from exact_scene import SCENE, SIZE, SOURCES, TIMES, gaussians, write_scene
+from exact_scene import SCENE, SIZE, SOURCES, TIMES, folders, gaussians, write_scene
 from ruamel.yaml import YAML
 
 from stages.run import layout
@@ -38,7 +38,8 @@ def write_params(methods: list[str], frames: int, exports: list[str]) -> None:
     yaml.dump(params, Path("params.yaml"))
 
 
-def shown() -> set[str]:
+def written() -> set[str]:
+    """Names of the files that the stage wrote."""
     return {path.name for path in layout.shown(SCENE).iterdir()}
 
 
@@ -49,25 +50,25 @@ def test_same_gaussians_give_the_same_bytes() -> None:
     main()
     assert folder_hash(layout.shown(SCENE)) == first
     models = {f"none_{time}.{kind}" for time in TIMES for kind in ("ply", "spz")}
-    assert shown() == {"viewer.html", "orbit_none.mp4", *models}
+    assert written() == {"viewer.html", "orbit_none.mp4", *models}
 
 
 def test_film_shows_all_methods_side_by_side() -> None:
     for time in TIMES:
-        place = layout.novel_views(SCENE, "base-distill") / "gaussians"
-        gaussians(time).save(place / f"{time}.safetensors")
+        folder = layout.novel_views(SCENE, "base-distill") / "gaussians"
+        gaussians(time).save(folder / f"{time}.safetensors")
     write_params(["none", "base-post", "base-distill"], 4, [])
     main()
     films = {"orbit_none.mp4": 1, "orbit_base-distill.mp4": 1, "side_by_side.mp4": 2}
-    assert shown() == {"viewer.html", *films}
+    assert written() == {"viewer.html", *films}
     for name, wide in films.items():
         frames = imageio_ffmpeg.read_frames(str(layout.shown(SCENE) / name))
         info = next(frames)
-        pictures = [np.frombuffer(frame, np.uint8) for frame in frames]
+        images = [np.frombuffer(frame, np.uint8) for frame in frames]
         assert info["size"] == (wide * SIZE, SIZE)
-        assert len(pictures) == 4
-        assert pictures[0].std() > 10
-        assert np.abs(pictures[0].astype(int) - pictures[2]).mean() > 1, "the camera moves"
+        assert len(images) == 4
+        assert images[0].std() > 10
+        assert np.abs(images[0].astype(int) - images[2]).mean() > 1, "the camera moves"
 
 
 def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
@@ -85,18 +86,18 @@ def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
 
 
 @pytest.mark.parametrize(("unit", "offset"), [(2.0, 5.2e6), (1e-7, 0.0)])
-def test_a_world_in_coordinates_of_a_map_is_shown_as_one_at_the_origin(
+def test_world_in_map_coordinates_is_shown_as_one_at_the_origin(
     monkeypatch: pytest.MonkeyPatch, unit: float, offset: float
 ) -> None:
-    """Films, cameras beside the Gaussians, and what is exported."""
-    near = SceneModels.read(SCENE, TIMES, ["none"])
+    """Films, cameras beside the Gaussians, and exported models."""
+    near = SceneModels.read(folders(("none",)), TIMES)
     near.export(Path(), ["ply"])
     before = read_ply(Path(f"none_{TIMES[0]}.ply")).means
     frame = Sim3(unit, exact_scene.EST_FROM_TRUE.rotation, offset * np.array([0.1, -0.3, 1]))
     monkeypatch.setattr(exact_scene, "EST_FROM_TRUE", frame)
     write_scene()
-    far = SceneModels.read(SCENE, TIMES, ["none"])
-    films = [space.films(2, SIZE, "cpu")["orbit_none"] for space in (near, far)]
+    far = SceneModels.read(folders(("none",)), TIMES)
+    films = [models.films(2, SIZE, "cpu")["orbit_none"] for models in (near, far)]
     for one, other in zip(*films, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1
     far.export(Path(), ["ply"])
@@ -105,11 +106,11 @@ def test_a_world_in_coordinates_of_a_map_is_shown_as_one_at_the_origin(
     assert np.linalg.norm(means) < 10
 
 
-def test_a_film_that_cannot_be_encoded_leaves_the_rest(
+def test_film_that_cannot_be_encoded_leaves_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     write_params(["none"], 2, [])
     main()
     assert "no video" in capsys.readouterr().err
-    assert shown() == {"viewer.html"}
+    assert written() == {"viewer.html"}

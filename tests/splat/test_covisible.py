@@ -26,22 +26,22 @@ def camera(x: float = 0.0, towards: tuple = (0.0, 0.0, 1.0), z: float = 0.0) -> 
 
 
 def facing(x: float = 0.0, depth: float = WALL) -> DepthView:
-    """A view straight at the wall."""
+    """A view at right angles to the wall."""
     return DepthView(camera(x), torch.full((SIZE, SIZE), depth))
 
 
-def test_one_that_stands_in_the_same_place_sees_everything() -> None:
+def test_all_is_visible_from_the_same_camera() -> None:
     assert visible_counts(facing(), [facing()], 0.01).eq(1).all()
 
 
-def test_pixels_outside_the_other_picture_are_not_seen() -> None:
+def test_pixels_outside_the_other_image_are_not_visible() -> None:
     # Shifted by x = 1, the wall's pixels move by f * 1 / 4 = 8 px.
     counts = visible_counts(facing(), [facing(1.0)], 0.01)
     assert counts[:, 8:].eq(1).all()
     assert counts[:, :8].eq(0).all()
 
 
-def test_points_behind_the_camera_are_not_seen() -> None:
+def test_points_behind_the_camera_are_not_visible() -> None:
     away = DepthView(camera(towards=(0.0, 0.0, -1.0)), torch.full((SIZE, SIZE), WALL))
     beyond = DepthView(camera(z=8.0), torch.full((SIZE, SIZE), WALL))
     assert visible_counts(facing(), [away, beyond], 0.01).eq(0).all()
@@ -55,7 +55,7 @@ def test_an_occluder_in_front_hides_the_wall() -> None:
     assert counts[:, 20:].eq(0).all()
 
 
-def test_a_point_in_front_of_what_the_other_sees_is_not_the_same_surface() -> None:
+def test_a_nearer_surface_is_another_one() -> None:
     assert visible_counts(facing(depth=2.0), [facing(depth=4.0)], 0.05).eq(0).all()
 
 
@@ -65,17 +65,17 @@ def test_depths_agree_within_the_tolerance() -> None:
 
 
 def test_slanted_view_of_the_wall_agrees_with_its_own_depth() -> None:
-    turned = camera(towards=(0.3, 0.0, 1.0))
-    rays = np.linalg.inv(turned.K) @ np.stack(
+    slanted = camera(towards=(0.3, 0.0, 1.0))
+    rays = np.linalg.inv(slanted.K) @ np.stack(
         [*(np.mgrid[0:SIZE, 0:SIZE][::-1].reshape(2, -1) + 0.5), np.ones(SIZE**2)]
     )
-    forward = (turned.cam_from_world[:3, :3].T @ rays)[2].reshape(SIZE, SIZE)
-    exact = DepthView(turned, torch.tensor(WALL / forward, dtype=torch.float32))
+    forward = (slanted.cam_from_world[:3, :3].T @ rays)[2].reshape(SIZE, SIZE)
+    exact = DepthView(slanted, torch.tensor(WALL / forward, dtype=torch.float32))
     counts = visible_counts(facing(), [exact], 0.02)
-    at = (np.arange(SIZE) + 0.5 - SIZE / 2) / SIZE * WALL
-    points = np.stack(np.meshgrid(at, at), axis=-1)
+    on_wall = (np.arange(SIZE) + 0.5 - SIZE / 2) / SIZE * WALL
+    points = np.stack(np.meshgrid(on_wall, on_wall), axis=-1)
     world = np.concatenate([points, np.full((SIZE, SIZE, 1), WALL)], -1).reshape(-1, 3)
-    pixels, _ = turned.project(world)
+    pixels, _ = slanted.project(world)
     inside = ((pixels > 0.01) & (pixels < SIZE - 0.01)).all(1).reshape(SIZE, SIZE)
     assert 0.3 < inside.mean() < 0.95
     assert (counts.numpy()[inside] == 1).mean() > 0.99
@@ -83,7 +83,7 @@ def test_slanted_view_of_the_wall_agrees_with_its_own_depth() -> None:
     assert counts.numpy()[outside].max() == 0
 
 
-def test_nothing_is_seen_where_there_is_no_surface() -> None:
+def test_nothing_is_visible_without_a_surface() -> None:
     empty = DepthView(camera(), torch.zeros(SIZE, SIZE))
     assert visible_counts(empty, [facing()], 0.05).eq(0).all()
     assert visible_counts(facing(), [empty], 0.05).eq(0).all()
@@ -98,7 +98,7 @@ def test_views_of_mixed_sizes_add_up() -> None:
 
 
 @pytest.mark.parametrize(("views", "needed"), [(1, 1), (2, 2), (3, 3), (40, 3), (80, 4), (81, 5)])
-def test_rule_asks_for_a_least_number_and_a_share(views: int, needed: int) -> None:
+def test_rule_has_a_minimum_number_and_share(views: int, needed: int) -> None:
     assert CovisibleRule(3, 0.05, 0.05).needed(views) == needed
 
 
@@ -115,7 +115,7 @@ def test_what_is_mostly_transparent_is_no_surface(opacity: float, depth: float) 
     assert torch.allclose(middle, torch.tensor(depth), atol=1e-3)
 
 
-def test_chunks_change_nothing() -> None:
+def test_chunk_sizes_do_not_change_the_result() -> None:
     rng = torch.Generator().manual_seed(0)
     count = 300
     means = torch.rand(count, 3, generator=rng) * torch.tensor([6.0, 6.0, 1.0])

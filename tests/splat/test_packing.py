@@ -1,4 +1,4 @@
-"""Packed Gaussians: read back by the layout's words they are the same to within a byte's step."""
+"""Packed Gaussians, decoded by the documented layout, agree to within a quantisation step."""
 
 import gzip
 from dataclasses import replace
@@ -33,16 +33,16 @@ def test_columns_come_back() -> None:
     step = (wanted.max(axis=0) - wanted.min(axis=0)) / 255
     assert columns.shape == wanted.shape
     within = np.abs(columns - wanted) <= 0.55 * step
-    assert within.mean() > 0.98, "all but the ends of the columns, which outliers do not stretch"
+    assert within.mean() > 0.98, "all but outliers, which are clipped to the ends of their column"
     assert np.abs(columns - wanted)[~within].max() < 0.3
 
 
-def test_higher_degrees_and_missing_ones_are_left_out() -> None:
+def test_degrees_above_1_are_dropped() -> None:
     assert unpack(pack(known_gaussians(20, degree=3), 50))[1].shape == (20, 20)
     assert unpack(pack(known_gaussians(20, degree=0), 50))[1].shape == (20, 11)
 
 
-def test_of_too_many_those_that_cover_most_stay() -> None:
+def test_the_largest_are_kept_of_too_many() -> None:
     trained = known_gaussians(100)
     trained.log_scales[:40] += 2
     means, _ = unpack(pack(trained, 40))
@@ -57,13 +57,13 @@ def test_a_disc_covers_more_than_a_needle_of_its_length() -> None:
     assert np.array_equal(means, trained.means[1:].numpy())
 
 
-def test_one_nan_leaves_the_others() -> None:
+def test_a_nan_drops_one_gaussian() -> None:
     broken = known_gaussians(20)
     broken.means[3] = float("nan")
     assert pack(broken, 50).count == 19
 
 
-def test_nothing_packs_to_nothing() -> None:
+def test_no_gaussians_are_packed_as_none() -> None:
     empty = known_gaussians(5)
     parts = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
     none = replace(empty, **{name: getattr(empty, name)[:0] for name in parts})

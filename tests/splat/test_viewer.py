@@ -1,4 +1,4 @@
-"""The live viewer without a browser: the page, and what a client is sent."""
+"""The live viewer without a browser: the page, and the messages to a client."""
 
 import sys
 import urllib.request
@@ -11,7 +11,7 @@ import pytest
 import torch
 import viser
 import zstandard
-from exact_scene import SCENE, TARGETS, TIMES, gaussians, write_scene
+from exact_scene import SCENE, TARGETS, TIMES, folders, gaussians, write_scene
 from websockets.sync.client import connect
 
 from stages import view
@@ -28,7 +28,7 @@ PARAMS = "novel_views:\n  backend: cpu\n  align: false\n"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene whose plain views are drawn and measured."""
+    """A scene whose plain novel views are rendered and measured."""
     root = tmp_path_factory.mktemp("viewer")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -45,26 +45,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def showing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> LiveScene:
+def scene(folder: Path, monkeypatch: pytest.MonkeyPatch) -> LiveScene:
     monkeypatch.chdir(folder)
-    return LiveScene.read(SCENE, ("none", "base-post"))
+    return LiveScene(folders(("none", "base-post")))
 
 
 @pytest.fixture
-def viewer(showing: LiveScene) -> Iterator[Viewer]:
+def viewer(scene: LiveScene) -> Iterator[Viewer]:
     """A server on a free port."""
-    found = Viewer(showing, "127.0.0.1", 18080)
-    yield found
-    found.server.stop()
+    viewer = Viewer(scene, "127.0.0.1", 18080)
+    yield viewer
+    viewer.server.stop()
 
 
-def test_only_methods_with_pictures_are_offered(showing: LiveScene) -> None:
-    assert showing.methods == ["none"]
+def test_only_methods_with_novel_views_are_offered(scene: LiveScene) -> None:
+    assert scene.methods == ["none"]
     with pytest.raises(UserError, match="no novel views"):
-        LiveScene(showing.scene, showing.calibration, ("tuned-post",))
+        LiveScene(folders(("tuned-post",)))
 
 
-def test_cloud_lies_in_the_frame_of_the_cameras() -> None:
+def test_cloud_is_in_the_frame_of_the_cameras() -> None:
     truth = gaussians(TIMES[0])
     cloud = as_cloud(truth)
     in_frame = truth.world_from_norm.apply(truth.means.double().numpy())
@@ -75,45 +75,45 @@ def test_cloud_lies_in_the_frame_of_the_cameras() -> None:
     np.testing.assert_allclose(cloud.opacities, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
 
 
-def test_broken_gaussians_are_left_out() -> None:
+def test_non_finite_gaussians_are_left_out() -> None:
     broken = gaussians(TIMES[0])
     broken.means[3] = torch.nan
     broken.log_scales[5] = torch.inf
     assert len(as_cloud(broken).centers) == 118
 
 
-def test_turned_gaussians_keep_their_long_axis() -> None:
+def test_rotated_gaussians_keep_their_long_axis() -> None:
     long = gaussians(TIMES[0])
     long.log_scales[:] = torch.tensor([0.0, -4.0, -4.0])
-    long.quats[:] = torch.tensor([2.0, 0.0, 0.0, 2.0])  # a quarter turn about z: x to y
+    long.quats[:] = torch.tensor([2.0, 0.0, 0.0, 2.0])  # 90 degrees about z: x to y
     axes = np.linalg.eigh(as_cloud(long).covariances)[1][..., -1]
     expected = long.world_from_norm.rotation @ [0.0, 1.0, 0.0]
     np.testing.assert_allclose(np.abs(axes @ expected), 1, atol=1e-6)
 
 
-def test_shots_have_pictures_and_numbers(showing: LiveScene) -> None:
-    shots = {shot.camera.name: shot for shot in showing.shots("none", TIMES[0])}
-    assert set(shots) == {"4", "16", "40", "28", "64"}
-    assert shots["28"].psnr_db == 20.5
-    assert shots["4"].psnr_db is None
-    assert {shot.psnr_db for shot in showing.shots("none", TIMES[1])} == {None}
+def test_frusta_have_the_psnr_of_held_out_views(scene: LiveScene) -> None:
+    frusta = {frustum.camera.name: frustum for frustum in scene.frusta("none", TIMES[0])}
+    assert set(frusta) == {"4", "16", "40", "28", "64"}
+    assert frusta["28"].psnr_db == 20.5
+    assert frusta["4"].psnr_db is None
+    assert {frustum.psnr_db for frustum in scene.frusta("none", TIMES[1])} == {None}
 
 
-def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(showing: LiveScene) -> None:
-    shots = showing.shots("none", TIMES[0])
-    at = showing.calibration.targets["64"]
+def test_nearest_view_is_a_held_out_one_that_looks_the_same_way(scene: LiveScene) -> None:
+    frusta = scene.frusta("none", TIMES[0])
+    at = scene.calibration.targets["64"]
     looking = at.cam_from_world[2, :3]
-    found = nearest(shots, at.centre + 0.01, looking)
-    assert found is not None
-    assert found.camera.name == "64"
-    assert caption(found) == "nearest held-out view: camera 64, 21.50 dB PSNR"
-    assert nearest(shots, at.centre, -looking) is None
+    nearest_view = nearest(frusta, at.centre + 0.01, looking)
+    assert nearest_view is not None
+    assert nearest_view.camera.name == "64"
+    assert caption(nearest_view) == "nearest held-out view: camera 64, 21.50 dB PSNR"
+    assert nearest(frusta, at.centre, -looking) is None
     assert caption(None) == "no held-out view looks this way"
 
 
-def test_geometry_of_the_frusta(showing: LiveScene) -> None:
-    cameras = list(showing.calibration.sources.values())
-    up = showing.calibration.est_from_true.rotation @ [0.0, -1.0, 0.0]
+def test_geometry_of_the_frusta(scene: LiveScene) -> None:
+    cameras = list(scene.calibration.sources.values())
+    up = scene.calibration.est_from_true.rotation @ [0.0, -1.0, 0.0]
     assert up_direction(cameras) @ up > 0.95
     assert field_of_view(cameras[0]) == pytest.approx(2 * np.arctan(0.5 / 1.2))
     assert 1 < spread(cameras) < 8
@@ -125,26 +125,26 @@ def test_page_is_served(viewer: Viewer) -> None:
         assert b"<html" in page.read().lower()
 
 
-def test_client_is_sent_the_scene_and_told_the_nearest_view(viewer: Viewer) -> None:
-    """What a browser does: say where it looks from, and take what comes."""
-    target = viewer.showing.calibration.targets["64"]
+def test_client_gets_the_scene_and_the_nearest_views_psnr(viewer: Viewer) -> None:
+    """A client reports its pose and reads messages, as a browser does."""
+    target = viewer.scene.calibration.targets["64"]
     with Client(viewer.port) as client:
         client.look_from(target)
         splat = client.wait_for("GaussianSplatsMessage")
         assert splat["name"] == "/gaussians"
         names = {"/cameras/" + name for name in ("4", "16", "40", "28", "64")}
-        client.wait(lambda: names <= {one.get("name") for one in client.found})
-        # It is put at the first held-out camera, and reports that it is there.
+        client.wait(lambda: names <= {one.get("name") for one in client.messages})
+        # The server moves it to the first held-out camera.
         moved = client.wait_for("SetCameraPositionMessage")
-        expected = viewer.showing.calibration.targets["28"].centre
+        expected = viewer.scene.calibration.targets["28"].centre
         np.testing.assert_allclose(moved["position"], expected, atol=1e-6)
         client.look_from(target)
-        client.wait(lambda: "camera 64, 21.50 dB PSNR" in repr(client.found))
-        # Another timestamp has other pictures, and no numbers yet.
-        viewer.time.value = TIMES[1]
-        client.wait(lambda: "camera 64, not measured" in repr(client.found))
+        client.wait(lambda: "camera 64, 21.50 dB PSNR" in repr(client.messages))
+        # At another timestamp nothing is measured yet.
+        viewer.timestamp.value = TIMES[1]
+        client.wait(lambda: "camera 64, not measured" in repr(client.messages))
         viewer.cameras.value = False
-        client.wait(lambda: "'visible': False" in repr(client.found))
+        client.wait(lambda: "'visible': False" in repr(client.messages))
 
 
 def test_unknown_scene_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +154,13 @@ def test_unknown_scene_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Client:
-    """The part of a browser that speaks with the server."""
+    """The websocket side of a browser."""
 
     def __init__(self, port: int):
         protocol = f"viser-v{viser.__version__}"
         url = f"ws://127.0.0.1:{port}"
         self.socket = connect(url, subprotocols=[protocol], max_size=None)
-        self.found: list[dict] = []
+        self.messages: list[dict] = []
 
     def __enter__(self) -> "Client":
         return self
@@ -169,7 +169,7 @@ class Client:
         self.socket.close()
 
     def look_from(self, camera: Camera) -> None:
-        """Report a place and a direction."""
+        """Report a camera's pose."""
         message = {
             "type": "ViewerCameraMessage",
             "wxyz": quat_from_rotation(camera.world_from_cam[:3, :3]).tolist(),
@@ -180,14 +180,14 @@ class Client:
         self.socket.send(msgspec.msgpack.encode(message))
 
     def wait(self, done: Callable[[], bool]) -> None:
-        """Take messages until something holds."""
+        """Read messages until `done`."""
         while not done():
             packed = self.socket.recv(timeout=10)
             size = int.from_bytes(packed[8:16], "little")
             inner = zstandard.ZstdDecompressor().decompress(packed[16 : 16 + size])
-            self.found += msgspec.msgpack.decode(inner)["messages"]
+            self.messages += msgspec.msgpack.decode(inner)["messages"]
 
     def wait_for(self, kind: str) -> dict:
         """The first message of a kind."""
-        self.wait(lambda: any(one["type"] == kind for one in self.found))
-        return next(one for one in self.found if one["type"] == kind)
+        self.wait(lambda: any(one["type"] == kind for one in self.messages))
+        return next(one for one in self.messages if one["type"] == kind)

@@ -1,33 +1,31 @@
-"""What there is to show of a scene: Gaussians by method and time, cameras, pictures, numbers."""
+"""What the live viewer shows of a scene: Gaussians by method and timestamp, cameras and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from stages.run import layout
-from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.files import read_table
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import recentring
 from stages.scenes.images import Pixels
 from stages.scenes.novel_views import read_novel_view
-from stages.scenes.poses.calibration import Calibration, read_calibration
+from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
 from stages.splat.export import in_world
 from stages.splat.gaussians import Gaussians
+from stages.splat.viewing.scene_folders import SceneFolders
 
-_BAND_0 = 0.28209479177387814  # of the harmonics
+_SH_C0 = 0.28209479177387814  # of the spherical harmonic of degree 0
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Gaussians as a viewer draws them: without what depends on the direction of view."""
+    """Gaussians as the viewer renders them: without view-dependent colour."""
 
     centers: Array  # [N, 3], in the world of the cameras
     covariances: Array  # [N, 3, 3]
@@ -36,64 +34,61 @@ class Cloud:
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
-    """A camera with what belongs beside it: its picture and, for a held-out one, its PSNR."""
+class Frustum:
+    """A camera with its image and, for a held-out one, the PSNR of its render."""
 
     camera: Camera
     role: str
-    picture: Pixels
+    image: Pixels
     psnr_db: float | None = None
 
 
 class LiveScene:
-    """A scene whose Gaussians are trained, by every method that was drawn."""
+    """A trained scene with every method whose novel views exist."""
 
-    def __init__(self, scene: Scene, calibration: Calibration, methods: Sequence[str]):
-        # A viewer holds float32, and draws nothing nearer than its own least depth.
-        self.near = recentring(calibration.centres())
-        self.scene = scene
-        self.calibration = calibration if self.near is None else calibration.moved(self.near)
-        self.methods = [method for method in methods if _folder(scene, method).is_dir()]
+    def __init__(self, folders: SceneFolders):
+        """Open a scene. Raises UserError when it is not prepared or calibrated, or has no views."""
+        self.folders = folders
+        self.scene = Scene.read(folders.scene)
+        calibration = read_calibration(folders.calibrated)
+        # A viewer holds float32, and renders nothing nearer than its own near plane.
+        self.near_from_est = recentring(calibration.centres())
+        is_near = self.near_from_est is None
+        self.calibration = calibration if is_near else calibration.moved(self.near_from_est)
+        self.methods = [name for name, folder in folders.novel_views.items() if folder.is_dir()]
         if not self.methods:
             raise UserError(
-                layout.novel_views(scene.name, "none"), "no novel views",
-                fix=f"run `dvc repro novel_views@{scene.name}`",
+                next(iter(folders.novel_views.values())), "no novel views",
+                fix=f"run `dvc repro novel_views@{self.scene.name}`",
             )  # fmt: skip
-
-    @classmethod
-    def read(cls, name: str, methods: Sequence[str]) -> "LiveScene":
-        """Open a scene. Raises UserError when it is not prepared, calibrated or drawn."""
-        scene = Scene.read(layout.scene(name))
-        return cls(scene, read_calibration(layout.calibrated(name)), methods)
 
     @property
     def timestamps(self) -> list[str]:
         """Timestamps in order."""
         return self.scene.timestamps
 
-    @lru_cache(maxsize=8)  # noqa: B019 - one lives as long as the server
+    @lru_cache(maxsize=8)  # noqa: B019 - the scene lives as long as the server
     def cloud(self, method: str, timestamp: str) -> Cloud:
-        """The Gaussians that a method draws from: distilled ones, or the plain splat's."""
-        distilled = _folder(self.scene, method) / "gaussians" / f"{timestamp}.safetensors"
-        plain = layout.splats(self.scene.name) / timestamp / GAUSSIANS
-        gaussians = Gaussians.load(distilled if distilled.is_file() else plain)
-        return as_cloud(gaussians if self.near is None else gaussians.moved(self.near))
+        """The Gaussians that a method renders: distilled ones, or the plain splat's."""
+        gaussians = Gaussians.load(self.folders.gaussians(method, timestamp))
+        near = self.near_from_est
+        return as_cloud(gaussians if near is None else gaussians.moved(near))
 
-    def shots(self, method: str, timestamp: str) -> list[Shot]:
-        """Source cameras with photographs, and targets with what a method shows in their place."""
+    def frusta(self, method: str, timestamp: str) -> list[Frustum]:
+        """Source cameras with their images, and target cameras with the method's novel views."""
         psnr = self._psnr(method)
-        shots = []
+        frusta = []
         for view in self.scene.views(timestamp=timestamp):
             camera = self._camera(view)
             if camera is None:
                 continue
             if view.role == "source":
-                shots.append(Shot(camera, view.role, view.pixels()))
+                frusta.append(Frustum(camera, view.role, view.pixels()))
             else:
-                picture = read_novel_view(_folder(self.scene, method), "given", view)
-                found = psnr.get((timestamp, view.name))
-                shots.append(Shot(camera, view.role, picture, found))
-        return shots
+                image = read_novel_view(self.folders.novel_views[method], "given", view)
+                psnr_db = psnr.get((timestamp, view.name))
+                frusta.append(Frustum(camera, view.role, image, psnr_db))
+        return frusta
 
     def _camera(self, view: View) -> Camera | None:
         of_role = "sources" if view.role == "source" else "targets"
@@ -101,33 +96,29 @@ class LiveScene:
 
     def _psnr(self, method: str) -> dict[tuple[str, str], float | None]:
         """PSNR by timestamp and camera; empty before stage `evaluate`."""
-        path = layout.view_metrics(self.scene.name, method)
-        rows = read_table(path, {"timestamp", "camera"}) if path.is_file() else []
+        path = self.folders.view_metrics.get(method)
+        rows = read_table(path, {"timestamp", "camera"}) if path and path.is_file() else []
         return {(row["timestamp"], row["camera"]): row["psnr"] for row in rows}
 
 
 def as_cloud(gaussians: Gaussians) -> Cloud:
-    """Gaussians in world coordinates, as ellipsoids of one colour; broken ones are left out."""
+    """Gaussians in world coordinates, as ellipsoids of one colour; non-finite ones are left out."""
     world = in_world(gaussians)
-    turns = _rotations(world.quats.double())
-    sizes = torch.diag_embed(torch.exp(2 * world.log_scales.double()))
-    covariances = turns @ sizes @ turns.transpose(1, 2)
-    colors = (0.5 + _BAND_0 * world.sh0[:, 0]).clamp(0, 1)
+    rotations = _rotations(world.quats.double())
+    variances = torch.diag_embed(torch.exp(2 * world.log_scales.double()))
+    covariances = rotations @ variances @ rotations.transpose(1, 2)
+    colors = (0.5 + _SH_C0 * world.sh0[:, 0]).clamp(0, 1)
     opacities = torch.sigmoid(world.opacity_logits)[:, None]
-    parts = [one.numpy() for one in (world.means, covariances, colors, opacities)]
-    whole = np.all([np.isfinite(one).reshape(len(world), -1).all(1) for one in parts], axis=0)
-    return Cloud(*(one[whole] for one in parts))
+    parts = [part.numpy() for part in (world.means, covariances, colors, opacities)]
+    finite = np.all([np.isfinite(part).reshape(len(world), -1).all(1) for part in parts], axis=0)
+    return Cloud(*(part[finite] for part in parts))
 
 
-def nearest(shots: Sequence[Shot], position: Array, looking: Array) -> Shot | None:
-    """The held-out camera nearest to a place [3], of those that look the same way, if any does."""
-    held_out = [shot for shot in shots if shot.role == "target"]
-    alike = [shot for shot in held_out if shot.camera.cam_from_world[2, :3] @ looking > 0]
-    return min(alike, key=lambda shot: np.linalg.norm(shot.camera.centre - position), default=None)
-
-
-def _folder(scene: Scene, method: str) -> Path:
-    return layout.novel_views(scene.name, method)
+def nearest(frusta: Sequence[Frustum], position: Array, looking: Array) -> Frustum | None:
+    """The held-out camera nearest to `position` [3] that looks the way of `looking` [3], if any."""
+    held_out = [frustum for frustum in frusta if frustum.role == "target"]
+    alike = [one for one in held_out if one.camera.cam_from_world[2, :3] @ looking > 0]
+    return min(alike, key=lambda one: np.linalg.norm(one.camera.centre - position), default=None)
 
 
 def _rotations(quats: torch.Tensor) -> torch.Tensor:

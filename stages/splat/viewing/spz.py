@@ -1,11 +1,11 @@
-"""SPZ of Gaussians: Niantic's gzipped form, a tenth of a PLY, version 2.
+"""Gaussians as SPZ, version 2: Niantic's gzipped format, a tenth of the size of a PLY.
 
 Header of 16 bytes (magic, version, count, degree of harmonics, fractional bits of positions, flags,
 a zero), then all positions (24-bit fixed point), all opacities, colours, log-scales, quaternions
 and harmonics, a byte each. Its axes are right, up, back, those of a PLY right, down, front.
 
-Fixed point and bytes of log-scales hold sizes of metres near the origin. A model of another kind is
-written in a frame of its own, and `<file>.json` beside it says how that lies in the world.
+Fixed point and byte log-scales suit scenes of some metres near the origin. Any other model is
+written in a frame of its own, with `world_from_file` in `<file>.json` beside it.
 """
 
 import gzip
@@ -23,12 +23,12 @@ from stages.splat.export import extent, in_world, rounded
 from stages.splat.gaussians import Gaussians
 
 _MAGIC, _VERSION, _ANTIALIASED = 0x5053474E, 2, 1
-_MOST_BITS = 12  # of a fraction, as the format's own writer has it
-_COARSEST = 1 / 64  # step of positions, of the model's spread
-_LOG_SCALES = (-10.0, -10.0 + 255.5 / 16)  # what a byte holds
-_USUAL_LOG_SCALES = (-8.0, 3.0)  # of a median Gaussian in a frame that is left as it is
-_MOST_LEFT_OUT = 0.01
-# What one unit of a degree-0 coefficient is on the scale of 255.
+_MOST_BITS = 12  # fractional ones, as in the format's reference writer
+_COARSEST = 1 / 64  # step of positions, as a share of the model's spread
+_LOG_SCALES = (-10.0, -10.0 + 255.5 / 16)  # range of a byte
+_USUAL_LOG_SCALES = (-8.0, 3.0)  # range of the median for which the world frame is kept
+_MOST_DROPPED = 0.01
+# One unit of a degree-0 coefficient, as a share of 255 levels.
 _COLOR_SCALE = 0.15
 _BACK_FROM_FRONT = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))
 
@@ -36,56 +36,55 @@ Table = NDArray[np.float32]
 
 
 def write_spz(path: Path, gaussians: Gaussians) -> None:
-    """Write finite Gaussians in world coordinates; those with a NaN or infinity are left out.
+    """Write the finite Gaussians in world coordinates, or in a frame that the format can hold.
 
-    Where the format cannot hold these, in a frame that the file beside it names. A few Gaussians
-    that lie or reach too far are left out, which is said; raises UserError when more do.
+    `<path>.json` gives that frame. Up to 1 % of the Gaussians that are too far away or too large
+    are dropped with a message; raises UserError for more.
     """
-    frame = _file_from_world(gaussians)
-    placed = gaussians if frame is None else gaussians.moved(frame)
-    world = in_world(placed.moved(_BACK_FROM_FRONT))
-    parts = _parts(world)
-    finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts.values()])
-    bits = _fractional_bits(parts["means"][finite], extent(placed)[1])
-    kept = finite & _held(parts, bits)
+    file_from_world = _file_from_world(gaussians)
+    moved = gaussians if file_from_world is None else gaussians.moved(file_from_world)
+    world = in_world(moved.moved(_BACK_FROM_FRONT))
+    columns = _columns(world)
+    finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in columns.values()])
+    bits = _fractional_bits(columns["means"][finite], extent(moved)[1])
+    kept = finite & _representable(columns, bits)
     lost, count = int(finite.sum() - kept.sum()), int(kept.sum())
-    if lost > _MOST_LEFT_OUT * finite.sum():
+    if lost > _MOST_DROPPED * finite.sum():
         raise UserError(
-            path.name, f"{lost} of {finite.sum()} Gaussians lie or reach farther than SPZ holds",
+            path.name, f"{lost} of {finite.sum()} Gaussians lie or reach farther than SPZ can hold",
             expected="most of them within some 100,000 times their spread", fix="export a PLY",
         )  # fmt: skip
     if lost:
-        print(f"{path.name}: {lost} of {finite.sum()} Gaussians, farther away than SPZ holds, "
-              "are left out")  # fmt: skip
-    _write_frame(path, frame)
-    head = struct.pack(
+        print(f"{path.name}: dropped {lost} of {finite.sum()} Gaussians, too far away for SPZ")
+    _write_frame(path, file_from_world)
+    header = struct.pack(
         "<IIIBBBB", _MAGIC, _VERSION, count, world.sh_degree, bits,
         _ANTIALIASED * world.antialiased, 0,
     )  # fmt: skip
-    coders = _CODERS | {"means": lambda values: _positions(values, bits)}
-    body = b"".join(coders[name](part[kept]) for name, part in parts.items())
+    encoders = _ENCODERS | {"means": lambda values: _positions(values, bits)}
+    body = b"".join(encoders[name](values[kept]) for name, values in columns.items())
     with whole_file(path) as scratch:
-        scratch.write_bytes(gzip.compress(head + body, 9, mtime=0))
+        scratch.write_bytes(gzip.compress(header + body, 9, mtime=0))
 
 
 def _file_from_world(gaussians: Gaussians) -> Sim3 | None:
-    """The frame of a file whose format cannot hold world coordinates; None where it can."""
+    """The frame of a file that cannot hold world coordinates; None for one that can."""
     middle, spread = extent(gaussians)
-    sizes = gaussians.log_scales.detach().double().cpu().max(dim=1).values
-    sizes = sizes[torch.isfinite(sizes)]
-    if not len(sizes) or spread == 0:
+    log_scales = gaussians.log_scales.detach().double().cpu().max(dim=1).values
+    log_scales = log_scales[torch.isfinite(log_scales)]
+    if not len(log_scales) or spread == 0:
         return None
-    size = float(sizes.median() + np.log(gaussians.world_from_norm.scale))
+    log_scale = float(log_scales.median() + np.log(gaussians.world_from_norm.scale))
     near = np.abs(middle).max() + 4 * spread < _range(_MOST_BITS)
     fine = _COARSEST * spread >= 2.0**-_MOST_BITS
-    if near and fine and _USUAL_LOG_SCALES[0] <= size <= _USUAL_LOG_SCALES[1]:
+    if near and fine and _USUAL_LOG_SCALES[0] <= log_scale <= _USUAL_LOG_SCALES[1]:
         return None
     scale = float(f"1e{-round(np.log10(spread))}")
     return Sim3(scale, np.eye(3), -scale * rounded(middle, spread))
 
 
 def _write_frame(path: Path, file_from_world: Sim3 | None) -> None:
-    """Say beside a file how its axes, origin and unit lie in the world."""
+    """Write `world_from_file` beside a file whose frame is not the world's."""
     beside = path.with_name(f"{path.name}.json")
     beside.unlink(missing_ok=True)
     if file_from_world is not None:
@@ -95,34 +94,34 @@ def _write_frame(path: Path, file_from_world: Sim3 | None) -> None:
 
 
 def _range(bits: int) -> float:
-    """Coordinates that fixed point with so many fractional bits stays below."""
+    """The bound of coordinates in fixed point with that many fractional bits."""
     return 2.0 ** (23 - bits)
 
 
 def _fractional_bits(means: Table, spread: float) -> int:
-    """As many as leave room for all Gaussians, unless the steps become too coarse for most."""
+    """As many as hold all Gaussians, unless the steps became too coarse for most of them."""
     farthest = float(np.abs(means).max(initial=1.0))
     least = int(np.ceil(np.log2(1 / (_COARSEST * spread)))) if spread > 0 else 0
     fitting = int(np.floor(23 - np.log2(farthest) - 1e-6))
     return max(0, min(_MOST_BITS, max(least, fitting)))
 
 
-def _held(parts: dict[str, Table], bits: int) -> NDArray[np.bool_]:
+def _representable(columns: dict[str, Table], bits: int) -> NDArray[np.bool_]:
     """Which Gaussians lie within the range of positions and are not too large for a byte."""
-    inside = np.abs(parts["means"]).max(axis=1) < _range(bits)
-    return inside & (parts["scales"].max(axis=1) <= _LOG_SCALES[1])
+    inside = np.abs(columns["means"]).max(axis=1) < _range(bits)
+    return inside & (columns["scales"].max(axis=1) <= _LOG_SCALES[1])
 
 
-def _parts(world: Gaussians) -> dict[str, Table]:
-    """Columns in the order of the file."""
+def _columns(world: Gaussians) -> dict[str, Table]:
+    """Values by attribute, in the order of the file."""
     quats = torch.nn.functional.normalize(world.quats, dim=-1)
-    turned = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)  # w is left out, so it is positive
+    positive = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)  # the file leaves w out
     tensors = {
         "means": world.means,
         "opacities": torch.sigmoid(world.opacity_logits)[:, None],
         "colors": world.sh0[:, 0],
         "scales": world.log_scales,
-        "quats": turned[:, 1:],
+        "quats": positive[:, 1:],
         "harmonics": world.shN.reshape(len(world), -1),
     }
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}
@@ -139,13 +138,13 @@ def _levels(values: Table) -> bytes:
 
 
 def _harmonics(values: Table) -> bytes:
-    """Degree 1 in steps of 8 levels, higher ones of 16, as the format's own writer rounds."""
+    """Degree 1 in steps of 8 levels, higher ones of 16, as the format's reference writer rounds."""
     coarse = np.where(np.arange(values.shape[1]) < 9, 8, 16)
     levels = np.rint(values * 128) + 128
     return _levels(np.floor((levels + coarse / 2) / coarse) * coarse)
 
 
-_CODERS = {
+_ENCODERS = {
     "opacities": lambda values: _levels(values * 255),
     "colors": lambda values: _levels((values * _COLOR_SCALE + 0.5) * 255),
     "scales": lambda values: _levels((values - _LOG_SCALES[0]) * 16),

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stages.run.files import whole_file
 from stages.scenes.cameras import Camera
 
-# One thread and no time stamps or names of programs: the same pictures give the same bytes.
+# One thread, and neither dates nor program names: the same frames give the same bytes.
 _SAME_BYTES = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
 _LABEL_PX = 12
 
@@ -19,21 +19,21 @@ _LABEL_PX = 12
 Levels = NDArray[np.uint8]  # [H, W, 3]
 
 
-def write_video(path: Path, pictures: Iterable[Levels], fps: int) -> None:
-    """Write pictures of one size, with even sides."""
-    # The scratch keeps the suffix, from which ffmpeg takes the kind of file.
+def write_video(path: Path, frames: Iterable[Levels], fps: int) -> None:
+    """Write frames of one size, with even sides."""
+    # ffmpeg takes the kind of file from the suffix, which the scratch file therefore keeps.
     with whole_file(path) as scratch:
         film = scratch.with_suffix(".scratch.mp4")
         try:
-            _encode(film, pictures, fps)
+            _encode(film, frames, fps)
             film.replace(scratch)
         finally:
             film.unlink(missing_ok=True)
 
 
-def _encode(path: Path, pictures: Iterable[Levels], fps: int) -> None:
+def _encode(path: Path, frames: Iterable[Levels], fps: int) -> None:
     writer = None
-    for levels in pictures:
+    for levels in frames:
         if writer is None:
             height, width = levels.shape[:2]
             writer = imageio_ffmpeg.write_frames(
@@ -42,26 +42,26 @@ def _encode(path: Path, pictures: Iterable[Levels], fps: int) -> None:
             )  # fmt: skip
             writer.send(None)
         writer.send(np.ascontiguousarray(levels))
-    assert writer is not None, "a film without pictures"
+    assert writer is not None, "a film without frames"
     writer.close()
 
 
-def side_by_side(pictures: Mapping[str, Levels]) -> Levels:
-    """Pictures of one size beside each other, each with its name in the upper left corner."""
-    return np.concatenate([_labelled(name, one) for name, one in pictures.items()], axis=1)
+def side_by_side(frames: Mapping[str, Levels]) -> Levels:
+    """Frames of one size in a row, each with its name in the upper left corner."""
+    return np.concatenate([_labelled(name, levels) for name, levels in frames.items()], axis=1)
 
 
 def film_camera(camera: Camera, max_side_px: int) -> Camera:
-    """The camera at a size that a film can have: no side above the limit, both even."""
-    share = min(1.0, max_side_px / max(camera.width, camera.height))
-    width, height = (max(2, 2 * round(side * share / 2)) for side in (camera.width, camera.height))
+    """The camera resized for a film: no side above the limit, both even."""
+    scale = min(1.0, max_side_px / max(camera.width, camera.height))
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (camera.width, camera.height))
     return camera.resized(width, height)
 
 
 def _labelled(name: str, levels: Levels) -> Levels:
-    picture = Image.fromarray(levels)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LABEL_PX)
-    box = pen.textbbox((6, 5), name, font=font)
-    pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=(0, 0, 0))
-    pen.text((6, 5), name, font=font, fill=(255, 255, 255))
-    return np.asarray(picture)
+    image = Image.fromarray(levels)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(_LABEL_PX)
+    box = draw.textbbox((6, 5), name, font=font)
+    draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=(0, 0, 0))
+    draw.text((6, 5), name, font=font, fill=(255, 255, 255))
+    return np.asarray(image)

@@ -1,9 +1,9 @@
-"""Paths: they look at the middle, stay among the cameras, and work from one camera up."""
+"""Camera paths look at the focus, stay among the cameras, and need only one camera."""
 
 import numpy as np
 import pytest
 
-from stages.scenes.camera_paths import focus_and_up, orbit, upright
+from stages.scenes.camera_paths import focus_and_up, orbit, upright_rotation
 from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
 
@@ -11,16 +11,16 @@ K = np.array([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]])
 MIDDLE = np.array([1.0, -0.5, 2.0])
 
 
-def standing(angles: list[float], height: float = 0.7, radius: float = 3.0) -> list[Camera]:
+def cameras_around(angles: list[float], height: float = 0.7, radius: float = 3.0) -> list[Camera]:
     """Cameras around MIDDLE; -y is up."""
-    found = []
+    cameras = []
     for number, angle in enumerate(angles):
         eye = MIDDLE + np.array([radius * np.sin(angle), -height, radius * np.cos(angle)])
-        found.append(Camera(str(number), K, look_at(eye, MIDDLE, [0, -1, 0]), 64, 64))
-    return found
+        cameras.append(Camera(str(number), K, look_at(eye, MIDDLE, [0, -1, 0]), 64, 64))
+    return cameras
 
 
-RING = standing([0.1, 1.1, 2.2, 3.0, 4.2, 5.3])
+RING = cameras_around([0.1, 1.1, 2.2, 3.0, 4.2, 5.3])
 
 
 def angles_of(path: list[Camera]) -> np.ndarray:
@@ -28,7 +28,7 @@ def angles_of(path: list[Camera]) -> np.ndarray:
     return np.unwrap(np.arctan2(offsets[:, 0], offsets[:, 2]))
 
 
-def test_cameras_meet_where_they_look() -> None:
+def test_focus_is_where_the_optical_axes_meet() -> None:
     focus, up = focus_and_up(RING)
     assert np.allclose(focus, MIDDLE, atol=5e-3)
     assert up @ [0, -1, 0] > 0.99
@@ -41,11 +41,11 @@ def test_parallel_cameras_look_ahead() -> None:
     assert abs(focus[0] - 0.5) < 0.1
 
 
-def test_ring_gives_a_whole_turn_at_the_cameras_distance() -> None:
+def test_ring_gives_a_full_circle_at_the_cameras_distance() -> None:
     path = orbit(RING, 36)
-    turned = np.abs(np.diff(angles_of([*path, path[0]])))
-    assert np.isclose(turned.sum(), 2 * np.pi, atol=1e-6)
-    assert turned.max() < 0.3, "no jump, nor where it closes"
+    steps = np.abs(np.diff(angles_of([*path, path[0]])))
+    assert np.isclose(steps.sum(), 2 * np.pi, atol=1e-6)
+    assert steps.max() < 0.3, "no jump, not even where the path closes"
     centres = np.stack([camera.centre for camera in path])
     assert np.allclose(np.hypot(*(centres - MIDDLE)[:, [0, 2]].T), 3.0, atol=0.1)
     assert np.allclose(centres[:, 1], MIDDLE[1] - 0.7, atol=0.1)
@@ -55,15 +55,15 @@ def test_ring_gives_a_whole_turn_at_the_cameras_distance() -> None:
 
 @pytest.mark.parametrize("angles", [[-0.5, 0.7], [2.9, 3.5, 3.2], [0.0, 1.0, 2.0]])
 def test_arc_is_not_left(angles: list[float]) -> None:
-    path = orbit(standing(angles), 24)
-    found = angles_of(path)
-    found += 2 * np.pi * np.round((np.mean(angles) - found.mean()) / (2 * np.pi))
-    assert found.min() >= min(angles) - 0.02
-    assert found.max() <= max(angles) + 0.02
-    assert found.max() - found.min() > 0.9 * (max(angles) - min(angles))
+    path = orbit(cameras_around(angles), 24)
+    on_path = angles_of(path)
+    on_path += 2 * np.pi * np.round((np.mean(angles) - on_path.mean()) / (2 * np.pi))
+    assert on_path.min() >= min(angles) - 0.02
+    assert on_path.max() <= max(angles) + 0.02
+    assert on_path.max() - on_path.min() > 0.9 * (max(angles) - min(angles))
     ends = np.linalg.norm(path[0].centre - path[-1].centre)
     steps = np.linalg.norm(np.diff([camera.centre for camera in path], axis=0), axis=1)
-    assert ends <= steps.max() + 1e-9, "it closes"
+    assert ends <= steps.max() + 1e-9, "the path closes"
 
 
 def test_one_camera_sways() -> None:
@@ -73,11 +73,11 @@ def test_one_camera_sways() -> None:
     assert all(np.isfinite(camera.cam_from_world).all() for camera in path)
 
 
-@pytest.mark.parametrize("turn", [[0, 0, 0], [0.3, 1.2, -2.0], [np.pi, 0, 0]])
-def test_upright_turns_the_cameras_up_to_minus_y(turn: list[float]) -> None:
-    moved = Sim3(1.0, rotation_from_vector(turn), np.zeros(3))
+@pytest.mark.parametrize("vector", [[0, 0, 0], [0.3, 1.2, -2.0], [np.pi, 0, 0]])
+def test_upright_rotation_takes_up_to_minus_y(vector: list[float]) -> None:
+    moved = Sim3(1.0, rotation_from_vector(vector), np.zeros(3))
     cameras = [moved.apply_camera(camera) for camera in RING]
-    rotation = upright(cameras)
+    rotation = upright_rotation(cameras)
     assert np.allclose(rotation @ rotation.T, np.eye(3))
     assert np.isclose(np.linalg.det(rotation), 1)
     assert np.allclose(rotation @ focus_and_up(cameras)[1], [0, -1, 0], atol=1e-6)
