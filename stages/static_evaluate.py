@@ -38,23 +38,26 @@ def main() -> None:
     params = Params.read(overrides=args.overrides)
     static = params.section("static", StaticConfig)
     meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
-    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root, args.result_root)
+    paths = StaticPaths.of(
+        args.scene_dir, args.scene, args.prep_root, args.result_root,
+        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
+    )  # fmt: skip
     for line in params.unread(static=READ_BY["static_evaluate"]):
-        print(f"{places.name}: {line}")
-    name = f"{places.name}.{args.camera}"
+        print(f"{paths.name}: {line}")
+    name = f"{paths.name}.{args.camera}"
     if static.skip_eval:
         print(f"{name}: not evaluated (static.skip_eval)")
         return
     if meter.note:
         print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
-    shared, result = places.prepared(), places.results / args.camera
-    if not places.in_graph:  # in the graph names differ, and DVC tracks dependencies
+    shared, result = paths.prepared(), paths.results / args.camera
+    if not paths.in_graph:  # in the graph names differ, and DVC tracks dependencies
         check_same_images(shared, args.camera, result)
     with cost("static_evaluate", name):
         rows, means = evaluate_static(shared, args.camera, static, result, meter)
-    if places.in_graph:
-        write_json(layout.static_metrics(places.name, args.camera), means)
-        write_tsv(layout.static_views(places.name, args.camera), rows, COLUMNS)
+    if paths.in_graph:
+        write_json(layout.static_metrics(paths.name, args.camera), means)
+        write_tsv(layout.static_views(paths.name, args.camera), rows, COLUMNS)
     print(f"{name}: {summary(means)}")
 
 

@@ -36,21 +36,24 @@ def main() -> None:
 
     params = Params.read(overrides=args.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
-    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root)
+    paths = StaticPaths.of(
+        args.scene_dir, args.scene, args.prep_root,
+        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
+    )  # fmt: skip
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
-        print(f"{places.name}: {line}")
-    lock = alone(places.shared) if places.raw.is_dir() else nullcontext()
-    with lock, cost("static_prepare", places.name):
+        print(f"{paths.name}: {line}")
+    lock = alone(paths.shared) if paths.raw.is_dir() else nullcontext()
+    with lock, cost("static_prepare", paths.name):
         metrics, rebuilt = prepare(
-            places.raw, places.shared, static,
+            paths.raw, paths.shared, static,
             lambda images: predicted(images, vggt, static.vggt_cache),
             background,
         )  # fmt: skip
-    if places.in_graph:
-        write_json(layout.static_prepare_metrics(places.name), metrics)
+    if paths.in_graph:
+        write_json(layout.static_prepare_metrics(paths.name), metrics)
     result = "registered" if rebuilt else "unchanged and kept:"
-    print(f"{places.name}: {result} {metrics['registered']} of {metrics['images']} images")
+    print(f"{paths.name}: {result} {metrics['registered']} of {metrics['images']} images")
 
 
 if __name__ == "__main__":

@@ -33,26 +33,29 @@ def main() -> None:
 
     params = Params.read(overrides=args.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
-    places = StaticPaths.of(args.scene_dir, args.scene, args.prep_root, args.result_root)
+    paths = StaticPaths.of(
+        args.scene_dir, args.scene, args.prep_root, args.result_root,
+        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
+    )  # fmt: skip
     for line in params.unread(static=READ_BY["static_train"]):
-        print(f"{places.name}: {line}")
-    name, result = f"{places.name}.{args.camera}", places.results / args.camera
+        print(f"{paths.name}: {line}")
+    name, result = f"{paths.name}.{args.camera}", paths.results / args.camera
     if static.skip_train:
         check_trained(result)
         print(f"{name}: not trained (static.skip_train), the result is kept")
         return
     # Scenes of equal names outside the graph have separate states.
-    resume_as = name if places.in_graph else run_name(result)
+    resume_as = name if paths.in_graph else run_name(result)
     with cost("static_train", name):
         fitted = train_static(
-            places.prepared(), args.camera, static, config, result, resume_as,
+            paths.prepared(), args.camera, static, config, result, resume_as,
             params.given("train"),
         )  # fmt: skip
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
-    if places.in_graph:
+    if paths.in_graph:
         metrics = {**scalars, "views": len(fitted.cameras)}
-        write_json(layout.static_train_metrics(places.name, args.camera), metrics)
+        write_json(layout.static_train_metrics(paths.name, args.camera), metrics)
     forget("captures", resume_as)
     print(f"{name}: training views {last['psnr']:.2f} dB, {last['gaussians']} Gaussians")
 

@@ -1,12 +1,14 @@
-"""Where a static scene's photographs, shared folder and results lie."""
+"""Where a static scene's images, shared folder and results lie."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import safe_name
 from stages.scenes.static.shared_folder import SharedFolder
+
+FolderOf = Callable[[str], Path]  # by name of a scene
 
 
 @dataclass(frozen=True)
@@ -21,37 +23,35 @@ class StaticPaths:
 
     @classmethod
     def of(
-        cls,
-        scene_dir: Path | None,
-        scene: str | None,
-        prep_root: Path | None = None,
-        result_root: Path | None = None,
-    ) -> "StaticPaths":
-        """From a folder with `static/` in it, or from a name of the graph.
+        cls, scene_dir: Path | None, scene: str | None, prep_root: Path | None = None,
+        result_root: Path | None = None, *, raw: FolderOf, shared: FolderOf, results: FolderOf,
+    ) -> "StaticPaths":  # fmt: skip
+        """Resolve a folder with `static/` in it, or the name of a scene in the graph.
 
-        `prep_root` is the shared folder itself, `<scene_dir>/static/shared` if none is given;
-        results go to `result_root`/<scene>, results/static/<scene> if none is given.
+        Args:
+            scene_dir: the former; its name is the scene's.
+            scene: the latter; one of the two is given, else UserError is raised.
+            prep_root: the shared folder itself; None for `<scene_dir>/static/shared` or `shared`.
+            result_root: holds a folder of results per scene; None for `results`.
+            raw: raw data of a scene in the graph.
+            shared: shared folder of a scene in the graph.
+            results: results of any scene.
         """
         if (scene_dir is None) == (scene is None):
             raise UserError("command line", "SCENE_DIR and --scene", expected="one of the two")
         if scene is not None:
-            raw = layout.raw(scene) / "static"
-            shared, results = layout.static_shared(scene), layout.static_results(scene)
-            return cls(scene, raw, prep_root or shared, _under(result_root, scene) or results, True)
-        assert scene_dir is not None, "one of the two is given"
-        name = safe_name(scene_dir.resolve().name, scene_dir)
-        raw, results = scene_dir / "static", layout.static_results(name)
-        return cls(
-            name, raw, prep_root or raw / "shared", _under(result_root, name) or results, False
-        )
+            name, static, default = scene, raw(scene) / "static", shared(scene)
+        else:
+            assert scene_dir is not None, "one of the two is given"
+            name = safe_name(scene_dir.resolve().name, scene_dir)
+            static = scene_dir / "static"
+            default = static / "shared"
+        result = result_root / name if result_root is not None else results(name)
+        return cls(name, static, prep_root or default, result, scene is not None)
 
     def prepared(self) -> SharedFolder:
-        """The prepared scene. Raises UserError when it is not whole; in the graph DVC knows."""
-        found = SharedFolder(self.shared)
-        if not self.in_graph:
-            found.check_whole()
-        return found
-
-
-def _under(root: Path | None, name: str) -> Path | None:
-    return root / name if root is not None else None
+        """The prepared scene. Outside the graph raises UserError when it is incomplete."""
+        shared = SharedFolder(self.shared)
+        if not self.in_graph:  # where DVC checks it
+            shared.check_whole()
+        return shared

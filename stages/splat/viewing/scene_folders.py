@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.run.methods import PLAIN
+from stages.run.artefacts import GAUSSIANS
+from stages.run.methods import DISTILL, PLAIN, Method
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class SceneFolders:
 
     def gaussians(self, method: str, timestamp: str) -> Path:
         """File of the Gaussians that a method renders: distilled ones, or the plain splat's."""
-        if method.endswith("-distill"):
+        if Method.parse(method).form == DISTILL:
             return self.novel_views[method] / "gaussians" / f"{timestamp}.safetensors"
-        return self.splats / timestamp / "gaussians.safetensors"
+        return self.splats / timestamp / GAUSSIANS
 
     def with_gaussians(self) -> tuple[str, ...]:
         """Methods whose Gaussians differ: the plain splat and the distilled ones."""
-        return tuple(m for m in self.novel_views if m == PLAIN or m.endswith("-distill"))
+        return tuple(m for m in self.novel_views if m == PLAIN or Method.parse(m).form == DISTILL)
