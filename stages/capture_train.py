@@ -58,8 +58,8 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
 
     calibrated_by: tuple[str, ...] = ()  # sections that capture_calibrate reads
     if not args.capture:
-        data, calibrated = results.with_poses(data, result, match_string, args.overrides)
-        calibrated_by = results.CALIBRATED_BY if calibrated else ()
+        data, calibrated = results.posed_dataset(data, result, match_string, args.overrides)
+        calibrated_by = results.CALIBRATION_SECTIONS if calibrated else ()
     for key, reason in inert_keys(capture, params.given("capture_train")):
         print(f"{result}: capture_train.{key} has no effect: {reason}")
     for line in params.unread(**{section: params.given(section) for section in calibrated_by}):

@@ -32,7 +32,7 @@ def main() -> None:
 
     from stages.scenes.static.paths import StaticPaths
     from stages.scenes.static.prepare import prepare
-    from stages.splat.captures.static_poses import predicted
+    from stages.splat.captures.static_poses import predict_poses
 
     params = Params.read(overrides=args.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
@@ -47,7 +47,7 @@ def main() -> None:
     with lock, cost("static_prepare", paths.name):
         metrics, rebuilt = prepare(
             paths.raw, paths.shared, static,
-            lambda images: predicted(images, vggt, static.vggt_cache),
+            lambda images: predict_poses(images, vggt, static.vggt_cache),
             background,
         )  # fmt: skip
     if paths.in_graph:

@@ -1,4 +1,4 @@
-"""A static scene from its photographs to masked metrics, on a small embedded scene."""
+"""A small embedded static scene, from its images to masked metrics."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ TRAIN = TrainConfig(
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photographs, static/ of a scene."""
+    """The images: static/ of a scene."""
     root = tmp_path_factory.mktemp("dog")
     config = StaticDemoConfig(lightfield_side=5, eval_frames=4, samples=1)
     write_static_scene("static_pair02_talk", config, root)
@@ -47,13 +47,13 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(raw: Path) -> tuple[SharedFolder, dict]:
-    """The same, prepared beside them."""
+    """The scene prepared beside its images."""
     metrics, rebuilt = prepare(raw, raw / "shared", STATIC)
     assert rebuilt
     return SharedFolder(raw / "shared"), metrics
 
 
-def test_tree_is_the_users(prepared: tuple[SharedFolder, dict]) -> None:
+def test_shared_folder_is_complete(prepared: tuple[SharedFolder, dict]) -> None:
     shared, metrics = prepared
     names = {path.relative_to(shared.folder).as_posix() for path in shared.folder.rglob("*")}
     wanted = {".prep_complete", "metadata/summary.json", "metadata/mapping.json", "sparse/0"}
@@ -89,10 +89,10 @@ def test_subsets_are_models_of_one_world(prepared: tuple[SharedFolder, dict]) ->
             assert (shared.subset(kind) / "images" / image.name).is_file()
             camera = whole[image.name]
             assert image.cam_from_world().matrix() == pytest.approx(camera.cam_from_world[:3])
-            # Points of the subset, through the camera of the whole, fall on its observations.
-            seen = [p for p in image.points2D if p.has_point3D()]
-            points = np.array([model.points3D[p.point3D_id].xyz for p in seen])
-            pixels = np.array([p.xy for p in seen])
+            # Points of the subset are observed where the whole model's camera projects them.
+            observed = [p for p in image.points2D if p.has_point3D()]
+            points = np.array([model.points3D[p.point3D_id].xyz for p in observed])
+            pixels = np.array([p.xy for p in observed])
             assert np.median(np.abs(camera.project(points)[0] - pixels)) < 0.5
             assert {tuple(point) for point in points} <= everywhere
 
@@ -106,7 +106,7 @@ def test_rigs_are_in_the_model(prepared: tuple[SharedFolder, dict]) -> None:
     assert np.diff(row, axis=0)[0] == pytest.approx(np.diff(row, axis=0)[1], abs=1e-9)
 
 
-def test_unchanged_is_kept_and_what_is_damaged_or_changed_is_made_anew(
+def test_unchanged_scene_is_kept_and_a_damaged_or_changed_one_is_rebuilt(
     raw: Path, prepared: tuple[SharedFolder, dict], tmp_path: Path
 ) -> None:
     shared, metrics = prepared
@@ -117,18 +117,18 @@ def test_unchanged_is_kept_and_what_is_damaged_or_changed_is_made_anew(
     shutil.copytree(raw, tmp_path / "static")
     copied = tmp_path / "static" / "shared"
     sooner = StaticConfig(**{**STATIC.model_dump(), "skip_vggt": True})
-    assert prepare(tmp_path / "static", copied, sooner)[1], "another way to register"
+    assert prepare(tmp_path / "static", copied, sooner)[1], "another method"
     assert not prepare(tmp_path / "static", copied, sooner)[1]
-    (copied / "splits" / "stereo.txt").write_text("harm")
-    assert prepare(tmp_path / "static", copied, sooner)[1], "an out was damaged"
+    (copied / "splits" / "stereo.txt").write_text("damage")
+    assert prepare(tmp_path / "static", copied, sooner)[1], "a file was damaged"
     forced = StaticConfig(**{**sooner.model_dump(), "force": True})
     assert prepare(tmp_path / "static", copied, forced)[1]
     frame = tmp_path / "static" / "iphone_eval" / "frame_00001.png"
     shutil.copyfile(frame.with_name("frame_00002.png"), frame)
-    assert prepare(tmp_path / "static", copied, sooner)[1], "a photograph changed"
+    assert prepare(tmp_path / "static", copied, sooner)[1], "an image changed"
 
 
-def test_faults_leave_what_was_there(raw: Path, prepared: tuple[SharedFolder, dict]) -> None:
+def test_errors_leave_the_old_preparation(raw: Path, prepared: tuple[SharedFolder, dict]) -> None:
     shared, _ = prepared
     right, aside = raw / "stereo" / "right.png", raw.parent / "right.png"
     right.rename(aside)
@@ -137,15 +137,15 @@ def test_faults_leave_what_was_there(raw: Path, prepared: tuple[SharedFolder, di
             prepare(raw, shared.folder, STATIC)
     finally:
         aside.rename(right)
-    assert not prepare(raw, shared.folder, STATIC)[1], "the old preparation is whole"
+    assert not prepare(raw, shared.folder, STATIC)[1], "the old preparation is complete"
 
 
-def test_photographs_of_nothing_register_nothing(tmp_path: Path) -> None:
+def test_flat_images_are_not_registered(tmp_path: Path) -> None:
     names = ("monocular/a.png", "iphone_eval/b.png", "iphone_eval/c.png")
     for name, shade in zip(names, (0.2, 0.5, 0.8), strict=True):
         write_png(tmp_path / "static" / name, np.full((60, 80, 3), shade, np.float32))
     config = StaticConfig(cameras=("monocular",))
-    with pytest.raises(UserError, match="0 of 3 photographs registered; without mono__a"):
+    with pytest.raises(UserError, match="0 of 3 images registered; not mono__a"):
         prepare(tmp_path / "static", tmp_path / "static" / "shared", config)
     assert not (tmp_path / "static" / "shared").exists()
     for stage in ({"skip_vggt": True}, {"vggt_stage": "ba"}):
@@ -155,12 +155,12 @@ def test_photographs_of_nothing_register_nothing(tmp_path: Path) -> None:
 
 
 def approximate(truth: dict[str, Camera]) -> dict[str, Camera]:
-    """What a network may say of the cameras: half a degree and a few centimetres off."""
+    """Cameras as a network might predict them: half a degree and a few centimetres off."""
     rng = np.random.default_rng(3)
     cameras = {}
     for name, camera in truth.items():
-        turn = rotation_from_vector(np.radians(0.5) * rng.standard_normal(3))
-        error = rigid(turn, 0.02 * rng.standard_normal(3))
+        rotation = rotation_from_vector(np.radians(0.5) * rng.standard_normal(3))
+        error = rigid(rotation, 0.02 * rng.standard_normal(3))
         cameras[name] = camera.moved(error @ camera.cam_from_world)
     return cameras
 
@@ -192,12 +192,12 @@ def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
     cameras, _ = read_rig_model(tmp_path / "both" / "sparse" / "0")
     truth = read_true_cameras(raw / "truth.json")
     names = ("eval__frame_00001.png", "eval__frame_00004.png")
-    found, true = (np.linalg.norm(np.subtract(*(c[n].centre for n in names)))
+    estimated, true = (np.linalg.norm(np.subtract(*(c[n].centre for n in names)))
                    for c in (cameras, truth))  # fmt: skip
-    assert found == pytest.approx(true, rel=0.05), "the world is in metres"
+    assert estimated == pytest.approx(true, rel=0.05), "the world is in metres"
 
 
-def test_predicted_poses_alone_stay_as_they_are(raw: Path, tmp_path: Path) -> None:
+def test_predicted_poses_are_kept_without_adjustment(raw: Path, tmp_path: Path) -> None:
     start = approximate(read_true_cameras(raw / "truth.json"))
     prepare(raw, tmp_path / "alone", replace_static(vggt_stage="vggt"), lambda images: start)
     cameras, _ = read_rig_model(tmp_path / "alone" / "sparse" / "0")
@@ -227,7 +227,7 @@ def trained(prepared: tuple[SharedFolder, dict], tmp_path_factory: pytest.TempPa
 METER = Meter("cpu")
 
 
-def test_evaluation_measures_what_the_training_saw(
+def test_evaluation_measures_covisible_pixels(
     prepared: tuple[SharedFolder, dict], trained: Path
 ) -> None:
     shared, _ = prepared
@@ -249,7 +249,7 @@ def test_evaluation_measures_what_the_training_saw(
     assert [row["mpsnr"] for row in half] == [row["mpsnr"] for row in rows[::2]]
 
 
-def test_masks_and_alignment_are_kept_and_one_that_is_gone_comes_back(
+def test_masks_and_alignment_are_kept_and_a_missing_mask_is_remade(
     prepared: tuple[SharedFolder, dict], trained: Path
 ) -> None:
     shared, _ = prepared

@@ -2,9 +2,9 @@
 
 Beside them there may be `masks/`, as COLMAP has them: `masks/a.jpg.png` for `images/a.jpg`, or a
 file of the same name or stem. What is not black counts.
-Images belong to the model by their name below `images/`, never by their order. Sizes and camera
-models may be mixed. As COLMAP does, pixels are taken as they are stored; the EXIF orientation is
-applied only where the camera has the size of the turned photograph.
+Images are matched to the model by their name below `images/`, never by their order. Sizes and
+camera models may be mixed. Pixels are read as they are stored, as COLMAP does; the EXIF orientation
+is applied only where the camera has the size of the rotated image.
 """
 
 import difflib
@@ -41,7 +41,7 @@ class Dataset:
     views: tuple[View, ...]  # by name
     points: Array  # [P, 3]
     colors: NDArray[np.uint8]  # [P, 3]
-    without_pose: tuple[str, ...]  # images that the model does not place
+    without_pose: tuple[str, ...]  # names of images without a pose in the model
 
     @property
     def name(self) -> str:
@@ -49,49 +49,49 @@ class Dataset:
         return self.folder.resolve().name
 
     @cached_property
-    def photographs(self) -> frozenset[str]:
-        """SHA-256 of every photograph's file, with a pose or without: which dataset this is.
+    def image_hashes(self) -> frozenset[str]:
+        """SHA-256 of every image's file, with a pose or without; they identify the dataset.
 
-        Whatever it is called and wherever it lies. Reads every file once, some GB a second.
+        Reads every file once, at some GB/s.
         """
-        found = image_paths(self.folder)
-        unposed = {file_hash(found[name]) for name in self.without_pose}
+        paths = image_paths(self.folder)
+        unposed = {file_hash(paths[name]) for name in self.without_pose}
         return frozenset({view.sha256 for view in self.views} | unposed)
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":
-        """Open a dataset and hold every image's size against its camera.
+        """Open a dataset and check every image's size against its camera.
 
-        Raises UserError when there is no model or no image, when the model names images that are
-        not there, and when sizes contradict.
+        Raises UserError when there is no model or no image, when images of the model are missing,
+        and when sizes contradict.
         """
-        root, at = _image_root(folder), find_model(folder)
-        if at is None:
+        root, model_folder = _image_root(folder), find_model(folder)
+        if model_folder is None:
             raise UserError(
                 folder, "no folder sparse, so no poses", expected="images/ and sparse/0 or sparse",
                 fix=f"python -m stages.capture_calibrate {folder} DATASET_DIR estimates them",
             )  # fmt: skip
-        model = read_posed(at)
+        model = read_posed(model_folder)
         listing = _list_images(root)
-        found = {name: path for name in model.images if (path := listing.named(name))}
-        raise_all(_absent(model.images, found, listing.files, at))
+        paths = {name: path for name in model.images if (path := listing.named(name))}
+        raise_all(_missing_images(model.images, paths, listing.files, model_folder))
         views, errors = [], []
         for name, posed in model.images.items():
             try:
-                views.append(_view(posed, found[name], _mask_of(folder, name)))
+                views.append(_view(posed, paths[name], _mask_path(folder, name)))
             except UserError as error:
                 errors.append(error)
         raise_all(errors)
-        taken = set(found.values())
-        without = tuple(sorted(n for n, path in listing.files.items() if path not in taken))
-        return cls(folder, at, tuple(views), model.points, model.colors, without)
+        posed_paths = set(paths.values())
+        without = tuple(sorted(n for n, path in listing.files.items() if path not in posed_paths))
+        return cls(folder, model_folder, tuple(views), model.points, model.colors, without)
 
-    def tell(self) -> None:
-        """Say which model is taken, how photographs are undistorted, and which are left out."""
+    def print_notes(self) -> None:
+        """Print which model is read, how images are undistorted and which have no pose."""
         parts = other_models_note(self.model)
         if parts:
             print(f"{self.name}: {parts}", file=sys.stderr, flush=True)
-        self._tell_lenses()
+        self._print_lenses()
         if self.without_pose:
             total = len(self.views) + len(self.without_pose)
             print(
@@ -100,16 +100,16 @@ class Dataset:
                 file=sys.stderr, flush=True,
             )  # fmt: skip
 
-    def _tell_lenses(self) -> None:
-        """A line for all lenses of one model and size that show as much of a photograph."""
+    def _print_lenses(self) -> None:
+        """Print one line per lens model, size and share of the image that stays."""
         lenses = {(view.lens, view.camera.width, view.camera.height) for view in self.views}
-        told = sorted(
-            f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the photograph's area "
+        lines = sorted(
+            f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the image's area "
             f"is used, {width}x{height} px" + (", other pixels are masked" if lens.masked else "")
             for lens, width, height in lenses
             if lens.bent
         )
-        for line in dict.fromkeys(told):
+        for line in dict.fromkeys(lines):
             print(line, flush=True)
 
 
@@ -119,16 +119,16 @@ def image_paths(folder: Path) -> dict[str, Path]:
 
 
 def find_photographs(source: Path) -> dict[str, Path]:
-    """Photographs by name: those below `images/` if there is such a folder, else below `source`."""
+    """Images by name: those below `images/` if there is such a folder, else below `source`."""
     if (source / "images").is_dir():
         return image_paths(source)
     if not source.is_dir():
-        raise UserError(source, "no such folder", expected="photographs, or images/ with them")
-    return _list_images(source, "photograph").files
+        raise UserError(source, "no such folder", expected="images, or images/ with them")
+    return _list_images(source).files
 
 
 def same_images(source: Path, dataset: Path) -> bool:
-    """Whether a dataset was made of the very photographs that `source` holds."""
+    """Whether a dataset has exactly the images of `source`, by name and content."""
     if not (dataset / "sparse").is_dir():
         return False
     ours, theirs = find_photographs(source), image_paths(dataset)
@@ -140,50 +140,50 @@ def same_images(source: Path, dataset: Path) -> bool:
 def _image_root(folder: Path) -> Path:
     root = folder / "images"
     if not root.is_dir():
-        told = "no such folder" if not folder.is_dir() else "no folder images in it"
-        raise UserError(folder, told, expected="a dataset: images/ and sparse/0 or sparse")
+        got = "no such folder" if not folder.is_dir() else "no folder images in it"
+        raise UserError(folder, got, expected="a dataset: images/ and sparse/0 or sparse")
     return root
 
 
-def _list_images(root: Path, what: str = "image") -> Listing:
+def _list_images(root: Path) -> Listing:
     listing = list_images(root)
     if not listing.files:
-        raise UserError(root, f"no {what} in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
+        raise UserError(root, "no image in it", expected=f"files {', '.join(sorted(SUFFIXES))}")
     return listing
 
 
-def _absent(
-    wanted: Iterable[str], found: dict[str, Path], there: dict[str, Path], model: Path
+def _missing_images(
+    names: Iterable[str], paths: dict[str, Path], files: dict[str, Path], model: Path
 ) -> list[UserError]:
-    """The complaint about images that a model names and that are not there."""
-    wanted = list(wanted)
-    absent = [name for name in wanted if name not in found]
-    if not absent:
+    """The error for images of a model that are missing among `files`, if any is."""
+    names = list(names)
+    missing = [name for name in names if name not in paths]
+    if not missing:
         return []
     return [
         UserError(
-            model, f"{len(absent)} of {len(wanted)} images that it names are not below images/: "
-            f"{shortened(absent)}",
-            expected=f"names as in {shortened(sorted(there))}",
-            hint=_likely(absent[0], there),
-            fix="bring the images, or remove them from the model",
+            model, f"{len(missing)} of {len(names)} images that it names are not below images/: "
+            f"{shortened(missing)}",
+            expected=f"names as in {shortened(sorted(files))}",
+            hint=_likely(missing[0], files),
+            fix="add the images, or remove them from the model",
         )
     ]  # fmt: skip
 
 
-def _likely(name: str, found: dict[str, Path]) -> str:
-    """What a missing name may have become: another suffix or folder, or a slip."""
+def _likely(name: str, files: dict[str, Path]) -> str:
+    """A hint at a file with another suffix, folder or spelling than a missing name."""
     stem = PurePosixPath(name).stem
-    same = [other for other in found if PurePosixPath(other).stem == stem]
-    close = same or difflib.get_close_matches(name, found, n=1)
+    same_stem = [other for other in files if PurePosixPath(other).stem == stem]
+    close = same_stem or difflib.get_close_matches(name, files, n=1)
     return f"is {close[0]} meant by {name}?" if close else ""
 
 
-def _mask_of(folder: Path, name: str) -> Path | None:
+def _mask_path(folder: Path, name: str) -> Path | None:
     """The mask of an image, or None."""
     root = folder / "masks"
     names = (f"{name}.png", name, PurePosixPath(name).with_suffix(".png"))
-    return next((root / one for one in names if (root / one).is_file()), None)
+    return next((root / file for file in names if (root / file).is_file()), None)
 
 
 def _view(posed: PosedImage, path: Path, mask: Path | None) -> View:
@@ -192,20 +192,20 @@ def _view(posed: PosedImage, path: Path, mask: Path | None) -> View:
 
 
 def _fitting_lens(lens: Lens, path: Path) -> tuple[Lens, bool]:
-    """The lens of an image as it is stored, and whether its EXIF orientation is applied."""
-    wanted = lens.width, lens.height
+    """The lens of the stored image, and whether its EXIF orientation is applied."""
+    size = lens.width, lens.height
     stored = image_size(path, upright=False)
-    if stored == wanted:
+    if stored == size:
         return lens, False
     rotated = image_size(path)
-    if rotated == wanted:
+    if rotated == size:
         return lens, True
-    # A capture that was shrunk as a whole, such as images_2 of a dataset, keeps its shape.
-    for size, upright in ((stored, False), (rotated, True)):
-        if abs(size[0] * wanted[1] - size[1] * wanted[0]) <= max(wanted):
-            return lens.resized(*size), upright
+    # Images that were all shrunk, such as images_2 of a dataset, keep their shape.
+    for file_size, upright in ((stored, False), (rotated, True)):
+        if abs(file_size[0] * size[1] - file_size[1] * size[0]) <= max(size):
+            return lens.resized(*file_size), upright
     raise UserError(
-        path, f"{stored[0]}x{stored[1]} px", expected=f"{wanted[0]}x{wanted[1]} px or the same "
+        path, f"{stored[0]}x{stored[1]} px", expected=f"{size[0]}x{size[1]} px or the same "
         "shape in another size, as its camera in the model says",
-        fix="bring the images that the model was made of",
+        fix="use the images that the model was made from",
     )  # fmt: skip

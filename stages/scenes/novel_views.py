@@ -1,8 +1,8 @@
-"""Novel views on disk: novel_views.json and pictures `<kind>/<timestamp>/<camera>.png`.
+"""Novel views on disk: novel_views.json and images `<kind>/<timestamp>/<camera>.png`.
 
-Kind `given`: from the target cameras as the calibration places them. Kind `aligned`: from poses
-that were fitted to the photographs with the Gaussians frozen, which takes errors of the
-calibration out of the numbers; it is absent when the method did not align.
+Kind `given` is rendered from the target cameras of the calibration. Kind `aligned` is rendered from
+poses fitted to the ground truth with frozen Gaussians, which removes calibration errors from the
+metrics; it is absent when the method did not align.
 """
 
 from pathlib import Path
@@ -23,33 +23,33 @@ INFO = "novel_views.json"
 
 
 def write_novel_view(folder: Path, kind: str, view: View, image: Pixels) -> None:
-    """Write the picture [H, W, 3] of a target view, 8-bit."""
-    write_png(_picture(folder, kind, view), image)
+    """Write the novel view [H, W, 3] of a target camera, in 8 bits."""
+    write_png(_path(folder, kind, view), image)
 
 
 def read_novel_view(folder: Path, kind: str, view: View) -> Pixels:
-    """The picture of a target view. Raises UserError when its size is not the photograph's."""
-    path = _picture(folder, kind, view)
+    """Read the novel view of a target camera. Raises UserError for another size than its own."""
+    path = _path(folder, kind, view)
     image = read_image(path)
     height, width = image.shape[:2]
     if (width, height) != (view.camera.width, view.camera.height):
         raise UserError(
             path,
             f"{width}x{height} px",
-            expected=f"{view.camera.width}x{view.camera.height} px, as the photograph",
+            expected=f"{view.camera.width}x{view.camera.height} px, as its ground truth",
             fix="run `dvc repro novel_views`",
         )
     return image
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
-    """Write novel_views.json; `info["kinds"]` lists the kinds of pictures beside it."""
+    """Write novel_views.json; `info["kinds"]` lists the kinds beside it."""
     assert set(info["kinds"]) <= set(KINDS), f"unknown kinds {info['kinds']}"
     write_json(folder / INFO, info)
 
 
 def read_kinds(folder: Path) -> tuple[str, ...]:
-    """The kinds of pictures in a folder. Raises UserError when it is not one of novel views."""
+    """The kinds of novel views in a folder. Raises UserError when it has none."""
     kinds = read_json(folder / INFO).get("kinds")
     if not isinstance(kinds, list) or "given" not in kinds or any(k not in KINDS for k in kinds):
         raise UserError(
@@ -66,18 +66,18 @@ def read_aligned(folder: Path) -> dict[str, dict[str, Pose]]:
     info, again = read_json(folder / INFO), "run `dvc repro novel_views`"
     with shaped(folder / INFO, "moves: cam_from_world [4, 4] by timestamp and camera", again):
         return {
-            timestamp: {name: _pose(one["cam_from_world"]) for name, one in cameras.items()}
+            timestamp: {name: _pose(move["cam_from_world"]) for name, move in cameras.items()}
             for timestamp, cameras in info["moves"].items()
         }
 
 
 def _pose(rows: list[list[float]]) -> Pose:
     pose = np.array(rows, np.float64)
-    told = camera_fault(np.eye(3), pose) if pose.shape == (4, 4) else f"shape {pose.shape}"
-    if told:
-        raise ValueError(told)
+    fault = camera_fault(np.eye(3), pose) if pose.shape == (4, 4) else f"shape {pose.shape}"
+    if fault:
+        raise ValueError(fault)
     return pose
 
 
-def _picture(folder: Path, kind: str, view: View) -> Path:
+def _path(folder: Path, kind: str, view: View) -> Path:
     return folder / kind / view.timestamp / f"{view.name}.png"

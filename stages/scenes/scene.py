@@ -1,9 +1,9 @@
 """A prepared scene on disk.
 
 scene.json (name, group, size, source, licence, cameras), split.csv (image, camera, timestamp,
-role) and one COLMAP dataset a timestamp, `frames/<t>/{images,masks,seen,sparse/0}`. Cameras do not
-move: a camera's calibration is the same at every timestamp. `seen` holds masks of the pixels that
-count, of pictures that their photographs do not fill.
+role) and one COLMAP dataset per timestamp, `frames/<t>/{images,masks,seen,sparse/0}`. Cameras do
+not move: a camera's calibration is the same at every timestamp. `seen` holds masks of the valid
+pixels of undistorted images that the lens did not cover wholly.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Scene:
 
     @classmethod
     def read(cls, folder: Path) -> "Scene":
-        """Open a prepared scene. Raises UserError when a file or an image of it is missing."""
+        """Open a prepared scene. Raises UserError when one of its files is missing or broken."""
         name, group, cameras = _read_info(folder / "scene.json")
         rows = _read_split(folder / "split.csv")
         views = tuple(_view(folder, row, cameras) for row in rows)
@@ -53,7 +53,7 @@ class Scene:
         return sorted({view.timestamp for view in self.all_views})
 
     def views(self, role: Role | None = None, timestamp: str | None = None) -> list[View]:
-        """Views of one role and timestamp; None means any."""
+        """Views of one role and timestamp; None selects any."""
         return [
             view
             for view in self.all_views
@@ -62,19 +62,19 @@ class Scene:
 
     def cameras(self, role: Role) -> dict[str, Camera]:
         """True cameras of one role. Raises UserError when there is none."""
-        found = {view.name: view.camera for view in self.views(role)}
-        if not found:
+        cameras = {view.name: view.camera for view in self.views(role)}
+        if not cameras:
             raise UserError(
                 self.folder / "split.csv",
                 f"no {role} camera",
                 expected="at least one source and one target",
-                fix=f"name some in params.yaml, scenes.{self.name}.{role}_cameras",
+                fix=f"list some in params.yaml, scenes.{self.name}.{role}_cameras",
             )
-        return found
+        return cameras
 
 
 def camera_to_dict(camera: Camera) -> dict[str, Any]:
-    """Plain numbers for JSON: K, rotation_wxyz and translation of cam_from_world, size in px."""
+    """A camera for JSON: K, rotation_wxyz and translation of cam_from_world, size in px."""
     return {
         "K": camera.K.tolist(),
         "rotation_wxyz": quat_from_rotation(camera.cam_from_world[:3, :3]).tolist(),
@@ -87,7 +87,7 @@ def camera_to_dict(camera: Camera) -> dict[str, Any]:
 def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
     """Inverse of `camera_to_dict`.
 
-    Raises ValueError, TypeError or KeyError for what is no camera; see `shaped` for readers.
+    Raises ValueError, TypeError or KeyError for anything else; readers use `shaped`.
     """
     quat, K = (np.array(value[key], np.float64) for key in ("rotation_wxyz", "K"))
     if quat.shape != (4,) or K.shape != (3, 3) or not 0.5 < np.linalg.norm(quat) < 2:
@@ -96,19 +96,19 @@ def camera_from_dict(name: str, value: dict[str, Any]) -> Camera:
     size = value["width"], value["height"]
     if any(type(side) is not int or not 0 < side < 2**31 for side in size):
         raise ValueError(f"camera {name}: {size[0]}x{size[1]} px")
-    told = camera_fault(K, pose)
-    if told:
-        raise ValueError(f"camera {name}: {told}")
+    fault = camera_fault(K, pose)
+    if fault:
+        raise ValueError(f"camera {name}: {fault}")
     return Camera(name, K, pose, *size)
 
 
 def cameras_from_dict(value: Mapping[str, Any]) -> dict[str, Camera]:
-    """Cameras by name of what `camera_to_dict` made of each."""
-    return {name: camera_from_dict(name, one) for name, one in value.items()}
+    """Cameras by name, each from what `camera_to_dict` gave."""
+    return {name: camera_from_dict(name, camera) for name, camera in value.items()}
 
 
 def write_scene(folder: Path, info: Mapping[str, Any], views: Sequence[View]) -> None:
-    """Write split.csv, and scene.json of `info` and the cameras; images are there already."""
+    """Write split.csv, and scene.json with `info` and the cameras; the images are not written."""
     _write_split(folder, views)
     cameras = {view.name: camera_to_dict(view.camera) for view in views}
     write_json(folder / "scene.json", {**info, "cameras": cameras})
@@ -124,7 +124,7 @@ def _write_split(folder: Path, views: Sequence[View]) -> None:
 
 
 def _read_info(path: Path) -> tuple[str, str, dict[str, Camera]]:
-    """Name, group and cameras in scene.json."""
+    """Name, group and cameras of scene.json."""
     info = read_json(path)
     expected = "name, group, cameras with K, rotation_wxyz, translation, width, height"
     with shaped(path, expected, "run `dvc repro prepare`"):
@@ -147,15 +147,15 @@ def _read_split(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}:1", f"{header}", expected=",".join(SPLIT_COLUMNS), fix=again)
     for number, row in enumerate(rows, 2):
         if len(row) != len(SPLIT_COLUMNS) or not all(row):
-            told = f"cells {row}"
-            raise UserError(f"{path}:{number}", told, expected=",".join(SPLIT_COLUMNS), fix=again)
+            got = f"cells {row}"
+            raise UserError(f"{path}:{number}", got, expected=",".join(SPLIT_COLUMNS), fix=again)
     return [dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in rows]
 
 
 def _is_inside(folder: Path, image: Path) -> bool:
     try:
         image.stat()
-    except ValueError:  # a zero in the name
+    except ValueError:  # a null character in the name
         return False
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):

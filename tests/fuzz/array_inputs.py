@@ -12,7 +12,7 @@ from raw_sequences import write_raw_sequence
 
 from stages.scenes.frames import Sim3
 from stages.scenes.hi4d import RawCamera, open_sequence
-from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
+from stages.scenes.static.alignment import FrameAlignment, read_alignment, write_alignment
 
 _CAMERAS = ("4", "16", "28")
 
@@ -26,7 +26,7 @@ def subjects(folder: Path) -> list[Subject]:
     frames = Subject(root / "meta.npz", _damage, partial(_cameras, root), _sane_cameras)
     path = folder / "left_to_eval.npz"
     frame = Sim3(2.0, np.eye(3), np.ones(3))
-    write_alignment(path, Alignment.between(frame, Sim3.identity()))
+    write_alignment(path, FrameAlignment.between(frame, Sim3.identity()))
     return [cameras, cameras, frames, Subject(path, _damage, partial(read_alignment, path), _sane)]
 
 
@@ -78,7 +78,7 @@ def _sane_cameras(found: list[RawCamera]) -> None:
         assert np.isfinite(camera.distortion).all()
 
 
-def _sane(found: Alignment) -> None:
+def _sane(found: FrameAlignment) -> None:
     for one in (found.align_transform, found.base_transform, found.support_transform):
         assert one.dtype == np.float32
         assert one.shape == (4, 4)

@@ -37,7 +37,7 @@ from stages.scenes.scene import Scene, write_scene
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.study.overlap import Subject as Known
 from stages.scenes.view import View
-from stages.splat.captures.training import CaptureRecord
+from stages.splat.captures.record import CaptureRecord
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.workspace.costs import read_costs
 

@@ -142,7 +142,7 @@ def test_methods_that_need_a_model_say_so(method: str, images: Path, tmp_path: P
 
 
 def test_empty_folder_has_no_images(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no photograph in it"):
+    with pytest.raises(UserError, match="no image in it"):
         find_photographs(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""COLMAP datasets as they come: mixed, nested, turned, and what is wrong with them."""
+"""COLMAP datasets: mixed sizes, nested and rotated images, and refusals of broken ones."""
 
 import shutil
 import struct
@@ -27,8 +27,8 @@ def folder(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "room"))
 
 
-def test_views_come_by_name_with_their_own_photograph(folder: Path) -> None:
-    """A stray file and a model in another order shift nothing."""
+def test_views_are_matched_by_name(folder: Path) -> None:
+    """An extra file and a model in another order change nothing."""
     (folder / "images" / "LEFT" / "00_A_stray.png").write_bytes(
         (folder / "images" / NAMES[3]).read_bytes()
     )
@@ -39,21 +39,21 @@ def test_views_come_by_name_with_their_own_photograph(folder: Path) -> None:
     assert dataset.without_pose == ("LEFT/00_A_stray.png",)
     for view in dataset.views:
         assert np.allclose(view.camera.cam_from_world, cameras()[view.name].cam_from_world)
-        image, seen = view.image()
-        assert seen is None
+        image, valid = view.image()
+        assert valid is None
         assert np.array_equal(image, read_image(folder / "images" / view.name))
 
 
-def test_images_without_a_pose_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_without_a_pose_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_model(folder / "sparse" / "0", dict(list(cameras().items())[:6]))
-    Dataset.read(folder).tell()
-    told = capsys.readouterr().err
-    assert "2 of 8 images have no pose" in told
-    assert "RIGHT/02_RIGHT.png, RIGHT/03_RIGHT.png" in told
+    Dataset.read(folder).print_notes()
+    message = capsys.readouterr().err
+    assert "2 of 8 images have no pose" in message
+    assert "RIGHT/02_RIGHT.png, RIGHT/03_RIGHT.png" in message
 
 
 def bend(folder: Path, model: str, params: list[float]) -> Dataset:
-    """Give every photograph of a dataset another lens."""
+    """Give every image of a dataset another lens."""
     reconstruction = pycolmap.Reconstruction(folder / "sparse" / "0")
     for camera in reconstruction.cameras.values():
         camera.model, camera.params = pycolmap.CameraModelId.__members__[model], params
@@ -62,29 +62,29 @@ def bend(folder: Path, model: str, params: list[float]) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("model", "params", "told"),
+    ("model", "params", "message"),
     [
-        ("SIMPLE_RADIAL", [28.0, 28, 24, -0.3], "45% of the photograph's area is used, 56x56 px, "),
-        ("RADIAL_FISHEYE", [16.0, 28, 24, 0, 0], "47% of the photograph's area is used, 96x96 px"),
-        ("SIMPLE_RADIAL", [60.0, 28, 24, -0.1], "93% of the photograph's area is used, 56x47 px\n"),
+        ("SIMPLE_RADIAL", [28.0, 28, 24, -0.3], "45% of the image's area is used, 56x56 px, "),
+        ("RADIAL_FISHEYE", [16.0, 28, 24, 0, 0], "47% of the image's area is used, 96x96 px"),
+        ("SIMPLE_RADIAL", [60.0, 28, 24, -0.1], "93% of the image's area is used, 56x47 px\n"),
     ],
 )
-def test_how_much_of_a_photograph_is_used_is_told_once(
-    folder: Path, capsys: pytest.CaptureFixture[str], model: str, params: list[float], told: str
+def test_share_of_the_image_that_is_used_is_printed_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: str, params: list[float], message: str
 ) -> None:
     dataset = bend(folder, model, params)
-    dataset.tell()
+    dataset.print_notes()
     out = capsys.readouterr().out
-    assert out.startswith(f"room: {model} undistorted: {told}")
+    assert out.startswith(f"room: {model} undistorted: {message}")
     assert out.count("\n") == 1
-    image, seen = dataset.views[0].image()
+    image, valid = dataset.views[0].image()
     camera = dataset.views[0].camera
     assert image.shape[:2] == (camera.height, camera.width)
-    assert (seen is None) is ("93%" in told)
+    assert (valid is None) is ("93%" in message)
 
 
-def test_pinhole_photographs_need_no_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Dataset.read(folder).tell()
+def test_pinhole_images_need_no_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Dataset.read(folder).print_notes()
     assert capsys.readouterr().out == ""
 
 
@@ -96,10 +96,10 @@ def test_grey_alpha_and_16_bits_are_read(folder: Path) -> None:
     Image.fromarray(grey.astype(np.uint16) * 257).save(images / NAMES[1])
     half = np.dstack([levels, np.full(grey.shape, 51, np.uint8)])
     Image.fromarray(half).save(images / NAMES[2])
-    found = {view.name: view.image()[0] for view in Dataset.read(folder).views}
-    assert np.allclose(found[NAMES[0]], np.repeat(grey[..., None], 3, 2) / 255)
-    assert np.allclose(found[NAMES[1]], found[NAMES[0]], atol=1e-6)
-    assert np.allclose(found[NAMES[2]], levels / 255 * 0.2, atol=1e-6)
+    images = {view.name: view.pixels() for view in Dataset.read(folder).views}
+    assert np.allclose(images[NAMES[0]], np.repeat(grey[..., None], 3, 2) / 255)
+    assert np.allclose(images[NAMES[1]], images[NAMES[0]], atol=1e-6)
+    assert np.allclose(images[NAMES[2]], levels / 255 * 0.2, atol=1e-6)
 
 
 def test_sizes_may_be_mixed(folder: Path) -> None:
@@ -120,20 +120,20 @@ def test_whole_capture_that_was_shrunk_keeps_its_rays(folder: Path) -> None:
         assert (view.camera.width, view.camera.height, view.camera.K[0, 0]) == (28, 24, 30)
 
 
-@pytest.mark.parametrize("camera_is_turned", [False, True])
-def test_exif_orientation_follows_the_camera(folder: Path, camera_is_turned: bool) -> None:
-    """COLMAP reads pixels as they are stored; other tools turn them first."""
+@pytest.mark.parametrize("camera_is_rotated", [False, True])
+def test_exif_orientation_follows_the_camera(folder: Path, camera_is_rotated: bool) -> None:
+    """COLMAP reads pixels as they are stored; other tools rotate them first."""
     path, placed = folder / "images" / NAMES[0], cameras()
-    stored = Image.open(path).transpose(Image.Transpose.ROTATE_90) if camera_is_turned else None
+    stored = Image.open(path).transpose(Image.Transpose.ROTATE_90) if camera_is_rotated else None
     tags = Image.Exif()
     tags[0x0112] = 6
     (stored or Image.open(path)).save(path, exif=tags)
     write_model(folder / "sparse" / "0", placed)
     view = Dataset.read(folder).views[0]
-    assert view.upright is camera_is_turned
+    assert view.upright is camera_is_rotated
     width, height = view.camera.width, view.camera.height
     assert view.image()[0].shape == (height, width, 3)
-    expected = read_image(path, upright=camera_is_turned)
+    expected = read_image(path, upright=camera_is_rotated)
     assert np.array_equal(view.image()[0], expected)
 
 
@@ -141,21 +141,22 @@ def test_size_that_contradicts_its_camera_is_refused(folder: Path) -> None:
     for name in NAMES[:2]:
         path = folder / "images" / name
         Image.open(path).resize((60, 48)).save(path)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         Dataset.read(folder)
-    message = str(told.value)
-    assert message.count("60x48 px") == 2, "every contradiction is told at once"
+    message = str(raised.value)
+    assert message.count("60x48 px") == 2, "all contradictions are named at once"
     assert "expected 56x48 px" in message
 
 
-def test_images_that_the_model_names_must_be_there(folder: Path) -> None:
+def test_missing_images_of_the_model_are_named(folder: Path) -> None:
     path = folder / "images" / NAMES[0]
     Image.open(path).save(path.with_suffix(".jpg"))
     path.unlink()
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         Dataset.read(folder)
-    assert "1 of 8 images that it names are not below images/: LEFT/00_LEFT.png" in str(told.value)
-    assert "is LEFT/00_LEFT.jpg meant by LEFT/00_LEFT.png?" in str(told.value)
+    message = str(raised.value)
+    assert "1 of 8 images that it names are not below images/: LEFT/00_LEFT.png" in message
+    assert "is LEFT/00_LEFT.jpg meant by LEFT/00_LEFT.png?" in message
 
 
 def test_truncated_image_is_named(folder: Path) -> None:
@@ -166,7 +167,7 @@ def test_truncated_image_is_named(folder: Path) -> None:
         view.image()
 
 
-def test_photographs_without_a_model_lead_to_calibration(folder: Path) -> None:
+def test_images_without_a_model_need_calibration(folder: Path) -> None:
     shutil.rmtree(folder / "sparse")
     with pytest.raises(UserError, match=r"stages\.capture_calibrate"):
         Dataset.read(folder)
@@ -199,7 +200,7 @@ def test_camera_of_another_model_is_undistorted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["sparse", "sparse/1", "colmap/sparse/0", "colmap/sparse", "."])
-def test_a_model_may_lie_in_other_places(folder: Path, place: str) -> None:
+def test_model_may_be_in_other_folders(folder: Path, place: str) -> None:
     files = {path.name: path.read_bytes() for path in (folder / "sparse" / "0").iterdir()}
     shutil.rmtree(folder / "sparse")
     (folder / place).mkdir(parents=True, exist_ok=True)
@@ -210,20 +211,20 @@ def test_a_model_may_lie_in_other_places(folder: Path, place: str) -> None:
     assert len(dataset.views) == len(NAMES)
 
 
-def test_of_several_models_the_one_that_is_taken_is_told(
+def test_the_chosen_one_of_several_models_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = folder / "sparse" / "0"
     shutil.copytree(whole, folder / "sparse" / "1")
     write_model(whole, dict(list(cameras().items())[:3]))
-    Dataset.read(folder).tell()
-    told = capsys.readouterr().err
-    assert "sparse/0 is used, with 3 images; beside it 1 has 8. 1 is larger" in told
+    Dataset.read(folder).print_notes()
+    message = capsys.readouterr().err
+    assert "sparse/0 is used, with 3 images; beside it 1 has 8. 1 is larger" in message
     whole.rename(folder / "sparse" / "2")
     assert Dataset.read(folder).model == folder / "sparse" / "1"
-    Dataset.read(folder).tell()
-    told = capsys.readouterr().err
-    assert "sparse/1 is used, with 8 images; beside it 2 has 3\n" in told
+    Dataset.read(folder).print_notes()
+    message = capsys.readouterr().err
+    assert "sparse/1 is used, with 8 images; beside it 2 has 3\n" in message
 
 
 NAN, INF = float("nan"), float("inf")
@@ -244,7 +245,7 @@ NAN, INF = float("nan"), float("inf")
         ("points3D", 16, [NAN], "1 of 160 points are not finite"),
     ],
 )
-def test_numbers_of_a_model_are_judged(
+def test_numbers_of_a_model_are_checked(
     folder: Path, file: str, at: int, values: list[float], says: str
 ) -> None:
     model = folder / "sparse" / "0"
@@ -263,7 +264,7 @@ def test_numbers_of_a_model_are_judged(
 @pytest.mark.parametrize(
     ("file", "at"), [("cameras", 8), ("images", 68), ("frames", 12), ("frames", 84)]
 )
-def test_parts_that_name_what_is_not_there_are_no_model(folder: Path, file: str, at: int) -> None:
+def test_dangling_references_are_no_model(folder: Path, file: str, at: int) -> None:
     path = folder / "sparse" / "0" / f"{file}.bin"
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, at, 99)
@@ -272,13 +273,13 @@ def test_parts_that_name_what_is_not_there_are_no_model(folder: Path, file: str,
         Dataset.read(folder)
 
 
-def test_a_model_without_points_will_do(folder: Path) -> None:
+def test_model_without_points_is_enough(folder: Path) -> None:
     write_model(folder / "sparse" / "0", cameras())
     assert Dataset.read(folder).points.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D", "rigs", "frames"])
-def test_a_file_that_ends_early_is_named(folder: Path, name: str) -> None:
+def test_truncated_file_is_named(folder: Path, name: str) -> None:
     path = folder / "sparse" / "0" / f"{name}.bin"
     whole = path.read_bytes()
     for data in (whole[:-1], whole[: len(whole) // 2], b"", b"\xff" * 8 + whole[8:]):

@@ -88,7 +88,7 @@ def test_nothing_but_such_formats_is_an_error_that_follows_their_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "c.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(UserError, match="no photograph in it"):
+    with pytest.raises(UserError, match="no image in it"):
         find_photographs(tmp_path)
     assert warnings_of(capsys, tmp_path) == ["1 file not read: c.HEIC; convert them to JPEG or PNG"]
 

@@ -1,4 +1,4 @@
-"""A prepared scene read from disk, and what a broken one says."""
+"""A prepared scene read from disk, and the errors of a broken one."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_views_are_chosen_by_role_and_time(folder: Path) -> None:
     assert list(scene.cameras("target")) == ["c"]
 
 
-def test_a_view_has_its_picture_mask_and_camera(folder: Path) -> None:
+def test_view_has_its_image_mask_and_camera(folder: Path) -> None:
     views = {view.name: view for view in Scene.read(folder).views(timestamp="000012")}
     np.testing.assert_allclose(views["a"].pixels(), 1 / 3, atol=1e-6)
     np.testing.assert_array_equal(views["a"].mask(), np.eye(32, 24) > 0)
@@ -90,9 +90,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
         (lambda f: (f / "frames/000007/images/b.png").unlink(), "images/b.png: no such file"),
     ],
 )
-def test_a_broken_scene_says_what_is_wrong(
-    folder: Path, spoil: Callable[[Path], object], says: str
-) -> None:
+def test_broken_scene_is_named(folder: Path, spoil: Callable[[Path], object], says: str) -> None:
     spoil(folder)
     with pytest.raises(UserError) as caught:
         Scene.read(folder)
@@ -100,7 +98,7 @@ def test_a_broken_scene_says_what_is_wrong(
 
 
 @pytest.mark.parametrize("role", ["source", "target"])
-def test_a_role_without_cameras_is_an_error(folder: Path, role: str) -> None:
+def test_role_without_cameras_is_an_error(folder: Path, role: str) -> None:
     lines = (folder / "split.csv").read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.rstrip().endswith(f",{role}")]
     (folder / "split.csv").write_text("".join(kept))
@@ -109,7 +107,7 @@ def test_a_role_without_cameras_is_an_error(folder: Path, role: str) -> None:
         scene.cameras(role)
 
 
-def test_a_picture_of_another_size_is_refused(folder: Path) -> None:
+def test_image_of_another_size_is_refused(folder: Path) -> None:
     view = Scene.read(folder).views("target")[0]
     write_png(view.image_path, np.zeros((16, 12, 3), np.float32))
     with pytest.raises(UserError, match="12x16 px") as caught:
@@ -118,7 +116,7 @@ def test_a_picture_of_another_size_is_refused(folder: Path) -> None:
     assert str(view.image_path) in str(caught.value)
 
 
-def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
+def test_mask_of_another_size_is_refused(folder: Path) -> None:
     view = next(view for view in Scene.read(folder).views() if view.name == "a")
     write_mask(view.mask_path, np.ones((16, 12), bool))
     with pytest.raises(UserError, match="12x16 px") as caught:

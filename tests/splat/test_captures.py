@@ -1,4 +1,4 @@
-"""Training and measuring a capture: what is held out, what a result holds, what is refused."""
+"""Training and measuring a capture: held-out views, contents of a result, and refusals."""
 
 import shutil
 from dataclasses import replace
@@ -21,7 +21,8 @@ from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask
 from stages.splat.captures import claims
 from stages.splat.captures import results as capture_results
-from stages.splat.captures.training import CaptureRecord, split
+from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.training import split
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.export import read_ply
 from stages.splat.gaussians import Gaussians
@@ -65,7 +66,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture
 def result(trained: tuple[Path, dict], tmp_path: Path) -> Path:
-    """A copy of the result, to spoil."""
+    """A copy of the result that a test may damage."""
     return Path(shutil.copytree(trained[0], tmp_path / "room" / "combined"))
 
 
@@ -79,7 +80,7 @@ def test_variants_share_the_held_out_views(data: Path) -> None:
     assert len(split(views, 1, "").train) == len(split(views, 0, "").train) == 8
 
 
-def test_token_is_a_whole_word_and_must_hit(data: Path) -> None:
+def test_match_string_is_a_whole_word_and_must_match(data: Path) -> None:
     views = Dataset.read(data).views
     with pytest.raises(UserError, match="'RIGH' matches none of 6 images"):
         split(views, 4, "RIGH")
@@ -87,7 +88,7 @@ def test_token_is_a_whole_word_and_must_hit(data: Path) -> None:
         split(views[:1], 8, "")
 
 
-def test_result_holds_gaussians_ply_poses_and_numbers(trained: tuple[Path, dict]) -> None:
+def test_result_has_gaussians_ply_poses_and_metrics(trained: tuple[Path, dict]) -> None:
     folder, scalars = trained[0] / "train", trained[1]
     gaussians = Gaussians.load(folder / "gaussians.safetensors")
     assert len(gaussians) == len(read_ply(folder / "point_cloud.ply")) == scalars["gaussians"]
@@ -103,7 +104,7 @@ def test_result_holds_gaussians_ply_poses_and_numbers(trained: tuple[Path, dict]
     assert (folder / "held_out" / "aligned" / NAMES[4]).is_file()
 
 
-def test_what_a_file_browser_leaves_does_not_stand_in_the_way(data: Path, tmp_path: Path) -> None:
+def test_files_of_a_file_browser_are_ignored(data: Path, tmp_path: Path) -> None:
     for name in (".DS_Store", "Thumbs.db"):
         (tmp_path / name).touch()
     claims.claim(tmp_path, data, lambda: frozenset(), "")
@@ -131,7 +132,7 @@ def test_equal_inputs_give_equal_bytes(
         ).read_bytes()
 
 
-def test_killed_run_goes_on_to_the_same_bytes(
+def test_killed_run_resumes_to_the_same_bytes(
     trained: tuple[Path, dict], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -155,14 +156,14 @@ def test_killed_run_goes_on_to_the_same_bytes(
     assert (tmp_path / "result" / path).read_bytes() == (trained[0] / path).read_bytes()
 
 
-@pytest.mark.parametrize("foreign", ["token", "dataset", "one photograph", "files"])
+@pytest.mark.parametrize("foreign", ["token", "dataset", "one image", "files"])
 def test_another_result_is_not_overwritten(
     foreign: str, result: Path, data: Path, tmp_path: Path
 ) -> None:
     token = "RIGHT" if foreign == "token" else ""
     if foreign == "dataset":  # its folder has the same name
         data = write_capture(tmp_path / "other" / "room", cameras(shift=0.1))
-    if foreign == "one photograph":
+    if foreign == "one image":
         data = Path(shutil.copytree(data, tmp_path / "other" / "room"))
         shutil.copyfile(data / "images" / NAMES[1], data / "images" / NAMES[2])
     if foreign == "files":
@@ -175,7 +176,7 @@ def test_another_result_is_not_overwritten(
     assert folder_hash(result) == before
 
 
-def test_the_same_photographs_elsewhere_under_another_name_are_the_same(
+def test_the_same_images_elsewhere_may_replace_a_result(
     result: Path, data: Path, tmp_path: Path
 ) -> None:
     moved = Path(shutil.copytree(data, tmp_path / "hall"))
@@ -184,35 +185,35 @@ def test_the_same_photographs_elsewhere_under_another_name_are_the_same(
     assert CaptureRecord.read(result / "train").name == "hall"
 
 
-def test_a_result_of_an_older_version_is_known_by_what_it_used(
+def test_result_of_an_older_version_is_known_by_the_images_it_used(
     result: Path, data: Path, tmp_path: Path
 ) -> None:
-    facts = read_json(result / "train" / "capture.json")
-    del facts["photographs"]
-    write_json(result / "train" / "capture.json", facts)
-    known = Dataset.read(data)
-    claims.claim(result, data, lambda: known.photographs, "")
-    with pytest.raises(UserError, match="holds the result of a dataset room; the photographs of"):
+    record = read_json(result / "train" / "capture.json")
+    del record["photographs"]
+    write_json(result / "train" / "capture.json", record)
+    dataset = Dataset.read(data)
+    claims.claim(result, data, lambda: dataset.image_hashes, "")
+    with pytest.raises(UserError, match="holds the result of a dataset room; the images of"):
         claims.claim(result, data, lambda: frozenset({"other"}), "")
 
 
-def nothing() -> frozenset[str]:
-    raise AssertionError("no photograph needs to be read")
+def no_hashes() -> frozenset[str]:
+    raise AssertionError("no image needs to be read")
 
 
-def test_what_a_killed_run_leaves_is_no_obstacle(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "room" / ".train.part").mkdir(parents=True)
     (tmp_path / "room" / "dataset").mkdir()
-    claims.claim(tmp_path / "room", tmp_path, nothing, "")
+    claims.claim(tmp_path / "room", tmp_path, no_hashes, "")
 
 
-def test_a_result_that_dvc_removed_to_make_it_anew_is_no_obstacle(tmp_path: Path) -> None:
+def test_result_that_dvc_removed_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "room" / "eval_on_hall").mkdir(parents=True)
-    claims.claim(tmp_path / "room", tmp_path, nothing, "")
+    claims.claim(tmp_path / "room", tmp_path, no_hashes, "")
 
 
 def masked(data: Path, folder: Path, cover: str = "half", only: int = 99) -> Path:
-    """A copy of a dataset with masks as COLMAP calls them, of the left half or of nothing."""
+    """A copy of a dataset with masks as COLMAP names them, of the left half or of nothing."""
     shutil.copytree(data, folder)
     kept = np.zeros((48, 56), bool)
     kept[:, : 28 if cover == "half" else 0] = True
@@ -221,25 +222,25 @@ def masked(data: Path, folder: Path, cover: str = "half", only: int = 99) -> Pat
     return folder
 
 
-def test_masks_act(trained: tuple[Path, dict], data: Path, tmp_path: Path) -> None:
-    """What they leave out is not learnt; what is measured is the whole photograph."""
+def test_masks_limit_what_is_learnt(trained: tuple[Path, dict], data: Path, tmp_path: Path) -> None:
+    """Pixels outside are not learnt; whole images are measured."""
     config = CONFIG.model_copy(update={"masks": True})
     scalars = train(masked(data, tmp_path / "room"), tmp_path / "result", config=config)
     assert scalars["psnr"] < trained[1]["psnr"] - 0.5
     assert scalars["protocol"] == trained[1]["protocol"]
-    shown = [
+    renders = [
         read_image(folder / "train" / "held_out" / "given" / NAMES[4])
         for folder in (tmp_path / "result", trained[0])
     ]
-    photograph = read_image(data / "images" / NAMES[4])
+    truth = read_image(data / "images" / NAMES[4])
     left, right = (
-        [float(np.abs(one[:, half] - photograph[:, half]).mean()) for one in shown]
+        [float(np.abs(image[:, half] - truth[:, half]).mean()) for image in renders]
         for half in (slice(0, 24), slice(32, 56))
     )
-    assert right[0] - right[1] > 2 * (left[0] - left[1]), "the right half suffers"
+    assert right[0] - right[1] > 2 * (left[0] - left[1]), "the right half is not learnt"
 
 
-def test_a_mask_that_keeps_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+def test_mask_that_keeps_nothing_is_refused(data: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"masks": True})
     folder = masked(data, tmp_path / "room", cover="nothing")
     with pytest.raises(UserError, match="keeps no pixel"):
@@ -247,15 +248,15 @@ def test_a_mask_that_keeps_nothing_is_refused(data: Path, tmp_path: Path) -> Non
     train(folder, tmp_path / "result", config=CONFIG.model_copy(update={"max_steps": 2}))
 
 
-@pytest.mark.parametrize(("only", "told"), [(0, "none of the 6"), (6, "2 of the 6"), (99, "")])
-def test_masks_that_are_missing_are_told(
-    only: int, told: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("only", "message"), [(0, "none of the 6"), (6, "2 of the 6"), (99, "")])
+def test_missing_masks_are_reported(
+    only: int, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = CONFIG.model_copy(update={"masks": True, "max_steps": 2})
     train(masked(data, tmp_path / "room", only=only), tmp_path / "result", config=config)
     lines = [line for line in capsys.readouterr().out.splitlines() if "train.masks" in line]
-    assert len(lines) == bool(told)
-    assert all(f"train.masks has no effect: {told} images of room" in line for line in lines)
+    assert len(lines) == bool(message)
+    assert all(f"train.masks has no effect: {message} images of room" in line for line in lines)
 
 
 def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:
@@ -266,7 +267,7 @@ def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUAT
 EVAL_NAMES = ("a.png", "b.png", "c.png")
 
 
-def test_eval_set_of_the_same_frame_is_taken_as_it_is(result: Path, tmp_path: Path) -> None:
+def test_eval_set_in_the_same_frame_needs_no_alignment(result: Path, tmp_path: Path) -> None:
     folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05))
     before = folder_hash(folder)
     scalars = evaluate(result, folder)
@@ -278,7 +279,7 @@ def test_eval_set_of_the_same_frame_is_taken_as_it_is(result: Path, tmp_path: Pa
 
 
 def test_moved_eval_set_gives_the_same_numbers(result: Path, data: Path, tmp_path: Path) -> None:
-    """Two photographs of the capture tie it to the training frame."""
+    """Two images that it shares with the capture give its frame."""
     both = cameras(EVAL_NAMES, 0.05) | {name: cameras()[name] for name in (NAMES[1], NAMES[6])}
     plain = evaluate(result, write_capture(tmp_path / "plain", both))
     moved = evaluate(result, write_capture(tmp_path / "moved", both, MOVED))
@@ -296,18 +297,18 @@ def test_eval_set_of_another_frame_is_refused(result: Path, tmp_path: Path) -> N
     assert not (result / "eval_on_hall").exists()
 
 
-def test_wrong_frame_by_order_is_measured_and_warned_of(
+def test_wrong_frame_set_by_the_user_gives_a_warning(
     result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_capture(tmp_path / "hall", cameras(EVAL_NAMES, 0.05), MOVED)
     evaluate(result, folder, EVALUATE.model_copy(update={"frame": "shared"}))
-    told = capsys.readouterr().err
-    assert "the poses may be of another frame" in told
-    assert f"WARNING: {result / 'eval_on_hall'}: PSNR" in told
+    message = capsys.readouterr().err
+    assert "the poses may be of another frame" in message
+    assert f"WARNING: {result / 'eval_on_hall'}: PSNR" in message
 
 
-@pytest.mark.parametrize("there", ["other photographs", "files", "the same"])
-def test_an_evaluation_is_replaced_by_one_on_the_same_photographs_alone(
+@pytest.mark.parametrize("there", ["other images", "files", "the same"])
+def test_evaluation_is_only_replaced_by_one_on_the_same_images(
     there: str, result: Path, tmp_path: Path
 ) -> None:
     folder = result / "eval_on_hall"
@@ -322,12 +323,12 @@ def test_an_evaluation_is_replaced_by_one_on_the_same_photographs_alone(
     if there == "the same":
         evaluate(result, again)
     else:
-        with pytest.raises(UserError, match=r"measured on other photographs|no result of this"):
+        with pytest.raises(UserError, match=r"measured on other images|no result of this"):
             evaluate(result, again)
     assert folder_hash(folder) == before
 
 
-def test_nearest_views_alone(result: Path, tmp_path: Path) -> None:
+def test_only_the_nearest_views_are_measured(result: Path, tmp_path: Path) -> None:
     placed = cameras(EVAL_NAMES, 0.05)
     far = placed["b.png"].cam_from_world.copy()
     far[2, 3] += 3
@@ -338,7 +339,7 @@ def test_nearest_views_alone(result: Path, tmp_path: Path) -> None:
     assert [row["image"] for row in rows] == ["a.png", "c.png"]
 
 
-def test_photographs_may_be_shrunk(data: Path, tmp_path: Path) -> None:
+def test_images_may_be_shrunk(data: Path, tmp_path: Path) -> None:
     scalars = train(data, tmp_path / "small", config=CONFIG.model_copy(update={"data_factor": 2}))
     assert scalars["protocol"].startswith("28x24")
     assert CaptureRecord.read(tmp_path / "small" / "train").data_factor == 2
@@ -358,15 +359,15 @@ def test_fitted_names_its_cameras_with_a_suffix(trained: tuple[Path, dict], tmp_
     assert not (tmp_path / "point_cloud.ply").exists()
 
 
-def test_alpha_lies_over_the_background_in_training_and_measuring(
+def test_alpha_is_composited_in_training_and_measuring(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Blobs before nothing: the background of the photographs is that of the renders."""
+    """Blobs with transparency around them: images and renders have the same background."""
     room = Path(shutil.copytree(data, tmp_path / "cut" / "room"))
     truth = gaussians()
     for name, camera in cameras().items():
-        drawn = render(truth, camera, "cpu")
-        levels = np.rint(255 * np.dstack([drawn.rgb.numpy(), drawn.alpha.numpy()]))
+        rendering = render(truth, camera, "cpu")
+        levels = np.rint(255 * np.dstack([rendering.rgb.numpy(), rendering.alpha.numpy()]))
         Image.fromarray(levels.astype(np.uint8)).save(room / "images" / name)
     config = CONFIG.model_copy(update={"max_steps": 1, "background": (1.0, 1.0, 1.0)})
     scalars = train(room, tmp_path / "cut" / "out", config=config)
@@ -378,17 +379,17 @@ def test_alpha_lies_over_the_background_in_training_and_measuring(
     white, black = (np.mean([v.image(b)[0].mean() for v in views]) for b in ((1, 1, 1), (0, 0, 0)))
     assert white > black + 0.2
     assert CaptureRecord.read(tmp_path / "cut" / "out" / "train").mean_color.mean() > black + 0.2
-    # Against black photographs a white background alone would cost most of this.
+    # A white background against black images would be below.
     assert scalars["psnr"] > 8
 
 
-def test_result_among_its_photographs_is_none_of_them(data: Path, tmp_path: Path) -> None:
+def test_result_inside_images_is_not_read_as_images(data: Path, tmp_path: Path) -> None:
     room = Path(shutil.copytree(data, tmp_path / "room"))
     counts = []
     for _ in range(2):
         counts.append(train(room, room / "images" / "out"))
-    assert [one["trained_on"] + one["held_out"] for one in counts] == [8, 8]
-    assert [one["without_pose"] for one in counts] == [0, 0]
+    assert [scalars["trained_on"] + scalars["held_out"] for scalars in counts] == [8, 8]
+    assert [scalars["without_pose"] for scalars in counts] == [0, 0]
 
 
 SHORT = CONFIG.model_copy(update={"pose_opt": True, "max_steps": 30})
@@ -405,7 +406,7 @@ def at_origin(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 
 @pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
-def test_a_capture_in_coordinates_of_a_map_trains_as_one_at_the_origin(
+def test_capture_in_map_coordinates_trains_as_one_at_the_origin(
     at_origin: tuple[dict, list], tmp_path: Path, unit: float, offset: float
 ) -> None:
     """The same room in another world: the same numbers, cameras and Gaussians."""
@@ -417,27 +418,27 @@ def test_a_capture_in_coordinates_of_a_map_trains_as_one_at_the_origin(
     rows = read_json(tmp_path / "r" / "train" / "fit.json")["evaluations"]
     for one, other in zip(rows, before, strict=True):
         assert one["psnr"] == pytest.approx(other["psnr"], abs=0.05)
-    # The learnt cameras that are written stand where the photographs were taken from.
+    # The learnt cameras are in the world of the dataset.
     learnt = pycolmap.Reconstruction(tmp_path / "r" / "train" / "cameras" / "sparse" / "0")
-    given = {name: frame.apply_camera(one) for name, one in cameras().items()}
+    true = {name: frame.apply_camera(camera) for name, camera in cameras().items()}
     for image in learnt.images.values():
-        gap = image.projection_center() - given[image.name].centre
+        gap = image.projection_center() - true[image.name].centre
         assert np.linalg.norm(gap) < 0.02 * unit
 
 
-def test_a_result_in_coordinates_of_a_map_is_measured_on_another_set(tmp_path: Path) -> None:
+def test_result_in_map_coordinates_is_measured_on_another_set(tmp_path: Path) -> None:
     frame = Sim3(1e-7, rotation_from_vector([0.3, 0.2, 1.1]), np.array([4e-3, 0, 1e-3]))
     capture = write_capture(tmp_path / "room", frame=frame)
     scalars = train(capture, tmp_path / "r")
     names = tuple(f"eval/{k}.png" for k in range(8))
     other = write_capture(tmp_path / "other", cameras(names, 0.02), frame)
-    found = capture_results.evaluate_result(
+    scalars_of_other = capture_results.evaluate_result(
         tmp_path / "r", Dataset.read(other), EVALUATE, Meter("cpu", note="none here")
     )
-    assert found["psnr"] > scalars["psnr"] - 1
+    assert scalars_of_other["psnr"] > scalars["psnr"] - 1
 
 
-def test_a_trained_capture_outlives_a_failure_to_measure_it(
+def test_trained_capture_survives_a_failure_to_measure_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object, **__: object) -> None:
@@ -465,7 +466,7 @@ def test_held_out_views_too_small_are_refused_before_training(
         train(data, tmp_path / "r", config=CONFIG.model_copy(update={"data_factor": 10}))
 
 
-def test_photographs_that_do_not_fit_are_refused_before_they_are_read(
+def test_images_that_do_not_fit_into_memory_are_refused_unread(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.run.process.memory.available_bytes", lambda: 200_000)

@@ -1,4 +1,4 @@
-"""Results of static scenes whose folders have one name, by the content of their photographs."""
+"""Results of static scenes of one name are told apart by the content of their images."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ TRAIN = TrainConfig(
 NAMES = ("stereo__left.png", "stereo__right.png")
 
 
-def prepared(folder: Path, photographs: str, shift: float = 0.0) -> SharedFolder:
-    """The part of a shared folder that trainings read."""
+def prepared(folder: Path, content: str, shift: float = 0.0) -> SharedFolder:
+    """The part of a shared folder that training reads; `content` stands for its images."""
     subset = write_capture(folder / "subsets" / "stereo", cameras(NAMES, shift))
-    if photographs:
-        write_json(subset / "photographs.json", {"photographs": set_hash([photographs])})
+    if content:
+        write_json(subset / "photographs.json", {"photographs": set_hash([content])})
     return SharedFolder(folder)
 
 
@@ -32,11 +32,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_another_scene_of_one_name_is_refused(tmp_path: Path, told: bool) -> None:
-    """Also where an older version prepared both, and only the prepared pictures tell."""
-    one = prepared(tmp_path / "a", "a" if told else "")
-    other = prepared(tmp_path / "b", "b" if told else "", 0.1)
+@pytest.mark.parametrize("hashed", [True, False])
+def test_another_scene_of_one_name_is_refused(tmp_path: Path, hashed: bool) -> None:
+    """Also where an older version prepared both and only the prepared images differ."""
+    one = prepared(tmp_path / "a", "a" if hashed else "")
+    other = prepared(tmp_path / "b", "b" if hashed else "", 0.1)
     result = tmp_path / "results" / "dog" / "stereo"
     train_static(one, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
     before = folder_hash(result)
@@ -48,7 +48,7 @@ def test_another_scene_of_one_name_is_refused(tmp_path: Path, told: bool) -> Non
     assert folder_hash(result) == before
 
 
-def test_the_same_photographs_prepared_in_another_way_are_the_same(tmp_path: Path) -> None:
+def test_the_same_images_prepared_in_another_way_may_replace_a_result(tmp_path: Path) -> None:
     result = tmp_path / "stereo"
     one, anew = prepared(tmp_path / "a", "a"), prepared(tmp_path / "b", "a", 0.1)
     train_static(one, "stereo", StaticConfig(), TRAIN, result, "dog.stereo")
@@ -56,7 +56,7 @@ def test_the_same_photographs_prepared_in_another_way_are_the_same(tmp_path: Pat
     check_same_images(anew, "stereo", result)
 
 
-def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_users_files_is_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / "stereo" / "checkpoints" / "mine.pt"
     mine.parent.mkdir(parents=True)
     mine.write_text("years of work")

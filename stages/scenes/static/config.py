@@ -1,4 +1,4 @@
-"""Typed form of `static_demo:` and `static:` in params.yaml."""
+"""Typed models of `static_demo:` and `static:` in params.yaml."""
 
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ CAMERAS: tuple[str, ...] = get_args(CameraKind)
 
 
 class StaticConfig(Section):
-    """How a static scene is prepared, trained on by one kind of camera, and evaluated."""
+    """How a static scene is prepared, trained on the images of one kind of camera and evaluated."""
 
     scenes: Names = ()
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
@@ -46,7 +46,7 @@ class StaticConfig(Section):
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
 
 
-# The keys of `static:` that a command goes by.
+# The keys of `static:` that each command reads.
 READ_BY = {
     "static_prepare": (
         "cameras", "max_px", "lf_inner", "lf_calib", "lf_to_colmap", "vggt_stage", "vggt_cache",
@@ -63,7 +63,7 @@ READ_BY = {
 
 
 class StaticDemoConfig(Section):
-    """Which embedded static scenes there are, and how finely they are photographed."""
+    """Which embedded static scenes there are, and the sizes of their images."""
 
     scenes: Names = ()
     seed: Seed = 0

@@ -1,8 +1,8 @@
-"""The photographs of a static scene as they come home, and the names that they get.
+"""The images of a static scene as the user took them, and their names in the combined set.
 
 `<scene>/static/` holds monocular/, iphone/ (wide, tele, ultrawide), stereo/ (left, right),
-lightfield/ and iphone_eval/; single photographs may lie beside each other instead, as wide.png,
-tele.png, ultrawide.png, stereo_left.png and stereo_right.png. A photograph of a subset is called
+lightfield/ and iphone_eval/; single images may lie beside each other instead, as wide.png,
+tele.png, ultrawide.png, stereo_left.png and stereo_right.png. An image of a subset is named
 `<prefix>__<path>` in the combined set, with `__` for `/`: `stereo__left.png`, `lf__03_04.png`.
 """
 
@@ -33,44 +33,46 @@ _DIAGONAL_35MM = 43.267
 
 @dataclass(frozen=True, eq=False)
 class InputImage:
-    """One photograph: its name in the combined set, where it belongs, and how to read it."""
+    """One image: its name in the combined set, its rig and lens, and how to read it."""
 
     name: str
     subset: str
     slot: Slot
     read: Callable[[], Pixels]
     size: tuple[int, int]  # px
-    focal_px: float | None  # what its EXIF data say
-    sha256: str  # of its file; a decoded view has its own name here
+    focal_px: float | None  # from its EXIF data
+    sha256: str  # of its file; of a decoded view its name
     source: str  # file below `static/`
     cell: Cell | None = None  # of a light-field view
 
 
-def photographs(folder: Path, kinds: Sequence[str], background: Color = BLACK) -> list[InputImage]:
-    """Photographs of these kinds but light fields, alpha over `background`.
+def list_input_images(
+    folder: Path, kinds: Sequence[str], background: Color = BLACK
+) -> list[InputImage]:
+    """Images of these kinds of camera except light fields, alpha over `background`.
 
-    Raises UserError with everything missing.
+    Raises UserError with all that is missing.
     """
-    found: list[InputImage] = []
+    images: list[InputImage] = []
     errors: list[UserError] = []
     for kind in (kind for kind in kinds if kind != "lightfield"):
         base, files = _files(folder, kind)
         errors += _faults(folder, kind, base, files)
-        found += [_photo(kind, base, path, background) for path in files]
+        images += [_image(kind, base, path, background) for path in files]
         report_alpha(base, files, background)
     raise_all(errors)
-    names = [photo.name for photo in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    names = [image.name for image in images]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise UserError(
-            folder, f"two photographs would both be called {twice[0]}",
+            folder, f"two images would both be named {repeated[0]}",
             expected="names that differ in more than their suffix",
         )  # fmt: skip
-    return found
+    return images
 
 
 def lightfield_images(field: LightField) -> Iterator[InputImage]:
-    """The views of a light field, one lens each on one rig; the middle one is the reference."""
+    """The views of a light field: one lens each on one rig, the middle one its reference."""
     centre = field.centre
     order = sorted(field.views, key=lambda cell: (cell != centre, cell))
     for row, column in order:
@@ -86,7 +88,7 @@ def lightfield_images(field: LightField) -> Iterator[InputImage]:
 
 
 def lightfield_path(folder: Path) -> Path:
-    """Where the light field lies: lightfield/, or a file of it beside the photographs."""
+    """The light field: lightfield/, or its file beside the images."""
     if (folder / "lightfield").is_dir():
         return folder / "lightfield"
     files = sorted(walk_folder(folder, deep=False).files)
@@ -95,13 +97,13 @@ def lightfield_path(folder: Path) -> Path:
         raise UserError(
             folder, f"{len(beside)} light fields",
             expected=f"lightfield/, or one *.LFR, *_Decoded.mat or *eslf.png in {folder.name}/",
-            fix="bring it, or take lightfield out of static.cameras",
+            fix="add it, or take lightfield out of static.cameras",
         )  # fmt: skip
     return beside[0]
 
 
 def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the photographs of a kind in it."""
+    """The folder that names are relative to, and its images of one kind."""
     base = folder / kind
     if base.is_dir():
         return base, list(list_images(base).files.values())
@@ -114,25 +116,25 @@ def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Itera
     if not files:
         flat = " or ".join(f"{stem}.png" for stem in _FLAT.get(kind, ()))
         beside = f", or {flat} in {folder.name}/" if flat else ""
-        yield UserError(folder, f"no photograph for {kind}", expected=f"images in {kind}/{beside}",
-                        fix=f"bring them, or take {kind} out of static.cameras")  # fmt: skip
+        yield UserError(folder, f"no image for {kind}", expected=f"images in {kind}/{beside}",
+                        fix=f"add them, or take {kind} out of static.cameras")  # fmt: skip
         return
     if kind != "stereo":
         return
     halves = {lens: {_frame(kind, base, p) for p in files if _lens(kind, base, p) == lens}
               for lens in _LENSES[kind]}  # fmt: skip
     for lens, other in (("left", "right"), ("right", "left")):
-        lost = sorted(halves[other] - halves[lens])
-        if lost or not halves[lens]:
-            which = f" of {', '.join(lost[:3])}" if any(lost) else ""
+        missing = sorted(halves[other] - halves[lens])
+        if missing or not halves[lens]:
+            which = f" of {', '.join(missing[:3])}" if any(missing) else ""
             yield UserError(
                 base, f"no {lens} half{which}",
-                expected="for each photograph of one side its namesake of the other",
-                fix="bring it, or take stereo out of static.cameras",
+                expected="images of the same names for both sides",
+                fix="add it, or take stereo out of static.cameras",
             )  # fmt: skip
 
 
-def _photo(kind: str, base: Path, path: Path, background: Color) -> InputImage:
+def _image(kind: str, base: Path, path: Path, background: Color) -> InputImage:
     relative = path.relative_to(base).with_suffix("").as_posix().replace("/", "__")
     size, focal = image_size(path), _exif_focal_px(path)
     lens = _lens(kind, base, path) or f"{size[0]}x{size[1]} {focal}"
@@ -147,21 +149,21 @@ def _photo(kind: str, base: Path, path: Path, background: Color) -> InputImage:
 
 
 def _lens(kind: str, base: Path, path: Path) -> str:
-    """The lens that a file or its folder is named by; empty where a kind has but one."""
+    """The lens that a file or its folder names; empty for kinds with one lens."""
     words = {path.stem.lower(), *path.relative_to(base).parts[:-1]}
     plain = {word.removeprefix("stereo_") for word in words}
     return next((lens for lens in _LENSES.get(kind, ()) if lens in plain), "")
 
 
 def _frame(kind: str, base: Path, path: Path) -> str:
-    """What photographs of one moment share: their path without the lens."""
+    """The timestamp that images of one rig share: their path without the lens."""
     parts = [*path.relative_to(base).parts[:-1], path.stem]
     lenses = _LENSES.get(kind, ())
     return "/".join(part for part in parts if part.lower().removeprefix("stereo_") not in lenses)
 
 
 def _exif_focal_px(path: Path) -> float | None:
-    """Focal length by the 35 mm equivalent that phones write, px of the stored image."""
+    """Focal length by the 35 mm equivalent that phones write, in px of the stored image."""
     width, height = image_size(path, upright=False)
     mm = focal_35mm(path)
     return mm / _DIAGONAL_35MM * float(width**2 + height**2) ** 0.5 if mm else None

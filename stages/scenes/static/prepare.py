@@ -1,4 +1,4 @@
-"""Makes the shared form of a static scene from the photographs that came home."""
+"""Prepares a static scene: registers its images and writes its shared folder."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ from stages.scenes.static.input_images import (
     PREFIXES,
     lightfield_images,
     lightfield_path,
-    photographs,
+    list_input_images,
 )
 from stages.scenes.static.light_field.lightfield import LightField, read_lightfield
 from stages.scenes.static.light_field.lytro import (
@@ -33,9 +33,14 @@ from stages.scenes.static.light_field.lytro import (
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.registration import register
 from stages.scenes.static.shared_folder import SCRATCH, SharedFolder
-from stages.scenes.static.writers import Capture, facts_of, metrics_of, write_parts
+from stages.scenes.static.writers import (
+    SceneInputs,
+    registration_metrics,
+    scene_facts,
+    write_parts,
+)
 
-# What a prepared scene follows from, beside its photographs.
+# The params that a prepared scene depends on.
 _PARAMS = (
     "cameras", "max_px", "lf_inner", "vggt_stage", "skip_vggt", "lens_model", "focal_guess",
     "max_features", "peak_threshold", "ratio_test", "max_reprojection_error_px",
@@ -44,7 +49,7 @@ _PARAMS = (
 _VERSION = 1
 
 
-# Approximate cameras of photographs by name, or None where nothing can predict them.
+# Approximate cameras by name for images by name, or None where nothing can predict them.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera] | None]
 
 
@@ -55,23 +60,31 @@ def prepare(
     predict: Predict = lambda images: None,
     background: Color = BLACK,
 ) -> tuple[dict[str, Any], bool]:
-    """Prepare `raw`, a scene's `static/`, into `folder`; its metrics, and whether it was rebuilt.
+    """Prepare a static scene; return its metrics, and whether it was rebuilt.
 
-    What was made from the same content is left as it is, unless `static.force`. Until the new one
-    is whole the old one stays. Photographs with alpha are laid over `background`. Raises UserError
-    for missing or unfit photographs.
+    A folder made from the same inputs is kept, unless `static.force`; an older one stays until the
+    new one is complete.
+
+    Args:
+        raw: the scene's `static/`.
+        folder: the shared folder.
+        static: section `static` of params.yaml.
+        predict: gives initial poses.
+        background: RGB in [0, 1] under images with alpha.
+
+    Raises UserError for missing or unusable images, and for a folder with other files.
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder", expected="monocular/, iphone/, stereo/, ...")
     shared = SharedFolder(folder)
     for kind in PREFIXES:
         check_apart(raw / kind, folder)
-    shared.check_ours()
+    shared.check_replaceable()
     make_target(folder)
     origin = _origin(raw, folder, static, background)
     if not static.force and shared.is_made_from(origin):
         again = "run static_prepare with static.force"
-        with shaped(shared.summary, "metrics: counts of photographs", again):
+        with shaped(shared.summary, "metrics: counts of images", again):
             metrics = read_json(shared.summary)["metrics"]
             return {
                 **metrics,
@@ -81,11 +94,13 @@ def prepare(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        capture = _capture(raw, scratch / "decoded", static, background)
-        found, method = _registration(raw, shared, capture, static, predict, origin["files"])
-        metrics = metrics_of(found, capture.photos, read_true_cameras(raw / "truth.json"))
-        write_parts(scratch, found, capture)
-        summary = {"method": method, "metrics": metrics, **facts_of(found, capture, static)}
+        inputs = _read_inputs(raw, scratch / "decoded", static, background)
+        registration, method = _register(raw, shared, inputs, static, predict, origin["files"])
+        truth = read_true_cameras(raw / "truth.json")
+        metrics = registration_metrics(registration, inputs.images, truth)
+        write_parts(scratch, registration, inputs)
+        facts = scene_facts(registration, inputs, static)
+        summary = {"method": method, "metrics": metrics, **facts}
         write_json(scratch / "metadata" / "summary.json", summary)
         shared.replace_parts(scratch, origin)
     finally:
@@ -96,7 +111,7 @@ def prepare(
 
 
 def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) -> dict[str, Any]:
-    """Hashes of all photographs and outside files, and the params that count."""
+    """Hashes of all images and of files elsewhere, and the params that change results."""
     files = (
         path
         for path in sorted(walk_folder(raw).files)
@@ -112,36 +127,36 @@ def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) ->
         "files": {path.relative_to(raw).as_posix(): file_hash(path) for path in files},
         "outside": outside,
         "params": static.model_dump(mode="json", include=set(_PARAMS)),
-        # Black is what was always there: a scene that was prepared before stays prepared.
+        # Scenes prepared before there was a background are of black and stay prepared.
         **({"background": list(background)} if any(background) else {}),
     }
 
 
-def _capture(raw: Path, scratch: Path, static: StaticConfig, background: Color) -> Capture:
-    photos = photographs(raw, (*static.cameras, EVAL), background)
+def _read_inputs(raw: Path, scratch: Path, static: StaticConfig, background: Color) -> SceneInputs:
+    images = list_input_images(raw, (*static.cameras, EVAL), background)
     calibration = None
     if "lightfield" in static.cameras:
         field = read_lightfield(
             lightfield_path(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
         )
         calibration = _calibration(field, static)
-        photos += lightfield_images(field)
-    pixels = {photo.name: _within(photo.read(), static.max_px) for photo in photos}
-    return Capture(photos, pixels, calibration)
+        images += lightfield_images(field)
+    pixels = {image.name: _within(image.read(), static.max_px) for image in images}
+    return SceneInputs(images, pixels, calibration)
 
 
 def _calibration(field: LightField, static: StaticConfig) -> LytroCalibration | None:
-    """The archive's facts; the picture's own metadata tell the step where the archive doesn't."""
+    """The archive's facts, with the step of the light field's own metadata where they have one."""
     step_m = step_of(field.metadata)
     if not static.lf_calib:
         return None
     reference = geometry_reference(field.metadata)
-    found = read_calibration_archive(Path(static.lf_calib), reference)
-    return replace(found, step_m=step_m) if step_m is not None else found
+    calibration = read_calibration_archive(Path(static.lf_calib), reference)
+    return replace(calibration, step_m=step_m) if step_m is not None else calibration
 
 
 def _within(image: Pixels, longest: int) -> Pixels:
-    """The image, shrunk when its longer side is more than `longest` px (0: never)."""
+    """The image, shrunk to a longer side of at most `longest` px; 0 never shrinks."""
     height, width = image.shape[:2]
     factor = longest / max(height, width)
     if not longest or factor >= 1:
@@ -149,43 +164,43 @@ def _within(image: Pixels, longest: int) -> Pixels:
     return resize(image, round(factor * width), round(factor * height))
 
 
-def _registration(
-    raw: Path, shared: SharedFolder, capture: Capture, static: StaticConfig, predict: Predict,
+def _register(
+    raw: Path, shared: SharedFolder, inputs: SceneInputs, static: StaticConfig, predict: Predict,
     files: Mapping[str, str],
 ) -> tuple[Registration, str]:  # fmt: skip
-    """The reconstruction and how it came about; `files` are the photographs' hashes by name."""
+    """The reconstruction and its method; `files` are hashes of input files by name."""
     if static.skip_vggt:
-        return _reused(_existing(raw, shared, files), capture), "existing sparse model, as it is"
-    step_m = capture.calibration.step_m if capture.calibration else None
+        return _reuse(_existing(raw, shared, files), inputs), "existing sparse model, as it is"
+    step_m = inputs.calibration.step_m if inputs.calibration else None
     if static.vggt_stage == "ba":
         start: Mapping[str, Camera] | None = read_rig_model(_existing(raw, shared, files))[0]
         method = "existing sparse model, bundle adjustment"
     else:
-        images = {p.name: capture.pixels[p.name] for p in capture.photos if not p.slot.mounted}
+        images = {i.name: inputs.pixels[i.name] for i in inputs.images if not i.slot.mounted}
         start, method = predict(images), "VGGT"
         if start is None:
             method = "structure from motion, bundle adjustment"
         elif static.vggt_stage == "both":
             method = "VGGT, bundle adjustment"
     adjust = start is None or static.vggt_stage != "vggt"
-    return register(capture.photos, capture.pixels, static, step_m, start, adjust), method
+    return register(inputs.images, inputs.pixels, static, step_m, start, adjust), method
 
 
 def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path:
-    """The sparse model that is there already, beside the photographs or of an older preparation.
+    """The existing sparse model, beside the images or of an older preparation.
 
-    It is told when the latter is of other photographs, as equal names do not say so.
+    Warns when the latter is of images with other contents.
     """
-    for place in (raw / "sparse" / "0", raw / "sparse"):
-        if any(place.glob("cameras.*")):
-            return place
+    for folder in (raw / "sparse" / "0", raw / "sparse"):
+        if any(folder.glob("cameras.*")):
+            return folder
     older = shared.folder / "sparse" / "0"
     if any(older.glob("cameras.*")):
         others = shared.replaced_since(files)
         if others:
             print(
-                f"WARNING: {older}: its poses are of other photographs: {', '.join(others[:3])} "
-                f"{'were other files' if len(others) > 1 else 'was another file'} then",
+                f"WARNING: {older}: its poses are of other images: {', '.join(others[:3])} "
+                f"{'have' if len(others) > 1 else 'has'} changed since",
                 file=sys.stderr,
             )  # fmt: skip
         return older
@@ -196,26 +211,27 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
     )  # fmt: skip
 
 
-def _reused(folder: Path, capture: Capture) -> Registration:
-    """An existing model, whose images have the names of the combined set."""
+def _reuse(folder: Path, inputs: SceneInputs) -> Registration:
+    """The registration of an existing model, whose images have the names of the combined set."""
     cameras, structure = read_rig_model(folder)
-    named = {photo.name for photo in capture.photos}
-    kept = {name: camera for name, camera in cameras.items() if name in named}
+    names = {image.name for image in inputs.images}
+    kept = {name: camera for name, camera in cameras.items() if name in names}
     if not kept:
         raise UserError(
-            folder, f"none of the {len(named)} photographs is in it",
-            expected=f"images that are called like {min(named)}",
+            folder, f"has none of the {len(names)} images",
+            expected=f"images with names such as {min(names)}",
         )  # fmt: skip
-    fitted = {}
+    resized = {}
     for name, camera in kept.items():
-        height, width = capture.pixels[name].shape[:2]
-        fitted[name] = camera.resized(width, height)
+        height, width = inputs.pixels[name].shape[:2]
+        resized[name] = camera.resized(width, height)
     tracks = [
-        [(n, _scaled(pixel, kept[n], fitted[n])) for n, pixel in track if n in kept]
+        [(n, _scaled(pixel, kept[n], resized[n])) for n, pixel in track if n in kept]
         for track in structure.tracks
     ]
-    whole = Structure(structure.points, tracks, structure.colors).visible_in(list(kept))
-    return Registration(fitted, {name: Slot(name, name, "") for name in fitted}, whole, None)
+    observed = Structure(structure.points, tracks, structure.colors).visible_in(list(kept))
+    slots = {name: Slot(name, name, "") for name in resized}
+    return Registration(resized, slots, observed, None)
 
 
 def _scaled(pixel: Any, before: Camera, after: Camera) -> Any:

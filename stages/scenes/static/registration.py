@@ -1,8 +1,8 @@
-"""One reconstruction of all photographs of a static scene, in one world frame.
+"""One reconstruction of all images of a static scene, in one world frame.
 
-Photographs and the middle view of the light field are registered by structure from motion with
-shared lenses. The other views of the light field follow from their disparities to the middle one;
-then everything is adjusted together, rigs keeping their shape.
+Images and the middle view of the light field are registered by structure from motion with shared
+lenses. The other views of the light field are placed by their disparities to the middle one; then
+all are bundle adjusted together, with rigid rigs.
 """
 
 import tempfile
@@ -25,43 +25,58 @@ from stages.scenes.static.adjustment import Adjustment, Matches, Registration, m
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_images import InputImage
 
-_LADDER = ((30, 1.0), (15, 1.0), (10, 1.5))  # (least matches, error factor), strict first
+_LADDER = (
+    (30, 1.0),
+    (15, 1.0),
+    (10, 1.5),
+)  # (minimum matches, factor of the largest error), strictest first
 
 
 def register(
-    photos: Sequence[InputImage],
+    images: Sequence[InputImage],
     pixels: Mapping[str, Pixels],
     static: StaticConfig,
     step_m: float | None = None,
     start: Mapping[str, Camera] | None = None,
     adjust: bool = True,
 ) -> Registration:
-    """Register photographs by name; `step_m`, the light field's own step, makes the world metric.
+    """Register the images of a static scene.
 
-    `start` holds poses from elsewhere, which are only adjusted, or not even that. Photographs that
-    are the same picture get the same camera. Raises UserError when too few are registered.
+    Args:
+        images: all images; those with equal files get equal cameras.
+        pixels: their pixels by name, [H, W, 3].
+        static: params of matching and mapping.
+        step_m: distance between neighbouring views of the light field, which makes the world
+            metric; None where it is unknown.
+        start: initial poses by name, in the place of structure from motion.
+        adjust: whether poses are bundle adjusted.
+
+    Raises UserError when too few images are registered.
     """
-    given, twins = _unique(photos)
+    unique, duplicates = _unique(images)
     config = _feature_config(static)
-    seen = sfm.detect({photo.name: [pixels[photo.name]] for photo in given}, config)
-    anchors = [photo for photo in given if not photo.slot.mounted]
-    matches = matches_among(seen, [photo.name for photo in anchors], config)
+    features = sfm.detect({image.name: [pixels[image.name]] for image in unique}, config)
+    anchors = [image for image in unique if not image.slot.mounted]
+    matches = matches_among(features, [image.name for image in anchors], config)
     lenses: Mapping[str, Lens] = {}
     if start is None:
-        cameras, lenses = _map(anchors, pixels, seen, matches, static)
+        cameras, lenses = _map(anchors, pixels, features, matches, static)
     else:
-        cameras = {photo.name: start[photo.name] for photo in anchors if photo.name in start}
+        cameras = {image.name: start[image.name] for image in anchors if image.name in start}
     _check_registered(anchors, cameras, static)
-    cameras, seen = _straight(cameras, seen, lenses)
-    slots = _whole_rigs({photo.name: photo.slot for photo in given}, cameras)
-    cells = {photo.name: photo.cell for photo in given if photo.cell is not None}
-    work = Adjustment(seen, matches, slots, config, cells)
-    found = work.run(cameras, start is not None) if adjust else work.unadjusted(cameras)
-    images = {name: lens.undistort(pixels[name], whole=True)[0] for name, lens in lenses.items()}
-    found = replace(found, undistorted=images)
-    if step_m is not None and found.grid is not None:
-        found = _in_metres(found, step_m)
-    return _with_twins(found, twins)
+    cameras, features = _undistorted(cameras, features, lenses)
+    slots = _whole_rigs({image.name: image.slot for image in unique}, cameras)
+    cells = {image.name: image.cell for image in unique if image.cell is not None}
+    adjustment = Adjustment(features, matches, slots, config, cells)
+    if adjust:
+        registration = adjustment.run(cameras, start is not None)
+    else:
+        registration = adjustment.unadjusted(cameras)
+    straight = {name: lens.undistort(pixels[name], whole=True)[0] for name, lens in lenses.items()}
+    registration = replace(registration, undistorted=straight)
+    if step_m is not None and registration.grid is not None:
+        registration = _in_metres(registration, step_m)
+    return _with_duplicates(registration, duplicates)
 
 
 def _feature_config(static: StaticConfig) -> CalibrateConfig:
@@ -76,85 +91,85 @@ def _feature_config(static: StaticConfig) -> CalibrateConfig:
     )
 
 
-def _unique(photos: Sequence[InputImage]) -> tuple[list[InputImage], dict[str, str]]:
-    """Photographs without repetitions, and for each repetition the name of the first."""
+def _unique(images: Sequence[InputImage]) -> tuple[list[InputImage], dict[str, str]]:
+    """Images with different files, and the name of the first for the name of each duplicate."""
     first: dict[str, InputImage] = {}
-    twins = {}
-    for photo in photos:
-        known = first.setdefault(photo.sha256, photo)
-        if known is not photo:
-            twins[photo.name] = known.name
-    return list(first.values()), twins
+    duplicates = {}
+    for image in images:
+        original = first.setdefault(image.sha256, image)
+        if original is not image:
+            duplicates[image.name] = original.name
+    return list(first.values()), duplicates
 
 
-def _guess(photo: InputImage, image: Pixels, static: StaticConfig) -> Camera:
+def _guess(image: InputImage, pixels: Pixels, static: StaticConfig) -> Camera:
     """A camera with the focal length of the EXIF data, or `focal_guess` of the longer side."""
-    height, width = image.shape[:2]
-    known = None if photo.focal_px is None else photo.focal_px * width / photo.size[0]
-    focal = known or static.focal_guess * max(width, height)
+    height, width = pixels.shape[:2]
+    from_exif = None if image.focal_px is None else image.focal_px * width / image.size[0]
+    focal = from_exif or static.focal_guess * max(width, height)
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return Camera(photo.name, K, np.eye(4), width, height)
+    return Camera(image.name, K, np.eye(4), width, height)
 
 
 def _map(
     anchors: Sequence[InputImage],
     pixels: Mapping[str, Pixels],
-    seen: sfm.PooledFeatures,
+    features: sfm.PooledFeatures,
     matches: Matches,
     static: StaticConfig,
 ) -> tuple[dict[str, Camera], dict[str, Lens]]:
-    """Poses from the photographs alone, by ever weaker demands until all are registered.
+    """Poses by structure from motion, with thresholds relaxed until all images are registered.
 
-    Beside them the lenses whose distortion was found. Views of a light field have none: decoders
-    leave them straight, and what bent them one by one would break their grid.
+    With them the lenses whose distortion was estimated. Views of a light field have none: decoders
+    undistort them, and a distortion per view would break their grid.
     """
-    guesses = {photo.name: _guess(photo, pixels[photo.name], static) for photo in anchors}
-    bent = static.lens_model == "radial"
-    slots = {p.name: replace(p.slot, bent=bent and p.cell is None) for p in anchors}
-    keypoints = {photo.name: seen.of[photo.name].keypoints for photo in anchors}
+    guesses = {image.name: _guess(image, pixels[image.name], static) for image in anchors}
+    radial = static.lens_model == "radial"
+    slots = {p.name: replace(p.slot, bent=radial and p.cell is None) for p in anchors}
+    keypoints = {image.name: features.of[image.name].keypoints for image in anchors}
     best: tuple[dict[str, Camera], dict[str, Lens]] = ({}, {})
     with tempfile.TemporaryDirectory() as scratch:
-        for least, factor in _LADDER:
+        for min_matches, factor in _LADDER:
             demands = MapperThresholds(
-                least, factor * static.max_reprojection_error_px,
+                min_matches, factor * static.max_reprojection_error_px,
                 static.min_triangulation_angle_deg, static.seed,
             )  # fmt: skip
-            found = map_images(guesses, slots, keypoints, matches, Path(scratch), demands)
-            best = max(best, found, key=lambda model: len(model[0]))
+            model = map_images(guesses, slots, keypoints, matches, Path(scratch), demands)
+            best = max(best, model, key=lambda model: len(model[0]))
             if len(best[0]) == len(anchors):
                 break
     return best
 
 
-def _straight(
-    cameras: Mapping[str, Camera], seen: sfm.PooledFeatures, lenses: Mapping[str, Lens]
+def _undistorted(
+    cameras: Mapping[str, Camera], features: sfm.PooledFeatures, lenses: Mapping[str, Lens]
 ) -> tuple[dict[str, Camera], sfm.PooledFeatures]:
-    """Cameras and features as of the images that the lenses' undistortion makes."""
-    straight, features = dict(cameras), dict(seen.of)
+    """Cameras and features of the undistorted images."""
+    pinholes, by_name = dict(cameras), dict(features.of)
     for name, lens in lenses.items():
         K, width, height = lens.pinhole(whole=True)
-        straight[name] = replace(cameras[name], K=K, width=width, height=height)
-        keypoints = undistorted_points(seen.of[name].keypoints, lens)
-        features[name] = replace(seen.of[name], keypoints=keypoints)
-    return straight, replace(seen, of=features)
+        pinholes[name] = replace(cameras[name], K=K, width=width, height=height)
+        keypoints = undistorted_points(features.of[name].keypoints, lens)
+        by_name[name] = replace(features.of[name], keypoints=keypoints)
+    return pinholes, replace(features, of=by_name)
 
 
 def _check_registered(
     anchors: Sequence[InputImage], cameras: Mapping[str, Camera], static: StaticConfig
 ) -> None:
-    lost = [photo.name for photo in anchors if photo.name not in cameras]
+    lost = [image.name for image in anchors if image.name not in cameras]
     if len(cameras) < 2 or len(cameras) < static.min_registered * len(anchors):
         raise UserError(
             "static_prepare",
-            f"{len(cameras)} of {len(anchors)} photographs registered; without {', '.join(lost)}",
+            f"{len(cameras)} of {len(anchors)} images registered; not {', '.join(lost)}",
             expected=f"at least {static.min_registered:.0%} (static.min_registered)",
-            fix="lower static.peak_threshold, raise static.ratio_test, bring photographs from in "
-            "between, or lower static.min_registered",
+            fix="lower static.peak_threshold, raise static.ratio_test, add images from in between, "
+            "or lower static.min_registered",
         )  # fmt: skip
 
 
 def _whole_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dict[str, Slot]:
-    """Slots in which a rig that lost a lens altogether stands as single lenses."""
+    """Slots in which every lens of a rig without a complete frame is a rig of its own."""
     broken = set()
     for name in slots:
         rig = slots[name].rig
@@ -164,7 +179,7 @@ def _whole_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dic
             if member in cameras:
                 frames.setdefault(slots[member].frame, set()).add(slots[member].lens)
         lenses = {slots[member].lens for member in members}
-        if not any(lenses <= found for found in frames.values()):
+        if not any(lenses <= registered for registered in frames.values()):
             broken.add(rig)
     return {
         name: replace(slot, rig=f"{slot.rig}/{slot.lens}") if slot.rig in broken else slot
@@ -172,30 +187,34 @@ def _whole_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dic
     }
 
 
-def _in_metres(found: Registration, step_m: float) -> Registration:
-    """The same reconstruction in a world where neighbouring views lie `step_m` apart."""
-    assert found.grid is not None, "a light field makes the world metric"
-    metric = Sim3(step_m / float(np.abs(found.grid.step).mean()), np.eye(3), np.zeros(3))
+def _in_metres(registration: Registration, step_m: float) -> Registration:
+    """The same reconstruction in a world where neighbouring views are `step_m` apart."""
+    assert registration.grid is not None, "a light field makes the world metric"
+    scale = step_m / float(np.abs(registration.grid.step).mean())
+    metric = Sim3(scale, np.eye(3), np.zeros(3))
+    points = metric.apply(registration.structure.points)
     return replace(
-        found,
-        cameras={name: metric.apply_camera(camera) for name, camera in found.cameras.items()},
-        structure=replace(found.structure, points=metric.apply(found.structure.points)),
-        grid=found.grid.scaled(metric.scale),
+        registration,
+        cameras={name: metric.apply_camera(one) for name, one in registration.cameras.items()},
+        structure=replace(registration.structure, points=points),
+        grid=registration.grid.scaled(metric.scale),
     )
 
 
-def _with_twins(found: Registration, twins: Mapping[str, str]) -> Registration:
-    """Repeated photographs at the cameras, and with the points, of their first."""
-    cameras, slots = dict(found.cameras), dict(found.slots)
-    tracks = [list(track) for track in found.structure.tracks]
-    for twin, first in twins.items():
-        if first not in cameras:
+def _with_duplicates(registration: Registration, duplicates: Mapping[str, str]) -> Registration:
+    """Add duplicate images, with the camera and the points of their originals."""
+    cameras, slots = dict(registration.cameras), dict(registration.slots)
+    tracks = [list(track) for track in registration.structure.tracks]
+    undistorted = dict(registration.undistorted)
+    for name, original in duplicates.items():
+        if original not in cameras:
             continue
-        cameras[twin] = replace(cameras[first], name=twin)
-        slots[twin] = Slot(twin, twin, "", known_focal=slots[first].known_focal)
+        cameras[name] = replace(cameras[original], name=name)
+        slots[name] = Slot(name, name, "", known_focal=slots[original].known_focal)
         for track in tracks:
-            track += [(twin, pixel) for name, pixel in track if name == first]
-    structure = replace(found.structure, tracks=tracks)
-    images = dict(found.undistorted)
-    images |= {twin: images[first] for twin, first in twins.items() if first in images}
-    return replace(found, cameras=cameras, slots=slots, structure=structure, undistorted=images)
+            track += [(name, pixel) for other, pixel in track if other == original]
+    undistorted |= {n: undistorted[o] for n, o in duplicates.items() if o in undistorted}
+    structure = replace(registration.structure, tracks=tracks)
+    return replace(
+        registration, cameras=cameras, slots=slots, structure=structure, undistorted=undistorted
+    )

@@ -1,4 +1,4 @@
-"""What a prepared static scene is made of: images, models, splits, and what is known of them."""
+"""Writers of a prepared static scene: images, models, splits, mapping, metrics and facts."""
 
 import shutil
 import sys
@@ -22,115 +22,115 @@ from stages.scenes.static.shared_folder import PHOTOGRAPHS
 
 
 @dataclass(frozen=True, eq=False)
-class Capture:
-    """Everything that came home."""
+class SceneInputs:
+    """All images of a scene, and its light field's calibration."""
 
-    photos: list[InputImage]
-    pixels: dict[str, Pixels]
+    images: list[InputImage]
+    pixels: dict[str, Pixels]  # by name
     calibration: LytroCalibration | None
 
 
-def write_parts(folder: Path, found: Registration, capture: Capture) -> None:
-    """Images, models, splits and mapping; unregistered photographs are left out and told."""
-    registered = [photo for photo in capture.photos if photo.name in found.cameras]
-    lost = [photo for photo in capture.photos if photo.name not in found.cameras]
-    if lost:
-        print(
-            f"not registered, left out: {', '.join(photo.name for photo in lost)}", file=sys.stderr
-        )
-    for photo in registered:
-        image = found.undistorted.get(photo.name, capture.pixels[photo.name])
-        write_png(folder / "images" / photo.name, image)
-    _write_model(folder, [photo.name for photo in registered], found)
-    for kind in dict.fromkeys(photo.subset for photo in capture.photos):
-        names = [photo.name for photo in registered if photo.subset == kind]
+def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -> None:
+    """Write images, models, splits and mapping; unregistered images are named and left out."""
+    registered = [image for image in inputs.images if image.name in registration.cameras]
+    missing = [image.name for image in inputs.images if image.name not in registration.cameras]
+    if missing:
+        print(f"not registered, left out: {', '.join(missing)}", file=sys.stderr)
+    for image in registered:
+        pixels = registration.undistorted.get(image.name, inputs.pixels[image.name])
+        write_png(folder / "images" / image.name, pixels)
+    _write_model(folder, [image.name for image in registered], registration)
+    for kind in dict.fromkeys(image.subset for image in inputs.images):
+        names = [image.name for image in registered if image.subset == kind]
         if not names:
             raise UserError(
-                "static_prepare", f"no photograph of {kind} is registered",
+                "static_prepare", f"no image of {kind} is registered",
                 expected="at least one",
-                fix="see what static_prepare says of the others, or drop it from static.cameras",
+                fix="see the messages about the others, or remove it from static.cameras",
             )  # fmt: skip
         subset = folder / "subsets" / kind
         (subset / "images").mkdir(parents=True)
         for name in names:
             shutil.copyfile(folder / "images" / name, subset / "images" / name)
-        _write_model(subset, names, found)
-        taken = [_content(photo) for photo in capture.photos if photo.subset == kind]
-        write_json(subset / PHOTOGRAPHS, {"photographs": set_hash(taken)})
+        _write_model(subset, names, registration)
+        hashes = [_content_hash(image) for image in inputs.images if image.subset == kind]
+        write_json(subset / PHOTOGRAPHS, {"photographs": set_hash(hashes)})
         split = folder / "splits" / f"{kind}.txt"
         split.parent.mkdir(exist_ok=True)
         split.write_text("".join(f"{name}\n" for name in names))
-    mapping = {photo.name: _mapping(photo, found) for photo in capture.photos}
+    mapping = {image.name: _mapping(image, registration) for image in inputs.images}
     write_json(folder / "metadata" / "mapping.json", mapping)
 
 
-def _content(photo: InputImage) -> str:
-    """Hash of a photograph's file, or of the pixels of a view that has none."""
-    if photo.sha256 != photo.name:
-        return photo.sha256
-    return sha256(photo.read().tobytes()).hexdigest()
+def _content_hash(image: InputImage) -> str:
+    """Hash of an image's file, or of the pixels of a decoded view."""
+    if image.sha256 != image.name:
+        return image.sha256
+    return sha256(image.read().tobytes()).hexdigest()
 
 
-def _write_model(folder: Path, names: Sequence[str], found: Registration) -> None:
-    """The model of some photographs: their cameras, and the points that they see."""
-    cameras = {name: found.cameras[name] for name in names}
-    write_rig_model(
-        folder / "sparse" / "0", cameras, found.slots, found.structure.visible_in(names)
-    )
+def _write_model(folder: Path, names: Sequence[str], registration: Registration) -> None:
+    """Write the model of some images: their cameras, and the points observed by them."""
+    cameras = {name: registration.cameras[name] for name in names}
+    structure = registration.structure.visible_in(names)
+    write_rig_model(folder / "sparse" / "0", cameras, registration.slots, structure)
 
 
-def _mapping(photo: InputImage, found: Registration) -> dict[str, Any]:
-    slot = found.slots.get(photo.name, photo.slot)
+def _mapping(image: InputImage, registration: Registration) -> dict[str, Any]:
+    slot = registration.slots.get(image.name, image.slot)
     return {
-        "subset": photo.subset,
-        "source": photo.source,
+        "subset": image.subset,
+        "source": image.source,
         "lens": slot.lens,
         "rig": slot.rig,
         "frame": slot.frame,
-        "registered": photo.name in found.cameras,
+        "registered": image.name in registration.cameras,
     }
 
 
-def metrics_of(
-    found: Registration, photos: Sequence[InputImage], truth: Mapping[str, Camera]
+def registration_metrics(
+    registration: Registration, images: Sequence[InputImage], truth: Mapping[str, Camera]
 ) -> dict[str, Any]:
-    """Scalars of the preparation."""
-    kinds = {photo.name: photo.subset for photo in photos}
-    error = found.reprojection_error_px
+    """Counts of images and points, reprojection error, and pose errors against true cameras."""
+    kinds = {image.name: image.subset for image in images}
+    error = registration.reprojection_error_px
     counts = {
-        f"{kind}_registered": sum(kinds[name] == kind for name in found.cameras)
+        f"{kind}_registered": sum(kinds[name] == kind for name in registration.cameras)
         for kind in dict.fromkeys(kinds.values())
     }
     return {
-        "images": len(photos),
-        "registered": len(found.cameras),
+        "images": len(images),
+        "registered": len(registration.cameras),
         **counts,
-        "points": len(found.structure.points),
+        "points": len(registration.structure.points),
         "reprojection_error_px": None if error is None else round(error, 5),
-        **pose_errors(found.cameras, truth, kinds),
+        **pose_errors(registration.cameras, truth, kinds),
     }
 
 
-def facts_of(found: Registration, capture: Capture, static: StaticConfig) -> dict[str, Any]:
+def scene_facts(
+    registration: Registration, inputs: SceneInputs, static: StaticConfig
+) -> dict[str, Any]:
     """Lenses, and the light field's shape."""
     lenses = {
-        found.slots[name].lens: {
+        registration.slots[name].lens: {
             "focal_px": round(float(camera.K[0, 0]), 4),
-            "principal_point_px": [round(float(at), 4) for at in camera.K[:2, 2]],
+            "principal_point_px": [round(float(px), 4) for px in camera.K[:2, 2]],
             "size_px": [camera.width, camera.height],
         }
-        for name, camera in found.cameras.items()
+        for name, camera in registration.cameras.items()
     }
     facts: dict[str, Any] = {"lenses": lenses}
-    if found.grid is not None:
-        calibration = capture.calibration
+    grid = registration.grid
+    if grid is not None:
+        calibration = inputs.calibration
         facts["lightfield"] = {
             "inner": static.lf_inner,
-            "views": sum(photo.subset == "lightfield" for photo in capture.photos),
-            "step": found.grid.step.round(8).tolist(),
+            "views": sum(image.subset == "lightfield" for image in inputs.images),
+            "step": grid.step.round(8).tolist(),
             "step_unit": "m" if calibration and calibration.step_m else "world",
-            "shear_px": found.grid.shear_px.round(5).tolist(),
-            "residual_px": round(found.grid.residual_px, 5),
+            "shear_px": grid.shear_px.round(5).tolist(),
+            "residual_px": round(grid.residual_px, 5),
             "serial": calibration.serial if calibration else None,
         }
     return facts

@@ -1,4 +1,4 @@
-"""Result folders of captures: `train/`, and one `eval_on_<set>/` for each evaluation set."""
+"""Result folders of captures: `train/`, and one `eval_on_<set>/` per evaluation set."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -29,90 +29,95 @@ from stages.splat.captures.claims import (
     claim,
     claim_evaluated,
 )
-from stages.splat.captures.training import (
-    Alignment,
-    CaptureRecord,
-    capture_notes,
-    measure,
-    shrunk_size,
-    split,
-    train_capture,
-)
+from stages.splat.captures.measuring import PoseAlignment, measure
+from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.training import capture_notes, shrunk_size, split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.training.fit import Fitted
 
-CALIBRATED_BY = ("capture_calibrate", "vggt")  # sections of capture_calibrate
+CALIBRATION_SECTIONS = ("capture_calibrate", "vggt")  # that capture_calibrate reads
 
 
-def with_poses(
+def posed_dataset(
     data: Path, result: Path, match_string: str, overrides: Sequence[str]
 ) -> tuple[Path, bool]:
-    """`data` itself when it has a model; else a dataset below `result`, by capture_calibrate.
+    """`data` itself when it has a model, else a dataset below `result`, by capture_calibrate.
 
-    And whether that was made now, by what `overrides` say of it.
-    In a process of its own: what estimates poses is no input of what trains on them. Raises
-    UserError before anything is estimated when `result` may not be written or is another's.
+    Also returns whether that ran now, with those of `overrides` that are its own. It runs in a
+    process of its own, since its code is no dependency of the training. Raises UserError, before
+    poses are estimated, when `result` cannot be written or holds another result.
     """
     check_source(data)
     check_apart(data, result, kept=DATASET)
     if find_model(data) is not None:
         return data, False
-    photographs = find_photographs(data)
-    claim(result, data, lambda: frozenset(map(file_hash, photographs.values())), match_string)
+    images = find_photographs(data)
+    claim(result, data, lambda: frozenset(map(file_hash, images.values())), match_string)
     make_target(result)
     dataset = result / DATASET / data.resolve().name  # the capture keeps its name
     if not dataset.exists():
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
-        own = [one for one in overrides if one.lstrip("+").partition(".")[0] in CALIBRATED_BY]
-        run_all([command + [word for one in own for word in ("-S", one)]], 1)
+        for text in overrides:
+            if text.lstrip("+").partition(".")[0] in CALIBRATION_SECTIONS:
+                command += ["-S", text]
+        run_all([command], 1)
         return dataset, True
     if not same_images(data, dataset):
         raise UserError(
-            dataset, f"is no dataset of the photographs in {data}",
-            expected="what capture_calibrate made of them", fix="remove it, or name another folder",
+            dataset, f"is no dataset of the images in {data}",
+            expected="that of capture_calibrate", fix="remove it, or name another folder",
         )  # fmt: skip
     return dataset, False
 
 
 def train_result(
     dataset: Dataset, match_string: str, result: Path,
-    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter, given: Collection[str] = (),
+    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter,
+    overridden: Collection[str] = (),
 ) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
     """Train a capture into `result`/train and measure its held-out views; return the scalars.
 
-    `given` are the keys of `config` that the command line gave. Raises UserError when `result`
-    holds something else; then nothing is overwritten.
+    Args:
+        dataset: the capture.
+        match_string: a whole word in the names of the images to train on; empty for all.
+        result: folder for the results.
+        capture: params of the split and the measuring.
+        config: params of the training.
+        meter: measures the held-out views.
+        overridden: keys of `config` that the command line sets.
+
+    Raises UserError when `result` holds something else, which is not overwritten.
     """
-    claim(result, dataset.folder, lambda: dataset.photographs, match_string)
+    claim(result, dataset.folder, lambda: dataset.image_hashes, match_string)
     make_target(result)
-    dataset.tell()
-    chosen = split(dataset.views, capture.test_every, match_string)
-    for line in capture_notes(dataset, chosen, config, "capture_train", given):
+    dataset.print_notes()
+    views = split(dataset.views, capture.test_every, match_string)
+    for line in capture_notes(dataset, views, config, "capture_train", overridden):
         print(f"{result}: {line}")
-    _demand(meter, chosen.held_out, config.data_factor)
+    _demand(meter, views.held_out, config.data_factor)
     resume_as, folder = run_name(result), result / TRAINED
     with whole_folder(folder) as scratch:
         fitted = train_capture(
-            dataset, chosen, config, scratch, match_string=match_string, resume_as=resume_as
+            dataset, views, config, scratch, match_string=match_string, resume_as=resume_as
         )
-    # What was trained is there by now, whatever measuring it may do.
+    # The trained capture is complete by now, even if measuring it fails.
     means: dict[str, Any] = {}
-    if chosen.held_out:
+    if views.held_out:
         backend, _ = choose_backend(config.backend)
         device = "cuda" if backend == "cuda" else "cpu"
         color = CaptureRecord.read(folder).mean_color
-        with whole_folder(folder / "held_out") as pictures:
+        with whole_folder(folder / "held_out") as renders:
             rows, means = measure(
-                fitted.gaussians.to(device), chosen.held_out, Sim3.identity(), pictures,
+                fitted.gaussians.to(device), views.held_out, Sim3.identity(), renders,
                 meter=meter, color=color, data_factor=config.data_factor,
-                alignment=Alignment(capture.align_steps, capture.align_lr), backend=backend,
+                alignment=PoseAlignment(capture.align_steps, capture.align_lr), backend=backend,
             )  # fmt: skip
         write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
     scalars = {
-        "trained_on": len(chosen.train),
-        "held_out": len(chosen.held_out),
+        "trained_on": len(views.train),
+        "held_out": len(views.held_out),
         "without_pose": len(dataset.without_pose),
         "gaussians": len(fitted.gaussians),
         **means,
@@ -127,17 +132,17 @@ def evaluate_result(
 ) -> dict[str, Any]:
     """Measure a trained capture on another dataset, into `result`/eval_on_<its name>.
 
-    Raises UserError when the dataset's frame cannot be told.
+    Raises UserError when the dataset's frame cannot be determined.
     """
-    facts, folder = CaptureRecord.read(result / TRAINED), result / f"{EVALUATED}{eval_set.name}"
-    claim_evaluated(folder, eval_set.folder, lambda: eval_set.photographs)
+    record, folder = CaptureRecord.read(result / TRAINED), result / f"{EVALUATED}{eval_set.name}"
+    claim_evaluated(folder, eval_set.folder, lambda: eval_set.image_hashes)
     make_target(result)
     backend, _ = choose_backend(config.backend)
     device = "cuda" if backend == "cuda" else "cpu"
     gaussians = Gaussians.load(result / TRAINED / GAUSSIANS, device)
-    eval_set.tell()
+    eval_set.print_notes()
     placement = place(
-        facts.train | facts.held_out, facts.sha256, facts.points,
+        record.train | record.held_out, record.sha256, record.points,
         {view.name: view.camera for view in eval_set.views},
         {view.name: view.sha256 for view in eval_set.views},
         eval_set.points, config.frame, eval_set.folder,
@@ -145,49 +150,49 @@ def evaluate_result(
     placed = {
         view.name: placement.train_from_eval.apply_camera(view.camera) for view in eval_set.views
     }
-    _demand(meter, eval_set.views, facts.data_factor)
-    wanted = nearest(list(facts.train.values()), placed, config.nearest)
-    views = [view for view in eval_set.views if view.name in wanted]
+    _demand(meter, eval_set.views, record.data_factor)
+    chosen = nearest(list(record.train.values()), placed, config.nearest)
+    views = [view for view in eval_set.views if view.name in chosen]
     with whole_folder(folder) as folder:
         rows, means = measure(
             gaussians, views, placement.train_from_eval, folder,
-            meter=meter, color=facts.mean_color, data_factor=facts.data_factor,
-            alignment=Alignment(config.align_steps, config.align_lr), backend=backend,
+            meter=meter, color=record.mean_color, data_factor=record.data_factor,
+            alignment=PoseAlignment(config.align_steps, config.align_lr), backend=backend,
         )  # fmt: skip
         write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
-        told = {
+        scalars = {
             "frame": placement.how,
             "shared_images": placement.shared_images,
             "frame_residual": round(placement.residual, 6),
         }
-        write_json(folder / "metrics.json", told | means)
+        write_json(folder / "metrics.json", scalars | means)
         frame = {"train_from_eval": placement.train_from_eval.to_dict()}
-        frame["photographs"] = set_hash(eval_set.photographs)
+        frame["photographs"] = set_hash(eval_set.image_hashes)
         write_json(folder / FRAME, frame)
-    return told | means
+    return scalars | means
 
 
 def _demand(meter: Meter, views: Sequence[View], data_factor: int) -> None:
-    """Raise UserError for views that would be too small to measure."""
+    """Raise UserError for views that are too small to measure."""
     sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
     meter.require_sizes(sizes, "lower train.data_factor, or take the views out")
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
-    """What captures are measured with: without a folder of LPIPS weights, without LPIPS."""
+    """The meter of captures, without LPIPS where the folder of its weights is missing."""
     if not (weights / MARKER).is_file() and not config.lpips.required:
         return Meter("cpu", note=f"{weights} is not there; `dvc repro weights` makes it")
     return Meter.build(config, weights)
 
 
 def summary(scalars: Measures) -> str:
-    """The held-out numbers of a result in a line."""
+    """The metrics of a result in one line."""
     if scalars.get("psnr") is None:
         return "no view is held out"
     lpips = "none" if scalars["lpips"] is None else f"{scalars['lpips']:.4f}"
     aligned = scalars["psnr_aligned"]
-    told = "" if aligned is None else f" ({aligned:.2f} dB at aligned poses)"
+    at_aligned = "" if aligned is None else f" ({aligned:.2f} dB at aligned poses)"
     return (
-        f"{scalars['views']} views, PSNR {scalars['psnr']:.2f} dB{told}, "
+        f"{scalars['views']} views, PSNR {scalars['psnr']:.2f} dB{at_aligned}, "
         f"SSIM {scalars['ssim']:.4f}, LPIPS {lpips}"
     )

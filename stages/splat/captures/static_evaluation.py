@@ -1,6 +1,6 @@
-"""The eval frames of a static scene, drawn from the Gaussians of one kind of camera and measured.
+"""Eval frames of a static scene, rendered from one kind of camera's Gaussians and measured.
 
-Masks and alignments lie in the scene's shared folder; what is there and still true is kept.
+Masks and alignments are kept in the scene's shared folder while they are valid.
 """
 
 import shutil
@@ -21,59 +21,66 @@ from stages.scenes.dataset import Dataset
 from stages.scenes.frames import normalisation
 from stages.scenes.images import read_image, read_mask, write_mask, write_png
 from stages.scenes.scene import camera_to_dict
-from stages.scenes.static.alignment import Alignment, read_alignment, write_alignment
+from stages.scenes.static.alignment import FrameAlignment, read_alignment, write_alignment
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
+from stages.splat.captures.record import CaptureRecord
 from stages.splat.captures.static_training import CHECKPOINTS, check_trained
-from stages.splat.captures.training import CaptureRecord
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.views.covisible import CovisibleRule, backend_of, covisible
 
 EVAL = "iphone_eval"
-_MASK_FACTS = "masks.json"
+_MASKS_JSON = "masks.json"
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
-_TURN_S = 3600.0
+_LOCK_WAIT_S = 3600.0
 
 
 def evaluate_static(
     shared: SharedFolder, camera: str, static: StaticConfig, result: Path, meter: Meter
 ) -> tuple[list[Measures], Measures]:
-    """Draw the eval frames and measure them; rows of the views and the row of the scene.
+    """Render and measure the eval frames; return the rows of the views and that of the scene.
 
-    Pictures go to `result`/eval_on_iphone_eval/renders. Numbers are of what these hold: 8 bits.
+    Renders are written to `result`/eval_on_iphone_eval/renders and measured as stored, in 8 bits.
+
+    Args:
+        shared: the prepared scene.
+        camera: the kind of camera that was trained on.
+        static: section `static` of params.yaml.
+        result: folder of the camera's results.
+        meter: measures PSNR, SSIM and LPIPS.
     """
     check_trained(result)
     check_replaceable(result / f"eval_on_{EVAL}", "metrics.json")
-    check_replaceable(shared.masks(camera), _MASK_FACTS)
+    check_replaceable(shared.masks(camera), _MASKS_JSON)
     for folder in (result, shared.folder):
         make_target(folder)
-    facts = CaptureRecord.read(result / CHECKPOINTS)
+    record = CaptureRecord.read(result / CHECKPOINTS)
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
     views = held_out.views[:: static.eval_test_every]
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
-    meter.require_sizes(sizes, "raise static.max_px, or bring larger photographs", masked=True)
-    backend, training = backend_of(static.covi_device), list(facts.train.values())
-    # Evaluations of other results, of other Gaussians, may share this folder.
-    with alone(shared.masks(camera), wait_s=_TURN_S):
+    meter.require_sizes(sizes, "raise static.max_px, or use larger images", masked=True)
+    backend, training = backend_of(static.covi_device), list(record.train.values())
+    # Evaluations of other results may share this folder.
+    with alone(shared.masks(camera), wait_s=_LOCK_WAIT_S):
         update_alignment(shared.alignment(camera), gaussians, held_out)
         masks = update_masks(shared, camera, static, result, training, held_out, views)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
-        shown = _shown(gaussians, views, masks, folder / "renders", backend)
-        rows, means = evaluate(shown, meter, facts.mean_color, protocol_of(static))
+        rendered = _rendered(gaussians, views, masks, folder / "renders", backend)
+        rows, means = evaluate(rendered, meter, record.mean_color, protocol_of(static))
         shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
         rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
         means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
-        means["train_views"] = len(facts.train)
+        means["train_views"] = len(record.train)
         write_json(folder / "metrics.json", means)
     return rows, means
 
 
 def summary(means: Measures) -> str:
-    """A scene's means in a line."""
+    """A scene's means in one line."""
     mpsnr = "none" if means["mpsnr"] is None else f"{means['mpsnr']:.2f} dB"
     return (
         f"{means['views']} eval frames, {means['covisible']:.0%} covisible, mPSNR {mpsnr}, "
@@ -83,7 +90,7 @@ def summary(means: Measures) -> str:
 
 
 def protocol_of(static: StaticConfig) -> str:
-    """How masks come about, as a part of the protocol that numbers are compared by.
+    """How masks are made, as a part of the protocol that comparable numbers share.
 
     >>> protocol_of(StaticConfig())
     'covisible by depth within 5%, in 5% of the views and at least 1, DyCheck means, 8 bits'
@@ -95,10 +102,10 @@ def protocol_of(static: StaticConfig) -> str:
     )
 
 
-def update_alignment(path: Path, gaussians: Gaussians, held_out: Dataset) -> Alignment:
-    """The alignment on disk; written anew when it is missing or of other frames."""
+def update_alignment(path: Path, gaussians: Gaussians, held_out: Dataset) -> FrameAlignment:
+    """Write the alignment when it is missing or of other frames."""
     support, _ = normalisation([view.camera for view in held_out.views], held_out.points)
-    wanted = Alignment.between(gaussians.world_from_norm.inverse(), support)
+    wanted = FrameAlignment.between(gaussians.world_from_norm.inverse(), support)
     if path.is_file() and read_alignment(path).is_like(wanted):
         return wanted
     write_alignment(path, wanted)
@@ -114,34 +121,43 @@ def update_masks(
     held_out: Dataset,
     views: Sequence[View],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Masks [H, W] of the chosen eval frames: those on disk, and those that are missing.
+    """Covisibility masks [H, W] of eval frames by name; missing ones are computed.
 
-    masks.json beside them says what they follow from; when that has changed, all are made anew.
+    masks.json beside them holds a hash of their inputs; when that changes, all are recomputed.
+
+    Args:
+        shared: the prepared scene, which has the masks.
+        camera: the kind of camera that was trained on.
+        static: section `static` of params.yaml.
+        result: folder of the camera's results.
+        training: cameras that were trained on.
+        held_out: dataset of all eval frames.
+        views: the eval frames whose masks are needed.
     """
     rule = CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
     gaussians = result / CHECKPOINTS / GAUSSIANS
     cameras = [
-        str(camera_to_dict(one)) for one in (*training, *(view.camera for view in held_out.views))
+        str(camera_to_dict(item)) for item in (*training, *(v.camera for v in held_out.views))
     ]
     key = text_hash(file_hash(gaussians), str(rule), *cameras)
-    facts = shared.masks(camera) / _MASK_FACTS
-    if not facts.is_file() or read_json(facts).get("key") != key:
+    inputs = shared.masks(camera) / _MASKS_JSON
+    if not inputs.is_file() or read_json(inputs).get("key") != key:
         shutil.rmtree(shared.masks(camera), ignore_errors=True)
-        write_json(facts, {"key": key, "needed_views": rule.needed(len(training))})
+        write_json(inputs, {"key": key, "needed_views": rule.needed(len(training))})
     missing = [view for view in views if not shared.mask(camera, view.name).is_file()]
     if missing:
         backend = backend_of(static.covi_device)
         loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
-        made = covisible(
+        computed = covisible(
             loaded, [view.camera for view in missing], training, rule, backend,
             static.covi_chunk, static.covi_micro_chunk,
         )  # fmt: skip
-        for view, mask in zip(missing, made, strict=True):
+        for view, mask in zip(missing, computed, strict=True):
             write_mask(shared.mask(camera, view.name), mask.cpu().numpy())
     return {view.name: read_mask(shared.mask(camera, view.name)) for view in views}
 
 
-def _shown(
+def _rendered(
     gaussians: Gaussians,
     views: Sequence[View],
     masks: dict[str, NDArray[np.bool_]],
@@ -151,8 +167,8 @@ def _shown(
     for view in views:
         path = folder / PurePosixPath(view.name).with_suffix(".png")
         write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
-        photograph, seen = view.image()
+        image, valid = view.image()
         yield MeasuredView(
-            "", view.name, photograph, view.sha256, given=read_image(path),
-            mask=masks[view.name] if seen is None else masks[view.name] & seen, valid=seen,
+            "", view.name, image, view.sha256, given=read_image(path),
+            mask=masks[view.name] if valid is None else masks[view.name] & valid, valid=valid,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Poses of a static scene's photographs by VGGT, where it is installed, kept for the next run."""
+"""Poses of a static scene's images by VGGT, where it is installed, cached for later runs."""
 
 import sys
 from collections.abc import Mapping
@@ -13,34 +13,33 @@ from stages.scenes.images import Pixels
 from stages.scenes.scene import camera_to_dict, cameras_from_dict
 
 
-def predicted(
+def predict_poses(
     images: Mapping[str, Pixels], config: VggtConfig, cache: str
 ) -> dict[str, Camera] | None:
-    """Cameras by name, or None, said once, where VGGT is not installed.
+    """Cameras by name, or None, with a message, where VGGT is not installed.
 
-    `cache` is a folder that keeps them by the photographs' content; empty keeps nothing.
+    `cache` is a folder that keeps them by the images' content; empty for none.
     """
     key = text_hash(
         config.weights, str(config.image_px),
         *(part for name, image in images.items() for part in (name, sha256(image).hexdigest())),
     )  # fmt: skip
-    kept = Path(cache, f"{key[:24]}.json") if cache else None
-    if kept is not None and kept.is_file():
-        print(f"VGGT's poses are those of {kept}", flush=True)
-        with shaped(kept, "cameras by name", "delete it; VGGT writes it again"):
-            return cameras_from_dict(read_json(kept))
+    cached = Path(cache, f"{key[:24]}.json") if cache else None
+    if cached is not None and cached.is_file():
+        print(f"VGGT's poses are read from {cached}", flush=True)
+        with shaped(cached, "cameras by name", "delete it; VGGT writes it again"):
+            return cameras_from_dict(read_json(cached))
     if find_spec("vggt") is None:
         print(
-            "VGGT is not installed: structure from motion gives the poses. With "
-            "github.com/facebookresearch/vggt in this environment, and its weights named in "
-            "vggt.weights, it would.",
+            "VGGT is not installed: poses come from structure from motion. To use it, install "
+            "github.com/facebookresearch/vggt in this environment and set vggt.weights.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         return None
-    # It brings torch along, which nothing else here needs.
+    # Imported here because it imports torch.
     from stages.splat import vggt
 
     cameras = vggt.predict(images, vggt.load(config), config.image_px)
-    if kept is not None:
-        write_json(kept, {name: camera_to_dict(camera) for name, camera in cameras.items()})
+    if cached is not None:
+        write_json(cached, {name: camera_to_dict(camera) for name, camera in cameras.items()})
     return cameras

@@ -1,4 +1,4 @@
-"""Training of a static scene on one kind of camera: its subset to `<result>/checkpoints`."""
+"""Training of a static scene on one kind of camera, into `<result>/checkpoints`."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -20,34 +20,42 @@ CHECKPOINTS = "checkpoints"
 
 def train_static(
     shared: SharedFolder, camera: str, static: StaticConfig, config: TrainConfig, result: Path,
-    name: str, given: Collection[str] = (),
+    resume_as: str, overridden: Collection[str] = (),
 ) -> Fitted:  # fmt: skip
-    """Train on one camera's subset into `result`/checkpoints.
+    """Train on the images of one kind of camera, into `result`/checkpoints.
 
-    `given` are the keys of `config` that the command line gave.
-    Raises UserError when a result of other photographs is there, as of another scene of one name.
+    Args:
+        shared: the prepared scene.
+        camera: the kind.
+        static: section `static` of params.yaml.
+        config: params of the training.
+        result: folder of the camera's results.
+        resume_as: name of the resume state.
+        overridden: keys of `config` that the command line sets.
+
+    Raises UserError when `result` is of other images, as of another scene of the same name.
     """
     dataset = Dataset.read(shared.subset(camera))
-    photographs = shared.photographs(camera)
-    claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.photographs, photographs)
+    photographs = shared.images_hash(camera)
+    claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes, photographs)
     make_target(result)
-    chosen = split(dataset.views, static.train_test_every, config.match_string)
-    for line in capture_notes(dataset, chosen, config, "static_train", given):
+    views = split(dataset.views, static.train_test_every, config.match_string)
+    for line in capture_notes(dataset, views, config, "static_train", overridden):
         print(f"{result}: {line}")
     with whole_folder(result / CHECKPOINTS) as folder:
         return train_capture(
             dataset,
-            chosen,
+            views,
             config,
             folder,
             match_string=config.match_string,
-            resume_as=name,
+            resume_as=resume_as,
             photographs=photographs,
         )
 
 
 def check_trained(result: Path) -> None:
-    """Raise UserError when there are no checkpoints to reuse."""
+    """Raise UserError when there are no trained Gaussians."""
     if not (result / CHECKPOINTS / GAUSSIANS).is_file():
         raise UserError(
             result / CHECKPOINTS, "nothing is trained yet", expected=GAUSSIANS,
@@ -56,10 +64,10 @@ def check_trained(result: Path) -> None:
 
 
 def check_same_images(shared: SharedFolder, camera: str, result: Path) -> None:
-    """Raise UserError when what is trained there is of other photographs than the scene's."""
+    """Raise UserError when the Gaussians in `result` are of other images than the scene's."""
     check_trained(result)
     dataset = Dataset.read(shared.subset(camera))
     check_trained_on(
-        result / CHECKPOINTS, dataset.folder, lambda: dataset.photographs,
-        shared.photographs(camera),
+        result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes,
+        shared.images_hash(camera),
     )  # fmt: skip

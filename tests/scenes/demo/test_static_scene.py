@@ -13,7 +13,7 @@ from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_image
 from stages.scenes.scene import camera_from_dict
 from stages.scenes.static.config import StaticDemoConfig
-from stages.scenes.static.input_images import photographs
+from stages.scenes.static.input_images import list_input_images
 
 SIZE = (256, 192)
 CONFIG = StaticDemoConfig(width_px=64, height_px=48, lightfield_side=3, eval_frames=2, samples=1)
@@ -53,7 +53,7 @@ def test_images_truth_and_bytes(tmp_path: Path) -> None:
     count = write_static_scene("static_pair02_talk", CONFIG, tmp_path / "a")
     write_static_scene("static_pair02_talk", CONFIG, tmp_path / "b")
     root = tmp_path / "a" / "static"
-    photos = photographs(root, ("monocular", "iphone", "stereo", "iphone_eval"))
+    photos = list_input_images(root, ("monocular", "iphone", "stereo", "iphone_eval"))
     truth = json.loads((root / "truth.json").read_text())
     views = sorted((root / "lightfield" / "viewpoints_3px").glob("*.png"))
     assert {photo.name for photo in photos} | {f"lf__{v.name}" for v in views} == set(truth)

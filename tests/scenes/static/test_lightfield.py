@@ -1,4 +1,4 @@
-"""Light fields in every form that decoders write, of one synthetic grid."""
+"""One synthetic light field in every format that decoders write."""
 
 import sys
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def as_eslf(path: Path, values: np.ndarray) -> None:
     write_png(path, picture / np.float32(255))
 
 
-FORMS: dict[str, tuple[Callable, int]] = {
+FORMATS: dict[str, tuple[Callable, int]] = {
     "viewpoints_5px": (write_views, 5),
     "Dog__Decoded.mat": (as_mat, 5),
     "Dog__Decoded_73.mat": (as_hdf5, 5),
@@ -58,9 +58,9 @@ def read(folder: Path, inner: int = 0, **options: str) -> LightField:
     return read_lightfield(folder, inner, folder.parent / f"{folder.name}_decoded", **options)
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_every_form_gives_the_same_views_by_row_and_column(name: str, tmp_path: Path) -> None:
-    write, side = FORMS[name]
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_views_by_row_and_column(name: str, tmp_path: Path) -> None:
+    write, side = FORMATS[name]
     values = grid(side, side)
     write(tmp_path / name, values)
     field = read(tmp_path)
@@ -78,7 +78,7 @@ def test_inner_drops_outer_rings_and_keeps_indices(tmp_path: Path) -> None:
     assert field.centre == (6, 6)
 
 
-def test_rings_that_are_gone_are_not_dropped_again(tmp_path: Path) -> None:
+def test_missing_rings_are_not_dropped_again(tmp_path: Path) -> None:
     write_views(tmp_path / "inner_02" / "images", grid(9, 9, (4, 4)), first=2)
     assert len(read(tmp_path, inner=2).views) == 81
 
@@ -111,7 +111,7 @@ def test_refuses_none_and_several(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_refuses_files_that_only_look_like_it(tmp_path: Path) -> None:
+def test_refuses_other_files_of_such_names(tmp_path: Path) -> None:
     (tmp_path / "x_Decoded.mat").write_bytes(b"no MATLAB at all" * 20)
     with pytest.raises(UserError, match="not a MATLAB file"):
         read(tmp_path)
@@ -124,7 +124,7 @@ def test_refuses_files_that_only_look_like_it(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_raw_picture_without_decoder_says_what_would_do(
+def test_raw_light_field_without_a_decoder_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -133,7 +133,7 @@ def test_raw_picture_without_decoder_says_what_would_do(
         read(tmp_path)
 
 
-def test_decoder_of_the_user_is_called_with_words_not_through_a_shell(tmp_path: Path) -> None:
+def test_users_decoder_is_not_called_through_a_shell(tmp_path: Path) -> None:
     lfr = tmp_path / "IMG; touch harm.LFR"
     lfr.write_bytes(b"\x89LFP")
     decoder = tmp_path.parent / f"{tmp_path.name}_decoder.py"
@@ -154,10 +154,8 @@ def test_decoder_of_the_user_is_called_with_words_not_through_a_shell(tmp_path: 
         read_lightfield(tmp_path, 1, tmp_path / "again", str(decoder))
 
 
-def test_plenopticam_works_on_a_copy_so_that_the_capture_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its program writes beside its input; a stand-in does the same."""
+def test_plenopticam_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program writes beside its input, as this stand-in does."""
     programs, raw = tmp_path / "bin", tmp_path / "raw"
     programs.mkdir()
     raw.mkdir()

@@ -1,4 +1,4 @@
-"""Calibration archives: what is read from them, and what is refused."""
+"""Calibration archives: facts read from them, and refused ones."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_serial_is_the_manifests_folder_not_the_files_name(tmp_path: Path) -> No
     assert found == LytroCalibration("B5144402350", pytest.approx(step_m, abs=1e-9))
 
 
-def test_reference_picks_the_white_image_of_the_pictures_zoom(tmp_path: Path) -> None:
+def test_reference_picks_the_white_image_of_the_same_zoom(tmp_path: Path) -> None:
     archive = tar(tmp_path / "caldata.tar", members())
     near, far = (read_calibration_archive(archive, name).step_m for name in ("sha1-a", "sha1-b"))
     assert far / near == pytest.approx(0.02 / 0.0095, rel=1e-4)

@@ -42,11 +42,11 @@ def test_either_a_folder_or_a_scene_is_given() -> None:
 
 def test_incompletely_prepared_scene_is_refused(tmp_path: Path) -> None:
     paths = paths_of(tmp_path / "dog", None)
-    with pytest.raises(UserError, match="not prepared, or not to its end"):
+    with pytest.raises(UserError, match="not prepared, or only in part"):
         paths.prepared()
     paths.shared.mkdir(parents=True)
     (paths.shared / ".prep_complete").write_text("{}")
-    with pytest.raises(UserError, match="put stereo into"):
+    with pytest.raises(UserError, match="add stereo to"):
         paths.prepared().subset("stereo")
 
 

@@ -2,8 +2,8 @@
 
 A point at depth Z in the middle view lies, `n` columns to the right, at
     x_n = x - n * (f * step / Z - shear)
-where `step` is the distance of neighbouring views and `shear` the shift of their principal points,
-px; rows alike. Both follow from matches to the middle view, linearly.
+where `step` is the distance between neighbouring views and `shear` the shift of their principal
+points, px; the same holds for rows. Both follow linearly from matches to the middle view.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ import numpy as np
 from stages.scenes.cameras import Array, Camera, rigid
 from stages.scenes.static.light_field.lightfield import Cell
 
-_ROUNDS, _KNEE_PX = 12, 0.5  # of the robust fit
+_ITERATIONS, _HUBER_PX = 12, 0.5  # of the reweighted least squares
 
 
 @dataclass(frozen=True, eq=False)
 class Disparities:
-    """Matches of the middle view with other views: offsets in the grid and in the pictures."""
+    """Matches of the middle view with other views: offsets in the grid and in the images."""
 
     steps: Array  # [N, 2] columns and rows away from the middle view
     shift_px: Array  # [N, 2] pixel in the other view minus pixel in the middle view
@@ -28,9 +28,9 @@ class Disparities:
 
 @dataclass(frozen=True, eq=False)
 class GridShape:
-    """Distance of neighbouring views (world units) and shift of principal points (px), x and y."""
+    """Distance between neighbouring views and shift of their principal points, in x and y."""
 
-    step: Array  # [2]
+    step: Array  # [2], world units
     shear_px: Array  # [2]
     residual_px: float  # median
 
@@ -39,32 +39,32 @@ class GridShape:
         return GridShape(factor * self.step, self.shear_px, self.residual_px)
 
 
-def fit_grid(seen: Disparities, focal_px: float) -> GridShape:
-    """Step and shear that explain the matches best, outliers held down (Huber)."""
-    inverse = focal_px / seen.depth
+def fit_grid(disparities: Disparities, focal_px: float) -> GridShape:
+    """Step and shear by least squares over the matches, with Huber weights."""
+    inverse = focal_px / disparities.depth
     step, shear, residuals = np.zeros(2), np.zeros(2), []
     for axis in range(2):
-        n, shift = seen.steps[:, axis], seen.shift_px[:, axis]
+        n, shift = disparities.steps[:, axis], disparities.shift_px[:, axis]
         design = np.stack([-n * inverse, n], axis=1)
         weight = np.ones(len(n))
-        for _ in range(_ROUNDS):
+        for _ in range(_ITERATIONS):
             root = np.sqrt(weight)[:, None]
             solution = np.linalg.lstsq(root * design, root[:, 0] * shift, rcond=None)[0]
             error = np.abs(shift - design @ solution)
-            weight = np.minimum(1.0, _KNEE_PX / np.maximum(error, 1e-9))
+            weight = np.minimum(1.0, _HUBER_PX / np.maximum(error, 1e-9))
         step[axis], shear[axis] = solution
         residuals.append(error)
     return GridShape(step, shear, float(np.median(np.hypot(*residuals))))
 
 
-def place(middle: Camera, cells: Mapping[str, Cell], shape: GridShape) -> dict[str, Camera]:
+def grid_cameras(middle: Camera, cells: Mapping[str, Cell], shape: GridShape) -> dict[str, Camera]:
     """Cameras of all views by name, from the middle one."""
-    placed, centre = {}, cells[middle.name]
+    cameras, centre = {}, cells[middle.name]
     for name, (row, column) in cells.items():
         n = np.array([column - centre[1], row - centre[0]], np.float64)
         K = middle.K.copy()
         K[:2, 2] += n * shape.shear_px
         view_from_middle = rigid(np.eye(3), [*(-n * shape.step), 0.0])
         pose = view_from_middle @ middle.cam_from_world
-        placed[name] = Camera(name, K, pose, middle.width, middle.height)
-    return placed
+        cameras[name] = Camera(name, K, pose, middle.width, middle.height)
+    return cameras

@@ -1,8 +1,8 @@
-"""Light fields as grids of views, in the forms that decoders write.
+"""Light fields as grids of views, in the formats that decoders write.
 
 PlenoptiCam's `viewpoints_<P>px/JJ_II.png` and plain `RR_CC.png` (row, column), the LFToolbox's
-`*_Decoded.mat` (LF [row, column, y, x, channel]) and ESLF pictures, where every view has one pixel
-below each microlens. A raw picture is handed to a decoder first.
+`*_Decoded.mat` (LF [row, column, y, x, channel]) and ESLF images, where every view has one pixel
+below each microlens. A raw light field is decoded first.
 """
 
 import re
@@ -28,8 +28,8 @@ Cell = tuple[int, int]  # (row, column)
 _VIEW = re.compile(r"(\d{2,3})_(\d{2,3})\.(?:png|jpg|jpeg|tif|tiff)", re.IGNORECASE)
 _ESLF = re.compile(r".*eslf.*\.png", re.IGNORECASE)
 _RAW = (".lfr", ".lfp", ".raw")
-_ESLF_VIEWS = 14  # a side, as Lytro Desktop and the LFToolbox have it
-_PLENOPTICAM_VIEWS = 13  # whole views of a Lytro Illum, a side
+_ESLF_VIEWS = 14  # per side, as Lytro Desktop and the LFToolbox write it
+_PLENOPTICAM_VIEWS = 13  # whole views of a Lytro Illum, per side
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class LightField:
     """Views by (row, column), with the indices of the full grid."""
 
     views: Mapping[Cell, Path | Pixels]
-    metadata: Mapping[str, Any]  # of the picture, where its decoder left some
+    metadata: Mapping[str, Any]  # of the raw file, if its decoder kept any
 
     def read(self, cell: Cell) -> Pixels:
         """One view, [H, W, 3]."""
@@ -46,25 +46,31 @@ class LightField:
 
     @property
     def centre(self) -> Cell:
-        """The middle view; of an even number the one before the middle."""
+        """The middle view; in an even number of rows or columns, that before the middle."""
         rows, columns = (sorted({cell[axis] for cell in self.views}) for axis in (0, 1))
         return rows[(len(rows) - 1) // 2], columns[(len(columns) - 1) // 2]
 
 
 def is_lightfield(path: Path) -> bool:
-    """Whether one file is a whole light field by its name, decoded or raw."""
+    """Whether a file is by its name a whole light field, decoded or raw."""
     return _is_decoded(path) or path.suffix.lower() in _RAW
 
 
 def read_lightfield(
-    place: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
+    path: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
 ) -> LightField:
-    """The light field in a folder or file without its `inner` outer rings.
+    """Read a light field without its outer rings of views.
 
-    `scratch` is for a decoder. Raises UserError when there is none or several, or when its grid has
-    holes.
+    Args:
+        path: its file, or a folder with it.
+        inner: number of outer rings to leave out.
+        scratch: a folder for what the decoder writes.
+        decoder: a Python script, see `decode`; empty for PlenoptiCam.
+        calibration: Lytro's calibration archive for the decoder; empty for none.
+
+    Raises UserError for none or several light fields, and for a grid with holes.
     """
-    source = place if place.is_file() else _source(place)
+    source = path if path.is_file() else _source(path)
     if source.suffix.lower() in _RAW:
         source = decode(source, inner, scratch, decoder, calibration)
     if source.is_dir():
@@ -78,9 +84,9 @@ def read_lightfield(
 
 
 def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str) -> Path:
-    """Views of a raw picture, by the user's decoder or by PlenoptiCam; the folder they lie in.
+    """Decode a raw light field by the user's decoder or by PlenoptiCam; return the views' folder.
 
-    A decoder is called `python DECODER PICTURE FOLDER --inner N [--calib ARCHIVE]` and leaves
+    A decoder is called `python DECODER FILE FOLDER --inner N [--calib ARCHIVE]` and writes
     RR_CC.png with the indices of the full grid anywhere below FOLDER.
     """
     scratch.mkdir(parents=True, exist_ok=True)
@@ -94,38 +100,39 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
                 lfr, "a raw light field, and no decoder for it",
                 expected="decoded views, the program plenopticam, or static.lf_to_colmap",
                 fix="`pipx install plenopticam` (it needs an environment of its own), or decode "
-                "the picture elsewhere and put its viewpoints_<P>px folder here",
+                "it elsewhere and put its viewpoints_<P>px folder here",
             )  # fmt: skip
-        # PlenoptiCam writes beside its input; the capture stays as it is.
-        copied = scratch / lfr.name
-        shutil.copyfile(lfr, copied)
-        command = [program, "-f", str(copied), "-p", str(_PLENOPTICAM_VIEWS)]
+        # PlenoptiCam writes beside its input, so that is a copy.
+        copy = scratch / lfr.name
+        shutil.copyfile(lfr, copy)
+        command = [program, "-f", str(copy), "-p", str(_PLENOPTICAM_VIEWS)]
         command += ["-c", calibration] if calibration else []
-    ended = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True)
     folders = {path.parent for path in scratch.rglob("*") if _VIEW.fullmatch(path.name)}
-    if ended.returncode or len(folders) != 1:
-        said = (ended.stderr or ended.stdout).strip()[-500:]
+    if result.returncode or len(folders) != 1:
+        output = (result.stderr or result.stdout).strip()[-500:]
         raise UserError(
-            lfr, f"its decoder ended with {ended.returncode} and left {len(folders)} grids: {said}",
+            lfr, f"its decoder exited with {result.returncode} and wrote {len(folders)} grids: "
+            f"{output}",
             expected="one folder of RR_CC.png",
         )  # fmt: skip
     return folders.pop()
 
 
 def _source(folder: Path) -> Path:
-    """The one grid, file or raw picture below a folder; decoded ones go before raw ones."""
+    """The one light field below a folder; decoded ones take precedence over raw ones."""
     files = sorted(walk_folder(folder).files)
     grids = {path.parent for path in files if _VIEW.fullmatch(path.name)}
     decoded = [path for path in files if _is_decoded(path)]
     raw = [path for path in files if path.suffix.lower() in _RAW]
-    found = [*sorted(grids), *decoded] or raw
-    if len(found) != 1:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in found[:4]) or "nothing"
+    sources = [*sorted(grids), *decoded] or raw
+    if len(sources) != 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in sources[:4]) or "nothing"
         raise UserError(
-            folder, f"{len(found)} light fields ({names})",
+            folder, f"{len(sources)} light fields ({names})",
             expected="one: viewpoints_<P>px/JJ_II.png, RR_CC.png, *_Decoded.mat, *eslf.png, *.LFR",
         )  # fmt: skip
-    return found[0]
+    return sources[0]
 
 
 def _is_decoded(path: Path) -> bool:
@@ -133,17 +140,17 @@ def _is_decoded(path: Path) -> bool:
 
 
 def _grid_of_files(folder: Path) -> dict[Cell, Any]:
-    found = {}
+    views = {}
     for path in sorted(folder.iterdir()):
         match = _VIEW.fullmatch(path.name)
         if match:
-            found[int(match[1]), int(match[2])] = path
-    sizes = {image_size(path) for path in found.values()}
+            views[int(match[1]), int(match[2])] = path
+    sizes = {image_size(path) for path in views.values()}
     if len(sizes) > 1:
         raise UserError(
             folder, f"views of {len(sizes)} sizes: {sorted(sizes)}", expected="one size"
         )
-    return found
+    return views
 
 
 def _grid_of_mat(path: Path) -> dict[Cell, Any]:
@@ -167,7 +174,9 @@ def _grid_of_eslf(path: Path) -> dict[Cell, Any]:
     image, side = read_image(path), _ESLF_VIEWS
     height, width = image.shape[:2]
     if height % side or width % side:
-        raise UserError(path, f"{width}x{height} px", expected=f"multiples of {side}, one a view")
+        raise UserError(
+            path, f"{width}x{height} px", expected=f"multiples of {side}, one pixel per view"
+        )
     lenslets = image.reshape(height // side, side, width // side, side, 3)
     return _cells(lenslets.transpose(1, 3, 0, 2, 4))
 
@@ -196,14 +205,15 @@ def _check_whole(source: Path, views: Mapping[Cell, Any]) -> None:
         raise UserError(
             source, f"a grid with holes: {len(missing)} views missing ({', '.join(missing[:5])})",
             expected=f"every view of rows {rows[0]}-{rows[-1]}, columns {columns[0]}-{columns[-1]}",
-            fix="decode the picture again, or remove whole rows and columns",
+            fix="decode it again, or remove whole rows and columns",
         )  # fmt: skip
 
 
 def _without_rings(source: Path, views: Mapping[Cell, Any], inner: int) -> dict[Cell, Any]:
-    """Without `inner` rings of the full grid, which runs from 0 to as far beyond as it starts.
+    """Views without the `inner` outer rings of the full grid.
 
-    Views whose rings somebody removed before start later: none of them is removed twice.
+    Indices of the full grid are symmetric about its middle: a grid that starts at 2 lost two rings
+    before, which are not removed again.
     """
     sides = [min(c[axis] for c in views) + max(c[axis] for c in views) for axis in (0, 1)]
     kept = {
@@ -220,13 +230,13 @@ def _without_rings(source: Path, views: Mapping[Cell, Any], inner: int) -> dict[
 
 
 def _metadata(source: Path) -> dict[str, Any]:
-    """The picture's own metadata, from a JSON file beside its views or beside their folder."""
-    places = [source, source.parent] if source.is_dir() else [source.parent]
-    for path in (path for place in places for path in sorted(place.glob("*.json"))):
+    """Metadata of the raw file: a JSON file beside the views or beside their folder."""
+    folders = [source, source.parent] if source.is_dir() else [source.parent]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         try:
-            found = parse_json(path.read_text())
+            metadata = parse_json(path.read_text())
         except ValueError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(metadata, dict):
+            return metadata
     return {}

@@ -1,4 +1,4 @@
-"""Calibration archives of Lytro cameras: whose they are, and how far apart their views lie.
+"""Calibration archives of Lytro cameras: the camera's serial and the distance between its views.
 
 An archive is a tar, or a folder, with `<serial>/cal_file_manifest.json` (or `unitdata/`), which
 lists geometry files by content hash, and with a white image's metadata `<name>.TXT` for each. It is
@@ -16,21 +16,21 @@ from stages.run.errors import UserError
 from stages.run.files import parse_json
 
 _MANIFEST = "cal_file_manifest.json"
-_LARGEST_BYTES = 16 * 2**20  # of a text in an archive
+_MAX_BYTES = 16 * 2**20  # of a text file in an archive
 
 
 @dataclass(frozen=True)
 class LytroCalibration:
-    """What a light field's rig takes from an archive."""
+    """The facts of an archive that a light field's rig needs."""
 
     serial: str
-    step_m: float | None  # distance between neighbouring views; None when it isn't told
+    step_m: float | None  # distance between neighbouring views, None when unknown
 
 
 def read_calibration_archive(path: Path, reference: str | None = None) -> LytroCalibration:
-    """Read an archive; `reference` is the hash of the picture's geometry file, if it is known.
+    """Read an archive; `reference` is the hash of the light field's geometry file, if known.
 
-    Raises UserError for anything that is no such archive, and for a member that lies outside it.
+    Raises UserError for any other archive, and for members that lie outside it.
     """
     texts = dict(_folder_texts(path) if path.is_dir() else _tar_texts(path))
     manifests = [name for name in texts if name.name == _MANIFEST]
@@ -47,7 +47,7 @@ def read_calibration_archive(path: Path, reference: str | None = None) -> LytroC
         if not entries:
             raise UserError(
                 path, f"no calibration file with hash {reference}",
-                expected="the archive of the camera that took the picture",
+                expected="the archive of the camera that took the light field",
             )  # fmt: skip
     steps = {step for entry in entries if (step := _step(path, entry["name"], texts)) is not None}
     return LytroCalibration(
@@ -56,17 +56,17 @@ def read_calibration_archive(path: Path, reference: str | None = None) -> LytroC
 
 
 def step_of(metadata: Mapping[str, Any]) -> float | None:
-    """Distance between neighbouring views, metres, by a picture's or white image's metadata.
+    """Distance between neighbouring views, metres, by a light field's or white image's metadata.
 
-    The entrance pupil, focal length over f-number, is shared by as many views as there are pixels
-    below a microlens.
+    The entrance pupil, focal length over f-number, is divided among as many views as there are
+    pixels below a microlens.
 
     >>> lens = {"focalLength": 0.02, "fNumber": 2.0}
     >>> pitches = {"mla": {"lensPitch": 2e-05}, "sensor": {"pixelPitch": 2e-06}}
     >>> step_of({"frame": [{"devices": {"lens": lens, **pitches}}]})
     0.001
     """
-    for devices in _found(metadata, "devices"):
+    for devices in _values_of(metadata, "devices"):
         try:
             pupil = devices["lens"]["focalLength"] / devices["lens"]["fNumber"]
             views = devices["mla"]["lensPitch"] / devices["sensor"]["pixelPitch"]
@@ -77,8 +77,8 @@ def step_of(metadata: Mapping[str, Any]) -> float | None:
 
 
 def geometry_reference(metadata: Mapping[str, Any]) -> str | None:
-    """Hash of the geometry file that a picture was taken with, if its metadata tells."""
-    return next((str(one) for one in _found(metadata, "geometryCorrectionRef")), None)
+    """Hash of the light field's geometry file, if its metadata has it."""
+    return next((str(value) for value in _values_of(metadata, "geometryCorrectionRef")), None)
 
 
 def _tar_texts(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
@@ -92,7 +92,7 @@ def _tar_texts(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
                     raise UserError(path, f"{member.name} is a link or a device",
                                     expected="files and folders only")  # fmt: skip
                 opened = archive.extractfile(member) if _is_text(name) else None
-                if opened is not None and member.size <= _LARGEST_BYTES:
+                if opened is not None and member.size <= _MAX_BYTES:
                     yield name, opened.read().decode("utf-8", "replace")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(path, f"not a whole tar archive ({error})") from error
@@ -106,12 +106,12 @@ def _folder_texts(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
 
 
 def _inside(path: Path, member: str) -> PurePosixPath:
-    """The member's name. Raises UserError when it leads out of the archive's own folder."""
+    """The member's name. Raises UserError when it leads out of the archive's folder."""
     name = PurePosixPath(member.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
         raise UserError(
             path, f"member {member!r} lies outside the archive",
-            expected="names below its own folder", fix="don't trust this file; take another copy",
+            expected="names below its own folder", fix="do not trust this file; get another copy",
         )  # fmt: skip
     return name
 
@@ -126,25 +126,25 @@ def _json(path: Path, name: PurePosixPath, text: str) -> Any:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: {name}:{error.lineno}", f"not JSON: {error.msg}") from error
     except ValueError as error:
-        raise UserError(f"{path}: {name}", f"not JSON that can be used: {error}") from error
+        raise UserError(f"{path}: {name}", f"unusable JSON: {error}") from error
 
 
 def _entries(path: Path, manifest: Any) -> list[dict[str, str]]:
     listed = manifest.get("calibrationFiles") if isinstance(manifest, dict) else None
-    whole = [e for e in listed or [] if isinstance(e, dict) and {"hash", "name"} <= set(e)]
-    if not whole:
+    entries = [e for e in listed or [] if isinstance(e, dict) and {"hash", "name"} <= set(e)]
+    if not entries:
         raise UserError(f"{path}: {_MANIFEST}", "no calibrationFiles with hash and name")
-    return whole
+    return entries
 
 
 def _serial(path: Path, name: PurePosixPath, manifest: Mapping[str, Any]) -> str:
-    """The manifest's own serial, else the name of the folder that it lies in."""
-    told = next(iter(_found(manifest, "serialNumber")), None) or name.parent.name
-    if not told or told == "unitdata":
+    """The serial in the manifest, else the name of the manifest's folder."""
+    serial = next(iter(_values_of(manifest, "serialNumber")), None) or name.parent.name
+    if not serial or serial == "unitdata":
         raise UserError(
             f"{path}: {name}", "no serial", expected="serialNumber, or <serial>/ as folder"
         )
-    return str(told)
+    return str(serial)
 
 
 def _step(path: Path, name: str, texts: Mapping[PurePosixPath, str]) -> float | None:
@@ -155,13 +155,13 @@ def _step(path: Path, name: str, texts: Mapping[PurePosixPath, str]) -> float | 
     return None
 
 
-def _found(node: Any, key: str) -> Iterator[Any]:
+def _values_of(node: Any, key: str) -> Iterator[Any]:
     """Values of a key anywhere in nested JSON."""
     if isinstance(node, Mapping):
         if key in node:
             yield node[key]
         for value in node.values():
-            yield from _found(value, key)
+            yield from _values_of(value, key)
     elif isinstance(node, list):
         for value in node:
-            yield from _found(value, key)
+            yield from _values_of(value, key)

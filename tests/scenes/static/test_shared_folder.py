@@ -1,4 +1,4 @@
-"""The shared folder of a static scene: only what static_prepare made is made anew."""
+"""The shared folder of a static scene: only what static_prepare wrote is replaced."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from stages.scenes.static.shared_folder import SharedFolder
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """static/ of a scene, of which nothing will register."""
+    """static/ of a scene whose images cannot be registered."""
     for name in ("monocular/a.png", "iphone_eval/b.png"):
         write_png(tmp_path / "static" / name, np.zeros((8, 8, 3), np.float32))
     return tmp_path / "static"
@@ -25,23 +25,23 @@ def raw(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("marker", [None, "", "{}", "[1]", '{"made": {}}', "done"])
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("part", ["images", "sparse", "notes"])
-def test_a_folder_of_the_users_is_left_alone(
+def test_folder_with_users_files_is_left_alone(
     raw: Path, marker: str | None, force: bool, part: str
 ) -> None:
-    """Also with the empty marker that other programs write, and whatever is forced."""
+    """Also with the empty marker of other programs, and with static.force."""
     folder = raw / "shared"
     (folder / part).mkdir(parents=True)
     (folder / part / "mine.txt").write_text("years of work")
     if marker is not None:
         (folder / ".prep_complete").write_text(marker)
     before = folder_hash(folder)
-    with pytest.raises(UserError, match="which static_prepare did not make") as refused:
+    with pytest.raises(UserError, match="which static_prepare did not write") as refused:
         prepare(raw, folder, StaticConfig(cameras=("monocular",), force=force))
     assert "--prep-root" in str(refused.value)
     assert folder_hash(folder) == before
 
 
-def test_the_photographs_themselves_are_no_shared_folder(raw: Path) -> None:
+def test_folder_of_the_images_is_no_shared_folder(raw: Path) -> None:
     before = folder_hash(raw)
     for folder in (raw, raw / "monocular", raw / "monocular" / "shared", raw.parent):
         with pytest.raises(UserError, match=r"among the images|which is an input"):
@@ -49,20 +49,20 @@ def test_the_photographs_themselves_are_no_shared_folder(raw: Path) -> None:
     assert folder_hash(raw) == before
 
 
-def test_a_target_that_is_a_file_is_told(raw: Path) -> None:
+def test_file_as_shared_folder_is_refused(raw: Path) -> None:
     (raw / "shared").write_text("mine")
     with pytest.raises(UserError, match="shared is a file"):
         prepare(raw, raw / "shared", StaticConfig(cameras=("monocular",)))
 
 
 @pytest.mark.parametrize("left", [[], [".new.part", "images"], ["covisible", "alignments"]])
-def test_what_our_own_runs_leave_is_no_obstacle(left: list[str], tmp_path: Path) -> None:
+def test_leftovers_of_own_runs_are_replaceable(left: list[str], tmp_path: Path) -> None:
     for name in left:
         (tmp_path / name).mkdir()
-    SharedFolder(tmp_path).check_ours()
+    SharedFolder(tmp_path).check_replaceable()
 
 
-def test_an_older_model_is_of_the_photographs_that_it_was_made_of(tmp_path: Path) -> None:
+def test_changed_input_files_are_named(tmp_path: Path) -> None:
     origin = {"files": {"stereo/left.png": "1", "stereo/right.png": "2"}}
     (tmp_path / ".prep_complete").write_text(json.dumps({"origin": origin, "made": {}}))
     shared = SharedFolder(tmp_path)

@@ -1,0 +1,98 @@
+"""Views of a capture rendered from trained Gaussians and measured against their images."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
+from stages.run.files import target_of
+from stages.scenes.cameras import Array, Camera
+from stages.scenes.frames import Sim3
+from stages.scenes.images import BLACK, Pixels, write_png
+from stages.scenes.view import View
+from stages.splat.captures.training import shrunk
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import align_camera, render
+
+
+@dataclass(frozen=True, eq=False)
+class PoseAlignment:
+    """Steps and learning rate of fitting poses to images before measuring; 0 steps fit none."""
+
+    steps: int
+    lr: float
+
+
+def measure(
+    gaussians: Gaussians,
+    views: Sequence[View],
+    train_from_views: Sim3,
+    folder: Path,
+    *,
+    meter: Meter,
+    color: Array,
+    data_factor: int,
+    alignment: PoseAlignment,
+    backend: str,
+) -> tuple[list[Measures], Measures]:
+    """Render views into `folder`/given and /aligned; return the rows of the views and their means.
+
+    Args:
+        gaussians: of the training capture.
+        views: to be measured.
+        train_from_views: from their world frame to that of the training capture.
+        folder: for the renders.
+        meter: measures PSNR, SSIM and LPIPS.
+        color: [3], mean colour of the training images, as a baseline.
+        data_factor: by which images are shrunk.
+        alignment: of the poses.
+        backend: cuda or cpu.
+    """
+    rendered = _rendered(
+        gaussians, views, train_from_views, folder, data_factor, alignment, backend
+    )
+    rows, means = evaluate(rendered, meter, color, "lens")
+    if means["psnr"] < means["mean_color_psnr"]:
+        print(
+            f"WARNING: {target_of(folder)}: PSNR {means['psnr']:.2f} dB is below that of an image "
+            f"of the mean colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another "
+            "frame",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    return [{"image": row["camera"], **row} for row in rows], means
+
+
+def _rendered(
+    gaussians: Gaussians,
+    views: Sequence[View],
+    train_from_views: Sim3,
+    folder: Path,
+    data_factor: int,
+    alignment: PoseAlignment,
+    backend: str,
+) -> Iterator[MeasuredView]:
+    background = gaussians.metadata.get("background", BLACK)  # where no Gaussian is
+    for view in views:
+        camera, image, valid = shrunk(view, data_factor, background)
+        camera = train_from_views.apply_camera(camera)
+        renders: dict[str, Any] = {"given": _render(gaussians, camera, backend)}
+        if alignment.steps:
+            aligned = align_camera(
+                gaussians, camera, torch.from_numpy(np.ascontiguousarray(image)), backend,
+                steps=alignment.steps, lr=alignment.lr,
+                mask=None if valid is None else torch.from_numpy(valid),
+            )  # fmt: skip
+            renders["aligned"] = _render(gaussians, aligned, backend)
+        for kind, pixels in renders.items():
+            file = view.name if view.name.endswith(".png") else f"{view.name}.png"
+            write_png(folder / kind / file, pixels)
+        yield MeasuredView("", view.name, image, view.sha256, mask=valid, valid=valid, **renders)
+
+
+def _render(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:
+    return render(gaussians, camera, backend).rgb.cpu().numpy()
