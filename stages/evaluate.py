@@ -27,7 +27,7 @@ def main() -> None:
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
-    from stages.splat.views.measured_views import shown
+    from stages.splat.views.measured_views import measured_views
 
     params = Params.read()
     config, study = params.section("evaluate", EvaluateConfig), params.section("study", StudyConfig)
@@ -47,7 +47,7 @@ def main() -> None:
     with cost("evaluate", scene):
         for method in study.methods:
             folder = layout.novel_views(scene, method)
-            views = shown(prepared, folder, read_kinds(folder), config.masks)
+            views = measured_views(prepared, folder, read_kinds(folder), config.masks)
             evaluations[method] = evaluate(views, meter, color, config.masks)
             print(f"{scene} {method}: {summary(evaluations[method][1])}", flush=True)
     with (

@@ -69,7 +69,7 @@ def main() -> None:
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
         write_training_record(folder, record)
         for method in methods:
-            info = views.draw(folder / Method.parse(method).form, method, identity)
+            info = views.render(folder / Method.parse(method).form, method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
     for method in methods:
         forget("distill", f"{scene}.{method}")

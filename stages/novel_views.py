@@ -29,7 +29,7 @@ def main() -> None:
     calibration = read_calibration(layout.calibrated(scene))
     backend, reason = choose_backend(config.backend)
     with cost("novel_views", scene), whole_folder(layout.novel_views(scene, PLAIN)) as folder:
-        info = TargetRenderer(prepared, calibration, config, backend).draw(
+        info = TargetRenderer(prepared, calibration, config, backend).render(
             folder,
             PLAIN,
             lambda timestamp: load_gaussians(layout.splats(scene), timestamp, backend),

@@ -33,7 +33,7 @@ def main() -> None:
     from stages.splat.raster import choose_backend
     from stages.splat.training.placement import rounds, warm_starts
     from stages.splat.training.timestamps import train_timestamp
-    from stages.splat.views.measured_views import shown
+    from stages.splat.views.measured_views import measured_views
     from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
     params = Params.read()
@@ -57,9 +57,9 @@ def main() -> None:
             train_timestamp(scene, calibrated, time, config, splats / time, warm[time])
         with whole_folder(renders) as folder:
             targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
-            targets.draw(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
+            targets.render(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     color = mean_color(view.valid_pixels() for view in scene.views("source"))
-    views = shown(scene, renders, read_kinds(renders), measuring.masks)
+    views = measured_views(scene, renders, read_kinds(renders), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks)
     write_json(layout.scene_metrics(name, PLAIN), means)
     write_tsv(layout.view_metrics(name, PLAIN), rows, COLUMNS)

@@ -45,8 +45,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def draw(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the stage for one method alone and return its folder."""
+def render(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run the stage for one method and return its folder."""
 
     def run(method: str, **params: Any) -> Path:
         set_params(methods=("none", method), **params)
@@ -76,13 +76,14 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     novel_views.main()
 
 
-def pictures(folder: Path) -> dict[str, str]:
-    """Hash of every picture, by its path."""
-    return {str(one.relative_to(folder)): file_hash(one) for one in sorted(folder.rglob("*.png"))}
+def image_hashes(folder: Path) -> dict[str, str]:
+    """Hash of every image by its path."""
+    paths = sorted(folder.rglob("*.png"))
+    return {str(path.relative_to(folder)): file_hash(path) for path in paths}
 
 
 def replace_by_noise(role: str) -> None:
-    """Put noise in the place of every photograph of a role."""
+    """Replace every image of a role by noise."""
     random = np.random.default_rng(0)
     for line in (layout.scene(SCENE) / "split.csv").read_text().splitlines():
         if f",{role}," in f",{line},":
@@ -91,10 +92,10 @@ def replace_by_noise(role: str) -> None:
             write_png(layout.scene(SCENE) / path, noise)
 
 
-def test_each_fixer_changes_every_picture_in_its_own_way(draw: Call) -> None:
+def test_each_fixer_changes_every_render_differently(render: Call) -> None:
     none, base, tuned = (
-        pictures(folder)
-        for folder in (layout.novel_views(SCENE, "none"), draw("base-post"), draw("tuned-post"))
+        image_hashes(folder)
+        for folder in (layout.novel_views(SCENE, "none"), render("base-post"), render("tuned-post"))
     )
     assert len(none) == 4
     for name in none:
@@ -103,47 +104,47 @@ def test_each_fixer_changes_every_picture_in_its_own_way(draw: Call) -> None:
     assert info == {"scene": SCENE, "method": "base-post", "views": 4, "kinds": ["given"]}
 
 
-def test_the_reference_is_seen_unless_it_is_withheld(draw: Call) -> None:
-    seen = pictures(draw("base-post"))
-    assert pictures(draw("base-post", reference="withhold")) != seen
+def test_reference_acts_unless_it_is_withheld(render: Call) -> None:
+    with_reference = image_hashes(render("base-post"))
+    assert image_hashes(render("base-post", reference="withhold")) != with_reference
 
 
-def test_all_methods_of_a_fixer_are_drawn_together(workspace: Path, draw: Call) -> None:
-    alone = {form: folder_hash(draw(f"tuned-{form}")) for form in ("post", "distill")}
+def test_all_methods_of_a_fixer_are_rendered_together(workspace: Path, render: Call) -> None:
+    alone = {form: folder_hash(render(f"tuned-{form}")) for form in ("post", "distill")}
     set_params()
     fixed_views.main()
-    drawn = layout.fixed_views(SCENE, "tuned")
-    assert {one.name: folder_hash(one) for one in drawn.iterdir() if one.is_dir()} == alone
-    assert {one.name for one in drawn.iterdir()} == {*alone, "taught.json"}
+    folder = layout.fixed_views(SCENE, "tuned")
+    assert {one.name: folder_hash(one) for one in folder.iterdir() if one.is_dir()} == alone
+    assert {one.name for one in folder.iterdir()} == {*alone, "taught.json"}
 
 
-def test_distilled_gaussians_moved_and_are_kept(draw: Call) -> None:
-    folder = draw("tuned-distill")
+def test_distilled_gaussians_differ_and_are_kept(render: Call) -> None:
+    folder = render("tuned-distill")
     for timestamp in TIMES:
         kept = folder / "gaussians" / f"{timestamp}.safetensors"
         trained = layout.splats(SCENE) / timestamp / "gaussians.safetensors"
         assert file_hash(kept) != file_hash(trained)
-    distilled = pictures(folder)
-    post = pictures(draw("tuned-post"))
+    distilled = image_hashes(folder)
+    post = image_hashes(render("tuned-post"))
     assert distilled.keys() == post.keys()
     assert distilled != post
 
 
 @pytest.mark.parametrize("method", ["tuned-post", "tuned-distill"])
-def test_no_photograph_of_a_target_reaches_a_picture(draw: Call, method: str) -> None:
-    before = folder_hash(draw(method))
+def test_ground_truth_reaches_no_novel_view(render: Call, method: str) -> None:
+    before = folder_hash(render(method))
     replace_by_noise("target")
-    assert folder_hash(draw(method)) == before
+    assert folder_hash(render(method)) == before
     replace_by_noise("source")
-    assert folder_hash(draw(method)) != before
+    assert folder_hash(render(method)) != before
 
 
 @pytest.mark.slow  # compiles the backward pass
-def test_all_methods_share_the_aligned_poses(draw: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_methods_share_the_aligned_poses(render: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     set_params(align=True)
     calibrate({"28": 0.01})
     plain(monkeypatch)
-    folder = draw("base-post", align=True)
+    folder = render("base-post", align=True)
     plain_info = read_json(layout.novel_views(SCENE, "none") / "novel_views.json")
     assert read_json(folder / "novel_views.json")["moves"] == plain_info["moves"]
     for timestamp in TIMES:
@@ -153,9 +154,9 @@ def test_all_methods_share_the_aligned_poses(draw: Call, monkeypatch: pytest.Mon
         assert np.abs(given - aligned).max() > 0.05
 
 
-def test_unaligned_plain_views_are_not_taken_for_aligned_ones(draw: Call) -> None:
+def test_unaligned_plain_views_are_refused_as_aligned_ones(render: Call) -> None:
     with pytest.raises(UserError, match="no aligned target poses"):
-        draw("base-post", align=True)
+        render("base-post", align=True)
     assert not layout.novel_views(SCENE, "base-post").exists()
 
 
@@ -170,16 +171,16 @@ def test_fixer_without_a_method_is_refused(
     assert [one.name for one in layout.novel_views(SCENE, "none").parent.iterdir()] == ["none"]
 
 
-def test_missing_fixer_is_named_and_leaves_nothing(draw: Call) -> None:
+def test_missing_fixer_is_named_and_leaves_nothing(render: Call) -> None:
     shutil.rmtree(layout.tuned())
     with pytest.raises(UserError, match=r"data/difix/tuned"):
-        draw("tuned-post")
+        render("tuned-post")
     assert not layout.novel_views(SCENE, "tuned-post").exists()
 
 
 @pytest.mark.slow
-def test_killed_distillation_goes_on_to_the_same_bytes(draw: Call, workspace: Path) -> None:
-    expected = folder_hash(draw("tuned-distill", rounds=8))
+def test_killed_distillation_resumes_to_the_same_bytes(render: Call, workspace: Path) -> None:
+    expected = folder_hash(render("tuned-distill", rounds=8))
     shutil.rmtree(layout.fixed_views(SCENE, "tuned"))
     shutil.rmtree(".work", ignore_errors=True)
     arguments = ["--scene", SCENE, "--fixer", "tuned"]
@@ -191,33 +192,33 @@ def test_killed_distillation_goes_on_to_the_same_bytes(draw: Call, workspace: Pa
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(Path(".work").rglob("*.pt")), "no state was there to go on from"
+    assert list(Path(".work").rglob("*.pt")), "there is no state to resume from"
     assert not layout.novel_views(SCENE, "tuned-distill").exists()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "resumed after round" in done.stderr
     assert folder_hash(layout.novel_views(SCENE, "tuned-distill")) == expected
 
 
-def test_a_fixer_that_learnt_from_the_scene_is_not_drawn_with(draw: Call) -> None:
+def test_fixer_tuned_on_the_scene_is_refused(render: Call) -> None:
     record = layout.base() / "taught.json"
-    for group, photographs in (("pair15", []), ("dogs", [file_hash(one_photograph())])):
+    for group, photographs in (("pair15", []), ("dogs", [file_hash(any_image())])):
         lesson = {"scene": "elsewhere", "group": group, "photographs": photographs}
         record.write_text(json.dumps({"scenes": [lesson], "unknown": []}))
         with pytest.raises(UserError, match="this fixer learnt from"):
-            draw("base-post")
+            render("base-post")
     assert not layout.novel_views(SCENE, "base-post").exists()
 
 
-def one_photograph() -> Path:
+def any_image() -> Path:
     return next(layout.scene(SCENE).rglob("images/*.png"))
 
 
-def test_what_taught_the_fixer_goes_with_its_pictures(
-    draw: Call, capsys: pytest.CaptureFixture[str]
+def test_record_of_the_tuning_goes_with_the_novel_views(
+    render: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (layout.base() / "taught.json").unlink()
-    draw("base-post")
-    told = f"{layout.base()} (its record taught.json is missing)"
-    assert f"note: the training scenes of {told} are unknown" in capsys.readouterr().out
-    found = read_json(layout.fixed_views(SCENE, "base") / "taught.json")
-    assert found == {"scenes": [], "unknown": [told]}
+    render("base-post")
+    name = f"{layout.base()} (its record taught.json is missing)"
+    assert f"note: the training scenes of {name} are unknown" in capsys.readouterr().out
+    record = read_json(layout.fixed_views(SCENE, "base") / "taught.json")
+    assert record == {"scenes": [], "unknown": [name]}

@@ -1,4 +1,4 @@
-"""Stage `novel_views` with real Gaussians, cameras and pictures, at a small size."""
+"""Stage `novel_views` with real Gaussians, cameras and images, at a small size."""
 
 import json
 import sys
@@ -37,12 +37,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def error_of(kind: str, view: View) -> float:
-    """Largest difference between a picture and its photograph, levels of 8 bits."""
-    render = layout.novel_views(SCENE, "none") / kind / view.timestamp / f"{view.name}.png"
-    return float(255 * np.abs(read_image(render) - view.pixels()).max())
+    """Largest difference between a novel view and its ground truth, in 8-bit levels."""
+    path = layout.novel_views(SCENE, "none") / kind / view.timestamp / f"{view.name}.png"
+    return float(255 * np.abs(read_image(path) - view.pixels()).max())
 
 
-def test_targets_are_drawn_from_the_estimated_frame(workspace: Path) -> None:
+def test_targets_are_rendered_in_the_estimated_frame(workspace: Path) -> None:
     main()
     views = Scene.read(layout.scene(SCENE)).views("target")
     assert len(views) == 4
@@ -54,7 +54,7 @@ def test_targets_are_drawn_from_the_estimated_frame(workspace: Path) -> None:
 
 
 @pytest.mark.slow  # compiles the backward pass
-def test_alignment_takes_a_pose_error_out(workspace: Path) -> None:
+def test_alignment_removes_a_pose_error(workspace: Path) -> None:
     Path("params.yaml").write_text(PARAMS.format(align="true"))
     calibrate({"28": 0.01})
     main()

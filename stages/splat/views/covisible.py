@@ -1,7 +1,7 @@
-"""Which pixels of a held-out view the training views saw, by the depth of the trained Gaussians.
+"""Covisible pixels of held-out views, by the depth of the trained Gaussians.
 
-A pixel's surface point counts as seen by a training view when it lies in front of that camera and
-inside its picture, and when the surface that the Gaussians show there has the same depth.
+A pixel's surface point is visible to a training view when it projects into the image of that camera
+and the depth rendered there agrees with its own.
 """
 
 import math
@@ -16,7 +16,7 @@ from stages.scenes.cameras import Camera
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
-_LEAST_ALPHA = 0.5  # less is no surface that has a depth
+_MIN_ALPHA = 0.5  # below it a pixel has no surface
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CovisibleRule:
     depth_tolerance: float  # share of the depth
 
     def needed(self, views: int) -> int:
-        """Of so many training views, how many must see a pixel.
+        """The number of training views, of `views`, that a covisible pixel must be visible to.
 
         >>> rule = CovisibleRule(min_views=1, min_share=0.05, depth_tolerance=0.05)
         >>> rule.needed(1), rule.needed(3), rule.needed(81)
@@ -39,7 +39,7 @@ class CovisibleRule:
 
 @dataclass(frozen=True, eq=False)
 class DepthView:
-    """A camera of the world frame and what the Gaussians show there."""
+    """A camera in the world frame with the depth that the Gaussians render there."""
 
     camera: Camera
     depth: Tensor  # [H, W] along z, world units; 0 where there is no surface
@@ -47,16 +47,17 @@ class DepthView:
 
 def backend_of(device: str) -> str:
     """`cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises UserError when there is no GPU."""
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
+    is_available = torch.cuda.is_available()
+    if device == "cuda" and not is_available:
         raise UserError("static.covi_device", "cuda, but torch sees no GPU", fix="set it to cpu")
-    return "cuda" if found and device != "cpu" else "cpu"
+    return "cuda" if is_available and device != "cpu" else "cpu"
 
 
 def depth_view(gaussians: Gaussians, camera: Camera, backend: str) -> DepthView:
-    """Depth of the Gaussians at a camera."""
-    shown = render(gaussians, camera, backend)
-    return DepthView(camera, torch.where(shown.alpha >= _LEAST_ALPHA, shown.depth, 0.0))
+    """Render the depth of the Gaussians at a camera."""
+    rendering = render(gaussians, camera, backend)
+    depth = torch.where(rendering.alpha >= _MIN_ALPHA, rendering.depth, 0.0)
+    return DepthView(camera, depth)
 
 
 def covisible(
@@ -68,14 +69,21 @@ def covisible(
     chunk: int,
     micro_chunk: int,
 ) -> list[Tensor]:
-    """Masks [H, W] of held-out views; depths of at most `chunk` training views are held at once.
+    """Masks [H, W] of the covisible pixels of held-out views.
 
-    `micro_chunk` of them are compared with a held-out view together. Neither changes the result.
+    Args:
+        gaussians: trained on the training views.
+        held_out: cameras of the held-out views.
+        training: cameras of the training views.
+        rule: when a pixel is covisible.
+        backend: cuda or cpu.
+        chunk: number of training views whose depths are in memory at once.
+        micro_chunk: number of these that are compared in one operation; neither changes a mask.
     """
     targets = [depth_view(gaussians, camera, backend) for camera in held_out]
     counts = [torch.zeros_like(target.depth, dtype=torch.int32) for target in targets]
     for start in range(0, len(training), chunk):
-        views = [depth_view(gaussians, one, backend) for one in training[start : start + chunk]]
+        views = [depth_view(gaussians, c, backend) for c in training[start : start + chunk]]
         for target, count in zip(targets, counts, strict=True):
             for first in range(0, len(views), micro_chunk):
                 count += visible_counts(
@@ -86,7 +94,7 @@ def covisible(
 
 
 def visible_counts(target: DepthView, views: Sequence[DepthView], tolerance: float) -> Tensor:
-    """How many of the views see each pixel's point of the target, int32 [H, W].
+    """Number of views that each pixel's point of the target is visible to, int32 [H, W].
 
     Views of one size are compared in one operation.
     """
@@ -100,7 +108,7 @@ def visible_counts(target: DepthView, views: Sequence[DepthView], tolerance: flo
 
 
 def _points(target: DepthView) -> Tensor:
-    """World points [H, W, 3] of the target's pixels, float64: metres away, millimetres count."""
+    """World points [H, W, 3] of the target's pixels, float64: millimetres at metres of distance."""
     camera, depth = target.camera, target.depth.double()
     rows, columns = (
         torch.arange(size, device=depth.device, dtype=torch.float64) + 0.5
@@ -115,7 +123,7 @@ def _points(target: DepthView) -> Tensor:
 
 
 def _visible(points: Tensor, views: Sequence[DepthView], tolerance: float) -> Tensor:
-    """Whether each view of one size sees each point [H, W, 3], bool [V, H, W]."""
+    """Whether each point [H, W, 3] is visible to each view, all of one size; bool [V, H, W]."""
     poses = torch.stack([torch.tensor(v.camera.cam_from_world) for v in views]).to(points)
     Ks = torch.stack([torch.tensor(view.camera.K) for view in views]).to(points)
     depths = torch.stack([view.depth for view in views]).double()
@@ -127,6 +135,6 @@ def _visible(points: Tensor, views: Sequence[DepthView], tolerance: float) -> Te
     column, row = pixels.floor().unbind(dim=-1)
     height, width = depths.shape[1:]
     inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    surface = depths.flatten(1).gather(1, place.long().flatten(1)).view_as(z)
+    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    surface = depths.flatten(1).gather(1, index.long().flatten(1)).view_as(z)
     return inside & (surface > 0) & ((z - surface).abs() <= tolerance * surface)

@@ -1,8 +1,8 @@
 """Distillation of a fixer into Gaussians: the progressive 3D update of Difix3D (Wu et al. 2025).
 
-Novel cameras set out from the source cameras and move towards the targets, a share of the way a
-round. Each round their pictures are fixed and become training views beside the photographs. Of a
-target only its camera is known here, never its photograph.
+Novel cameras start at the source cameras and move towards the targets, a share of the way per
+round. In each round their renders are fixed and become training views beside the source images. Of
+a target only its camera is known here, never its ground truth.
 """
 
 import sys
@@ -22,33 +22,31 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer, TrainView
 
-# Pictures [H, W, 3] and a reference for each, to what photographs of them might look like.
+# Renders [H, W, 3] and a reference for each, to fixed views of the same sizes.
 Fix = Callable[[Sequence[Pixels], Sequence[Pixels]], list[Pixels]]
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """What is known of one timestamp: its Gaussians and its source photographs."""
+class TrainedTimestamp:
+    """The Gaussians of one timestamp and the source views that they were trained on."""
 
     name: str
     gaussians: Gaussians
     sources: Mapping[str, Camera]  # world frame, as learnt
-    photographs: Mapping[str, Pixels]
-    seen: Mapping[str, Mask] = field(
-        default_factory=dict
-    )  # of photographs that a lens did not fill
+    images: Mapping[str, Pixels]
+    valid: Mapping[str, Mask] = field(default_factory=dict)  # for images that are not wholly valid
 
-    def counting(self, name: str) -> torch.Tensor | None:
-        """Pixels [H, W] of a photograph to train on; None for all."""
-        return torch.from_numpy(self.seen[name]) if name in self.seen else None
+    def valid_of(self, name: str) -> torch.Tensor | None:
+        """Pixels [H, W] of a source image to train on; None for all."""
+        return torch.from_numpy(self.valid[name]) if name in self.valid else None
 
-    def reference(self, camera: Camera) -> str:
-        """The source camera nearest to a camera."""
+    def nearest_source(self, camera: Camera) -> str:
+        """Name of the source camera nearest to a camera."""
         return nearest_cameras(camera, self.sources, 1)[0]
 
 
-def recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
-    """How the update trains: rates lowered, poses and the number of Gaussians held."""
+def distill_recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
+    """The training params of the update: lower rates, fixed poses and number of Gaussians."""
     rates = {
         "means_lr": config.means_lr_scale, "sh0_lr": config.sh_lr_scale,
         "shN_lr": config.sh_lr_scale, "scales_lr": config.shape_lr_scale,
@@ -59,13 +57,13 @@ def recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
         update={"kind": "default", "refine_stop_iter": 0}
     )
     changes |= {"max_steps": config.rounds * config.steps, "steps_scaler": 1.0}
-    # Random backgrounds come from one sequence, which threads of other timestamps draw from too.
-    still = {"pose_opt": False, "opacity_reg": 0.0, "random_bkgd": False}
-    return train.model_copy(update=changes | still)
+    # Random backgrounds come from one generator, which threads of other timestamps share.
+    fixed = {"pose_opt": False, "opacity_reg": 0.0, "random_bkgd": False}
+    return train.model_copy(update=changes | fixed)
 
 
 def distil(
-    moment: Moment,
+    trained: TrainedTimestamp,
     targets: Sequence[Camera],
     fix: Fix,
     config: DistillConfig,
@@ -74,16 +72,26 @@ def distil(
     checkpoint: Checkpoint,
     preemption: Preemption,
 ) -> Gaussians:
-    """The Gaussians of a moment after every round; a killed run goes on at its last round.
+    """Train the Gaussians of a timestamp through all rounds; a killed run resumes after its last.
+
+    Args:
+        trained: the timestamp.
+        targets: target cameras.
+        fix: the fixer.
+        config: params of the rounds.
+        train: params of the training, before `distill_recipe`.
+        backend: cuda or cpu.
+        checkpoint: the resume state.
+        preemption: tells when the run is to stop.
 
     Raises UserError when another run uses the checkpoint.
     """
     with checkpoint.alone():
-        return _distil(moment, targets, fix, config, train, backend, checkpoint, preemption)
+        return _distil(trained, targets, fix, config, train, backend, checkpoint, preemption)
 
 
 def _distil(
-    moment: Moment,
+    trained: TrainedTimestamp,
     targets: Sequence[Camera],
     fix: Fix,
     config: DistillConfig,
@@ -93,61 +101,69 @@ def _distil(
     preemption: Preemption,
 ) -> Gaussians:
     sources = [
-        TrainView(camera, torch.from_numpy(moment.photographs[name]), moment.counting(name))
-        for name, camera in moment.sources.items()
+        TrainView(camera, torch.from_numpy(trained.images[name]), trained.valid_of(name))
+        for name, camera in trained.sources.items()
     ]
     trainer = Trainer(
-        sources, np.empty((0, 3)), np.empty((0, 3), np.uint8), recipe(train, config), backend,
-        moment.gaussians,
+        sources, np.empty((0, 3)), np.empty((0, 3), np.uint8), distill_recipe(train, config),
+        backend, trained.gaussians,
     )  # fmt: skip
-    begin, novel = _resumed(trainer, sources, checkpoint, moment.name)
+    begin, novel = _resumed(trainer, sources, checkpoint, trained.name)
     for number in range(begin, config.rounds):
-        cameras = interpolated_cameras(moment, targets, (number + 1) / config.rounds)
-        seen = fixed_views(trainer.gaussians(number), moment, cameras, fix, config, backend)
-        novel = [*novel, *seen] if config.keep == "all" else seen
+        cameras = interpolated_cameras(trained, targets, (number + 1) / config.rounds)
+        fixed = fixed_views(trainer.gaussians(number), trained, cameras, fix, config, backend)
+        novel = [*novel, *fixed] if config.keep == "all" else fixed
         trainer.set_views([*sources, *novel])
         for step in range(number * config.steps, (number + 1) * config.steps):
-            loss, _ = trainer.step(step, drawn(step, len(sources), len(novel), config))
+            loss, _ = trainer.step(step, choose_view(step, len(sources), len(novel), config))
         trainer.check_finite(trainer.value(loss), step + 1)
         _save(trainer, checkpoint, number + 1, novel)
         if preemption.noticed and number + 1 < config.rounds:
-            print(f"{moment.name}: stopped after round {number + 1}", file=sys.stderr)
+            print(f"{trained.name}: stopped after round {number + 1}", file=sys.stderr)
             sys.exit(PREEMPTED)
     return trainer.gaussians(config.rounds * config.steps)
 
 
-def interpolated_cameras(moment: Moment, targets: Sequence[Camera], share: float) -> list[Camera]:
-    """For each target a camera that has gone a share of the way to it, with its intrinsics.
-
-    It sets out from the source camera that is nearest to the target.
-    """
-    starts = [moment.sources[moment.reference(target)] for target in targets]
+def interpolated_cameras(
+    trained: TrainedTimestamp, targets: Sequence[Camera], share: float
+) -> list[Camera]:
+    """Per target a camera with its intrinsics, `share` of the way from the nearest source."""
+    starts = [trained.sources[trained.nearest_source(target)] for target in targets]
     return [between(start, target, share) for start, target in zip(starts, targets, strict=True)]
 
 
 def fixed_views(
     gaussians: Gaussians,
-    moment: Moment,
+    trained: TrainedTimestamp,
     cameras: Sequence[Camera],
     fix: Fix,
     config: DistillConfig,
     backend: str,
 ) -> list[TrainView]:
-    """Fixed pictures of cameras as training views; what no Gaussian covers does not count."""
+    """Fixed views of cameras as training views, masked to the pixels that Gaussians cover.
+
+    Args:
+        gaussians: that are rendered.
+        trained: the timestamp, which has the references.
+        cameras: of the views.
+        fix: the fixer.
+        config: gives the least alpha of a covered pixel and the views' weight.
+        backend: cuda or cpu.
+    """
     renderings = [render(gaussians, camera, backend) for camera in cameras]
-    references = [moment.photographs[moment.reference(camera)] for camera in cameras]
-    pictures = fix([one.rgb.cpu().numpy() for one in renderings], references)
+    references = [trained.images[trained.nearest_source(camera)] for camera in cameras]
+    images = fix([rendering.rgb.cpu().numpy() for rendering in renderings], references)
     return [
         TrainView(
-            camera, torch.from_numpy(picture), one.alpha.cpu() > config.min_alpha,
+            camera, torch.from_numpy(image), rendering.alpha.cpu() > config.min_alpha,
             config.novel_weight,
         )
-        for camera, picture, one in zip(cameras, pictures, renderings, strict=True)
+        for camera, image, rendering in zip(cameras, images, renderings, strict=True)
     ]  # fmt: skip
 
 
-def drawn(step: int, sources: int, novel: int, config: DistillConfig) -> int:
-    """The view of a step: with probability `novel_share` one of the novel views, at the end."""
+def choose_view(step: int, sources: int, novel: int, config: DistillConfig) -> int:
+    """Index of a step's view: with probability `novel_share` a novel one, else a source."""
     random = np.random.default_rng([config.seed, step])
     if random.random() < config.novel_share:
         return sources + int(random.integers(novel))

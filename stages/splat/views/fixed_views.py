@@ -1,4 +1,4 @@
-"""Target views by a fixer: of each picture (`post`), or distilled into the Gaussians first."""
+"""Target views by a fixer: renders are fixed (`post`), or distilled into the Gaussians first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,18 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.files import folder_hash
 from stages.run.methods import DISTILL, Method
 from stages.run.process.stopping import Preemption
-from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.images import Pixels, resize, resize_mask
 from stages.scenes.view import View
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.distill import Fix, Moment, distil
+from stages.splat.views.distill import Fix, TrainedTimestamp, distil
 from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """The sections of params.yaml that decide how Gaussians are distilled."""
+    """The sections of params.yaml that distillation depends on."""
 
     distill: DistillConfig
     train: TrainConfig
@@ -35,29 +34,28 @@ class FixedViews:
         self.targets, self.splats, self.fix, self.recipe = targets, splats, fix, recipe
         self.scene, self.calibration = targets.scene, targets.calibration
         self.backend = targets.backend
-        self._moments: dict[str, Moment] = {}
+        self._trained: dict[str, TrainedTimestamp] = {}
 
-    def draw(self, folder: Path, method: str, fixer: str) -> dict[str, Any]:
-        """Draw every target view by `<fixer>-post` or `<fixer>-distill` into `folder`.
+    def render(self, folder: Path, method: str, fixer: str) -> dict[str, Any]:
+        """Render every target view by `<fixer>-post` or `<fixer>-distill` into `folder`.
 
-        `fixer` identifies the weights: a state of other weights is never gone on with. Of distilled
-        Gaussians those of each timestamp are kept in gaussians/. Returns what novel_views.json
-        holds.
+        `fixer` identifies the weights: a state of other weights is never resumed. Distilled
+        Gaussians are written to gaussians/. Returns the contents of novel_views.json.
         """
         if Method.parse(method).form != DISTILL:
-            return self.targets.draw(
-                folder, method, lambda timestamp: self.moment(timestamp).gaussians, self.mend
+            return self.targets.render(
+                folder, method, lambda timestamp: self.trained(timestamp).gaussians, self.fix_views
             )
         # One for all timestamps: signals reach the main thread alone.
         with Preemption() as preemption:
 
             def gaussians_of(timestamp: str) -> Gaussians:
-                found = self.distilled(timestamp, method, fixer, preemption)
-                found.save(folder / "gaussians" / f"{timestamp}.safetensors")
-                return found
+                gaussians = self.distilled(timestamp, method, fixer, preemption)
+                gaussians.save(folder / "gaussians" / f"{timestamp}.safetensors")
+                return gaussians
 
-            mend = self.mend if self.recipe.distill.post else None
-            return self.targets.draw(folder, method, gaussians_of, mend)
+            fix = self.fix_views if self.recipe.distill.post else None
+            return self.targets.render(folder, method, gaussians_of, fix)
 
     def distilled(
         self, timestamp: str, method: str, fixer: str, preemption: Preemption
@@ -71,49 +69,38 @@ class FixedViews:
         )  # fmt: skip
         targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]
         return distil(
-            self.moment(timestamp), targets, self.fix, config, train, self.backend, checkpoint,
+            self.trained(timestamp), targets, self.fix, config, train, self.backend, checkpoint,
             preemption,
         )  # fmt: skip
 
-    def mend(self, views: Sequence[View], pictures: Sequence[Pixels]) -> list[Pixels]:
-        """Pictures of target views, fixed beside the photograph of the nearest source camera."""
+    def fix_views(self, views: Sequence[View], renders: Sequence[Pixels]) -> list[Pixels]:
+        """Fix renders of target views, with the image of the nearest source camera as reference."""
         references = []
         for view in views:
-            moment = self.moment(view.timestamp)
-            nearest = moment.reference(self.calibration.targets[view.name])
-            references.append(moment.photographs[nearest])
-        return self.fix(pictures, references)
+            trained = self.trained(view.timestamp)
+            nearest = trained.nearest_source(self.calibration.targets[view.name])
+            references.append(trained.images[nearest])
+        return self.fix(renders, references)
 
-    def moment(self, timestamp: str) -> Moment:
-        """Gaussians, learnt source cameras and source photographs of a timestamp."""
-        if timestamp not in self._moments:
+    def trained(self, timestamp: str) -> TrainedTimestamp:
+        """Gaussians, learnt source cameras and source images of a timestamp, read once."""
+        if timestamp not in self._trained:
             model = read_model(self.splats / timestamp / LEARNT_CAMERAS)
             learnt = {Path(name).stem: camera for name, camera in model.cameras.items()}
-            views = self.scene.views("source", timestamp)
-            self._moments[timestamp] = Moment(
-                f"{self.scene.name} {timestamp}",
-                load_gaussians(self.splats, timestamp, self.backend),
-                learnt,
-                {
-                    view.name: _photograph(view, learnt[view.name])
-                    for view in views
-                    if view.name in learnt
-                },
-                {
-                    view.name: resize_mask(mask, learnt[view.name].width, learnt[view.name].height)
-                    for view in views
-                    if view.name in learnt and (mask := view.valid()) is not None
-                },
-            )
-        return self._moments[timestamp]
+            images, valid = {}, {}
+            for view in self.scene.views("source", timestamp):
+                if view.name not in learnt:
+                    continue
+                width, height = learnt[view.name].width, learnt[view.name].height
+                image, mask = view.image()
+                # The size that was trained on.
+                images[view.name] = resize(image, width, height)
+                if mask is not None:
+                    valid[view.name] = resize_mask(mask, width, height)
+            name = f"{self.scene.name} {timestamp}"
+            gaussians = load_gaussians(self.splats, timestamp, self.backend)
+            self._trained[timestamp] = TrainedTimestamp(name, gaussians, learnt, images, valid)
+        return self._trained[timestamp]
 
     def _targets(self, timestamp: str) -> list[View]:
         return self.scene.views("target", timestamp)
-
-
-def _photograph(view: View, camera: Camera) -> Pixels:
-    """The photograph of a view at the size that it was trained on."""
-    image = view.pixels()
-    if image.shape[:2] == (camera.height, camera.width):
-        return image
-    return resize(image, camera.width, camera.height)

@@ -1,4 +1,4 @@
-"""Target views as they are measured: each photograph, and what a method shows in its place."""
+"""Target views as they are measured: each with its ground truth and a method's novel views."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,10 @@ from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene
 
 
-def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Iterator[MeasuredView]:
-    """Every target view with its photograph and what the method shows."""
+def measured_views(
+    scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str
+) -> Iterator[MeasuredView]:
+    """Every target view of a scene with the novel views of a method in `folder`."""
     for view in scene.views("target"):
         mask = view.mask() if masks == "people" else None
         if masks == "people" and mask is None:
@@ -21,7 +23,7 @@ def shown(scene: Scene, folder: Path, kinds: tuple[str, ...], masks: str) -> Ite
         image, valid = view.image()
         if mask is not None and valid is not None:
             mask = mask & valid
-        pictures = {kind: read_novel_view(folder, kind, view) for kind in kinds}
+        renders = {kind: read_novel_view(folder, kind, view) for kind in kinds}
         yield MeasuredView(
-            view.timestamp, view.name, image, view.sha256, mask=mask, valid=valid, **pictures
+            view.timestamp, view.name, image, view.sha256, mask=mask, valid=valid, **renders
         )

@@ -1,4 +1,4 @@
-"""Pictures of a scene's target cameras from Gaussians, as they are or mended by a fixer."""
+"""Novel views of a scene's target cameras: renders of Gaussians, fixed where there is a fixer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 
-# Pictures [H, W, 3] of target views, to mended ones of the same sizes.
-Mend = Callable[[Sequence[View], Sequence[Pixels]], Sequence[Pixels]]
+# Renders [H, W, 3] of target views, to fixed views of the same sizes.
+FixViews = Callable[[Sequence[View], Sequence[Pixels]], Sequence[Pixels]]
 
 _ALIGNED_NOTE = (
     "aligned: with the plain Gaussians frozen, each target pose was fitted to its own photograph; "
@@ -33,27 +33,32 @@ _ALIGNED_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class TargetRenderer:
-    """The target views of a scene, and how they are drawn."""
+    """Renders the target views of a scene."""
 
     scene: Scene
     calibration: Calibration
     config: NovelViewsConfig
     backend: str
-    # cam_from_world [4, 4] of aligned target cameras by timestamp and name; fitted here without.
+    # cam_from_world [4, 4] of aligned target cameras by timestamp and name; None fits them here.
     aligned: Mapping[str, Mapping[str, Pose]] | None = None
 
-    def draw(
+    def render(
         self, folder: Path, method: str, gaussians_of: Callable[[str], Gaussians],
-        mend: Mend | None = None,
+        fix: FixViews | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Draw every target view into `folder`; return what novel_views.json holds.
+        """Render every target view into `folder`; return the contents of novel_views.json.
 
-        `gaussians_of` gives those of a timestamp. Raises UserError when a target camera is not
-        calibrated or Gaussians are missing.
+        Args:
+            folder: of the method's novel views.
+            method: its name.
+            gaussians_of: gives the Gaussians of a timestamp.
+            fix: fixes the renders; None leaves them as they are.
+
+        Raises UserError when a target camera is not calibrated or Gaussians are missing.
         """
 
-        def drawn(timestamp: str) -> dict[str, Any]:
-            return self._drawn(folder, timestamp, gaussians_of(timestamp), mend)
+        def write(timestamp: str) -> dict[str, Any]:
+            return self._write(folder, timestamp, gaussians_of(timestamp), fix)
 
         moves: dict[str, dict[str, Any]] = {}
         views, timestamps = self.scene.views("target"), self.scene.timestamps
@@ -61,8 +66,8 @@ class TargetRenderer:
             Progress(f"{self.scene.name}: novel views by {method}", len(timestamps)) as progress,
             ThreadPoolExecutor(1 if self.backend == "cuda" else self.config.workers) as pool,
         ):
-            for timestamp, found in zip(timestamps, pool.map(drawn, timestamps), strict=True):
-                moves[timestamp] = found
+            for timestamp, moved in zip(timestamps, pool.map(write, timestamps), strict=True):
+                moves[timestamp] = moved
                 progress.report(len(moves))
         info: dict[str, Any] = {"scene": self.scene.name, "method": method, "views": len(views)}
         info["kinds"] = list(KINDS) if self.config.align else ["given"]
@@ -71,39 +76,39 @@ class TargetRenderer:
         write_info(folder, info)
         return info
 
-    def _drawn(
-        self, folder: Path, timestamp: str, gaussians: Gaussians, mend: Mend | None
+    def _write(
+        self, folder: Path, timestamp: str, gaussians: Gaussians, fix: FixViews | None
     ) -> dict[str, Any]:
-        """Draw a timestamp; return how alignment moved its cameras, by name."""
-        placed = list(self._placed(timestamp, gaussians))
-        pictures = [one.picture for one in placed]
-        if mend is not None:
-            pictures = mend([one.view for one in placed], pictures)
-        for one, picture in zip(placed, pictures, strict=True):
-            write_novel_view(folder, one.kind, one.view, picture)
-        return {one.view.name: one.move for one in placed if one.move}
+        """Write the novel views of a timestamp; return the moves of aligned cameras by name."""
+        renders = list(self._renders(timestamp, gaussians))
+        images = [item.image for item in renders]
+        if fix is not None:
+            images = fix([item.view for item in renders], images)
+        for item, image in zip(renders, images, strict=True):
+            write_novel_view(folder, item.kind, item.view, image)
+        return {item.view.name: item.move for item in renders if item.move}
 
-    def _placed(self, timestamp: str, gaussians: Gaussians) -> Iterator["_Placed"]:
-        """Every picture of a timestamp, as the Gaussians show it."""
+    def _renders(self, timestamp: str, gaussians: Gaussians) -> Iterator["_Render"]:
+        """All renders of a timestamp."""
         for view in self.scene.views("target", timestamp):
             camera = self._camera(view)
-            yield _Placed(view, "given", {}, _picture(gaussians, camera, self.backend))
+            yield _Render(view, "given", {}, _image(gaussians, camera, self.backend))
             if self.config.align:
                 aligned = self._aligned(gaussians, camera, view)
-                picture = _picture(gaussians, aligned, self.backend)
-                yield _Placed(view, "aligned", _move(camera, aligned), picture)
+                image = _image(gaussians, aligned, self.backend)
+                yield _Render(view, "aligned", _move(camera, aligned), image)
 
     def _camera(self, view: View) -> Camera:
-        """The target camera in the estimated frame, which the Gaussians live in."""
-        found = self.calibration.targets
-        if view.name not in found:
+        """The target camera in the estimated frame, that of the Gaussians."""
+        targets = self.calibration.targets
+        if view.name not in targets:
             raise UserError(
                 self.calibration.folder,
                 f"no target camera {view.name}",
-                expected=f"{view.name} among {', '.join(found)}",
+                expected=f"{view.name} among {', '.join(targets)}",
                 fix="run `dvc repro calibrate`",
             )
-        return found[view.name]
+        return targets[view.name]
 
     def _aligned(self, gaussians: Gaussians, camera: Camera, view: View) -> Camera:
         if self.aligned is not None:
@@ -116,29 +121,29 @@ class TargetRenderer:
         )  # fmt: skip
 
 
-class _Placed(NamedTuple):
-    """One picture: how alignment moved its camera, and pixels [H, W, 3]."""
+class _Render(NamedTuple):
+    """One render: how alignment moved its camera, and the image [H, W, 3]."""
 
     view: View
     kind: str
     move: dict[str, Any]
-    picture: Pixels
+    image: Pixels
 
 
 def load_gaussians(splats: Path, timestamp: str, backend: str) -> Gaussians:
-    """What stage `train` left of a timestamp."""
+    """The Gaussians of a timestamp, as stage `train` wrote them."""
     device = "cuda" if backend == "cuda" else "cpu"
     return Gaussians.load(splats / timestamp / GAUSSIANS, device)
 
 
-def _picture(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:
+def _image(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:
     return render(gaussians, camera, backend).rgb.cpu().numpy()
 
 
 def _move(before: Camera, after: Camera) -> dict[str, Any]:
-    """How far alignment moved a camera, in degrees and in units of the estimated frame, and where.
+    """How far alignment moved a camera, in degrees and units of the estimated frame, and its pose.
 
-    Other methods are drawn from the same pose.
+    Other methods are rendered from that pose.
     """
     angle = rotation_angle_deg(before.cam_from_world[:3, :3], after.cam_from_world[:3, :3])
     distance = float(np.linalg.norm(before.centre - after.centre))
