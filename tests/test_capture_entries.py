@@ -54,15 +54,15 @@ def test_folders_are_trained_and_evaluated(
     write_capture(workspace / "room")
     write_capture(workspace / "hall", cameras(("a.png", "b.png"), 0.05))
     run(capture_train, "room", "out/room", "RIGHT", *QUICK)
-    told = capsys.readouterr().out
-    assert "out/room: train.eval_steps" not in told
-    assert "held out: 2 views, PSNR" in told
-    assert "LPIPS none" in told
+    output = capsys.readouterr().out
+    assert "out/room: train.eval_steps" not in output
+    assert "held out: 2 views, PSNR" in output
+    assert "LPIPS none" in output
     run(capture_evaluate, "out/room", "hall", "-S", "capture_evaluate.align_steps=0")
     assert "shared frame" in capsys.readouterr().out
     assert read_json(workspace / "out/room/train/capture.json")["match_string"] == "RIGHT"
     assert (workspace / "out/room/eval_on_hall/metrics.json").is_file()
-    assert not (workspace / "metrics").exists(), "folders of the user's own leave no metrics here"
+    assert not (workspace / "metrics").exists(), "folders on the command line leave no metrics here"
 
 
 def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run) -> None:
@@ -84,7 +84,7 @@ def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run)
     assert (workspace / "results/demo_room/filtered/eval_on_demo_room_eval/views.tsv").is_file()
 
 
-def test_second_run_into_one_folder_is_refused_before_it_touches_anything(
+def test_second_run_into_one_folder_is_refused_at_once(
     workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "_ENDING_S", 0.0)
@@ -105,25 +105,25 @@ def test_second_run_into_one_folder_is_refused_before_it_touches_anything(
     run(capture_train, "room", "out", *QUICK)
 
 
-def test_photographs_without_a_model_get_poses_first(
+def test_images_without_a_model_get_poses_first(
     workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own, once: a second training takes the dataset that is there."""
+    """Poses are estimated once: a second training reads the existing dataset."""
     walls.write_photographs(workspace / "corner", walls.cameras())
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    given = ["corner", "out", *QUICK, "-S", "capture_calibrate.lenses=one"]
-    run(capture_train, *given)
+    arguments = ["corner", "out", *QUICK, "-S", "capture_calibrate.lenses=one"]
+    run(capture_train, *arguments)
     dataset = workspace / "out/dataset/corner"
     assert len(list((dataset / "images").iterdir())) == 5
-    facts = read_json(workspace / "out/train/capture.json")
-    assert (facts["name"], len(facts["train"]), len(facts["held_out"])) == ("corner", 3, 2)
+    record = read_json(workspace / "out/train/capture.json")
+    assert (record["name"], len(record["train"]), len(record["held_out"])) == ("corner", 3, 2)
     model, before = dataset / "sparse/0/images.bin", folder_hash(dataset)
     written = model.stat().st_mtime_ns
-    run(capture_train, *given)
+    run(capture_train, *arguments)
     assert (folder_hash(dataset), model.stat().st_mtime_ns) == (before, written)
 
 
-def test_variant_filtered_needs_a_word(workspace: Path, run: Run) -> None:
+def test_variant_filtered_needs_a_match_string(workspace: Path, run: Run) -> None:
     with pytest.raises(UserError, match=r"captures\.demo_room\.match_string: empty"):
         run(
             capture_train, "--capture", "demo_room", "--variant", "filtered",
@@ -137,21 +137,21 @@ def test_dataset_is_not_overwritten(workspace: Path, run: Run) -> None:
         run(capture_calibrate, "room", "room")
 
 
-def test_values_that_a_command_does_not_go_by_are_told(
+def test_values_that_a_command_does_not_read_are_named(
     workspace: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_capture(workspace / "room")
-    given = ["prepare.height_px=3", "capture_calibrate.seed=3", "train.workers=2", "train.seed=1"]
-    given += ["train.masks=true", "capture_train.align_lr=0.1"]
-    run(capture_train, "room", "out", *QUICK, *(word for one in given for word in ("-S", one)))
+    values = ["prepare.height_px=3", "capture_calibrate.seed=3", "train.workers=2", "train.seed=1"]
+    values += ["train.masks=true", "capture_train.align_lr=0.1"]
+    run(capture_train, "room", "out", *QUICK, *(word for value in values for word in ("-S", value)))
     lines = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
-    told = {line.split(" has no effect")[0].split()[-1] for line in lines}
+    named = {line.split(" has no effect")[0].split()[-1] for line in lines}
     wanted = {"prepare.height_px", "capture_calibrate.seed", "train.workers", "train.masks"}
-    assert wanted | {"capture_train.align_lr"} <= told
-    assert not {"train.seed", "train.max_steps", "capture_train.test_every"} & told
+    assert wanted | {"capture_train.align_lr"} <= named
+    assert not {"train.seed", "train.max_steps", "capture_train.test_every"} & named
     run(capture_evaluate, "out", "room", "-S", "train.seed=2", "-S", "capture_evaluate.nearest=1")
-    told = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
-    assert told == ["out: command line  train.seed has no effect on this command"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    assert lines == ["out: command line  train.seed has no effect on this command"]
     run(
         capture_calibrate,
         "room",
@@ -161,15 +161,15 @@ def test_values_that_a_command_does_not_go_by_are_told(
         "-S",
         "vggt.image_px=28",
     )
-    told = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
-    assert len(told) == 2, "the model that is there needs neither"
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    assert len(lines) == 2, "an existing model needs neither"
 
 
 @pytest.mark.parametrize("target", ["file", "file/below", "/proc/r", "room", "."])
-def test_an_unfit_target_is_refused_before_any_work(
+def test_unusable_target_is_refused_before_any_work(
     target: str, workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for photographs without poses, which take hours."""
+    """Also for images without poses, whose estimation takes hours."""
     (workspace / "room").mkdir()
     (workspace / "room" / "a.png").touch()
     (workspace / "file").write_text("mine")
@@ -180,17 +180,17 @@ def test_an_unfit_target_is_refused_before_any_work(
     assert folder_hash(workspace) == before
 
 
-def test_photographs_below_a_result_are_not_lost(workspace: Path, run: Run) -> None:
-    """The place where poses would be estimated to is that of the photographs themselves."""
-    photograph = workspace / "all" / "dataset" / "room" / "a.png"
-    photograph.parent.mkdir(parents=True)
-    photograph.write_text("the only copy")
-    with pytest.raises(UserError, match="no dataset of the photographs"):
+def test_images_below_a_result_are_kept(workspace: Path, run: Run) -> None:
+    """The folder of the images is that of the dataset that would be made of them."""
+    image = workspace / "all" / "dataset" / "room" / "a.png"
+    image.parent.mkdir(parents=True)
+    image.write_text("the only copy")
+    with pytest.raises(UserError, match="no dataset of the images"):
         run(capture_train, "all/dataset/room", "all")
-    assert photograph.read_text() == "the only copy"
+    assert image.read_text() == "the only copy"
 
 
-def test_a_file_in_the_place_of_a_folder_is_told(workspace: Path, run: Run) -> None:
+def test_file_in_the_place_of_a_folder_is_refused(workspace: Path, run: Run) -> None:
     (workspace / "file").touch()
     for entry, arguments in (
         (capture_train, ["file", "out"]), (capture_calibrate, ["file", "out"]),

@@ -39,7 +39,7 @@ def _focus_and_up(cameras: Sequence[Camera]) -> tuple[Array, Array]:
 def orbit(cameras: Sequence[Camera], count: int) -> list[Camera]:
     """`count` cameras on a closed path through `cameras`, all looking at the same point.
 
-    A full circle where the cameras stand all around, else to and fro over the arc that they cover;
+    A full circle where the cameras are all around, else to and fro over the arc that they cover;
     one camera sways. Height and distance follow the cameras. The intrinsics are the first one's.
     """
     focus, up = focus_and_up(cameras)

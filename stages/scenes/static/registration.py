@@ -157,11 +157,11 @@ def _undistorted(
 def _check_registered(
     anchors: Sequence[InputImage], cameras: Mapping[str, Camera], static: StaticConfig
 ) -> None:
-    lost = [image.name for image in anchors if image.name not in cameras]
+    missing = [image.name for image in anchors if image.name not in cameras]
     if len(cameras) < 2 or len(cameras) < static.min_registered * len(anchors):
         raise UserError(
             "static_prepare",
-            f"{len(cameras)} of {len(anchors)} images registered; not {', '.join(lost)}",
+            f"{len(cameras)} of {len(anchors)} images registered; not {', '.join(missing)}",
             expected=f"at least {static.min_registered:.0%} (static.min_registered)",
             fix="lower static.peak_threshold, raise static.ratio_test, add images from in between, "
             "or lower static.min_registered",

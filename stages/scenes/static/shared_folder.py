@@ -3,7 +3,7 @@
     .prep_complete                      hashes of its inputs and contents
     images/  sparse/0/                  all images in one COLMAP model
     subsets/<kind>/{images,sparse/0}    the same world, the images of one kind
-    subsets/<kind>/photographs.json     one hash of these as they were taken
+    subsets/<kind>/photographs.json     one hash of these, before any preparation
     splits/<kind>.txt                   their names
     metadata/{summary,mapping}.json
     covisible/<camera>/1x/val/*.png     pixels of eval frames covisible with a camera's images
@@ -24,7 +24,7 @@ from stages.run.user_paths import is_empty
 
 MARKER = ".prep_complete"
 PARTS = ("images", "sparse", "subsets", "splits", "metadata")
-PHOTOGRAPHS = "photographs.json"
+IMAGES_HASH = "photographs.json"
 SCRATCH = ".new.part"
 # Added by evaluations. In the graph these stay when the rest is replaced.
 _OF_EVALUATIONS = ("covisible", "alignments")
@@ -57,7 +57,7 @@ class SharedFolder:
 
     def images_hash(self, kind: str) -> str:
         """One hash of the images of a kind; empty in scenes that older versions prepared."""
-        path = self.subset(kind) / PHOTOGRAPHS
+        path = self.subset(kind) / IMAGES_HASH
         return read_json(path)["photographs"] if path.is_file() else ""
 
     def check_replaceable(self) -> None:

@@ -18,7 +18,7 @@ from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_images import InputImage
 from stages.scenes.static.light_field.lytro import LytroCalibration
 from stages.scenes.static.pose_errors import pose_errors
-from stages.scenes.static.shared_folder import PHOTOGRAPHS
+from stages.scenes.static.shared_folder import IMAGES_HASH
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -
             shutil.copyfile(folder / "images" / name, subset / "images" / name)
         _write_model(subset, names, registration)
         hashes = [_content_hash(image) for image in inputs.images if image.subset == kind]
-        write_json(subset / PHOTOGRAPHS, {"photographs": set_hash(hashes)})
+        write_json(subset / IMAGES_HASH, {"photographs": set_hash(hashes)})
         split = folder / "splits" / f"{kind}.txt"
         split.parent.mkdir(exist_ok=True)
         split.write_text("".join(f"{name}\n" for name in names))

@@ -44,29 +44,29 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
         )  # fmt: skip
 
 
-def claim_trained(trained: Path, source: Path, hashes: Hashes, photographs: str = "") -> None:
+def claim_trained(trained: Path, source: Path, hashes: Hashes, images_hash: str = "") -> None:
     """Refuse to replace Gaussians of other images than those of `source`, or other files.
 
     The arguments are those of `check_trained_on`.
     """
     check_replaceable(trained, CAPTURE)
     if (trained / CAPTURE).is_file():
-        check_trained_on(trained, source, hashes, photographs)
+        check_trained_on(trained, source, hashes, images_hash)
 
 
 def check_trained_on(
-    trained: Path, source: Path, hashes: Hashes, photographs: str = ""
+    trained: Path, source: Path, hashes: Hashes, images_hash: str = ""
 ) -> CaptureRecord:  # fmt: skip
     """The record of Gaussians in `trained`, checked to be of the images in `source`.
 
-    `photographs` is the hash of these, computed from `hashes` when empty. Raises UserError for
+    `images_hash` is the hash of these, computed from `hashes` when empty. Raises UserError for
     Gaussians of other images.
     """
     record, ours = CaptureRecord.read(trained), hashes()
-    wanted, used = photographs or set_hash(ours), set(record.sha256.values())
+    wanted, used = images_hash or set_hash(ours), set(record.sha256.values())
     # Results of older versions only record the images that they used.
-    if record.photographs != wanted if record.photographs else not used <= ours:
-        digest = f" ({record.photographs[:8]})" if record.photographs else ""
+    if record.images_hash != wanted if record.images_hash else not used <= ours:
+        digest = f" ({record.images_hash[:8]})" if record.images_hash else ""
         raise UserError(
             trained.parent, f"holds the result of a dataset {record.name}{digest}; the images of "
             f"{source} ({wanted[:8]}) are others, with {len(used & ours)} of the {len(used)} that "

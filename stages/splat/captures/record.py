@@ -24,7 +24,7 @@ class CaptureRecord:
     train: dict[str, Camera]
     held_out: dict[str, Camera]
     sha256: dict[str, str]  # of every image above
-    photographs: str  # one hash of all images of the dataset; empty in results of older versions
+    images_hash: str  # one hash of all images of the dataset; empty in results of older versions
     points: Array  # [P, 3], a sample of the sparse points
     mean_color: Array  # [3]
     data_factor: int
@@ -37,7 +37,7 @@ class CaptureRecord:
         )
         record = {"name": self.name, "match_string": self.match_string}
         record |= dict(zip(("train", "held_out"), cameras, strict=True))
-        record |= {"photographs": self.photographs, "sha256": self.sha256}
+        record |= {"photographs": self.images_hash, "sha256": self.sha256}
         record |= {"points": self.points.tolist()}
         record |= {"mean_color": self.mean_color.tolist(), "data_factor": self.data_factor}
         write_json(folder / CAPTURE, record)
@@ -56,8 +56,8 @@ class CaptureRecord:
             groups = [cameras_from_dict(record[kind]) for kind in ("train", "held_out")]
             points = np.array(record["points"], np.float64).reshape(-1, 3)
             color = np.array(record["mean_color"], np.float64).reshape(3)
-            photographs = record.get("photographs", "")
-            texts = [record["name"], record["match_string"], photographs]
+            images_hash = record.get("photographs", "")
+            texts = [record["name"], record["match_string"], images_hash]
             texts += dict(record["sha256"]).values()
             data_factor = record["data_factor"]
             names = {name for group in groups for name in group}
@@ -67,4 +67,4 @@ class CaptureRecord:
                 raise ValueError("points or mean_color are not finite")
             if not groups[0] or type(data_factor) is not int or data_factor < 1:
                 raise ValueError("no training views, or no data_factor")
-        return cls(*texts[:2], *groups, record["sha256"], photographs, points, color, data_factor)
+        return cls(*texts[:2], *groups, record["sha256"], images_hash, points, color, data_factor)

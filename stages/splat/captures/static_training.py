@@ -36,8 +36,8 @@ def train_static(
     Raises UserError when `result` is of other images, as of another scene of the same name.
     """
     dataset = Dataset.read(shared.subset(camera))
-    photographs = shared.images_hash(camera)
-    claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes, photographs)
+    images_hash = shared.images_hash(camera)
+    claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes, images_hash)
     make_target(result)
     views = split(dataset.views, static.train_test_every, config.match_string)
     for line in capture_notes(dataset, views, config, "static_train", overridden):
@@ -50,7 +50,7 @@ def train_static(
             folder,
             match_string=config.match_string,
             resume_as=resume_as,
-            photographs=photographs,
+            images_hash=images_hash,
         )
 
 

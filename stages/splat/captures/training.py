@@ -82,7 +82,7 @@ def capture_notes(
 
 def train_capture(
     dataset: Dataset, views: CaptureSplit, config: TrainConfig, folder: Path, *,
-    match_string: str, resume_as: str, photographs: str = "",
+    match_string: str, resume_as: str, images_hash: str = "",
 ) -> Fitted:  # fmt: skip
     """Train one set of Gaussians on a capture's views; write its results into `folder`.
 
@@ -95,14 +95,14 @@ def train_capture(
         folder: for the results.
         match_string: recorded in capture.json.
         resume_as: name of the resume state.
-        photographs: recorded as the hash of all images; empty for that of the dataset.
+        images_hash: of all images of the capture, recorded; empty for that of the dataset.
     """
     all_views = (*views.train, *views.held_out)
     require_for(
         [(view.camera.width, view.camera.height) for view in all_views],
         config.data_factor, "train.data_factor", "set train.data_factor: {factor}",
     )  # fmt: skip
-    photographs = photographs or set_hash(dataset.image_hashes)
+    images_hash = images_hash or set_hash(dataset.image_hashes)
     backend, reason = choose_backend(config.backend)
     sha256 = {view.name: view.sha256 for view in all_views}
     key = text_hash(*(part for item in sha256.items() for part in item), folder_hash(dataset.model))
@@ -123,7 +123,7 @@ def train_capture(
         dataset.name, match_string,
         {view.name: view.camera for view in views.train},
         {view.name: view.camera for view in views.held_out},
-        sha256, photographs, dataset.points[:: max(1, len(dataset.points) // 2000)],
+        sha256, images_hash, dataset.points[:: max(1, len(dataset.points) // 2000)],
         mean_color(map(_counted_pixels, train_views)), config.data_factor,
     )  # fmt: skip
     record.write(folder)

@@ -114,10 +114,10 @@ def as_cloud(gaussians: Gaussians) -> Cloud:
     return Cloud(*(part[finite] for part in parts))
 
 
-def nearest(frusta: Sequence[Frustum], position: Array, looking: Array) -> Frustum | None:
-    """The held-out camera nearest to `position` [3] that looks the way of `looking` [3], if any."""
+def nearest(frusta: Sequence[Frustum], position: Array, direction: Array) -> Frustum | None:
+    """The held-out camera nearest to `position` [3] that faces `direction` [3], or None."""
     held_out = [frustum for frustum in frusta if frustum.role == "target"]
-    alike = [one for one in held_out if one.camera.cam_from_world[2, :3] @ looking > 0]
+    alike = [one for one in held_out if one.camera.cam_from_world[2, :3] @ direction > 0]
     return min(alike, key=lambda one: np.linalg.norm(one.camera.centre - position), default=None)
 
 

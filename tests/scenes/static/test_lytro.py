@@ -77,7 +77,7 @@ def test_refuses_members_outside_the_archive_and_writes_nothing(name: str, tmp_p
     archive = tar(tmp_path / "c.tar",
                   {**members(), name: "{}"})  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="lies outside the archive"):
+    with pytest.raises(UserError, match="is outside the archive"):
         read_calibration_archive(archive)
     assert sorted(tmp_path.rglob("*")) == before
 

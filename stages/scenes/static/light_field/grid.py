@@ -1,6 +1,6 @@
 """The grid of a light field as a rig: parallel pinholes one step apart, principal points shifted.
 
-A point at depth Z in the middle view lies, `n` columns to the right, at
+A point at depth Z in the middle view projects, `n` columns to the right, to
     x_n = x - n * (f * step / Z - shear)
 where `step` is the distance between neighbouring views and `shear` the shift of their principal
 points, px; the same holds for rows. Both follow linearly from matches to the middle view.

@@ -86,8 +86,13 @@ def read_lightfield(
 def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str) -> Path:
     """Decode a raw light field by the user's decoder or by PlenoptiCam; return the views' folder.
 
-    A decoder is called `python DECODER FILE FOLDER --inner N [--calib ARCHIVE]` and writes
-    RR_CC.png with the indices of the full grid anywhere below FOLDER.
+    Args:
+        lfr: the raw file.
+        inner: number of outer rings that a user's decoder may leave out.
+        scratch: a folder for the views.
+        decoder: a script, called `python DECODER FILE FOLDER --inner N [--calib ARCHIVE]`, that
+            writes RR_CC.png with the indices of the full grid below FOLDER; empty for PlenoptiCam.
+        calibration: Lytro's calibration archive; empty for none.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     if decoder:

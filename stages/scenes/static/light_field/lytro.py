@@ -30,7 +30,7 @@ class LytroCalibration:
 def read_calibration_archive(path: Path, reference: str | None = None) -> LytroCalibration:
     """Read an archive; `reference` is the hash of the light field's geometry file, if known.
 
-    Raises UserError for any other archive, and for members that lie outside it.
+    Raises UserError for any other archive, and for members outside it.
     """
     texts = dict(_folder_texts(path) if path.is_dir() else _tar_texts(path))
     manifests = [name for name in texts if name.name == _MANIFEST]
@@ -110,7 +110,7 @@ def _inside(path: Path, member: str) -> PurePosixPath:
     name = PurePosixPath(member.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
         raise UserError(
-            path, f"member {member!r} lies outside the archive",
+            path, f"member {member!r} is outside the archive",
             expected="names below its own folder", fix="do not trust this file; get another copy",
         )  # fmt: skip
     return name
