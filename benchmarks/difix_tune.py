@@ -38,7 +38,7 @@ from benchmarks import difix_cases as cases
 from benchmarks import difix_curves, difix_resume
 from benchmarks.difix_layers import TorchStep, kernels, use_layers
 from benchmarks.machine import device_name
-from stages.difix.config import LoopConfig, LossConfig
+from stages.difix.config import LoopConfig, LoopRuntime, LossConfig
 from stages.difix.network.precision import DTYPES
 from stages.difix.tuning.finetune import BETAS, Tuner
 from stages.difix.tuning.losses import FixerLoss, Terms
@@ -289,7 +289,7 @@ def build(
         "steps": given.steps, "batch_size": given.batch,
         "warmup_steps": 0, "reference_dropout": 0.0, "trained": given.trained,
         "gradient_checkpointing": given.gradient_checkpointing, "ema_decay": given.ema_decay,
-        "checkpoint_every": given.save_at, "validate_every": 10**9,
+        "runtime": LoopRuntime(checkpoint_every=given.save_at), "validate_every": 10**9,
         "losses": LossConfig(gram_warmup_steps=0, net=given.net),
     } | values)  # fmt: skip
     where = PartialState(cpu=device.type == "cpu").device

@@ -46,9 +46,10 @@ _REDUCED = (
     f"study.evaluated_scenes=[{','.join(SCENES[1:])}]", f"study.tuning_scenes=[{SCENES[0]}]",
     f"study.downstream_scenes=[{SCENES[2]}]", "study.methods=[none,tuned-post,tuned-distill]",
     "study.fixers=[tuned]", "study.subject=none", "weights.download=false",
-    "prepare.height_px=96", "train.max_steps=40", "train.workers=1", "train.checkpoint_every=5",
-    "train.save_steps=[20]", "pairs.steps=[20]", "novel_views.align_steps=3", "tune.steps=30",
-    "tune.checkpoint_every=2", "tune.validate_every=10", "distill.rounds=4", "distill.steps=4",
+    "prepare.height_px=96", "train.max_steps=40", "runtime.train.workers=1",
+    "runtime.train.checkpoint_every=5", "train.save_steps=[20]", "pairs.steps=[20]",
+    "novel_views.align_steps=3", "tune.steps=30", "runtime.tune.checkpoint_every=2",
+    "tune.validate_every=10", "distill.rounds=4", "distill.steps=4",
     "capture_study.variants=[filtered]", "demo_capture.photographs=6", "demo_capture.width_px=96",
     "demo_capture.height_px=72", "static.cameras=[monocular,stereo]", "capture_train.align_steps=1",
 )  # fmt: skip

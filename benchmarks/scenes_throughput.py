@@ -21,7 +21,7 @@ import torch
 from benchmarks import photographs
 from benchmarks import splat_cases as cases
 from stages.run.checkpoint import Preemption
-from stages.splat.config import TrainConfig
+from stages.splat.config import TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.training.placement import rounds, side_by_side, starts
@@ -48,14 +48,15 @@ def main() -> None:
     for k, capture in enumerate(photographs.moments(args.scenes, width, height, "cuda")):
         timestamps[f"{k:02d}"] = (capture, *cases.split(capture, photographs.HELD_OUT))
     run(dict(list(timestamps.items())[:1]), TrainConfig(max_steps=args.steps))  # compiles
-    usual = TrainConfig(max_steps=args.steps, workers=1)
+    usual = TrainConfig(max_steps=args.steps, runtime=TrainRuntime(workers=1))
     warm = usual.model_copy(update={"warm_start": True})
     kinds = [("calls, in sequence", usual.model_copy(update={"execution": "eager"}))]
     kinds += [("graphs, in sequence", usual), ("graphs, warm", warm)]
     for streams in args.streams:
         for name, config in (("graphs", usual), ("graphs, warm", warm)):
+            runtime = TrainRuntime(workers=streams)
             kinds.append(
-                (f"{name}, {streams} streams", config.model_copy(update={"workers": streams}))
+                (f"{name}, {streams} streams", config.model_copy(update={"runtime": runtime}))
             )
     rows: list[cases.Row] = []
     for name, config in kinds:

@@ -30,7 +30,7 @@ def main() -> None:
     from stages.run.provenance import cost
     from stages.scenes.study.overlap import named
 
-    checkpoint = Checkpoint(STAGE, ITEM, config.model_dump_json())
+    checkpoint = Checkpoint(STAGE, ITEM, config.recipe())
     with tempfile.TemporaryDirectory() as scratch, cost(STAGE, ITEM):
         fixer, text = untuned(config, layout.WEIGHTS, checkpoint, Path(scratch))
         if fixer.training_record.scenes:

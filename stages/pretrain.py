@@ -30,7 +30,7 @@ def main() -> None:
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
 
-    checkpoint = Checkpoint("pretrain", "tiny", config.pretrain.model_dump_json(), config.prompt)
+    checkpoint = Checkpoint("pretrain", "tiny", config.pretrain.recipe(), config.prompt)
     with tempfile.TemporaryDirectory() as scratch, cost("pretrain", "tiny"):
         text, folder = Path(scratch, "text"), Path(scratch, "fixer")
         write_tiny_text(text, SIZES["tiny"].unet["cross_attention_dim"], config.seed)

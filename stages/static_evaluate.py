@@ -45,8 +45,8 @@ def main() -> None:
     for line in params.unread(static=READ_BY["static_evaluate"]):
         print(f"{paths.name}: {line}")
     name = f"{paths.name}.{args.camera}"
-    if static.skip_eval:
-        print(f"{name}: not evaluated (static.skip_eval)")
+    if static.runtime.skip_eval:
+        print(f"{name}: not evaluated (runtime.static.skip_eval)")
         return
     if meter.note:
         print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)

@@ -47,7 +47,7 @@ def main() -> None:
     with lock, cost("static_prepare", paths.name):
         metrics, rebuilt = prepare(
             paths.raw, paths.shared, static,
-            lambda images: predict_poses(images, vggt, static.vggt_cache),
+            lambda images: predict_poses(images, vggt, static.runtime.vggt_cache),
             background,
         )  # fmt: skip
     if paths.in_graph:

@@ -40,9 +40,9 @@ def main() -> None:
     for line in params.unread(static=READ_BY["static_train"]):
         print(f"{paths.name}: {line}")
     name, result = f"{paths.name}.{args.camera}", paths.results / args.camera
-    if static.skip_train:
+    if static.runtime.skip_train:
         check_trained(result)
-        print(f"{name}: not trained (static.skip_train), the result is kept")
+        print(f"{name}: not trained (runtime.static.skip_train), the result is kept")
         return
     # Scenes of equal names outside the graph have separate states.
     resume_as = name if paths.in_graph else run_name(result)

@@ -141,12 +141,12 @@ def test_values_that_a_command_does_not_read_are_named(
     workspace: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_capture(workspace / "room")
-    values = ["prepare.height_px=3", "capture_calibrate.seed=3", "train.workers=2", "train.seed=1"]
-    values += ["train.masks=true", "capture_train.align_lr=0.1"]
+    values = ["prepare.height_px=3", "capture_calibrate.seed=3", "runtime.train.workers=2"]
+    values += ["train.seed=1", "train.masks=true", "capture_train.align_lr=0.1"]
     run(capture_train, "room", "out", *QUICK, *(word for value in values for word in ("-S", value)))
     lines = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
     named = {line.split(" has no effect")[0].split()[-1] for line in lines}
-    wanted = {"prepare.height_px", "capture_calibrate.seed", "train.workers", "train.masks"}
+    wanted = {"prepare.height_px", "capture_calibrate.seed", "runtime.train.workers", "train.masks"}
     assert wanted | {"capture_train.align_lr"} <= named
     assert not {"train.seed", "train.max_steps", "capture_train.test_every"} & named
     run(capture_evaluate, "out", "room", "-S", "train.seed=2", "-S", "capture_evaluate.nearest=1")

@@ -254,7 +254,7 @@ def test_what_params_name_is_looked_for_before_anything_runs(
 
     def change(params: dict) -> None:
         params[section][key] = value
-        params["base"]["download"] = False
+        params["runtime"]["base"]["download"] = False
 
     edit(folder, change)
     done = check(folder)

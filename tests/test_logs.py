@@ -9,7 +9,7 @@ import pytest
 from exact_scene import SCENE, write_scene
 
 ROOT = Path(__file__).resolve().parents[1]
-PARAMS = "novel_views:\n  backend: cpu\n  workers: 1\n  align: false\n"
+PARAMS = "novel_views:\n  backend: cpu\n  align: false\nruntime:\n  novel_views:\n    workers: 1\n"
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:

@@ -71,8 +71,7 @@ def reduce_params(path: Path) -> None:
     params["weights"]["download"] = False
     params["prepare"]["height_px"] = 96
     params["train"]["max_steps"] = 60
-    params["train"]["workers"] = 1
-    params["train"]["checkpoint_every"] = 10
+    params["runtime"]["train"] |= {"workers": 1, "checkpoint_every": 10}
     params["train"]["save_steps"] = params["pairs"]["steps"] = []
     params["novel_views"]["align_steps"] = 3
     params["tune"]["steps"] = 4

@@ -26,7 +26,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNames
     monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(sys, "argv", ["repeat", "--scene", SCENE, "--seed", str(SEED)])
     evaluate = {"device": "cpu", "masks": "ignore", "lpips": {"net": "alex", "required": False}}
-    drawing = {"backend": "cpu", "workers": 1, "align": False}
+    drawing = {"backend": "cpu", "align": False}
     params = {"train": {"seed": 42, "warm_start": True}, "novel_views": drawing}
     Path("params.yaml").write_text(json.dumps(params | {"evaluate": evaluate}))
     write_scene()

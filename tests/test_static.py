@@ -16,7 +16,7 @@ from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
 from stages.scenes.static.alignment import read_alignment
-from stages.scenes.static.config import StaticConfig, StaticDemoConfig
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRuntime
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared_folder import SharedFolder
@@ -121,7 +121,7 @@ def test_unchanged_scene_is_kept_and_a_damaged_or_changed_one_is_rebuilt(
     assert not prepare(tmp_path / "static", copied, sooner)[1]
     (copied / "splits" / "stereo.txt").write_text("damage")
     assert prepare(tmp_path / "static", copied, sooner)[1], "a file was damaged"
-    forced = StaticConfig(**{**sooner.model_dump(), "force": True})
+    forced = StaticConfig(**{**sooner.model_dump(), "runtime": StaticRuntime(force=True)})
     assert prepare(tmp_path / "static", copied, forced)[1]
     frame = tmp_path / "static" / "iphone_eval" / "frame_00001.png"
     shutil.copyfile(frame.with_name("frame_00002.png"), frame)
@@ -270,6 +270,6 @@ def test_masks_and_alignment_are_kept_and_a_missing_mask_is_remade(
     assert evaluate_static(shared, "stereo", stricter, trained, METER)[1]["covisible"] < np.mean(
         [row["covisible"] for row in rows]
     )
-    chunked = replace_static(covi_chunk=1, covi_micro_chunk=1)
+    chunked = replace_static(runtime=StaticRuntime(covi_chunk=1, covi_micro_chunk=1))
     again, _ = evaluate_static(shared, "stereo", chunked, trained, METER)
     assert again == rows

@@ -146,7 +146,9 @@ def _components(config: BaseConfig) -> Path:
 
 
 def _downloaded(hub_id: str, config: BaseConfig, where: str) -> Path:
-    return snapshot(hub_id, Path(config.cache_dir).expanduser(), config.download, where)
+    return snapshot(
+        hub_id, Path(config.runtime.cache_dir).expanduser(), config.runtime.download, where
+    )
 
 
 def _published_reference(folder: Path, config: BaseConfig) -> bool:

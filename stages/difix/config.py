@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section
+from stages.run.settings.params import Section, apart
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -60,9 +60,16 @@ class LossConfig(Section):
         return self
 
 
+class LoopRuntime(Section):
+    """How an optimisation is run where no result depends on it."""
+
+    checkpoint_every: Positive = 500
+
+
 class LoopConfig(Section):
     """One optimisation, on any images."""
 
+    runtime: LoopRuntime = apart(LoopRuntime())
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -79,14 +86,21 @@ class LoopConfig(Section):
     gradient_checkpointing: Literal["none", "decoder", "all"] = "none"
     reference_dropout: float = Field(default=0.1, ge=0, le=1)
     trained: Literal["published", "all"] = "published"
-    checkpoint_every: Positive = 500
     validate_every: Positive = 500
     losses: LossConfig = LossConfig()
+
+
+class TuneRuntime(LoopRuntime):
+    """How samples are loaded, beside."""
+
+    loader_workers: int = Field(default=2, ge=0, le=4096)
+    cache_mib: Count = 1024
 
 
 class TuneConfig(LoopConfig):
     """How a fixer is tuned on samples."""
 
+    runtime: TuneRuntime = apart(TuneRuntime())
     init_from: str = ""
     processes: Workers = 1
     resolution: Pixels = 320
@@ -98,8 +112,6 @@ class TuneConfig(LoopConfig):
     latent: Literal["mean", "sample"] = "mean"
     validation_samples: Count = 0
     samples: Count = 4
-    loader_workers: int = Field(default=2, ge=0, le=4096)
-    cache_mib: Count = 1024
 
 
 class PretrainConfig(LoopConfig):
@@ -111,18 +123,30 @@ class PretrainConfig(LoopConfig):
     validation_pairs: Positive = 32
 
 
-class BaseConfig(Section):
-    """Which fixer is the untuned one, and where it is downloaded to."""
+class BaseRuntime(Section):
+    """Where downloads of the untuned fixer go, and how one is trained."""
 
+    download: bool = True
+    cache_dir: str = ".work/hub"
+    pretrain: LoopRuntime = LoopRuntime()
+
+
+class BaseConfig(Section):
+    """Which fixer is the untuned one."""
+
+    runtime: BaseRuntime = apart(BaseRuntime())
     source: str = Field(default="nvidia/difix_ref", min_length=1)
     size: SizeName = "sd-turbo"
     reference: Literal["stored", "yes", "no"] = "stored"
     components: str = "stabilityai/sd-turbo"
     prompt: str = "remove degradation"
     seed: Seed = 0
-    download: bool = True
-    cache_dir: str = ".work/hub"
     pretrain: PretrainConfig = PretrainConfig()
+
+    @property
+    def pretraining(self) -> PretrainConfig:
+        """The recipe of the tiny fixer, with its runtime."""
+        return self.pretrain.model_copy(update={"runtime": self.runtime.pretrain})
 
 
 def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:

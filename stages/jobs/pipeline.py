@@ -28,7 +28,7 @@ from stages.jobs.plan import Plan
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
-from stages.run.settings.params import did_you_mean
+from stages.run.settings.params import Params, did_you_mean, moved
 
 # What a shell would act on; commands are run as lists of words, without one.
 _SHELL = set("|&;<>()$`\n*?[#~%!")
@@ -178,6 +178,7 @@ class Pipeline:
         Without `record`, `self.record` writes dvc.lock later. Should that never come, the run
         cache knows the result.
         """
+        digests.bring_up_to_date(self.root)
         with _told(address), self._locked():
             stage = self._stage(address)
             edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
@@ -258,7 +259,11 @@ def set_params(root: Path, settings: Sequence[str]) -> None:
                 with _told("--set-param"):
                     apply_overrides(path, [one])
             except UserError as error:
-                raise UserError("--set-param", f"{one}: {error.got}", fix=quoting(one)) from error
+                keys = tuple(one.partition("=")[0].split("."))
+                hint = moved(Params.read(path).raw, keys)
+                raise UserError(
+                    "--set-param", f"{one}: {error.got}", hint=hint, fix=quoting(one)
+                ) from error
 
 
 def _address(stage: Any) -> str:

@@ -5,27 +5,39 @@ from typing import Literal
 from pydantic import Field
 
 from stages.run.settings.alignment import Alignment
-from stages.run.settings.params import Section
+from stages.run.settings.params import Section, apart
 from stages.run.settings.ranges import Count, Seed, Workers
 
 # Backbones with calibrated LPIPS heads.
 Net = Literal["alex", "vgg", "squeeze"]
 
 
+class WeightsRuntime(Section):
+    """How long a download is waited for."""
+
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
 class WeightsConfig(Section):
     """Sources of the LPIPS backbones: a path, torchvision's cache, or its download."""
 
+    runtime: WeightsRuntime = apart(WeightsRuntime())
     nets: tuple[Net, ...] = ("alex",)
     path: str = ""
     download: bool = True
-    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class NovelViewsRuntime(Section):
+    """How many timestamps are rendered at once."""
+
+    workers: Workers = 2
 
 
 class NovelViewsConfig(Alignment):
     """How the target cameras are rendered."""
 
+    runtime: NovelViewsRuntime = apart(NovelViewsRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Workers = 2
     align: bool = True
 
 

@@ -1,7 +1,8 @@
 """Resume state of long stages: outside every DVC out, one file, whole or absent.
 
-A key ties the state to what the stage was given; another key means another folder, so a changed
-parameter never resumes the wrong run.
+A key ties the state to what the stage was given, and under DVC to the digest of its code; another
+key means another folder, so a changed parameter never resumes the wrong run, and what DVC records
+as the result of this code was not begun by other code.
 """
 
 import io
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import text_hash, whole_file, work_root
 from stages.run.process import locks, stopping
@@ -30,7 +32,7 @@ class Checkpoint:
     """
 
     def __init__(self, stage: str, item: str, *parts: str):
-        self.folder = work_root() / stage / item / text_hash(*parts)[:24]
+        self.folder = work_root() / stage / item / text_hash(*parts, digests.of_this_stage())[:24]
         self.path = self.folder / "state.pt"
         self._next = 0.0
         make_target(work_root())

@@ -84,9 +84,9 @@ def recorded() -> Iterator[None]:
     DVC hashes what a stage read when it has ended. The code may be edited before this run began,
     where stage `code` was passed over, and while it lasts. Jobs hash before the run themselves.
     """
-    entry = getattr(sys.modules["__main__"].__spec__, "name", "").removeprefix("stages.")
-    path = path_of(entry or STAGE)
-    if "DVC_STAGE" not in os.environ or HANDED in os.environ or not path.is_file():
+    entry = _running()
+    path = path_of(entry)
+    if not entry or HANDED in os.environ or not path.is_file():
         yield
         return
     text = texts(Path(), entry)[entry]
@@ -97,13 +97,13 @@ def recorded() -> Iterator[None]:
         _write(path, text)
 
 
-def of_stage(entry: str) -> str:
-    """An entry's digests as they were last written; empty where there are none."""
-    return _read(path_of(entry))
+def of_this_stage() -> str:
+    """The digests of what runs here as a stage; empty by hand, where no record is made."""
+    return _read(path_of(_running()))
 
 
 def changes(before: str, now: str) -> list[str]:
-    """What differs between two texts of an entry, such as `stages/splat/training/densify.py changed`.
+    """What differs between two texts of an entry, such as `stages/splat/raster.py changed`.
 
     >>> changes("a.py 1\\nnumpy 2.0\\n", "a.py 2\\nb.py 1\\nnumpy 2.1\\n")
     ['a.py changed', 'b.py new', 'numpy 2.0 -> 2.1']
@@ -133,6 +133,12 @@ def pins(lock: str) -> dict[str, Pin]:
         name: Pin(" or ".join(sorted(found)), frozenset(needed_by[name]))
         for name, found in versions.items()
     }
+
+
+def _running() -> str:
+    """The entry that this process is of, where it makes a stage's results."""
+    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    return module.removeprefix("stages.") if "DVC_STAGE" in os.environ else ""
 
 
 def _text(code: Code, module: str, pinned: Mapping[str, Pin]) -> str:

@@ -43,12 +43,13 @@ _PATHS = {
 }
 
 _LESS_FIX = (
-    "use less at once: train.workers, train.max_gaussians, difix.batch_size, tune.batch_size "
-    "or tune.gradient_checkpointing"
+    "use less at once: runtime.train.workers, train.max_gaussians, difix.batch_size, "
+    "tune.batch_size or tune.gradient_checkpointing"
 )
 LESS_MEMORY = (
-    "raise train.data_factor, lower prepare.height_px, train.max_gaussians, train.workers, "
-    "novel_views.workers or tune.cache_mib, or use a machine with more memory"
+    "raise train.data_factor, lower prepare.height_px, train.max_gaussians, "
+    "runtime.train.workers, runtime.novel_views.workers or runtime.tune.cache_mib, or use a "
+    "machine with more memory"
 )
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc")
 _SETUP_FIX = "run `make setup`, then use .venv/bin/python or activate .venv"
@@ -69,7 +70,7 @@ def launch(main: Callable[[], None]) -> None:
         try:
             if readings.HANDED not in os.environ:  # children end with the run that started them
                 end_with_dvc()
-            with digests.recorded(), readings.noted():
+            with readings.noted():
                 _run(main)
         except SystemExit:
             raise
@@ -113,7 +114,8 @@ def _messages() -> Iterator[None]:
 
 def _run(main: Callable[[], None]) -> None:
     try:
-        main()
+        with digests.recorded():
+            main()
         readings.check()
         sys.stdout.flush()
     except UserError as error:

@@ -57,7 +57,7 @@ class SampleRenderer:
             camera = self._camera(view)
             rendering = render(self._after(step), camera, self.backend)
             pixels, valid = rendering.rgb.cpu().numpy(), view.valid()
-            # Black outside of the valid pixels, as the ground truth is: no difference to learn from.
+            # Black where pixels are invalid, as in the ground truth: no difference to learn from.
             self._renders[key] = pixels if valid is None else pixels * valid[..., None]
         return self._renders[key]
 

@@ -12,6 +12,12 @@ from stages.samples.batches import Batch, sample_number, seeded
 from stages.samples.dataset import TuningDataset
 
 
+class StreamRuntime(Protocol):
+    """How samples are loaded."""
+
+    loader_workers: int
+
+
 class StreamConfig(Protocol):
     """Params of a tuning run that the stream reads."""
 
@@ -20,7 +26,11 @@ class StreamConfig(Protocol):
     crop_px: int
     flip: bool
     missing_reference: str
-    loader_workers: int
+
+    @property
+    def runtime(self) -> StreamRuntime:
+        """How samples are loaded."""
+        ...
 
 
 class SampleStream:
@@ -46,7 +56,7 @@ class SampleStream:
         loader = DataLoader(
             _Samples(self),
             batch_sampler=_SampleNumbers(start, rank, processes, self.config.batch_size),
-            num_workers=self.config.loader_workers,
+            num_workers=self.config.runtime.loader_workers,
             collate_fn=_stacked,
             pin_memory=torch.cuda.is_available(),
             # Its own: loaders must not advance torch's global generator.

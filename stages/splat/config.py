@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section
+from stages.run.settings.params import Section, apart, dotted
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
 # One channel of a colour.
@@ -15,20 +15,21 @@ Channel = Annotated[float, Field(ge=0, le=1)]
 # Values of switches that are off; where an entry ignores one that is on, a message says so.
 _OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
 _WARM = ("warm_start", "warm_every", "warm_share", "warm_tolerance_db")
-_ALONE = dict.fromkeys((*_WARM, "workers"), "only the timestamps of a scene start from each other")
+_WORKERS = "runtime.workers"
+_ALONE = dict.fromkeys((*_WARM, _WORKERS), "only the timestamps of a scene start from each other")
 # Keys that each training entry ignores, and why.
 _UNREAD = {
     "capture_train": _ALONE | {
-        "workers": "a capture is trained by itself",
+        _WORKERS: "a capture is trained by itself",
         "match_string": "captures have their own: captures.<name>.match_string, or MATCH_STRING",
         "test_every": "captures have their own: capture_train.test_every",
     },
     "static_train": _ALONE | {
-        "workers": "one kind of camera is trained by itself",
+        _WORKERS: "one kind of camera is trained by itself",
         "test_every": "static scenes have their own: static.train_test_every",
     },
     # It trains rigs only for samples that leave a camera out, or on true poses.
-    "pairs": _ALONE | {"workers": "the rigs of pairs are trained one after the other"},
+    "pairs": _ALONE | {_WORKERS: "the rigs of pairs are trained one after the other"},
 }  # fmt: skip
 
 
@@ -52,13 +53,20 @@ class StrategyConfig(Section):
     revised_opacity: bool = False
 
 
+class TrainRuntime(Section):
+    """How splats are trained where no result depends on it."""
+
+    workers: Literal["auto"] | Workers = "auto"
+    checkpoint_every: Positive = 1000
+
+
 class TrainConfig(Section):
     """Every hyperparameter of splat training, by the names of gsplat and of the user's recipe."""
 
+    runtime: TrainRuntime = apart(TrainRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     execution: Literal["graph", "eager"] = "graph"
     seed: Seed = 42
-    workers: Literal["auto"] | Workers = "auto"
     warm_start: bool = False
     warm_every: int = Field(default=3, ge=2, le=MOST)
     warm_share: float = Field(default=0.15, gt=0, le=1)
@@ -72,7 +80,6 @@ class TrainConfig(Section):
     ply_steps: tuple[Positive, ...] = (3000, 7000, 30000)
     save_steps: tuple[Positive, ...] = (7000, 30000)
     save_ply: bool = True
-    checkpoint_every: Positive = 1000
     max_gaussians: Positive = 1_000_000
     init_type: Literal["auto", "sfm", "random", "both"] = "auto"
     init_num_pts: Positive = 100_000
@@ -132,15 +139,22 @@ class TrainConfig(Section):
         return self.model_copy(update=changes)
 
     def fingerprint(self, backend: str) -> str:
-        """Text that two configs share when a run of one can go on with the other.
+        """Text that two recipes share when a run of one can go on with the other.
 
-        How often a run saves its state, how many run at once and how a GPU executes steps change
-        no result; `auto` counts as what it chose. The tolerance of a warm start acts only after
-        its end.
+        `auto` counts as the backend that it chose.
         """
-        same = {"workers": 1, "checkpoint_every": 1, "backend": backend}
-        no_result = {"warm_tolerance_db", "execution"}
-        return self.model_copy(update=same).model_dump_json(exclude=no_result)
+        return self.model_copy(update={"backend": backend}).recipe()
+
+    def name_in_files(self, backend: str) -> str:
+        """What files of Gaussians are told of the recipe, as a hash of this text.
+
+        Two keys of its runtime once stood in it, always as 1: equal recipes keep their hash.
+        """
+        same = self.model_copy(update={"backend": backend})
+        text = same.model_dump_json(exclude={"warm_tolerance_db", "execution"})
+        for key, next_one in (("workers", "warm_start"), ("checkpoint_every", "max_gaussians")):
+            text = text.replace(f'"{next_one}":', f'"{key}":1,"{next_one}":', 1)
+        return text
 
 
 class DistillConfig(Section):
@@ -218,7 +232,7 @@ def notes(
     the reason.
     """
     reasons = dict([*inert(config, entry), *unread(config, entry, overridden), *by_data])
-    messages = [f"train.{key} has no effect: {reason}" for key, reason in reasons.items()]
+    messages = [f"{dotted('train', key)} has no effect: {why}" for key, why in reasons.items()]
     return [*messages, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
 
 

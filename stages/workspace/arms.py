@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.run.settings.params import Params, Section, did_you_mean, plain
+from stages.run.settings.params import Params, Section, did_you_mean, moved, plain
 from stages.run.settings.readings import NotYaml, parse_yaml
 
 DEFAULT = "default"
@@ -67,11 +67,12 @@ def parse(text: str, params: Params) -> Factor:
 def current(params: Params, key: str) -> Any:
     """The value of a dotted key. Raises UserError when there is none."""
     node: Any = params.raw
-    for part in key.split("."):
+    keys = tuple(key.split("."))
+    for part in keys:
         if not isinstance(node, Mapping) or part not in node:
             known = [str(name) for name in node] if isinstance(node, Mapping) else []
             raise UserError(key, f"params.yaml has no {part!r} there",
-                            hint=did_you_mean(part, known))  # fmt: skip
+                            hint=moved(params.raw, keys) or did_you_mean(part, known))  # fmt: skip
         node = node[part]
     return plain(node)
 

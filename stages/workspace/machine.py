@@ -123,8 +123,8 @@ def disk() -> Iterator[Finding]:
 def memory() -> Iterator[Finding]:
     size = probes.memory_bytes() / _GIB
     small = size < _MEMORY_WARN_GIB
-    yield Finding("memory", WARN if small else OK, f"{size:.1f} GiB",
-                  "set train.workers: 1 and novel_views.workers: 1" if small else "")  # fmt: skip
+    fix = "set workers: 1 in runtime.train and runtime.novel_views" if small else ""
+    yield Finding("memory", WARN if small else OK, f"{size:.1f} GiB", fix)
 
 
 def slurm() -> Iterator[Finding]:

@@ -44,8 +44,9 @@ def lpips() -> Iterator[Finding]:
 
 
 def fixer() -> Iterator[Finding]:
-    section = Params.read().raw["base"]
-    source, cache = str(section["source"]), Path(str(section["cache_dir"]))
+    raw = Params.read().raw
+    source, section = str(raw["base"]["source"]), raw["runtime"]["base"]
+    cache = Path(str(section["cache_dir"]))
     repo = source.partition("@")[0]
     folder = cache / f"models--{repo.replace('/', '--')}"
     hint = "" if repo in CHECKPOINTS else did_you_mean(repo, list(CHECKPOINTS))
@@ -61,8 +62,9 @@ def fixer() -> Iterator[Finding]:
         yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it{hint}",
                       "dvc repro base, on a machine with a network")  # fmt: skip
     else:
-        yield Finding("fixer", FAIL, f"{source} is not in {cache}, and base.download is false",
-                      "set base.download: true, or base.source: shipped")  # fmt: skip
+        told = f"{source} is not in {cache}, and runtime.base.download is false"
+        yield Finding("fixer", FAIL, told,
+                      "set runtime.base.download: true, or base.source: shipped")  # fmt: skip
 
 
 def git() -> Iterator[Finding]:

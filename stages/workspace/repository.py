@@ -184,7 +184,7 @@ def _is_digest(dep: Any) -> bool:
 
 
 def _code_changes(dep: Any) -> list[str]:
-    """What of the code changed, such as `stages/splat/training/densify.py changed`, where both are known."""
+    """What changed in the code, such as `stages/splat/raster.py changed`, where both are known."""
     old = dep.hash_info.value
     kept = Path(dep.repo.cache.local.oid_to_path(old)) if old else None
     if kept is None or not kept.is_file():

@@ -16,7 +16,7 @@ from fixers import (
 )
 
 from stages.difix.base_fixer import Untuned, untuned
-from stages.difix.config import BaseConfig
+from stages.difix.config import BaseConfig, BaseRuntime
 from stages.difix.network.text import embed
 from stages.difix.weights.folders import write_folder
 from stages.difix.weights.packed import pack
@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def find(folder: Path, source: Path | str, **values: object) -> Untuned:
-    given = {"size": "tiny", "download": False, "cache_dir": "hub"} | values
-    config = BaseConfig(source=str(source), **given)
+    aside = BaseRuntime(download=False, cache_dir="hub")
+    config = BaseConfig(source=str(source), runtime=aside, **{"size": "tiny"} | values)
     return untuned(config, folder / "weights", Checkpoint("base", "fixer", ""), folder / "scratch")
 
 

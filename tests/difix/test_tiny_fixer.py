@@ -11,7 +11,7 @@ import pytest
 import torch
 from tuning import no_weights, tune_config
 
-from stages.difix.config import BaseConfig, PretrainConfig
+from stages.difix.config import BaseConfig, LoopRuntime, PretrainConfig
 from stages.difix.pretraining.tiny_fixer import DeadLeavesStream
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +27,8 @@ def config(**values: object) -> PretrainConfig:
         "painted_at_once": 2,
         "validation_pairs": 2,
         "steps": 2,
-        "checkpoint_every": 1,
     }
-    return PretrainConfig(**known | given | values)
+    return PretrainConfig(runtime=LoopRuntime(checkpoint_every=1), **known | given | values)
 
 
 def test_a_batch_depends_on_its_number_and_the_seed() -> None:
@@ -74,7 +73,8 @@ def test_the_entry_packs_a_readable_fixer(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     no_weights(Path("data/weights"))
     base = BaseConfig(source="shipped", size="tiny", pretrain=config())
-    Path("params.yaml").write_text(json.dumps({"base": base.model_dump()}))
+    runtime = {"base": {"pretrain": {"checkpoint_every": 1}}}
+    Path("params.yaml").write_text(json.dumps({"base": base.model_dump(), "runtime": runtime}))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SPLATFIX_WORK": str(tmp_path / "work")}
     command = [sys.executable, "-m", "stages.pretrain", "--out", "packed.safetensors"]
     packed = Path("packed.safetensors")

@@ -12,7 +12,7 @@ from small_study import RESERVED, TEST, TUNING, small_study
 from tuning import small_fixer, tune_config, write_study
 
 from stages.difix.base_fixer import untuned
-from stages.difix.config import BaseConfig, TuneConfig
+from stages.difix.config import BaseConfig, BaseRuntime, TuneConfig
 from stages.difix.network.training_record import FILE, TrainingRecord, read_training_record
 from stages.difix.tuning.inputs import TuningData, initial_fixer
 from stages.difix.weights.folders import read_folder, write_folder
@@ -45,7 +45,7 @@ def trained_fixer(*scenes: Subject) -> Path:
 
 
 def source(name: Path | str) -> BaseConfig:
-    return BaseConfig(source=str(name), size="tiny", download=False)
+    return BaseConfig(source=str(name), size="tiny", runtime=BaseRuntime(download=False))
 
 
 def record_of(name: Path | str) -> TrainingRecord:

@@ -52,6 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_params(**values: object) -> TuneConfig:
     config = tune_config(**values)
     params = {"tune": config.model_dump(), "study": small_study().model_dump()}
+    params["runtime"] = {"tune": config.runtime.model_dump()}
     Path("params.yaml").write_text(json.dumps(params))
     return config
 

@@ -13,7 +13,7 @@ from small_samples import PATHS, write_dataset
 from small_study import TEST, TUNING, small_study
 from torch import Tensor
 
-from stages.difix.config import LossConfig, TuneConfig
+from stages.difix.config import LossConfig, TuneConfig, TuneRuntime
 from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES, Spec
 from stages.difix.tuning.losses import FixerLoss
@@ -44,10 +44,12 @@ def tune_config(**values: Any) -> TuneConfig:
     losses = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
     config: dict[str, Any] = {
         "device": "cpu", "precision": "fp32", "steps": 6, "batch_size": 2, "lr": 1e-3,
-        "warmup_steps": 0, "trained": "all", "checkpoint_every": 2, "validate_every": 3,
-        "resolution": 0, "crop_px": 32, "samples": 1, "loader_workers": 0, "losses": losses,
+        "warmup_steps": 0, "trained": "all", "validate_every": 3,
+        "resolution": 0, "crop_px": 32, "samples": 1, "losses": losses,
     }  # fmt: skip
-    return TuneConfig(**config | values)
+    runtime = {"checkpoint_every": 2, "loader_workers": 0}
+    runtime |= {key: values.pop(key) for key in [*values] if key in TuneRuntime.model_fields}
+    return TuneConfig(runtime=TuneRuntime(**runtime), **config | values)
 
 
 class Pixels:

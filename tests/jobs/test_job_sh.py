@@ -130,7 +130,7 @@ def test_values_arrive_as_they_are(job: Job, name: str) -> None:
     code, output = job.run("static_preprocessing.slurm", name, **paths)
     assert code == 0, output
     (call,) = job.called()
-    for wanted in (f"--prep-root|/in/{name}|", f"--set-text|static.vggt_cache=/in/{name}|"):
+    for wanted in (f"--prep-root|/in/{name}|", f"--set-text|runtime.static.vggt_cache=/in/{name}|"):
         assert wanted in call
     code, output = job.run(
         "static_training.slurm", name, SLURM_ARRAY_TASK_ID="2", RESULT_ROOT=f"/in/{name}"

@@ -121,8 +121,8 @@ def test_static_scripts_in_a_chain_with_their_variables(
     assert scripts.called() == [
         "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
         "|--set-text|static.lf_calib=/cal/caldata.tar|--set-text|static.lf_to_colmap=/bin/lf.py"
-        "|-S|static.vggt_stage=ba|--set-text|static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
-        "|-S|static.force=false"
+        "|-S|static.vggt_stage=ba|--set-text|runtime.static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
+        "|-S|runtime.static.force=false"
     ]
     assert "NodeList=h100" in scripts.show(prepare)
     (scripts.calls / "0").unlink()
@@ -131,8 +131,8 @@ def test_static_scripts_in_a_chain_with_their_variables(
     scripts.slurm.wait()
     options = (
         "--prep-root|/out/shared dir|--result-root|/scratch/static|-S|static.train_test_every=1"
-        "|-S|static.eval_test_every=2|-S|static.covi_chunk=32|-S|static.covi_micro_chunk=8"
-        "|-S|static.covi_device=cuda|-S|static.skip_train=true"
+        "|-S|static.eval_test_every=2|-S|runtime.static.covi_chunk=32|-S|runtime.static.covi_micro_chunk=8"
+        "|-S|static.covi_device=cuda|-S|runtime.static.skip_train=true"
     )
     for task, camera in enumerate(("monocular", "iphone", "stereo", "lightfield")):
         rest = f"../data/dog|--camera|{camera}|{options}"

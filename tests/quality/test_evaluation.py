@@ -97,7 +97,7 @@ def test_invalid_pixels_count_in_no_measure(view_of: Callable) -> None:
     assert means["mean_color_psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-5)
 
 
-def test_lpips_is_of_the_share_of_valid_pixels(view_of: Callable, random_backbone: Callable) -> None:
+def test_lpips_is_of_the_valid_share(view_of: Callable, random_backbone: Callable) -> None:
     valid = np.zeros((64, 64), bool)
     valid[:, :16] = True
     fields = view_of(seed=1), view_of(seed=2)

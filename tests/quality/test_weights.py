@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.quality.config import WeightsConfig
+from stages.quality.config import WeightsConfig, WeightsRuntime
 from stages.quality.metrics import weights
 from stages.quality.metrics.backbones import BACKBONES, find_file
 from stages.run.errors import UserError
@@ -91,7 +91,7 @@ def test_absence_is_recorded_without_paths_of_the_machine(tmp_path: Path) -> Non
 
 
 def test_failed_download_is_no_error(tmp_path: Path, torch_home: Path) -> None:
-    config = WeightsConfig(nets=("alex",), download=True, timeout_s=1.0)
+    config = WeightsConfig(nets=("alex",), download=True, runtime=WeightsRuntime(timeout_s=1.0))
     marker = weights.collect(config, tmp_path)
     assert not marker["alex"]["found"]
     assert "the download failed" in marker["alex"]["reason"]

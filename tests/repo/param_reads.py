@@ -7,6 +7,8 @@ always held in a variable, argument or field named `study`, a StaticConfig in on
 stage depends on the whole of a section that its closure reads, on its own entry of a catalogue,
 and of these two on the keys that its closure reads, one by one: a change of the memo's text or of
 another stage's list must not rerun it.
+
+What stands in `runtime:` is built with the section that it belongs to, and no stage depends on it.
 """
 
 import ast
@@ -66,7 +68,7 @@ def keys_read(module: str, section: str) -> set[str]:
     if model.__module__ not in imports(module):
         return set()
     found = {key for node in ast.walk(tree(module)) for key in _keys_at(node, section)}
-    return found & set(model.model_fields)
+    return found & set(model.recipe_keys())
 
 
 def _keys_at(node: ast.AST, section: str) -> Iterator[str]:

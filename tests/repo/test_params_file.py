@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
 
 from stages.check import CATALOGUES, SECTIONS
-from stages.run.settings.params import Params, Section
+from stages.run.settings.params import RUNTIME, Params, Section
 from stages.scenes.static.config import READ_BY
 
 MODELS = SECTIONS | CATALOGUES
@@ -72,12 +72,14 @@ def test_every_key_is_read(name: str) -> None:
     modules = set().union(*(closure(f"stages.{entry}") for entry in {*entries, "check"}))
     used = set().union(*map(names_used, modules))
     for section in nested(model):
-        unread = sorted(set(section.model_fields) - used)
+        unread = sorted(set(section.recipe_keys()) - used)
         assert not unread, f"{section.__name__}: nothing reads {', '.join(unread)}"
 
 
 def test_sections_are_those_with_a_model() -> None:
-    assert set(Params.read(ROOT / "params.yaml").raw) == set(MODELS)
+    raw = Params.read(ROOT / "params.yaml").raw
+    assert set(raw) == {*MODELS, RUNTIME}
+    assert set(raw[RUNTIME]) == {name for name in SECTIONS if SECTIONS[name].runtime_model()}
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -86,13 +88,16 @@ def test_every_key_is_stated(name: str) -> None:
     raw = Params.read(ROOT / "params.yaml").raw
 
     def compare(model: type[Section], stated: dict, where: str) -> None:
-        missing = sorted(set(model.model_fields) - set(stated))
+        missing = sorted(set(model.recipe_keys()) - set(stated))
         assert not missing, f"params.yaml, {where}: add {', '.join(missing)}"
-        for key, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                compare(field.annotation, stated[key], f"{where}.{key}")
+        for key in model.recipe_keys():
+            kind = model.model_fields[key].annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                compare(kind, stated[key], f"{where}.{key}")
 
     compare(SECTIONS[name], raw[name], name)
+    if (runtime := SECTIONS[name].runtime_model()) is not None:
+        compare(runtime, raw[RUNTIME][name], f"{RUNTIME}.{name}")
 
 
 def test_stages_read_a_section_by_the_model_that_check_knows() -> None:
@@ -130,5 +135,6 @@ def test_keys_that_a_static_command_goes_by_are_its_params(command: str) -> None
     """Values of the command line for others are told to have no effect."""
     listed = {one.partition(".")[2] for one in wanted_params(command) if one.startswith("static.")}
     shared = {key for name in READ_BY if name != command for key in READ_BY[name]}
-    assert set(READ_BY[command]) <= listed
+    recipe = {key for key in READ_BY[command] if not key.startswith(f"{RUNTIME}.")}
+    assert recipe <= listed
     assert listed - set(READ_BY[command]) <= shared, "read by nobody, or left out"

@@ -9,7 +9,7 @@ import pytest
 from source_tree import ROOT
 
 from stages.check import CATALOGUES, SECTIONS
-from stages.run.settings.params import Params, plain
+from stages.run.settings.params import RUNTIME, Params, plain
 
 PARAMS = Params.read(ROOT / "params.yaml")
 Keys = tuple[Any, ...]
@@ -33,8 +33,9 @@ WHOLE = {keys: value for keys, value in ALL.items() if isinstance(value, int)}
 
 def faults(keys: Keys, value: Any) -> list[str]:
     """What is said of params.yaml with another value at one place."""
-    top = keys[:2] if keys[0] in CATALOGUES else keys[:1]
-    model = (SECTIONS | CATALOGUES)[keys[0]]
+    first = 1 if keys[0] == RUNTIME else 0
+    top = keys[first : first + (2 if keys[0] in CATALOGUES else 1)]
+    model = (SECTIONS | CATALOGUES)[top[0]]
     *folders, last = keys
     with changed(reduce(lambda held, key: held[key], folders, PARAMS.raw), last, value):
         return [str(one) for one in PARAMS.check(top, model)[1]]
@@ -77,7 +78,7 @@ def test_no_seed_is_what_some_library_refuses(value: object) -> None:
     [
         ("train.steps_scaler", 1e300), ("tune.multiple", 2), ("vggt.image_px", 520),
         ("tune.losses.gram_crop_px", 31), ("compare.bootstrap_draws", 99),
-        ("train.eval_steps", [0]), ("train.workers", 0),
+        ("train.eval_steps", [0]), ("runtime.train.workers", 0),
         ("train.background", [2.0, 0.0, 0.0]), ("demo.width_px", 1_000_000), ("demo.samples", 1000),
         ("prepare.height_px", 1_000_000), ("difix.batch_size", 0), ("show.video.fps", 100_000),
         ("scenes.hi4d_pair00_dance.target_cameras", ["../x"]),

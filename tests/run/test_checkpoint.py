@@ -1,7 +1,9 @@
 """States of a run: how far apart they lie."""
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,3 +61,23 @@ def test_brief_states_are_always_affordable(clock: Clock) -> None:
     state = Checkpoint("train", "test", "key")
     state.save({"step": torch.ones(1)}, clock.writing(0.1))
     assert state.affordable()
+
+
+def test_state_of_a_stage_is_tied_to_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    main = SimpleNamespace(__spec__=SimpleNamespace(name="stages.train"))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    by_hand = Checkpoint("train", "room", "key").folder
+    digest = Path("data/code/train.txt")
+    digest.parent.mkdir(parents=True)
+    digest.write_text("stages/train.py 1\n")
+    assert Checkpoint("train", "room", "key").folder == by_hand
+    monkeypatch.setenv("DVC_STAGE", "train@room")
+    first = Checkpoint("train", "room", "key").folder
+    assert first == Checkpoint("train", "room", "key").folder
+    digest.write_text("stages/train.py 2\n")
+    assert len({by_hand, first, Checkpoint("train", "room", "key").folder}) == 3

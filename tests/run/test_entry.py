@@ -54,7 +54,7 @@ def test_full_gpu_says_what_takes_less(capsys: pytest.CaptureFixture[str]) -> No
     code, _, text = exit_of(raising(error), capsys)
     assert code == 2
     assert text.startswith("GPU: Tried to allocate 2.00 GiB.")
-    assert "train.workers" in text
+    assert "runtime.train.workers" in text
     assert "more" not in text
 
 

@@ -95,8 +95,8 @@ def test_the_largest_model_is_kept_and_demands_sink_until_it_is_whole(
 
     monkeypatch.setattr(colmap, "map_incrementally", mapped)
     config = CONFIG.model_copy(update={"min_registered": 0.8})
-    shown = photographs(cameras)
-    found = sfm.reconstruct(cameras, shown, {}, config, tmp_path)
+    features = pooled_features(cameras)
+    found = sfm.reconstruct(cameras, features, {}, config, tmp_path)
     assert list(found.cameras) == list(cameras)[:4]
     assert found.reprojection_error_px == pytest.approx(0.4)
     assert asked == [(30, 1.0), (15, 1.0), (10, 1.5)]

@@ -10,7 +10,7 @@ from stages.run import layout
 from stages.scenes.images import write_png
 from stages.scenes.scene import Scene, write_scene
 from stages.scenes.view import View
-from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.config import StrategyConfig, TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.view_set import TrainView
@@ -40,8 +40,8 @@ def config() -> TrainConfig:
     )  # fmt: skip
     return TrainConfig(
         max_steps=80, sh_degree=0, max_gaussians=400, means_lr=0.004, scales_lr=0.02,
-        sh0_lr=0.02, eval_steps=(40,), ply_steps=(40,), checkpoint_every=20, pose_opt=False,
-        strategy=strategy,
+        sh0_lr=0.02, eval_steps=(40,), ply_steps=(40,), pose_opt=False, strategy=strategy,
+        runtime=TrainRuntime(checkpoint_every=20),
     )  # fmt: skip
 
 

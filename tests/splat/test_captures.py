@@ -23,7 +23,7 @@ from stages.splat.captures import claims
 from stages.splat.captures import results as capture_results
 from stages.splat.captures.record import CaptureRecord
 from stages.splat.captures.training import split
-from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.config import StrategyConfig, TrainConfig, TrainRuntime
 from stages.splat.export import read_ply
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -35,7 +35,7 @@ EVALUATE = CaptureEvaluateConfig(align_steps=0)
 CONFIG = TrainConfig(
     max_steps=60, sh_degree=0, max_gaussians=300, means_lr=0.004, scales_lr=0.02, sh0_lr=0.02,
     eval_steps=(), ply_steps=(), save_steps=(), pose_opt=False, backend="cpu",
-    checkpoint_every=20, strategy=StrategyConfig(refine_start_iter=1000),
+    runtime=TrainRuntime(checkpoint_every=20), strategy=StrategyConfig(refine_start_iter=1000),
 )  # fmt: skip
 
 

@@ -57,10 +57,11 @@ def test_switches_that_an_entry_ignores_are_named_where_they_are_on(entry: str) 
 
 
 def test_ignored_numbers_are_named_where_the_command_line_sets_them() -> None:
-    lines = notes(TrainConfig(), "capture_train", overridden={"workers", "warm_share", "max_steps"})
+    overridden = {"runtime.workers", "warm_share", "max_steps"}
+    lines = notes(TrainConfig(), "capture_train", overridden=overridden)
     lines = [line for line in lines if "workers" in line or "warm" in line or "max_steps" in line]
     assert [line.split(":")[0] for line in lines] == [
-        "train.warm_share has no effect", "train.workers has no effect",
+        "train.warm_share has no effect", "runtime.train.workers has no effect",
     ]  # fmt: skip
 
 

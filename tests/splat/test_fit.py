@@ -121,7 +121,7 @@ def test_other_threads_have_the_lock_while_files_are_written(
         with gpu_lock():
             trained(config, views, points, folder=tmp_path).write(tmp_path, ply=True)
     states, results = written.count("state.pt"), {name for name in written if name != "state.pt"}
-    assert states == 80 // config.checkpoint_every
+    assert states == 80 // config.runtime.checkpoint_every
     assert results == {
         "point_cloud_40.ply", "gaussians_40.safetensors", "gaussians.safetensors",
         "point_cloud.ply",
@@ -141,7 +141,7 @@ def test_checkpoints_that_are_slow_to_write_are_written_less_often(
 
     monkeypatch.setattr(Checkpoint, "save", noted)
     trained(config, views, points)
-    assert saved == [config.checkpoint_every, 80]
+    assert saved == [config.runtime.checkpoint_every, 80]
 
 
 def test_another_seed_gives_other_gaussians(config, views, points) -> None:

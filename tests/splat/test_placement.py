@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.run.process.stopping import Preemption
-from stages.splat.config import TrainConfig
+from stages.splat.config import TrainConfig, TrainRuntime
 from stages.splat.training import placement
 
 TIMES = ("000021", "000033", "000045", "000057", "000069")
@@ -19,7 +19,7 @@ def words(command: list[str], flag: str) -> list[str]:
 
 
 def test_a_cpu_has_a_process_for_each_timestamp() -> None:
-    placed = placement.place(TIMES, TrainConfig(workers=3), "cpu")
+    placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=3)), "cpu")
     commands = placed.commands("fight", Path("out"))
     assert placed.processes == 3
     assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
@@ -47,7 +47,7 @@ def test_without_warm_starts_all_start_from_sparse_points() -> None:
 
 def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab12")
-    placed = placement.place(TIMES, TrainConfig(workers=4), "cuda")
+    placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=4)), "cuda")
     commands = placed.commands("fight", Path("out"))
     assert placed.processes == 2
     assert str(placed) == "3 at once on each of 2 GPUs"
@@ -75,5 +75,5 @@ def test_one_stream_trains_in_order_and_stops_at_a_failure() -> None:
             raise ValueError("lost")
 
     with pytest.raises(ValueError, match="lost"):
-        placement.side_by_side(TIMES, train, TrainConfig(workers=1))
+        placement.side_by_side(TIMES, train, TrainConfig(runtime=TrainRuntime(workers=1)))
     assert done == list(TIMES[:3])

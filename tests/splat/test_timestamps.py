@@ -113,7 +113,8 @@ def write_params(config, **values: int) -> None:
         "max_steps": 20, "ply_steps": [], "eval_steps": [10], "backend": "cpu",
     }  # fmt: skip
     with open("params.yaml", "w") as out:
-        YAML().dump({"train": train | values}, out)
+        workers = values.pop("workers", "auto")
+        YAML().dump({"train": train | values, "runtime": {"train": {"workers": workers}}}, out)
 
 
 def run_stage(config, workers: int = 1, file_bytes: int | None = None):

@@ -29,8 +29,10 @@ weights:
   download: true
 base:
   source: {source}
-  cache_dir: hub
-  download: {download}
+runtime:
+  base:
+    cache_dir: hub
+    download: {download}
 """
 Plant = Callable[..., None]
 

@@ -75,7 +75,10 @@ def pretrain(config: BaseConfig, prompt: Tensor, weights: Path, checkpoint: Chec
         weights: folder of LPIPS backbones; without them the loss is L2 alone.
         checkpoint: resume state.
     """
-    loop, spec = config.pretrain, SIZES["tiny"].changed(prompt=config.prompt, origin="procedural")
+    loop, spec = (
+        config.pretraining,
+        SIZES["tiny"].changed(prompt=config.prompt, origin="procedural"),
+    )
     device, _ = choose_device(loop.device, "base.pretrain.device")
     stream = DeadLeavesStream(loop, device)
     loss = FixerLoss(loop.losses, weights, device, loop.seed)

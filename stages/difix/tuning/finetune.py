@@ -215,7 +215,7 @@ class Tuner:
         """A point of the curve, a validation and a checkpoint, where due after a step."""
         config = self.config
         validating = done % config.validate_every == 0 and not last
-        saving = done % config.checkpoint_every == 0 or last or stopping
+        saving = done % config.runtime.checkpoint_every == 0 or last or stopping
         pointing = done % max(1, config.steps // _CURVE_POINTS) == 0 or last
         if validating or saving or pointing:
             self._check(done, checkpoint)

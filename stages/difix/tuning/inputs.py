@@ -95,4 +95,4 @@ def checkpoint_key(data: TuningData, base: Path, config: TuneConfig) -> tuple[st
         path = Path(config.init_from).expanduser()
         origin = folder_hash(path) if path.is_dir() else origin
         origin = file_hash(path) if path.is_file() else origin
-    return config.model_dump_json(), data.digest(), folder_hash(base), origin
+    return config.recipe(), data.digest(), folder_hash(base), origin

@@ -112,7 +112,7 @@ def _hub_errors(name: str, base: BaseConfig, at: str, ask_hub: bool) -> Iterator
         return
     from stages.difix.weights import hub
 
-    cache = Path(base.cache_dir).expanduser()
-    fault = hub.absence(name, cache, base.download, at, ask=ask_hub)
+    cache = Path(base.runtime.cache_dir).expanduser()
+    fault = hub.absence(name, cache, base.runtime.download, at, ask=ask_hub)
     if fault is not None:
         yield fault

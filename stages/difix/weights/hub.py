@@ -62,7 +62,7 @@ def absence(
         return None
     except (LocalEntryNotFoundError, ValueError, OSError):
         if not download:
-            return _absent(hub_id, cache, where, "base.download is false")
+            return _absent(hub_id, cache, where, "runtime.base.download is false")
     if not ask:
         return None
     request = _request(hub_id, cache)
@@ -121,7 +121,7 @@ def snapshot(hub_id: str, cache: Path, download: bool, where: str) -> Path:
         return Path(snapshot_download(**request, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError) as error:
         if not download:
-            raise _absent(hub_id, cache, where, "base.download is false") from error
+            raise _absent(hub_id, cache, where, "runtime.base.download is false") from error
     print(f"{where}: {hub_id} is not in {cache}, downloading it", flush=True)
     try:
         return Path(snapshot_download(**request))
@@ -138,6 +138,6 @@ def _absent(hub_id: str, cache: Path, where: str, reason: str) -> UserError:
         hint=(f"{_suggestion(hub_id)}\n" if _suggestion(hub_id) else "")
         + "on a machine with a network: "
         f'`hf download {repo} --cache-dir {cache} --include "*.json" "*.txt" "*.safetensors"`',
-        fix=f"copy that folder to {cache}, or set base.cache_dir to a cache that has it, "
+        fix=f"copy that folder to {cache}, or set runtime.base.cache_dir to a cache that has it, "
         "or base.source: shipped",
     )

@@ -118,7 +118,7 @@ def _by_download(net: str, config: WeightsConfig) -> Path | str:
         return "weights.download is false"
     published = BACKBONES[net].published
     try:
-        with _time_limit(config.timeout_s):
+        with _time_limit(config.runtime.timeout_s):
             torch.hub.load_state_dict_from_url(
                 _URL + published,
                 map_location="cpu",

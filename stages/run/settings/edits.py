@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError, raise_all
-from stages.run.settings.params import Params, did_you_mean, plain
+from stages.run.settings.params import Params, did_you_mean, moved, plain
 from stages.run.settings.readings import parse_yaml
 
 # Line width of ruamel, and so of DVC when it rewrites the file.
@@ -33,7 +33,7 @@ def changes(params: Params, overlay: Params) -> list[Change]:
 
     Raises UserError for every key that params.yaml lacks: an overlay brings values, not keys.
     """
-    items = list(_compare((), params.raw, overlay.raw, overlay.where))
+    items = list(_compare((), params.raw, overlay.raw, overlay.where, params.raw))
     raise_all(item for item in items if isinstance(item, UserError))
     return [item for item in items if isinstance(item, Change)]
 
@@ -53,6 +53,7 @@ def _compare(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     where: Callable[[tuple[str, ...]], str],
+    root: Mapping[str, Any],
 ) -> Iterator[Change | UserError]:
     for key, value in new.items():
         here = (*keys, key)
@@ -62,13 +63,13 @@ def _compare(
                 where(here),
                 "params.yaml has no such key",
                 expected=f"one of {', '.join(known)}",
-                hint=did_you_mean(str(key), known),
+                hint=moved(root, here) or did_you_mean(str(key), known),
             )
         elif isinstance(value, Mapping) != isinstance(old[key], Mapping):
             kind = "`key: value` lines" if isinstance(old[key], Mapping) else "one value or a list"
             yield UserError(where(here), f"got {plain(value)!r}", expected=kind)
         elif isinstance(value, Mapping):
-            yield from _compare(here, old[key], value, where)
+            yield from _compare(here, old[key], value, where, root)
         # By repr, which differs for 1, 1.0 and True; these compare equal.
         elif repr(plain(value)) != repr(plain(old[key])):
             yield Change(here, old[key], value)

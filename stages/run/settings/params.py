@@ -1,6 +1,10 @@
 """params.yaml as typed, frozen sections; every error at once, with its line and nearest key.
 
 YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a number.
+
+A section such as `train:` is a recipe: results depend on it, stages list it in dvc.yaml, and resume
+states are tied to it. How it is run where no result depends on that stands in `runtime.train:`; its
+model is the field `runtime` of the recipe's, and both are built as one.
 """
 
 import argparse
@@ -10,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -19,6 +23,7 @@ from stages.run.settings import overrides as command_line
 from stages.run.settings import readings
 from stages.run.settings.names import is_name, what_names_are
 
+RUNTIME = "runtime"
 CHECK = "edit the line, then run `python -m stages.check`"
 
 
@@ -35,6 +40,26 @@ class Section(BaseModel):
 
     # inf and nan are numbers to YAML, and pass most comparisons.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def recipe_keys(cls) -> list[str]:
+        """Its keys in params.yaml, all of which results depend on."""
+        return [key for key in cls.model_fields if key != RUNTIME]
+
+    @classmethod
+    def runtime_model(cls) -> "type[Section] | None":
+        """The model of its part of `runtime:`, if it has one."""
+        field = cls.model_fields.get(RUNTIME)
+        return None if field is None else field.annotation
+
+    def recipe(self) -> str:
+        """All that a result depends on, as text: what resume states are tied to."""
+        return self.model_dump_json()
+
+
+def apart(default: Section) -> Any:
+    """The field `runtime` of a recipe: never dumped with it."""
+    return Field(default=default, exclude=True)
 
 
 S = TypeVar("S", bound=Section)
@@ -89,7 +114,7 @@ class Params:
                 f"{command_line.COMMAND_LINE}  {'.'.join(keys)}",
                 f"{self.path} has no such key",
                 expected="one of " + ", ".join(known),
-                hint=did_you_mean(keys[-1], known),
+                hint=moved(self.raw, keys) or did_you_mean(keys[-1], known),
             ) from error
 
     def section(self, name: str, model: type[S]) -> S:
@@ -113,8 +138,12 @@ class Params:
         return value
 
     def given(self, section: str) -> set[str]:
-        """Keys of a section that were given on the command line, without what is below them."""
-        return {keys[1] for keys in self.overridden if keys[0] == section}
+        """Keys of a section that were given on the command line, without what is below them.
+
+        Those of its part of `runtime:` begin with `runtime.`.
+        """
+        owned = map(_owned, self.overridden)
+        return {key for owner, key in owned if owner == section}
 
     def unread(self, **read: Collection[str]) -> Iterator[str]:
         """What to tell of values of the command line that the command does not go by, a line each.
@@ -124,7 +153,8 @@ class Params:
         """
         for keys in sorted(self.overridden):
             built = any(keys[: len(one)] == one for one in self._built)
-            if keys[1] not in read.get(keys[0], keys if built else ()):
+            section, key = _owned(keys)
+            if key not in read.get(section, (key,) if built else ()):
                 yield f"{self.where(keys)} has no effect on this command"
 
     def names(self, catalogue: str) -> list[str]:
@@ -145,11 +175,27 @@ class Params:
                 self.where(keys), repr(found), expected="`key: value` lines", fix=CHECK
             )
             return None, [error]
+        values = plain(found)
+        errors = [self._misplaced(keys + one) for one in _misplaced(values)]
+        if model.runtime_model() is not None and not errors:
+            self._built.add((RUNTIME, *keys))
+            values |= self._runtime(keys)
         try:
-            return model.model_validate(plain(found)), []
+            return model.model_validate(values) if not errors else None, errors
         except ValidationError as error:
-            faults = sorted(error.errors(), key=lambda fault: self._line(keys + fault["loc"]))
+            faults = sorted(error.errors(), key=lambda fault: self._line(_at(keys, fault["loc"])))
             return None, [self._explain(keys, model, fault) for fault in faults]
+
+    def _runtime(self, keys: tuple[str, ...]) -> dict[str, Any]:
+        """The part of `runtime:` that belongs to a section; its model's defaults without one."""
+        found: Any = self.raw.get(RUNTIME)
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return {} if found is None else {RUNTIME: plain(found)}
+
+    def _misplaced(self, keys: tuple[str, ...]) -> UserError:
+        place = ".".join((RUNTIME, *keys[:-1]))
+        return UserError(self.where(keys), "unknown key", hint=f"it stands in {place}", fix=CHECK)
 
     def check_all(
         self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
@@ -159,8 +205,12 @@ class Params:
         A catalogue becomes a dict of its valid entries. A top-level key that is neither is an
         error.
         """
-        known = [*sections, *catalogues]
-        errors = [self._unknown(str(key), known) for key in self.raw if str(key) not in known]
+        known = [*sections, *catalogues, RUNTIME]
+        errors = [self._unknown((str(key),), known) for key in self.raw if str(key) not in known]
+        owners = [name for name, model in sections.items() if model.runtime_model()]
+        runtime = self.raw.get(RUNTIME)
+        given = [str(key) for key in runtime] if isinstance(runtime, Mapping) else []
+        errors += [self._unknown((RUNTIME, key), owners) for key in given if key not in owners]
         values: dict[str, Any] = {}
         for name, model in sections.items():
             value, faults = self.check((name,), model)
@@ -210,12 +260,12 @@ class Params:
                 break
         return line
 
-    def _unknown(self, name: str, known: list[str]) -> UserError:
+    def _unknown(self, keys: tuple[str, ...], known: list[str]) -> UserError:
         return UserError(
-            self.where((name,)),
+            self.where(keys),
             "unknown section",
             expected="one of " + ", ".join(known),
-            hint=did_you_mean(name, known),
+            hint=did_you_mean(keys[-1], known),
             fix=CHECK,
         )
 
@@ -229,16 +279,14 @@ class Params:
         )
 
     def _explain(self, keys: tuple[str, ...], model: type[Section], fault: Any) -> UserError:
-        location = keys + tuple(
-            part for part in fault["loc"] if not str(part).startswith("function-")
-        )
+        location = _at(keys, fault["loc"])
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
             return UserError(
                 self.where(location),
                 "unknown key",
                 expected="one of " + ", ".join(known),
-                hint=did_you_mean(str(fault["loc"][-1]), known),
+                hint=_moved_of(model, location) or did_you_mean(str(fault["loc"][-1]), known),
                 fix=CHECK,
             )
         message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -272,6 +320,58 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
+def moved(raw: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """A hint for a key of a recipe that stands in `runtime:`, or an empty string.
+
+    >>> moved({"train": {}, "runtime": {"train": {"workers": 2}}}, ("train", "workers"))
+    'it is runtime.train.workers'
+    """
+    found: Any = raw.get(RUNTIME)
+    for key in keys:
+        if not isinstance(found, Mapping) or key not in found:
+            return ""
+        found = found[key]
+    return f"it is {'.'.join((RUNTIME, *keys))}"
+
+
+def dotted(section: str, key: str) -> str:
+    """A key as params.yaml has it, of a section or of its part of `runtime:`.
+
+    >>> dotted("train", "seed"), dotted("train", "runtime.workers")
+    ('train.seed', 'runtime.train.workers')
+    """
+    before, dot, last = key.partition(".")
+    return f"{RUNTIME}.{section}.{last}" if dot and before == RUNTIME else f"{section}.{key}"
+
+
+def _owned(keys: tuple[str, ...]) -> tuple[str, str]:
+    """Section and key of an override; `runtime.workers` of `train` for `runtime.train.workers`."""
+    return (keys[1], ".".join((RUNTIME, *keys[2:3]))) if keys[0] == RUNTIME else (keys[0], keys[1])
+
+
+def _at(keys: tuple[str, ...], location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where in params.yaml a fault of a section lies."""
+    parts = tuple(part for part in location if not str(part).startswith("function-"))
+    return (RUNTIME, *keys, *parts[1:]) if parts[:1] == (RUNTIME,) else (*keys, *parts)
+
+
+def _misplaced(values: Any) -> Iterator[tuple[str, ...]]:
+    """Where a section holds a key `runtime`: it has a place of its own."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from ((key,),) if key == RUNTIME else ((key, *one) for one in _misplaced(value))
+
+
+def _moved_of(model: type[Section], keys: tuple[Any, ...]) -> str:
+    """As `moved`, by the model: params.yaml may be older than `runtime:`."""
+    runtime = model.runtime_model()
+    for key in keys[1:-1]:
+        fields = {} if runtime is None else runtime.model_fields
+        runtime = _section_in(fields[key].annotation) if key in fields else None
+    is_there = runtime is not None and keys[-1] in runtime.model_fields
+    return f"it is {'.'.join((RUNTIME, *keys))}" if is_there else ""
+
+
 def plain(node: Any) -> Any:
     """Plain dicts, tuples and scalars from ruamel's round-trip types."""
     if isinstance(node, Mapping):
@@ -293,7 +393,7 @@ def _fields_at(model: type[Section], location: tuple[Any, ...]) -> list[str]:
             nested = _section_in(model.model_fields[part].annotation)
             assert nested is not None, f"{part} of {model.__name__} holds no section"
             model = nested
-    return list(model.model_fields)
+    return model.recipe_keys()
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

@@ -5,16 +5,28 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from stages.run.settings.names import Names
-from stages.run.settings.params import PathText, Section
+from stages.run.settings.params import PathText, Section, apart
 from stages.run.settings.ranges import Count, Pixels, Positive, Seed
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
 CAMERAS: tuple[str, ...] = get_args(CameraKind)
 
 
+class StaticRuntime(Section):
+    """What is done anew or left out by hand, and memory: results are the same."""
+
+    vggt_cache: PathText = ""
+    force: bool = False
+    skip_train: bool = False
+    skip_eval: bool = False
+    covi_chunk: Positive = 32
+    covi_micro_chunk: Positive = 8
+
+
 class StaticConfig(Section):
     """How a static scene is prepared, trained on the images of one kind of camera and evaluated."""
 
+    runtime: StaticRuntime = apart(StaticRuntime())
     scenes: Names = ()
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
     max_px: Pixels = 0
@@ -22,9 +34,7 @@ class StaticConfig(Section):
     lf_calib: PathText = ""
     lf_to_colmap: PathText = ""
     vggt_stage: Literal["both", "vggt", "ba"] = "both"
-    vggt_cache: PathText = ""
     skip_vggt: bool = False
-    force: bool = False
     lens_model: Literal["pinhole", "radial"] = "radial"
     focal_guess: float = Field(default=1.0, gt=0)
     max_features: Positive = 8192
@@ -36,28 +46,24 @@ class StaticConfig(Section):
     seed: Seed = 0
     train_test_every: Count = 1
     eval_test_every: Positive = 1
-    skip_train: bool = False
-    skip_eval: bool = False
-    covi_chunk: Positive = 32
-    covi_micro_chunk: Positive = 8
     covi_device: Literal["auto", "cpu", "cuda"] = "auto"
     covi_min_views: Positive = 1
     covi_min_share: float = Field(default=0.05, ge=0, le=1)
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
 
 
-# The keys of `static:` that each command reads.
+# The keys of `static:` and `runtime.static:` that each command reads.
 READ_BY = {
     "static_prepare": (
-        "cameras", "max_px", "lf_inner", "lf_calib", "lf_to_colmap", "vggt_stage", "vggt_cache",
-        "skip_vggt", "force", "lens_model", "focal_guess", "max_features", "peak_threshold",
-        "ratio_test", "max_reprojection_error_px", "min_triangulation_angle_deg",
-        "min_registered", "seed",
+        "cameras", "max_px", "lf_inner", "lf_calib", "lf_to_colmap", "vggt_stage",
+        "runtime.vggt_cache", "skip_vggt", "runtime.force", "lens_model", "focal_guess",
+        "max_features", "peak_threshold", "ratio_test", "max_reprojection_error_px",
+        "min_triangulation_angle_deg", "min_registered", "seed",
     ),
-    "static_train": ("train_test_every", "skip_train"),
+    "static_train": ("train_test_every", "runtime.skip_train"),
     "static_evaluate": (
-        "eval_test_every", "skip_eval", "covi_chunk", "covi_micro_chunk", "covi_device",
-        "covi_min_views", "covi_min_share", "covi_depth_tolerance",
+        "eval_test_every", "runtime.skip_eval", "runtime.covi_chunk", "runtime.covi_micro_chunk",
+        "covi_device", "covi_min_views", "covi_min_share", "covi_depth_tolerance",
     ),
 }  # fmt: skip
 

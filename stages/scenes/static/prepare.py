@@ -62,8 +62,8 @@ def prepare(
 ) -> tuple[dict[str, Any], bool]:
     """Prepare a static scene; return its metrics, and whether it was rebuilt.
 
-    A folder made from the same inputs is kept, unless `static.force`; an older one stays until the
-    new one is complete.
+    A folder made from the same inputs is kept, unless `runtime.static.force`; an older one stays
+    until the new one is complete.
 
     Args:
         raw: the scene's `static/`.
@@ -82,8 +82,8 @@ def prepare(
     shared.check_replaceable()
     make_target(folder)
     origin = _origin(raw, folder, static, background)
-    if not static.force and shared.is_made_from(origin):
-        again = "run static_prepare with static.force"
+    if not static.runtime.force and shared.is_made_from(origin):
+        again = "run static_prepare with runtime.static.force"
         with shaped(shared.summary, "metrics: counts of images", again):
             metrics = read_json(shared.summary)["metrics"]
             return {

@@ -150,7 +150,7 @@ def update_masks(
         loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
         computed = covisible(
             loaded, [view.camera for view in missing], training, rule, backend,
-            static.covi_chunk, static.covi_micro_chunk,
+            static.runtime.covi_chunk, static.runtime.covi_micro_chunk,
         )  # fmt: skip
         for view, mask in zip(missing, computed, strict=True):
             write_mask(shared.mask(camera, view.name), mask.cpu().numpy())

@@ -59,7 +59,7 @@ def check_trained(result: Path) -> None:
     if not (result / CHECKPOINTS / GAUSSIANS).is_file():
         raise UserError(
             result / CHECKPOINTS, "nothing is trained yet", expected=GAUSSIANS,
-            fix="set static.skip_train: false, or run static_train for this camera first",
+            fix="set runtime.static.skip_train: false, or run static_train for this camera first",
         )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _fit(
             # Render, loss, backward, optimisers; then duplicate, split and prune Gaussians.
             loss, _ = trainer.step(step)
             done = step + 1
-            due = done % config.checkpoint_every == 0 and checkpoint.affordable()
+            due = done % config.runtime.checkpoint_every == 0 and checkpoint.affordable()
             save = due or done == steps or preemption.noticed
             if done % every == 0 or save:
                 trainer.check_finite(trainer.value(loss), done)

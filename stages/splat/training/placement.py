@@ -1,9 +1,9 @@
 """Where a scene's timestamps are trained: in which process, on which GPU, on which CUDA stream.
 
 On a CPU each timestamp has a process. Each of several GPUs has a process and every n-th timestamp.
-Within such a process timestamps follow one another, or `train.workers` of them share the GPU: each
-has a thread and a CUDA stream, so that the small kernels of one fill the gaps of another. The
-kernels of processes would not overlap.
+Within such a process timestamps follow one another, or `runtime.train.workers` of them share the
+GPU: each has a thread and a CUDA stream, so that the small kernels of one fill the gaps of another.
+The kernels of processes would not overlap.
 """
 
 import os
@@ -97,15 +97,15 @@ def place(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Place
 
 def processes(config: TrainConfig) -> int:
     """Processes at once on a CPU."""
-    if config.workers != "auto":
-        return config.workers
+    if config.runtime.workers != "auto":
+        return config.runtime.workers
     # macOS has no affinity.
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def streams(config: TrainConfig) -> int:
     """CUDA streams of one GPU; benchmarks/README.md says what more than one gain."""
-    return 4 if config.workers == "auto" else config.workers
+    return 4 if config.runtime.workers == "auto" else config.runtime.workers
 
 
 def visible_gpus() -> list[str]:

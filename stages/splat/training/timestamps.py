@@ -148,7 +148,8 @@ def require_memory(scene: Scene, config: TrainConfig, at_once: int) -> None:
     views = chosen_views(scene, scene.timestamps[0], config)
     require_for(
         [(view.camera.width, view.camera.height) for view in views], config.data_factor,
-        "train.data_factor", "set train.data_factor: {factor}, or lower train.workers", at_once,
+        "train.data_factor",
+        "set train.data_factor: {factor}, or lower runtime.train.workers", at_once,
     )  # fmt: skip
 
 

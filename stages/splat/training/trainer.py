@@ -201,7 +201,7 @@ class Trainer:
                 "background": list(config.background),
                 "near_plane": config.near_plane,
                 "far_plane": config.far_plane,
-                "params": text_hash(config.fingerprint(self.backend))[:16],
+                "params": text_hash(config.name_in_files(self.backend))[:16],
             },
         )
 

@@ -64,7 +64,7 @@ class FixedViews:
         config, train = self.recipe.distill, self.recipe.train
         inputs = [folder_hash(self.splats / timestamp), fixer, self.backend]
         checkpoint = Checkpoint(
-            "distill", f"{self.scene.name}.{method}", timestamp, config.model_dump_json(),
+            "distill", f"{self.scene.name}.{method}", timestamp, config.recipe(),
             train.fingerprint(self.backend), *inputs,
         )  # fmt: skip
         targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]

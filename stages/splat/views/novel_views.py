@@ -64,7 +64,9 @@ class TargetRenderer:
         views, timestamps = self.scene.views("target"), self.scene.timestamps
         with (
             Progress(f"{self.scene.name}: novel views by {method}", len(timestamps)) as progress,
-            ThreadPoolExecutor(1 if self.backend == "cuda" else self.config.workers) as pool,
+            ThreadPoolExecutor(
+                1 if self.backend == "cuda" else self.config.runtime.workers
+            ) as pool,
         ):
             for timestamp, moved in zip(timestamps, pool.map(write, timestamps), strict=True):
                 moves[timestamp] = moved

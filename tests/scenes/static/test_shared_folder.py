@@ -9,7 +9,7 @@ import pytest
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.images import write_png
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.config import StaticConfig, StaticRuntime
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared_folder import SharedFolder
 
@@ -36,7 +36,9 @@ def test_folder_with_users_files_is_left_alone(
         (folder / ".prep_complete").write_text(marker)
     before = folder_hash(folder)
     with pytest.raises(UserError, match="which static_prepare did not write") as refused:
-        prepare(raw, folder, StaticConfig(cameras=("monocular",), force=force))
+        prepare(
+            raw, folder, StaticConfig(cameras=("monocular",), runtime=StaticRuntime(force=force))
+        )
     assert "--prep-root" in str(refused.value)
     assert folder_hash(folder) == before
 
