@@ -8,6 +8,8 @@ stage depends on the whole of a section that its closure reads, on its own entry
 and of these two on the keys that its closure reads, one by one: a change of the memo's text or of
 another stage's list must not rerun it.
 
+A stage that makes one item of a list does not depend on the list.
+
 What stands in `runtime:` is built with the section that it belongs to, and no stage depends on it.
 """
 
@@ -18,11 +20,19 @@ from dataclasses import dataclass
 from source_tree import MODULES, closure, imports, relative, tree
 
 from stages.run.settings.params import Section
-from stages.scenes.static.config import StaticConfig
+from stages.scenes.demo.config import DemoCaptureConfig, DemoConfig
+from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study.config import StudyConfig
 
 # Sections that stages depend on key by key, by the name that they are held under.
 BY_KEY: dict[str, type[Section]] = {"study": StudyConfig, "static": StaticConfig}
+# Sections whose stages make one item each, of a list that dvc.yaml alone fans out over: by all keys
+# but that list, so that an item more or less makes no other stale.
+MADE: dict[str, tuple[type[Section], str]] = {
+    "demo": (DemoConfig, "scenes"),
+    "demo_capture": (DemoCaptureConfig, "captures"),
+    "static_demo": (StaticDemoConfig, "scenes"),
+}
 # What the graph calls an item of a catalogue.
 ITEMS = {"scenes": "scene", "captures": "capture"}
 
@@ -103,7 +113,11 @@ def wanted_params(entry: str) -> list[str]:
     """What `params:` of the stage that runs `stages.<entry>` must list."""
     modules = closure(f"stages.{entry}")
     found = {read for module in modules for read in reads(module)}
-    wanted = {_param(r) for r in found if not (r.method == "section" and r.name in BY_KEY)}
+    whole = (r for r in found if not (r.method == "section" and r.name in {*BY_KEY, *MADE}))
+    wanted = {_param(r) for r in whole}
+    for section in {read.name for read in found} & MADE.keys():
+        model, its_list = MADE[section]
+        wanted |= {f"{section}.{key}" for key in model.recipe_keys() if key != its_list}
     for section in BY_KEY:
         if any(read.name == section for read in found):
             readers = modules - {BY_KEY[section].__module__}

@@ -6,7 +6,7 @@ import sys
 from importlib import metadata
 
 import pytest
-from param_reads import wanted_params
+from param_reads import MADE, reads, wanted_params
 from ruamel.yaml import YAML
 from source_tree import ENTRIES, MODULES, ROOT, closure, foreign, imports, relative, tree
 
@@ -90,6 +90,23 @@ def test_params_are_those_that_the_code_reads(name: str) -> None:
     assert sorted(listed) == wanted, (
         f"dvc.yaml, stage {name}: params must be\n    params:\n{as_yaml(wanted)}"
     )
+
+
+@pytest.mark.parametrize("section", MADE)
+def test_what_makes_one_item_does_not_look_at_the_others(section: str) -> None:
+    """Its stages do not depend on the list; so no code of theirs may read it."""
+    _, its_list = MADE[section]
+    modules = closure(f"stages.{section}")
+    readers = [
+        f"{relative(module)}:{node.lineno}"
+        for module in modules
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute)
+        and node.attr == its_list
+        and getattr(node.value, "id", "") in ("config", section)
+    ]
+    assert readers == []
+    assert any(read.name == section for module in modules for read in reads(module))
 
 
 def test_every_entry_is_a_stage_or_a_command() -> None:
