@@ -44,7 +44,7 @@ def main() -> None:
     require_valid(every, params, SECTIONS, CATALOGUES)
     ablate.require_default(repository.steps())
     if not args.collect:
-        ablate.run_arms(every, queue=args.queue)
+        ablate.run_arms(every, params, queue=args.queue)
         if args.queue:
             print("next: dvc queue start -j 2, then the same command with --collect")
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import work_root
+from stages.run.settings.params import Params
 from stages.workspace import repository
 from stages.workspace.arms import Arm
 
@@ -31,8 +32,12 @@ def require_default(steps: Sequence[repository.Step]) -> None:
         )
 
 
-def run_arms(arms: Sequence[Arm], *, queue: bool) -> list[Arm]:
-    """Run every arm that has no experiment yet, or queue it in DVC; return those that failed."""
+def run_arms(arms: Sequence[Arm], default: Params, *, queue: bool) -> list[Arm]:
+    """Run every arm that has no experiment yet, or queue it in DVC; return those that failed.
+
+    Each starts from the workspace as it is. Raises UserError when params.yaml no longer equals
+    `default`: arms of two defaults do not compare.
+    """
     finished, failed = repository.experiments(), []
     folder = work_root() / "ablate"
     for number, arm in enumerate(arms, 1):
@@ -40,6 +45,12 @@ def run_arms(arms: Sequence[Arm], *, queue: bool) -> list[Arm]:
         if arm.name in finished:
             _LOGGER.info("%s: finished before, experiment %s", head, arm.name)
             continue
+        if default.path.read_bytes() != default.reading.content:
+            raise UserError(
+                default.path, f"edited while arms ran, before {arm.label}",
+                expected="the params that all arms are compared with",
+                fix="restore them and run the same command again: finished arms are kept",
+            )  # fmt: skip
         log = folder / f"{arm.name}.log"
         _LOGGER.info("%s: %s, log %s", head, "queued" if queue else "running", log)
         began = time.monotonic()

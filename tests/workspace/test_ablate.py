@@ -111,6 +111,8 @@ def test_failed_arm_is_reported_and_runs_again(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path))
+    (tmp_path / "params.yaml").write_text(TEXT)
+    default = Params.read(tmp_path / "params.yaml")
     good, bad = Arm(("pairs.poses=given",)), Arm(("tune.seed=-1",))
     done: dict[str, str] = {}
     broken, asked = True, []
@@ -126,13 +128,18 @@ def test_failed_arm_is_reported_and_runs_again(
 
     monkeypatch.setattr(repository, "experiments", lambda: dict(done))
     monkeypatch.setattr(repository, "run_experiment", run)
-    assert ablate.run_arms([bad, good], queue=False) == [bad]
+    assert ablate.run_arms([bad, good], default, queue=False) == [bad]
     assert "failed to reproduce 'tune'" in caplog.text
     assert asked == [(bad.name, bad.settings, "compare"), (good.name, good.settings, "compare")]
     broken = False
-    assert ablate.run_arms([bad, good], queue=False) == []
+    assert ablate.run_arms([bad, good], default, queue=False) == []
     assert [name for name, _, _ in asked] == [bad.name, good.name, bad.name]
     assert "finished before" in caplog.text
+    done.clear()
+    default.path.write_text(TEXT.replace("seed: 0", "seed: 1"))
+    with pytest.raises(UserError, match="edited while arms ran"):
+        ablate.run_arms([good], default, queue=False)
+    assert len(asked) == 3, "an arm of other params would not compare"
 
 
 def test_default_must_be_up_to_date() -> None:

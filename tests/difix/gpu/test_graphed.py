@@ -111,7 +111,7 @@ def test_float32_steps_are_those_of_torch(
 def test_recorded_steps_look_at_their_own_crops(tmp_path: Path) -> None:
     """A recording holds the crop of the step that it was made in."""
     judge = gram_loss(tmp_path, torch.device(DEVICE), 32)
-    views = pictures(1, 2, 3, 40, 48, seed=1).to(DEVICE)
+    views = random_images(1, 2, 3, 40, 48, seed=1).to(DEVICE)
     fixer, parameters = fresh("published", **PUBLISHED)
     with torch.no_grad():
         wanted = [float(judge(fixer(views), views[:, 1], step).gram) for step in range(3)]
