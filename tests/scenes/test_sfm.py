@@ -102,7 +102,7 @@ def test_the_largest_model_is_kept_and_demands_sink_until_it_is_whole(
     assert asked == [(30, 1.0), (15, 1.0), (10, 1.5)]
     asked.clear()
     sizes = iter((5,))
-    assert len(sfm.reconstruct(cameras, shown, {}, config, tmp_path).cameras) == 5
+    assert len(sfm.reconstruct(cameras, features, {}, config, tmp_path).cameras) == 5
     assert len(asked) == 1
 
 
