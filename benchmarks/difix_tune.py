@@ -95,7 +95,7 @@ class ToldTuner(Tuner):
             return super()._stepper(parameters)
         use_layers(self.fixer, layers)
         if kind == "graph":
-            from stages.difix.gpu import graphed  # needs triton
+            from stages.difix.tuning import graphed
 
             with patch.object(graphed, "fuse", lambda fixer: None):  # its layers are chosen already
                 return super()._stepper(parameters)

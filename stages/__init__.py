@@ -1,4 +1,4 @@
-"""A study in stages; each is run by `python -m stages.<name>`."""
+"""A study in stages, and commands around it; each is run by `python -m stages.<name>`."""
 
 import os
 import signal
@@ -16,3 +16,6 @@ def stop_early(number: int, frame: FrameType | None) -> None:
 if sys.argv[:1] == ["-m"]:
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, stop_early)
+
+# Stages lie in this folder and commands in one of their own; both are started in the same way.
+__path__.append(os.path.join(__path__[0], "commands"))

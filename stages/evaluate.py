@@ -23,7 +23,7 @@ def main() -> None:
     scene = parser.parse_args().scene
 
     from stages.difix.network.training_record import read_training_record
-    from stages.difix.weights.training_leaks import evaluation_notes
+    from stages.difix.weights.evaluation_notes import evaluation_notes
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene

@@ -34,8 +34,8 @@ def main() -> None:
 
     from stages.difix.inference import Runner
     from stages.difix.network.training_record import write_training_record
+    from stages.difix.weights.evaluation_notes import evaluation_notes
     from stages.difix.weights.folders import read_folder
-    from stages.difix.weights.training_leaks import evaluation_notes
     from stages.run.checkpoint import forget
     from stages.scenes.novel_views import read_aligned
     from stages.scenes.poses.calibration import read_calibration

@@ -118,6 +118,8 @@ class Code:
 
     def _name(self, path: Path) -> str:
         parts = path.relative_to(self.root).with_suffix("").parts
+        if parts[1:-1] == ("commands",) and parts[-1] != "__init__":
+            parts = (parts[0], parts[-1])  # stages/__init__.py puts its folder on the path
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     def _absolute(self, module: str, level: int, base: str) -> str:

@@ -47,16 +47,16 @@ class Lens:
         return Lens(self.model, tuple(map(float, camera.params)), width, height)
 
     @property
-    def bent(self) -> bool:
+    def distorted(self) -> bool:
         """Whether the lens has distortion."""
         return not _is_pinhole(self._colmap())
 
-    def pinhole(self, *, whole: bool = False) -> tuple[Array, int, int]:
+    def pinhole(self, *, crop: bool = False) -> tuple[Array, int, int]:
         """K [3, 3], width and height of the undistorted images.
 
-        With `whole` all their pixels are valid, and none is masked.
+        With `crop` all their pixels are valid, and none is masked.
         """
-        target = _undistorted(self, whole)
+        target = _undistorted(self, crop)
         return target.K, target.width, target.height
 
     def share(self) -> float:
@@ -68,14 +68,14 @@ class Lens:
         """Whether undistorted images have pixels from outside the image."""
         return _undistorted(self, False).region is not None
 
-    def undistort(self, image: Pixels, *, whole: bool = False) -> tuple[Pixels, Mask | None]:
+    def undistort(self, image: Pixels, *, crop: bool = False) -> tuple[Pixels, Mask | None]:
         """The image [H, W, 3] of the pinhole camera, and its valid pixels [H, W].
 
         The mask is None when all pixels are valid.
         """
-        if not self.bent:
+        if not self.distorted:
             return image, None
-        at, valid = _sample_positions(self, whole)
+        at, valid = _sample_positions(self, crop)
         planes = [
             map_coordinates(plane, at, order=1, mode="nearest")
             for plane in np.moveaxis(image, -1, 0)
@@ -114,7 +114,7 @@ class _Undistorted:
 
 
 @lru_cache(maxsize=4096)
-def _undistorted(lens: Lens, whole: bool) -> _Undistorted:
+def _undistorted(lens: Lens, crop: bool) -> _Undistorted:
     """COLMAP's choice if it covers most of the image and is valid everywhere, else the region's.
 
     Raises ValueError for a lens that no pinhole camera can replace.
@@ -128,13 +128,13 @@ def _undistorted(lens: Lens, whole: bool) -> _Undistorted:
     corners = np.array([-centre, np.array([colmap.width, colmap.height]) - centre]) / focal
     share = covered_share(lens.distort, corners, size, None)
     all_valid = is_valid(lens.distort, focal, _grid(corners)).all()
-    if all_valid and (whole or share >= _MIN_COLMAP_SHARE):
+    if all_valid and (crop or share >= _MIN_COLMAP_SHARE):
         return _Undistorted(K, colmap.width, colmap.height, share)
     max_radius = min(_MAX_TANGENT, _MAX_SIDE_RATIO * float(np.linalg.norm(np.array(size) / focal)))
     region = ValidRegion.of(lens.distort, focal, max_radius)
     if region.radii.min() <= 0:
         raise ValueError("its distortion is not invertible at the optical axis")
-    if whole:
+    if crop:
         corners = _valid_corners(lens, region, corners)
     else:
         border = region.image_border(lens.distort, *size)
@@ -165,9 +165,9 @@ def _grid(corners: Array) -> Array:
 
 
 @lru_cache(maxsize=1)  # large arrays; images of one lens follow each other
-def _sample_positions(lens: Lens, whole: bool) -> tuple[tuple[Array, Array], Mask | None]:
+def _sample_positions(lens: Lens, crop: bool) -> tuple[tuple[Array, Array], Mask | None]:
     """Row and column [H, W] in the distorted image for each pixel, and which pixels are valid."""
-    target = _undistorted(lens, whole)
+    target = _undistorted(lens, crop)
     (fx, _, cx), (_, fy, cy), _ = target.K
     rows, columns = np.mgrid[0 : target.height, 0 : target.width] + 0.5
     plane = np.stack([(columns - cx) / fx, (rows - cy) / fy], axis=-1)
@@ -315,7 +315,7 @@ def _lens(camera: "pycolmap.Camera", where: Path) -> Lens:
     lens = Lens(camera.model_name, tuple(map(float, camera.params)), camera.width, camera.height)
     try:
         _, width, height = lens.pinhole()
-        if lens.bent and (min(width, height) < _MIN_SIDE_PX or lens.share() < _MIN_SHARE):
+        if lens.distorted and (min(width, height) < _MIN_SIDE_PX or lens.share() < _MIN_SHARE):
             raise ValueError("its undistorted image shows almost nothing of the image")
     except (ValueError, RuntimeError) as error:
         params = ", ".join(f"{value:g}" for value in camera.params)

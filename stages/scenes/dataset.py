@@ -73,7 +73,7 @@ class Dataset:
             )  # fmt: skip
         model = read_posed(model_folder)
         listing = _list_images(root)
-        paths = {name: path for name in model.images if (path := listing.named(name))}
+        paths = {name: path for name in model.images if (path := listing.find(name))}
         raise_all(_missing_images(model.images, paths, listing.files, model_folder))
         views, errors = [], []
         for name, posed in model.images.items():
@@ -107,7 +107,7 @@ class Dataset:
             f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the image's area "
             f"is used, {width}x{height} px" + (", other pixels are masked" if lens.masked else "")
             for lens, width, height in lenses
-            if lens.bent
+            if lens.distorted
         )
         for line in dict.fromkeys(lines):
             print(line, flush=True)

@@ -87,7 +87,7 @@ class Listing:
                 printable = [name if _is_text(name) else repr(name)[1:-1] for name in names]
                 warn_once(f"{walk.root}: {len(names)} {kind}: {shortened(printable)}{advice}")
 
-    def named(self, name: str) -> Path | None:
+    def find(self, name: str) -> Path | None:
         """The file that a model refers to by a name; None if there is none.
 
         Unicode forms of a name are equal. A file that is not listed because of its name or suffix

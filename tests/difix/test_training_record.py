@@ -15,10 +15,11 @@ from stages.difix.base_fixer import untuned
 from stages.difix.config import BaseConfig, BaseRuntime, TuneConfig
 from stages.difix.network.training_record import FILE, TrainingRecord, read_training_record
 from stages.difix.tuning.inputs import TuningData, initial_fixer
+from stages.difix.weights.evaluation_notes import evaluation_notes
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.difix.weights.packed import pack
 from stages.difix.weights.pkl import read_pkl, write_pkl
-from stages.difix.weights.training_leaks import evaluation_notes, training_leak_errors
+from stages.difix.weights.training_leaks import training_leak_errors
 from stages.run import layout
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError

@@ -9,7 +9,8 @@ from stages.run.source import Code
 ROOT = Path(__file__).resolve().parents[2]
 CODE = Code(ROOT)
 MODULES = CODE.modules
-ENTRIES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
+ENTRIES = sorted(name.removeprefix("stages.") for name in MODULES if name.count(".") == 1
+                 and MODULES[name].name != "__init__.py")  # fmt: skip
 relative, foreign = CODE.relative, CODE.foreign
 imports, closure = cache(CODE.imports), cache(CODE.closure)
 

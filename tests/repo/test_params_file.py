@@ -10,8 +10,8 @@ import pytest
 from param_reads import all_reads, misnamed_sections, wanted_params
 from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
-
 from stages.check import CATALOGUES, SECTIONS
+
 from stages.run.settings.params import RUNTIME, Params, Section
 from stages.scenes.static.config import READ_BY
 
@@ -67,7 +67,9 @@ def test_every_key_is_read(name: str) -> None:
     model = MODELS[name]
     readers = {read.place.partition(":")[0] for read in all_reads() if read.name == name}
     assert readers or f"${{{name}." in GRAPH, f"no stage reads `{name}:`"
-    entries = {Path(path).stem for path in readers if Path(path).parent.name == "stages"}
+    entries = {
+        Path(path).stem for path in readers if Path(path).parent.name in ("stages", "commands")
+    }
     # `check` prints what nothing else reads: the memo, and which values have no effect.
     modules = set().union(*(closure(f"stages.{entry}") for entry in {*entries, "check"}))
     used = set().union(*map(names_used, modules))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from source_tree import ENTRIES, ROOT
+from source_tree import ENTRIES, MODULES, ROOT
 
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +52,7 @@ def test_entry_has_these_flags(command: str) -> None:
     _, _, module, *words = shlex.split(command)
     name = module.removeprefix("stages.")
     assert name in ENTRIES
-    source = (ROOT / "stages" / f"{name}.py").read_text()
+    source = MODULES[f"stages.{name}"].read_text()
     for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert f'"{flag}"' in source or flag == "--help", f"{name} knows no {flag}"
     for path in (word for word in words if word.endswith(".yaml") and "<" not in word):

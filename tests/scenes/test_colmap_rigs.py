@@ -195,7 +195,7 @@ def test_mapper_estimates_distortion_and_points_are_undistorted(
     tmp_path: Path,
 ) -> None:
     cameras, slots, structure = taken_apart(synthetic(rigs=1, lenses=1, bend=0.08))
-    bent_slots = {name: replace(slot, bent=True) for name, slot in slots.items()}
+    bent_slots = {name: replace(slot, distorted=True) for name, slot in slots.items()}
     found, bent = mapped(cameras, bent_slots, structure, tmp_path)
     assert set(found) == set(bent) == set(cameras)
     lens = next(iter(bent.values()))

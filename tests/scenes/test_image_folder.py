@@ -262,7 +262,7 @@ def test_both_unicode_forms_side_by_side_are_distinguished(tmp_path: Path) -> No
     add(*(tmp_path / name for name in names))
     listing = list_images(tmp_path)
     for name in names:
-        assert listing.named(name) == tmp_path / name
+        assert listing.find(name) == tmp_path / name
 
 
 def test_token_matches_any_form_of_a_name() -> None:

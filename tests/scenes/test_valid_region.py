@@ -37,9 +37,9 @@ def lens(name: str) -> Lens:
     return Lens(*STRONG[name], WIDTH, HEIGHT)
 
 
-def plane_of(distorted: Lens, *, whole: bool = False) -> np.ndarray:
+def plane_of(distorted: Lens, *, crop: bool = False) -> np.ndarray:
     """Points [H, W, 2] of the plane at depth 1 that the pixels of the undistorted show."""
-    K, width, height = distorted.pinhole(whole=whole)
+    K, width, height = distorted.pinhole(crop=crop)
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     return np.stack([(columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1]], axis=-1)
 
@@ -117,10 +117,10 @@ def test_undistorted_image_is_what_a_pinhole_camera_sees(name: str) -> None:
     distorted = lens(name)
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     image = np.stack([columns, rows, rows + columns], axis=-1).astype(np.float32)
-    for whole in (False, True):
-        undistorted, valid = distorted.undistort(image, whole=whole)
-        assert valid is None or not whole
-        plane = plane_of(distorted, whole=whole)
+    for crop in (False, True):
+        undistorted, valid = distorted.undistort(image, crop=crop)
+        assert valid is None or not crop
+        plane = plane_of(distorted, crop=crop)
         expected = distorted.distort(plane.reshape(-1, 2)).reshape(plane.shape)
         within = np.all((expected > 0.5) & (expected < [WIDTH - 0.5, HEIGHT - 0.5]), axis=-1)
         within &= True if valid is None else valid
@@ -150,7 +150,7 @@ def test_no_image_is_larger_than_twice_the_image(name: str) -> None:
     _, width, height = lens(name).pinhole()
     assert width <= 2 * WIDTH
     assert height <= 2 * HEIGHT
-    _, width, height = lens(name).pinhole(whole=True)
+    _, width, height = lens(name).pinhole(crop=True)
     assert min(width, height) > 4
 
 

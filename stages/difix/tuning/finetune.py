@@ -36,7 +36,7 @@ from stages.run.progress import Progress
 from stages.samples.batches import Batch, BatchSource, seeded
 
 if TYPE_CHECKING:
-    from stages.difix.gpu.graphed import GraphedStep
+    from stages.difix.tuning.graphed import GraphedStep
 
 CURVE_COLUMNS = ["step", *Terms._fields, "grad_norm", "lr"]
 _CURVE_POINTS = 100
@@ -181,7 +181,7 @@ class Tuner:
         if self.execution == "eager":
             return EagerStep(self.accelerator, self.fixer, parameters, **options)
         # Its kernels need triton, which is installed with CUDA only.
-        from stages.difix.gpu.graphed import GraphedStep
+        from stages.difix.tuning.graphed import GraphedStep
 
         return GraphedStep(self.fixer, parameters, DTYPES[self.precision], **options)
 

@@ -1,13 +1,12 @@
 """Whether a fixer was trained on scenes that it is measured on, or that are reserved."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.difix.network.training_record import FILE, TrainingRecord, read_training_record
+from stages.difix.network.training_record import FILE, read_training_record
 from stages.run.errors import UserError
 from stages.scenes.study.config import StudyConfig
-from stages.scenes.study.identity import normalised_name
 from stages.scenes.study.overlap import named
 
 
@@ -38,27 +37,3 @@ def training_leak_errors(
                 record.refuse_overlap(where(keys), measured, "reserved or measured")
         except UserError as error:
             yield error
-
-
-def evaluation_notes(
-    where: object, record: TrainingRecord, scene: str, folder: Path, tuning_scenes: Iterable[str]
-) -> list[str]:
-    """Notes on a fixer whose views of a scene are measured.
-
-    Tuning scenes may be measured, though not as a result. Raises UserError for any other scene
-    that the fixer was trained on.
-
-    Args:
-        where: the fixer, for the messages.
-        record: its training record.
-        scene: name of the scene.
-        folder: where the scene is prepared.
-        tuning_scenes: those of the study.
-    """
-    # Here, as `check` imports this module and must not wait for numpy.
-    from stages.samples.leaks import scene_subject
-
-    if normalised_name(scene) not in map(normalised_name, tuning_scenes):
-        subjects = [scene_subject(scene, folder)] if record.scenes else []
-        record.refuse_overlap(where, subjects, "evaluated")
-    return record.notes

@@ -33,7 +33,7 @@ class Slot:
     mounted: bool = False  # its pose on the rig is fixed in an adjustment
     known_focal: bool = False  # the focal length is measured, not guessed
     held_focal: bool = False  # the focal length is fixed in an adjustment
-    bent: bool = False  # the mapper estimates radial distortion; elsewhere a pinhole
+    distorted: bool = False  # the mapper estimates radial distortion; elsewhere a pinhole
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,12 +72,12 @@ def map_images(
 
 
 def undistorted_points(points: Array, lens: Lens) -> Array:
-    """Pixels [N, 2] of an image in its undistorted image, `lens.undistort(..., whole=True)`."""
+    """Pixels [N, 2] of an image in its undistorted image, `lens.undistort(..., crop=True)`."""
     camera = pycolmap.Camera(
         camera_id=1, model=lens.model, width=lens.width, height=lens.height,
         params=list(lens.params),
     )  # fmt: skip
-    K, _, _ = lens.pinhole(whole=True)
+    K, _, _ = lens.pinhole(crop=True)
     rays = camera.cam_from_img(points)
     return rays * K[[0, 1], [0, 1]] + K[:2, 2]
 
@@ -89,9 +89,9 @@ def _trivial_rig(number: int) -> "pycolmap.Rig":
 
 
 def _initial_lens(camera: Camera, number: int, slot: Slot) -> "pycolmap.Camera":
-    """The lens that the mapper starts from, with radial distortion if it is `bent`."""
+    """The lens that the mapper starts from, with radial distortion if it is `distorted`."""
     lens = lens_of(camera, number, slot.known_focal)
-    if slot.bent:
+    if slot.distorted:
         (focal, _, cx), (_, _, cy), _ = camera.K
         lens.model, lens.params = pycolmap.CameraModelId.SIMPLE_RADIAL, [focal, cx, cy, 0.0]
     return lens

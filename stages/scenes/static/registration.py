@@ -72,7 +72,7 @@ def register(
         registration = adjustment.run(cameras, start is not None)
     else:
         registration = adjustment.unadjusted(cameras)
-    straight = {name: lens.undistort(pixels[name], whole=True)[0] for name, lens in lenses.items()}
+    straight = {name: lens.undistort(pixels[name], crop=True)[0] for name, lens in lenses.items()}
     registration = replace(registration, undistorted=straight)
     if step_m is not None and registration.grid is not None:
         registration = _in_metres(registration, step_m)
@@ -125,7 +125,7 @@ def _map(
     """
     guesses = {image.name: _guess(image, pixels[image.name], static) for image in anchors}
     radial = static.lens_model == "radial"
-    slots = {p.name: replace(p.slot, bent=radial and p.cell is None) for p in anchors}
+    slots = {p.name: replace(p.slot, distorted=radial and p.cell is None) for p in anchors}
     keypoints = {image.name: features.of[image.name].keypoints for image in anchors}
     best: tuple[dict[str, Camera], dict[str, Lens]] = ({}, {})
     with tempfile.TemporaryDirectory() as scratch:
@@ -147,7 +147,7 @@ def _undistorted(
     """Cameras and features of the undistorted images."""
     pinholes, by_name = dict(cameras), dict(features.of)
     for name, lens in lenses.items():
-        K, width, height = lens.pinhole(whole=True)
+        K, width, height = lens.pinhole(crop=True)
         pinholes[name] = replace(cameras[name], K=K, width=width, height=height)
         keypoints = undistorted_points(features.of[name].keypoints, lens)
         by_name[name] = replace(features.of[name], keypoints=keypoints)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from tuning import gram_loss, no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
 from stages.difix.config import LossConfig
-from stages.difix.gpu import graphed
 from stages.difix.gpu.adam import GOOD, SCALE, STEPS
-from stages.difix.gpu.graphed import GraphedStep
 from stages.difix.gpu.masters import Buckets, Masters, Run
 from stages.difix.network.model import Fixer, trainable
 from stages.difix.network.precision import choose_execution
+from stages.difix.tuning import graphed
 from stages.difix.tuning.eager import EagerStep
+from stages.difix.tuning.graphed import GraphedStep
 from stages.difix.tuning.losses import FixerLoss, Terms
 from stages.run.errors import UserError
 
