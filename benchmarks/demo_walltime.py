@@ -31,8 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="in this order")
     parser.add_argument("--jobs", type=int, default=2, help="tasks at once")
-    parser.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE",
-                        help="params to change, as `dvc exp run -S`")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="params to change, as `dvc exp run -S`",
+    )
     parser.add_argument("--targets", nargs="*", default=[], help="stages; default: all")
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
     args = parser.parse_args()

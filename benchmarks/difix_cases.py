@@ -42,9 +42,12 @@ def options(description: str, known: tuple[str, ...]) -> argparse.ArgumentParser
     parser.add_argument("--size", choices=sorted(SIZES), default="sd-turbo")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--cases", nargs="+", default=list(known), metavar="CASE",
+        "--cases",
+        nargs="+",
+        default=list(known),
+        metavar="CASE",
         help=f"precision:way, default: {' '.join(known)}",
-    )  # fmt: skip
+    )
     parser.add_argument("--warmup", type=int, default=2, help="calls before the clock starts")
     parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
     return parser

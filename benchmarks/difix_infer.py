@@ -33,9 +33,11 @@ from stages.scenes.images import Pixels
 # Measured before on one H200 without a reference, eager; and what the throughput mode is to reach
 # there, three times what its arithmetic takes at the rate of a large matrix product.
 ANCHORS_MS = {
-    ("512x512", "fp32"): 292, ("512x512", "bf16"): 62,
-    ("576x1024", "fp32"): 408, ("576x1024", "bf16"): 105,
-}  # fmt: skip
+    ("512x512", "fp32"): 292,
+    ("512x512", "bf16"): 62,
+    ("576x1024", "fp32"): 408,
+    ("576x1024", "bf16"): 105,
+}
 TARGETS_MS = {"512x512": 17.0, "576x1024": 40.0}
 EAGER, FUSED, LATENCY, THROUGHPUT, GRAPH = "eager", "fused", "latency", "throughput", "+graph"
 CASES = ("strict:eager", "bf16:eager", "bf16:fused", "bf16:latency", "bf16:throughput")
@@ -75,9 +77,13 @@ def main() -> None:
 
 
 def rows_of(
-    given: argparse.Namespace, precision: str, mode: str, device: torch.device,
-    settings: list[tuple[str, int]], exact: dict,
-):  # fmt: skip
+    given: argparse.Namespace,
+    precision: str,
+    mode: str,
+    device: torch.device,
+    settings: list[tuple[str, int]],
+    exact: dict,
+):
     """A row for each setting of one case."""
     cases.use_products(precision)
     for views in sorted({views for _, views in settings}):
@@ -117,10 +123,13 @@ def prepared(
     if mode not in (LATENCY, THROUGHPUT):
         return Network(given, fixer, precision, mode)
     config = FixerConfig(
-        device=device.type, precision=cases.params_precision(precision), mode=mode,
-        reference="use" if views == 2 else "withhold", reference_attention=given.mixing,
+        device=device.type,
+        precision=cases.params_precision(precision),
+        mode=mode,
+        reference="use" if views == 2 else "withhold",
+        reference_attention=given.mixing,
         batch_size=max(given.batch),
-    )  # fmt: skip
+    )
     return Runner(fixer, config)
 
 
@@ -175,9 +184,7 @@ def strict_outputs(
     """What fp32 without TF32 makes of each setting's images, one at a time."""
     cases.use_products(cases.STRICT)
     fixing = Network(given, new_fixer(given, device), cases.STRICT, EAGER)
-    return {
-        setting: fixing.fix(*shown(*setting, _COMPARED)) for setting in settings
-    }  # fmt: skip
+    return {setting: fixing.fix(*shown(*setting, _COMPARED)) for setting in settings}
 
 
 def shown(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels] | None]:
@@ -192,9 +199,16 @@ def shown(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels]
 
 
 def measure(
-    given: argparse.Namespace, fixing: "Runner | Network", precision: str, mode: str, size: str,
-    views: int, batch: int, exact: list[Pixels], device: torch.device,
-) -> cases.Row:  # fmt: skip
+    given: argparse.Namespace,
+    fixing: "Runner | Network",
+    precision: str,
+    mode: str,
+    size: str,
+    views: int,
+    batch: int,
+    exact: list[Pixels],
+    device: torch.device,
+) -> cases.Row:
     """Time one case."""
     images, references = shown(size, views, max(given.batch))
     times_ms: list[float] = []
@@ -239,9 +253,12 @@ def measure(
 
 
 def timed_calls(
-    runner: Runner, images: list[Pixels], references: list[Pixels] | None,
-    given: argparse.Namespace, count: int,
-) -> list[float]:  # fmt: skip
+    runner: Runner,
+    images: list[Pixels],
+    references: list[Pixels] | None,
+    given: argparse.Namespace,
+    count: int,
+) -> list[float]:
     """Milliseconds an image of calls with `count` images."""
     places = [index % len(images) for index in range(count)]
     images = [images[index] for index in places]
@@ -265,11 +282,17 @@ def line(row: cases.Row, size: str, views: int) -> str:
     """A row of the table."""
     apart = row["relative_difference"]
     told = HEADER.format(
-        size, views, row["precision"], row["mode"], row["batch"], cases.shown(row["value"], 2),
-        cases.shown(row["slowest_ms"], 2), cases.shown(row["warmup_s"]),
+        size,
+        views,
+        row["precision"],
+        row["mode"],
+        row["batch"],
+        cases.shown(row["value"], 2),
+        cases.shown(row["slowest_ms"], 2),
+        cases.shown(row["warmup_s"]),
         cases.shown(row["peak_gib"], 2),
         "-" if apart is None else f"{apart:.1e}",
-    )  # fmt: skip
+    )
     return f"{told}  {row['note']}" if row["note"] else told
 
 

@@ -21,8 +21,10 @@ from stages.difix.network.onestep import alpha_bar
 from stages.difix.tuning.losses import FixerLoss, Terms
 
 MODES = {
-    "compile": "default", "autotune": "max-autotune-no-cudagraphs", "overhead": "reduce-overhead"
-}  # fmt: skip
+    "compile": "default",
+    "autotune": "max-autotune-no-cudagraphs",
+    "overhead": "reduce-overhead",
+}
 _MOST_SHAPES = 512  # that torch.compile may know of one function
 _WARM_UP = 3
 
@@ -62,9 +64,13 @@ class _Scores:
         self.attention = attention
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: None = None,
-        attention_mask: None = None, temb: None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
         count, channels, height, width = hidden_states.shape
         tokens = attn.group_norm(hidden_states).permute(0, 2, 3, 1)
         tokens = tokens.reshape(count, height * width, channels)
@@ -88,9 +94,14 @@ def compiled_norms() -> dict[str, Callable[..., Tensor]]:
 
 
 def normalised(
-    x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor | None,
+    groups: int,
+    eps: float,
     silu: bool,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Group normalisation, each channel's statistics first: whole rows of memory are read."""
     wide = x.float()
     variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0)  # [N, C]
@@ -118,9 +129,17 @@ class TorchStep:
     may_overflow = False
 
     def __init__(
-        self, fixer: Fixer, parameters: dict[str, nn.Parameter], dtype: torch.dtype, recorded: bool,
-        *, betas: tuple[float, float], weight_decay: float, max_norm: float, accumulation: int,
-    ):  # fmt: skip
+        self,
+        fixer: Fixer,
+        parameters: dict[str, nn.Parameter],
+        dtype: torch.dtype,
+        recorded: bool,
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        max_norm: float,
+        accumulation: int,
+    ):
         assert accumulation == 1, "micro-batches are not timed here"
         self.fixer, self.parameters, self.dtype = fixer, parameters, dtype
         self.recorded, self.max_norm = recorded, max_norm
@@ -128,15 +147,25 @@ class TorchStep:
         self.rate, self.norm = torch.zeros((), device=device), torch.zeros((), device=device)
         on_gpu = device.type == "cuda"
         self.adam = torch.optim.AdamW(
-            list(parameters.values()), self.rate, betas, weight_decay=weight_decay,
-            fused=on_gpu, capturable=on_gpu,
-        )  # fmt: skip
+            list(parameters.values()),
+            self.rate,
+            betas,
+            weight_decay=weight_decay,
+            fused=on_gpu,
+            capturable=on_gpu,
+        )
         self._replays: list[torch.cuda.CUDAGraph] = []
 
     def gradients(
-        self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
+        self,
+        loss: FixerLoss,
+        views: Tensor,
+        target: Tensor,
+        step: int,
+        *,
+        last: bool,
         generator: torch.Generator | None = None,
-    ) -> Terms:  # fmt: skip
+    ) -> Terms:
         """The gradients of a batch; `last` and `generator` as for other steps."""
         assert last, "micro-batches are not timed here"
         if not self.recorded:

@@ -100,8 +100,9 @@ def _child(args: argparse.Namespace, work: Path, save_at: int, until: int) -> tu
     ]
     command += ["--steps", str(_NEVER), "--save-at", str(save_at)]
     environment = os.environ | {
-        WORK_ROOT_VARIABLE: str(work), "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }  # fmt: skip
+        WORK_ROOT_VARIABLE: str(work),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
     losses: Losses = {}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None, "stdout is a pipe"

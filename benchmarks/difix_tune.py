@@ -102,10 +102,15 @@ class ToldTuner(Tuner):
         assert kind in ("calls", "torch"), f"no step {kind!r}"
         config = self.config
         return TorchStep(
-            self.fixer, parameters, DTYPES[self.precision], kind == "torch", betas=BETAS,
-            weight_decay=config.weight_decay, max_norm=config.max_grad_norm,
+            self.fixer,
+            parameters,
+            DTYPES[self.precision],
+            kind == "torch",
+            betas=BETAS,
+            weight_decay=config.weight_decay,
+            max_norm=config.max_grad_norm,
             accumulation=config.accumulation,
-        )  # fmt: skip
+        )
 
     def _gradients(self, batch: Batch, step: int, micro: int) -> Terms:
         terms = super()._gradients(batch, step, micro)
@@ -261,9 +266,15 @@ def curve(given: argparse.Namespace, side: int, case: str, device: torch.device)
     cases.forget_peak(device)
     losses: list[Tensor] = []
     tuner = build(
-        given, side, case, device, lambda step, loss: losses.append(loss),
-        losses=LossConfig(net=given.net), steps=given.curve_steps, warmup_steps=_CURVE_WARM_UP,
-    )  # fmt: skip
+        given,
+        side,
+        case,
+        device,
+        lambda step, loss: losses.append(loss),
+        losses=LossConfig(net=given.net),
+        steps=given.curve_steps,
+        warmup_steps=_CURVE_WARM_UP,
+    )
     accelerator = tuner.accelerator
     stream = Pictures(side, given.batch, varied=True).batches(
         0, accelerator.process_index, accelerator.num_processes
@@ -275,23 +286,36 @@ def curve(given: argparse.Namespace, side: int, case: str, device: torch.device)
 
 
 def build(
-    given: argparse.Namespace, side: int, case: str, device: torch.device,
-    tell: Callable[[int, Tensor], None], **values: Any,
-) -> Tuner:  # fmt: skip
+    given: argparse.Namespace,
+    side: int,
+    case: str,
+    device: torch.device,
+    tell: Callable[[int, Tensor], None],
+    **values: Any,
+) -> Tuner:
     """A tuner as stage `tune` makes it, of a fixer that knows nothing."""
     # accelerate keeps a process's precision; here each case has its own.
     AcceleratorState._reset_state()
     precision, execution = case.split(":")
     cases.use_products(precision)
-    config = LoopConfig(**{
-        "device": device.type, "precision": cases.params_precision(precision),
-        "execution": "graph" if "graph" in execution else "eager",
-        "steps": given.steps, "batch_size": given.batch,
-        "warmup_steps": 0, "reference_dropout": 0.0, "trained": given.trained,
-        "gradient_checkpointing": given.gradient_checkpointing, "ema_decay": given.ema_decay,
-        "runtime": LoopRuntime(checkpoint_every=given.save_at), "validate_every": 10**9,
-        "losses": LossConfig(gram_warmup_steps=0, net=given.net),
-    } | values)  # fmt: skip
+    config = LoopConfig(
+        **{
+            "device": device.type,
+            "precision": cases.params_precision(precision),
+            "execution": "graph" if "graph" in execution else "eager",
+            "steps": given.steps,
+            "batch_size": given.batch,
+            "warmup_steps": 0,
+            "reference_dropout": 0.0,
+            "trained": given.trained,
+            "gradient_checkpointing": given.gradient_checkpointing,
+            "ema_decay": given.ema_decay,
+            "runtime": LoopRuntime(checkpoint_every=given.save_at),
+            "validate_every": 10**9,
+            "losses": LossConfig(gram_warmup_steps=0, net=given.net),
+        }
+        | values
+    )
     where = PartialState(cpu=device.type == "cpu").device
     loss = FixerLoss(config.losses, given.weights, where)
     validator = Validator([Pictures(side, 1).sample()], None, where)
@@ -332,12 +356,18 @@ def profile_steps(tuner: Tuner, stream: Iterator[Batch], done: int) -> None:
 def line(row: cases.Row) -> str:
     """A row of the table."""
     return HEADER.format(
-        row["side_px"], row["precision"], row["execution"], cases.shown(row["value"]),
-        cases.shown(row["slowest_ms"]), cases.shown(row["learn_ms"], 2),
-        cases.shown(row["warmup_s"]), cases.shown(row["peak_gib"], 2),
-        cases.shown(row["samples_per_s"], 2), f"{row['first_loss']:.6g}",
+        row["side_px"],
+        row["precision"],
+        row["execution"],
+        cases.shown(row["value"]),
+        cases.shown(row["slowest_ms"]),
+        cases.shown(row["learn_ms"], 2),
+        cases.shown(row["warmup_s"]),
+        cases.shown(row["peak_gib"], 2),
+        cases.shown(row["samples_per_s"], 2),
+        f"{row['first_loss']:.6g}",
         f"{row['last_loss']:.6g}",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -42,17 +42,34 @@ STAGES = {
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 WHOM = ("stage", "dvc", "group")
 _REDUCED = (
-    f"demo.scenes=[{','.join(SCENES)}]", f"study.scenes=[{','.join(SCENES)}]",
-    f"study.evaluated_scenes=[{','.join(SCENES[1:])}]", f"study.tuning_scenes=[{SCENES[0]}]",
-    f"study.downstream_scenes=[{SCENES[2]}]", "study.methods=[none,tuned-post,tuned-distill]",
-    "study.fixers=[tuned]", "study.subject=none", "weights.download=false",
-    "prepare.height_px=96", "train.max_steps=40", "runtime.train.workers=1",
-    "runtime.train.checkpoint_every=5", "train.save_steps=[20]", "pairs.steps=[20]",
-    "novel_views.align_steps=3", "tune.steps=30", "runtime.tune.checkpoint_every=2",
-    "tune.validate_every=10", "distill.rounds=4", "distill.steps=4",
-    "capture_study.variants=[filtered]", "demo_capture.photographs=6", "demo_capture.width_px=96",
-    "demo_capture.height_px=72", "static.cameras=[monocular,stereo]", "capture_train.align_steps=1",
-)  # fmt: skip
+    f"demo.scenes=[{','.join(SCENES)}]",
+    f"study.scenes=[{','.join(SCENES)}]",
+    f"study.evaluated_scenes=[{','.join(SCENES[1:])}]",
+    f"study.tuning_scenes=[{SCENES[0]}]",
+    f"study.downstream_scenes=[{SCENES[2]}]",
+    "study.methods=[none,tuned-post,tuned-distill]",
+    "study.fixers=[tuned]",
+    "study.subject=none",
+    "weights.download=false",
+    "prepare.height_px=96",
+    "train.max_steps=40",
+    "runtime.train.workers=1",
+    "runtime.train.checkpoint_every=5",
+    "train.save_steps=[20]",
+    "pairs.steps=[20]",
+    "novel_views.align_steps=3",
+    "tune.steps=30",
+    "runtime.tune.checkpoint_every=2",
+    "tune.validate_every=10",
+    "distill.rounds=4",
+    "distill.steps=4",
+    "capture_study.variants=[filtered]",
+    "demo_capture.photographs=6",
+    "demo_capture.width_px=96",
+    "demo_capture.height_px=72",
+    "static.cameras=[monocular,stereo]",
+    "capture_train.align_steps=1",
+)
 _END_S, _RUN_S = 20.0, 3600.0
 
 Row = dict[str, Any]
@@ -143,9 +160,14 @@ def trial(
         words = ["dvc", "repro", "--single-item", "--force", address]
     with (folder.parent / "said").open("w+") as log:
         process = subprocess.Popen(
-            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            words,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
+        )
         if whom != "stage":  # the time counts from the stage's start
             until = time.monotonic() + _RUN_S
             while not at_work(folder) and process.poll() is None and time.monotonic() < until:
@@ -165,9 +187,13 @@ def trial(
     again = run(folder, env, words)
     same = contents(folder, address) == expected
     return {
-        "after_s": round(after_s, 2), "code": code, "again": again.returncode,
-        "left": len(left), "same": same, "said": first + again.stdout,
-    }  # fmt: skip
+        "after_s": round(after_s, 2),
+        "code": code,
+        "again": again.returncode,
+        "left": len(left),
+        "same": same,
+        "said": first + again.stdout,
+    }
 
 
 def command(folder: Path, address: str) -> list[str]:
@@ -210,9 +236,14 @@ def at_work(folder: Path) -> list[int]:
 def run(folder: Path, env: Mapping[str, str], words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        words, cwd=folder, env=env, text=True, timeout=_RUN_S,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        words,
+        cwd=folder,
+        env=env,
+        text=True,
+        timeout=_RUN_S,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def _locked(folder: Path, address: str) -> Any:

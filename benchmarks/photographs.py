@@ -107,9 +107,15 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 def _capture(
-    eyes: list[Array], targets: list[Array], focal: float, width: int, height: int,
-    time: float, device: str, points: int,
-) -> Capture:  # fmt: skip
+    eyes: list[Array],
+    targets: list[Array],
+    focal: float,
+    width: int,
+    height: int,
+    time: float,
+    device: str,
+    points: int,
+) -> Capture:
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     up = np.array([0.0, -1.0, 0.0])
     cameras = [

@@ -89,9 +89,13 @@ class Plain:
         self.cameras = [camera for k, camera in enumerate(cameras) if k not in held]
         images = Images([file for k, file in enumerate(files) if k not in held])
         self.loader = torch.utils.data.DataLoader(
-            images, batch_size=1, shuffle=True, num_workers=min(4, os.cpu_count() or 1),
-            persistent_workers=True, pin_memory=device == "cuda",
-        )  # fmt: skip
+            images,
+            batch_size=1,
+            shuffle=True,
+            num_workers=min(4, os.cpu_count() or 1),
+            persistent_workers=True,
+            pin_memory=device == "cuda",
+        )
         torch.manual_seed(config.seed)
         start, _ = initial.parameters(
             norm_from_world.apply(capture.points), capture.colors, self.scene_scale, config
@@ -178,13 +182,21 @@ class Plain:
     def _render(self, pose: Tensor, camera: Camera, degree: int) -> tuple[Tensor, dict[str, Any]]:
         params, config = self.params, self.config
         images, _, info = rasterization(
-            params["means"], params["quats"], torch.exp(params["scales"]),
-            torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], 1),
-            pose[None], self._tensor(camera.K)[None], camera.width, camera.height,
+            params["means"],
+            params["quats"],
+            torch.exp(params["scales"]),
+            torch.sigmoid(params["opacities"]),
+            torch.cat([params["sh0"], params["shN"]], 1),
+            pose[None],
+            self._tensor(camera.K)[None],
+            camera.width,
+            camera.height,
             backend=self.device,
-            sh_degree=degree, near_plane=config.near_plane, far_plane=config.far_plane,
+            sh_degree=degree,
+            near_plane=config.near_plane,
+            far_plane=config.far_plane,
             rasterize_mode="antialiased" if config.antialiased else "classic",
-        )  # fmt: skip
+        )
         return images[0], info
 
     def _tensor(self, values: np.ndarray) -> Tensor:

@@ -88,9 +88,14 @@ def render_ours(
 ) -> tuple[Tensor, Tensor]:
     """Image [H, W, 4] and alpha [H, W, 1] by this project."""
     images, alphas, _ = rasterization(
-        *gaussians, view[None], K[None], *size, sh_degree=DEGREE, render_mode="RGB+D",
+        *gaussians,
+        view[None],
+        K[None],
+        *size,
+        sh_degree=DEGREE,
+        render_mode="RGB+D",
         backend="cpu",
-    )  # fmt: skip
+    )
     return images[0], alphas[0]
 
 
@@ -102,9 +107,13 @@ def render_plain(
 
 
 def timed(
-    render: Callable[..., tuple[Tensor, Tensor]], gaussians: list[Tensor], views: Tensor,
-    Ks: Tensor, size: tuple[int, int], repeats: int,
-) -> tuple[list[float], list[float]]:  # fmt: skip
+    render: Callable[..., tuple[Tensor, Tensor]],
+    gaussians: list[Tensor],
+    views: Tensor,
+    Ks: Tensor,
+    size: tuple[int, int],
+    repeats: int,
+) -> tuple[list[float], list[float]]:
     """Milliseconds of processor and of wall clock, cycling through the views, after a warm-up."""
     leaves = [part.clone().requires_grad_() for part in gaussians]
     weights = torch.randn(size[1], size[0], 4, generator=torch.Generator().manual_seed(0))

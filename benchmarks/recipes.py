@@ -6,15 +6,26 @@ from stages.splat.config import StrategyConfig, TrainConfig
 def gsplat_default(steps: int) -> TrainConfig:
     """gsplat 1.5.3's example trainer without flags."""
     strategy = StrategyConfig(
-        prune_opa=0.005, grow_grad2d=0.0002, grow_scale3d=0.01, grow_scale2d=0.05,
-        prune_scale3d=0.1, prune_scale2d=0.15, refine_scale2d_stop_iter=0, refine_stop_iter=15_000,
+        prune_opa=0.005,
+        grow_grad2d=0.0002,
+        grow_scale3d=0.01,
+        grow_scale2d=0.05,
+        prune_scale3d=0.1,
+        prune_scale2d=0.15,
+        refine_scale2d_stop_iter=0,
+        refine_stop_iter=15_000,
         # Its reset of opacities every 3000 steps never happens, by mistake.
         reset_every=10**9,
-    )  # fmt: skip
+    )
     return TrainConfig(
-        max_steps=steps, pose_opt=False, antialiased=False, scale_reg=0.0, means_lr=1.6e-4,
-        scales_lr=5e-3, strategy=strategy,
-    )  # fmt: skip
+        max_steps=steps,
+        pose_opt=False,
+        antialiased=False,
+        scale_reg=0.0,
+        means_lr=1.6e-4,
+        scales_lr=5e-3,
+        strategy=strategy,
+    )
 
 
 def seed(steps: int) -> TrainConfig:

@@ -111,10 +111,14 @@ def run(timestamps: dict[str, Timestamp], config: TrainConfig, name: str = "") -
     return [
         cases.row(name, len(timestamps) / seconds, "timestamps/s", **averages),
         cases.row(
-            name, sum(steps) / seconds, "steps/s", anchor=ANCHOR_PER_S, target=TARGET_PER_S,
+            name,
+            sum(steps) / seconds,
+            "steps/s",
+            anchor=ANCHOR_PER_S,
+            target=TARGET_PER_S,
             **averages,
         ),
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

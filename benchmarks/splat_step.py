@@ -32,8 +32,14 @@ BARE_MS = 1.58
 MOST = 2.0
 STEPS = 60
 RATES = (
-    "means_lr", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr", "shN_lr", "pose_opt_lr",
-)  # fmt: skip
+    "means_lr",
+    "scales_lr",
+    "quats_lr",
+    "opacities_lr",
+    "sh0_lr",
+    "shN_lr",
+    "pose_opt_lr",
+)
 PARTS = {
     "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd",),
     "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd",),
@@ -86,10 +92,15 @@ def trained(config: TrainConfig, args: argparse.Namespace) -> Trainer:
         args.gaussians, width, height
     )
     gaussians = Gaussians(
-        means=means, quats=quats, log_scales=scales.log(), opacity_logits=opacities.logit(),
-        sh0=sh[:, :1].contiguous(), shN=sh[:, 1:].contiguous(),
-        world_from_norm=Sim3.identity(), antialiased=config.antialiased,
-    ).to("cuda")  # fmt: skip
+        means=means,
+        quats=quats,
+        log_scales=scales.log(),
+        opacity_logits=opacities.logit(),
+        sh0=sh[:, :1].contiguous(),
+        shN=sh[:, 1:].contiguous(),
+        world_from_norm=Sim3.identity(),
+        antialiased=config.antialiased,
+    ).to("cuda")
     train_views = []
     for number, (pose, K) in enumerate(zip(views.double(), Ks.double(), strict=True)):
         camera = Camera(f"{number}", K.numpy(), pose.numpy(), width, height)
@@ -104,18 +115,26 @@ def bare_ms(trainer: Trainer) -> float:
     """gsplat's own call, and its gradients."""
     params, config, camera = trainer.state.params, trainer.config, trainer.views.cameras[0]
     inputs = [
-        params["means"], params["quats"], torch.exp(params["scales"]),
-        torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], dim=1),
-    ]  # fmt: skip
+        params["means"],
+        params["quats"],
+        torch.exp(params["scales"]),
+        torch.sigmoid(params["opacities"]),
+        torch.cat([params["sh0"], params["shN"]], dim=1),
+    ]
     leaves = [one.detach().clone().requires_grad_() for one in inputs]
     weights = torch.randn(1, camera.height, camera.width, 3, device="cuda")
 
     def call() -> None:
         images, _, _ = rasterization(
-            *leaves, trainer.views.viewmats[:1], trainer.views.Ks[:1], camera.width, camera.height,
-            backend="cuda", sh_degree=3,
+            *leaves,
+            trainer.views.viewmats[:1],
+            trainer.views.Ks[:1],
+            camera.width,
+            camera.height,
+            backend="cuda",
+            sh_degree=3,
             rasterize_mode="antialiased" if config.antialiased else "classic",
-        )  # fmt: skip
+        )
         torch.autograd.grad((images * weights).sum(), leaves)
 
     return cases.timed_ms(call)

@@ -107,13 +107,19 @@ def ours(
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
     return cases.row(
-        f"train, {recipe} recipe, {args.steps} steps", seconds, "s", device=args.device,
-        anchor=ANCHORS_S[recipe] if usual else None, target=TARGETS_S[recipe] if usual else None,
-        size=args.size, seed=seed,
-        steps_per_s=round(args.steps / seconds, 1), psnr_db=round(quality, 3),
+        f"train, {recipe} recipe, {args.steps} steps",
+        seconds,
+        "s",
+        device=args.device,
+        anchor=ANCHORS_S[recipe] if usual else None,
+        target=TARGETS_S[recipe] if usual else None,
+        size=args.size,
+        seed=seed,
+        steps_per_s=round(args.steps / seconds, 1),
+        psnr_db=round(quality, 3),
         gaussians=len(trainer.state.params["means"]),
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
-    )  # fmt: skip
+    )
 
 
 def theirs(capture: photographs.Capture, seed: int, args: argparse.Namespace) -> cases.Row:
@@ -133,11 +139,18 @@ def theirs(capture: photographs.Capture, seed: int, args: argparse.Namespace) ->
         scores = read_json(stats / f"val_step{last:04d}.json")
     moved = {"psnr_moved_db": round(scores["psnr_moved"], 3)} if "psnr_moved" in scores else {}
     return cases.row(
-        f"the second trainer, {args.steps} steps", seconds, "s", device=args.device,
-        command=args.trainer, size=args.size, seed=seed,
-        steps_per_s=round(args.steps / seconds, 1), psnr_db=round(scores["psnr"], 3),
-        gaussians=scores["num_GS"], **moved,
-    )  # fmt: skip
+        f"the second trainer, {args.steps} steps",
+        seconds,
+        "s",
+        device=args.device,
+        command=args.trainer,
+        size=args.size,
+        seed=seed,
+        steps_per_s=round(args.steps / seconds, 1),
+        psnr_db=round(scores["psnr"], 3),
+        gaussians=scores["num_GS"],
+        **moved,
+    )
 
 
 if __name__ == "__main__":

@@ -52,20 +52,36 @@ def _project(
 ) -> Tensor:
     """Blurred covariances on the screen [N, 3] as xx, xy, yy."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rotations = torch.stack([
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ], dim=-1).reshape(-1, 3, 3)  # fmt: skip
+    rotations = torch.stack(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ],
+        dim=-1,
+    ).reshape(-1, 3, 3)
     size, focal, middle = torch.tensor([width, height]), K[[0, 1], [0, 1]], K[:2, 2]
     slopes = p[:, :2] / p[:, 2:]
     margin = 0.15 * size
     slopes = slopes.clamp((-middle - margin) / focal, (size - middle + margin) / focal)
     zero, depth = torch.zeros_like(p[:, 0]), p[:, 2]
-    jacobians = torch.stack([
-        focal[0] / depth, zero, -focal[0] * slopes[:, 0] / depth,
-        zero, focal[1] / depth, -focal[1] * slopes[:, 1] / depth,
-    ], dim=-1).reshape(-1, 2, 3)  # fmt: skip
+    jacobians = torch.stack(
+        [
+            focal[0] / depth,
+            zero,
+            -focal[0] * slopes[:, 0] / depth,
+            zero,
+            focal[1] / depth,
+            -focal[1] * slopes[:, 1] / depth,
+        ],
+        dim=-1,
+    ).reshape(-1, 2, 3)
     footprints = jacobians @ view[:3, :3] @ (rotations * scales[:, None])
     covariances = footprints @ footprints.transpose(1, 2)
     return torch.stack(
@@ -74,9 +90,14 @@ def _project(
 
 
 def _tile(
-    parts: tuple[Tensor, ...], low: Tensor, high: Tensor, top: int, side: int, rows: int,
+    parts: tuple[Tensor, ...],
+    low: Tensor,
+    high: Tensor,
+    top: int,
+    side: int,
+    rows: int,
     columns: int,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Features, then alpha [rows, columns, 5]."""
     touching = (low[:, 0] < side + columns) & (high[:, 0] > side)
     touching &= (low[:, 1] < top + rows) & (high[:, 1] > top)
@@ -103,11 +124,25 @@ def _shade(directions: Tensor, sh: Tensor) -> Tensor:
     """Colours [N, 3] of harmonics of degree 3."""
     x, y, z = torch.nn.functional.normalize(directions, dim=-1).unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
-    basis = torch.stack([
-        torch.full_like(x, 0.2820948), -0.4886025 * y, 0.4886025 * z, -0.4886025 * x,
-        1.0925484 * x * y, -1.0925484 * y * z, 0.3153916 * (3 * zz - 1), -1.0925484 * x * z,
-        0.5462742 * (xx - yy), -0.5900436 * y * (3 * xx - yy), 2.8906114 * x * y * z,
-        -0.4570458 * y * (5 * zz - 1), 0.3731763 * z * (5 * zz - 3),
-        -0.4570458 * x * (5 * zz - 1), 1.4453057 * z * (xx - yy), -0.5900436 * x * (xx - 3 * yy),
-    ], dim=-1)  # fmt: skip
+    basis = torch.stack(
+        [
+            torch.full_like(x, 0.2820948),
+            -0.4886025 * y,
+            0.4886025 * z,
+            -0.4886025 * x,
+            1.0925484 * x * y,
+            -1.0925484 * y * z,
+            0.3153916 * (3 * zz - 1),
+            -1.0925484 * x * z,
+            0.5462742 * (xx - yy),
+            -0.5900436 * y * (3 * xx - yy),
+            2.8906114 * x * y * z,
+            -0.4570458 * y * (5 * zz - 1),
+            0.3731763 * z * (5 * zz - 3),
+            -0.4570458 * x * (5 * zz - 1),
+            1.4453057 * z * (xx - yy),
+            -0.5900436 * x * (xx - 3 * yy),
+        ],
+        dim=-1,
+    )
     return (torch.einsum("nk,nkc->nc", basis, sh) + 0.5).clamp(min=0)

@@ -68,11 +68,16 @@ def measured(gpus: Sequence[str], args: argparse.Namespace) -> cases.Row:
     metrics = train(gpus, TrainConfig(max_steps=args.steps))
     seconds = time.perf_counter() - begin
     return cases.row(
-        f"stage train, {args.timestamps} timestamps, {len(gpus)} GPU(s)", seconds, "s",
-        size=args.size, steps=args.steps, gpus=len(gpus),
+        f"stage train, {args.timestamps} timestamps, {len(gpus)} GPU(s)",
+        seconds,
+        "s",
+        size=args.size,
+        steps=args.steps,
+        gpus=len(gpus),
         steps_per_s=round(args.timestamps * args.steps / seconds),
-        psnr_db=round(metrics["train_psnr"], 3), gaussians=round(metrics["gaussians"]),
-    )  # fmt: skip
+        psnr_db=round(metrics["train_psnr"], 3),
+        gaussians=round(metrics["gaussians"]),
+    )
 
 
 def train(gpus: Sequence[str], config: TrainConfig) -> dict[str, float]:

@@ -45,16 +45,14 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
         entry = params.entry("captures", args.capture, CaptureEntry)
         match_string = entry.match_string if args.variant == "filtered" else ""
         if args.variant == "filtered" and not match_string:
-            raise UserError(
-                params.where(("captures", args.capture, "match_string")), "empty",
-                expected="the word that variant filtered selects by",
-            )  # fmt: skip
+            where = params.where(("captures", args.capture, "match_string"))
+            raise UserError(where, "empty", expected="the word that variant filtered selects by")
     config = params.section("train", TrainConfig)
     evaluate = params.section("evaluate", EvaluateConfig)
     capture = params.section("capture_train", CaptureTrainConfig)
 
     from stages.scenes.dataset import Dataset
-    from stages.splat.captures import results as results
+    from stages.splat.captures import results
 
     calibrated_by: tuple[str, ...] = ()  # sections that capture_calibrate reads
     if not args.capture:
@@ -65,10 +63,10 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
     for line in params.unread(**{section: params.given(section) for section in calibrated_by}):
         print(f"{result}: {line}")
     with cost("capture_train", run_name(result)):
+        dataset, meter = Dataset.read(data), results.meter_of(evaluate, layout.WEIGHTS)
         scalars, fitted = results.train_result(
-            Dataset.read(data), match_string, result, capture, config,
-            results.meter_of(evaluate, layout.WEIGHTS), params.given("train"),
-        )  # fmt: skip
+            dataset, match_string, result, capture, config, meter, params.given("train")
+        )
     if args.capture:
         write_json(layout.capture_metrics(args.capture, args.variant), scalars)
         curve = layout.capture_curve(args.capture, args.variant)

@@ -27,10 +27,12 @@ def main() -> None:
     methods = methods_of(fixer, study.methods)
     if fixer not in FIXERS or not methods:
         raise UserError(
-            "--fixer", repr(fixer),
+            "--fixer",
+            repr(fixer),
             expected=f"one that study.methods needs, of {', '.join(FIXERS)}",
-            hint=did_you_mean(fixer, list(FIXERS)), fix=CHECK,
-        )  # fmt: skip
+            hint=did_you_mean(fixer, list(FIXERS)),
+            fix=CHECK,
+        )
 
     from stages.difix.inference import Runner
     from stages.difix.network.training_record import write_training_record
@@ -46,9 +48,8 @@ def main() -> None:
 
     fixing = params.section("difix", FixerConfig)
     rendering = params.section("novel_views", NovelViewsConfig)
-    recipe = DistillRecipe(
-        params.section("distill", DistillConfig), params.section("train", TrainConfig)
-    )
+    distilling = params.section("distill", DistillConfig)
+    recipe = DistillRecipe(distilling, params.section("train", TrainConfig))
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # raises without target cameras
     weights = layout.fixer(fixer)

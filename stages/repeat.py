@@ -41,8 +41,12 @@ def main() -> None:
     rendering = params.section("novel_views", NovelViewsConfig)
     measuring = params.section("evaluate", EvaluateConfig)
     if args.seed == train.seed:
-        raise UserError("study.seeds", f"{args.seed} is train.seed: it would give identical bytes",
-                        expected="other seeds than train.seed", fix=CHECK)  # fmt: skip
+        raise UserError(
+            "study.seeds",
+            f"{args.seed} is train.seed: it would give identical bytes",
+            expected="other seeds than train.seed",
+            fix=CHECK,
+        )
     scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
     name = repeat_name(args.scene, args.seed)
     config = train.model_copy(update={"seed": args.seed})

@@ -43,15 +43,8 @@ def main() -> None:
     }
     others = [scene for scene in params.names("scenes") if scene not in study.scenes]
     costs = stage_costs(recorded_costs(), others)
-    folders = {name: layout.shown(name) for name in names}
-    text = page(
-        results,
-        views,
-        scene_links(folders, layout.report()),
-        costs,
-        confidence,
-        config.error_full_scale,
-    )
+    links = scene_links({name: layout.shown(name) for name in names}, layout.report())
+    text = page(results, views, links, costs, confidence, config.error_full_scale)
     megabytes = require_size(text, layout.report(), config.max_mb)
     write_gains(layout.gains(), results)
     with whole_folder(layout.strips()) as folder:
@@ -67,11 +60,20 @@ def result_files() -> "ResultFiles":
     from stages.pages.report.results import ResultFiles
 
     return ResultFiles(
-        layout.evaluation, layout.summary(), layout.delta(), layout.delta_table(),
-        layout.decision(), layout.train_metrics, layout.train_curves, layout.calibrate_metrics,
-        layout.pairs_metrics, layout.manifest_metrics(), layout.tune_metrics(), layout.tune_curve,
+        layout.evaluation,
+        layout.summary(),
+        layout.delta(),
+        layout.delta_table(),
+        layout.decision(),
+        layout.train_metrics,
+        layout.train_curves,
+        layout.calibrate_metrics,
+        layout.pairs_metrics,
+        layout.manifest_metrics(),
+        layout.tune_metrics(),
+        layout.tune_curve,
         {kind: layout.METRICS / kind for kind in ("captures", "static")},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

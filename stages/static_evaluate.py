@@ -39,9 +39,14 @@ def main() -> None:
     static = params.section("static", StaticConfig)
     meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     paths = StaticPaths.of(
-        args.scene_dir, args.scene, args.prep_root, args.result_root,
-        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
-    )  # fmt: skip
+        args.scene_dir,
+        args.scene,
+        args.prep_root,
+        args.result_root,
+        raw=layout.raw,
+        shared=layout.static_shared,
+        results=layout.static_results,
+    )
     for line in params.unread(static=READ_BY["static_evaluate"]):
         print(f"{paths.name}: {line}")
     name = f"{paths.name}.{args.camera}"

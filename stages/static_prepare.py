@@ -37,19 +37,25 @@ def main() -> None:
     params = Params.read(overrides=args.overrides)
     static, vggt = params.section("static", StaticConfig), params.section("vggt", VggtConfig)
     paths = StaticPaths.of(
-        args.scene_dir, args.scene, args.prep_root,
-        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
-    )  # fmt: skip
+        args.scene_dir,
+        args.scene,
+        args.prep_root,
+        raw=layout.raw,
+        shared=layout.static_shared,
+        results=layout.static_results,
+    )
     background = params.value("train", "background", TrainConfig)
     for line in params.unread(static=READ_BY["static_prepare"], train=("background",)):
         print(f"{paths.name}: {line}")
     lock = alone(paths.shared) if paths.raw.is_dir() else nullcontext()
     with lock, cost("static_prepare", paths.name):
         metrics, rebuilt = prepare(
-            paths.raw, paths.shared, static,
+            paths.raw,
+            paths.shared,
+            static,
             lambda images: predict_poses(images, vggt, static.runtime.vggt_cache),
             background,
-        )  # fmt: skip
+        )
     if paths.in_graph:
         write_json(layout.static_prepare_metrics(paths.name), metrics)
     result = "registered" if rebuilt else "unchanged and kept:"

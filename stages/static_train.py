@@ -34,9 +34,14 @@ def main() -> None:
     params = Params.read(overrides=args.overrides)
     static, config = params.section("static", StaticConfig), params.section("train", TrainConfig)
     paths = StaticPaths.of(
-        args.scene_dir, args.scene, args.prep_root, args.result_root,
-        raw=layout.raw, shared=layout.static_shared, results=layout.static_results,
-    )  # fmt: skip
+        args.scene_dir,
+        args.scene,
+        args.prep_root,
+        args.result_root,
+        raw=layout.raw,
+        shared=layout.static_shared,
+        results=layout.static_results,
+    )
     for line in params.unread(static=READ_BY["static_train"]):
         print(f"{paths.name}: {line}")
     name, result = f"{paths.name}.{args.camera}", paths.results / args.camera
@@ -48,9 +53,14 @@ def main() -> None:
     resume_as = name if paths.in_graph else run_name(result)
     with cost("static_train", name):
         fitted = train_static(
-            paths.prepared(), args.camera, static, config, result, resume_as,
+            paths.prepared(),
+            args.camera,
+            static,
+            config,
+            result,
+            resume_as,
             params.given("train"),
-        )  # fmt: skip
+        )
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}
     if paths.in_graph:

@@ -40,10 +40,14 @@ def bytes_of(data: bytes, draw: random.Random) -> bytes:
         flipped[draw.randrange(len(data))] = draw.randrange(256)
     return draw.choice(
         [
-            data[:at], bytes(flipped), data[:at] + b"\xff" * 8 + data[at + 8 :],
-            data[:at] + data[end:], data[:end] + data[at:], data[:at] + b"\0" * 8 + data[at + 8 :],
+            data[:at],
+            bytes(flipped),
+            data[:at] + b"\xff" * 8 + data[at + 8 :],
+            data[:at] + data[end:],
+            data[:end] + data[at:],
+            data[:at] + b"\0" * 8 + data[at + 8 :],
         ]
-    )  # fmt: skip
+    )
 
 
 def text_of(data: bytes, draw: random.Random) -> bytes:

@@ -94,9 +94,11 @@ def test_second_run_into_one_folder_is_refused_at_once(
         "with alone(Path('out')): input(print(flush=True))"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", f"from pathlib import Path\n{hold}"], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as other:  # fmt: skip
+        [sys.executable, "-c", f"from pathlib import Path\n{hold}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as other:
         other.stdout.readline()
         with pytest.raises(UserError, match=f"out: is being written by process {other.pid} on "):
             run(capture_train, "room", "out", *QUICK)
@@ -126,9 +128,14 @@ def test_images_without_a_model_get_poses_first(
 def test_variant_filtered_needs_a_match_string(workspace: Path, run: Run) -> None:
     with pytest.raises(UserError, match=r"captures\.demo_room\.match_string: empty"):
         run(
-            capture_train, "--capture", "demo_room", "--variant", "filtered",
-            "-S", "captures.demo_room.match_string=",
-        )  # fmt: skip
+            capture_train,
+            "--capture",
+            "demo_room",
+            "--variant",
+            "filtered",
+            "-S",
+            "captures.demo_room.match_string=",
+        )
 
 
 def test_dataset_is_not_overwritten(workspace: Path, run: Run) -> None:
@@ -193,9 +200,11 @@ def test_images_below_a_result_are_kept(workspace: Path, run: Run) -> None:
 def test_file_in_the_place_of_a_folder_is_refused(workspace: Path, run: Run) -> None:
     (workspace / "file").touch()
     for entry, arguments in (
-        (capture_train, ["file", "out"]), (capture_calibrate, ["file", "out"]),
-        (capture_evaluate, ["file", "out"]), (capture_train, ["none", "out"]),
-    ):  # fmt: skip
+        (capture_train, ["file", "out"]),
+        (capture_calibrate, ["file", "out"]),
+        (capture_evaluate, ["file", "out"]),
+        (capture_train, ["none", "out"]),
+    ):
         with pytest.raises(UserError, match=r"is a file|no such folder"):
             run(entry, *arguments)
     assert not (workspace / "out").exists()

@@ -79,9 +79,10 @@ def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Pa
     output = [line for line in check(folder).stdout.splitlines() if "has no effect" in line]
     lines = [line for line in output if "train.warm_start" in line or "train.masks" in line]
     assert [line.split("train.")[1].split(":")[0] for line in lines] == [
-        "masks has no effect on scenes", "warm_start has no effect in capture_train",
+        "masks has no effect on scenes",
+        "warm_start has no effect in capture_train",
         "warm_start has no effect in static_train",
-    ]  # fmt: skip
+    ]
 
 
 def test_memo_is_printed_on_demand(folder: Path) -> None:
@@ -194,9 +195,11 @@ def test_captures_that_are_not_there_are_reported(folder: Path) -> None:
     done = check(folder)
     assert done.returncode == 2
     for output in (
-        "'demo_rom' is not in `captures`", "did you mean demo_room?",
-        "no folder data/raw/kitchen", "'hall' is not trained",
-    ):  # fmt: skip
+        "'demo_rom' is not in `captures`",
+        "did you mean demo_room?",
+        "no folder data/raw/kitchen",
+        "'hall' is not trained",
+    ):
         assert output in done.stderr
 
 
@@ -226,8 +229,11 @@ def test_what_goes_through_dvc_refuses_such_names_first(folder: Path) -> None:
     for words in (["plan"], ["submit", "--local"], ["ablate", "train.max_steps=5"]):
         done = subprocess.run(
             [sys.executable, "-m", f"stages.{words[0]}", *words[1:]],
-            cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
         assert (done.returncode, done.stdout) == (2, "")
         assert f"params.yaml:{line}  static.scenes.0: got '../../precious'\n" in done.stderr
     assert list(folder.iterdir()) == [folder / "params.yaml"]

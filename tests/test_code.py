@@ -87,9 +87,16 @@ def call(project: Path) -> Call:
         assert not done.returncode, f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    for words in ("git init -q", "git config user.email t@localhost", "git config user.name t",
-                  "dvc init -q", "dvc config core.autostage true", "dvc repro -q", "git add -A",
-                  "git commit -qm ran"):  # fmt: skip
+    for words in (
+        "git init -q",
+        "git config user.email t@localhost",
+        "git config user.name t",
+        "dvc init -q",
+        "dvc config core.autostage true",
+        "dvc repro -q",
+        "git add -A",
+        "git commit -qm ran",
+    ):
         run(words)
     ran(project)
     return run

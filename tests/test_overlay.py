@@ -69,7 +69,7 @@ def overlay(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess
 
 def test_seed_then_demo_gives_back_the_same_bytes(folder: Path) -> None:
     path, before = folder / "params.yaml", (ROOT / "params.yaml").read_bytes()
-    done = overlay(folder, STUDIES / "seed.yaml")
+    done = overlay(folder, STUDIES / "full.yaml")
     assert done.returncode == 0, done.stderr
     raw = YAML(typ="safe").load(path)
     assert {key: raw["train"][key] for key in SEED} == SEED
@@ -101,7 +101,7 @@ def test_demo_takes_back_every_key_that_another_overlay_sets() -> None:
 
 def test_check_prints_each_change_and_writes_nothing(folder: Path) -> None:
     before = (folder / "params.yaml").read_bytes()
-    done = overlay(folder, STUDIES / "seed.yaml", "--check")
+    done = overlay(folder, STUDIES / "full.yaml", "--check")
     assert "train.max_steps: " in done.stdout
     assert " -> 30000\n" in done.stdout
     assert done.stdout.endswith("would change; nothing was written\n")

@@ -32,8 +32,11 @@ prepare:
 def prepare(folder: Path, scene: str = "hi4d_pair15_fight") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stages.prepare", "--scene", scene],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+    )
 
 
 @pytest.fixture

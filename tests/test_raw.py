@@ -100,8 +100,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for key in ("GIT_AUTHOR", "GIT_COMMITTER"):
         monkeypatch.setenv(f"{key}_NAME", "x")
         monkeypatch.setenv(f"{key}_EMAIL", "x@localhost")
-    for words in ("git init -q", "dvc init -q", "git add -A", "git commit -qm a", "dvc repro -q",
-                  "git add -A", "git commit -qm b"):  # fmt: skip
+    for words in (
+        "git init -q",
+        "dvc init -q",
+        "git add -A",
+        "git commit -qm a",
+        "dvc repro -q",
+        "git add -A",
+        "git commit -qm b",
+    ):
         assert call(tmp_path, words) == 0, words
     return tmp_path
 
@@ -122,9 +129,12 @@ def test_dvc_leaves_real_data_alone(repository: Path) -> None:
     (raw / "images" / "mine.png").write_text("the only copy")
     before = folder_hash(raw)
     refused = (
-        "repro -q", f"repro -q -s raw@{SCENE}", "repro -q -f", f"repro -q -f -s demo@{SCENE}",
+        "repro -q",
+        f"repro -q -s raw@{SCENE}",
+        "repro -q -f",
+        f"repro -q -f -s demo@{SCENE}",
         "exp run -q -S demo.seed=3",
-    )  # fmt: skip
+    )
     for words in refused:
         assert call(repository, f"dvc {words}") != 0, words
         assert folder_hash(raw) == before, words

@@ -31,9 +31,17 @@ STATIC = StaticConfig(
     lf_inner=1, peak_threshold=0.003, ratio_test=0.85, max_reprojection_error_px=2.0
 )
 TRAIN = TrainConfig(
-    backend="cpu", max_steps=40, eval_steps=(), ply_steps=(), save_steps=(), max_gaussians=1500,
-    sh_degree=0, means_lr=0.004, scales_lr=0.02, strategy=StrategyConfig(refine_start_iter=1000),
-)  # fmt: skip
+    backend="cpu",
+    max_steps=40,
+    eval_steps=(),
+    ply_steps=(),
+    save_steps=(),
+    max_gaussians=1500,
+    sh_degree=0,
+    means_lr=0.004,
+    scales_lr=0.02,
+    strategy=StrategyConfig(refine_start_iter=1000),
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,9 @@ def test_shared_folder_is_complete(prepared: tuple[SharedFolder, dict]) -> None:
     assert "images/lf__00_00.png" not in names, "an outer ring"
     assert metrics["registered"] == metrics["images"] == 1 + 3 + 2 + 9 + 4
     assert (shared.folder / "splits" / "stereo.txt").read_text().split() == [
-        "stereo__left.png", "stereo__right.png",
-    ]  # fmt: skip
+        "stereo__left.png",
+        "stereo__right.png",
+    ]
 
 
 def test_every_kind_registers_near_the_truth(prepared: tuple[SharedFolder, dict]) -> None:
@@ -192,8 +201,9 @@ def test_predicted_poses_are_adjusted_and_an_archive_gives_metres(
     cameras, _ = read_rig_model(tmp_path / "both" / "sparse" / "0")
     truth = read_true_cameras(raw / "truth.json")
     names = ("eval__frame_00001.png", "eval__frame_00004.png")
-    estimated, true = (np.linalg.norm(np.subtract(*(c[n].centre for n in names)))
-                   for c in (cameras, truth))  # fmt: skip
+    estimated, true = (
+        np.linalg.norm(np.subtract(*(c[n].centre for n in names))) for c in (cameras, truth)
+    )
     assert estimated == pytest.approx(true, rel=0.05), "the world is in metres"
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run every arm that has no result yet, then print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "factors", nargs="+", metavar="KEY=A,B", help="a param and the values to try"
-    )
+    parser.add_argument("factors", nargs="+", metavar="KEY=A,B", help="a param and values to try")
     parser.add_argument("--singly", action="store_true", help="one factor at a time, no products")
     parser.add_argument("--repeats", type=int, default=1, help="runs with other seeds; default 1")
     parser.add_argument("--method", help="the method to compare; default study.subject")
@@ -50,7 +48,7 @@ def main() -> None:
             return
     with ablate.scratch() as folder:
         copies = ablate.collect(every, layout.METRICS, Path(folder))
-        _print(params, args.method, varied, repeated, copies)
+        _print(params, args.method, (varied, repeated), copies)
     missing = [arm.label for arm in every if arm.label not in copies]
     if missing:
         where = f"{len(missing)} of {len(every)} arms have no result"
@@ -59,9 +57,8 @@ def main() -> None:
 
 
 def _print(
-    params: Params, method: str | None, varied: "Sequence[Arm]", repeated: "Sequence[Arm]",
-    copies: dict[str, Path],
-) -> None:  # fmt: skip
+    params: Params, method: str | None, groups: "Sequence[Sequence[Arm]]", copies: dict[str, Path]
+) -> None:
     from stages.quality.ablation import ablation
     from stages.quality.comparison import Evaluations
 
@@ -69,10 +66,12 @@ def _print(
     method = method or study.subject
     scenes = study.evaluated_scenes
     default = Evaluations.read(scenes, (method,), layout.evaluation)
-    read = {label: Evaluations.read(scenes, (method,), partial(layout.evaluation, root=folder))
-            for label, folder in copies.items()}  # fmt: skip
+    read = {
+        label: Evaluations.read(scenes, (method,), partial(layout.evaluation, root=folder))
+        for label, folder in copies.items()
+    }
     roles = {"to choose by": study.internal_eval_scenes, "to report": study.downstream_scenes}
-    labels = [[arm.label for arm in some if arm.label in copies] for some in (varied, repeated)]
+    labels = [[arm.label for arm in some if arm.label in copies] for some in groups]
     print(ablation(default, read, *labels, roles, method, params.section("compare", CompareConfig)))
 
 

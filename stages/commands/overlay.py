@@ -9,7 +9,7 @@ from stages.run.entry import launch
 def main() -> None:
     """Print every change; write params.yaml unless `--check`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("overlay", type=Path, help="such as studies/seed.yaml")
+    parser.add_argument("overlay", type=Path, help="such as studies/full.yaml")
     parser.add_argument("--check", action="store_true", help="print the changes, write nothing")
     args = parser.parse_args()
 

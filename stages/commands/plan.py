@@ -33,8 +33,12 @@ def main() -> None:
         names = [step.name for step in selected]
         wanted = needed(selected, args.target)
         if not wanted:
-            raise UserError(args.target, "no such stage", expected="a name of `dvc stage list`",
-                            hint=did_you_mean(args.target, names))  # fmt: skip
+            raise UserError(
+                args.target,
+                "no such stage",
+                expected="a name of `dvc stage list`",
+                hint=did_you_mean(args.target, names),
+            )
         selected = wanted
     settings = read_settings()
     assert settings is not None, "the repository was opened and has no settings"

@@ -9,6 +9,8 @@ import sys
 
 from stages.run.entry import launch
 
+_PROGRAM = "python -m stages.submit"
+
 
 def main() -> None:
     """Submit what `dvc repro TARGETS` would run, or show or cancel submissions."""
@@ -19,10 +21,8 @@ def main() -> None:
     if words and words[0] in ("status", "logs", "cancel"):
         follow(words)
         return
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.submit", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(_PROGRAM, description=__doc__, formatter_class=as_written)
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
     add("--local", action="store_true", help="run here instead of on a cluster")
@@ -30,8 +30,8 @@ def main() -> None:
     add("--dry-run", action="store_true", help="print the plan; submit and run nothing")
     add("--throttle", type=int, metavar="N", help="most tasks of one array at once")
     add("-n", "--name", help="run as this experiment, in a git worktree of its own")
-    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
-        help="change a param of the experiment, as `dvc exp run -S`; repeatable")  # fmt: skip
+    change = "change a param of the experiment, as `dvc exp run -S`; repeatable"
+    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help=change)
     args = parser.parse_args(words)
     if args.jobs < 1 or (args.throttle or 0) < 0:
         parser.error("--jobs and --throttle take positive numbers")
@@ -43,7 +43,7 @@ def main() -> None:
 
 def script(words: list[str]) -> None:
     """Submit a script of slurm/ with the partition, account and nodes of `slurm.default`."""
-    parser = argparse.ArgumentParser(prog="python -m stages.submit")
+    parser = argparse.ArgumentParser(_PROGRAM)
     add = parser.add_argument
     add("command", choices=("script",), help="submit a script")
     add("script", help="such as slurm/dual_training.slurm")
@@ -57,7 +57,7 @@ def script(words: list[str]) -> None:
 
 def follow(words: list[str]) -> None:
     """Show the states or logs of a submission, or cancel it."""
-    parser = argparse.ArgumentParser(prog="python -m stages.submit")
+    parser = argparse.ArgumentParser(_PROGRAM)
     add = parser.add_argument
     add("command", choices=("status", "logs", "cancel"), help="what to do")
     add("targets", nargs="*", help="stages or `stage@item`; default: all, of logs all that failed")

@@ -24,10 +24,11 @@ def main() -> None:
     study = Params.read().section("study", StudyConfig)
     if args.scene not in study.evaluated_scenes:
         raise UserError(
-            args.scene, "not a scene with novel views",
+            args.scene,
+            "not a scene with novel views",
             expected=f"one of {', '.join(study.evaluated_scenes)}",
             hint=did_you_mean(args.scene, list(study.evaluated_scenes)),
-        )  # fmt: skip
+        )
 
     from stages.splat.viewing.live_scene import LiveScene
     from stages.splat.viewing.scene_folders import SceneFolders
@@ -42,8 +43,9 @@ def main() -> None:
     )
     scene = LiveScene(folders)
     if args.method and args.method not in scene.methods:
-        raise UserError("--method", repr(args.method),
-                        expected=f"one of {', '.join(scene.methods)}")  # fmt: skip
+        raise UserError(
+            "--method", repr(args.method), expected=f"one of {', '.join(scene.methods)}"
+        )
     viewer = Viewer(scene, args.host, args.port, args.method)
     print(f"{args.scene}: http://localhost:{viewer.port}", flush=True)
     node = os.environ.get("SLURMD_NODENAME")

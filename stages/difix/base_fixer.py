@@ -112,10 +112,11 @@ def _from_ours(folder: Path, config: BaseConfig) -> Untuned:
     if config.prompt != fixer.spec.prompt:
         if text is None:
             raise UserError(
-                "base.prompt", repr(config.prompt),
+                "base.prompt",
+                repr(config.prompt),
                 expected=f"{fixer.spec.prompt!r}: {folder} has no text encoder for another",
                 fix=f"set it so, or add {' and '.join(TEXT_FOLDERS)}",
-            )  # fmt: skip
+            )
         fixer.prompt.copy_(embed(text, config.prompt))
         fixer.spec = fixer.spec.changed(prompt=config.prompt)
     return Untuned(fixer, text)
@@ -140,9 +141,10 @@ def _components(config: BaseConfig) -> Path:
     if is_hub_id(config.components):
         return _downloaded(config.components, config, "base.components")
     raise UserError(
-        "base.components", f"{config.components!r}: no such folder",
+        "base.components",
+        f"{config.components!r}: no such folder",
         expected="a folder in diffusers' layout, or a hub id such as stabilityai/sd-turbo",
-    )  # fmt: skip
+    )
 
 
 def _downloaded(hub_id: str, config: BaseConfig, where: str) -> Path:
@@ -174,6 +176,7 @@ def _with_reference(fixer: Fixer, config: BaseConfig) -> Fixer:
 
 def _reference_unknown(path: Path) -> UserError:
     return UserError(
-        "base.reference", f"stored, but {path} does not say whether it expects a reference",
+        "base.reference",
+        f"stored, but {path} does not say whether it expects a reference",
         fix="set base.reference: yes for weights like nvidia/difix_ref, else no",
-    )  # fmt: skip
+    )

@@ -48,9 +48,10 @@ class Runner:
         """Raises UserError for params that the fixer or the machine does not support."""
         if config.multiple % fixer.spec.factor:
             raise UserError(
-                "difix.multiple", str(config.multiple),
+                "difix.multiple",
+                str(config.multiple),
                 expected=f"a multiple of {fixer.spec.factor}, by which this fixer's VAE shrinks",
-            )  # fmt: skip
+            )
         self.config, self.spec = config, fixer.spec
         self.device, why_device = choose_device(config.device, "difix.device")
         precision, why = choose_precision(config.precision, self.device, "difix.precision")
@@ -95,9 +96,10 @@ class Runner:
         """
         if self.uses_reference and references is None:
             raise UserError(
-                "the fixer", "expects a reference and got none",
+                "the fixer",
+                "expects a reference and got none",
                 fix="give one for each image, or set difix.reference: withhold",
-            )  # fmt: skip
+            )
         fixed: list[Pixels | None] = [None] * len(images)
         pending: tuple[list[int], _Outputs] | None = None
         for indices, size in self._batches(images):
@@ -160,17 +162,21 @@ class Runner:
         return _Outputs(on_cpu, finite_on_cpu, event)
 
     def _collect(
-        self, indices: list[int], outputs: _Outputs, images: Sequence[Pixels],
+        self,
+        indices: list[int],
+        outputs: _Outputs,
+        images: Sequence[Pixels],
         fixed: list[Pixels | None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Store a batch's outputs in `fixed`. Raises UserError when they are not finite."""
         if outputs.event:
             outputs.event.synchronize()
         if not outputs.finite:
             raise UserError(
-                "the fixer", f"gave values that are not finite in {self.dtype}",
+                "the fixer",
+                f"gave values that are not finite in {self.dtype}",
                 fix="set difix.precision: bf16 or fp32",
-            )  # fmt: skip
+            )
         for index, output in zip(indices, outputs.images, strict=True):
             fixed[index] = self._restored(output, images[index])
 

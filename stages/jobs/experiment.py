@@ -25,9 +25,15 @@ from stages.run.files import read_json, safe_name, work_root, write_json
 _LOGGER = logging.getLogger(__name__)
 # Settings of a remote that name a file, which DVC resolves from the folder of its config.
 _PATHS = (
-    "url", "keyfile", "cert_path", "key_path", "credentialpath", "configpath",
-    "gdrive_user_credentials_file", "gdrive_service_account_json_file_path",
-)  # fmt: skip
+    "url",
+    "keyfile",
+    "cert_path",
+    "key_path",
+    "credentialpath",
+    "configpath",
+    "gdrive_user_credentials_file",
+    "gdrive_service_account_json_file_path",
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,12 @@ def open_experiment(name: str | None, settings: Sequence[str]) -> tuple[Experime
         if experiment.is_open:
             if settings and list(settings) != record.get("settings", []):
                 raise UserError(
-                    experiment.worktree, f"the experiment {experiment.name} has begun",
+                    experiment.worktree,
+                    f"the experiment {experiment.name} has begun",
                     expected="a new name for other params",
                     fix=f"continue it by `-n {experiment.name}` only, or "
                     f"`git worktree remove --force {experiment.worktree}`",
-                )  # fmt: skip
+                )
             return experiment, False
         if record and not record["is_open"]:
             settings = settings or record["settings"]

@@ -171,9 +171,12 @@ class LocalRun:
 
 
 def run_local(
-    pipeline: Pipeline, submission: Submission, config: SlurmConfig, jobs: int,
+    pipeline: Pipeline,
+    submission: Submission,
+    config: SlurmConfig,
+    jobs: int,
     visible: Callable[[], object] = lambda: None,
-) -> int:  # fmt: skip
+) -> int:
     """Run a plan here; returns the exit code of `LocalRun.run`.
 
     Args:

@@ -82,9 +82,10 @@ def _stop(submission: Submission) -> None:
     process = holder.process
     if not process.is_here:
         raise UserError(
-            "cancel", f"a local run elsewhere: {holder}",
+            "cancel",
+            f"a local run elsewhere: {holder}",
             fix=f"log in to {process.host}, or to the container that it runs in",
-        )  # fmt: skip
+        )
     if process.is_alive():
         os.kill(process.pid, signal.SIGTERM)
 
@@ -95,10 +96,11 @@ def _chosen(submission: Submission, targets: Sequence[str]) -> list[str]:
     for target in targets:
         if target not in known:
             raise UserError(
-                target, f"not in submission {submission.number}",
+                target,
+                f"not in submission {submission.number}",
                 hint=did_you_mean(target, sorted(known)),
                 fix="see `python -m stages.submit status`",
-            )  # fmt: skip
+            )
     wanted = set(targets)
     return [
         address

@@ -220,9 +220,12 @@ class Pipeline:
             if not names:
                 known = sorted({*every, *(name.partition("@")[0] for name in every)})
                 raise UserError(
-                    target, "no such stage", expected="a stage of dvc.yaml, or `stage@item`",
-                    hint=did_you_mean(target, known), fix="`dvc stage list` names them",
-                )  # fmt: skip
+                    target,
+                    "no such stage",
+                    expected="a stage of dvc.yaml, or `stage@item`",
+                    hint=did_you_mean(target, known),
+                    fix="`dvc stage list` names them",
+                )
             found |= {name: every[name] for name in names}
         return list(found.values()) or None
 
@@ -287,18 +290,20 @@ def _is_at_hand(stage: Any, *, cache: bool = True) -> bool:
 def _missing(data: Any, cache: bool) -> UserError:
     at_hand = not cache and _is_at_hand(data)
     return UserError(
-        _address(data), "its data is not here" + ("" if at_hand else ", nor in the cache"),
+        _address(data),
+        "its data is not here" + ("" if at_hand else ", nor in the cache"),
         fix=f"`dvc {'checkout' if at_hand else 'pull'} {_address(data)}`",
-    )  # fmt: skip
+    )
 
 
 def _command(stage: Any) -> list[str]:
     command = stage.cmd
     if not isinstance(command, str) or _SHELL & set(command):
         raise UserError(
-            f"dvc.yaml, stage {stage.addressing}", f"cmd: {command!r}",
+            f"dvc.yaml, stage {stage.addressing}",
+            f"cmd: {command!r}",
             expected="one command that needs no shell, as jobs are run without one",
-        )  # fmt: skip
+        )
     return shlex.split(command)
 
 

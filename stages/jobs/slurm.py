@@ -24,8 +24,11 @@ from stages.run.errors import UserError
 
 # Variables that SLURM sets for the current job.
 JOB, ARRAY, TASK, RESTARTS = (
-    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
-)  # fmt: skip
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+)
 _TIMEOUT_S = 120
 
 
@@ -37,9 +40,11 @@ def call(*words: str, script: str = "") -> str:
         )
     except FileNotFoundError as error:
         raise UserError(
-            words[0], "no such command", expected="SLURM's client commands",
+            words[0],
+            "no such command",
+            expected="SLURM's client commands",
             fix="log in to a node of the cluster, or run here: `python -m stages.submit --local`",
-        ) from error  # fmt: skip
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(
             words[0], f"no answer in {_TIMEOUT_S} s", fix="check `sinfo` and try again"
@@ -56,14 +61,23 @@ def sbatch_words(array: Array, config: SlurmConfig, submission: Submission) -> l
     logs = str(submission.logs).replace("%", "%%")  # SLURM fills in what follows a %
     throttle = f"%{config.throttle}" if config.throttle else ""
     words = [
-        "sbatch", "--parsable", "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue",
-        "--open-mode=append", f"--job-name={array.stage}",
+        "sbatch",
+        "--parsable",
+        "--begin=now+30days",
+        "--kill-on-invalid-dep=yes",
+        "--requeue",
+        "--open-mode=append",
+        f"--job-name={array.stage}",
         f"--array=0-{len(array.tasks) - 1}{throttle}",
         f"--chdir={submission.root}",
-        f"--output={logs}/%A_%a.out", f"--error={logs}/%A_%a.err",
-        "--nodes=1", "--ntasks=1", f"--cpus-per-task={resources.cpus}", f"--mem={resources.memory}",
+        f"--output={logs}/%A_%a.out",
+        f"--error={logs}/%A_%a.err",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={resources.cpus}",
+        f"--mem={resources.memory}",
         f"--time={resources.time}",
-    ]  # fmt: skip
+    ]
     if config.warn_s:
         words.append(f"--signal=B:USR1@{config.warn_s}")
     if resources.gpus:
@@ -166,10 +180,12 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
             subprocess.run(["scancel", *sent], capture_output=True, timeout=_TIMEOUT_S)
         if isinstance(error, UserError):
             raise UserError(
-                f"{error.where}, stage {stage}", error.got, expected=error.expected,
+                f"{error.where}, stage {stage}",
+                error.got,
+                expected=error.expected,
                 hint=f"nothing was submitted; {len(sent)} arrays accepted before were cancelled",
                 fix=error.fix or "compare `slurm:` in params.yaml with `sinfo`",
-            ) from error  # fmt: skip
+            ) from error
         raise
     return submission
 
@@ -179,9 +195,7 @@ def states(jobs: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     names = set(jobs)
     lines = call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r")
     rows = (line.split("|") for line in lines.splitlines())
-    return {
-        row[0]: (row[1].lower(), row[2], row[3]) for row in rows if row[0] in names
-    }  # fmt: skip
+    return {row[0]: (row[1].lower(), row[2], row[3]) for row in rows if row[0] in names}
 
 
 def cancel(jobs: Sequence[str]) -> None:

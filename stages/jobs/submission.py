@@ -45,9 +45,10 @@ class Submission:
             if task.address == address:
                 return task
         raise UserError(
-            address, f"no task of submission {self.number}",
+            address,
+            f"no task of submission {self.number}",
             expected=f"one of {', '.join(task.address for task in self.plan.tasks)}",
-        )  # fmt: skip
+        )
 
     def log(self, address: str, kind: str) -> Path:
         """Log file of a task; `kind` is `out` or `err`."""
@@ -106,9 +107,11 @@ def read_submission(number: str = "") -> Submission:
     if name not in folders:
         got = f"no submission {name}".strip()
         raise UserError(
-            _jobs_folder(), got, expected=f"one of {', '.join(folders) or 'none so far'}",
+            _jobs_folder(),
+            got,
+            expected=f"one of {', '.join(folders) or 'none so far'}",
             fix="send one by `python -m stages.submit`",
-        )  # fmt: skip
+        )
     return read_folder(folders[name])
 
 
@@ -123,9 +126,15 @@ def read_folder(folder: Path) -> Submission:
     """The submission in a folder."""
     values = read_json(folder / "submission.json")
     return Submission(
-        folder, Path(values["root"]), Path(values["logs"]), values["executor"],
-        Plan.from_json(values["plan"]), values["jobs"], values["process"], values["host"],
-    )  # fmt: skip
+        folder,
+        Path(values["root"]),
+        Path(values["logs"]),
+        values["executor"],
+        Plan.from_json(values["plan"]),
+        values["jobs"],
+        values["process"],
+        values["host"],
+    )
 
 
 def _folders() -> list[Path]:

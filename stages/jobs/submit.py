@@ -73,9 +73,14 @@ def send(options: SubmitOptions) -> int:
             pipeline.fetch_inputs(plan)
         executor = "local" if options.local else "slurm"
         submission = Submission(
-            new_folder(), root, Path(LOGS).resolve(), executor, plan, {},
+            new_folder(),
+            root,
+            Path(LOGS).resolve(),
+            executor,
+            plan,
+            {},
             host=socket.gethostname(),
-        )  # fmt: skip
+        )
         if options.local:
             unsent.pop_all()
             return run_local(pipeline, submission, config, options.jobs, planning.close)
@@ -84,8 +89,9 @@ def send(options: SubmitOptions) -> int:
     _LOGGER.info(plan_table(plan, config, sent.jobs))
     _LOGGER.info(
         "submitted %d tasks as submission %s; their states: python -m stages.submit status",
-        len(plan.tasks), sent.number,
-    )  # fmt: skip
+        len(plan.tasks),
+        sent.number,
+    )
     return 0
 
 
@@ -130,8 +136,11 @@ def _log_remotes(pipeline: Pipeline, plan: Plan) -> None:
     if absent:
         _LOGGER.info(
             "%d of %d tasks are planned only because their results are not here; `dvc pull` may "
-            "bring them from %s", len(absent), len(plan.tasks), ", ".join(pipeline.remotes),
-        )  # fmt: skip
+            "bring them from %s",
+            len(absent),
+            len(plan.tasks),
+            ", ".join(pipeline.remotes),
+        )
 
 
 def _config(root: Path, options: SubmitOptions, pipeline: Pipeline) -> SlurmConfig:
@@ -140,13 +149,14 @@ def _config(root: Path, options: SubmitOptions, pipeline: Pipeline) -> SlurmConf
     known = {*pipeline.stage_names(), KERNELS, SAVE}
     raise_all(
         UserError(
-            params.where(("slurm", "stages", name)), "no such stage",
+            params.where(("slurm", "stages", name)),
+            "no such stage",
             expected="a stage, or one item of it as `stage@item`",
             hint=did_you_mean(name.partition("@")[0], sorted(known)),
         )
         for name in config.stages
         if name.partition("@")[0] not in known
-    )  # fmt: skip
+    )
     if options.throttle is not None:
         config = config.model_copy(update={"throttle": options.throttle})
     return config
@@ -167,7 +177,8 @@ def _refuse_running(root: Path, plan: Plan) -> None:
         running = sorted(planned & unfinished(submission)) if submission.root == root else []
         if running:
             raise UserError(
-                ", ".join(running), f"under way in submission {submission.number}",
+                ", ".join(running),
+                f"under way in submission {submission.number}",
                 fix="wait for it, or `python -m stages.submit cancel "
                 f"--number {submission.number}`",
-            )  # fmt: skip
+            )

@@ -21,9 +21,13 @@ STOPPED = PREEMPTED
 
 
 def start(
-    words: Sequence[str], root: Path, address: str,
-    out: IO[bytes] | None = None, err: IO[bytes] | None = None, **environment: str,
-) -> subprocess.Popen:  # fmt: skip
+    words: Sequence[str],
+    root: Path,
+    address: str,
+    out: IO[bytes] | None = None,
+    err: IO[bytes] | None = None,
+    **environment: str,
+) -> subprocess.Popen:
     """Start a task's command as DVC would.
 
     `python` is the current one. In a session of its own it gets no Ctrl-C: the process that started
@@ -42,9 +46,15 @@ def start(
         [str(Path(sys.executable).parent), variables.get("PATH", "")]
     )
     return subprocess.Popen(
-        words, cwd=root, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-        start_new_session=True, preexec_fn=die_with_parent,
-    )  # fmt: skip
+        words,
+        cwd=root,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
 
 
 def begin(
@@ -83,9 +93,11 @@ class Stop:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         if error is not None:

@@ -13,9 +13,12 @@ __all__ = ["Markup", "render_template"]
 def render_template(folder: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
     """Render the page.html of a folder with the page.css and page.js beside it inlined."""
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(filters)
     parts = {name: Markup((folder / f"page.{name}").read_text()) for name in ("css", "js")}
     return environment.get_template("page.html").render(**values, **parts)

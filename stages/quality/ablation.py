@@ -35,14 +35,17 @@ def arm_deltas(
     """
     rows, reasons = [], {}
     for label, evaluations in arms.items():
-        sides = {scene: (default.of(scene, method), evaluations.of(scene, method))
-                 for scene in scenes}  # fmt: skip
+        sides = {
+            scene: (default.of(scene, method), evaluations.of(scene, method)) for scene in scenes
+        }
         try:
-            pair = Evaluations({
-                (scene, name): Evaluation(scene, name, side.means, side.views)
-                for scene, both in sides.items()
-                for name, side in zip(("default", "arm"), both, strict=True)
-            })  # fmt: skip
+            pair = Evaluations(
+                {
+                    (scene, name): Evaluation(scene, name, side.means, side.views)
+                    for scene, both in sides.items()
+                    for name, side in zip(("default", "arm"), both, strict=True)
+                }
+            )
         except UserError as error:
             first = error.errors[0] if isinstance(error, UserErrors) else error
             reasons[label] = first.got
@@ -53,9 +56,14 @@ def arm_deltas(
 
 
 def ablation(
-    default: Evaluations, arms: Arms, varied: Sequence[str], repeats: Sequence[str],
-    roles: Mapping[str, Sequence[str]], method: str, config: CompareConfig,
-) -> str:  # fmt: skip
+    default: Evaluations,
+    arms: Arms,
+    varied: Sequence[str],
+    repeats: Sequence[str],
+    roles: Mapping[str, Sequence[str]],
+    method: str,
+    config: CompareConfig,
+) -> str:
     """The tables of an ablation as text, one per role of scenes.
 
     Args:
@@ -91,9 +99,13 @@ def largest_repeat_shift(rows: Sequence[DeltaRow], repeats: Sequence[str]) -> di
 
 
 def ablation_table(
-    rows: Sequence[DeltaRow], default: Mapping[str, float | None], arms: Sequence[str],
-    repeats: Sequence[str], reasons: Mapping[str, str], scenes: int,
-) -> str:  # fmt: skip
+    rows: Sequence[DeltaRow],
+    default: Mapping[str, float | None],
+    arms: Sequence[str],
+    repeats: Sequence[str],
+    reasons: Mapping[str, str],
+    scenes: int,
+) -> str:
     """The default's means, every arm's difference from them, and the noise floor.
 
     Student's interval over scenes is in brackets; a star marks differences beyond the noise floor.
@@ -114,8 +126,7 @@ def ablation_table(
         if label in reasons:
             table.append([label, *("-" for _ in MEASURES)])
             continue
-        cells = [_cell(means.get((label, name)), scenes, floor, label in arms)
-                 for name in MEASURES]  # fmt: skip
+        cells = [_cell(means.get((label, name)), scenes, floor, label in arms) for name in MEASURES]
         table.append([label, *cells])
     if floor:
         cells = [_text(floor.get(name), _FORMATS[name]) for name in MEASURES]

@@ -144,9 +144,11 @@ def _read(scene: str, method: str, files: Files) -> Evaluation:
     invalid = [key for key in AVERAGED if not _is_number(means[key])]
     if invalid:
         raise UserError(
-            of_scene, f"{invalid[0]}: {means[invalid[0]]!r}", expected="a number, or null",
+            of_scene,
+            f"{invalid[0]}: {means[invalid[0]]!r}",
+            expected="a number, or null",
             fix="run `dvc repro -f evaluate`",
-        )  # fmt: skip
+        )
     rows = read_table(of_views, {"timestamp", "camera"})
     views = {(row.pop("timestamp"), row.pop("camera")): row for row in rows}
     return Evaluation(scene, method, means, views)

@@ -15,9 +15,13 @@ Numbers = Mapping[str, Any]
 
 
 def decision(
-    version: str, objective: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any],
-    table: Sequence[Numbers], confidence: float,
-) -> str:  # fmt: skip
+    version: str,
+    objective: str,
+    summary: Mapping[str, Numbers],
+    delta: Mapping[str, Any],
+    table: Sequence[Numbers],
+    confidence: float,
+) -> str:
     """The snapshot as Markdown, from metrics/{summary,delta}.json and the table of differences.
 
     Args:
@@ -38,10 +42,12 @@ def decision(
         lines += ["No tuned method was evaluated on the internal-eval scenes: nothing to decide."]
         return "\n".join(lines) + "\n"
     lines += [
-        f"## {chosen}", "",
+        f"## {chosen}",
+        "",
         "Of the tuned methods it has the highest PSNR on the internal-eval scenes; the downstream "
-        "scenes had no part in the choice.", "",
-    ]  # fmt: skip
+        "scenes had no part in the choice.",
+        "",
+    ]
     means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
     deltas = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
     lines += [f"- {_sentence(row, count, confidence)}" for row in deltas]
@@ -120,8 +126,13 @@ def _next(
         "- Reference views: `pairs.reference.strategy=temporal` and `mixed`, against same_time "
         "as run here."
     )
-    spread = [row["difference"] for row in table if row["comparison"] == f"{chosen}_vs_none"
-              and row["metric"] == "psnr" and row["scene"] != MEAN]  # fmt: skip
+    spread = [
+        row["difference"]
+        for row in table
+        if row["comparison"] == f"{chosen}_vs_none"
+        and row["metric"] == "psnr"
+        and row["scene"] != MEAN
+    ]
     if len(spread) > 1:
         yield (
             f"- Gains differ between scenes by {max(spread) - min(spread):.2f} dB of PSNR: more "

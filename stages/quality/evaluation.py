@@ -88,9 +88,11 @@ class Meter:
         if small:
             width, height = sizes[small[0]]
             raise UserError(
-                small[0], f"{width}x{height} px, and {len(small) - 1} more views of less than "
-                f"{least} px", expected=f"at least {least} px a side for the measures", fix=fix,
-            )  # fmt: skip
+                small[0],
+                f"{width}x{height} px, and {len(small) - 1} more views of less than {least} px",
+                expected=f"at least {least} px a side for the measures",
+                fix=fix,
+            )
 
     def measure(self, view: MeasuredView) -> Measures:
         """The measures of one view."""

@@ -18,15 +18,26 @@ from stages.run.methods import PLAIN, Method
 
 MEAN = "mean"
 COLUMNS = [
-    "comparison", "scene", "metric", "difference", "low", "high", "interval", "won", "sign_flip_p"
-]  # fmt: skip
+    "comparison",
+    "scene",
+    "metric",
+    "difference",
+    "low",
+    "high",
+    "interval",
+    "won",
+    "sign_flip_p",
+]
 TEXTS = {"comparison", "scene", "metric", "interval"}  # columns of text
 _OVER_SCENES = "Student t over scenes"
 _IN_SCENE = "block bootstrap over the views of this scene"
 # Keys of metrics/delta.json for the mean over scenes only, with their columns.
 _OF_MEAN = {
-    "t_low": "low", "t_high": "high", "scenes_improved": "won", "sign_flip_p": "sign_flip_p"
-}  # fmt: skip
+    "t_low": "low",
+    "t_high": "high",
+    "scenes_improved": "won",
+    "sign_flip_p": "sign_flip_p",
+}
 _MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in _OF_MEAN))
 
 DeltaRow = dict[str, Any]

@@ -11,8 +11,15 @@ from stages.quality.table import render_table
 AVERAGE, DEVIATION = "Avg", "Std"
 NUMBERS = (*MASKED, *MEASURES, "covisible")
 COLUMNS = ["scene", "camera", "train_views", *NUMBERS]
-_TITLES = {"mpsnr": "mPSNR dB", "mssim": "mSSIM", "mlpips": "mLPIPS", "psnr": "PSNR dB",
-           "ssim": "SSIM", "lpips": "LPIPS", "covisible": "covisible"}  # fmt: skip
+_TITLES = {
+    "mpsnr": "mPSNR dB",
+    "mssim": "mSSIM",
+    "mlpips": "mLPIPS",
+    "psnr": "PSNR dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "covisible": "covisible",
+}
 _READING = (
     "m... measures are over the pixels covisible in a camera's own images, which differ between "
     "cameras. Compare cameras by the measures of whole frames."
@@ -30,8 +37,11 @@ def static_rows(means_by_camera: Mapping[tuple[str, str], Mapping[str, Any]]) ->
     cameras = dict.fromkeys(camera for _, camera in means_by_camera)
     for name, statistic in ((AVERAGE, np.mean), (DEVIATION, np.std)):
         for camera in cameras:
-            of_camera = [row for row in rows if row["camera"] == camera and row["scene"] not in
-                         (AVERAGE, DEVIATION)]  # fmt: skip
+            of_camera = [
+                row
+                for row in rows
+                if row["camera"] == camera and row["scene"] not in (AVERAGE, DEVIATION)
+            ]
             row: StaticRow = {"scene": name, "camera": camera, "train_views": None}
             for key in NUMBERS:
                 values = [one[key] for one in of_camera if one[key] is not None]

@@ -72,9 +72,11 @@ class Checkpoint:
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # its reader has several kinds for a broken file
             raise UserError(
-                self.path, "not a readable state", expected="what this stage saved",
+                self.path,
+                "not a readable state",
+                expected="what this stage saved",
                 fix=f"delete {self.folder} and run again; training then starts anew",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def forget(stage: str, item: str) -> None:

@@ -42,11 +42,12 @@ def _require_ours(demo: Path, raw: Path) -> None:
     if raw.is_dir() and not raw.is_symlink() and contents(raw) in (_marked(raw), contents(demo)):
         return
     raise UserError(
-        raw, "holds data that the demo did not make, which stays as it is",
+        raw,
+        "holds data that the demo did not make, which stays as it is",
         expected="no folder, or the demo's own data, untouched",
         fix=f"for real data take {raw.name} out of the lists of demo scenes and captures "
         "(a scene: and set its `source: hi4d`); else move it away",
-    )  # fmt: skip
+    )
 
 
 def contents(folder: Path) -> dict[str, str]:

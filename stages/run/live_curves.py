@@ -41,7 +41,9 @@ def _live(folder: Path) -> Any:
         from dvclive import Live
     except ModuleNotFoundError as error:
         raise UserError(
-            VARIABLE, "DVCLive is not installed", expected="the package dvclive",
+            VARIABLE,
+            "DVCLive is not installed",
+            expected="the package dvclive",
             fix=f"run `uv pip install dvclive`, or unset {VARIABLE}",
-        ) from error  # fmt: skip
+        ) from error
     return Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, resume=True)

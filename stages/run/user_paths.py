@@ -49,9 +49,11 @@ def make_target(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(
-            folder, f"cannot be written: {error.strerror}", expected="a folder for results",
+            folder,
+            f"cannot be written: {error.strerror}",
+            expected="a folder for results",
             fix="name another folder, or grant yourself write access",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def make_file_target(path: Path) -> None:
@@ -72,23 +74,29 @@ def check_apart(source: Path, target: Path, *, kept: str = "") -> None:
     reserved = folders if folders[0].is_dir() else [inputs]
     if results == inputs or any(results.is_relative_to(folder) for folder in reserved):
         raise UserError(
-            target, f"is inside of {source}, among the images",
-            expected="results beside the images", fix=f"{_OTHER_FIX} for the results",
-        )  # fmt: skip
+            target,
+            f"is inside of {source}, among the images",
+            expected="results beside the images",
+            fix=f"{_OTHER_FIX} for the results",
+        )
     if inputs.is_relative_to(results) and not (kept and inputs.is_relative_to(results / kept)):
         raise UserError(
-            target, f"holds {source}, which is an input", expected="a folder for results only",
+            target,
+            f"holds {source}, which is an input",
+            expected="a folder for results only",
             fix=f"{_OTHER_FIX} for the results",
-        )  # fmt: skip
+        )
 
 
 def check_replaceable(folder: Path, mark: str) -> None:
     """Raise UserError for a folder that is not empty and lacks the file `mark` of our results."""
     if not is_empty(folder) and not (folder / mark).is_file():
         raise UserError(
-            folder, f"is not empty, and no result of this command: it has no {mark}",
-            expected="a new folder, or an earlier result", fix=f"move it away, or {_OTHER_FIX}",
-        )  # fmt: skip
+            folder,
+            f"is not empty, and no result of this command: it has no {mark}",
+            expected="a new folder, or an earlier result",
+            fix=f"move it away, or {_OTHER_FIX}",
+        )
 
 
 def is_empty(folder: Path) -> bool:

@@ -51,10 +51,12 @@ def read_split(path: Path, split: str) -> list[SampleFiles]:
     entries = content.get(split)
     if not isinstance(entries, Mapping) or not entries:
         raise UserError(
-            path, f"no samples in `{split}`", expected=f"{split}: {{id: {{image: ...}}}}",
+            path,
+            f"no samples in `{split}`",
+            expected=f"{split}: {{id: {{image: ...}}}}",
             fix="check study.tuning_scenes, study.internal_eval_scenes and `pairs:`, "
             "then `dvc repro manifest`",
-        )  # fmt: skip
+        )
     samples = [_sample_files(path, split, name, entry) for name, entry in entries.items()]
     raise_all(one for one in samples if isinstance(one, UserError))
     return [one for one in samples if isinstance(one, SampleFiles)]
@@ -65,9 +67,10 @@ def common_prompt(samples: Iterable[SampleFiles], path: Path) -> str:
     prompts = sorted({sample.prompt for sample in samples})
     if len(prompts) > 1:
         raise UserError(
-            path, f"{len(prompts)} prompts: {', '.join(map(repr, prompts[:3]))}",
+            path,
+            f"{len(prompts)} prompts: {', '.join(map(repr, prompts[:3]))}",
             expected="one; a fixer keeps the embedding of one prompt",
-        )  # fmt: skip
+        )
     return prompts[0]
 
 
@@ -179,9 +182,12 @@ def _sample_files(where: Path, split: str, name: str, entry: Any) -> SampleFiles
             sizes[key] = image_size(path)
         except UserError as error:
             return UserError(
-                f"{place}.{key}", str(path), expected="an image", hint=error.got,
+                f"{place}.{key}",
+                str(path),
+                expected="an image",
+                hint=error.got,
                 fix="run `dvc repro pairs manifest`, or take the sample out",
-            )  # fmt: skip
+            )
     if len(set(sizes.values())) > 1:
         got = ", ".join(f"{key} {width}x{height}" for key, (width, height) in sizes.items())
         return UserError(place, got, expected="one size in a sample", fix="run `dvc repro pairs`")

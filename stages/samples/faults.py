@@ -53,10 +53,11 @@ class SplitCheck:
         foreign = [(kind, path) for kind, path in named.items() if not self._may_name(kind, path)]
         for kind, path in foreign:
             yield UserError(
-                f"{place}.{kind}", f"{path}: {self._reason(path)}",
+                f"{place}.{kind}",
+                f"{path}: {self._reason(path)}",
                 expected=f"{kind} of a pair in study.{self.role}: {', '.join(self.scenes) or '-'}",
                 fix="take the sample out, or run `dvc repro manifest`",
-            )  # fmt: skip
+            )
         if not foreign:
             yield from self._image_faults(place, named)
 
@@ -117,13 +118,16 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
         reference, target = record.files.get("ref_image"), record.files.get("target_image")
         if reference not in sources or reference in targets:
             yield UserError(
-                f"{where}  {record.name}", "ref_image is no source camera's image",
-                expected=f"camera {record.ref_camera} at {record.ref_timestamp}", fix=_RESTORE,
-            )  # fmt: skip
+                f"{where}  {record.name}",
+                "ref_image is no source camera's image",
+                expected=f"camera {record.ref_camera} at {record.ref_timestamp}",
+                fix=_RESTORE,
+            )
         left_out = record.left_out
         if target not in (sources if left_out and index.split == "train" else targets):
             yield UserError(
-                f"{where}  {record.name}", f"target_image is not camera {record.camera}'s image",
+                f"{where}  {record.name}",
+                f"target_image is not camera {record.camera}'s image",
                 expected="a source camera that was left out" if left_out else "a target camera",
                 fix=_RESTORE,
-            )  # fmt: skip
+            )

@@ -233,15 +233,18 @@ def _checked_index(scene: str, split: str, paths: SamplePaths) -> SampleIndex:
     index = read_index(folder)
     if (index.scene, index.split) != (scene, split):
         raise UserError(
-            folder / INDEX_FILE, f"{index.split} pairs of {index.scene}",
+            folder / INDEX_FILE,
+            f"{index.split} pairs of {index.scene}",
             expected=f"{split} pairs of {scene}",
             fix=f"run `python -m stages.pairs --scene {scene} --split {split}`",
-        )  # fmt: skip
+        )
     if read_json(metrics_file).get("digest") != index.digest:
         raise UserError(
-            folder / INDEX_FILE, f"not the pairs that {metrics_file} was written for",
-            expected="the same digest in both", fix="run `dvc checkout`, or `dvc repro pairs`",
-        )  # fmt: skip
+            folder / INDEX_FILE,
+            f"not the pairs that {metrics_file} was written for",
+            expected="the same digest in both",
+            fix="run `dvc checkout`, or `dvc repro pairs`",
+        )
     return index
 
 
@@ -258,9 +261,11 @@ def _empty(role: str, records: list[SampleRecord], floor: float) -> UserError:
         return UserError(f"study.{role}", "no pairs", expected="at least one scene", fix=fix)
     best = max(record.psnr for record in records)
     return UserError(
-        "manifest.min_psnr", f"{floor} dB leaves none of {len(records)} pairs of study.{role}",
-        expected=f"at most {best} dB, the best of them", fix="lower it",
-    )  # fmt: skip
+        "manifest.min_psnr",
+        f"{floor} dB leaves none of {len(records)} pairs of study.{role}",
+        expected=f"at most {best} dB, the best of them",
+        fix="lower it",
+    )
 
 
 def _index_digests(collected: Collected) -> Iterator[tuple[str, object, str]]:

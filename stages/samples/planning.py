@@ -95,9 +95,12 @@ def select_cameras(
     for name in wanted:
         if name not in known:
             raise UserError(
-                where, repr(name), expected=f"{role} cameras of the scene: {', '.join(known)}",
-                hint=did_you_mean(name, known), fix=CHECK,
-            )  # fmt: skip
+                where,
+                repr(name),
+                expected=f"{role} cameras of the scene: {', '.join(known)}",
+                hint=did_you_mean(name, known),
+                fix=CHECK,
+            )
     return [name for name in known if name in wanted]
 
 

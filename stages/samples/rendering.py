@@ -76,10 +76,14 @@ class SampleRenderer:
             if self.config.poses == "aligned":
                 image, valid = view.image()
                 camera = align_camera(
-                    self._after(None), camera, torch.from_numpy(image), self.backend,
-                    steps=self.config.align_steps, lr=self.config.align_lr,
+                    self._after(None),
+                    camera,
+                    torch.from_numpy(image),
+                    self.backend,
+                    steps=self.config.align_steps,
+                    lr=self.config.align_lr,
                     mask=None if valid is None else torch.from_numpy(valid),
-                )  # fmt: skip
+                )
             self._cameras[view.name] = camera
         return self._cameras[view.name]
 
@@ -119,11 +123,12 @@ def render_pairs(
     selected = subsample(planned, config.max_pairs, config.seed)
     if not selected:
         raise UserError(
-            f"pairs of {scene.name}", "no target with a reference",
+            f"pairs of {scene.name}",
+            "no target with a reference",
             expected=f"timestamps that lie {config.reference.offset_frames} apart; "
             f"the scene has {', '.join(scene.timestamps)}",
             fix="lower pairs.reference.offset_frames, or prepare more timestamps",
-        )  # fmt: skip
+        )
     records = []
     with Progress(f"{scene.name}: pairs", len(selected)) as progress:
         for record in _rendered(scene, selected, folder, config, backend):
@@ -138,17 +143,19 @@ def with_steps(config: PairsConfig, train: TrainConfig) -> PairsConfig:
     """`config` with its steps as training counted them. Raises UserError for one not saved."""
     if config.steps and train.warm_start:
         raise UserError(
-            "pairs.steps", "train.warm_start leaves no timestamp half trained",
+            "pairs.steps",
+            "train.warm_start leaves no timestamp half trained",
             fix="set pairs.steps: [], or train.warm_start: false",
-        )  # fmt: skip
+        )
     missing = [step for step in config.steps if step not in train.save_steps]
     if missing:
         saved = ", ".join(map(str, train.save_steps)) or "no step"
         raise UserError(
-            "pairs.steps", f"no Gaussians are kept of step {', '.join(map(str, missing))}",
+            "pairs.steps",
+            f"no Gaussians are kept of step {', '.join(map(str, missing))}",
             expected=f"steps of train.save_steps, which keeps {saved}",
             fix="add them to train.save_steps, then run `dvc repro pairs`",
-        )  # fmt: skip
+        )
     return config.model_copy(update={"steps": tuple(map(train.scaled, config.steps))})
 
 

@@ -88,9 +88,11 @@ class SampleStream:
         if self.config.batch_size > 1 and len(sizes) > 1 and not crop:
             got = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
             raise UserError(
-                "tune.batch_size", f"{self.config.batch_size} images of unequal sizes: {got}",
-                expected="one size, or crop_px above 0", fix="set tune.crop_px or batch_size: 1",
-            )  # fmt: skip
+                "tune.batch_size",
+                f"{self.config.batch_size} images of unequal sizes: {got}",
+                expected="one size, or crop_px above 0",
+                fix="set tune.crop_px or batch_size: 1",
+            )
         shortest = min(min(size) for size in sizes)
         if crop > shortest:
             expected = f"at most {shortest}, the shortest side"
@@ -100,10 +102,11 @@ class SampleStream:
         missing = [sample.name for sample in self.dataset.samples if sample.reference is None]
         if self.with_reference and missing and self.config.missing_reference == "error":
             raise UserError(
-                "tune.missing_reference", f"{len(missing)} samples have none, such as {missing[0]}",
+                "tune.missing_reference",
+                f"{len(missing)} samples have none, such as {missing[0]}",
                 expected="a ref_image in every sample, for a fixer that expects one",
                 fix="set it to own_render, or difix.reference: withhold",
-            )  # fmt: skip
+            )
 
 
 class _Samples(Dataset):

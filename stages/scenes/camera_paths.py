@@ -56,9 +56,10 @@ def orbit(cameras: Sequence[Camera], count: int) -> list[Camera]:
     heights, radii = offsets @ up, np.hypot(offsets @ east, offsets @ north)
     if gaps.max() <= _WIDEST_GAP:
         angles, heights, radii = (
-            np.append(angles, angles[0] + 2 * np.pi), np.append(heights, heights[0]),
+            np.append(angles, angles[0] + 2 * np.pi),
+            np.append(heights, heights[0]),
             np.append(radii, radii[0]),
-        )  # fmt: skip
+        )
         path = angles[0] + 2 * np.pi * np.arange(count) / count
     else:
         middle, reach = (angles[0] + angles[-1]) / 2, (angles[-1] - angles[0]) / 2

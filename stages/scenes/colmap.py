@@ -63,9 +63,11 @@ def open_model(folder: Path) -> "pycolmap.Reconstruction":
     except (ValueError, RuntimeError, OSError, LookupError, OverflowError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UserError(
-            folder, f"no COLMAP model ({reason[0]})", expected="cameras, images, points3D",
+            folder,
+            f"no COLMAP model ({reason[0]})",
+            expected="cameras, images, points3D",
             fix="copy the model again from its source",
-        ) from error  # fmt: skip
+        ) from error
     return model
 
 
@@ -81,9 +83,11 @@ def points_and_colors(
     invalid = len(xyz) - int(np.isfinite(xyz).all(axis=1).sum())
     if invalid:
         raise UserError(
-            where, f"{invalid} of {len(xyz)} points are not finite", expected="finite coordinates",
+            where,
+            f"{invalid} of {len(xyz)} points are not finite",
+            expected="finite coordinates",
             fix="remove them from the model, or triangulate again",
-        )  # fmt: skip
+        )
     return xyz, np.array([point.color for point in points], np.uint8).reshape(-1, 3)
 
 
@@ -111,8 +115,10 @@ def _faults(model: "pycolmap.Reconstruction", folder: Path) -> list[UserError]:
         if fault:
             faults.append((f"image {image.name}", fault, "a unit quaternion and a translation"))
     fix = "remove it from the model, or copy the model again from its source"
-    return [UserError(f"{folder}  {at}", fault, expected=expected, fix=fix)
-            for at, fault, expected in faults[:5]]  # fmt: skip
+    return [
+        UserError(f"{folder}  {at}", fault, expected=expected, fix=fix)
+        for at, fault, expected in faults[:5]
+    ]
 
 
 def _pose_fault(cam_from_world: "pycolmap.Rigid3d") -> str:
@@ -175,9 +181,13 @@ def verify(
     options.ransac.random_seed = 0
     index = np.arange(len(points_a), dtype=np.uint32)
     geometry = pycolmap.estimate_two_view_geometry(
-        _colmap_camera(camera_a, 1), points_a, _colmap_camera(camera_b, 2), points_b,
-        np.stack([index, index], axis=1), options,
-    )  # fmt: skip
+        _colmap_camera(camera_a, 1),
+        points_a,
+        _colmap_camera(camera_b, 2),
+        points_b,
+        np.stack([index, index], axis=1),
+        options,
+    )
     inlier = np.zeros(len(points_a), np.bool_)
     inlier[np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)[:, 0]] = True
     return inlier
@@ -264,10 +274,13 @@ def map_incrementally(
             _write_image(database, camera, name, ids[name], keypoints[name])
         for (name_a, name_b), pairs in matches.items():
             geometry = pycolmap.estimate_two_view_geometry(
-                _colmap_camera(cameras[name_a], 1), keypoints[name_a],
-                _colmap_camera(cameras[name_b], 2), keypoints[name_b], pairs,
+                _colmap_camera(cameras[name_a], 1),
+                keypoints[name_a],
+                _colmap_camera(cameras[name_b], 2),
+                keypoints[name_b],
+                pairs,
                 _two_view_options(max_error_px, seed),
-            )  # fmt: skip
+            )
             database.write_matches(ids[name_a], ids[name_b], pairs)
             database.write_two_view_geometry(ids[name_a], ids[name_b], geometry)
     options = _mapper_options(refine_focal, min_matches, min_angle_deg, max_error_px, seed)
@@ -292,11 +305,12 @@ def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:
             undecodable.append(repr(error.object)[1:])
     if undecodable:
         raise UserError(
-            folder, f"{len(undecodable)} of {len(model.images)} image names are not UTF-8: "
+            folder,
+            f"{len(undecodable)} of {len(model.images)} image names are not UTF-8: "
             f"{', '.join(undecodable[:3])}",
             expected="names in UTF-8, in the model and below images/",
             fix="give the images ASCII names and make the model again",
-        )  # fmt: skip
+        )
 
 
 def _names_with_spaces(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -408,9 +422,12 @@ def _reconstruction(cameras: Mapping[str, Camera]) -> "pycolmap.Reconstruction":
 def _colmap_camera(camera: Camera, number: int) -> "pycolmap.Camera":
     K = camera.K
     colmap_camera = pycolmap.Camera(
-        camera_id=number, model="PINHOLE", width=camera.width, height=camera.height,
+        camera_id=number,
+        model="PINHOLE",
+        width=camera.width,
+        height=camera.height,
         params=[K[0, 0], K[1, 1], K[0, 2], K[1, 2]],
-    )  # fmt: skip
+    )
     colmap_camera.has_prior_focal_length = True
     return colmap_camera
 

@@ -88,9 +88,12 @@ class Lens:
 
     def _colmap(self) -> "pycolmap.Camera":
         return pycolmap.Camera(
-            camera_id=1, model=self.model, width=self.width, height=self.height,
+            camera_id=1,
+            model=self.model,
+            width=self.width,
+            height=self.height,
             params=list(self.params),
-        )  # fmt: skip
+        )
 
 
 _OPTIONS = pycolmap.UndistortCameraOptions()
@@ -221,10 +224,11 @@ def find_model(root: Path) -> Path | None:
         return None
     files = sorted(path.relative_to(sparse).as_posix() for path in sparse.rglob("*"))[:6]
     raise UserError(
-        sparse, f"no COLMAP model in it; it contains {', '.join(files) or 'nothing'}",
+        sparse,
+        f"no COLMAP model in it; it contains {', '.join(files) or 'nothing'}",
         expected="cameras, images and points3D, as .bin or .txt, in sparse/0 or sparse",
         fix="copy the model again, or remove the folder to have the poses estimated",
-    )  # fmt: skip
+    )
 
 
 def other_models_note(model: Path) -> str:
@@ -264,10 +268,11 @@ def read_posed(folder: Path) -> PosedModel:
     }
     if not posed:
         raise UserError(
-            folder, f"0 of {len(model.images)} images registered",
+            folder,
+            f"0 of {len(model.images)} images registered",
             expected="a model with poses",
             fix="remove the folder to have the poses estimated from the images",
-        )  # fmt: skip
+        )
     unposed = tuple(sorted(image.name for image in model.images.values() if not image.has_pose))
     return PosedModel(posed, unposed, *points_and_colors(model, folder))
 
@@ -320,7 +325,8 @@ def _lens(camera: "pycolmap.Camera", where: Path) -> Lens:
     except (ValueError, RuntimeError) as error:
         params = ", ".join(f"{value:g}" for value in camera.params)
         raise UserError(
-            where, f"camera {camera.camera_id}, {camera.model_name} of {params}: no pinhole",
+            where,
+            f"camera {camera.camera_id}, {camera.model_name} of {params}: no pinhole",
             expected="a camera that a pinhole camera can replace, perspective or fisheye",
-        ) from error  # fmt: skip
+        ) from error
     return lens

@@ -68,9 +68,11 @@ class Dataset:
         root, model_folder = _image_root(folder), find_model(folder)
         if model_folder is None:
             raise UserError(
-                folder, "no folder sparse, so no poses", expected="images/ and sparse/0 or sparse",
+                folder,
+                "no folder sparse, so no poses",
+                expected="images/ and sparse/0 or sparse",
                 fix=f"python -m stages.capture_calibrate {folder} DATASET_DIR estimates them",
-            )  # fmt: skip
+            )
         model = read_posed(model_folder)
         listing = _list_images(root)
         paths = {name: path for name in model.images if (path := listing.find(name))}
@@ -97,8 +99,9 @@ class Dataset:
             print(
                 f"{self.name}: {len(self.without_pose)} of {total} images have no pose in the "
                 f"model and are left out: {shortened(self.without_pose)}",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _print_lenses(self) -> None:
         """Print one line per lens model, size and share of the image that stays."""
@@ -162,13 +165,14 @@ def _missing_images(
         return []
     return [
         UserError(
-            model, f"{len(missing)} of {len(names)} images that it names are not below images/: "
+            model,
+            f"{len(missing)} of {len(names)} images that it names are not below images/: "
             f"{shortened(missing)}",
             expected=f"names as in {shortened(sorted(files))}",
             hint=_likely(missing[0], files),
             fix="add the images, or remove them from the model",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _likely(name: str, files: dict[str, Path]) -> str:
@@ -205,7 +209,9 @@ def _fitting_lens(lens: Lens, path: Path) -> tuple[Lens, bool]:
         if abs(file_size[0] * size[1] - file_size[1] * size[0]) <= max(size):
             return lens.resized(*file_size), upright
     raise UserError(
-        path, f"{stored[0]}x{stored[1]} px", expected=f"{size[0]}x{size[1]} px or the same "
+        path,
+        f"{stored[0]}x{stored[1]} px",
+        expected=f"{size[0]}x{size[1]} px or the same "
         "shape in another size, as its camera in the model says",
         fix="use the images that the model was made from",
-    )  # fmt: skip
+    )

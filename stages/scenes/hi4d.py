@@ -252,9 +252,11 @@ def _ids(path: Path, values: NDArray) -> list[str]:
             )
     except ValueError as error:
         raise UserError(
-            f"{path}  ids", str(error), expected="one integer or word per camera",
+            f"{path}  ids",
+            str(error),
+            expected="one integer or word per camera",
             fix=_FIX_CALIBRATION,
-        ) from error  # fmt: skip
+        ) from error
     return names
 
 
@@ -284,9 +286,11 @@ def _coefficients(path: Path, values: NDArray, count: int) -> NDArray:
     """Distortion by camera, [C, N]."""
     if values.ndim < 2 or len(values) != count:
         raise UserError(
-            f"{path}  dist_coeffs", f"shape {values.shape} for {count} cameras",
-            expected=f"({count}, 5): one row per camera", fix=_FIX_CALIBRATION,
-        )  # fmt: skip
+            f"{path}  dist_coeffs",
+            f"shape {values.shape} for {count} cameras",
+            expected=f"({count}, 5): one row per camera",
+            fix=_FIX_CALIBRATION,
+        )
     return values.reshape(count, -1) if values.size else np.zeros((count, 5))
 
 
@@ -304,9 +308,11 @@ def _camera(path: Path, name: str, K: NDArray, pose: NDArray, distortion: NDArra
         fault = f"a pose with last row {matrix[3].tolist()}"
     if fault:
         raise UserError(
-            where, fault, fix=_FIX_CALIBRATION,
+            where,
+            fault,
+            fix=_FIX_CALIBRATION,
             expected="K in px with f > 0 and last row 0 0 1; [R | t] from world to camera, metres",
-        )  # fmt: skip
+        )
     if distortion[5:].any():
         raise UserError(
             where,
@@ -373,18 +379,22 @@ def _list_frames(folder: Path) -> dict[int, Path]:
         folders = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
         similar = [name for name in folders if _plain(name) == _plain(folder.name)]
         raise UserError(
-            folder, "no such folder", expected="one image per frame, such as 000001.jpg",
+            folder,
+            "no such folder",
+            expected="one image per frame, such as 000001.jpg",
             hint=f"is {similar[0]} meant? Cameras are named after their folders" if similar else "",
-        )  # fmt: skip
+        )
     images = list_images(folder, deep=False).files.values()
     frames: dict[int, Path] = {}
     for path in (path for path in images if _FRAME.fullmatch(path.stem)):
         other = frames.setdefault(int(path.stem), path)
         if other != path:
             raise UserError(
-                folder, f"two images of frame {int(path.stem)}: {other.name}, {path.name}",
-                expected="one image per frame", fix="remove the one that is not of this sequence",
-            )  # fmt: skip
+                folder,
+                f"two images of frame {int(path.stem)}: {other.name}, {path.name}",
+                expected="one image per frame",
+                fix="remove the one that is not of this sequence",
+            )
     if not frames:
         raise UserError(folder, "no images", expected="one image per frame, such as 000001.jpg")
     return frames

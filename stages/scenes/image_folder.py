@@ -14,25 +14,96 @@ from stages.run.artefacts import CAPTURE, GAUSSIANS
 from stages.run.errors import UserError, warn_once
 from stages.scenes.images import Color, has_alpha, is_image
 
-SUFFIXES = frozenset((
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".webp", ".gif",
-    ".avif", ".jp2", ".ppm", ".pgm", ".pnm",
-))  # fmt: skip
+SUFFIXES = frozenset(
+    (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".avif",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+    )
+)
 # Not every Pillow decodes these, so the file's header decides.
 _MAYBE_READ = frozenset({".avif"})
 # Formats of images and videos that are not read. PSD has no image but its layers.
-_UNREAD = frozenset((
-    ".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".psd", ".psb", ".exr", ".hdr", ".tga",
-    ".svg", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".gpr", ".iiq",
-    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2",
-    ".rwl", ".sr2", ".srf", ".srw", ".x3f", ".3gp", ".avi", ".insp", ".insv", ".m2ts", ".m4v",
-    ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv",
-))  # fmt: skip
+_UNREAD = frozenset(
+    (
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avifs",
+        ".jxl",
+        ".jxr",
+        ".psd",
+        ".psb",
+        ".exr",
+        ".hdr",
+        ".tga",
+        ".svg",
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dng",
+        ".erf",
+        ".fff",
+        ".gpr",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".rw2",
+        ".rwl",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".x3f",
+        ".3gp",
+        ".avi",
+        ".insp",
+        ".insv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".webm",
+        ".wmv",
+    )
+)
 # Files and folders of operating systems, beside names with a leading dot and folders with an @.
-_SYSTEM = frozenset((
-    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "#recycle", "$recycle.bin",
-    "lost+found",
-))  # fmt: skip
+_SYSTEM = frozenset(
+    (
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "#recycle",
+        "$recycle.bin",
+        "lost+found",
+    )
+)
 MARK = ".made_by_splatfix"
 # A folder with all files of one of these sets is a result of this project.
 _OWN_RESULTS = (
@@ -76,12 +147,20 @@ class Listing:
         walk = self.walk
         for names, singular, plural, advice in (
             (self.unread, "file not read", "files not read", "; convert them to JPEG or PNG"),
-            (walk.names(walk.hidden), "hidden file or folder skipped",
-             "hidden files and folders skipped", ""),
-            (walk.names(walk.own), "folder of own results skipped",
-             "folders of own results skipped", ""),
+            (
+                walk.names(walk.hidden),
+                "hidden file or folder skipped",
+                "hidden files and folders skipped",
+                "",
+            ),
+            (
+                walk.names(walk.own),
+                "folder of own results skipped",
+                "folders of own results skipped",
+                "",
+            ),
             (walk.names(walk.broken_links), "broken link", "broken links", ""),
-        ):  # fmt: skip
+        ):
             if names:
                 kind = singular if len(names) == 1 else plural
                 printable = [name if _is_text(name) else repr(name)[1:-1] for name in names]
@@ -129,11 +208,12 @@ def list_images(root: Path, *, deep: bool = True) -> Listing:
     undecodable = [os.fsencode(name) for name in files if not _is_text(name)]
     if undecodable:
         raise UserError(
-            root, f"{len(undecodable)} of {len(files)} images have names that are not UTF-8, or "
+            root,
+            f"{len(undecodable)} of {len(files)} images have names that are not UTF-8, or "
             f"have control characters: {shortened([repr(name)[1:] for name in undecodable])}",
             expected="names in UTF-8, as in models and tables",
             fix=f"rename them, for example by `convmv -f ENCODING -t UTF-8 -r --notest {root}`",
-        )  # fmt: skip
+        )
     listing = Listing(walk, files, unread)
     listing.report()
     return listing

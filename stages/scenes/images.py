@@ -115,11 +115,12 @@ def check_pixel_count(path: Path, size: tuple[int, int], bytes_per_pixel: int, f
     limit = memory_bytes() / bytes_per_pixel
     if size[0] * size[1] > limit:
         raise UserError(
-            path, f"{size[0]}x{size[1]} px, {size[0] * size[1] / 1e6:.0f} million pixels",
+            path,
+            f"{size[0]}x{size[1]} px, {size[0] * size[1] / 1e6:.0f} million pixels",
             expected=f"at most {limit / 1e6:.0f} million, {bytes_per_pixel} bytes for each in "
             f"{memory_bytes() / 2**30:.0f} GiB of memory",
             fix=fix,
-        )  # fmt: skip
+        )
 
 
 def write_png(path: Path, image: Pixels) -> None:
@@ -171,9 +172,11 @@ def _pixels(path: Path, image: Image.Image, background: Color) -> Pixels:
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8:
         raise UserError(  # Pillow mixes up their bytes
-            path, "a TIFF of more than 8 bits with separate colour planes",
-            expected="interleaved colours", fix="convert it to PNG",
-        )  # fmt: skip
+            path,
+            "a TIFF of more than 8 bits with separate colour planes",
+            expected="interleaved colours",
+            fix="convert it to PNG",
+        )
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(_grey(path, image)[..., None], 3, axis=-1)
     if image.has_transparency_data:
@@ -205,9 +208,11 @@ def _grey(path: Path, image: Image.Image) -> Pixels:
     slack = 1e-3 if image.mode == "F" else 0.0
     if not (low >= -slack and high <= span + slack):
         raise UserError(
-            path, f"{what} from {low:g} to {high:g}", expected=f"0 to {span:g}",
+            path,
+            f"{what} from {low:g} to {high:g}",
+            expected=f"0 to {span:g}",
             fix="scale it to that range, or convert it to a PNG of 8 or 16 bits",
-        )  # fmt: skip
+        )
     values = np.clip(values / np.float32(span), 0, 1)
     # Pillow inverts such images of 8 bits itself.
     return 1 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
@@ -266,9 +271,11 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, UnidentifiedImageError):
         reason = _contents(path)
     return UserError(
-        path, f"not a whole image ({reason})", expected="a PNG or JPEG that can be decoded",
+        path,
+        f"not a whole image ({reason})",
+        expected="a PNG or JPEG that can be decoded",
         fix="copy the file again from its source, or convert it to PNG",
-    )  # fmt: skip
+    )
 
 
 def _contents(path: Path) -> str:

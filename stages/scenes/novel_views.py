@@ -53,9 +53,11 @@ def read_kinds(folder: Path) -> tuple[str, ...]:
     kinds = read_json(folder / INFO).get("kinds")
     if not isinstance(kinds, list) or "given" not in kinds or any(k not in KINDS for k in kinds):
         raise UserError(
-            folder / INFO, f"kinds {kinds}", expected="given, and perhaps aligned",
+            folder / INFO,
+            f"kinds {kinds}",
+            expected="given, and perhaps aligned",
             fix="run `dvc repro novel_views`",
-        )  # fmt: skip
+        )
     return tuple(kinds)
 
 

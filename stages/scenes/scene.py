@@ -167,9 +167,11 @@ def _view(folder: Path, row: dict[str, str], cameras: dict[str, Camera]) -> View
     image = folder / row["image"]
     if not _is_inside(folder, image):
         raise UserError(
-            folder / "split.csv", f"{row['image']!r} leads out of the scene",
-            expected="images in it", fix="run `dvc repro prepare`",
-        )  # fmt: skip
+            folder / "split.csv",
+            f"{row['image']!r} leads out of the scene",
+            expected="images in it",
+            fix="run `dvc repro prepare`",
+        )
     if row["camera"] not in cameras or row["role"] not in ("source", "target"):
         raise UserError(
             folder / "split.csv",

@@ -90,25 +90,29 @@ class View:
     def _check_size(self, path: Path, shape: tuple[int, ...]) -> None:
         if shape[:2] != (self.camera.height, self.camera.width):
             raise UserError(
-                path, f"{shape[1]}x{shape[0]} px",
+                path,
+                f"{shape[1]}x{shape[0]} px",
                 expected=f"{self.camera.width}x{self.camera.height} px, as scene.json says",
                 fix="run `dvc checkout`, or `dvc repro prepare`",
-            )  # fmt: skip
+            )
 
 
 def _undistorted_mask(path: Path, mask: Mask, lens: "Lens") -> Mask:
     width, height = lens.width, lens.height
     if abs(mask.shape[1] * height - mask.shape[0] * width) > max(width, height):
         raise UserError(
-            path, f"{mask.shape[1]}x{mask.shape[0]} px",
+            path,
+            f"{mask.shape[1]}x{mask.shape[0]} px",
             expected=f"the {width}x{height} px of its image, or the same shape",
-        )  # fmt: skip
+        )
     resized = resize_mask(mask, width, height)
     plane, _ = lens.undistort(resized[..., None].astype(np.float32))
     kept = plane[..., 0] >= 0.5
     if not kept.any():
         raise UserError(
-            path, "keeps no pixel", expected="what counts in any colour but black",
+            path,
+            "keeps no pixel",
+            expected="what counts in any colour but black",
             fix="correct it, remove it to count the whole image, or set train.masks: false",
-        )  # fmt: skip
+        )
     return kept

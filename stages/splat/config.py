@@ -19,18 +19,20 @@ _WORKERS = "runtime.workers"
 _ALONE = dict.fromkeys((*_WARM, _WORKERS), "only the timestamps of a scene start from each other")
 # Keys that each training entry ignores, and why.
 _UNREAD = {
-    "capture_train": _ALONE | {
+    "capture_train": _ALONE
+    | {
         _WORKERS: "a capture is trained by itself",
         "match_string": "captures have their own: captures.<name>.match_string, or MATCH_STRING",
         "test_every": "captures have their own: capture_train.test_every",
     },
-    "static_train": _ALONE | {
+    "static_train": _ALONE
+    | {
         _WORKERS: "one kind of camera is trained by itself",
         "test_every": "static scenes have their own: static.train_test_every",
     },
     # It trains rigs only for samples that leave a camera out, or on true poses.
     "pairs": _ALONE | {_WORKERS: "the rigs of pairs are trained one after the other"},
-}  # fmt: skip
+}
 
 
 class StrategyConfig(Section):
@@ -134,8 +136,10 @@ class TrainConfig(Section):
         changes = {
             "steps_scaler": self.steps_scaler * self.warm_share,
             "means_lr": self.means_lr / self.warm_share,
-            "ply_steps": (), "save_steps": (), "strategy": strategy,
-        }  # fmt: skip
+            "ply_steps": (),
+            "save_steps": (),
+            "strategy": strategy,
+        }
         return self.model_copy(update=changes)
 
     def fingerprint(self, backend: str) -> str:
@@ -183,7 +187,7 @@ def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
 
 def unread(
     config: TrainConfig, entry: str, overridden: Iterable[str] = ()
-) -> Iterator[tuple[str, str]]:  # fmt: skip
+) -> Iterator[tuple[str, str]]:
     """Keys that `entry` ignores, with the reason, of those switched on or `overridden`."""
     for key, reason in _UNREAD.get(entry, {}).items():
         is_on = key in _OFF and getattr(config, key) not in _OFF[key]
@@ -193,7 +197,7 @@ def unread(
 
 def inert_in(
     config: TrainConfig, captures: Sequence[str], static: Sequence[str], masks: bool
-) -> Iterator[tuple[str, str, str]]:  # fmt: skip
+) -> Iterator[tuple[str, str, str]]:
     """Where a parameter cannot act (empty: nowhere), which one, and why, for the whole study.
 
     Args:

@@ -79,12 +79,15 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     count = len(world)
     columns = torch.cat(
         [
-            world.means, world.sh0.reshape(count, 3),
-            world.shN.transpose(1, 2).reshape(count, -1), world.opacity_logits[:, None],
-            world.log_scales, world.quats,
+            world.means,
+            world.sh0.reshape(count, 3),
+            world.shN.transpose(1, 2).reshape(count, -1),
+            world.opacity_logits[:, None],
+            world.log_scales,
+            world.quats,
         ],
         dim=1,
-    ).numpy()  # fmt: skip
+    ).numpy()
     columns = columns[np.isfinite(columns).all(axis=1)]
     mode = "antialiased" if world.antialiased else "classic"
     header = ["ply", "format binary_little_endian 1.0", f"comment rasterize_mode {mode}"]

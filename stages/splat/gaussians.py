@@ -99,9 +99,13 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
     shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
     rest = shapes["shN"][:1]
     expected = {
-        "means": (3,), "quats": (4,), "log_scales": (3,), "opacity_logits": (), "sh0": (1, 3),
+        "means": (3,),
+        "quats": (4,),
+        "log_scales": (3,),
+        "opacity_logits": (),
+        "sh0": (1, 3),
         "shN": (*rest, 3),
-    }  # fmt: skip
+    }
     for name, value in tensors.items():
         if value.ndim == 0 or len(value) != count or shapes[name] != expected[name]:
             raise ValueError(f"{name} of shape {tuple(value.shape)} for {count} Gaussians")

@@ -50,9 +50,11 @@ def choose_backend(requested: str) -> tuple[str, str]:
     if not torch.cuda.is_available():
         if requested == "cuda":
             raise UserError(
-                "train.backend", f"cuda, but torch {torch.__version__} sees no GPU",
-                expected="a CUDA device and a torch build for it", fix="set train.backend: cpu",
-            )  # fmt: skip
+                "train.backend",
+                f"cuda, but torch {torch.__version__} sees no GPU",
+                expected="a CUDA device and a torch build for it",
+                fix="set train.backend: cpu",
+            )
         return "cpu", "torch sees no GPU"
     _check_kernels()
     # SSIM subtracts nearly equal means: with TF32's ten bits in the blur, flat regions of a large
@@ -116,7 +118,8 @@ def _load_kernels() -> object | None:
 
 def _no_kernels(what: str) -> UserError:
     return UserError(
-        "gsplat", f"its CUDA kernels cannot be built: {what}",
+        "gsplat",
+        f"its CUDA kernels cannot be built: {what}",
         expected=f"nvcc of CUDA {torch.version.cuda}, that torch {torch.__version__} is built for",
         fix="install that CUDA toolkit and set CUDA_HOME, or set train.backend: cpu",
-    )  # fmt: skip
+    )

@@ -73,12 +73,21 @@ def _rasterise(
     device, trained = gaussians.means.device, gaussians.metadata
     background = torch.tensor([trained.get("background", [0, 0, 0])], device=device)
     image, alpha, _ = rasterization(
-        gaussians.means, gaussians.quats, torch.exp(gaussians.log_scales),
-        torch.sigmoid(gaussians.opacity_logits), colors(gaussians),
-        pose[None], torch.tensor(camera.K, dtype=torch.float32, device=device)[None],
-        camera.width, camera.height, backend=backend, sh_degree=gaussians.sh_degree,
-        near_plane=trained.get("near_plane", 0.01), far_plane=trained.get("far_plane", 1e10),
-        backgrounds=background.float(), render_mode="RGB+ED",
+        gaussians.means,
+        gaussians.quats,
+        torch.exp(gaussians.log_scales),
+        torch.sigmoid(gaussians.opacity_logits),
+        colors(gaussians),
+        pose[None],
+        torch.tensor(camera.K, dtype=torch.float32, device=device)[None],
+        camera.width,
+        camera.height,
+        backend=backend,
+        sh_degree=gaussians.sh_degree,
+        near_plane=trained.get("near_plane", 0.01),
+        far_plane=trained.get("far_plane", 1e10),
+        backgrounds=background.float(),
+        render_mode="RGB+ED",
         rasterize_mode="antialiased" if gaussians.antialiased else "classic",
-    )  # fmt: skip
+    )
     return image[0], alpha[0, ..., 0]

@@ -51,10 +51,11 @@ def predict(images: Mapping[str, Pixels], model: Model, image_px: int) -> dict[s
     poses, intrinsics = model(batch)
     if poses.shape != (len(images), 3, 4) or intrinsics.shape != (len(images), 3, 3):
         raise UserError(
-            "vggt", f"poses of shape {poses.shape} and K of {intrinsics.shape}",
+            "vggt",
+            f"poses of shape {poses.shape} and K of {intrinsics.shape}",
             expected=f"({len(images)}, 3, 4) and ({len(images)}, 3, 3)",
             fix="use the package's published version",
-        )  # fmt: skip
+        )
     cameras = {}
     for (name, image), (_, crop), pose, K in zip(
         images.items(), padded.values(), poses, intrinsics, strict=True

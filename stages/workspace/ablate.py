@@ -47,10 +47,11 @@ def run_arms(arms: Sequence[Arm], default: Params, *, queue: bool) -> list[Arm]:
             continue
         if default.path.read_bytes() != default.reading.content:
             raise UserError(
-                default.path, f"edited while arms ran, before {arm.label}",
+                default.path,
+                f"edited while arms ran, before {arm.label}",
                 expected="the params that all arms are compared with",
                 fix="restore them and run the same command again: finished arms are kept",
-            )  # fmt: skip
+            )
         log = folder / f"{arm.name}.log"
         _LOGGER.info("%s: %s, log %s", head, "queued" if queue else "running", log)
         began = time.monotonic()

@@ -46,8 +46,9 @@ class Arm:
     @property
     def name(self) -> str:
         """Its name as an experiment, determined by its settings."""
-        words = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(one.partition("=")[2] for one in
-                                                       self.settings)).strip("-")  # fmt: skip
+        words = re.sub(
+            r"[^A-Za-z0-9]+", "-", "-".join(one.partition("=")[2] for one in self.settings)
+        ).strip("-")
         kind = "repeat" if self.is_repeat else "ablate"
         return f"{kind}-{words[:40]}-{text_hash(*self.settings)[:6]}"
 
@@ -71,8 +72,11 @@ def current(params: Params, key: str) -> Any:
     for part in keys:
         if not isinstance(node, Mapping) or part not in node:
             known = [str(name) for name in node] if isinstance(node, Mapping) else []
-            raise UserError(key, f"params.yaml has no {part!r} there",
-                            hint=moved(params.raw, keys) or did_you_mean(part, known))  # fmt: skip
+            raise UserError(
+                key,
+                f"params.yaml has no {part!r} there",
+                hint=moved(params.raw, keys) or did_you_mean(part, known),
+            )
         node = node[part]
     return plain(node)
 
@@ -80,8 +84,11 @@ def current(params: Params, key: str) -> Any:
 def arms(factors: Sequence[Factor], params: Params, *, singly: bool = False) -> list[Arm]:
     """Every combination of values except the default's; `singly` varies one factor at a time."""
     settings = [[(factor.key, value) for value in factor.values] for factor in factors]
-    combined = ([(setting,) for of_factor in settings for setting in of_factor] if singly
-                else itertools.product(*settings))  # fmt: skip
+    combined = (
+        [(setting,) for of_factor in settings for setting in of_factor]
+        if singly
+        else itertools.product(*settings)
+    )
     arms = [Arm(tuple(_differing(combination, params))) for combination in combined]
     return list(dict.fromkeys(arm for arm in arms if arm.settings))
 
@@ -105,9 +112,11 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
 
 
 def require_valid(
-    arms: Sequence[Arm], params: Params, sections: Mapping[str, type[Section]],
+    arms: Sequence[Arm],
+    params: Params,
+    sections: Mapping[str, type[Section]],
     catalogues: Mapping[str, type[Section]],
-) -> None:  # fmt: skip
+) -> None:
     """Raise UserError for all invalid values of the arms, before any arm runs."""
     faults: dict[str, UserError] = {}
     for arm in arms:

@@ -66,8 +66,11 @@ def estimate(step: Step, steps: Sequence[Step], costs: Costs) -> Estimate:
     sources = [step.name] if step.name in costs else same_kind
     now = _work(step.name, step.params)
     seconds = [_scaled(costs[name], now) for name in sources]
-    sizes = [one.out_bytes for one in steps
-             if one.name.partition("@")[0] == kind and one.out_bytes is not None]  # fmt: skip
+    sizes = [
+        one.out_bytes
+        for one in steps
+        if one.name.partition("@")[0] == kind and one.out_bytes is not None
+    ]
     size = step.out_bytes
     if size is None and sizes:
         size = round(statistics.median(sizes))

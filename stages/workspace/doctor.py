@@ -8,10 +8,20 @@ from stages.workspace.findings import FAIL, Finding
 
 Check = Callable[[], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
-    machine.python, machine.packages, machine.gpu, machine.compilers, machine.kernels,
-    machine.pycolmap, project.lpips, project.fixer, project.git, project.dvc, machine.disk,
-    machine.memory, machine.slurm,
-)  # fmt: skip
+    machine.python,
+    machine.packages,
+    machine.gpu,
+    machine.compilers,
+    machine.kernels,
+    machine.pycolmap,
+    project.lpips,
+    project.fixer,
+    project.git,
+    project.dvc,
+    machine.disk,
+    machine.memory,
+    machine.slurm,
+)
 SLOW: tuple[Check, ...] = (machine.kernels,)
 
 

@@ -17,11 +17,19 @@ _MEMORY_WARN_GIB = 6
 def python() -> Iterator[Finding]:
     version, in_environment = probes.python()
     if not (3, 11) <= tuple(map(int, version.split(".")[:2])) < (3, 14):
-        yield Finding("python", FAIL, f"{version}; 3.11 to 3.13 are supported",
-                      "make clean && make setup PYTHON=python3.12")  # fmt: skip
+        yield Finding(
+            "python",
+            FAIL,
+            f"{version}; 3.11 to 3.13 are supported",
+            "make clean && make setup PYTHON=python3.12",
+        )
     elif not in_environment:
-        yield Finding("python", WARN, f"{version}, no virtual environment",
-                      "make setup && . .venv/bin/activate")  # fmt: skip
+        yield Finding(
+            "python",
+            WARN,
+            f"{version}, no virtual environment",
+            "make setup && . .venv/bin/activate",
+        )
     else:
         yield Finding("python", OK, f"{version} in a virtual environment")
 
@@ -52,8 +60,12 @@ def gpu() -> Iterator[Finding]:
         build = f"built for CUDA {built_for}" if built_for else "a CPU build"
         yield Finding("torch", OK, f"{version}, {build}; no GPU here: the CPU backend is used")
     elif built_for is None:
-        yield Finding("torch", FAIL, f"{version} is a CPU build, but there is {cards[0]}",
-                      "uv pip install --reinstall torch torchvision")  # fmt: skip
+        yield Finding(
+            "torch",
+            FAIL,
+            f"{version} is a CPU build, but there is {cards[0]}",
+            "uv pip install --reinstall torch torchvision",
+        )
     else:
         yield Finding(
             "torch", OK, f"{version}, built for CUDA {built_for}; {len(cards)} x {cards[0]}"
@@ -68,16 +80,24 @@ def compilers() -> Iterator[Finding]:
     if nvcc is None and not cards:
         yield Finding("nvcc", OK, "none; it is only needed with a GPU")
     elif nvcc is None:
-        yield Finding("nvcc", FAIL, "no CUDA compiler: gsplat cannot build its kernels",
-                      f"install the CUDA {built_for} toolkit and set CUDA_HOME to it")  # fmt: skip
+        yield Finding(
+            "nvcc",
+            FAIL,
+            "no CUDA compiler: gsplat cannot build its kernels",
+            f"install the CUDA {built_for} toolkit and set CUDA_HOME to it",
+        )
     elif built_for and nvcc[1].partition(".")[0] != built_for.partition(".")[0]:
         message = f"CUDA {nvcc[1]} at {nvcc[0]}; torch is built for {built_for}"
         yield Finding("nvcc", mismatch, message, f"set CUDA_HOME to a CUDA {built_for} toolkit")
     else:
         yield Finding("nvcc", OK, f"CUDA {nvcc[1]} at {nvcc[0]}")
     if cards and probes.compiler() is None:
-        yield Finding("c++", FAIL, "no C++ compiler: gsplat cannot build its kernels",
-                      "install g++, or set CXX")  # fmt: skip
+        yield Finding(
+            "c++",
+            FAIL,
+            "no C++ compiler: gsplat cannot build its kernels",
+            "install g++, or set CXX",
+        )
 
 
 def kernels() -> Iterator[Finding]:
@@ -97,8 +117,12 @@ def pycolmap() -> Iterator[Finding]:
         return
     complaint = probes.importable("pycolmap")
     if complaint:
-        yield Finding("pycolmap", FAIL, f"{version} cannot be imported: {complaint}",
-                      "uv pip install --reinstall pycolmap")  # fmt: skip
+        yield Finding(
+            "pycolmap",
+            FAIL,
+            f"{version} cannot be imported: {complaint}",
+            "uv pip install --reinstall pycolmap",
+        )
     else:
         yield Finding("pycolmap", OK, version)
 

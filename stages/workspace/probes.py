@@ -182,8 +182,11 @@ def slurm() -> str | None:
 def git_status() -> tuple[str | None, list[str]] | None:
     """The commit, and changed files in git's short format; None outside a repository."""
     status = words(["git", "status", "--porcelain"])
-    return None if status is None else (words(["git", "rev-parse", "--short", "HEAD"]),
-                                      status.splitlines())  # fmt: skip
+    return (
+        None
+        if status is None
+        else (words(["git", "rev-parse", "--short", "HEAD"]), status.splitlines())
+    )
 
 
 def _works(link: object, source: Path, target: Path) -> bool:

@@ -12,8 +12,14 @@ from stages.workspace.settings import Settings, read_settings
 # File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
 # What base.source may be; tests compare them with stages.difix.weights.checkpoints.
-CHECKPOINTS = ("shipped", "train", "random", "nvidia/difix_ref", "nvidia/difix",
-               "stabilityai/sd-turbo")  # fmt: skip
+CHECKPOINTS = (
+    "shipped",
+    "train",
+    "random",
+    "nvidia/difix_ref",
+    "nvidia/difix",
+    "stabilityai/sd-turbo",
+)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)
 _UNMERGED = ("UU", "AA", "DD", "AU", "UA", "DU", "UD")
 
@@ -28,8 +34,14 @@ def lpips() -> Iterator[Finding]:
             yield Finding(name, OK, f"in data/weights, from {known['from']}")
             continue
         pattern, folders = BACKBONE_FILES[net], [Path(path)] if path else []
-        source = next((path for path in (*folders, probes.torch_cache())
-                       if path.is_file() or any(path.glob(pattern))), None)  # fmt: skip
+        source = next(
+            (
+                path
+                for path in (*folders, probes.torch_cache())
+                if path.is_file() or any(path.glob(pattern))
+            ),
+            None,
+        )
         again = "dvc repro -f weights && dvc repro"
         if source:
             place = "weights.path" if folders and source == folders[0] else "torchvision's cache"
@@ -56,15 +68,24 @@ def fixer() -> Iterator[Finding]:
     elif Path(source).expanduser().exists() or folder.is_dir():
         yield Finding("fixer", OK, f"{source} is here")
     elif not HUB_ID.fullmatch(source):
-        yield Finding("fixer", FAIL, f"base.source: no file, folder or hub id {source!r}{hint}",
-                      "name one that exists; see `python -m stages.check`")  # fmt: skip
+        yield Finding(
+            "fixer",
+            FAIL,
+            f"base.source: no file, folder or hub id {source!r}{hint}",
+            "name one that exists; see `python -m stages.check`",
+        )
     elif section["download"]:
-        yield Finding("fixer", WARN, f"{source} is not in {cache}; stage base downloads it{hint}",
-                      "dvc repro base, on a machine with a network")  # fmt: skip
+        yield Finding(
+            "fixer",
+            WARN,
+            f"{source} is not in {cache}; stage base downloads it{hint}",
+            "dvc repro base, on a machine with a network",
+        )
     else:
         told = f"{source} is not in {cache}, and runtime.base.download is false"
-        yield Finding("fixer", FAIL, told,
-                      "set runtime.base.download: true, or base.source: shipped")  # fmt: skip
+        yield Finding(
+            "fixer", FAIL, told, "set runtime.base.download: true, or base.source: shipped"
+        )
 
 
 def git() -> Iterator[Finding]:
@@ -92,22 +113,37 @@ def dvc() -> Iterator[Finding]:
         return
     yield _links(settings)
     if not settings.remotes:
-        yield Finding("remote", WARN, "none: results are on this disk only",
-                      "dvc remote add -d store s3://BUCKET/PATH, then dvc push")  # fmt: skip
+        yield Finding(
+            "remote",
+            WARN,
+            "none: results are on this disk only",
+            "dvc remote add -d store s3://BUCKET/PATH, then dvc push",
+        )
     elif settings.default_remote not in settings.remotes:
-        yield Finding("remote", WARN, f"{first_few(list(settings.remotes))}, none is the default",
-                      f"dvc remote default {next(iter(settings.remotes))}")  # fmt: skip
+        yield Finding(
+            "remote",
+            WARN,
+            f"{first_few(list(settings.remotes))}, none is the default",
+            f"dvc remote default {next(iter(settings.remotes))}",
+        )
     else:
         name = settings.default_remote
         address = settings.remotes[name]
         lacks_s3 = address.startswith("s3:") and probes.installed("dvc-s3") is None
-        yield Finding("remote", FAIL if lacks_s3 else OK, f"{name}, {address}",
-                      "uv pip install dvc-s3" if lacks_s3 else "")  # fmt: skip
+        yield Finding(
+            "remote",
+            FAIL if lacks_s3 else OK,
+            f"{name}, {address}",
+            "uv pip install dvc-s3" if lacks_s3 else "",
+        )
     kind = probes.file_system(Path(".dvc"))
     if probes.is_shared(kind) and not settings.hardlink_lock:
-        yield Finding("locks", WARN, f"the repository is on {kind}, where file locks fail or hang",
-                      "dvc config --local core.hardlink_lock true && rm -f .dvc/tmp/lock "
-                      ".dvc/tmp/rwlock*")  # fmt: skip
+        yield Finding(
+            "locks",
+            WARN,
+            f"the repository is on {kind}, where file locks fail or hang",
+            "dvc config --local core.hardlink_lock true && rm -f .dvc/tmp/lock .dvc/tmp/rwlock*",
+        )
     else:
         yield Finding("locks", OK, f"the repository is on {kind}")
 
@@ -119,5 +155,9 @@ def _links(settings: Settings) -> Finding:
     if kind != "copy" or not possible:
         return Finding("dvc", OK, f"{version}, cache to workspace by {kind}")
     types = ",".join([*possible, "copy"])
-    return Finding("dvc", OK, f"{version}, cache to workspace by copy: data takes twice its size",
-                   f"dvc config --local cache.type {types}, for large data")  # fmt: skip
+    return Finding(
+        "dvc",
+        OK,
+        f"{version}, cache to workspace by copy: data takes twice its size",
+        f"dvc config --local cache.type {types}, for large data",
+    )

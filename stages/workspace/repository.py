@@ -145,9 +145,11 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
 
 
 def _changes(
-    told: Sequence[Any], reasons: Mapping[str, Sequence[str]],
-    before: Mapping[str, Any], now: Mapping[str, Any],
-) -> Iterator[str]:  # fmt: skip
+    told: Sequence[Any],
+    reasons: Mapping[str, Sequence[str]],
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+) -> Iterator[str]:
     """DVC's report on a stage in a few words each, such as `train.max_steps modified`.
 
     What another stage writes changes with that stage, which says why: `reasons` has them by path.

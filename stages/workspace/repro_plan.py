@@ -47,8 +47,11 @@ def plan_text(plan: ReproPlan, copies: int, cache: Path) -> str:
     free = probes.free_bytes(cache)
     lines = list(_lines(plan))
     cached = sum(step.in_run_cache for step, _ in plan.rows)
-    lines += ["", f"{len(plan.rows)} of {plan.total} stages would run"
-              + (f", {cached} of them from the run cache" if cached else "")]  # fmt: skip
+    lines += [
+        "",
+        f"{len(plan.rows)} of {plan.total} stages would run"
+        + (f", {cached} of them from the run cache" if cached else ""),
+    ]
     measured = plan.unmeasured < len(plan.rows)
     time = f"about {duration(plan.seconds)}, one stage after another" if measured else "unknown"
     lines += [f"time: {time}{_doubts(plan)}"]
@@ -61,9 +64,11 @@ def require_room(plan: ReproPlan, copies: int, cache: Path) -> None:
     needed, free = plan.bytes(copies), probes.free_bytes(cache)
     if needed > free:
         raise UserError(
-            cache.name, f"{_size(free)} free", expected=f"about {_size(needed)}",
+            cache.name,
+            f"{_size(free)} free",
+            expected=f"about {_size(needed)}",
             fix="dvc gc --workspace, or a cache elsewhere: dvc cache dir --local PATH",
-        )  # fmt: skip
+        )
 
 
 def duration(seconds: float) -> str:

@@ -11,9 +11,12 @@ from stages.difix.weights.card import write_base_card, write_card
 
 ROW = {"psnr": 21.5, "ssim": 0.7, "lpips": 0.125}
 RESULTS = {
-    "identity": ROW, "untuned": ROW | {"lpips": None}, "tuned": ROW | {"psnr": 23.456},
-    "train_pairs": 24, "test_pairs": 4,
-}  # fmt: skip
+    "identity": ROW,
+    "untuned": ROW | {"lpips": None},
+    "tuned": ROW | {"psnr": 23.456},
+    "train_pairs": 24,
+    "test_pairs": 4,
+}
 
 
 def read(folder: Path) -> tuple[dict, str]:

@@ -238,9 +238,12 @@ def test_the_multiple_must_suit_the_fixer(home: Path) -> None:
     data = TuningData(Path("data/difix/dataset.json"), SAMPLES)
     with pytest.raises(UserError, match=r"tune\.multiple"):
         tune(
-            data, Path("data/difix/base"), Path("data/weights"),
-            tune_config(multiple=6), Checkpoint("t", "x"),
-        )  # fmt: skip
+            data,
+            Path("data/difix/base"),
+            Path("data/weights"),
+            tune_config(multiple=6),
+            Checkpoint("t", "x"),
+        )
 
 
 def test_the_checkpoint_key_covers_all_inputs(home: Path) -> None:

@@ -43,10 +43,19 @@ def tune_config(**values: Any) -> TuneConfig:
     """A run of few steps on the CPU with L2 as its loss."""
     losses = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
     config: dict[str, Any] = {
-        "device": "cpu", "precision": "fp32", "steps": 6, "batch_size": 2, "lr": 1e-3,
-        "warmup_steps": 0, "trained": "all", "validate_every": 3,
-        "resolution": 0, "crop_px": 32, "samples": 1, "losses": losses,
-    }  # fmt: skip
+        "device": "cpu",
+        "precision": "fp32",
+        "steps": 6,
+        "batch_size": 2,
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "trained": "all",
+        "validate_every": 3,
+        "resolution": 0,
+        "crop_px": 32,
+        "samples": 1,
+        "losses": losses,
+    }
     runtime = {"checkpoint_every": 2, "loader_workers": 0}
     runtime |= {key: values.pop(key) for key in [*values] if key in TuneRuntime.model_fields}
     return TuneConfig(runtime=TuneRuntime(**runtime), **config | values)

@@ -133,8 +133,9 @@ def _compared(root: Path) -> list[Any]:
 
 
 def _index() -> SampleIndex:
-    record = SampleRecord("c_000021", "c", "000021", "a", "000021", None, False, "given", 20.0,
-                    {"image": "ab"})  # fmt: skip
+    record = SampleRecord(
+        "c_000021", "c", "000021", "a", "000021", None, False, "given", 20.0, {"image": "ab"}
+    )
     return SampleIndex("x", "y", "train", {"source": {"000021/a": "ab"}, "target": {}}, (record,))
 
 

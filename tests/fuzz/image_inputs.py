@@ -21,10 +21,21 @@ from stages.scenes.images import (
 )
 
 _KINDS = (
-    (".png", "RGB"), (".png", "P"), (".png", "LA"), (".png", "I;16"), (".jpg", "RGB"),
-    (".jpg", "CMYK"), (".tif", "RGB"), (".tif", "F"), (".webp", "RGBA"), (".bmp", "L"),
-    (".gif", "P"), (".ppm", "RGB"), (".avif", "RGB"), (".jp2", "RGB"),
-)  # fmt: skip
+    (".png", "RGB"),
+    (".png", "P"),
+    (".png", "LA"),
+    (".png", "I;16"),
+    (".jpg", "RGB"),
+    (".jpg", "CMYK"),
+    (".tif", "RGB"),
+    (".tif", "F"),
+    (".webp", "RGBA"),
+    (".bmp", "L"),
+    (".gif", "P"),
+    (".ppm", "RGB"),
+    (".avif", "RGB"),
+    (".jp2", "RGB"),
+)
 _TAKE_EXIF = (".png", ".jpg", ".tif", ".webp", ".avif")
 
 

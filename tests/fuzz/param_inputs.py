@@ -25,26 +25,119 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NEEDED, _GIVEN = ("study", "scenes", "captures", "slurm"), 4
 _SCENES = ("hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight")
 _ODD = (
-    ".inf", "-.inf", ".nan", "1e999", "-1", "0", "1e308", "-0.0", "0x" + "f" * 40, "9" * 400,
-    "9" * 5000, "0o17", "0b1", "1_000", "12:30:45", "2001-12-14", "2001-99-99", "2001-12-14t21:59",
-    "null", "~", "", "yes", "true", "[]", "{}", "[1, [2, {a: 3}]]", "{1: 2}", "{[a]: b}",
-    "'\\0'", '"\\0"', '"\\ud800"', '"\\U00110000"', '"\\x7f"', "'a\n\n  b'", "|", ">-\n  x",
-    "..", "../..", "~nobody/x", "/", "'*'", "*none", "&a [*a]", "&a {b: *a}", "&a 1", "<<: *a",
-    "!!binary aGk=", "!!binary '='", "!!python/object/apply:os.getcwd []", "!!set {a, b}",
-    "!!omap [a: 1]", "!!int x", "!!float x", "!!bool x", "!!null x", "!!timestamp x", "!!str 1",
-    "!!seq {a: 1}", "!!map [1]", "!own x", "!<> x", "!", "@", "`", "%", "[", "{a: 1", "'", '"',
-    "? a", "- a", "a: b: c", "# x", "\t1", "\u2028", "\ufeff", "\u202ex", "\U0001f600",
-    "[" * 60 + "]" * 60, "[" * 400 + "]" * 400, "{a: " * 400 + "1" + "}" * 400,
-    "- " * 400 + "x", "x" * 100_000,
-)  # fmt: skip
+    ".inf",
+    "-.inf",
+    ".nan",
+    "1e999",
+    "-1",
+    "0",
+    "1e308",
+    "-0.0",
+    "0x" + "f" * 40,
+    "9" * 400,
+    "9" * 5000,
+    "0o17",
+    "0b1",
+    "1_000",
+    "12:30:45",
+    "2001-12-14",
+    "2001-99-99",
+    "2001-12-14t21:59",
+    "null",
+    "~",
+    "",
+    "yes",
+    "true",
+    "[]",
+    "{}",
+    "[1, [2, {a: 3}]]",
+    "{1: 2}",
+    "{[a]: b}",
+    "'\\0'",
+    '"\\0"',
+    '"\\ud800"',
+    '"\\U00110000"',
+    '"\\x7f"',
+    "'a\n\n  b'",
+    "|",
+    ">-\n  x",
+    "..",
+    "../..",
+    "~nobody/x",
+    "/",
+    "'*'",
+    "*none",
+    "&a [*a]",
+    "&a {b: *a}",
+    "&a 1",
+    "<<: *a",
+    "!!binary aGk=",
+    "!!binary '='",
+    "!!python/object/apply:os.getcwd []",
+    "!!set {a, b}",
+    "!!omap [a: 1]",
+    "!!int x",
+    "!!float x",
+    "!!bool x",
+    "!!null x",
+    "!!timestamp x",
+    "!!str 1",
+    "!!seq {a: 1}",
+    "!!map [1]",
+    "!own x",
+    "!<> x",
+    "!",
+    "@",
+    "`",
+    "%",
+    "[",
+    "{a: 1",
+    "'",
+    '"',
+    "? a",
+    "- a",
+    "a: b: c",
+    "# x",
+    "\t1",
+    "\u2028",
+    "\ufeff",
+    "\u202ex",
+    "\U0001f600",
+    "[" * 60 + "]" * 60,
+    "[" * 400 + "]" * 400,
+    "{a: " * 400 + "1" + "}" * 400,
+    "- " * 400 + "x",
+    "x" * 100_000,
+)
 _OVERRIDES = (
-    "train.max_steps=300", "train.match_string=LEFT", "static.lf_calib=/tmp/calibration.tar",
-    "+train.seed=1", "evaluate.lpips.net=alex",
-)  # fmt: skip
+    "train.max_steps=300",
+    "train.match_string=LEFT",
+    "static.lf_calib=/tmp/calibration.tar",
+    "+train.seed=1",
+    "evaluate.lpips.net=alex",
+)
 _ODD_KEYS = (
-    "1", "1.5", ".inf", "null", "true", "~", "''", "[a, b]", "{a: 1}", "? [a]\n", "<<", "&a b",
-    "*a", "2001-12-14", "!!binary aGk=", "!!python/name:os.system", "a b", "\u00fc", '"\\0"', "..",
-)  # fmt: skip
+    "1",
+    "1.5",
+    ".inf",
+    "null",
+    "true",
+    "~",
+    "''",
+    "[a, b]",
+    "{a: 1}",
+    "? [a]\n",
+    "<<",
+    "&a b",
+    "*a",
+    "2001-12-14",
+    "!!binary aGk=",
+    "!!python/name:os.system",
+    "a b",
+    "\u00fc",
+    '"\\0"',
+    "..",
+)
 
 
 def subjects(folder: Path) -> list[Subject]:
@@ -134,8 +227,13 @@ def _whole(data: bytes, draw: Random) -> bytes:
     text = _fewer(data, draw)
     how = draw.randrange(5)
     if how == 4:  # a value whose aliases lead to ever more, or to itself
-        text = re.sub(r": .*$", f": {draw.choice(['*a10', '*a2', '*loop', '[*a1]'])}", text,
-                      count=draw.randrange(1, 40), flags=re.MULTILINE)  # fmt: skip
+        text = re.sub(
+            r": .*$",
+            f": {draw.choice(['*a10', '*a2', '*loop', '[*a1]'])}",
+            text,
+            count=draw.randrange(1, 40),
+            flags=re.MULTILINE,
+        )
         return f"{_LAUGHS}loop: &loop [*loop]\n{text}".encode()
     if how == 0:
         return bytes_of(text.encode(), draw)
@@ -145,10 +243,26 @@ def _whole(data: bytes, draw: Random) -> bytes:
         codes = ("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1", "utf-7", "cp500")
         return (text + "# ü\n").encode(draw.choice(codes))
     before = (
-        "---\n", "--- x\n", "...\n", "%YAML 1.1\n---\n", "%YAML 9.9\n---\n", "%TAG ! x\n---\n",
-        "%YAML x\n---\n", "x\n", "- 1\n", "\0", "\x1b[2J", "\r", "a: 1\n---\n", "<<: {study: 1}\n",
-        "<<: [{a: 1}, 2]\n", "a: &a {b: 1}\n<<: *a\n", _LAUGHS, "? {a: 1}\n: 2\n", "#\n" * 3,
-    )  # fmt: skip
+        "---\n",
+        "--- x\n",
+        "...\n",
+        "%YAML 1.1\n---\n",
+        "%YAML 9.9\n---\n",
+        "%TAG ! x\n---\n",
+        "%YAML x\n---\n",
+        "x\n",
+        "- 1\n",
+        "\0",
+        "\x1b[2J",
+        "\r",
+        "a: 1\n---\n",
+        "<<: {study: 1}\n",
+        "<<: [{a: 1}, 2]\n",
+        "a: &a {b: 1}\n<<: *a\n",
+        _LAUGHS,
+        "? {a: 1}\n: 2\n",
+        "#\n" * 3,
+    )
     return (draw.choice(before) + text).encode()
 
 
@@ -164,9 +278,27 @@ def _words(data: bytes, draw: Random) -> bytes:
     key, _, value = lines[at].partition("=")
     odd = draw.choice([*_ODD, "[1,2", "a=b", "1,2", "range(1,9)", "${x}", "glob(*)", "'x", "$(x)"])
     odd = odd.replace("\n", " ")
-    keys = ("train", "train.", ".train", "train..seed", "study.x", "+a.b", "++a.b", "~train.seed",
-            "train.seed.x", "+train.seed.x", "train@x.y", "evaluate.lpips", "static.scenes", "=",
-            "+train.strategy.new", "1.2", "train.\u00fc", "hydra.run", "a/b.c")  # fmt: skip
+    keys = (
+        "train",
+        "train.",
+        ".train",
+        "train..seed",
+        "study.x",
+        "+a.b",
+        "++a.b",
+        "~train.seed",
+        "train.seed.x",
+        "+train.seed.x",
+        "train@x.y",
+        "evaluate.lpips",
+        "static.scenes",
+        "=",
+        "+train.strategy.new",
+        "1.2",
+        "train.\u00fc",
+        "hydra.run",
+        "a/b.c",
+    )
     choice = draw.randrange(4)
     if choice == 0:
         return bytes_of(data, draw)

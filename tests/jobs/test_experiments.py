@@ -46,9 +46,13 @@ def saved(project: Project) -> dict[str, tuple[str, int]]:
 
 def start(project: Project, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.submit", "--local", *words], cwd=project.folder,
-        env=project.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "stages.submit", "--local", *words],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_experiments_at_once_save_what_each_made(committed: Project) -> None:
@@ -243,11 +247,18 @@ def test_local_settings_come_along_with_paths_as_seen_from_the_workspace(
     root = find("more").root
     config = json.loads(
         subprocess.run(
-            [sys.executable, "-c", "import json, dvc.repo as r; c = r.Repo().config['remote'];"
-             "print(json.dumps({k: dict(c[k]) for k in c}))"],
-            cwd=root, capture_output=True, text=True, check=True,
+            [
+                sys.executable,
+                "-c",
+                "import json, dvc.repo as r; c = r.Repo().config['remote'];"
+                "print(json.dumps({k: dict(c[k]) for k in c}))",
+            ],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
-    )  # fmt: skip
+    )
     assert Path(config["store"]["url"]).resolve() == tmp_path / "store"
     assert config["cloud"]["url"] == "s3://bucket/x"
     assert config["cloud"]["profile"] == "me"

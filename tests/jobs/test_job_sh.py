@@ -47,9 +47,13 @@ class Job:
     ) -> subprocess.Popen[str]:
         checkout = self.folder / "checkout"
         return subprocess.Popen(
-            ["bash", checkout / "slurm" / script, *words], cwd=cwd or checkout,
-            env=self.env | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["bash", checkout / "slurm" / script, *words],
+            cwd=cwd or checkout,
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, script: str | Path, *words: str, **options) -> tuple[int, str]:
         """Exit code and output."""
@@ -74,9 +78,13 @@ def test_stopped_last_task_alone_is_queued_again(job: Job, lines: int) -> None:
     """Its job number is that of the array, whose other tasks may still run."""
     ids = {"SLURM_JOB_ID": "36", "SLURM_ARRAY_JOB_ID": "36", "SLURM_ARRAY_TASK_ID": "1"}
     begun = job.start(
-        "dual_training.slurm", "room", "RIGHT", STOPS="stages.capture_train", LINES=str(lines),
+        "dual_training.slurm",
+        "room",
+        "RIGHT",
+        STOPS="stages.capture_train",
+        LINES=str(lines),
         **ids,
-    )  # fmt: skip
+    )
     started = Path(f"{job.calls}.started")
     end = time.monotonic() + 30
     while not started.exists() and time.monotonic() < end:
@@ -185,9 +193,13 @@ def test_logs_make_their_own_folder(job: Job) -> None:
     script = job.folder / "checkout/slurm/single_training.slurm"
     with Path(os.devnull).open("w") as nothing:
         subprocess.run(
-            ["bash", script, "only one"], cwd=elsewhere, env=job.env | ids, stdout=nothing,
-            stderr=nothing, check=False,
-        )  # fmt: skip
+            ["bash", script, "only one"],
+            cwd=elsewhere,
+            env=job.env | ids,
+            stdout=nothing,
+            stderr=nothing,
+            check=False,
+        )
     assert "usage: sbatch" in (elsewhere / "slurm_logs/36_0.err").read_text()
 
 

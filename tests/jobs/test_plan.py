@@ -27,9 +27,16 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 
 def config(**stages: dict) -> SlurmConfig:
     default = {
-        "gpus": 0, "gpu_type": "", "cpus": 2, "memory": "32G", "time": "12:00:00",
-        "partition": "", "account": "", "exclude": ["bad1"], "extra": [],
-    }  # fmt: skip
+        "gpus": 0,
+        "gpu_type": "",
+        "cpus": 2,
+        "memory": "32G",
+        "time": "12:00:00",
+        "partition": "",
+        "account": "",
+        "exclude": ["bad1"],
+        "extra": [],
+    }
     raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
     return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
 
@@ -59,8 +66,14 @@ def test_dependants_are_all_that_follow_and_nothing_else() -> None:
 
 def test_heights_count_the_longest_way() -> None:
     assert Plan.of(GRAPH).heights() == {
-        "report": 0, "score@a": 1, "score@b": 1, "tune": 2, "train@a": 3, "train@b": 2, "make@a": 4
-    }  # fmt: skip
+        "report": 0,
+        "score@a": 1,
+        "score@b": 1,
+        "tune": 2,
+        "train@a": 3,
+        "train@b": 2,
+        "make@a": 4,
+    }
 
 
 def test_heights_are_of_the_longest_of_several_ways() -> None:

@@ -11,8 +11,15 @@ from stages.jobs.slurm import Dependency, afterok, dependencies, sbatch_words, s
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
 
-PLAN = Plan.of({"make@a": [], "make@b": [], "use@a": ["make@a"], "use@b": ["make@b"],
-                "all": ["use@a", "use@b"]})  # fmt: skip
+PLAN = Plan.of(
+    {
+        "make@a": [],
+        "make@b": [],
+        "use@a": ["make@a"],
+        "use@b": ["make@b"],
+        "all": ["use@a", "use@b"],
+    }
+)
 JOBS = {"make@a": "1_0", "make@b": "1_1", "use@a": "2_0", "use@b": "2_1", "all": "3_0"}
 HERE = Submission(Path("/w/.work/jobs/1"), Path("/w"), Path("/w/slurm_logs"), "slurm", PLAN, {})
 
@@ -20,20 +27,35 @@ HERE = Submission(Path("/w/.work/jobs/1"), Path("/w"), Path("/w/slurm_logs"), "s
 def test_words_say_all_that_the_params_say() -> None:
     told = config(
         make={
-            "gpus": 2, "gpu_type": "h100", "partition": "gpu", "account": "lab",
+            "gpus": 2,
+            "gpu_type": "h100",
+            "partition": "gpu",
+            "account": "lab",
             "extra": ["--qos=low"],
         }
-    )  # fmt: skip
+    )
     told = told.model_copy(update={"throttle": 4})
     words = sbatch_words(PLAN.arrays(told)[0], told, HERE)
     assert words[0] == "sbatch"
     wanted = {
-        "--begin=now+30days", "--kill-on-invalid-dep=yes", "--requeue", "--open-mode=append",
+        "--begin=now+30days",
+        "--kill-on-invalid-dep=yes",
+        "--requeue",
+        "--open-mode=append",
         "--array=0-1%4",
-        "--gres=gpu:h100:2", "--mem=32G", "--cpus-per-task=2", "--time=12:00:00",
-        "--partition=gpu", "--account=lab", "--exclude=bad1", "--qos=low", "--signal=B:USR1@300",
-        "--output=/w/slurm_logs/%A_%a.out", "--error=/w/slurm_logs/%A_%a.err", "--chdir=/w",
-    }  # fmt: skip
+        "--gres=gpu:h100:2",
+        "--mem=32G",
+        "--cpus-per-task=2",
+        "--time=12:00:00",
+        "--partition=gpu",
+        "--account=lab",
+        "--exclude=bad1",
+        "--qos=low",
+        "--signal=B:USR1@300",
+        "--output=/w/slurm_logs/%A_%a.out",
+        "--error=/w/slurm_logs/%A_%a.err",
+        "--chdir=/w",
+    }
     assert wanted <= set(words)
     plain = sbatch_words(PLAN.arrays(config())[0], config(), HERE)
     assert not [word for word in plain if word.startswith(("--gres", "--partition", "--account"))]
@@ -48,9 +70,17 @@ def test_script_holds_names_as_words_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [{"partition": "a b"}, {"extra": ["; ls"]}, {"memory": "32"}, {"time": "12h"},
-              {"gpu_type": "a40 --wrap"}, {"exclude": ["$HOME"]}, {"gpuz": 1}],
-)  # fmt: skip
+    "fault",
+    [
+        {"partition": "a b"},
+        {"extra": ["; ls"]},
+        {"memory": "32"},
+        {"time": "12h"},
+        {"gpu_type": "a40 --wrap"},
+        {"exclude": ["$HOME"]},
+        {"gpuz": 1},
+    ],
+)
 def test_words_that_could_be_more_than_a_value_are_refused(fault: dict) -> None:
     with pytest.raises(UserError, match=r"slurm\.stages\.make"):
         config(make=fault)
@@ -60,8 +90,9 @@ def test_each_task_waits_for_its_own_needs() -> None:
     make, use, last = PLAN.arrays(config())
     assert dependencies(make, "1", JOBS) == []
     assert dependencies(use, "2", JOBS) == [
-        Dependency("2_0", "afterok:1_0"), Dependency("2_1", "afterok:1_1")
-    ]  # fmt: skip
+        Dependency("2_0", "afterok:1_0"),
+        Dependency("2_1", "afterok:1_1"),
+    ]
     assert dependencies(last, "3", JOBS) == [Dependency("3", "afterok:2")]
 
 

@@ -109,12 +109,23 @@ def test_static_scripts_in_a_chain_with_their_variables(
     scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {
-        "PREP_ROOT": "/out/shared dir", "LF_INNER": "2", "LF_CALIB": "/cal/caldata.tar",
-        "LF_TO_COLMAP": "/bin/lf.py", "VGGT_STAGE": "ba", "VGGT_CACHE": "/tmp/cache",
-        "SKIP_VGGT": "1", "FORCE": "0", "RESULT_ROOT": "/scratch/static",
-        "TRAIN_TEST_EVERY": "1", "EVAL_TEST_EVERY": "2", "COVI_CHUNK": "32",
-        "COVI_MICRO_CHUNK": "8", "COVI_DEVICE": "cuda", "SKIP_TRAIN": "1", "SKIP_EVAL": "",
-    }  # fmt: skip
+        "PREP_ROOT": "/out/shared dir",
+        "LF_INNER": "2",
+        "LF_CALIB": "/cal/caldata.tar",
+        "LF_TO_COLMAP": "/bin/lf.py",
+        "VGGT_STAGE": "ba",
+        "VGGT_CACHE": "/tmp/cache",
+        "SKIP_VGGT": "1",
+        "FORCE": "0",
+        "RESULT_ROOT": "/scratch/static",
+        "TRAIN_TEST_EVERY": "1",
+        "EVAL_TEST_EVERY": "2",
+        "COVI_CHUNK": "32",
+        "COVI_MICRO_CHUNK": "8",
+        "COVI_DEVICE": "cuda",
+        "SKIP_TRAIN": "1",
+        "SKIP_EVAL": "",
+    }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     prepare = scripts.send("static_preprocessing", "../data/dog")
@@ -137,8 +148,9 @@ def test_static_scripts_in_a_chain_with_their_variables(
     for task, camera in enumerate(("monocular", "iphone", "stereo", "lightfield")):
         rest = f"../data/dog|--camera|{camera}|{options}"
         assert scripts.called(task) == [
-            f"-m|stages.static_train|{rest}", f"-m|stages.static_evaluate|{rest}"
-        ]  # fmt: skip
+            f"-m|stages.static_train|{rest}",
+            f"-m|stages.static_evaluate|{rest}",
+        ]
 
 
 def test_failed_training_is_not_evaluated(

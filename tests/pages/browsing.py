@@ -10,10 +10,15 @@ from playwright.sync_api import Browser, Page
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # WebGL in software, and nothing that Chromium does of its own accord.
 OPTIONS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
-]  # fmt: skip
+]
 
 
 @dataclass

@@ -7,9 +7,13 @@ CPU = {"peak_memory_gib": 1.0, "device": "x86_64"}
 
 def gpu(seconds: float, memory: float = 2.0) -> dict:
     return {
-        "seconds": seconds, "peak_memory_gib": 3.0, "device": "H1", "gpu_seconds": seconds,
-        "gpu_peak_memory_gib": memory, "gpu_energy_wh": seconds / 10,
-    }  # fmt: skip
+        "seconds": seconds,
+        "peak_memory_gib": 3.0,
+        "device": "H1",
+        "gpu_seconds": seconds,
+        "gpu_peak_memory_gib": memory,
+        "gpu_energy_wh": seconds / 10,
+    }
 
 
 def test_parts_of_a_scene_are_within_its_time_and_give_its_gpu() -> None:

@@ -73,16 +73,18 @@ def test_only_what_exceeds_the_noise_is_starred() -> None:
 def test_arm_that_was_measured_otherwise_is_not_compared() -> None:
     rows, reasons = table_of(larger=evaluations(25.0, protocol="384x512"))
     assert rows == []
-    text = ablation_table(rows, dict.fromkeys(MEASURES, 1.0), ["larger"], [],
-                          reasons, 2)  # fmt: skip
+    text = ablation_table(rows, dict.fromkeys(MEASURES, 1.0), ["larger"], [], reasons, 2)
     assert "larger: not compared: 'p' and '384x512'" in text
 
 
 def test_number_that_was_not_measured_is_a_dash() -> None:
     rows, reasons = arm_deltas(
-        evaluations(20.0, None), {"arm": evaluations(21.0, None)}, SCENES, "tuned-post",
+        evaluations(20.0, None),
+        {"arm": evaluations(21.0, None)},
+        SCENES,
+        "tuned-post",
         CompareConfig(),
-    )  # fmt: skip
+    )
     default = means_of(evaluations(20.0, None), SCENES, "tuned-post")
     assert default["lpips"] is None
     line = ablation_table(rows, default, ["arm"], [], reasons, 2).splitlines()[-1]

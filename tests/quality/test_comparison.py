@@ -163,9 +163,11 @@ def test_views_are_neighbours_in_time_whatever_their_order_in_the_file(write: Ca
             columns = ["timestamp", "camera", *MEASURED]
             rows = [
                 {"timestamp": f"{step * k % 24:06d}", "camera": camera}
-                | dict.fromkeys(MEASURED) | {"psnr": 24 + slope * (step * k % 24)}
-                for k in range(24) for camera in ("64", "28")
-            ]  # fmt: skip
+                | dict.fromkeys(MEASURED)
+                | {"psnr": 24 + slope * (step * k % 24)}
+                for k in range(24)
+                for camera in ("64", "28")
+            ]
             write_tsv(layout.view_metrics("fight", method), rows, columns)
         evaluations = Evaluations.read(("fight",), ("none", "base-post"))
         config = CompareConfig(bootstrap_draws=200, block_length=6)

@@ -12,9 +12,15 @@ def said(metric: str, difference: float, low: float | None, high: float | None, 
     """What the decision says of one measure's difference to the plain splat, over 3 scenes."""
     means = dict.fromkeys(MEASURES, 0.5) | {"scenes": 3}
     row = {
-        "comparison": f"{CHOSEN}_vs_none", "scene": "mean", "metric": metric,
-        "difference": difference, "low": low, "high": high, "won": won, "sign_flip_p": 0.25,
-    }  # fmt: skip
+        "comparison": f"{CHOSEN}_vs_none",
+        "scene": "mean",
+        "metric": metric,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "won": won,
+        "sign_flip_p": 0.25,
+    }
     delta = {"study": {"chosen": CHOSEN, "verdict": "0" * 64}}
     text = decision("v0", "why", {"none": means, CHOSEN: means}, delta, [row], 0.95)
     return text.partition("## What the numbers say")[2].partition("## Next")[0].strip()

@@ -7,22 +7,33 @@ from stages.quality.static_table import COLUMNS, averages, static_rows, text
 
 def means(mpsnr: float | None, lpips: float | None = 0.5) -> dict:
     return {
-        "mpsnr": mpsnr, "mssim": 0.9, "mlpips": lpips, "psnr": 15.0, "ssim": 0.5, "lpips": lpips,
-        "covisible": 0.4, "train_views": 3,
-    }  # fmt: skip
+        "mpsnr": mpsnr,
+        "mssim": 0.9,
+        "mlpips": lpips,
+        "psnr": 15.0,
+        "ssim": 0.5,
+        "lpips": lpips,
+        "covisible": 0.4,
+        "train_views": 3,
+    }
 
 
 FOUND = {
-    ("dog", "iphone"): means(20.0), ("dog", "stereo"): means(18.0, None),
-    ("cat", "iphone"): means(24.0), ("cat", "stereo"): means(None, None),
-}  # fmt: skip
+    ("dog", "iphone"): means(20.0),
+    ("dog", "stereo"): means(18.0, None),
+    ("cat", "iphone"): means(24.0),
+    ("cat", "stereo"): means(None, None),
+}
 
 
 def test_average_and_deviation_are_over_scenes_of_one_camera() -> None:
     rows = static_rows(FOUND)
     assert [(row["scene"], row["camera"]) for row in rows[4:]] == [
-        ("Avg", "iphone"), ("Avg", "stereo"), ("Std", "iphone"), ("Std", "stereo"),
-    ]  # fmt: skip
+        ("Avg", "iphone"),
+        ("Avg", "stereo"),
+        ("Std", "iphone"),
+        ("Std", "stereo"),
+    ]
     by_name = {(row["scene"], row["camera"]): row for row in rows}
     assert by_name["Avg", "iphone"]["mpsnr"] == 22.0
     assert by_name["Std", "iphone"]["mpsnr"] == pytest.approx(2.0), "of the population, not 2.83"

@@ -9,8 +9,11 @@ from stages.run.source import Code
 ROOT = Path(__file__).resolve().parents[2]
 CODE = Code(ROOT)
 MODULES = CODE.modules
-ENTRIES = sorted(name.removeprefix("stages.") for name in MODULES if name.count(".") == 1
-                 and MODULES[name].name != "__init__.py")  # fmt: skip
+ENTRIES = sorted(
+    name.removeprefix("stages.")
+    for name in MODULES
+    if name.count(".") == 1 and MODULES[name].name != "__init__.py"
+)
 relative, foreign = CODE.relative, CODE.foreign
 imports, closure = cache(CODE.imports), cache(CODE.closure)
 

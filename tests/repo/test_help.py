@@ -9,9 +9,20 @@ from source_tree import ENTRIES, ROOT
 
 # With none of these an entry answers within half a second: benchmarks/commands.py.
 HEAVY = (
-    "torch", "numba", "pycolmap", "gsplat", "trimesh", "embreex", "skimage", "diffusers", "numpy",
-    "scipy", "PIL", "dvc", "viser",
-)  # fmt: skip
+    "torch",
+    "numba",
+    "pycolmap",
+    "gsplat",
+    "trimesh",
+    "embreex",
+    "skimage",
+    "diffusers",
+    "numpy",
+    "scipy",
+    "PIL",
+    "dvc",
+    "viser",
+)
 # One process for all entries: what one of them imports stays, so the first offender is told.
 HELP = """
 import contextlib, importlib, io, json, sys

@@ -24,24 +24,53 @@ GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 MATRICES = {name: stage["matrix"] for name, stage in GRAPH.items() if "matrix" in stage}
 # One level that does no harm, where a stage takes two names and the other is hostile.
 GOOD = {
-    ("study", "evaluated_scenes"): "scene", ("study", "downstream_scenes"): "scene",
-    ("study", "fixers"): "tuned", ("capture_study", "captures"): "room",
-    ("capture_study", "evaluated"): "room", ("static", "scenes"): "scene",
+    ("study", "evaluated_scenes"): "scene",
+    ("study", "downstream_scenes"): "scene",
+    ("study", "fixers"): "tuned",
+    ("capture_study", "captures"): "room",
+    ("capture_study", "evaluated"): "room",
+    ("static", "scenes"): "scene",
     SEEDS: 1,
-}  # fmt: skip
+}
 FAN_OUT = sorted(
     {tuple(one[2:-1].split(".")) for each in MATRICES.values() for one in each.values()}
 )
 # In data/raw a name goes two levels down; in results and metrics one or two.
 CLIMBING = (
-    "../../precious", "../../../precious", "../precious", "precious/../../precious", "{outside}",
-    "..", ".", "", "precious/images", "../../data/raw/precious", "../../../{here}/precious",
-    "../{here}/precious", "/precious",
-)  # fmt: skip
+    "../../precious",
+    "../../../precious",
+    "../precious",
+    "precious/../../precious",
+    "{outside}",
+    "..",
+    ".",
+    "",
+    "precious/images",
+    "../../data/raw/precious",
+    "../../../{here}/precious",
+    "../{here}/precious",
+    "/precious",
+)
 SPEAKING = (
-    "x; touch F; true", "x\ntouch F\n", "a'\ntouch F\n'", "$(touch F)", "`touch F`", "x && touch F",
-    "*", "?recious", "--help", "~", " ", "precious ", "room.v2", 2024, 1.5, None, True, "précious",
-)  # fmt: skip
+    "x; touch F; true",
+    "x\ntouch F\n",
+    "a'\ntouch F\n'",
+    "$(touch F)",
+    "`touch F`",
+    "x && touch F",
+    "*",
+    "?recious",
+    "--help",
+    "~",
+    " ",
+    "precious ",
+    "room.v2",
+    2024,
+    1.5,
+    None,
+    True,
+    "précious",
+)
 # Runs `dvc` with many arguments in one process: starting it anew takes a second each time.
 DVC = """
 import json, sys
@@ -66,8 +95,9 @@ class Copy(NamedTuple):
     def fill(self, names: Sequence[Any]) -> list[Any]:
         """Names with the places of this copy in them."""
         places = {"here": self.folder.name, "outside": self.folder.parent / "precious"}
-        return [one.format(**places) if isinstance(one, str) and "{" in one else one
-                for one in names]  # fmt: skip
+        return [
+            one.format(**places) if isinstance(one, str) and "{" in one else one for one in names
+        ]
 
     def with_item(self, keys: tuple[str, str], name: object) -> str:
         """params.yaml with a name in one list, and what its stages need beside it."""
@@ -85,9 +115,13 @@ class Copy(NamedTuple):
         """Exit code and what was told, of `dvc WORDS` with these params, one after the other."""
         given = [{"params": params, "words": list(words)} for params, words in cases]
         done = subprocess.run(
-            [sys.executable, "-c", DVC], cwd=self.folder, env=self.environment,
-            input=json.dumps(given), capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", DVC],
+            cwd=self.folder,
+            env=self.environment,
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+        )
         codes = [line for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
         told = done.stderr.split("\n=====\n")[1:]
         assert len(codes) == len(told) == len(cases), done.stderr[-3000:]
@@ -105,9 +139,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     outside = tmp_path_factory.mktemp("outer")
     folder = outside / "inner" / "repository"
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     for name in listed.stdout.splitlines():
         if not name.startswith(("metrics/", "tests/", "benchmarks/", "docs/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,19 +157,39 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("DVC_")},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "DVC_SITE_CACHE_DIR": str(outside / "site"), "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+        "DVC_SITE_CACHE_DIR": str(outside / "site"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     for words in (
-        ("init", "-q"), ("config", "user.email", "test@localhost"), ("config", "user.name", "test"),
-        ("add", "-A"), ("commit", "-qm", "Begin"),
-    ):  # fmt: skip
+        ("init", "-q"),
+        ("config", "user.email", "test@localhost"),
+        ("config", "user.name", "test"),
+        ("add", "-A"),
+        ("commit", "-qm", "Begin"),
+    ):
         subprocess.run(["git", *words], cwd=folder, check=True)
-    inside = ("", "data", "data/raw", "data/raw/precious/images", "data/scenes", "data/static",
-              "data/novel_views/scene", "data/repository", "metrics", "metrics/scenes",
-              "metrics/report/scenes", "results", "results/static", "results/room",
-              "results/static/scene")  # fmt: skip
-    foreign = (outside / "precious", outside / "inner" / "precious",
-               *(folder / place / "precious" for place in inside))  # fmt: skip
+    inside = (
+        "",
+        "data",
+        "data/raw",
+        "data/raw/precious/images",
+        "data/scenes",
+        "data/static",
+        "data/novel_views/scene",
+        "data/repository",
+        "metrics",
+        "metrics/scenes",
+        "metrics/report/scenes",
+        "results",
+        "results/static",
+        "results/room",
+        "results/static/scene",
+    )
+    foreign = (
+        outside / "precious",
+        outside / "inner" / "precious",
+        *(folder / place / "precious" for place in inside),
+    )
     for one in foreign:
         one.mkdir(parents=True)
         (one / "kept").write_text("somebody's work")
@@ -216,9 +273,12 @@ def test_name_that_speaks_to_a_shell_is_refused_by_the_stage(copy: Copy) -> None
 def test_experiment_is_stopped_as_well(copy: Copy, setting: str) -> None:
     (copy.folder / "params.yaml").write_text(json.dumps(copy.params))
     done = subprocess.run(
-        ["dvc", "exp", "run", "-S", setting], cwd=copy.folder, env=copy.environment,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        ["dvc", "exp", "run", "-S", setting],
+        cwd=copy.folder,
+        env=copy.environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 255, done.stderr
 
 

@@ -10,8 +10,8 @@ import pytest
 from param_reads import all_reads, misnamed_sections, wanted_params
 from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
-from stages.check import CATALOGUES, SECTIONS
 
+from stages.check import CATALOGUES, SECTIONS
 from stages.run.settings.params import RUNTIME, Params, Section
 from stages.scenes.static.config import READ_BY
 

@@ -76,15 +76,23 @@ def test_no_seed_is_what_some_library_refuses(value: object) -> None:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("train.steps_scaler", 1e300), ("tune.multiple", 2), ("vggt.image_px", 520),
-        ("tune.losses.gram_crop_px", 31), ("compare.bootstrap_draws", 99),
-        ("train.eval_steps", [0]), ("runtime.train.workers", 0),
-        ("train.background", [2.0, 0.0, 0.0]), ("demo.width_px", 1_000_000), ("demo.samples", 1000),
-        ("prepare.height_px", 1_000_000), ("difix.batch_size", 0), ("show.video.fps", 100_000),
+        ("train.steps_scaler", 1e300),
+        ("tune.multiple", 2),
+        ("vggt.image_px", 520),
+        ("tune.losses.gram_crop_px", 31),
+        ("compare.bootstrap_draws", 99),
+        ("train.eval_steps", [0]),
+        ("runtime.train.workers", 0),
+        ("train.background", [2.0, 0.0, 0.0]),
+        ("demo.width_px", 1_000_000),
+        ("demo.samples", 1000),
+        ("prepare.height_px", 1_000_000),
+        ("difix.batch_size", 0),
+        ("show.video.fps", 100_000),
         ("scenes.hi4d_pair00_dance.target_cameras", ["../x"]),
         ("prepare.height_px", -1),
     ],
-)  # fmt: skip
+)
 def test_sizes_and_counts_that_cannot_be_meant_are_refused(place: str, value: object) -> None:
     told = faults(tuple(place.split(".")), value)
     assert told

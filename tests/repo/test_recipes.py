@@ -120,9 +120,12 @@ def test_recipe_of_training_counts_every_key_but_its_runtime() -> None:
 def test_files_of_gaussians_keep_their_recipe_s_name() -> None:
     """Hashes that files were written with when `train:` held its runtime too."""
     other = TrainConfig(
-        max_steps=80, warm_tolerance_db=2.0, execution="eager",
-        strategy=StrategyConfig(kind="mcmc"), runtime=TrainRuntime(workers=3, checkpoint_every=7),
-    )  # fmt: skip
+        max_steps=80,
+        warm_tolerance_db=2.0,
+        execution="eager",
+        strategy=StrategyConfig(kind="mcmc"),
+        runtime=TrainRuntime(workers=3, checkpoint_every=7),
+    )
     assert text_hash(TrainConfig().name_in_files("cpu"))[:16] == "facf6bef6649d379"
     assert text_hash(other.name_in_files("cuda"))[:16] == "7de2eb63d870f199"
 

@@ -59,6 +59,8 @@ def test_every_folder_has_its_own_fixtures_in_a_run_of_all(tmp_path: Path) -> No
         (tmp_path / folder / f"test_{number}.py").write_text(test)
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *map(str, folders)],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert f"{len(folders)} passed" in ended.stdout, ended.stdout + ended.stderr

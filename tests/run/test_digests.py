@@ -69,8 +69,10 @@ def test_text_names_files_and_packages_with_what_they_need() -> None:
     told = [line.split(" ", 1) for line in digests.texts()["draw"].splitlines()]
     assert [name for name, _ in told[:2]] == ["stages/deep/__init__.py", "stages/draw.py"]
     assert told[2:] == [
-        ["lazy-loader", "0.5"], ["numpy", "2.4.1"], ["scikit-image", "0.26.0 or 0.27.0"],
-    ]  # fmt: skip
+        ["lazy-loader", "0.5"],
+        ["numpy", "2.4.1"],
+        ["scikit-image", "0.26.0 or 0.27.0"],
+    ]
 
 
 def test_what_only_writes_down_brings_no_packages() -> None:

@@ -197,9 +197,13 @@ def test_messages_of_a_run_and_of_its_children_keep_their_order() -> None:
         "launch(main)\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        cwd=ROOT, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
     assert ended.stdout.splitlines() == ["a", "b", "WARNING: c", "d"]
 
 

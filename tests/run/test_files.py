@@ -258,8 +258,9 @@ def test_table_of_other_than_numbers_is_reported(tmp_path: Path, text: str, mess
     path = tmp_path / "t.tsv"
     path.write_text("name\tsize\na\t1.5\nb\t\n")
     assert files.read_table(path, {"name"}) == [
-        {"name": "a", "size": 1.5}, {"name": "b", "size": None}
-    ]  # fmt: skip
+        {"name": "a", "size": 1.5},
+        {"name": "b", "size": None},
+    ]
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         files.read_table(path, {"name"})

@@ -49,11 +49,14 @@ def test_the_limit_of_the_shell_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0::/job/step", {"job/memory.max": "1000", "job/memory.current": "400"}, [600]),
         ("0::/", {"memory.max": "1000", "memory.current": "900"}, [100]),
         ("0::/", {"memory.max": "max", "memory.current": "900"}, []),
-        ("4:cpu,memory:/job", {"memory/job/memory.limit_in_bytes": "1000",
-                               "memory/job/memory.usage_in_bytes": "1"}, [999]),
+        (
+            "4:cpu,memory:/job",
+            {"memory/job/memory.limit_in_bytes": "1000", "memory/job/memory.usage_in_bytes": "1"},
+            [999],
+        ),
         ("4:cpu:/job", {}, []),
     ],
-)  # fmt: skip
+)
 def test_the_limit_of_a_container_counts(
     tmp_path: Path, line: str, files: dict[str, str], left: list[int]
 ) -> None:

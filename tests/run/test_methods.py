@@ -17,6 +17,9 @@ def test_methods_of_the_study() -> None:
 def test_only_tuned_methods_have_an_untuned_form() -> None:
     untuned = {name: Method.parse(name).untuned for name in METHODS}
     assert untuned == {
-        "none": None, "base-post": None, "base-distill": None, "tuned-post": "base-post",
+        "none": None,
+        "base-post": None,
+        "base-distill": None,
+        "tuned-post": "base-post",
         "tuned-distill": "base-distill",
-    }  # fmt: skip
+    }

@@ -61,10 +61,35 @@ def test_values_take_the_place_of_the_file_s(path: Path) -> None:
 
 
 STRANGE = [
-    "/tmp/Zürich (2)/cal.tar", "/a,b", "~/x", "a=b", "#1", "it's", 'say "x"', "x\\", 'x\\"', "\\\\",
-    "[a]", "{a}", "2", "true", "null", " a ", "a\nb",
-    "${x}", "%(x)s", "$(x)", "`x`", "*", "", "@:/", "'quoted'", '"quoted"', "\\'", "a; rm b",
-]  # fmt: skip
+    "/tmp/Zürich (2)/cal.tar",
+    "/a,b",
+    "~/x",
+    "a=b",
+    "#1",
+    "it's",
+    'say "x"',
+    "x\\",
+    'x\\"',
+    "\\\\",
+    "[a]",
+    "{a}",
+    "2",
+    "true",
+    "null",
+    " a ",
+    "a\nb",
+    "${x}",
+    "%(x)s",
+    "$(x)",
+    "`x`",
+    "*",
+    "",
+    "@:/",
+    "'quoted'",
+    '"quoted"',
+    "\\'",
+    "a; rm b",
+]
 
 
 @pytest.mark.parametrize("value", STRANGE)
@@ -170,8 +195,9 @@ def test_values_that_no_section_reads_are_reported(tmp_path: Path) -> None:
     assert list(params.unread()) == [caught]
     assert list(params.unread(captures=["room"])) == []
     assert [line.split()[2] for line in params.unread(train=["inner"])] == [
-        "captures.room.match_string", "train.max_steps",
-    ]  # fmt: skip
+        "captures.room.match_string",
+        "train.max_steps",
+    ]
     params.entry("captures", "room", Entry)
     assert list(params.unread()) == []
     assert params.given("train") == {"max_steps", "inner"}

@@ -49,9 +49,12 @@ def test_stage_tidies_up_and_ends_when_its_dvc_is_killed(shell: str) -> None:
 def test_command_that_no_dvc_started_outlives_its_shell() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     shell = subprocess.Popen(
-        ["sh", "-c", f"{sys.executable} -c '{STAGE}'; true"], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, env=environment,
-    )  # fmt: skip
+        ["sh", "-c", f"{sys.executable} -c '{STAGE}'; true"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
     pid = int(shell.stdout.readline())
     shell.kill()
     shell.wait()

@@ -67,9 +67,10 @@ def test_cost_of_a_gpu_counts_all_processes_and_energy(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = SimpleNamespace(
-        is_initialized=lambda: True, get_device_name=lambda: "H1",
+        is_initialized=lambda: True,
+        get_device_name=lambda: "H1",
         max_memory_allocated=lambda: 3 * 2**30,
-    )  # fmt: skip
+    )
     monkeypatch.setitem(provenance.sys.modules, "torch", SimpleNamespace(cuda=gpu))
     monkeypatch.setenv("WORLD_SIZE", "4")
     ticks = iter([100.0, 110.0])

@@ -111,9 +111,12 @@ def test_wish_that_comes_when_all_is_written_is_too_late() -> None:
 def run(code: str, *signals: int) -> subprocess.Popen:
     """Start a process, wait for its first line, and send it signals."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     process.stdout.readline()
     for number in signals:
         process.send_signal(number)
@@ -159,9 +162,13 @@ def test_interrupt_while_a_command_starts_leaves_no_traceback(
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     for delay_s in (0.0, 0.1, 0.4):
         process = subprocess.Popen(
-            [sys.executable, "-m", f"stages.{words[0]}", *words[1:]], cwd=tmp_path, text=True,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-m", f"stages.{words[0]}", *words[1:]],
+            cwd=tmp_path,
+            text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         # Until the interpreter itself has started, signals are its own affair.
         while process.poll() is None and not hears(process.pid, signal.SIGTERM):
             time.sleep(0.002)

@@ -23,10 +23,12 @@ def record(**changed: Any) -> SampleRecord:
 
 
 INDEX = SampleIndex(
-    "hi4d_pair00_dance", "pair00", "train",
+    "hi4d_pair00_dance",
+    "pair00",
+    "train",
     {"source": {"000001/16": "c" * 64}, "target": {"000001/28": "b" * 64}},
     (record(), record(name="000001_64", psnr=23.0)),
-)  # fmt: skip
+)
 
 
 def test_index_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -37,24 +39,37 @@ def test_index_survives_writing_and_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"group": "pair15"}, {"split": "test"}, {"photographs": {"source": {}, "target": {}}},
-     {"pairs": (record(psnr=21.6), INDEX.pairs[1])}, {"pairs": INDEX.pairs[::-1]}],
-)  # fmt: skip
+    [
+        {"group": "pair15"},
+        {"split": "test"},
+        {"photographs": {"source": {}, "target": {}}},
+        {"pairs": (record(psnr=21.6), INDEX.pairs[1])},
+        {"pairs": INDEX.pairs[::-1]},
+    ],
+)
 def test_digest_covers_everything(changed: dict[str, Any]) -> None:
     assert replace(INDEX, **changed).digest != INDEX.digest
 
 
 def test_metrics_are_scalars() -> None:
     assert metrics(INDEX) == {
-        "pairs": 2, "psnr": 22.25, "psnr_min": 21.5, "psnr_max": 23.0, "digest": INDEX.digest,
-    }  # fmt: skip
+        "pairs": 2,
+        "psnr": 22.25,
+        "psnr_min": 21.5,
+        "psnr_max": 23.0,
+        "digest": INDEX.digest,
+    }
 
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "{}", json.dumps({"pairs": 3}), json.dumps({"scene": 1, "group": 1, "split": 1,
-     "photographs": {}, "pairs": []})],
-)  # fmt: skip
+    [
+        "{",
+        "{}",
+        json.dumps({"pairs": 3}),
+        json.dumps({"scene": 1, "group": 1, "split": 1, "photographs": {}, "pairs": []}),
+    ],
+)
 def test_broken_index_is_a_user_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "pairs.json").write_text(text)
     with pytest.raises(UserError, match=r"pairs.json"):

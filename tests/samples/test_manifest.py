@@ -177,24 +177,39 @@ def test_sample_may_be_removed_by_hand(study: StudyConfig) -> None:
 @pytest.mark.parametrize(
     ("kind", "path", "message"),
     [
-        ("image", "data/pairs/hi4d_pair15_fight/image/000001_28.png",
-         "hi4d_pair15_fight is in study.reserved_scenes"),
-        ("target_image", "data/pairs/hi4d_pair02_dance/target_image/000001_28.png",
-         "hi4d_pair02_dance is in study.internal_eval_scenes"),
-        ("image", "data/pairs/hi4d_pair15_hug/image/000001_28.png",
-         "hi4d_pair15_hug has no role in the study"),
-        ("ref_image", "data/pairs/hi4d_pair00_dance/target_image/000001_28.png",
-         "it is a target_image"),
+        (
+            "image",
+            "data/pairs/hi4d_pair15_fight/image/000001_28.png",
+            "hi4d_pair15_fight is in study.reserved_scenes",
+        ),
+        (
+            "target_image",
+            "data/pairs/hi4d_pair02_dance/target_image/000001_28.png",
+            "hi4d_pair02_dance is in study.internal_eval_scenes",
+        ),
+        (
+            "image",
+            "data/pairs/hi4d_pair15_hug/image/000001_28.png",
+            "hi4d_pair15_hug has no role in the study",
+        ),
+        (
+            "ref_image",
+            "data/pairs/hi4d_pair00_dance/target_image/000001_28.png",
+            "it is a target_image",
+        ),
         ("image", "data/pairs/hi4d_pair00_dance/image/000009_28.png", "lists no such pair"),
-        ("ref_image", "data/scenes/hi4d_pair00_dance/frames/000001/images/28.png",
-         "not a file of data/pairs/<scene>"),
+        (
+            "ref_image",
+            "data/scenes/hi4d_pair00_dance/frames/000001/images/28.png",
+            "not a file of data/pairs/<scene>",
+        ),
         ("image", "/etc/hostname", "not a file of data/pairs/<scene>"),
         ("image", "../other/data/pairs/hi4d_pair00_dance/image/000001_28.png", "not a file of"),
         ("image", "data/pairs/hi4d_pair00_dance/../image/000001_28.png", "not a file of"),
         ("image", "./data/pairs/hi4d_pair00_dance/image/000001_28.png", "no such pair"),
         ("image", 7, "no path"),
     ],
-)  # fmt: skip
+)
 def test_foreign_path_is_refused(study: StudyConfig, kind: str, path: Any, message: str) -> None:
     (found,) = errors_after(lambda dataset: dataset["train"][FIRST].update({kind: path}), study)
     assert found.startswith(f"data/difix/dataset.json  train.{FIRST}.{kind}: {path}: ")
@@ -221,11 +236,14 @@ def test_sample_that_moved_to_the_other_split_is_refused(study: StudyConfig) -> 
         (lambda d: d["train"].clear(), "no samples in `train`"),
         (lambda d: d.pop("test"), "no samples in `test`"),
         (lambda d: d.update(val={}), "a split 'val'"),
-        (lambda d: d["train"][FIRST].update(
-            ref_image="data/pairs/hi4d_pair01_talk/ref_image/000001_28.png"),
-         "images of several scenes"),
+        (
+            lambda d: d["train"][FIRST].update(
+                ref_image="data/pairs/hi4d_pair01_talk/ref_image/000001_28.png"
+            ),
+            "images of several scenes",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_structure_is_reported(study: StudyConfig, edit: Edit, message: str) -> None:
     (found,) = errors_after(edit, study)
     assert message in found

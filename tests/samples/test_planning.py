@@ -123,8 +123,12 @@ def test_unknown_camera_gets_a_suggestion() -> None:
 
 def test_test_split_ignores_the_recipe_of_the_training_samples() -> None:
     recipe = PairsConfig(
-        poses="given", cameras=("28",), leave_out=("4",), steps=(100,), max_pairs=1,
+        poses="given",
+        cameras=("28",),
+        leave_out=("4",),
+        steps=(100,),
+        max_pairs=1,
         reference=ReferenceConfig(strategy="mixed"),
-    )  # fmt: skip
+    )
     assert config_for_split(recipe, "train") is recipe
     assert config_for_split(recipe, "test") == PairsConfig()

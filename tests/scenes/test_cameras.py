@@ -45,9 +45,10 @@ def test_half_turns_keep_their_quaternion(axis: list[float]) -> None:
 
 def test_quaternion_of_any_length_is_a_rotation() -> None:
     np.testing.assert_allclose(
-        rotation_from_quat([3, 0, 0, 3]), Rotation.from_euler("z", 90, degrees=True).as_matrix(),
+        rotation_from_quat([3, 0, 0, 3]),
+        Rotation.from_euler("z", 90, degrees=True).as_matrix(),
         atol=1e-12,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("vector", [[0, 0, 0], [1e-9, 0, 0], [0.3, -1.2, 0.5], [np.pi, 0, 0]])

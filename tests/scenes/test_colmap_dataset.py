@@ -186,9 +186,12 @@ def test_camera_of_another_model_is_undistorted(folder: Path) -> None:
 
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     bent = pycolmap.Camera(
-        camera_id=1, model="OPENCV", width=56, height=48,
+        camera_id=1,
+        model="OPENCV",
+        width=56,
+        height=48,
         params=[60, 60, 28, 24, -0.1, 0.01, 0, 0],
-    )  # fmt: skip
+    )
     model.cameras[1] = bent
     model.write_binary(str(folder / "sparse" / "0"))
     first, second = Dataset.read(folder).views[:2]

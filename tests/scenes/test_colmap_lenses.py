@@ -126,9 +126,7 @@ def test_panorama_is_no_pinhole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("params", [[1e-3, 28, 24, 0.1], [30, 300, 24, -0.1], [30, 28, 24, 1e8]])
 @pytest.mark.filterwarnings("error")
 def test_lens_whose_image_shows_nothing_is_refused(tmp_path: Path, params: list[float]) -> None:
-    camera = pycolmap.Camera(
-        camera_id=1, model="SIMPLE_RADIAL", width=56, height=48, params=params
-    )  # fmt: skip
+    camera = pycolmap.Camera(camera_id=1, model="SIMPLE_RADIAL", width=56, height=48, params=params)
     write(tmp_path / "sparse", camera, poses=1)
     with pytest.raises(UserError, match=r"SIMPLE_RADIAL of .*: no pinhole"):
         read_posed(tmp_path / "sparse")

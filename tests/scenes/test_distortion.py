@@ -17,9 +17,11 @@ COEFFICIENTS = [
 def test_distortion_is_that_of_colmaps_full_opencv_model(coefficients: tuple[float, ...]) -> None:
     k1, k2, p1, p2, k3 = coefficients
     camera = pycolmap.Camera(
-        model="FULL_OPENCV", width=100, height=100,
+        model="FULL_OPENCV",
+        width=100,
+        height=100,
         params=[1, 1, 0, 0, k1, k2, p1, p2, k3, 0, 0, 0],
-    )  # fmt: skip
+    )
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 2))
     rays = np.column_stack([points, np.ones(len(points))])
     expected = camera.img_from_cam(rays)

@@ -70,8 +70,10 @@ def test_equal_names_do_not_count() -> None:
 def test_the_other_eye_of_a_rig_does_not_move_the_frame() -> None:
     """left/0001.png and right/0001.png: poses that a similarity would carry onto each other."""
     baseline = Sim3(1.0, np.eye(3), np.array([0.3, 0.0, 0.0]))
-    cameras = {f"right/{PurePosixPath(name).name}": baseline.apply_camera(one)
-             for name, one in TRAINED.items()}  # fmt: skip
+    cameras = {
+        f"right/{PurePosixPath(name).name}": baseline.apply_camera(one)
+        for name, one in TRAINED.items()
+    }
     for renamed in (cameras, {name: baseline.apply_camera(one) for name, one in TRAINED.items()}):
         registration = placed(renamed, {name: "right " + name for name in renamed})
         assert np.array_equal(registration.train_from_eval.matrix, np.eye(4))

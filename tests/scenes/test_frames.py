@@ -285,10 +285,17 @@ def wall() -> list[Camera]:
 
 
 SETS = {
-    "ring": ring(9), "row": row(1.0), "parallel row": row(0.0), "wall": wall(), "two": ring(9)[:2],
-    "one": ring(9)[:1], "one place": [camera_at(np.zeros(3), np.array(at)) for at in
-                                      ([0, 0.1, 1.0], [0.2, 0, 1.0], [-0.2, 0, 1.0])],
-}  # fmt: skip
+    "ring": ring(9),
+    "row": row(1.0),
+    "parallel row": row(0.0),
+    "wall": wall(),
+    "two": ring(9)[:2],
+    "one": ring(9)[:1],
+    "one place": [
+        camera_at(np.zeros(3), np.array(at))
+        for at in ([0, 0.1, 1.0], [0.2, 0, 1.0], [-0.2, 0, 1.0])
+    ],
+}
 
 
 @pytest.mark.parametrize("kind", SETS)

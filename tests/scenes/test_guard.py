@@ -249,9 +249,16 @@ def test_hash_names_the_split_and_nothing_else() -> None:
 
 
 SPELLINGS = (
-    "Hi4D_pair15_fight", "HI4D_PAIR15_HUG", "pair15_hug", "hi4d-pair15-hug", "HI4Dpair15hug",
-    "hi4d_pair015_hug", "my_pair15_fight", "hi4d_\uff50air1\uff15", "hi4d_pair\u200b15_hug",
-)  # fmt: skip
+    "Hi4D_pair15_fight",
+    "HI4D_PAIR15_HUG",
+    "pair15_hug",
+    "hi4d-pair15-hug",
+    "HI4Dpair15hug",
+    "hi4d_pair015_hug",
+    "my_pair15_fight",
+    "hi4d_\uff50air1\uff15",
+    "hi4d_pair\u200b15_hug",
+)
 
 
 @pytest.mark.parametrize("role", ["tuning_scenes", "internal_eval_scenes"])

@@ -53,9 +53,16 @@ def test_hidden_files_and_thumbnails_are_skipped_and_reported_once(
 ) -> None:
     add(tmp_path / "a.jpg", tmp_path / "LEFT" / "b.PNG", tmp_path / "@home.jpeg")
     hidden = [
-        "._a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/a.png", "LEFT/._b.PNG",
-        "__MACOSX/._c.jpg", "#recycle/d.jpg", "$RECYCLE.BIN/e.jpg", "LEFT/.DS_Store", "Thumbs.db",
-    ]  # fmt: skip
+        "._a.jpg",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        ".thumbnails/a.png",
+        "LEFT/._b.PNG",
+        "__MACOSX/._c.jpg",
+        "#recycle/d.jpg",
+        "$RECYCLE.BIN/e.jpg",
+        "LEFT/.DS_Store",
+        "Thumbs.db",
+    ]
     add(*(tmp_path / name for name in hidden))
     for _ in range(2):
         assert list(find_photographs(tmp_path)) == ["@home.jpeg", "LEFT/b.PNG", "a.jpg"]

@@ -180,11 +180,14 @@ def test_a_shrunken_mask_keeps_pixels_covered_by_half() -> None:
 @pytest.mark.parametrize(
     ("suffix", "mode", "options"),
     [
-        (".png", "RGB", {}), (".png", "L", {}), (".png", "P", {}),
-        (".tif", "RGB", {}), (".tif", "L", {"compression": "tiff_lzw"}),
+        (".png", "RGB", {}),
+        (".png", "L", {}),
+        (".png", "P", {}),
+        (".tif", "RGB", {}),
+        (".tif", "L", {"compression": "tiff_lzw"}),
         (".webp", "RGB", {"lossless": True}),
     ],
-)  # fmt: skip
+)
 def test_every_orientation_is_that_of_pillow(
     tmp_path: Path, orientation: int, suffix: str, mode: str, options: dict
 ) -> None:
@@ -317,11 +320,14 @@ def test_values_beyond_the_range_are_refused(
     ("values", "options", "expected"),
     [
         (np.array([[0, 16384, 32767]], np.int16), {}, [0, 16384 / 32767, 1]),
-        (np.array([[0, 4000, 65535]], np.uint16), {"photometric": "miniswhite"},
-         [1, 1 - 4000 / 65535, 0]),
+        (
+            np.array([[0, 4000, 65535]], np.uint16),
+            {"photometric": "miniswhite"},
+            [1, 1 - 4000 / 65535, 0],
+        ),
         (np.array([[0, 0.25, 1]], np.float32), {"photometric": "miniswhite"}, [1, 0.75, 0]),
     ],
-)  # fmt: skip
+)
 def test_greys_of_other_tiffs(
     tmp_path: Path, values: np.ndarray, options: dict, expected: list[float]
 ) -> None:

@@ -71,13 +71,21 @@ def test_undistortion_is_a_switch(
 
 
 @pytest.mark.parametrize(
-    ("distortion", "outside"), [((0.6, 0.0, 0.0, 0.0, 0.0), True), ((-2.5, 0, 0, 0, 0), True),
-                                (CURVED, False), ((0.0,) * 5, False)],
-)  # fmt: skip
+    ("distortion", "outside"),
+    [
+        ((0.6, 0.0, 0.0, 0.0, 0.0), True),
+        ((-2.5, 0, 0, 0, 0), True),
+        (CURVED, False),
+        ((0.0,) * 5, False),
+    ],
+)
 def test_pixels_outside_the_image_are_black_and_masked(
-    tmp_path: Path, raw_sequence: Writer, capsys: pytest.CaptureFixture[str],
-    distortion: tuple[float, ...], outside: bool,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    raw_sequence: Writer,
+    capsys: pytest.CaptureFixture[str],
+    distortion: tuple[float, ...],
+    outside: bool,
+) -> None:
     """Pincushion corners look beyond the image; a strong barrel turns back in them."""
     raw = raw_sequence(tmp_path / "raw", frames=(21,), distortion=distortion)
     scene = prepared(raw, tmp_path / "scene", PrepareConfig(height_px=64))
@@ -108,8 +116,10 @@ def test_roles_groups_and_frames_reach_the_scene(tmp_path: Path, raw_sequence: W
     assert scene.group == "pair33"
     info = json.loads((scene.folder / "scene.json").read_text())
     assert (info["licence"], info["source"], info["timestamps"]) == (
-        "only here", "hi4d", ["000007", "000012"],
-    )  # fmt: skip
+        "only here",
+        "hi4d",
+        ["000007", "000012"],
+    )
     table = (scene.folder / "split.csv").read_text().splitlines()
     assert table[0] == "image,camera,timestamp,role"
     assert table[1] == "frames/000007/images/28.png,28,000007,source"

@@ -16,15 +16,19 @@ from stages.scenes.view import View
 def test_predicted_poses_are_refined_by_bundle_adjustment(tmp_path: Path) -> None:
     images, truth = tmp_path / "frames/000000/images", walls.cameras()
     walls.write_photographs(images, truth)
-    placed = {Path(name).stem: Camera(Path(name).stem, c.K, c.cam_from_world, c.width, c.height)
-              for name, c in truth.items()}  # fmt: skip
+    placed = {
+        Path(name).stem: Camera(Path(name).stem, c.K, c.cam_from_world, c.width, c.height)
+        for name, c in truth.items()
+    }
     views = [
         View(
-            one, images / f"{name}.png", timestamp="000000",
+            one,
+            images / f"{name}.png",
+            timestamp="000000",
             role="target" if name == "02" else "source",
         )
         for name, one in placed.items()
-    ]  # fmt: skip
+    ]
     write_scene(tmp_path, {"name": "corner", "group": "corner"}, views)
     rng, asked = np.random.default_rng(5), []
 

@@ -40,8 +40,9 @@ def test_views_are_chosen_by_role_and_time(folder: Path) -> None:
     assert len(scene.views()) == 6
     assert [view.name for view in scene.views("source", "000007")] == ["b", "a"]
     assert [(view.name, view.timestamp) for view in scene.views("target")] == [
-        ("c", "000012"), ("c", "000007"),
-    ]  # fmt: skip
+        ("c", "000012"),
+        ("c", "000007"),
+    ]
     assert list(scene.cameras("source")) == ["b", "a"]
     assert list(scene.cameras("target")) == ["c"]
 

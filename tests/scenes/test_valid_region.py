@@ -26,11 +26,15 @@ STRONG = {
     "simple fisheye": ("SIMPLE_FISHEYE", (16.0, 28.0, 24.0)),
     "radial fisheye": ("SIMPLE_RADIAL_FISHEYE", (16.0, 28.0, 24.0, -0.2)),
     "opencv fisheye": ("OPENCV_FISHEYE", (16.0, 16.0, 28.0, 24.0, 0.1, -0.05, 0.0, 0.0)),
-    "prism": ("THIN_PRISM_FISHEYE", (16.0, 16.0, 28.0, 24.0, 0.02, -0.01, 0.001, 0.001, 0.0, 0.0,
-                                     0.01, 0.01)),
-    "tangential prism": ("RAD_TAN_THIN_PRISM_FISHEYE",
-                         (16.0, 16.0, 28.0, 24.0, 0.02, -0.01, *(0.0,) * 4, *(0.005,) * 6)),
-}  # fmt: skip
+    "prism": (
+        "THIN_PRISM_FISHEYE",
+        (16.0, 16.0, 28.0, 24.0, 0.02, -0.01, 0.001, 0.001, 0.0, 0.0, 0.01, 0.01),
+    ),
+    "tangential prism": (
+        "RAD_TAN_THIN_PRISM_FISHEYE",
+        (16.0, 16.0, 28.0, 24.0, 0.02, -0.01, *(0.0,) * 4, *(0.005,) * 6),
+    ),
+}
 
 
 def lens(name: str) -> Lens:
@@ -156,10 +160,12 @@ def test_no_image_is_larger_than_twice_the_image(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "params"),
-    [("OPENCV", (44.0, 44.0, 28.0, 24.0, -0.08, 0.01, 0.001, -0.001)),
-     ("SIMPLE_RADIAL", (50.0, 28.0, 24.0, -0.1)),
-     ("OPENCV_FISHEYE", (50.0, 50.0, 28.0, 24.0, 0.0, 0.0, 0.0, 0.0))],
-)  # fmt: skip
+    [
+        ("OPENCV", (44.0, 44.0, 28.0, 24.0, -0.08, 0.01, 0.001, -0.001)),
+        ("SIMPLE_RADIAL", (50.0, 28.0, 24.0, -0.1)),
+        ("OPENCV_FISHEYE", (50.0, 50.0, 28.0, 24.0, 0.0, 0.0, 0.0, 0.0)),
+    ],
+)
 def test_usual_lenses_have_colmaps_image(model: str, params: tuple[float, ...]) -> None:
     distorted = Lens(model, params, WIDTH, HEIGHT)
     camera = pycolmap.Camera(camera_id=1, model=model, width=WIDTH, height=HEIGHT, params=params)

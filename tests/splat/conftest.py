@@ -35,14 +35,25 @@ def points(truth: Gaussians) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def config() -> TrainConfig:
     strategy = StrategyConfig(
-        refine_start_iter=10, refine_every=10, refine_stop_iter=60, refine_scale2d_stop_iter=0,
+        refine_start_iter=10,
+        refine_every=10,
+        refine_stop_iter=60,
+        refine_scale2d_stop_iter=0,
         grow_grad2d=0.0002,
-    )  # fmt: skip
+    )
     return TrainConfig(
-        max_steps=80, sh_degree=0, max_gaussians=400, means_lr=0.004, scales_lr=0.02,
-        sh0_lr=0.02, eval_steps=(40,), ply_steps=(40,), pose_opt=False, strategy=strategy,
+        max_steps=80,
+        sh_degree=0,
+        max_gaussians=400,
+        means_lr=0.004,
+        scales_lr=0.02,
+        sh0_lr=0.02,
+        eval_steps=(40,),
+        ply_steps=(40,),
+        pose_opt=False,
+        strategy=strategy,
         runtime=TrainRuntime(checkpoint_every=20),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

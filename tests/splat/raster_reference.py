@@ -26,17 +26,38 @@ class ExactRender(NamedTuple):
 
 
 def rasterize(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor,
-    viewmat: Tensor, K: Tensor, width: int, height: int, *, sh_degree: int | None = None,
-    background: Tensor | None = None, render_mode: str = "RGB", antialiased: bool = False,
-    near: float = 0.01, far: float = 1e10, eps2d: float = 0.3,
-) -> ExactRender:  # fmt: skip
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    *,
+    sh_degree: int | None = None,
+    background: Tensor | None = None,
+    render_mode: str = "RGB",
+    antialiased: bool = False,
+    near: float = 0.01,
+    far: float = 1e10,
+    eps2d: float = 0.3,
+) -> ExactRender:
     """What one camera sees; colors [N, K, 3] with sh_degree, else [N, D]."""
     covariances, _ = _quat_scale_to_covar_preci(quats, scales, True, False, triu=False)
     radii, means2d, depths, conics, compensations = _fully_fused_projection(
-        means, covariances, viewmat[None], K[None], width, height, eps2d, near, far,
+        means,
+        covariances,
+        viewmat[None],
+        K[None],
+        width,
+        height,
+        eps2d,
+        near,
+        far,
         calc_compensations=antialiased,
-    )  # fmt: skip
+    )
     means2d, depths, conics = means2d[0], depths[0], conics[0]
     if antialiased:
         opacities = opacities * compensations[0]

@@ -33,10 +33,20 @@ MOVED = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2
 CAPTURE = CaptureTrainConfig(test_every=4, align_steps=2)
 EVALUATE = CaptureEvaluateConfig(align_steps=0)
 CONFIG = TrainConfig(
-    max_steps=60, sh_degree=0, max_gaussians=300, means_lr=0.004, scales_lr=0.02, sh0_lr=0.02,
-    eval_steps=(), ply_steps=(), save_steps=(), pose_opt=False, backend="cpu",
-    runtime=TrainRuntime(checkpoint_every=20), strategy=StrategyConfig(refine_start_iter=1000),
-)  # fmt: skip
+    max_steps=60,
+    sh_degree=0,
+    max_gaussians=300,
+    means_lr=0.004,
+    scales_lr=0.02,
+    sh0_lr=0.02,
+    eval_steps=(),
+    ply_steps=(),
+    save_steps=(),
+    pose_opt=False,
+    backend="cpu",
+    runtime=TrainRuntime(checkpoint_every=20),
+    strategy=StrategyConfig(refine_start_iter=1000),
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +143,12 @@ def test_equal_inputs_give_equal_bytes(
 
 
 def test_killed_run_resumes_to_the_same_bytes(
-    trained: tuple[Path, dict], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    trained: tuple[Path, dict],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     from stages.splat.training.trainer import Trainer
 
     step = Trainer.step

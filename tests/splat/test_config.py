@@ -5,15 +5,28 @@ import pytest
 from stages.splat.config import StrategyConfig, TrainConfig, inert, notes, unread
 
 RECIPE = {
-    "data_factor": 1, "save_ply": True, "pose_opt": True, "antialiased": True,
-    "eval_steps": (3000, 7000, 30000), "ply_steps": (3000, 7000, 30000),
-    "scale_reg": 0.0005, "scales_lr": 0.003, "means_lr": 0.00012, "max_steps": 30000,
-}  # fmt: skip
+    "data_factor": 1,
+    "save_ply": True,
+    "pose_opt": True,
+    "antialiased": True,
+    "eval_steps": (3000, 7000, 30000),
+    "ply_steps": (3000, 7000, 30000),
+    "scale_reg": 0.0005,
+    "scales_lr": 0.003,
+    "means_lr": 0.00012,
+    "max_steps": 30000,
+}
 RECIPE_STRATEGY = {
-    "reset_every": 100000, "pause_refine_after_reset": 0, "prune_scale3d": 0.22,
-    "prune_scale2d": 0.12, "prune_opa": 0.006, "grow_grad2d": 0.00035, "grow_scale3d": 0.012,
-    "refine_stop_iter": 26000, "refine_scale2d_stop_iter": 26000,
-}  # fmt: skip
+    "reset_every": 100000,
+    "pause_refine_after_reset": 0,
+    "prune_scale3d": 0.22,
+    "prune_scale2d": 0.12,
+    "prune_opa": 0.006,
+    "grow_grad2d": 0.00035,
+    "grow_scale3d": 0.012,
+    "refine_stop_iter": 26000,
+    "refine_scale2d_stop_iter": 26000,
+}
 
 
 def test_defaults_are_the_full_size_recipe() -> None:
@@ -61,8 +74,9 @@ def test_ignored_numbers_are_named_where_the_command_line_sets_them() -> None:
     lines = notes(TrainConfig(), "capture_train", overridden=overridden)
     lines = [line for line in lines if "workers" in line or "warm" in line or "max_steps" in line]
     assert [line.split(":")[0] for line in lines] == [
-        "train.warm_share has no effect", "runtime.train.workers has no effect",
-    ]  # fmt: skip
+        "train.warm_share has no effect",
+        "runtime.train.workers has no effect",
+    ]
 
 
 def test_params_that_only_scenes_have_are_named() -> None:

@@ -106,11 +106,15 @@ def test_rule_has_a_minimum_number_and_share(views: int, needed: int) -> None:
 def test_what_is_mostly_transparent_is_no_surface(opacity: float, depth: float) -> None:
     """A single Gaussian, so flat and wide that its opacity is that of the middle pixels."""
     gaussians = Gaussians(
-        means=torch.tensor([[0.0, 0.0, WALL]]), quats=torch.tensor([[1.0, 0, 0, 0]]),
+        means=torch.tensor([[0.0, 0.0, WALL]]),
+        quats=torch.tensor([[1.0, 0, 0, 0]]),
         log_scales=torch.tensor([[10.0, 10.0, 0.001]]).log(),
-        opacity_logits=torch.logit(torch.tensor([opacity])), sh0=torch.zeros(1, 1, 3),
-        shN=torch.zeros(1, 0, 3), world_from_norm=Sim3.identity(), antialiased=False,
-    )  # fmt: skip
+        opacity_logits=torch.logit(torch.tensor([opacity])),
+        sh0=torch.zeros(1, 1, 3),
+        shN=torch.zeros(1, 0, 3),
+        world_from_norm=Sim3.identity(),
+        antialiased=False,
+    )
     middle = depth_view(gaussians, camera(), "cpu").depth[15:17, 15:17]
     assert torch.allclose(middle, torch.tensor(depth), atol=1e-3)
 

@@ -43,9 +43,12 @@ def test_unchanged_gsplat_strategy_densifies_and_prunes_on_the_cpu_rasteriser(
 ) -> None:
     trainer = Trainer(views, *points, config, "cpu")
     trainer.state.strategy = DefaultStrategy(
-        refine_start_iter=5, refine_every=10, refine_stop_iter=100, grow_grad2d=0.0002,
+        refine_start_iter=5,
+        refine_every=10,
+        refine_stop_iter=100,
+        grow_grad2d=0.0002,
         prune_opa=0.05,
-    )  # fmt: skip
+    )
     trainer.state.strategy_state = trainer.state.strategy.initialize_state(trainer.scene_scale)
     counts = []
     for step in range(60):
@@ -67,9 +70,7 @@ def test_mcmc_is_refused_on_the_cpu(config) -> None:
 
 
 def test_step_numbers_are_scaled(config) -> None:
-    pausing = {
-        "pause_refine_after_reset": 7, "reset_every": 25, "refine_scale2d_stop_iter": 30
-    }  # fmt: skip
+    pausing = {"pause_refine_after_reset": 7, "reset_every": 25, "refine_scale2d_stop_iter": 30}
     strategy = config.strategy.model_copy(update=pausing)
     scaled = config.model_copy(update={"steps_scaler": 2.0, "strategy": strategy})
     found = densify.build(scaled, "cpu")
@@ -94,14 +95,23 @@ def grown(gradients: list[float], room: int, **values: Any) -> list[float]:
     params = {name: torch.nn.Parameter(value) for name, value in start.items()}
     optimizers = {name: torch.optim.Adam([param]) for name, param in params.items()}
     strategy = densify.CappedStrategy(
-        refine_start_iter=0, refine_every=1, reset_every=1000, refine_scale2d_stop_iter=100,
-        grow_grad2d=0.1, grow_scale2d=0.5, grow_scale3d=0.01, prune_scale3d=1e9, prune_scale2d=1e9,
-    )  # fmt: skip
+        refine_start_iter=0,
+        refine_every=1,
+        reset_every=1000,
+        refine_scale2d_stop_iter=100,
+        grow_grad2d=0.1,
+        grow_scale2d=0.5,
+        grow_scale3d=0.01,
+        prune_scale3d=1e9,
+        prune_scale2d=1e9,
+    )
     strategy.max_gaussians = count + room
     state = {
-        "grad2d": torch.tensor(gradients), "count": torch.tensor(given["counts"]),
-        "radii": torch.tensor(given["radii"]), "scene_scale": 1.0,
-    }  # fmt: skip
+        "grad2d": torch.tensor(gradients),
+        "count": torch.tensor(given["counts"]),
+        "radii": torch.tensor(given["radii"]),
+        "scene_scale": 1.0,
+    }
     strategy.refine(params, optimizers, state, 5)
     return sorted(params["means"][:, 0].tolist())
 

@@ -123,9 +123,11 @@ def test_other_threads_have_the_lock_while_files_are_written(
     states, results = written.count("state.pt"), {name for name in written if name != "state.pt"}
     assert states == 80 // config.runtime.checkpoint_every
     assert results == {
-        "point_cloud_40.ply", "gaussians_40.safetensors", "gaussians.safetensors",
+        "point_cloud_40.ply",
+        "gaussians_40.safetensors",
+        "gaussians.safetensors",
         "point_cloud.ply",
-    }  # fmt: skip
+    }
 
 
 def test_checkpoints_that_are_slow_to_write_are_written_less_often(
@@ -213,10 +215,14 @@ def test_learnt_poses_halve_the_error_of_a_disturbed_camera(config, views, point
     fixed = config.strategy.model_copy(update={"refine_stop_iter": 0})
     config = config.model_copy(
         update={
-            "pose_opt": True, "pose_opt_lr": 1e-3, "max_steps": 600, "means_lr": 1e-3,
-            "eval_steps": (), "strategy": fixed,
+            "pose_opt": True,
+            "pose_opt_lr": 1e-3,
+            "max_steps": 600,
+            "means_lr": 1e-3,
+            "eval_steps": (),
+            "strategy": fixed,
         }
-    )  # fmt: skip
+    )
     disturbed = _rotated(views[2].camera.cam_from_world, np.radians([0.0, 1.5, 0.0]))
     train_views = [
         *views[:2],

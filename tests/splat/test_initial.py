@@ -44,10 +44,16 @@ def test_colour_and_opacity_are_those_of_points_and_params() -> None:
 @pytest.mark.parametrize(
     ("kind", "points", "expected"),
     [
-        ("auto", 0, 500), ("auto", 3, 500), ("auto", 50, 550), ("auto", 125, 125),
-        ("sfm", 50, 50), ("sfm", 3, 500), ("random", 125, 500), ("both", 125, 625),
+        ("auto", 0, 500),
+        ("auto", 3, 500),
+        ("auto", 50, 550),
+        ("auto", 125, 125),
+        ("sfm", 50, 50),
+        ("sfm", 3, 500),
+        ("random", 125, 500),
+        ("both", 125, 625),
     ],
-)  # fmt: skip
+)
 def test_number_by_kind(kind: str, points: int, expected: int) -> None:
     config = TrainConfig(init_type=kind, init_num_pts=500)
     params, _ = parameters(grid(5, 1.0)[:points], grey(points), 1.0, config)

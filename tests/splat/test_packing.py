@@ -24,12 +24,14 @@ def test_columns_come_back() -> None:
     assert np.array_equal(means, trained.means.numpy())
     wanted = torch.cat(
         [
-            torch.sigmoid(trained.opacity_logits)[:, None], trained.log_scales,
-            torch.nn.functional.normalize(trained.quats, dim=-1), trained.sh0[:, 0],
+            torch.sigmoid(trained.opacity_logits)[:, None],
+            trained.log_scales,
+            torch.nn.functional.normalize(trained.quats, dim=-1),
+            trained.sh0[:, 0],
             trained.shN.reshape(200, 9),
         ],
         dim=1,
-    ).numpy()  # fmt: skip
+    ).numpy()
     step = (wanted.max(axis=0) - wanted.min(axis=0)) / 255
     assert columns.shape == wanted.shape
     within = np.abs(columns - wanted) <= 0.55 * step

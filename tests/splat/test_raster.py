@@ -59,19 +59,30 @@ def _render_ours(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, 
     background = inputs.get("background")
     mode = "antialiased" if options.pop("antialiased", False) else "classic"
     image, alpha, info = rasterization(
-        *(inputs[name] for name in NAMES), inputs["view"][None], K[None], WIDTH, HEIGHT,
+        *(inputs[name] for name in NAMES),
+        inputs["view"][None],
+        K[None],
+        WIDTH,
+        HEIGHT,
         backgrounds=None if background is None else background[None],
-        rasterize_mode=mode, backend="cpu", **options,
-    )  # fmt: skip
+        rasterize_mode=mode,
+        backend="cpu",
+        **options,
+    )
     return image[0], alpha[0], info["means2d"]
 
 
 def _render_exact(inputs: dict[str, Tensor], **options: object) -> tuple[Tensor, Tensor, Tensor]:
     """The same by brute force."""
     exact_render = rasterize(
-        *(inputs[name] for name in NAMES), inputs["view"], K.double(), WIDTH, HEIGHT,
-        background=inputs.get("background"), **options,
-    )  # fmt: skip
+        *(inputs[name] for name in NAMES),
+        inputs["view"],
+        K.double(),
+        WIDTH,
+        HEIGHT,
+        background=inputs.get("background"),
+        **options,
+    )
     assert exact_render.margin > LEAST_MARGIN
     return exact_render[:3]
 
@@ -149,9 +160,7 @@ def test_colors_for_each_camera() -> None:
 
 def test_absolute_gradients() -> None:
     scene, weights = hard_scene(0, seed=10), random_weights(HEIGHT, WIDTH, 3)
-    image, _, info = render(
-        leaves(scene), camera(5)[None], K[None], sh_degree=0, absgrad=True
-    )  # fmt: skip
+    image, _, info = render(leaves(scene), camera(5)[None], K[None], sh_degree=0, absgrad=True)
     (image[0] * weights).sum().backward()
     exact_render = _reference(scene)
     assert exact_render.margin > LEAST_MARGIN
@@ -192,9 +201,15 @@ def test_two_runs_give_the_same_bytes() -> None:
         inputs = leaves(scene | {"view": camera(1)})
         parts = [inputs[name] for name in NAMES]
         image, alpha, info = rasterization(
-            *parts, inputs["view"][None], K[None], WIDTH, HEIGHT, backend="cpu", sh_degree=3,
+            *parts,
+            inputs["view"][None],
+            K[None],
+            WIDTH,
+            HEIGHT,
+            backend="cpu",
+            sh_degree=3,
             absgrad=True,
-        )  # fmt: skip
+        )
         (image.square().sum() + alpha.sum()).backward()
         tensors = [image, alpha, info["means2d"].absgrad, *(x.grad for x in inputs.values())]
         runs.append([tensor.detach().numpy().tobytes() for tensor in tensors])

@@ -23,10 +23,18 @@ def render(device: str, mode: str, absgrad: bool) -> tuple[dict[str, Tensor], di
     inputs = leaves({name: part.to(device) for name, part in scene.items()})
     Ks = pinhole(WIDTH, HEIGHT).to(device).expand(2, 3, 3)
     images, alphas, info = rasterization(
-        *(inputs[name] for name in NAMES), inputs["views"], Ks, WIDTH, HEIGHT, sh_degree=3,
-        backgrounds=inputs["background"], render_mode="RGB+D", rasterize_mode=mode,
-        absgrad=absgrad, backend="cuda" if device == "cuda" else "cpu",
-    )  # fmt: skip
+        *(inputs[name] for name in NAMES),
+        inputs["views"],
+        Ks,
+        WIDTH,
+        HEIGHT,
+        sh_degree=3,
+        backgrounds=inputs["background"],
+        render_mode="RGB+D",
+        rasterize_mode=mode,
+        absgrad=absgrad,
+        backend="cuda" if device == "cuda" else "cpu",
+    )
     info["means2d"].retain_grad()
     (torch.cat([images, alphas], dim=-1) * WEIGHTS.to(device)).sum().backward()
     gradients = {name: leaf.grad.cpu() for name, leaf in inputs.items()}

@@ -49,9 +49,11 @@ def axis_distances_squared() -> Tensor:
 def test_one_round_gaussian(mode: str) -> None:
     opacity, color, background = 0.8, [0.2, 0.9, 0.5], torch.tensor([[1.0, 0.5, 0.0]])
     image, alpha, info = render(
-        spheres([2.0], [opacity], [color]), backgrounds=background, rasterize_mode=mode,
+        spheres([2.0], [opacity], [color]),
+        backgrounds=background,
+        rasterize_mode=mode,
         render_mode="RGB+ED",
-    )  # fmt: skip
+    )
     sharp = (FOCAL * 0.1 / 2) ** 2  # px^2
     variance = sharp + 0.3
     strength = opacity * (sharp / variance if mode == "antialiased" else 1)
@@ -111,9 +113,15 @@ def test_near_and_far_planes(near: float, far: float, visible: int) -> None:
 def test_blur_is_a_parameter() -> None:
     scene, view, wide = hard_scene(0, seed=2), camera(3), pinhole(WIDTH, HEIGHT)
     image, _, _ = rasterization(
-        *scene.values(), view[None], wide[None], WIDTH, HEIGHT, backend="cpu", sh_degree=0,
+        *scene.values(),
+        view[None],
+        wide[None],
+        WIDTH,
+        HEIGHT,
+        backend="cpu",
+        sh_degree=0,
         eps2d=1.5,
-    )  # fmt: skip
+    )
     exact = [part.double() for part in scene.values()]
     exact_render = rasterize(
         *exact, view.double(), wide.double(), WIDTH, HEIGHT, sh_degree=0, eps2d=1.5
@@ -167,9 +175,15 @@ def test_gaussians_at_and_behind_the_camera_give_finite_gradients() -> None:
     inputs = leaves(spheres(depths, [0.9] * 6, [[1.0]] * 6, radius=0.02))
     view = torch.eye(4, requires_grad=True)
     image, _, _ = rasterization(
-        *inputs.values(), view[None], K[None], SIZE, SIZE, backend="cpu", render_mode="RGB+ED",
+        *inputs.values(),
+        view[None],
+        K[None],
+        SIZE,
+        SIZE,
+        backend="cpu",
+        render_mode="RGB+ED",
         rasterize_mode="antialiased",
-    )  # fmt: skip
+    )
     image.sum().backward()
     assert image.isfinite().all()
     for leaf in (*inputs.values(), view):
@@ -197,9 +211,14 @@ def test_length_of_a_quaternion_does_not_matter() -> None:
     for one in (scene, longer):
         inputs = leaves(one)
         image, _, _ = rasterization(
-            *inputs.values(), camera(1)[None], wide[None], WIDTH, HEIGHT, backend="cpu",
+            *inputs.values(),
+            camera(1)[None],
+            wide[None],
+            WIDTH,
+            HEIGHT,
+            backend="cpu",
             sh_degree=0,
-        )  # fmt: skip
+        )
         image.square().sum().backward()
         gradients.append(inputs["quats"].grad)
     torch.testing.assert_close(gradients[0], 4 * gradients[1], rtol=1e-4, atol=1e-6)

@@ -33,10 +33,18 @@ def start(count: int = 60) -> torch.nn.ParameterDict:
 
 def render(parameters: torch.nn.ParameterDict, view: Tensor, absgrad: bool) -> tuple:
     return rasterization(
-        parameters["means"], parameters["quats"], parameters["scales"].exp(),
-        parameters["opacities"].sigmoid(), parameters["colors"], view[None], K[None], SIZE, SIZE,
-        backend="cpu", absgrad=absgrad,
-    )  # fmt: skip
+        parameters["means"],
+        parameters["quats"],
+        parameters["scales"].exp(),
+        parameters["opacities"].sigmoid(),
+        parameters["colors"],
+        view[None],
+        K[None],
+        SIZE,
+        SIZE,
+        backend="cpu",
+        absgrad=absgrad,
+    )
 
 
 def train(absgrad: bool) -> tuple[torch.nn.ParameterDict, list[int], list[float]]:
@@ -47,9 +55,13 @@ def train(absgrad: bool) -> tuple[torch.nn.ParameterDict, list[int], list[float]
         for name, value in parameters.items()
     }
     strategy = DefaultStrategy(
-        refine_start_iter=4, refine_every=5, refine_stop_iter=STEPS, grow_grad2d=2e-4,
-        grow_scale3d=0.06, absgrad=absgrad,
-    )  # fmt: skip
+        refine_start_iter=4,
+        refine_every=5,
+        refine_stop_iter=STEPS,
+        grow_grad2d=2e-4,
+        grow_scale3d=0.06,
+        absgrad=absgrad,
+    )
     strategy.check_sanity(parameters, optimizers)
     state = strategy.initialize_state(scene_scale=1.0)
     rows = torch.arange(SIZE)
@@ -90,10 +102,18 @@ def test_capped_strategy_keeps_the_statistics_of_gsplats(absgrad: bool) -> None:
         state = strategy.initialize_state(scene_scale=1.0)
         for step in range(3):
             image, _, info = rasterization(
-                parameters["means"], parameters["quats"], parameters["scales"].exp(),
-                parameters["opacities"].sigmoid(), parameters["colors"], VIEWS[step : step + 1],
-                K[None], SIZE, SIZE // 2, backend="cpu", absgrad=absgrad,
-            )  # fmt: skip
+                parameters["means"],
+                parameters["quats"],
+                parameters["scales"].exp(),
+                parameters["opacities"].sigmoid(),
+                parameters["colors"],
+                VIEWS[step : step + 1],
+                K[None],
+                SIZE,
+                SIZE // 2,
+                backend="cpu",
+                absgrad=absgrad,
+            )
             strategy.step_pre_backward(parameters, {}, state, step, info)
             image.square().sum().backward()
             strategy.step_post_backward(parameters, {}, state, step, info)

@@ -70,8 +70,10 @@ def test_sample_is_render_ground_truth_and_nearest_source(scene: Scene, rendered
 def test_psnr_is_that_of_the_files(scene: Scene, rendered: Render) -> None:
     rotate_target(scene, 0.02)
     for one in rendered().pairs:
-        pair = [read_image(Path("pairs") / kind / f"{one.name}.png")
-                for kind in ("image", "target_image")]  # fmt: skip
+        pair = [
+            read_image(Path("pairs") / kind / f"{one.name}.png")
+            for kind in ("image", "target_image")
+        ]
         error = np.square(pair[0].astype(float) - pair[1]).mean()
         assert one.psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
         assert one.psnr < 30
@@ -105,8 +107,10 @@ def test_given_poses_are_true_ones_in_the_true_frame(scene: Scene, config: Train
     folder = layout.calibrated(scene.name)
     est_from_true = Sim3(2.0, rotation_from_vector([0.2, 0.5, -0.1]), np.array([1.0, -2.0, 0.5]))
     read = read_calibration(folder)
-    sources, targets = ({name: est_from_true.apply_camera(one) for name, one in group.items()}
-                        for group in (read.sources, read.targets))  # fmt: skip
+    sources, targets = (
+        {name: est_from_true.apply_camera(one) for name, one in group.items()}
+        for group in (read.sources, read.targets)
+    )
     found = replace(read, est_from_true=est_from_true, sources=sources, targets=targets)
     train = config.model_copy(update={"pose_opt": True})
     (reconstruction,) = reconstructions(scene, found, folder, PairsConfig(poses="given"), train)
@@ -144,8 +148,9 @@ def test_intermediate_gaussians_give_further_samples(
     train = config.model_copy(update={"save_steps": (40,), "steps_scaler": 0.5})
     index = rendered(train=train, steps=(40,))
     values = {one.name: one.psnr for one in index.pairs}
-    assert list(values) == [f"{time}_03{step}" for time in scene.timestamps
-                            for step in ("", "_step20")]  # fmt: skip
+    assert list(values) == [
+        f"{time}_03{step}" for time in scene.timestamps for step in ("", "_step20")
+    ]
     assert values["000021_03_step20"] < values["000021_03"] - 10
     assert [one.step for one in rendered("test", steps=(40,)).pairs] == [None, None]
     with pytest.raises(UserError, match=r"(?s)no Gaussians are kept of step 60.*keeps 40"):
@@ -160,8 +165,11 @@ def test_several_references_share_a_render(rendered: Render) -> None:
     assert len(index.pairs) == 2 * 2 * 2
     assert len({one.files["image"] for one in index.pairs if one.timestamp == "000021"}) == 1
     assert {(one.timestamp, one.ref_timestamp) for one in index.pairs} == {
-        ("000021", "000021"), ("000021", "000033"), ("000033", "000021"), ("000033", "000033"),
-    }  # fmt: skip
+        ("000021", "000021"),
+        ("000021", "000033"),
+        ("000033", "000021"),
+        ("000033", "000033"),
+    }
 
 
 def test_two_runs_give_the_same_bytes(rendered: Render) -> None:

@@ -27,8 +27,14 @@ def read(path: Path) -> dict[str, np.ndarray | int]:
     assert (magic, version, spare) == (0x5053474E, 2, 0)
     rest = 3 * ((degree + 1) ** 2 - 1)
     arrays, offset = {"degree": degree, "flags": flags}, 16
-    for name, width in (("position", 9), ("alpha", 1), ("color", 3), ("scale", 3), ("quat", 3),
-                        ("sh", rest)):  # fmt: skip
+    for name, width in (
+        ("position", 9),
+        ("alpha", 1),
+        ("color", 3),
+        ("scale", 3),
+        ("quat", 3),
+        ("sh", rest),
+    ):
         part = np.frombuffer(raw, np.uint8, width * count, offset).reshape(count, width)
         arrays[name], offset = part.astype(np.int64), offset + width * count
     assert offset == len(raw)

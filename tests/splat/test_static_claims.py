@@ -13,9 +13,16 @@ from stages.splat.captures.static_training import check_same_images, train_stati
 from stages.splat.config import StrategyConfig, TrainConfig
 
 TRAIN = TrainConfig(
-    max_steps=4, sh_degree=0, max_gaussians=300, eval_steps=(), ply_steps=(), save_steps=(),
-    pose_opt=False, backend="cpu", strategy=StrategyConfig(refine_start_iter=1000),
-)  # fmt: skip
+    max_steps=4,
+    sh_degree=0,
+    max_gaussians=300,
+    eval_steps=(),
+    ply_steps=(),
+    save_steps=(),
+    pose_opt=False,
+    backend="cpu",
+    strategy=StrategyConfig(refine_start_iter=1000),
+)
 NAMES = ("stereo__left.png", "stereo__right.png")
 
 

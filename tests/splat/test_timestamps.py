@@ -110,8 +110,11 @@ def test_warm_start_that_lags_is_trained_again_without(
 
 def write_params(config, **values: int) -> None:
     train = json.loads(config.model_dump_json()) | {
-        "max_steps": 20, "ply_steps": [], "eval_steps": [10], "backend": "cpu",
-    }  # fmt: skip
+        "max_steps": 20,
+        "ply_steps": [],
+        "eval_steps": [10],
+        "backend": "cpu",
+    }
     with open("params.yaml", "w") as out:
         workers = values.pop("workers", "auto")
         YAML().dump({"train": train | values, "runtime": {"train": {"workers": workers}}}, out)
@@ -126,9 +129,11 @@ def run_stage(config, workers: int = 1, file_bytes: int | None = None):
 
     return subprocess.run(
         [sys.executable, "-m", "stages.train", "--scene", SCENE],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
         preexec_fn=limit if file_bytes else None,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -147,9 +152,11 @@ def test_two_workers_give_the_bytes_of_one(scene, config) -> None:
 def test_edit_while_it_runs_reaches_no_timestamp_and_is_not_recorded(scene, config) -> None:
     write_params(config, workers=1)
     running = subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "--scene", SCENE], stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "stages.train", "--scene", SCENE],
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_STAGE": f"train@{SCENE}"},
-    )  # fmt: skip
+    )
     first = layout.splats(SCENE).with_name(f".{SCENE}.part") / TIMES[0]
     while not first.exists() and running.poll() is None:
         time.sleep(0.01)

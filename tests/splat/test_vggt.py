@@ -65,8 +65,9 @@ def test_model_is_called_by_the_published_interface() -> None:
     dark, light = np.zeros((40, 80, 3), np.float32), np.ones((80, 40, 3), np.float32)
     cameras = predict({"dark.jpg": dark, "light.jpg": light})
     assert [(camera.name, camera.width, camera.height) for camera in cameras.values()] == [
-        ("dark.jpg", 80, 40), ("light.jpg", 40, 80),
-    ]  # fmt: skip
+        ("dark.jpg", 80, 40),
+        ("light.jpg", 40, 80),
+    ]
     # 56 px show 80: focals grow by 10/7, and the centre of the square is that of the image.
     for camera in cameras.values():
         assert camera.K[0, 0] == pytest.approx(300 * 80 / 56)

@@ -36,8 +36,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("params.yaml").write_text(PARAMS)
         write_scene()
         draw()
-        rows = [{"timestamp": TIMES[0], "camera": name, "psnr": 20.5 + k}
-                for k, name in enumerate(TARGETS)]  # fmt: skip
+        rows = [
+            {"timestamp": TIMES[0], "camera": name, "psnr": 20.5 + k}
+            for k, name in enumerate(TARGETS)
+        ]
         path = layout.view_metrics(SCENE, "none")
         path.parent.mkdir(parents=True)
         write_tsv(path, rows, ["timestamp", "camera", "psnr"])
@@ -174,9 +176,14 @@ class Client:
             "type": "ViewerCameraMessage",
             "wxyz": quat_from_rotation(camera.world_from_cam[:3, :3]).tolist(),
             "position": camera.centre.tolist(),
-            "look_at": [0.0, 0.0, 0.0], "up_direction": [0.0, 0.0, 1.0],
-            "fov": 1.0, "near": 0.01, "far": 1000.0, "image_height": 480, "image_width": 640,
-        }  # fmt: skip
+            "look_at": [0.0, 0.0, 0.0],
+            "up_direction": [0.0, 0.0, 1.0],
+            "fov": 1.0,
+            "near": 0.01,
+            "far": 1000.0,
+            "image_height": 480,
+            "image_width": 640,
+        }
         self.socket.send(msgspec.msgpack.encode(message))
 
     def wait(self, done: Callable[[], bool]) -> None:

@@ -167,7 +167,16 @@ def test_experiment_is_started_with_words_not_with_a_shell(
     code = repository.run_experiment("a", ["x.y=; rm -rf ."], "compare", log, tmp_path / "work")
     assert code == 3
     assert call["command"][1:] == [
-        "-m", "dvc", "exp", "run", "--temp", "--name", "a", "-S", "x.y=; rm -rf .", "compare"
-    ]  # fmt: skip
+        "-m",
+        "dvc",
+        "exp",
+        "run",
+        "--temp",
+        "--name",
+        "a",
+        "-S",
+        "x.y=; rm -rf .",
+        "compare",
+    ]
     assert "shell" not in call
     assert call["env"]["SPLATFIX_WORK"] == str(tmp_path / "work")

@@ -44,15 +44,25 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plant:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     Path("params.yaml").write_text(PARAMS.format(source="shipped", download="true"))
     sound = {
-        "python": ("3.11.7", True), "pins": {"torch": "2.15.0"}, "gpus": [H200],
-        "torch_cuda": "13.2", "nvcc": ("/usr/local/cuda/bin/nvcc", "13.2"), "compiler": "c++",
-        "kernels": (True, "picture differs by 1e-7"), "importable": None,
-        "git_status": ("abc1234", []), "slurm": None, "memory_bytes": 64 * GIB,
-        "file_system": "ext4", "link_types": ["hardlink", "symlink"], "free_bytes": 500 * GIB,
-    }  # fmt: skip
+        "python": ("3.11.7", True),
+        "pins": {"torch": "2.15.0"},
+        "gpus": [H200],
+        "torch_cuda": "13.2",
+        "nvcc": ("/usr/local/cuda/bin/nvcc", "13.2"),
+        "compiler": "c++",
+        "kernels": (True, "picture differs by 1e-7"),
+        "importable": None,
+        "git_status": ("abc1234", []),
+        "slurm": None,
+        "memory_bytes": 64 * GIB,
+        "file_system": "ext4",
+        "link_types": ["hardlink", "symlink"],
+        "free_bytes": 500 * GIB,
+    }
     versions = {"torch": "2.15.0+cu132", "gsplat": "1.5.3", "pycolmap": "4.2.1", "dvc": "3.67.1"}
-    settings = Settings(tmp_path / "cache", ("hardlink", "copy"), {"store": "s3://b/p"}, "store",
-                        False, None)  # fmt: skip
+    settings = Settings(
+        tmp_path / "cache", ("hardlink", "copy"), {"store": "s3://b/p"}, "store", False, None
+    )
 
     def answer(**changed: Any) -> None:
         known = versions | changed.pop("installed", {})
@@ -132,8 +142,14 @@ def test_full_disk(free: float, status: str, plant: Plant) -> None:
 
 def test_no_remote_is_a_warning(plant: Plant, tmp_path: Path) -> None:
     def having(**changed: Any) -> Settings:
-        plain = {"cache": tmp_path, "link_types": ("reflink", "copy"), "remotes": {},
-                 "default_remote": None, "hardlink_lock": False, "shared": None}  # fmt: skip
+        plain = {
+            "cache": tmp_path,
+            "link_types": ("reflink", "copy"),
+            "remotes": {},
+            "default_remote": None,
+            "hardlink_lock": False,
+            "shared": None,
+        }
         return Settings(**plain | changed)
 
     plant(settings=having())
@@ -244,9 +260,12 @@ def test_error_of_a_check_is_a_finding(plant: Plant, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("nvcc", "code"), [(("/n", "13.2"), 0), (None, 1)])
 def test_exit_code_and_json(
-    nvcc: tuple[str, str] | None, code: int, plant: Plant, monkeypatch: pytest.MonkeyPatch,
+    nvcc: tuple[str, str] | None,
+    code: int,
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     plant(nvcc=nvcc)
     monkeypatch.setattr(sys, "argv", ["doctor", "--json"])
     with pytest.raises(SystemExit) as ended:

@@ -166,9 +166,11 @@ def test_costs_of_every_kind_of_stage_are_found(
     written = json.loads(kept.read_text())
     assert written["train@old"] == {"seconds": 1.0, "steps": 5}
     assert written[name] == {
-        "seconds": 12.5, "peak_memory_gib": 1.0, "device": "x86_64",
+        "seconds": 12.5,
+        "peak_memory_gib": 1.0,
+        "device": "x86_64",
         "steps": 100 if name.startswith("train") else None,
-    }  # fmt: skip
+    }
 
 
 def test_entry_plans_a_target_and_refuses_an_unknown_one(

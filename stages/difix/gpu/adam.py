@@ -40,9 +40,19 @@ def adamw(
     """One step, whose number is in `control`; none where `norm`, of all gradients, isn't finite."""
     update = _compiled() if weights.is_cuda else _update
     update(
-        weights, None if copy is weights else copy, gradients, *moments, control, norm, lr,
-        betas, eps, weight_decay, factor, max_norm,
-    )  # fmt: skip
+        weights,
+        None if copy is weights else copy,
+        gradients,
+        *moments,
+        control,
+        norm,
+        lr,
+        betas,
+        eps,
+        weight_decay,
+        factor,
+        max_norm,
+    )
 
 
 @cache
@@ -51,10 +61,20 @@ def _compiled() -> Any:
 
 
 def _update(
-    weights: Tensor, copy: Tensor | None, gradients: Tensor, m: Tensor, v: Tensor,
-    control: Tensor, norm: Tensor, lr: Tensor, betas: tuple[float, float], eps: float,
-    weight_decay: float, factor: float, max_norm: float,
-) -> None:  # fmt: skip
+    weights: Tensor,
+    copy: Tensor | None,
+    gradients: Tensor,
+    m: Tensor,
+    v: Tensor,
+    control: Tensor,
+    norm: Tensor,
+    lr: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    factor: float,
+    max_norm: float,
+) -> None:
     by = factor / control[SCALE]
     if max_norm > 0:
         by = by * (max_norm / (norm + 1e-6)).clamp(max=1)

@@ -44,9 +44,15 @@ def add(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:  # [N, C, H, W] twice
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor,
-        groups: int, eps: float, silu: bool,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        x: Tensor,
+        shift: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        eps: float,
+        silu: bool,
+    ) -> Tensor:
         count, channels, height, width = x.shape
         rows = height * width
         parts, length, grid = _split(count, rows, channels)
@@ -56,11 +62,21 @@ class _GroupNorm(torch.autograd.Function):
         # 1 / standard deviation.
         table = x.new_empty((5, count, channels), dtype=torch.float32)
         _merge[(count, groups)](
-            found, x if shift is None else shift.contiguous(), weight, bias, table,
-            rows, channels, groups, parts, length, eps, shift is not None,
+            found,
+            x if shift is None else shift.contiguous(),
+            weight,
+            bias,
+            table,
+            rows,
+            channels,
+            groups,
+            parts,
+            length,
+            eps,
+            shift is not None,
             PARTS=triton.next_power_of_2(parts),
             WIDTH=triton.next_power_of_2(channels // groups),
-        )  # fmt: skip
+        )
         y = torch.empty_like(x)
         tiles = (count, triton.cdiv(rows, _ROWS), triton.cdiv(channels, _CHANNELS))
         _apply[tiles](x, table, y, rows, channels, count, silu, ROWS=_ROWS, CHANNELS=_CHANNELS)
@@ -78,30 +94,59 @@ class _GroupNorm(torch.autograd.Function):
         parts, length, grid = _split(count, rows, channels)
         found = x.new_empty((count, parts, 2, channels), dtype=torch.float32)
         _gradient_sums[grid](
-            x, dy, table, found, rows, channels, count, parts, length, ctx.silu,
-            ROWS=_ROWS, CHANNELS=_CHANNELS,
-        )  # fmt: skip
+            x,
+            dy,
+            table,
+            found,
+            rows,
+            channels,
+            count,
+            parts,
+            length,
+            ctx.silu,
+            ROWS=_ROWS,
+            CHANNELS=_CHANNELS,
+        )
         # Gradients of weight, bias and shift for each image; factors of du, x and 1 in x's.
         told = x.new_empty((5, count, channels), dtype=torch.float32)
         _merge_gradients[(count, groups)](
-            found, table, weight, told, rows, channels, groups, parts, count,
+            found,
+            table,
+            weight,
+            told,
+            rows,
+            channels,
+            groups,
+            parts,
+            count,
             PARTS=triton.next_power_of_2(parts),
             WIDTH=triton.next_power_of_2(channels // groups),
-        )  # fmt: skip
+        )
         dx = torch.empty_like(x)
         tiles = (count, triton.cdiv(rows, _ROWS), triton.cdiv(channels, _CHANNELS))
         _apply_gradient[tiles](
-            x, dy, table, told, dx, rows, channels, count, ctx.silu,
-            ROWS=_ROWS, CHANNELS=_CHANNELS,
-        )  # fmt: skip
+            x,
+            dy,
+            table,
+            told,
+            dx,
+            rows,
+            channels,
+            count,
+            ctx.silu,
+            ROWS=_ROWS,
+            CHANNELS=_CHANNELS,
+        )
         needs_weight, needs_bias = ctx.needs_input_grad[2:4]
         return (
             dx,
             told[2].to(ctx.shift_dtype) if ctx.shifted else None,
             told[0].sum(0).to(weight.dtype) if needs_weight else None,
             told[1].sum(0).to(weight.dtype) if needs_bias else None,
-            None, None, None,
-        )  # fmt: skip
+            None,
+            None,
+            None,
+        )
 
 
 class _Add(torch.autograd.Function):
@@ -152,9 +197,21 @@ def _moments(x, found, rows, channels, parts, length, ROWS: tl.constexpr, CHANNE
 
 @triton.jit
 def _merge(
-    found, shift, weight, bias, table, rows, channels, groups, parts, length, eps,
-    SHIFTED: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    found,
+    shift,
+    weight,
+    bias,
+    table,
+    rows,
+    channels,
+    groups,
+    parts,
+    length,
+    eps,
+    SHIFTED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Statistics of a group from those of its channels' parts."""
     image, group = tl.program_id(0), tl.program_id(1)
     width = channels // groups
@@ -187,9 +244,16 @@ def _merge(
 
 @triton.jit
 def _apply(
-    x, table, y, rows, channels, count, SILU: tl.constexpr, ROWS: tl.constexpr,
+    x,
+    table,
+    y,
+    rows,
+    channels,
+    count,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
-):  # fmt: skip
+):
     """Scale and move every value, and what SiLU makes of it."""
     image = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -216,9 +280,19 @@ def _after_silu(dy, u, SILU: tl.constexpr):
 
 @triton.jit
 def _gradient_sums(
-    x, dy, table, found, rows, channels, count, parts, length, SILU: tl.constexpr,
-    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
+    x,
+    dy,
+    table,
+    found,
+    rows,
+    channels,
+    count,
+    parts,
+    length,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     """Sums over a part of the gradient du before SiLU, and of du times the normalised value."""
     image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
@@ -248,9 +322,18 @@ def _gradient_sums(
 
 @triton.jit
 def _merge_gradients(
-    found, table, weight, told, rows, channels, groups, parts, count, PARTS: tl.constexpr,
+    found,
+    table,
+    weight,
+    told,
+    rows,
+    channels,
+    groups,
+    parts,
+    count,
+    PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
-):  # fmt: skip
+):
     """Gradients of what belongs to channels, and what a group's mean and spread send back."""
     image, group = tl.program_id(0), tl.program_id(1)
     width = channels // groups
@@ -281,9 +364,18 @@ def _merge_gradients(
 
 @triton.jit
 def _apply_gradient(
-    x, dy, table, told, dx, rows, channels, count, SILU: tl.constexpr, ROWS: tl.constexpr,
+    x,
+    dy,
+    table,
+    told,
+    dx,
+    rows,
+    channels,
+    count,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
-):  # fmt: skip
+):
     """The gradient of every value."""
     image = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * ROWS + tl.arange(0, ROWS)

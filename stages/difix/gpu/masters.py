@@ -64,10 +64,17 @@ class Masters:
     """The learnt weights of a fixer, and AdamW over them."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], kept: set[str], dtype: torch.dtype, *,
-        betas: tuple[float, float], weight_decay: float, max_norm: float, factor: float,
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        kept: set[str],
+        dtype: torch.dtype,
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        max_norm: float,
+        factor: float,
         summed: torch.dtype,
-    ):  # fmt: skip
+    ):
         """`kept` names what is computed with in float32; `factor` turns sums into means.
 
         `summed` is the precision of the gradients of the others.
@@ -103,10 +110,19 @@ class Masters:
         self._rate.fill_(lr)
         for run in self.runs:
             adamw(
-                run.weights, run.copies, run.gradients, run.moments, self.control, norm,
-                lr=self._rate, betas=self.betas, eps=1e-8, weight_decay=self.weight_decay,
-                factor=self.factor, max_norm=self.max_norm,
-            )  # fmt: skip
+                run.weights,
+                run.copies,
+                run.gradients,
+                run.moments,
+                self.control,
+                norm,
+                lr=self._rate,
+                betas=self.betas,
+                eps=1e-8,
+                weight_decay=self.weight_decay,
+                factor=self.factor,
+                max_norm=self.max_norm,
+            )
         if self.scaled:
             self._rescale(good)
         return norm

@@ -50,7 +50,8 @@ def choose_execution(
         raise UserError(where, "graph, but only a GPU records graphs", fix="set it to eager")
     if samples_latents:
         raise UserError(
-            where, "graph, which would sample the same latents again and again",
+            where,
+            "graph, which would sample the same latents again and again",
             fix="set it to eager, or `latent` to mean",
-        )  # fmt: skip
+        )
     return "graph"

@@ -128,7 +128,9 @@ def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
     wrong = sorted(known ^ content.keys())
     if wrong:
         raise UserError(
-            where, f"missing or unknown: {', '.join(wrong)}", expected=", ".join(sorted(known)),
+            where,
+            f"missing or unknown: {', '.join(wrong)}",
+            expected=", ".join(sorted(known)),
             fix="write the fixer again with this version: `dvc repro base tune`",
-        )  # fmt: skip
+        )
     return Spec(**content)

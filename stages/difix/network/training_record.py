@@ -57,12 +57,13 @@ class TrainingRecord:
         """
         raise_all(
             UserError(
-                where, f"this fixer learnt from {overlap}",
+                where,
+                f"this fixer learnt from {overlap}",
                 expected=f"one that was not trained on {use} scenes, their people or images",
                 fix=_FIX,
             )
             for overlap in common(self.scenes, measured)
-        )  # fmt: skip
+        )
 
 
 def write_training_record(folder: Path, record: TrainingRecord) -> None:
@@ -109,7 +110,8 @@ def from_dict(content: Mapping[str, Any], where: object) -> TrainingRecord:
 
 def _unreadable(where: object, error: Exception) -> UserError:
     return UserError(
-        where, f"not a training record ({type(error).__name__}: {error})",
+        where,
+        f"not a training record ({type(error).__name__}: {error})",
         expected="scenes: [{scene, group, photographs}], unknown: [...]",
         fix="get the file again; without it the fixer's training scenes count as unknown",
-    )  # fmt: skip
+    )

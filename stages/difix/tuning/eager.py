@@ -18,15 +18,24 @@ class EagerStep:
     """Gradients by autograd, reduced over processes by accelerate."""
 
     def __init__(
-        self, accelerator: Any, fixer: Fixer, parameters: dict[str, nn.Parameter], *,
-        betas: tuple[float, float], weight_decay: float, max_norm: float, accumulation: int,
-    ):  # fmt: skip
+        self,
+        accelerator: Any,
+        fixer: Fixer,
+        parameters: dict[str, nn.Parameter],
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        max_norm: float,
+        accumulation: int,
+    ):
         self.accelerator, self.parameters = accelerator, parameters
         self.max_norm, self.accumulation = max_norm, accumulation
         adam = torch.optim.AdamW(
-            list(parameters.values()), betas=betas, weight_decay=weight_decay,
+            list(parameters.values()),
+            betas=betas,
+            weight_decay=weight_decay,
             fused=accelerator.device.type == "cuda",
-        )  # fmt: skip
+        )
         self.model, self.optimizer = accelerator.prepare(fixer, adam)
 
     @property
@@ -35,9 +44,15 @@ class EagerStep:
         return self.accelerator.scaler is not None
 
     def gradients(
-        self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
+        self,
+        loss: FixerLoss,
+        views: Tensor,
+        target: Tensor,
+        step: int,
+        *,
+        last: bool,
         generator: torch.Generator | None,
-    ) -> Terms:  # fmt: skip
+    ) -> Terms:
         """Add a micro-batch's gradients to those of its step.
 
         Args:

@@ -161,8 +161,9 @@ class Tuner:
         gradients = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(
             mixed_precision=self.precision if autocast else "no",
-            cpu=device.type == "cpu", kwargs_handlers=[gradients],
-        )  # fmt: skip
+            cpu=device.type == "cpu",
+            kwargs_handlers=[gradients],
+        )
         if self.precision == "fp32":
             # TF32 products are three times faster; their error is far below a batch's noise.
             torch.set_float32_matmul_precision("high")
@@ -175,9 +176,11 @@ class Tuner:
     def _stepper(self, parameters: dict[str, torch.nn.Parameter]) -> "EagerStep | GraphedStep":
         config = self.config
         options = {
-            "betas": BETAS, "weight_decay": config.weight_decay,
-            "max_norm": config.max_grad_norm, "accumulation": config.accumulation,
-        }  # fmt: skip
+            "betas": BETAS,
+            "weight_decay": config.weight_decay,
+            "max_norm": config.max_grad_norm,
+            "accumulation": config.accumulation,
+        }
         if self.execution == "eager":
             return EagerStep(self.accelerator, self.fixer, parameters, **options)
         # Its kernels need triton, which is installed with CUDA only.
@@ -318,9 +321,10 @@ class Tuner:
             return 0
         if state["execution"] != self.execution:
             raise UserError(
-                checkpoint.path, f"state of a run by {state['execution']}, not {self.execution}",
+                checkpoint.path,
+                f"state of a run by {state['execution']}, not {self.execution}",
                 fix=f"set {self.name}.execution to what it was, or delete the file to start anew",
-            )  # fmt: skip
+            )
         for key, value in state["parameters"].items():
             self.parameters[key].copy_(value)
         for average, value in zip(self.ema.averages, state["ema"], strict=True):
@@ -346,9 +350,11 @@ class Tuner:
         self.ema = Ema([], 0.0)
         if self.moved() == 0:
             raise UserError(
-                self.name, "no weight has changed", expected="a fixer that learns",
+                self.name,
+                "no weight has changed",
+                expected="a fixer that learns",
                 fix="raise lr, or the weights of `losses`",
-            )  # fmt: skip
+            )
         step = self._best.get("step", self.config.steps)
         self._validate("tuned", step, self.fixer)
         self._validate("tuned_withheld", step, self.fixer, with_reference=False)

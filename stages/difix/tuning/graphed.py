@@ -43,18 +43,30 @@ class GraphedStep:
     """Gradients of a fixer by replay, and the weights that learn from them."""
 
     def __init__(
-        self, fixer: Fixer, parameters: dict[str, torch.nn.Parameter], dtype: torch.dtype, *,
-        betas: tuple[float, float], weight_decay: float, max_norm: float, accumulation: int,
-    ):  # fmt: skip
+        self,
+        fixer: Fixer,
+        parameters: dict[str, torch.nn.Parameter],
+        dtype: torch.dtype,
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        max_norm: float,
+        accumulation: int,
+    ):
         self.fixer, self.dtype = fixer, dtype
         self.processes = dist.get_world_size() if dist.is_initialized() else 1
         kept = _kept(fixer)
         self._originals = _lower(fixer, set(parameters) | kept, dtype)
         self.masters = Masters(
-            parameters, kept & set(parameters), dtype, betas=betas, weight_decay=weight_decay,
-            max_norm=max_norm, factor=1 / (accumulation * self.processes),
+            parameters,
+            kept & set(parameters),
+            dtype,
+            betas=betas,
+            weight_decay=weight_decay,
+            max_norm=max_norm,
+            factor=1 / (accumulation * self.processes),
             summed=dtype if accumulation == 1 else torch.float32,
-        )  # fmt: skip
+        )
         fuse(fixer)
         self._buckets = [Buckets(run, _BUCKET) for run in self.masters.runs]
         self._recordings: dict[_Key, _Recording] = {}
@@ -75,9 +87,15 @@ class GraphedStep:
         return self.masters.scaled
 
     def gradients(
-        self, loss: FixerLoss, views: Tensor, target: Tensor, step: int, *, last: bool,
+        self,
+        loss: FixerLoss,
+        views: Tensor,
+        target: Tensor,
+        step: int,
+        *,
+        last: bool,
         generator: torch.Generator | None = None,
-    ) -> Terms:  # fmt: skip
+    ) -> Terms:
         """Add a micro-batch's gradients to those that are there; `last` of its step or not.
 
         The terms are overwritten by the next call.
@@ -112,9 +130,15 @@ class GraphedStep:
         self.masters.load(state)
 
     def _record(
-        self, loss: FixerLoss, views: Tensor, target: Tensor, corner: Tensor, step: int,
-        first: bool, last: bool,
-    ) -> _Recording:  # fmt: skip
+        self,
+        loss: FixerLoss,
+        views: Tensor,
+        target: Tensor,
+        corner: Tensor,
+        step: int,
+        first: bool,
+        last: bool,
+    ) -> _Recording:
         views, target = views.clone(), target.clone()
         corner = corner.to(views.device)
 

@@ -64,9 +64,10 @@ def initial_fixer(base: Path, init_from: str) -> Fixer:
         return read_pkl(path, base, spec.reference, spec.prompt, fixer.prompt, spec.origin)
     if not path.is_dir():
         raise UserError(
-            "tune.init_from", f"{init_from}: no such folder or file",
+            "tune.init_from",
+            f"{init_from}: no such folder or file",
             expected="a fixer's folder, or a .pkl of the published trainer",
-        )  # fmt: skip
+        )
     parts = {part: read_part(path, part) for part in ("unet", "vae")}
     fixer = fixer_from_published(spec, parts, fixer.prompt, path)
     fixer.training_record = read_training_record(path)
@@ -77,15 +78,17 @@ def check_inputs(fixer: Fixer, data: TuningData, config: TuneConfig) -> None:
     """Raise UserError when the dataset or the params do not suit the fixer."""
     if config.multiple % fixer.spec.factor:
         raise UserError(
-            "tune.multiple", str(config.multiple),
+            "tune.multiple",
+            str(config.multiple),
             expected=f"a multiple of {fixer.spec.factor}, by which this fixer's VAE shrinks",
-        )  # fmt: skip
+        )
     if data.prompt and data.prompt != fixer.spec.prompt:
         raise UserError(
-            data.path, f"the prompt {data.prompt!r}",
+            data.path,
+            f"the prompt {data.prompt!r}",
             expected=f"{fixer.spec.prompt!r}, whose embedding the fixer has",
             fix="set base.prompt and the pairs' prompt alike",
-        )  # fmt: skip
+        )
 
 
 def checkpoint_key(data: TuningData, base: Path, config: TuneConfig) -> tuple[str, ...]:

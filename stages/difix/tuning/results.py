@@ -42,9 +42,15 @@ def write_fixer(
     fixer.spec = fixer.spec.changed(origin=f"{fixer.spec.origin}, tuned")
     write_folder(fixer, folder, base if has_text(base) else None)
     write_card(
-        folder, fixer.spec, tuner.config, scalars(tuner, data), data.digest(), verdict,
-        fixer.training_record, warnings,
-    )  # fmt: skip
+        folder,
+        fixer.spec,
+        tuner.config,
+        scalars(tuner, data),
+        data.digest(),
+        verdict,
+        fixer.training_record,
+        warnings,
+    )
     if checkpoint.kept.is_dir():
         shutil.copytree(checkpoint.kept, folder / "samples")
 

@@ -63,9 +63,14 @@ def tune(
     on_sheet = _spread(len(samples), config.samples)
     validator = Validator(samples, loss.perceptual, device, on_sheet, fixer.spec.reference)
     tuner = Tuner(
-        fixer, config, loss, validator, device,
-        draw_latent=config.latent == "sample", keep_best=config.keep == "best",
-    )  # fmt: skip
+        fixer,
+        config,
+        loss,
+        validator,
+        device,
+        draw_latent=config.latent == "sample",
+        keep_best=config.keep == "best",
+    )
     if tuner.is_main:
         for note in [*train.size_notes(), *_inert_notes(config), *fixer.training_record.notes]:
             print(f"tune: {note}")

@@ -29,14 +29,19 @@ _LICENCES = (
 def write_base_card(folder: Path, spec: Spec, parameters: int, record: TrainingRecord) -> None:
     """Write the card of an untuned fixer."""
     lines = [
-        *_head("A fixer for novel views, before it was tuned", spec), "",
-        "## Made from", "",
+        *_head("A fixer for novel views, before it was tuned", spec),
+        "",
+        "## Made from",
+        "",
         f"- origin: {spec.origin}",
         f"- size: {spec.size}, {parameters:,} parameters",
         "- pairs: none; not trained on any scene of the study here",
-        f"- trained on: {record.summary}", "",
-        "## Licence", "", _LICENCES,
-    ]  # fmt: skip
+        f"- trained on: {record.summary}",
+        "",
+        "## Licence",
+        "",
+        _LICENCES,
+    ]
     _write(folder, lines)
 
 
@@ -63,31 +68,48 @@ def write_card(
         warnings: notes for its users.
     """
     lines = [
-        *_head("A fixer for novel views, tuned with Splatfix", spec), "",
-        "## Made from", "",
+        *_head("A fixer for novel views, tuned with Splatfix", spec),
+        "",
+        "## Made from",
+        "",
         f"- base: {spec.origin}",
         f"- size: {spec.size}",
         f"- pairs: {results['train_pairs']} for training, {results['test_pairs']} for validation",
         f"- digest of the pairs: `{data_digest}`",
         f"- trained on: {record.summary}",
         f"- verdict of the leak guard: `{verdict or 'none'}`",
-        *(f"- note: {warning}" for warning in warnings), "",
-        "## On the internal-eval pairs", "",
-        *_table(results), "",
-        "LPIPS uses the backbone of the loss; lower is better.", "",
-        "## Parameters", "", "```json", config.model_dump_json(indent=2), "```", "",
-        "## Licence", "", _LICENCES,
-    ]  # fmt: skip
+        *(f"- note: {warning}" for warning in warnings),
+        "",
+        "## On the internal-eval pairs",
+        "",
+        *_table(results),
+        "",
+        "LPIPS uses the backbone of the loss; lower is better.",
+        "",
+        "## Parameters",
+        "",
+        "```json",
+        config.model_dump_json(indent=2),
+        "```",
+        "",
+        "## Licence",
+        "",
+        _LICENCES,
+    ]
     _write(folder, lines)
 
 
 def _head(title: str, spec: Spec) -> list[str]:
     reference = f"expected ({spec.mixing} attention)." if spec.reference else "not used."
     return [
-        "---", "library_name: diffusers", "pipeline_tag: image-to-image", "---",
-        f"# {title}", "",
+        "---",
+        "library_name: diffusers",
+        "pipeline_tag: image-to-image",
+        "---",
+        f"# {title}",
+        "",
         f"Prompt `{spec.prompt}`, one step at t = {spec.timestep}; reference {reference}",
-    ]  # fmt: skip
+    ]
 
 
 def _write(folder: Path, lines: list[str]) -> None:

@@ -44,19 +44,22 @@ def checkpoint_errors(
             yield from _folder_errors(path, at, ours=False)
         elif path.suffix not in PICKLED or not path.is_file():
             yield UserError(
-                at, f"{tune.init_from}: no such folder or file",
+                at,
+                f"{tune.init_from}: no such folder or file",
                 expected="a fixer's folder, or a .pkl of the published trainer",
                 fix="name one that exists, or leave it empty",
-            )  # fmt: skip
+            )
 
 
 def unknown_source(source: str, where: str = "base.source") -> UserError:
     """The error for a `base.source` that names nothing."""
     return UserError(
-        where, f"no fixer {source!r}",
+        where,
+        f"no fixer {source!r}",
         expected=f"one of {', '.join(KNOWN)}, another hub id, or an existing folder or file",
-        hint=did_you_mean(source, KNOWN), fix="set base.source to one of them",
-    )  # fmt: skip
+        hint=did_you_mean(source, KNOWN),
+        fix="set base.source to one of them",
+    )
 
 
 def _source_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[UserError]:
@@ -78,10 +81,11 @@ def _pickle_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[Us
     """A .pkl does not say whether it expects a reference, and has no VAE or text encoder."""
     if base.reference == "stored":
         yield UserError(
-            where(("base", "reference")), f"stored, but {base.source} does not say it",
+            where(("base", "reference")),
+            f"stored, but {base.source} does not say it",
             expected="yes for weights like nvidia/difix_ref, else no",
             fix="set base.reference: yes or no",
-        )  # fmt: skip
+        )
     folder, at = Path(base.components).expanduser(), where(("base", "components"))
     if folder.is_dir():
         yield from _folder_errors(folder, at, ours=False)
@@ -93,17 +97,21 @@ def _folder_errors(folder: Path, at: str, *, ours: bool) -> Iterator[UserError]:
     """Files that a folder lacks to be a fixer, `ours` or in diffusers' layout."""
     required = [("unet", "config.json"), ("vae", "config.json")]
     lacking = ["/".join(parts) for parts in required if not folder.joinpath(*parts).is_file()]
-    lacking += [f"{part}/*.safetensors" for part in ("unet", "vae")
-                if not any((folder / part).glob("*.safetensors"))]  # fmt: skip
+    lacking += [
+        f"{part}/*.safetensors"
+        for part in ("unet", "vae")
+        if not any((folder / part).glob("*.safetensors"))
+    ]
     if ours and (folder / "fixer.json").is_file():
         name = "prompt_embedding.safetensors"
         lacking += [] if (folder / name).is_file() else [name]
     if lacking:
         yield UserError(
-            at, f"{folder} is no fixer: it has no {', '.join(lacking)}",
+            at,
+            f"{folder} is no fixer: it has no {', '.join(lacking)}",
             expected="a folder in diffusers' layout: unet and vae, each with config and weights",
             fix="name the folder of a fixer, or get the checkpoint again",
-        )  # fmt: skip
+        )
 
 
 def _hub_errors(name: str, base: BaseConfig, at: str, ask_hub: bool) -> Iterator[UserError]:

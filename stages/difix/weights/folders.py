@@ -130,9 +130,10 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
     unknown = own.keys() - known_keys(part) - set(_SKIP_KEYS)
     if any(own[key] for key in unknown):
         raise UserError(
-            path, f"unknown settings: {', '.join(sorted(key for key in unknown if own[key]))}",
+            path,
+            f"unknown settings: {', '.join(sorted(key for key in unknown if own[key]))}",
             expected=f"those of diffusers' {_CLASSES[part]}",
-        )  # fmt: skip
+        )
     return {key: value for key, value in own.items() if key not in unknown}
 
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
-)  # fmt: skip
+)
 
 from stages.difix.weights.checkpoints import HUB_ID, PUBLISHED
 from stages.run.errors import UserError
@@ -88,16 +88,18 @@ def _refused(error: Exception, hub_id: str, cache: Path, where: str) -> UserErro
     """The error for a failed request to the hub."""
     if isinstance(error, GatedRepoError):
         return UserError(
-            where, f"{hub_id}: the hub gives it only to users who accepted its licence",
+            where,
+            f"{hub_id}: the hub gives it only to users who accepted its licence",
             fix="accept it on the page of the model, then set HF_TOKEN to a token of yours",
-        )  # fmt: skip
+        )
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError):
         return UserError(
-            where, f"{hub_id}: the hub has no such model",
+            where,
+            f"{hub_id}: the hub has no such model",
             expected="an id such as nvidia/difix_ref, or a path",
             hint=_suggestion(hub_id),
             fix="name another, or base.source: shipped",
-        )  # fmt: skip
+        )
     # Without a network the exception depends on the layer that fails.
     return _absent(hub_id, cache, where, f"the hub: {type(error).__name__}")
 

@@ -26,8 +26,11 @@ from stages.run.files import whole_file
 
 SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt")
 _UNET, _VAE, _RANK, _LAYERS = (
-    "state_dict_unet", "state_dict_vae", "rank_vae", "vae_lora_target_modules"
-)  # fmt: skip
+    "state_dict_unet",
+    "state_dict_vae",
+    "rank_vae",
+    "vae_lora_target_modules",
+)
 _RECORD = "splatfix_taught"  # our own key, which other readers of the format ignore
 
 
@@ -38,10 +41,11 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
     """
     if fixer.lora is None:
         raise UserError(
-            path, "this fixer's VAE has no LoRA, its weights themselves were trained",
+            path,
+            "this fixer's VAE has no LoRA, its weights themselves were trained",
             expected="a fixer of SD-Turbo's size; the format has no place for another VAE",
             fix="use the folder, which is in diffusers' layout",
-        )  # fmt: skip
+        )
     parts = published_state(fixer)
     trained = {k: v for k, v in parts["vae"].items() if "lora" in k or "skip" in k}
     state = {
@@ -74,9 +78,10 @@ def read_pkl(
     spec = published_spec(components, reference, prompt_text, origin)
     spec = spec.changed(lora_rank=int(state[_RANK]))
     vae = {
-        key: value for key, value in read_part(components, "vae").items()
+        key: value
+        for key, value in read_part(components, "vae").items()
         if f".{ADAPTER}." not in key
-    }  # fmt: skip
+    }
     parts = {"unet": state[_UNET], "vae": vae | dict(state[_VAE])}
     fixer = fixer_from_published(spec, parts, prompt, path)
     text = state.get(_RECORD)
@@ -106,7 +111,8 @@ def _load(path: Path) -> Mapping[str, Any]:
     ):
         keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else ""
         raise UserError(
-            path, f"a {type(state).__name__} of {keys or 'no keys'}",
+            path,
+            f"a {type(state).__name__} of {keys or 'no keys'}",
             expected=f"{', '.join(types)}, as the published trainer writes",
-        )  # fmt: skip
+        )
     return state

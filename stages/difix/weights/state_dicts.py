@@ -65,9 +65,11 @@ def fixer_from_published(
     # Configs that contradict each other fail differently in each layer.
     except Exception as error:
         raise UserError(
-            where, f"its configs describe no fixer ({type(error).__name__}: {error})",
-            expected="diffusers' settings of a UNet and a VAE", fix="get the checkpoint again",
-        ) from error  # fmt: skip
+            where,
+            f"its configs describe no fixer ({type(error).__name__}: {error})",
+            expected="diffusers' settings of a UNet and a VAE",
+            fix="get the checkpoint again",
+        ) from error
     state = {PROMPT_KEY: prompt.float()}
     left = {part: _modern(tensors) for part, tensors in parts.items()}
     generator = torch.Generator().manual_seed(seed)

@@ -131,9 +131,14 @@ def _cards(results: Results, method: str, reference: str, confidence: float) -> 
             ends = f"{one.low:+{form}} to {one.high:+{form}}"
             reach = f"{confidence:.0%} t interval {minus(ends)}"
         yield Card(
-            TITLES[metric], minus(f"{one.mean:+{form}}"), reach, f"{row['won']:g}/{count}",
-            one.style, _WORDS[one.style], interval_strip(one, f"+{form}"),
-        )  # fmt: skip
+            TITLES[metric],
+            minus(f"{one.mean:+{form}}"),
+            reach,
+            f"{row['won']:g}/{count}",
+            one.style,
+            _WORDS[one.style],
+            interval_strip(one, f"+{form}"),
+        )
 
 
 def _interval(results: Results, method: str, reference: str, metric: str) -> Interval:

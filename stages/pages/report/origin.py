@@ -12,9 +12,17 @@ from stages.run.files import file_hash
 PARAMS = Path("params.yaml")
 # Packages that affect results; all versions are in requirements.lock.
 PACKAGES = (
-    "torch", "torchvision", "gsplat", "diffusers", "accelerate", "lpips", "pycolmap", "numba",
-    "numpy", "dvc",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "gsplat",
+    "diffusers",
+    "accelerate",
+    "lpips",
+    "pycolmap",
+    "numba",
+    "numpy",
+    "dvc",
+)
 
 
 def origin(results: Results) -> dict[str, Mapping[str, str]]:

@@ -96,9 +96,11 @@ def require_size(text: str, path: Path, max_mb: float) -> float:
     size_mb = len(text.encode()) / 1e6
     if size_mb > max_mb:
         raise UserError(
-            path, f"{size_mb:.1f} MB", expected=f"at most {max_mb:g} MB",
+            path,
+            f"{size_mb:.1f} MB",
+            expected=f"at most {max_mb:g} MB",
             fix="lower report.max_side_px or report.quality, or raise report.max_mb",
-        )  # fmt: skip
+        )
     return size_mb
 
 
@@ -111,20 +113,22 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
         outcomes.append(("Samples", samples))
     if {"untuned", "tuned", "identity"} <= results.tuning.keys():
         row = {name: results.tuning[name]["psnr"] for name in ("identity", "untuned", "tuned")}
-        outcomes.append((
-            "Tuning",
-            f"{results.tuning['steps']} steps; on the internal-eval samples {row['identity']:.2f} "
-            f"dB as rendered, {row['untuned']:.2f} dB untuned, {row['tuned']:.2f} dB tuned",
-        ))  # fmt: skip
+        tuning = (
+            f"{results.tuning['steps']} steps; on the internal-eval samples "
+            f"{row['identity']:.2f} dB as rendered, {row['untuned']:.2f} dB untuned, "
+            f"{row['tuned']:.2f} dB tuned"
+        )
+        outcomes.append(("Tuning", tuning))
     evaluations = results.evaluations
     views = sum(
         evaluations.of(scene, evaluations.methods[0]).means["views"] for scene in evaluations.scenes
     )
-    outcomes.append((
-        "Measures",
-        f"{views} target views of {len(evaluations.scenes)} scenes by {len(evaluations.methods)} "
-        f"methods; {len(results.downstream)} of the scenes are downstream",
-    ))  # fmt: skip
+    measures = (
+        f"{views} target views of {len(evaluations.scenes)} scenes by "
+        f"{len(evaluations.methods)} methods; {len(results.downstream)} of the scenes are "
+        "downstream"
+    )
+    outcomes.append(("Measures", measures))
     if results.chosen:
         outcomes.append(("Chosen on the internal-eval scenes", results.chosen))
     return outcomes

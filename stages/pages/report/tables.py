@@ -136,10 +136,13 @@ def scenes_table(results: Results) -> Table:
 def training_table(results: Results) -> Table:
     """Calibration and training of every scene."""
     columns = {
-        "registered": ("cameras", "g"), "rotation_error_deg": ("rotation error, \N{DEGREE SIGN}",
-        ".3f"), "centre_error_m": ("centre error, m", ".4f"), "points": ("points", ".0f"),
-        "train_psnr": ("training PSNR, dB", ".2f"), "gaussians": ("Gaussians", ".0f"),
-    }  # fmt: skip
+        "registered": ("cameras", "g"),
+        "rotation_error_deg": ("rotation error, \N{DEGREE SIGN}", ".3f"),
+        "centre_error_m": ("centre error, m", ".4f"),
+        "points": ("points", ".0f"),
+        "train_psnr": ("training PSNR, dB", ".2f"),
+        "gaussians": ("Gaussians", ".0f"),
+    }
     rows = []
     for scene in results.study.scenes:
         metrics = results.calibration.get(scene, {}) | results.training.get(scene, {})
@@ -152,17 +155,29 @@ def training_table(results: Results) -> Table:
 
 def costs_table(rows: Sequence[StageCost]) -> Table:
     """Costs of the stages; the last row is their sum."""
-    columns = ("stage", "items", "time, s", "GPU time, s", "energy, Wh", "memory, GiB",
-               "GPU memory, GiB", "device")  # fmt: skip
+    columns = (
+        "stage",
+        "items",
+        "time, s",
+        "GPU time, s",
+        "energy, Wh",
+        "memory, GiB",
+        "GPU memory, GiB",
+        "device",
+    )
     cells = tuple(
         (
-            Cell(row.stage, row.stage), number(row.items, "d"), number(row.seconds, ".1f"),
-            number(row.gpu_seconds, ".1f"), number(row.energy_wh, ".2f"),
-            number(row.peak_memory_gib, ".2f"), number(row.gpu_peak_memory_gib, ".2f"),
+            Cell(row.stage, row.stage),
+            number(row.items, "d"),
+            number(row.seconds, ".1f"),
+            number(row.gpu_seconds, ".1f"),
+            number(row.energy_wh, ".2f"),
+            number(row.peak_memory_gib, ".2f"),
+            number(row.gpu_peak_memory_gib, ".2f"),
             Cell(", ".join(row.devices)),
         )
         for row in [*rows, total(rows)]
-    )  # fmt: skip
+    )
     return Table(columns, cells, frozenset(columns[1:-1]), "costs")
 
 

@@ -21,8 +21,10 @@ from stages.scenes.view import View
 
 TRUTH = "ground truth"
 # Black, violet, red, yellow: lightness rises evenly, so that it also reads in grey.
-_HEAT = np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10],
-                  [252, 255, 164]], np.float32)  # fmt: skip
+_HEAT = np.array(
+    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]],
+    np.float32,
+)
 
 
 @dataclass(frozen=True)

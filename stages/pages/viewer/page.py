@@ -49,9 +49,14 @@ def viewer_page(
     methods = list(dict.fromkeys(model.method for model in models))
     times = sorted({model.timestamp for model in models})
     return render_template(
-        Path(__file__).parent, {}, scene=scene, methods=methods, times=times,
-        cameras={role: list(group) for role, group in cameras.items()}, data=Markup(text),
-    )  # fmt: skip
+        Path(__file__).parent,
+        {},
+        scene=scene,
+        methods=methods,
+        times=times,
+        cameras={role: list(group) for role, group in cameras.items()},
+        data=Markup(text),
+    )
 
 
 def _camera(role: str, camera: Camera) -> dict[str, Any]:

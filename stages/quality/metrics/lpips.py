@@ -19,13 +19,22 @@ from stages.quality.metrics.weights import load_features
 _STAGES = {
     "alex": (("0",), ("pool", "3"), ("pool", "6"), ("8",), ("10",)),
     "vgg": (
-        ("0", "2"), ("pool", "5", "7"), ("pool", "10", "12", "14"),
-        ("pool", "17", "19", "21"), ("pool", "24", "26", "28"),
+        ("0", "2"),
+        ("pool", "5", "7"),
+        ("pool", "10", "12", "14"),
+        ("pool", "17", "19", "21"),
+        ("pool", "24", "26", "28"),
     ),
     "squeeze": (
-        ("0",), ("pool", "3", "4"), ("pool", "6", "7"), ("pool", "9"), ("10",), ("11",), ("12",)
+        ("0",),
+        ("pool", "3", "4"),
+        ("pool", "6", "7"),
+        ("pool", "9"),
+        ("10",),
+        ("11",),
+        ("12",),
     ),
-}  # fmt: skip
+}
 # Kernel, stride, and whether windows may extend beyond the border.
 _POOLS = {"alex": (3, 2, False), "vgg": (2, 2, False), "squeeze": (3, 2, True)}
 # Stride and padding of convolutions where they are not 1 and half the kernel.

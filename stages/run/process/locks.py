@@ -149,9 +149,10 @@ def _take(path: Path, target: Path, until: float) -> int | None:
                 time.sleep(_RETRY_S)
                 continue
             raise UserError(
-                target, f"is being written by {_read(path) or 'another run'}",
+                target,
+                f"is being written by {_read(path) or 'another run'}",
                 fix="wait until it is done, or end it, and run again",
-            ) from error  # fmt: skip
+            ) from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 break

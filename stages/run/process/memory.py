@@ -46,10 +46,12 @@ def require_for(
     width, height = max(sizes)
     count = f"{copies} times {len(sizes)}" if copies > 1 else f"{len(sizes)}"
     raise UserError(
-        where, f"{count} images of up to {width}x{height} px take about "
+        where,
+        f"{count} images of up to {width}x{height} px take about "
         f"{needed / _GIB:.1f} GiB of memory, and {free / _GIB:.1f} GiB are free",
-        expected="images that fit", fix=lowers.format(factor=next(fitting, "more")),
-    )  # fmt: skip
+        expected="images that fit",
+        fix=lowers.format(factor=next(fitting, "more")),
+    )
 
 
 def _bytes_of(sizes: list[tuple[int, int]], factor: int, copies: int) -> float:

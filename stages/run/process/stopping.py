@@ -67,9 +67,11 @@ class Preemption(_Listener):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._restore()
         before = self.before.get(self._number)
         if error is None and callable(before):

@@ -14,13 +14,20 @@ from stages.run.settings.params import CHECK, Params
 # Items whose raw data a stage generates: data/raw/<name>.
 _GENERATED = (("demo", "scenes"), ("demo_capture", "captures"), ("static_demo", "scenes"))
 _SCENES = (
-    "scenes", "tuning_scenes", "internal_eval_scenes", "downstream_scenes", "evaluated_scenes",
-)  # fmt: skip
+    "scenes",
+    "tuning_scenes",
+    "internal_eval_scenes",
+    "downstream_scenes",
+    "evaluated_scenes",
+)
 # Lists whose items have a folder in data/raw each.
 DATA = (
-    *_GENERATED, *(("study", key) for key in _SCENES), ("capture_study", "captures"),
-    ("capture_study", "evaluated"), ("static", "scenes"),
-)  # fmt: skip
+    *_GENERATED,
+    *(("study", key) for key in _SCENES),
+    ("capture_study", "captures"),
+    ("capture_study", "evaluated"),
+    ("static", "scenes"),
+)
 LISTS = (*DATA, ("study", "fixers"), ("capture_study", "variants"), ("static", "cameras"))
 SEEDS = ("study", "seeds")
 CATALOGUES = ("scenes", "captures")
@@ -71,9 +78,11 @@ def _generated_twice(params: Params) -> Iterator[UserError]:
                 maker = makers.setdefault(folder, f"{name} of {'.'.join(keys)}")
                 if maker != f"{name} of {'.'.join(keys)}":
                     yield UserError(
-                        params.where(at), f"data/raw/{folder} is generated for {maker} already",
-                        expected="another name", fix=CHECK,
-                    )  # fmt: skip
+                        params.where(at),
+                        f"data/raw/{folder} is generated for {maker} already",
+                        expected="another name",
+                        fix=CHECK,
+                    )
 
 
 def _same_but_case(params: Params) -> Iterator[UserError]:
@@ -85,9 +94,11 @@ def _same_but_case(params: Params) -> Iterator[UserError]:
             other = spellings.setdefault(name.lower(), name)
             if other != name:
                 yield UserError(
-                    params.where(at), f"{name} differs from {other} only in case",
-                    expected="one spelling, or another name", fix=CHECK,
-                )  # fmt: skip
+                    params.where(at),
+                    f"{name} differs from {other} only in case",
+                    expected="one spelling, or another name",
+                    fix=CHECK,
+                )
 
 
 def _entries(params: Params, catalogue: str) -> list[Any]:

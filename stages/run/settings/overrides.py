@@ -39,9 +39,11 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
         keys = tuple(override.key_or_group.split("."))
         if override.type not in kinds or override.is_sweep_override() or len(keys) < 2:
             raise UserError(
-                f"{COMMAND_LINE}  -S {text}", "not one value for one key", expected=_FORM,
+                f"{COMMAND_LINE}  -S {text}",
+                "not one value for one key",
+                expected=_FORM,
                 fix=f"{quoting(text)}; several values are queued by `dvc exp run`".lstrip("; "),
-            )  # fmt: skip
+            )
         parsed.append((keys, override.value(), override.type == OverrideType.ADD))
     return parsed
 

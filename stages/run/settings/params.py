@@ -301,13 +301,22 @@ class Params:
 def add_override_option(parser: argparse.ArgumentParser) -> None:
     """Give a command `-S section.key=value`, as often as wanted, for `Params.read`."""
     parser.add_argument(
-        "-S", "--set-param", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        "-S",
+        "--set-param",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="use this value in the place of params.yaml's; may stand several times",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--set-text", dest="overrides", action="append", type=command_line.literal,
-        metavar="KEY=TEXT", help="the same for a text, which is taken as it is",
-    )  # fmt: skip
+        "--set-text",
+        dest="overrides",
+        action="append",
+        type=command_line.literal,
+        metavar="KEY=TEXT",
+        help="the same for a text, which is taken as it is",
+    )
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

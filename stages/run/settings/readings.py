@@ -94,16 +94,18 @@ def check() -> None:
         told = ", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else "")
         if "DVC_STAGE" in os.environ:
             raise UserError(
-                reading.path, f"edited while this ran: {told}",
+                reading.path,
+                f"edited while this ran: {told}",
                 expected="the params that the result was made with; DVC would record the new ones",
                 fix="run again, for a result by the new params; with the old ones put back it goes "
                 "on from its last state",
-            )  # fmt: skip
+            )
         print(
             f"WARNING: {reading.path} was edited while this ran: {told}; the result was made with "
             "the old params",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
         reading.content = _content(reading.path)  # told once
 
 
@@ -186,8 +188,16 @@ def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
         raise NotYaml("nested too deep") from error
     # Scalars that their tag or form promises to be numbers or dates, and are none, keys that cannot
     # be told apart, and directives of other versions fail in the loader's own code.
-    except (YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
-            AssertionError, NotImplementedError) as error:  # fmt: skip
+    except (
+        YAMLError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:
         raise NotYaml(str(error) or type(error).__name__) from error
     return found
 

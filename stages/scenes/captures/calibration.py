@@ -90,10 +90,11 @@ def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
     has_model = find_model(source) is not None
     if config.method in ("given", "ba") and not has_model:
         raise UserError(
-            source, f"no folder sparse for method {config.method} to start from",
+            source,
+            f"no folder sparse for method {config.method} to start from",
             expected="a COLMAP model in sparse/0 or sparse",
             fix="set capture_calibrate.method to sfm",
-        )  # fmt: skip
+        )
     if config.method == "auto":
         return "given" if has_model else "sfm"
     return config.method
@@ -114,9 +115,11 @@ def _check_images(images: Mapping[str, Path], method: str, config: CaptureCalibr
     for path in images.values():
         if method != "given" and not config.max_image_px:
             check_pixel_count(
-                path, image_size(path, upright=False), _BYTES_PER_PIXEL * max(1, config.threads),
+                path,
+                image_size(path, upright=False),
+                _BYTES_PER_PIXEL * max(1, config.threads),
                 "set capture_calibrate.max_image_px, for example to 3200",
-            )  # fmt: skip
+            )
         read_image(path, upright=False)
 
 
@@ -146,9 +149,12 @@ def _copy_model(source: Path, folder: Path) -> MappingSummary:
 
 
 def _start(
-    method: str, source: Path, paths: Mapping[str, Path], scratch: Path,
+    method: str,
+    source: Path,
+    paths: Mapping[str, Path],
+    scratch: Path,
     predict: Predict | None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Folder of the model that bundle adjustment starts from."""
     if method == "ba":
         return Dataset.read(source).model
@@ -165,11 +171,12 @@ def _check_registered(
     message = f"{registered} of {len(names)} images registered; {_unregistered(missing)}"
     if registered < max(2, config.min_registered * len(names)):
         raise UserError(
-            source, message,
+            source,
+            message,
             expected=f"at least {config.min_registered:.0%} (capture_calibrate.min_registered)",
             fix="take images between those and the others, or lower min_registered to continue "
             "without them",
-        )  # fmt: skip
+        )
     if missing:
         print(f"WARNING: {source}: {message}", file=sys.stderr, flush=True)
 

@@ -54,9 +54,13 @@ class MappingSummary:
 
 
 def map_capture(
-    source: Path, root: Path, names: Sequence[str], folder: Path, scratch: Path,
+    source: Path,
+    root: Path,
+    names: Sequence[str],
+    folder: Path,
+    scratch: Path,
     config: CaptureCalibrateConfig,
-) -> MappingSummary:  # fmt: skip
+) -> MappingSummary:
     """Structure from motion; writes the best model to `folder`.
 
     Args:
@@ -86,10 +90,11 @@ def map_capture(
             break
     if best is None:
         raise UserError(
-            source, f"0 of {len(names)} images registered",
+            source,
+            f"0 of {len(names)} images registered",
             expected="images of one static scene that overlap by more than half",
             fix="take more images in between, sharp and with texture, or add a COLMAP model",
-        )  # fmt: skip
+        )
     folder.mkdir(parents=True, exist_ok=True)
     best[0].write_binary(str(folder))
     return best[1]
@@ -126,10 +131,11 @@ def adjust_posed(
     adjusted = pycolmap.triangulate_points(initial, database, root, scratch, options=options)
     if len(adjusted.points3D) < 10 * len(names):
         raise UserError(
-            model, f"{len(adjusted.points3D)} points triangulated with {len(names)} images",
+            model,
+            f"{len(adjusted.points3D)} points triangulated with {len(names)} images",
             expected=f"at least {10 * len(names)}",
             fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
-        )  # fmt: skip
+        )
     for _ in range(2):
         _adjust(adjusted, config)
         adjusted.update_point_3d_errors()
@@ -159,9 +165,14 @@ def summarise(folder: Path) -> MappingSummary:
 
 
 def _extract(
-    database: Path, root: Path, names: Sequence[str], attempt: Attempt,
-    config: CaptureCalibrateConfig, *, existing: bool = False,
-) -> None:  # fmt: skip
+    database: Path,
+    root: Path,
+    names: Sequence[str],
+    attempt: Attempt,
+    config: CaptureCalibrateConfig,
+    *,
+    existing: bool = False,
+) -> None:
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads = False, config.threads
     options.max_image_size = config.max_image_px or -1

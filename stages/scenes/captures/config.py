@@ -58,14 +58,15 @@ class CaptureEvaluateConfig(OptionalAlignment):
 
 def inert_keys(
     config: CaptureTrainConfig | CaptureEvaluateConfig, overridden: Collection[str]
-) -> Iterator[tuple[str, str]]:  # fmt: skip
+) -> Iterator[tuple[str, str]]:
     """Keys of the command line without effect, and why."""
     held_out = not isinstance(config, CaptureTrainConfig) or config.test_every > 1
     if "align_lr" in overridden and config.align_steps == 0:
         yield "align_lr", "align_steps is 0"
     elif not held_out:
-        yield from ((key, "no view is held out") for key in ("align_steps", "align_lr")
-                    if key in overridden)  # fmt: skip
+        yield from (
+            (key, "no view is held out") for key in ("align_steps", "align_lr") if key in overridden
+        )
 
 
 def inert_calibration_keys(method: str, overridden: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -100,19 +101,24 @@ def capture_errors(
         if name not in catalogue:
             known = list(catalogue)
             yield UserError(
-                at, f"{name!r} is not in `captures`", expected=f"one of {', '.join(known)}",
+                at,
+                f"{name!r} is not in `captures`",
+                expected=f"one of {', '.join(known)}",
                 hint=did_you_mean(name, known),
-            )  # fmt: skip
+            )
         elif name not in embedded and not raw_folder(name).is_dir():
             yield UserError(
-                at, f"no folder {raw_folder(name)}", expected="images there",
+                at,
+                f"no folder {raw_folder(name)}",
+                expected="images there",
                 fix=f"dvc import-url FOLDER {raw_folder(name)}",
-            )  # fmt: skip
+            )
         elif "filtered" in study.variants and not catalogue[name].match_string:
             yield UserError(
-                where(("captures", name, "match_string")), "empty",
+                where(("captures", name, "match_string")),
+                "empty",
                 expected="the word that image names of variant filtered contain",
-            )  # fmt: skip
+            )
     for index, name in enumerate(study.evaluated):
         at = where(("capture_study", "evaluated", index))
         if name not in study.captures:
@@ -121,6 +127,8 @@ def capture_errors(
             )
         elif name not in embedded and not eval_folder(name).is_dir():
             yield UserError(
-                at, f"no folder {eval_folder(name)}", expected="a COLMAP dataset there",
+                at,
+                f"no folder {eval_folder(name)}",
+                expected="a COLMAP dataset there",
                 fix=f"dvc import-url FOLDER {eval_folder(name)}",
-            )  # fmt: skip
+            )

@@ -171,7 +171,8 @@ def _angle_deg(a: Camera, b: Camera) -> float:
 
 def _refused(where: object, why: str) -> UserError:
     return UserError(
-        where, f"not in the frame of the capture: {why}",
+        where,
+        f"not in the frame of the capture: {why}",
         expected="a model in the frame of the capture, or at least two of its images",
         fix="register both sets together, or set capture_evaluate.frame=shared if they share it",
-    )  # fmt: skip
+    )

@@ -63,8 +63,9 @@ def capture_shots(config: DemoCaptureConfig) -> Iterator[Shot]:
     """Both lenses at every position of the arc."""
     size = (config.width_px, config.height_px)
     for side, offset, distortion in (
-        ("LEFT", -_BASELINE / 2, config.distortion), ("RIGHT", _BASELINE / 2, ())
-    ):  # fmt: skip
+        ("LEFT", -_BASELINE / 2, config.distortion),
+        ("RIGHT", _BASELINE / 2, ()),
+    ):
         for k in range(config.photographs):
             share = k / (config.photographs - 1)
             pose = _pose(share, 1.35 + 0.35 * np.sin(2.6 * k), offset)
@@ -102,9 +103,12 @@ def _intrinsics(width: int, height: int) -> Array:
 
 
 def _write(
-    world: raytrace.World, shots: Sequence[Shot], config: DemoCaptureConfig, folder: Path,
+    world: raytrace.World,
+    shots: Sequence[Shot],
+    config: DemoCaptureConfig,
+    folder: Path,
     rng: np.random.Generator,
-) -> None:  # fmt: skip
+) -> None:
     posed, points, colors = [], [], []
     for number, shot in enumerate(shots):
         camera = shot.camera

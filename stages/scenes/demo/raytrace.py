@@ -102,9 +102,12 @@ def build_world(geometry: Geometry, light: Array, atlas: Atlas) -> World:
 
 
 def trace(
-    world: World, camera: Camera, samples: int, seed: int,
+    world: World,
+    camera: Camera,
+    samples: int,
+    seed: int,
     undistort: Callable[[Array], Array] = lambda pixels: pixels,
-) -> tuple[Array, NDArray[np.int8]]:  # fmt: skip
+) -> tuple[Array, NDArray[np.int8]]:
     """Image [H, W, 3] in sRGB and person map [H, W] (ROOM, 0 or 1) of one camera.
 
     One ray goes through each pixel's centre; the map is of these. Where neighbours differ in
@@ -243,9 +246,7 @@ def _halved(image: Array) -> Array:
 def _edges(person: NDArray[np.int8], distance: Floats, normal: Floats) -> NDArray[np.bool_]:
     """Pixels [H, W] that differ from their right or lower neighbour, and that neighbour."""
     marked = np.zeros(person.shape, bool)
-    for one, other in (
-        (np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])
-    ):  # fmt: skip
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         differs = person[one] != person[other]
         differs |= np.abs(distance[one] - distance[other]) > _STEP * distance[one]
         differs |= np.einsum("rck,rck->rc", normal[one], normal[other]) < _CREASE

@@ -16,9 +16,11 @@ from stages.scenes.demo.shapes.textures import IMAGES, load_texture
 _HALF, _HEIGHT = 3.25, 2.8  # metres
 _POSTERS = (
     # (upper left corner, along the wall, down)
-    ((-2.95, 2.45), (1.25, 1.05)), ((-1.45, 2.25), (0.95, 1.15)), ((-0.25, 2.50), (1.35, 1.00)),
+    ((-2.95, 2.45), (1.25, 1.05)),
+    ((-1.45, 2.25), (0.95, 1.15)),
+    ((-0.25, 2.50), (1.35, 1.00)),
     ((1.35, 2.30), (1.10, 1.20)),
-)  # fmt: skip
+)
 _SIDE_POSTERS = (
     ((-2.2, 2.45), (1.25, 1.10)),
     ((-0.75, 2.30), (1.10, 1.25)),
@@ -40,19 +42,24 @@ def _textures(pair: int, names: list[str], rng: np.random.Generator) -> dict[str
     brick = surfaces.brickwork(wide, rng)
     walls = [brick, surfaces.plaster(wide, rng), surfaces.plaster(wide, rng)]
     wall_textures = {f"wall{k}": walls[(k + pair) % 3] for k in range(3)}
-    return wall_textures | {name: surfaces.poster(name, rng) for name in names[:10]} | {
-        "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
-        "ceiling": surfaces.ceiling(rng),
-        "rug": surfaces.rug(rng),
-        "books0": surfaces.bookshelf((1.1, 1.9), rng),
-        "books1": surfaces.bookshelf((1.1, 1.9), rng),
-        "wood": surfaces.wood(rng),
-        "dark": surfaces.wood(rng, 0.5),
-        "sofa": surfaces.upholstery(rng),
-        "cushion": surfaces.upholstery(rng),
-        "leaves": surfaces.foliage(rng),
-        "lamp": np.ones((2, 2, 3)),
-    } | {name: load_texture(name, (128, 128)) for name in names[10:]}  # fmt: skip
+    return (
+        wall_textures
+        | {name: surfaces.poster(name, rng) for name in names[:10]}
+        | {
+            "floor": (surfaces.tiles if pair % 2 else surfaces.planks)(2 * _HALF, rng),
+            "ceiling": surfaces.ceiling(rng),
+            "rug": surfaces.rug(rng),
+            "books0": surfaces.bookshelf((1.1, 1.9), rng),
+            "books1": surfaces.bookshelf((1.1, 1.9), rng),
+            "wood": surfaces.wood(rng),
+            "dark": surfaces.wood(rng, 0.5),
+            "sofa": surfaces.upholstery(rng),
+            "cushion": surfaces.upholstery(rng),
+            "leaves": surfaces.foliage(rng),
+            "lamp": np.ones((2, 2, 3)),
+        }
+        | {name: load_texture(name, (128, 128)) for name in names[10:]}
+    )
 
 
 def _shell() -> list[Mesh]:

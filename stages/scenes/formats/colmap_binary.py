@@ -60,10 +60,11 @@ def check_files(folder: Path) -> None:
                 raise ValueError(f"{len(cursor.data) - cursor.at} bytes too many")
         except (ValueError, struct.error) as error:
             raise UserError(
-                path, f"no COLMAP model can be read from it: {error}",
+                path,
+                f"no COLMAP model can be read from it: {error}",
                 expected="a file as COLMAP's mapper or model_converter writes it",
                 fix="copy the model again from its source",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def count_images(folder: Path) -> int:
@@ -118,5 +119,9 @@ def _frame(cursor: _Cursor) -> None:
 
 
 _RECORDS: dict[str, Callable[[_Cursor], None]] = {
-    "cameras": _camera, "images": _image, "points3D": _point, "rigs": _rig, "frames": _frame,
-}  # fmt: skip
+    "cameras": _camera,
+    "images": _image,
+    "points3D": _point,
+    "rigs": _rig,
+    "frames": _frame,
+}

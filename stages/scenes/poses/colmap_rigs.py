@@ -146,10 +146,15 @@ class _ModelIds:
         unconnected = sorted({slot.lens for slot in used_slots} - set(cam_from_rig))
         assert not unconnected, f"{unconnected} share no frame with the reference of their rig"
         return cls(
-            cameras, slots, ids_of(cameras), ids_of(slot.lens for slot in used_slots),
+            cameras,
+            slots,
+            ids_of(cameras),
+            ids_of(slot.lens for slot in used_slots),
             ids_of(slot.rig for slot in used_slots),
-            ids_of((slot.rig, slot.frame) for slot in used_slots), references, cam_from_rig,
-        )  # fmt: skip
+            ids_of((slot.rig, slot.frame) for slot in used_slots),
+            references,
+            cam_from_rig,
+        )
 
 
 def _model(ids: _ModelIds, structure: Structure) -> "pycolmap.Reconstruction":

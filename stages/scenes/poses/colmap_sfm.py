@@ -74,9 +74,12 @@ def map_images(
 def undistorted_points(points: Array, lens: Lens) -> Array:
     """Pixels [N, 2] of an image in its undistorted image, `lens.undistort(..., crop=True)`."""
     camera = pycolmap.Camera(
-        camera_id=1, model=lens.model, width=lens.width, height=lens.height,
+        camera_id=1,
+        model=lens.model,
+        width=lens.width,
+        height=lens.height,
         params=list(lens.params),
-    )  # fmt: skip
+    )
     K, _, _ = lens.pinhole(crop=True)
     rays = camera.cam_from_img(points)
     return rays * K[[0, 1], [0, 1]] + K[:2, 2]

@@ -32,9 +32,11 @@ def calibrate(
         (camera.width, camera.height) for camera in true_sources.values() for _ in scene.timestamps
     ]
     require_for(
-        sizes, 1, "prepare.height_px",
+        sizes,
+        1,
+        "prepare.height_px",
         f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
-    )  # fmt: skip
+    )
     initial, near = true_sources, recentring([camera.centre for camera in true_sources.values()])
     if near is not None:  # map coordinates leave an adjustment no digits
         initial = {name: near.apply_camera(camera) for name, camera in true_sources.items()}

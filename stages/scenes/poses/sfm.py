@@ -146,11 +146,16 @@ def reconstruct(
     best: colmap.Adjusted | None = None
     for min_matches, factor in _RETRIES:
         model = colmap.map_incrementally(
-            cameras, keypoints, matches, scratch,
-            refine_focal=config.refine_focal, min_matches=min_matches,
+            cameras,
+            keypoints,
+            matches,
+            scratch,
+            refine_focal=config.refine_focal,
+            min_matches=min_matches,
             min_angle_deg=config.min_triangulation_angle_deg,
-            max_error_px=factor * config.max_reprojection_error_px, seed=config.seed,
-        )  # fmt: skip
+            max_error_px=factor * config.max_reprojection_error_px,
+            seed=config.seed,
+        )
         if model and (best is None or len(model.cameras) > len(best.cameras)):
             best = model
         if best and len(best.cameras) == len(cameras):

@@ -20,9 +20,13 @@ from stages.scenes.view import Role, View
 
 
 def import_scene(
-    name: str, entry: SceneEntry, config: PrepareConfig, raw: Path, folder: Path,
+    name: str,
+    entry: SceneEntry,
+    config: PrepareConfig,
+    raw: Path,
+    folder: Path,
     background: Color = BLACK,
-) -> str:  # fmt: skip
+) -> str:
     """Write a prepared scene; return a summary of one line.
 
     Args:
@@ -128,7 +132,7 @@ def _valid_pixels(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -
             f"camera {camera.name}: {1 - valid.mean():.0%} of its undistorted images are outside "
             "the image, or where its distortion is not invertible: black and masked",
             flush=True,
-        )  # fmt: skip
+        )
     return valid
 
 

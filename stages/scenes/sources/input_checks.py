@@ -70,9 +70,11 @@ def _path_errors(
         path = str(getattr(values[section], key)) if section in values else ""
         if path and not Path(path).expanduser().exists():
             yield UserError(
-                where((section, key)), f"{path!r}: no such file or folder",
-                expected="an existing one, or ''", fix="create it, or set the key to ''",
-            )  # fmt: skip
+                where((section, key)),
+                f"{path!r}: no such file or folder",
+                expected="an existing one, or ''",
+                fix="create it, or set the key to ''",
+            )
 
 
 def _role_errors(
@@ -89,21 +91,25 @@ def _role_errors(
         matched = [camera for camera in cameras if matching(camera, train.match_string)]
         if len(cameras) < 2:
             yield UserError(
-                where(("scenes", name, "source_cameras")), f"only {cameras[0]}",
-                expected="at least two: one camera does not determine depth", fix=CHECK,
-            )  # fmt: skip
+                where(("scenes", name, "source_cameras")),
+                f"only {cameras[0]}",
+                expected="at least two: one camera does not determine depth",
+                fix=CHECK,
+            )
         elif not matched:
             yield UserError(
                 where(("train", "match_string")),
                 f"{train.match_string!r} matches no source camera of {name}",
-                expected=f"a whole word in one of {', '.join(cameras)}", fix=CHECK,
-            )  # fmt: skip
+                expected=f"a whole word in one of {', '.join(cameras)}",
+                fix=CHECK,
+            )
         elif train.test_every > 1 and len(matched) < 2:
             yield UserError(
                 where(("train", "test_every")),
                 f"{train.test_every} holds out {matched[0]}, the only camera of {name} to train on",
-                expected="0, or a match_string that matches more cameras", fix=CHECK,
-            )  # fmt: skip
+                expected="0, or a match_string that matches more cameras",
+                fix=CHECK,
+            )
 
 
 def _source(entries: Mapping[str, SceneEntry], name: str) -> str | None:

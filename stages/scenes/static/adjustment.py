@@ -108,10 +108,11 @@ class Adjustment:
                     used.append(depths[a])
         if len(used) < _MIN_DISPARITIES:
             raise UserError(
-                "static_prepare", f"{len(used)} matches with depth between the light field's views",
+                "static_prepare",
+                f"{len(used)} matches with depth between the light field's views",
                 expected=f"at least {_MIN_DISPARITIES}",
                 fix="lower static.peak_threshold, or take lightfield out of static.cameras",
-            )  # fmt: skip
+            )
         return Disparities(np.array(steps, float), np.array(shifts), np.array(used))
 
     def _structure(self, cameras: dict[str, Camera], spokes: Matches, factor: float) -> Structure:

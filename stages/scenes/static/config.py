@@ -55,17 +55,37 @@ class StaticConfig(Section):
 # The keys of `static:` and `runtime.static:` that each command reads.
 READ_BY = {
     "static_prepare": (
-        "cameras", "max_px", "lf_inner", "lf_calib", "lf_to_colmap", "vggt_stage",
-        "runtime.vggt_cache", "skip_vggt", "runtime.force", "lens_model", "focal_guess",
-        "max_features", "peak_threshold", "ratio_test", "max_reprojection_error_px",
-        "min_triangulation_angle_deg", "min_registered", "seed",
+        "cameras",
+        "max_px",
+        "lf_inner",
+        "lf_calib",
+        "lf_to_colmap",
+        "vggt_stage",
+        "runtime.vggt_cache",
+        "skip_vggt",
+        "runtime.force",
+        "lens_model",
+        "focal_guess",
+        "max_features",
+        "peak_threshold",
+        "ratio_test",
+        "max_reprojection_error_px",
+        "min_triangulation_angle_deg",
+        "min_registered",
+        "seed",
     ),
     "static_train": ("train_test_every", "runtime.skip_train"),
     "static_evaluate": (
-        "eval_test_every", "runtime.skip_eval", "runtime.covi_chunk", "runtime.covi_micro_chunk",
-        "covi_device", "covi_min_views", "covi_min_share", "covi_depth_tolerance",
+        "eval_test_every",
+        "runtime.skip_eval",
+        "runtime.covi_chunk",
+        "runtime.covi_micro_chunk",
+        "covi_device",
+        "covi_min_views",
+        "covi_min_share",
+        "covi_depth_tolerance",
     ),
-}  # fmt: skip
+}
 
 
 class StaticDemoConfig(Section):

@@ -19,15 +19,19 @@ from stages.scenes.poses.colmap_rigs import Slot
 from stages.scenes.static.light_field.lightfield import Cell, LightField, is_lightfield
 
 PREFIXES = {
-    "monocular": "mono", "iphone": "iphone", "stereo": "stereo", "lightfield": "lf",
+    "monocular": "mono",
+    "iphone": "iphone",
+    "stereo": "stereo",
+    "lightfield": "lf",
     "iphone_eval": "eval",
-}  # fmt: skip
+}
 EVAL = "iphone_eval"
 _LENSES = {"iphone": ("wide", "tele", "ultrawide"), "stereo": ("left", "right")}
 _FLAT = {
-    "monocular": ("wide",), "iphone": ("wide", "tele", "ultrawide"),
+    "monocular": ("wide",),
+    "iphone": ("wide", "tele", "ultrawide"),
     "stereo": ("stereo_left", "stereo_right"),
-}  # fmt: skip
+}
 _DIAGONAL_35MM = 43.267
 
 
@@ -65,9 +69,10 @@ def list_input_images(
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(
-            folder, f"two images would both be named {repeated[0]}",
+            folder,
+            f"two images would both be named {repeated[0]}",
             expected="names that differ in more than their suffix",
-        )  # fmt: skip
+        )
     return images
 
 
@@ -95,10 +100,11 @@ def lightfield_path(folder: Path) -> Path:
     beside = [path for path in files if is_lightfield(path)]
     if len(beside) != 1:
         raise UserError(
-            folder, f"{len(beside)} light fields",
+            folder,
+            f"{len(beside)} light fields",
             expected=f"lightfield/, or one *.LFR, *_Decoded.mat or *eslf.png in {folder.name}/",
             fix="add it, or take lightfield out of static.cameras",
-        )  # fmt: skip
+        )
     return beside[0]
 
 
@@ -116,22 +122,29 @@ def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Itera
     if not files:
         flat = " or ".join(f"{stem}.png" for stem in _FLAT.get(kind, ()))
         beside = f", or {flat} in {folder.name}/" if flat else ""
-        yield UserError(folder, f"no image for {kind}", expected=f"images in {kind}/{beside}",
-                        fix=f"add them, or take {kind} out of static.cameras")  # fmt: skip
+        yield UserError(
+            folder,
+            f"no image for {kind}",
+            expected=f"images in {kind}/{beside}",
+            fix=f"add them, or take {kind} out of static.cameras",
+        )
         return
     if kind != "stereo":
         return
-    halves = {lens: {_frame(kind, base, p) for p in files if _lens(kind, base, p) == lens}
-              for lens in _LENSES[kind]}  # fmt: skip
+    halves = {
+        lens: {_frame(kind, base, p) for p in files if _lens(kind, base, p) == lens}
+        for lens in _LENSES[kind]
+    }
     for lens, other in (("left", "right"), ("right", "left")):
         missing = sorted(halves[other] - halves[lens])
         if missing or not halves[lens]:
             which = f" of {', '.join(missing[:3])}" if any(missing) else ""
             yield UserError(
-                base, f"no {lens} half{which}",
+                base,
+                f"no {lens} half{which}",
                 expected="images of the same names for both sides",
                 fix="add it, or take stereo out of static.cameras",
-            )  # fmt: skip
+            )
 
 
 def _image(kind: str, base: Path, path: Path, background: Color) -> InputImage:
@@ -143,9 +156,15 @@ def _image(kind: str, base: Path, path: Path, background: Color) -> InputImage:
     slot = Slot(f"{kind}/{lens}", rig, frame, known_focal=focal is not None)
     read = partial(read_image, path, background=background)
     return InputImage(
-        f"{PREFIXES[kind]}__{relative}.png", kind, slot, read, size, focal,
-        file_hash(path), path.relative_to(base.parent if base.name == kind else base).as_posix(),
-    )  # fmt: skip
+        f"{PREFIXES[kind]}__{relative}.png",
+        kind,
+        slot,
+        read,
+        size,
+        focal,
+        file_hash(path),
+        path.relative_to(base.parent if base.name == kind else base).as_posix(),
+    )
 
 
 def _lens(kind: str, base: Path, path: Path) -> str:

@@ -23,9 +23,16 @@ class StaticPaths:
 
     @classmethod
     def of(
-        cls, scene_dir: Path | None, scene: str | None, prep_root: Path | None = None,
-        result_root: Path | None = None, *, raw: FolderOf, shared: FolderOf, results: FolderOf,
-    ) -> "StaticPaths":  # fmt: skip
+        cls,
+        scene_dir: Path | None,
+        scene: str | None,
+        prep_root: Path | None = None,
+        result_root: Path | None = None,
+        *,
+        raw: FolderOf,
+        shared: FolderOf,
+        results: FolderOf,
+    ) -> "StaticPaths":
         """Resolve a folder with `static/` in it, or the name of a scene in the graph.
 
         Args:

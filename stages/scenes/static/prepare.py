@@ -42,10 +42,21 @@ from stages.scenes.static.writers import (
 
 # The params that a prepared scene depends on.
 _PARAMS = (
-    "cameras", "max_px", "lf_inner", "vggt_stage", "skip_vggt", "lens_model", "focal_guess",
-    "max_features", "peak_threshold", "ratio_test", "max_reprojection_error_px",
-    "min_triangulation_angle_deg", "min_registered", "seed",
-)  # fmt: skip
+    "cameras",
+    "max_px",
+    "lf_inner",
+    "vggt_stage",
+    "skip_vggt",
+    "lens_model",
+    "focal_guess",
+    "max_features",
+    "peak_threshold",
+    "ratio_test",
+    "max_reprojection_error_px",
+    "min_triangulation_angle_deg",
+    "min_registered",
+    "seed",
+)
 _VERSION = 1
 
 
@@ -165,9 +176,13 @@ def _within(image: Pixels, longest: int) -> Pixels:
 
 
 def _register(
-    raw: Path, shared: SharedFolder, inputs: SceneInputs, static: StaticConfig, predict: Predict,
+    raw: Path,
+    shared: SharedFolder,
+    inputs: SceneInputs,
+    static: StaticConfig,
+    predict: Predict,
     files: Mapping[str, str],
-) -> tuple[Registration, str]:  # fmt: skip
+) -> tuple[Registration, str]:
     """The reconstruction and its method; `files` are hashes of input files by name."""
     if static.skip_vggt:
         return _reuse(_existing(raw, shared, files), inputs), "existing sparse model, as it is"
@@ -202,13 +217,14 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
                 f"WARNING: {older}: its poses are of other images: {', '.join(others[:3])} "
                 f"{'have' if len(others) > 1 else 'has'} changed since",
                 file=sys.stderr,
-            )  # fmt: skip
+            )
         return older
     raise UserError(
-        raw / "sparse", "no sparse model to start from",
+        raw / "sparse",
+        "no sparse model to start from",
         expected="cameras, images and points3D in sparse/ or sparse/0/",
         fix="set static.skip_vggt: false and static.vggt_stage: both",
-    )  # fmt: skip
+    )
 
 
 def _reuse(folder: Path, inputs: SceneInputs) -> Registration:
@@ -218,9 +234,10 @@ def _reuse(folder: Path, inputs: SceneInputs) -> Registration:
     kept = {name: camera for name, camera in cameras.items() if name in names}
     if not kept:
         raise UserError(
-            folder, f"has none of the {len(names)} images",
+            folder,
+            f"has none of the {len(names)} images",
             expected=f"images with names such as {min(names)}",
-        )  # fmt: skip
+        )
     resized = {}
     for name, camera in kept.items():
         height, width = inputs.pixels[name].shape[:2]

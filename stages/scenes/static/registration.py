@@ -131,9 +131,11 @@ def _map(
     with tempfile.TemporaryDirectory() as scratch:
         for min_matches, factor in _LADDER:
             demands = MapperThresholds(
-                min_matches, factor * static.max_reprojection_error_px,
-                static.min_triangulation_angle_deg, static.seed,
-            )  # fmt: skip
+                min_matches,
+                factor * static.max_reprojection_error_px,
+                static.min_triangulation_angle_deg,
+                static.seed,
+            )
             model = map_images(guesses, slots, keypoints, matches, Path(scratch), demands)
             best = max(best, model, key=lambda model: len(model[0]))
             if len(best[0]) == len(anchors):
@@ -165,7 +167,7 @@ def _check_registered(
             expected=f"at least {static.min_registered:.0%} (static.min_registered)",
             fix="lower static.peak_threshold, raise static.ratio_test, add images from in between, "
             "or lower static.min_registered",
-        )  # fmt: skip
+        )
 
 
 def _whole_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dict[str, Slot]:

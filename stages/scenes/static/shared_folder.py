@@ -40,9 +40,10 @@ class SharedFolder:
         """Raise UserError when the scene is not prepared or its preparation was interrupted."""
         if not (self.folder / MARKER).is_file():
             raise UserError(
-                self.folder, f"no {MARKER}: not prepared, or only in part",
+                self.folder,
+                f"no {MARKER}: not prepared, or only in part",
                 fix="run static_prepare for this scene first",
-            )  # fmt: skip
+            )
 
     def subset(self, kind: str) -> Path:
         """COLMAP dataset of one kind of camera. Raises UserError when there is none."""
@@ -50,9 +51,11 @@ class SharedFolder:
         if not subset.is_dir():
             kinds = sorted(path.name for path in subset.parent.glob("*"))
             raise UserError(
-                subset, "not prepared", expected=f"one of {', '.join(kinds) or 'none yet'}",
+                subset,
+                "not prepared",
+                expected=f"one of {', '.join(kinds) or 'none yet'}",
                 fix=f"add {kind} to static.cameras and run static_prepare",
-            )  # fmt: skip
+            )
         return subset
 
     def images_hash(self, kind: str) -> str:
@@ -70,10 +73,11 @@ class SharedFolder:
             return
         some = ", ".join(sorted(names)[:3])
         raise UserError(
-            self.folder, f"holds {some}, which static_prepare did not write",
+            self.folder,
+            f"holds {some}, which static_prepare did not write",
             expected=f"a new folder, or one with its {MARKER}",
             fix="move it away, or name another folder with --prep-root",
-        )  # fmt: skip
+        )
 
     def mask(self, camera: str, image: str) -> Path:
         """Mask of an eval frame's covisible pixels; `image` may have folders in its name."""

@@ -44,10 +44,11 @@ def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -
         names = [image.name for image in registered if image.subset == kind]
         if not names:
             raise UserError(
-                "static_prepare", f"no image of {kind} is registered",
+                "static_prepare",
+                f"no image of {kind} is registered",
                 expected="at least one",
                 fix="see the messages about the others, or remove it from static.cameras",
-            )  # fmt: skip
+            )
         subset = folder / "subsets" / kind
         (subset / "images").mkdir(parents=True)
         for name in names:

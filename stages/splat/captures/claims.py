@@ -28,10 +28,11 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
         record = check_trained_on(trained, source, hashes)
         if record.match_string != match_string:
             raise UserError(
-                result, f"holds the result of {record.name}, match string {record.match_string!r}",
+                result,
+                f"holds the result of {record.name}, match string {record.match_string!r}",
                 expected=f"match string {match_string!r}",
                 fix="name another folder, or remove this one",
-            )  # fmt: skip
+            )
         return
     # Allowed are what a killed run leaves, estimated poses and, where DVC has removed a result to
     # reproduce it, evaluations on other datasets.
@@ -39,9 +40,11 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
     names = {path.name for path in paths if not is_hidden(path.name, path.is_dir())}
     if not all(name == DATASET or name.startswith(EVALUATED) for name in names):
         raise UserError(
-            result, "not empty, and no result of a capture",
-            expected="a new folder, or one that capture_train wrote", fix="name another folder",
-        )  # fmt: skip
+            result,
+            "not empty, and no result of a capture",
+            expected="a new folder, or one that capture_train wrote",
+            fix="name another folder",
+        )
 
 
 def claim_trained(trained: Path, source: Path, hashes: Hashes, images_hash: str = "") -> None:
@@ -56,7 +59,7 @@ def claim_trained(trained: Path, source: Path, hashes: Hashes, images_hash: str 
 
 def check_trained_on(
     trained: Path, source: Path, hashes: Hashes, images_hash: str = ""
-) -> CaptureRecord:  # fmt: skip
+) -> CaptureRecord:
     """The record of Gaussians in `trained`, checked to be of the images in `source`.
 
     `images_hash` is the hash of these, computed from `hashes` when empty. Raises UserError for
@@ -68,12 +71,13 @@ def check_trained_on(
     if record.images_hash != wanted if record.images_hash else not used <= ours:
         digest = f" ({record.images_hash[:8]})" if record.images_hash else ""
         raise UserError(
-            trained.parent, f"holds the result of a dataset {record.name}{digest}; the images of "
+            trained.parent,
+            f"holds the result of a dataset {record.name}{digest}; the images of "
             f"{source} ({wanted[:8]}) are others, with {len(used & ours)} of the {len(used)} that "
             "it used",
             expected="a new folder, or the images that it was trained on",
             fix="name another folder, or remove this one",
-        )  # fmt: skip
+        )
     return record
 
 
@@ -86,8 +90,8 @@ def claim_evaluated(folder: Path, source: Path, hashes: Hashes) -> None:
     ours = set_hash(hashes())
     if measured and measured != ours:
         raise UserError(
-            folder, f"was measured on other images ({measured[:8]}) than those of {source} "
-            f"({ours[:8]})",
+            folder,
+            f"was measured on other images ({measured[:8]}) than those of {source} ({ours[:8]})",
             expected="evaluation sets of different names, or the same images",
             fix=f"give the folder {source} another name, or remove {folder}",
-        )  # fmt: skip
+        )

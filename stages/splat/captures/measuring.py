@@ -62,8 +62,9 @@ def measure(
             f"WARNING: {target_of(folder)}: PSNR {means['psnr']:.2f} dB is below that of an image "
             f"of the mean colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another "
             "frame",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
     return [{"image": row["camera"], **row} for row in rows], means
 
 
@@ -83,10 +84,14 @@ def _rendered(
         renders: dict[str, Any] = {"given": _render(gaussians, camera, backend)}
         if alignment.steps:
             aligned = align_camera(
-                gaussians, camera, torch.from_numpy(np.ascontiguousarray(image)), backend,
-                steps=alignment.steps, lr=alignment.lr,
+                gaussians,
+                camera,
+                torch.from_numpy(np.ascontiguousarray(image)),
+                backend,
+                steps=alignment.steps,
+                lr=alignment.lr,
                 mask=None if valid is None else torch.from_numpy(valid),
-            )  # fmt: skip
+            )
             renders["aligned"] = _render(gaussians, aligned, backend)
         for kind, pixels in renders.items():
             file = view.name if view.name.endswith(".png") else f"{view.name}.png"

@@ -48,9 +48,11 @@ class CaptureRecord:
         path = folder / CAPTURE
         if not path.is_file():
             raise UserError(
-                folder, f"no {CAPTURE}", expected="a folder that capture_train wrote",
+                folder,
+                f"no {CAPTURE}",
+                expected="a folder that capture_train wrote",
                 fix="python -m stages.capture_train DATA_DIR RESULT_DIR",
-            )  # fmt: skip
+            )
         record = read_json(path)
         with shaped(path, "what capture_train writes", "train the capture again"):
             groups = [cameras_from_dict(record[kind]) for kind in ("train", "held_out")]

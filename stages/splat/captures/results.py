@@ -66,17 +66,23 @@ def posed_dataset(
         return dataset, True
     if not same_images(data, dataset):
         raise UserError(
-            dataset, f"is no dataset of the images in {data}",
-            expected="that of capture_calibrate", fix="remove it, or name another folder",
-        )  # fmt: skip
+            dataset,
+            f"is no dataset of the images in {data}",
+            expected="that of capture_calibrate",
+            fix="remove it, or name another folder",
+        )
     return dataset, False
 
 
 def train_result(
-    dataset: Dataset, match_string: str, result: Path,
-    capture: CaptureTrainConfig, config: TrainConfig, meter: Meter,
+    dataset: Dataset,
+    match_string: str,
+    result: Path,
+    capture: CaptureTrainConfig,
+    config: TrainConfig,
+    meter: Meter,
     overridden: Collection[str] = (),
-) -> tuple[dict[str, Any], Fitted]:  # fmt: skip
+) -> tuple[dict[str, Any], Fitted]:
     """Train a capture into `result`/train and measure its held-out views; return the scalars.
 
     Args:
@@ -110,10 +116,16 @@ def train_result(
         color = CaptureRecord.read(folder).mean_color
         with whole_folder(folder / "held_out") as renders:
             rows, means = measure(
-                fitted.gaussians.to(device), views.held_out, Sim3.identity(), renders,
-                meter=meter, color=color, data_factor=config.data_factor,
-                alignment=PoseAlignment(capture.align_steps, capture.align_lr), backend=backend,
-            )  # fmt: skip
+                fitted.gaussians.to(device),
+                views.held_out,
+                Sim3.identity(),
+                renders,
+                meter=meter,
+                color=color,
+                data_factor=config.data_factor,
+                alignment=PoseAlignment(capture.align_steps, capture.align_lr),
+                backend=backend,
+            )
         write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
     scalars = {
         "trained_on": len(views.train),
@@ -142,11 +154,15 @@ def evaluate_result(
     gaussians = Gaussians.load(result / TRAINED / GAUSSIANS, device)
     eval_set.print_notes()
     placement = place(
-        record.train | record.held_out, record.sha256, record.points,
+        record.train | record.held_out,
+        record.sha256,
+        record.points,
         {view.name: view.camera for view in eval_set.views},
         {view.name: view.sha256 for view in eval_set.views},
-        eval_set.points, config.frame, eval_set.folder,
-    )  # fmt: skip
+        eval_set.points,
+        config.frame,
+        eval_set.folder,
+    )
     placed = {
         view.name: placement.train_from_eval.apply_camera(view.camera) for view in eval_set.views
     }
@@ -155,10 +171,16 @@ def evaluate_result(
     views = [view for view in eval_set.views if view.name in chosen]
     with whole_folder(folder) as folder:
         rows, means = measure(
-            gaussians, views, placement.train_from_eval, folder,
-            meter=meter, color=record.mean_color, data_factor=record.data_factor,
-            alignment=PoseAlignment(config.align_steps, config.align_lr), backend=backend,
-        )  # fmt: skip
+            gaussians,
+            views,
+            placement.train_from_eval,
+            folder,
+            meter=meter,
+            color=record.mean_color,
+            data_factor=record.data_factor,
+            alignment=PoseAlignment(config.align_steps, config.align_lr),
+            backend=backend,
+        )
         write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
         scalars = {
             "frame": placement.how,

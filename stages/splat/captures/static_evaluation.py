@@ -149,9 +149,14 @@ def update_masks(
         backend = backend_of(static.covi_device)
         loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
         computed = covisible(
-            loaded, [view.camera for view in missing], training, rule, backend,
-            static.runtime.covi_chunk, static.runtime.covi_micro_chunk,
-        )  # fmt: skip
+            loaded,
+            [view.camera for view in missing],
+            training,
+            rule,
+            backend,
+            static.runtime.covi_chunk,
+            static.runtime.covi_micro_chunk,
+        )
         for view, mask in zip(missing, computed, strict=True):
             write_mask(shared.mask(camera, view.name), mask.cpu().numpy())
     return {view.name: read_mask(shared.mask(camera, view.name)) for view in views}
@@ -169,6 +174,11 @@ def _rendered(
         write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
         image, valid = view.image()
         yield MeasuredView(
-            "", view.name, image, view.sha256, given=read_image(path),
-            mask=masks[view.name] if valid is None else masks[view.name] & valid, valid=valid,
-        )  # fmt: skip
+            "",
+            view.name,
+            image,
+            view.sha256,
+            given=read_image(path),
+            mask=masks[view.name] if valid is None else masks[view.name] & valid,
+            valid=valid,
+        )

@@ -21,9 +21,10 @@ def predict_poses(
     `cache` is a folder that keeps them by the images' content; empty for none.
     """
     key = text_hash(
-        config.weights, str(config.image_px),
+        config.weights,
+        str(config.image_px),
         *(part for name, image in images.items() for part in (name, sha256(image).hexdigest())),
-    )  # fmt: skip
+    )
     cached = Path(cache, f"{key[:24]}.json") if cache else None
     if cached is not None and cached.is_file():
         print(f"VGGT's poses are read from {cached}", flush=True)
@@ -33,8 +34,9 @@ def predict_poses(
         print(
             "VGGT is not installed: poses come from structure from motion. To use it, install "
             "github.com/facebookresearch/vggt in this environment and set vggt.weights.",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
         return None
     # Imported here because it imports torch.
     from stages.splat import vggt

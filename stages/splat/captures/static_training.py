@@ -19,9 +19,14 @@ CHECKPOINTS = "checkpoints"
 
 
 def train_static(
-    shared: SharedFolder, camera: str, static: StaticConfig, config: TrainConfig, result: Path,
-    resume_as: str, overridden: Collection[str] = (),
-) -> Fitted:  # fmt: skip
+    shared: SharedFolder,
+    camera: str,
+    static: StaticConfig,
+    config: TrainConfig,
+    result: Path,
+    resume_as: str,
+    overridden: Collection[str] = (),
+) -> Fitted:
     """Train on the images of one kind of camera, into `result`/checkpoints.
 
     Args:
@@ -58,9 +63,11 @@ def check_trained(result: Path) -> None:
     """Raise UserError when there are no trained Gaussians."""
     if not (result / CHECKPOINTS / GAUSSIANS).is_file():
         raise UserError(
-            result / CHECKPOINTS, "nothing is trained yet", expected=GAUSSIANS,
+            result / CHECKPOINTS,
+            "nothing is trained yet",
+            expected=GAUSSIANS,
             fix="set runtime.static.skip_train: false, or run static_train for this camera first",
-        )  # fmt: skip
+        )
 
 
 def check_same_images(shared: SharedFolder, camera: str, result: Path) -> None:
@@ -68,6 +75,8 @@ def check_same_images(shared: SharedFolder, camera: str, result: Path) -> None:
     check_trained(result)
     dataset = Dataset.read(shared.subset(camera))
     check_trained_on(
-        result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes,
+        result / CHECKPOINTS,
+        dataset.folder,
+        lambda: dataset.image_hashes,
         shared.images_hash(camera),
-    )  # fmt: skip
+    )

@@ -49,14 +49,16 @@ def split(views: Sequence[View], test_every: int, match_string: str) -> CaptureS
     train = tuple(view for view in rest if matching(view.name, match_string))
     if not rest:
         raise UserError(
-            "test_every", f"{test_every} leaves none of {len(views)} views to train on",
+            "test_every",
+            f"{test_every} leaves none of {len(views)} views to train on",
             expected="0 for no held-out views, or a larger step",
-        )  # fmt: skip
+        )
     if not train:
         raise UserError(
-            "match_string", f"{match_string!r} matches none of {len(rest)} images",
+            "match_string",
+            f"{match_string!r} matches none of {len(rest)} images",
             expected=f"a whole word in one of {shortened([view.name for view in rest])}",
-        )  # fmt: skip
+        )
     return CaptureSplit(train, held_out)
 
 
@@ -81,9 +83,15 @@ def capture_notes(
 
 
 def train_capture(
-    dataset: Dataset, views: CaptureSplit, config: TrainConfig, folder: Path, *,
-    match_string: str, resume_as: str, images_hash: str = "",
-) -> Fitted:  # fmt: skip
+    dataset: Dataset,
+    views: CaptureSplit,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    match_string: str,
+    resume_as: str,
+    images_hash: str = "",
+) -> Fitted:
     """Train one set of Gaussians on a capture's views; write its results into `folder`.
 
     A killed run that is started again with the same inputs resumes.
@@ -100,8 +108,10 @@ def train_capture(
     all_views = (*views.train, *views.held_out)
     require_for(
         [(view.camera.width, view.camera.height) for view in all_views],
-        config.data_factor, "train.data_factor", "set train.data_factor: {factor}",
-    )  # fmt: skip
+        config.data_factor,
+        "train.data_factor",
+        "set train.data_factor: {factor}",
+    )
     images_hash = images_hash or set_hash(dataset.image_hashes)
     backend, reason = choose_backend(config.backend)
     sha256 = {view.name: view.sha256 for view in all_views}
@@ -120,12 +130,16 @@ def train_capture(
     fitted.write(folder, ply=config.save_ply)
     write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
     record = CaptureRecord(
-        dataset.name, match_string,
+        dataset.name,
+        match_string,
         {view.name: view.camera for view in views.train},
         {view.name: view.camera for view in views.held_out},
-        sha256, images_hash, dataset.points[:: max(1, len(dataset.points) // 2000)],
-        mean_color(map(_counted_pixels, train_views)), config.data_factor,
-    )  # fmt: skip
+        sha256,
+        images_hash,
+        dataset.points[:: max(1, len(dataset.points) // 2000)],
+        mean_color(map(_counted_pixels, train_views)),
+        config.data_factor,
+    )
     record.write(folder)
     return fitted
 

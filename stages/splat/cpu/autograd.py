@@ -113,9 +113,16 @@ class Shade(torch.autograd.Function):
         for c, world in enumerate(ctx.worlds):
             eye = world[:3, 3]
             g_eye = shade_backward(
-                means, sh, eye.astype(f32), radii[c], ctx.degree, colors[c], g_shaded[c],
-                g_means, g_sh,
-            )  # fmt: skip
+                means,
+                sh,
+                eye.astype(f32),
+                radii[c],
+                ctx.degree,
+                colors[c],
+                g_shaded[c],
+                g_means,
+                g_sh,
+            )
             # eye is the last column of the inverse of view, whose derivative is -inv dview inv.
             g_views[c] = -np.outer(world[:3].T @ g_eye, world[:, 3])
         return *(torch.from_numpy(g) for g in (g_means, g_sh, g_views)), None, None
@@ -173,9 +180,15 @@ class Composite(torch.autograd.Function):
             left, g_one_left = ctx.left[c, ..., 0], g_left[c, ..., 0]
             composite_backward(bins, images[c], left, g_composited[c], g_one_left, sums, absolute)
             pack_backward(
-                order, conics[c], opacities[c], sums,
-                g_means2d[c], g_conics[c], g_opacities[c], g_colors[c],
-            )  # fmt: skip
+                order,
+                conics[c],
+                opacities[c],
+                sums,
+                g_means2d[c],
+                g_conics[c],
+                g_opacities[c],
+                g_colors[c],
+            )
             if absgrad is not None:
                 absgrad[c, order] = absolute
         if absgrad is not None:

@@ -104,9 +104,15 @@ def pack_splats(
 
 @njit(**COMPILE)
 def pack_backward(
-    order: Array, conics: Array, opacities: Array, sums: Array,
-    g_means2d: Array, g_conics: Array, g_opacities: Array, g_colors: Array,
-) -> None:  # fmt: skip
+    order: Array,
+    conics: Array,
+    opacities: Array,
+    sums: Array,
+    g_means2d: Array,
+    g_conics: Array,
+    g_opacities: Array,
+    g_colors: Array,
+) -> None:
     """Fill the derivatives of the visible Gaussians from the sums that `window` describes."""
     for q in range(order.shape[0]):
         i, s = order[q], sums[q]

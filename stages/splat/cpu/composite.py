@@ -143,9 +143,16 @@ def _spans(
 
 @njit(**INLINE)
 def _load_gradients(
-    planes: Array, top: int, side: int, height: int, width: int,
-    image: Array, left: Array, g_image: Array, g_left: Array,
-) -> None:  # fmt: skip
+    planes: Array,
+    top: int,
+    side: int,
+    height: int,
+    width: int,
+    image: Array,
+    left: Array,
+    g_image: Array,
+    g_left: Array,
+) -> None:
     """Fill the planes of ahead and dL/dcolour."""
     for row in range(height):
         for column in range(width):

@@ -130,16 +130,27 @@ def project_backward(
         r = rotation_from_quat(q)
         c0, c1 = transform_back(r, a0), transform_back(r, a1)
         gb0, gb1, g_opacity = covariance_gradient(
-            multiply(c0, s), multiply(c1, s), lens.eps2d, cloud.opacities[i], lens.antialiased,
-            vector(g_screen.conics, i), g_screen.opacities[i],
-        )  # fmt: skip
+            multiply(c0, s),
+            multiply(c1, s),
+            lens.eps2d,
+            cloud.opacities[i],
+            lens.antialiased,
+            vector(g_screen.conics, i),
+            g_screen.opacities[i],
+        )
         # A row of B is b = c s, with c = a R and a = j W.
         gc0, gc1 = multiply(gb0, s), multiply(gb1, s)
         ga0, ga1 = transform(r, gc0), transform(r, gc1)
         g_p = _look_gradient(
-            lens, p, limits, transform(w, ga0), transform(w, ga1),
-            g_screen.means2d[i, 0], g_screen.means2d[i, 1], g_screen.depths[i],
-        )  # fmt: skip
+            lens,
+            p,
+            limits,
+            transform(w, ga0),
+            transform(w, ga1),
+            g_screen.means2d[i, 0],
+            g_screen.means2d[i, 1],
+            g_screen.depths[i],
+        )
         g_cloud.opacities[i] += g_opacity
         _accumulate(g_cloud.scales, i, add(multiply(c0, gb0), multiply(c1, gb1)))
         g_quat = quat_gradient(q, _outer_sum(a0, gc0, a1, gc1))
@@ -200,9 +211,15 @@ def _look(
 
 @njit(**INLINE_STRICT)
 def _look_gradient(
-    lens: Lens, p: Vector, limits: tuple[float, float, float, float], gj0: Vector, gj1: Vector,
-    g_x: float, g_y: float, g_depth: float,
-) -> Vector:  # fmt: skip
+    lens: Lens,
+    p: Vector,
+    limits: tuple[float, float, float, float],
+    gj0: Vector,
+    gj1: Vector,
+    g_x: float,
+    g_y: float,
+    g_depth: float,
+) -> Vector:
     """Derivative by p: through J, through the position on the screen, and through the depth."""
     k = ONE / p[2]
     u, v = p[0] * k, p[1] * k
@@ -234,9 +251,12 @@ def _accumulate(out: Array, i: int, values: Vector) -> None:
 
 @njit(**INLINE_STRICT)
 def _accumulate_quat(
-    out: Array, i: int, g: tuple[float, float, float, float],
-    q: tuple[float, float, float, float], length: float,
-) -> None:  # fmt: skip
+    out: Array,
+    i: int,
+    g: tuple[float, float, float, float],
+    q: tuple[float, float, float, float],
+    length: float,
+) -> None:
     """Add the derivative by the quaternion of any length, from that by the unit one."""
     along = g[0] * q[0] + g[1] * q[1] + g[2] * q[2] + g[3] * q[3]
     k = ONE / length

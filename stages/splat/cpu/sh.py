@@ -45,9 +45,16 @@ def shade_forward(
 
 @njit(**COMPILE_STRICT)
 def shade_backward(
-    means: Array, sh: Array, eye: Array, radii: Array, degree: int, colors: Array,
-    g_colors: Array, g_means: Array, g_sh: Array,
-) -> Array:  # fmt: skip
+    means: Array,
+    sh: Array,
+    eye: Array,
+    radii: Array,
+    degree: int,
+    colors: Array,
+    g_colors: Array,
+    g_means: Array,
+    g_sh: Array,
+) -> Array:
     """Add to the derivatives by means and sh, and return that by the camera's centre [3]."""
     g_eye = np.zeros(3, np.float64)
     basis, g_basis = np.empty(16, np.float32), np.empty(16, np.float32)

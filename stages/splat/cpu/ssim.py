@@ -75,10 +75,16 @@ def ssim_and_gradient(x, y, window):
     small = (height - TAPS + 1, width - TAPS + 1)
     rows = np.empty((small[0], width), np.float32)
     mx, my = np.empty(small, np.float32), np.empty(small, np.float32)
-    sxx, syy, sxy = (np.empty(small, np.float32), np.empty(small, np.float32),
-                     np.empty(small, np.float32))  # fmt: skip
-    a, b, c = (np.empty((height, width), np.float32), np.empty((height, width), np.float32),
-               np.empty((height, width), np.float32))  # fmt: skip
+    sxx, syy, sxy = (
+        np.empty(small, np.float32),
+        np.empty(small, np.float32),
+        np.empty(small, np.float32),
+    )
+    a, b, c = (
+        np.empty((height, width), np.float32),
+        np.empty((height, width), np.float32),
+        np.empty((height, width), np.float32),
+    )
     gradient = np.empty_like(x)
     total = 0.0
     share = f32(1) / f32(channels * small[0] * small[1])

@@ -47,12 +47,23 @@ def descend(
             continue
         rate = rates.get(optimizer, group["lr"])
         _adam[(triton.cdiv(param.numel(), _BLOCK),)](
-            param, gradient, state["exp_avg"], state["exp_avg_sq"], state["step"],
-            rate, taken, param.numel(),
-            param.stride(0), gradient.stride(0), float(group["weight_decay"]), group["eps"],
+            param,
+            gradient,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            state["step"],
+            rate,
+            taken,
+            param.numel(),
+            param.stride(0),
+            gradient.stride(0),
+            float(group["weight_decay"]),
+            group["eps"],
             *(number for beta in group["betas"] for number in (beta, 1 - beta, math.log(beta))),
-            width, isinstance(rate, Tensor), _BLOCK,
-        )  # fmt: skip
+            width,
+            isinstance(rate, Tensor),
+            _BLOCK,
+        )
 
 
 def accumulate(
@@ -79,17 +90,45 @@ def accumulate(
         if state[key] is None:
             state[key] = torch.zeros(count, device=radii.device)
     _accumulate[(triton.cdiv(count, _BLOCK),)](
-        gradients, radii, state["grad2d"], state["count"], state.get("radii", state["count"]),
-        taken, count, width / 2, height / 2, 1 / max(width, height), "radii" in state, _BLOCK,
-    )  # fmt: skip
+        gradients,
+        radii,
+        state["grad2d"],
+        state["count"],
+        state.get("radii", state["count"]),
+        taken,
+        count,
+        width / 2,
+        height / 2,
+        1 / max(width, height),
+        "radii" in state,
+        _BLOCK,
+    )
 
 
 @triton.jit(do_not_specialize=["size", "param_stride", "gradient_stride"])
 def _adam(
-    param, gradient, exp_avg, exp_avg_sq, step, rate, taken, size, param_stride, gradient_stride,
-    decay, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2,
-    width: tl.constexpr, rate_on_device: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    param,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    step,
+    rate,
+    taken,
+    size,
+    param_stride,
+    gradient_stride,
+    decay,
+    eps,
+    beta1,
+    rest1,
+    log_beta1,
+    beta2,
+    rest2,
+    log_beta2,
+    width: tl.constexpr,
+    rate_on_device: tl.constexpr,
+    block: tl.constexpr,
+):
     lr = tl.load(rate) if rate_on_device else rate
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < tl.where(tl.load(taken) > 0, size, 0)
@@ -112,9 +151,19 @@ def _adam(
 
 @triton.jit(do_not_specialize=["count"])
 def _accumulate(
-    gradients, radii, norms, times, sizes, taken, count, half_width, half_height, share,
-    with_sizes: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    gradients,
+    radii,
+    norms,
+    times,
+    sizes,
+    taken,
+    count,
+    half_width,
+    half_height,
+    share,
+    with_sizes: tl.constexpr,
+    block: tl.constexpr,
+):
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < tl.where(tl.load(taken) > 0, count, 0)
     wide = tl.load(radii + 2 * at, mask=inside, other=0)

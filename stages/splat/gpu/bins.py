@@ -62,9 +62,23 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
     tiles = torch.empty(room, dtype=kind, device=device)
     ids = torch.empty(room, dtype=torch.int32, device=device)
     _fill_slots[(triton.cdiv(room, _BLOCK),)](
-        ends, boxes, order, splats.means2d, splats.conics, splats.opacities, tiles, ids,
-        count, room, columns, rows * columns, count.bit_length(), _FAINTEST, TILE, _BLOCK,
-    )  # fmt: skip
+        ends,
+        boxes,
+        order,
+        splats.means2d,
+        splats.conics,
+        splats.opacities,
+        tiles,
+        ids,
+        count,
+        room,
+        columns,
+        rows * columns,
+        count.bit_length(),
+        _FAINTEST,
+        TILE,
+        _BLOCK,
+    )
     tiles, slots = torch.sort(tiles, stable=True)
     numbers, rendered = _tiles(columns, rows, kind, device)
     offsets = torch.searchsorted(tiles, numbers, out_int32=True)
@@ -106,9 +120,17 @@ def _tiles(
 
 @triton.jit(do_not_specialize=["count", "columns", "rows"])
 def _boxes(
-    means2d, radii, order, boxes, counts, count, columns, rows,
-    tile: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    means2d,
+    radii,
+    order,
+    boxes,
+    counts,
+    count,
+    columns,
+    rows,
+    tile: tl.constexpr,
+    block: tl.constexpr,
+):
     """First column, first row, columns and number of tiles under each Gaussian, nearest first."""
     nth = tl.program_id(0) * block + tl.arange(0, block)
     inside = nth < count
@@ -138,9 +160,23 @@ def _clipped(value, limit):
 
 @triton.jit(do_not_specialize=["count", "room", "columns", "beyond", "halvings"])
 def _fill_slots(
-    ends, boxes, order, means2d, conics, opacities, tiles, ids,
-    count, room, columns, beyond, halvings, faintest, tile: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
+    ends,
+    boxes,
+    order,
+    means2d,
+    conics,
+    opacities,
+    tiles,
+    ids,
+    count,
+    room,
+    columns,
+    beyond,
+    halvings,
+    faintest,
+    tile: tl.constexpr,
+    block: tl.constexpr,
+):
     """Tile and Gaussian of every slot, by bisection; the tile `beyond` for empty slots."""
     slot = tl.program_id(0) * block + tl.arange(0, block)
     in_room = slot < room

@@ -57,9 +57,19 @@ def loss_and_slope(image: Tensor, target: Tensor, ssim_lambda: float) -> tuple[T
     )
     _spread_columns[_grid(height, valid_width)](slopes, taps, spread, *size, TAPS, _ROWS, _COLUMNS)
     _pixel_slopes[_grid(height, width)](
-        image, target, spread, taps, slope, loss, of_windows, of_pixels, *size, TAPS, _ROWS,
+        image,
+        target,
+        spread,
+        taps,
+        slope,
+        loss,
+        of_windows,
+        of_pixels,
+        *size,
+        TAPS,
+        _ROWS,
         _COLUMNS,
-    )  # fmt: skip
+    )
     return loss, slope
 
 
@@ -88,9 +98,18 @@ def _block(height, width, rows: tl.constexpr, columns: tl.constexpr):
 
 @triton.jit(do_not_specialize=_SIZES)
 def _row_statistics(
-    image, target, taps, statistics, height, width, valid_height, valid_width,
-    count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
-):  # fmt: skip
+    image,
+    target,
+    taps,
+    statistics,
+    height,
+    width,
+    valid_height,
+    valid_width,
+    count: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
     """Means of a, b, aa, bb and ab along each row."""
     y, x, inside = _block(height, valid_width, rows, columns)
     at = y * width + x
@@ -119,9 +138,19 @@ def _row_statistics(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _window_slopes(
-    statistics, taps, slopes, loss, share, height, width, valid_height, valid_width,
-    count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
-):  # fmt: skip
+    statistics,
+    taps,
+    slopes,
+    loss,
+    share,
+    height,
+    width,
+    valid_height,
+    valid_width,
+    count: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
     """SSIM of each window, subtracted from the loss; its gradients by mean a, aa and ab."""
     y, x, inside = _block(valid_height, valid_width, rows, columns)
     at = statistics + y * valid_width + x
@@ -155,9 +184,17 @@ def _window_slopes(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _spread_columns(
-    slopes, taps, spread, height, width, valid_height, valid_width,
-    count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
-):  # fmt: skip
+    slopes,
+    taps,
+    spread,
+    height,
+    width,
+    valid_height,
+    valid_width,
+    count: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
     """Gradients of each column's windows, spread over its rows."""
     y, x, inside = _block(height, valid_width, rows, columns)
     plane = valid_height * valid_width
@@ -181,10 +218,22 @@ def _spread_columns(
 
 @triton.jit(do_not_specialize=_SIZES)
 def _pixel_slopes(
-    image, target, spread, taps, slope, loss, of_windows, of_pixels,
-    height, width, valid_height, valid_width,
-    count: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
-):  # fmt: skip
+    image,
+    target,
+    spread,
+    taps,
+    slope,
+    loss,
+    of_windows,
+    of_pixels,
+    height,
+    width,
+    valid_height,
+    valid_width,
+    count: tl.constexpr,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
     """Gradient by each value of the image; L1 is added to the loss."""
     y, x, inside = _block(height, width, rows, columns)
     plane = height * valid_width

@@ -65,11 +65,19 @@ def render(
     splats = bins.Splats(means2d[0], radii[0], depths[0], conics[0], opacities[0])
     filled = bins.fill(splats, viewpoint.width, viewpoint.height, room)
     image, _ = rasterize_to_pixels(
-        means2d, conics, torch.clamp_min(shaded + 0.5, 0), opacities, viewpoint.width,
-        viewpoint.height, bins.TILE, filled.offsets, filled.ids, backgrounds=background,
+        means2d,
+        conics,
+        torch.clamp_min(shaded + 0.5, 0),
+        opacities,
+        viewpoint.width,
+        viewpoint.height,
+        bins.TILE,
+        filled.offsets,
+        filled.ids,
+        backgrounds=background,
         masks=filled.rendered,
         absgrad=config.strategy.absgrad,
-    )  # fmt: skip
+    )
     return Rendered(image[0], means2d, radii, filled.isects)
 
 
@@ -86,8 +94,16 @@ def _projected(
 ) -> tuple[Tensor, ...]:
     """Radii, means, depths, conics and compensations of the projected Gaussians."""
     return fully_fused_projection(
-        params["means"], None, params["quats"], torch.exp(params["scales"]),
-        viewpoint.cam_from_norm, viewpoint.K, viewpoint.width, viewpoint.height,
-        near_plane=config.near_plane, far_plane=config.far_plane,
-        calc_compensations=config.antialiased, opacities=opacities,
-    )  # fmt: skip
+        params["means"],
+        None,
+        params["quats"],
+        torch.exp(params["scales"]),
+        viewpoint.cam_from_norm,
+        viewpoint.K,
+        viewpoint.width,
+        viewpoint.height,
+        near_plane=config.near_plane,
+        far_plane=config.far_plane,
+        calc_compensations=config.antialiased,
+        opacities=opacities,
+    )

@@ -130,9 +130,11 @@ def build(config: TrainConfig, backend: str) -> Strategy:
     if strategy.kind == "mcmc":
         if backend == "cpu":
             raise UserError(
-                "train.strategy.kind", "mcmc on the CPU", expected="a CUDA device",
+                "train.strategy.kind",
+                "mcmc on the CPU",
+                expected="a CUDA device",
                 fix="set train.strategy.kind: default",
-            )  # fmt: skip
+            )
         return MCMCStrategy(cap_max=config.max_gaussians, min_opacity=strategy.prune_opa, **scaled)
     capped = CappedStrategy(
         prune_opa=strategy.prune_opa,

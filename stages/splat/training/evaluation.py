@@ -49,17 +49,19 @@ def check_views(name: str, trainer: Trainer, test_views: Sequence[TrainView]) ->
         height, width = view.image.shape[:2]
         if min(height, width) < SMALLEST_PX:
             raise UserError(
-                f"{name}  {view.camera.name}", f"{width}x{height} px to train on or to measure",
+                f"{name}  {view.camera.name}",
+                f"{width}x{height} px to train on or to measure",
                 expected=f"at least {SMALLEST_PX} px a side",
                 fix="lower train.data_factor, or bring larger images",
-            )  # fmt: skip
+            )
     for split, kind in ((train_views, "training"), (test_views, "held-out")):
         if split and not any(_counts(view) for view in split):
             raise UserError(
-                name, f"the masks of all {len(split)} {kind} views are empty: no pixel counts",
+                name,
+                f"the masks of all {len(split)} {kind} views are empty: no pixel counts",
                 expected="masks that leave something",
                 fix="repair the masks, or set train.masks: false",
-            )  # fmt: skip
+            )
 
 
 def _counts(view: TrainView) -> bool:
@@ -68,9 +70,14 @@ def _counts(view: TrainView) -> bool:
 
 def _aligned(view: TrainView, gaussians: Gaussians, backend: str) -> TrainView:
     camera = align_camera(
-        gaussians, view.camera, view.image, backend,
-        steps=_ALIGNMENT.align_steps, lr=_ALIGNMENT.align_lr, mask=view.mask,
-    )  # fmt: skip
+        gaussians,
+        view.camera,
+        view.image,
+        backend,
+        steps=_ALIGNMENT.align_steps,
+        lr=_ALIGNMENT.align_lr,
+        mask=view.mask,
+    )
     return replace(view, camera=camera)
 
 

@@ -152,9 +152,12 @@ class GraphSteps:
         """Intersections in the fullest image, as long as poses are as given."""
         views, counts = self._views, []
         for camera, *where in zip(
-            views.cameras, views.viewmats[:, None], self._eyes[:, None], views.Ks[:, None],
+            views.cameras,
+            views.viewmats[:, None],
+            self._eyes[:, None],
+            views.Ks[:, None],
             strict=True,
-        ):  # fmt: skip
+        ):
             viewpoint = Viewpoint(*where, camera.width, camera.height)
             counts.append(count_isects(self._state.params, viewpoint, self._config))
         return float(torch.stack(counts).max())
@@ -179,8 +182,9 @@ class GraphSteps:
         leaves = [*(state.params[name] for name in names), harmonics, rendered.means2d]
         leaves += [state.corrections] * config.pose_opt
         *gradients, by_sh, by_means2d, by_pose = [
-            *torch.autograd.grad(loss, leaves), *([None] * (not config.pose_opt))
-        ]  # fmt: skip
+            *torch.autograd.grad(loss, leaves),
+            *([None] * (not config.pose_opt)),
+        ]
         taken = self._always
         if room is None:
             self._room = max(self._room, float(rendered.isects))

@@ -10,9 +10,13 @@ from stages.splat.config import TrainConfig
 from stages.splat.training import densify
 
 _LR = {
-    "means": "means_lr", "scales": "scales_lr", "quats": "quats_lr",
-    "opacities": "opacities_lr", "sh0": "sh0_lr", "shN": "shN_lr",
-}  # fmt: skip
+    "means": "means_lr",
+    "scales": "scales_lr",
+    "quats": "quats_lr",
+    "opacities": "opacities_lr",
+    "sh0": "sh0_lr",
+    "shN": "shN_lr",
+}
 PARAMS = tuple(_LR)
 
 

@@ -80,8 +80,9 @@ def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
     print(
         f"{name}: a warm start reached {after:.2f} dB, its neighbour {before:.2f} dB "
         f"(train.warm_tolerance_db: {config.warm_tolerance_db:g}); trained again without it",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
     return True
 
 
@@ -124,9 +125,10 @@ def train_timestamp(
     train = [view for view in sources if view not in held_out]
     if not train:
         raise UserError(
-            "train.test_every", f"{config.test_every} leaves no view to train on",
+            "train.test_every",
+            f"{config.test_every} leaves no view to train on",
             expected=f"more than {config.test_every}, or 0 for no hold-out",
-        )  # fmt: skip
+        )
     backend, _ = choose_backend(config.backend)
     with gpu_lock_released():  # other threads train while this one reads
         points, colors = calibration.points(timestamp)
@@ -147,10 +149,12 @@ def require_memory(scene: Scene, config: TrainConfig, at_once: int) -> None:
     """Raise UserError when the images of so many timestamps do not fit into memory."""
     views = chosen_views(scene, scene.timestamps[0], config)
     require_for(
-        [(view.camera.width, view.camera.height) for view in views], config.data_factor,
+        [(view.camera.width, view.camera.height) for view in views],
+        config.data_factor,
         "train.data_factor",
-        "set train.data_factor: {factor}, or lower runtime.train.workers", at_once,
-    )  # fmt: skip
+        "set train.data_factor: {factor}, or lower runtime.train.workers",
+        at_once,
+    )
 
 
 def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View]:
@@ -160,9 +164,10 @@ def chosen_views(scene: Scene, timestamp: str, config: TrainConfig) -> list[View
     if not chosen:
         names = ", ".join(view.name for view in views)
         raise UserError(
-            "train.match_string", f"{config.match_string!r} matches no source camera",
+            "train.match_string",
+            f"{config.match_string!r} matches no source camera",
             expected=f"a token in one of {names}",
-        )  # fmt: skip
+        )
     return chosen
 
 
@@ -172,9 +177,11 @@ def calibrated_views(views: list[View], calibration: Calibration) -> list[View]:
     if not posed:
         names = ", ".join(view.name for view in views)
         raise UserError(
-            calibration.folder, f"no pose of {names}",
-            expected=f"one of {', '.join(calibration.sources)}", fix="run `dvc repro calibrate`",
-        )  # fmt: skip
+            calibration.folder,
+            f"no pose of {names}",
+            expected=f"one of {', '.join(calibration.sources)}",
+            fix="run `dvc repro calibrate`",
+        )
     if len(posed) < len(views):
         lost = ", ".join(view.name for view in views if view not in posed)
         print(f"not trained on, because no pose is known: {lost}", file=sys.stderr, flush=True)
@@ -193,9 +200,11 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
         mask = torch.from_numpy(small >= 0.5)
         if not mask.any():
             raise UserError(
-                view.mask_path, "no pixel counts", expected="people in it, for train.masks",
+                view.mask_path,
+                "no pixel counts",
+                expected="people in it, for train.masks",
                 fix="set train.masks: false, or take this camera out of source_cameras",
-            )  # fmt: skip
+            )
     if valid is not None:
         resized_valid = torch.from_numpy(resize_mask(valid, width, height))
         mask = resized_valid if mask is None else mask & resized_valid

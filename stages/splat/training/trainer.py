@@ -105,10 +105,12 @@ class Trainer:
             state.optimizers["means"].param_groups[0]["lr"] = means_lr
             state.pose_optimizer.param_groups[0]["lr"] = self.schedule.poses_lr(step)
             image, info = self.render(
-                self.viewmat(index), views.Ks[index], views.cameras[index],
+                self.viewmat(index),
+                views.Ks[index],
+                views.cameras[index],
                 self.schedule.sh_degree(step),
                 background=torch.rand(1, 3, device=self.device) if config.random_bkgd else None,
-            )  # fmt: skip
+            )
             state.strategy.step_pre_backward(
                 state.params, state.optimizers, state.strategy_state, step, info
             )
@@ -132,9 +134,14 @@ class Trainer:
         if densify.acts_at(state.strategy, step):
             self._settle()
         densify.refine(
-            state.strategy, state.params, state.optimizers, state.strategy_state, step, info,
+            state.strategy,
+            state.params,
+            state.optimizers,
+            state.strategy_state,
+            step,
+            info,
             means_lr,
-        )  # fmt: skip
+        )
         if self.graphs is not None and any(
             state.params[name] is not param for name, param in before.items()
         ):
@@ -176,15 +183,23 @@ class Trainer:
         """
         params, config = self.state.params, self.config
         image, _, info = rasterization(
-            params["means"], params["quats"], torch.exp(params["scales"]),
-            torch.sigmoid(params["opacities"]), torch.cat([params["sh0"], params["shN"]], 1),
-            viewmat[None], K[None], camera.width, camera.height,
-            backend=self.backend, sh_degree=sh_degree,
-            near_plane=config.near_plane, far_plane=config.far_plane,
+            params["means"],
+            params["quats"],
+            torch.exp(params["scales"]),
+            torch.sigmoid(params["opacities"]),
+            torch.cat([params["sh0"], params["shN"]], 1),
+            viewmat[None],
+            K[None],
+            camera.width,
+            camera.height,
+            backend=self.backend,
+            sh_degree=sh_degree,
+            near_plane=config.near_plane,
+            far_plane=config.far_plane,
             backgrounds=self.background if background is None else background,
             absgrad=config.strategy.absgrad,
             rasterize_mode="antialiased" if config.antialiased else "classic",
-        )  # fmt: skip
+        )
         return image[0], info
 
     def gaussians(self, step: int) -> Gaussians:
@@ -245,9 +260,11 @@ class Trainer:
             return
         what = f"the loss is {loss}" if lost == 0 else f"{lost:.0%} of the Gaussians are not finite"
         raise UserError(
-            "train", f"{what} at step {step}", expected="a finite loss and finite Gaussians",
+            "train",
+            f"{what} at step {step}",
+            expected="a finite loss and finite Gaussians",
             fix="lower train.means_lr or train.scales_lr; the last good checkpoint is kept",
-        )  # fmt: skip
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on."""

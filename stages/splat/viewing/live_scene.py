@@ -58,9 +58,10 @@ class LiveScene:
         self.methods = [name for name, folder in folders.novel_views.items() if folder.is_dir()]
         if not self.methods:
             raise UserError(
-                next(iter(folders.novel_views.values())), "no novel views",
+                next(iter(folders.novel_views.values())),
+                "no novel views",
                 fix=f"run `dvc repro novel_views@{self.scene.name}`",
-            )  # fmt: skip
+            )
 
     @property
     def timestamps(self) -> list[str]:
@@ -125,8 +126,14 @@ def _rotations(quats: torch.Tensor) -> torch.Tensor:
     """Rotations [N, 3, 3] of quaternions [N, 4] wxyz of any length."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    ]
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)

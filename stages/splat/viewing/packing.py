@@ -34,11 +34,15 @@ def pack(gaussians: Gaussians, most: int) -> Packed:
     degree_1 = world.shN[:, :3].flatten(1)  # [N, 0] without
     table = torch.cat(
         [
-            world.means, torch.sigmoid(world.opacity_logits)[:, None], world.log_scales,
-            torch.nn.functional.normalize(world.quats, dim=-1), world.sh0[:, 0], degree_1,
+            world.means,
+            torch.sigmoid(world.opacity_logits)[:, None],
+            world.log_scales,
+            torch.nn.functional.normalize(world.quats, dim=-1),
+            world.sh0[:, 0],
+            degree_1,
         ],
         dim=1,
-    ).numpy()  # fmt: skip
+    ).numpy()
     table = table[np.isfinite(table).all(axis=1)]
     table = table[_largest(table, most)]
     means, others = table[:, :3], table[:, 3:]

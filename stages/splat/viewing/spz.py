@@ -51,16 +51,24 @@ def write_spz(path: Path, gaussians: Gaussians) -> None:
     lost, count = int(finite.sum() - kept.sum()), int(kept.sum())
     if lost > _MOST_DROPPED * finite.sum():
         raise UserError(
-            path.name, f"{lost} of {finite.sum()} Gaussians lie or reach farther than SPZ can hold",
-            expected="most of them within some 100,000 times their spread", fix="export a PLY",
-        )  # fmt: skip
+            path.name,
+            f"{lost} of {finite.sum()} Gaussians lie or reach farther than SPZ can hold",
+            expected="most of them within some 100,000 times their spread",
+            fix="export a PLY",
+        )
     if lost:
         print(f"{path.name}: dropped {lost} of {finite.sum()} Gaussians, too far away for SPZ")
     _write_frame(path, file_from_world)
     header = struct.pack(
-        "<IIIBBBB", _MAGIC, _VERSION, count, world.sh_degree, bits,
-        _ANTIALIASED * world.antialiased, 0,
-    )  # fmt: skip
+        "<IIIBBBB",
+        _MAGIC,
+        _VERSION,
+        count,
+        world.sh_degree,
+        bits,
+        _ANTIALIASED * world.antialiased,
+        0,
+    )
     encoders = _ENCODERS | {"means": lambda values: _positions(values, bits)}
     body = b"".join(encoders[name](values[kept]) for name, values in columns.items())
     with whole_file(path) as scratch:

@@ -37,9 +37,14 @@ def _encode(path: Path, frames: Iterable[Levels], fps: int) -> None:
         if writer is None:
             height, width = levels.shape[:2]
             writer = imageio_ffmpeg.write_frames(
-                str(path), (width, height), fps=fps, codec="libx264", quality=None,
-                macro_block_size=2, output_params=["-crf", "18", *_SAME_BYTES],
-            )  # fmt: skip
+                str(path),
+                (width, height),
+                fps=fps,
+                codec="libx264",
+                quality=None,
+                macro_block_size=2,
+                output_params=["-crf", "18", *_SAME_BYTES],
+            )
             writer.send(None)
         writer.send(np.ascontiguousarray(levels))
     assert writer is not None, "a film without frames"

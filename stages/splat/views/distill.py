@@ -48,10 +48,13 @@ class TrainedTimestamp:
 def distill_recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
     """The training params of the update: lower rates, fixed poses and number of Gaussians."""
     rates = {
-        "means_lr": config.means_lr_scale, "sh0_lr": config.sh_lr_scale,
-        "shN_lr": config.sh_lr_scale, "scales_lr": config.shape_lr_scale,
-        "quats_lr": config.shape_lr_scale, "opacities_lr": config.shape_lr_scale,
-    }  # fmt: skip
+        "means_lr": config.means_lr_scale,
+        "sh0_lr": config.sh_lr_scale,
+        "shN_lr": config.sh_lr_scale,
+        "scales_lr": config.shape_lr_scale,
+        "quats_lr": config.shape_lr_scale,
+        "opacities_lr": config.shape_lr_scale,
+    }
     changes: dict[str, Any] = {key: getattr(train, key) * scale for key, scale in rates.items()}
     changes["strategy"] = train.strategy.model_copy(
         update={"kind": "default", "refine_stop_iter": 0}
@@ -105,9 +108,13 @@ def _distil(
         for name, camera in trained.sources.items()
     ]
     trainer = Trainer(
-        sources, np.empty((0, 3)), np.empty((0, 3), np.uint8), distill_recipe(train, config),
-        backend, trained.gaussians,
-    )  # fmt: skip
+        sources,
+        np.empty((0, 3)),
+        np.empty((0, 3), np.uint8),
+        distill_recipe(train, config),
+        backend,
+        trained.gaussians,
+    )
     begin, novel = _resumed(trainer, sources, checkpoint, trained.name)
     for number in range(begin, config.rounds):
         cameras = interpolated_cameras(trained, targets, (number + 1) / config.rounds)
@@ -155,11 +162,13 @@ def fixed_views(
     images = fix([rendering.rgb.cpu().numpy() for rendering in renderings], references)
     return [
         TrainView(
-            camera, torch.from_numpy(image), rendering.alpha.cpu() > config.min_alpha,
+            camera,
+            torch.from_numpy(image),
+            rendering.alpha.cpu() > config.min_alpha,
             config.novel_weight,
         )
         for camera, image, rendering in zip(cameras, images, renderings, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def choose_view(step: int, sources: int, novel: int, config: DistillConfig) -> int:
@@ -190,8 +199,12 @@ def _save(trainer: Trainer, checkpoint: Checkpoint, number: int, novel: list[Tra
 
 def _packed(camera: Camera) -> list[Any]:
     return [
-        camera.name, camera.K.tolist(), camera.cam_from_world.tolist(), camera.width, camera.height
-    ]  # fmt: skip
+        camera.name,
+        camera.K.tolist(),
+        camera.cam_from_world.tolist(),
+        camera.width,
+        camera.height,
+    ]
 
 
 def _unpacked(camera: list[Any], image: Any, mask: Any, weight: float) -> TrainView:

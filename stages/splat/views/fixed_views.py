@@ -64,14 +64,24 @@ class FixedViews:
         config, train = self.recipe.distill, self.recipe.train
         inputs = [folder_hash(self.splats / timestamp), fixer, self.backend]
         checkpoint = Checkpoint(
-            "distill", f"{self.scene.name}.{method}", timestamp, config.recipe(),
-            train.fingerprint(self.backend), *inputs,
-        )  # fmt: skip
+            "distill",
+            f"{self.scene.name}.{method}",
+            timestamp,
+            config.recipe(),
+            train.fingerprint(self.backend),
+            *inputs,
+        )
         targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]
         return distil(
-            self.trained(timestamp), targets, self.fix, config, train, self.backend, checkpoint,
+            self.trained(timestamp),
+            targets,
+            self.fix,
+            config,
+            train,
+            self.backend,
+            checkpoint,
             preemption,
-        )  # fmt: skip
+        )
 
     def fix_views(self, views: Sequence[View], renders: Sequence[Pixels]) -> list[Pixels]:
         """Fix renders of target views, with the image of the nearest source camera as reference."""

@@ -17,9 +17,11 @@ def measured_views(
         mask = view.mask() if masks == "people" else None
         if masks == "people" and mask is None:
             raise UserError(
-                view.image_path, "no people mask beside it", expected="masks, for evaluate.masks",
+                view.image_path,
+                "no people mask beside it",
+                expected="masks, for evaluate.masks",
                 fix="set prepare.masks: true, or evaluate.masks: ignore",
-            )  # fmt: skip
+            )
         image, valid = view.image()
         if mask is not None and valid is not None:
             mask = mask & valid

@@ -43,9 +43,12 @@ class TargetRenderer:
     aligned: Mapping[str, Mapping[str, Pose]] | None = None
 
     def render(
-        self, folder: Path, method: str, gaussians_of: Callable[[str], Gaussians],
+        self,
+        folder: Path,
+        method: str,
+        gaussians_of: Callable[[str], Gaussians],
         fix: FixViews | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Render every target view into `folder`; return the contents of novel_views.json.
 
         Args:
@@ -118,9 +121,14 @@ class TargetRenderer:
         image, valid = view.image()
         steps, lr = self.config.align_steps, self.config.align_lr
         return align_camera(
-            gaussians, camera, torch.from_numpy(image), self.backend,
-            steps=steps, lr=lr, mask=None if valid is None else torch.from_numpy(valid),
-        )  # fmt: skip
+            gaussians,
+            camera,
+            torch.from_numpy(image),
+            self.backend,
+            steps=steps,
+            lr=lr,
+            mask=None if valid is None else torch.from_numpy(valid),
+        )
 
 
 class _Render(NamedTuple):

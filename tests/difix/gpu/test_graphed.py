@@ -245,11 +245,13 @@ def test_a_graph_is_refused_where_there_can_be_none() -> None:
 @pytest.mark.parametrize(
     ("requested", "device", "draws", "found"),
     [
-        ("auto", "cuda", False, "graph"), ("auto", "cuda", True, "eager"),
-        ("auto", "cpu", False, "eager"), ("graph", "cuda", False, "graph"),
+        ("auto", "cuda", False, "graph"),
+        ("auto", "cuda", True, "eager"),
+        ("auto", "cpu", False, "eager"),
+        ("graph", "cuda", False, "graph"),
         ("eager", "cuda", False, "eager"),
     ],
-)  # fmt: skip
+)
 def test_a_gpu_records_where_it_can(requested: str, device: str, draws: bool, found: str) -> None:
     assert choose_execution(requested, torch.device(device), draws, "tune.execution") == found
 

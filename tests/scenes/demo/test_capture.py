@@ -49,9 +49,11 @@ def test_left_eye_has_a_lens_and_the_right_none(folders: tuple[Path, Path]) -> N
     views = Dataset.read(folders[0]).views
     lenses = {view.name: view.lens.model for view in views}
     assert lenses == {
-        "LEFT/000.jpg": "OPENCV", "LEFT/001.jpg": "OPENCV",
-        "RIGHT/000.jpg": "PINHOLE", "RIGHT/001.jpg": "PINHOLE",
-    }  # fmt: skip
+        "LEFT/000.jpg": "OPENCV",
+        "LEFT/001.jpg": "OPENCV",
+        "RIGHT/000.jpg": "PINHOLE",
+        "RIGHT/001.jpg": "PINHOLE",
+    }
     assert [matching(name, "right") for name in lenses] == [False, False, True, True]
     left, right = (view.camera for view in (views[0], views[2]))
     assert np.linalg.norm(left.centre - right.centre) == pytest.approx(0.16)

@@ -10,8 +10,15 @@ from stages.scenes.demo.people import motion
 from stages.scenes.demo.people.figures import Person
 from stages.scenes.demo.people.skeleton import SIDES, Skeleton, solve
 
-WAYS = (("dance", 0), ("dance", 1), ("dance", 2), ("talk", 0), ("fight", 0), ("jump", 0),
-        ("piggyback", 0))  # fmt: skip
+WAYS = (
+    ("dance", 0),
+    ("dance", 1),
+    ("dance", 2),
+    ("talk", 0),
+    ("fight", 0),
+    ("jump", 0),
+    ("piggyback", 0),
+)
 PHASES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

@@ -42,8 +42,11 @@ def test_layout_is_hi4ds(fight):
         assert cameras["ids"].tolist() == [4, 16, 28, 40, 52, 64, 76, 88]
         shapes = {key: cameras[key].shape for key in cameras}
     assert shapes == {
-        "ids": (8,), "intrinsics": (8, 3, 3), "extrinsics": (8, 3, 4), "dist_coeffs": (8, 5),
-    }  # fmt: skip
+        "ids": (8,),
+        "intrinsics": (8, 3, 3),
+        "extrinsics": (8, 3, 4),
+        "dist_coeffs": (8, 5),
+    }
     with np.load(fight / "meta.npz") as meta:
         assert (int(meta["start"]), int(meta["end"]), int(meta["num_persons"])) == (30, 30, 2)
         assert meta["genders"].shape == (2,)

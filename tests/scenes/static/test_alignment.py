@@ -16,8 +16,9 @@ def cameras(count: int, seed: int) -> list[Camera]:
     rng = np.random.default_rng(seed)
     K = np.array([[50.0, 0, 24], [0, 50, 16], [0, 0, 1]])
     eyes = np.array([0, 0, 4]) + rng.normal(size=(count, 3))
-    return [Camera(str(k), K, look_at(eye, [0, 0, 0], [0, 1, 0]), 48, 32)
-            for k, eye in enumerate(eyes)]  # fmt: skip
+    return [
+        Camera(str(k), K, look_at(eye, [0, 0, 0], [0, 1, 0]), 48, 32) for k, eye in enumerate(eyes)
+    ]
 
 
 def test_alignment_maps_from_the_eval_frame_to_the_training_frame() -> None:
@@ -65,10 +66,14 @@ def test_file_has_the_three_keys_in_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        np.zeros((4, 4)), np.full((4, 4), 1e300), np.diag([-1.0, -1, -1, 1]),
-        np.diag([1.0, 1, 1, 0]), np.diag([1.0, 2, 3, 1]), np.eye(3),
+        np.zeros((4, 4)),
+        np.full((4, 4), 1e300),
+        np.diag([-1.0, -1, -1, 1]),
+        np.diag([1.0, 1, 1, 0]),
+        np.diag([1.0, 2, 3, 1]),
+        np.eye(3),
     ],
-)  # fmt: skip
+)
 def test_transform_that_is_no_similarity_is_refused(tmp_path: Path, value: np.ndarray) -> None:
     path = tmp_path / "stereo_to_eval.npz"
     write_alignment(path, FrameAlignment.between(Sim3.identity(), Sim3.identity()))

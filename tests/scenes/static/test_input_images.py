@@ -10,10 +10,15 @@ from stages.run.errors import UserError
 from stages.scenes.static.input_images import InputImage, lightfield_path, list_input_images
 
 FOLDERS = (
-    "monocular/wide.jpg", "iphone/wide.png", "iphone/tele.png", "iphone/ultrawide.png",
-    "stereo/left.png", "stereo/right.png", "iphone_eval/clip/frame_00001.png",
+    "monocular/wide.jpg",
+    "iphone/wide.png",
+    "iphone/tele.png",
+    "iphone/ultrawide.png",
+    "stereo/left.png",
+    "stereo/right.png",
+    "iphone_eval/clip/frame_00001.png",
     "iphone_eval/clip/frame_00002.png",
-)  # fmt: skip
+)
 KINDS = ("monocular", "iphone", "stereo", "iphone_eval")
 
 
@@ -34,10 +39,15 @@ def by_name(images: list[InputImage]) -> dict[str, InputImage]:
 def test_names_are_prefix_and_path(tmp_path: Path) -> None:
     images = by_name(list_input_images(write_images(tmp_path), KINDS))
     assert list(images) == [
-        "mono__wide.png", "iphone__tele.png", "iphone__ultrawide.png", "iphone__wide.png",
-        "stereo__left.png", "stereo__right.png", "eval__clip__frame_00001.png",
+        "mono__wide.png",
+        "iphone__tele.png",
+        "iphone__ultrawide.png",
+        "iphone__wide.png",
+        "stereo__left.png",
+        "stereo__right.png",
+        "eval__clip__frame_00001.png",
         "eval__clip__frame_00002.png",
-    ]  # fmt: skip
+    ]
     assert images["eval__clip__frame_00001.png"].source == "iphone_eval/clip/frame_00001.png"
 
 
@@ -121,8 +131,10 @@ def test_files_that_are_no_images_are_named(
         (root / name).write_text("x")
     images = by_name(list_input_images(root, KINDS))
     assert [name for name in images if name.startswith("iphone")] == [
-        "iphone__tele.png", "iphone__ultrawide.png", "iphone__wide.png"
-    ]  # fmt: skip
+        "iphone__tele.png",
+        "iphone__ultrawide.png",
+        "iphone__wide.png",
+    ]
     assert capsys.readouterr().err.splitlines() == [
         f"{root}/iphone: 1 file not read: macro.HEIC; convert them to JPEG or PNG",
         f"{root}/iphone: 2 hidden files and folders skipped: ._wide.png, @eaDir",

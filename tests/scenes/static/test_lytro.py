@@ -14,8 +14,12 @@ from stages.scenes.static.light_field.lytro import (
     read_calibration_archive,
 )
 
-MANIFEST = {"calibrationFiles": [{"hash": "sha1-a", "name": "C:\\T1CALIB\\MOD_0001.GCT"},
-                                 {"hash": "sha1-b", "name": "MOD_0002.GCT"}]}  # fmt: skip
+MANIFEST = {
+    "calibrationFiles": [
+        {"hash": "sha1-a", "name": "C:\\T1CALIB\\MOD_0001.GCT"},
+        {"hash": "sha1-b", "name": "MOD_0002.GCT"},
+    ]
+}
 
 
 def white_image(focal_m: float) -> dict:
@@ -74,8 +78,7 @@ def test_folder_and_manifests_own_serial(tmp_path: Path) -> None:
     "name", ["../evil.txt", "B1/../../evil.txt", "/etc/evil.txt", "a\\..\\b.txt"]
 )
 def test_refuses_members_outside_the_archive_and_writes_nothing(name: str, tmp_path: Path) -> None:
-    archive = tar(tmp_path / "c.tar",
-                  {**members(), name: "{}"})  # fmt: skip
+    archive = tar(tmp_path / "c.tar", {**members(), name: "{}"})
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="is outside the archive"):
         read_calibration_archive(archive)

@@ -42,11 +42,20 @@ def rendered(params, harmonics, view: Viewpoint, degree, background, config, roo
     """As the GPU renders; with too little room the image is black."""
     assert torch.allclose(view.eye, torch.linalg.inv(view.cam_from_norm)[:, :3, 3], atol=1e-5)
     images, _, info = rasterization(
-        params["means"], params["quats"], torch.exp(params["scales"]),
-        torch.sigmoid(params["opacities"]), harmonics, view.cam_from_norm, view.K, view.width,
-        view.height, backend="cpu", sh_degree=degree, backgrounds=background,
+        params["means"],
+        params["quats"],
+        torch.exp(params["scales"]),
+        torch.sigmoid(params["opacities"]),
+        harmonics,
+        view.cam_from_norm,
+        view.K,
+        view.width,
+        view.height,
+        backend="cpu",
+        sh_degree=degree,
+        backgrounds=background,
         rasterize_mode="antialiased" if config.antialiased else "classic",
-    )  # fmt: skip
+    )
     image = images[0] if room is None or room >= ISECTS else images[0] * 0
     isects = torch.tensor(ISECTS, dtype=torch.int32)
     return Rendered(image, info["means2d"], info["radii"], isects)
@@ -143,8 +152,9 @@ def test_stacked_views_hold_each_image_once(views, points, recipe) -> None:
     unlike = [replace(views[0], mask=mask), TrainView(half, torch.zeros(24, 24, 3)), *views[2:]]
     stacked = Trainer(unlike, *points, recipe, "cpu").views.stacked()
     assert {shape: len(stack.images) for shape, stack in stacked.stacks.items()} == {
-        (48, 48): 4, (24, 24): 1,
-    }  # fmt: skip
+        (48, 48): 4,
+        (24, 24): 1,
+    }
     for index, image in enumerate(stacked.images):
         stack = stacked.stacks[stacked.shape(index)]
         assert image.data_ptr() == stack.images[stack.rows[index]].data_ptr()

@@ -71,9 +71,10 @@ def test_masks_weights_and_sizes_act(gpu_views, config) -> None:
     mask[20:60, 30:70] = True
     small = gpu_views[1]
     half = replace(
-        small, camera=small.camera.resized(40, 40),
+        small,
+        camera=small.camera.resized(40, 40),
         image=small.image.reshape(40, 2, 40, 2, 3).mean((1, 3)),
-    )  # fmt: skip
+    )
     views = [replace(gpu_views[0], mask=mask), half, replace(gpu_views[2], weight=0.3)]
     calls, graphs = both(views, config, 11)
     assert graphs == pytest.approx(calls, rel=2e-3)

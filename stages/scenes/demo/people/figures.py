@@ -12,44 +12,84 @@ from stages.scenes.demo.shapes.paint import PATTERNS, Rng, cloth, denim, face, s
 
 _COLORS = np.array(
     [
-        [0.78, 0.13, 0.14], [0.13, 0.27, 0.62], [0.94, 0.74, 0.16], [0.10, 0.46, 0.30],
-        [0.47, 0.20, 0.55], [0.91, 0.46, 0.12], [0.10, 0.55, 0.63], [0.88, 0.42, 0.58],
-        [0.92, 0.90, 0.84], [0.16, 0.16, 0.19],
+        [0.78, 0.13, 0.14],
+        [0.13, 0.27, 0.62],
+        [0.94, 0.74, 0.16],
+        [0.10, 0.46, 0.30],
+        [0.47, 0.20, 0.55],
+        [0.91, 0.46, 0.12],
+        [0.10, 0.55, 0.63],
+        [0.88, 0.42, 0.58],
+        [0.92, 0.90, 0.84],
+        [0.16, 0.16, 0.19],
     ]
-)  # fmt: skip
+)
 _TROUSERS = np.array(
-    [[0.20, 0.29, 0.46], [0.36, 0.45, 0.58], [0.55, 0.46, 0.33], [0.24, 0.25, 0.27],
-     [0.38, 0.40, 0.28], [0.48, 0.22, 0.20]]
-)  # fmt: skip
+    [
+        [0.20, 0.29, 0.46],
+        [0.36, 0.45, 0.58],
+        [0.55, 0.46, 0.33],
+        [0.24, 0.25, 0.27],
+        [0.38, 0.40, 0.28],
+        [0.48, 0.22, 0.20],
+    ]
+)
 _SKIN = np.array([[0.94, 0.76, 0.65], [0.84, 0.64, 0.50], [0.68, 0.48, 0.35], [0.46, 0.31, 0.23]])
 _HAIR = np.array(
-    [[0.10, 0.07, 0.06], [0.33, 0.20, 0.11], [0.72, 0.54, 0.26], [0.50, 0.22, 0.10],
-     [0.46, 0.45, 0.45]]
-)  # fmt: skip
+    [
+        [0.10, 0.07, 0.06],
+        [0.33, 0.20, 0.11],
+        [0.72, 0.54, 0.26],
+        [0.50, 0.22, 0.10],
+        [0.46, 0.45, 0.45],
+    ]
+)
 _EYES = np.array([[0.20, 0.34, 0.52], [0.24, 0.15, 0.08], [0.22, 0.38, 0.24]])
 
 # Radii along a limb, metres: (position, radius); the middle joint is at 1, the end joint at 2.
 _ARM = ((0.0, 0.055), (0.3, 0.051), (0.7, 0.044), (1.0, 0.039), (1.3, 0.041), (2.0, 0.026))
 _LEG = (
-    (0.0, 0.080), (0.2, 0.083), (0.4, 0.077), (0.8, 0.060), (1.0, 0.055), (1.35, 0.056),
+    (0.0, 0.080),
+    (0.2, 0.083),
+    (0.4, 0.077),
+    (0.8, 0.060),
+    (1.0, 0.055),
+    (1.35, 0.056),
     (2.0, 0.037),
-)  # fmt: skip
+)
 # Sections of the trunk: height above the pelvis's centre, half width, half depth, forward shift.
 _SHIRT = (
     # Two sections at the hem keep its shading from the cloth above.
-    (-0.075, 0.190, 0.142, -0.010), (-0.068, 0.189, 0.141, -0.010), (0.00, 0.180, 0.134, -0.006),
-    (0.07, 0.165, 0.120, 0.000), (0.13, 0.152, 0.110, 0.006), (0.22, 0.156, 0.112, 0.008),
-    (0.32, 0.170, 0.119, 0.006), (0.39, 0.174, 0.112, 0.000), (0.44, 0.166, 0.098, -0.006),
-    (0.475, 0.135, 0.080, -0.010), (0.50, 0.085, 0.068, -0.008), (0.515, 0.062, 0.058, -0.004),
-)  # fmt: skip
+    (-0.075, 0.190, 0.142, -0.010),
+    (-0.068, 0.189, 0.141, -0.010),
+    (0.00, 0.180, 0.134, -0.006),
+    (0.07, 0.165, 0.120, 0.000),
+    (0.13, 0.152, 0.110, 0.006),
+    (0.22, 0.156, 0.112, 0.008),
+    (0.32, 0.170, 0.119, 0.006),
+    (0.39, 0.174, 0.112, 0.000),
+    (0.44, 0.166, 0.098, -0.006),
+    (0.475, 0.135, 0.080, -0.010),
+    (0.50, 0.085, 0.068, -0.008),
+    (0.515, 0.062, 0.058, -0.004),
+)
 _HIPS = (
-    (-0.125, 0.060, 0.055, 0.0), (-0.105, 0.125, 0.100, -0.006), (-0.06, 0.163, 0.118, -0.010),
-    (0.0, 0.164, 0.118, -0.006), (0.06, 0.152, 0.108, 0.0),
-)  # fmt: skip
+    (-0.125, 0.060, 0.055, 0.0),
+    (-0.105, 0.125, 0.100, -0.006),
+    (-0.06, 0.163, 0.118, -0.010),
+    (0.0, 0.164, 0.118, -0.006),
+    (0.06, 0.152, 0.108, 0.0),
+)
 _SHOE = (
-    (-0.062, 0.022, 0.055), (-0.045, 0.033, 0.088), (0.0, 0.036, 0.100), (0.05, 0.038, 0.082),
-    (0.10, 0.044, 0.060), (0.15, 0.043, 0.050), (0.178, 0.033, 0.042), (0.190, 0.018, 0.032),
-)  # fmt: skip
+    (-0.062, 0.022, 0.055),
+    (-0.045, 0.033, 0.088),
+    (0.0, 0.036, 0.100),
+    (0.05, 0.038, 0.082),
+    (0.10, 0.044, 0.060),
+    (0.15, 0.043, 0.050),
+    (0.178, 0.033, 0.042),
+    (0.190, 0.018, 0.032),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +134,15 @@ class Person:
         }
         named = {f"{name}{number}": image for name, image in textures.items()}
         gender = "female" if woman else "male"
-        return cls(number, build, str(cut), bool(rng.random() < 0.6), bool(rng.random() < 0.3),
-                   gender, named)  # fmt: skip
+        return cls(
+            number,
+            build,
+            str(cut),
+            bool(rng.random() < 0.6),
+            bool(rng.random() < 0.3),
+            gender,
+            named,
+        )
 
     def meshes(self, skeleton: Skeleton) -> list[Mesh]:
         """The body around a posed skeleton."""
@@ -122,15 +169,38 @@ class Person:
             for a in np.linspace(0.1, 6.18, 16)
         ]
         return [
-            loft(shirt[0][::-1], wide[::-1], shirt[2][::-1], self._named("shirt"), self.number,
-                 squareness=2.4, columns=26),
-            loft(*(part[::-1] for part in hips), self._named("trousers"), self.number,
-                 squareness=2.3, columns=22),
-            tube(neck, [0.058 * s, 0.052 * s, 0.055 * s], self._named("skin"), self.number,
-                 back=-body.frames["chest"][:, 2]),
-            tube(collar, [0.012 * s] * 16, self._named("trim"), self.number,
-                 back=body.frames["chest"][:, 1], columns=8),
-        ]  # fmt: skip
+            loft(
+                shirt[0][::-1],
+                wide[::-1],
+                shirt[2][::-1],
+                self._named("shirt"),
+                self.number,
+                squareness=2.4,
+                columns=26,
+            ),
+            loft(
+                *(part[::-1] for part in hips),
+                self._named("trousers"),
+                self.number,
+                squareness=2.3,
+                columns=22,
+            ),
+            tube(
+                neck,
+                [0.058 * s, 0.052 * s, 0.055 * s],
+                self._named("skin"),
+                self.number,
+                back=-body.frames["chest"][:, 2],
+            ),
+            tube(
+                collar,
+                [0.012 * s] * 16,
+                self._named("trim"),
+                self.number,
+                back=body.frames["chest"][:, 1],
+                columns=8,
+            ),
+        ]
 
     def _sections(self, body: Trunk, table: tuple) -> tuple[list, list, list]:
         """Centres, radii and frames for `loft`."""
@@ -198,13 +268,22 @@ class Person:
         frame = self.build.scale * np.stack([np.cross(-along, inward), -along, inward], axis=1)
         thumb = 1.0 if frame[:, 0] @ chest[:, 2] > 0 else -1.0
         curl, skin_name = skeleton.curls[side], self._named("skin")
-        palm = ellipsoid(wrist + frame @ [0, -0.052, 0], [0.040, 0.056, 0.019], frame, skin_name,
-                         self.number, (8, 12))  # fmt: skip
+        palm = ellipsoid(
+            wrist + frame @ [0, -0.052, 0],
+            [0.040, 0.056, 0.019],
+            frame,
+            skin_name,
+            self.number,
+            (8, 12),
+        )
         fingers = [self._finger(wrist, frame, (k - 1.5) * 0.019, curl) for k in range(4)]
         path = np.array([(0.030, -0.03, 0.006), (0.052, -0.06, 0.016), (0.047, -0.09, 0.024)])
         bent = wrist + (path * [thumb, 1, 1]) @ frame.T
-        return [palm, *fingers, tube(bent, [0.013, 0.011, 0.009], skin_name, self.number,
-                                     back=frame[:, 0], columns=6)]  # fmt: skip
+        return [
+            palm,
+            *fingers,
+            tube(bent, [0.013, 0.011, 0.009], skin_name, self.number, back=frame[:, 0], columns=6),
+        ]
 
     def _finger(self, wrist: Array, frame: Array, aside: float, curl: float) -> Mesh:
         at, path = np.array([aside, -0.092, 0.0]), []
@@ -213,8 +292,14 @@ class Person:
             bent = np.radians(12 + 85 * curl) * (joint + 1) * 0.8
             at = at + length * np.array([0, -np.cos(bent), np.sin(bent)])
         points = wrist + np.array([*path, at]) @ frame.T
-        return tube(points, [0.0105, 0.010, 0.009, 0.007], self._named("skin"), self.number,
-                    back=frame[:, 0], columns=6)  # fmt: skip
+        return tube(
+            points,
+            [0.0105, 0.010, 0.009, 0.007],
+            self._named("skin"),
+            self.number,
+            back=frame[:, 0],
+            columns=6,
+        )
 
     def _shoe(self, skeleton: Skeleton, side: str) -> list[Mesh]:
         ankle, frame = skeleton.joints[f"{side}_ankle"], skeleton.feet[side]
@@ -226,8 +311,16 @@ class Person:
         for name, table in (("shoes", upper), ("soles", sole)):
             centres = [ankle + s * (z * frame[:, 2] + y * frame[:, 1]) for z, _, _, y in table]
             radii = [(s * w, s * h) for _, w, h, _ in table]
-            meshes.append(loft(centres, radii, [section] * len(table), self._named(name),
-                               self.number, squareness=2.6))  # fmt: skip
+            meshes.append(
+                loft(
+                    centres,
+                    radii,
+                    [section] * len(table),
+                    self._named(name),
+                    self.number,
+                    squareness=2.6,
+                )
+            )
         return meshes
 
 

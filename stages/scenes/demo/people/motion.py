@@ -115,21 +115,32 @@ def _fight(phase: float, builds: Builds) -> Pair:
     """A punch that hits the guard, then a kick to the body."""
     punch, kick = _hump(phase, 0.25, 0.3), _hump(phase, 0.75, 0.3)
     attacker = Actor.standing(
-        builds[0], (-0.40 - 0.14 * kick, 0.0), 90, crouch=0.09, stance=0.09, stride=0.17,
-        lifted_deg=25, shift=0.02,
+        builds[0],
+        (-0.40 - 0.14 * kick, 0.0),
+        90,
+        crouch=0.09,
+        stance=0.09,
+        stride=0.17,
+        lifted_deg=25,
+        shift=0.02,
     ).bent(
         tilt=(8 * punch - 12 * kick, -6 * kick),
         spine=(8 - 10 * kick, 0, 22 * punch - 10 * kick),
         head=(6, 0, -20 * punch),
-    )  # fmt: skip
+    )
     defender = Actor.standing(
-        builds[1], (0.36 + 0.12 * kick, 0.04), -90, crouch=0.08, stance=0.12, stride=0.15,
+        builds[1],
+        (0.36 + 0.12 * kick, 0.04),
+        -90,
+        crouch=0.08,
+        stance=0.12,
+        stride=0.15,
         lifted_deg=20,
     ).bent(
         tilt=(-6 * punch + 22 * kick, 0),
         spine=(-9 * punch + 26 * kick, 10 * punch, -8 * punch),
         head=(10, 10 * punch, 0),
-    )  # fmt: skip
+    )
     guard = defender.trunk.point("chest", (0.06, 0.02, 0.27))
     rest = attacker.trunk.point("chest", (-0.14, -0.10, 0.24))
     fist = rest + punch * (guard - rest)

@@ -90,9 +90,11 @@ def box(low: ArrayLike, high: ArrayLike, front: str, side: str, yaw_deg: float =
     up = np.array([0.0, 1.0, 0.0])
     faces = []
     for across, out, width, depth, texture in (
-        (right, back, w, d, front), (-right, -back, w, d, front),
-        (back, -right, d, w, side), (-back, right, d, w, side),
-    ):  # fmt: skip
+        (right, back, w, d, front),
+        (-right, -back, w, d, front),
+        (back, -right, d, w, side),
+        (-back, right, d, w, side),
+    ):
         corner = centre - across * width / 2 + out * depth / 2 + up * h / 2
         faces.append(quad(corner, across * width, -up * h, texture))
     corner = centre - right * w / 2 - back * d / 2 + up * h / 2

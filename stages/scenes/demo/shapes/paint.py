@@ -177,14 +177,26 @@ def _number(image: Array, x: Array, y: Array, colors: Array, rng: Rng) -> None:
     for middle in (0.5 * x.max(), 0.02):
         for place in (-0.055, 0.055):
             lit = segments[rng.integers(len(segments))]
-            _digit(image, (x - middle - place + 0.5 * x.max()) % x.max() - 0.5 * x.max(), y - 0.25,
-                   lit, colors[2])  # fmt: skip
+            _digit(
+                image,
+                (x - middle - place + 0.5 * x.max()) % x.max() - 0.5 * x.max(),
+                y - 0.25,
+                lit,
+                colors[2],
+            )
 
 
 def _digit(image: Array, x: Array, y: Array, lit: str, color: Array) -> None:
     """Seven bars: top, left and right above, middle, left and right below, bottom."""
-    bars = [(0, -0.07, 1), (-0.032, -0.035, 0), (0.032, -0.035, 0), (0, 0, 1),
-            (-0.032, 0.035, 0), (0.032, 0.035, 0), (0, 0.07, 1)]  # fmt: skip
+    bars = [
+        (0, -0.07, 1),
+        (-0.032, -0.035, 0),
+        (0.032, -0.035, 0),
+        (0, 0, 1),
+        (-0.032, 0.035, 0),
+        (0.032, 0.035, 0),
+        (0, 0.07, 1),
+    ]
     for on, (at_x, at_y, flat) in zip(lit, bars, strict=True):
         long, short = (x - at_x, y - at_y) if flat else (y - at_y, x - at_x)
         if on == "1":

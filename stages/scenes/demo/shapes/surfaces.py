@@ -16,14 +16,32 @@ _WALLS = np.array([[0.72, 0.66, 0.52], [0.50, 0.62, 0.66], [0.66, 0.52, 0.46], [
 
 _DYES = np.array(
     [
-        [[0.56, 0.16, 0.14], [0.14, 0.20, 0.38], [0.80, 0.72, 0.57], [0.74, 0.52, 0.24],
-         [0.20, 0.36, 0.33], [0.27, 0.17, 0.14]],
-        [[0.20, 0.42, 0.46], [0.16, 0.21, 0.30], [0.82, 0.80, 0.70], [0.76, 0.46, 0.32],
-         [0.52, 0.60, 0.48], [0.38, 0.26, 0.30]],
-        [[0.66, 0.40, 0.20], [0.34, 0.13, 0.16], [0.84, 0.77, 0.64], [0.42, 0.46, 0.26],
-         [0.24, 0.34, 0.44], [0.20, 0.17, 0.16]],
+        [
+            [0.56, 0.16, 0.14],
+            [0.14, 0.20, 0.38],
+            [0.80, 0.72, 0.57],
+            [0.74, 0.52, 0.24],
+            [0.20, 0.36, 0.33],
+            [0.27, 0.17, 0.14],
+        ],
+        [
+            [0.20, 0.42, 0.46],
+            [0.16, 0.21, 0.30],
+            [0.82, 0.80, 0.70],
+            [0.76, 0.46, 0.32],
+            [0.52, 0.60, 0.48],
+            [0.38, 0.26, 0.30],
+        ],
+        [
+            [0.66, 0.40, 0.20],
+            [0.34, 0.13, 0.16],
+            [0.84, 0.77, 0.64],
+            [0.42, 0.46, 0.26],
+            [0.24, 0.34, 0.44],
+            [0.20, 0.17, 0.16],
+        ],
     ]
-)  # fmt: skip
+)
 _GLAZES = np.array([[0.78, 0.70, 0.58], [0.62, 0.44, 0.33], [0.46, 0.52, 0.53], [0.70, 0.64, 0.58]])
 
 
@@ -59,8 +77,12 @@ def tiles(size: float, rng: Rng) -> Array:
     u, v = (x / tile) % 1 - 0.5, (y / tile) % 1 - 0.5
     kind = rng.integers(4, size=count)[b, a]
     distance = np.hypot(u, v)
-    motifs = [np.abs(distance - 0.28) < 0.06, np.abs(u) + np.abs(v) < 0.30, np.abs(u - v) < 0.10,
-              np.hypot(np.abs(u) - 0.5, np.abs(v) - 0.5) < 0.3]  # fmt: skip
+    motifs = [
+        np.abs(distance - 0.28) < 0.06,
+        np.abs(u) + np.abs(v) < 0.30,
+        np.abs(u - v) < 0.10,
+        np.hypot(np.abs(u) - 0.5, np.abs(v) - 0.5) < 0.3,
+    ]
     blend(image, 0.75 * np.choose(kind, motifs), inks)
     image *= (1 + 0.06 * grain("gravel", (side, side)))[..., None]
     blend(image, np.maximum(np.abs(u), np.abs(v)) > 0.485, (0.35, 0.33, 0.30))
@@ -122,9 +144,14 @@ def rug(rng: Rng) -> Array:
     ground = rng.integers(len(dyes), size=(rows, columns))
     motif = (ground + rng.integers(1, len(dyes), size=(rows, columns))) % len(dyes)
     u, v = x - a - 0.5, y - b - 0.5
-    shapes = [np.abs(u) + np.abs(v) < 0.42, np.hypot(u, v) < 0.36, (u > v) & (u > -v),
-              np.abs(np.abs(u) + np.abs(v) - 0.36) < 0.1, (np.abs(u) < 0.14) | (np.abs(v) < 0.14),
-              np.abs(np.abs(u) - np.abs(v)) < 0.1]  # fmt: skip
+    shapes = [
+        np.abs(u) + np.abs(v) < 0.42,
+        np.hypot(u, v) < 0.36,
+        (u > v) & (u > -v),
+        np.abs(np.abs(u) + np.abs(v) - 0.36) < 0.1,
+        (np.abs(u) < 0.14) | (np.abs(v) < 0.14),
+        np.abs(np.abs(u) - np.abs(v)) < 0.1,
+    ]
     image = dyes[ground[b, a]]
     kind = rng.integers(len(shapes), size=(rows, columns))[b, a]
     blend(image, np.choose(kind, shapes).astype(float), dyes[motif[b, a]])

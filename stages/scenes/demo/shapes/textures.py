@@ -13,11 +13,21 @@ from stages.scenes.cameras import Array
 
 # Each is used once per room, as SIFT would mismatch repeated images.
 IMAGES = {
-    "astronaut": "astronaut.png", "coffee": "coffee.png", "rocket": "rocket.jpg",
-    "chelsea": "chelsea.png", "hubble": "hubble_deep_field.jpg", "coins": "coins.png",
-    "page": "page.png", "cameraman": "camera.png", "ihc": "ihc.png", "retina": "retina.jpg",
-    "moon": "moon.png", "cell": "cell.png", "text": "text.png", "motorcycle": "motorcycle_left.png",
-}  # fmt: skip
+    "astronaut": "astronaut.png",
+    "coffee": "coffee.png",
+    "rocket": "rocket.jpg",
+    "chelsea": "chelsea.png",
+    "hubble": "hubble_deep_field.jpg",
+    "coins": "coins.png",
+    "page": "page.png",
+    "cameraman": "camera.png",
+    "ihc": "ihc.png",
+    "retina": "retina.jpg",
+    "moon": "moon.png",
+    "cell": "cell.png",
+    "text": "text.png",
+    "motorcycle": "motorcycle_left.png",
+}
 SURFACES = {"brick": "brick.png", "grass": "grass.png", "gravel": "gravel.png"}
 
 

@@ -102,11 +102,12 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
         program = shutil.which("plenopticam")
         if program is None:
             raise UserError(
-                lfr, "a raw light field, and no decoder for it",
+                lfr,
+                "a raw light field, and no decoder for it",
                 expected="decoded views, the program plenopticam, or static.lf_to_colmap",
                 fix="`pipx install plenopticam` (it needs an environment of its own), or decode "
                 "it elsewhere and put its viewpoints_<P>px folder here",
-            )  # fmt: skip
+            )
         # PlenoptiCam writes beside its input, so that is a copy.
         copy = scratch / lfr.name
         shutil.copyfile(lfr, copy)
@@ -117,10 +118,10 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
     if result.returncode or len(folders) != 1:
         output = (result.stderr or result.stdout).strip()[-500:]
         raise UserError(
-            lfr, f"its decoder exited with {result.returncode} and wrote {len(folders)} grids: "
-            f"{output}",
+            lfr,
+            f"its decoder exited with {result.returncode} and wrote {len(folders)} grids: {output}",
             expected="one folder of RR_CC.png",
-        )  # fmt: skip
+        )
     return folders.pop()
 
 
@@ -134,9 +135,10 @@ def _source(folder: Path) -> Path:
     if len(sources) != 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in sources[:4]) or "nothing"
         raise UserError(
-            folder, f"{len(sources)} light fields ({names})",
+            folder,
+            f"{len(sources)} light fields ({names})",
             expected="one: viewpoints_<P>px/JJ_II.png, RR_CC.png, *_Decoded.mat, *eslf.png, *.LFR",
-        )  # fmt: skip
+        )
     return sources[0]
 
 
@@ -208,10 +210,11 @@ def _check_whole(source: Path, views: Mapping[Cell, Any]) -> None:
     ]
     if missing:
         raise UserError(
-            source, f"a grid with holes: {len(missing)} views missing ({', '.join(missing[:5])})",
+            source,
+            f"a grid with holes: {len(missing)} views missing ({', '.join(missing[:5])})",
             expected=f"every view of rows {rows[0]}-{rows[-1]}, columns {columns[0]}-{columns[-1]}",
             fix="decode it again, or remove whole rows and columns",
-        )  # fmt: skip
+        )
 
 
 def _without_rings(source: Path, views: Mapping[Cell, Any], inner: int) -> dict[Cell, Any]:
@@ -228,9 +231,11 @@ def _without_rings(source: Path, views: Mapping[Cell, Any], inner: int) -> dict[
     }
     if len(kept) < 2:
         raise UserError(
-            source, f"{len(kept)} of {len(views)} views left without {inner} outer rings",
-            expected="at least 2", fix="lower static.lf_inner",
-        )  # fmt: skip
+            source,
+            f"{len(kept)} of {len(views)} views left without {inner} outer rings",
+            expected="at least 2",
+            fix="lower static.lf_inner",
+        )
     return kept
 
 

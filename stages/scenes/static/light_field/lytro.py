@@ -36,19 +36,21 @@ def read_calibration_archive(path: Path, reference: str | None = None) -> LytroC
     manifests = [name for name in texts if name.name == _MANIFEST]
     if len(manifests) != 1:
         raise UserError(
-            path, f"{len(manifests)} files {_MANIFEST}",
+            path,
+            f"{len(manifests)} files {_MANIFEST}",
             expected=f"one, in a folder that is named by the camera's serial, in {path.name}",
             fix="copy the camera's own caldata-<serial>.tar again",
-        )  # fmt: skip
+        )
     manifest = _json(path, manifests[0], texts[manifests[0]])
     entries = _entries(path, manifest)
     if reference is not None:
         entries = [entry for entry in entries if entry["hash"] == reference]
         if not entries:
             raise UserError(
-                path, f"no calibration file with hash {reference}",
+                path,
+                f"no calibration file with hash {reference}",
                 expected="the archive of the camera that took the light field",
-            )  # fmt: skip
+            )
     steps = {step for entry in entries if (step := _step(path, entry["name"], texts)) is not None}
     return LytroCalibration(
         _serial(path, manifests[0], manifest), steps.pop() if len(steps) == 1 else None
@@ -89,8 +91,11 @@ def _tar_texts(path: Path) -> Iterator[tuple[PurePosixPath, str]]:
             for member in archive:
                 name = _inside(path, member.name)
                 if member.issym() or member.islnk() or member.isdev():
-                    raise UserError(path, f"{member.name} is a link or a device",
-                                    expected="files and folders only")  # fmt: skip
+                    raise UserError(
+                        path,
+                        f"{member.name} is a link or a device",
+                        expected="files and folders only",
+                    )
                 opened = archive.extractfile(member) if _is_text(name) else None
                 if opened is not None and member.size <= _MAX_BYTES:
                     yield name, opened.read().decode("utf-8", "replace")
@@ -110,9 +115,11 @@ def _inside(path: Path, member: str) -> PurePosixPath:
     name = PurePosixPath(member.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
         raise UserError(
-            path, f"member {member!r} is outside the archive",
-            expected="names below its own folder", fix="do not trust this file; get another copy",
-        )  # fmt: skip
+            path,
+            f"member {member!r} is outside the archive",
+            expected="names below its own folder",
+            fix="do not trust this file; get another copy",
+        )
     return name
 
 
