@@ -15,7 +15,9 @@ PARAMS = """
 base:
   source: {source}
   size: tiny
-  download: false
+runtime:
+  base:
+    download: false
 """
 
 

@@ -210,7 +210,7 @@ def test_job_that_is_stopped_resumes_to_the_same_bytes(
     ]
     (workspace.folder / ".dvc/cache/files/md5" / out[:2] / out[2:]).unlink()
     sent = workspace.run("python", "-m", "stages.submit", f"train@{scene}").stdout
-    assert "sent 2 tasks" in sent, "the stage, and the kernels before it"
+    assert "submitted 2 tasks" in sent, "the stage, and the kernels before it"
     submission = workspace.json(".work", "jobs", "1", "submission.json")
     job = submission["jobs"][f"train@{scene}"]
     slurm.until(lambda: list(work.rglob("state.pt")), timeout_s=120)

@@ -105,8 +105,8 @@ def of_this_stage() -> str:
 def changes(before: str, now: str) -> list[str]:
     """What differs between two texts of an entry, such as `stages/splat/raster.py changed`.
 
-    >>> changes("a.py 1\\nnumpy 2.0\\n", "a.py 2\\nb.py 1\\nnumpy 2.1\\n")
-    ['a.py changed', 'b.py new', 'numpy 2.0 -> 2.1']
+    >>> changes("s/a.py 1\\nnumpy 2.0\\n", "s/a.py 2\\ns/b.py 1\\nnumpy 2.1\\n")
+    ['numpy 2.0 -> 2.1', 's/a.py changed', 's/b.py new']
     """
     old, new = _lines(before), _lines(now)
     return [

@@ -169,7 +169,7 @@ def test_views_are_neighbours_in_time_whatever_their_order_in_the_file(write: Ca
                 for camera in ("64", "28")
             ]
             write_tsv(layout.view_metrics("fight", method), rows, columns)
-        evaluations = Evaluations.read(("fight",), ("none", "base-post"))
+        evaluations = Evaluations.read(("fight",), ("none", "base-post"), layout.evaluation)
         config = CompareConfig(bootstrap_draws=200, block_length=6)
         tables.append(delta_table(evaluations, ("fight",), config))
     assert tables[0] == tables[1]

@@ -167,13 +167,13 @@ def test_missing_weights_are_noted_or_refused(no_weights: Path) -> None:
 
 def test_views_too_small_for_a_measure_are_refused(random_backbone: Callable) -> None:
     sizes = {"wide": (64, 64), "small": (10, 40)}
-    Meter("cpu").demand(sizes, "shrink less")
+    Meter("cpu").require_sizes(sizes, "shrink less")
     with pytest.raises(UserError, match=r"small: 10x40 px, and 0 more views of less than 11 px"):
-        Meter("cpu").demand(sizes, "shrink less", masked=True)
+        Meter("cpu").require_sizes(sizes, "shrink less", masked=True)
     with pytest.raises(UserError, match="5x40 px"):
-        Meter("cpu").demand({"small": (5, 40)}, "shrink less")
+        Meter("cpu").require_sizes({"small": (5, 40)}, "shrink less")
     with pytest.raises(UserError, match=f"less than {LPIPS_PX} px"):
-        Meter("cpu", Lpips(random_backbone("alex"), "alex")).demand(sizes, "shrink less")
+        Meter("cpu", Lpips(random_backbone("alex"), "alex")).require_sizes(sizes, "shrink less")
 
 
 def test_weights_that_were_never_looked_for_are_an_error(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from stages.samples.stream import SampleStream
 
 
 def config(**values: Any) -> SimpleNamespace:
-    defaults = {"seed": 0, "batch_size": 2, "crop_px": 32, "flip": True, "loader_workers": 0}
-    return SimpleNamespace(**{**defaults, "missing_reference": "error", **values})
+    defaults = {"seed": 0, "batch_size": 2, "crop_px": 32, "flip": True}
+    runtime = SimpleNamespace(loader_workers=values.pop("loader_workers", 0))
+    defaults |= {"missing_reference": "error", "runtime": runtime}
+    return SimpleNamespace(**{**defaults, **values})
 
 
 def stream(path: Path, with_reference: bool = True, **values: Any) -> SampleStream:
@@ -81,11 +83,11 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path: Path) -> None:
-    pairs = stream(write_dataset(tmp_path, train=7)).pairs
-    orders = [pairs.order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    dataset = stream(write_dataset(tmp_path, train=7)).dataset
+    orders = [dataset.order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     assert all(sorted(order) == list(range(7)) for order in orders)
     assert len(set(map(tuple, orders))) == 6
-    assert pairs.order(1, 2) == orders[-1]
+    assert dataset.order(1, 2) == orders[-1]
 
 
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_scene_scale_is_gsplats(config, views, points) -> None:
     """A tenth more than the cameras' farthest from their middle, where their median is 1 away."""
     config = config.model_copy(update={"global_scale": 2.0})
     trainer = Trainer(views, *points, config, "cpu")
-    centres = np.stack([camera.centre for camera in trainer.cameras])
+    centres = np.stack([camera.centre for camera in trainer.views.cameras])
     farthest = np.linalg.norm(centres - centres.mean(0), axis=1).max()
     assert trainer.scene_scale == pytest.approx(1.1 * 2.0 * farthest)
 
@@ -137,7 +137,7 @@ def test_rates_of_means_and_poses_decay_to_a_hundredth(trainer) -> None:
 def test_a_step_moves_means_and_poses_at_the_rate_of_that_step(config, views, points) -> None:
     """Adam's first step is as long as the rate wherever there is a gradient."""
     trainer = Trainer(views, *points, config.model_copy(update={"pose_opt": True}), "cpu")
-    moving = {"means": trainer.params["means"], "poses": trainer.corrections}
+    moving = {"means": trainer.state.params["means"], "poses": trainer.state.corrections}
     before = {name: one.detach().clone() for name, one in moving.items()}
     trainer.step(80)
     moved = {name: float((one.detach() - before[name]).abs().max()) for name, one in moving.items()}
