@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.difix.gpu.adam import SCALE
 from stages.difix.gpu.fused import fuse
-from stages.difix.gpu.masters import Buckets, Masters
+from stages.difix.gpu.master_weights import Buckets, MasterWeights
 from stages.difix.network.model import Fixer
 from stages.difix.tuning.losses import FixerLoss, Terms
 
@@ -57,7 +57,7 @@ class GraphedStep:
         self.processes = dist.get_world_size() if dist.is_initialized() else 1
         kept = _kept(fixer)
         self._originals = _lower(fixer, set(parameters) | kept, dtype)
-        self.masters = Masters(
+        self.master_weights = MasterWeights(
             parameters,
             kept & set(parameters),
             dtype,
@@ -68,23 +68,23 @@ class GraphedStep:
             summed=dtype if accumulation == 1 else torch.float32,
         )
         fuse(fixer)
-        self._buckets = [Buckets(run, _BUCKET) for run in self.masters.runs]
+        self._buckets = [Buckets(run, _BUCKET) for run in self.master_weights.runs]
         self._recordings: dict[_Key, _Recording] = {}
         self._pool: Any = None
         if self.processes > 1:
             # Connections cannot be made while a graph is recorded.
-            dist.all_reduce(torch.zeros(1, device=self.masters.control.device))
+            dist.all_reduce(torch.zeros(1, device=self.master_weights.control.device))
         self._first = True
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """What is learnt, float32, by name."""
-        return self.masters.parameters
+        return self.master_weights.parameters
 
     @property
     def may_overflow(self) -> bool:
         """Whether a step whose gradients overflow is left out."""
-        return self.masters.scaled
+        return self.master_weights.scaled
 
     def gradients(
         self,
@@ -115,19 +115,19 @@ class GraphedStep:
 
     def learn(self, lr: float) -> tuple[Tensor, bool]:
         """Move the weights; the gradients' norm, and whether they moved as far as is known."""
-        return self.masters.step(lr), True
+        return self.master_weights.step(lr), True
 
     def refresh(self) -> None:
         """Weights that were written are computed with from now on."""
-        self.masters.refresh()
+        self.master_weights.refresh()
 
     def state(self) -> dict[str, Any]:
         """What a later run needs besides the weights."""
-        return self.masters.state()
+        return self.master_weights.state()
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state` left."""
-        self.masters.load(state)
+        self.master_weights.load(state)
 
     def _record(
         self,
@@ -145,12 +145,14 @@ class GraphedStep:
         def work(exchanging: bool) -> Terms:
             output = self.fixer(views)
             terms = loss(output, target, step, corner)
-            self._backward(terms.loss * self.masters.control[SCALE], first, exchanging and last)
+            self._backward(
+                terms.loss * self.master_weights.control[SCALE], first, exchanging and last
+            )
             return Terms(*(one.detach() for one in terms))
 
-        before = [] if first else [run.gradients.clone() for run in self.masters.runs]
+        before = [] if first else [run.gradients.clone() for run in self.master_weights.runs]
         graph, terms = self._captured(work)
-        for run, gradients in zip(self.masters.runs, before, strict=False):
+        for run, gradients in zip(self.master_weights.runs, before, strict=False):
             run.gradients.copy_(gradients)
         return _Recording(graph, views, target, corner, terms)
 
@@ -203,7 +205,7 @@ class GraphedStep:
         for buckets in self._buckets:
             buckets.close()
         self._buckets = []
-        self.masters.release()
+        self.master_weights.release()
         for tensor, original in self._originals:
             tensor.data = original.to(tensor.device)
         return self.fixer

@@ -15,7 +15,7 @@ from tuning import gram_loss, no_weights, one_run, small_fixer, tune_config  # n
 
 from stages.difix.config import LossConfig
 from stages.difix.gpu.adam import GOOD, SCALE, STEPS
-from stages.difix.gpu.masters import Buckets, Masters, Run
+from stages.difix.gpu.master_weights import Buckets, MasterWeights, Run
 from stages.difix.network.model import Fixer, trainable
 from stages.difix.network.precision import choose_execution
 from stages.difix.tuning import graphed
@@ -162,20 +162,20 @@ def test_a_state_is_taken_up_again(tmp_path: Path) -> None:
         assert torch.equal(one, second.parameters[key])
 
 
-def masters(dtype: torch.dtype, **values: Any) -> tuple[Masters, nn.Parameter]:
+def master_weights(dtype: torch.dtype, **values: Any) -> tuple[MasterWeights, nn.Parameter]:
     weight = nn.Parameter(random_images(6, 5, 3, 3).to(DEVICE, memory_format=torch.channels_last))
     given: dict[str, Any] = ADAM | {"factor": 1.0, "summed": dtype} | values
-    return Masters({"weight": weight}, set(), dtype, **given), weight
+    return MasterWeights({"weight": weight}, set(), dtype, **given), weight
 
 
-def give(found: Masters, gradient: Tensor) -> None:
+def give(found: MasterWeights, gradient: Tensor) -> None:
     (run,) = found.runs
     run.views(run.gradients)[0].copy_(gradient)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.1])
 def test_adam_is_torchs(max_norm: float) -> None:
-    found, weight = masters(torch.float32, max_norm=max_norm)
+    found, weight = master_weights(torch.float32, max_norm=max_norm)
     other = nn.Parameter(weight.detach().clone())
     adam = torch.optim.AdamW([other], 1e-2, ADAM["betas"], weight_decay=0.01)
     for seed in range(3):
@@ -189,7 +189,7 @@ def test_adam_is_torchs(max_norm: float) -> None:
 
 
 def test_a_step_that_overflows_is_left_out_and_the_scale_halved() -> None:
-    found, weight = masters(torch.float16)
+    found, weight = master_weights(torch.float16)
     before, scale = weight.detach().clone(), float(found.control[SCALE])
     gradient = torch.ones(6, 5, 3, 3, device=DEVICE)
     give(found, gradient * float("inf"))
@@ -226,8 +226,8 @@ def test_buckets_are_handed_on_in_order_whatever_comes_first() -> None:
 
 
 def test_the_scale_grows_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.difix.gpu.masters._PATIENCE", 2)
-    found, _ = masters(torch.float16)
+    monkeypatch.setattr("stages.difix.gpu.master_weights._PATIENCE", 2)
+    found, _ = master_weights(torch.float16)
     scales = []
     for _ in range(4):
         found.step(1e-3)
@@ -260,7 +260,7 @@ def test_what_was_released_is_freed(tmp_path: Path) -> None:
     fixer, parameters = fresh("published", **PUBLISHED)
     step = GraphedStep(fixer, parameters, torch.bfloat16, accumulation=1, **ADAM)
     taught(step, loss(tmp_path), 1, 1)
-    moments = weakref.ref(step.masters.runs[0])
+    moments = weakref.ref(step.master_weights.runs[0])
     step.release()
     del step
     gc.collect()

@@ -60,7 +60,7 @@ class Run:
         ]
 
 
-class Masters:
+class MasterWeights:
     """The learnt weights of a fixer, and AdamW over them."""
 
     def __init__(
