@@ -54,7 +54,7 @@ def rig(
     return _capture(eyes, targets, 0.9 * max(width, height), width, height, time, device, points)
 
 
-def moments(count: int, width: int, height: int, device: str) -> Iterator[Capture]:
+def timestamps(count: int, width: int, height: int, device: str) -> Iterator[Capture]:
     """Ten fixed cameras and moving spheres over timestamps; every `HELD_OUT`th view is held out."""
     return (rig(10, width, height, 0.15 * time, device) for time in range(count))
 

@@ -24,7 +24,7 @@ from gsplat.strategy import DefaultStrategy
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import photographs
+from benchmarks import captured_images
 from benchmarks.recipes import RECIPES
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -79,7 +79,7 @@ class Plain:
 
     def __init__(self, data: Path, config: TrainConfig, device: str):
         self.config, self.device = config, device
-        capture = photographs.read(data)
+        capture = captured_images.read(data)
         norm_from_world, scale = normalisation(capture.cameras, capture.points)
         self.scene_scale = 1.1 * scale
         cameras = [norm_from_world.apply_camera(camera) for camera in capture.cameras]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import photographs
+from benchmarks import captured_images
 from benchmarks import splat_cases as cases
 from stages.run.checkpoint import Preemption
 from stages.splat.config import TrainConfig, TrainRuntime
@@ -30,7 +30,7 @@ from stages.splat.training.view_set import TrainView
 
 TARGET_PER_S, TARGET_TIMES = 1000, 3.0
 ANCHOR_PER_S = 92  # of simple_trainer on an H200, one scene of 540x960
-Timestamp = tuple[photographs.Capture, list[TrainView], list[TrainView]]
+Timestamp = tuple[captured_images.Capture, list[TrainView], list[TrainView]]
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
     choose_backend("cuda")
     width, height = map(int, args.size.split("x"))
     timestamps: dict[str, Timestamp] = {}
-    for k, capture in enumerate(photographs.moments(args.scenes, width, height, "cuda")):
-        timestamps[f"{k:02d}"] = (capture, *cases.split(capture, photographs.HELD_OUT))
+    for k, capture in enumerate(captured_images.timestamps(args.scenes, width, height, "cuda")):
+        timestamps[f"{k:02d}"] = (capture, *cases.split(capture, captured_images.HELD_OUT))
     run(dict(list(timestamps.items())[:1]), TrainConfig(max_steps=args.steps))  # compiles
     usual = TrainConfig(max_steps=args.steps, runtime=TrainRuntime(workers=1))
     warm = usual.model_copy(update={"warm_start": True})

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.captured_images import Capture
 from benchmarks.machine import device_name
-from benchmarks.photographs import Capture
 from stages.quality.metrics.psnr import psnr
 from stages.run.files import write_json
 from stages.splat.gaussians import Gaussians

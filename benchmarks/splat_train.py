@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import photographs
+from benchmarks import captured_images
 from benchmarks import splat_cases as cases
 from benchmarks.recipes import RECIPES
 from stages.run.files import read_json
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--size", default="540x960", help="width x height, px")
     parser.add_argument(
-        "--points", type=int, default=photographs.POINTS, help="sparse points to start from"
+        "--points", type=int, default=captured_images.POINTS, help="sparse points to start from"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     choose_backend(args.device)
     width, height = map(int, args.size.split("x"))
-    capture = photographs.phone(args.views, width, height, args.device, args.points)
+    capture = captured_images.phone(args.views, width, height, args.device, args.points)
     rows = []
     for row in trained(capture, args):
         rows.append(row)
@@ -72,7 +72,7 @@ def main() -> None:
             print(f"{kind}: {statistics.fmean(qualities):.3f} dB, standard deviation {spread:.3f}")
 
 
-def trained(capture: photographs.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
+def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
     for recipe, seed in itertools.product(args.recipes, args.seeds):
         yield ours(capture, recipe, seed, args)
@@ -82,7 +82,7 @@ def trained(capture: photographs.Capture, args: argparse.Namespace) -> Iterator[
 
 
 def ours(
-    capture: photographs.Capture, recipe: str, seed: int, args: argparse.Namespace
+    capture: captured_images.Capture, recipe: str, seed: int, args: argparse.Namespace
 ) -> cases.Row:
     """Train by one recipe."""
     views, held_out = cases.split(capture, 8)
@@ -103,7 +103,7 @@ def ours(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     case = args.steps, args.views, args.size, args.points
-    usual = on_gpu and case == (7000, 50, "540x960", photographs.POINTS)
+    usual = on_gpu and case == (7000, 50, "540x960", captured_images.POINTS)
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
     return cases.row(
@@ -122,11 +122,11 @@ def ours(
     )
 
 
-def theirs(capture: photographs.Capture, seed: int, args: argparse.Namespace) -> cases.Row:
+def theirs(capture: captured_images.Capture, seed: int, args: argparse.Namespace) -> cases.Row:
     """Run the second trainer on the same data."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "data", Path(folder) / "result"
-        photographs.write(capture, data)
+        captured_images.write(capture, data)
         values = {"data": data, "result": result, "steps": args.steps, "seed": seed}
         command = [word.format(**values) for word in shlex.split(args.trainer)]
         begin = time.perf_counter()

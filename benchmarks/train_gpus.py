@@ -19,7 +19,7 @@ from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import photographs
+from benchmarks import captured_images
 from benchmarks import splat_cases as cases
 from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
@@ -53,7 +53,7 @@ def main() -> None:
     out = args.out.absolute() if args.out else None
     rows: list[cases.Row] = []
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        write_timestamps(photographs.moments(args.timestamps, width, height, "cuda"))
+        write_timestamps(captured_images.timestamps(args.timestamps, width, height, "cuda"))
         train(gpus[:1], TrainConfig(max_steps=50))  # compiles the kernels of a step
         for count in args.gpus:
             rows.append(measured(gpus[:count], args))
@@ -90,7 +90,7 @@ def train(gpus: Sequence[str], config: TrainConfig) -> dict[str, float]:
     return read_json(layout.train_metrics(SCENE))
 
 
-def write_timestamps(captures: Iterable[photographs.Capture]) -> None:
+def write_timestamps(captures: Iterable[captured_images.Capture]) -> None:
     """Write timestamps as a prepared and calibrated scene into the current folder."""
     folder, views, points = layout.scene(SCENE), [], {}
     cameras: dict[Role, dict[str, Camera]] = {"source": {}, "target": {}}
@@ -100,7 +100,7 @@ def write_timestamps(captures: Iterable[photographs.Capture]) -> None:
         for k, (camera, image) in enumerate(zip(capture.cameras, capture.images, strict=True)):
             path = folder / "frames" / timestamp / "images" / camera.name
             write_png(path, image / 255)
-            role: Role = "source" if k % photographs.HELD_OUT else "target"
+            role: Role = "source" if k % captured_images.HELD_OUT else "target"
             cameras[role][path.stem] = replace(camera, name=path.stem)
             views.append(View(cameras[role][path.stem], path, timestamp=timestamp, role=role))
     write_scene(folder, {"name": SCENE, "group": SCENE}, views)

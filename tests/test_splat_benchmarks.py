@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import photographs, splat_train, train_gpus
+from benchmarks import captured_images, splat_train, train_gpus
 from benchmarks.plain_trainer import Plain
 from benchmarks.recipes import RECIPES
 from stages.run import layout
@@ -28,8 +28,8 @@ last = f"{int(steps) - 1:04d}"
 
 
 @pytest.fixture(scope="module")
-def capture() -> photographs.Capture:
-    return photographs.phone(3, 36, 64, "cpu", points=240)
+def capture() -> captured_images.Capture:
+    return captured_images.phone(3, 36, 64, "cpu", points=240)
 
 
 def test_points_have_their_colour_in_every_image(capture) -> None:
@@ -45,14 +45,16 @@ def test_points_have_their_colour_in_every_image(capture) -> None:
 
 
 def test_only_the_spheres_move_between_timestamps() -> None:
-    first, second = (photographs.rig(1, 32, 40, moment, "cpu").images[0] for moment in (0.0, 0.4))
+    first, second = (
+        captured_images.rig(1, 32, 40, moment, "cpu").images[0] for moment in (0.0, 0.4)
+    )
     changed = (first != second).any(axis=2).mean()
     assert 0.01 < changed < 0.9
 
 
 def test_dataset_comes_back_from_its_folder(capture, tmp_path: Path) -> None:
-    photographs.write(capture, tmp_path)
-    found = photographs.read(tmp_path)
+    captured_images.write(capture, tmp_path)
+    found = captured_images.read(tmp_path)
     assert np.array_equal(found.images, capture.images)
     assert np.array_equal(found.colors, capture.colors)
     assert np.allclose(found.points, capture.points)
@@ -80,11 +82,11 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
 @pytest.mark.parametrize("recipe", ["default", "seed"])
 def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> None:
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
-    capture, steps = photographs.phone(9, 48, 80, "cpu", points=900), 200
+    capture, steps = captured_images.phone(9, 48, 80, "cpu", points=900), 200
     asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
     args = argparse.Namespace(**asked, device="cpu")
     row = splat_train.ours(capture, recipe, 42, args)
-    photographs.write(capture, tmp_path)
+    captured_images.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
     before = plain.evaluate()["psnr"]
     plain.train(steps)
@@ -96,7 +98,7 @@ def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> 
 
 @torch.no_grad()
 def test_motion_that_scene_and_learnt_poses_share_costs_no_quality(tmp_path: Path) -> None:
-    photographs.write(photographs.phone(9, 48, 80, "cpu", points=900), tmp_path)
+    captured_images.write(captured_images.phone(9, 48, 80, "cpu", points=900), tmp_path)
     plain = Plain(tmp_path, RECIPES["seed"](200), "cpu")
     before = plain.evaluate()
     assert before["psnr_moved"] == pytest.approx(before["psnr"], abs=1e-4)
@@ -113,7 +115,7 @@ def test_stage_trains_the_synthetic_timestamps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train_gpus.write_timestamps(photographs.moments(2, 24, 32, "cpu"))
+    train_gpus.write_timestamps(captured_images.timestamps(2, 24, 32, "cpu"))
     scene = Scene.read(layout.scene(train_gpus.SCENE))
     assert [len(scene.views(role, "000001")) for role in ("source", "target")] == [8, 2]
     first, second = (scene.views("source", time)[0].pixels() for time in scene.timestamps)
