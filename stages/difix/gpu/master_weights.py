@@ -1,12 +1,12 @@
-"""Weights in float32 that are learnt, and copies of them in the precision that is computed in.
+"""Master weights in float32, and copies of them in the precision of the network.
 
-A weight that is itself bf16 doesn't move at learning rates of fine-tuning. So the fixer computes
-with copies, whose gradients have their precision; weights and moments are float32. All lie one
-after the other in memory, parts of it are sent between processes as they are, and an optimisation
-step is a handful of kernels.
+A weight in bf16 would not change at the learning rates of fine-tuning, so the fixer computes with
+copies in lower precision, as are their gradients; master weights and moments are float32. Each kind
+is contiguous in memory: processes exchange slices without copying, and an optimisation step is a
+handful of kernels.
 
-On an H200 a step is 1.18 times as fast as by autocast and torch's fused AdamW, of the same layers
-and recorded as well (`benchmarks/difix.md`).
+On an H200 a step is 1.18 times as fast as autocast with torch's fused AdamW, with the same layers
+and also as a CUDA graph (`benchmarks/difix.md`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,51 +17,54 @@ from torch import Tensor, nn
 
 from stages.difix.gpu.adam import GOOD, SCALE, STEPS, adamw, squared_norm
 
-_ALIGNED = 64  # numbers
-# As torch's GradScaler: halved when gradients overflow, doubled after that many steps without.
+_ALIGNED = 64  # values
+# As torch's GradScaler: halved when gradients overflow, doubled after so many steps without.
 _FIRST_SCALE, _PATIENCE = 2.0**16, 2000
 
 
-class Run:
-    """Some parameters in one run of memory: weights, their copies, gradients and moments.
+class FlatParameters:
+    """Parameters in contiguous memory: master weights, their copies, gradients and moments.
 
-    From here on the parameters themselves are the copies.
+    The parameters themselves become the copies.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype, summed: torch.dtype
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        dtype: torch.dtype,
+        gradient_dtype: torch.dtype,
     ):
         self.names, self.parameters = list(parameters), list(parameters.values())
         device = self.parameters[0].device
         self.starts = [0]
-        for one in self.parameters:
-            self.starts.append(self.starts[-1] + -(-one.numel() // _ALIGNED) * _ALIGNED)
+        for parameter in self.parameters:
+            self.starts.append(self.starts[-1] + -(-parameter.numel() // _ALIGNED) * _ALIGNED)
         total = self.starts[-1]
         self.weights = torch.zeros(total, device=device)
         self.copies = self.weights
         if dtype != torch.float32:
             self.copies = torch.zeros(total, dtype=dtype, device=device)
-        places = zip(
+        triples = zip(
             self.parameters, self.views(self.weights), self.views(self.copies), strict=True
         )
-        for parameter, weight, copy in places:
+        for parameter, weight, copy in triples:
             weight.copy_(parameter.detach())
             copy.copy_(weight)
             parameter.data = copy
-        # Only now, when the parameters' own memory is free again.
-        self.gradients = torch.zeros(total, dtype=summed, device=device)
+        # Allocated after the parameters' own memory has been freed.
+        self.gradients = torch.zeros(total, dtype=gradient_dtype, device=device)
         self.moments = torch.zeros(2, total, device=device)
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """What of a run of memory belongs to each parameter, channels last where it has them."""
+        """Views of a flat tensor in the shape of each parameter, 4D ones channels last."""
         return [
-            _shaped(flat[start : start + one.numel()], one.shape)
-            for start, one in zip(self.starts, self.parameters, strict=False)
+            _shaped(flat[start : start + parameter.numel()], parameter.shape)
+            for start, parameter in zip(self.starts, self.parameters, strict=False)
         ]
 
 
 class MasterWeights:
-    """The learnt weights of a fixer, and AdamW over them."""
+    """The trained weights of a fixer in float32, and AdamW over them."""
 
     def __init__(
         self,
@@ -73,47 +76,55 @@ class MasterWeights:
         weight_decay: float,
         max_norm: float,
         factor: float,
-        summed: torch.dtype,
+        gradient_dtype: torch.dtype,
     ):
-        """`kept` names what is computed with in float32; `factor` turns sums into means.
+        """Copy the parameters and allocate gradients and moments.
 
-        `summed` is the precision of the gradients of the others.
+        Args:
+            parameters: the trained parameters, by name.
+            kept: names of those that the network uses in float32.
+            dtype: precision of the others in the network.
+            betas: decay of AdamW's first and second moment.
+            weight_decay: of AdamW, relative to the learning rate.
+            max_norm: bound of the gradients' norm; 0 or less: none.
+            factor: turns summed gradients into means.
+            gradient_dtype: precision in which the gradients of the others are summed.
         """
         single = torch.float32
-        low = {name: one for name, one in parameters.items() if name not in kept}
-        high = {name: one for name, one in parameters.items() if name in kept}
-        self.runs = [Run(low, dtype, summed)] if low else []
-        self.runs += [Run(high, single, single)] if high else []
+        low = {name: weight for name, weight in parameters.items() if name not in kept}
+        high = {name: weight for name, weight in parameters.items() if name in kept}
+        self.groups = [FlatParameters(low, dtype, gradient_dtype)] if low else []
+        self.groups += [FlatParameters(high, single, single)] if high else []
         self.betas, self.weight_decay, self.max_norm = betas, weight_decay, max(max_norm, 0.0)
         self.factor, self.scaled = factor, dtype == torch.float16
-        found = {
+        weights = {
             name: weight
-            for run in self.runs
-            for name, weight in zip(run.names, run.views(run.weights), strict=True)
+            for group in self.groups
+            for name, weight in zip(group.names, group.views(group.weights), strict=True)
         }
-        self.parameters = {name: found[name] for name in parameters}
-        device = self.runs[0].weights.device
+        self.parameters = {name: weights[name] for name in parameters}
+        device = self.groups[0].weights.device
         self.control = torch.zeros(3, device=device)
         self._rate = torch.zeros((), device=device)
         self.control[SCALE] = _FIRST_SCALE if self.scaled else 1.0
 
     def norm(self) -> Tensor:
         """Norm of the mean gradients, scalar."""
-        total = torch.stack([squared_norm(run.gradients) for run in self.runs]).sum()
+        total = torch.stack([squared_norm(group.gradients) for group in self.groups]).sum()
         return total.sqrt() * self.factor / self.control[SCALE]
 
     def step(self, lr: float) -> Tensor:
-        """Learn from the gradients; their norm, which is not finite where nothing was learnt."""
+        """Update the weights; the gradients' norm, which is not finite if the step was skipped."""
         norm = self.norm()
-        good = norm.isfinite()
-        self.control[STEPS] += good
+        finite = norm.isfinite()
+        self.control[STEPS] += finite
         self._rate.fill_(lr)
-        for run in self.runs:
+        for group in self.groups:
             adamw(
-                run.weights,
-                run.copies,
-                run.gradients,
-                run.moments,
+                group.weights,
+                group.copies,
+                group.gradients,
+                group.moments,
                 self.control,
                 norm,
                 lr=self._rate,
@@ -124,113 +135,113 @@ class MasterWeights:
                 max_norm=self.max_norm,
             )
         if self.scaled:
-            self._rescale(good)
+            self._rescale(finite)
         return norm
 
     def refresh(self) -> None:
-        """Compute with what the weights are now."""
-        for run in self.runs:
-            if run.copies is not run.weights:
-                run.copies.copy_(run.weights)
+        """Copy the master weights to the network, after they were written from outside."""
+        for group in self.groups:
+            if group.copies is not group.weights:
+                group.copies.copy_(group.weights)
 
     def release(self) -> None:
-        """Let the parameters be float32 weights of their own again."""
-        for run in self.runs:
-            for parameter, weight in zip(run.parameters, run.views(run.weights), strict=True):
+        """Make the parameters separate float32 weights again."""
+        for group in self.groups:
+            for parameter, weight in zip(group.parameters, group.views(group.weights), strict=True):
                 parameter.data = weight.clone(memory_format=torch.preserve_format)
-        self.runs, self.parameters = [], {}
+        self.groups, self.parameters = [], {}
 
     def state(self) -> dict[str, Any]:
-        """What a later run needs besides the weights."""
-        return {"moments": [run.moments for run in self.runs], "control": self.control}
+        """State of the optimiser, without the weights."""
+        return {"moments": [group.moments for group in self.groups], "control": self.control}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` left; the weights are already those of then."""
-        for run, moments in zip(self.runs, state["moments"], strict=True):
-            run.moments.copy_(moments)
+        """Restore the result of `state`; the weights must have been restored before."""
+        for group, moments in zip(self.groups, state["moments"], strict=True):
+            group.moments.copy_(moments)
         self.control.copy_(state["control"])
         self.refresh()
 
-    def _rescale(self, good: Tensor) -> None:
-        """Choose the next step's scale of the loss, without waiting for this one."""
-        since = torch.where(good, self.control[GOOD] + 1, 0)
-        grown = since >= _PATIENCE
-        factor = torch.where(good, torch.where(grown, 2.0, 1.0), 0.5)
+    def _rescale(self, finite: Tensor) -> None:
+        """Set the next step's scale of the loss, without a synchronisation."""
+        steps = torch.where(finite, self.control[GOOD] + 1, 0)
+        grows = steps >= _PATIENCE
+        factor = torch.where(finite, torch.where(grows, 2.0, 1.0), 0.5)
         self.control[SCALE] *= factor
-        self.control[GOOD] = torch.where(grown, 0, since)
+        self.control[GOOD] = torch.where(grows, 0, steps)
 
 
 class Buckets:
-    """Brings gradients to their place in a run as soon as they are there.
+    """Collects gradients in contiguous buckets while the backward pass is running.
 
-    Last parameters come first. When all of a bucket have come they are copied, or added, and
-    handed on, while the others are still being computed; in the order of the buckets, so that all
-    processes hand on the same.
+    Backward computes the last parameters first. A complete bucket is copied or added to the flat
+    gradients and then passed to `on_ready` while others are still being computed. The
+    order of buckets is fixed, so that all processes exchange the same one.
     """
 
-    def __init__(self, run: Run, size: int):
-        self.run, self.places = run, run.views(run.gradients)
-        self.bounds = _bounds(run.starts, size)
+    def __init__(self, group: FlatParameters, size: int):
+        self.group, self.views = group, group.views(group.gradients)
+        self.bounds = _bounds(group.starts, size)
         self.bucket = {
             index: number
             for number, (first, last) in enumerate(self.bounds)
             for index in range(first, last)
         }
-        self.adding, self.hand_on = False, lambda _: None
-        self._waiting: list[set[int]] = []
-        self._handed = 0
+        self.adding, self.on_ready = False, lambda _: None
+        self._missing: list[set[int]] = []
+        self._emitted = 0
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(lambda _, at=index: self._came(at))
-            for index, parameter in enumerate(run.parameters)
+            parameter.register_post_accumulate_grad_hook(lambda _, at=index: self._receive(at))
+            for index, parameter in enumerate(group.parameters)
         ]
         self.begin()
 
     def close(self) -> None:
-        """Let go of the parameters, which would otherwise keep the whole run in memory."""
+        """Remove the hooks of the parameters, which would keep the whole group in memory."""
         for hook in self._hooks:
             hook.remove()
 
     def begin(self) -> None:
-        """Expect a gradient for every parameter."""
-        self._waiting = [set(range(first, last)) for first, last in self.bounds]
-        self._handed = 0
+        """Expect a gradient of every parameter."""
+        self._missing = [set(range(first, last)) for first, last in self.bounds]
+        self._emitted = 0
 
     def end(self) -> None:
-        """Finish the buckets of which a parameter had no gradient."""
-        for number, waiting in enumerate(self._waiting):
-            if waiting:
+        """Complete the buckets in which a parameter had no gradient."""
+        for number, missing in enumerate(self._missing):
+            if missing:
                 if not self.adding:
-                    torch._foreach_zero_([self.places[index] for index in waiting])
-                self._place(number, waiting)
-                waiting.clear()
-        self._hand_on()
+                    torch._foreach_zero_([self.views[index] for index in missing])
+                self._collect(number, missing)
+                missing.clear()
+        self._emit()
 
-    def _came(self, index: int) -> None:
-        waiting = self._waiting[self.bucket[index]]
-        waiting.remove(index)
-        if not waiting:
-            self._place(self.bucket[index], set())
-            self._hand_on()
+    def _receive(self, index: int) -> None:
+        missing = self._missing[self.bucket[index]]
+        missing.remove(index)
+        if not missing:
+            self._collect(self.bucket[index], set())
+            self._emit()
 
-    def _hand_on(self) -> None:
-        """Hand on what is complete and whose turn it is."""
-        while self._handed < len(self.bounds) and not self._waiting[self._handed]:
-            first, last = self.bounds[self._handed]
-            self._handed += 1
-            self.hand_on(self.run.gradients[self.run.starts[first] : self.run.starts[last]])
+    def _emit(self) -> None:
+        """Pass on complete buckets, in order."""
+        while self._emitted < len(self.bounds) and not self._missing[self._emitted]:
+            first, last = self.bounds[self._emitted]
+            self._emitted += 1
+            self.on_ready(self.group.gradients[self.group.starts[first] : self.group.starts[last]])
 
     @torch.no_grad()
-    def _place(self, number: int, without: set[int]) -> None:
+    def _collect(self, number: int, missing: set[int]) -> None:
         first, last = self.bounds[number]
-        there = [index for index in range(first, last) if index not in without]
-        places = [self.places[index] for index in there]
-        came = [self.run.parameters[index].grad for index in there]
-        if places and self.adding:
-            torch._foreach_add_(places, [one.to(places[0].dtype) for one in came])
-        elif places:
-            torch._foreach_copy_(places, came)
-        for index in there:
-            self.run.parameters[index].grad = None
+        indices = [index for index in range(first, last) if index not in missing]
+        views = [self.views[index] for index in indices]
+        gradients = [self.group.parameters[index].grad for index in indices]
+        if views and self.adding:
+            torch._foreach_add_(views, [gradient.to(views[0].dtype) for gradient in gradients])
+        elif views:
+            torch._foreach_copy_(views, gradients)
+        for index in indices:
+            self.group.parameters[index].grad = None
 
 
 def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:
@@ -241,7 +252,7 @@ def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _bounds(starts: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """First and last index of buckets of at least `size` numbers, the last parameters first.
+    """First and last index of buckets of at least `size` values, last parameters first.
 
     >>> _bounds([0, 4, 6, 9], 4)
     [(1, 3), (0, 1)]

@@ -1,10 +1,10 @@
-"""Optimisation steps as CUDA graphs: what takes no time to launch, whatever the CPU is doing.
+"""Optimisation steps as CUDA graphs, whose launch takes no time on the CPU.
 
-A step of a batch of one is thousands of small kernels, which a CPU launches more slowly than a GPU
-works them off: in float32 an H200 took 224 ms so, and 72 by graphs (`benchmarks/difix.md`). Here
-forward and backward pass of a micro-batch are recorded once for every shape and then replayed, with
-the exchange between processes inside; the optimiser follows in a handful of kernels. Nothing in a
-step waits for the GPU.
+A step with a batch of one is thousands of small kernels, which a CPU launches more slowly than a
+GPU runs them: in float32 on an H200 it took 224 ms, and 72 ms with graphs (`benchmarks/difix.md`).
+The forward and backward pass of a micro-batch are recorded once per shape and then replayed,
+including the exchange between processes; the optimiser is another handful of kernels. No step
+synchronises with the GPU.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ from stages.difix.gpu.master_weights import Buckets, MasterWeights
 from stages.difix.network.model import Fixer
 from stages.difix.tuning.losses import FixerLoss, Terms
 
-_BUCKET = 2**25  # numbers that are exchanged at once
+_BUCKET = 2**25  # gradients per exchange between processes
 _WARM_UP = 2
-# What a recording depends on besides shapes: whether Gram matrices count, and whether a
+# What a graph depends on: shape of the views, whether the Gram loss counts, and whether the
 # micro-batch is the first and the last of its step.
 _Key = tuple[torch.Size, bool, bool, bool]
 
 
 @dataclass
-class _Recording:
-    """A graph, where it reads and where it writes."""
+class _RecordedGraph:
+    """A graph with its input and output tensors."""
 
     graph: torch.cuda.CUDAGraph
     views: Tensor
@@ -40,7 +40,7 @@ class _Recording:
 
 
 class GraphedStep:
-    """Gradients of a fixer by replay, and the weights that learn from them."""
+    """Gradients of a fixer by replay of graphs, and the update of its weights."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class GraphedStep:
     ):
         self.fixer, self.dtype = fixer, dtype
         self.processes = dist.get_world_size() if dist.is_initialized() else 1
-        kept = _kept(fixer)
+        kept = _kept_float32(fixer)
         self._originals = _lower(fixer, set(parameters) | kept, dtype)
         self.master_weights = MasterWeights(
             parameters,
@@ -65,25 +65,25 @@ class GraphedStep:
             weight_decay=weight_decay,
             max_norm=max_norm,
             factor=1 / (accumulation * self.processes),
-            summed=dtype if accumulation == 1 else torch.float32,
+            gradient_dtype=dtype if accumulation == 1 else torch.float32,
         )
         fuse(fixer)
-        self._buckets = [Buckets(run, _BUCKET) for run in self.master_weights.runs]
-        self._recordings: dict[_Key, _Recording] = {}
+        self._buckets = [Buckets(group, _BUCKET) for group in self.master_weights.groups]
+        self._graphs: dict[_Key, _RecordedGraph] = {}
         self._pool: Any = None
         if self.processes > 1:
-            # Connections cannot be made while a graph is recorded.
+            # NCCL cannot connect while a graph is being recorded.
             dist.all_reduce(torch.zeros(1, device=self.master_weights.control.device))
         self._first = True
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """What is learnt, float32, by name."""
+        """The trained parameters, float32, by name."""
         return self.master_weights.parameters
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a step whose gradients overflow is left out."""
+        """Whether steps whose gradients overflow are skipped."""
         return self.master_weights.scaled
 
     def gradients(
@@ -96,37 +96,37 @@ class GraphedStep:
         last: bool,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        """Add a micro-batch's gradients to those that are there; `last` of its step or not.
+        """Accumulate the gradients of a micro-batch; `last`: it is the last of its step.
 
-        The terms are overwritten by the next call.
+        The next call overwrites the returned terms.
         """
-        assert generator is None, "a graph would draw the same latent again and again"
+        assert generator is None, "a graph would sample the same latent at every replay"
         first, self._first = self._first, last
         corner = loss.corner(step, *target.shape[-2:])
         key = views.shape, loss.has_gram(step), first, last
-        if key not in self._recordings:
-            self._recordings[key] = self._record(loss, views, target, corner, step, first, last)
-        found = self._recordings[key]
-        found.views.copy_(views)
-        found.target.copy_(target)
-        found.corner.copy_(corner, non_blocking=True)
-        found.graph.replay()
-        return found.terms
+        if key not in self._graphs:
+            self._graphs[key] = self._record(loss, views, target, corner, step, first, last)
+        recorded = self._graphs[key]
+        recorded.views.copy_(views)
+        recorded.target.copy_(target)
+        recorded.corner.copy_(corner, non_blocking=True)
+        recorded.graph.replay()
+        return recorded.terms
 
     def learn(self, lr: float) -> tuple[Tensor, bool]:
-        """Move the weights; the gradients' norm, and whether they moved as far as is known."""
+        """Update the weights; the gradients' norm, and True: a skip is not known without a sync."""
         return self.master_weights.step(lr), True
 
     def refresh(self) -> None:
-        """Weights that were written are computed with from now on."""
+        """Copy the master weights to the network, after they were written from outside."""
         self.master_weights.refresh()
 
     def state(self) -> dict[str, Any]:
-        """What a later run needs besides the weights."""
+        """State of the optimiser, without the weights."""
         return self.master_weights.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` left."""
+        """Restore the result of `state`."""
         self.master_weights.load(state)
 
     def _record(
@@ -138,7 +138,7 @@ class GraphedStep:
         step: int,
         first: bool,
         last: bool,
-    ) -> _Recording:
+    ) -> _RecordedGraph:
         views, target = views.clone(), target.clone()
         corner = corner.to(views.device)
 
@@ -148,46 +148,45 @@ class GraphedStep:
             self._backward(
                 terms.loss * self.master_weights.control[SCALE], first, exchanging and last
             )
-            return Terms(*(one.detach() for one in terms))
+            return Terms(*(term.detach() for term in terms))
 
-        before = [] if first else [run.gradients.clone() for run in self.master_weights.runs]
-        graph, terms = self._captured(work)
-        for run, gradients in zip(self.master_weights.runs, before, strict=False):
-            run.gradients.copy_(gradients)
-        return _Recording(graph, views, target, corner, terms)
+        before = [] if first else [group.gradients.clone() for group in self.master_weights.groups]
+        graph, terms = self._record_graph(work)
+        for group, gradients in zip(self.master_weights.groups, before, strict=False):
+            group.gradients.copy_(gradients)
+        return _RecordedGraph(graph, views, target, corner, terms)
 
-    def _captured(self, work: Callable[[bool], Terms]) -> tuple[torch.cuda.CUDAGraph, Terms]:
-        """A recording of some work, and what it gives.
+    def _record_graph(self, work: Callable[[bool], Terms]) -> tuple[torch.cuda.CUDAGraph, Terms]:
+        """The graph of `work`, and the terms that it writes.
 
-        The work is done a few times before, then without exchange: other processes may have a
-        recording of theirs already.
+        Warm-up calls come first, without exchange: other processes may already have their graph.
         """
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
                 work(False)
-        torch.cuda.current_stream().wait_stream(beside)
-        torch.cuda.empty_cache()  # a recording has memory of its own
-        # Replays follow one another, so they can share their memory.
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # a graph allocates memory of its own
+        # Replays are sequential, so graphs can share memory.
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(
-            graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
+            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
         ):
             terms = work(True)
         return graph, terms
 
     def _backward(self, loss: Tensor, first: bool, exchanging: bool) -> None:
-        """Gradients of the loss to their places, and summed over processes."""
+        """Backward pass into the flat gradients, which are summed over processes."""
         pending: list[dist.Work] = []
 
-        def exchange(part: Tensor) -> None:
+        def exchange(gradients: Tensor) -> None:
             if exchanging and self.processes > 1:
-                pending.append(dist.all_reduce(part, async_op=True))
+                pending.append(dist.all_reduce(gradients, async_op=True))
 
         large, *small = self._buckets
-        large.hand_on = exchange
+        large.on_ready = exchange
         for buckets in self._buckets:
             buckets.adding = not first
             buckets.begin()
@@ -195,13 +194,13 @@ class GraphedStep:
         for buckets in self._buckets:
             buckets.end()
         for buckets in small:
-            exchange(buckets.run.gradients)
-        for one in pending:
-            one.wait()
+            exchange(buckets.group.gradients)
+        for reduction in pending:
+            reduction.wait()
 
     def release(self) -> Fixer:
-        """The fixer as it came: float32, with what was learnt."""
-        self._recordings.clear()
+        """The fixer in float32 with its trained weights, free of graphs."""
+        self._graphs.clear()
         for buckets in self._buckets:
             buckets.close()
         self._buckets = []
@@ -211,26 +210,26 @@ class GraphedStep:
         return self.fixer
 
 
-def _kept(fixer: Fixer) -> set[str]:
-    """Names of parameters that stay float32: those whose sums a lower precision would round away.
+def _kept_float32(fixer: Fixer) -> set[str]:
+    """Names of parameters that stay float32, because a lower precision would round changes away.
 
-    Low-rank changes are small beside the weights that they are added to.
+    Low-rank changes are small compared with the weights that they are added to.
     """
     if fixer.lora is None:
         return set()
-    layers = {id(one) for one in fixer._lora_layers().values()}
+    layers = {id(layer) for layer in fixer._lora_layers().values()}
     return {
         name
-        for name, one in fixer.named_parameters()
-        if name.startswith("lora.") or id(one) in layers
+        for name, parameter in fixer.named_parameters()
+        if name.startswith("lora.") or id(parameter) in layers
     }
 
 
 def _lower(fixer: Fixer, spared: set[str], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Bring what isn't learnt to a precision; each tensor with its original, on the CPU."""
-    found = []
-    for name, one in [*fixer.named_parameters(), *fixer.named_buffers()]:
-        if name not in spared and one.is_floating_point() and one.dtype != dtype:
-            found.append((one, one.detach().cpu()))
-            one.data = one.data.to(dtype)
-    return found
+    """Cast all tensors but `spared` to `dtype`; those cast, each with its original on the CPU."""
+    originals = []
+    for name, tensor in [*fixer.named_parameters(), *fixer.named_buffers()]:
+        if name not in spared and tensor.is_floating_point() and tensor.dtype != dtype:
+            originals.append((tensor, tensor.detach().cpu()))
+            tensor.data = tensor.data.to(dtype)
+    return originals
