@@ -11,7 +11,7 @@ from stages.workspace.settings import Settings, read_settings
 
 # File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
-# What base.source may be; tests compare them with stages.difix.weights.checkpoints.
+# What base.source may be; tests compare them with stages.difix.weights.names.
 CHECKPOINTS = (
     "shipped",
     "train",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stages import doctor as entry
-from stages.difix.weights import checkpoints
+from stages.difix.weights import names
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
@@ -228,9 +228,9 @@ def test_slip_in_a_hub_id_is_reported(plant: Plant) -> None:
 
 
 def test_doctor_knows_what_the_check_knows() -> None:
-    assert list(project.CHECKPOINTS) == checkpoints.KNOWN
+    assert list(project.CHECKPOINTS) == names.KNOWN
     for text in ("nvidia/difix", "nvidia/difix@main", "/a/b", "a", "a/b/c", "a/b.pkl"):
-        known = checkpoints.HUB_ID.fullmatch(text) is not None
+        known = names.HUB_ID.fullmatch(text) is not None
         assert (project.HUB_ID.fullmatch(text) is not None) == known
 
 

@@ -3,22 +3,18 @@
 Only the names of their files are read, without torch.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, TuneConfig
+from stages.difix.weights.names import HUB_ID, KNOWN
 from stages.run.errors import UserError
 from stages.run.methods import TUNED
 from stages.run.settings.params import did_you_mean
 
-# A repository of the hub, with an optional branch, tag or commit.
-HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 PICKLED = (".pkl", ".pt", ".pth", ".ckpt")
 PACKED = ".safetensors"
-PUBLISHED = ("nvidia/difix_ref", "nvidia/difix", "stabilityai/sd-turbo")
-KNOWN = [SHIPPED, TRAINED, RANDOM, *PUBLISHED]
 Where = Callable[[tuple[str | int, ...]], str]
 
 

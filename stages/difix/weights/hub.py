@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from stages.difix.weights.checkpoints import HUB_ID, PUBLISHED
+from stages.difix.weights.names import HUB_ID, PUBLISHED
 from stages.run.errors import UserError
 from stages.run.settings.params import did_you_mean
 
