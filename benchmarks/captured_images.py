@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.scenes.cameras import Array, Camera, look_at, quat_from_rotation, rotation_from_quat
 
 WAVES = 96
-POINTS = 13_800  # of a sparse model of a phone capture
+POINTS = 13_800  # as the sparse model of a phone capture has
 HELD_OUT = 5  # every fifth view of a timestamp
 _HALF_ROOM = (3.0, 1.6, 3.0)
 _SPHERES = 9

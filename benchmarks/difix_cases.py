@@ -1,7 +1,7 @@
-"""What the benchmarks of DiFix share: fixers that know nothing, pictures, precisions and clocks.
+"""Shared by the benchmarks of DiFix: fixers with random weights, images, precisions and clocks.
 
-Precisions are those of params.yaml as the stages run them, `fp32` with such TF32 products as they
-allow, and `strict`: fp32 without any TF32.
+Precisions are those of params.yaml as the stages run them (`fp32` allows TF32 where they do), and
+`strict`: fp32 without any TF32.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from stages.samples.batches import seeded
 
 STRICT = "strict"
 PRECISIONS = (STRICT, "fp32", "bf16", "fp16")
-_OF_A_GPU = {"fp16", "graph", "fused"}
+_GPU_ONLY = {"fp16", "graph", "fused"}
 
 Row = dict[str, Any]
 
 
-class Pictures(NamedTuple):
-    """Smooth random pictures, their noisy renders, and other views; [N, 3, H, W] in [0, 1]."""
+class Images(NamedTuple):
+    """Noisy renders, smooth ground truth and other views; [N, 3, H, W] in [0, 1]."""
 
     image: Tensor
     target: Tensor
@@ -37,7 +37,7 @@ class Pictures(NamedTuple):
 
 
 def options(description: str, known: tuple[str, ...]) -> argparse.ArgumentParser:
-    """A parser with the options that all these benchmarks take; cases are `precision:way`."""
+    """A parser with the options of all these benchmarks; a case is `precision:execution`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=sorted(SIZES), default="sd-turbo")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -46,52 +46,52 @@ def options(description: str, known: tuple[str, ...]) -> argparse.ArgumentParser
         nargs="+",
         default=list(known),
         metavar="CASE",
-        help=f"precision:way, default: {' '.join(known)}",
+        help=f"precision:execution, default: {' '.join(known)}",
     )
     parser.add_argument("--warmup", type=int, default=2, help="calls before the clock starts")
-    parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
+    parser.add_argument("--out", type=Path, help="also write the rows to this JSON file")
     return parser
 
 
-def device_of(given: argparse.Namespace) -> torch.device:
-    """The device that was asked for; leaves out the cases that a CPU cannot compute."""
-    device, _ = choose_device(given.device, "--device")
-    odd = [case for case in given.cases if case.split(":")[0] not in PRECISIONS]
-    if odd:
-        raise SystemExit(f"--cases: {odd[0]}: a precision is one of {', '.join(PRECISIONS)}")
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The requested device; removes the cases that a CPU cannot compute from `args.cases`."""
+    device, _ = choose_device(args.device, "--device")
+    invalid = [case for case in args.cases if case.split(":")[0] not in PRECISIONS]
+    if invalid:
+        raise SystemExit(f"--cases: {invalid[0]}: a precision is one of {', '.join(PRECISIONS)}")
     if device.type == "cpu":
-        given.cases = [one for one in given.cases if not set(re.split("[:+]", one)) & _OF_A_GPU]
+        args.cases = [case for case in args.cases if not set(re.split("[:+]", case)) & _GPU_ONLY]
     return device
 
 
 def new_fixer(size: str, device: torch.device) -> Fixer:
-    """A fixer with random weights, made where it is used; the same at every call."""
+    """A fixer with random weights on `device`, the same at every call."""
     with torch.device(device):
         return random_fixer(SIZES[size], seed=0)
 
 
-def pictures(count: int, height: int, width: int, seed: int = 0) -> Pictures:
-    """The same pictures at every call."""
+def random_images(count: int, height: int, width: int, seed: int = 0) -> Images:
+    """Random images, the same at every call."""
     generator = seeded("benchmark", seed, height, width)
     coarse = torch.rand(count, 3, 6, 8, generator=generator)
     target = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     noise = 0.1 * torch.randn(target.shape, generator=generator)
-    return Pictures((target + noise).clamp(0, 1), target, target.roll(width // 16, dims=-1))
+    return Images((target + noise).clamp(0, 1), target, target.roll(width // 16, dims=-1))
 
 
 def params_precision(name: str) -> str:
-    """What params.yaml calls a precision."""
+    """The name of a precision in params.yaml."""
     return "fp32" if name == STRICT else name
 
 
-def use_products(name: str) -> None:
-    """torch's own choice of TF32, as a new process has it; none for `strict`."""
+def set_tf32(name: str) -> None:
+    """Set TF32 to torch's defaults of a new process, or disable it for `strict`."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = name != STRICT
 
 
-def forget_peak(device: torch.device) -> None:
-    """Give back what is no longer used, and count memory anew."""
+def reset_peak(device: torch.device) -> None:
+    """Free unused memory and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -99,36 +99,36 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """Most memory that tensors took on the GPU since `forget_peak`; None on a CPU."""
+    """Peak memory of tensors on the GPU since `reset_peak`; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until a GPU has run all its kernels."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def shown(value: float | None, digits: int = 1) -> str:
-    """A number in a table."""
+def formatted(value: float | None, digits: int = 1) -> str:
+    """A number as text of a table."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def write_rows(path: Path | None, rows: list[Row]) -> None:
-    """Write a results file, unless there is no path."""
+    """Write a results file, unless `path` is None."""
     if path is not None:
         write_json(path, {"rows": rows})
 
 
 class Clock:
-    """Milliseconds between marks. A GPU marks its own queue, so that the CPU need not wait."""
+    """Milliseconds between marks. A GPU records events in its stream; the CPU does not wait."""
 
     def __init__(self, device: torch.device):
         self.on_gpu = device.type == "cuda"
         self.marks: list[Any] = []
 
     def mark(self) -> None:
-        """Note the time."""
+        """Record the time."""
         if not self.on_gpu:
             self.marks.append(time.perf_counter())
             return
@@ -137,7 +137,7 @@ class Clock:
         self.marks.append(event)
 
     def gaps_ms(self) -> list[float]:
-        """Time from each mark to the next, once all work is done."""
+        """Time from each mark to the next; waits until all work is done."""
         pairs = list(zip(self.marks, self.marks[1:], strict=False))
         if not self.on_gpu:
             return [1e3 * (after - before) for before, after in pairs]

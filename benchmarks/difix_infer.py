@@ -1,14 +1,14 @@
-"""Fixing images: time and memory of both modes, and what a precision costs in exactness.
+"""Fixing images: time and memory of both modes, and the error of each precision.
 
     python -m benchmarks.difix_infer [--sizes 512x512 576x1024] [--cases bf16:throughput ...]
 
-Weights and pictures are random. `eager` is the network alone as torch runs it, images on the GPU
-before and after, and `fused` the same with its layers joined; `difix_layers` has more such ways,
-and with `+graph` each is replayed from a CUDA graph; all in batches, `strict` one by one. Warm-up
-is what comes before the calls that are timed, compilation included. `latency` and
-`throughput` are `Runner.fix` of `difix.mode`, from images in memory to images in memory; `latency`
-one call for each image, `throughput` one call for all of them, in batches. Differences are from
-`strict` (fp32 without TF32, eager): root mean square, over that of strict's output.
+Weights and images are random. `eager` is the network alone as torch runs it, with inputs and
+outputs on the GPU, and `fused` the same with fused layers; `difix_layers` has more such layers, and
+`+graph` replays each from a CUDA graph; all in batches, `strict` one by one. The warm-up is
+everything before the timed calls, compilation included. `latency` and `throughput` are `Runner.fix`
+of `difix.mode`, from images in memory to images in memory; `latency` with one call per image,
+`throughput` with one call for all of them, in batches. Differences are from `strict` (fp32 without
+TF32, eager): root mean square, relative to that of the output of `strict`.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from stages.difix.network.precision import DTYPES
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels
 
-# Measured before on one H200 without a reference, eager; and what the throughput mode is to reach
-# there, three times what its arithmetic takes at the rate of a large matrix product.
+# Anchors: earlier results of one H200, eager, without a reference. Targets: for mode throughput
+# there, three times its arithmetic's time at the rate of a large matrix product.
 ANCHORS_MS = {
     ("512x512", "fp32"): 292,
     ("512x512", "bf16"): 62,
@@ -43,7 +43,7 @@ EAGER, FUSED, LATENCY, THROUGHPUT, GRAPH = "eager", "fused", "latency", "through
 CASES = ("strict:eager", "bf16:eager", "bf16:fused", "bf16:latency", "bf16:throughput")
 CASES += ("fp16:throughput",)
 _CHANGE = 0.02
-_COMPARED = 2  # images whose outputs are compared
+_COMPARED = 2  # images
 HEADER = "{:>9}{:>6}{:>8}{:>16}{:>7}{:>10}{:>10}{:>10}{:>10}{:>12}"
 
 
@@ -53,23 +53,23 @@ def main() -> None:
         "--sizes", nargs="+", default=["512x512", "576x1024"], help="height x width, px"
     )
     parser.add_argument(
-        "--batch", nargs="+", type=int, default=[8], help="images at once, for throughput"
+        "--batch", nargs="+", type=int, default=[8], help="images per batch, for throughput"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="calls that are timed")
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls")
     parser.add_argument("--mixing", choices=("stored", "mutual", "one_way"), default="stored")
     parser.add_argument("--views", nargs="+", type=int, choices=(1, 2), default=[1, 2])
-    given = parser.parse_args()
-    device = cases.device_of(given)
-    settings = list(itertools.product(given.sizes, given.views))
-    exact = strict_outputs(given, device, settings)
+    args = parser.parse_args()
+    device = cases.device_of(args)
+    settings = list(itertools.product(args.sizes, args.views))
+    exact = strict_outputs(args, device, settings)
     rows = []
-    for case in given.cases:
+    for case in args.cases:
         precision, mode = case.split(":")
-        for (size, views), row in rows_of(given, precision, mode, device, settings, exact):
+        for (size, views), row in rows_of(args, precision, mode, device, settings, exact):
             rows.append(row)
             print(line(row, size, views), flush=True)
-            cases.write_rows(given.out, rows)
-    print(f"\n{rows[0]['device']}, mixing {given.mixing}; differences of {_COMPARED} images")
+            cases.write_rows(args.out, rows)
+    print(f"\n{rows[0]['device']}, mixing {args.mixing}; differences of {_COMPARED} images")
     titles = ("px", "views", "", "", "batch", "ms/image", "slowest", "warm-up s", "peak GiB")
     print(HEADER.format(*titles, "difference"))
     for row in rows:
@@ -77,69 +77,69 @@ def main() -> None:
 
 
 def rows_of(
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     precision: str,
     mode: str,
     device: torch.device,
     settings: list[tuple[str, int]],
     exact: dict,
 ):
-    """A row for each setting of one case."""
-    cases.use_products(precision)
+    """Yield each setting of one case and its row of results."""
+    cases.set_tf32(precision)
     for views in sorted({views for _, views in settings}):
-        fixing = prepared(given, precision, mode, views, device)
-        chosen = (one for one in settings if one[1] == views)
-        for setting, batch in itertools.product(chosen, batches(given, precision, mode)):
-            cases.forget_peak(device)
+        fixing = prepared(args, precision, mode, views, device)
+        with_views = (setting for setting in settings if setting[1] == views)
+        for setting, batch in itertools.product(with_views, batches(args, precision, mode)):
+            cases.reset_peak(device)
             case = precision, mode, *setting, batch
             with kernels(mode.removesuffix(GRAPH)):
-                row = measure(given, fixing, *case, exact[setting], device)
+                row = measure(args, fixing, *case, exact[setting], device)
             yield setting, row
         del fixing
 
 
-def batches(given: argparse.Namespace, precision: str, mode: str) -> list[int]:
-    """How many images a case takes at once."""
+def batches(args: argparse.Namespace, precision: str, mode: str) -> list[int]:
+    """Batch sizes of a case."""
     if mode == LATENCY or (mode == EAGER and precision == cases.STRICT):
         return [1]
-    return [max(given.batch)] if mode == THROUGHPUT else given.batch
+    return [max(args.batch)] if mode == THROUGHPUT else args.batch
 
 
-def new_fixer(given: argparse.Namespace, device: torch.device) -> Fixer:
-    """The same fixer every time, which changes what it sees."""
-    fixer = cases.new_fixer(given.size, device)
+def new_fixer(args: argparse.Namespace, device: torch.device) -> Fixer:
+    """A fixer that changes its input, the same at every call."""
+    fixer = cases.new_fixer(args.size, device)
     if fixer.spec.residual:
-        # It starts from no change at all, which every precision gets right.
+        # It is initialised to no change at all, which is exact in every precision.
         with torch.no_grad():
             fixer.vae.decoder.conv_out.weight.fill_(_CHANGE)
     return fixer
 
 
 def prepared(
-    given: argparse.Namespace, precision: str, mode: str, views: int, device: torch.device
+    args: argparse.Namespace, precision: str, mode: str, views: int, device: torch.device
 ) -> "Runner | Network":
-    """The fixer in a precision, as a mode calls it."""
-    fixer = new_fixer(given, device)
+    """The fixer in a precision and mode."""
+    fixer = new_fixer(args, device)
     if mode not in (LATENCY, THROUGHPUT):
-        return Network(given, fixer, precision, mode)
+        return Network(args, fixer, precision, mode)
     config = FixerConfig(
         device=device.type,
         precision=cases.params_precision(precision),
         mode=mode,
         reference="use" if views == 2 else "withhold",
-        reference_attention=given.mixing,
-        batch_size=max(given.batch),
+        reference_attention=args.mixing,
+        batch_size=max(args.batch),
     )
     return Runner(fixer, config)
 
 
 class Network:
-    """The network called as it is."""
+    """Direct calls of the network."""
 
-    def __init__(self, given: argparse.Namespace, fixer: Fixer, precision: str, mode: str):
+    def __init__(self, args: argparse.Namespace, fixer: Fixer, precision: str, mode: str):
         fixer.fold()
-        if given.mixing != "stored":
-            fixer.mixing = given.mixing
+        if args.mixing != "stored":
+            fixer.mixing = args.mixing
         dtype = DTYPES[cases.params_precision(precision)]
         self.fixer = fixer.to(dtype=dtype, memory_format=torch.channels_last)
         self.fixer.eval().requires_grad_(False)
@@ -164,42 +164,42 @@ class Network:
     @torch.inference_mode()
     def fix(self, images: list[Pixels], references: list[Pixels] | None) -> list[Pixels]:
         """Outputs one by one, as `Runner.fix` gives them."""
-        found = []
+        outputs = []
         for index, image in enumerate(images):
-            seen = [[image], *([] if references is None else [[references[index]]])]
-            output = self.call(on_device(seen, self.fixer)).clamp(0, 1)
-            found.append(output[0].permute(1, 2, 0).cpu().numpy())
-        return found
+            views = [[image], *([] if references is None else [[references[index]]])]
+            output = self.call(on_device(views, self.fixer)).clamp(0, 1)
+            outputs.append(output[0].permute(1, 2, 0).cpu().numpy())
+        return outputs
 
 
-def on_device(seen: list[list[Pixels]], fixer: Fixer) -> torch.Tensor:
-    """Images, and maybe references, as a fixer takes them, [B, V, 3, H, W]."""
-    views = [torch.from_numpy(np.stack(one)).permute(0, 3, 1, 2) for one in seen]
-    return torch.stack(views, dim=1).to(fixer.prompt.device)
+def on_device(views: list[list[Pixels]], fixer: Fixer) -> torch.Tensor:
+    """Images, and references if there are any, as input of a fixer, [B, V, 3, H, W]."""
+    batches = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in views]
+    return torch.stack(batches, dim=1).to(fixer.prompt.device)
 
 
 def strict_outputs(
-    given: argparse.Namespace, device: torch.device, settings: list[tuple[str, int]]
+    args: argparse.Namespace, device: torch.device, settings: list[tuple[str, int]]
 ) -> dict[tuple[str, int], list[Pixels]]:
-    """What fp32 without TF32 makes of each setting's images, one at a time."""
-    cases.use_products(cases.STRICT)
-    fixing = Network(given, new_fixer(given, device), cases.STRICT, EAGER)
-    return {setting: fixing.fix(*shown(*setting, _COMPARED)) for setting in settings}
+    """Outputs of fp32 without TF32 for the images of each setting, one at a time."""
+    cases.set_tf32(cases.STRICT)
+    fixing = Network(args, new_fixer(args, device), cases.STRICT, EAGER)
+    return {setting: fixing.fix(*inputs(*setting, _COMPARED)) for setting in settings}
 
 
-def shown(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels] | None]:
+def inputs(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels] | None]:
     """Images and references [H, W, 3]."""
     height, width = map(int, size.split("x"))
-    seen = cases.pictures(count, height, width)
+    samples = cases.random_images(count, height, width)
     images, references = (
-        [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in batch]
-        for batch in (seen.image, seen.reference)
+        [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in batch]
+        for batch in (samples.image, samples.reference)
     )
     return images, references if views == 2 else None
 
 
 def measure(
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     fixing: "Runner | Network",
     precision: str,
     mode: str,
@@ -210,29 +210,29 @@ def measure(
     device: torch.device,
 ) -> cases.Row:
     """Time one case."""
-    images, references = shown(size, views, max(given.batch))
+    images, references = inputs(size, views, max(args.batch))
     times_ms: list[float] = []
     note, outputs, warmed = None, [], None
     try:
         if isinstance(fixing, Network):
-            seen = [images[:batch], *([] if references is None else [references[:batch]])]
-            entering = on_device(seen, fixing.fixer)
-            calls, warmed = fixing.timed(entering, given.warmup, given.repeats)
-            times_ms = [one / batch for one in calls]
+            stacked = [images[:batch], *([] if references is None else [references[:batch]])]
+            batched = on_device(stacked, fixing.fixer)
+            calls_ms, warmed = fixing.timed(batched, args.warmup, args.repeats)
+            times_ms = [call_ms / batch for call_ms in calls_ms]
         elif mode == LATENCY:
-            times_ms = timed_calls(fixing, images, references, given, count=1)
+            times_ms = timed_calls(fixing, images, references, args, count=1)
         else:
-            # Several batches, of which one is made ready while another is computed.
-            times_ms = timed_calls(fixing, images, references, given, count=4 * batch)
-        outputs = fixing.fix(*shown(size, views, _COMPARED))
+            # Several batches, so that one is prepared while another is computed.
+            times_ms = timed_calls(fixing, images, references, args, count=4 * batch)
+        outputs = fixing.fix(*inputs(size, views, _COMPARED))
     except UserError as error:
         note = error.got
     peak, name = cases.peak_gib(device), device_name(device.type)
-    anchored = given.size == "sd-turbo" and "H200" in name and precision == "bf16"
+    anchored = args.size == "sd-turbo" and "H200" in name and precision == "bf16"
     of_anchor = anchored and mode == EAGER and views == batch == 1
-    told = "reference" if views == 2 else "no reference"
+    condition = "reference" if views == 2 else "no reference"
     return {
-        "name": f"DiFix inference, {given.size}, {size} px, {told}, {precision}, {mode}",
+        "name": f"DiFix inference, {args.size}, {size} px, {condition}, {precision}, {mode}",
         "device": name,
         "value": round(statistics.median(times_ms), 2) if times_ms else None,
         "unit": "ms an image",
@@ -243,7 +243,7 @@ def measure(
         "mode": mode,
         "batch": batch,
         "views": views,
-        "mixing": given.mixing,
+        "mixing": args.mixing,
         "slowest_ms": round(max(times_ms), 2) if times_ms else None,
         "warmup_s": None if warmed is None else round(warmed, 1),
         "peak_gib": None if peak is None else round(peak, 2),
@@ -256,44 +256,44 @@ def timed_calls(
     runner: Runner,
     images: list[Pixels],
     references: list[Pixels] | None,
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     count: int,
 ) -> list[float]:
-    """Milliseconds an image of calls with `count` images."""
+    """Milliseconds per image of calls with `count` images."""
     places = [index % len(images) for index in range(count)]
     images = [images[index] for index in places]
     references = None if references is None else [references[index] for index in places]
     times_ms = []
-    for repeat in range(given.warmup + given.repeats):
+    for repeat in range(args.warmup + args.repeats):
         begin = time.perf_counter()
-        runner.fix(images, references)  # on the CPU, so all work is done
-        if repeat >= given.warmup:
+        runner.fix(images, references)  # outputs are on the CPU, so all work is done
+        if repeat >= args.warmup:
             times_ms.append(1e3 * (time.perf_counter() - begin) / count)
     return times_ms
 
 
 def difference(outputs: list[Pixels], exact: list[Pixels]) -> float:
-    """Root mean square difference, over the root mean square of what is exact."""
-    wanted = np.stack(exact).astype(np.float64)
-    return float(np.linalg.norm(np.stack(outputs) - wanted) / np.linalg.norm(wanted))
+    """Root mean square of the difference, relative to that of the exact outputs."""
+    expected = np.stack(exact).astype(np.float64)
+    return float(np.linalg.norm(np.stack(outputs) - expected) / np.linalg.norm(expected))
 
 
 def line(row: cases.Row, size: str, views: int) -> str:
     """A row of the table."""
-    apart = row["relative_difference"]
-    told = HEADER.format(
+    error = row["relative_difference"]
+    text = HEADER.format(
         size,
         views,
         row["precision"],
         row["mode"],
         row["batch"],
-        cases.shown(row["value"], 2),
-        cases.shown(row["slowest_ms"], 2),
-        cases.shown(row["warmup_s"]),
-        cases.shown(row["peak_gib"], 2),
-        "-" if apart is None else f"{apart:.1e}",
+        cases.formatted(row["value"], 2),
+        cases.formatted(row["slowest_ms"], 2),
+        cases.formatted(row["warmup_s"]),
+        cases.formatted(row["peak_gib"], 2),
+        "-" if error is None else f"{error:.1e}",
     )
-    return f"{told}  {row['note']}" if row["note"] else told
+    return f"{text}  {row['note']}" if row["note"] else text
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A fixer's layers and its tuning steps by torch alone, to be timed beside `stages.difix.gpu`.
+"""A fixer's layers and tuning steps in plain torch, for comparison with `stages.difix.gpu`.
 
 Layers: `eager` are those of diffusers, channels last, and `first` the same channels first;
-`scores` writes the VAE's attention out. `compile`, `autotune` and `overhead` are `scores` by
-torch.compile in its modes. `fused` are the project's own, and `norms` those with torch.compile in
-place of Triton's kernels.
+`scores` stores the scores of the VAE's attention in memory. `compile`, `autotune` and `overhead`
+are `scores` with modes of torch.compile. `fused` are those of `stages.difix.gpu.fused`, and `norms`
+the same with torch.compile instead of Triton's kernels.
 """
 
 from collections.abc import Callable
@@ -25,18 +25,18 @@ MODES = {
     "autotune": "max-autotune-no-cudagraphs",
     "overhead": "reduce-overhead",
 }
-_MOST_SHAPES = 512  # that torch.compile may know of one function
+_MAX_SHAPES = 512  # compiled by torch.compile per function
 _WARM_UP = 3
 
 
 def use_layers(fixer: Fixer, layers: str) -> None:
-    """Let a fixer's layers run in a way from here on."""
+    """Replace a fixer's layers by those that `layers` names."""
     torch._dynamo.reset()
     if layers == "first":
         fixer.to(memory_format=torch.contiguous_format)
     if layers in ("eager", "first"):
         return
-    # Only now: its kernels need triton, which is where CUDA is.
+    # A local import, because its kernels need triton, which is installed only with CUDA.
     from stages.difix.gpu import fused
 
     if layers in ("fused", "norms"):
@@ -46,19 +46,19 @@ def use_layers(fixer: Fixer, layers: str) -> None:
         if type(module).__name__ == "Attention":
             module.set_processor(_Scores(fused.wide_attention))
     if layers in MODES:
-        torch.compiler.assume_constant_result(alpha_bar)  # else it would end a graph
+        torch.compiler.assume_constant_result(alpha_bar)  # else it would break the graph
         fixer.compile(dynamic=False, mode=MODES[layers])
 
 
 def kernels(layers: str) -> AbstractContextManager[Any]:
-    """Those that layers need, for as long as the block lasts."""
+    """A context in which the kernels that `layers` needs are used."""
     if layers != "norms":
         return nullcontext()
     return patch.multiple("stages.difix.gpu.fused", **compiled_norms())
 
 
 class _Scores:
-    """The VAE's attention over pixels with its scores written out."""
+    """The VAE's attention over pixels with its scores stored in memory."""
 
     def __init__(self, attention: Callable[..., Tensor]):
         self.attention = attention
@@ -80,8 +80,8 @@ class _Scores:
 
 
 def compiled_norms() -> dict[str, Callable[..., Tensor]]:
-    """What `fused` takes from `groupnorm`, by torch.compile."""
-    torch._dynamo.config.recompile_limit = _MOST_SHAPES
+    """Functions of `groupnorm` that `fused` uses, by torch.compile."""
+    torch._dynamo.config.recompile_limit = _MAX_SHAPES
     normalise = torch.compile(normalised, dynamic=False)
 
     def group_norm(
@@ -102,7 +102,7 @@ def normalised(
     eps: float,
     silu: bool,
 ) -> Tensor:
-    """Group normalisation, each channel's statistics first: whole rows of memory are read."""
+    """Group normalisation from statistics per channel, so that whole rows of memory are read."""
     wide = x.float()
     variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0)  # [N, C]
     shifted = mean if shift is None else mean + shift
@@ -124,7 +124,7 @@ def added(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
 
 
 class TorchStep:
-    """A tuning step by torch: autocast to bf16, its fused AdamW; as CUDA graphs when recorded."""
+    """A tuning step in plain torch: autocast to bf16, fused AdamW; by CUDA graphs if `recorded`."""
 
     may_overflow = False
 
@@ -140,7 +140,7 @@ class TorchStep:
         max_norm: float,
         accumulation: int,
     ):
-        assert accumulation == 1, "micro-batches are not timed here"
+        assert accumulation == 1, "micro-batches are not supported"
         self.fixer, self.parameters, self.dtype = fixer, parameters, dtype
         self.recorded, self.max_norm = recorded, max_norm
         device = next(iter(parameters.values())).device
@@ -154,7 +154,7 @@ class TorchStep:
             fused=on_gpu,
             capturable=on_gpu,
         )
-        self._replays: list[torch.cuda.CUDAGraph] = []
+        self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def gradients(
         self,
@@ -166,29 +166,29 @@ class TorchStep:
         last: bool,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        """The gradients of a batch; `last` and `generator` as for other steps."""
-        assert last, "micro-batches are not timed here"
+        """Compute the gradients of a batch; `last` and `generator` as in other steppers."""
+        assert last, "micro-batches are not supported"
         if not self.recorded:
             return self._gradients(loss, views, target, step, loss.corner(step, *views.shape[-2:]))
-        if not self._replays:
+        if not self._graphs:
             self._record(loss, views.clone(), target.clone(), step)
         self.views.copy_(views)
         self.target.copy_(target)
-        self._replays[0].replay()
+        self._graphs[0].replay()
         return self.terms
 
     def learn(self, lr: float) -> tuple[Tensor, bool]:
-        """Move the weights; the gradients' norm."""
+        """Update the weights; the gradients' norm, and True."""
         self.rate.fill_(lr)
         if self.recorded:
-            self._replays[1].replay()
+            self._graphs[1].replay()
         else:
             self._learn()
         return self.norm, True
 
     def release(self) -> Fixer:
         """The fixer."""
-        self._replays.clear()
+        self._graphs.clear()
         return self.fixer
 
     def _gradients(
@@ -199,7 +199,7 @@ class TorchStep:
             output = self.fixer(views)
         terms = loss(output, target, step, corner)
         terms.loss.backward()
-        return Terms(*(one.detach() for one in terms))
+        return Terms(*(term.detach() for term in terms))
 
     def _learn(self) -> None:
         parameters = list(self.parameters.values())
@@ -210,13 +210,13 @@ class TorchStep:
         self.views, self.target = views, target
         corner = loss.corner(step, *views.shape[-2:]).to(views.device)
         work = partial(self._gradients, loss, views, target, step, corner)
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_WARM_UP):  # at a rate of 0
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):  # with a learning rate of 0
                 work()
                 self._learn()
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(stream)
         for state in self.adam.state.values():
             for tensor in state.values():
                 tensor.zero_()
@@ -226,8 +226,8 @@ class TorchStep:
             torch.cuda.graph_pool_handle(),
             (torch.cuda.CUDAGraph() for _ in "12"),
         )
-        with torch.cuda.graph(first, pool=pool, stream=beside):
+        with torch.cuda.graph(first, pool=pool, stream=stream):
             self.terms = work()
-        with torch.cuda.graph(second, pool=pool, stream=beside):
+        with torch.cuda.graph(second, pool=pool, stream=stream):
             self._learn()
-        self._replays = [first, second]
+        self._graphs = [first, second]
