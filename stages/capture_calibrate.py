@@ -41,9 +41,9 @@ def main() -> None:
         make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
     method = method_of(source, config)
-    for key, reason in inert_calibration_keys(method, params.given("capture_calibrate")):
+    for key, reason in inert_calibration_keys(method, params.overridden_keys("capture_calibrate")):
         print(f"{folder}: capture_calibrate.{key} has no effect: {reason}")
-    for line in params.unread(vggt=params.given("vggt") if method == "vggt" else ()):
+    for line in params.unread(vggt=params.overridden_keys("vggt") if method == "vggt" else ()):
         print(f"{folder}: {line}")
     predict = None
     if config.method == "vggt":  # other methods do not need torch

@@ -43,7 +43,7 @@ def main() -> None:
     from stages.scenes.dataset import Dataset
     from stages.splat.captures.results import evaluate_result, meter_of, summary
 
-    for key, reason in inert_keys(config, params.given("capture_evaluate")):
+    for key, reason in inert_keys(config, params.overridden_keys("capture_evaluate")):
         print(f"{result}: capture_evaluate.{key} has no effect: {reason}")
     for line in params.unread():
         print(f"{result}: {line}")

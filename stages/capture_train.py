@@ -58,14 +58,16 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
     if not args.capture:
         data, calibrated = results.posed_dataset(data, result, match_string, args.overrides)
         calibrated_by = results.CALIBRATION_SECTIONS if calibrated else ()
-    for key, reason in inert_keys(capture, params.given("capture_train")):
+    for key, reason in inert_keys(capture, params.overridden_keys("capture_train")):
         print(f"{result}: capture_train.{key} has no effect: {reason}")
-    for line in params.unread(**{section: params.given(section) for section in calibrated_by}):
+    for line in params.unread(
+        **{section: params.overridden_keys(section) for section in calibrated_by}
+    ):
         print(f"{result}: {line}")
     with cost("capture_train", run_name(result)):
         dataset, meter = Dataset.read(data), results.meter_of(evaluate, layout.WEIGHTS)
         scalars, fitted = results.train_result(
-            dataset, match_string, result, capture, config, meter, params.given("train")
+            dataset, match_string, result, capture, config, meter, params.overridden_keys("train")
         )
     if args.capture:
         write_json(layout.capture_metrics(args.capture, args.variant), scalars)

@@ -59,7 +59,7 @@ def main() -> None:
             config,
             result,
             resume_as,
-            params.given("train"),
+            params.overridden_keys("train"),
         )
     last = next(row for row in reversed(fitted.evaluations) if row["split"] == "train")
     scalars = {key: last[key] for key in ("step", "psnr", "ssim", "gaussians")}

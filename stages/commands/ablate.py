@@ -40,7 +40,7 @@ def main() -> None:
     repeated = repeats(factors, params, args.repeats)
     every = [*varied, *repeated]
     require_valid(every, params, SECTIONS, CATALOGUES)
-    ablate.require_default(repository.steps())
+    ablate.require_default(repository.stage_statuses())
     if not args.collect:
         ablate.run_arms(every, params, queue=args.queue)
         if args.queue:

@@ -20,12 +20,12 @@ def main() -> None:
     from stages.run.settings.params import Params, did_you_mean
     from stages.workspace.costs import read_costs, record
     from stages.workspace.probes import link_types
-    from stages.workspace.repository import needed, steps
+    from stages.workspace.repository import needed, stage_statuses
     from stages.workspace.repro_plan import plan, plan_text, require_room
     from stages.workspace.settings import read_settings
 
     require_names(Params.read())
-    selected = steps()
+    selected = stage_statuses()
     if args.record:
         print(f"{layout.COSTS}: {record(selected, layout.COSTS)} stages")
         return

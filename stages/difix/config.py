@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section, apart
+from stages.run.settings.params import Section, runtime_field
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -69,7 +69,7 @@ class LoopRuntime(Section):
 class LoopConfig(Section):
     """One optimisation, on any images."""
 
-    runtime: LoopRuntime = apart(LoopRuntime())
+    runtime: LoopRuntime = runtime_field(LoopRuntime())
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -100,7 +100,7 @@ class TuneRuntime(LoopRuntime):
 class TuneConfig(LoopConfig):
     """How a fixer is tuned on samples."""
 
-    runtime: TuneRuntime = apart(TuneRuntime())
+    runtime: TuneRuntime = runtime_field(TuneRuntime())
     init_from: str = ""
     processes: Workers = 1
     resolution: Pixels = 320
@@ -134,7 +134,7 @@ class BaseRuntime(Section):
 class BaseConfig(Section):
     """Which fixer is the untuned one."""
 
-    runtime: BaseRuntime = apart(BaseRuntime())
+    runtime: BaseRuntime = runtime_field(BaseRuntime())
     source: str = Field(default="nvidia/difix_ref", min_length=1)
     size: SizeName = "sd-turbo"
     reference: Literal["stored", "yes", "no"] = "stored"

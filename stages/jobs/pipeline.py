@@ -24,7 +24,7 @@ from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
-from stages.jobs.plan import Plan
+from stages.jobs.plan import JobPlan
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
@@ -50,7 +50,7 @@ class Pipeline:
         with _told(self.root):
             return set(load_file(self.repo, os.fspath(self.root / PROJECT_FILE)).contents["stages"])
 
-    def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> Plan:
+    def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> JobPlan:
         """What `dvc repro TARGETS` would run: changed stages and all that follow from them.
 
         With `absent_is_fine` data that is only in the cache does not count as changed; data that
@@ -92,7 +92,7 @@ class Pipeline:
                     needs[_address(stage)] = [
                         _address(one) for one in graph.successors(stage) if one in planned
                     ]
-        return Plan.of(needs)
+        return JobPlan.of(needs)
 
     def record_code(self) -> None:
         """Record the digests of the code as the results of their stage, where they are new."""
@@ -108,7 +108,7 @@ class Pipeline:
         """Names of DVC's remotes."""
         return list(self.repo.config["remote"])
 
-    def only_absent(self, plan: Plan) -> list[str]:
+    def tasks_without_results(self, plan: JobPlan) -> list[str]:
         """Tasks whose record says that they are up to date, but whose results are not here."""
         found: list[str] = []
         with _told(self.root), self._locked():
@@ -134,7 +134,7 @@ class Pipeline:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.symlink_to(theirs.resolve())
 
-    def fetch_inputs(self, plan: Plan) -> None:
+    def fetch_inputs(self, plan: JobPlan) -> None:
         """Put what the plan's tasks read and no task makes into the workspace, from the cache."""
         planned = {task.address for task in plan.tasks}
         with _told(self.root), self._locked():

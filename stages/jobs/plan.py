@@ -34,7 +34,7 @@ class Array:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """Tasks in topological order."""
 
     tasks: tuple[Task, ...]
@@ -50,12 +50,12 @@ class Plan:
     @classmethod
     def of(
         cls, needs: Mapping[str, Iterable[str]], commands: Mapping[str, Sequence[str]] | None = None
-    ) -> "Plan":
+    ) -> "JobPlan":
         """The plan of a graph: the needs of each address, in any order.
 
         Needs that another need implies are dropped. `commands` are of tasks outside the graph.
 
-        >>> plan = Plan.of({"c": ["a", "b"], "b": ["a"], "a": []})
+        >>> plan = JobPlan.of({"c": ["a", "b"], "b": ["a"], "a": []})
         >>> [(task.address, task.needs) for task in plan.tasks]
         [('a', ()), ('b', ('a',)), ('c', ('b',))]
         """
@@ -78,19 +78,19 @@ class Plan:
             )
         )
 
-    def with_first(self, address: str, command: Sequence[str], before: Iterable[str]) -> "Plan":
+    def with_first(self, address: str, command: Sequence[str], before: Iterable[str]) -> "JobPlan":
         """The plan with one more task, which the tasks `before` need."""
         dependants = set(before)
         needs = {
             one.address: [address, *one.needs] if one.address in dependants else one.needs
             for one in self.tasks
         }
-        return Plan.of({address: (), **needs}, {**self._commands(), address: command})
+        return JobPlan.of({address: (), **needs}, {**self._commands(), address: command})
 
-    def with_last(self, address: str, command: Sequence[str]) -> "Plan":
+    def with_last(self, address: str, command: Sequence[str]) -> "JobPlan":
         """The plan with one more task, which needs all others."""
         needs: dict[str, Sequence[str]] = {one.address: one.needs for one in self.tasks}
-        return Plan.of({**needs, address: list(needs)}, {**self._commands(), address: command})
+        return JobPlan.of({**needs, address: list(needs)}, {**self._commands(), address: command})
 
     def dependants(self, address: str) -> list[str]:
         """All tasks that need a task, directly or not, in order."""
@@ -129,7 +129,7 @@ class Plan:
         return [asdict(task) for task in self.tasks]
 
     @classmethod
-    def from_json(cls, values: Iterable[Mapping[str, Any]]) -> "Plan":
+    def from_json(cls, values: Iterable[Mapping[str, Any]]) -> "JobPlan":
         """The plan of what `as_json` returned."""
         return cls(
             tuple(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.jobs.plan import Plan, Task
+from stages.jobs.plan import JobPlan, Task
 from stages.run.errors import UserError
 from stages.run.files import read_json, text_hash, work_root, write_json
 
@@ -29,7 +29,7 @@ class Submission:
     root: Path  # the workspace that the stages run in
     logs: Path
     executor: str  # slurm or local
-    plan: Plan
+    plan: JobPlan
     jobs: dict[str, str]  # names of jobs by address, such as 17_3
     process: int = 0  # of a local run
     host: str = ""  # that it was submitted from
@@ -130,7 +130,7 @@ def read_folder(folder: Path) -> Submission:
         Path(values["root"]),
         Path(values["logs"]),
         values["executor"],
-        Plan.from_json(values["plan"]),
+        JobPlan.from_json(values["plan"]),
         values["jobs"],
         values["process"],
         values["host"],

@@ -13,7 +13,7 @@ from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
 from stages.jobs.pipeline import Pipeline
-from stages.jobs.plan import Plan
+from stages.jobs.plan import JobPlan
 from stages.jobs.slurm import call, placement_words
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
@@ -103,7 +103,7 @@ def send_script(script: str, arguments: Sequence[str]) -> str:
     return call(*words).strip()
 
 
-def plan_table(plan: Plan, config: SlurmConfig, jobs: dict[str, str] | None = None) -> str:
+def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None = None) -> str:
     """A line per array: its job, tasks, resources and the stages that it needs."""
     lines = []
     for array in plan.arrays(config):
@@ -130,9 +130,9 @@ def _workspace(options: SubmitOptions, unsent: contextlib.ExitStack) -> tuple[Pa
     return experiment.root, experiment.name
 
 
-def _log_remotes(pipeline: Pipeline, plan: Plan) -> None:
+def _log_remotes(pipeline: Pipeline, plan: JobPlan) -> None:
     """Log which tasks are planned only because their results are missing, if remotes exist."""
-    absent = pipeline.remotes and pipeline.only_absent(plan)
+    absent = pipeline.remotes and pipeline.tasks_without_results(plan)
     if absent:
         _LOGGER.info(
             "%d of %d tasks are planned only because their results are not here; `dvc pull` may "
@@ -162,7 +162,7 @@ def _config(root: Path, options: SubmitOptions, pipeline: Pipeline) -> SlurmConf
     return config
 
 
-def _with_kernels(plan: Plan, config: SlurmConfig, is_local: bool) -> Plan:
+def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan:
     """Build gsplat's kernels before any task on a GPU: parallel builds break each other."""
     on_gpu = [task.address for task in plan.tasks if config.resources(task.address).gpus]
     if not on_gpu or (is_local and not visible_gpus()):
@@ -170,7 +170,7 @@ def _with_kernels(plan: Plan, config: SlurmConfig, is_local: bool) -> Plan:
     return plan.with_first(KERNELS, KERNELS_COMMAND, on_gpu)
 
 
-def _refuse_running(root: Path, plan: Plan) -> None:
+def _refuse_running(root: Path, plan: JobPlan) -> None:
     """Raise UserError when a task of the plan runs already: two would write the same outs."""
     planned = {task.address for task in plan.tasks} - {KERNELS}
     for submission in submissions():

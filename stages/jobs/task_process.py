@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from stages.jobs.submission import Submission
 from stages.run.process.processes import die_with_parent
 from stages.run.process.stopping import PREEMPTED
-from stages.run.settings.readings import HANDED
+from stages.run.settings.readings import PARAMS_ENV
 
 if TYPE_CHECKING:
     from stages.jobs.pipeline import Pipeline
@@ -73,7 +73,7 @@ def begin(
         return None, {}
     copied = submission.folder / f"params.{address}.yaml"
     copied.write_bytes(now)
-    return words, {HANDED: str(copied)}
+    return words, {PARAMS_ENV: str(copied)}
 
 
 class Stop:

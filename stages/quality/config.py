@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.run.settings.alignment import Alignment
-from stages.run.settings.params import Section, apart
+from stages.run.settings.params import Section, runtime_field
 from stages.run.settings.ranges import Count, Seed, Workers
 
 # Backbones with calibrated LPIPS heads.
@@ -21,7 +21,7 @@ class WeightsRuntime(Section):
 class WeightsConfig(Section):
     """Sources of the LPIPS backbones: a path, torchvision's cache, or its download."""
 
-    runtime: WeightsRuntime = apart(WeightsRuntime())
+    runtime: WeightsRuntime = runtime_field(WeightsRuntime())
     nets: tuple[Net, ...] = ("alex",)
     path: str = ""
     download: bool = True
@@ -36,7 +36,7 @@ class NovelViewsRuntime(Section):
 class NovelViewsConfig(Alignment):
     """How the target cameras are rendered."""
 
-    runtime: NovelViewsRuntime = apart(NovelViewsRuntime())
+    runtime: NovelViewsRuntime = runtime_field(NovelViewsRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     align: bool = True
 

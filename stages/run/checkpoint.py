@@ -32,7 +32,9 @@ class Checkpoint:
     """
 
     def __init__(self, stage: str, item: str, *parts: str):
-        self.folder = work_root() / stage / item / text_hash(*parts, digests.of_this_stage())[:24]
+        self.folder = (
+            work_root() / stage / item / text_hash(*parts, digests.running_stage_digests())[:24]
+        )
         self.path = self.folder / "state.pt"
         self._next = 0.0
         make_target(work_root())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stages.run import source
 from stages.run.files import text_hash, work_root
-from stages.run.settings.readings import HANDED
+from stages.run.settings.readings import PARAMS_ENV
 from stages.run.source import Code, ModuleFacts
 
 STAGE = "code"
@@ -86,7 +86,7 @@ def recorded() -> Iterator[None]:
     """
     entry = _running()
     path = path_of(entry)
-    if not entry or HANDED in os.environ or not path.is_file():
+    if not entry or PARAMS_ENV in os.environ or not path.is_file():
         yield
         return
     text = texts(Path(), entry)[entry]
@@ -97,7 +97,7 @@ def recorded() -> Iterator[None]:
         _write(path, text)
 
 
-def of_this_stage() -> str:
+def running_stage_digests() -> str:
     """The digests of what runs here as a stage; empty by hand, where no record is made."""
     return _read(path_of(_running()))
 

@@ -68,9 +68,9 @@ def launch(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     with _messages(), Stopping() as stop:
         try:
-            if readings.HANDED not in os.environ:  # children end with the run that started them
+            if readings.PARAMS_ENV not in os.environ:  # children end with the run that started them
                 end_with_dvc()
-            with readings.noted():
+            with readings.tracking():
                 _run(main)
         except SystemExit:
             raise
@@ -78,7 +78,7 @@ def launch(main: Callable[[], None]) -> None:
             if not stop.noticed:
                 raise
             # The interrupted code may have turned the signal into any other error.
-            if readings.HANDED not in os.environ:  # of children the parent says so
+            if readings.PARAMS_ENV not in os.environ:  # of children the parent says so
                 print("stopped; run again to go on", file=sys.stderr, flush=True)
             sys.exit(PREEMPTED)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section, apart, dotted
+from stages.run.settings.params import Section, dotted, runtime_field
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
 # One channel of a colour.
@@ -65,7 +65,7 @@ class TrainRuntime(Section):
 class TrainConfig(Section):
     """Every hyperparameter of splat training, by the names of gsplat and of the user's recipe."""
 
-    runtime: TrainRuntime = apart(TrainRuntime())
+    runtime: TrainRuntime = runtime_field(TrainRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     execution: Literal["graph", "eager"] = "graph"
     seed: Seed = 42

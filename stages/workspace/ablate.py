@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger(__name__)
 TARGET = "compare"
 
 
-def require_default(steps: Sequence[repository.Step]) -> None:
+def require_default(steps: Sequence[repository.StageStatus]) -> None:
     """Raise UserError unless the default's results are there and are up to date with the params."""
     due = repository.due(repository.needed(steps, TARGET))
     # An experiment recomputes the digests, which are those of the code here.

@@ -15,7 +15,7 @@ from typing import Any
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
 from stages.run.settings.params import Params, Section, did_you_mean, moved, plain
-from stages.run.settings.readings import NotYaml, parse_yaml
+from stages.run.settings.readings import InvalidYaml, parse_yaml
 
 DEFAULT = "default"
 # Sections that affect the splats: their noise includes that of the training.
@@ -141,5 +141,5 @@ def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[
 def _value(key: str, text: str) -> Any:
     try:
         return plain(parse_yaml(text, "safe"))
-    except NotYaml as error:
+    except InvalidYaml as error:
         raise UserError(key, repr(text), expected="a value in YAML") from error

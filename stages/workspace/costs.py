@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
-from stages.workspace.repository import Step
+from stages.workspace.repository import StageStatus
 
 # Time is proportional to the product of these params.
 _STEPS = {
@@ -44,7 +44,7 @@ def read_costs(path: Path) -> Costs:
     return costs
 
 
-def record(steps: Iterable[Step], path: Path) -> int:
+def record(steps: Iterable[StageStatus], path: Path) -> int:
     """Add the costs of the last runs on this machine to the file; return its number of stages."""
     costs, recorded = dict(read_costs(path)), recorded_costs()
     for step in steps:
@@ -57,7 +57,7 @@ def record(steps: Iterable[Step], path: Path) -> int:
     return len(costs)
 
 
-def estimate(step: Step, steps: Sequence[Step], costs: Costs) -> Estimate:
+def estimate(step: StageStatus, steps: Sequence[StageStatus], costs: Costs) -> Estimate:
     """From the stage's own measurement, else the median of its kind, in proportion to steps."""
     if step.in_run_cache:
         return Estimate(0.0, step.out_bytes)

@@ -27,7 +27,7 @@ _FROM_UPSTREAM = "what it reads changes"
 
 
 @dataclass(frozen=True)
-class Step:
+class StageStatus:
     """One stage of the graph."""
 
     name: str
@@ -53,7 +53,7 @@ def opened() -> Iterator[Repo]:
         raise UserError("DVC", reason, fix=fix) from error
 
 
-def steps() -> list[Step]:
+def stage_statuses() -> list[StageStatus]:
     """Every stage, upstream ones first. Brings the digests of the code up to date before."""
     digests.bring_up_to_date()
     with opened() as repo:
@@ -63,7 +63,7 @@ def steps() -> list[Step]:
         return [_step(one, upstream[one], told.get(one.addressing, [])) for one in order]
 
 
-def due(steps: Sequence[Step]) -> list[Step]:
+def due(steps: Sequence[StageStatus]) -> list[StageStatus]:
     """Those that would run: changed ones and, as their inputs may change, all after them.
 
     What follows from the digests of the code is known: they are up to date already.
@@ -75,7 +75,7 @@ def due(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.name in names]
 
 
-def needed(steps: Sequence[Step], target: str) -> list[Step]:
+def needed(steps: Sequence[StageStatus], target: str) -> list[StageStatus]:
     """A stage and all that it needs, directly or not."""
     by_name, names, waiting = {step.name: step for step in steps}, set(), [target]
     while waiting:
@@ -121,7 +121,7 @@ def run_experiment(
         return subprocess.run(command, env=environment, stdout=out, stderr=out).returncode
 
 
-def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
+def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> StageStatus:
     sizes = [out.meta.size if out.meta else None for out in stage.outs]
     of_params = [dep for dep in stage.deps if hasattr(dep, "params")]
     before = {key: value for dep in of_params for key, value in (dep.hash_info.value or {}).items()}
@@ -133,7 +133,7 @@ def _step(stage: Any, upstream: Sequence[Any], told: Sequence[Any]) -> Step:
         reasons |= {str(out): [_FROM_UPSTREAM] for one in upstream for out in one.outs}
         reasons |= {str(dep): _code_changes(dep) for dep in stage.deps if _is_digest(dep)}
     changes = _changes(told, reasons, before, now)
-    return Step(
+    return StageStatus(
         stage.addressing,
         frozenset(one.addressing for one in upstream if one.cmd),
         tuple(dict.fromkeys(changes)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.run.errors import UserError
 from stages.workspace import probes
 from stages.workspace.costs import Costs, Estimate, estimate
-from stages.workspace.repository import Step, due
+from stages.workspace.repository import StageStatus, due
 
 _GIB = 2**30
 _REASONS_SHOWN = 3
@@ -18,7 +18,7 @@ class ReproPlan:
     """Stages that would run, each with its estimate."""
 
     total: int  # stages in the graph
-    rows: tuple[tuple[Step, Estimate], ...]
+    rows: tuple[tuple[StageStatus, Estimate], ...]
 
     @property
     def seconds(self) -> float:
@@ -35,7 +35,7 @@ class ReproPlan:
         return copies * sum(one.out_bytes or 0 for _, one in self.rows)
 
 
-def plan(steps: Sequence[Step], costs: Costs) -> ReproPlan:
+def plan(steps: Sequence[StageStatus], costs: Costs) -> ReproPlan:
     """The plan for some stages of the graph."""
     return ReproPlan(len(steps), tuple((one, estimate(one, steps, costs)) for one in due(steps)))
 
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def _lines(plan: ReproPlan) -> Iterator[str]:
-    kinds: dict[str, list[tuple[Step, Estimate]]] = {}
+    kinds: dict[str, list[tuple[StageStatus, Estimate]]] = {}
     for step, one in plan.rows:
         kinds.setdefault(step.name.partition("@")[0], []).append((step, one))
     names = {kind: _name(kind, [step for step, _ in rows]) for kind, rows in kinds.items()}
@@ -97,12 +97,12 @@ def _lines(plan: ReproPlan) -> Iterator[str]:
         yield f"{names[kind]:{width}}  {time:>11}  {_why([step for step, _ in rows])}"
 
 
-def _name(kind: str, steps: Sequence[Step]) -> str:
+def _name(kind: str, steps: Sequence[StageStatus]) -> str:
     """`tune`, `train@scene`, or `train, 7 times`."""
     return steps[0].name if len(steps) == 1 else f"{kind}, {len(steps)} times"
 
 
-def _why(steps: Sequence[Step]) -> str:
+def _why(steps: Sequence[StageStatus]) -> str:
     reasons = list(dict.fromkeys(reason for step in steps for reason in step.changed))
     if not reasons:
         return "its inputs may change"

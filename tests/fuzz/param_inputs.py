@@ -319,7 +319,7 @@ def _edited(folder: Path) -> None:
     path = folder / "params.yaml"
     now = path.read_bytes()
     path.write_text("train: {seed: 1}\n")
-    with readings.noted(), patch("sys.stderr", io.StringIO()):
+    with readings.tracking(), patch("sys.stderr", io.StringIO()):
         Params.read(path).names("train")
         path.write_bytes(now)
         readings.check()

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from stages.jobs import submit as sending
 from stages.jobs import task_process
 from stages.jobs.pipeline import Pipeline
-from stages.jobs.plan import Plan
+from stages.jobs.plan import JobPlan
 
 
 def until(happens: Callable[[], bool]) -> None:
@@ -271,6 +271,6 @@ def test_inputs_that_no_cache_keeps_are_made_where_they_are_read(project: Projec
     project.run("dvc", "repro", "-q")
     project.run("rm", "-r", "data", "ran.log")
     pipeline = Pipeline(project.folder)
-    pipeline.fetch_inputs(Plan.of({"double@a": []}))
+    pipeline.fetch_inputs(JobPlan.of({"double@a": []}))
     assert (project.folder / "data/a/a.txt").read_text() == "1"
     assert project.ran() == ["make@a"]

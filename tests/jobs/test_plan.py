@@ -6,7 +6,7 @@ import pytest
 
 from stages.jobs.config import SlurmConfig
 from stages.jobs.local import LocalRun
-from stages.jobs.plan import Plan, Task
+from stages.jobs.plan import JobPlan, Task
 from stages.jobs.task_process import Stop
 from stages.run.settings.params import Params
 
@@ -21,7 +21,7 @@ GRAPH = {
 }
 
 
-def needs(plan: Plan) -> dict[str, set[str]]:
+def needs(plan: JobPlan) -> dict[str, set[str]]:
     return {task.address: set(task.needs) for task in plan.tasks}
 
 
@@ -42,7 +42,7 @@ def config(**stages: dict) -> SlurmConfig:
 
 
 def test_each_task_comes_after_its_needs_and_waits_for_no_more_than_it_must() -> None:
-    plan = Plan.of(GRAPH)
+    plan = JobPlan.of(GRAPH)
     order = [task.address for task in plan.tasks]
     assert sorted(order) == sorted(GRAPH)
     for task in plan.tasks:
@@ -54,18 +54,18 @@ def test_each_task_comes_after_its_needs_and_waits_for_no_more_than_it_must() ->
 
 def test_plan_in_the_wrong_order_is_refused() -> None:
     with pytest.raises(AssertionError, match="b comes before a"):
-        Plan((Task("b", ("a",)), Task("a")))
+        JobPlan((Task("b", ("a",)), Task("a")))
 
 
 def test_dependants_are_all_that_follow_and_nothing_else() -> None:
-    plan = Plan.of(GRAPH)
+    plan = JobPlan.of(GRAPH)
     assert set(plan.dependants("train@b")) == {"score@b", "report"}
     assert set(plan.dependants("make@a")) == set(GRAPH) - {"make@a", "train@b"}
     assert plan.dependants("report") == []
 
 
 def test_heights_count_the_longest_way() -> None:
-    assert Plan.of(GRAPH).heights() == {
+    assert JobPlan.of(GRAPH).heights() == {
         "report": 0,
         "score@a": 1,
         "score@b": 1,
@@ -79,7 +79,7 @@ def test_heights_count_the_longest_way() -> None:
 def test_heights_are_of_the_longest_of_several_ways() -> None:
     """The short way of `a` comes before its long one in the plan."""
     graph = {"b": ["a"], "d": ["c"], "c": ["a"], "a": []}
-    plan = Plan.of(graph)
+    plan = JobPlan.of(graph)
     assert [task.address for task in plan.tasks] == ["a", "b", "c", "d"]
     assert plan.heights() == {"a": 2, "b": 0, "c": 1, "d": 0}
 
@@ -95,7 +95,7 @@ def test_a_local_run_starts_what_most_others_wait_for(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(LocalRun, "_start", start)
     pipeline, folder = SimpleNamespace(record=lambda: None), SimpleNamespace(mkdir=lambda **_: None)
-    plan = Plan.of(GRAPH)
+    plan = JobPlan.of(GRAPH)
     submission = SimpleNamespace(plan=plan, logs=folder)
     assert LocalRun(pipeline, submission, config(), 1).run() == 0
     heights = [plan.heights()[address] for address in begun]
@@ -104,7 +104,7 @@ def test_a_local_run_starts_what_most_others_wait_for(monkeypatch: pytest.Monkey
 
 
 def test_first_and_last_tasks_bring_their_commands() -> None:
-    plan = Plan.of(GRAPH).with_last("save", ["git", "tag"])
+    plan = JobPlan.of(GRAPH).with_last("save", ["git", "tag"])
     plan = plan.with_first("build", ["make"], ["train@a", "train@b", "score@b"])
     found = needs(plan)
     assert found["save"] == {"report"}
@@ -113,11 +113,11 @@ def test_first_and_last_tasks_bring_their_commands() -> None:
     assert found["score@b"] == {"train@b", "tune"}, "these wait for the build already"
     commands = {task.address: task.command for task in plan.tasks if task.command}
     assert commands == {"build": ("make",), "save": ("git", "tag")}
-    assert Plan.from_json(plan.as_json()) == plan
+    assert JobPlan.from_json(plan.as_json()) == plan
 
 
 def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:
-    plan = Plan.of(dict.fromkeys(["train@a", "train@b", "train@c", "tune"], ()))
+    plan = JobPlan.of(dict.fromkeys(["train@a", "train@b", "train@c", "tune"], ()))
     arrays = plan.arrays(config(**{"train": {"gpus": 1}, "train@b": {"memory": "64G"}}))
     found = [
         ([task.address for task in one.tasks], one.resources.gpus, one.resources.memory)
@@ -132,7 +132,7 @@ def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:
 
 
 def test_array_larger_than_the_cluster_takes_is_split() -> None:
-    plan = Plan.of(dict.fromkeys([*(f"train@{number}" for number in range(7)), "tune"], ()))
+    plan = JobPlan.of(dict.fromkeys([*(f"train@{number}" for number in range(7)), "tune"], ()))
     sizes = [(one.stage, len(one.tasks)) for one in plan.arrays(config(), 3)]
     assert sizes == [("train", 3), ("train", 3), ("train", 1), ("tune", 1)]
     found = [task.address for one in plan.arrays(config(), 3) for task in one.tasks]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from test_plan import config
 
-from stages.jobs.plan import Plan
+from stages.jobs.plan import JobPlan
 from stages.jobs.slurm import Dependency, afterok, dependencies, sbatch_words, script
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
 
-PLAN = Plan.of(
+PLAN = JobPlan.of(
     {
         "make@a": [],
         "make@b": [],
@@ -65,7 +65,7 @@ def test_words_say_all_that_the_params_say() -> None:
 
 
 def test_script_holds_names_as_words_of_their_own() -> None:
-    strange = Plan.of({"make@a; touch b": []}).arrays(config())[0]
+    strange = JobPlan.of({"make@a; touch b": []}).arrays(config())[0]
     assert script(HERE.folder, strange).splitlines()[1].endswith("/1 'make@a; touch b'")
 
 

@@ -166,7 +166,7 @@ def test_runtime_is_built_with_its_section_and_refused_inside_it() -> None:
     train = params.section("train", SECTIONS["train"])
     assert train.runtime.workers == 2
     assert params.section("base", SECTIONS["base"]).pretraining.runtime.checkpoint_every == 7
-    assert params.given("train") == {"runtime.workers"}
+    assert params.overridden_keys("train") == {"runtime.workers"}
     assert list(params.unread()) == []
     assert list(params.unread(train=("seed",))) != []
 

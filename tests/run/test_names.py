@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
-from stages.run.settings.names import is_name, name_argument, what_names_are
+from stages.run.settings.names import is_name, name_argument, name_rule
 
 GOOD = ("hi4d_pair15_fight", "pose2sim_4cam", "4cam", "demo-room", "a", "Room", "none", "e5")
 BAD = (
@@ -72,7 +72,7 @@ def test_what_a_path_a_shell_or_yaml_reads_as_something_else_is_refused(name: ob
 
 @pytest.mark.parametrize("name", BAD, ids=repr)
 def test_a_name_is_proposed_in_the_place_of_a_bad_one(name: object) -> None:
-    assert is_name(what_names_are(name).rpartition("such as ")[2].strip("'"))
+    assert is_name(name_rule(name).rpartition("such as ")[2].strip("'"))
 
 
 def test_bad_name_on_the_command_line_is_an_error_with_the_rule() -> None:

@@ -200,4 +200,4 @@ def test_values_that_no_section_reads_are_reported(tmp_path: Path) -> None:
     ]
     params.entry("captures", "room", Entry)
     assert list(params.unread()) == []
-    assert params.given("train") == {"max_steps", "inner"}
+    assert params.overridden_keys("train") == {"max_steps", "inner"}

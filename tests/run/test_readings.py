@@ -161,12 +161,12 @@ def test_children_read_what_their_parent_has_read(
 
     def during() -> None:
         edit("steps: 3", "steps: 4")
-        with readings.handed_down() as environment, monkeypatch.context() as child:
+        with readings.params_for_children() as environment, monkeypatch.context() as child:
             for name, value in environment.items():
                 child.setenv(name, value)
             steps.append(Params.read().section("train", Rate).steps)
             edit("lr: 1.0\n", "lr: []\n")
-            Path(os.environ[readings.HANDED]).write_text(PARAMS.replace("steps: 3", "steps: x"))
+            Path(os.environ[readings.PARAMS_ENV]).write_text(PARAMS.replace("steps: 3", "steps: x"))
             with pytest.raises(UserError, match=r"params\.yaml:5  train\.steps"):
                 Params.read().section("train", Rate)
         edit("lr: []\n", "lr: 1.0\n")

@@ -12,7 +12,7 @@ from stages.run.errors import UserError
 from stages.run.settings.params import Params, Section
 from stages.workspace import ablate, repository
 from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
-from stages.workspace.repository import Step
+from stages.workspace.repository import StageStatus
 
 TEXT = """
 train: {means_lr: 1.0e-4, seed: 42, eval_steps: [1, 2]}
@@ -143,8 +143,8 @@ def test_failed_arm_is_reported_and_runs_again(
 
 
 def test_default_must_be_up_to_date() -> None:
-    def step(name: str, upstream: set[str], *changed: str) -> Step:
-        return Step(name, frozenset(upstream), changed, False, 0, {}, {})
+    def step(name: str, upstream: set[str], *changed: str) -> StageStatus:
+        return StageStatus(name, frozenset(upstream), changed, False, 0, {}, {})
 
     after = step("report", {"compare"}, "report.title modified")
     sound = [step("tune", set()), step("compare", {"tune"}), after]

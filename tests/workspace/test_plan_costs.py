@@ -13,7 +13,7 @@ from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.workspace import costs, probes
 from stages.workspace.costs import estimate, record
-from stages.workspace.repository import Step, due, needed, steps
+from stages.workspace.repository import StageStatus, due, needed, stage_statuses
 from stages.workspace.repro_plan import duration, plan, plan_text, require_room
 
 GRAPH = """
@@ -71,7 +71,7 @@ def params(seed: int = 0, max_steps: int = 100) -> None:
 
 
 def test_nothing_is_due_when_nothing_changed(inside: Path) -> None:
-    selected = steps()
+    selected = stage_statuses()
     assert {step.name for step in selected} == {"demo@a", "demo@b", "train@a", "train@b", "compare"}
     assert due(selected) == []
     assert (
@@ -81,7 +81,7 @@ def test_nothing_is_due_when_nothing_changed(inside: Path) -> None:
 
 def test_a_changed_param_makes_its_stages_and_all_after_them_due(inside: Path) -> None:
     params(max_steps=300)
-    selected = steps()
+    selected = stage_statuses()
     names = [step.name for step in due(selected)]
     assert names[-1] == "compare"
     assert set(names) == {"train@a", "train@b", "compare"}
@@ -96,13 +96,13 @@ def test_a_changed_param_makes_its_stages_and_all_after_them_due(inside: Path) -
 
 
 def test_a_target_needs_only_what_is_before_it(inside: Path) -> None:
-    assert {step.name for step in needed(steps(), "train@b")} == {"demo@b", "train@b"}
-    assert needed(steps(), "tune") == []
+    assert {step.name for step in needed(stage_statuses(), "train@b")} == {"demo@b", "train@b"}
+    assert needed(stage_statuses(), "tune") == []
 
 
 def test_results_that_are_kept_cost_nothing(inside: Path) -> None:
     (inside / "data/raw/b").unlink()
-    lost = next(step for step in steps() if step.name == "demo@b")
+    lost = next(step for step in stage_statuses() if step.name == "demo@b")
     assert lost.changed == ("its results are missing or changed",)
     assert lost.in_run_cache
     assert estimate(lost, [lost], {"demo@b": {"seconds": 50}}).seconds == 0
@@ -110,9 +110,9 @@ def test_results_that_are_kept_cost_nothing(inside: Path) -> None:
         repo.checkout()
 
 
-def step(name: str, size: int | None = None, before: int = 100, now: int = 100) -> Step:
+def step(name: str, size: int | None = None, before: int = 100, now: int = 100) -> StageStatus:
     values = ({"train": {"max_steps": count}} for count in (before, now))
-    return Step(name, frozenset(), ("changed",), False, size, *values)
+    return StageStatus(name, frozenset(), ("changed",), False, size, *values)
 
 
 def test_time_is_the_stage_s_own_in_proportion_to_steps() -> None:
@@ -191,4 +191,4 @@ def test_entry_plans_a_target_and_refuses_an_unknown_one(
 def test_outside_a_repository_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="not inside of a DVC repository"):
-        steps()
+        stage_statuses()

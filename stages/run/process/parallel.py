@@ -34,7 +34,7 @@ def run_all(
             child.terminate()
 
     failed, failed_at = 0, 0.0
-    with readings.handed_down() as handed, Preemption(stop_all) as preemption:
+    with readings.params_for_children() as handed, Preemption(stop_all) as preemption:
         while running or (waiting and not (preemption.noticed or failed)):
             while waiting and len(running) < workers and not (preemption.noticed or failed):
                 command, own = waiting.pop(0)

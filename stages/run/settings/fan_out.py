@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages.run.errors import UserError, raise_all
-from stages.run.settings.names import is_name, what_names_are
+from stages.run.settings.names import is_name, name_rule
 from stages.run.settings.params import CHECK, Params
 
 # Items whose raw data a stage generates: data/raw/<name>.
@@ -57,7 +57,7 @@ def _invalid(params: Params) -> Iterator[UserError]:
     for keys in LISTS:
         for at, value in _items(params, keys):
             if not is_name(value):
-                expected = what_names_are(value)
+                expected = name_rule(value)
                 yield UserError(params.where(at), f"got {value!r}", expected=expected, fix=CHECK)
     for at, value in _items(params, SEEDS):
         if type(value) is not int or value < 0:

@@ -29,10 +29,10 @@ def is_name(value: object) -> bool:
     return value.lower() not in _WORDS and not _is_number(value)
 
 
-def what_names_are(value: object) -> str:
+def name_rule(value: object) -> str:
     """The rule in words, with an example close to a value.
 
-    >>> what_names_are("room.v2")[-17:]
+    >>> name_rule("room.v2")[-17:]
     "such as 'room_v2'"
     """
     bare = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).strip("_-")[:60]
@@ -46,13 +46,13 @@ def what_names_are(value: object) -> str:
 def name_argument(text: str) -> str:
     """A name from the command line, as the `type` of an argument. Raises UserError."""
     if not is_name(text):
-        raise UserError("command line", repr(text), expected=what_names_are(text))
+        raise UserError("command line", repr(text), expected=name_rule(text))
     return text
 
 
 def _checked(value: object) -> object:
     if not is_name(value):
-        raise ValueError(what_names_are(value))
+        raise ValueError(name_rule(value))
     return value
 
 

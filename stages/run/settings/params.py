@@ -21,7 +21,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from stages.run.errors import UserError, raise_all
 from stages.run.settings import overrides as command_line
 from stages.run.settings import readings
-from stages.run.settings.names import is_name, what_names_are
+from stages.run.settings.names import is_name, name_rule
 
 RUNTIME = "runtime"
 CHECK = "edit the line, then run `python -m stages.check`"
@@ -57,7 +57,7 @@ class Section(BaseModel):
         return self.model_dump_json()
 
 
-def apart(default: Section) -> Any:
+def runtime_field(default: Section) -> Any:
     """The field `runtime` of a recipe: never dumped with it."""
     return Field(default=default, exclude=True)
 
@@ -82,14 +82,14 @@ class Params:
         """
         path = Path(path)
         try:
-            content, reading = readings.content_of(path)
+            content, reading = readings.read_content(path)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise UserError(
                 path, "no such file", fix="run from the root of the repository"
             ) from error
         try:
             raw = readings.parse_yaml(content)
-        except readings.NotYaml as error:
+        except readings.InvalidYaml as error:
             at = f"{path}:{error.line}" if error.line else path
             raise UserError(at, f"not YAML: {error}", fix=CHECK) from error
         if not isinstance(raw, CommentedMap):
@@ -137,7 +137,7 @@ class Params:
         assert value is not None, f"entry {catalogue}.{name} has neither a value nor an error"
         return value
 
-    def given(self, section: str) -> set[str]:
+    def overridden_keys(self, section: str) -> set[str]:
         """Keys of a section that were given on the command line, without what is below them.
 
         Those of its part of `runtime:` begin with `runtime.`.
@@ -235,7 +235,7 @@ class Params:
         for key in self.raw.get(catalogue) or ():
             if not is_name(key):
                 at = self.where((catalogue, key))
-                yield UserError(at, f"got {key!r}", expected=what_names_are(key), fix=CHECK)
+                yield UserError(at, f"got {key!r}", expected=name_rule(key), fix=CHECK)
 
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists.

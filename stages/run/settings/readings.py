@@ -17,7 +17,7 @@ from stages.run.errors import UserError
 from stages.run.files import work_root
 
 # Names a copy of params.yaml that a run reads in its place, so that an edit does not reach it.
-HANDED = "SPLATFIX_PARAMS"
+PARAMS_ENV = "SPLATFIX_PARAMS"
 _ABSENT = "absent"
 _SHOWN = 5
 # A text of few lines can stand for more values than memory holds, by aliases of aliases.
@@ -26,7 +26,7 @@ _MOST_VALUES, _MOST_DEPTH = 100_000, 50
 Keys = tuple[str, ...]
 
 
-class NotYaml(ValueError):
+class InvalidYaml(ValueError):
     """Why a text is no YAML that can be used, and the line of it where that is known."""
 
     def __init__(self, told: str, line: int | None = None):
@@ -47,7 +47,7 @@ _readings: list[Reading] | None = None
 
 
 @contextmanager
-def noted() -> Iterator[None]:
+def tracking() -> Iterator[None]:
     """Remember what is read for as long as the block lasts."""
     global _readings
     before, _readings = _readings, []
@@ -57,9 +57,9 @@ def noted() -> Iterator[None]:
         _readings = before
 
 
-def content_of(path: Path) -> tuple[bytes, Reading]:
+def read_content(path: Path) -> tuple[bytes, Reading]:
     """The file's bytes, or those that were handed to this run, and where to note what is used."""
-    handed = os.environ.get(HANDED) if path == Path("params.yaml") else None
+    handed = os.environ.get(PARAMS_ENV) if path == Path("params.yaml") else None
     content = Path(handed or path).read_bytes()
     reading = Reading(path.absolute(), content)
     if _readings is not None and not handed:
@@ -68,7 +68,7 @@ def content_of(path: Path) -> tuple[bytes, Reading]:
 
 
 @contextmanager
-def handed_down() -> Iterator[dict[str, str]]:
+def params_for_children() -> Iterator[dict[str, str]]:
     """Environment of children that are to read what this run has read, whatever is edited."""
     if not _readings:
         yield {}
@@ -77,7 +77,7 @@ def handed_down() -> Iterator[dict[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_readings[-1].content)
     try:
-        yield {HANDED: str(path)}
+        yield {PARAMS_ENV: str(path)}
     finally:
         path.unlink(missing_ok=True)
 
@@ -164,7 +164,7 @@ def _content(path: Path) -> bytes:
 def _parsed(content: bytes) -> Mapping[str, Any]:
     try:
         found = parse_yaml(content, "safe")
-    except NotYaml:
+    except InvalidYaml:
         found = None
     return found if isinstance(found, Mapping) else {}
 
@@ -183,9 +183,9 @@ def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
         _extent(found, {})
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise NotYaml(str(error.problem), line) from error
+        raise InvalidYaml(str(error.problem), line) from error
     except RecursionError as error:
-        raise NotYaml("nested too deep") from error
+        raise InvalidYaml("nested too deep") from error
     # Scalars that their tag or form promises to be numbers or dates, and are none, keys that cannot
     # be told apart, and directives of other versions fail in the loader's own code.
     except (
@@ -198,7 +198,7 @@ def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
         AssertionError,
         NotImplementedError,
     ) as error:
-        raise NotYaml(str(error) or type(error).__name__) from error
+        raise InvalidYaml(str(error) or type(error).__name__) from error
     return found
 
 

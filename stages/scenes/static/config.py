@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from stages.run.settings.names import Names
-from stages.run.settings.params import PathText, Section, apart
+from stages.run.settings.params import PathText, Section, runtime_field
 from stages.run.settings.ranges import Count, Pixels, Positive, Seed
 
 CameraKind = Literal["monocular", "iphone", "stereo", "lightfield"]
@@ -26,7 +26,7 @@ class StaticRuntime(Section):
 class StaticConfig(Section):
     """How a static scene is prepared, trained on the images of one kind of camera and evaluated."""
 
-    runtime: StaticRuntime = apart(StaticRuntime())
+    runtime: StaticRuntime = runtime_field(StaticRuntime())
     scenes: Names = ()
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
     max_px: Pixels = 0
