@@ -1,4 +1,4 @@
-"""What a job asks of a cluster: the section `slurm` of params.yaml."""
+"""Resources that jobs request from a cluster: the section `slurm` of params.yaml."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from stages.run.settings.ranges import Workers
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[KMGT]$")]
 Time = Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$")]
-# A word that sbatch gets behind a `=`; it can start no option of its own.
+# A value after `=` in an option of sbatch; it cannot begin another option.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:\[\]-]*$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z]")]
 
 
 class Resources(Section):
-    """What each job of a stage gets."""
+    """Resources of each job of a stage."""
 
     gpus: Count
     gpu_type: Word
@@ -44,7 +44,7 @@ class Override(Section):
 
 
 class SlurmConfig(Section):
-    """How stages become jobs. No result depends on it, and so no stage."""
+    """How stages become jobs. No result and no stage depends on it."""
 
     default: Resources
     stages: dict[str, Override]
@@ -58,11 +58,11 @@ class SlurmConfig(Section):
         return {} if value is None else value
 
     def resources(self, address: str) -> Resources:
-        """Those of a `stage` or `stage@item`: the item's over the stage's over the default."""
+        """Resources of `stage` or `stage@item`: the item's take precedence over the stage's."""
         stage = address.partition("@")[0]
-        found = self.default
+        resources = self.default
         for name in dict.fromkeys((stage, address)):
             if name in self.stages:
                 changes = self.stages[name].model_dump(exclude_none=True)
-                found = found.model_copy(update=changes)
-        return found
+                resources = resources.model_copy(update=changes)
+        return resources

@@ -1,9 +1,9 @@
-"""DVC's side of a job: which stages are stale, what one runs, and the record of what it made.
+"""DVC's side of a job: stale stages, their commands, and records of their results.
 
-DVC's lock is held while something is read or recorded, never
-while a command runs: DVC's own entries for running commands name processes of one host, and any
-command on another host throws them out, and with them a finished training. What a stage depends
-on is hashed before it runs, so that an edit meanwhile is not recorded as what made the result.
+DVC's lock is held while something is read or recorded, never while a command runs: DVC's own
+entries for running commands name processes of one host, and any command on another host discards
+them, and with them a finished training. The deps of a stage are hashed before it runs, so that
+edits during the run are not recorded with its result.
 """
 
 import logging
@@ -30,7 +30,7 @@ from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
 from stages.run.settings.params import Params, did_you_mean, moved
 
-# What a shell would act on; commands are run as lists of words, without one.
+# Characters that a shell interprets; commands are run as lists of words, without a shell.
 _SHELL = set("|&;<>()$`\n*?[#~%!")
 
 
@@ -40,63 +40,65 @@ class Pipeline:
     def __init__(self, root: Path):
         self.root = Path(root).resolve()
         logging.getLogger("dvc").setLevel(logging.WARNING)
-        with _told(self.root):
+        with _dvc_errors(self.root):
             self.repo = Repo(os.fspath(self.root), _wait_for_lock=True)
         self._stages: dict[str, Any] = {}
         self._unrecorded: list[Any] = []
 
     def stage_names(self) -> set[str]:
-        """Every stage of dvc.yaml without its items, of which there may be none."""
-        with _told(self.root):
+        """Every stage of dvc.yaml without items; a stage may have none."""
+        with _dvc_errors(self.root):
             return set(load_file(self.repo, os.fspath(self.root / PROJECT_FILE)).contents["stages"])
 
     def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> JobPlan:
-        """What `dvc repro TARGETS` would run: changed stages and all that follow from them.
+        """Stages that `dvc repro TARGETS` would run: changed ones and all that depend on them.
 
         With `absent_is_fine` data that is only in the cache does not count as changed; data that
-        is not there either is made again where a target or a planned stage asks for it.
-        Raises UserError for an unknown target, for a command that only a shell understands, and
-        for data that a planned stage reads, no stage makes, and this workspace does not have.
+        is not there either is made again if it is a target or a planned stage reads it.
+        Raises UserError for an unknown target, for a command that needs a shell, and for absent
+        data that a planned stage reads and no stage makes.
 
-        The digests of the code are brought up to date first. The stage that makes them is no part
+        The digests of the code are brought up to date first. The stage that makes them is not part
         of a plan, see `record_code`.
         """
         digests.bring_up_to_date(self.root)
-        with _told(self.root), self._locked():
+        with _dvc_errors(self.root), self._locked():
             graph = self.repo.index.graph
             self._stages = {_address(stage): stage for stage in graph}
             chosen = self._chosen(targets)
             order = plan_repro(graph, chosen)
-            made = [one for one in order if _is_made(one) and _address(one) != digests.STAGE]
+            runnable = [
+                stage for stage in order if _has_command(stage) and _address(stage) != digests.STAGE
+            ]
             planned: set[Any] = set()
-            for stage in made:
+            for stage in runnable:
                 if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
                     planned.add(stage)
             if absent_is_fine:
                 targeted = set(order if chosen is None else chosen)
-                for stage in reversed(made):
-                    asked = stage in targeted or planned & set(graph.predecessors(stage))
-                    if stage not in planned and asked and not _is_at_hand(stage):
+                for stage in reversed(runnable):
+                    is_needed = stage in targeted or planned & set(graph.predecessors(stage))
+                    if stage not in planned and is_needed and not _is_available(stage):
                         planned.add(stage)
             raise_all(
                 _missing(data, absent_is_fine)
                 for data in order
-                if not _is_made(data)
+                if not _has_command(data)
                 and planned & set(graph.predecessors(data))
-                and not _is_at_hand(data, cache=absent_is_fine)
+                and not _is_available(data, cache=absent_is_fine)
             )
             needs: dict[str, list[str]] = {}
-            for stage in made:
+            for stage in runnable:
                 if stage in planned:
                     _command(stage)
                     needs[_address(stage)] = [
-                        _address(one) for one in graph.successors(stage) if one in planned
+                        _address(dep) for dep in graph.successors(stage) if dep in planned
                     ]
         return JobPlan.of(needs)
 
     def record_code(self) -> None:
-        """Record the digests of the code as the results of their stage, where they are new."""
-        with _told(digests.STAGE), self._locked():
+        """Record the digests of the code as results of their stage, if they changed."""
+        with _dvc_errors(digests.STAGE), self._locked():
             stage = self._stages.get(digests.STAGE)
             if stage is None or not stage.changed():
                 return
@@ -109,57 +111,59 @@ class Pipeline:
         return list(self.repo.config["remote"])
 
     def tasks_without_results(self, plan: JobPlan) -> list[str]:
-        """Tasks whose record says that they are up to date, but whose results are not here."""
-        found: list[str] = []
-        with _told(self.root), self._locked():
+        """Tasks that are up to date by their record, but whose results are absent."""
+        absent: list[str] = []
+        with _dvc_errors(self.root), self._locked():
             for task in plan.tasks:
                 stage = self._stages[task.address]
-                follows = set(task.needs) <= set(found)
-                if follows and not stage.changed(allow_missing=True) and not _is_at_hand(stage):
-                    found.append(task.address)
-        return found
+                follows = set(task.needs) <= set(absent)
+                if follows and not stage.changed(allow_missing=True) and not _is_available(stage):
+                    absent.append(task.address)
+        return absent
 
     def link_inputs(self, home: Path) -> None:
-        """Link inputs that neither git nor a stage brings, such as data laid by hand."""
-        with _told(self.root):
+        """Link inputs that come from neither git nor a stage, such as data copied by hand."""
+        with _dvc_errors(self.root):
             outs = [Path(out.fs_path) for stage in self.repo.index.graph for out in stage.outs]
             for path in {
                 Path(dep.fs_path) for stage in self.repo.index.graph for dep in stage.deps
             }:
                 if not path.is_relative_to(self.root) or os.path.lexists(path):
                     continue
-                theirs = home / path.relative_to(self.root)
-                is_made = any(path.is_relative_to(out) or out.is_relative_to(path) for out in outs)
-                if theirs.exists() and not is_made:
+                source = home / path.relative_to(self.root)
+                is_out = any(path.is_relative_to(out) or out.is_relative_to(path) for out in outs)
+                if source.exists() and not is_out:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.symlink_to(theirs.resolve())
+                    path.symlink_to(source.resolve())
 
     def fetch_inputs(self, plan: JobPlan) -> None:
-        """Put what the plan's tasks read and no task makes into the workspace, from the cache."""
+        """Check out data from the cache that the plan's tasks read and no task makes."""
         planned = {task.address for task in plan.tasks}
-        with _told(self.root), self._locked():
+        with _dvc_errors(self.root), self._locked():
             graph = self.repo.index.graph
             stages = [stage for stage in graph if _address(stage) in planned]
-            for one in {one for stage in stages for one in graph.successors(stage)}:
-                if _address(one) not in planned:
-                    self._fetch(one)
+            for dep in {dep for stage in stages for dep in graph.successors(stage)}:
+                if _address(dep) not in planned:
+                    self._fetch(dep)
 
     def _fetch(self, stage: Any) -> None:
-        """Put a stage's outs into the workspace; what no cache keeps, as raw data, is laid anew."""
+        """Check out a stage's outs; those in no cache, such as raw data, are generated again."""
         stage.checkout(force=True, allow_missing=True)
         if any(out.persist and not out.exists for out in stage.outs):
-            for one in self.repo.index.graph.successors(stage):
-                self._fetch(one)
+            for dep in self.repo.index.graph.successors(stage):
+                self._fetch(dep)
             if subprocess.run(_command(stage), cwd=self.root).returncode:
-                raise UserError(_address(stage), "its results are not here, and it failed")
+                raise UserError(
+                    _address(stage), "its results are not in the workspace, and its command failed"
+                )
 
     def begin(self, address: str) -> list[str] | None:
-        """The words of a stage's command, or None where the result is there or in the cache.
+        """The words of a stage's command, or None if the result is in the workspace or the cache.
 
-        Old results are removed as DVC removes them.
+        Old results are removed, as DVC does.
         """
         digests.bring_up_to_date(self.root)
-        with _told(address), self._locked():
+        with _dvc_errors(address), self._locked():
             stage = self._stage(address)
             if not stage.changed():
                 return None
@@ -173,13 +177,13 @@ class Pipeline:
         return None
 
     def finish(self, address: str, *, record: bool = False) -> list[str]:
-        """Put a stage's results into the cache; returns inputs that were edited since it began.
+        """Add a stage's results to the cache; returns inputs that were edited since it began.
 
-        Without `record`, `self.record` writes dvc.lock later. Should that never come, the run
-        cache knows the result.
+        Without `record`, `self.record` writes dvc.lock later. If it is never called, the result is
+        still in the run cache.
         """
         digests.bring_up_to_date(self.root)
-        with _told(address), self._locked():
+        with _dvc_errors(address), self._locked():
             stage = self._stage(address)
             edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
             stage.save_outs()
@@ -193,9 +197,9 @@ class Pipeline:
         return edited
 
     def record(self) -> None:
-        """Write all finished stages into dvc.lock at once: each writing takes DVC a second."""
+        """Write all finished stages into dvc.lock at once: DVC takes a second for each write."""
         if self._unrecorded:
-            with _told("dvc.lock"), self._locked():
+            with _dvc_errors("dvc.lock"), self._locked():
                 self._write()
 
     def _write(self) -> None:
@@ -204,13 +208,13 @@ class Pipeline:
 
     @property
     def cache_folder(self) -> Path:
-        """Where results of all workspaces of this repository may lie together."""
+        """DVC's cache, which workspaces of this repository can share."""
         return Path(self.repo.cache.local_cache_dir)
 
     def _chosen(self, targets: Sequence[str]) -> list[Any] | None:
-        """Stages that targets name: `stage`, `stage@item` or patterns of these; None for all."""
+        """Stages of targets: `stage`, `stage@item` or patterns of these; None for all."""
         every = {_address(stage): stage for stage in self.repo.index.graph}
-        found: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         for target in targets:
             names = [
                 name
@@ -226,8 +230,8 @@ class Pipeline:
                     hint=did_you_mean(target, known),
                     fix="`dvc stage list` names them",
                 )
-            found |= {name: every[name] for name in names}
-        return list(found.values()) or None
+            chosen |= {name: every[name] for name in names}
+        return list(chosen.values()) or None
 
     def _stage(self, address: str) -> Any:
         if address not in self._stages:
@@ -237,15 +241,15 @@ class Pipeline:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # DVC takes paths as they are seen from its root. Nothing is staged in git: its index has a
-        # lock of its own, which may be the user's.
+        # DVC expects paths relative to its root. Nothing is staged in git: its index has its own
+        # lock, which the user may hold.
         scm = self.repo.scm_context(autostage=False, quiet=True)
         with chdir(self.root), self.repo.lock, scm:
             yield
 
 
 def set_params(root: Path, settings: Sequence[str]) -> None:
-    """Change params.yaml as `dvc exp run --set-param` does; `file:key=value` names another file."""
+    """Change params.yaml as `dvc exp run --set-param`; `file:key=value` changes another file."""
     by_file: dict[str, list[str]] = {}
     for setting in settings:
         before, colon, after = setting.partition(":")
@@ -257,30 +261,30 @@ def set_params(root: Path, settings: Sequence[str]) -> None:
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
             raise UserError("--set-param", name, expected="a params file of the repository")
-        for one in overrides:
+        for override in overrides:
             try:
-                with _told("--set-param"):
-                    apply_overrides(path, [one])
+                with _dvc_errors("--set-param"):
+                    apply_overrides(path, [override])
             except UserError as error:
-                keys = tuple(one.partition("=")[0].split("."))
+                keys = tuple(override.partition("=")[0].split("."))
                 hint = moved(Params.read(path).raw, keys)
                 raise UserError(
-                    "--set-param", f"{one}: {error.got}", hint=hint, fix=quoting(one)
+                    "--set-param", f"{override}: {error.got}", hint=hint, fix=quoting(override)
                 ) from error
 
 
 def _address(stage: Any) -> str:
-    """DVC's address as it is at the root, whatever folder this process is in."""
+    """DVC's address relative to the root, independent of the current folder."""
     place, name = stage.path_in_repo, getattr(stage, "name", None)
     return name if name and place == PROJECT_FILE else f"{place}:{name}" if name else place
 
 
-def _is_made(stage: Any) -> bool:
-    """Whether a command makes it, and not the user or an import."""
+def _has_command(stage: Any) -> bool:
+    """Whether a command makes its outs, not the user or an import."""
     return isinstance(stage, PipelineStage) and not stage.frozen
 
 
-def _is_at_hand(stage: Any, *, cache: bool = True) -> bool:
+def _is_available(stage: Any, *, cache: bool = True) -> bool:
     """Whether all results of a stage are in the workspace, or in the cache."""
     return all(
         (cache and out.use_cache and not out.changed_cache()) or out.exists for out in stage.outs
@@ -288,11 +292,11 @@ def _is_at_hand(stage: Any, *, cache: bool = True) -> bool:
 
 
 def _missing(data: Any, cache: bool) -> UserError:
-    at_hand = not cache and _is_at_hand(data)
+    is_cached = not cache and _is_available(data)
     return UserError(
         _address(data),
-        "its data is not here" + ("" if at_hand else ", nor in the cache"),
-        fix=f"`dvc {'checkout' if at_hand else 'pull'} {_address(data)}`",
+        "its data is not in the workspace" + ("" if is_cached else ", nor in the cache"),
+        fix=f"`dvc {'checkout' if is_cached else 'pull'} {_address(data)}`",
     )
 
 
@@ -302,20 +306,20 @@ def _command(stage: Any) -> list[str]:
         raise UserError(
             f"dvc.yaml, stage {stage.addressing}",
             f"cmd: {command!r}",
-            expected="one command that needs no shell, as jobs are run without one",
+            expected="one command that needs no shell, since jobs are run without one",
         )
     return shlex.split(command)
 
 
 @contextmanager
-def _told(where: object) -> Iterator[None]:
-    """DVC's errors as ours, with their causes."""
+def _dvc_errors(where: object) -> Iterator[None]:
+    """Turn DVC's errors into UserError, with their causes."""
     try:
         yield
     except DvcException as error:
-        said = [str(error)]
+        messages = [str(error)]
         cause: BaseException | None = error.__cause__
         while cause is not None:
-            said += [str(cause)] if str(cause) not in said[-1] else []
+            messages += [str(cause)] if str(cause) not in messages[-1] else []
             cause = cause.__cause__
-        raise UserError(where, ": ".join(filter(None, said))) from error
+        raise UserError(where, ": ".join(filter(None, messages))) from error

@@ -1,4 +1,4 @@
-"""Plans as data: tasks, their dependencies, and the job arrays that they form.
+"""Plans of jobs as data: tasks, their dependencies, and the job arrays that they form.
 
 A task is one DVC stage, or one command outside the graph. Addresses are DVC's: `train@scene`.
 """
@@ -16,7 +16,7 @@ class Task:
 
     address: str
     needs: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()  # empty: the stage's own, recorded by DVC
+    command: tuple[str, ...] = ()  # empty: the stage's command, recorded by DVC
 
     @property
     def stage(self) -> str:
@@ -26,7 +26,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Array:
-    """Tasks of one stage with the same resources; their index is that of the array."""
+    """Tasks of one stage with the same resources; a task's index is its index in the array."""
 
     stage: str
     tasks: tuple[Task, ...]
@@ -53,7 +53,7 @@ class JobPlan:
     ) -> "JobPlan":
         """The plan of a graph: the needs of each address, in any order.
 
-        Needs that another need implies are dropped. `commands` are of tasks outside the graph.
+        Needs that another need implies are dropped. `commands` belong to tasks outside the graph.
 
         >>> plan = JobPlan.of({"c": ["a", "b"], "b": ["a"], "a": []})
         >>> [(task.address, task.needs) for task in plan.tasks]
@@ -73,8 +73,8 @@ class JobPlan:
         commands = commands or {}
         return cls(
             tuple(
-                Task(one, _direct(needs[one], before), tuple(commands.get(one, ())))
-                for one in before
+                Task(address, _direct(needs[address], before), tuple(commands.get(address, ())))
+                for address in before
             )
         )
 
@@ -82,14 +82,14 @@ class JobPlan:
         """The plan with one more task, which the tasks `before` need."""
         dependants = set(before)
         needs = {
-            one.address: [address, *one.needs] if one.address in dependants else one.needs
-            for one in self.tasks
+            task.address: [address, *task.needs] if task.address in dependants else task.needs
+            for task in self.tasks
         }
         return JobPlan.of({address: (), **needs}, {**self._commands(), address: command})
 
     def with_last(self, address: str, command: Sequence[str]) -> "JobPlan":
         """The plan with one more task, which needs all others."""
-        needs: dict[str, Sequence[str]] = {one.address: one.needs for one in self.tasks}
+        needs: dict[str, Sequence[str]] = {task.address: task.needs for task in self.tasks}
         return JobPlan.of({**needs, address: list(needs)}, {**self._commands(), address: command})
 
     def dependants(self, address: str) -> list[str]:
@@ -122,7 +122,7 @@ class JobPlan:
         ]
 
     def _commands(self) -> dict[str, tuple[str, ...]]:
-        return {one.address: one.command for one in self.tasks}
+        return {task.address: task.command for task in self.tasks}
 
     def as_json(self) -> list[dict[str, Any]]:
         """Plain values for a file."""
@@ -130,7 +130,7 @@ class JobPlan:
 
     @classmethod
     def from_json(cls, values: Iterable[Mapping[str, Any]]) -> "JobPlan":
-        """The plan of what `as_json` returned."""
+        """The plan from the values that `as_json` returned."""
         return cls(
             tuple(
                 Task(value["address"], tuple(value["needs"]), tuple(value["command"]))

@@ -339,7 +339,7 @@ def test_data_that_nothing_makes_and_is_not_here_is_reported_before_work_begins(
     (committed.folder / "raw.txt").unlink()
     code, output = submit("--local")
     assert code == 2
-    assert "raw.txt.dvc: its data is not here" in output
+    assert "raw.txt.dvc: its data is not in the workspace" in output
     assert "dvc checkout raw.txt.dvc" in output
     assert submit("--local", "--dry-run", "-n", "more")[0] == 0, "an experiment takes it by itself"
     committed.run("rm", "-r", ".dvc/cache")
