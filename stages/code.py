@@ -1,4 +1,4 @@
-"""Stage `code`: data/code, digests of what of the code each stage depends on."""
+"""Stage `code`: data/code, digests of the code that each stage depends on."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from stages.run.entry import launch
 
 
 def main() -> None:
-    """Write the digests that differ from the code."""
+    """Write the digests that have changed."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     digests.bring_up_to_date()
 

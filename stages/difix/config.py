@@ -13,12 +13,12 @@ from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Se
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SizeName = Literal["tiny", "sd-turbo"]
-# Values of `base.source` that are no hub id or path.
+# Values of `base.source` that are neither a hub id nor a path.
 SHIPPED, TRAINED, RANDOM = "shipped", "train", "random"
 
 
 class FixerConfig(Section):
-    """How any fixer is run."""
+    """How a fixer is applied."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -61,13 +61,13 @@ class LossConfig(Section):
 
 
 class LoopRuntime(Section):
-    """How an optimisation is run where no result depends on it."""
+    """Settings of an optimisation that no result depends on."""
 
     checkpoint_every: Positive = 500
 
 
 class LoopConfig(Section):
-    """One optimisation, on any images."""
+    """Settings that all optimisations of a fixer share."""
 
     runtime: LoopRuntime = runtime_field(LoopRuntime())
     seed: Seed = 0
@@ -91,7 +91,7 @@ class LoopConfig(Section):
 
 
 class TuneRuntime(LoopRuntime):
-    """How samples are loaded, beside."""
+    """The same, and how samples are loaded."""
 
     loader_workers: int = Field(default=2, ge=0, le=4096)
     cache_mib: Count = 1024
@@ -124,7 +124,7 @@ class PretrainConfig(LoopConfig):
 
 
 class BaseRuntime(Section):
-    """Where downloads of the untuned fixer go, and how one is trained."""
+    """Where downloads of the untuned fixer go, and runtime of its training."""
 
     download: bool = True
     cache_dir: str = ".work/hub"

@@ -1,4 +1,4 @@
-"""Typed form of `weights:`, `novel_views:`, `evaluate:` and `compare:` in params.yaml."""
+"""Typed models of `weights:`, `novel_views:`, `evaluate:` and `compare:` in params.yaml."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ Net = Literal["alex", "vgg", "squeeze"]
 
 
 class WeightsRuntime(Section):
-    """How long a download is waited for."""
+    """Timeout of a download."""
 
     timeout_s: float = Field(default=10.0, gt=0)
 

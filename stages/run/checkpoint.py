@@ -1,8 +1,8 @@
-"""Resume state of long stages: outside every DVC out, one file, whole or absent.
+"""Resume state of long stages: one file outside all DVC outs, complete or absent.
 
-A key ties the state to what the stage was given, and under DVC to the digest of its code; another
-key means another folder, so a changed parameter never resumes the wrong run, and what DVC records
-as the result of this code was not begun by other code.
+A key ties the state to the stage's inputs, and under DVC to the digest of its code. Each key has
+its own folder, so that a run never resumes a state of other params, and a result that DVC records
+for this code was not started by other code.
 """
 
 import io
@@ -21,14 +21,15 @@ from stages.run.process import locks, stopping
 from stages.run.settings import readings
 from stages.run.user_paths import make_target
 
-# States lie this many times as far apart as the last took to write, unless that was brief.
+# Time between two states as a multiple of the time to write one, unless that was shorter than
+# _BRIEF_S.
 _APART, _BRIEF_S = 9, 0.2
 
 
 class Checkpoint:
     """The latest state of one run, under `.work/<stage>/<item>/<key>/`.
 
-    Raises UserError at once where none could be saved.
+    Raises UserError at once if no state could be saved there.
     """
 
     def __init__(self, stage: str, item: str, *parts: str):
@@ -41,21 +42,21 @@ class Checkpoint:
 
     @property
     def kept(self) -> Path:
-        """Folder for results that are made on the way: they too survive a kill."""
+        """Folder for intermediate results, which survive a kill as well."""
         return self.folder / "kept"
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep every other run away from this state: one of another clone may be given the same."""
+        """Lock the state against other runs: one of another clone may have the same key."""
         return locks.alone(self.folder)
 
     def affordable(self) -> bool:
-        """Whether saving again now would leave nine tenths of the time to the work itself."""
+        """Whether saving now would take at most a tenth of the run's time."""
         return time.monotonic() >= self._next
 
     def save(
         self, state: dict[str, Any], writing: AbstractContextManager[None] | None = None
     ) -> None:
-        """Replace the saved state; once it is copied it is written within `writing`."""
+        """Replace the saved state: serialise it to memory, then write the file within `writing`."""
         began = time.monotonic()
         # Through memory: torch's own writer hides a full disk behind an error of its zip format.
         packed = io.BytesIO()
@@ -72,20 +73,20 @@ class Checkpoint:
             return None
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # its reader has several kinds for a broken file
+        except Exception as error:  # torch raises various types for a broken file
             raise UserError(
                 self.path,
                 "not a readable state",
-                expected="what this stage saved",
-                fix=f"delete {self.folder} and run again; training then starts anew",
+                expected="a state that this stage saved",
+                fix=f"delete {self.folder} and run again; training then starts from the beginning",
             ) from error
 
 
 def forget(stage: str, item: str) -> None:
-    """Remove the states of a finished item, those of older params included.
+    """Remove the states of a finished item, including those of older params.
 
-    States that another run uses, as of an experiment with other params, are left. Raises UserError
-    and removes nothing when what was made must not be recorded, see `readings.check`.
+    States that another run uses, such as an experiment with other params, are kept. Raises
+    UserError and removes nothing when the result must not be recorded, see `readings.check`.
     """
     readings.check()
     stopping.too_late()

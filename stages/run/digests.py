@@ -1,8 +1,8 @@
-"""What of the code a stage depends on, as a small text an entry: data/code/<entry>.txt.
+"""Code that each stage depends on, as one small text file per entry: data/code/<entry>.txt.
 
-One line a file of the entry's import closure, with a digest of what of it can change a result, and
-one a package that these import or that such a package needs, with the version in requirements.lock.
-Stage `code` writes them; whoever judges what is stale brings them up to date before.
+It has a line for each file of the entry's import closure, with a digest of its code, and for each
+package that these files import, directly or not, with its version in requirements.lock. Stage
+`code` writes the files; commands that determine what is stale update them first.
 """
 
 import json
@@ -23,7 +23,7 @@ STAGE = "code"
 FOLDER = Path("data", "code")
 LOCK = Path("requirements.lock")
 GRAPH = Path("dvc.yaml")
-# Packages that are imported by another name than the one that they are installed by.
+# Packages whose import name differs from the name that they are installed by.
 INSTALLED_AS = {
     "PIL": "pillow",
     "hydra": "hydra-core",
@@ -31,25 +31,25 @@ INSTALLED_AS = {
     "ruamel": "ruamel-yaml",
     "skimage": "scikit-image",
 }
-# These write down what happens and make nothing: one needs all of DVC and its remotes.
-_BESIDE_RESULTS = frozenset({"dvclive"})
+# Packages that only log and change no result; dvclive needs all of DVC and its remotes.
+_LOGGERS = frozenset({"dvclive"})
 _COMMAND = re.compile(r"^ +cmd: python -m stages\.([\w.]+)", re.MULTILINE)
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([^\s;]+)")
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A package as the lock has it."""
+    """A package in the lock."""
 
     version: str
     needed_by: frozenset[str]
 
 
 def entries(root: Path = Path()) -> list[str]:
-    """Entries that stages of dvc.yaml run, but the one that writes the digests."""
+    """Entries that stages of dvc.yaml run, except the one that writes the digests."""
     graph = root / GRAPH
-    found = _COMMAND.findall(graph.read_text()) if graph.is_file() else []
-    return sorted(set(found) - {STAGE})
+    names = _COMMAND.findall(graph.read_text()) if graph.is_file() else []
+    return sorted(set(names) - {STAGE})
 
 
 def path_of(entry: str) -> Path:
@@ -58,33 +58,33 @@ def path_of(entry: str) -> Path:
 
 
 def texts(root: Path = Path(), *only: str) -> dict[str, str]:
-    """The digests of entries, of all by default. Raises UserError for code that is no Python."""
-    known = _known()
+    """Digests of `only`, or of all entries. Raises UserError for code that is not valid Python."""
+    known = _cached_facts()
     code, before, pinned = Code(root, known), len(known), pins(_read(root / LOCK))
-    found = {entry: _text(code, f"stages.{entry}", pinned) for entry in only or entries(root)}
+    by_entry = {entry: _text(code, f"stages.{entry}", pinned) for entry in only or entries(root)}
     if len(known) > before:
-        _keep(known if only else code.used)
-    return found
+        _write_cache(known if only else code.used)
+    return by_entry
 
 
 def bring_up_to_date(root: Path = Path()) -> None:
-    """Write the digests that differ from what the code is now, and nothing else."""
-    found = texts(root)
-    for entry, text in found.items():
+    """Write the digests that differ from the current code's, and nothing else."""
+    current = texts(root)
+    for entry, text in current.items():
         _write(root / path_of(entry), text)
     for path in (root / FOLDER).glob("*.txt"):
-        if path.stem not in found:
+        if path.stem not in current:
             path.unlink()
 
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Let DVC record a result with the digest of the code that makes it, for one run of a stage.
+    """Make DVC record the result of the block with the digest of the code at its start.
 
-    DVC hashes what a stage read when it has ended. The code may be edited before this run began,
-    where stage `code` was passed over, and while it lasts. Jobs hash before the run themselves.
+    DVC hashes the deps of a stage after it ended. The code may have been edited during the run,
+    or before it if stage `code` was skipped. Jobs hash before the run themselves.
     """
-    entry = _running()
+    entry = _running_entry()
     path = path_of(entry)
     if not entry or PARAMS_ENV in os.environ or not path.is_file():
         yield
@@ -98,12 +98,12 @@ def recorded() -> Iterator[None]:
 
 
 def running_stage_digests() -> str:
-    """The digests of what runs here as a stage; empty by hand, where no record is made."""
-    return _read(path_of(_running()))
+    """Digests of the running stage; empty outside DVC, which then records nothing."""
+    return _read(path_of(_running_entry()))
 
 
 def changes(before: str, now: str) -> list[str]:
-    """What differs between two texts of an entry, such as `stages/splat/raster.py changed`.
+    """Differences between two texts of an entry, such as `stages/splat/raster.py changed`.
 
     >>> changes("s/a.py 1\\nnumpy 2.0\\n", "s/a.py 2\\ns/b.py 1\\nnumpy 2.1\\n")
     ['numpy 2.0 -> 2.1', 's/a.py changed', 's/b.py new']
@@ -117,7 +117,7 @@ def changes(before: str, now: str) -> list[str]:
 
 
 def pins(lock: str) -> dict[str, Pin]:
-    """Packages of a lock as uv writes it, by their normal name; `# via` says what needs each."""
+    """Packages of a lock of uv by normalised name; its `# via` comments name the dependants."""
     versions: dict[str, list[str]] = {}
     needed_by: dict[str, set[str]] = {}
     name = ""
@@ -130,13 +130,13 @@ def pins(lock: str) -> dict[str, Pin]:
             words = line.replace("#", "").replace("via", "", "via" in line.split()).split()
             needed_by[name] |= {normal(word) for word in words[:1]}
     return {
-        name: Pin(" or ".join(sorted(found)), frozenset(needed_by[name]))
-        for name, found in versions.items()
+        name: Pin(" or ".join(sorted(pinned)), frozenset(needed_by[name]))
+        for name, pinned in versions.items()
     }
 
 
-def _running() -> str:
-    """The entry that this process is of, where it makes a stage's results."""
+def _running_entry() -> str:
+    """The entry of this process when DVC runs it as a stage, else an empty string."""
     module = getattr(sys.modules["__main__"].__spec__, "name", "")
     return module.removeprefix("stages.") if "DVC_STAGE" in os.environ else ""
 
@@ -149,19 +149,19 @@ def _text(code: Code, module: str, pinned: Mapping[str, Pin]) -> str:
 
 
 def _needed(imported: set[str], pinned: Mapping[str, Pin]) -> list[str]:
-    """Pinned packages behind names that are imported, and all that these need."""
-    found: set[str] = set()
+    """Pinned packages of imported names, and all packages that these need."""
+    packages: set[str] = set()
     waiting = [normal(INSTALLED_AS.get(name, name)) for name in imported]
     while waiting:
         name = waiting.pop()
-        if name in pinned and name not in found | _BESIDE_RESULTS:
-            found.add(name)
+        if name in pinned and name not in packages | _LOGGERS:
+            packages.add(name)
             waiting += [other for other, pin in pinned.items() if name in pin.needed_by]
-    return sorted(found)
+    return sorted(packages)
 
 
 def normal(name: str) -> str:
-    """A package's name as packaging compares them.
+    """The normalised name of a package.
 
     >>> normal("ruamel.yaml"), normal("Jinja2")
     ('ruamel-yaml', 'jinja2')
@@ -184,9 +184,9 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Let a file hold a text. It may be a link into DVC's cache, so it is replaced.
+    """Replace a file, which may be a link into DVC's cache, if its text differs.
 
-    Jobs of several hosts may do so at once.
+    Jobs on several hosts may do so at once.
     """
     if _read(path) != text or not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,22 +195,25 @@ def _write(path: Path, text: str) -> None:
         scratch.replace(path)
 
 
-def _known() -> dict[str, ModuleFacts]:
-    """ModuleFacts of texts that were read before, as long as they are read in the same way."""
+def _cached_facts() -> dict[str, ModuleFacts]:
+    """Cached facts by hash of a module's text; an edit of `stages.run.source` empties the cache."""
     try:
-        kept = json.loads(_cache().read_text())
-        return {key: ModuleFacts(one[0], _imports(one[1]), one[2]) for key, one in kept.items()}
+        cached = json.loads(_cache().read_text())
+        return {
+            key: ModuleFacts(digest, _imports(imports), seeks_files)
+            for key, (digest, imports, seeks_files) in cached.items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
 
 
-def _imports(kept: list) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
-    return tuple((level, base, tuple(names)) for level, base, names in kept)
+def _imports(values: list) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
+    return tuple((level, base, tuple(names)) for level, base, names in values)
 
 
-def _keep(known: Mapping[str, ModuleFacts]) -> None:
+def _write_cache(known: Mapping[str, ModuleFacts]) -> None:
     with suppress(OSError):
-        _write(_cache(), json.dumps({key: astuple(one) for key, one in known.items()}))
+        _write(_cache(), json.dumps({key: astuple(facts) for key, facts in known.items()}))
 
 
 def _cache() -> Path:

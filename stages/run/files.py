@@ -1,6 +1,6 @@
 """Atomic files and folders (scratch, then rename), JSON and TSV, content hashes, safe names.
 
-DVC removes a stage's outs before it runs; the remains of a killed stage must not pass for a result.
+DVC removes a stage's outs before it runs; the remains of a killed stage must not count as a result.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
     The scratch folder is beside `target` (the rename stays on one file system) under a hidden
     name. An error removes it and leaves an older `target` unchanged. An older `target` is renamed
-    before it is deleted: a killed process leaves all of it or nothing. Raises UserError when
+    before it is deleted: a killed process leaves it complete or absent. Raises UserError when
     another run writes `target`.
     """
     target = Path(target)
@@ -196,7 +196,8 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 def read_table(path: Path, texts: AbstractSet[str]) -> list[dict[str, Any]]:
     """Rows of a tab-separated file: numbers, None for empty cells, and strings in `texts`.
 
-    Raises UserError when it is broken, when a column of `texts` is missing, or a cell is no number.
+    Raises UserError when the file is broken, a column of `texts` is missing, or a cell is not a
+    number.
     """
     rows: list[dict[str, Any]] = [*read_tsv(path)]
     for number, row in enumerate(rows, 2):

@@ -1,4 +1,4 @@
-"""Costs of runs. They differ between runs, so they are kept beside the resume states, in no out."""
+"""Costs of runs. They differ between runs, hence stored beside the resume states, not in outs."""
 
 import ctypes
 import os
@@ -62,9 +62,9 @@ def _folder() -> Path:
 
 def _visible(nvml: ctypes.CDLL) -> list[str]:
     """Indices or UUIDs of the GPUs that this process may use."""
-    named = named_gpus()
-    if named is not None:
-        return named
+    gpus = named_gpus()
+    if gpus is not None:
+        return gpus
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     return [str(index) for index in range(count.value)]

@@ -1,8 +1,8 @@
-"""The code under stages/, read from its syntax trees without importing it: what a module imports,
-and a digest of what of it can change a result.
+"""The code under stages/, read from its syntax trees without importing it: the imports of each
+module, and a digest of the code that can change a result.
 
 The digest leaves out comments, docstrings, formatting and blocks under `if TYPE_CHECKING:`. It is
-the same on every Python from 3.11 on, where the trees themselves differ a little.
+the same on every Python from 3.11 on, although the trees differ slightly between versions.
 """
 
 import ast
@@ -15,24 +15,24 @@ from typing import Any
 
 from stages.run.errors import UserError
 
-# How many digits of a SHA-256 stand for a file.
+# Hex digits of a file's SHA-256 that make its digest.
 DIGITS = 16
-# Where a name is used is known from its place, and `kind` is the u of u"".
+# `ctx` follows from a name's position, and `kind` is the u of u"".
 _SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
 class ModuleFacts:
-    """What is known of one text without the others."""
+    """Facts of one module's text that depend on no other module."""
 
-    digest: str  # empty where the text does nothing, as most `__init__.py`
+    digest: str  # empty for a text without code, as most `__init__.py`
     imports: tuple[tuple[int, str, tuple[str, ...]], ...]  # level, module, and names taken from it
-    seeks_files: bool  # reads `__file__`, so what lies beside it may be part of it
+    seeks_files: bool  # reads `__file__`, so files in its folder may be part of it
 
 
 class Code:
-    """The modules below `root`/stages. `known` holds facts by the hash of a text, and grows."""
+    """The modules below `root`/stages. `known` caches facts by hash of the text."""
 
     def __init__(self, root: Path = Path(), known: dict[str, ModuleFacts] | None = None):
         self.root = root
@@ -51,7 +51,7 @@ class Code:
         return self.modules[module].relative_to(self.root).as_posix()
 
     def facts(self, module: str) -> ModuleFacts:
-        """What its text says."""
+        """The facts of a module's text. Raises UserError when it is not valid Python."""
         if module not in self._facts:
             text = self.modules[module].read_bytes()
             key = hashlib.sha256(text).hexdigest()
@@ -61,55 +61,57 @@ class Code:
                 except (SyntaxError, ValueError) as error:  # ValueError: a null byte
                     line = getattr(error, "lineno", None)
                     place = self.relative(module) + (f":{line}" if line else "")
-                    raise UserError(place, f"no Python: {error}", fix="edit the line") from error
+                    raise UserError(
+                        place, f"not valid Python: {error}", fix="edit the line"
+                    ) from error
             self._facts[module] = self.used[key] = self.known[key]
         return self._facts[module]
 
     def imports(self, module: str) -> frozenset[str]:
-        """Every module that this one imports, also inside functions: own ones and foreign ones.
+        """Modules that a module imports, also inside functions: the project's and third parties'.
 
-        `from a import b` counts as `a.b` where that is a module of ours.
+        `from a import b` counts as `a.b` where that is a module of the project.
         """
-        found: set[str] = set()
+        modules: set[str] = set()
         for level, base, names in self.facts(module).imports:
             base = self._absolute(module, level, base)
-            ours = {f"{base}.{name}" for name in names} & self.modules.keys()
-            found |= ours
-            if not names or len(ours) < len(names):
-                found.add(base)
-        return frozenset(found)
+            own = {f"{base}.{name}" for name in names} & self.modules.keys()
+            modules |= own
+            if not names or len(own) < len(names):
+                modules.add(base)
+        return frozenset(modules)
 
     def closure(self, module: str) -> frozenset[str]:
-        """The module, all of ours that it imports, all that these import, and their packages."""
-        found: set[str] = set()
+        """A module, the project's modules that it imports, directly or not, and their packages."""
+        reached: set[str] = set()
         waiting = [module]
         while waiting:
             name = waiting.pop()
-            if name in found or name not in self.modules:
+            if name in reached or name not in self.modules:
                 continue
-            found.add(name)
+            reached.add(name)
             waiting += self.imports(name)
             if "." in name:
                 waiting.append(name.rpartition(".")[0])
-        return frozenset(found)
+        return frozenset(reached)
 
     def foreign(self, module: str) -> set[str]:
-        """Top-level names of the packages that a module imports and that are not ours."""
+        """Top-level names of the packages outside the project that a module imports."""
         return {name.partition(".")[0] for name in self.imports(module)} - {"stages"}
 
     def files(self, module: str) -> dict[str, str]:
-        """Digests of the closure by file, in order: modules that do anything, and their data."""
-        found: dict[str, str] = {}
+        """Digests of the closure by file, sorted: modules with code, and their data files."""
+        digests: dict[str, str] = {}
         for name in self.closure(module):
             facts = self.facts(name)
             if facts.digest:
-                found[self.relative(name)] = facts.digest
+                digests[self.relative(name)] = facts.digest
             if facts.seeks_files:
-                found |= self._beside(self.modules[name].parent)
-        return dict(sorted(found.items()))
+                digests |= self._beside(self.modules[name].parent)
+        return dict(sorted(digests.items()))
 
     def _beside(self, folder: Path) -> dict[str, str]:
-        """Digests of files in a folder that are no code, such as templates."""
+        """Digests of the files in a folder that are not code, such as templates."""
         return {
             path.relative_to(self.root).as_posix(): _short(path.read_bytes())
             for path in folder.iterdir()
@@ -132,7 +134,7 @@ class Code:
 
 
 def read(text: bytes) -> ModuleFacts:
-    """The facts of one module's text. Raises SyntaxError where it is no Python."""
+    """Facts of one module's text. Raises SyntaxError when it is not valid Python."""
     tree = ast.parse(text)
     written = _written(tree)
     imports: list[tuple[int, str, tuple[str, ...]]] = []
@@ -147,7 +149,7 @@ def read(text: bytes) -> ModuleFacts:
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but those of blocks under `if TYPE_CHECKING:`."""
+    """All nodes below `node`, except those of blocks under `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
         if _is_for_types(child):
             yield from (item for part in child.orelse for item in [part, *running(part)])
@@ -157,37 +159,37 @@ def running(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _written(value: Any) -> str:
-    """A tree as text that says what Python would run, and nothing of where it stands."""
+    """A tree as text: the code that Python would run, without its position in the file."""
     if isinstance(value, list):
         return f"[{' '.join(map(_written, value))}]"
     if not isinstance(value, ast.AST):
-        # Which letters `repr` escapes differs from one Python to the next.
+        # The characters that `repr` escapes differ between versions of Python.
         return ascii(value)
     parts = [type(value).__name__]
     for field in value._fields:
-        found = getattr(value, field, None)
-        if field == "body" and isinstance(found, list):
-            found = list(_effective(value, found))
+        content = getattr(value, field, None)
+        if field == "body" and isinstance(content, list):
+            content = list(_effective(value, content))
         elif field == "values" and isinstance(value, ast.JoinedStr):
-            found = _pieces(found)
-        elif field == "format_spec" and found is not None and not _pieces(found.values):
+            content = _pieces(content)
+        elif field == "format_spec" and content is not None and not _pieces(content.values):
             continue
-        if found is not None and found != [] and field not in _SILENT:
-            parts.append(f"{field}={_written(found)}")
+        if content is not None and content != [] and field not in _SILENT:
+            parts.append(f"{field}={_written(content)}")
     return f"({' '.join(parts)})" if parts[1:] else parts[0]
 
 
 def _pieces(values: list[ast.expr]) -> list[ast.expr]:
-    """Parts of an f-string: texts in a row as one and no empty ones, which Pythons put anywhere."""
-    found: list[ast.expr] = []
+    """Parts of an f-string without empty texts, adjacent ones joined: versions of Python differ."""
+    pieces: list[ast.expr] = []
     for value in values:
         if not isinstance(value, ast.Constant):
-            found.append(value)
-        elif found and isinstance(found[-1], ast.Constant):
-            found[-1] = ast.Constant(found[-1].value + value.value)
+            pieces.append(value)
+        elif pieces and isinstance(pieces[-1], ast.Constant):
+            pieces[-1] = ast.Constant(pieces[-1].value + value.value)
         elif value.value:
-            found.append(value)
-    return found
+            pieces.append(value)
+    return pieces
 
 
 def _effective(owner: ast.AST, body: list[ast.stmt]) -> Iterator[ast.stmt]:

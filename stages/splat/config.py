@@ -1,4 +1,4 @@
-"""Typed form of `train:` in params.yaml; class defaults are the full-size recipe."""
+"""Typed models of `train:` and `distill:` in params.yaml; defaults are the full-size recipe."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from stages.run.settings.params import Section, dotted, runtime_field
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
-# One channel of a colour.
+# One channel of an RGB colour.
 Channel = Annotated[float, Field(ge=0, le=1)]
 
-# Values of switches that are off; where an entry ignores one that is on, a message says so.
+# Values with which a key is off; an entry that ignores a key that is on reports it.
 _OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
 _WARM = ("warm_start", "warm_every", "warm_share", "warm_tolerance_db")
 _WORKERS = "runtime.workers"
-_ALONE = dict.fromkeys((*_WARM, _WORKERS), "only the timestamps of a scene start from each other")
+_ALONE = dict.fromkeys((*_WARM, _WORKERS), "only timestamps of a scene start from each other")
 # Keys that each training entry ignores, and why.
 _UNREAD = {
     "capture_train": _ALONE
@@ -30,7 +30,7 @@ _UNREAD = {
         _WORKERS: "one kind of camera is trained by itself",
         "test_every": "static scenes have their own: static.train_test_every",
     },
-    # It trains rigs only for samples that leave a camera out, or on true poses.
+    # It trains reconstructions only for samples that hold out a camera or use true poses.
     "pairs": _ALONE | {_WORKERS: "the rigs of pairs are trained one after the other"},
 }
 
@@ -56,14 +56,14 @@ class StrategyConfig(Section):
 
 
 class TrainRuntime(Section):
-    """How splats are trained where no result depends on it."""
+    """Settings of splat training that no result depends on."""
 
     workers: Literal["auto"] | Workers = "auto"
     checkpoint_every: Positive = 1000
 
 
 class TrainConfig(Section):
-    """Every hyperparameter of splat training, by the names of gsplat and of the user's recipe."""
+    """All hyperparameters of splat training, with the names of gsplat and the full-size recipe."""
 
     runtime: TrainRuntime = runtime_field(TrainRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
@@ -143,16 +143,16 @@ class TrainConfig(Section):
         return self.model_copy(update=changes)
 
     def fingerprint(self, backend: str) -> str:
-        """Text that two recipes share when a run of one can go on with the other.
+        """Text that is equal for two recipes when a run of one can resume with the other.
 
-        `auto` counts as the backend that it chose.
+        `backend` is the one that `auto` chose.
         """
         return self.model_copy(update={"backend": backend}).recipe()
 
     def name_in_files(self, backend: str) -> str:
-        """What files of Gaussians are told of the recipe, as a hash of this text.
+        """Text of the recipe whose hash is written to files of Gaussians.
 
-        Two keys of its runtime once stood in it, always as 1: equal recipes keep their hash.
+        It contains two former keys, now in `runtime`, as 1, so that hashes stay the same.
         """
         same = self.model_copy(update={"backend": backend})
         text = same.model_dump_json(exclude={"warm_tolerance_db", "execution"})
@@ -178,7 +178,7 @@ class DistillConfig(Section):
 
 
 def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
-    """Parameters that cannot act with these values, with the reason; `entry` is who trains."""
+    """Parameters that cannot act with these values, with the reason; `entry` trains."""
     strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default
     reasons = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
     reasons += [*_inert_steps(config), *_inert_switches(config)]
@@ -188,7 +188,7 @@ def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
 def unread(
     config: TrainConfig, entry: str, overridden: Iterable[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Keys that `entry` ignores, with the reason, of those switched on or `overridden`."""
+    """Keys that `entry` ignores although they are on or `overridden`, with the reason."""
     for key, reason in _UNREAD.get(entry, {}).items():
         is_on = key in _OFF and getattr(config, key) not in _OFF[key]
         if is_on or key in overridden:
@@ -198,7 +198,7 @@ def unread(
 def inert_in(
     config: TrainConfig, captures: Sequence[str], static: Sequence[str], masks: bool
 ) -> Iterator[tuple[str, str, str]]:
-    """Where a parameter cannot act (empty: nowhere), which one, and why, for the whole study.
+    """Parameters that cannot act in a study: the place (empty: everywhere), the key, the reason.
 
     Args:
         config: section `train`.
@@ -217,10 +217,10 @@ def inert_in(
 def mask_notes(
     config: TrainConfig, masks: Sequence[Path | None], where: object
 ) -> Iterator[tuple[str, str]]:
-    """Why train.masks does not act on some or all images, by the masks that they have."""
-    lacking = sum(mask is None for mask in masks)
-    if config.masks and lacking:
-        some = "none" if lacking == len(masks) else f"{lacking}"
+    """Note that train.masks does not act on images without a mask."""
+    missing = sum(mask is None for mask in masks)
+    if config.masks and missing:
+        some = "none" if missing == len(masks) else f"{missing}"
         yield "masks", f"{some} of the {len(masks)} images of {where} has a mask"
 
 
@@ -230,10 +230,13 @@ def notes(
     overridden: Iterable[str] = (),
     by_data: Iterable[tuple[str, str]] = (),
 ) -> list[str]:
-    """Messages about the parameters, for before training.
+    """Messages about parameters to show before training.
 
-    `overridden` are keys of the command line, `by_data` are keys that cannot act on the data, with
-    the reason.
+    Args:
+        config: section `train`.
+        entry: the entry that trains.
+        overridden: keys that the command line overrides.
+        by_data: keys that cannot act on the data, with the reason.
     """
     reasons = dict([*inert(config, entry), *unread(config, entry, overridden), *by_data])
     messages = [f"{dotted('train', key)} has no effect: {why}" for key, why in reasons.items()]
@@ -244,7 +247,7 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
     """Parameters that act, but probably not as intended, with the reason."""
     strategy, doubts = config.strategy, []
     if strategy.kind == "default" and strategy.absgrad and strategy.grow_grad2d < 0.0005:
-        reason = f"{strategy.grow_grad2d} suits signed gradients; absgrad asks for about 0.0006"
+        reason = f"{strategy.grow_grad2d} suits signed gradients; absgrad needs about 0.0006"
         doubts.append(("strategy.grow_grad2d", reason))
     if strategy.kind == "mcmc" and config.opacity_reg == 0:
         doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
@@ -296,8 +299,8 @@ def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.init_type == "sfm":
-        yield "init_num_pts", "it counts random points only"
-        yield "init_extent", "it bounds random points only"
+        yield "init_num_pts", "it applies to random points only"
+        yield "init_extent", "it applies to random points only"
     if not config.pose_opt:
         yield "pose_opt_lr", "pose_opt is off"
         yield "pose_opt_reg", "pose_opt is off"

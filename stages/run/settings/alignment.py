@@ -16,6 +16,6 @@ class Alignment(Section):
 
 
 class OptionalAlignment(Alignment):
-    """The same; 0 steps leave poses as given."""
+    """As `Alignment`, but 0 steps are allowed: poses stay as they are."""
 
     align_steps: Count = _STEPS

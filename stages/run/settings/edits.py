@@ -29,9 +29,9 @@ class Change:
 
 
 def changes(params: Params, overlay: Params) -> list[Change]:
-    """Changes that an overlay makes, in its order.
+    """Changes that an overlay makes to params.yaml, in the overlay's order.
 
-    Raises UserError for every key that params.yaml lacks: an overlay brings values, not keys.
+    Raises UserError for keys that params.yaml lacks: an overlay changes values and adds no keys.
     """
     items = list(_compare((), params.raw, overlay.raw, overlay.where, params.raw))
     raise_all(item for item in items if isinstance(item, UserError))
@@ -70,7 +70,7 @@ def _compare(
             yield UserError(where(here), f"got {plain(value)!r}", expected=kind)
         elif isinstance(value, Mapping):
             yield from _compare(here, old[key], value, where, root)
-        # By repr, which differs for 1, 1.0 and True; these compare equal.
+        # By repr: 1, 1.0 and True compare equal.
         elif repr(plain(value)) != repr(plain(old[key])):
             yield Change(here, old[key], value)
 

@@ -1,7 +1,7 @@
 """Valid names of scenes, captures and fixers in params.yaml.
 
 Every name becomes a folder, a word of a command and a key of params.yaml, and DVC acts on all
-three before a stage can check it. So a name is one word that has no other meaning in paths,
+three before a stage can check it. So a name is a single word without special meaning in paths,
 shells, options or YAML.
 """
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from stages.run.errors import UserError
 
-# With a letter: 2024, 1_000 and 2024-01-31 are not text in YAML.
+# A letter is required: YAML reads 2024, 1_000 and 2024-01-31 as other types than text.
 _PATTERN = re.compile(r"(?=[0-9_-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 # YAML or `-S` read them as other types than text.
 _WORDS = {"true", "false", "null"}
@@ -30,7 +30,7 @@ def is_name(value: object) -> bool:
 
 
 def name_rule(value: object) -> str:
-    """The rule in words, with an example close to a value.
+    """The rule for names as a message, with a valid name close to `value`.
 
     >>> name_rule("room.v2")[-17:]
     "such as 'room_v2'"

@@ -1,7 +1,7 @@
 """Values from the command line that override params.yaml, in the syntax of DVC's `-S`.
 
-DVC reads them with Hydra's parser, and so do we: `key=value`, lists `[a,b]`, quotes, `+key=value`
-for a key that params.yaml does not have.
+Hydra's parser reads them, as in DVC: `key=value`, lists `[a,b]`, quotes, `+key=value`
+for a key that params.yaml lacks.
 """
 
 import re
@@ -21,9 +21,9 @@ Keys = tuple[str, ...]
 
 
 def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
-    """Keys, value, and whether a new key may be added, of each override.
+    """Keys and value of each override, and whether it may add a key.
 
-    Raises UserError for anything but one value for one key.
+    Raises UserError for an override that does not set one key to one value.
     """
     from hydra.core.override_parser.types import OverrideType
 
@@ -55,14 +55,14 @@ def literal(text: str) -> str:
     static.lf_calib="/tmp/Zürich (2)/\\"cal\\".tar"
     """
     key, _, value = text.partition("=")
-    # Backslashes count where a quote follows, and the closing quote is one.
+    # Backslashes escape only before a quote, and the closing quote counts.
     value = re.sub(r'(\\*)"', r'\1\1\\"', value)
     value = re.sub(r"(\\+)\Z", r"\1\1", value)
     return f'{key}="{value}"'
 
 
 def quoting(text: str) -> str:
-    """How to quote an override of text in a shell; empty where quotes would not help.
+    """How to quote a text override in a shell; empty where quotes would not help.
 
     >>> print(quoting("static.lf_calib=~/cal.tar"))
     for a text write -S 'static.lf_calib="~/cal.tar"'
@@ -78,7 +78,7 @@ def quoting(text: str) -> str:
 
 
 def _override(text: str) -> "Override":
-    """An override, parsed by Hydra. Raises ValueError for a text that it refuses."""
+    """An override, parsed by Hydra. Raises ValueError for invalid syntax."""
     # Imported here: only commands with overrides pay for it.
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

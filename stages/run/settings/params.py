@@ -1,10 +1,10 @@
-"""params.yaml as typed, frozen sections; every error at once, with its line and nearest key.
+"""params.yaml as typed, frozen sections; all errors at once, each with its line and nearest key.
 
 YAML is read as DVC reads it (ruamel, YAML 1.2): `no` is a string and `1e-4` a number.
 
 A section such as `train:` is a recipe: results depend on it, stages list it in dvc.yaml, and resume
-states are tied to it. How it is run where no result depends on that stands in `runtime.train:`; its
-model is the field `runtime` of the recipe's, and both are built as one.
+states are tied to it. Settings that no result depends on are in `runtime.train:`; their model is
+the field `runtime` of the recipe's model, and both are built together.
 """
 
 import argparse
@@ -27,38 +27,38 @@ RUNTIME = "runtime"
 CHECK = "edit the line, then run `python -m stages.check`"
 
 
-# A path in a section; `~` is the home folder, as no shell sees the file.
+# A path in a section; `~` is expanded here, since no shell reads the file.
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class Section(BaseModel):
     """Base of every config section: frozen, unknown keys refused, no silent conversions.
 
-    A list in YAML becomes a tuple, so fields are annotated `tuple[...]`. A default in the class
-    is written once, here and nowhere else; params.yaml states the value in force.
+    A list in YAML becomes a tuple, so fields are annotated `tuple[...]`. Defaults are written in
+    the class only; params.yaml states the values in force.
     """
 
-    # inf and nan are numbers to YAML, and pass most comparisons.
+    # YAML reads inf and nan as numbers, and they pass most comparisons.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def recipe_keys(cls) -> list[str]:
-        """Its keys in params.yaml, all of which results depend on."""
+        """Keys of the section in params.yaml that results depend on."""
         return [key for key in cls.model_fields if key != RUNTIME]
 
     @classmethod
     def runtime_model(cls) -> "type[Section] | None":
-        """The model of its part of `runtime:`, if it has one."""
+        """The model of the section's part of `runtime:`, if any."""
         field = cls.model_fields.get(RUNTIME)
         return None if field is None else field.annotation
 
     def recipe(self) -> str:
-        """All that a result depends on, as text: what resume states are tied to."""
+        """All values that a result depends on, as text; resume states are tied to it."""
         return self.model_dump_json()
 
 
 def runtime_field(default: Section) -> Any:
-    """The field `runtime` of a recipe: never dumped with it."""
+    """The field `runtime` of a recipe, which is excluded from its dumps."""
     return Field(default=default, exclude=True)
 
 
@@ -76,9 +76,9 @@ class Params:
 
     @classmethod
     def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
-        """Parse the file, then put `section.key=value` overrides in the place of its values.
+        """Parse the file, then replace values by `section.key=value` overrides.
 
-        Raises UserError when it is missing or not YAML, or has no key that an override names.
+        Raises UserError when it is missing, not YAML, or lacks a key that an override names.
         """
         path = Path(path)
         try:
@@ -100,16 +100,16 @@ class Params:
             params._override(command_line.parse(overrides))
         return params
 
-    def _override(self, given: list[tuple[tuple[str, ...], Any, bool]]) -> None:
-        self.overridden = {keys for keys, _, _ in given}
+    def _override(self, overrides: list[tuple[tuple[str, ...], Any, bool]]) -> None:
+        self.overridden = {keys for keys, _, _ in overrides}
         try:
-            command_line.apply(self.raw, given)
+            command_line.apply(self.raw, overrides)
         except KeyError as error:
             keys = error.args[0]
-            known: Any = self.raw
+            parent: Any = self.raw
             for key in keys[:-1]:
-                known = known[key]
-            known = [str(key) for key in known]
+                parent = parent[key]
+            known = [str(key) for key in parent]
             raise UserError(
                 f"{command_line.COMMAND_LINE}  {'.'.join(keys)}",
                 f"{self.path} has no such key",
@@ -118,7 +118,7 @@ class Params:
             ) from error
 
     def section(self, name: str, model: type[S]) -> S:
-        """Build one section, such as `train`. Raises UserError with all of its faults."""
+        """Build one section, such as `train`. Raises UserError with all of its errors."""
         self.reading.keys.add((name,))
         value, errors = self.check((name,), model)
         raise_all(errors)
@@ -126,7 +126,7 @@ class Params:
         return value
 
     def value(self, name: str, key: str, model: type[Section]) -> Any:
-        """One key of a section, on which alone a stage depends; its default without the section."""
+        """One key of a section, for stages that read no other; its default without the section."""
         return getattr(self.section(name, model) if name in self.raw else model(), key)
 
     def entry(self, catalogue: str, name: str, model: type[S]) -> S:
@@ -138,7 +138,7 @@ class Params:
         return value
 
     def overridden_keys(self, section: str) -> set[str]:
-        """Keys of a section that were given on the command line, without what is below them.
+        """Top-level keys of a section that the command line overrides.
 
         Those of its part of `runtime:` begin with `runtime.`.
         """
@@ -146,13 +146,13 @@ class Params:
         return {key for owner, key in owned if owner == section}
 
     def unread(self, **read: Collection[str]) -> Iterator[str]:
-        """What to tell of values of the command line that the command does not go by, a line each.
+        """Messages about overrides that have no effect on the command.
 
-        Called when the command has built all its sections. `read` names keys of sections that it
-        goes by alone, or that what it starts goes by.
+        Called when the command has built all its sections. `read` limits a section to the keys
+        that the command, or a process that it starts, reads.
         """
         for keys in sorted(self.overridden):
-            built = any(keys[: len(one)] == one for one in self._built)
+            built = any(keys[: len(built_keys)] == built_keys for built_keys in self._built)
             section, key = _owned(keys)
             if key not in read.get(section, (key,) if built else ()):
                 yield f"{self.where(keys)} has no effect on this command"
@@ -163,20 +163,20 @@ class Params:
         return [str(name) for name in (self.raw.get(catalogue) or {})]
 
     def check(self, keys: tuple[str, ...], model: type[S]) -> tuple[S | None, list[UserError]]:
-        """Build the section at `keys`; return it, or None with every error found."""
-        found: Any = self.raw
+        """Build the section at `keys`; return it, or None with all errors."""
+        node: Any = self.raw
         self._built.add(keys)
         for depth, key in enumerate(keys):
-            if not isinstance(found, Mapping) or key not in found:
-                return None, [self._missing(keys[: depth + 1], found)]
-            found = found[key]
-        if not isinstance(found, Mapping):
+            if not isinstance(node, Mapping) or key not in node:
+                return None, [self._missing(keys[: depth + 1], node)]
+            node = node[key]
+        if not isinstance(node, Mapping):
             error = UserError(
-                self.where(keys), repr(found), expected="`key: value` lines", fix=CHECK
+                self.where(keys), repr(node), expected="`key: value` lines", fix=CHECK
             )
             return None, [error]
-        values = plain(found)
-        errors = [self._misplaced(keys + one) for one in _misplaced(values)]
+        values = plain(node)
+        errors = [self._misplaced(keys + inner) for inner in _misplaced(values)]
         if model.runtime_model() is not None and not errors:
             self._built.add((RUNTIME, *keys))
             values |= self._runtime(keys)
@@ -188,14 +188,14 @@ class Params:
 
     def _runtime(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """The part of `runtime:` that belongs to a section; its model's defaults without one."""
-        found: Any = self.raw.get(RUNTIME)
+        node: Any = self.raw.get(RUNTIME)
         for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return {} if found is None else {RUNTIME: plain(found)}
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return {} if node is None else {RUNTIME: plain(node)}
 
     def _misplaced(self, keys: tuple[str, ...]) -> UserError:
         place = ".".join((RUNTIME, *keys[:-1]))
-        return UserError(self.where(keys), "unknown key", hint=f"it stands in {place}", fix=CHECK)
+        return UserError(self.where(keys), "unknown key", hint=f"it belongs in {place}", fix=CHECK)
 
     def check_all(
         self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
@@ -209,8 +209,10 @@ class Params:
         errors = [self._unknown((str(key),), known) for key in self.raw if str(key) not in known]
         owners = [name for name, model in sections.items() if model.runtime_model()]
         runtime = self.raw.get(RUNTIME)
-        given = [str(key) for key in runtime] if isinstance(runtime, Mapping) else []
-        errors += [self._unknown((RUNTIME, key), owners) for key in given if key not in owners]
+        runtime_keys = [str(key) for key in runtime] if isinstance(runtime, Mapping) else []
+        errors += [
+            self._unknown((RUNTIME, key), owners) for key in runtime_keys if key not in owners
+        ]
         values: dict[str, Any] = {}
         for name, model in sections.items():
             value, faults = self.check((name,), model)
@@ -231,7 +233,7 @@ class Params:
         return values, errors
 
     def unnamed(self, catalogue: str) -> Iterator[UserError]:
-        """Entries of a catalogue whose key is no name, a number for example."""
+        """Errors of entries whose key is not a valid name, such as a number."""
         for key in self.raw.get(catalogue) or ():
             if not is_name(key):
                 at = self.where((catalogue, key))
@@ -299,7 +301,7 @@ class Params:
 
 
 def add_override_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command `-S section.key=value`, as often as wanted, for `Params.read`."""
+    """Add the repeatable option `-S section.key=value`, whose values `Params.read` takes."""
     parser.add_argument(
         "-S",
         "--set-param",
@@ -307,7 +309,7 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="use this value in the place of params.yaml's; may stand several times",
+        help="use this value instead of the one in params.yaml; repeatable",
     )
     parser.add_argument(
         "--set-text",
@@ -315,7 +317,7 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=command_line.literal,
         metavar="KEY=TEXT",
-        help="the same for a text, which is taken as it is",
+        help="the same for a text, taken literally",
     )
 
 
@@ -330,21 +332,21 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def moved(raw: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    """A hint for a key of a recipe that stands in `runtime:`, or an empty string.
+    """A hint for a recipe's key that belongs in `runtime:`, or an empty string.
 
     >>> moved({"train": {}, "runtime": {"train": {"workers": 2}}}, ("train", "workers"))
     'it is runtime.train.workers'
     """
-    found: Any = raw.get(RUNTIME)
+    node: Any = raw.get(RUNTIME)
     for key in keys:
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(node, Mapping) or key not in node:
             return ""
-        found = found[key]
+        node = node[key]
     return f"it is {'.'.join((RUNTIME, *keys))}"
 
 
 def dotted(section: str, key: str) -> str:
-    """A key as params.yaml has it, of a section or of its part of `runtime:`.
+    """The full key in params.yaml of a key of a section or of its part of `runtime:`.
 
     >>> dotted("train", "seed"), dotted("train", "runtime.workers")
     ('train.seed', 'runtime.train.workers')
@@ -359,20 +361,22 @@ def _owned(keys: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _at(keys: tuple[str, ...], location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where in params.yaml a fault of a section lies."""
+    """The keys in params.yaml at which a section's error occurred."""
     parts = tuple(part for part in location if not str(part).startswith("function-"))
     return (RUNTIME, *keys, *parts[1:]) if parts[:1] == (RUNTIME,) else (*keys, *parts)
 
 
 def _misplaced(values: Any) -> Iterator[tuple[str, ...]]:
-    """Where a section holds a key `runtime`: it has a place of its own."""
+    """Keys named `runtime` inside a section; they belong at the top level."""
     if isinstance(values, Mapping):
         for key, value in values.items():
-            yield from ((key,),) if key == RUNTIME else ((key, *one) for one in _misplaced(value))
+            yield from (
+                ((key,),) if key == RUNTIME else ((key, *inner) for inner in _misplaced(value))
+            )
 
 
 def _moved_of(model: type[Section], keys: tuple[Any, ...]) -> str:
-    """As `moved`, by the model: params.yaml may be older than `runtime:`."""
+    """As `moved`, by the model, for a params.yaml from before `runtime:`."""
     runtime = model.runtime_model()
     for key in keys[1:-1]:
         fields = {} if runtime is None else runtime.model_fields
@@ -387,7 +391,7 @@ def plain(node: Any) -> Any:
         return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return tuple(plain(value) for value in node)
-    if isinstance(node, ScalarBoolean):  # what ruamel makes of a boolean with an anchor
+    if isinstance(node, ScalarBoolean):  # ruamel's type of a boolean with an anchor
         return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
@@ -396,7 +400,7 @@ def plain(node: Any) -> Any:
 
 
 def _fields_at(model: type[Section], location: tuple[Any, ...]) -> list[str]:
-    """Keys of the section at a location below `model`; an index into a tuple is passed over."""
+    """Keys of the section at a location below `model`; indices of tuples are skipped."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             nested = _section_in(model.model_fields[part].annotation)

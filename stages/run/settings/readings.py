@@ -1,11 +1,11 @@
-"""What a run has read of params.yaml: handed to its children, and compared at its end.
+"""Params that a run has read: passed to its children, and compared with params.yaml at its end.
 
-DVC records the params as they stand when a stage ends. What was made from others must not be
-recorded as made from these.
+DVC records the params at the time when a stage ends. A result of earlier values must not be
+recorded with later ones.
 """
 
+import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -16,27 +16,28 @@ from typing import Any
 from stages.run.errors import UserError
 from stages.run.files import work_root
 
-# Names a copy of params.yaml that a run reads in its place, so that an edit does not reach it.
+_LOGGER = logging.getLogger(__name__)
+# Path of a copy of params.yaml that a run reads instead, so that an edit does not affect it.
 PARAMS_ENV = "SPLATFIX_PARAMS"
 _ABSENT = "absent"
 _SHOWN = 5
-# A text of few lines can stand for more values than memory holds, by aliases of aliases.
+# By aliases of aliases, a few lines can expand to more values than fit into memory.
 _MOST_VALUES, _MOST_DEPTH = 100_000, 50
 
 Keys = tuple[str, ...]
 
 
 class InvalidYaml(ValueError):
-    """Why a text is no YAML that can be used, and the line of it where that is known."""
+    """A text that is not usable YAML, with the reason and the line if known."""
 
-    def __init__(self, told: str, line: int | None = None):
-        super().__init__(told)
+    def __init__(self, reason: str, line: int | None = None):
+        super().__init__(reason)
         self.line = line
 
 
 @dataclass
 class Reading:
-    """One file as it was read, and which of its keys were asked for."""
+    """The content of a file when it was read, and the keys that were read."""
 
     path: Path
     content: bytes
@@ -48,7 +49,7 @@ _readings: list[Reading] | None = None
 
 @contextmanager
 def tracking() -> Iterator[None]:
-    """Remember what is read for as long as the block lasts."""
+    """Track what is read within the block."""
     global _readings
     before, _readings = _readings, []
     try:
@@ -58,18 +59,18 @@ def tracking() -> Iterator[None]:
 
 
 def read_content(path: Path) -> tuple[bytes, Reading]:
-    """The file's bytes, or those that were handed to this run, and where to note what is used."""
-    handed = os.environ.get(PARAMS_ENV) if path == Path("params.yaml") else None
-    content = Path(handed or path).read_bytes()
+    """Bytes of a file, or of the copy passed to this run, and the reading that tracks its keys."""
+    copy = os.environ.get(PARAMS_ENV) if path == Path("params.yaml") else None
+    content = Path(copy or path).read_bytes()
     reading = Reading(path.absolute(), content)
-    if _readings is not None and not handed:
+    if _readings is not None and not copy:
         _readings.append(reading)
     return content, reading
 
 
 @contextmanager
 def params_for_children() -> Iterator[dict[str, str]]:
-    """Environment of children that are to read what this run has read, whatever is edited."""
+    """Environment in which child processes read the same params as this run despite edits."""
     if not _readings:
         yield {}
         return
@@ -83,34 +84,33 @@ def params_for_children() -> Iterator[dict[str, str]]:
 
 
 def check() -> None:
-    """Tell of params that changed since this run read them.
+    """Warn about params that changed since this run read them.
 
-    Raises UserError where DVC would record them with the result.
+    Raises UserError if DVC would record the new values with the result.
     """
     for reading in _readings or []:
         changed = _changes(reading)
         if not changed:
             continue
-        told = ", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else "")
+        shown = ", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else "")
         if "DVC_STAGE" in os.environ:
             raise UserError(
                 reading.path,
-                f"edited while this ran: {told}",
-                expected="the params that the result was made with; DVC would record the new ones",
-                fix="run again, for a result by the new params; with the old ones put back it goes "
-                "on from its last state",
+                f"edited while this ran: {shown}",
+                expected="the params of this result; DVC would record the new ones",
+                fix="run again for a result of the new params; with the old ones restored it "
+                "resumes from its last state",
             )
-        print(
-            f"WARNING: {reading.path} was edited while this ran: {told}; the result was made with "
-            "the old params",
-            file=sys.stderr,
-            flush=True,
+        _LOGGER.warning(
+            "%s was edited while this ran: %s; the result was made with the old params",
+            reading.path,
+            shown,
         )
-        reading.content = _content(reading.path)  # told once
+        reading.content = _content(reading.path)  # so that a change is reported once
 
 
 def _changes(reading: Reading) -> list[str]:
-    """`train.lr: 1 -> 2` for each value that was used and is another now."""
+    """`train.lr: 1 -> 2` for each value that was read and differs now."""
     now = _content(reading.path)
     if now == reading.content:
         return []
@@ -122,21 +122,21 @@ def _changes(reading: Reading) -> list[str]:
 
 
 def _recorded(reading: Reading) -> set[Keys]:
-    """What DVC records for the stage that runs; an item's own keys are those that it has read."""
+    """Keys that DVC records for the running stage; for `${item...}`, those that were read."""
     name = os.environ["DVC_STAGE"].partition("@")[0]
     stages = _parsed(_content(Path("dvc.yaml"))).get("stages") or {}
     definition = stages.get(name)
     if not isinstance(definition, Mapping):
         return reading.keys
     listed = definition.get("do", definition).get("params") or []
-    found: set[Keys] = set()
-    for one in listed:
-        before, template, _ = str(one).partition(".${")
+    recorded: set[Keys] = set()
+    for param in listed:
+        before, template, _ = str(param).partition(".${")
         keys = tuple(before.split("."))
-        found |= (
+        recorded |= (
             {read for read in reading.keys if read[: len(keys)] == keys} if template else {keys}
         )
-    return found
+    return recorded
 
 
 def _differences(keys: Keys, old: Any, new: Any) -> Iterator[str]:
@@ -163,31 +163,31 @@ def _content(path: Path) -> bytes:
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
     try:
-        found = parse_yaml(content, "safe")
+        value = parse_yaml(content, "safe")
     except InvalidYaml:
-        found = None
-    return found if isinstance(found, Mapping) else {}
+        value = None
+    return value if isinstance(value, Mapping) else {}
 
 
 def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
     """The value of a YAML text, by ruamel's round-trip or its safe loader.
 
-    Raises NotYaml for any other text, and for a value that is too large once its aliases are
-    followed, or holds itself.
+    Raises InvalidYaml for any other text, and for a value that contains itself or is too large
+    with its aliases resolved.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        found = YAML(typ=kind, pure=True).load(content)
-        _extent(found, {})
+        value = YAML(typ=kind, pure=True).load(content)
+        _extent(value, {})
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise InvalidYaml(str(error.problem), line) from error
     except RecursionError as error:
         raise InvalidYaml("nested too deep") from error
-    # Scalars that their tag or form promises to be numbers or dates, and are none, keys that cannot
-    # be told apart, and directives of other versions fail in the loader's own code.
+    # The loader raises these for invalid scalars with a tag or form of numbers or dates, for keys
+    # that it cannot hash, and for directives of other versions.
     except (
         YAMLError,
         ValueError,
@@ -199,13 +199,13 @@ def parse_yaml(content: bytes | str, kind: str = "rt") -> Any:
         NotImplementedError,
     ) as error:
         raise InvalidYaml(str(error) or type(error).__name__) from error
-    return found
+    return value
 
 
 def _extent(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node holds, with aliases followed, and how deep they lie in it.
+    """How many values a node contains, with aliases resolved, and how deeply they are nested.
 
-    Raises ValueError beyond what params are ever made of, and for a node that holds itself.
+    Raises ValueError beyond the limits of params, and for a node that contains itself.
     """
     if isinstance(node, Mapping):
         parts = [*node.keys(), *node.values()]
@@ -214,10 +214,10 @@ def _extent(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, i
     else:
         return 1, 0
     if id(node) in known:
-        found = known[id(node)]
-        if found is None:
-            raise ValueError("an alias of what holds it")
-        return found
+        extent = known[id(node)]
+        if extent is None:
+            raise ValueError("an alias of a value that contains it")
+        return extent
     known[id(node)] = None
     inside = [_extent(part, known) for part in parts]
     count = 1 + sum(count for count, _ in inside)

@@ -13,7 +13,7 @@ CAMERAS: tuple[str, ...] = get_args(CameraKind)
 
 
 class StaticRuntime(Section):
-    """What is done anew or left out by hand, and memory: results are the same."""
+    """Steps to repeat or skip by hand, and limits of memory; results do not depend on them."""
 
     vggt_cache: PathText = ""
     force: bool = False
@@ -89,7 +89,7 @@ READ_BY = {
 
 
 class StaticDemoConfig(Section):
-    """Which embedded static scenes there are, and the sizes of their images."""
+    """Which embedded static scenes are generated, and the sizes of their images."""
 
     scenes: Names = ()
     seed: Seed = 0
