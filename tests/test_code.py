@@ -1,4 +1,4 @@
-"""Stage `code` under DVC itself: what a comment, an edit and a version rerun, and who knows it."""
+"""Stage `code` under DVC: which stages rerun after comments, edits and new versions."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ Call = Callable[..., str]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Two stages that import one module, beside the code of this repository, run and committed."""
+    """A copy of this repository's code with two stages that import the same module."""
     folder = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=ignore)
@@ -74,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(project: Path) -> Call:
-    """Runs a command there; what it printed. The stages have run and are committed."""
+    """Runs a command in the project and returns its output. The stages have run, committed."""
     unwanted = ("DVC_", "SLURM_", "SPLATFIX_", "PYTHONPATH")
     env = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
@@ -103,11 +103,11 @@ def call(project: Path) -> Call:
 
 
 def ran(project: Path) -> list[str]:
-    """Stages that ran since the last look, but `code`."""
+    """Stages except `code` that ran since the last call."""
     log = project / "ran.log"
-    found = log.read_text().split() if log.exists() else []
+    names = log.read_text().split() if log.exists() else []
     log.unlink(missing_ok=True)
-    return found
+    return names
 
 
 def edit(project: Path, old: str, new: str, file: str = "stages/scenes/greeting.py") -> None:
@@ -117,22 +117,22 @@ def edit(project: Path, old: str, new: str, file: str = "stages/scenes/greeting.
 
 
 @pytest.mark.slow
-def test_what_reruns_and_what_is_told_before(project: Path, call: Call) -> None:
+def test_plan_and_reruns_after_edits(project: Path, call: Call) -> None:
     assert "Running" not in call("dvc repro"), "a second run starts nothing"
 
     edit(project, "# the shortest", "# the friendliest")
     lock = (project / "dvc.lock").read_text()
-    told = call("python -m stages.plan")
-    assert "1 of 3 stages would run" in told
-    assert "stages modified" in told
+    output = call("python -m stages.plan")
+    assert "1 of 3 stages would run" in output
+    assert "stages modified" in output
     assert (project / "dvc.lock").read_text() == lock
     call("dvc repro")
     assert ran(project) == []
 
     edit(project, '"hi"', '"hello"')
-    told = call("python -m stages.plan first")
-    assert "stages/scenes/greeting.py changed" in told
-    assert "2 of 2 stages would run" in told
+    output = call("python -m stages.plan first")
+    assert "stages/scenes/greeting.py changed" in output
+    assert "2 of 2 stages would run" in output
     call("dvc repro second")
     assert ran(project) == ["first", "second"]
     assert (project / "data/second.txt").read_text() == "hello"
@@ -140,8 +140,8 @@ def test_what_reruns_and_what_is_told_before(project: Path, call: Call) -> None:
     lines = (project / "requirements.lock").read_text().splitlines()
     (pin,) = (line for line in lines if line.startswith("ruamel-yaml=="))
     edit(project, f"{pin}\n", "ruamel-yaml==9.9\n", "requirements.lock")
-    told = call("python -m stages.plan")
-    assert f"ruamel-yaml {pin.removeprefix('ruamel-yaml==')} -> 9.9" in told
+    output = call("python -m stages.plan")
+    assert f"ruamel-yaml {pin.removeprefix('ruamel-yaml==')} -> 9.9" in output
     call("dvc repro")
     assert ran(project) == ["first", "second"]
     assert call("dvc status") == "Data and pipelines are up to date.\n"
@@ -153,7 +153,7 @@ def test_a_forced_stage_is_recorded_with_the_code_that_ran(project: Path, call: 
     call("dvc repro -s -f first")
     assert ran(project) == ["first"]
     call("dvc repro")
-    assert ran(project) == ["second"], "first is known to be of this code"
+    assert ran(project) == ["second"], "first is recorded with this code"
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_older_commits_bring_their_digests_back(project: Path, call: Call) -> No
 
 
 @pytest.mark.slow
-def test_experiments_make_their_own(project: Path, call: Call) -> None:
+def test_experiments_have_their_own_digests(project: Path, call: Call) -> None:
     edit(project, '"hi"', '"hello"')
     ran(project)
     call("dvc exp run --temp -n other")
@@ -187,15 +187,15 @@ def test_submissions_bring_digests_up_to_date(project: Path, call: Call) -> None
 
     edit(project, '"hi"', '"hello"')
     lock = (project / "dvc.lock").read_text()
-    told = call("python -m stages.submit --local --dry-run")
-    assert "first x 1" in told
-    assert "second x 1" in told
-    assert "code" not in told
+    output = call("python -m stages.submit --local --dry-run")
+    assert "first x 1" in output
+    assert "second x 1" in output
+    assert "code" not in output
     assert (project / "dvc.lock").read_text() == lock
     call("python -m stages.submit --local -n other")
     assert (project / ".work/experiments/other/data/second.txt").read_text() == "hello"
     assert (project / "data/second.txt").read_text() == "hi"
     ran(project)
     call("python -m stages.submit --local")
-    assert ran(project) == [], "of the same code there are results in the cache"
+    assert ran(project) == [], "results of the same code are in the cache"
     assert call("dvc status") == "Data and pipelines are up to date.\n"

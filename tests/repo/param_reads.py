@@ -1,16 +1,16 @@
-"""Which parameters the code reads, found in its syntax trees.
+"""Which parameters the code reads, by its syntax trees.
 
-The rule that the code keeps, so that this can be found: sections are read by
+The code follows rules that make this possible: sections are read by
 `Params.section("name", Model)`, one key of a section by `Params.value("name", "key", Model)` and
 an entry by `Params.entry("catalogue", name, Model)`, with literal names, and a StudyConfig is
 always held in a variable, argument or field named `study`, a StaticConfig in one named `static`. A
-stage depends on the whole of a section that its closure reads, on its own entry of a catalogue,
-and of these two on the keys that its closure reads, one by one: a change of the memo's text or of
+stage depends on every section that its closure reads and on its own entry of a catalogue; of
+`study` and `static` only on the keys that its closure reads: a change of the memo's text or of
 another stage's list must not rerun it.
 
 A stage that makes one item of a list does not depend on the list.
 
-What stands in `runtime:` is built with the section that it belongs to, and no stage depends on it.
+Values in `runtime:` are built with the section that they belong to, and no stage depends on them.
 """
 
 import ast
@@ -24,10 +24,10 @@ from stages.scenes.demo.config import DemoCaptureConfig, DemoConfig
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study.config import StudyConfig
 
-# Sections that stages depend on key by key, by the name that they are held under.
+# Sections that stages depend on key by key, by the name of the variable that holds them.
 BY_KEY: dict[str, type[Section]] = {"study": StudyConfig, "static": StaticConfig}
-# Sections whose stages make one item each, of a list that dvc.yaml alone fans out over: by all keys
-# but that list, so that an item more or less makes no other stale.
+# Sections whose stages each make one item of a list that only dvc.yaml reads. They depend on all
+# other keys, so that adding or removing an item makes no other item stale.
 MADE: dict[str, tuple[type[Section], str]] = {
     "demo": (DemoConfig, "scenes"),
     "demo_capture": (DemoCaptureConfig, "captures"),
@@ -49,7 +49,7 @@ class Read:
 
 
 def reads(module: str) -> list[Read]:
-    """Every read of a module. Raises AssertionError where a name is no literal."""
+    """Every read of a module. Raises AssertionError where a name is not a literal."""
     nodes = list(ast.walk(tree(module)))
     sources = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     if not any(alias.name == "Params" for node in sources for alias in node.names):
@@ -77,8 +77,8 @@ def keys_read(module: str, section: str) -> set[str]:
     model = BY_KEY[section]
     if model.__module__ not in imports(module):
         return set()
-    found = {key for node in ast.walk(tree(module)) for key in _keys_at(node, section)}
-    return found & set(model.recipe_keys())
+    texts = {key for node in ast.walk(tree(module)) for key in _keys_at(node, section)}
+    return texts & set(model.recipe_keys())
 
 
 def _keys_at(node: ast.AST, section: str) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _keys_at(node: ast.AST, section: str) -> Iterator[str]:
 
 def misnamed_sections(module: str) -> list[str]:
     """Places where a section of BY_KEY is held under another name than its own."""
-    found = []
+    places = []
     names = {model.__name__: name for name, model in BY_KEY.items()}
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.arg | ast.AnnAssign):
@@ -105,21 +105,21 @@ def misnamed_sections(module: str) -> list[str]:
         else:
             continue
         if model in names and target != names[model]:
-            found.append(f"{relative(module)}:{node.lineno}: {target}")
-    return found
+            places.append(f"{relative(module)}:{node.lineno}: {target}")
+    return places
 
 
 def wanted_params(entry: str) -> list[str]:
-    """What `params:` of the stage that runs `stages.<entry>` must list."""
+    """Params that the stage of `stages.<entry>` must list in dvc.yaml."""
     modules = closure(f"stages.{entry}")
-    found = {read for module in modules for read in reads(module)}
-    whole = (r for r in found if not (r.method == "section" and r.name in {*BY_KEY, *MADE}))
+    calls = {read for module in modules for read in reads(module)}
+    whole = (r for r in calls if not (r.method == "section" and r.name in {*BY_KEY, *MADE}))
     wanted = {_param(r) for r in whole}
-    for section in {read.name for read in found} & MADE.keys():
+    for section in {read.name for read in calls} & MADE.keys():
         model, its_list = MADE[section]
         wanted |= {f"{section}.{key}" for key in model.recipe_keys() if key != its_list}
     for section in BY_KEY:
-        if any(read.name == section for read in found):
+        if any(read.name == section for read in calls):
             readers = modules - {BY_KEY[section].__module__}
             wanted |= {f"{section}.{key}" for m in readers for key in keys_read(m, section)}
     return sorted(wanted)

@@ -31,7 +31,7 @@ def entry_of(name: str) -> str:
 
 
 def as_yaml(items: list[str]) -> str:
-    """A list as it stands in dvc.yaml."""
+    """A list as written in dvc.yaml."""
     return "\n".join(f"    - {item}" for item in items)
 
 
@@ -65,12 +65,12 @@ def test_packages_of_stages_are_pinned() -> None:
     for name in names:
         package = digests.INSTALLED_AS.get(name, name)
         assert digests.normal(package) in pinned, f"{name}: add it to INSTALLED_AS"
-        installed = {digests.normal(one) for one in metadata.packages_distributions()[name]}
+        installed = {digests.normal(package) for package in metadata.packages_distributions()[name]}
         assert digests.normal(package) in installed, f"{name} is installed by {installed}"
 
 
 def test_data_in_packages_is_sought_by_file() -> None:
-    """A module that reads `__file__` counts what lies beside it; any other way is unseen."""
+    """A module that reads `__file__` depends on its folder's files; other ways are not detected."""
     for module in MODULES:
         ways = imports(module) & {"importlib.resources", "pkgutil", "pkg_resources"}
         assert not ways, f"{relative(module)}: {ways}"

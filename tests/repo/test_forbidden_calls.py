@@ -22,7 +22,7 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
             if "pickle" in names:
                 yield node.lineno, NO_PICKLE
         elif isinstance(node, ast.ExceptHandler) and node.type is None:
-            yield node.lineno, "a bare except hides Ctrl-C and what went wrong"
+            yield node.lineno, "a bare except hides Ctrl-C and the error"
         elif isinstance(node, ast.Call):
             yield from ((node.lineno, reason) for reason in _call_faults(node))
 
@@ -43,13 +43,13 @@ def _call_faults(node: ast.Call) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_file_does_without(path: Path) -> None:
     is_test = path.is_relative_to(ROOT / "tests")
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}:{line}: {why}"
         for line, why in faults(ast.parse(path.read_text()))
         # A test may forge a harmful file, to see it refused.
         if not (is_test and why == NO_PICKLE)
     ]
-    assert found == []
+    assert places == []
 
 
 @pytest.mark.parametrize(

@@ -73,18 +73,18 @@ def test_git_ignores_data_and_keeps_metrics(index) -> None:
     for cached in (True, False):
         kept = [out for out in outs if bool(out.use_cache or out.persist) is cached]
         names = paths(kept)
-        # The slash makes a folder of what is not there yet.
-        asked = [name + "/" if name.startswith(CACHED) else name for name in names]
-        told = subprocess.run(
+        # The slash marks folders that do not exist yet.
+        queried = [name + "/" if name.startswith(CACHED) else name for name in names]
+        ignored = subprocess.run(
             ["git", "check-ignore", "--no-index", "--stdin"],
             cwd=ROOT,
-            input="\n".join(asked),
+            input="\n".join(queried),
             capture_output=True,
             text=True,
         ).stdout.split()
-        assert sorted(told) == sorted(asked if cached else []), (
-            "/data/<kind>/ stands in the root .gitignore for each kind; DVC writes one file a "
-            "folder otherwise"
+        assert sorted(ignored) == sorted(queried if cached else []), (
+            "the root .gitignore must list /data/<kind>/ for each kind; otherwise DVC writes one "
+            "file per folder"
         )
 
 
@@ -134,11 +134,11 @@ def test_fan_out_follows_the_static_scenes(index) -> None:
         ("static_train", items),
         ("static_evaluate", items),
     ):
-        found = {name for name in names if name.startswith(f"{stage}@")}
-        assert found == {f"{stage}@{item}" for item in wanted}
+        addresses = {name for name in names if name.startswith(f"{stage}@")}
+        assert addresses == {f"{stage}@{item}" for item in wanted}
 
 
-def test_static_training_never_sees_the_eval_frames(index) -> None:
+def test_static_training_never_reads_the_eval_frames(index) -> None:
     for stage in index.stages:
         if stage.name.startswith("static_train@"):
             data = [dep for dep in paths(stage.deps) if dep.startswith("data/")]
@@ -162,8 +162,8 @@ def test_report_comes_last(index) -> None:
     assert {"show", "evaluate", "compare", "decide", "tune", "train", "calibrate"} <= upstream
 
 
-def test_training_never_sees_how_it_is_measured(index) -> None:
-    """No photograph of a target camera reaches a splat but through data/scenes, by role."""
+def test_training_reads_no_metrics_or_raw_data(index) -> None:
+    """Images of target cameras reach training only through data/scenes, with their role."""
     for stage in index.stages:
         if stage.name.startswith(("calibrate@", "train@")):
             assert not [dep for dep in paths(stage.deps) if dep.startswith(("metrics", "data/raw"))]

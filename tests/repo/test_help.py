@@ -1,4 +1,4 @@
-"""`--help` of every entry is there at once, and `check` stays light."""
+"""`--help` of every entry is instant: nothing heavy is imported before it."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 from source_tree import ENTRIES, ROOT
 
-# With none of these an entry answers within half a second: benchmarks/commands.py.
+# Without these packages an entry answers within half a second: benchmarks/commands.py.
 HEAVY = (
     "torch",
     "numba",
@@ -23,11 +23,11 @@ HEAVY = (
     "dvc",
     "viser",
 )
-# One process for all entries: what one of them imports stays, so the first offender is told.
+# One process for all entries: modules stay imported, so every entry after an offender fails too.
 HELP = """
 import contextlib, importlib, io, json, sys
 
-told = {}
+answers = {}
 for name in sys.argv[1].split():
     entry = importlib.import_module("stages." + name)
     before, out = set(sys.modules), io.StringIO()
@@ -35,14 +35,14 @@ for name in sys.argv[1].split():
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         entry.main()
     heavy = [module for module in HEAVY if module in sys.modules]
-    told[name] = {"help": out.getvalue(), "heavy": heavy}
-print(json.dumps(told))
+    answers[name] = {"help": out.getvalue(), "heavy": heavy}
+print(json.dumps(answers))
 """
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, dict]:
-    """What each entry prints for `--help`, and what heavy packages were loaded by then."""
+def answers() -> dict[str, dict]:
+    """The `--help` of each entry, and the heavy packages that were imported by then."""
     ended = subprocess.run(
         [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{HELP}", " ".join(ENTRIES)],
         cwd=ROOT,
@@ -54,15 +54,17 @@ def told() -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_help_is_told_before_anything_heavy_is_imported(name: str, told: dict[str, dict]) -> None:
-    assert told[name]["heavy"] == [], "parse the arguments first, import inside main()"
-    first = told[name]["help"].splitlines()[0]
+def test_help_is_printed_before_anything_heavy_is_imported(
+    name: str, answers: dict[str, dict]
+) -> None:
+    assert answers[name]["heavy"] == [], "parse the arguments first, import inside main()"
+    first = answers[name]["help"].splitlines()[0]
     assert first.startswith("usage:")
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_every_argument_is_explained(name: str, told: dict[str, dict]) -> None:
-    lines = told[name]["help"].splitlines()
+def test_every_argument_is_explained(name: str, answers: dict[str, dict]) -> None:
+    lines = answers[name]["help"].splitlines()
     options = [line for line in lines if line.startswith("  -") or line.startswith("  {")]
     bare = [
         line

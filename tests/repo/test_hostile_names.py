@@ -1,7 +1,7 @@
-"""Names that lead elsewhere or speak to a shell, given to DVC itself in a copy of the repository.
+"""Names with path or shell syntax, passed to DVC in a copy of the repository.
 
-`dvc repro` removes the outs of a stage before it starts its command, so no code of ours can be what
-keeps it from a foreign folder. Folders lie wherever such a name could lead, each with a file in it.
+`dvc repro` removes the outs of a stage before it starts its command, so the stage's own code cannot
+protect foreign folders. Wherever such a name could lead there is a folder with a file in it.
 """
 
 import json
@@ -22,7 +22,7 @@ from stages.run.settings.fan_out import LISTS, SEEDS
 
 GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 MATRICES = {name: stage["matrix"] for name, stage in GRAPH.items() if "matrix" in stage}
-# One level that does no harm, where a stage takes two names and the other is hostile.
+# A valid name, for stages that take two names of which the other is hostile.
 GOOD = {
     ("study", "evaluated_scenes"): "scene",
     ("study", "downstream_scenes"): "scene",
@@ -33,9 +33,9 @@ GOOD = {
     SEEDS: 1,
 }
 FAN_OUT = sorted(
-    {tuple(one[2:-1].split(".")) for each in MATRICES.values() for one in each.values()}
+    {tuple(value[2:-1].split(".")) for matrix in MATRICES.values() for value in matrix.values()}
 )
-# In data/raw a name goes two levels down; in results and metrics one or two.
+# In data/raw a name is two levels deep; in results and metrics one or two.
 CLIMBING = (
     "../../precious",
     "../../../precious",
@@ -51,7 +51,7 @@ CLIMBING = (
     "../{here}/precious",
     "/precious",
 )
-SPEAKING = (
+NOT_NAMES = (
     "x; touch F; true",
     "x\ntouch F\n",
     "a'\ntouch F\n'",
@@ -71,7 +71,7 @@ SPEAKING = (
     True,
     "précious",
 )
-# Runs `dvc` with many arguments in one process: starting it anew takes a second each time.
+# Runs `dvc` with many arguments in one process: each start takes a second.
 DVC = """
 import json, sys
 from pathlib import Path
@@ -93,18 +93,19 @@ class Copy(NamedTuple):
     environment: dict[str, str]
 
     def fill(self, names: Sequence[Any]) -> list[Any]:
-        """Names with the places of this copy in them."""
+        """Names with the paths of this copy filled in."""
         places = {"here": self.folder.name, "outside": self.folder.parent / "precious"}
         return [
-            one.format(**places) if isinstance(one, str) and "{" in one else one for one in names
+            name.format(**places) if isinstance(name, str) and "{" in name else name
+            for name in names
         ]
 
     def with_item(self, keys: tuple[str, str], name: object) -> str:
-        """params.yaml with a name in one list, and what its stages need beside it."""
+        """params.yaml with one name in a list, and the other names that its stages need."""
         return self.with_items(keys, [name])
 
     def with_items(self, keys: tuple[str, str], names: Sequence[object]) -> str:
-        """The same with several names."""
+        """As `with_item`, with several names."""
         raw = json.loads(json.dumps(self.params))
         for other, good in GOOD.items():
             raw[other[0]][other[1]] = [good] if _together(keys, other) else []
@@ -112,30 +113,30 @@ class Copy(NamedTuple):
         return json.dumps(raw)  # which is YAML too
 
     def dvc(self, cases: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[int, str]]:
-        """Exit code and what was told, of `dvc WORDS` with these params, one after the other."""
-        given = [{"params": params, "words": list(words)} for params, words in cases]
+        """Exit code and stderr of `dvc WORDS` with these params, one after the other."""
+        commands = [{"params": params, "words": list(words)} for params, words in cases]
         done = subprocess.run(
             [sys.executable, "-c", DVC],
             cwd=self.folder,
             env=self.environment,
-            input=json.dumps(given),
+            input=json.dumps(commands),
             capture_output=True,
             text=True,
         )
         codes = [line for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
-        told = done.stderr.split("\n=====\n")[1:]
-        assert len(codes) == len(told) == len(cases), done.stderr[-3000:]
-        return list(zip(map(int, codes), told, strict=True))
+        errors = done.stderr.split("\n=====\n")[1:]
+        assert len(codes) == len(errors) == len(cases), done.stderr[-3000:]
+        return list(zip(map(int, codes), errors, strict=True))
 
     def require_untouched(self) -> None:
         """Every foreign folder still has its file, and no shell ran a name."""
-        assert [str(one) for one in self.foreign if not (one / "kept").is_file()] == []
-        assert [str(one) for one in self.folder.parent.parent.rglob("F")] == []
+        assert [str(path) for path in self.foreign if not (path / "kept").is_file()] == []
+        assert [str(path) for path in self.folder.parent.parent.rglob("F")] == []
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """The repository as it is now, committed anew, with folders that belong to somebody else."""
+    """The current repository in a commit of its own, and folders that belong to somebody else."""
     outside = tmp_path_factory.mktemp("outer")
     folder = outside / "inner" / "repository"
     listed = subprocess.run(
@@ -190,15 +191,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         outside / "inner" / "precious",
         *(folder / place / "precious" for place in inside),
     )
-    for one in foreign:
-        one.mkdir(parents=True)
-        (one / "kept").write_text("somebody's work")
+    for path in foreign:
+        path.mkdir(parents=True)
+        (path / "kept").write_text("somebody's work")
     return Copy(folder, params, foreign, environment)
 
 
 @pytest.fixture(autouse=True)
 def untouched(copy: Copy) -> Iterator[None]:
-    """After every test all foreign folders are as they were."""
+    """After every test all foreign folders are unchanged."""
     yield
     copy.require_untouched()
 
@@ -207,58 +208,58 @@ def _together(keys: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether some stage takes a name of each list."""
     pair = {".".join(keys), ".".join(other)}
     return keys != other and any(
-        pair <= {one[2:-1] for one in each.values()} for each in MATRICES.values()
+        pair <= {value[2:-1] for value in matrix.values()} for matrix in MATRICES.values()
     )
 
 
 def stages_of(keys: tuple[str, str]) -> list[str]:
     """Stages that fan out over a list."""
     wanted = "${" + ".".join(keys) + "}"
-    return [name for name, each in MATRICES.items() if wanted in each.values()]
+    return [name for name, matrix in MATRICES.items() if wanted in matrix.values()]
 
 
-def test_every_list_of_the_graph_is_judged() -> None:
+def test_every_list_of_the_graph_is_checked() -> None:
     assert set(FAN_OUT) - {SEEDS} <= set(LISTS)
 
 
 def test_name_of_another_level_stops_dvc_as_it_reads_the_graph(copy: Copy) -> None:
     cases = []
     for keys in FAN_OUT:
-        # All names where outs lie two levels down; elsewhere the kinds of them.
+        # All names for outs two levels deep; elsewhere one of each kind.
         names = CLIMBING if keys == ("demo", "scenes") else CLIMBING[:2] + CLIMBING[4:5]
         for name in copy.fill(names):
             cases.append((copy.with_item(keys, name), ["repro"]))
         climbs = copy.with_item(keys, CLIMBING[0])
         cases += [(climbs, ["repro", "-s", "--force", stage]) for stage in stages_of(keys)]
-    for (_, words), (code, told) in zip(cases, copy.dvc(cases), strict=True):
-        assert code == 255, (words, told)
-        assert "Running stage" not in told, (words, told)
+    for (_, words), (code, errors) in zip(cases, copy.dvc(cases), strict=True):
+        assert code == 255, (words, errors)
+        assert "Running stage" not in errors, (words, errors)
 
 
 @pytest.mark.parametrize("keys", FAN_OUT, ids=".".join)
 def test_name_is_one_word_of_every_command(copy: Copy, keys: tuple[str, str]) -> None:
     from dvc.repo import Repo
 
-    names = [name for name in SPEAKING if isinstance(name, str)]
+    names = [name for name in NOT_NAMES if isinstance(name, str)]
     (copy.folder / "params.yaml").write_text(copy.with_items(keys, names))
     with Repo(copy.folder) as repo:
-        commands = [(one.name, shlex.split(one.cmd)) for one in repo.index.stages]
+        commands = [(stage.name, shlex.split(stage.cmd)) for stage in repo.index.stages]
     for stage in stages_of(keys):
         words = [words for address, words in commands if address.startswith(f"{stage}@")]
         assert len(words) >= len(names)
         for name in names:
-            assert any(name in given for given in words), (stage, name)
-        assert all(set(names) & set(given) for given in words), words
+            assert any(name in command for command in words), (stage, name)
+        assert all(set(names) & set(command) for command in words), words
 
 
-def test_name_that_speaks_to_a_shell_is_refused_by_the_stage(copy: Copy) -> None:
-    every = copy.with_items(("demo", "scenes"), SPEAKING)
-    other = copy.with_item(("static_demo", "scenes"), SPEAKING[0])
-    given = [(every, ["repro", "-k", "demo"]), (every, ["repro"]), (other, ["repro", "-f"])]
-    told = copy.dvc(given)
-    assert [code for code, _ in told] == [255, 255, 255]
-    # Every one was started, and every one ended by itself with the code of bad input.
-    assert told[0][1].count("exited with 2") == len(SPEAKING)
+def test_name_with_shell_syntax_is_refused_by_the_stage(copy: Copy) -> None:
+    every = copy.with_items(("demo", "scenes"), NOT_NAMES)
+    other = copy.with_item(("static_demo", "scenes"), NOT_NAMES[0])
+    cases = [(every, ["repro", "-k", "demo"]), (every, ["repro"]), (other, ["repro", "-f"])]
+    ended = copy.dvc(cases)
+    assert [code for code, _ in ended] == [255, 255, 255]
+    # Every stage was started and ended with the exit code of bad input.
+    assert ended[0][1].count("exited with 2") == len(NOT_NAMES)
     assert sorted(copy.folder.glob("data/raw/*")) == [copy.folder / "data/raw/precious"]
 
 
@@ -270,7 +271,7 @@ def test_name_that_speaks_to_a_shell_is_refused_by_the_stage(copy: Copy) -> None
         "demo_capture.captures=['x; touch F; true']",
     ],
 )
-def test_experiment_is_stopped_as_well(copy: Copy, setting: str) -> None:
+def test_experiment_is_stopped_too(copy: Copy, setting: str) -> None:
     (copy.folder / "params.yaml").write_text(json.dumps(copy.params))
     done = subprocess.run(
         ["dvc", "exp", "run", "-S", setting],
@@ -283,14 +284,14 @@ def test_experiment_is_stopped_as_well(copy: Copy, setting: str) -> None:
 
 
 def test_names_of_one_level_run(copy: Copy) -> None:
-    """What stops the others stops no name that is fit: the stages start."""
+    """Valid names pass the same checks, and their stages start."""
     from dvc.repo import Repo
 
     names = ["hi4d_pair15_fight", "pose2sim_4cam", "4cam", "demo-room"]
     (copy.folder / "params.yaml").write_text(copy.with_items(("study", "scenes"), names))
     with Repo(copy.folder) as repo:
-        found = {one.name: one for one in repo.index.stages}
+        stages = {stage.name: stage for stage in repo.index.stages}
     for name in names:
-        stage = found[f"prepare@{name}"]
+        stage = stages[f"prepare@{name}"]
         assert stage.cmd == f"python -m stages.prepare --scene {name}"
         assert Path(stage.wdir) == copy.folder

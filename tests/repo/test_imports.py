@@ -1,4 +1,4 @@
-"""Imports run one way, and each heavy package has one home."""
+"""Imports run one way, and each heavy package is imported in one place."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -57,7 +57,7 @@ def package(module: str) -> str:
 
 
 def room(module: str) -> str:
-    """The folder below stages/scenes that a module lies in, and `scenes` for one right in it."""
+    """A module's folder below stages/scenes, or `scenes` for a module directly in it."""
     first = module.split(".")[2:3]
     return first[0] if first and (ROOT / "stages/scenes" / first[0]).is_dir() else "scenes"
 

@@ -23,22 +23,22 @@ GRAPH = (ROOT / "dvc.yaml").read_text()
 
 def nested(model: type[Section]) -> list[type[Section]]:
     """The model and every section inside it."""
-    found = [model]
+    models = [model]
     for field in model.model_fields.values():
         waiting = [field.annotation]
         while waiting:
             kind = waiting.pop()
             if isinstance(kind, type) and issubclass(kind, Section):
-                found += nested(kind)
+                models += nested(kind)
             elif not isinstance(kind, type) or isinstance(kind, types.GenericAlias):
                 waiting += getattr(kind, "__args__", ())
-    return found
+    return models
 
 
 def names_used(module: str) -> set[str]:
     """Names that code takes from an object: after a dot, or as text for `getattr`.
 
-    A config module states keys and judges them; only what its methods take from `self` is use.
+    A config module declares and checks keys; only what its methods read from `self` counts as use.
     """
     nodes = list(_nodes_but_validators(tree(module)))
     dotted = [node for node in nodes if isinstance(node, ast.Attribute)]
@@ -56,7 +56,7 @@ def _nodes_but_validators(node: ast.AST) -> Iterator[ast.AST]:
             yield from _nodes_but_validators(child)
 
 
-def test_key_that_is_only_declared_or_judged_counts_as_unread() -> None:
+def test_key_that_is_only_declared_or_checked_counts_as_unread() -> None:
     assert "prune_opac" not in names_used("stages.splat.config")
     assert "reset_every" not in names_used("stages.splat.config"), "`inert` only talks about it"
     assert "max_steps" in names_used("stages.splat.config"), "TrainConfig.steps takes it"
@@ -70,7 +70,7 @@ def test_every_key_is_read(name: str) -> None:
     entries = {
         Path(path).stem for path in readers if Path(path).parent.name in ("stages", "commands")
     }
-    # `check` prints what nothing else reads: the memo, and which values have no effect.
+    # `check` alone reads the memo, and reports values without effect.
     modules = set().union(*(closure(f"stages.{entry}") for entry in {*entries, "check"}))
     used = set().union(*map(names_used, modules))
     for section in nested(model):
@@ -86,7 +86,7 @@ def test_sections_are_those_with_a_model() -> None:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_key_is_stated(name: str) -> None:
-    """What is in force can be read off params.yaml; no default acts unseen."""
+    """params.yaml states every value in force; no default is hidden."""
     raw = Params.read(ROOT / "params.yaml").raw
 
     def compare(model: type[Section], stated: dict, where: str) -> None:
@@ -113,7 +113,7 @@ def test_sections_read_by_key_are_held_under_their_name() -> None:
 
 
 def test_file_is_as_dvc_writes_it() -> None:
-    """`dvc exp run -S` dumps the whole file; then its diff shows what was set and no more."""
+    """`dvc exp run -S` dumps the whole file; its diff must show only the changed values."""
     yaml, written = YAML(), io.StringIO()
     yaml.default_flow_style = False
     yaml.dump(yaml.load(TEXT), written)
@@ -133,10 +133,10 @@ def test_every_section_is_introduced_by_a_comment(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", READ_BY)
-def test_keys_that_a_static_command_goes_by_are_its_params(command: str) -> None:
-    """Values of the command line for others are told to have no effect."""
-    listed = {one.partition(".")[2] for one in wanted_params(command) if one.startswith("static.")}
+def test_keys_that_a_static_command_reads_are_its_params(command: str) -> None:
+    """Overrides of other keys are reported to have no effect."""
+    listed = {key.partition(".")[2] for key in wanted_params(command) if key.startswith("static.")}
     shared = {key for name in READ_BY if name != command for key in READ_BY[name]}
     recipe = {key for key in READ_BY[command] if not key.startswith(f"{RUNTIME}.")}
     assert recipe <= listed
-    assert listed - set(READ_BY[command]) <= shared, "read by nobody, or left out"
+    assert listed - set(READ_BY[command]) <= shared, "read by no command, or missing in READ_BY"

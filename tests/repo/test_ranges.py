@@ -1,4 +1,4 @@
-"""Numbers in params.yaml: none is infinite, none is what no library takes, whatever section."""
+"""Numbers in params.yaml: in all sections, infinite and implausible ones are refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,25 +32,25 @@ WHOLE = {keys: value for keys, value in ALL.items() if isinstance(value, int)}
 
 
 def faults(keys: Keys, value: Any) -> list[str]:
-    """What is said of params.yaml with another value at one place."""
+    """Errors of params.yaml with another value at one place."""
     first = 1 if keys[0] == RUNTIME else 0
     top = keys[first : first + (2 if keys[0] in CATALOGUES else 1)]
     model = (SECTIONS | CATALOGUES)[top[0]]
     *folders, last = keys
     with changed(reduce(lambda held, key: held[key], folders, PARAMS.raw), last, value):
-        return [str(one) for one in PARAMS.check(top, model)[1]]
+        return [str(error) for error in PARAMS.check(top, model)[1]]
 
 
 @contextmanager
 def changed(held: Any, key: Any, value: Any) -> Iterator[None]:
-    """Another value in its place for a while."""
+    """Replace a value within the block."""
     before, held[key] = held[key], value
     yield
     held[key] = before
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")], ids=str)
-def test_no_number_may_be_infinite_or_none_at_all(value: float) -> None:
+def test_no_number_may_be_infinite_or_nan(value: float) -> None:
     passed = [".".join(map(str, keys)) for keys in ALL if not faults(keys, value)]
     assert passed == []
 
@@ -66,7 +66,7 @@ def test_no_number_is_below_0_without_a_meaning() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**31, 1.0, True])
-def test_no_seed_is_what_some_library_refuses(value: object) -> None:
+def test_seeds_that_some_library_refuses_are_refused(value: object) -> None:
     seeds = [keys for keys in WHOLE if keys[-1] == "seed"]
     assert len(seeds) > 10
     assert [keys for keys in seeds if not faults(keys, value)] == []
@@ -93,7 +93,7 @@ def test_no_seed_is_what_some_library_refuses(value: object) -> None:
         ("prepare.height_px", -1),
     ],
 )
-def test_sizes_and_counts_that_cannot_be_meant_are_refused(place: str, value: object) -> None:
-    told = faults(tuple(place.split(".")), value)
-    assert told
-    assert all(f"  {place}" in one for one in told)
+def test_implausible_sizes_and_counts_are_refused(place: str, value: object) -> None:
+    errors = faults(tuple(place.split(".")), value)
+    assert errors
+    assert all(f"  {place}" in error for error in errors)

@@ -137,8 +137,8 @@ def test_key_at_its_former_place_is_told_where_it_is(keys: tuple[str, ...], tmp_
     overlay: Any = value
     for key in reversed(keys):
         overlay = {key: overlay}
-    given = tmp_path / "params.yaml"
-    given.write_text(PATH.read_text())
+    copy = tmp_path / "params.yaml"
+    copy.write_text(PATH.read_text())
     (tmp_path / "overlay.yaml").write_text(json.dumps(overlay))
     old = Params.read(PATH)
     at(old.raw, keys[:-1])[keys[-1]] = value
@@ -154,9 +154,9 @@ def test_key_at_its_former_place_is_told_where_it_is(keys: tuple[str, ...], tmp_
         check,
     )
     for way in ways:
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as caught:
             way()
-        assert hint in str(told.value)
+        assert hint in str(caught.value)
 
 
 def test_runtime_is_built_with_its_section_and_refused_inside_it() -> None:
@@ -177,7 +177,7 @@ def test_runtime_is_built_with_its_section_and_refused_inside_it() -> None:
     assert "did you mean workers?" in str(error)
     wrong.raw["train"][RUNTIME] = {"workers": 1}
     (error,) = wrong.check(("train",), SECTIONS["train"])[1]
-    assert "it stands in runtime.train" in str(error)
+    assert "it belongs in runtime.train" in str(error)
     wrong.raw[RUNTIME]["prepare"] = {}
     assert any("runtime.prepare" in str(one) for one in wrong.check_all(SECTIONS, {})[1])
 

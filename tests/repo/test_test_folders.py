@@ -20,13 +20,13 @@ EVERYWHERE = {ROOT / folder for folder in OPTIONS["pythonpath"]}
 
 def imported(path: Path) -> set[str]:
     """Every module that a file imports, also inside functions."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
+            modules.add(node.module or "")
+    return modules
 
 
 def test_module_names_are_unique() -> None:

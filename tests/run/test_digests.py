@@ -1,4 +1,4 @@
-"""Texts of what a stage depends on of the code: what is in them, and when they are written."""
+"""Digests of the code that stages depend on: their content, and when they are written."""
 
 import os
 import sys
@@ -66,9 +66,9 @@ def names(entry: str) -> list[str]:
 
 def test_text_names_files_and_packages_with_what_they_need() -> None:
     assert digests.entries() == ["draw", "log"]
-    told = [line.split(" ", 1) for line in digests.texts()["draw"].splitlines()]
-    assert [name for name, _ in told[:2]] == ["stages/deep/__init__.py", "stages/draw.py"]
-    assert told[2:] == [
+    lines = [line.split(" ", 1) for line in digests.texts()["draw"].splitlines()]
+    assert [name for name, _ in lines[:2]] == ["stages/deep/__init__.py", "stages/draw.py"]
+    assert lines[2:] == [
         ["lazy-loader", "0.5"],
         ["numpy", "2.4.1"],
         ["scikit-image", "0.26.0 or 0.27.0"],

@@ -73,7 +73,7 @@ def test_params_without_these_sections_have_no_names() -> None:
 @pytest.mark.parametrize("keys", [keys for keys in DATA if keys[0] != "study"], ids=".".join)
 def test_name_that_stands_twice_is_reported(params: Params, keys: tuple[str, str]) -> None:
     put(params, keys, ["a_room", "b_room", "a_room"])
-    assert f"{'.'.join(keys)}.0: a_room is here 2 times" in errors_of(params)
+    assert f"{'.'.join(keys)}.0: a_room is listed 2 times" in errors_of(params)
 
 
 def test_two_stages_that_make_one_folder_are_reported(params: Params) -> None:

@@ -60,8 +60,8 @@ def error_lines(params: Params, tmp_path: Path, name: str = "train") -> list[str
     """First lines of every error of a section, without the folder."""
     with pytest.raises(UserError) as caught:
         params.section(name, Train)
-    one = [caught.value]
-    errors = caught.value.errors if isinstance(caught.value, UserErrors) else one
+    error = caught.value
+    errors = error.errors if isinstance(error, UserErrors) else [error]
     return [str(error).splitlines()[0].removeprefix(f"{tmp_path}/") for error in errors]
 
 
@@ -194,7 +194,7 @@ def test_lines_are_right_after_dvc_rewrote_the_file(write: Write, tmp_path: Path
 
     params = write("""
         study:
-          # a flow list becomes a block list, one line an item
+          # a flow list becomes a block list, one line per item
           scenes: [a, b, c]
           # dropped by the rewrite, as every comment after a block list
           version: v0

@@ -64,7 +64,7 @@ def edit(old: str, new: str) -> None:
 
 
 def run(during: Callable[[], None]) -> None:
-    """A stage that reads three sections, and what happens meanwhile."""
+    """Run a stage that reads three sections and then calls `during`."""
 
     def main() -> None:
         params = Params.read()
@@ -103,20 +103,18 @@ def test_result_of_old_params_is_not_recorded_with_new_ones(
     ("old", "new"),
     [
         ("# a comment", "# another"),
-        ("memo: words", "memo: others"),  # which DVC does not record of this stage
+        ("memo: words", "memo: others"),  # which DVC does not record for this stage
         ("b: {lr: 1.0", "b: {lr: 2.0"),  # another item's
     ],
 )
-def test_edit_that_concerns_others_stops_nobody(
+def test_edit_of_params_that_the_stage_does_not_read_is_ignored(
     home: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@a")
     run(lambda: edit(old, new))
 
 
-def test_file_that_is_gone_or_broken_is_reported(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_or_broken_file_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@a")
     texts = ("{", "train: " + "[" * 400, "train: &a [*a]", "train: !!int x", "train: 2001-99-99")
     edits = [partial(Path("params.yaml").write_text, text) for text in texts]
@@ -127,16 +125,16 @@ def test_file_that_is_gone_or_broken_is_reported(
         assert ended.value.code == 2
 
 
-def test_run_by_hand_says_which_params_it_was(
+def test_run_by_hand_warns_about_edited_params(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(lambda: edit("steps: 3", "steps: 4"))
     errors = capsys.readouterr().err
-    assert errors.startswith("WARNING: ")
+    assert errors.startswith("WARNING: /")
     assert "train.steps: 3 -> 4; the result was made with the old params" in errors
 
 
-def test_state_outlives_a_result_that_is_not_recorded(
+def test_state_is_kept_when_the_result_is_not_recorded(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@a")
@@ -154,7 +152,7 @@ def test_state_outlives_a_result_that_is_not_recorded(
     assert state.load() is None
 
 
-def test_children_read_what_their_parent_has_read(
+def test_children_read_the_params_of_their_parent(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []

@@ -47,7 +47,7 @@ class Point:
         # why
         return f"{name} ha" f"s {self.x:>{width}}" + "é\\n" + str(1_000)
 '''
-# The same on every Python: what a digest is made of must not follow the trees of one.
+# The same on every Python: digests must not depend on one version's trees.
 GOLDEN = "90284dfec118313e"
 
 
@@ -73,7 +73,7 @@ def test_closure_follows_functions_packages_and_relative_imports(code: Code) -> 
         "stages/a/two.py",
         "stages/entry.py",
     ]
-    assert "stages.a.three" in code.closure("stages.entry"), "it does nothing, so it is left out"
+    assert "stages.a.three" in code.closure("stages.entry"), "it has no code, so it is left out"
     assert code.foreign("stages.entry") == {"argparse", "torch"}
     assert code.foreign("stages.a.one") == {"typing", "numpy"}
 
@@ -140,7 +140,7 @@ def test_files_beside_a_module_that_seeks_some_count(code: Code) -> None:
 def test_facts_are_read_once_a_text(code: Code) -> None:
     known: dict = {}
     first = Code(code.root, known).files("stages.entry")
-    empty = {key: one for key, one in known.items() if not one.digest}
+    empty = {key: facts for key, facts in known.items() if not facts.digest}
     assert len(known) == len({text for name, text in FILES.items() if "unseen" not in name})
     assert Code(code.root, empty | known).files("stages.entry") == first
 
