@@ -70,7 +70,7 @@ def prepare(folder: Path, settings: list[str], jobs: int) -> None:
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    from stages.jobs.pipeline import set_params
+    from stages.graph.pipeline import set_params
 
     nodes = ["bad1", "gpu2", "h100"]
     fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G", "slurm.stages={}"]

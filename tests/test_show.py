@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from stages.run import layout
 from stages.run.files import folder_hash
-from stages.scenes.camera_paths import focus_and_up
 from stages.scenes.frames import Sim3
+from stages.scenes.poses.camera_paths import focus_and_up
 from stages.show import main
 from stages.splat.export import read_ply
 from stages.splat.viewing.models import SceneModels

@@ -29,8 +29,9 @@ def main() -> None:
     args = parser.parse_args()
 
     from stages.check import CATALOGUES, SECTIONS
+    from stages.graph import repository
     from stages.run.settings.fan_out import require_names
-    from stages.workspace import ablate, repository
+    from stages.workspace import ablate
     from stages.workspace.arms import arms, parse, repeats, require_valid
 
     params = Params.read()

@@ -17,8 +17,8 @@ from typing import Any
 
 from configobj import ConfigObj
 
+from stages.graph.pipeline import Pipeline, set_params
 from stages.jobs.git import git, git_lock
-from stages.jobs.pipeline import Pipeline, set_params
 from stages.run.errors import UserError
 from stages.run.files import read_json, safe_name, work_root, write_json
 

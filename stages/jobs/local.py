@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.graph.pipeline import Pipeline
 from stages.jobs import task_process
 from stages.jobs.config import SlurmConfig
-from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import Task
 from stages.jobs.submission import Submission
 from stages.jobs.task_states import RUN

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.graph.pipeline import Needs, Pipeline
 from stages.jobs.config import SlurmConfig
 from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
-from stages.jobs.pipeline import Pipeline
 from stages.jobs.plan import JobPlan
 from stages.jobs.slurm import call, placement_words
 from stages.jobs.slurm import send as send_to_slurm
@@ -55,13 +55,14 @@ def send(options: SubmitOptions) -> int:
         if name:
             pipeline.link_inputs(Path.cwd())
         config = _config(root, options, pipeline)
-        plan = pipeline.plan(options.targets, absent_is_fine=bool(name))
+        needs = pipeline.plan(options.targets, absent_is_fine=bool(name))
+        plan = JobPlan.of(needs)
         if not options.dry_run:
             pipeline.record_code()
         if not plan.tasks:
             _LOGGER.info("nothing is stale")
             return 0
-        _log_remotes(pipeline, plan)
+        _log_remotes(pipeline, needs)
         if name:
             plan = plan.with_last(SAVE, [*SAVE_COMMAND, name])
         plan = _with_kernels(plan, config, options.local)
@@ -70,7 +71,7 @@ def send(options: SubmitOptions) -> int:
             return 0
         _refuse_running(root, plan)
         if name:
-            pipeline.fetch_inputs(plan)
+            pipeline.fetch_inputs(needs)
         executor = "local" if options.local else "slurm"
         submission = Submission(
             new_folder(),
@@ -130,15 +131,15 @@ def _workspace(options: SubmitOptions, unsent: contextlib.ExitStack) -> tuple[Pa
     return experiment.root, experiment.name
 
 
-def _log_remotes(pipeline: Pipeline, plan: JobPlan) -> None:
+def _log_remotes(pipeline: Pipeline, needs: Needs) -> None:
     """Log which tasks are planned only because their results are missing, if remotes exist."""
-    absent = pipeline.remotes and pipeline.tasks_without_results(plan)
+    absent = pipeline.remotes and pipeline.without_results(needs)
     if absent:
         _LOGGER.info(
             "%d of %d tasks are planned only because their results are not here; `dvc pull` may "
             "bring them from %s",
             len(absent),
-            len(plan.tasks),
+            len(needs),
             ", ".join(pipeline.remotes),
         )
 

@@ -15,7 +15,7 @@ from stages.run.process.stopping import PREEMPTED
 from stages.run.settings.readings import PARAMS_ENV
 
 if TYPE_CHECKING:
-    from stages.jobs.pipeline import Pipeline
+    from stages.graph.pipeline import Pipeline
 
 STOPPED = PREEMPTED
 

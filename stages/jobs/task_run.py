@@ -33,7 +33,7 @@ class TaskRun:
 
     def _run_stage(self, stop: task_process.Stop) -> tuple[int, str]:
         # Importing DVC takes a second; signals are handled by then.
-        from stages.jobs.pipeline import Pipeline
+        from stages.graph.pipeline import Pipeline
 
         pipeline = Pipeline(self.submission.root)
         words, environment = task_process.begin(pipeline, self.submission, self.task.address)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.graph import repository
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import work_root
 from stages.run.settings.params import Params
-from stages.workspace import repository
 from stages.workspace.arms import Arm
 
 _LOGGER = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.graph.repository import StageStatus
 from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
-from stages.workspace.repository import StageStatus
 
 # Time is proportional to the product of these params.
 _STEPS = {

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
 from stages.workspace import probes
 from stages.workspace.costs import Costs, Estimate, estimate
-from stages.workspace.repository import StageStatus, due
 
 _GIB = 2**30
 _REASONS_SHOWN = 3

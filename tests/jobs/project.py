@@ -10,8 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from stages.graph.pipeline import Pipeline
 from stages.jobs.config import SlurmConfig
-from stages.jobs.pipeline import Pipeline
 from stages.run.settings.params import Params
 
 # The command in this process: exit code and output of `python -m stages.submit ...`.
@@ -166,4 +166,4 @@ class Project:
 
     def is_clean(self) -> bool:
         """Whether nothing is stale."""
-        return not Pipeline(self.folder).plan().tasks
+        return not Pipeline(self.folder).plan()

@@ -12,10 +12,9 @@ import pytest
 from project import Project, Submit
 from ruamel.yaml import YAML
 
+from stages.graph.pipeline import Pipeline
 from stages.jobs import submit as sending
 from stages.jobs import task_process
-from stages.jobs.pipeline import Pipeline
-from stages.jobs.plan import JobPlan
 
 
 def until(happens: Callable[[], bool]) -> None:
@@ -85,7 +84,7 @@ def test_edit_while_a_stage_runs_is_not_recorded_as_its_input(project: Project) 
     work.write_text(work.read_text() + "# edited\n")
     assert pipeline.finish("make@a") == ["work.py"]
     pipeline.record()
-    assert Pipeline(project.folder).plan(["make@a"]).tasks, (
+    assert Pipeline(project.folder).plan(["make@a"]), (
         "what it was made from is no more, so it is stale"
     )
 
@@ -271,6 +270,6 @@ def test_inputs_that_no_cache_keeps_are_made_where_they_are_read(project: Projec
     project.run("dvc", "repro", "-q")
     project.run("rm", "-r", "data", "ran.log")
     pipeline = Pipeline(project.folder)
-    pipeline.fetch_inputs(JobPlan.of({"double@a": []}))
+    pipeline.fetch_inputs(["double@a"])
     assert (project.folder / "data/a/a.txt").read_text() == "1"
     assert project.ran() == ["make@a"]

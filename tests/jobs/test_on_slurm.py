@@ -9,8 +9,9 @@ import pytest
 from loopback import Cluster
 from project import Project, Submit
 
+from stages.graph.pipeline import Pipeline
 from stages.jobs import slurm as slurm_side
-from stages.jobs.pipeline import Pipeline
+from stages.jobs.plan import JobPlan
 from stages.jobs.submission import Submission, read_submission
 from stages.jobs.task_run import TaskRun
 
@@ -213,7 +214,7 @@ def test_eight_tasks_that_record_together_lose_nothing(project: Project, submit:
         work = project.folder / "work.py"
         work.write_text(f"{work.read_text()}# {turn}\n")
         pipeline = Pipeline(project.folder)
-        plan = pipeline.plan(["double"])
+        plan = JobPlan.of(pipeline.plan(["double"]))
         for task in plan.tasks:
             if task.stage == "make":
                 pipeline.begin(task.address)
@@ -233,4 +234,4 @@ def test_eight_tasks_that_record_together_lose_nothing(project: Project, submit:
             child.join(timeout=120)
         assert [child.exitcode for child in children] == [0] * len(NAMES)
         assert {f"double@{name}" for name in NAMES} <= set(project.lock())
-        assert not Pipeline(project.folder).plan(["double"]).tasks
+        assert not Pipeline(project.folder).plan(["double"])

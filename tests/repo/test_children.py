@@ -9,14 +9,14 @@ STARTING = {
     "stages.jobs.experiment": "git, and copies of the files that it lists",
     "stages.jobs.git": "git",
     "stages.jobs.local": "tasks, through jobs.process",
-    "stages.jobs.pipeline": "a stage that places raw data and reads no params",
+    "stages.graph.pipeline": "a stage that places raw data and reads no params",
     "stages.jobs.task_process": "tasks, with the params that are recorded for them",
     "stages.jobs.slurm": "SLURM's commands",
     "stages.pages.report.origin": "git",
     "stages.run.process.parallel": "parts of a stage, with its params",
     "stages.scenes.static.light_field.lightfield": "the user's decoder",
     "stages.workspace.probes": "tools that describe a machine",
-    "stages.workspace.repository": "experiments, each with a copy of the params",
+    "stages.graph.repository": "experiments, each with a copy of the params",
 }
 # Modules where the command of such a process names an entry.
 NAMING = {
@@ -25,10 +25,10 @@ NAMING = {
     "stages.splat.captures.results",
     "stages.splat.training.placement",
     "stages.workspace.probes",
-    "stages.workspace.repository",
+    "stages.graph.repository",
 }
 # Modules below the entries that read params.yaml.
-READING = {"stages.jobs.pipeline", "stages.jobs.submit", "stages.workspace.project"}
+READING = {"stages.graph.pipeline", "stages.jobs.submit", "stages.workspace.project"}
 
 
 def calls(module: str) -> list[str]:

@@ -10,14 +10,15 @@ from source_tree import ENTRIES, MODULES, ROOT, foreign, imports, relative, tree
 # workspace is the repository itself. difix never imports splat.
 MAY_IMPORT = {
     "run": {"run"},
-    "jobs": {"jobs", "run"},
+    "graph": {"graph", "run"},
+    "jobs": {"jobs", "graph", "run"},
     "scenes": {"scenes", "run"},
     "quality": {"quality", "run"},
     "splat": {"splat", "scenes", "quality", "run"},
     "samples": {"samples", "splat", "scenes", "quality", "run"},
     "difix": {"difix", "samples", "scenes", "quality", "run"},
     "pages": {"pages", "scenes", "quality", "run"},
-    "workspace": {"workspace", "run"},
+    "workspace": {"workspace", "graph", "run"},
 }
 # Each room of splat imports itself and those before it; "" are the modules of splat itself.
 SPLAT_ROOMS = ("cpu", "", "gpu", "training", "views", "captures", "viewing")
@@ -39,7 +40,7 @@ HOMES = {
     "transformers": "stages/difix/network/text.py",
     "tqdm": "stages/run/progress.py",
     "viser": "stages/splat/viewing/viewer.py",
-    "dvc": ("stages/workspace/", "stages/jobs/pipeline.py"),
+    "dvc": "stages/graph/",
     "vggt": "stages/splat/vggt.py",
     "imageio_ffmpeg": "stages/splat/viewing/video.py",
     "dvclive": "stages/run/live_curves.py",
@@ -47,7 +48,7 @@ HOMES = {
     "markdown_it": "stages/pages/report/page.py",
 }
 # `scenes` and `run` are what every stage and `check` load; networks come above them.
-WITHOUT_TORCH = {"jobs", "scenes", "workspace", "pages"}
+WITHOUT_TORCH = {"graph", "jobs", "scenes", "workspace", "pages"}
 
 
 def package(module: str) -> str:

@@ -11,7 +11,7 @@ from source_tree import MODULES, ROOT, closure, imports, relative, tree
 from test_deps import STAGES, definition, entry_of
 
 from stages.check import SECTIONS
-from stages.jobs.pipeline import set_params
+from stages.graph.pipeline import set_params
 from stages.run.errors import UserError
 from stages.run.files import text_hash
 from stages.run.settings.edits import changes

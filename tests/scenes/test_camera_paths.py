@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stages.scenes.camera_paths import focus_and_up, orbit, upright_rotation
 from stages.scenes.cameras import Camera, look_at, rotation_from_vector
 from stages.scenes.frames import Sim3
+from stages.scenes.poses.camera_paths import focus_and_up, orbit, upright_rotation
 
 K = np.array([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]])
 MIDDLE = np.array([1.0, -0.5, 2.0])

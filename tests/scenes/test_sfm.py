@@ -91,7 +91,9 @@ def test_the_largest_model_is_kept_and_demands_sink_until_it_is_whole(
         size = next(sizes)
         if size is None:
             return None
-        return colmap.AdjustedModel(dict(list(cameras.items())[:size]), np.zeros((0, 3)), 0.1 * size)
+        return colmap.AdjustedModel(
+            dict(list(cameras.items())[:size]), np.zeros((0, 3)), 0.1 * size
+        )
 
     monkeypatch.setattr(colmap, "map_incrementally", mapped)
     config = CONFIG.model_copy(update={"min_registered": 0.8})

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ConfigDict
 from ruamel.yaml import YAML
 
+from stages.graph import repository
+from stages.graph.repository import StageStatus
 from stages.run.errors import UserError
 from stages.run.settings.params import Params, Section
-from stages.workspace import ablate, repository
+from stages.workspace import ablate
 from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
-from stages.workspace.repository import StageStatus
 
 TEXT = """
 train: {means_lr: 1.0e-4, seed: 42, eval_steps: [1, 2]}

@@ -9,11 +9,11 @@ import pytest
 from dvc.repo import Repo
 
 from stages import plan as entry
+from stages.graph.repository import StageStatus, due, needed, stage_statuses
 from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.workspace import costs, probes
 from stages.workspace.costs import estimate, record
-from stages.workspace.repository import StageStatus, due, needed, stage_statuses
 from stages.workspace.repro_plan import duration, plan, plan_text, require_room
 
 GRAPH = """

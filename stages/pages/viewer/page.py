@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from stages.pages.template import Markup, render_template
-from stages.scenes.camera_paths import focus_and_up
 from stages.scenes.cameras import Camera
+from stages.scenes.poses.camera_paths import focus_and_up
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.scenes.camera_paths import focus_and_up, orbit, upright_rotation
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3, recentring
 from stages.scenes.poses.calibration import Calibration, read_calibration
+from stages.scenes.poses.camera_paths import focus_and_up, orbit, upright_rotation
 from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import Rendering, render

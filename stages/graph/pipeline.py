@@ -10,7 +10,7 @@ import logging
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,7 +24,6 @@ from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
-from stages.jobs.plan import JobPlan
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
@@ -32,6 +31,9 @@ from stages.run.settings.params import Params, did_you_mean, moved
 
 # Characters that a shell interprets; commands are run as lists of words, without a shell.
 _SHELL = set("|&;<>()$`\n*?[#~%!")
+
+# Addresses of stages, in an order to run them, each with those that it needs.
+Needs = dict[str, list[str]]
 
 
 class Pipeline:
@@ -50,8 +52,8 @@ class Pipeline:
         with _dvc_errors(self.root):
             return set(load_file(self.repo, os.fspath(self.root / PROJECT_FILE)).contents["stages"])
 
-    def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> JobPlan:
-        """Stages that `dvc repro TARGETS` would run: changed ones and all that depend on them.
+    def plan(self, targets: Sequence[str] = (), *, absent_is_fine: bool = False) -> Needs:
+        """Stages that `dvc repro TARGETS` would run, each with the planned ones that it depends on.
 
         With `absent_is_fine` data that is only in the cache does not count as changed; data that
         is not there either is made again if it is a target or a planned stage reads it.
@@ -94,7 +96,7 @@ class Pipeline:
                     needs[_address(stage)] = [
                         _address(dep) for dep in graph.successors(stage) if dep in planned
                     ]
-        return JobPlan.of(needs)
+        return needs
 
     def record_code(self) -> None:
         """Record the digests of the code as results of their stage, if they changed."""
@@ -110,15 +112,15 @@ class Pipeline:
         """Names of DVC's remotes."""
         return list(self.repo.config["remote"])
 
-    def tasks_without_results(self, plan: JobPlan) -> list[str]:
-        """Tasks that are up to date by their record, but whose results are absent."""
+    def without_results(self, needs: Needs) -> list[str]:
+        """Planned stages that are up to date by their record, but whose results are absent."""
         absent: list[str] = []
         with _dvc_errors(self.root), self._locked():
-            for task in plan.tasks:
-                stage = self._stages[task.address]
-                follows = set(task.needs) <= set(absent)
+            for address, before in needs.items():
+                stage = self._stages[address]
+                follows = set(before) <= set(absent)
                 if follows and not stage.changed(allow_missing=True) and not _is_available(stage):
-                    absent.append(task.address)
+                    absent.append(address)
         return absent
 
     def link_inputs(self, home: Path) -> None:
@@ -136,9 +138,8 @@ class Pipeline:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.symlink_to(source.resolve())
 
-    def fetch_inputs(self, plan: JobPlan) -> None:
-        """Check out data from the cache that the plan's tasks read and no task makes."""
-        planned = {task.address for task in plan.tasks}
+    def fetch_inputs(self, planned: Collection[str]) -> None:
+        """Check out data from the cache that planned stages read and none of them makes."""
         with _dvc_errors(self.root), self._locked():
             graph = self.repo.index.graph
             stages = [stage for stage in graph if _address(stage) in planned]

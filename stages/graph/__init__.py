@@ -1,0 +1,1 @@
+"""The repository as DVC knows it; the only package that imports DVC."""
