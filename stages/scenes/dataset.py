@@ -8,7 +8,7 @@ is applied only where the camera has the size of the rotated image.
 """
 
 import difflib
-import sys
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +30,8 @@ from stages.scenes.colmap_lenses import (
 from stages.scenes.image_folder import SUFFIXES, Listing, list_images, shortened
 from stages.scenes.images import image_size
 from stages.scenes.view import View
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,23 +90,24 @@ class Dataset:
         without = tuple(sorted(n for n, path in listing.files.items() if path not in posed_paths))
         return cls(folder, model_folder, tuple(views), model.points, model.colors, without)
 
-    def print_notes(self) -> None:
-        """Print which model is read, how images are undistorted and which have no pose."""
+    def log_notes(self) -> None:
+        """Log which model is read, how images are undistorted and which have no pose."""
         parts = other_models_note(self.model)
         if parts:
-            print(f"{self.name}: {parts}", file=sys.stderr, flush=True)
-        self._print_lenses()
+            _LOGGER.warning("%s: %s", self.name, parts)
+        self._log_lenses()
         if self.without_pose:
             total = len(self.views) + len(self.without_pose)
-            print(
-                f"{self.name}: {len(self.without_pose)} of {total} images have no pose in the "
-                f"model and are left out: {shortened(self.without_pose)}",
-                file=sys.stderr,
-                flush=True,
+            _LOGGER.warning(
+                "%s: %d of %d images have no pose in the model and are left out: %s",
+                self.name,
+                len(self.without_pose),
+                total,
+                shortened(self.without_pose),
             )
 
-    def _print_lenses(self) -> None:
-        """Print one line per lens model, size and share of the image that stays."""
+    def _log_lenses(self) -> None:
+        """Log one line per lens model, size and share of the image that stays."""
         lenses = {(view.lens, view.camera.width, view.camera.height) for view in self.views}
         lines = sorted(
             f"{self.name}: {lens.model} undistorted: {lens.share():.0%} of the image's area "
@@ -113,7 +116,7 @@ class Dataset:
             if lens.distorted
         )
         for line in dict.fromkeys(lines):
-            print(line, flush=True)
+            _LOGGER.info("%s", line)
 
 
 def image_paths(folder: Path) -> dict[str, Path]:

@@ -6,6 +6,7 @@ those of a map, x y z are relative to a point near the Gaussians, which the head
 `comment offset X Y Z`: world = offset + x y z.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from stages.scenes.cameras import Array, quat_from_rotation
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
 from stages.splat.harmonics import rotated
+
+_LOGGER = logging.getLogger(__name__)
 
 # Up to this distance, in spreads, float32 resolves a 16,000th of the spread or less.
 _MAX_DISTANCE = 512.0
@@ -96,7 +99,9 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     if offset is not None:
         numbers = " ".join(repr(float(value)) for value in offset)
         header += [_OFFSET + numbers, "comment world = offset + x y z"]
-        print(f"{path.name}: too far from the origin for float32; x y z are relative to {numbers}")
+        _LOGGER.info(
+            "%s: too far from the origin for float32; x y z are relative to %s", path.name, numbers
+        )
     header += [f"element vertex {len(columns)}"]
     header += [f"property float {name}" for name in _fields(world.shN.shape[1])]
     with whole_file(path) as scratch, scratch.open("wb") as out:

@@ -1,5 +1,6 @@
 """COLMAP datasets: mixed sizes, nested and rotated images, and refusals of broken ones."""
 
+import logging
 import shutil
 import struct
 from dataclasses import replace
@@ -44,10 +45,10 @@ def test_views_are_matched_by_name(folder: Path) -> None:
         assert np.array_equal(image, read_image(folder / "images" / view.name))
 
 
-def test_images_without_a_pose_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_without_a_pose_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_model(folder / "sparse" / "0", dict(list(cameras().items())[:6]))
-    Dataset.read(folder).print_notes()
-    message = capsys.readouterr().err
+    Dataset.read(folder).log_notes()
+    (message,) = caplog.messages
     assert "2 of 8 images have no pose" in message
     assert "RIGHT/02_RIGHT.png, RIGHT/03_RIGHT.png" in message
 
@@ -69,23 +70,24 @@ def bend(folder: Path, model: str, params: list[float]) -> Dataset:
         ("SIMPLE_RADIAL", [60.0, 28, 24, -0.1], "93% of the image's area is used, 56x47 px\n"),
     ],
 )
-def test_share_of_the_image_that_is_used_is_printed_once(
-    folder: Path, capsys: pytest.CaptureFixture[str], model: str, params: list[float], message: str
+def test_share_of_the_image_that_is_used_is_logged_once(
+    folder: Path, caplog: pytest.LogCaptureFixture, model: str, params: list[float], message: str
 ) -> None:
     dataset = bend(folder, model, params)
-    dataset.print_notes()
-    out = capsys.readouterr().out
-    assert out.startswith(f"room: {model} undistorted: {message}")
-    assert out.count("\n") == 1
+    caplog.set_level(logging.INFO)
+    dataset.log_notes()
+    (line,) = caplog.messages
+    assert f"{line}\n".startswith(f"room: {model} undistorted: {message}")
     image, valid = dataset.views[0].image()
     camera = dataset.views[0].camera
     assert image.shape[:2] == (camera.height, camera.width)
     assert (valid is None) is ("93%" in message)
 
 
-def test_pinhole_images_need_no_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Dataset.read(folder).print_notes()
-    assert capsys.readouterr().out == ""
+def test_pinhole_images_need_no_message(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Dataset.read(folder).log_notes()
+    assert caplog.messages == []
 
 
 def test_grey_alpha_and_16_bits_are_read(folder: Path) -> None:
@@ -215,19 +217,19 @@ def test_model_may_be_in_other_folders(folder: Path, place: str) -> None:
 
 
 def test_the_chosen_one_of_several_models_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = folder / "sparse" / "0"
     shutil.copytree(whole, folder / "sparse" / "1")
     write_model(whole, dict(list(cameras().items())[:3]))
-    Dataset.read(folder).print_notes()
-    message = capsys.readouterr().err
-    assert "sparse/0 is used, with 3 images; beside it 1 has 8. 1 is larger" in message
+    Dataset.read(folder).log_notes()
+    assert "sparse/0 is used, with 3 images; beside it 1 has 8. 1 is larger" in caplog.text
+    caplog.clear()
     whole.rename(folder / "sparse" / "2")
     assert Dataset.read(folder).model == folder / "sparse" / "1"
-    Dataset.read(folder).print_notes()
-    message = capsys.readouterr().err
-    assert "sparse/1 is used, with 8 images; beside it 2 has 3\n" in message
+    Dataset.read(folder).log_notes()
+    (message,) = caplog.messages
+    assert message.endswith("sparse/1 is used, with 8 images; beside it 2 has 3")
 
 
 NAN, INF = float("nan"), float("inf")

@@ -1,6 +1,7 @@
 """Raw sequence to prepared scene: geometry of the images, choice of frames, what is refused."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,15 +83,15 @@ def test_undistortion_is_a_switch(
 def test_pixels_outside_the_image_are_black_and_masked(
     tmp_path: Path,
     raw_sequence: Writer,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     distortion: tuple[float, ...],
     outside: bool,
 ) -> None:
     """Pincushion corners look beyond the image; a strong barrel turns back in them."""
+    caplog.set_level(logging.INFO)
     raw = raw_sequence(tmp_path / "raw", frames=(21,), distortion=distortion)
     scene = prepared(raw, tmp_path / "scene", PrepareConfig(height_px=64))
-    output = capsys.readouterr().out
-    assert ("camera 28: " in output) is outside
+    assert ("camera 28: " in caplog.text) is outside
     for view in scene.views():
         valid = view.valid()
         assert (valid is not None) is outside

@@ -35,11 +35,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_message_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(static_poses, "find_spec", lambda name: None)
     assert predict_poses(IMAGES, CONFIG, "") is None
-    message = capsys.readouterr().err
+    (message,) = caplog.messages
     assert "poses come from structure from motion" in message
     assert "github.com/facebookresearch/vggt" in message
 

@@ -1,7 +1,7 @@
 """A folder of images to a COLMAP dataset, with a model beside them or an estimated one."""
 
+import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -30,6 +30,8 @@ from stages.scenes.images import (
     read_image,
     write_png,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 # Approximate pinhole cameras by image name, from the images [H, W, 3] by name.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
@@ -178,7 +180,7 @@ def _check_registered(
             "without them",
         )
     if missing:
-        print(f"WARNING: {source}: {message}", file=sys.stderr, flush=True)
+        _LOGGER.warning("%s: %s", source, message)
 
 
 def _unregistered(missing: Mapping[str, str]) -> str:

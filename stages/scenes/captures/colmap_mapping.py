@@ -4,6 +4,7 @@ While images are not registered, mapping is repeated with weaker thresholds; the
 With one thread and fixed seeds, equal images give equal bytes.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from stages.run.errors import UserError
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.frames import recentring
+
+_LOGGER = logging.getLogger(__name__)
 
 _MIN_MODEL_IMAGES = 3
 
@@ -85,7 +88,7 @@ def map_capture(
         if models and (best is None or models[-1].num_reg_images() > len(best[1].registered)):
             best = models[-1], _summary(models[-1], names, database, attempt.name)
         registered = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
-        print(f"{attempt.name}: {registered} of {len(names)} images registered", flush=True)
+        _LOGGER.info("%s: %s of %d images registered", attempt.name, registered, len(names))
         if best is not None and not best[1].missing:
             break
     if best is None:

@@ -1,5 +1,6 @@
 """Raw sequence to prepared scene: selects frames, undistorts, resizes, assigns roles."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from stages.scenes.lenses.distortion import ideal_intrinsics, undistort, valid_p
 from stages.scenes.scene import VALID_MASKS, write_scene
 from stages.scenes.study.identity import group_of
 from stages.scenes.view import Role, View
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def import_scene(
@@ -128,10 +131,11 @@ def _valid_pixels(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -
     distortion = _distortion(sequence, camera, config)
     valid = valid_pixels(camera.K, distortion, camera.width, camera.height)
     if valid is not None:
-        print(
-            f"camera {camera.name}: {1 - valid.mean():.0%} of its undistorted images are outside "
-            "the image, or where its distortion is not invertible: black and masked",
-            flush=True,
+        _LOGGER.info(
+            "camera %s: %.0f%% of its undistorted images are outside the image, or where its "
+            "distortion is not invertible: black and masked",
+            camera.name,
+            100 * (1 - valid.mean()),
         )
     return valid
 

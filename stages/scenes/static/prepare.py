@@ -1,7 +1,7 @@
 """Prepares a static scene: registers its images and writes its shared folder."""
 
+import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,8 @@ from stages.scenes.static.writers import (
     scene_facts,
     write_parts,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 # The params that a prepared scene depends on.
 _PARAMS = (
@@ -213,10 +215,11 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
     if any(older.glob("cameras.*")):
         others = shared.replaced_since(files)
         if others:
-            print(
-                f"WARNING: {older}: its poses are of other images: {', '.join(others[:3])} "
-                f"{'have' if len(others) > 1 else 'has'} changed since",
-                file=sys.stderr,
+            _LOGGER.warning(
+                "%s: its poses are of other images: %s %s changed since",
+                older,
+                ", ".join(others[:3]),
+                "have" if len(others) > 1 else "has",
             )
         return older
     raise UserError(

@@ -1,7 +1,7 @@
 """Writers of a prepared static scene: images, models, splits, mapping, metrics and facts."""
 
+import logging
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +20,8 @@ from stages.scenes.static.light_field.lytro import LytroCalibration
 from stages.scenes.static.pose_errors import pose_errors
 from stages.scenes.static.shared_folder import IMAGES_HASH
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class SceneInputs:
@@ -35,7 +37,7 @@ def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -
     registered = [image for image in inputs.images if image.name in registration.cameras]
     missing = [image.name for image in inputs.images if image.name not in registration.cameras]
     if missing:
-        print(f"not registered, left out: {', '.join(missing)}", file=sys.stderr)
+        _LOGGER.warning("not registered, left out: %s", ", ".join(missing))
     for image in registered:
         pixels = registration.undistorted.get(image.name, inputs.pixels[image.name])
         write_png(folder / "images" / image.name, pixels)

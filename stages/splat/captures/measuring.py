@@ -1,6 +1,6 @@
 """Views of a capture rendered from trained Gaussians and measured against their images."""
 
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from stages.scenes.view import View
 from stages.splat.captures.training import shrunk
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +60,12 @@ def measure(
     )
     rows, means = evaluate(rendered, meter, color, "lens")
     if means["psnr"] < means["mean_color_psnr"]:
-        print(
-            f"WARNING: {target_of(folder)}: PSNR {means['psnr']:.2f} dB is below that of an image "
-            f"of the mean colour, {means['mean_color_psnr']:.2f} dB: the poses may be of another "
-            "frame",
-            file=sys.stderr,
-            flush=True,
+        _LOGGER.warning(
+            "%s: PSNR %.2f dB is below that of an image of the mean colour, %.2f dB: the poses may "
+            "be of another frame",
+            target_of(folder),
+            means["psnr"],
+            means["mean_color_psnr"],
         )
     return [{"image": row["camera"], **row} for row in rows], means
 

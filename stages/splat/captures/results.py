@@ -98,7 +98,7 @@ def train_result(
     """
     claim(result, dataset.folder, lambda: dataset.image_hashes, match_string)
     make_target(result)
-    dataset.print_notes()
+    dataset.log_notes()
     views = split(dataset.views, capture.test_every, match_string)
     for line in capture_notes(dataset, views, config, "capture_train", overridden):
         print(f"{result}: {line}")
@@ -152,7 +152,7 @@ def evaluate_result(
     backend, _ = choose_backend(config.backend)
     device = "cuda" if backend == "cuda" else "cpu"
     gaussians = Gaussians.load(result / TRAINED / GAUSSIANS, device)
-    eval_set.print_notes()
+    eval_set.log_notes()
     placement = place(
         record.train | record.held_out,
         record.sha256,

@@ -1,6 +1,6 @@
 """Poses of a static scene's images by VGGT, where it is installed, cached for later runs."""
 
-import sys
+import logging
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.util import find_spec
@@ -11,6 +11,8 @@ from stages.scenes.cameras import Camera
 from stages.scenes.config import VggtConfig
 from stages.scenes.images import Pixels
 from stages.scenes.scene import camera_to_dict, cameras_from_dict
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def predict_poses(
@@ -27,15 +29,13 @@ def predict_poses(
     )
     cached = Path(cache, f"{key[:24]}.json") if cache else None
     if cached is not None and cached.is_file():
-        print(f"VGGT's poses are read from {cached}", flush=True)
+        _LOGGER.info("VGGT's poses are read from %s", cached)
         with shaped(cached, "cameras by name", "delete it; VGGT writes it again"):
             return cameras_from_dict(read_json(cached))
     if find_spec("vggt") is None:
-        print(
+        _LOGGER.warning(
             "VGGT is not installed: poses come from structure from motion. To use it, install "
             "github.com/facebookresearch/vggt in this environment and set vggt.weights.",
-            file=sys.stderr,
-            flush=True,
         )
         return None
     # Imported here because it imports torch.

@@ -4,6 +4,7 @@ A result folder holds gaussians.safetensors, point_cloud.ply, cameras/sparse/0 (
 fit.json (curve and evaluations) and capture.json.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.raster import choose_backend
 from stages.splat.training.fit import Fitted, fit
 from stages.splat.training.trainer import Trainer, TrainView
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +127,7 @@ def train_capture(
     train_views = [train_view(view, config) for view in views.train]
     trainer = Trainer(train_views, dataset.points, dataset.colors, config, backend)
     counts = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
-    print(f"{resume_as}: {counts}, on {backend} ({reason})", flush=True)
+    _LOGGER.info("%s: %s, on %s (%s)", resume_as, counts, backend, reason)
     held_out = [train_view(view, config) for view in views.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
     fitted.write(folder, ply=config.save_ply)

@@ -5,7 +5,7 @@ chain with `0 & step` and is never true (gsplat pull request 776). So when Gauss
 decided here; how they are duplicated, split and pruned is gsplat's.
 """
 
-import sys
+import logging
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.splat.config import TrainConfig
 from stages.splat.raster import DefaultStrategy, MCMCStrategy, reset_opa
+
+_LOGGER = logging.getLogger(__name__)
 
 Strategy = DefaultStrategy | MCMCStrategy
 
@@ -112,10 +114,9 @@ class CappedStrategy(DefaultStrategy):
 
     def _announce(self) -> None:
         if not self.announced:
-            print(
-                f"train.max_gaussians: growth is held at {self.max_gaussians} Gaussians",
-                file=sys.stderr,
-                flush=True,
+            _LOGGER.warning(
+                "train.max_gaussians: growth is held at %d Gaussians",
+                self.max_gaussians,
             )
             self.announced = True
 

@@ -1,6 +1,6 @@
 """Training of a dynamic scene, one timestamp at a time: what stage `train` reads and writes."""
 
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from stages.splat.training.evaluation import EvaluationRow
 from stages.splat.training.fit import Fitted, fit
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def scene_notes(scene: Scene, config: TrainConfig, entry: str = "train") -> list[str]:
@@ -77,11 +79,13 @@ def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
     after = final_psnr(fitted.evaluations)
     if after >= before - config.warm_tolerance_db:
         return False
-    print(
-        f"{name}: a warm start reached {after:.2f} dB, its neighbour {before:.2f} dB "
-        f"(train.warm_tolerance_db: {config.warm_tolerance_db:g}); trained again without it",
-        file=sys.stderr,
-        flush=True,
+    _LOGGER.warning(
+        "%s: a warm start reached %.2f dB, its neighbour %.2f dB (train.warm_tolerance_db: %g); "
+        "trained again without it",
+        name,
+        after,
+        before,
+        config.warm_tolerance_db,
     )
     return True
 
@@ -139,7 +143,7 @@ def train_timestamp(
     trainer = Trainer(views, points, colors, config, backend, start)
     name = f"{scene.name} {timestamp}"
     held = ", given poses are held" if calibration.method == "given" else ""
-    print(f"{name}: {len(train)} views, {trainer.origin}{held}", flush=True)
+    _LOGGER.info("%s: %d views, %s%s", name, len(train), trainer.origin, held)
     fitted = fit(trainer, name, checkpoint, test_views, folder, preemption)
     fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
@@ -184,7 +188,7 @@ def calibrated_views(views: list[View], calibration: Calibration) -> list[View]:
         )
     if len(posed) < len(views):
         lost = ", ".join(view.name for view in views if view not in posed)
-        print(f"not trained on, because no pose is known: {lost}", file=sys.stderr, flush=True)
+        _LOGGER.warning("not trained on, because no pose is known: %s", lost)
     return posed
 
 

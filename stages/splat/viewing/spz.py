@@ -9,6 +9,7 @@ written in a frame of its own, with `world_from_file` in `<file>.json` beside it
 """
 
 import gzip
+import logging
 import struct
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from stages.run.files import whole_file, write_json
 from stages.scenes.frames import Sim3
 from stages.splat.export import extent, in_world, rounded
 from stages.splat.gaussians import Gaussians
+
+_LOGGER = logging.getLogger(__name__)
 
 _MAGIC, _VERSION, _ANTIALIASED = 0x5053474E, 2, 1
 _MOST_BITS = 12  # fractional ones, as in the format's reference writer
@@ -57,7 +60,9 @@ def write_spz(path: Path, gaussians: Gaussians) -> None:
             fix="export a PLY",
         )
     if lost:
-        print(f"{path.name}: dropped {lost} of {finite.sum()} Gaussians, too far away for SPZ")
+        _LOGGER.info(
+            "%s: dropped %d of %d Gaussians, too far away for SPZ", path.name, lost, finite.sum()
+        )
     _write_frame(path, file_from_world)
     header = struct.pack(
         "<IIIBBBB",
@@ -98,7 +103,9 @@ def _write_frame(path: Path, file_from_world: Sim3 | None) -> None:
     if file_from_world is not None:
         world_from_file = _BACK_FROM_FRONT.compose(file_from_world).inverse()
         write_json(beside, {"world_from_file": world_from_file.to_dict()})
-        print(f"{path.name}: SPZ cannot hold the world's coordinates; {beside.name} has the frame")
+        _LOGGER.info(
+            "%s: SPZ cannot hold the world's coordinates; %s has the frame", path.name, beside.name
+        )
 
 
 def _range(bits: int) -> float:
