@@ -31,7 +31,7 @@ _UNREAD = {
         "test_every": "static scenes have their own: static.train_test_every",
     },
     # It trains reconstructions only for samples that hold out a camera or use true poses.
-    "pairs": _ALONE | {_WORKERS: "the rigs of pairs are trained one after the other"},
+    "pairs": _ALONE | {_WORKERS: "reconstructions of pairs are trained one after the other"},
 }
 
 

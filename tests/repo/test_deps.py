@@ -16,7 +16,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 def definition(name: str) -> dict:
-    """A stage as it is written, below `do` where it has `foreach`."""
+    """A stage's definition, below `do` if it has `foreach`."""
     return STAGES[name].get("do", STAGES[name])
 
 
@@ -58,7 +58,7 @@ def test_code_writes_the_digest_of_every_stage() -> None:
 
 
 def test_packages_of_stages_are_pinned() -> None:
-    """Else their versions were missing in the digests, and an update of them reran nothing."""
+    """Otherwise the digests lack their versions, and updating them reruns nothing."""
     pinned = digests.pins((ROOT / digests.LOCK).read_text())
     modules = set().union(*(closure(f"stages.{entry}") for entry in digests.entries(ROOT)))
     names = set().union(*map(foreign, modules)) - sys.stdlib_module_names - UNPINNED
@@ -88,8 +88,8 @@ def test_params_are_those_that_the_code_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize("section", MADE)
-def test_what_makes_one_item_does_not_look_at_the_others(section: str) -> None:
-    """Its stages do not depend on the list; so no code of theirs may read it."""
+def test_stages_of_one_item_do_not_read_the_list(section: str) -> None:
+    """These stages do not depend on the list, so their code must not read it."""
     _, its_list = MADE[section]
     modules = closure(f"stages.{section}")
     readers = [

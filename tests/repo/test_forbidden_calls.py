@@ -1,4 +1,4 @@
-"""Calls that this code does without: other YAML dialects, unsafe pickles, shell strings."""
+"""Calls that this code must not contain: other YAML dialects, unsafe pickles, shell strings."""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ NO_PICKLE = "no pickles: safetensors, JSON or TSV"
 
 
 def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and reason of every forbidden thing."""
+    """Line and reason of every forbidden call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
@@ -41,7 +41,7 @@ def _call_faults(node: ast.Call) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_file_does_without(path: Path) -> None:
+def test_file_has_no_forbidden_call(path: Path) -> None:
     is_test = path.is_relative_to(ROOT / "tests")
     places = [
         f"{path.relative_to(ROOT)}:{line}: {why}"
@@ -68,7 +68,7 @@ def test_file_does_without(path: Path) -> None:
         "try:\n    pass\nexcept:\n    pass",
     ],
 )
-def test_the_reader_finds_it(line: str) -> None:
+def test_forbidden_line_is_reported(line: str) -> None:
     assert len(list(faults(ast.parse(line)))) == 1
 
 
@@ -82,5 +82,5 @@ def test_the_reader_finds_it(line: str) -> None:
         "model.eval()",
     ],
 )
-def test_the_reader_lets_it_pass(line: str) -> None:
+def test_harmless_line_is_not_reported(line: str) -> None:
     assert list(faults(ast.parse(line))) == []

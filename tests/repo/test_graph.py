@@ -35,18 +35,18 @@ def paths(outs) -> list[str]:
     return [Path(out.def_path).as_posix() for out in outs]
 
 
-def test_every_stage_says_what_it_does(index) -> None:
+def test_every_stage_has_a_description(index) -> None:
     assert index.stages
     assert [stage.addressing for stage in index.stages if not (stage.desc or "").strip()] == []
 
 
 def test_every_stage_has_deps_and_outs(index) -> None:
-    """The run cache, which also carries results home from a cluster, needs both."""
+    """The run cache, which also brings results back from a cluster, needs both."""
     assert [stage.addressing for stage in index.stages if not (stage.deps and stage.outs)] == []
 
 
 def test_nothing_persists_and_nothing_runs_always(index) -> None:
-    """But for raw data, which may be the user's: DVC must never remove it, nor check it out."""
+    """Except for raw data, which may be the user's: DVC must never remove it, nor check it out."""
     for stage in index.stages:
         for out in stage.outs:
             is_raw = Path(out.def_path).parts[:2] == ("data", "raw")

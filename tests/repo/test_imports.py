@@ -94,7 +94,7 @@ def test_imports_run_one_way(module: str) -> None:
 
 
 def test_rooms_of_scenes_import_one_way() -> None:
-    """No room needs another that needs it, over any number of rooms."""
+    """There is no cycle of imports between rooms."""
     graph: dict[str, set[str]] = {}
     for module in (name for name in LIBRARY if package(name) == "scenes"):
         rooms = {room(name) for name in imports(module) if package(name) == "scenes"}

@@ -108,7 +108,7 @@ def test_stages_read_a_section_by_the_model_that_check_knows() -> None:
             assert read.model == MODELS[read.name].__name__, read.place
 
 
-def test_sections_read_by_key_are_held_under_their_name() -> None:
+def test_sections_read_by_key_are_held_in_a_variable_of_their_name() -> None:
     assert [place for module in MODULES for place in misnamed_sections(module)] == []
 
 

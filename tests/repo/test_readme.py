@@ -26,7 +26,7 @@ def commands(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if COMMAND.match(part)))
 
 
-COMMANDS = list(dict.fromkeys(one for page in PAGES for one in commands(page.read_text())))
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
 
 
 def starting_with(first: str) -> list[str]:
@@ -81,11 +81,11 @@ def test_params_that_are_set_exist(command: str) -> None:
 
 def links() -> list[str]:
     """Targets of links to files of the repository, from its root."""
-    found = set()
+    targets = set()
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            found.add((page.parent / target).resolve().relative_to(ROOT).as_posix())
-    return sorted(found)
+            targets.add((page.parent / target).resolve().relative_to(ROOT).as_posix())
+    return sorted(targets)
 
 
 @pytest.mark.parametrize("path", links())

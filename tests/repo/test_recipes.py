@@ -1,4 +1,4 @@
-"""One declaration says what a result depends on: dvc.yaml and resume states go by it alike."""
+"""Models declare what a result depends on; dvc.yaml and resume states follow them."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ TIED = {
 
 def runtime_keys() -> Iterator[tuple[str, ...]]:
     """Every key below `runtime:`, without `runtime` itself."""
-    waiting = [(one,) for one in Params.read(PATH).raw[RUNTIME]]
+    waiting = [(key,) for key in Params.read(PATH).raw[RUNTIME]]
     while waiting:
         keys = waiting.pop()
         node = at(Params.read(PATH).raw[RUNTIME], keys)
@@ -62,10 +62,10 @@ def makers() -> set[str]:
     return {name for name, function in calls if function == "Checkpoint"}
 
 
-def test_runtime_is_named_by_no_stage() -> None:
+def test_no_stage_depends_on_runtime() -> None:
     for name in STAGES:
         listed = definition(name).get("params", [])
-        assert not [one for one in listed if one.split(".")[0] == RUNTIME], name
+        assert not [key for key in listed if key.split(".")[0] == RUNTIME], name
 
 
 def test_a_recipe_as_text_holds_its_keys_and_nothing_else() -> None:
@@ -82,28 +82,28 @@ def test_states_are_tied_to_all_that_their_stages_depend_on(module: str) -> None
     stages = []
     for stage in STAGES:
         modules = closure(f"stages.{entry_of(stage)}")
-        asked = {read.name for one in modules for read in reads(one)}
-        if module in modules and TIED[module] <= asked:  # else it only reads what others made
+        sections = {read.name for name in modules for read in reads(name)}
+        if module in modules and TIED[module] <= sections:  # else it only reads others' results
             assert TIED[module] <= set(definition(stage).get("params", [])), stage
             stages.append(stage)
     assert stages or module == "stages.pretrain", "no stage"
 
 
-def test_every_maker_of_a_state_is_tied() -> None:
+def test_every_module_that_makes_a_checkpoint_is_tied() -> None:
     assert makers() == set(TIED)
 
 
-def test_no_code_takes_keys_out_of_a_recipe_by_itself() -> None:
-    """But for texts that files hold, whose form is theirs."""
-    found = [
+def test_only_listed_modules_dump_a_part_of_a_recipe() -> None:
+    """Except for texts in files, whose format is fixed."""
+    dumps = [
         f"{relative(module)}:{node.lineno}"
         for module in MODULES
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Call)
         and getattr(node.func, "attr", "") in ("model_dump", "model_dump_json")
-        and {"exclude", "include"} & {one.arg for one in node.keywords}
+        and {"exclude", "include"} & {keyword.arg for keyword in node.keywords}
     ]
-    places = sorted(place.partition(":")[0] for place in found)
+    places = sorted(place.partition(":")[0] for place in dumps)
     assert places == ["stages/scenes/static/prepare.py", "stages/splat/config.py"]
 
 
@@ -113,12 +113,12 @@ def test_recipe_of_training_counts_every_key_but_its_runtime() -> None:
     assert quick.fingerprint("cpu") == usual.fingerprint("cpu")
     other = [TrainConfig(warm_tolerance_db=2.0), TrainConfig(masks=True), TrainConfig(seed=1)]
     other.append(TrainConfig(execution="eager"))
-    texts = {one.fingerprint("cpu") for one in (usual, *other)} | {usual.fingerprint("cuda")}
+    texts = {config.fingerprint("cpu") for config in (usual, *other)} | {usual.fingerprint("cuda")}
     assert len(texts) == 6
 
 
-def test_files_of_gaussians_keep_their_recipe_s_name() -> None:
-    """Hashes that files were written with when `train:` held its runtime too."""
+def test_hash_of_the_recipe_in_files_of_gaussians_is_stable() -> None:
+    """Hashes of files from when `train:` contained its runtime."""
     other = TrainConfig(
         max_steps=80,
         warm_tolerance_db=2.0,
@@ -131,7 +131,7 @@ def test_files_of_gaussians_keep_their_recipe_s_name() -> None:
 
 
 @pytest.mark.parametrize("keys", runtime_keys(), ids=".".join)
-def test_key_at_its_former_place_is_told_where_it_is(keys: tuple[str, ...], tmp_path) -> None:
+def test_key_at_its_former_place_gets_a_hint(keys: tuple[str, ...], tmp_path) -> None:
     former, hint = ".".join(keys), f"it is {RUNTIME}.{'.'.join(keys)}"
     value = at(Params.read(PATH).raw[RUNTIME], keys)
     overlay: Any = value
@@ -179,12 +179,12 @@ def test_runtime_is_built_with_its_section_and_refused_inside_it() -> None:
     (error,) = wrong.check(("train",), SECTIONS["train"])[1]
     assert "it belongs in runtime.train" in str(error)
     wrong.raw[RUNTIME]["prepare"] = {}
-    assert any("runtime.prepare" in str(one) for one in wrong.check_all(SECTIONS, {})[1])
+    assert any("runtime.prepare" in str(error) for error in wrong.check_all(SECTIONS, {})[1])
 
 
 def test_no_section_is_read_that_has_the_runtime_of_another() -> None:
-    """`runtime:` comes with the recipe that it belongs to; no code asks for it."""
+    """`runtime:` is read with the recipe that it belongs to, and never alone."""
     assert [read.place for read in all_reads() if read.name == RUNTIME] == []
     aside = {model.runtime_model() for model in SECTIONS.values()} - {None}
-    assert all(issubclass(one, Section) for one in aside)
+    assert all(issubclass(model, Section) for model in aside)
     assert parse_yaml(PATH.read_text())[RUNTIME]

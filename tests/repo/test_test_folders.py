@@ -30,7 +30,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_module_names_are_unique() -> None:
-    """pytest imports them all at one level, whatever their folders are."""
+    """pytest imports them all at one level, whatever their folders."""
     counts = Counter(path.stem for path in TESTS)
     assert [name for name, count in counts.items() if count > 1] == []
     assert counts.keys() & (set(sys.stdlib_module_names) | {"stages", "conftest"}) == set()

@@ -1,4 +1,4 @@
-"""States of a run: how far apart they lie."""
+"""Resume states: how often they are saved, and what they are tied to."""
 
 import sys
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from stages.run.errors import UserError
 
 
 class Clock:
-    """Time that passes only where a test says so."""
+    """Time that passes only when a test advances it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -35,7 +35,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     return checkpoint.time
 
 
-def test_place_that_takes_no_state_is_reported_before_any_work(
+def test_unwritable_folder_is_reported_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -44,7 +44,7 @@ def test_place_that_takes_no_state_is_reported_before_any_work(
         Checkpoint("train", "room", "key")
 
 
-def test_slow_states_take_a_tenth_of_the_time(clock: Clock) -> None:
+def test_saving_slow_states_takes_a_tenth_of_the_time(clock: Clock) -> None:
     state = Checkpoint("train", "test", "key")
     assert state.affordable()
     state.save({"step": torch.ones(1)}, clock.writing(3.0))

@@ -75,11 +75,11 @@ def test_text_names_files_and_packages_with_what_they_need() -> None:
     ]
 
 
-def test_what_only_writes_down_brings_no_packages() -> None:
+def test_logging_packages_are_left_out() -> None:
     assert names("log") == ["stages/log.py"]
 
 
-def test_pins_know_what_needs_them() -> None:
+def test_pins_name_their_dependants() -> None:
     pins = digests.pins(LOCK)
     assert pins["numpy"] == digests.Pin("2.4.1", frozenset({"example", "scikit-image"}))
     assert pins["certifi"].needed_by == {"requests"}
@@ -92,7 +92,7 @@ def test_without_its_annotations_a_lock_gives_what_is_imported() -> None:
     assert names("draw")[2:] == ["scikit-image"]
 
 
-def test_only_what_differs_is_written() -> None:
+def test_only_changed_digests_are_written() -> None:
     digests.bring_up_to_date()
     drawn, logged = Path("data/code/draw.txt"), Path("data/code/log.txt")
     before = [path.stat().st_ino for path in (drawn, logged)]
@@ -118,7 +118,7 @@ def test_a_link_into_the_cache_is_replaced_and_not_written_through() -> None:
     assert kept.read_text() == "of an older commit"
 
 
-def test_a_broken_cache_of_facts_is_none() -> None:
+def test_broken_cache_of_facts_is_ignored() -> None:
     before = digests.texts()
     (cache,) = Path(".work").glob("code.*.json")
     for text in ("{", '{"a": 1}', "[]"):
@@ -156,7 +156,7 @@ def test_dvc_records_the_code_that_ran() -> None:
 
 
 @pytest.mark.usefixtures("in_draw")
-def test_a_job_records_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_leaves_recording_to_its_submission(monkeypatch: pytest.MonkeyPatch) -> None:
     digests.bring_up_to_date()
     monkeypatch.setenv(PARAMS_ENV, os.devnull)
     Path("stages/draw.py").write_text("import numpy\n")

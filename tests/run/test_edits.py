@@ -83,7 +83,7 @@ def test_only_the_lines_of_the_value_change(
     assert overlaid(tmp_path, overlay) == TEXT.replace(old, new)
 
 
-def test_comments_at_odd_places_are_reported_from_values(tmp_path: Path) -> None:
+def test_comments_inside_a_replaced_list_go_with_it(tmp_path: Path) -> None:
     text = "a:\n  x:\n  - 1\n# at the margin\n  - 2\n      # far to the right\n  y: 3\n"
     params = write(tmp_path, "params.yaml", text)
     edits = changes(params, write(tmp_path, "overlay.yaml", "a: {x: [5]}\n"))
@@ -114,7 +114,7 @@ def test_comments_of_the_overlay_stay_there(tmp_path: Path) -> None:
     assert "  - c\n  # on text that is broken\n" in result
 
 
-def test_everything_together_reads_back_as_meant(tmp_path: Path) -> None:
+def test_all_changes_together_read_back_as_the_overlay(tmp_path: Path) -> None:
     overlay = {
         "study": {"scenes": ["x", "y", "z"], "none": ["b"], "steps": 5, "note": "word " * 40},
         "train": {"lr": 0.5, "strategy": {"prune_opa": 0.1, "grid": []}},
@@ -139,7 +139,7 @@ def test_equal_values_are_no_change_but_other_types_are(tmp_path: Path) -> None:
     assert [change.keys for change in changes(params, other)] == [("a", "y")]
 
 
-def test_all_faults_are_reported_with_their_lines_and_nearest_keys(tmp_path: Path) -> None:
+def test_all_errors_are_reported_with_lines_and_nearest_keys(tmp_path: Path) -> None:
     params = write(tmp_path, "params.yaml", TEXT)
     overlay = """
         trian:

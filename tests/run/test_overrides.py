@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def test_values_take_the_place_of_the_file_s(path: Path) -> None:
+def test_overrides_replace_values_of_the_file(path: Path) -> None:
     texts = ["train.max_steps=3", "train.means_lr=1e-4", "train.names=[x,'y z']"]
     texts += ["train.match_string=RIGHT", "train.inner.on=false"]
     train = Params.read(path, texts).section("train", Train)
@@ -93,7 +93,7 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("value", STRANGE)
-def test_text_is_taken_as_it_is(path: Path, value: str) -> None:
+def test_text_is_taken_literally(path: Path, value: str) -> None:
     parser = argparse.ArgumentParser()
     add_override_option(parser)
     texts = parser.parse_args(["--set-text", f"train.match_string={value}"]).overrides
@@ -101,7 +101,7 @@ def test_text_is_taken_as_it_is(path: Path, value: str) -> None:
     assert train.match_string == value
 
 
-def test_any_text_is_taken_as_it_is(path: Path) -> None:
+def test_any_text_is_taken_literally(path: Path) -> None:
     draw = random.Random(0)
     texts = ["".join(draw.choices("a\\\"' (,={$", k=draw.randint(1, 6))) for _ in range(300)]
     parsed = parse([literal(f"train.match_string={text}") for text in texts])
@@ -109,7 +109,7 @@ def test_any_text_is_taken_as_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["/tmp/Zürich (2)/cal.tar", "/a,b", "~/cal.tar", "it's"])
-def test_refusal_shows_words_that_a_shell_and_dvc_take(path: Path, value: str) -> None:
+def test_error_shows_quoting_that_a_shell_and_dvc_accept(path: Path, value: str) -> None:
     with pytest.raises(UserError) as refused:
         Params.read(path, [f"train.match_string={value}"])
     shown = refused.value.fix.removeprefix("for a text write ").partition(";")[0]
@@ -147,19 +147,19 @@ def test_dvc_reads_the_same_values(path: Path) -> None:
         ("train.names=[a", ["not an override"]),
     ],
 )
-def test_what_is_no_override_is_refused(path: Path, texts: str, parts: list[str]) -> None:
+def test_invalid_overrides_are_refused(path: Path, texts: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         Params.read(path, [texts])
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 400])
-def test_what_hydra_breaks_at_is_refused(path: Path, value: str) -> None:
+def test_texts_that_crash_hydra_are_refused(path: Path, value: str) -> None:
     with pytest.raises(UserError, match="not an override"):
         Params.read(path, [f"train.max_steps={value}"])
 
 
-def test_types_are_the_model_s_and_the_place_is_the_command_line(path: Path) -> None:
+def test_override_has_the_model_s_type_and_errors_name_the_command_line(path: Path) -> None:
     params = Params.read(path, ["train.max_steps=many", "train.names=[1]"])
     with pytest.raises(UserError) as caught:
         params.section("train", Train)
@@ -169,7 +169,7 @@ def test_types_are_the_model_s_and_the_place_is_the_command_line(path: Path) -> 
     assert "params.yaml" not in message.replace("command line", "").split("fix")[0]
 
 
-def test_a_new_key_takes_a_plus_and_is_still_judged(path: Path) -> None:
+def test_new_key_needs_a_plus_and_is_still_checked(path: Path) -> None:
     params = Params.read(path, ["+captures.room.match_string=RIGHT"])
     assert params.entry("captures", "room", Entry).match_string == "RIGHT"
     with pytest.raises(UserError, match=r"command line  captures\.room\.match: unknown key"):

@@ -26,7 +26,7 @@ class Capture(Section):
 
 
 class Train(Section):
-    """One of everything that a section may hold."""
+    """A section with every kind of field."""
 
     steps: int = Field(ge=1)
     lr: float = 1e-3
@@ -171,12 +171,14 @@ def test_unknown_key_inside_a_list_or_an_optional_section_names_the_known(
 
 
 @pytest.mark.parametrize("value", ["true", "1.5", "'1'", "null", "[1]", "{a: 1}"])
-def test_nothing_is_silently_made_an_integer(write: Write, tmp_path: Path, value: str) -> None:
+def test_no_value_is_silently_converted_to_an_integer(
+    write: Write, tmp_path: Path, value: str
+) -> None:
     lines = error_lines(write(f"train:\n  steps: {value}\n"), tmp_path)
     assert [line.partition(": ")[0] for line in lines] == ["params.yaml:2  train.steps"]
 
 
-def test_missing_key_is_placed_at_its_section(write: Write, tmp_path: Path) -> None:
+def test_missing_key_is_reported_at_its_section(write: Write, tmp_path: Path) -> None:
     assert error_lines(write("a: {}\ntrain:\n  lr: 1\n"), tmp_path) == [
         "params.yaml:2  train.steps: missing"
     ]
@@ -270,7 +272,7 @@ def test_check_all_returns_every_valid_value(write: Write) -> None:
         ("a: \x00\n", r"params\.yaml"),
     ],
 )
-def test_text_that_is_no_yaml(write: Write, text: str, place: str) -> None:
+def test_invalid_yaml_is_reported(write: Write, text: str, place: str) -> None:
     with pytest.raises(UserError, match=place + ": not YAML"):
         write(text)
 
@@ -287,14 +289,14 @@ def test_text_that_is_no_yaml(write: Write, text: str, place: str) -> None:
         ("[" * 60 + "]" * 60, "levels"),
     ],
 )
-def test_values_that_the_loader_or_the_models_break_at_are_reported(
+def test_values_that_crash_the_loader_or_the_models_are_reported(
     write: Write, value: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=rf"params\.yaml.*not YAML: .*{message}"):
         write(f"train:\n  steps: {value}\n")
 
 
-def test_aliases_that_stand_for_more_than_memory_holds_are_reported(write: Write) -> None:
+def test_aliases_that_expand_beyond_memory_are_reported(write: Write) -> None:
     lines = ["a0: &a0 x"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 11)]
     with pytest.raises(UserError, match="not YAML: more than 100000 values"):
@@ -302,7 +304,7 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_reported(write: Write
     assert write("\n".join(lines[:4])).raw["a3"][9][9][9] == "x"
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_reported(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"a: \xff\xfe\n")
     with pytest.raises(UserError, match="not YAML"):
         Params.read(tmp_path / "params.yaml")
@@ -319,5 +321,5 @@ def test_missing_file(tmp_path: Path) -> None:
         Params.read(tmp_path / "params.yaml")
 
 
-def test_no_hint_for_a_name_like_no_other() -> None:
+def test_no_hint_for_a_name_unlike_all_others() -> None:
     assert did_you_mean("zebra", ["steps", "lr"]) == ""

@@ -1,4 +1,4 @@
-"""The reader of imports and the digest of code, on texts that are known."""
+"""Imports and digests of code, on known texts."""
 
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def test_digest_is_the_same_on_every_python() -> None:
         ('f"{name} ha" f"s {self.x:>{width}}"', "f'{name} has {self.x:>{width}}'"),
     ],
 )
-def test_what_runs_the_same_has_the_same_digest(old: str, new: str) -> None:
+def test_equivalent_code_has_the_same_digest(old: str, new: str) -> None:
     assert TEXT.count(old) == 1
     assert digest(TEXT.replace(old, new)) == digest()
 
@@ -118,12 +118,12 @@ def test_what_runs_the_same_has_the_same_digest(old: str, new: str) -> None:
         ("é", "e"),
     ],
 )
-def test_what_may_run_otherwise_has_another_digest(old: str, new: str) -> None:
+def test_changed_code_has_another_digest(old: str, new: str) -> None:
     assert TEXT.count(old) == 1
     assert digest(TEXT.replace(old, new)) != digest()
 
 
-def test_files_beside_a_module_that_seeks_some_count(code: Code) -> None:
+def test_data_files_beside_a_module_that_reads_its_path_count(code: Code) -> None:
     folder = code.root / "stages/a"
     (folder / "page.html").write_text("one")
     (folder / ".page.html.part").write_text("half")
@@ -137,7 +137,7 @@ def test_files_beside_a_module_that_seeks_some_count(code: Code) -> None:
     assert {name for name in changed if changed[name] != with_page[name]} == {"stages/a/page.html"}
 
 
-def test_facts_are_read_once_a_text(code: Code) -> None:
+def test_facts_are_read_once_per_text(code: Code) -> None:
     known: dict = {}
     first = Code(code.root, known).files("stages.entry")
     empty = {key: facts for key, facts in known.items() if not facts.digest}
@@ -145,7 +145,7 @@ def test_facts_are_read_once_a_text(code: Code) -> None:
     assert Code(code.root, empty | known).files("stages.entry") == first
 
 
-def test_text_that_is_no_python_is_told_with_its_place(code: Code) -> None:
+def test_invalid_python_is_reported_with_its_line(code: Code) -> None:
     (code.root / "stages/a/two.py").write_text("x = 1\ny = (\n")
     with pytest.raises(UserError, match=r"stages/a/two.py:2"):
         Code(code.root).files("stages.entry")

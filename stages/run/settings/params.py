@@ -242,10 +242,10 @@ class Params:
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists.
 
-        `command line  dotted.key` of a value that was given there.
+        `command line  dotted.key` of a value that was overridden there.
         """
         line, dotted = self._line(keys), ".".join(str(key) for key in keys)
-        if any(keys[: len(given)] == given for given in self.overridden):
+        if any(keys[: len(override)] == override for override in self.overridden):
             return f"{command_line.COMMAND_LINE}  {dotted}"
         return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
 
