@@ -16,13 +16,13 @@ def main() -> None:
     args = parser.parse_args()
 
     from stages.graph.repository import needed, stage_statuses
+    from stages.graph.settings import read_settings
     from stages.run import layout
     from stages.run.settings.fan_out import require_names
     from stages.run.settings.params import Params, did_you_mean
     from stages.workspace.costs import read_costs, record
     from stages.workspace.probes import link_types
     from stages.workspace.repro_plan import plan, plan_text, require_room
-    from stages.workspace.settings import read_settings
 
     require_names(Params.read())
     selected = stage_statuses()

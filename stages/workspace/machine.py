@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.graph.settings import read_settings
 from stages.run.files import work_root
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
-from stages.workspace.settings import read_settings
 
 _GIB = 2**30
 # The demo's data takes 0.1 GiB, its packages 6; a real scene's a few.

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.graph.settings import Settings, read_settings
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
-from stages.workspace.settings import Settings, read_settings
 
 # File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}

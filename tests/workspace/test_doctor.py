@@ -13,12 +13,12 @@ import torch
 
 from stages import doctor as entry
 from stages.difix.weights import names
+from stages.graph.settings import Settings, read_settings
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
 from stages.workspace.doctor import examine
 from stages.workspace.findings import FAIL, OK, WARN, Finding, findings_text, worst
-from stages.workspace.settings import Settings, read_settings
 
 GIB = 2**30
 H200 = "NVIDIA H200, 580.65, 143771 MiB"
