@@ -20,6 +20,7 @@ from gsplat.strategy.ops import (
 from torch import Tensor
 
 from stages.run.errors import UserError
+from stages.run.process.gpus import expect_gpu
 
 __all__ = [
     "DefaultStrategy",
@@ -39,28 +40,30 @@ __all__ = [
 ]
 
 
-def choose_backend(requested: str) -> tuple[str, str]:
-    """(`cpu` or `cuda`, the reason), for `auto`, `cpu` or `cuda`.
+def choose_backend(requested: str, key: str = "train.backend") -> tuple[str, str]:
+    """(`cpu` or `cuda`, the reason), for `auto`, `cpu` or `cuda`, the value of `key`.
 
-    Raises UserError when cuda is requested without a GPU, and when there is a GPU whose kernels
-    cannot be built: a silent fallback to the CPU would take hours instead of minutes.
+    Raises UserError when cuda is requested without a GPU, in a SLURM job whose GPU torch does not
+    see, and when there is a GPU whose kernels cannot be built: a silent fallback to the CPU would
+    take hours instead of minutes.
     """
     if requested == "cpu":
-        return "cpu", "train.backend is cpu"
+        return "cpu", f"{key} is cpu"
     if not torch.cuda.is_available():
         if requested == "cuda":
             raise UserError(
-                "train.backend",
+                key,
                 f"cuda, but torch {torch.__version__} sees no GPU",
                 expected="a CUDA device and a torch build for it",
-                fix="set train.backend: cpu",
+                fix=f"set {key}: cpu",
             )
+        expect_gpu(key)
         return "cpu", "torch sees no GPU"
     _check_kernels()
     # SSIM subtracts nearly equal means: with TF32's ten bits in the blur, flat regions of a large
     # image have negative variances, and training diverges.
     torch.backends.cudnn.allow_tf32 = False
-    reason = "train.backend is cuda" if requested == "cuda" else "torch sees a GPU"
+    reason = f"{key} is cuda" if requested == "cuda" else "torch sees a GPU"
     return "cuda", f"{reason}, {torch.cuda.get_device_name()}"
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.run.errors import UserError
+from stages.run.process.gpus import expect_gpu
 from stages.scenes.cameras import Array, Camera, rigid
 from stages.scenes.config import VggtConfig
 from stages.scenes.images import Pixels, resize
@@ -80,6 +81,8 @@ def load(config: VggtConfig) -> Model:
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     if config.device == "cuda" and device == "cpu":
         raise UserError("vggt.device", "cuda, but torch finds no GPU", fix="set it to cpu")
+    if config.device == "auto" and device == "cpu":
+        expect_gpu("vggt.device")
     try:
         network = VGGT.from_pretrained(config.weights).to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 from stages.run.errors import UserError
+from stages.run.process.gpus import expect_gpu
 
 Name = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -15,6 +16,8 @@ def choose_device(requested: str, where: str) -> tuple[torch.device, str]:
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
         raise UserError(where, "cuda, but torch sees no GPU", fix="set it to auto or cpu")
+    if requested == "auto" and not available:
+        expect_gpu(where)
     if requested == "cpu" or not available:
         return torch.device("cpu"), "as set" if requested == "cpu" else "torch sees no GPU"
     return torch.device("cuda"), torch.cuda.get_device_name()

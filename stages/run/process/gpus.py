@@ -3,7 +3,11 @@
 import os
 from collections.abc import Sequence
 
+from stages.run.errors import UserError
+
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
+# What old versions of SLURM name in jobs without a GPU.
+_NONE = "NoDevFiles"
 
 
 def named_gpus() -> list[str] | None:
@@ -22,3 +26,35 @@ def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
 def use_gpus(gpus: Sequence[str]) -> None:
     """Restrict this process to these GPUs; CUDA reads it at its first use."""
     os.environ.update(gpu_environment(gpus))
+
+
+def expect_gpu(key: str) -> None:
+    """Refuse to work on the CPU in a SLURM job that was given a GPU.
+
+    Called where `key` of params.yaml is auto and no GPU is found. Reads the environment alone.
+    Raises UserError in a job with GPUs, unless CUDA_VISIBLE_DEVICES leaves it none of them.
+    """
+    given = _job_gpus()
+    if given:
+        raise UserError(
+            key,
+            f"auto, and this job was given a GPU ({given}), but torch sees none",
+            expected="a GPU that torch can use: `nvidia-smi` and `python -m stages.doctor` on "
+            f"node {os.environ.get('SLURMD_NODENAME', 'of the job')}",
+            fix=f"exclude the node or mend its driver; to work on the CPU set {key}: cpu, or send "
+            "the job with `--gres=none`",
+        )
+
+
+def _job_gpus() -> str:
+    """The GPUs that SLURM gave to this job, as it names them; empty for none."""
+    visible = os.environ.get(_VARIABLE)
+    if "SLURM_JOB_ID" not in os.environ or named_gpus() == [] or visible == _NONE:
+        return ""
+    count = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    if count not in ("", "0"):
+        return f"SLURM_GPUS_ON_NODE={count}"
+    for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", _VARIABLE):
+        if os.environ.get(name):
+            return f"{name}={os.environ[name]}"
+    return ""

@@ -149,7 +149,7 @@ def evaluate_result(
     record, folder = CaptureRecord.read(result / TRAINED), result / f"{EVALUATED}{eval_set.name}"
     claim_evaluated(folder, eval_set.folder, lambda: eval_set.image_hashes)
     make_target(result)
-    backend, _ = choose_backend(config.backend)
+    backend, _ = choose_backend(config.backend, "capture_evaluate.backend")
     device = "cuda" if backend == "cuda" else "cpu"
     gaussians = Gaussians.load(result / TRAINED / GAUSSIANS, device)
     eval_set.log_notes()

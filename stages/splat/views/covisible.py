@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.run.errors import UserError
+from stages.run.process.gpus import expect_gpu
 from stages.scenes.cameras import Camera
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
@@ -50,6 +51,8 @@ def backend_of(device: str) -> str:
     is_available = torch.cuda.is_available()
     if device == "cuda" and not is_available:
         raise UserError("static.covi_device", "cuda, but torch sees no GPU", fix="set it to cpu")
+    if device == "auto" and not is_available:
+        expect_gpu("static.covi_device")
     return "cuda" if is_available and device != "cpu" else "cpu"
 
 
