@@ -82,6 +82,56 @@ def test_seed_then_demo_gives_back_the_same_bytes(folder: Path) -> None:
     assert path.read_bytes() == before
 
 
+# Keys of `train:` that the scripts take from params.yaml: about the machine, and about the data.
+KEPT = {"backend", "execution", "background", "masks"}
+OTHER = {
+    "backend": "cpu",
+    "execution": "eager",
+    "init_type": "random",
+    "background": [0.5, 0.5, 0.5],
+    "kind": "mcmc",
+}
+
+
+def changed(node: dict) -> dict:
+    """Every value of a section replaced by another valid one."""
+    other = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            other[key] = changed(value)
+        elif isinstance(value, bool):
+            other[key] = not value
+        elif isinstance(value, list):
+            other[key] = OTHER.get(key, [7])
+        elif isinstance(value, str):
+            other[key] = OTHER.get(key, "x")
+        elif isinstance(value, int):
+            other[key] = value + 1 if key != "sh_degree" else 0
+        else:
+            other[key] = value / 2 or 0.5
+    return other
+
+
+def test_no_value_of_training_but_those_of_data_and_machine_reaches_a_recipe_s_run(
+    folder: Path,
+) -> None:
+    """What a run trains by is equal whatever params.yaml holds."""
+    path, recipe = folder / "params.yaml", STUDIES / "full.yaml"
+    usual = Params.read(path, [recipe]).section("train", TrainConfig).model_dump()
+    yaml = YAML()
+    raw = yaml.load(path)
+    before, raw["train"] = raw["train"], changed(raw["train"])
+    yaml.dump(raw, path)
+    own = Params.read(path).section("train", TrainConfig).model_dump()
+    assert set(own) == set(before), "all keys"
+    assert own["strategy"].keys() == before["strategy"].keys()
+    for key, value in Params.read(ROOT / "params.yaml").section("train", TrainConfig):
+        assert key == "runtime" or own[key] != value, f"{key} was not changed"
+    ours = Params.read(path, [recipe]).section("train", TrainConfig).model_dump()
+    assert {key for key in usual if ours[key] != usual[key]} == KEPT
+    assert usual == TrainConfig().model_dump()
+
+
 def test_demo_is_in_force() -> None:
     """params.yaml holds the demo's values, so that a fresh clone runs on a laptop."""
     done = overlay(ROOT, "studies/demo.yaml", "--check")

@@ -10,6 +10,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError
+from stages.run.settings import readings
 from stages.run.settings.overrides import literal, parse
 from stages.run.settings.params import Params, Section, add_override_option
 
@@ -201,3 +202,81 @@ def test_values_that_no_section_reads_are_reported(tmp_path: Path) -> None:
     params.entry("captures", "room", Entry)
     assert list(params.unread()) == []
     assert params.overridden_keys("train") == {"max_steps", "inner"}
+
+
+RECIPE = """
+# Only what changes.
+train:
+  max_steps: 30000
+  names:
+  - b
+  - c
+  inner:
+    on: false
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    file = tmp_path / "full.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+def test_recipe_replaces_values_in_memory_and_settings_go_on_top(path: Path, recipe: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_override_option(parser)
+    more = recipe.with_name("more.yaml")
+    more.write_text("train: {means_lr: 0.5, max_steps: 40}")
+    words = ["-S", "train.max_steps=3", "--recipe", str(recipe), "--recipe", str(more)]
+    before = path.read_bytes()
+    params = Params.read(path, parser.parse_args(words).overrides)
+    expected = Train(max_steps=3, means_lr=0.5, names=("b", "c"), inner=Inner(on=False))
+    assert params.section("train", Train) == expected
+    assert Params.read(path, [recipe, more]).section("train", Train).max_steps == 40
+    assert Params.read(path, [more, recipe]).section("train", Train).max_steps == 30000
+    assert path.read_bytes() == before
+    assert params.overridden_keys("train") == {"max_steps"}
+
+
+def test_section_of_a_recipe_that_a_command_does_not_read_is_no_matter(
+    path: Path, recipe: Path
+) -> None:
+    params = Params.read(path, [recipe])
+    params.entry("captures", "room", Entry)
+    assert list(params.unread()) == []
+
+
+def test_unknown_keys_of_a_recipe_are_refused_with_their_lines(path: Path, recipe: Path) -> None:
+    recipe.write_text("train:\n  max_stepz: 3\ntrian:\n  max_steps: 3\n")
+    with pytest.raises(UserError) as refused:
+        Params.read(path, [recipe])
+    message = str(refused.value)
+    assert f"{recipe}:2  train.max_stepz: params.yaml has no such key" in message
+    assert "did you mean max_steps?" in message
+    assert f"{recipe}:3  trian: params.yaml has no such key" in message
+    with pytest.raises(UserError, match=r"none\.yaml: no such file\n.*fix: name a file with keys"):
+        Params.read(path, [recipe.with_name("none.yaml")])
+
+
+def test_invalid_value_of_a_recipe_is_reported_where_it_stands(path: Path, recipe: Path) -> None:
+    recipe.write_text("train:\n  inner:\n    on: 7\n  names:\n  - a\n  - 1\n")
+    with pytest.raises(UserError) as refused:
+        Params.read(path, [recipe, "train.means_lr=many"]).section("train", Train)
+    message = str(refused.value)
+    assert f"{recipe}:3  train.inner.on: got 7" in message
+    assert f"{recipe}:6  train.names.1: got 1" in message
+    assert "command line  train.means_lr: got 'many'" in message
+
+
+def test_edit_of_a_recipe_during_a_run_is_reported(
+    path: Path, recipe: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    with readings.tracking():
+        Params.read(path, [recipe]).section("train", Train)
+        recipe.write_text(RECIPE.replace("30000", "40000"))
+        readings.check()
+        with readings.params_for_children() as handed:
+            assert Path(handed[readings.PARAMS_ENV]).read_text() == TEXT
+    assert f"{recipe} was edited while this ran: train.max_steps: 30000 -> 40000" in caplog.text

@@ -71,22 +71,41 @@ class Params:
     def __init__(self, raw: Mapping[str, Any], path: Path):
         self.raw, self.path = raw, path
         self.overridden: set[tuple[str, ...]] = set()
+        self.recipes: list[Params] = []  # whose values replace those of the file, the last first
         self._built: set[tuple[str, ...]] = set()
         self.reading = readings.Reading(path, b"")
 
     @classmethod
-    def read(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> "Params":
-        """Parse the file, then replace values by `section.key=value` overrides.
+    def read(
+        cls, path: Path | str = "params.yaml", overrides: Sequence[str | Path] = ()
+    ) -> "Params":
+        """Parse the file, then replace values by those of recipes, then by other overrides.
 
-        Raises UserError when it is missing, not YAML, or lacks a key that an override names.
+        Args:
+            path: the file, which stays as it is.
+            overrides: texts `section.key=value`, and paths of recipes: files that hold some of the
+                keys of params.yaml, such as studies/full.yaml. Later ones replace earlier ones.
+
+        Raises UserError when a file is missing, not YAML, or lacks a key that is replaced.
         """
-        path = Path(path)
+        name_another = "name a file with keys of params.yaml, such as studies/full.yaml"
+        paths = [item for item in overrides if isinstance(item, Path)]
+        recipes = [cls._parsed(item, name_another) for item in paths]
+        # The last reading is the one that children get.
+        params = cls._parsed(Path(path), "run from the root of the repository")
+        for recipe in recipes:
+            params._replace_by(recipe)
+        texts = [item for item in overrides if not isinstance(item, Path)]
+        if texts:
+            params._override(command_line.parse(texts))
+        return params
+
+    @classmethod
+    def _parsed(cls, path: Path, fix: str) -> "Params":
         try:
             content, reading = readings.read_content(path)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise UserError(
-                path, "no such file", fix="run from the root of the repository"
-            ) from error
+            raise UserError(path, "no such file", fix=fix) from error
         try:
             raw = readings.parse_yaml(content)
         except readings.InvalidYaml as error:
@@ -96,9 +115,19 @@ class Params:
             raise UserError(path, "no sections", expected="`name: {...}` sections", fix=CHECK)
         params = cls(raw, path)
         params.reading = reading
-        if overrides:
-            params._override(command_line.parse(overrides))
         return params
+
+    def _replace_by(self, recipe: "Params") -> None:
+        """Replace values by those of a recipe. Raises UserError with all keys that are unknown."""
+        from stages.run.settings.edits import changes  # which imports this module
+
+        for change in changes(self, recipe):
+            node: Any = self.raw
+            for key in change.keys[:-1]:
+                node = node[key]
+            node[change.keys[-1]] = change.new
+        self.recipes.insert(0, recipe)
+        recipe.reading.keys = self.reading.keys  # edits of either count
 
     def _override(self, overrides: list[tuple[tuple[str, ...], Any, bool]]) -> None:
         self.overridden = {keys for keys, _, _ in overrides}
@@ -242,12 +271,26 @@ class Params:
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists.
 
-        `command line  dotted.key` of a value that was overridden there.
+        The file is the recipe that the value is from, if any; `command line  dotted.key` of a value
+        that was overridden there.
         """
         line, dotted = self._line(keys), ".".join(str(key) for key in keys)
         if any(keys[: len(override)] == override for override in self.overridden):
             return f"{command_line.COMMAND_LINE}  {dotted}"
+        for recipe in self.recipes:
+            if recipe._states(keys):
+                return recipe.where(keys)
         return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _states(self, keys: tuple[Any, ...]) -> bool:
+        """Whether the file itself has a value, and no section, at `keys`."""
+        node: Any = self.raw
+        for key in keys:
+            if isinstance(node, Mapping):
+                if key not in node:
+                    return False
+                node = node[key]
+        return not isinstance(node, Mapping)
 
     def _line(self, keys: tuple[Any, ...]) -> int:
         line, node = 0, self.raw
@@ -301,7 +344,10 @@ class Params:
 
 
 def add_override_option(parser: argparse.ArgumentParser) -> None:
-    """Add the repeatable option `-S section.key=value`, whose values `Params.read` takes."""
+    """Add the repeatable options `-S section.key=value` and `--recipe FILE`.
+
+    `Params.read` takes the values of both.
+    """
     parser.add_argument(
         "-S",
         "--set-param",
@@ -318,6 +364,15 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         type=command_line.literal,
         metavar="KEY=TEXT",
         help="the same for a text, taken literally",
+    )
+    parser.add_argument(
+        "--recipe",
+        dest="overrides",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="use this file's values instead of those in params.yaml, such as studies/full.yaml; "
+        "-S goes on top; repeatable",
     )
 
 

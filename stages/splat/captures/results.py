@@ -41,13 +41,14 @@ CALIBRATION_SECTIONS = ("capture_calibrate", "vggt")  # that capture_calibrate r
 
 
 def posed_dataset(
-    data: Path, result: Path, match_string: str, overrides: Sequence[str]
+    data: Path, result: Path, match_string: str, overrides: Sequence[str | Path]
 ) -> tuple[Path, bool]:
     """`data` itself when it has a model, else a dataset below `result`, by capture_calibrate.
 
-    Also returns whether that ran now, with those of `overrides` that are its own. It runs in a
-    process of its own, since its code is no dependency of the training. Raises UserError, before
-    poses are estimated, when `result` cannot be written or holds another result.
+    Also returns whether that ran now, with the recipes in `overrides` and those of its texts that
+    are its own. It runs in a process of its own, since its code is no dependency of the training.
+    Raises UserError, before poses are estimated, when `result` cannot be written or holds another
+    result.
     """
     check_source(data)
     check_apart(data, result, kept=DATASET)
@@ -59,9 +60,11 @@ def posed_dataset(
     dataset = result / DATASET / data.resolve().name  # the capture keeps its name
     if not dataset.exists():
         command = [sys.executable, "-m", "stages.capture_calibrate", str(data), str(dataset)]
-        for text in overrides:
-            if text.lstrip("+").partition(".")[0] in CALIBRATION_SECTIONS:
-                command += ["-S", text]
+        for item in overrides:
+            if isinstance(item, Path):
+                command += ["--recipe", str(item)]
+            elif item.lstrip("+").partition(".")[0] in CALIBRATION_SECTIONS:
+                command += ["-S", item]
         run_all([command], 1)
         return dataset, True
     if not same_images(data, dataset):
