@@ -5,5 +5,6 @@ from pathlib import Path
 GAUSSIANS = "gaussians.safetensors"
 POINT_CLOUD = "point_cloud.ply"
 FIT = "fit.json"  # curve and evaluations
+FLAGS = "flags.tsv"  # of the full-size recipe, as a capture was trained
 CAPTURE = "capture.json"  # what a capture was trained on, and where its cameras stand
 LEARNT_CAMERAS = Path("cameras", "sparse", "0")  # a COLMAP model

@@ -18,7 +18,7 @@ from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
-from stages.scenes.images import read_image, write_mask
+from stages.scenes.images import read_image, write_mask, write_png
 from stages.splat.captures import claims
 from stages.splat.captures import results as capture_results
 from stages.splat.captures.record import CaptureRecord
@@ -112,6 +112,19 @@ def test_result_has_gaussians_ply_poses_and_metrics(trained: tuple[Path, dict]) 
     assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(scalars["psnr"], abs=1e-5)
     assert (folder / "held_out" / "given" / NAMES[0]).is_file()
     assert (folder / "held_out" / "aligned" / NAMES[4]).is_file()
+
+
+def test_poses_are_estimated_by_the_recipe_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(capture_results, "run_all", lambda commands, _: called.extend(commands))
+    write_png(tmp_path / "room" / "a.png", np.zeros((8, 8, 3)))
+    overrides = [Path("a recipe.yaml"), "train.max_steps=3", "vggt.device=cpu"]
+    out = tmp_path / "out"
+    capture_results.posed_dataset(tmp_path / "room", out, "", overrides)
+    words = [str(tmp_path / "room"), str(out / "dataset" / "room"), "--recipe", "a recipe.yaml"]
+    assert called[0][1:] == ["-m", "stages.capture_calibrate", *words, "-S", "vggt.device=cpu"]
 
 
 def test_files_of_a_file_browser_are_ignored(data: Path, tmp_path: Path) -> None:
@@ -366,7 +379,7 @@ def test_evaluation_needs_a_trained_capture(data: Path, tmp_path: Path) -> None:
 def test_fitted_names_its_cameras_with_a_suffix(trained: tuple[Path, dict], tmp_path: Path) -> None:
     gaussians = Gaussians.load(trained[0] / "train" / "gaussians.safetensors")
     placed = [replace(one, name=f"cam{k}") for k, one in enumerate(cameras().values())]
-    Fitted(gaussians, placed, [], []).write(tmp_path, ply=False, suffix=".png")
+    Fitted(gaussians, placed, [], [], False).write(tmp_path, ply=False, suffix=".png")
     model = pycolmap.Reconstruction(tmp_path / "cameras" / "sparse" / "0")
     assert sorted(image.name for image in model.images.values())[0] == "cam0.png"
     assert not (tmp_path / "point_cloud.ply").exists()

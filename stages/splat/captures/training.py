@@ -1,7 +1,7 @@
 """Gaussians of one static capture, trained on the views of a COLMAP dataset.
 
 A result folder holds gaussians.safetensors, point_cloud.ply, cameras/sparse/0 (learnt poses),
-fit.json (curve and evaluations) and capture.json.
+fit.json (curve and evaluations), flags.tsv (hyperparameters as used) and capture.json.
 """
 
 import logging
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from stages.quality.evaluation import mean_color
-from stages.run.artefacts import FIT
+from stages.run.artefacts import FIT, FLAGS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, set_hash, text_hash, write_json
+from stages.run.files import file_hash, folder_hash, set_hash, text_hash, write_json, write_tsv
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, shortened
@@ -24,6 +24,7 @@ from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import Color, Mask, Pixels, resize, resize_mask
 from stages.scenes.sources.name_filter import matching
 from stages.scenes.view import View
+from stages.splat.captures.flags import COLUMNS, flag_lines, flag_rows, limit_effect
 from stages.splat.captures.record import CaptureRecord
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.raster import choose_backend
@@ -128,8 +129,14 @@ def train_capture(
     trainer = Trainer(train_views, dataset.points, dataset.colors, config, backend)
     counts = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
     _LOGGER.info("%s: %s, on %s (%s)", resume_as, counts, backend, reason)
+    _LOGGER.info("%s: hyperparameters as used, also in %s:", resume_as, FLAGS)
+    for line in flag_lines(flag_rows(trainer.config, trainer.state.strategy)):
+        _LOGGER.info("  %s", line)
     held_out = [train_view(view, config) for view in views.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
+    limit = limit_effect(config, fitted.limited, [row["gaussians"] for row in fitted.curve])
+    _LOGGER.info("%s: train.max_gaussians %d %s", resume_as, config.max_gaussians, limit)
+    write_tsv(folder / FLAGS, flag_rows(trainer.config, trainer.state.strategy, limit), COLUMNS)
     fitted.write(folder, ply=config.save_ply)
     write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
     record = CaptureRecord(

@@ -36,6 +36,7 @@ class Fitted:
     cameras: list[Camera]
     curve: list[CurveRow]
     evaluations: list[EvaluationRow]
+    limited: bool  # whether max_gaussians held the growth
 
     def write(self, folder: Path, *, ply: bool, suffix: str = "") -> None:
         """gaussians.safetensors, point_cloud.ply if `ply`, and the learnt cameras.
@@ -122,7 +123,13 @@ def _fit(
     if folder is not None and checkpoint.kept.is_dir():
         with gpu_lock_released():
             shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
-    return Fitted(trainer.gaussians(steps), trainer.learnt_cameras(), curve, evaluations)
+    return Fitted(
+        trainer.gaussians(steps),
+        trainer.learnt_cameras(),
+        curve,
+        evaluations,
+        trainer.state.limited,
+    )
 
 
 def _export(trainer: Trainer, kept: Path, step: int) -> None:

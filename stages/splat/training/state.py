@@ -80,6 +80,11 @@ class TrainState:
         flat = [param.detach().reshape(len(param), -1) for param in self.params.values()]
         return torch.isfinite(torch.cat(flat, dim=1)).all(1)
 
+    @property
+    def limited(self) -> bool:
+        """Whether `max_gaussians` has held the growth."""
+        return getattr(self.strategy, "announced", False)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on, random numbers included."""
         strategy = {k: v for k, v in self.strategy_state.items() if torch.is_tensor(v)}
@@ -87,6 +92,7 @@ class TrainState:
             "params": {name: param.detach() for name, param in self.params.items()},
             "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "strategy": strategy,
+            "limited": self.limited,
             "corrections": self.corrections.detach(),
             "pose_optimizer": self.pose_optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -99,6 +105,8 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.strategy_state.update({k: v.to(self.device) for k, v in state["strategy"].items()})
+        if state.get("limited"):  # which states of older versions lack
+            self.strategy.announced = True
         with torch.no_grad():
             self.corrections.copy_(state["corrections"])
         self.pose_optimizer.load_state_dict(state["pose_optimizer"])
