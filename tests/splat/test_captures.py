@@ -365,6 +365,22 @@ def test_only_the_nearest_views_are_measured(result: Path, tmp_path: Path) -> No
     assert [row["image"] for row in rows] == ["a.png", "c.png"]
 
 
+def test_only_images_with_the_word_are_measured(result: Path, tmp_path: Path) -> None:
+    """The others still register the set; `nearest` selects among those with the word."""
+    both = cameras(("a_L.png", "a_R.png", "b_L.png", "b_R.png"), 0.05)
+    both |= {name: cameras()[name] for name in (NAMES[1], NAMES[6])}
+    folder = write_capture(tmp_path / "hall", both, MOVED)
+    words = EVALUATE.model_copy(update={"match_string": "r"})
+    assert evaluate(result, folder, words)["frame"] == "similarity from 2 images in both"
+    rows = read_tsv(result / "eval_on_hall" / "views.tsv")
+    assert [row["image"] for row in rows] == ["a_R.png", "b_R.png"]
+    evaluate(result, folder, words.model_copy(update={"nearest": 1}))
+    (row,) = read_tsv(result / "eval_on_hall" / "views.tsv")
+    assert row["image"] in {"a_R.png", "b_R.png"}
+    with pytest.raises(UserError, match=r"match_string: 'LEFTY' matches none of 6 images"):
+        evaluate(result, folder, EVALUATE.model_copy(update={"match_string": "LEFTY"}))
+
+
 def test_images_may_be_shrunk(data: Path, tmp_path: Path) -> None:
     scalars = train(data, tmp_path / "small", config=CONFIG.model_copy(update={"data_factor": 2}))
     assert scalars["protocol"].startswith("28x24")

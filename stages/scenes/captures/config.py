@@ -52,6 +52,7 @@ class CaptureEvaluateConfig(OptionalAlignment):
     """How a trained capture is measured on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
+    match_string: str = Field(default="", pattern=r"^[^/\\]*$")
     nearest: Count = 0
     frame: Literal["auto", "shared", "images"] = "auto"
 

@@ -31,7 +31,13 @@ from stages.splat.captures.claims import (
 )
 from stages.splat.captures.measuring import PoseAlignment, measure
 from stages.splat.captures.record import CaptureRecord
-from stages.splat.captures.training import capture_notes, shrunk_size, split, train_capture
+from stages.splat.captures.training import (
+    capture_notes,
+    matching_views,
+    shrunk_size,
+    split,
+    train_capture,
+)
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
@@ -147,7 +153,7 @@ def evaluate_result(
 ) -> dict[str, Any]:
     """Measure a trained capture on another dataset, into `result`/eval_on_<its name>.
 
-    Raises UserError when the dataset's frame cannot be determined.
+    Raises UserError when the dataset's frame cannot be determined, and when no image matches.
     """
     record, folder = CaptureRecord.read(result / TRAINED), result / f"{EVALUATED}{eval_set.name}"
     claim_evaluated(folder, eval_set.folder, lambda: eval_set.image_hashes)
@@ -167,11 +173,12 @@ def evaluate_result(
         eval_set.folder,
     )
     placed = {
-        view.name: placement.train_from_eval.apply_camera(view.camera) for view in eval_set.views
+        view.name: placement.train_from_eval.apply_camera(view.camera)
+        for view in matching_views(eval_set.views, config.match_string)
     }
-    _demand(meter, eval_set.views, record.data_factor)
     chosen = nearest(list(record.train.values()), placed, config.nearest)
     views = [view for view in eval_set.views if view.name in chosen]
+    _demand(meter, views, record.data_factor)
     with whole_folder(folder) as folder:
         rows, means = measure(
             gaussians,

@@ -50,20 +50,28 @@ def split(views: Sequence[View], test_every: int, match_string: str) -> CaptureS
     """
     held_out = tuple(views[::test_every]) if test_every > 1 else ()
     rest = [view for view in views if view not in held_out]
-    train = tuple(view for view in rest if matching(view.name, match_string))
     if not rest:
         raise UserError(
             "test_every",
             f"{test_every} leaves none of {len(views)} views to train on",
             expected="0 for no held-out views, or a larger step",
         )
-    if not train:
+    return CaptureSplit(matching_views(rest, match_string), held_out)
+
+
+def matching_views(views: Sequence[View], match_string: str) -> tuple[View, ...]:
+    """The views with the whole word `match_string` in their names; all for an empty one.
+
+    Raises UserError when there is none.
+    """
+    matched = tuple(view for view in views if matching(view.name, match_string))
+    if not matched:
         raise UserError(
             "match_string",
-            f"{match_string!r} matches none of {len(rest)} images",
-            expected=f"a whole word in one of {shortened([view.name for view in rest])}",
+            f"{match_string!r} matches none of {len(views)} images",
+            expected=f"a whole word in one of {shortened([view.name for view in views])}",
         )
-    return CaptureSplit(train, held_out)
+    return matched
 
 
 def capture_notes(
