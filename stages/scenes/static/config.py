@@ -17,8 +17,10 @@ class StaticRuntime(Section):
 
     vggt_cache: PathText = ""
     force: bool = False
+    copy_mode: Literal["copy", "hardlink", "symlink"] = "copy"
     skip_train: bool = False
     skip_eval: bool = False
+    rebuild_covisible: bool = False
     covi_chunk: Positive = 32
     covi_micro_chunk: Positive = 8
 
@@ -31,6 +33,7 @@ class StaticConfig(Section):
     cameras: tuple[CameraKind, ...] = ("monocular", "iphone", "stereo", "lightfield")
     max_px: Pixels = 0
     lf_inner: int = Field(default=2, ge=0, le=99)
+    lf_downscale: Positive = 1
     lf_calib: PathText = ""
     lf_to_colmap: PathText = ""
     vggt_stage: Literal["both", "vggt", "ba"] = "both"
@@ -46,6 +49,7 @@ class StaticConfig(Section):
     seed: Seed = 0
     train_test_every: Count = 1
     eval_test_every: Positive = 1
+    nearest_eval: Count = 0
     covi_device: Literal["auto", "cpu", "cuda"] = "auto"
     covi_min_views: Positive = 1
     covi_min_share: float = Field(default=0.05, ge=0, le=1)
@@ -58,12 +62,14 @@ READ_BY = {
         "cameras",
         "max_px",
         "lf_inner",
+        "lf_downscale",
         "lf_calib",
         "lf_to_colmap",
         "vggt_stage",
         "runtime.vggt_cache",
         "skip_vggt",
         "runtime.force",
+        "runtime.copy_mode",
         "lens_model",
         "focal_guess",
         "max_features",
@@ -77,7 +83,9 @@ READ_BY = {
     "static_train": ("train_test_every", "runtime.skip_train"),
     "static_evaluate": (
         "eval_test_every",
+        "nearest_eval",
         "runtime.skip_eval",
+        "runtime.rebuild_covisible",
         "runtime.covi_chunk",
         "runtime.covi_micro_chunk",
         "covi_device",
