@@ -1,10 +1,13 @@
 # Sourced by the scripts beside it, in the checkout: the environment, paths, params from the shell's
 # variables, and stops. $here is the folder that the job was sent from.
 set -euo pipefail
-[[ -n ${VIRTUAL_ENV:-} || ! -f .venv/bin/activate ]] || . .venv/bin/activate
+# The repository's own environment, also where that of something else is active.
+[[ ! -f .venv/bin/activate ]] || . .venv/bin/activate
 
-# usage N M TEXT: end with TEXT unless the script has N to M arguments ($given of them).
+# usage N M TEXT: end with TEXT unless the script, which it names, has N to M arguments ($given).
 usage() {
+    script=${3##*slurm/}
+    script=${script%%.slurm*}
     if ((given < $1 || given > $2)); then
         echo "usage: $3" >&2
         exit 2
@@ -30,31 +33,114 @@ place() {
     esac
 }
 
-# set_param KEY VARIABLE: give params key KEY the value of VARIABLE where that is set.
-settings=()
-set_param() {
-    if [[ -n ${!2:-} ]]; then settings+=(-S "$1=${!2}"); fi
+# Options for a stage, the variables that the script reads, and the keys that they set.
+settings=() known=()
+export SPLATFIX_VARIABLES=
+
+# reads VARIABLE [KEY]: whether VARIABLE is set; remember that the script reads it, for KEY.
+reads() {
+    known+=("$1")
+    [[ -n ${!1:-} ]] || return 1
+    SPLATFIX_VARIABLES+="${2:+ $2=$1}"
 }
 
-# set_path KEY VARIABLE: the same for a path, whatever characters are in it.
+# set_param KEY VARIABLE: give params key KEY the value of VARIABLE where that is set.
+set_param() {
+    if reads "$2" "$1"; then settings+=(-S "$1=${!2}"); fi
+}
+
+# set_text KEY VARIABLE: the same for a text, whatever characters are in it.
+set_text() {
+    if reads "$2" "$1"; then settings+=(--set-text "$1=${!2}"); fi
+}
+
+# set_path KEY VARIABLE: the same for a path.
 set_path() {
-    if [[ -n ${!2:-} ]]; then settings+=(--set-text "$1=$(place "${!2}")"); fi
+    if reads "$2" "$1"; then settings+=(--set-text "$1=$(place "${!2}")"); fi
 }
 
 # set_switch KEY VARIABLE: the same for a switch, where 1 is true and 0 is false.
 set_switch() {
-    case ${!2:-} in
-        '') ;;
+    if ! reads "$2" "$1"; then return; fi
+    case ${!2} in
         1) settings+=(-S "$1=true") ;;
         0) settings+=(-S "$1=false") ;;
-        *) echo "$2=${!2}: expected 0 or 1" >&2; exit 2 ;;
+        *) echo "$2=${!2}: expected 0 or 1 (it sets $1)" >&2; exit 2 ;;
     esac
+}
+
+# set_folder OPTION VARIABLE: give a stage's OPTION the folder that VARIABLE names, where it is set.
+set_folder() {
+    if reads "$2"; then settings+=("$1" "$(place "${!2}")"); fi
+}
+
+# set_recipe VARIABLE: set $recipe to the options of the files that VARIABLE names, with colons
+# between them; the full-size recipe where it is not set, params.yaml as it is where it is empty.
+set_recipe() {
+    local file files
+    known+=("$1") recipe=()
+    if [[ -z ${!1+set} ]]; then
+        recipe=(--recipe studies/full.yaml)
+        return
+    fi
+    IFS=: read -ra files <<<"${!1}"
+    for file in "${files[@]}"; do
+        if [[ -f $(place "$file") ]]; then
+            recipe+=(--recipe "$(place "$file")")
+        elif [[ -f $file ]]; then  # one of the checkout
+            recipe+=(--recipe "$file")
+        else
+            echo "$1=${!1}: no file $file in $here or $PWD" >&2
+            echo "expected files such as studies/full.yaml, with colons between them" >&2
+            exit 2
+        fi
+    done
+}
+
+# tell_unread: name the variables that look like a script's but are not read by this one.
+tell_unread() {
+    local name other near
+    for name in $(compgen -e); do
+        if [[ ! $name =~ ^(RECIPE|(CLOSEST|COPY|COVI|EVAL|LF|PREP|REBUILD|RESULT|SKIP|TRAIN|VGGT)_) ]] \
+            || [[ " ${known[*]} " == *" $name "* ]]; then
+            continue
+        fi
+        other=$(grep -lw -e "$name" slurm/*.slurm | sed 's|.*/||; s|\.slurm$||' | paste -sd, -) \
+            || other=
+        near=$(nearest "$name" "${known[@]}")
+        printf '%s' "WARNING: $name=${!name}: $script does not read it" >&2
+        printf '%s' "${near:+; did you mean $near?}" "${other:+; ${other//,/ and } can}" >&2
+        [[ -n $near$other ]] || printf '%s' "; it reads ${known[*]:-none}" >&2
+        echo >&2
+    done
+}
+
+# nearest NAME NAMES: the one of NAMES that differs by the fewest letters, if these are few.
+nearest() {
+    printf '%s\n' "${@:2}" | awk -v name="$1" '
+        function least(x, y, z) { return x < y ? (x < z ? x : z) : (y < z ? y : z) }
+        {
+            for (j = 0; j <= length($0); j++) row[j] = j
+            for (i = 1; i <= length(name); i++) {
+                before = row[0]; row[0] = i
+                for (j = 1; j <= length($0); j++) {
+                    above = row[j]
+                    changed = before + (substr(name, i, 1) != substr($0, j, 1))
+                    row[j] = least(above + 1, row[j - 1] + 1, changed)
+                    before = above
+                }
+            }
+            if (NR == 1 || row[length($0)] < fewest) { fewest = row[length($0)]; nearest = $0 }
+        }
+        END { if (fewest <= length(name) / 3) print nearest }'
 }
 
 # run WORDS: run a stage. Before the limit or a preemption it saves its state and the job goes back
 # into the queue, where stages that were done are passed over; a cancelled job stays cancelled.
 run() {
     local code=0 step
+    [[ -n ${told:-} ]] || tell_unread
+    told=1
     step=$(printf '%q ' "$@")
     if [[ -f $finished ]] && grep -qxF -e "$step" "$finished"; then
         echo "done before the stop: $*"

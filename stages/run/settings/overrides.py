@@ -4,6 +4,7 @@ Hydra's parser reads them, as in DVC: `key=value`, lists `[a,b]`, quotes, `+key=
 for a key that params.yaml lacks.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 COMMAND_LINE = "command line"
+# `key=VARIABLE` of the values that a script in slurm/ took from variables of the shell.
+_VARIABLES = "SPLATFIX_VARIABLES"
 _FORM = "section.key=value, such as train.max_steps=300"
 
 Keys = tuple[str, ...]
+
+
+def origin(keys: Sequence[Any]) -> str:
+    """Where the user set a key: the command line, or a script's variable, such as LF_INNER."""
+    dotted = ".".join(map(str, keys))
+    named = dict(pair.split("=", 1) for pair in os.environ.get(_VARIABLES, "").split())
+    return f"variable {named[dotted]}" if dotted in named else COMMAND_LINE
 
 
 def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
@@ -29,17 +39,16 @@ def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:
 
     parsed = []
     for text in texts:
+        at = f"{origin([text.lstrip('+').partition('=')[0]])}  -S {text}"
         try:
             override = _override(text)
         except ValueError as error:
-            raise UserError(
-                f"{COMMAND_LINE}  -S {text}", "not an override", expected=_FORM, fix=quoting(text)
-            ) from error
+            raise UserError(at, "not an override", expected=_FORM, fix=quoting(text)) from error
         kinds = (OverrideType.CHANGE, OverrideType.ADD)
         keys = tuple(override.key_or_group.split("."))
         if override.type not in kinds or override.is_sweep_override() or len(keys) < 2:
             raise UserError(
-                f"{COMMAND_LINE}  -S {text}",
+                at,
                 "not one value for one key",
                 expected=_FORM,
                 fix=f"{quoting(text)}; several values are queued by `dvc exp run`".lstrip("; "),

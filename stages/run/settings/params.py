@@ -140,7 +140,7 @@ class Params:
                 parent = parent[key]
             known = [str(key) for key in parent]
             raise UserError(
-                f"{command_line.COMMAND_LINE}  {'.'.join(keys)}",
+                f"{command_line.origin(keys)}  {'.'.join(keys)}",
                 f"{self.path} has no such key",
                 expected="one of " + ", ".join(known),
                 hint=moved(self.raw, keys) or did_you_mean(keys[-1], known),
@@ -177,13 +177,15 @@ class Params:
     def unread(self, **read: Collection[str]) -> Iterator[str]:
         """Messages about overrides that have no effect on the command.
 
-        Called when the command has built all its sections. `read` limits a section to the keys
-        that the command, or a process that it starts, reads.
+        Without those of a script's variables, which it gives to all of its commands. Called when
+        the command has built all its sections. `read` limits a section to the keys that the
+        command, or a process that it starts, reads.
         """
         for keys in sorted(self.overridden):
             built = any(keys[: len(built_keys)] == built_keys for built_keys in self._built)
             section, key = _owned(keys)
-            if key not in read.get(section, (key,) if built else ()):
+            given = command_line.origin(keys) == command_line.COMMAND_LINE
+            if given and key not in read.get(section, (key,) if built else ()):
                 yield f"{self.where(keys)} has no effect on this command"
 
     def names(self, catalogue: str) -> list[str]:
@@ -271,16 +273,21 @@ class Params:
     def where(self, keys: tuple[Any, ...]) -> str:
         """`file:line  dotted.key` of a key, or of its nearest parent that exists.
 
-        The file is the recipe that the value is from, if any; `command line  dotted.key` of a value
-        that was overridden there.
+        The file is the recipe that the value is from, if any. `command line  dotted.key` of a value
+        that was overridden there, or `variable NAME  dotted.key` by a script's variable.
         """
         line, dotted = self._line(keys), ".".join(str(key) for key in keys)
-        if any(keys[: len(override)] == override for override in self.overridden):
-            return f"{command_line.COMMAND_LINE}  {dotted}"
+        override = self._override_of(keys)
+        if override:
+            return f"{command_line.origin(override)}  {dotted}"
         for recipe in self.recipes:
             if recipe._states(keys):
                 return recipe.where(keys)
         return f"{self.path}:{line}  {dotted}" if line else f"{self.path}  {dotted}"
+
+    def _override_of(self, keys: tuple[Any, ...]) -> tuple[str, ...]:
+        """The keys of the override that a value at `keys` is from; empty for none."""
+        return next((one for one in self.overridden if keys[: len(one)] == one), ())
 
     def _states(self, keys: tuple[Any, ...]) -> bool:
         """Whether the file itself has a value, and no section, at `keys`."""
@@ -340,7 +347,8 @@ class Params:
         if isinstance(fault["input"], Mapping):
             return UserError(self.where(location), message, fix=CHECK)
         got = f"got {fault['input']!r}"
-        return UserError(self.where(location), got, expected=message, fix=CHECK)
+        fix = "set another value there" if self._override_of(location) else CHECK
+        return UserError(self.where(location), got, expected=message, fix=fix)
 
 
 def add_override_option(parser: argparse.ArgumentParser) -> None:
