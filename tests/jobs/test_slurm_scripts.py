@@ -10,6 +10,7 @@ import pytest
 from loopback import Cluster
 from project import ROOT, Project, Submit
 
+FULL = "|--recipe|studies/full.yaml"
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 RECORDER = """#!/bin/bash
@@ -30,7 +31,6 @@ class Scripts:
     def __init__(self, folder: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch):
         self.folder, self.slurm, self.calls = folder, slurm, folder / "calls"
         shutil.copytree(ROOT / "slurm", folder / "slurm")
-        (folder / "slurm_logs").mkdir()
         self.calls.mkdir()
         stub = folder / "bin" / "python"
         stub.parent.mkdir()
@@ -39,7 +39,6 @@ class Scripts:
         monkeypatch.chdir(folder)
         monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
         monkeypatch.setenv("PATH", str(stub.parent), prepend=":")
-        monkeypatch.setenv("VIRTUAL_ENV", str(folder))
         monkeypatch.setenv("CALLS", str(self.calls))
 
     def send(self, name: str, *arguments: str) -> str:
@@ -66,7 +65,7 @@ def scripts(tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_single_training(scripts: Scripts) -> None:
     job = scripts.send("single_training", "../in/dog dir", "results/dog", "RIGHT")
-    assert scripts.called() == ["-m|stages.capture_train|../in/dog dir|results/dog|RIGHT"]
+    assert scripts.called() == [f"-m|stages.capture_train|../in/dog dir|results/dog|RIGHT{FULL}"]
     log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
     assert log.startswith("task 0 on GPU ")
     assert log.strip()[-1].isdecimal(), "one GPU"
@@ -85,19 +84,21 @@ def test_wrong_number_of_arguments_fails_with_the_usage(scripts: Scripts) -> Non
 
 
 def test_dual_training(scripts: Scripts) -> None:
+    (scripts.folder.parent / "in/dog/eval").mkdir(parents=True, exist_ok=True)
     scripts.send("dual_training", "../in/vision-pro-dog2/", "RIGHT", "../in/dog/eval/")
     data, results = "../in/vision-pro-dog2/", "results/vision-pro-dog2"
     assert scripts.called(0) == [
-        f"-m|stages.capture_train|{data}|{results}/combined",
-        f"-m|stages.capture_evaluate|{results}/combined|../in/dog/eval/",
+        f"-m|stages.capture_train|{data}|{results}/combined{FULL}",
+        f"-m|stages.capture_evaluate|{results}/combined|../in/dog/eval/{FULL}",
     ]
     assert scripts.called(1) == [
-        f"-m|stages.capture_train|{data}|{results}/filtered|RIGHT",
-        f"-m|stages.capture_evaluate|{results}/filtered|../in/dog/eval/",
+        f"-m|stages.capture_train|{data}|{results}/filtered|RIGHT{FULL}",
+        f"-m|stages.capture_evaluate|{results}/filtered|../in/dog/eval/{FULL}",
     ]
 
 
 def test_dual_training_without_a_word_to_filter_by(scripts: Scripts) -> None:
+    (scripts.folder.parent / "in/eval").mkdir(parents=True, exist_ok=True)
     job = scripts.send("dual_training", "../in/dog", "", "../in/eval")
     assert len(scripts.called(0)) == 2
     assert scripts.called(1) == []
@@ -125,15 +126,21 @@ def test_static_scripts_in_a_chain_with_their_variables(
         "COVI_DEVICE": "cuda",
         "SKIP_TRAIN": "1",
         "SKIP_EVAL": "",
+        "LF_DOWNSCALE": "3",
+        "COPY_MODE": "hardlink",
+        "CLOSEST_EVAL_COUNT": "5",
+        "COVI_NUM_MIN_FRAMES": "2",
+        "REBUILD_COVISIBLE": "1",
+        "RECIPE": "",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     prepare = scripts.send("static_preprocessing", "../data/dog")
     assert scripts.called() == [
-        "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
+        "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2|-S|static.lf_downscale=3"
         "|--set-text|static.lf_calib=/cal/caldata.tar|--set-text|static.lf_to_colmap=/bin/lf.py"
         "|-S|static.vggt_stage=ba|--set-text|runtime.static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
-        "|-S|runtime.static.force=false"
+        "|-S|runtime.static.force=false|-S|runtime.static.copy_mode=hardlink"
     ]
     assert "NodeList=h100" in scripts.show(prepare)
     (scripts.calls / "0").unlink()
@@ -142,8 +149,10 @@ def test_static_scripts_in_a_chain_with_their_variables(
     scripts.slurm.wait()
     options = (
         "--prep-root|/out/shared dir|--result-root|/scratch/static|-S|static.train_test_every=1"
-        "|-S|static.eval_test_every=2|-S|runtime.static.covi_chunk=32|-S|runtime.static.covi_micro_chunk=8"
-        "|-S|static.covi_device=cuda|-S|runtime.static.skip_train=true"
+        "|-S|static.eval_test_every=2|-S|static.nearest_eval=5|-S|static.covi_min_views=2"
+        "|-S|static.covi_device=cuda|-S|runtime.static.covi_chunk=32"
+        "|-S|runtime.static.covi_micro_chunk=8|-S|runtime.static.rebuild_covisible=true"
+        "|-S|runtime.static.skip_train=true"
     )
     for task, camera in enumerate(("monocular", "iphone", "stereo", "lightfield")):
         rest = f"../data/dog|--camera|{camera}|{options}"
@@ -186,13 +195,14 @@ def test_stop_while_it_is_evaluated_does_not_train_again(
     stub = scripts.folder / "bin" / "python"
     stub.write_text(stub.read_text().replace("[[ -z", "[[ $2 == *_train || -z"))
     monkeypatch.setenv("STOPS", "1")
+    (scripts.folder / "eval").mkdir()
     words = ["sbatch", "--parsable", "--array=0-0", "slurm/dual_training.slurm", "dog", "", "eval"]
     job = scripts.slurm.run(*words).strip()
     scripts.slurm.until((scripts.calls / "started").exists)
     scripts.slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_0")
     scripts.slurm.wait()
-    evaluated = "-m|stages.capture_evaluate|results/dog/combined|eval"
-    trained = "-m|stages.capture_train|dog|results/dog/combined"
+    evaluated = f"-m|stages.capture_evaluate|results/dog/combined|eval{FULL}"
+    trained = f"-m|stages.capture_train|dog|results/dog/combined{FULL}"
     assert scripts.called() == [trained, evaluated, evaluated]
     log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
     assert "done before the stop: python -m stages.capture_train dog" in log
@@ -224,8 +234,8 @@ def test_stopped_last_task_of_an_array_alone_comes_back(
         scripts.slurm.run("scancel", f"{job}_0")
     scripts.slurm.wait()
     trained = "-m|stages.capture_train|dog|results/dog"
-    assert scripts.called(1) == [f"{trained}/filtered|RIGHT"] * 2
-    assert scripts.called(0) == [f"{trained}/combined"]
+    assert scripts.called(1) == [f"{trained}/filtered|RIGHT{FULL}"] * 2
+    assert scripts.called(0) == [f"{trained}/combined{FULL}"]
     assert "JobState=COMPLETED" in scripts.show(f"{job}_1")
 
 
@@ -241,7 +251,7 @@ def test_script_sent_from_another_folder(
     job = scripts.slurm.run("sbatch", "--parsable", script, "dog").strip()
     scripts.slurm.wait()
     assert scripts.called() == [
-        f"-m|stages.static_prepare|{elsewhere}/dog|--prep-root|{elsewhere}/shared"
+        f"-m|stages.static_prepare|{elsewhere}/dog{FULL}|--prep-root|{elsewhere}/shared"
         f"|--set-text|static.lf_calib={elsewhere}/cal (2), new.tar"
     ]
     assert (elsewhere / f"slurm_logs/{job}_0.out").read_text().startswith("task 0 on GPU")
@@ -268,4 +278,4 @@ def test_configured_nodes_and_options_reach_a_script(
     told = scripts.show(output.strip())
     assert "NodeList=gpu2" in told
     assert "Comment=mine" in told
-    assert scripts.called() == ["-m|stages.capture_train|data"]
+    assert scripts.called() == [f"-m|stages.capture_train|data|||{FULL[1:]}"]
