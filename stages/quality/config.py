@@ -10,6 +10,8 @@ from stages.run.settings.ranges import Count, Seed, Workers
 
 # Backbones with calibrated LPIPS heads.
 Net = Literal["alex", "vgg", "squeeze"]
+# Which windows SSIM averages: quality/metrics/ssim.py.
+SsimForm = Literal["torchmetrics", "dycheck"]
 
 
 class WeightsRuntime(Section):
@@ -52,6 +54,7 @@ class EvaluateConfig(Section):
     """How novel views are measured against ground truth."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    ssim: SsimForm = "torchmetrics"
     masks: Literal["ignore", "people"] = "ignore"
     lpips: LpipsConfig = LpipsConfig()
 

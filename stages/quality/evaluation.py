@@ -3,7 +3,7 @@
 Every view and every scene has the same keys; None where a measure is missing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.quality.config import EvaluateConfig
+from stages.quality.config import EvaluateConfig, SsimForm
 from stages.quality.keys import MEASURED
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.masked import mlpips, mpsnr, mssim
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
-from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim
+from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim, ssim_inside
 from stages.quality.metrics.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError
 from stages.run.files import text_hash
@@ -26,6 +26,10 @@ from stages.run.files import text_hash
 COLUMNS = ["timestamp", "camera", *MEASURED]
 # Pixels in a batch on the GPU: LPIPS keeps about 2 KB of activations per pixel.
 _BATCH_PX = 8_000_000
+_SSIM: dict[SsimForm, Callable[[Tensor, Tensor], Tensor]] = {
+    "torchmetrics": ssim,
+    "dycheck": ssim_inside,
+}
 
 Measures = dict[str, Any]
 Image = NDArray[np.float32]  # [H, W, 3]
@@ -64,6 +68,7 @@ class Meter:
     lpips: Lpips | None = None
     lpips_name: str = "none"
     note: str | None = None
+    ssim: SsimForm = "torchmetrics"
 
     @classmethod
     def build(cls, config: EvaluateConfig, weights: Path) -> "Meter":
@@ -76,14 +81,16 @@ class Meter:
         if reason and config.lpips.required:
             raise UserError("evaluate.lpips.required", reason, fix=remedy(net))
         if reason:
-            return cls(device, note=reason)
-        return cls(device, Lpips(weights, net, device), f"{net} {fingerprint(weights, net)}")
+            return cls(device, note=reason, ssim=config.ssim)
+        loaded = Lpips(weights, net, device)
+        return cls(device, loaded, f"{net} {fingerprint(weights, net)}", ssim=config.ssim)
 
     def require_sizes(
         self, sizes: Mapping[str, tuple[int, int]], fix: str, *, masked: bool = False
     ) -> None:
         """Raise UserError for views too small to measure; sizes are (width, height) px by name."""
-        least = max(SMALLEST_PX, TAPS * masked, LPIPS_PX if self.lpips else 0)
+        inside = masked or self.ssim == "dycheck"
+        least = max(TAPS if inside else SMALLEST_PX, LPIPS_PX if self.lpips else 0)
         small = [name for name, size in sizes.items() if min(size) < least]
         if small:
             width, height = sizes[small[0]]
@@ -104,10 +111,10 @@ class Meter:
         truths = _batch([one.truth for one in views], self.device)
         shares = [one.share for one in views]
         given = _batch([one.filled(one.given) for one in views], self.device)
-        columns = _values(truths, given, self.lpips, shares)
+        columns = _values(truths, given, self, shares)
         if views[0].aligned is not None:
             aligned = _batch([one.filled(one.aligned) for one in views], self.device)
-            values = _values(truths, aligned, self.lpips, shares)
+            values = _values(truths, aligned, self, shares)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
         # An empty mask has no measures.
         if views[0].mask is not None and views[0].mask.any():
@@ -157,7 +164,8 @@ def evaluate(
     }
     means["mean_color_psnr"] = _mean(flat)
     means["views"] = len(rows)
-    means["protocol"] = protocol(digests, "+".join(sorted(sizes)), meter.lpips_name, masks)
+    size = "+".join(sorted(sizes))
+    means["protocol"] = protocol(digests, size, meter.lpips_name, masks, meter.ssim)
     means["lpips_note"] = meter.note
     return rows, means
 
@@ -181,14 +189,21 @@ def mean_color(images: Iterable[Image]) -> NDArray[np.float64]:
     return sums / pixels
 
 
-def protocol(views: Mapping[str, str], size: str, lpips: str, masks: str) -> str:
+def protocol(
+    views: Mapping[str, str], size: str, lpips: str, masks: str, ssim: SsimForm = "torchmetrics"
+) -> str:
     """What measures must share to compare; `views` maps each view to its ground truth's hash.
+
+    An SSIM that is not torchmetrics' is named.
 
     >>> protocol({"000021/28": "ab", "000021/64": "cd"}, "192x256", "alex 12345678", "ignore")
     '192x256, 2 views c6a0ace5, lpips alex 12345678, masks ignore'
+    >>> protocol({}, "56x48", "none", "lens", "dycheck")
+    '56x48, 0 views e3b0c442, lpips none, masks lens, ssim dycheck'
     """
     digest = text_hash(*(part for view in sorted(views.items()) for part in view))[:8]
-    return f"{size}, {len(views)} views {digest}, lpips {lpips}, masks {masks}"
+    other = "" if ssim == "torchmetrics" else f", ssim {ssim}"
+    return f"{size}, {len(views)} views {digest}, lpips {lpips}, masks {masks}{other}"
 
 
 def _device(requested: str) -> str:
@@ -210,19 +225,20 @@ def _kind(one: MeasuredView) -> tuple[Any, ...]:
 
 
 def _values(
-    a: Tensor, b: Tensor, lpips: Lpips | None, shares: Sequence[float]
+    a: Tensor, b: Tensor, meter: Meter, shares: Sequence[float]
 ) -> dict[str, list[float | None]]:
     """Measures of images that are equal except in the `shares` of valid pixels."""
+    lpips, similarity = meter.lpips, _SSIM[meter.ssim](a, b)
     if min(shares) == 1:
         return {
             "psnr": _decibels(psnr(a, b)),
-            "ssim": _rounded(ssim(a, b)),
+            "ssim": _rounded(similarity),
             "lpips": _rounded(lpips(a, b)) if lpips else [None] * len(a),
         }
     of = torch.tensor(shares, dtype=torch.float64, device=a.device)
     return {
         "psnr": _decibels(psnr(a, b) + 10 * torch.log10(of)),
-        "ssim": _rounded(1 - (1 - ssim(a, b)) / of),
+        "ssim": _rounded(1 - (1 - similarity) / of),
         "lpips": _rounded(lpips(a, b) / of) if lpips else [None] * len(a),
     }
 

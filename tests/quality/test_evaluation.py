@@ -145,9 +145,26 @@ def test_protocol_changes_with_what_numbers_depend_on(view_of: Callable) -> None
         protocol([view_of("28", 1), view_of("64", 3)], meter),
         protocol(both, Meter("cpu", lpips_name="alex 0badf00d")),
         protocol(both, meter, "people"),
+        protocol(both, Meter("cpu", ssim="dycheck")),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7
+    assert others[-1] == f"{base}, ssim dycheck"
     assert base.startswith("48x40, 2 views ")
+
+
+def test_form_of_ssim_changes_nothing_else(view_of: Callable, no_weights: Path) -> None:
+    view = view_of(seed=1)
+    view = replace(view, aligned=view.given, mask=np.ones(view.truth.shape[:2], bool))
+    config = EvaluateConfig(device="cpu", ssim="dycheck")
+    plain, inside = (
+        Meter.build(one, no_weights).measure(view) for one in (EvaluateConfig(), config)
+    )
+    changed = {key for key in plain if plain[key] != inside[key]}
+    assert changed == {"ssim", "ssim_aligned"}
+    # Under a full mask DyCheck's masked SSIM is its plain one.
+    assert inside["ssim"] == pytest.approx(inside["mssim"], abs=2e-6)
+    with pytest.raises(UserError, match="less than 11 px"):
+        Meter("cpu", ssim="dycheck").require_sizes({"small": (10, 40)}, "shrink less")
 
 
 def test_mean_color_weighs_pixels() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from stages.quality.metrics.lpips import Lpips
 from stages.quality.metrics.masked import mlpips, mpsnr, mssim
 from stages.quality.metrics.psnr import psnr
+from stages.quality.metrics.ssim import ssim_inside
 
 
 def half_mask(images: Tensor) -> Tensor:
@@ -80,6 +81,7 @@ def test_metrics_under_a_full_mask_are_the_plain_ones(images: Callable) -> None:
         for x, y in zip(a[0].numpy(), b[0].numpy(), strict=True)
     ]
     assert float(mssim(a, b, full)) == pytest.approx(float(np.mean(plain)), abs=1e-6)
+    assert float(ssim_inside(a, b)) == pytest.approx(float(np.mean(plain)), abs=1e-6)
 
 
 def test_mssim_equals_direct_sums_over_an_irregular_mask(images: Callable) -> None:

@@ -1,9 +1,13 @@
-"""SSIM against torchmetrics, whose window, borders and mean gsplat's evaluation uses."""
+"""SSIM against torchmetrics, whose window, borders and mean gsplat's evaluation uses.
+
+The windows within the image alone, as DyCheck has them, against scikit-image.
+"""
 
 from collections.abc import Callable
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -13,6 +17,7 @@ from stages.quality.metrics.ssim import (
     correlate,
     gaussian_taps,
     ssim,
+    ssim_inside,
     ssim_of_windows,
 )
 
@@ -25,6 +30,36 @@ def reference(a: Tensor, b: Tensor) -> list[float]:
 def test_equals_torchmetrics(images: Callable, size: tuple[int, int]) -> None:
     a, b = images(3, *size, seed=1).double(), images(3, *size, seed=2).double()
     assert ssim(a, b).tolist() == pytest.approx(reference(a, b), abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 90), (11, 20)])
+def test_windows_inside_equal_scikit_image(images: Callable, size: tuple[int, int]) -> None:
+    a, b = images(2, *size, seed=1).double(), images(2, *size, seed=2).double()
+    expected = [
+        structural_similarity(
+            *(image.numpy() for image in pair),
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for pair in zip(a, b, strict=True)
+    ]
+    assert ssim_inside(a, b).tolist() == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(ValueError, match="at least 11"):
+        ssim_inside(a[..., :10], b[..., :10])
+
+
+def test_a_fault_at_the_border_weighs_less_inside(images: Callable) -> None:
+    """Why DyCheck's SSIM of a novel view is mostly higher than gsplat's."""
+    a = images(1, 48, 48)
+    b = a.clone()
+    b[..., :3, :] = 1 - b[..., :3, :]
+    assert float(ssim_inside(a, b)) > float(ssim(a, b)) + 0.02
+    c = a.clone()
+    c[..., 22:25, :] = 1 - c[..., 22:25, :]
+    assert float(ssim_inside(a, c)) < float(ssim(a, c)) - 0.02
 
 
 def test_is_not_disturbed_by_single_precision(images: Callable) -> None:

@@ -1,7 +1,10 @@
-"""Structural similarity (Wang et al. 2004): window 11, sigma 1.5, reflected borders, whole map.
+"""Structural similarity (Wang et al. 2004): Gaussian windows of 11 px, sigma 1.5.
 
-Equal to torchmetrics' defaults with `data_range=1`, which gsplat's tables use. The training loss
-crops the borders instead and is not comparable.
+`ssim` has a window around every pixel, with reflected borders: equal to torchmetrics' defaults with
+`data_range=1`, which gsplat's tables use. `ssim_inside` has only the windows within the image, as
+DyCheck, TensorFlow and scikit-image do; so does the training loss. Pixels near the border weigh
+less in it, and novel views are mostly worst there: on renders of 4 to 8 held-out views it differed
+by -0.003 to +0.017.
 """
 
 import torch
@@ -21,6 +24,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
     # Variances are differences of near-equal numbers: in float32 smooth images lose four digits.
     a, b = (F.pad(images.double(), (TAPS // 2,) * 4, mode="reflect") for images in (a, b))
     return ssim_of_windows(a, b)
+
+
+def ssim_inside(a: Tensor, b: Tensor) -> Tensor:  # [B, 3, H, W] -> [B]
+    """Mean SSIM over the windows within the images, float64. Images are at least 11 px a side."""
+    check_pair(a, b, smallest_px=TAPS)
+    return ssim_of_windows(a.double(), b.double())
 
 
 def ssim_of_windows(a: Tensor, b: Tensor) -> Tensor:  # [B, C, H, W] -> [B]

@@ -213,7 +213,8 @@ def _demand(meter: Meter, views: Sequence[View], data_factor: int) -> None:
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
     """The meter of captures, without LPIPS where the folder of its weights is missing."""
     if not (weights / MARKER).is_file() and not config.lpips.required:
-        return Meter("cpu", note=f"{weights} is not there; `dvc repro weights` makes it")
+        note = f"{weights} is not there; `dvc repro weights` makes it"
+        return Meter("cpu", note=note, ssim=config.ssim)
     return Meter.build(config, weights)
 
 
