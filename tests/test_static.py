@@ -11,9 +11,10 @@ import pytest
 
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
+from stages.run.files import folder_hash
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.demo.static_scene import write_static_scene
-from stages.scenes.images import read_mask, write_png
+from stages.scenes.images import read_mask, write_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
 from stages.scenes.static.alignment import read_alignment
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRuntime
@@ -283,3 +284,86 @@ def test_masks_and_alignment_are_kept_and_a_missing_mask_is_remade(
     chunked = replace_static(runtime=StaticRuntime(covi_chunk=1, covi_micro_chunk=1))
     again, _ = evaluate_static(shared, "stereo", chunked, trained, METER)
     assert again == rows
+
+
+def test_only_the_nearest_eval_frames_are_measured(
+    prepared: tuple[SharedFolder, dict], trained: Path
+) -> None:
+    shared, _ = prepared
+    rows, _ = evaluate_static(shared, "stereo", replace_static(nearest_eval=2), trained, METER)
+    cameras, _ = read_rig_model(shared.folder / "sparse" / "0")
+    eyes = [cameras[f"stereo__{side}.png"].centre for side in ("left", "right")]
+    frames = [name for name in cameras if name.startswith("eval__")]
+    distance = {n: min(np.linalg.norm(cameras[n].centre - eye) for eye in eyes) for n in frames}
+    assert {row["image"] for row in rows} == set(sorted(frames, key=distance.get)[:2])
+
+
+@pytest.fixture
+def foreign(prepared: tuple[SharedFolder, dict], trained: Path, tmp_path: Path) -> SharedFolder:
+    """A copy of the scene with another program's masks of three of the four frames."""
+    evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
+    shared = SharedFolder(Path(shutil.copytree(prepared[0].folder, tmp_path / "shared")))
+    (shared.masks("stereo") / "masks.json").unlink()
+    left = np.zeros((190, 254), bool)
+    left[:, :127] = True
+    for mask in shared.masks("stereo").rglob("*.png"):
+        write_mask(mask, left)
+    shared.mask("stereo", "eval__frame_00004.png").unlink()
+    shared.alignment("stereo").write_bytes(b"of another program")
+    return shared
+
+
+def test_masks_and_alignment_of_another_program_are_used_and_kept(
+    foreign: SharedFolder, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    before = folder_hash(foreign.folder)
+    rows, means = evaluate_static(foreign, "stereo", STATIC, trained, METER)
+    assert [row["covisible"] for row in rows[:3]] == [0.5] * 3
+    assert 0 < rows[3]["covisible"] < 0.95
+    assert "masks of another program" in means["protocol"]
+    assert folder_hash(foreign.folder) == before
+    messages = " ".join(caplog.messages)
+    assert "3 masks of another program, used as they are; 1 more are computed" in messages
+    assert (
+        "stereo_to_eval.npz: not an alignment (pickled objects, which are never loaded), kept;"
+        in (messages)
+    )
+
+
+def test_rebuilding_replaces_the_masks_of_another_program(
+    foreign: SharedFolder, prepared: tuple[SharedFolder, dict], trained: Path
+) -> None:
+    ours, _ = evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
+    anew = replace_static(runtime=StaticRuntime(rebuild_covisible=True))
+    rows, means = evaluate_static(foreign, "stereo", anew, trained, METER)
+    assert rows == ours
+    assert "covisible by depth within 5%" in means["protocol"]
+    assert read_alignment(foreign.alignment("stereo"))
+    mask = foreign.mask("stereo", "eval__frame_00001.png")
+    written = mask.stat().st_mtime_ns
+    assert evaluate_static(foreign, "stereo", STATIC, trained, METER)[0] == ours
+    assert mask.stat().st_mtime_ns == written, "the masks are ours now, and valid"
+    evaluate_static(foreign, "stereo", anew, trained, METER)
+    assert mask.stat().st_mtime_ns > written
+
+
+def test_mask_of_another_size_is_refused(foreign: SharedFolder, trained: Path) -> None:
+    write_mask(foreign.mask("stereo", "eval__frame_00002.png"), np.ones((96, 128), bool))
+    with pytest.raises(UserError, match=r"frame_00002.png: 128x96 px\nexpected the 254x190 px"):
+        evaluate_static(foreign, "stereo", STATIC, trained, METER)
+
+
+def test_folder_of_masks_with_other_files_is_left_alone(
+    prepared: tuple[SharedFolder, dict], trained: Path, tmp_path: Path
+) -> None:
+    shared = SharedFolder(Path(shutil.copytree(prepared[0].folder, tmp_path / "shared")))
+    shutil.rmtree(shared.masks("stereo"), ignore_errors=True)
+    notes = shared.masks("stereo") / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    for anew in (False, True):
+        static = replace_static(runtime=StaticRuntime(rebuild_covisible=anew))
+        with pytest.raises(UserError, match="no result of this command"):
+            evaluate_static(shared, "stereo", static, trained, METER)
+    assert notes.read_text() == "mine"

@@ -3,6 +3,7 @@
 Masks and alignments are kept in the scene's shared folder while they are valid.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.run.artefacts import GAUSSIANS
+from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.cameras import Camera
+from stages.scenes.captures.eval_registration import nearest
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import normalisation
 from stages.scenes.images import read_image, read_mask, write_mask, write_png
@@ -35,6 +38,9 @@ EVAL = "iphone_eval"
 _MASKS_JSON = "masks.json"
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
 _LOCK_WAIT_S = 3600.0
+_FOREIGN = "covisible by masks of another program, DyCheck means, 8 bits"
+_REBUILD = "runtime.static.rebuild_covisible: true computes them again"
+_LOGGER = logging.getLogger(__name__)
 
 
 def evaluate_static(
@@ -53,30 +59,41 @@ def evaluate_static(
     """
     check_trained(result)
     check_replaceable(result / f"eval_on_{EVAL}", "metrics.json")
-    check_replaceable(shared.masks(camera), _MASKS_JSON)
     for folder in (result, shared.folder):
         make_target(folder)
     record = CaptureRecord.read(result / CHECKPOINTS)
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
-    views = held_out.views[:: static.eval_test_every]
+    views = _chosen(held_out.views[:: static.eval_test_every], record, static.nearest_eval)
+    is_foreign = has_foreign_masks(shared, camera, views)
+    if not is_foreign:
+        check_replaceable(shared.masks(camera), _MASKS_JSON)
+    anew = static.runtime.rebuild_covisible
+    origin = _FOREIGN if is_foreign and not anew else protocol_of(static)
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
     meter.require_sizes(sizes, "raise static.max_px, or use larger images", masked=True)
     backend, training = backend_of(static.covi_device), list(record.train.values())
     # Evaluations of other results may share this folder.
     with alone(shared.masks(camera), wait_s=_LOCK_WAIT_S):
-        update_alignment(shared.alignment(camera), gaussians, held_out)
+        is_ours = (shared.masks(camera) / _MASKS_JSON).is_file()
+        update_alignment(shared.alignment(camera), gaussians, held_out, replace=anew or is_ours)
         masks = update_masks(shared, camera, static, result, training, held_out, views)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
         rendered = _rendered(gaussians, views, masks, folder / "renders", backend)
-        rows, means = evaluate(rendered, meter, record.mean_color, protocol_of(static))
+        rows, means = evaluate(rendered, meter, record.mean_color, origin)
         shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
         rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
         means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
         means["train_views"] = len(record.train)
         write_json(folder / "metrics.json", means)
     return rows, means
+
+
+def _chosen(views: Sequence[View], record: CaptureRecord, count: int) -> list[View]:
+    """The `count` views nearest to the training cameras, by centre; 0 takes all."""
+    names = nearest(list(record.train.values()), {v.name: v.camera for v in views}, count)
+    return [view for view in views if view.name in names]
 
 
 def summary(means: Measures) -> str:
@@ -87,6 +104,11 @@ def summary(means: Measures) -> str:
         f"PSNR {means['psnr']:.2f} dB (an image of the mean colour: "
         f"{means['mean_color_psnr']:.2f} dB)"
     )
+
+
+def rule_of(static: StaticConfig) -> CovisibleRule:
+    """When a pixel counts as covisible."""
+    return CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
 
 
 def protocol_of(static: StaticConfig) -> str:
@@ -102,12 +124,25 @@ def protocol_of(static: StaticConfig) -> str:
     )
 
 
-def update_alignment(path: Path, gaussians: Gaussians, held_out: Dataset) -> FrameAlignment:
-    """Write the alignment when it is missing or of other frames."""
+def update_alignment(
+    path: Path, gaussians: Gaussians, held_out: Dataset, *, replace: bool
+) -> FrameAlignment:
+    """Write the alignment when it is missing or of other frames; return the right one.
+
+    Without `replace` an existing file is kept, with a message when it differs.
+    """
     support, _ = normalisation([view.camera for view in held_out.views], held_out.points)
     wanted = FrameAlignment.between(gaussians.world_from_norm.inverse(), support)
-    if path.is_file() and read_alignment(path).is_like(wanted):
-        return wanted
+    if path.is_file():
+        reason = "of other frames"
+        try:
+            if read_alignment(path).is_like(wanted):
+                return wanted
+        except UserError as error:
+            reason = error.got
+        if not replace:
+            _LOGGER.warning("%s: %s, kept; %s", path, reason, _REBUILD)
+            return wanted
     write_alignment(path, wanted)
     return wanted
 
@@ -124,6 +159,8 @@ def update_masks(
     """Covisibility masks [H, W] of eval frames by name; missing ones are computed.
 
     masks.json beside them holds a hash of their inputs; when that changes, all are recomputed.
+    Without it the masks are another program's: those are used as they are, and where some are
+    missing, these are computed and not stored.
 
     Args:
         shared: the prepared scene, which has the masks.
@@ -133,18 +170,32 @@ def update_masks(
         training: cameras that were trained on.
         held_out: dataset of all eval frames.
         views: the eval frames whose masks are needed.
+
+    Raises UserError for a mask whose size is not its frame's.
     """
-    rule = CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
+    rule = rule_of(static)
     gaussians = result / CHECKPOINTS / GAUSSIANS
     cameras = [
         str(camera_to_dict(item)) for item in (*training, *(v.camera for v in held_out.views))
     ]
     key = text_hash(file_hash(gaussians), str(rule), *cameras)
     inputs = shared.masks(camera) / _MASKS_JSON
-    if not inputs.is_file() or read_json(inputs).get("key") != key:
-        shutil.rmtree(shared.masks(camera), ignore_errors=True)
+    is_foreign = has_foreign_masks(shared, camera, views) and not static.runtime.rebuild_covisible
+    if not is_foreign and (static.runtime.rebuild_covisible or _key(inputs) != key):
+        if inputs.is_file():
+            shutil.rmtree(shared.masks(camera))
+        for view in views:
+            shared.mask(camera, view.name).unlink(missing_ok=True)
         write_json(inputs, {"key": key, "needed_views": rule.needed(len(training))})
-    missing = [view for view in views if not shared.mask(camera, view.name).is_file()]
+    masks = {
+        view.name: _stored_mask(shared.mask(camera, view.name), view)
+        for view in views
+        if shared.mask(camera, view.name).is_file()
+    }
+    missing = [view for view in views if view.name not in masks]
+    if is_foreign:
+        text = "%s: %d masks of another program, used as they are; %d more are computed; %s"
+        _LOGGER.info(text, shared.masks(camera), len(masks), len(missing), _REBUILD)
     if missing:
         backend = backend_of(static.covi_device)
         loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
@@ -158,8 +209,33 @@ def update_masks(
             static.runtime.covi_micro_chunk,
         )
         for view, mask in zip(missing, computed, strict=True):
-            write_mask(shared.mask(camera, view.name), mask.cpu().numpy())
-    return {view.name: read_mask(shared.mask(camera, view.name)) for view in views}
+            masks[view.name] = mask.cpu().numpy()
+            if not is_foreign:
+                write_mask(shared.mask(camera, view.name), masks[view.name])
+    return {view.name: masks[view.name] for view in views}
+
+
+def has_foreign_masks(shared: SharedFolder, camera: str, views: Sequence[View]) -> bool:
+    """Whether there are masks of these views that another program wrote."""
+    if (shared.masks(camera) / _MASKS_JSON).is_file():
+        return False
+    return any(shared.mask(camera, view.name).is_file() for view in views)
+
+
+def _key(inputs: Path) -> str | None:
+    return read_json(inputs).get("key") if inputs.is_file() else None
+
+
+def _stored_mask(path: Path, view: View) -> NDArray[np.bool_]:
+    mask, wanted = read_mask(path), (view.camera.height, view.camera.width)
+    if mask.shape != wanted:
+        raise UserError(
+            path,
+            f"{mask.shape[1]}x{mask.shape[0]} px",
+            expected=f"the {wanted[1]}x{wanted[0]} px of {view.name}",
+            fix="set runtime.static.rebuild_covisible: true, which computes all masks again",
+        )
+    return mask
 
 
 def _rendered(
