@@ -3,11 +3,13 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loopback import Cluster
 from project import Project, Submit
+from s3_server import Server
 
 from stages.run.entry import launch
 from stages.submit import main
@@ -57,3 +59,11 @@ def sent(project: Project, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> P
     project.env["SLURM_CONF"] = str(slurm.conf)
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     return project
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """An S3 server that tests of one worker share."""
+    made = Server()
+    yield made
+    made.running.stop()
