@@ -137,7 +137,8 @@ def test_static_scripts_in_a_chain_with_their_variables(
         monkeypatch.setenv(name, value)
     prepare = scripts.send("static_preprocessing", "../data/dog")
     assert scripts.called() == [
-        "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2|-S|static.lf_downscale=3"
+        "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
+        "|-S|static.lf_downscale=3"
         "|--set-text|static.lf_calib=/cal/caldata.tar|--set-text|static.lf_to_colmap=/bin/lf.py"
         "|-S|static.vggt_stage=ba|--set-text|runtime.static.vggt_cache=/tmp/cache|-S|static.skip_vggt=true"
         "|-S|runtime.static.force=false|-S|runtime.static.copy_mode=hardlink"
@@ -207,36 +208,6 @@ def test_stop_while_it_is_evaluated_does_not_train_again(
     log = (scripts.folder / f"slurm_logs/{job}_0.out").read_text()
     assert "done before the stop: python -m stages.capture_train dog" in log
     assert not list((scripts.folder / ".work/slurm").iterdir())
-
-
-@pytest.mark.parametrize("sibling_runs", [True, False])
-def test_stopped_last_task_of_an_array_alone_comes_back(
-    scripts: Scripts, monkeypatch: pytest.MonkeyPatch, sibling_runs: bool
-) -> None:
-    """Its job number is the array's own, by which SLURM names all tasks."""
-    stub = scripts.folder / "bin" / "python"
-    if not sibling_runs:
-        stub.write_text(stub.read_text().replace("[[ -z", "[[ $SLURM_ARRAY_TASK_ID == 0 || -z"))
-    monkeypatch.setenv("STOPS", "1")
-    words = ["sbatch", "--parsable", "slurm/dual_training.slurm", "dog", "RIGHT"]
-    job = scripts.slurm.run(*words).strip()
-    scripts.slurm.until(lambda: {"0", "1"} <= {path.name for path in scripts.calls.iterdir()})
-    if sibling_runs:
-        scripts.slurm.until(lambda: f"{job}_0 RUNNING" in scripts.slurm.queue())
-    else:
-        scripts.slurm.until(lambda: f"{job}_0 RUNNING" not in scripts.slurm.queue())
-    last = scripts.slurm.run("scontrol", "show", "job", "-o", f"{job}_1")
-    assert last.startswith(f"JobId={job} ")
-    scripts.slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
-    scripts.slurm.until(lambda: f"{job}_1 PENDING" in scripts.slurm.queue())
-    assert (f"{job}_0 RUNNING" in scripts.slurm.queue()) == sibling_runs
-    if sibling_runs:
-        scripts.slurm.run("scancel", f"{job}_0")
-    scripts.slurm.wait()
-    trained = "-m|stages.capture_train|dog|results/dog"
-    assert scripts.called(1) == [f"{trained}/filtered|RIGHT{FULL}"] * 2
-    assert scripts.called(0) == [f"{trained}/combined{FULL}"]
-    assert "JobState=COMPLETED" in scripts.show(f"{job}_1")
 
 
 def test_script_sent_from_another_folder(
