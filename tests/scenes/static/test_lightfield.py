@@ -133,25 +133,110 @@ def test_raw_light_field_without_a_decoder_names_them(
         read(tmp_path)
 
 
-def test_users_decoder_is_not_called_through_a_shell(tmp_path: Path) -> None:
-    lfr = tmp_path / "IMG; touch harm.LFR"
-    lfr.write_bytes(b"\x89LFP")
-    decoder = tmp_path.parent / f"{tmp_path.name}_decoder.py"
-    decoder.write_text(
-        "import sys\nfrom pathlib import Path\nfrom PIL import Image\n"
-        "picture, folder, *words = sys.argv[1:]\n"
-        "assert Path(picture).read_bytes() == b'\\x89LFP'\n"
-        "assert words == ['--inner', '1', '--calib', 'c']\n"
-        "for r in range(1, 4):\n    for c in range(1, 4):\n"
-        "        Path(folder, 'images').mkdir(exist_ok=True)\n"
-        "        Image.new('RGB', (4, 4)).save(f'{folder}/images/{r:02d}_{c:02d}.png')\n"
+DECODER = """
+import argparse
+import os
+from pathlib import Path
+from PIL import Image
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lfr", type=Path, required=True)
+parser.add_argument("--calib_tar", type=Path, required=True)
+parser.add_argument("--out_dir", type=Path, required=True)
+parser.add_argument("--inner", type=int, required=True)
+args = parser.parse_args()
+assert args.lfr.read_bytes() == b"\\x89LFP" and args.calib_tar.is_file()
+assert args.lfr.is_absolute() and args.out_dir.is_absolute() and args.calib_tar.is_absolute()
+images = args.out_dir / f"inner_{args.inner:02d}" / "images"
+images.mkdir(parents=True)
+(images.parent / "sparse").mkdir()
+(images.parent / "sparse" / "cameras.txt").write_text("1 PINHOLE 4 4 1 1 2 2")
+Path("log.txt").write_text("stray")
+for row in range(args.inner, 5 - args.inner):
+    for column in range(args.inner, 5 - args.inner):
+        Image.new("RGB", (8, 6), (row, column, 0)).save(images / f"view_{row:02d}_{column:02d}.png")
+"""
+
+
+@pytest.fixture
+def raw_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a raw light field, an archive and a user's decoder, and the process in it."""
+    folder = tmp_path / "raw; touch harm"
+    folder.mkdir()
+    (folder / "IMG it's 1.LFR").write_bytes(b"\x89LFP")
+    (folder / "cal (2).tar").touch()
+    (folder / "lf_to_colmap.py").write_text(DECODER)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_users_decoder_gets_its_four_arguments(raw_field: Path) -> None:
+    """Relative paths reach it as absolute ones, without a shell; its own poses are ignored."""
+    before = sorted(raw_field.iterdir())
+    field = read_lightfield(
+        Path("IMG it's 1.LFR"), 1, raw_field.parent / "out", "lf_to_colmap.py", "cal (2).tar"
     )
-    field = read(tmp_path, inner=1, decoder=str(decoder), calibration="c")
     assert set(field.views) == {(r, c) for r in range(1, 4) for c in range(1, 4)}
-    assert not Path("harm.LFR").exists()
-    decoder.write_text("raise SystemExit('no such lens')")
-    with pytest.raises(UserError, match="no such lens"):
-        read_lightfield(tmp_path, 1, tmp_path / "again", str(decoder))
+    assert field.centre == (2, 2)
+    assert sorted(raw_field.iterdir()) == before
+    assert not list(raw_field.parent.rglob("harm"))
+
+
+def test_decoder_that_is_a_program_is_run_as_it_is(raw_field: Path) -> None:
+    program = raw_field / "decode"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "{raw_field}/lf_to_colmap.py" "$@"\n')
+    arguments = (Path("IMG it's 1.LFR"), 1, raw_field.parent / "out", "decode", "cal (2).tar")
+    with pytest.raises(UserError, match=r"LF_TO_COLMAP.*decode: cannot be run: Permission denied"):
+        read_lightfield(*arguments)
+    program.chmod(0o755)
+    assert len(read_lightfield(*arguments).views) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("print('reading')\nraise SystemExit('no such lens')", ["exited with 1", "no such lens"]),
+        ("print('nothing to do')", ["exited with 0 and wrote no views", "nothing to do"]),
+        ("import nowhere", ["exited with 1", "No module named 'nowhere'"]),
+    ],
+)
+def test_failure_of_the_decoder_is_told(raw_field: Path, text: str, said: list[str]) -> None:
+    script, out = raw_field / "lf_to_colmap.py", raw_field.parent / "out"
+    script.write_text(text)
+    with pytest.raises(UserError) as raised:
+        read_lightfield(raw_field / "IMG it's 1.LFR", 1, out, str(script))
+    message = str(raised.value)
+    assert f"it ran as {sys.executable} '{script}' --lfr" in message
+    assert f"--out_dir {out} --inner 1\nin {out}, and printed" in message
+    for words in said:
+        assert words in message
+    with pytest.raises(UserError, match=r"static.lf_to_colmap \(LF_TO_COLMAP\): none.py"):
+        read_lightfield(raw_field / "IMG it's 1.LFR", 1, out, "none.py")
+
+
+def test_views_are_shrunk(tmp_path: Path) -> None:
+    write_views(tmp_path, grid(3, 3, (6, 9)))
+    field = read_lightfield(tmp_path, 0, tmp_path / "out", downscale=3)
+    assert field.size((0, 0)) == (3, 2)
+    assert field.read((1, 2)).shape == (2, 3, 3)
+    assert np.rint(255 * field.read((1, 2)))[..., :2].reshape(-1, 2).tolist() == [[8, 16]] * 6
+
+
+@pytest.mark.parametrize(
+    "pattern", ["view_{:02d}_{:02d}.png", "r{}_c{}.jpg", "row{:02d}_col{}.png"]
+)
+def test_names_with_row_and_column(tmp_path: Path, pattern: str) -> None:
+    for row, column in np.ndindex(3, 2):
+        write_png(tmp_path / pattern.format(row, column), np.zeros((4, 4, 3), np.float32))
+    write_png(tmp_path / "thumbnail.png", np.zeros((2, 2, 3), np.float32))
+    assert set(read(tmp_path).views) == set(np.ndindex(3, 2))
+
+
+def test_two_files_of_one_view_are_refused(tmp_path: Path) -> None:
+    write_views(tmp_path, grid(2, 2))
+    write_png(tmp_path / "view_01_01.png", np.zeros((6, 8, 3), np.float32))
+    with pytest.raises(UserError, match=r"two views of row 1, column 1: 01_01.png, view_01_01.png"):
+        read(tmp_path)
 
 
 def test_plenopticam_works_on_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

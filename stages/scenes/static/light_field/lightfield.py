@@ -1,11 +1,13 @@
 """Light fields as grids of views, in the formats that decoders write.
 
-PlenoptiCam's `viewpoints_<P>px/JJ_II.png` and plain `RR_CC.png` (row, column), the LFToolbox's
-`*_Decoded.mat` (LF [row, column, y, x, channel]) and ESLF images, where every view has one pixel
-below each microlens. A raw light field is decoded first.
+PlenoptiCam's `viewpoints_<P>px/JJ_II.png`, `RR_CC.png` (row, column) and names such as
+`view_03_04.jpg` or `r03_c04.png`, the LFToolbox's `*_Decoded.mat` (LF [row, column, y, x, channel])
+and ESLF images, where every view has one pixel below each microlens. A raw light field is decoded
+first.
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,15 +23,21 @@ from scipy.io import loadmat
 from stages.run.errors import UserError
 from stages.run.files import parse_json
 from stages.scenes.image_folder import walk_folder
-from stages.scenes.images import Pixels, image_size, read_image
+from stages.scenes.images import Pixels, image_size, read_image, resize
 
 Cell = tuple[int, int]  # (row, column)
 
-_VIEW = re.compile(r"(\d{2,3})_(\d{2,3})\.(?:png|jpg|jpeg|tif|tiff)", re.IGNORECASE)
+_VIEW = re.compile(
+    r"(?:(?:view|sai|lf|image|img)_*)?"
+    r"(?:(\d{2,3})_(\d{2,3})|r(?:ow)?_?(\d{1,3})_*c(?:ol(?:umn)?)?_?(\d{1,3}))"
+    r"\.(?:png|jpg|jpeg|tif|tiff)",
+    re.IGNORECASE,
+)
 _ESLF = re.compile(r".*eslf.*\.png", re.IGNORECASE)
 _RAW = (".lfr", ".lfp", ".raw")
 _ESLF_VIEWS = 14  # per side, as Lytro Desktop and the LFToolbox write it
 _PLENOPTICAM_VIEWS = 13  # whole views of a Lytro Illum, per side
+_LAST_LINES = 12  # of a decoder's output, in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +46,19 @@ class LightField:
 
     views: Mapping[Cell, Path | Pixels]
     metadata: Mapping[str, Any]  # of the raw file, if its decoder kept any
+    downscale: int = 1  # views are read at one n-th of their sides
 
     def read(self, cell: Cell) -> Pixels:
         """One view, [H, W, 3]."""
         view = self.views[cell]
-        return read_image(view) if isinstance(view, Path) else view
+        image = read_image(view) if isinstance(view, Path) else view
+        return resize(image, *self.size(cell))
+
+    def size(self, cell: Cell) -> tuple[int, int]:
+        """(width, height) of a view as it is read, px."""
+        view = self.views[cell]
+        width, height = image_size(view) if isinstance(view, Path) else view.shape[1::-1]
+        return max(1, round(width / self.downscale)), max(1, round(height / self.downscale))
 
     @property
     def centre(self) -> Cell:
@@ -53,11 +69,26 @@ class LightField:
 
 def is_lightfield(path: Path) -> bool:
     """Whether a file is by its name a whole light field, decoded or raw."""
-    return _is_decoded(path) or path.suffix.lower() in _RAW
+    return _is_decoded(path) or is_raw(path)
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a file is by its name a raw light field."""
+    return path.suffix.lower() in _RAW
+
+
+def has_views(folder: Path) -> bool:
+    """Whether there are decoded views below a folder."""
+    return any(_is_decoded(path) or _cell(path) for path in walk_folder(folder).files)
 
 
 def read_lightfield(
-    path: Path, inner: int, scratch: Path, decoder: str = "", calibration: str = ""
+    path: Path,
+    inner: int,
+    scratch: Path,
+    decoder: str = "",
+    calibration: str = "",
+    downscale: int = 1,
 ) -> LightField:
     """Read a light field without its outer rings of views.
 
@@ -65,13 +96,14 @@ def read_lightfield(
         path: its file, or a folder with it.
         inner: number of outer rings to leave out.
         scratch: a folder for what the decoder writes.
-        decoder: a Python script, see `decode`; empty for PlenoptiCam.
+        decoder: a user's program, see `decode`; empty for PlenoptiCam.
         calibration: Lytro's calibration archive for the decoder; empty for none.
+        downscale: views are read at one n-th of their sides.
 
     Raises UserError for none or several light fields, and for a grid with holes.
     """
     source = path if path.is_file() else _source(path)
-    if source.suffix.lower() in _RAW:
+    if is_raw(source):
         source = decode(source, inner, scratch, decoder, calibration)
     if source.is_dir():
         views: dict[Cell, Any] = _grid_of_files(source)
@@ -80,7 +112,17 @@ def read_lightfield(
     else:
         views = _grid_of_eslf(source)
     _check_whole(source, views)
-    return LightField(_without_rings(source, views, inner), _metadata(source))
+    return LightField(_without_rings(source, views, inner), _metadata(source), downscale)
+
+
+def check_decoder(decoder: str) -> None:
+    """Raise UserError when the user's decoder is set and no file. `~` is not expanded."""
+    if decoder and not Path(decoder).is_file():
+        raise UserError(
+            f"static.lf_to_colmap (LF_TO_COLMAP): {decoder}",
+            "is a folder" if Path(decoder).is_dir() else "no such file",
+            expected="a Python script that decodes raw light fields, or empty",
+        )
 
 
 def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str) -> Path:
@@ -90,21 +132,29 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
         lfr: the raw file.
         inner: number of outer rings that a user's decoder may leave out.
         scratch: a folder for the views.
-        decoder: a script, called `python DECODER FILE FOLDER --inner N [--calib ARCHIVE]`, that
-            writes RR_CC.png with the indices of the full grid below FOLDER; empty for PlenoptiCam.
+        decoder: a Python script, or a program, called in `scratch` with absolute paths as
+            `DECODER --lfr FILE --out_dir FOLDER --inner N [--calib_tar ARCHIVE]`, that writes the
+            views, named by row and column of the full grid, into one folder somewhere below
+            FOLDER; other files, such as sparse/, are ignored. Empty for PlenoptiCam.
         calibration: Lytro's calibration archive; empty for none.
     """
+    scratch = scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
     if decoder:
-        command = [sys.executable, decoder, str(lfr), str(scratch), "--inner", str(inner)]
-        command += ["--calib", calibration] if calibration else []
+        check_decoder(decoder)
+        script = Path(decoder).resolve()
+        command = [sys.executable] if script.suffix == ".py" else []
+        command += [str(script), "--lfr", str(lfr.resolve()), "--out_dir", str(scratch)]
+        command += ["--inner", str(inner)]
+        command += ["--calib_tar", str(Path(calibration).resolve())] if calibration else []
     else:
         program = shutil.which("plenopticam")
         if program is None:
             raise UserError(
                 lfr,
                 "a raw light field, and no decoder for it",
-                expected="decoded views, the program plenopticam, or static.lf_to_colmap",
+                expected="decoded views, the program plenopticam, or static.lf_to_colmap "
+                "(LF_TO_COLMAP)",
                 fix="`pipx install plenopticam` (it needs an environment of its own), or decode "
                 "it elsewhere and put its viewpoints_<P>px folder here",
             )
@@ -112,25 +162,57 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
         copy = scratch / lfr.name
         shutil.copyfile(lfr, copy)
         command = [program, "-f", str(copy), "-p", str(_PLENOPTICAM_VIEWS)]
-        command += ["-c", calibration] if calibration else []
-    result = subprocess.run(command, capture_output=True, text=True)
-    folders = {path.parent for path in scratch.rglob("*") if _VIEW.fullmatch(path.name)}
+        command += ["-c", str(Path(calibration).resolve())] if calibration else []
+    try:
+        result = subprocess.run(
+            command,
+            cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise UserError(
+            f"static.lf_to_colmap (LF_TO_COLMAP): {decoder}",
+            f"cannot be run: {error.strerror}",
+            expected="a Python script, *.py, or a program with permission to run",
+        ) from error
+    folders = sorted({path.parent for path in scratch.rglob("*") if _cell(path)})
     if result.returncode or len(folders) != 1:
-        output = (result.stderr or result.stdout).strip()[-500:]
+        lines = result.stdout.strip().splitlines()[-_LAST_LINES:] or ["(nothing)"]
+        grids = ", ".join(str(folder) for folder in folders) or "no views"
         raise UserError(
             lfr,
-            f"its decoder exited with {result.returncode} and wrote {len(folders)} grids: {output}",
-            expected="one folder of RR_CC.png",
+            f"its decoder exited with {result.returncode} and wrote {grids}",
+            expected="exit code 0, and one folder of views RR_CC.png",
+            hint="\n".join(
+                [f"it ran as {shlex.join(command)}", f"in {scratch}, and printed", *lines]
+            ),
         )
-    return folders.pop()
+    return folders[0]
+
+
+def _cell(path: Path) -> Cell | None:
+    """(row, column) by the name of a view's file; None for other files.
+
+    >>> [_cell(Path(name)) for name in ("03_04.png", "view_03_04.jpg", "r3_c4.png", "IMG_0042.png")]
+    [(3, 4), (3, 4), (3, 4), None]
+    """
+    match = _VIEW.fullmatch(path.name)
+    if match is None:
+        return None
+    row, column = (number for number in match.groups() if number is not None)
+    return int(row), int(column)
 
 
 def _source(folder: Path) -> Path:
     """The one light field below a folder; decoded ones take precedence over raw ones."""
     files = sorted(walk_folder(folder).files)
-    grids = {path.parent for path in files if _VIEW.fullmatch(path.name)}
+    grids = {path.parent for path in files if _cell(path)}
     decoded = [path for path in files if _is_decoded(path)]
-    raw = [path for path in files if path.suffix.lower() in _RAW]
+    raw = [path for path in files if is_raw(path)]
     sources = [*sorted(grids), *decoded] or raw
     if len(sources) != 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in sources[:4]) or "nothing"
@@ -147,11 +229,19 @@ def _is_decoded(path: Path) -> bool:
 
 
 def _grid_of_files(folder: Path) -> dict[Cell, Any]:
-    views = {}
+    views: dict[Cell, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = _VIEW.fullmatch(path.name)
-        if match:
-            views[int(match[1]), int(match[2])] = path
+        cell = _cell(path)
+        if cell is None:
+            continue
+        if cell in views:
+            raise UserError(
+                folder,
+                f"two views of row {cell[0]}, column {cell[1]}: {views[cell].name}, {path.name}",
+                expected="one file a view",
+                fix="move the others away",
+            )
+        views[cell] = path
     sizes = {image_size(path) for path in views.values()}
     if len(sizes) > 1:
         raise UserError(
