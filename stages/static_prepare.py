@@ -55,6 +55,8 @@ def main() -> None:
             static,
             lambda images: predict_poses(images, vggt, static.runtime.vggt_cache),
             background,
+            # DVC would give its cache a link to the user's file.
+            "copy" if paths.in_graph else static.runtime.copy_mode,
         )
     if paths.in_graph:
         write_json(layout.static_prepare_metrics(paths.name), metrics)

@@ -100,6 +100,14 @@ def has_alpha(path: Path) -> bool:
         return image.has_transparency_data
 
 
+def is_plain_png(path: Path) -> bool:
+    """Whether a file is a PNG of 8-bit RGB, upright and without alpha, as `write_png` writes it."""
+    with _opened(path) as image, path.open("rb") as file:
+        is_8_bit_rgb = file.read(26)[24:] == b"\x08\x02"  # bit depth and colour type
+        is_opaque = image.format == "PNG" and not image.has_transparency_data
+        return is_8_bit_rgb and is_opaque and _decoded_orientation(path, image, True) == 1
+
+
 def focal_35mm(path: Path) -> float | None:
     """The 35 mm equivalent focal length in an image's EXIF data, mm; None if absent."""
     with _opened(path) as image:

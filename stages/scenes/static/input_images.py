@@ -1,9 +1,10 @@
 """The images of a static scene as the user took them, and their names in the combined set.
 
 `<scene>/static/` holds monocular/, iphone/ (wide, tele, ultrawide), stereo/ (left, right),
-lightfield/ and iphone_eval/; single images may lie beside each other instead, as wide.png,
-tele.png, ultrawide.png, stereo_left.png and stereo_right.png. An image of a subset is named
-`<prefix>__<path>` in the combined set, with `__` for `/`: `stereo__left.png`, `lf__03_04.png`.
+lightfield/ and iphone_eval/, in the spellings of `input_folders`; single images may lie beside each
+other instead, as wide.png, tele.png, ultrawide.png, stereo_left.png and stereo_right.png. An image
+of a subset is named `<prefix>__<path>` in the combined set, with `__` for `/`: `stereo__left.png`,
+`lf__03_04.png`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,16 @@ from pathlib import Path
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
-from stages.scenes.image_folder import list_images, report_alpha, walk_folder
+from stages.scenes.image_folder import list_images, report_alpha
 from stages.scenes.images import BLACK, Color, Pixels, focal_35mm, image_size, read_image
 from stages.scenes.poses.colmap_rigs import Slot
-from stages.scenes.static.light_field.lightfield import Cell, LightField, is_lightfield
+from stages.scenes.static.input_folders import (
+    EVAL,
+    candidates,
+    images_folder,
+    relative_source,
+)
+from stages.scenes.static.light_field.lightfield import Cell, LightField
 
 PREFIXES = {
     "monocular": "mono",
@@ -25,7 +32,6 @@ PREFIXES = {
     "lightfield": "lf",
     "iphone_eval": "eval",
 }
-EVAL = "iphone_eval"
 _LENSES = {"iphone": ("wide", "tele", "ultrawide"), "stereo": ("left", "right")}
 _FLAT = {
     "monocular": ("wide",),
@@ -46,8 +52,9 @@ class InputImage:
     size: tuple[int, int]  # px
     focal_px: float | None  # from its EXIF data
     sha256: str  # of its file; of a decoded view its name
-    source: str  # file below `static/`
+    source: str  # file below `static/`, or below the scene
     cell: Cell | None = None  # of a light-field view
+    path: Path | None = None  # its file; None for a view that is part of one
 
 
 def list_input_images(
@@ -62,7 +69,7 @@ def list_input_images(
     for kind in (kind for kind in kinds if kind != "lightfield"):
         base, files = _files(folder, kind)
         errors += _faults(folder, kind, base, files)
-        images += [_image(kind, base, path, background) for path in files]
+        images += [_image(folder, kind, base, path, background) for path in files]
         report_alpha(base, files, background)
     raise_all(errors)
     names = [image.name for image in images]
@@ -82,36 +89,23 @@ def lightfield_images(field: LightField) -> Iterator[InputImage]:
     order = sorted(field.views, key=lambda cell: (cell != centre, cell))
     for row, column in order:
         view = field.views[row, column]
-        size = image_size(view) if isinstance(view, Path) else view.shape[1::-1]
+        size = field.size((row, column))
         name = f"lf__{row:02d}_{column:02d}.png"
         middle = (row, column) == centre
         slot = Slot(name, "lightfield", "", mounted=not middle, held_focal=not middle)
         sha256 = file_hash(view) if isinstance(view, Path) else name
         read = partial(field.read, (row, column))
         source = view.name if isinstance(view, Path) else f"view {row:02d}_{column:02d}"
-        yield InputImage(name, "lightfield", slot, read, size, None, sha256, source, (row, column))
-
-
-def lightfield_path(folder: Path) -> Path:
-    """The light field: lightfield/, or its file beside the images."""
-    if (folder / "lightfield").is_dir():
-        return folder / "lightfield"
-    files = sorted(walk_folder(folder, deep=False).files)
-    beside = [path for path in files if is_lightfield(path)]
-    if len(beside) != 1:
-        raise UserError(
-            folder,
-            f"{len(beside)} light fields",
-            expected=f"lightfield/, or one *.LFR, *_Decoded.mat or *eslf.png in {folder.name}/",
-            fix="add it, or take lightfield out of static.cameras",
+        file = view if isinstance(view, Path) else None
+        yield InputImage(
+            name, "lightfield", slot, read, size, None, sha256, source, (row, column), file
         )
-    return beside[0]
 
 
 def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and its images of one kind."""
-    base = folder / kind
-    if base.is_dir():
+    base = images_folder(folder, kind)
+    if base is not None:
         return base, list(list_images(base).files.values())
     flat = _FLAT.get(kind, ())
     beside = list_images(folder, deep=False).files.values()
@@ -121,12 +115,14 @@ def _files(folder: Path, kind: str) -> tuple[Path, list[Path]]:
 def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Iterator[UserError]:
     if not files:
         flat = " or ".join(f"{stem}.png" for stem in _FLAT.get(kind, ()))
-        beside = f", or {flat} in {folder.name}/" if flat else ""
+        beside = f", or {flat} in {folder}" if flat else ""
+        places = ", ".join(f"{place}/" for place in candidates(folder, kind))
+        leave_out = "" if kind == EVAL else f", or take {kind} out of static.cameras"
         yield UserError(
             folder,
             f"no image for {kind}",
-            expected=f"images in {kind}/{beside}",
-            fix=f"add them, or take {kind} out of static.cameras",
+            expected=f"images in {places} or images/ in it{beside}",
+            fix=f"add them{leave_out}",
         )
         return
     if kind != "stereo":
@@ -147,7 +143,7 @@ def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Itera
             )
 
 
-def _image(kind: str, base: Path, path: Path, background: Color) -> InputImage:
+def _image(static: Path, kind: str, base: Path, path: Path, background: Color) -> InputImage:
     relative = path.relative_to(base).with_suffix("").as_posix().replace("/", "__")
     size, focal = image_size(path), _exif_focal_px(path)
     lens = _lens(kind, base, path) or f"{size[0]}x{size[1]} {focal}"
@@ -163,7 +159,8 @@ def _image(kind: str, base: Path, path: Path, background: Color) -> InputImage:
         size,
         focal,
         file_hash(path),
-        path.relative_to(base.parent if base.name == kind else base).as_posix(),
+        relative_source(static, path),
+        path=path,
     )
 
 

@@ -58,7 +58,5 @@ class StaticPaths:
 
     def prepared(self) -> SharedFolder:
         """The prepared scene. Outside the graph raises UserError when it is incomplete."""
-        shared = SharedFolder(self.shared)
-        if not self.in_graph:  # where DVC checks it
-            shared.check_whole()
-        return shared
+        # In the graph DVC checks it.
+        return SharedFolder(self.shared) if self.in_graph else SharedFolder.of(self.shared)

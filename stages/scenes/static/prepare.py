@@ -16,14 +16,20 @@ from stages.scenes.images import BLACK, Color, Pixels, resize
 from stages.scenes.poses.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.input_images import (
+from stages.scenes.static.foreign_folder import adopt, is_foreign, move_aside, origin_of, refusal
+from stages.scenes.static.image_placement import CopyMode
+from stages.scenes.static.input_folders import (
     EVAL,
-    PREFIXES,
-    lightfield_images,
-    lightfield_path,
-    list_input_images,
+    find_lightfield,
+    input_folders,
+    relative_source,
 )
-from stages.scenes.static.light_field.lightfield import LightField, read_lightfield
+from stages.scenes.static.input_images import lightfield_images, list_input_images
+from stages.scenes.static.light_field.lightfield import (
+    LightField,
+    check_decoder,
+    read_lightfield,
+)
 from stages.scenes.static.light_field.lytro import (
     LytroCalibration,
     geometry_reference,
@@ -32,7 +38,7 @@ from stages.scenes.static.light_field.lytro import (
 )
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.registration import register
-from stages.scenes.static.shared_folder import SCRATCH, SharedFolder
+from stages.scenes.static.shared_folder import ADOPTED, SCRATCH, SharedFolder
 from stages.scenes.static.writers import (
     SceneInputs,
     registration_metrics,
@@ -72,11 +78,13 @@ def prepare(
     static: StaticConfig,
     predict: Predict = lambda images: None,
     background: Color = BLACK,
+    copy_mode: CopyMode = "copy",
 ) -> tuple[dict[str, Any], bool]:
     """Prepare a static scene; return its metrics, and whether it was rebuilt.
 
     A folder made from the same inputs is kept, unless `runtime.static.force`; an older one stays
-    until the new one is complete.
+    until the new one is complete. A folder of another program is used as it is with
+    `static.skip_vggt`, moved aside with `runtime.static.force` and else refused.
 
     Args:
         raw: the scene's `static/`.
@@ -84,37 +92,51 @@ def prepare(
         static: section `static` of params.yaml.
         predict: gives initial poses.
         background: RGB in [0, 1] under images with alpha.
+        copy_mode: how images whose pixels are unchanged get into the folder.
 
     Raises UserError for missing or unusable images, and for a folder with other files.
     """
     if not raw.is_dir():
-        raise UserError(raw, "no such folder", expected="monocular/, iphone/, stereo/, ...")
+        raise UserError(
+            raw, "no such folder", expected=f"{raw.name}/ with the scene's images in {raw.parent}"
+        )
+    for kind_folder in input_folders(raw, (*static.cameras, EVAL)):
+        check_apart(kind_folder, folder)
+    _check_outside(static)
+    foreign = _foreign(raw, folder, static)
+    if foreign == folder:
+        if not static.skip_vggt:
+            if not static.runtime.force:
+                raise refusal(folder)
+            move_aside(folder)
+            foreign = None
+        else:
+            folder = folder / ADOPTED
     shared = SharedFolder(folder)
-    for kind in PREFIXES:
-        check_apart(raw / kind, folder)
     shared.check_replaceable()
     make_target(folder)
-    origin = _origin(raw, folder, static, background)
+    if foreign is not None:
+        _LOGGER.info("%s: prepared by another program and used as it is, in %s", foreign, folder)
+        origin = origin_of(foreign, static.cameras)
+    else:
+        origin = _origin(raw, folder, static, background)
     if not static.runtime.force and shared.is_made_from(origin):
-        again = "run static_prepare with runtime.static.force"
-        with shaped(shared.summary, "metrics: counts of images", again):
-            metrics = read_json(shared.summary)["metrics"]
-            return {
-                **metrics,
-                **{key: int(metrics[key]) for key in ("registered", "images")},
-            }, False
+        return _kept(shared), False
     scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        inputs = _read_inputs(raw, scratch / "decoded", static, background)
-        registration, method = _register(raw, shared, inputs, static, predict, origin["files"])
-        truth = read_true_cameras(raw / "truth.json")
-        metrics = registration_metrics(registration, inputs.images, truth)
-        write_parts(scratch, registration, inputs)
-        facts = scene_facts(registration, inputs, static)
-        summary = {"method": method, "metrics": metrics, **facts}
-        write_json(scratch / "metadata" / "summary.json", summary)
+        if foreign is not None:
+            metrics = adopt(foreign, scratch, static.cameras, copy_mode)
+        else:
+            inputs = _read_inputs(raw, scratch / "decoded", static, background)
+            registration, method = _register(raw, shared, inputs, static, predict, origin["files"])
+            truth = read_true_cameras(raw / "truth.json")
+            metrics = registration_metrics(registration, inputs.images, truth)
+            write_parts(scratch, registration, inputs, copy_mode)
+            facts = scene_facts(registration, inputs, static)
+            summary = {"method": method, "metrics": metrics, **facts}
+            write_json(scratch / "metadata" / "summary.json", summary)
         shared.replace_parts(scratch, origin)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -123,12 +145,54 @@ def prepare(
     return metrics, True
 
 
+def _foreign(raw: Path, folder: Path, static: StaticConfig) -> Path | None:
+    """Another program's prepared scene: the target itself, or what static.skip_vggt would use.
+
+    The latter is the scene's own shared folder, where no model lies at the places of `_existing`.
+    """
+    if is_foreign(folder):
+        return folder
+    default = raw / "shared"
+    own = [*_models_beside(raw), folder / "sparse" / "0"]
+    has_model = any(any(model.glob("cameras.*")) for model in own)
+    return default if static.skip_vggt and not has_model and is_foreign(default) else None
+
+
+def _check_outside(static: StaticConfig) -> None:
+    """Raise UserError for a wrong calibration archive or decoder, before long work."""
+    check_decoder(static.lf_to_colmap)
+    if not static.lf_calib:
+        return
+    try:
+        read_calibration_archive(Path(static.lf_calib))
+    except UserError as error:
+        raise UserError(
+            f"static.lf_calib (LF_CALIB): {error.where}",
+            error.got,
+            expected=error.expected,
+            hint=error.hint,
+            fix=error.fix
+            or "name the camera's caldata-<serial>.tar or its folder, or leave it empty",
+        ) from error
+
+
+def _kept(shared: SharedFolder) -> dict[str, Any]:
+    """The metrics of a prepared scene that is kept."""
+    again = "run static_prepare with runtime.static.force"
+    with shaped(shared.summary, "metrics: counts of images", again):
+        metrics = read_json(shared.summary)["metrics"]
+        return {**metrics, **{key: int(metrics[key]) for key in ("registered", "images")}}
+
+
 def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) -> dict[str, Any]:
     """Hashes of all images and of files elsewhere, and the params that change results."""
+    prepared = [folder, raw / "shared", *raw.glob("shared.backup*")]
+    folders = [raw, *(f for f in input_folders(raw, (EVAL,)) if not f.is_relative_to(raw))]
     files = (
         path
-        for path in sorted(walk_folder(raw).files)
-        if not path.is_relative_to(folder) and raw / "shared" not in path.parents
+        for root in folders
+        for path in sorted(walk_folder(root).files)
+        if not any(path.is_relative_to(other) for other in prepared)
     )
     outside = {
         key: (folder_hash if Path(path).is_dir() else file_hash)(Path(path))
@@ -137,9 +201,10 @@ def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) ->
     }
     return {
         "version": _VERSION,
-        "files": {path.relative_to(raw).as_posix(): file_hash(path) for path in files},
+        "files": {relative_source(raw, path): file_hash(path) for path in files},
         "outside": outside,
         "params": static.model_dump(mode="json", include=set(_PARAMS)),
+        **({"lf_downscale": static.lf_downscale} if static.lf_downscale > 1 else {}),
         # Scenes prepared before there was a background are of black and stay prepared.
         **({"background": list(background)} if any(background) else {}),
     }
@@ -149,8 +214,14 @@ def _read_inputs(raw: Path, scratch: Path, static: StaticConfig, background: Col
     images = list_input_images(raw, (*static.cameras, EVAL), background)
     calibration = None
     if "lightfield" in static.cameras:
+        source = find_lightfield(raw, static.lf_inner, static.lf_to_colmap)
         field = read_lightfield(
-            lightfield_path(raw), static.lf_inner, scratch, static.lf_to_colmap, static.lf_calib
+            source.path,
+            source.inner,
+            scratch,
+            static.lf_to_colmap,
+            static.lf_calib,
+            static.lf_downscale,
         )
         calibration = _calibration(field, static)
         images += lightfield_images(field)
@@ -195,6 +266,14 @@ def _register(
     else:
         images = {i.name: inputs.pixels[i.name] for i in inputs.images if not i.slot.mounted}
         start, method = predict(images), "VGGT"
+        if start is None and static.vggt_stage == "vggt":
+            raise UserError(
+                "static.vggt_stage: vggt (VGGT_STAGE)",
+                "VGGT is not installed, and its poses are in no cache (runtime.static.vggt_cache)",
+                expected="VGGT's poses",
+                fix="install it, or set static.vggt_stage: both, which takes structure from motion "
+                "without it",
+            )
         if start is None:
             method = "structure from motion, bundle adjustment"
         elif static.vggt_stage == "both":
@@ -208,7 +287,7 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
 
     Warns when the latter is of images with other contents.
     """
-    for folder in (raw / "sparse" / "0", raw / "sparse"):
+    for folder in _models_beside(raw):
         if any(folder.glob("cameras.*")):
             return folder
     older = shared.folder / "sparse" / "0"
@@ -225,9 +304,15 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
     raise UserError(
         raw / "sparse",
         "no sparse model to start from",
-        expected="cameras, images and points3D in sparse/ or sparse/0/",
+        expected="cameras, images and points3D in "
+        + ", ".join(f"{folder}/" for folder in (*_models_beside(raw), older)),
         fix="set static.skip_vggt: false and static.vggt_stage: both",
     )
+
+
+def _models_beside(raw: Path) -> tuple[Path, Path]:
+    """Where a model beside the images may lie."""
+    return raw / "sparse" / "0", raw / "sparse"
 
 
 def _reuse(folder: Path, inputs: SceneInputs) -> Registration:

@@ -9,7 +9,8 @@
     covisible/<camera>/1x/val/*.png     pixels of eval frames covisible with a camera's images
     alignments/<camera>_to_eval.npz     between the two normalised frames
 
-Evaluations add the last two.
+Evaluations add the last two. In a folder that another program prepared, all of this lies in
+`splatfix/`, and nothing else is changed.
 """
 
 import shutil
@@ -26,6 +27,7 @@ MARKER = ".prep_complete"
 PARTS = ("images", "sparse", "subsets", "splits", "metadata")
 IMAGES_HASH = "photographs.json"
 SCRATCH = ".new.part"
+ADOPTED = "splatfix"  # our part of another program's folder
 # Added by evaluations. In the graph these stay when the rest is replaced.
 _OF_EVALUATIONS = ("covisible", "alignments")
 
@@ -36,14 +38,34 @@ class SharedFolder:
 
     folder: Path
 
-    def check_whole(self) -> None:
-        """Raise UserError when the scene is not prepared or its preparation was interrupted."""
-        if not (self.folder / MARKER).is_file():
+    @classmethod
+    def of(cls, folder: Path) -> "SharedFolder":
+        """The prepared scene in `folder`, or in our part of it where another program prepared it.
+
+        Raises UserError when the scene is not prepared or its preparation was interrupted.
+        """
+        own, adopted = cls(folder), cls(folder / ADOPTED)
+        if own.is_ours():
+            return own
+        if adopted.is_ours():
+            return adopted
+        if (folder / MARKER).is_file():
             raise UserError(
-                self.folder,
-                f"no {MARKER}: not prepared, or only in part",
-                fix="run static_prepare for this scene first",
+                folder,
+                f"its {MARKER} is of another program",
+                expected=f"a scene that static_prepare wrote, here or in {adopted.folder}",
+                fix="run static_prepare for this scene with static.skip_vggt: true (SKIP_VGGT=1), "
+                "which uses it as it is",
             )
+        raise UserError(
+            folder,
+            f"no {MARKER}: not prepared, or only in part",
+            fix="run static_prepare for this scene first",
+        )
+
+    def is_ours(self) -> bool:
+        """Whether static_prepare has completed the folder."""
+        return self._marker() is not None
 
     def subset(self, kind: str) -> Path:
         """COLMAP dataset of one kind of camera. Raises UserError when there is none."""
@@ -118,7 +140,8 @@ class SharedFolder:
         (self.folder / MARKER).unlink(missing_ok=True)
         for part in PARTS:
             shutil.rmtree(self.folder / part, ignore_errors=True)
-            (scratch / part).rename(self.folder / part)
+            if (scratch / part).is_dir():  # images and sparse of an adopted scene are elsewhere
+                (scratch / part).rename(self.folder / part)
         write_json(self.folder / MARKER, {"origin": origin, "made": self._contents()})
 
     def _marker(self) -> dict[str, Any] | None:

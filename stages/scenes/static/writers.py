@@ -1,7 +1,6 @@
 """Writers of a prepared static scene: images, models, splits, mapping, metrics and facts."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,10 +10,11 @@ from typing import Any
 from stages.run.errors import UserError
 from stages.run.files import set_hash, write_json
 from stages.scenes.cameras import Camera
-from stages.scenes.images import Pixels, write_png
+from stages.scenes.images import Pixels, image_size, is_plain_png, write_png
 from stages.scenes.poses.colmap_rigs import write_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.image_placement import CopyMode, place
 from stages.scenes.static.input_images import InputImage
 from stages.scenes.static.light_field.lytro import LytroCalibration
 from stages.scenes.static.pose_errors import pose_errors
@@ -32,15 +32,34 @@ class SceneInputs:
     calibration: LytroCalibration | None
 
 
-def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -> None:
-    """Write images, models, splits and mapping; unregistered images are named and left out."""
+def write_parts(
+    folder: Path, registration: Registration, inputs: SceneInputs, mode: CopyMode = "copy"
+) -> None:
+    """Write images, models, splits and mapping; unregistered images are named and left out.
+
+    With another `mode` than copy, images whose pixels are unchanged are links to the user's files.
+    """
     registered = [image for image in inputs.images if image.name in registration.cameras]
     missing = [image.name for image in inputs.images if image.name not in registration.cameras]
     if missing:
         _LOGGER.warning("not registered, left out: %s", ", ".join(missing))
+    linked: dict[str, Path] = {}  # the user's files by name
     for image in registered:
-        pixels = registration.undistorted.get(image.name, inputs.pixels[image.name])
-        write_png(folder / "images" / image.name, pixels)
+        target = folder / "images" / image.name
+        source = None if mode == "copy" else _unchanged(image, registration, inputs)
+        if source is not None and place(source, target, mode):
+            linked[image.name] = source
+        else:
+            pixels = registration.undistorted.get(image.name, inputs.pixels[image.name])
+            write_png(target, pixels)
+    if mode != "copy":
+        _LOGGER.info(
+            "%d of %d images are %ss; the others are written: undistorted or resized, no upright "
+            "PNG of 8-bit RGB, or on another file system",
+            len(linked),
+            len(registered),
+            mode,
+        )
     _write_model(folder, [image.name for image in registered], registration)
     for kind in dict.fromkeys(image.subset for image in inputs.images):
         names = [image.name for image in registered if image.subset == kind]
@@ -52,9 +71,13 @@ def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -
                 fix="see the messages about the others, or remove it from static.cameras",
             )
         subset = folder / "subsets" / kind
-        (subset / "images").mkdir(parents=True)
         for name in names:
-            shutil.copyfile(folder / "images" / name, subset / "images" / name)
+            if name in linked:
+                place(linked[name], subset / "images" / name, mode)
+            else:
+                # A symbolic link would break when the folder is moved to its place.
+                of_written: CopyMode = "copy" if mode == "copy" else "hardlink"
+                place(folder / "images" / name, subset / "images" / name, of_written)
         _write_model(subset, names, registration)
         hashes = [_content_hash(image) for image in inputs.images if image.subset == kind]
         write_json(subset / IMAGES_HASH, {"photographs": set_hash(hashes)})
@@ -63,6 +86,15 @@ def write_parts(folder: Path, registration: Registration, inputs: SceneInputs) -
         split.write_text("".join(f"{name}\n" for name in names))
     mapping = {image.name: _mapping(image, registration) for image in inputs.images}
     write_json(folder / "metadata" / "mapping.json", mapping)
+
+
+def _unchanged(image: InputImage, registration: Registration, inputs: SceneInputs) -> Path | None:
+    """The file of an image that would be written with the pixels that it has; else None."""
+    height, width = inputs.pixels[image.name].shape[:2]
+    if image.path is None or image.name in registration.undistorted:
+        return None
+    is_whole = image_size(image.path) == (width, height)
+    return image.path if is_whole and is_plain_png(image.path) else None
 
 
 def _content_hash(image: InputImage) -> str:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from stages.run.errors import UserError
-from stages.scenes.static.input_images import InputImage, lightfield_path, list_input_images
+from stages.scenes.static.input_folders import find_lightfield
+from stages.scenes.static.input_images import InputImage, list_input_images
 
 FOLDERS = (
     "monocular/wide.jpg",
@@ -112,14 +113,87 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_light_field_is_in_its_folder_or_beside_the_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 light fields"):
-        lightfield_path(write_images(tmp_path))
+        find_lightfield(write_images(tmp_path), 2)
     (tmp_path / "IMG_0042.LFR").touch()
-    assert lightfield_path(tmp_path) == tmp_path / "IMG_0042.LFR"
-    (tmp_path / "dog_eslf.png").touch()
-    with pytest.raises(UserError, match="2 light fields"):
-        lightfield_path(tmp_path)
+    assert find_lightfield(tmp_path, 2).path == tmp_path / "IMG_0042.LFR"
+    (tmp_path / "IMG_0043.LFR").touch()
+    with pytest.raises(UserError, match=r"2 light fields: .*IMG_0042.LFR, .*IMG_0043.LFR"):
+        find_lightfield(tmp_path, 2)
     (tmp_path / "lightfield").mkdir()
-    assert lightfield_path(tmp_path) == tmp_path / "lightfield"
+    assert find_lightfield(tmp_path, 2).path == tmp_path / "lightfield"
+
+
+def test_decoded_light_field_takes_precedence_over_a_raw_one(tmp_path: Path) -> None:
+    (tmp_path / "IMG_0042.LFR").touch()
+    (tmp_path / "dog_eslf.png").touch()
+    assert find_lightfield(tmp_path, 2).path == tmp_path / "dog_eslf.png"
+    write_images(tmp_path, ("lightfield_decoded/inner_02/images/02_02.png",))
+    with pytest.raises(UserError, match=r"2 light fields: .*dog_eslf.png, .*inner_02"):
+        find_lightfield(tmp_path, 2)
+
+
+@pytest.mark.parametrize("name", ["lightfield_decoded", "lightfield-decoded"])
+@pytest.mark.parametrize("level", ["", "images/"])
+def test_views_decoded_by_number_of_rings(tmp_path: Path, name: str, level: str) -> None:
+    """The folder without the configured rings is read; no more rings are left out of it."""
+    write_images(tmp_path, (f"{name}/inner_01/{level}01_01.png", f"{name}/inner_02/{level}02.png"))
+    write_images(tmp_path, (f"{name}/inner_03/{level}r03_c03.png",))
+    (tmp_path / "IMG_0042.LFR").touch()
+    found = find_lightfield(tmp_path, 1)
+    assert (found.path, found.inner) == (tmp_path / name / "inner_01", 0)
+    with pytest.raises(UserError, match="no such folder with views") as raised:
+        find_lightfield(tmp_path, 2)
+    assert str(tmp_path / name / "inner_02") in str(raised.value)
+    assert f"{name}/ has inner_01, inner_03" in str(raised.value)
+    assert "static.lf_inner=1 (LF_INNER), or name a decoder" in str(raised.value)
+    decoded = find_lightfield(tmp_path, 2, "lf_to_colmap.py")
+    assert (decoded.path, decoded.inner) == (tmp_path / "IMG_0042.LFR", 2)
+
+
+EVAL_PLACES = [
+    f"{place}{name}{level}"
+    for place in ("", "../")
+    for name in ("iphone_eval", "iphone-eval")
+    for level in ("", "/images")
+]
+
+
+@pytest.mark.parametrize("place", EVAL_PLACES)
+def test_eval_frames_in_every_place(tmp_path: Path, place: str) -> None:
+    static = write_images(tmp_path / "static", (f"{place}/clip/1.png", f"{place}/2.png"))
+    images = by_name(list_input_images(static, ("iphone_eval",)))
+    assert list(images) == ["eval__2.png", "eval__clip__1.png"]
+    assert images["eval__2.png"].source == f"{place}/2.png".removeprefix("../")
+
+
+def test_eval_frames_in_two_places_are_refused(tmp_path: Path) -> None:
+    static = write_images(tmp_path / "static", ("iphone_eval/1.png", "../iphone-eval/images/1.png"))
+    with pytest.raises(UserError, match="images of iphone_eval in 2 folders") as raised:
+        list_input_images(static, ("iphone_eval",))
+    assert f"{static}/iphone_eval, {tmp_path}/iphone-eval" in str(raised.value)
+    (static / "iphone_eval" / "1.png").unlink()
+    assert len(list_input_images(static, ("iphone_eval",))) == 1, "the other holds none"
+    (static / "iphone_eval").rmdir()
+    (static / "iphone_eval").symlink_to(tmp_path / "iphone-eval")
+    assert len(list_input_images(static, ("iphone_eval",))) == 1, "both are one folder"
+
+
+def test_all_places_of_missing_eval_frames_are_named(tmp_path: Path) -> None:
+    (tmp_path / "static").mkdir()
+    with pytest.raises(UserError, match="no image for iphone_eval") as raised:
+        list_input_images(tmp_path / "static", ("iphone_eval",))
+    for place in ("static/iphone_eval", "static/iphone-eval", "iphone_eval", "iphone-eval"):
+        assert f"{tmp_path / place}/" in str(raised.value)
+
+
+def test_folder_of_a_kind_may_be_a_dataset_whose_images_alone_are_taken(tmp_path: Path) -> None:
+    names = ("stereo/images/left.png", "stereo/images/right.png", "stereo/masks/left.png")
+    write_images(tmp_path, names)
+    (tmp_path / "stereo" / "sparse" / "0").mkdir(parents=True)
+    images = by_name(list_input_images(tmp_path, ("stereo",)))
+    assert list(images) == ["stereo__left.png", "stereo__right.png"]
+    assert images["stereo__left.png"].source == "stereo/images/left.png"
+    assert images["stereo__left.png"].slot.lens == "stereo/left"
 
 
 def test_files_that_are_no_images_are_named(
@@ -147,7 +221,7 @@ def test_hidden_files_are_ignored(tmp_path: Path) -> None:
     (root / "._a.LFR").write_text("x")
     (root / "a.LFR").write_text("x")
     assert list(by_name(list_input_images(root, ("monocular",)))) == ["mono__wide.png"]
-    assert lightfield_path(root) == root / "a.LFR"
+    assert find_lightfield(root, 2).path == root / "a.LFR"
 
 
 def test_folder_of_a_kind_may_be_a_link(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def test_incompletely_prepared_scene_is_refused(tmp_path: Path) -> None:
         paths.prepared()
     paths.shared.mkdir(parents=True)
     (paths.shared / ".prep_complete").write_text("{}")
+    with pytest.raises(UserError, match=r"its .prep_complete is of another program"):
+        paths.prepared()
+    (paths.shared / ".prep_complete").write_text('{"origin": {}, "made": {}}')
     with pytest.raises(UserError, match="add stereo to"):
         paths.prepared().subset("stereo")
 
