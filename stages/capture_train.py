@@ -52,7 +52,7 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
     capture = params.section("capture_train", CaptureTrainConfig)
 
     from stages.scenes.dataset import Dataset
-    from stages.splat.captures import results
+    from stages.splat.captures import measuring, results
 
     calibrated_by: tuple[str, ...] = ()  # sections that capture_calibrate reads
     if not args.capture:
@@ -65,7 +65,7 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
     ):
         print(f"{result}: {line}")
     with cost("capture_train", run_name(result)):
-        dataset, meter = Dataset.read(data), results.meter_of(evaluate, layout.WEIGHTS)
+        dataset, meter = Dataset.read(data), measuring.meter_of(evaluate, layout.WEIGHTS)
         scalars, fitted = results.train_result(
             dataset, match_string, result, capture, config, meter, params.overridden_keys("train")
         )
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace, params: Params, result: Path) -> None:
         write_json(layout.capture_metrics(args.capture, args.variant), scalars)
         curve = layout.capture_curve(args.capture, args.variant)
         write_tsv(curve, fitted.curve, ["step", "loss", "gaussians"])
-    print(f"{result}: {scalars['gaussians']} Gaussians; held out: {results.summary(scalars)}")
+    print(f"{result}: {scalars['gaussians']} Gaussians; held out: {measuring.summary(scalars)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from stages.run.files import folder_hash
 from stages.scenes.frames import Sim3
 from stages.scenes.poses.camera_paths import focus_and_up
 from stages.show import main
-from stages.splat.export import read_ply
+from stages.splat.ply import read_ply
 from stages.splat.viewing.models import SceneModels
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -286,6 +286,19 @@ def test_masks_and_alignment_are_kept_and_a_missing_mask_is_remade(
     assert again == rows
 
 
+def test_metrics_may_be_written_as_gsplats_trainer_does(
+    prepared: tuple[SharedFolder, dict], trained: Path
+) -> None:
+    meter = Meter("cpu", gsplat_stats=True)
+    _, means = evaluate_static(prepared[0], "stereo", STATIC, trained, meter)
+    stats = json.loads((trained / "eval_on_iphone_eval/stats/val_step0039.json").read_text())
+    masked = {"mpsnr", "mssim"}
+    assert stats.keys() == {"psnr", "ssim", "ellipse_time", "num_GS"} | masked
+    assert all(stats[key] == means[key] for key in masked)
+    evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
+    assert not (trained / "eval_on_iphone_eval/stats").exists(), "on request alone"
+
+
 def test_only_the_nearest_eval_frames_are_measured(
     prepared: tuple[SharedFolder, dict], trained: Path
 ) -> None:

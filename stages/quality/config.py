@@ -50,9 +50,16 @@ class LpipsConfig(Section):
     required: bool = False
 
 
+class EvaluateRuntime(Section):
+    """Files that are written beside the metrics; no metric depends on them."""
+
+    gsplat_stats: bool = False
+
+
 class EvaluateConfig(Section):
     """How novel views are measured against ground truth."""
 
+    runtime: EvaluateRuntime = runtime_field(EvaluateRuntime())
     device: Literal["auto", "cpu", "cuda"] = "auto"
     ssim: SsimForm = "torchmetrics"
     masks: Literal["ignore", "people"] = "ignore"

@@ -62,13 +62,17 @@ class MeasuredView:
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """Device and LPIPS for measuring. Without `lpips` its measures are None; `note` says why."""
+    """Device and LPIPS for measuring. Without `lpips` its measures are None; `note` says why.
+
+    With `gsplat_stats` metrics are also written in the files of gsplat's trainer.
+    """
 
     device: str
     lpips: Lpips | None = None
     lpips_name: str = "none"
     note: str | None = None
     ssim: SsimForm = "torchmetrics"
+    gsplat_stats: bool = False
 
     @classmethod
     def build(cls, config: EvaluateConfig, weights: Path) -> "Meter":
@@ -81,9 +85,14 @@ class Meter:
         if reason and config.lpips.required:
             raise UserError("evaluate.lpips.required", reason, fix=remedy(net))
         if reason:
-            return cls(device, note=reason, ssim=config.ssim)
+            return cls(device, note=reason, **_choices(config))
         loaded = Lpips(weights, net, device)
-        return cls(device, loaded, f"{net} {fingerprint(weights, net)}", ssim=config.ssim)
+        return cls(device, loaded, f"{net} {fingerprint(weights, net)}", **_choices(config))
+
+    @classmethod
+    def without_lpips(cls, config: EvaluateConfig, note: str) -> "Meter":
+        """On the CPU and without LPIPS; `note` says why."""
+        return cls("cpu", note=note, **_choices(config))
 
     def require_sizes(
         self, sizes: Mapping[str, tuple[int, int]], fix: str, *, masked: bool = False
@@ -216,6 +225,10 @@ def _device(requested: str) -> str:
     # TF32 convolutions would move LPIPS in its third digit.
     torch.backends.cudnn.allow_tf32 = False
     return "cuda"
+
+
+def _choices(config: EvaluateConfig) -> dict[str, Any]:
+    return {"ssim": config.ssim, "gsplat_stats": config.runtime.gsplat_stats}
 
 
 def _kind(one: MeasuredView) -> tuple[Any, ...]:

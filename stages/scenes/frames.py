@@ -93,6 +93,9 @@ class Sim3:
         return Sim3(scale, rotation_from_quat(quat), translation)
 
 
+_FLIP = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))  # half a turn about x
+
+
 def fit_sim3(
     points_a: Array, points_b: Array, rotation: Array | None = None, scale: float | None = None
 ) -> Sim3:
@@ -166,19 +169,32 @@ def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float
     point that they look at, the points give the scale; and points far from the cameras do not
     move the centre.
     """
-    by_cameras = _similarity_from_cameras(cameras, points)
-    norm_from_world = by_cameras
-    if len(points) >= 4:
-        centred = by_cameras.apply(points)
-        norm_from_world = _aligned_to_axes(centred).compose(by_cameras)
-        heights = norm_from_world.apply(points)[:, 2]
-        if np.median(heights) > heights.mean():
-            flip = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))
-            norm_from_world = flip.compose(norm_from_world)
+    norm_from_world = _by_recipe(cameras, points, is_exact=False)
+    heights = norm_from_world.apply(points)[:, 2]
+    if len(points) >= 4 and np.median(heights) > heights.mean():
+        norm_from_world = _FLIP.compose(norm_from_world)
     centres = norm_from_world.apply(np.stack([camera.centre for camera in cameras]))
     distances = np.linalg.norm(centres - centres.mean(0), axis=1)
     least = max(1e-6, _ROUNDING * float(np.linalg.norm(norm_from_world.translation)))
     return norm_from_world, float(distances.max()) if distances.max() > least else 1.0
+
+
+def gsplat_normalisations(cameras: Sequence[Camera], points: Array) -> list[Sim3]:
+    """norm_from_world of gsplat's example trainer to the letter, and its half turns.
+
+    The first is the recipe of gsplat 1.5 and later, the second that of versions without the flip of
+    scenes that are upside down. The others are half a turn about z away from these: an eigenvector
+    may have either sign. Without four points there is one.
+    """
+    # The trainer reads points in single precision.
+    points = points.astype(np.float32).astype(np.float64)
+    plain = _by_recipe(cameras, points, is_exact=True)
+    if len(points) < 4:
+        return [plain]
+    heights = plain.apply(points)[:, 2]
+    flipped = _FLIP.compose(plain) if np.median(heights) > heights.mean() else plain
+    about_z = Sim3(1.0, np.diag([-1.0, -1.0, 1.0]), np.zeros(3))
+    return [flipped, plain, about_z.compose(flipped), about_z.compose(plain)]
 
 
 def point_nearest_to_axes(cameras: Sequence[Camera], middle: Array) -> Array:
@@ -214,20 +230,28 @@ def _root_mean_square(offsets: Array) -> float:
     return float(np.sqrt(np.square(offsets).sum(1).mean()))
 
 
-def _similarity_from_cameras(cameras: Sequence[Camera], points: Array) -> Sim3:
+def _by_recipe(cameras: Sequence[Camera], points: Array, *, is_exact: bool) -> Sim3:
+    """The normalisation without the flip; `is_exact` keeps to gsplat in any world."""
+    by_cameras = _similarity_from_cameras(cameras, points, is_exact)
+    if len(points) < 4:
+        return by_cameras
+    return _aligned_to_axes(by_cameras.apply(points), is_exact).compose(by_cameras)
+
+
+def _similarity_from_cameras(cameras: Sequence[Camera], points: Array, is_exact: bool) -> Sim3:
     centres = np.stack([camera.centre for camera in cameras])
     forwards = np.stack([camera.cam_from_world[2, :3] for camera in cameras])
     up = -np.stack([camera.cam_from_world[1, :3] for camera in cameras]).mean(0)
     rotation = _rotation_between(up / max(np.linalg.norm(up), 1e-12), np.array([0.0, -1.0, 0.0]))
     middle, extent = _extent(centres, points)
     is_near = np.linalg.norm(middle) <= _MAX_ORIGIN_DISTANCE * extent
-    origin = np.zeros(3) if is_near else point_nearest_to_axes(cameras, middle)
+    origin = np.zeros(3) if is_near or is_exact else point_nearest_to_axes(cameras, middle)
     centres, forwards = (centres - origin) @ rotation.T, forwards @ rotation.T
     # Nearest point of each optical axis to the origin; their median is the focus.
     nearest = centres - (centres * forwards).sum(1, keepdims=True) * forwards
     focus = np.median(nearest, axis=0)
     distance = float(np.median(np.linalg.norm(centres - focus, axis=1)))
-    if distance <= 1e-6 * extent:
+    if distance <= (0 if is_exact else 1e-6 * extent):
         distance = extent
     scale = 1 / distance if extent > 0 else 1.0
     return Sim3(scale, rotation, -scale * (focus + rotation @ origin))
@@ -245,17 +269,18 @@ def _extent(centres: Array, points: Array) -> tuple[Array, float]:
     return middle, extent if extent > rounding else 0.0
 
 
-def _aligned_to_axes(points: Array) -> Sim3:
+def _aligned_to_axes(points: Array, is_exact: bool) -> Sim3:
     """Principal axes to the coordinate axes, and the points' median to the origin.
 
-    A median far from the cameras, whose distances are about 1, stays where it is.
+    A median far from the cameras, whose distances are about 1, stays where it is, unless
+    `is_exact`.
     """
     centre = np.median(points, axis=0)
     values, vectors = np.linalg.eigh(np.cov((points - centre).T))
     rotation = vectors[:, np.argsort(values)[::-1]].T
     if np.linalg.det(rotation) < 0:
         rotation[0] *= -1
-    if np.linalg.norm(centre) > _MAX_POINT_DISTANCE:
+    if np.linalg.norm(centre) > _MAX_POINT_DISTANCE and not is_exact:
         centre = np.zeros(3)
     return Sim3(1.0, rotation, -rotation @ centre)
 

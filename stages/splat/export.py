@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.run.errors import UserError
 from stages.run.files import whole_file
 from stages.scenes.cameras import Array, quat_from_rotation
 from stages.scenes.frames import Sim3
@@ -24,7 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # Up to this distance, in spreads, float32 resolves a 16,000th of the spread or less.
 _MAX_DISTANCE = 512.0
-_OFFSET = "comment offset "
+OFFSET = "comment offset "
 
 
 def extent(gaussians: Gaussians) -> tuple[Array, float]:
@@ -98,7 +97,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     header += ["comment SplatRenderMode: mip"] if world.antialiased else []
     if offset is not None:
         numbers = " ".join(repr(float(value)) for value in offset)
-        header += [_OFFSET + numbers, "comment world = offset + x y z"]
+        header += [OFFSET + numbers, "comment world = offset + x y z"]
         _LOGGER.info(
             "%s: too far from the origin for float32; x y z are relative to %s", path.name, numbers
         )
@@ -107,34 +106,6 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     with whole_file(path) as scratch, scratch.open("wb") as out:
         out.write(("\n".join([*header, "end_header"]) + "\n").encode())
         out.write(columns.astype("<f4").tobytes())
-
-
-def read_ply(path: Path) -> Gaussians:
-    """Read a PLY that `write_ply` wrote; `world_from_norm` adds its offset.
-
-    Raises UserError for another layout.
-    """
-    data = path.read_bytes()
-    head, _, body = data.partition(b"end_header\n")
-    lines = head.decode("ascii", "replace").splitlines()
-    fields = [line.split()[-1] for line in lines if line.startswith("property")]
-    rest = sum(field.startswith("f_rest_") for field in fields) // 3
-    if fields != _fields(rest):
-        raise UserError(path, "not a PLY of Gaussians", expected="x y z f_dc_* f_rest_* ...")
-    offsets = [line.removeprefix(_OFFSET).split() for line in lines if line.startswith(_OFFSET)]
-    offset = np.array(offsets[0] if offsets else np.zeros(3), np.float64)
-    table = torch.from_numpy(np.frombuffer(body, "<f4").reshape(-1, len(fields)).copy())
-    means, sh0, sh_rest, opacity, scales, quats = table.split([3, 3, 3 * rest, 1, 3, 4], dim=1)
-    return Gaussians(
-        means=means,
-        quats=quats,
-        log_scales=scales,
-        opacity_logits=opacity[:, 0],
-        sh0=sh0[:, None],
-        shN=sh_rest.reshape(len(means), 3, rest).transpose(1, 2).contiguous(),
-        world_from_norm=Sim3(1.0, np.eye(3), offset),
-        antialiased="comment rasterize_mode antialiased" in lines,
-    )
 
 
 def _fields(rest: int) -> list[str]:

@@ -84,7 +84,7 @@ class Gaussians:
         except (SafetensorError, ValueError, OSError) as error:
             raise UserError(path, f"not a whole safetensors file ({error})", fix=_AGAIN) from error
         with shaped(path, f"{', '.join(TENSORS)} of N finite Gaussians", _AGAIN):
-            _check(tensors)
+            check_tensors(tensors)
             return cls(
                 **tensors,
                 world_from_norm=Sim3.from_dict(facts["world_from_norm"]),
@@ -93,7 +93,7 @@ class Gaussians:
             )
 
 
-def _check(tensors: Mapping[str, Tensor]) -> None:
+def check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError for tensors that do not make Gaussians."""
     count = len(tensors["means"]) if tensors["means"].ndim else -1
     shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}

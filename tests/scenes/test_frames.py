@@ -4,11 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from gsplat_recipe import recipe
 from scipy.spatial.transform import Rotation
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
-from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, normalisation, recentring
+from stages.scenes.frames import (
+    Sim3,
+    fit_sim3,
+    fit_sim3_from_cameras,
+    gsplat_normalisations,
+    normalisation,
+    recentring,
+)
 
 K = np.array([[200.0, 0, 48], [0, 200, 64], [0, 0, 1]])
 
@@ -168,38 +176,6 @@ def lopsided(seed: int, tail: float) -> np.ndarray:
     return points
 
 
-def recipe(cameras: list[Camera], points: np.ndarray) -> np.ndarray:
-    """norm_from_world [4, 4] as gsplat's example trainer defines it, from SciPy's parts.
-
-    Mean up to -y by the smallest turn; median over cameras of the axis point nearest to the origin
-    to the origin; median distance to 1; then the points' median and principal axes; then, if the
-    median of z lies above its mean, half a turn about x.
-    """
-    worlds = [np.linalg.inv(camera.cam_from_world) for camera in cameras]
-    up = np.mean([-world[:3, 1] for world in worlds], axis=0)
-    up /= np.linalg.norm(up)
-    axis = np.cross(up, [0, -1, 0])
-    angle = np.arctan2(np.linalg.norm(axis), -up[1])
-    level = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
-    eyes = [level @ world[:3, 3] for world in worlds]
-    nearest = []
-    for eye, world in zip(eyes, worlds, strict=True):
-        forward = level @ world[:3, 2]
-        along = np.linalg.lstsq(forward[:, None], -eye, rcond=None)[0]
-        nearest.append(eye + along * forward)
-    focus = np.median(nearest, axis=0)
-    scale = 1 / np.median([np.linalg.norm(eye - focus) for eye in eyes])
-    by_cameras = rigid(scale * level, -scale * focus)
-    placed = points @ by_cameras[:3, :3].T + by_cameras[:3, 3]
-    middle = np.median(placed, axis=0)
-    axes = np.linalg.svd(placed - placed.mean(0))[2]
-    axes[0] *= np.linalg.det(axes)
-    by_points = rigid(axes, -axes @ middle)
-    heights = (placed - middle) @ axes[2]
-    over = np.diag([1.0, -1, -1, 1]) if np.median(heights) > heights.mean() else np.eye(4)
-    return over @ by_points @ by_cameras
-
-
 @pytest.mark.parametrize("tail", [-1.0, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_normalisation_is_the_recipe_of_gsplats_trainer(seed: int, tail: float) -> None:
@@ -212,6 +188,29 @@ def test_normalisation_is_the_recipe_of_gsplats_trainer(seed: int, tail: float) 
     np.testing.assert_allclose(difference, np.diag([sign, sign, 1, 1]), atol=1e-8)
     eyes = norm_from_world.apply(np.stack([camera.centre for camera in cameras]))
     assert scene_scale == pytest.approx(max(np.linalg.norm(eye - eyes.mean(0)) for eye in eyes))
+
+
+@pytest.mark.parametrize("tail", [-1.0, 1.0])
+@pytest.mark.parametrize("away", [0.0, 1e3])
+def test_gsplats_own_normalisation_holds_in_any_world(tail: float, away: float) -> None:
+    """Also far from the origin, where ours is another; with and without the flip."""
+    frame = Sim3(2.0, random_sim3(1).rotation, away * np.array([0.6, 0.0, 0.8]))
+    cameras, points = moved(frame, ring(9)), frame.apply(lopsided(1, tail))
+    expected = recipe(cameras, points)
+    flipped, plain, *about_z = gsplat_normalisations(cameras, points)
+    both = [np.diag([s, s, 1.0, 1.0]) @ flipped.matrix for s in (1, -1)]
+    atol = 1e-4 * (1 + away)  # the trainer's points are in single precision
+    assert min(np.abs(matrix - expected).max() for matrix in both) < atol
+    np.testing.assert_allclose(both[1], about_z[0].matrix)
+    between = plain.matrix @ np.linalg.inv(flipped.matrix)
+    heights = plain.apply(points)[:, 2]
+    upside_down = np.median(heights) > heights.mean()
+    np.testing.assert_allclose(
+        between, np.diag([1.0, -1, -1, 1]) if upside_down else np.eye(4), atol=1e-6
+    )
+    ours, _ = normalisation(cameras, points)
+    is_equal = any(np.allclose(matrix, ours.matrix, atol=1e-3) for matrix in both)
+    assert is_equal is (away == 0)
 
 
 @pytest.mark.parametrize("tail", [-1.0, 1.0])

@@ -21,11 +21,12 @@ from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask, write_png
 from stages.splat.captures import claims
 from stages.splat.captures import results as capture_results
+from stages.splat.captures.evaluation import evaluate_result
 from stages.splat.captures.record import CaptureRecord
 from stages.splat.captures.training import split
 from stages.splat.config import StrategyConfig, TrainConfig, TrainRuntime
-from stages.splat.export import read_ply
 from stages.splat.gaussians import Gaussians
+from stages.splat.ply import read_ply
 from stages.splat.render import render
 from stages.splat.training.fit import Fitted
 
@@ -287,7 +288,7 @@ def test_missing_masks_are_reported(
 
 def evaluate(result: Path, folder: Path, config: CaptureEvaluateConfig = EVALUATE) -> dict:
     meter = Meter("cpu", note="none here")
-    return capture_results.evaluate_result(result, Dataset.read(folder), config, meter)
+    return evaluate_result(result, Dataset.read(folder), config, meter)
 
 
 EVAL_NAMES = ("a.png", "b.png", "c.png")
@@ -474,7 +475,7 @@ def test_result_in_map_coordinates_is_measured_on_another_set(tmp_path: Path) ->
     scalars = train(capture, tmp_path / "r")
     names = tuple(f"eval/{k}.png" for k in range(8))
     other = write_capture(tmp_path / "other", cameras(names, 0.02), frame)
-    scalars_of_other = capture_results.evaluate_result(
+    scalars_of_other = evaluate_result(
         tmp_path / "r", Dataset.read(other), EVALUATE, Meter("cpu", note="none here")
     )
     assert scalars_of_other["psnr"] > scalars["psnr"] - 1

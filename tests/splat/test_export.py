@@ -12,8 +12,9 @@ from known_scene import known_gaussians, ring
 from stages.run.errors import UserError
 from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.frames import Sim3
-from stages.splat.export import read_ply, write_ply
+from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
+from stages.splat.ply import read_ply
 from stages.splat.render import render
 
 MOVED = Sim3(2.5, rotation_from_vector([0.4, -1.1, 0.7]), np.array([1.0, -2.0, 0.5]))

@@ -48,13 +48,24 @@ class CaptureTrainConfig(OptionalAlignment):
     test_every: Count = 8
 
 
+class ForeignConfig(Section):
+    """What the files of another program's result may not say."""
+
+    frame: Literal["auto", "world", "gsplat", "gsplat_unflipped"] = "auto"
+    antialiased: Literal["auto", "yes", "no"] = "auto"
+    test_every: Literal["auto"] | Count = "auto"
+
+
 class CaptureEvaluateConfig(OptionalAlignment):
     """How a trained capture is measured on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     match_string: str = Field(default="", pattern=r"^[^/\\]*$")
     nearest: Count = 0
+    skip_trained: bool = False
+    covisible: bool = False
     frame: Literal["auto", "shared", "images"] = "auto"
+    foreign: ForeignConfig = ForeignConfig()
 
 
 def inert_keys(

@@ -56,8 +56,16 @@ class StaticConfig(Section):
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
 
 
-# The keys of `static:` and `runtime.static:` that each command reads.
+# The keys of `static:` and `runtime.static:` that each command reads; capture_evaluate's are for
+# its covisible pixels.
 READ_BY = {
+    "capture_evaluate": (
+        "runtime.covi_chunk",
+        "runtime.covi_micro_chunk",
+        "covi_min_views",
+        "covi_min_share",
+        "covi_depth_tolerance",
+    ),
     "static_prepare": (
         "cameras",
         "max_px",

@@ -13,10 +13,12 @@ from stages.run.user_paths import check_replaceable
 from stages.scenes.image_folder import is_hidden
 from stages.splat.captures.record import CaptureRecord
 
-TRAINED = "train"
+TRAINED = "train"  # of capture_train
+CHECKPOINTS = "checkpoints"  # of static_train
 EVALUATED = "eval_on_"
 DATASET = "dataset"
 FRAME = "frame.json"
+STATS = "stats"
 
 Hashes = Callable[[], frozenset[str]]  # of images, which are read only when needed
 
@@ -35,10 +37,10 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
             )
         return
     # Allowed are what a killed run leaves, estimated poses and, where DVC has removed a result to
-    # reproduce it, evaluations on other datasets.
+    # reproduce it, evaluations on other datasets and the files of `gsplat_stats`.
     paths = list(result.iterdir()) if result.is_dir() else []
     names = {path.name for path in paths if not is_hidden(path.name, path.is_dir())}
-    if not all(name == DATASET or name.startswith(EVALUATED) for name in names):
+    if not all(name in (DATASET, STATS) or name.startswith(EVALUATED) for name in names):
         raise UserError(
             result,
             "not empty, and no result of a capture",
@@ -81,13 +83,23 @@ def check_trained_on(
     return record
 
 
-def claim_evaluated(folder: Path, source: Path, hashes: Hashes) -> None:
-    """Refuse to replace a folder that is no evaluation on the images in `source`."""
+def claim_evaluated(folder: Path, source: Path, hashes: Hashes, file: str = "") -> None:
+    """Refuse to replace a folder that is no evaluation on the images in `source`.
+
+    Nor is that of another `file` of Gaussians in one folder replaced.
+    """
     check_replaceable(folder, FRAME)
     if not (folder / FRAME).is_file():
         return
-    measured = read_json(folder / FRAME).get("photographs", "")
-    ours = set_hash(hashes())
+    frame = read_json(folder / FRAME)
+    measured, ours = frame.get("photographs", ""), set_hash(hashes())
+    if frame.get("gaussians", "") != file:
+        raise UserError(
+            folder,
+            f"is the evaluation of {frame.get('gaussians') or 'the result'}",
+            expected=f"a folder for that of {file or 'the result'}",
+            fix="name another folder with --output",
+        )
     if measured and measured != ours:
         raise UserError(
             folder,

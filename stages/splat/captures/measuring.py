@@ -1,7 +1,7 @@
 """Views of a capture rendered from trained Gaussians and measured against their images."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
+from stages.quality.metrics.weights import MARKER
 from stages.run.files import target_of
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import Sim3
-from stages.scenes.images import BLACK, Pixels, write_png
+from stages.scenes.images import BLACK, Mask, Pixels, write_png
 from stages.scenes.view import View
-from stages.splat.captures.training import shrunk
+from stages.splat.captures.training import shrunk, shrunk_size
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 
@@ -41,6 +43,8 @@ def measure(
     data_factor: int,
     alignment: PoseAlignment,
     backend: str,
+    masks: Mapping[str, Mask] | None = None,
+    protocol: str = "lens",
 ) -> tuple[list[Measures], Measures]:
     """Render views into `folder`/given and /aligned; return the rows of the views and their means.
 
@@ -54,11 +58,13 @@ def measure(
         data_factor: by which images are shrunk.
         alignment: of the poses.
         backend: cuda or cpu.
+        masks: pixels [H, W] of the masked measures by view; None for those that the lens covers.
+        protocol: how the masks were made.
     """
     rendered = _rendered(
-        gaussians, views, train_from_views, folder, data_factor, alignment, backend
+        gaussians, views, train_from_views, folder, data_factor, alignment, backend, masks
     )
-    rows, means = evaluate(rendered, meter, color, "lens")
+    rows, means = evaluate(rendered, meter, color, protocol)
     if means["psnr"] < means["mean_color_psnr"]:
         _LOGGER.warning(
             "%s: PSNR %.2f dB is below that of an image of the mean colour, %.2f dB: the poses may "
@@ -70,6 +76,35 @@ def measure(
     return [{"image": row["camera"], **row} for row in rows], means
 
 
+def require_sizes(
+    meter: Meter, views: Sequence[View], data_factor: int, *, masked: bool = False
+) -> None:
+    """Raise UserError for views that are too small to measure."""
+    sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
+    meter.require_sizes(sizes, "lower train.data_factor, or take the views out", masked=masked)
+
+
+def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
+    """The meter of captures, without LPIPS where the folder of its weights is missing."""
+    if not (weights / MARKER).is_file() and not config.lpips.required:
+        note = f"{weights} is not there; `dvc repro weights` makes it"
+        return Meter.without_lpips(config, note)
+    return Meter.build(config, weights)
+
+
+def summary(scalars: Measures) -> str:
+    """The metrics of a result in one line."""
+    if scalars.get("psnr") is None:
+        return "no view is held out"
+    lpips = "none" if scalars["lpips"] is None else f"{scalars['lpips']:.4f}"
+    aligned = scalars["psnr_aligned"]
+    at_aligned = "" if aligned is None else f" ({aligned:.2f} dB at aligned poses)"
+    return (
+        f"{scalars['views']} views, PSNR {scalars['psnr']:.2f} dB{at_aligned}, "
+        f"SSIM {scalars['ssim']:.4f}, LPIPS {lpips}"
+    )
+
+
 def _rendered(
     gaussians: Gaussians,
     views: Sequence[View],
@@ -78,6 +113,7 @@ def _rendered(
     data_factor: int,
     alignment: PoseAlignment,
     backend: str,
+    masks: Mapping[str, Mask] | None,
 ) -> Iterator[MeasuredView]:
     background = gaussians.metadata.get("background", BLACK)  # where no Gaussian is
     for view in views:
@@ -98,7 +134,9 @@ def _rendered(
         for kind, pixels in renders.items():
             file = view.name if view.name.endswith(".png") else f"{view.name}.png"
             write_png(folder / kind / file, pixels)
-        yield MeasuredView("", view.name, image, view.sha256, mask=valid, valid=valid, **renders)
+        mask = valid if masks is None else masks[view.name]
+        mask = mask if valid is None or mask is None else mask & valid
+        yield MeasuredView("", view.name, image, view.sha256, mask=mask, valid=valid, **renders)
 
 
 def _render(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:

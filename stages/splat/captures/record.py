@@ -15,6 +15,11 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.scene import camera_to_dict, cameras_from_dict
 
 
+def sample(points: Array) -> Array:
+    """Some 2000 of a model's points [P, 3], as a record keeps them."""
+    return points[:: max(1, len(points) // 2000)]
+
+
 @dataclass(frozen=True, eq=False)
 class CaptureRecord:
     """The contents of capture.json; cameras are in the world frame of the capture's model."""

@@ -28,11 +28,13 @@ from stages.scenes.static.alignment import FrameAlignment, read_alignment, write
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
+from stages.splat.captures.claims import CHECKPOINTS
+from stages.splat.captures.gsplat_stats import write_stats
 from stages.splat.captures.record import CaptureRecord
-from stages.splat.captures.static_training import CHECKPOINTS, check_trained
+from stages.splat.captures.static_training import check_trained
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.views.covisible import CovisibleRule, backend_of, covisible
+from stages.splat.views.covisible import backend_of, covisible, rule_of
 
 EVAL = "iphone_eval"
 _MASKS_JSON = "masks.json"
@@ -86,6 +88,9 @@ def evaluate_static(
         rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
         means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
         means["train_views"] = len(record.train)
+        if meter.gsplat_stats:
+            step = int(gaussians.metadata.get("step", 0))
+            write_stats(folder, step, means, gaussians, [v.camera for v in views], backend)
         write_json(folder / "metrics.json", means)
     return rows, means
 
@@ -106,22 +111,13 @@ def summary(means: Measures) -> str:
     )
 
 
-def rule_of(static: StaticConfig) -> CovisibleRule:
-    """When a pixel counts as covisible."""
-    return CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
-
-
 def protocol_of(static: StaticConfig) -> str:
     """How masks are made, as a part of the protocol that comparable numbers share.
 
     >>> protocol_of(StaticConfig())
     'covisible by depth within 5%, in 5% of the views and at least 1, DyCheck means, 8 bits'
     """
-    return (
-        f"covisible by depth within {static.covi_depth_tolerance:.0%}, in "
-        f"{static.covi_min_share:.0%} of the views and at least {static.covi_min_views}, "
-        "DyCheck means, 8 bits"
-    )
+    return f"{rule_of(static).protocol()}, 8 bits"
 
 
 def update_alignment(

@@ -10,12 +10,10 @@ from stages.run.user_paths import make_target
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
-from stages.splat.captures.claims import check_trained_on, claim_trained
+from stages.splat.captures.claims import CHECKPOINTS, check_trained_on, claim_trained
 from stages.splat.captures.training import capture_notes, split, train_capture
 from stages.splat.config import TrainConfig
 from stages.splat.training.fit import Fitted
-
-CHECKPOINTS = "checkpoints"
 
 
 def train_static(

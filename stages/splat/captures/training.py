@@ -25,7 +25,7 @@ from stages.scenes.images import Color, Mask, Pixels, resize, resize_mask
 from stages.scenes.sources.name_filter import matching
 from stages.scenes.view import View
 from stages.splat.captures.flags import COLUMNS, flag_lines, flag_rows, limit_effect
-from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.record import CaptureRecord, sample
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.raster import choose_backend
 from stages.splat.training.fit import Fitted, fit
@@ -154,7 +154,7 @@ def train_capture(
         {view.name: view.camera for view in views.held_out},
         sha256,
         images_hash,
-        dataset.points[:: max(1, len(dataset.points) // 2000)],
+        sample(dataset.points),
         mean_color(map(_counted_pixels, train_views)),
         config.data_factor,
     )

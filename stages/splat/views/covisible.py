@@ -14,6 +14,7 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.run.process.gpus import expect_gpu
 from stages.scenes.cameras import Camera
+from stages.scenes.static.config import StaticConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
@@ -36,6 +37,32 @@ class CovisibleRule:
         (1, 1, 5)
         """
         return min(views, max(self.min_views, math.ceil(self.min_share * views)))
+
+    def protocol(self) -> str:
+        """How masks are made and applied, as a part of the protocol of comparable numbers."""
+        return (
+            f"covisible by depth within {self.depth_tolerance:.0%}, in {self.min_share:.0%} of the "
+            f"views and at least {self.min_views}, DyCheck means"
+        )
+
+
+@dataclass(frozen=True)
+class Covisibility:
+    """How masks are computed; the chunks, as of `covisible`, change none."""
+
+    rule: CovisibleRule
+    chunk: int
+    micro_chunk: int
+
+
+def rule_of(static: StaticConfig) -> CovisibleRule:
+    """The rule of section `static`."""
+    return CovisibleRule(static.covi_min_views, static.covi_min_share, static.covi_depth_tolerance)
+
+
+def covisibility_of(static: StaticConfig) -> Covisibility:
+    """What section `static` says, for evaluation sets of captures too."""
+    return Covisibility(rule_of(static), static.runtime.covi_chunk, static.runtime.covi_micro_chunk)
 
 
 @dataclass(frozen=True, eq=False)

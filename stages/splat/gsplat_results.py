@@ -1,0 +1,173 @@
+"""Results of gsplat's example trainer: `ckpts/ckpt_29999_rank0.pt`, `ply/`, and `cfg.yml`.
+
+Its Gaussians are in the normalised frame of the dataset that it was trained on, which no file
+holds. A checkpoint is {"step", "splats": {means, quats, scales (log), opacities (logit), sh0, shN}}
+and perhaps more; several processes write one file each, with a share of the Gaussians.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.run.errors import UserError
+from stages.run.files import shaped
+from stages.run.settings.readings import InvalidYaml, parse_yaml
+from stages.scenes.frames import Sim3
+from stages.splat.gaussians import Gaussians, check_tensors
+
+_LOGGER = logging.getLogger(__name__)
+CHECKPOINTS = "ckpts"
+_NAME = re.compile(r"ckpt_(\d+)_rank(\d+)\.pt")
+_SPLATS = {
+    "means": "means",
+    "quats": "quats",
+    "log_scales": "scales",
+    "opacity_logits": "opacities",
+    "sh0": "sh0",
+    "shN": "shN",
+}
+_EXPECTED = 'a checkpoint of gsplat: "step" and "splats" with ' + ", ".join(_SPLATS.values())
+
+
+@dataclass(frozen=True)
+class GsplatConfig:
+    """What `cfg.yml` says, as far as a render or an evaluation depends on it; None: not said."""
+
+    antialiased: bool | None = None
+    is_normalised: bool | None = None
+    data_factor: int | None = None
+    test_every: int | None = None
+    match_string: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def checkpoint_files(result: Path) -> list[Path]:
+    """The files of all ranks of the newest checkpoint; empty without one."""
+    files = dict(_named(result / CHECKPOINTS))
+    steps = [int(match[1]) for match in files.values()]
+    return _ranks([path for path, match in files.items() if int(match[1]) == max(steps)])
+
+
+def with_other_ranks(path: Path) -> list[Path]:
+    """A checkpoint's file and those of the other processes beside it."""
+    match = _NAME.fullmatch(path.name)
+    if not match:
+        return [path]
+    return _ranks([other for other, found in _named(path.parent) if found[1] == match[1]])
+
+
+def read_checkpoint(files: Sequence[Path]) -> tuple[Gaussians, int]:
+    """The Gaussians of all ranks, and how many steps they were trained.
+
+    `world_from_norm` is the identity and `antialiased` false, as neither is in the file. Raises
+    UserError for files of another kind.
+    """
+    parts = [_read_rank(path) for path in files]
+    steps = {step for _, step in parts}
+    if len(steps) > 1:
+        raise UserError(files[0].parent, f"ranks of steps {sorted(steps)}", expected="one step")
+    with shaped(files[0], _EXPECTED):
+        tensors = {name: torch.cat([part[name] for part, _ in parts]) for name in _SPLATS}
+    return Gaussians(**tensors, world_from_norm=Sim3.identity(), antialiased=False), steps.pop() + 1
+
+
+def read_config(folder: Path) -> GsplatConfig | None:
+    """What `cfg.yml` in a result folder says; None without one. Raises UserError for another file.
+
+    Tags of Python objects in it are read as plain values; no code runs.
+    """
+    path = folder / "cfg.yml"
+    if not path.is_file():
+        return None
+    try:
+        values = parse_yaml(path.read_bytes())
+    except InvalidYaml as error:
+        at = f"{path}:{error.line}" if error.line else path
+        raise UserError(at, f"not YAML: {error}", expected="gsplat's cfg.yml") from error
+    if not isinstance(values, Mapping):
+        raise UserError(path, "no keys", expected="gsplat's cfg.yml")
+    match_string = values.get("match_string")
+    return GsplatConfig(
+        _value(path, values, "antialiased", bool),
+        _value(path, values, "normalize_world_space", bool),
+        _value(path, values, "data_factor", int),
+        _value(path, values, "test_every", int),
+        match_string if isinstance(match_string, str) else "",
+        tuple(_notes(values)),
+    )
+
+
+def _named(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    files = sorted(folder.glob("ckpt_*_rank*.pt"))
+    return [(path, match) for path in files if (match := _NAME.fullmatch(path.name))]
+
+
+def _ranks(files: Sequence[Path]) -> list[Path]:
+    """Files in the order of their ranks. Raises UserError when one is missing."""
+    ranks = {int(_NAME.fullmatch(path.name)[2]): path for path in files}  # type: ignore[index]
+    missing = sorted(set(range(max(ranks, default=-1))) - ranks.keys())
+    if missing:
+        raise UserError(
+            files[0].parent,
+            f"ranks {sorted(ranks)} of a checkpoint, without {missing}",
+            expected="the files of all ranks, which each hold a share of the Gaussians",
+        )
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def _read_rank(path: Path) -> tuple[dict[str, Tensor], int]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # Truncated files and files of other kinds raise a dozen kinds of errors.
+    except Exception as error:
+        got = f"not readable as tensors ({type(error).__name__})"
+        raise UserError(path, got, expected=_EXPECTED, fix="copy the file again") from error
+    splats = state.get("splats") if isinstance(state, dict) else None
+    if not isinstance(splats, dict):
+        raise UserError(path, "no splats in it", expected=_EXPECTED)
+    if "features" in splats and "sh0" not in splats:
+        got = "trained with appearance embeddings (app_opt), whose colours a network decodes"
+        raise UserError(path, got, expected=_EXPECTED)
+    with shaped(path, _EXPECTED):
+        tensors = {name: splats[key].detach().float() for name, key in _SPLATS.items()}
+        step = state["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"step {step!r}")
+        tensors = _finite(path, tensors)
+        check_tensors(tensors)
+    if "pose_adjust" in state:
+        _LOGGER.info("%s: pose_adjust moves training cameras alone, so it is not read", path.name)
+    return tensors, step
+
+
+def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The Gaussians whose numbers are all finite."""
+    rows = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in tensors.values()]
+    finite = torch.isfinite(torch.cat(rows, dim=1)).all(dim=1)
+    if not finite.all():
+        text = "%s: %d of %d Gaussians are not finite and left out"
+        _LOGGER.warning(text, path.name, int((~finite).sum()), len(finite))
+    return {name: value[finite] for name, value in tensors.items()}
+
+
+def _value(path: Path, values: Mapping[str, Any], key: str, kind: type) -> Any:
+    """A value of the configuration; None without it. Raises UserError for another type."""
+    value = values.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise UserError(f"{path}  {key}", repr(value), expected=f"a {kind.__name__}")
+    return value if value is None else kind(value)
+
+
+def _notes(values: Mapping[str, Any]) -> list[str]:
+    """What the trainer rendered with and we do not."""
+    notes = []
+    if values.get("camera_model", "pinhole") != "pinhole":
+        notes.append(f"camera_model {values['camera_model']} is rendered as pinhole")
+    keys = ("with_ut", "with_eval3d", "use_bilateral_grid", "app_opt")
+    return notes + [f"{key} is not applied" for key in keys if values.get(key) is True]
