@@ -73,6 +73,7 @@ NodeName=gpu2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 2)) Gres=
 NodeName=h100 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 3)) Gres=gpu:h100:2 Weight=10
 NodeName=bad1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=$((port + 4)) Gres=gpu:a40:2
 PartitionName=main Nodes=ALL Default=YES DefaultTime=60 MaxTime=24:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=abrupt Nodes=ALL MaxTime=24:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
 PartitionName=high Nodes=ALL MaxTime=24:00:00 PriorityTier=10 PreemptMode=OFF
 CONF
     # Devices that every machine has stand for GPUs; a count alone is not accepted.

@@ -61,16 +61,14 @@ def cancel(number: str, targets: Sequence[str]) -> None:
     _LOGGER.info(f"cancelled: {', '.join(alive)}")
 
 
-def unfinished(submission: Submission) -> set[str]:
-    """Tasks that still wait or run."""
-    over = submission.folder / "over"
-    if over.exists():
+def unfinished(submission: Submission, queue: slurm.Queue) -> set[str]:
+    """Tasks that still wait or run, or that SLURM will run again."""
+    if submission.is_over and queue.keys().isdisjoint(submission.jobs.values()):
         return set()
-    left = {
-        row.address for row in task_states.task_states(submission) if not task_states.is_over(row)
-    }
+    states = task_states.task_states(submission, queue)
+    left = {row.address for row in states if not task_states.is_over(row)}
     if not left:
-        over.touch()  # so that the next check is short
+        submission.end()
     return left
 
 

@@ -30,6 +30,21 @@ JOB, ARRAY, TASK, RESTARTS = (
     "SLURM_RESTART_COUNT",
 )
 _TIMEOUT_S = 120
+# States of jobs that run no more, whatever happens. `completing` is none: it may be requeued.
+_ENDED = frozenset(
+    {
+        "boot_fail",
+        "cancelled",
+        "completed",
+        "deadline",
+        "failed",
+        "node_fail",
+        "out_of_memory",
+        "preempted",
+        "revoked",
+        "timeout",
+    }
+)
 
 
 def call(*words: str, script: str = "") -> str:
@@ -190,12 +205,34 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
     return submission
 
 
-def states(jobs: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """(state in lower case, node, reason) of jobs that the cluster still knows."""
-    names = set(jobs)
-    lines = call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r")
-    rows = (line.split("|") for line in lines.splitlines())
-    return {row[0]: (row[1].lower(), row[2], row[3]) for row in rows if row[0] in names}
+@dataclass(frozen=True)
+class Job:
+    """What SLURM says of a job."""
+
+    state: str  # SLURM's word in lower case
+    node: str
+    reason: str
+    name: str
+    folder: str  # that it was submitted from
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it waits, runs, or may come back into the queue."""
+        return self.state not in _ENDED
+
+
+# Names of jobs, such as 17_3.
+Queue = Mapping[str, Job]
+
+
+def queue() -> Queue:
+    """All jobs that the cluster still knows."""
+    lines = call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%j|%r|%Z")
+    jobs = {}
+    for line in lines.splitlines():
+        job, state, node, name, reason, folder = line.split("|", 5)
+        jobs[job] = Job(state.lower(), node, reason, name, folder)
+    return jobs
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -215,11 +252,17 @@ def own_job() -> str:
 
 
 def requeue(config: SlurmConfig) -> bool:
-    """Requeue the current job; False when it may not be, such as a cancelled one."""
-    job = own_job()
-    if int(os.environ.get(RESTARTS, "0")) >= config.max_restarts:
-        return False
-    if "RUNNING" not in call("squeue", "--noheader", "--jobs", job, "--format=%T").split():
+    """Whether the current job, which was stopped, runs again; puts it into the queue if necessary.
+
+    SLURM does so itself when a node fails, at a preemption without grace time and at `scontrol
+    requeue`. A job that was cancelled, or queued `max_restarts` times, stays away.
+    """
+    job, restarts = own_job(), int(os.environ.get(RESTARTS, "0"))
+    shown = call("scontrol", "show", "job", "--oneliner", job)
+    fields = dict(re.findall(r"\b(JobState|Restarts)=(\S+)", shown))
+    if int(fields.get("Restarts", restarts)) > restarts:
+        return True
+    if fields.get("JobState") != "RUNNING" or restarts >= config.max_restarts:
         return False
     call("scontrol", "requeue", job)
     return True

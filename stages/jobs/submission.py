@@ -76,6 +76,15 @@ class Submission:
         except FileNotFoundError:
             return {}
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all tasks had ended when somebody looked; SLURM may still queue one again."""
+        return (self.folder / "over").exists()
+
+    def end(self) -> None:
+        """Mark that all tasks have ended, so that the next look is short."""
+        (self.folder / "over").touch()
+
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 

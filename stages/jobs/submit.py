@@ -14,7 +14,7 @@ from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
 from stages.jobs.plan import JobPlan
-from stages.jobs.slurm import call, placement_words
+from stages.jobs.slurm import Queue, call, placement_words, queue
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
@@ -174,8 +174,10 @@ def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan
 def _refuse_running(root: Path, plan: JobPlan) -> None:
     """Raise UserError when a task of the plan runs already: two would write the same outs."""
     planned = {task.address for task in plan.tasks} - {KERNELS}
-    for submission in submissions():
-        running = sorted(planned & unfinished(submission)) if submission.root == root else []
+    sent = [submission for submission in submissions() if submission.root == root]
+    known = _queue(sent)
+    for submission in sent:
+        running = sorted(planned & unfinished(submission, known))
         if running:
             raise UserError(
                 ", ".join(running),
@@ -183,3 +185,17 @@ def _refuse_running(root: Path, plan: JobPlan) -> None:
                 fix="wait for it, or `python -m stages.submit cancel "
                 f"--number {submission.number}`",
             )
+
+
+def _queue(sent: Sequence[Submission]) -> Queue:
+    """SLURM's jobs, if one of the submissions went to it."""
+    on_slurm = [submission for submission in sent if submission.executor == "slurm"]
+    if not on_slurm:
+        return {}
+    try:
+        return queue()
+    except UserError:
+        # This machine may have no SLURM, as after a copy of the workspace.
+        if all(submission.is_over for submission in on_slurm):
+            return {}
+        raise

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.jobs import slurm
 from stages.jobs.submission import ENDED, Submission
@@ -12,11 +13,12 @@ from stages.run.process.locks import holder_of
 
 # Lock of a local run in the submission's folder, for as long as it lives.
 RUN = "run"
-_SHOWN = frozenset({"running", "failed", "lost", "stopped"})
+_SHOWN = frozenset({"running", "failed", "lost", "stopped", "held"})
 _TAIL_BYTES = 4096
 _LINE_CHARACTERS = 100
-# States of SLURM, for tasks that noted none or could not note their last one.
-_WORDS = {"pending": "waiting", "completed": "done", "requeued": "waiting", "completing": "running"}
+# SLURM's states; its other ones of ended jobs are failures, those of living jobs its own words.
+_WORDS = {"pending": "waiting", "completed": "done", "completing": "running"}
+_WORDS |= {"cancelled": "cancelled", "requeued": "waiting", "requeue_hold": "held"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class TaskState:
     line: str
 
 
-def task_states(submission: Submission) -> list[TaskState]:
-    """State of every task, in the plan's order."""
-    known = {}
-    if submission.executor == "slurm":
-        known = slurm.states(submission.jobs.values())
-    return [_row(submission, task.address, known) for task in submission.plan.tasks]
+def task_states(submission: Submission, queue: slurm.Queue | None = None) -> list[TaskState]:
+    """State of every task, in the plan's order.
+
+    Args:
+        submission: The submission.
+        queue: SLURM's jobs, if the caller has them already.
+    """
+    if queue is None:
+        queue = slurm.queue() if submission.executor == "slurm" else {}
+    return [_row(submission, task.address, queue) for task in submission.plan.tasks]
 
 
 def is_over(task: TaskState) -> bool:
@@ -73,9 +79,16 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line for line in texts if line][-lines:]
 
 
-def _row(submission: Submission, address: str, known: dict[str, tuple[str, str, str]]) -> TaskState:
+def _row(submission: Submission, address: str, queue: slurm.Queue) -> TaskState:
     noted = submission.noted(address)
-    state, node = _state(submission, address, noted, known)
+    job = _job(submission, address, queue)
+    if submission.executor == "local":
+        state, node = _local_state(submission, noted), noted.get("node", "")
+    else:
+        state, node = _state(noted, job)
+    if state == "held" and job is not None:
+        line = f"{job.reason}; `scontrol release {submission.jobs[address]}` lets it run"
+        return TaskState(address, state, "", 0.0, line)
     seconds = 0.0
     if "began" in noted:
         until = time.time() if state == "running" else noted["time"]
@@ -86,25 +99,37 @@ def _row(submission: Submission, address: str, known: dict[str, tuple[str, str, 
     return TaskState(address, state, node, seconds, lines[-1][:_LINE_CHARACTERS] if lines else "")
 
 
-def _state(
-    submission: Submission, address: str, noted: dict, known: dict[str, tuple[str, str, str]]
-) -> tuple[str, str]:
-    """A task's last note, or what the cluster says if that is newer."""
-    noted_state, node = noted.get("state", ""), noted.get("node", "")
-    if noted_state in ENDED:
-        return noted_state, node
-    if submission.executor == "local":
-        alive = holder_of(submission.folder / RUN) is not None
-        return (
-            (noted_state or "waiting", node)
-            if alive
-            else ((noted_state and "lost") or "cancelled", node)
-        )
-    if submission.jobs[address] not in known:
+def _job(submission: Submission, address: str, queue: slurm.Queue) -> slurm.Job | None:
+    """The task's job; another one with its number, as after a reinstallation, is not meant."""
+    job = queue.get(submission.jobs.get(address, ""))
+    ours = (address.partition("@")[0], str(submission.root))
+    return job if job is not None and (job.name, job.folder) == ours else None
+
+
+def _local_state(submission: Submission, noted: dict[str, Any]) -> str:
+    state = noted.get("state", "")
+    if state in ENDED:
+        return state
+    if holder_of(submission.folder / RUN) is not None:
+        return state or "waiting"
+    return (state and "lost") or "cancelled"
+
+
+def _state(noted: dict[str, Any], job: slurm.Job | None) -> tuple[str, str]:
+    """What SLURM says while it has a task's job alive, else the task's last note.
+
+    A task cannot know what SLURM does after its note: it may be queued again, even when it ended.
+    """
+    state, node = noted.get("state", ""), noted.get("node", "")
+    if job is not None and job.is_alive:
+        if job.state == "pending" and job.reason.startswith("DependencyNeverSatisfied"):
+            return "cancelled", node
+        if job.state == "pending" and ("held" in job.reason or job.reason.startswith("JobHeld")):
+            return "held", ""
+        return _WORDS.get(job.state, job.state), job.node or node
+    if state in ENDED:
+        return state, node
+    if job is None:
         # The cluster has forgotten it, and its last note is not an end.
-        return ("lost" if noted_state else "cancelled"), node
-    state, where, reason = known[submission.jobs[address]]
-    if state == "pending" and reason.startswith("DependencyNeverSatisfied"):
-        return "cancelled", node
-    word = _WORDS.get(state, state)
-    return ("failed" if word in ("timeout", "node_fail", "out_of_memory") else word), where or node
+        return ("lost" if state else "cancelled"), node
+    return _WORDS.get(job.state, "failed"), job.node or node

@@ -198,6 +198,84 @@ def test_preempted_job_comes_back_and_a_cancelled_one_does_not(
     assert "double  1 cancelled" in submit("status")[1]
 
 
+def test_what_slurm_queues_again_by_itself_is_under_way(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    """A failed node, a preemption without grace time, a requeue, and one into the held state."""
+    names = ["node", "preempted", "requeued", "held"]
+    nodes = dict(zip(names, ("gpu1", "gpu2", "h100", "bad1"), strict=True))
+    sent.change(
+        names=names,
+        slurm={
+            "stages": {
+                **{f"double@{name}": {"extra": [f"--nodelist={nodes[name]}"]} for name in names},
+                "double@preempted": {
+                    "extra": ["--nodelist=gpu2", "--exclusive"],
+                    "partition": "abrupt",
+                },
+            }
+        },
+    )
+    sent.work(names=names, steps=4000, pause_s=0.05)
+    code, output = submit("double")
+    assert code == 0, output
+    jobs = {name: job_of(f"double@{name}") for name in names}
+    states = {name: sent.folder / f".work/double/{name}.txt" for name in names}
+    slurm.until(lambda: all(path.exists() for path in states.values()))
+    slurm.run("scontrol", "update", "nodename=gpu1", "state=down", "reason=test")
+    urgent = ["sbatch", "--partition=high", "--nodelist=gpu2", "--exclusive", "--wrap=sleep 4"]
+    slurm.run(*urgent, "--output=/dev/null")
+    slurm.run("scontrol", "requeue", jobs["requeued"])
+    slurm.run("scontrol", "requeuehold", jobs["held"])
+
+    def noted(name: str) -> str:
+        return read_submission().noted(f"double@{name}").get("state", "")
+
+    slurm.until(lambda: all(noted(name) not in ("", "running") for name in names))
+    slurm.until(lambda: all(f"{jobs[name]} PENDING" in slurm.queue() for name in names))
+    assert {noted(name) for name in names} == {"stopped"}, "no task says that it was cancelled"
+    told = submit("status")[1]
+    assert "double  3 waiting, 1 held" in told
+    assert (
+        f"double@held  held  job requeued in held state; `scontrol release {jobs['held']}" in told
+    )
+    for name in names:
+        code, output = submit(f"double@{name}")
+        assert code == 2
+        assert "under way in submission 1" in output
+
+    sent.work(steps=1)
+    slurm.run("scontrol", "release", jobs["held"])
+    # Refused if the node came back by itself.
+    slurm.run("scontrol", "update", "nodename=gpu1", "state=resume", check=False)
+    slurm.wait()
+    assert "double  4 done" in submit("status")[1]
+    ran = sent.ran()
+    assert [ran.count(f"double@{name}") for name in names] == [2] * 4
+    logs = [(sent.folder / "slurm_logs" / f"{jobs[name]}.out").read_text() for name in names]
+    assert all("resumed at" in log for log in logs)
+    assert sent.lock().keys() >= {f"double@{name}" for name in names}
+
+
+def test_ended_task_that_a_user_queues_again_is_under_way(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    sent.work(fail=["make@bb"])
+    submit("make")
+    slurm.wait()
+    assert "make  1 done, 1 failed" in submit("status")[1]
+    sent.work(fail=[])
+    slurm.run("scontrol", "requeuehold", job_of("make@bb"))
+    assert "1 done, 1 held" in submit("status")[1]
+    code, output = submit("make@bb")
+    assert code == 2, output
+    assert "under way in submission 1" in output
+    slurm.run("scontrol", "release", job_of("make@bb"))
+    slurm.wait()
+    assert "make  2 done" in submit("status")[1]
+    assert sent.ran() == ["make@a", "make@bb", "make@bb"]
+
+
 def _attempt(submission: Submission, address: str, barrier) -> None:
     """One array task's work, begun together with the others'."""
     barrier.wait(timeout=60)
