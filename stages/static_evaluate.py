@@ -30,14 +30,14 @@ def main() -> None:
     add_override_option(parser)
     args = parser.parse_args()
 
-    from stages.quality.evaluation import Meter
     from stages.scenes.static.paths import StaticPaths
+    from stages.splat.captures.results import meter_of
     from stages.splat.captures.static_evaluation import COLUMNS, evaluate_static, summary
     from stages.splat.captures.static_training import check_same_images
 
     params = Params.read(overrides=args.overrides)
     static = params.section("static", StaticConfig)
-    meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
+    meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     paths = StaticPaths.of(
         args.scene_dir,
         args.scene,
