@@ -1,6 +1,12 @@
 # Sourced by the scripts beside it, in the checkout: the environment, paths, params from the shell's
 # variables, and stops. $here is the folder that the job was sent from.
 set -euo pipefail
+# Lines of `slurm.default.setup`, from `python -m stages.submit script`; they are the user's own.
+if [[ -n ${SPLATFIX_SETUP:-} ]]; then
+    set +eu
+    eval "$SPLATFIX_SETUP"
+    set -eu
+fi
 # The repository's own environment, also where that of something else is active.
 [[ ! -f .venv/bin/activate ]] || . .venv/bin/activate
 

@@ -236,9 +236,13 @@ def test_environment_of_the_repository_is_used_whatever_is_active(job: Job) -> N
     (own / "activate").write_text(f"PATH={own}:$PATH")
     (own / "python").write_text('#!/bin/bash\necho "own|$*" >> "$CALLS"\n')
     (own / "python").chmod(0o755)
-    code, output = job.run("single_training.slurm", "in", "out", VIRTUAL_ENV="/of/something/else")
-    assert code == 0, output
-    assert [call.split("|")[0] for call in job.called()] == ["own"]
+    for env in (
+        {"VIRTUAL_ENV": "/of/something/else"},
+        {"SPLATFIX_SETUP": f"PATH={job.folder}/bin:$PATH\nexport VIRTUAL_ENV=/x$UNSET\nfalse"},
+    ):
+        code, output = job.run("single_training.slurm", "in", "out", **env)
+        assert code == 0, output
+        assert [call.split("|")[0] for call in job.called()] == ["own"]
 
 
 FULL = ["--recipe", "studies/full.yaml"]
