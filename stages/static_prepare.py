@@ -57,6 +57,7 @@ def main() -> None:
             background,
             # DVC would give its cache a link to the user's file.
             "copy" if paths.in_graph else static.runtime.copy_mode,
+            paths.in_graph,
         )
     if paths.in_graph:
         write_json(layout.static_prepare_metrics(paths.name), metrics)

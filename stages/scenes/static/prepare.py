@@ -79,6 +79,7 @@ def prepare(
     predict: Predict = lambda images: None,
     background: Color = BLACK,
     copy_mode: CopyMode = "copy",
+    in_graph: bool = False,
 ) -> tuple[dict[str, Any], bool]:
     """Prepare a static scene; return its metrics, and whether it was rebuilt.
 
@@ -93,6 +94,7 @@ def prepare(
         predict: gives initial poses.
         background: RGB in [0, 1] under images with alpha.
         copy_mode: how images whose pixels are unchanged get into the folder.
+        in_graph: whether DVC keeps the folder, for this scene alone.
 
     Raises UserError for missing or unusable images, and for a folder with other files.
     """
@@ -120,6 +122,8 @@ def prepare(
         origin = origin_of(foreign, static.cameras)
     else:
         origin = _origin(raw, folder, static, background)
+        if not (static.runtime.force or in_graph or folder == raw / "shared"):
+            shared.check_same_scene(raw, origin)
     if not static.runtime.force and shared.is_made_from(origin):
         return _kept(shared), False
     scratch = folder / SCRATCH

@@ -101,6 +101,22 @@ class SharedFolder:
             fix="move it away, or name another folder with --prep-root",
         )
 
+    def check_same_scene(self, raw: Path, origin: Mapping[str, Any]) -> None:
+        """Raise UserError when the folder was made from files of which `origin` has none.
+
+        A folder away from the scene may be that of another scene, which is not replaced.
+        """
+        before = set((self._marker() or {"origin": {}})["origin"].get("files", {}).values())
+        if before and before.isdisjoint(origin["files"].values()):
+            raise UserError(
+                self.folder,
+                f"holds the preparation of another scene: none of its {len(before)} files is in "
+                f"{raw}",
+                expected="a folder for each scene",
+                fix="name another folder (PREP_ROOT, --prep-root), or set runtime.static.force "
+                "(FORCE=1) to replace it",
+            )
+
     def mask(self, camera: str, image: str) -> Path:
         """Mask of an eval frame's covisible pixels; `image` may have folders in its name."""
         name = PurePosixPath(image).with_suffix(".png")

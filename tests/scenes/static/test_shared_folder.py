@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.run.errors import UserError
-from stages.run.files import folder_hash
+from stages.run.files import file_hash, folder_hash
 from stages.scenes.images import write_png
 from stages.scenes.static.config import StaticConfig, StaticRuntime
 from stages.scenes.static.prepare import prepare
@@ -70,3 +70,29 @@ def test_changed_input_files_are_named(tmp_path: Path) -> None:
     shared = SharedFolder(tmp_path)
     assert shared.replaced_since(origin["files"] | {"new.png": "3"}) == []
     assert shared.replaced_since({"stereo/left.png": "9"}) == ["stereo/left.png"]
+
+
+def test_shared_folder_of_another_scene_is_not_replaced(raw: Path, tmp_path: Path) -> None:
+    """Of one that a variable names for two scenes; images that were added are no other scene."""
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    static = StaticConfig(cameras=("monocular",))
+    (folder / "images").mkdir()
+    (folder / "images/mine.png").touch()
+    for files, message in (
+        ({"monocular/a.png": "of another scene"}, "holds the preparation of another scene"),
+        ({"monocular/z.png": file_hash(raw / "monocular/a.png")}, ""),
+    ):
+        marker = {"origin": {"files": files}, "made": {}}
+        (folder / ".prep_complete").write_text(json.dumps(marker))
+        before = folder_hash(folder)
+        with pytest.raises(UserError) as refused:
+            prepare(raw, folder, static)
+        assert ("PREP_ROOT" in refused.value.fix) == bool(message)
+        assert message in str(refused.value)
+        assert folder_hash(folder) == before
+    marker["origin"]["files"] = {"monocular/a.png": "of another scene"}
+    (folder / ".prep_complete").write_text(json.dumps(marker))
+    with pytest.raises(UserError) as refused:
+        prepare(raw, folder, static.model_copy(update={"runtime": StaticRuntime(force=True)}))
+    assert "PREP_ROOT" not in refused.value.fix
