@@ -16,7 +16,7 @@ from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_mask, write_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
-from stages.scenes.static.alignment import read_alignment
+from stages.scenes.static.alignment import NORMALIZATION, read_alignment
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRuntime
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.prepare import prepare
@@ -380,3 +380,36 @@ def test_folder_of_masks_with_other_files_is_left_alone(
         with pytest.raises(UserError, match="no result of this command"):
             evaluate_static(shared, "stereo", static, trained, METER)
     assert notes.read_text() == "mine"
+
+
+def test_alignment_of_a_parser_without_the_flip_is_right_in_its_own_convention(
+    foreign: SharedFolder, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path, half_turn = foreign.alignment("stereo"), np.diag([1.0, -1.0, -1.0, 1.0])
+    path.unlink()
+    evaluate_static(foreign, "stereo", STATIC, trained, METER)
+    ours = read_alignment(path)
+    theirs = {
+        "base_transform": half_turn @ ours.base_transform,
+        "support_transform": half_turn @ ours.support_transform,
+        "align_transform": half_turn @ ours.align_transform @ half_turn,
+    }
+    np.savez(path, **{key: value.astype(np.float32) for key, value in theirs.items()})
+    before = path.read_bytes()
+    evaluate_static(foreign, "stereo", STATIC, trained, METER)
+    assert path.read_bytes() == before
+    assert "stereo_to_eval.npz: kept; its frames are half turns from the Gaussians'" in caplog.text
+
+
+def test_own_alignment_of_an_older_version_gets_its_convention(
+    prepared: tuple[SharedFolder, dict], trained: Path
+) -> None:
+    shared, _ = prepared
+    evaluate_static(shared, "stereo", STATIC, trained, METER)
+    path = shared.alignment("stereo")
+    with np.load(path) as stored:
+        older = {key: stored[key] for key in stored if key.endswith("_transform")}
+    np.savez(path, **older)
+    evaluate_static(shared, "stereo", STATIC, trained, METER)
+    assert read_alignment(path).normalization == NORMALIZATION

@@ -125,14 +125,19 @@ def update_alignment(
 ) -> FrameAlignment:
     """Write the alignment when it is missing or of other frames; return the right one.
 
-    Without `replace` an existing file is kept, with a message when it differs.
+    A file of the same frames but for half turns, as of parsers without gsplat's flip, is right in
+    its own convention. Without `replace` an existing file is kept, with a message when it differs.
     """
     support, _ = normalisation([view.camera for view in held_out.views], held_out.points)
     wanted = FrameAlignment.between(gaussians.world_from_norm.inverse(), support)
     if path.is_file():
         reason = "of other frames"
         try:
-            if read_alignment(path).is_like(wanted):
+            stored = read_alignment(path)
+            if stored.is_like(wanted) and (stored.normalization or not replace):
+                return wanted
+            if not replace and stored.in_frames_of(wanted) is not None:
+                _LOGGER.info("%s: kept; its frames are half turns from the Gaussians'", path)
                 return wanted
         except UserError as error:
             reason = error.got
