@@ -3,8 +3,8 @@
 Such a folder has one model of all images in sparse/ or sparse/0 with images/, and usually by kind
 of camera subsets/<kind>/{images,sparse}, or lists of names in splits/<kind>.txt. What is adopted is
 written elsewhere, below `splatfix/` in the folder itself where that is the scene's shared folder;
-no file of the other program is changed. Its masks and alignments belong to its own rules and are
-not used.
+no file of the other program is changed. Its masks and alignments are copied there, too, where an
+evaluation takes or replaces them.
 """
 
 import logging
@@ -27,7 +27,7 @@ from stages.scenes.static.shared_folder import IMAGES_HASH, SCRATCH, SharedFolde
 
 _LOGGER = logging.getLogger(__name__)
 
-_INPUTS = ("images", "sparse", "subsets", "splits")
+_INPUTS = ("images", "sparse", "subsets", "splits", "covisible", "alignments")
 
 
 def is_foreign(folder: Path) -> bool:
@@ -106,6 +106,25 @@ def adopt(folder: Path, scratch: Path, kinds: Sequence[str], mode: CopyMode) -> 
     write_json(scratch / "metadata" / "mapping.json", mapping)
     write_json(scratch / "metadata" / "summary.json", {"method": method, "metrics": metrics})
     return metrics
+
+
+def adopt_masks(folder: Path, shared: SharedFolder, kinds: Sequence[str], mode: CopyMode) -> None:
+    """Replace masks and alignments of a prepared scene by those of another program, if it has any.
+
+    Masks lie in covisible/<kind>/1x/val, alignments in alignments/<kind>_to_eval.npz.
+    """
+    theirs = SharedFolder(folder)
+    for kind in kinds:
+        masks = sorted((theirs.masks(kind) / "1x" / "val").rglob("*.png"))
+        if masks:
+            shutil.rmtree(shared.masks(kind), ignore_errors=True)
+        for path in masks:
+            place(path, shared.masks(kind) / path.relative_to(theirs.masks(kind)), mode)
+        if theirs.alignment(kind).is_file():
+            shared.alignment(kind).unlink(missing_ok=True)
+            place(theirs.alignment(kind), shared.alignment(kind), mode)
+        if masks:
+            _LOGGER.info("%s: its %d masks for %s are taken along", folder, len(masks), kind)
 
 
 def _subset(folder: Path, kind: str, sparse: Path) -> tuple[dict[str, Path], int]:

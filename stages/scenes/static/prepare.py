@@ -16,7 +16,14 @@ from stages.scenes.images import BLACK, Color, Pixels, resize
 from stages.scenes.poses.colmap_rigs import Slot, Structure, read_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
-from stages.scenes.static.foreign_folder import adopt, is_foreign, move_aside, origin_of, refusal
+from stages.scenes.static.foreign_folder import (
+    adopt,
+    adopt_masks,
+    is_foreign,
+    move_aside,
+    origin_of,
+    refusal,
+)
 from stages.scenes.static.image_placement import CopyMode
 from stages.scenes.static.input_folders import (
     EVAL,
@@ -141,6 +148,8 @@ def prepare(
             facts = scene_facts(registration, inputs, static)
             summary = {"method": method, "metrics": metrics, **facts}
             write_json(scratch / "metadata" / "summary.json", summary)
+        if foreign is not None:
+            adopt_masks(foreign, shared, static.cameras, copy_mode)
         shared.replace_parts(scratch, origin)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -136,6 +136,11 @@ def test_with_skip_vggt_it_is_used_and_left_alone(foreign: Path, force: bool) ->
             (shared.folder / "splits" / f"{kind}.txt").read_text().split(),
             key=(foreign / "splits" / f"{kind}.txt").read_text().split().index,
         )
+    for kind in STATIC.cameras:
+        assert hashes(shared.masks(kind)) == hashes(foreign / "covisible" / kind)
+        assert shared.mask(kind, "eval__frame_00001.png").is_file()
+        theirs = foreign / "alignments" / f"{kind}_to_eval.npz"
+        assert file_hash(shared.alignment(kind)) == file_hash(theirs)
     assert prepare(foreign.parent, foreign, static)[1] == force
     image = foreign / "subsets" / "stereo" / "images" / "stereo__stereo_left.png"
     shutil.copyfile(image.with_name("stereo__stereo_right.png"), image)
