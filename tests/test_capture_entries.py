@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import walls
-from small_capture import cameras, write_capture
+from small_capture import NAMES, cameras, write_capture
 
 from stages import capture_calibrate, capture_evaluate, capture_train
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv
 from stages.run.process import locks
+from stages.splat.export import in_world
+from stages.splat.gaussians import Gaussians
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -63,6 +66,55 @@ def test_folders_are_trained_and_evaluated(
     assert read_json(workspace / "out/room/train/capture.json")["match_string"] == "RIGHT"
     assert (workspace / "out/room/eval_on_hall/metrics.json").is_file()
     assert not (workspace / "metrics").exists(), "folders on the command line leave no metrics here"
+
+
+def test_file_of_gaussians_is_evaluated_on_its_own(
+    workspace: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A PLY that was copied away, and a checkpoint in gsplat's layout; all options."""
+    caplog.set_level("INFO")
+    room = write_capture(workspace / "room")
+    write_capture(
+        workspace / "hall", cameras(("a.png", "b.png"), 0.05) | {NAMES[1]: cameras()[NAMES[1]]}
+    )
+    run(capture_train, "room", "out", *QUICK, "-S", "runtime.evaluate.gsplat_stats=true")
+    assert (workspace / "out/stats/val_step0011.json").is_file()
+    quick = ["-S", "capture_evaluate.align_steps=0"]
+    run(capture_evaluate, "out", "hall", *quick)
+    ours = read_json(workspace / "out/eval_on_hall/metrics.json")
+    (workspace / "models").mkdir()
+    shutil.copy(workspace / "out/train/point_cloud.ply", workspace / "models/room.ply")
+    held_out = ["-S", "capture_evaluate.foreign.test_every=4", "--trained-on", "room"]
+    run(capture_evaluate, "models/room.ply", "hall", *quick, *held_out)
+    messages = " ".join(caplog.messages)
+    assert "room.ply: a PLY of ours" in messages
+    assert "1 of 3 images are training images of the result: LEFT/01_LEFT.png" in messages
+    theirs = read_json(workspace / "models/eval_on_hall/metrics.json")
+    assert theirs["psnr"] == pytest.approx(ours["psnr"], abs=1e-3)
+
+    world = in_world(Gaussians.load(workspace / "out/train/gaussians.safetensors"))
+    names = {"scales": "log_scales", "opacities": "opacity_logits"}
+    keys = ("means", "quats", "scales", "opacities", "sh0", "shN")
+    splats = {key: getattr(world, names.get(key, key)) for key in keys}
+    (workspace / "gs/ckpts").mkdir(parents=True)
+    path = workspace / "gs/ckpts/ckpt_11_rank0.pt"
+    torch.save({"step": 11, "splats": splats}, path)
+    wanted = "capture_evaluate.covisible=true", "runtime.evaluate.gsplat_stats=true"
+    options = [word for value in wanted for word in ("-S", value)]
+    antialiased = "yes" if world.antialiased else "no"
+    options += ["-S", f"capture_evaluate.foreign.antialiased={antialiased}", "--output", "on/hall"]
+    run(capture_evaluate, "gs", "hall", *quick, *held_out, *options)
+    assert "in the world frame of room" in " ".join(caplog.messages)
+    assert read_json(workspace / "on/hall/metrics.json")["psnr"] == pytest.approx(
+        ours["psnr"], abs=1e-3
+    )
+    assert (workspace / "on/hall/stats/val_step0011.json").is_file()
+    assert len(list((workspace / "on/hall/covisible").rglob("*.png"))) == 3
+    assert sorted(path.name for path in (workspace / "gs").iterdir()) == ["ckpts"]
+    for target in ("room", "hall/images/x"):
+        with pytest.raises(UserError, match=r"no result of this command|among the images"):
+            run(capture_evaluate, "gs", "hall", *quick, *held_out, "--output", target)
+    assert sorted(path.name for path in room.iterdir()) == ["images", "sparse"]
 
 
 def test_captures_of_params_write_results_and_metrics(workspace: Path, run: Run) -> None:
@@ -218,6 +270,7 @@ def test_file_in_the_place_of_a_folder_is_refused(workspace: Path, run: Run) -> 
         (capture_train, ["--capture", "demo_room"]),
         (capture_evaluate, ["out"]),
         (capture_evaluate, ["--capture", "demo_room"]),
+        (capture_evaluate, ["out", "--output", "there"]),
         (capture_calibrate, ["room"]),
     ],
 )
