@@ -25,12 +25,13 @@ def main() -> None:
     address = args.addresses[int(os.environ.get(slurm.TASK, "0"))]
     submission = read_folder(args.submission)
     try:
-        code = TaskRun(submission, address).run()
+        config = Params.read().section("slurm", SlurmConfig)
+        code = TaskRun(submission, address, config.resources(address).wrap).run()
     except UserError:
         submission.note(address, "failed", code=2)
         raise
     if code == task_process.STOPPED and slurm.JOB in os.environ:
-        if slurm.requeue(Params.read().section("slurm", SlurmConfig)):
+        if slurm.requeue(config):
             print(
                 f"{address}: stopped and queued again, to continue from its last state", flush=True
             )

@@ -9,9 +9,11 @@ def main() -> None:
     """Load the kernels, which builds them if necessary; without a GPU do nothing."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
+    from stages.run.settings.params import Params
+    from stages.splat.config import TrainConfig
     from stages.splat.raster import choose_backend
 
-    backend, reason = choose_backend("auto")
+    backend, reason = choose_backend(Params.read().value("train", "backend", TrainConfig))
     print(f"kernels: {backend} ({reason})")
 
 

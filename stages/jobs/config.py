@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import Workers
@@ -13,6 +13,16 @@ Time = Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$")]
 # A value after `=` in an option of sbatch; it cannot begin another option.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:\[\]-]*$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z]")]
+
+
+def _no_braces(line: str) -> str:
+    if "${" in line:
+        raise ValueError("${...}, which DVC replaces in params: write $NAME")
+    return line
+
+
+# A line of the user's own shell code, the only param that a shell reads.
+Line = Annotated[str, Field(min_length=1), AfterValidator(_no_braces)]
 
 
 class Resources(Section):
@@ -27,6 +37,8 @@ class Resources(Section):
     account: Word
     exclude: tuple[Word, ...]
     extra: tuple[Option, ...]
+    setup: tuple[Line, ...]
+    wrap: tuple[str, ...]
 
 
 class Override(Section):
@@ -41,6 +53,8 @@ class Override(Section):
     account: Word | None = None
     exclude: tuple[Word, ...] | None = None
     extra: tuple[Option, ...] | None = None
+    setup: tuple[Line, ...] | None = None
+    wrap: tuple[str, ...] | None = None
 
 
 class SlurmConfig(Section):

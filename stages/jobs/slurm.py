@@ -8,12 +8,14 @@ refuse them too late.) Tasks of an array get their dependencies one by one (`sco
 the array's record), so that a failed item cancels its dependants and nothing else.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from stages.jobs.config import Resources, SlurmConfig
 from stages.jobs.plan import Array
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
+from stages.run.process.stopping import SIGNALS
 
 # Variables that SLURM sets for the current job.
 JOB, ARRAY, TASK, RESTARTS = (
@@ -29,6 +32,8 @@ JOB, ARRAY, TASK, RESTARTS = (
     "SLURM_ARRAY_TASK_ID",
     "SLURM_RESTART_COUNT",
 )
+# The user's setup, for slurm/job.sh, which runs it.
+SETUP = "SPLATFIX_SETUP"
 _TIMEOUT_S = 120
 # States of jobs that run no more, whatever happens. `completing` is none: it may be requeued.
 _ENDED = frozenset(
@@ -47,11 +52,18 @@ _ENDED = frozenset(
 )
 
 
-def call(*words: str, script: str = "") -> str:
+def call(*words: str, script: str = "", **environment: str) -> str:
     """Output of one of SLURM's commands. Raises UserError when it fails."""
+    variables = {**os.environ, **environment}
     try:
         ended = subprocess.run(
-            words, input=script, capture_output=True, text=True, timeout=_TIMEOUT_S
+            words,
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            env=variables,
+            start_new_session=True,  # a Ctrl-C is for this process alone
         )
     except FileNotFoundError as error:
         raise UserError(
@@ -115,7 +127,7 @@ def max_array_size() -> int | None:
 
 
 def script(folder: Path, array: Array) -> str:
-    """The script of an array: `stages.job` in this Python, with the array's tasks."""
+    """The script of an array: the user's lines, and `stages.job` in this Python with the tasks."""
     words = [
         sys.executable,
         "-m",
@@ -123,7 +135,31 @@ def script(folder: Path, array: Array) -> str:
         str(folder),
         *(task.address for task in array.tasks),
     ]
-    return f"#!/bin/bash\nexec {shlex.join(words)}\n"
+    lines = ["#!/bin/bash", *setup_lines(array.resources.setup), f"exec {shlex.join(words)}", ""]
+    return "\n".join(lines)
+
+
+def setup_lines(setup: Sequence[str]) -> list[str]:
+    """Lines of bash that run the user's ones; the first that fails ends the job with a message.
+
+    Raises UserError for one that bash cannot read.
+    """
+    lines = []
+    for number, line in enumerate(setup, 1):
+        read = subprocess.run(["bash", "-n"], input=line, capture_output=True, text=True)
+        if read.returncode:
+            reason = read.stderr.strip().removeprefix("bash: ")
+            raise UserError(
+                f"slurm, setup, line {number}",
+                f"{line!r}: {reason}",
+                expected="lines of bash",
+                fix="correct it in `slurm:` of params.yaml",
+            )
+        message = f"slurm, setup, line {number}: {line!r} ended with"
+        lines += [line, "", "splatfix_status=$?"]  # an empty line, in case of a \ at the end
+        lines += [f'((splatfix_status == 0)) || {{ echo {shlex.quote(message)} "$splatfix_status"']
+        lines[-1] += " >&2; exit 2; }"
+    return lines
 
 
 @dataclass(frozen=True)
@@ -174,8 +210,9 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
         for array in submission.plan.arrays(config, max_array_size()):
             stage = array.stage
             words = sbatch_words(array, config, submission)
-            output = call(*words, script=script(submission.folder, array))
-            sent[output.strip().partition(";")[0]] = array
+            with _uninterrupted():  # or a job is sent whose number nobody knows
+                output = call(*words, script=script(submission.folder, array))
+                sent[output.strip().partition(";")[0]] = array
         jobs = {
             task.address: f"{job}_{index}"
             for job, array in sent.items()
@@ -192,7 +229,8 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
             call("scontrol", "update", f"jobid={job}", "starttime=now")
     except BaseException as error:
         if sent:
-            subprocess.run(["scancel", *sent], capture_output=True, timeout=_TIMEOUT_S)
+            with _uninterrupted(), contextlib.suppress(UserError):
+                call("scancel", *sent)
         if isinstance(error, UserError):
             raise UserError(
                 f"{error.where}, stage {stage}",
@@ -203,6 +241,20 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
             ) from error
         raise
     return submission
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Delay signals to stop until the end of the block. A mask would leave other threads out."""
+    late: list[int] = []
+    before = {number: signal.signal(number, lambda *got: late.append(got[0])) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in late:
+            signal.raise_signal(number)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
 from stages.jobs.plan import JobPlan
-from stages.jobs.slurm import Queue, call, placement_words, queue
+from stages.jobs.slurm import SETUP, Queue, call, placement_words, queue, setup_lines
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
@@ -97,11 +97,11 @@ def send(options: SubmitOptions) -> int:
 
 
 def send_script(script: str, arguments: Sequence[str]) -> str:
-    """Submit a script by sbatch; nodes, partition and account come from `slurm.default`."""
+    """Submit a script by sbatch; nodes, partition, account and setup are `slurm.default`'s."""
     resources = Params.read().section("slurm", SlurmConfig).default
     Path(LOGS).mkdir(exist_ok=True)
     words = ["sbatch", "--parsable", *placement_words(resources), script, *arguments]
-    return call(*words).strip()
+    return call(*words, **{SETUP: "\n".join(setup_lines(resources.setup))}).strip()
 
 
 def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stages.jobs import task_process
 from stages.jobs.submission import Submission
@@ -13,8 +13,10 @@ _LOGGER = logging.getLogger(__name__)
 class TaskRun:
     """One run of a task; its job may be stopped and queued again."""
 
-    def __init__(self, submission: Submission, address: str):
+    def __init__(self, submission: Submission, address: str, wrap: Sequence[str] = ()):
+        """`wrap` are words before the command, such as those that start a container."""
         self.submission, self.task = submission, submission.task(address)
+        self.wrap = wrap
         self.began = time.time()
 
     def run(self) -> int:
@@ -57,6 +59,7 @@ class TaskRun:
         if stop.noticed:
             return task_process.STOPPED
         root, address = self.submission.root, self.task.address
+        words = [*self.wrap, *words]
         child = task_process.start(words, root, address, **environment or {})
         stop.children.append(child)
         if stop.noticed:  # since the check above

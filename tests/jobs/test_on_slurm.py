@@ -2,12 +2,17 @@
 
 import json
 import multiprocessing
+import os
+import shlex
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from loopback import Cluster
-from project import Project, Submit
+from project import ROOT, Project, Submit
 
 from stages.graph.pipeline import Pipeline
 from stages.jobs import slurm as slurm_side
@@ -274,6 +279,98 @@ def test_ended_task_that_a_user_queues_again_is_under_way(
     slurm.wait()
     assert "make  2 done" in submit("status")[1]
     assert sent.ran() == ["make@a", "make@bb", "make@bb"]
+
+
+def test_setup_runs_before_the_work_and_a_failing_line_ends_the_job(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    other = sent.folder / "other/bin/python"
+    other.parent.mkdir(parents=True)
+    other.write_text("#!/bin/sh\nexit 9\n")
+    other.chmod(0o755)
+    setup = [
+        "export SAID='a b'; unset NOT_SET",
+        "export VIRTUAL_ENV=$PWD/other PATH=$PWD/other/bin:$PATH",
+        "echo setup: $SAID $NOT_SET \\",
+        "if true\nthen :; fi",
+    ]
+    wrap = ["sh", "-c", 'echo "in a container: $SAID"; exec "$@"', "container"]
+    sent.change(
+        slurm={
+            "stages": {
+                "make": {"setup": setup, "wrap": wrap},
+                "double@bb": {"setup": ["true", "echo gone >&2; (exit 3)", "touch reached"]},
+            }
+        }
+    )
+    code, output = submit("double")
+    assert code == 0, output
+    slurm.wait()
+    told = submit("status")[1]
+    assert "make    2 done" in told
+    assert "double  1 done, 1 failed" in told
+    assert "slurm, setup, line 2: 'echo gone >&2; (exit 3)' ended with 3" in told
+    log = (sent.folder / "slurm_logs" / f"{job_of('make@a')}.out").read_text()
+    assert "setup: a b\n" in log
+    assert "in a container: a b\nmake a on" in log
+    assert not (sent.folder / "reached").exists()
+    assert sent.ran() == ["double@a", "make@a", "make@bb"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("echo 'x", 'slurm, setup, line 1, stage total: "echo \'x": line 1: unexpected EOF'),
+        ("a ${B}", "${...}, which DVC replaces in params: write $NAME"),
+    ],
+)
+def test_setup_that_cannot_work_is_refused_before_anything_is_sent(
+    sent: Project, submit: Submit, slurm: Cluster, line: str, told: str
+) -> None:
+    sent.change(slurm={"stages": {"total": {"setup": [line]}}})
+    code, output = submit()
+    assert code == 2
+    assert told in output
+    slurm.wait(10)
+    assert sent.ran() == []
+
+
+def test_script_gets_the_setup_of_the_default(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    path = sent.folder / "params.yaml"
+    path.write_text(path.read_text().replace("setup: []", "setup: ['export SAID=\"a b\"']"))
+    job_sh = shlex.quote(str(ROOT / "slurm/job.sh"))
+    lines = ["#!/bin/bash", "#SBATCH --output=slurm_logs/said.out", "here=$PWD", f". {job_sh}"]
+    (sent.folder / "own.slurm").write_text("\n".join([*lines, 'echo "said: $SAID"', ""]))
+    code, output = submit("script", "own.slurm")
+    assert code == 0, output
+    slurm.wait()
+    assert (sent.folder / "slurm_logs/said.out").read_text() == "said: a b\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_submit_that_is_stopped_while_it_sends_leaves_no_job(
+    sent: Project, slurm: Cluster, number: signal.Signals
+) -> None:
+    """The signal comes while sbatch has sent the second array and its answer is on the way."""
+    real, called = shutil.which("sbatch"), sent.folder / "called"
+    slow = sent.folder / "slow/sbatch"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\n{real} "$@" || exit\necho 1 >>{called}\nsleep 1\n')
+    slow.chmod(0o755)
+    sent.env["PATH"] = f"{slow.parent}:{sent.env['PATH']}"
+    words = [sys.executable, "-m", "stages.submit"]
+    sending = subprocess.Popen(
+        words, cwd=sent.folder, env=sent.env, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    slurm.until(lambda: called.exists() and len(called.read_text().split()) == 2)
+    os.killpg(sending.pid, number)  # as a terminal does
+    told = sending.communicate(timeout=60)[1]
+    assert sending.returncode == 75, told
+    assert len(called.read_text().split()) == 2, "no third array"
+    slurm.wait(10)
+    assert sent.ran() == []
 
 
 def _attempt(submission: Submission, address: str, barrier) -> None:

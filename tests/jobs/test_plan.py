@@ -36,6 +36,8 @@ def config(**stages: dict) -> SlurmConfig:
         "account": "",
         "exclude": ["bad1"],
         "extra": [],
+        "setup": [],
+        "wrap": [],
     }
     raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
     return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
