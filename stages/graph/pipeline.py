@@ -24,6 +24,7 @@ from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
+from stages.graph.repository_lock import repository_lock
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
@@ -43,7 +44,7 @@ class Pipeline:
         self.root = Path(root).resolve()
         logging.getLogger("dvc").setLevel(logging.WARNING)
         with _dvc_errors(self.root):
-            self.repo = Repo(os.fspath(self.root), _wait_for_lock=True)
+            self.repo = Repo(os.fspath(self.root))
         self._stages: dict[str, Any] = {}
         self._unrecorded: list[Any] = []
 
@@ -245,7 +246,7 @@ class Pipeline:
         # DVC expects paths relative to its root. Nothing is staged in git: its index has its own
         # lock, which the user may hold.
         scm = self.repo.scm_context(autostage=False, quiet=True)
-        with chdir(self.root), self.repo.lock, scm:
+        with chdir(self.root), repository_lock(self.repo), scm:
             yield
 
 
@@ -323,4 +324,6 @@ def _dvc_errors(where: object) -> Iterator[None]:
         while cause is not None:
             messages += [str(cause)] if str(cause) not in messages[-1] else []
             cause = cause.__cause__
-        raise UserError(where, ": ".join(filter(None, messages))) from error
+        message = ": ".join(filter(None, messages))
+        fix = "wait for it to end" if "blocked by" in message else ""
+        raise UserError(where, message, fix=fix) from error

@@ -17,9 +17,11 @@ from typing import Any
 
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError
 
+from stages.graph.repository_lock import busy_error
 from stages.run import digests
 from stages.run.errors import UserError
 
@@ -46,7 +48,12 @@ def opened() -> Iterator[Repo]:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
         with Repo() as repo:
-            yield repo
+            try:
+                yield repo
+            except LockError as error:
+                if "blocked by" in str(error):
+                    raise
+                raise busy_error(repo.lock) from error
     except DvcException as error:
         reason = str(error) or type(error).__name__
         fix = "wait for it to end" if "blocked by" in reason else "run `dvc status`"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.graph.repository_lock import holder_of_repository
 from stages.graph.settings import Settings, read_settings
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
@@ -137,6 +138,7 @@ def dvc() -> Iterator[Finding]:
             "uv pip install dvc-s3" if lacks_s3 else "",
         )
     kind = probes.file_system(Path(".dvc"))
+    busy = holder_of_repository(Path(), hardlink=settings.hardlink_lock)
     if probes.is_shared(kind) and not settings.hardlink_lock:
         yield Finding(
             "locks",
@@ -144,6 +146,8 @@ def dvc() -> Iterator[Finding]:
             f"the repository is on {kind}, where file locks fail or hang",
             "dvc config --local core.hardlink_lock true && rm -f .dvc/tmp/lock .dvc/tmp/rwlock*",
         )
+    elif busy is not None:
+        yield Finding("locks", WARN, f"DVC's lock is {busy.got}", busy.fix)
     else:
         yield Finding("locks", OK, f"the repository is on {kind}")
 

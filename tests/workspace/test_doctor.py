@@ -173,6 +173,14 @@ def test_network_file_system_wants_another_lock(plant: Plant, tmp_path: Path) ->
     safe = Settings(tmp_path, ("symlink",), {"a": "/a"}, "a", True, "group")
     plant(file_system="nfs4", settings=safe)
     assert found("locks").status == OK
+    lock = tmp_path / ".dvc/tmp/lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("claim")
+    (tmp_path / "claim").hardlink_to(lock)
+    busy = found("locks")
+    assert busy.status == WARN
+    assert "held by a dvc command of " in busy.found
+    assert "rm -f .dvc/tmp/lock .dvc/tmp/rwlock*" in busy.fix
 
 
 def test_slurm_wants_a_shared_cache(plant: Plant, tmp_path: Path) -> None:

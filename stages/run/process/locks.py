@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.process.processes import Process
@@ -39,6 +40,16 @@ class Holder:
     process: Process
     since: float  # s, Unix time
     command: str
+
+    @classmethod
+    def current(cls) -> "Holder":
+        """This process, from now on."""
+        return cls(Process.of(os.getpid()), time.time(), shlex.join(sys.orig_argv[1:])[:80])
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Holder":
+        """The holder that `asdict` made these fields of. Raises TypeError or LookupError."""
+        return cls(**{**fields, "process": Process(**fields["process"])})
 
     def __str__(self) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -160,9 +171,8 @@ def _take(path: Path, target: Path, until: float) -> int | None:
     before = _read(path)
     if before is not None and before.process.host != socket.gethostname():
         _LOGGER.warning("%s: %s did not release the lock; make sure that it ended", target, before)
-    me = Holder(Process.of(os.getpid()), time.time(), shlex.join(sys.orig_argv[1:])[:80])
     os.ftruncate(file, 0)
-    os.write(file, json.dumps(asdict(me)).encode())
+    os.write(file, json.dumps(asdict(Holder.current())).encode())
     _files.add(file)
     return file
 
@@ -185,7 +195,6 @@ def _is_of_parent(path: Path) -> bool:
 
 def _read(path: Path) -> Holder | None:
     try:
-        fields = json.loads(path.read_text())
-        return Holder(Process(**fields.pop("process")), **fields)
+        return Holder.of(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
