@@ -5,6 +5,7 @@ import argparse
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import read_json, write_json, write_tsv
+from stages.run.methods import PLAIN, Method
 from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticConfig
 
@@ -14,13 +15,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
 
-    from stages.quality.static_table import COLUMNS, averages, static_rows, text
+    from stages.quality.static_table import COLUMNS, averages, label, static_rows, text
 
     static = Params.read().section("static", StaticConfig)
+    methods = [str(Method(fixer, form)) for fixer in static.fixers for form in static.methods]
     means = {
-        (scene, camera): read_json(layout.static_metrics(scene, camera))
+        (scene, label(camera, method)): read_json(layout.static_metrics(scene, camera, method))
         for scene in static.scenes
         for camera in static.cameras
+        for method in (PLAIN, *methods)
     }
     rows = static_rows(means)
     write_tsv(layout.static_table(".tsv"), rows, COLUMNS)

@@ -7,6 +7,7 @@ import numpy as np
 
 from stages.quality.keys import MASKED, MEASURES
 from stages.quality.table import render_table
+from stages.run.methods import PLAIN
 
 AVERAGE, DEVIATION = "Avg", "Std"
 NUMBERS = (*MASKED, *MEASURES, "covisible")
@@ -28,8 +29,20 @@ _READING = (
 StaticRow = dict[str, Any]
 
 
+def label(camera: str, method: str) -> str:
+    """What a row is of: a kind of camera, by a method other than the plain Gaussians.
+
+    >>> label("stereo", "none"), label("stereo", "tuned-post")
+    ('stereo', 'stereo by tuned-post')
+    """
+    return camera if method == PLAIN else f"{camera} by {method}"
+
+
 def static_rows(means_by_camera: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[StaticRow]:
-    """A row per scene and camera, then average and population deviation per camera."""
+    """A row per scene and camera, then average and population deviation per camera.
+
+    Cameras are named by `label`.
+    """
     rows: list[StaticRow] = [
         {"scene": scene, "camera": camera, **{key: means[key] for key in COLUMNS[2:]}}
         for (scene, camera), means in means_by_camera.items()

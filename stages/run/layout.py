@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from stages.run.files import safe_name
-from stages.run.methods import Method
+from stages.run.methods import PLAIN, Method
 
 DATA = Path("data")
 METRICS = Path("metrics")
@@ -23,6 +23,12 @@ def _folder(kind: str, *names: str) -> Path:
 def _metric(kind: str, *names: str, suffix: str) -> Path:
     *folders, last = (safe_name(name, f"metrics/{kind}") for name in names)
     return Path(METRICS, kind, *folders, last + suffix)
+
+
+def _by(method: str, name: str) -> tuple[str, ...]:
+    """Names of a method's file: all of a fixer are in one folder."""
+    parsed = Method.parse(method)
+    return (parsed.fixer, f"{name}-{parsed.form}") if parsed.form else (name,)
 
 
 def raw(scene: str) -> Path:
@@ -184,9 +190,13 @@ def result(capture: str, variant: str) -> Path:
     return Path(RESULTS, *(safe_name(name, RESULTS) for name in (capture, variant)))
 
 
-def capture_metrics(capture: str, name: str) -> Path:
-    """Metrics of a capture: `calibrate`, a variant, or a variant on its evaluation set."""
-    return _metric("captures", capture, name, suffix=".json")
+def capture_metrics(capture: str, name: str, method: str = PLAIN) -> Path:
+    """Metrics of a capture: `calibrate`, a variant, or a variant on its evaluation set.
+
+    >>> str(capture_metrics("room", "combined", "tuned-post"))
+    'metrics/captures/room/tuned/combined-post.json'
+    """
+    return _metric("captures", capture, *_by(method, name), suffix=".json")
 
 
 def capture_curve(capture: str, variant: str) -> Path:
@@ -194,6 +204,11 @@ def capture_curve(capture: str, variant: str) -> Path:
     return Path(
         METRICS, "plots", "captures", *(safe_name(n, METRICS) for n in (capture, variant))
     ).with_suffix(".tsv")
+
+
+def fixed(name: str, fixer: str) -> Path:
+    """Evaluated views of a capture or a static scene by a fixer, by variant or kind of camera."""
+    return Path(RESULTS, "fixed", *(safe_name(part, RESULTS) for part in (name, fixer)))
 
 
 def static_shared(scene: str) -> Path:
@@ -216,9 +231,9 @@ def static_train_metrics(scene: str, camera: str) -> Path:
     return _metric("static/train", scene, camera, suffix=".json")
 
 
-def static_metrics(scene: str, camera: str) -> Path:
+def static_metrics(scene: str, camera: str, method: str = PLAIN) -> Path:
     """Means over the eval frames, inside masks and over whole images."""
-    return _metric("static/scenes", scene, camera, suffix=".json")
+    return _metric("static/scenes", scene, *_by(method, camera), suffix=".json")
 
 
 def static_views(scene: str, camera: str) -> Path:

@@ -6,9 +6,12 @@ trained into the Gaussians.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
+FixerName = Literal["base", "tuned"]
+FormName = Literal["post", "distill"]
 PLAIN, BASE, TUNED = "none", "base", "tuned"
-FIXERS = (BASE, TUNED)
+FIXERS: tuple[FixerName, ...] = (BASE, TUNED)
 POST, DISTILL = "post", "distill"
 
 

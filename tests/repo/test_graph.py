@@ -123,6 +123,8 @@ def test_fan_out_follows_the_captures(index) -> None:
     ):
         wanted = {f"{stage}@{c}-{variant}" for c in captures for variant in lists.variants}
         assert {name for name in names if name.startswith(f"{stage}@")} == wanted
+    wanted = {f"capture_fix@{c}-{fixer}" for c in lists.evaluated for fixer in lists.fixers}
+    assert {name for name in names if name.startswith("capture_fix@")} == wanted
 
 
 def test_fan_out_follows_the_static_scenes(index) -> None:
@@ -133,6 +135,7 @@ def test_fan_out_follows_the_static_scenes(index) -> None:
         ("static_prepare", static.scenes),
         ("static_train", items),
         ("static_evaluate", items),
+        ("static_fix", [f"{scene}-{fixer}" for scene in static.scenes for fixer in static.fixers]),
     ):
         addresses = {name for name in names if name.startswith(f"{stage}@")}
         assert addresses == {f"{stage}@{item}" for item in wanted}

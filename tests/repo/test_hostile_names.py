@@ -29,7 +29,9 @@ GOOD = {
     ("study", "fixers"): "tuned",
     ("capture_study", "captures"): "room",
     ("capture_study", "evaluated"): "room",
+    ("capture_study", "fixers"): "tuned",
     ("static", "scenes"): "scene",
+    ("static", "fixers"): "tuned",
     SEEDS: 1,
 }
 FAN_OUT = sorted(
@@ -185,6 +187,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         "results/static",
         "results/room",
         "results/static/scene",
+        "results/fixed",
+        "results/fixed/scene",
+        "metrics/captures/room",
+        "metrics/static/scenes/scene",
     )
     foreign = (
         outside / "precious",

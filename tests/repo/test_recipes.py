@@ -26,6 +26,7 @@ TIED = {
     "stages.base": {"base"},
     "stages.pretrain": {"base"},
     "stages.tune": {"tune"},
+    "stages.splat.captures.fixing": {"distill", "train"},
     "stages.splat.captures.training": {"train"},
     "stages.splat.views.fixed_views": {"distill", "train"},
     "stages.splat.training.timestamps": {"train"},

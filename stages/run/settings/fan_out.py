@@ -28,7 +28,14 @@ DATA = (
     ("capture_study", "evaluated"),
     ("static", "scenes"),
 )
-LISTS = (*DATA, ("study", "fixers"), ("capture_study", "variants"), ("static", "cameras"))
+LISTS = (
+    *DATA,
+    ("study", "fixers"),
+    ("capture_study", "variants"),
+    ("capture_study", "fixers"),
+    ("static", "cameras"),
+    ("static", "fixers"),
+)
 SEEDS = ("study", "seeds")
 CATALOGUES = ("scenes", "captures")
 

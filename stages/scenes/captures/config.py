@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from stages.run.errors import UserError
+from stages.run.methods import FixerName, FormName
 from stages.run.settings.alignment import OptionalAlignment
 from stages.run.settings.names import Names
 from stages.run.settings.params import Section, did_you_mean
@@ -19,6 +20,8 @@ class CaptureStudy(Section):
     captures: Names = ()
     variants: tuple[Literal["combined", "filtered"], ...] = ("combined", "filtered")
     evaluated: Names = ()
+    fixers: tuple[FixerName, ...] = ()
+    methods: tuple[FormName, ...] = Field(default=("post",), min_length=1)
 
 
 class CaptureEntry(Section):

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from stages.run.methods import FixerName, FormName
 from stages.run.settings.names import Names
 from stages.run.settings.params import PathText, Section, runtime_field
 from stages.run.settings.ranges import Count, Pixels, Positive, Seed
@@ -54,6 +55,8 @@ class StaticConfig(Section):
     covi_min_views: Positive = 1
     covi_min_share: float = Field(default=0.05, ge=0, le=1)
     covi_depth_tolerance: float = Field(default=0.05, gt=0)
+    fixers: tuple[FixerName, ...] = ()
+    methods: tuple[FormName, ...] = Field(default=("post",), min_length=1)
 
 
 # The keys of `static:` and `runtime.static:` that each command reads; capture_evaluate's are for
@@ -97,6 +100,13 @@ READ_BY = {
         "runtime.covi_chunk",
         "runtime.covi_micro_chunk",
         "covi_device",
+        "covi_min_views",
+        "covi_min_share",
+        "covi_depth_tolerance",
+    ),
+    "static_fix": (
+        "cameras",
+        "methods",
         "covi_min_views",
         "covi_min_share",
         "covi_depth_tolerance",

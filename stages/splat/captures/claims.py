@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.run.artefacts import CAPTURE
 from stages.run.errors import UserError
-from stages.run.files import read_json, set_hash
+from stages.run.files import read_json, set_hash, write_json
 from stages.run.user_paths import check_replaceable
 from stages.scenes.image_folder import is_hidden
 from stages.splat.captures.record import CaptureRecord
@@ -17,8 +17,10 @@ TRAINED = "train"  # of capture_train
 CHECKPOINTS = "checkpoints"  # of static_train
 EVALUATED = "eval_on_"
 DATASET = "dataset"
+FIXED = "fixed"  # holds a folder per fixer
 FRAME = "frame.json"
 STATS = "stats"
+FIXED_JSON = "fixed.json"  # what was fixed, and by which weights
 
 Hashes = Callable[[], frozenset[str]]  # of images, which are read only when needed
 
@@ -37,10 +39,11 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
             )
         return
     # Allowed are what a killed run leaves, estimated poses and, where DVC has removed a result to
-    # reproduce it, evaluations on other datasets and the files of `gsplat_stats`.
+    # reproduce it, evaluations on other datasets and by fixers, and the
+    # files of `gsplat_stats`.
     paths = list(result.iterdir()) if result.is_dir() else []
     names = {path.name for path in paths if not is_hidden(path.name, path.is_dir())}
-    if not all(name in (DATASET, STATS) or name.startswith(EVALUATED) for name in names):
+    if not all(name in (DATASET, FIXED, STATS) or name.startswith(EVALUATED) for name in names):
         raise UserError(
             result,
             "not empty, and no result of a capture",
@@ -107,3 +110,32 @@ def claim_evaluated(folder: Path, source: Path, hashes: Hashes, file: str = "") 
             expected="evaluation sets of different names, or the same images",
             fix=f"give the folder {source} another name, or remove {folder}",
         )
+
+
+def claim_fixed(folder: Path, images: frozenset[str], fixer: str) -> None:
+    """Refuse to replace a folder that has no fixed views, or those of other images or weights.
+
+    Args:
+        folder: of the fixed views.
+        images: hashes of the ground truth.
+        fixer: hash of the weights; empty where they may have changed.
+    """
+    check_replaceable(folder, FIXED_JSON)
+    if not (folder / FIXED_JSON).is_file():
+        return
+    before = read_json(folder / FIXED_JSON)
+    for kind, hashed in (("photographs", set_hash(images)), ("fixer", fixer)):
+        measured = str(before.get(kind, ""))
+        if hashed and measured != hashed:
+            what = "by other weights" if kind == "fixer" else "on other images"
+            raise UserError(
+                folder,
+                f"holds fixed views {what} ({measured[:8]}, not {hashed[:8]})",
+                expected="fixers, and evaluation sets, of different names",
+                fix=f"give the fixer's folder another name, or remove {folder}",
+            )
+
+
+def record_fixed(folder: Path, images: frozenset[str], fixer: str) -> None:
+    """Write what `claim_fixed` compares."""
+    write_json(folder / FIXED_JSON, {"photographs": set_hash(images), "fixer": fixer})

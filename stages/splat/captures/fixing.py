@@ -1,0 +1,247 @@
+"""Evaluated views of a capture by the methods of a fixer, measured as the plain Gaussians were.
+
+`post` fixes the stored renders of the evaluation. `distill` trains the Gaussians further on fixed
+views on the way to the evaluated cameras and fixes their renders once more. Of an evaluated view
+both get the camera, never the image; only the poses of `aligned` renders depend on it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
+from stages.quality.keys import MEASURED
+from stages.run.artefacts import GAUSSIANS
+from stages.run.checkpoint import Checkpoint
+from stages.run.errors import UserError
+from stages.run.files import text_hash, write_json, write_tsv
+from stages.run.methods import DISTILL, PLAIN, FormName, Method
+from stages.run.process.stopping import Preemption
+from stages.run.progress import Progress
+from stages.scenes.images import Pixels, read_image, write_png
+from stages.scenes.scene import camera_to_dict
+from stages.scenes.view import View
+from stages.splat.captures.claims import record_fixed
+from stages.splat.captures.evaluated import ALIGNED, GIVEN, Evaluated
+from stages.splat.captures.training_views import TrainingViews
+from stages.splat.config import DistillConfig, TrainConfig
+from stages.splat.gaussians import Gaussians
+from stages.splat.raster import choose_backend
+from stages.splat.render import align_camera, render
+from stages.splat.views.distill import distil
+
+STATE = "distill"  # stage of the resume states
+_CHUNK = 16  # views in memory at once
+
+Renders = dict[str, Pixels]  # of one view, [H, W, 3] by kind
+
+
+class AppliedFixer(Protocol):
+    """A fixer ready for inference."""
+
+    name: str
+    weights: str  # hash of its folder
+    identity: str  # of the weights and of how they are run; states of another are not resumed
+
+    def fix(self, images: Sequence[Pixels], references: Sequence[Pixels]) -> list[Pixels]:
+        """The fixed views of all images, with one reference each."""
+
+    def refuse_known(self, name: str, images: Iterable[str]) -> None:
+        """Raise UserError when it was trained on a scene of this name or on images with a hash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fixing:
+    """A fixer with all that its methods need beside the views."""
+
+    fixer: AppliedFixer
+    forms: tuple[FormName, ...]
+    meter: Meter
+    distill: DistillConfig
+    train: TrainConfig
+
+    @property
+    def unread(self) -> dict[str, tuple[str, ...]]:
+        """Sections of params.yaml that `distill` alone reads, where it is no method."""
+        sections = ("distill", "train", "capture_train", "capture_evaluate")
+        return {} if DISTILL in self.forms else dict.fromkeys(sections, ())
+
+    def write(
+        self, folder: Path, views: Evaluated, training: TrainingViews, resume_as: str
+    ) -> dict[str, Measures]:
+        """Write a folder per form, and fixed.json; return the measures by method, plain first.
+
+        All methods have the keys of the evaluation of the plain Gaussians.
+
+        Args:
+            folder: for the forms.
+            views: the evaluated views.
+            training: the views that were trained on.
+            resume_as: name of the resume state of `distill`.
+
+        Raises UserError when the fixer was trained on the views, and when its measures would not
+        compare with the plain ones.
+        """
+        self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
+        measures = {PLAIN: views.means}
+        for form in self.forms:
+            source = _Stored(views)
+            if form == DISTILL:
+                source = self._distilled(views, training, resume_as)
+            method = str(Method(self.fixer.name, form))
+            measures[method] = self._write(folder / form, source, views, training)
+        record_fixed(folder, views.image_hashes, self.fixer.weights)
+        return measures
+
+    def _write(
+        self,
+        folder: Path,
+        source: "_Stored | _Distilled",
+        views: Evaluated,
+        training: TrainingViews,
+    ) -> Measures:
+        """Write a method's renders, views.tsv and metrics.json; return the latter."""
+        if isinstance(source, _Distilled):
+            source.gaussians.to("cpu").save(folder / GAUSSIANS)
+        fixes = isinstance(source, _Stored) or self.distill.post
+        measured = self._measured(folder, source, fixes, views, training)
+        rows, means = evaluate(measured, self.meter, training.record.mean_color, views.masks)
+        if means["protocol"] != views.means["protocol"]:
+            raise UserError(
+                next(iter(views.folders.values())),
+                f"was measured as {views.means['protocol']!r}, not as {means['protocol']!r}",
+                expected="the same images, LPIPS weights and masks for all methods",
+                fix="evaluate the plain result again, then its fixed views",
+            )
+        rows = [{**row, "image": row["camera"]} for row in rows]
+        write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
+        scalars = views.means | means
+        write_json(folder / "metrics.json", scalars)
+        return scalars
+
+    def _measured(
+        self,
+        folder: Path,
+        source: "_Stored | _Distilled",
+        fixes: bool,
+        views: Evaluated,
+        training: TrainingViews,
+    ) -> Iterator[MeasuredView]:
+        """Render, fix, write and yield every view, a few at a time."""
+        with Progress(f"{views.name}: fixed views", len(views.views)) as progress:
+            for start in range(0, len(views.views), _CHUNK):
+                chunk = views.views[start : start + _CHUNK]
+                renders = [source.renders(view) for view in chunk]
+                if fixes:
+                    cameras = [views.cameras[view.name] for view in chunk]
+                    renders = self._fixed(renders, training.references(cameras))
+                for view, images in zip(chunk, renders, strict=True):
+                    yield _written(folder, view, images, views)
+                progress.report(start + len(chunk))
+
+    def _fixed(self, renders: Sequence[Renders], references: Sequence[Pixels]) -> list[Renders]:
+        """All kinds of each view, fixed with the view's reference."""
+        kinds = [(index, kind) for index, images in enumerate(renders) for kind in images]
+        fixed = self.fixer.fix(
+            [renders[index][kind] for index, kind in kinds],
+            [references[index] for index, _ in kinds],
+        )
+        result: list[Renders] = [{} for _ in renders]
+        for (index, kind), image in zip(kinds, fixed, strict=True):
+            result[index][kind] = image
+        return result
+
+    def _distilled(self, views: Evaluated, training: TrainingViews, resume_as: str) -> "_Distilled":
+        """The Gaussians after the progressive update towards the evaluated cameras."""
+        config = training.recipe(self.train)
+        backend, _ = choose_backend(config.backend)
+        device = "cuda" if backend == "cuda" else "cpu"
+        cameras = list(views.cameras.values())
+        checkpoint = Checkpoint(
+            STATE,
+            resume_as,
+            self.distill.recipe(),
+            config.fingerprint(backend),
+            training.identity(),
+            text_hash(*(str(camera_to_dict(camera)) for camera in cameras)),
+            self.fixer.identity,
+        )
+        timestamp = training.timestamp(config, device)
+        with Preemption() as preemption:
+            gaussians = distil(
+                timestamp,
+                cameras,
+                self.fixer.fix,
+                self.distill,
+                config,
+                backend,
+                checkpoint,
+                preemption,
+            )
+        return _Distilled(views, gaussians, timestamp.gaussians, backend)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """The renders that the evaluation of the plain Gaussians stored."""
+
+    views: Evaluated
+
+    def renders(self, view: View) -> Renders:
+        """The renders of a view."""
+        return self.views.renders(view)
+
+
+@dataclass(frozen=True, eq=False)
+class _Distilled:
+    """Renders of distilled Gaussians at the poses of the evaluation of the plain ones."""
+
+    views: Evaluated
+    gaussians: Gaussians
+    plain: Gaussians
+    backend: str
+
+    def renders(self, view: View) -> Renders:
+        """The renders of a view."""
+        camera, alignment = self.views.cameras[view.name], self.views.alignment
+        cameras = {GIVEN: camera}
+        if ALIGNED in self.views.folders and alignment is not None:
+            image, valid = self.views.truth(view)
+            cameras[ALIGNED] = align_camera(
+                self.plain,
+                camera,
+                torch.from_numpy(np.ascontiguousarray(image)),
+                self.backend,
+                steps=alignment.steps,
+                lr=alignment.lr,
+                mask=None if valid is None else torch.from_numpy(valid),
+            )
+        return {
+            kind: render(self.gaussians, camera, self.backend).rgb.cpu().numpy()
+            for kind, camera in cameras.items()
+        }
+
+
+def _written(folder: Path, view: View, images: Renders, views: Evaluated) -> MeasuredView:
+    """Write a view's renders; return them as they are measured."""
+    measured = dict(images)
+    for kind, image in images.items():
+        path = folder / views.folders[kind].name / views.files[view.name]
+        write_png(path, image)
+        if views.quantised:
+            measured[kind] = read_image(path)
+    truth, valid = views.truth(view)
+    return MeasuredView(
+        "",
+        view.name,
+        truth,
+        view.sha256,
+        given=measured[GIVEN],
+        aligned=measured.get(ALIGNED),
+        mask=views.mask(view, valid),
+        valid=valid,
+    )

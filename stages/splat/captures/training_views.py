@@ -1,0 +1,115 @@
+"""The training views of a capture as its trainer had them: learnt cameras, undistorted images."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
+from stages.run.errors import UserError
+from stages.run.files import file_hash, text_hash
+from stages.run.user_paths import check_source
+from stages.scenes.cameras import Camera, nearest_cameras
+from stages.scenes.colmap import read_model
+from stages.scenes.colmap_lenses import find_model
+from stages.scenes.dataset import Dataset
+from stages.scenes.image_folder import shortened
+from stages.scenes.images import BLACK, Color, Pixels
+from stages.scenes.view import View
+from stages.splat.captures.claims import DATASET
+from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.training import shrunk, train_view
+from stages.splat.config import TrainConfig
+from stages.splat.gaussians import Gaussians
+from stages.splat.views.distill import TrainedTimestamp
+
+_KEPT = 32  # images in memory that neighbouring views share as a reference
+
+
+class TrainingViews:
+    """The views that Gaussians were trained on, from the dataset that has their images."""
+
+    def __init__(self, trained: Path, dataset: Dataset, name: str):
+        """Read the training in `trained`, on images of `dataset` and of the scene `name`.
+
+        Raises UserError when it was trained on other images.
+        """
+        record, views = CaptureRecord.read(trained), {view.name: view for view in dataset.views}
+        for names in (record.train, record.held_out):
+            _check_images(trained, dataset, record, list(names), views)
+        self.trained, self.record, self.name = trained, record, name
+        self.plain = Gaussians.load(trained / GAUSSIANS)
+        learnt = read_model(trained / LEARNT_CAMERAS).cameras
+        self.cameras: dict[str, Camera] = {name: learnt[name] for name in record.train}
+        self._views = {name: views[name] for name in record.train}
+        self.background: Color = self.plain.metadata.get("background", BLACK)
+        self.image = lru_cache(_KEPT)(self._image)
+
+    def references(self, cameras: Sequence[Camera]) -> list[Pixels]:
+        """The image [H, W, 3] of the training camera nearest to each camera."""
+        return [self.image(nearest_cameras(camera, self.cameras, 1)[0]) for camera in cameras]
+
+    @property
+    def image_hashes(self) -> frozenset[str]:
+        """SHA-256 of the images that were trained on."""
+        return frozenset(self.record.sha256[name] for name in self.cameras)
+
+    def identity(self) -> str:
+        """A hash of the Gaussians and of the images that they were trained on."""
+        digests = self.record.sha256
+        images = (part for name in self.cameras for part in (name, digests[name]))
+        return text_hash(file_hash(self.trained / GAUSSIANS), *images)
+
+    def timestamp(self, config: TrainConfig, device: str) -> TrainedTimestamp:
+        """All views in memory with the Gaussians, as distillation takes them."""
+        views = {name: train_view(view, config) for name, view in self._views.items()}
+        return TrainedTimestamp(
+            self.name,
+            self.plain.to(device),
+            self.cameras,
+            {name: view.image.numpy() for name, view in views.items()},
+            {name: view.mask.numpy() for name, view in views.items() if view.mask is not None},
+        )
+
+    def recipe(self, config: TrainConfig) -> TrainConfig:
+        """Params of a training that goes on from these Gaussians: they decide how to render."""
+        plain = self.plain
+        return config.model_copy(
+            update={
+                "data_factor": self.record.data_factor,
+                "antialiased": plain.antialiased,
+                "background": tuple(self.background),
+                "near_plane": plain.metadata.get("near_plane", config.near_plane),
+                "far_plane": plain.metadata.get("far_plane", config.far_plane),
+            }
+        )
+
+    def _image(self, name: str) -> Pixels:
+        _, image, _ = shrunk(self._views[name], self.record.data_factor, self.background)
+        return image
+
+
+def trained_dataset(data: Path, result: Path) -> Dataset:
+    """The dataset in `data`, or for images without poses the one that `result` has of them."""
+    check_source(data)
+    estimated = result / DATASET / data.resolve().name
+    return Dataset.read(estimated if find_model(data) is None and estimated.is_dir() else data)
+
+
+def _check_images(
+    trained: Path,
+    dataset: Dataset,
+    record: CaptureRecord,
+    names: list[str],
+    views: dict[str, View],
+) -> None:
+    others = [
+        name for name in names if name not in views or views[name].sha256 != record.sha256[name]
+    ]
+    if others:
+        raise UserError(
+            dataset.folder,
+            f"{len(others)} of the {len(names)} images that {trained} used are missing or "
+            f"others: {shortened(others)}",
+            expected=f"the dataset that was trained on, {record.name}",
+            fix="name its folder",
+        )
