@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
-from stages.run.checkpoint import Preemption
+from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend

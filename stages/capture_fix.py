@@ -35,7 +35,7 @@ def main() -> None:
     from stages.scenes.dataset import Dataset
     from stages.splat.captures.fixed_results import FixedCaptures
     from stages.splat.captures.fixing import Fixing
-    from stages.splat.captures.results import meter_of
+    from stages.splat.captures.measuring import meter_of
 
     params = Params.read(overrides=args.overrides)
     folder = layout.fixer(args.fixer) if args.fixer in FIXERS else Path(args.fixer)

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from stages.scenes.static.paths import StaticPaths
-    from stages.splat.captures.results import meter_of
+    from stages.splat.captures.measuring import meter_of
     from stages.splat.captures.static_evaluation import COLUMNS, evaluate_static, summary
     from stages.splat.captures.static_training import check_same_images
 

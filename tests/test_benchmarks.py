@@ -1,6 +1,7 @@
 """The benchmarks of DiFix run, and the check of resuming tells a run that does not repeat."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from accelerate.state import AcceleratorState, PartialState
 from benchmarks import difix_cases, difix_infer, difix_layers, difix_resume, difix_tune
 from stages.run.files import read_json, read_tsv
 
+MODULES = sorted(path.stem for path in Path(difix_cases.__file__).parent.glob("[!_]*.py"))
 TINY = ["--size", "tiny", "--device", "cpu", "--warmup", "1"]
 
 
@@ -25,6 +27,12 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_float32_matmul_precision(before)
     PartialState._reset_state()
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_benchmark_finds_what_it_imports(name: str) -> None:
+    """Those that need a GPU or another trainer run in no other test."""
+    importlib.import_module(f"benchmarks.{name}")
 
 
 def rows(main: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict]:
