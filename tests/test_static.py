@@ -13,6 +13,8 @@ from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.captures.config import CaptureEvaluateConfig
+from stages.scenes.dataset import Dataset
 from stages.scenes.demo.static_scene import write_static_scene
 from stages.scenes.images import read_mask, write_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
@@ -21,9 +23,11 @@ from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRu
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared_folder import SharedFolder
+from stages.splat.captures.evaluation import evaluate_result
 from stages.splat.captures.static_evaluation import evaluate_static
 from stages.splat.captures.static_training import check_trained, train_static
 from stages.splat.config import StrategyConfig, TrainConfig
+from stages.splat.views.covisible import covisibility_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("static")]
 
@@ -284,6 +288,23 @@ def test_masks_and_alignment_are_kept_and_a_missing_mask_is_remade(
     chunked = replace_static(runtime=StaticRuntime(covi_chunk=1, covi_micro_chunk=1))
     again, _ = evaluate_static(shared, "stereo", chunked, trained, METER)
     assert again == rows
+
+
+def test_result_of_a_static_camera_is_evaluated_on_any_dataset(
+    prepared: tuple[SharedFolder, dict], trained: Path, tmp_path: Path
+) -> None:
+    rows, means = evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
+    frames = Dataset.read(prepared[0].subset("iphone_eval"))
+    config = CaptureEvaluateConfig(align_steps=0)
+    rule = covisibility_of(STATIC)
+    with pytest.raises(UserError, match=r"eval_on_iphone_eval: is not empty"):
+        evaluate_result(trained, frames, config, METER)
+    scalars = evaluate_result(
+        trained, frames, config, METER, output=tmp_path / "out", covisibility=rule
+    )
+    for key in ("psnr", "mpsnr", "ssim", "mssim", "covisible"):
+        assert scalars[key] == pytest.approx(means[key], abs=0.02), "but for 8 bits"
+    assert scalars["views"] == len(rows)
 
 
 def test_metrics_may_be_written_as_gsplats_trainer_does(

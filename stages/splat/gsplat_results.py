@@ -94,10 +94,10 @@ def read_config(folder: Path) -> GsplatConfig | None:
         raise UserError(path, "no keys", expected="gsplat's cfg.yml")
     match_string = values.get("match_string")
     return GsplatConfig(
-        _value(path, values, "antialiased", bool),
-        _value(path, values, "normalize_world_space", bool),
-        _value(path, values, "data_factor", int),
-        _value(path, values, "test_every", int),
+        _flag(path, values, "antialiased"),
+        _flag(path, values, "normalize_world_space"),
+        _count(path, values, "data_factor", 1),
+        _count(path, values, "test_every", 0),
         match_string if isinstance(match_string, str) else "",
         tuple(_notes(values)),
     )
@@ -156,12 +156,22 @@ def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[finite] for name, value in tensors.items()}
 
 
-def _value(path: Path, values: Mapping[str, Any], key: str, kind: type) -> Any:
-    """A value of the configuration; None without it. Raises UserError for another type."""
+def _flag(path: Path, values: Mapping[str, Any], key: str) -> bool | None:
+    """A switch of the configuration; None without it. Raises UserError for another value."""
     value = values.get(key)
-    if value is not None and not isinstance(value, kind):
-        raise UserError(f"{path}  {key}", repr(value), expected=f"a {kind.__name__}")
-    return value if value is None else kind(value)
+    if value is not None and value not in (True, False):
+        raise UserError(f"{path}  {key}", repr(value), expected="true or false")
+    return None if value is None else bool(value)
+
+
+def _count(path: Path, values: Mapping[str, Any], key: str, least: int) -> int | None:
+    """A number of the configuration; None without it. Raises UserError for another value."""
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{path}  {key}", repr(value), expected=f"a number from {least}")
+    return int(value)
 
 
 def _notes(values: Mapping[str, Any]) -> list[str]:

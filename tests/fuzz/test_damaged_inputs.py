@@ -6,6 +6,7 @@ from pathlib import Path
 import array_inputs
 import file_inputs
 import fixer_inputs
+import foreign_inputs
 import image_inputs
 import model_inputs
 import param_inputs
@@ -22,6 +23,7 @@ KINDS: dict[str, tuple[int, Callable[[Path], list[Subject]]]] = {
     "files": (400, file_inputs.subjects),
     "fixers": (35, fixer_inputs.subjects),
     "gaussians": (100, file_inputs.trained),
+    "foreign": (300, foreign_inputs.subjects),
     "params": (250, param_inputs.subjects),
     "overrides": (100, param_inputs.overrides),
 }

@@ -450,7 +450,7 @@ def test_config_is_read_without_running_its_tags(tmp_path: Path) -> None:
     (tmp_path / "cfg.yml").write_text(f"a: !!python/object/apply:pathlib.Path.touch ['{mark}']\n")
     read_config(tmp_path)
     assert not mark.exists()
-    for text in ("antialiased: [", "- a", "test_every: many"):
+    for text in ("antialiased: [", "- a", "test_every: many", "data_factor: 0", "antialiased: 2"):
         (tmp_path / "cfg.yml").write_text(text)
         with pytest.raises(UserError, match=r"cfg\.yml"):
             read_config(tmp_path)
