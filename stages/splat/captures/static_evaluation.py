@@ -1,10 +1,5 @@
-"""Eval frames of a static scene, rendered from one kind of camera's Gaussians and measured.
+"""Eval frames of a static scene, rendered from one kind of camera's Gaussians and measured."""
 
-Masks and alignments are kept in the scene's shared folder while they are valid.
-"""
-
-import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,35 +9,33 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.run.artefacts import GAUSSIANS
-from stages.run.errors import UserError
-from stages.run.files import file_hash, read_json, text_hash, whole_folder, write_json
+from stages.run.files import whole_folder, write_json
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
-from stages.scenes.cameras import Camera
 from stages.scenes.captures.eval_registration import nearest
 from stages.scenes.dataset import Dataset
-from stages.scenes.frames import normalisation
-from stages.scenes.images import read_image, read_mask, write_mask, write_png
-from stages.scenes.scene import camera_to_dict
-from stages.scenes.static.alignment import FrameAlignment, read_alignment, write_alignment
+from stages.scenes.images import read_image, write_png
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
 from stages.splat.captures.claims import CHECKPOINTS
 from stages.splat.captures.gsplat_stats import write_stats
 from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.static_masks import (
+    MASKS_JSON,
+    has_foreign_masks,
+    update_alignment,
+    update_masks,
+)
 from stages.splat.captures.static_training import check_trained
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
-from stages.splat.views.covisible import backend_of, covisible, rule_of
+from stages.splat.views.covisible import backend_of, rule_of
 
 EVAL = "iphone_eval"
-_MASKS_JSON = "masks.json"
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
 _LOCK_WAIT_S = 3600.0
 _FOREIGN = "covisible by masks of another program, DyCheck means, 8 bits"
-_REBUILD = "runtime.static.rebuild_covisible: true computes them again"
-_LOGGER = logging.getLogger(__name__)
 
 
 def evaluate_static(
@@ -69,7 +62,7 @@ def evaluate_static(
     views = _chosen(held_out.views[:: static.eval_test_every], record, static.nearest_eval)
     is_foreign = has_foreign_masks(shared, camera, views)
     if not is_foreign:
-        check_replaceable(shared.masks(camera), _MASKS_JSON)
+        check_replaceable(shared.masks(camera), MASKS_JSON)
     anew = static.runtime.rebuild_covisible
     origin = _FOREIGN if is_foreign and not anew else protocol_of(static)
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
@@ -77,7 +70,7 @@ def evaluate_static(
     backend, training = backend_of(static.covi_device), list(record.train.values())
     # Evaluations of other results may share this folder.
     with alone(shared.masks(camera), wait_s=_LOCK_WAIT_S):
-        is_ours = (shared.masks(camera) / _MASKS_JSON).is_file()
+        is_ours = (shared.masks(camera) / MASKS_JSON).is_file()
         update_alignment(shared.alignment(camera), gaussians, held_out, replace=anew or is_ours)
         masks = update_masks(shared, camera, static, result, training, held_out, views)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
@@ -118,125 +111,6 @@ def protocol_of(static: StaticConfig) -> str:
     'covisible by depth within 5%, in 5% of the views and at least 1, DyCheck means, 8 bits'
     """
     return f"{rule_of(static).protocol()}, 8 bits"
-
-
-def update_alignment(
-    path: Path, gaussians: Gaussians, held_out: Dataset, *, replace: bool
-) -> FrameAlignment:
-    """Write the alignment when it is missing or of other frames; return the right one.
-
-    A file of the same frames but for half turns, as of parsers without gsplat's flip, is right in
-    its own convention. Without `replace` an existing file is kept, with a message when it differs.
-    """
-    support, _ = normalisation([view.camera for view in held_out.views], held_out.points)
-    wanted = FrameAlignment.between(gaussians.world_from_norm.inverse(), support)
-    if path.is_file():
-        reason = "of other frames"
-        try:
-            stored = read_alignment(path)
-            if stored.is_like(wanted) and (stored.normalization or not replace):
-                return wanted
-            if not replace and stored.in_frames_of(wanted) is not None:
-                _LOGGER.info("%s: kept; its frames are half turns from the Gaussians'", path)
-                return wanted
-        except UserError as error:
-            reason = error.got
-        if not replace:
-            _LOGGER.warning("%s: %s, kept; %s", path, reason, _REBUILD)
-            return wanted
-    write_alignment(path, wanted)
-    return wanted
-
-
-def update_masks(
-    shared: SharedFolder,
-    camera: str,
-    static: StaticConfig,
-    result: Path,
-    training: Sequence[Camera],
-    held_out: Dataset,
-    views: Sequence[View],
-) -> dict[str, NDArray[np.bool_]]:
-    """Covisibility masks [H, W] of eval frames by name; missing ones are computed.
-
-    masks.json beside them holds a hash of their inputs; when that changes, all are recomputed.
-    Without it the masks are another program's: those are used as they are, and where some are
-    missing, these are computed and not stored.
-
-    Args:
-        shared: the prepared scene, which has the masks.
-        camera: the kind of camera that was trained on.
-        static: section `static` of params.yaml.
-        result: folder of the camera's results.
-        training: cameras that were trained on.
-        held_out: dataset of all eval frames.
-        views: the eval frames whose masks are needed.
-
-    Raises UserError for a mask whose size is not its frame's.
-    """
-    rule = rule_of(static)
-    gaussians = result / CHECKPOINTS / GAUSSIANS
-    cameras = [
-        str(camera_to_dict(item)) for item in (*training, *(v.camera for v in held_out.views))
-    ]
-    key = text_hash(file_hash(gaussians), str(rule), *cameras)
-    inputs = shared.masks(camera) / _MASKS_JSON
-    is_foreign = has_foreign_masks(shared, camera, views) and not static.runtime.rebuild_covisible
-    if not is_foreign and (static.runtime.rebuild_covisible or _key(inputs) != key):
-        if inputs.is_file():
-            shutil.rmtree(shared.masks(camera))
-        for view in views:
-            shared.mask(camera, view.name).unlink(missing_ok=True)
-        write_json(inputs, {"key": key, "needed_views": rule.needed(len(training))})
-    masks = {
-        view.name: _stored_mask(shared.mask(camera, view.name), view)
-        for view in views
-        if shared.mask(camera, view.name).is_file()
-    }
-    missing = [view for view in views if view.name not in masks]
-    if is_foreign:
-        text = "%s: %d masks of another program, used as they are; %d more are computed; %s"
-        _LOGGER.info(text, shared.masks(camera), len(masks), len(missing), _REBUILD)
-    if missing:
-        backend = backend_of(static.covi_device)
-        loaded = Gaussians.load(gaussians, "cuda" if backend == "cuda" else "cpu")
-        computed = covisible(
-            loaded,
-            [view.camera for view in missing],
-            training,
-            rule,
-            backend,
-            static.runtime.covi_chunk,
-            static.runtime.covi_micro_chunk,
-        )
-        for view, mask in zip(missing, computed, strict=True):
-            masks[view.name] = mask.cpu().numpy()
-            if not is_foreign:
-                write_mask(shared.mask(camera, view.name), masks[view.name])
-    return {view.name: masks[view.name] for view in views}
-
-
-def has_foreign_masks(shared: SharedFolder, camera: str, views: Sequence[View]) -> bool:
-    """Whether there are masks of these views that another program wrote."""
-    if (shared.masks(camera) / _MASKS_JSON).is_file():
-        return False
-    return any(shared.mask(camera, view.name).is_file() for view in views)
-
-
-def _key(inputs: Path) -> str | None:
-    return read_json(inputs).get("key") if inputs.is_file() else None
-
-
-def _stored_mask(path: Path, view: View) -> NDArray[np.bool_]:
-    mask, wanted = read_mask(path), (view.camera.height, view.camera.width)
-    if mask.shape != wanted:
-        raise UserError(
-            path,
-            f"{mask.shape[1]}x{mask.shape[0]} px",
-            expected=f"the {wanted[1]}x{wanted[0]} px of {view.name}",
-            fix="set runtime.static.rebuild_covisible: true, which computes all masks again",
-        )
-    return mask
 
 
 def _rendered(
