@@ -93,7 +93,7 @@ class Sim3:
         return Sim3(scale, rotation_from_quat(quat), translation)
 
 
-_FLIP = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))  # half a turn about x
+_FLIP = Sim3(1.0, np.diag([1.0, -1.0, -1.0]), np.zeros(3))  # 180 degrees about x
 
 
 def fit_sim3(
@@ -180,11 +180,11 @@ def normalisation(cameras: Sequence[Camera], points: Array) -> tuple[Sim3, float
 
 
 def gsplat_normalisations(cameras: Sequence[Camera], points: Array) -> list[Sim3]:
-    """norm_from_world of gsplat's example trainer to the letter, and its half turns.
+    """norm_from_world of gsplat's example trainer to the letter, and its variants.
 
     The first is the recipe of gsplat 1.5 and later, the second that of versions without the flip of
-    scenes that are upside down. The others are half a turn about z away from these: an eigenvector
-    may have either sign. Without four points there is one.
+    scenes that are upside down. The others are these, rotated by 180 degrees about z: an
+    eigenvector may have either sign. Without four points there is one.
     """
     # The trainer reads points in single precision.
     points = points.astype(np.float32).astype(np.float64)

@@ -138,15 +138,15 @@ def in_frame(gaussians: Gaussians, norm_from_world: np.ndarray) -> Splats:
     """gsplat's tensors in another frame, by SciPy's rotations and the vectors of degree 1."""
     matrix = norm_from_world @ gaussians.world_from_norm.matrix
     scale = np.cbrt(np.linalg.det(matrix[:3, :3]))
-    turn = matrix[:3, :3] / scale
+    rotation = matrix[:3, :3] / scale
     quats = Rotation.from_quat(gaussians.quats.numpy(), scalar_first=True)
     # Colour along d is -k0 y + k1 z - k2 x: the dot product of d with (-k2, -k0, k1).
     k = gaussians.shN.numpy()
     vectors = np.stack([-k[:, 2], -k[:, 0], k[:, 1]], axis=1)
-    x, y, z = np.einsum("ij,njc->inc", turn, vectors)
+    x, y, z = np.einsum("ij,njc->inc", rotation, vectors)
     columns = {
         "means": gaussians.means.numpy() @ matrix[:3, :3].T + matrix[:3, 3],
-        "quats": (Rotation.from_matrix(turn) * quats).as_quat(scalar_first=True),
+        "quats": (Rotation.from_matrix(rotation) * quats).as_quat(scalar_first=True),
         "scales": gaussians.log_scales.numpy() + np.log(scale),
         "opacities": gaussians.opacity_logits.numpy(),
         "sh0": gaussians.sh0.numpy(),
@@ -277,15 +277,15 @@ def test_ply_of_ours_elsewhere_is_in_the_world(
     assert same(evaluate(tmp_path / "mine.ply", hall, config, trained_on=data), own)
 
 
-@pytest.mark.parametrize("turn", [[1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, -1]])
+@pytest.mark.parametrize("signs", [[1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, -1]])
 def test_frame_is_found_whatever_the_signs_of_its_axes(
-    turn: list[int], normalised: Splats, result: Path, data: Path, tmp_path: Path
+    signs: list[int], normalised: Splats, result: Path, data: Path, tmp_path: Path
 ) -> None:
     """Versions without the flip, and eigenvectors of another sign."""
     dataset = Dataset.read(data)
     matrix = recipe([view.camera for view in dataset.views], dataset.points)
     trained = Gaussians.load(result / "train" / "gaussians.safetensors")
-    splats = in_frame(trained, np.diag([*turn, 1.0]) @ matrix)
+    splats = in_frame(trained, np.diag([*signs, 1.0]) @ matrix)
     path = write_checkpoint(tmp_path / "theirs", splats)
     opened = open_result(path, dataset, ForeignConfig()).gaussians
     placed = opened.world_from_norm.apply(opened.means.double().numpy())

@@ -49,7 +49,8 @@ def find_frame(
     normed = gsplat_normalisations(cameras, dataset.points)
     frame = f"gsplat's normalised frame of {dataset.name}"
     frames = [ForeignFrame(Sim3.identity(), True, f"the world frame of {dataset.name}")]
-    notes = ("", ", without its flip", ", half a turn about z", ", without its flip, half a turn")
+    rotated = ", rotated by 180 degrees about z"
+    notes = ("", ", without its flip", rotated, f", without its flip{rotated}")
     for norm_from_world, note in zip(normed, notes, strict=False):
         frames.append(ForeignFrame(norm_from_world, False, f"{frame}{note}"))
     by_name = {"world": 0, "gsplat": 1, "gsplat_unflipped": min(2, len(frames) - 1)}
