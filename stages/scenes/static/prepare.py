@@ -112,12 +112,12 @@ def prepare(
     for kind_folder in input_folders(raw, (*static.cameras, EVAL)):
         check_apart(kind_folder, folder)
     _check_outside(static)
-    foreign = _foreign(raw, folder, static)
+    foreign, backup = _foreign(raw, folder, static), None
     if foreign == folder:
         if not static.skip_vggt:
             if not static.runtime.force:
                 raise refusal(folder)
-            move_aside(folder)
+            backup = move_aside(folder)
             foreign = None
         else:
             folder = folder / ADOPTED
@@ -155,6 +155,9 @@ def prepare(
         shutil.rmtree(scratch, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
+            if backup is not None:
+                backup.rename(folder)
+                _LOGGER.warning("%s: back in its place, since nothing was prepared", folder)
     return metrics, True
 
 
@@ -199,7 +202,7 @@ def _kept(shared: SharedFolder) -> dict[str, Any]:
 
 def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) -> dict[str, Any]:
     """Hashes of all images and of files elsewhere, and the params that change results."""
-    prepared = [folder, raw / "shared", *raw.glob("shared.backup*")]
+    prepared = [folder, raw / "shared", *folder.parent.glob(f"{folder.name}.backup*")]
     folders = [raw, *(f for f in input_folders(raw, (EVAL,)) if not f.is_relative_to(raw))]
     files = (
         path

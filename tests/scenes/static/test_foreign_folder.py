@@ -157,6 +157,15 @@ def test_force_moves_it_aside(foreign: Path) -> None:
     assert not prepare(foreign.parent, foreign, STATIC)[1], "the backup is no input"
 
 
+def test_failure_puts_it_back(foreign: Path) -> None:
+    before = hashes(foreign)
+    (foreign.parent / "stereo_left.png").unlink()
+    with pytest.raises(UserError, match="no left half"):
+        prepare(foreign.parent, foreign, FORCED)
+    assert hashes(foreign) == before
+    assert not list(foreign.parent.glob("shared.backup*"))
+
+
 def test_another_prep_root_takes_it_or_leaves_it(foreign: Path, tmp_path: Path) -> None:
     before = hashes(foreign)
     prepare(foreign.parent, tmp_path / "used", AS_IT_IS)

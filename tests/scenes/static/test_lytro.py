@@ -69,6 +69,8 @@ def test_folder_and_manifests_own_serial(tmp_path: Path) -> None:
         (tmp_path / "cal" / name).write_text(text)
     with pytest.raises(UserError, match="no serial"):
         read_calibration_archive(tmp_path / "cal")
+    named = tar(tmp_path / "caldata-B5144402350.tar", members("unitdata"))
+    assert read_calibration_archive(named).serial == "B5144402350"
     told = json.dumps({**MANIFEST, "serialNumber": "A123"})
     (tmp_path / "cal" / "unitdata" / "cal_file_manifest.json").write_text(told)
     assert read_calibration_archive(tmp_path / "cal").serial == "A123"

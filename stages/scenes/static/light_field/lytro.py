@@ -145,11 +145,16 @@ def _entries(path: Path, manifest: Any) -> list[dict[str, str]]:
 
 
 def _serial(path: Path, name: PurePosixPath, manifest: Mapping[str, Any]) -> str:
-    """The serial in the manifest, else the name of the manifest's folder."""
-    serial = next(iter(_values_of(manifest, "serialNumber")), None) or name.parent.name
-    if not serial or serial == "unitdata":
+    """The serial in the manifest, else the name of its folder, else that in the archive's name."""
+    of_folder = name.parent.name if name.parent.name != "unitdata" else ""
+    of_archive = path.stem.removeprefix("caldata-") if path.stem.startswith("caldata-") else ""
+    serial = next(iter(_values_of(manifest, "serialNumber")), None) or of_folder or of_archive
+    if not serial:
         raise UserError(
-            f"{path}: {name}", "no serial", expected="serialNumber, or <serial>/ as folder"
+            f"{path}: {name}",
+            "no serial",
+            expected="serialNumber in it, <serial>/ as its folder, or an archive named "
+            "caldata-<serial>.tar",
         )
     return str(serial)
 
