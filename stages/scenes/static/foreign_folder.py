@@ -67,7 +67,7 @@ def origin_of(folder: Path, kinds: Sequence[str]) -> dict[str, Any]:
     """Hashes of all files that an adoption may read, and the kinds of camera."""
     files = sorted(path for part in _INPUTS for path in (folder / part).rglob("*"))
     hashes = {p.relative_to(folder).as_posix(): file_hash(p) for p in files if p.is_file()}
-    return {"version": 1, "adopted": hashes, "cameras": list(kinds)}
+    return {"version": 1, "adopted": True, "files": hashes, "cameras": list(kinds)}
 
 
 def adopt(folder: Path, scratch: Path, kinds: Sequence[str], mode: CopyMode) -> dict[str, Any]:

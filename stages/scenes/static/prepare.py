@@ -129,8 +129,9 @@ def prepare(
         origin = origin_of(foreign, static.cameras)
     else:
         origin = _origin(raw, folder, static, background)
-        if not (static.runtime.force or in_graph or folder == raw / "shared"):
-            shared.check_same_scene(raw, origin)
+    is_own = folder == raw / "shared" or (foreign is not None and folder == foreign / ADOPTED)
+    if not (static.runtime.force or in_graph or is_own):
+        shared.check_same_scene(foreign or raw, origin)
     if not static.runtime.force and shared.is_made_from(origin):
         return _kept(shared), False
     scratch = folder / SCRATCH

@@ -178,6 +178,12 @@ def test_another_prep_root_takes_it_or_leaves_it(foreign: Path, tmp_path: Path) 
     for name, camera in cameras.items():
         assert np.array_equal(camera.cam_from_world, theirs[name].cam_from_world)
     assert (anew.folder / "sparse" / "0" / "cameras.bin").is_file()
+    other = tmp_path / "other"
+    other.mkdir()
+    marker = {"origin": {"files": {"wide.png": "hash of another scene's image"}}, "made": {}}
+    (other / ".prep_complete").write_text(json.dumps(marker))
+    with pytest.raises(UserError, match="holds the preparation of another scene"):
+        prepare(foreign.parent, other, AS_IT_IS)
 
 
 @pytest.mark.parametrize("lists", [True, False])
