@@ -114,7 +114,7 @@ tell_unread() {
         other=$(grep -lw -e "$name" slurm/*.slurm | sed 's|.*/||; s|\.slurm$||' | paste -sd, -) \
             || other=
         near=$(nearest "$name" "${known[@]}")
-        printf '%s' "WARNING: $name=${!name}: $script does not read it" >&2
+        printf '%s' "WARNING: variable $name: $script does not read it" >&2
         printf '%s' "${near:+; did you mean $near?}" "${other:+; ${other//,/ and } can}" >&2
         [[ -n $near$other ]] || printf '%s' "; it reads ${known[*]:-none}" >&2
         echo >&2

@@ -403,7 +403,7 @@ def test_variable_that_a_script_does_not_read_is_told(
     assert code == 0, output
     assert job.called(), "it is no error"
     (line,) = output.splitlines()
-    assert line.startswith(f"WARNING: {variable}=studies/full.yaml: {script} does not read it; ")
+    assert line.startswith(f"WARNING: variable {variable}: {script} does not read it; ")
     assert told in line
 
 
