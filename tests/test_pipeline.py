@@ -70,6 +70,8 @@ def reduce_params(path: Path) -> None:
     params["study"]["methods"] = METHODS
     params["weights"]["download"] = False
     params["prepare"]["height_px"] = 96
+    # In jobs whose GPU is only played, as by the tests' cluster, auto would be refused.
+    params["train"]["backend"] = "cpu"
     params["train"]["max_steps"] = 60
     params["runtime"]["train"] |= {"workers": 1, "checkpoint_every": 10}
     params["train"]["save_steps"] = params["pairs"]["steps"] = []
