@@ -18,6 +18,7 @@ class Settings:
     default_remote: str | None
     hardlink_lock: bool
     shared: str | None
+    with_read_timeout: frozenset[str] = frozenset()  # names of remotes
 
 
 def read_settings(root: Path = Path()) -> Settings | None:
@@ -38,4 +39,7 @@ def read_settings(root: Path = Path()) -> Settings | None:
         core.get("remote"),
         bool(core.get("hardlink_lock")),
         cache.get("shared"),
+        frozenset(
+            name for name, one in config.get("remote", {}).items() if one.get("read_timeout")
+        ),
     )

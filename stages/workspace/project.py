@@ -131,12 +131,17 @@ def dvc() -> Iterator[Finding]:
         name = settings.default_remote
         address = settings.remotes[name]
         lacks_s3 = address.startswith("s3:") and probes.installed("dvc-s3") is None
-        yield Finding(
-            "remote",
-            FAIL if lacks_s3 else OK,
-            f"{name}, {address}",
-            "uv pip install dvc-s3" if lacks_s3 else "",
-        )
+        if lacks_s3:
+            yield Finding("remote", FAIL, f"{name}, {address}", "uv pip install dvc-s3")
+        elif address.startswith("s3:") and name not in settings.with_read_timeout:
+            yield Finding(
+                "remote",
+                WARN,
+                f"{name}, {address}: a server that does not answer is waited for forever",
+                f"dvc remote modify {name} read_timeout 30",
+            )
+        else:
+            yield Finding("remote", OK, f"{name}, {address}")
     kind = probes.file_system(Path(".dvc"))
     busy = holder_of_repository(Path(), hardlink=settings.hardlink_lock)
     if probes.is_shared(kind) and not settings.hardlink_lock:

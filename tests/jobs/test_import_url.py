@@ -149,6 +149,11 @@ def test_folder_is_imported_from_s3(clone: Clone, tmp_path: Path, server: Server
     clone.must(f"{export}; {line}", AWS_DEFAULT_REGION="us-east-1", **variables)
     assert folder_hash(clone.folder / RAW) == folder_hash(source)
     assert "s3://" in (clone.folder / f"{RAW}.dvc").read_text()
+    (source / "meta.npz").write_bytes(b"newer")
+    client.put_object(Bucket=BUCKET, Key="hi4d/pair15/fight15/meta.npz", Body=b"newer")
+    update = documented(page, r"`(dvc update data/raw/[^`]*)`", {})
+    clone.must(f"{export}; {update}", AWS_DEFAULT_REGION="us-east-1", **variables)
+    assert folder_hash(clone.folder / RAW) == folder_hash(source)
 
 
 def test_images_of_a_capture_are_imported_by_the_command_in_the_message(

@@ -160,3 +160,21 @@ def test_file_of_the_other_kind_is_told(project: Project, submit: Submit) -> Non
     (command,) = re.findall(r"on any host: `(.*)`", raised.value.fix)
     subprocess.run(["bash", "-c", command], cwd=project.folder, check=True)
     assert "nothing is stale" in submit("--local", "make@a")[1]
+
+
+def test_dvc_on_another_host_does_not_harm_jobs(project: Project) -> None:
+    """Another namespace of process numbers stands for a host: all holders look dead there."""
+    elsewhere = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*elsewhere, "true"], capture_output=True).returncode:
+        pytest.skip("no permission for namespaces")
+    project.work(steps=40, pause_s=0.1)
+    words = [sys.executable, "-m", "stages.submit", "--local", "double@a"]
+    running = subprocess.Popen(words, cwd=project.folder, env=project.env)
+    state = project.folder / ".work/double/a.txt"
+    while not state.exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    project.run(*elsewhere, "dvc", "--wait-for-lock", "status")
+    assert int(state.read_text()) < 40, "the stage ran meanwhile"
+    assert running.wait(timeout=60) == 0
+    assert "double@a" in project.lock()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from socket import SHUT_RDWR, create_connection, create_server, socket
@@ -221,6 +222,36 @@ def test_broken_transfer_fails_clearly_and_the_next_one_completes(
     code, output = dvc(stored.folder, "pull")
     assert code == 0, output
     assert (stored.folder / "big.bin").read_bytes() == big
+
+
+def test_server_that_never_answers_is_given_up_with_a_message(
+    project: Project, dvc: Dvc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the settings of docs/cluster.md, but shorter times."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    lines = re.findall(
+        r"^dvc (remote modify store (?:read|connect)_timeout) \d+", page, re.MULTILINE
+    )
+    assert len(lines) == 2
+    (attempts,) = set(re.findall(r"^export (AWS_MAX_ATTEMPTS)=1", page, re.MULTILINE))
+    monkeypatch.setenv(attempts, "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    (project.folder / "data.bin").write_bytes(b"1")
+    with create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for words in (
+            ("add", "-q", "data.bin"),
+            ("remote", "add", "-q", "-d", "store", f"s3://{BUCKET}/silent"),
+            ("remote", "modify", "store", "endpointurl", address),
+            *((*line.split(), "1") for line in lines),
+        ):
+            assert dvc(project.folder, *words)[0] == 0
+        began = time.monotonic()
+        code, output = dvc(project.folder, "push")
+    assert code != 0
+    assert f'Read timeout on endpoint URL: "{address}' in output
+    assert 5 <= time.monotonic() - began < 60, "five times"
 
 
 SECRETS = re.compile(

@@ -61,7 +61,13 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plant:
     }
     versions = {"torch": "2.15.0+cu132", "gsplat": "1.5.3", "pycolmap": "4.2.1", "dvc": "3.67.1"}
     settings = Settings(
-        tmp_path / "cache", ("hardlink", "copy"), {"store": "s3://b/p"}, "store", False, None
+        tmp_path / "cache",
+        ("hardlink", "copy"),
+        {"store": "s3://b/p"},
+        "store",
+        False,
+        None,
+        frozenset({"store"}),
     )
 
     def answer(**changed: Any) -> None:
@@ -181,6 +187,12 @@ def test_network_file_system_wants_another_lock(plant: Plant, tmp_path: Path) ->
     assert busy.status == WARN
     assert "held by a dvc command of " in busy.found
     assert "rm -f .dvc/tmp/lock .dvc/tmp/rwlock*" in busy.fix
+
+
+def test_s3_wants_a_timeout(plant: Plant, tmp_path: Path) -> None:
+    plant(settings=Settings(tmp_path, ("symlink",), {"a": "s3://b"}, "a", False, None))
+    assert found("remote").status == WARN
+    assert found("remote").fix == "dvc remote modify a read_timeout 30"
 
 
 def test_slurm_wants_a_shared_cache(plant: Plant, tmp_path: Path) -> None:
