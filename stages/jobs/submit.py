@@ -101,7 +101,8 @@ def send_script(script: str, arguments: Sequence[str]) -> str:
     resources = Params.read().section("slurm", SlurmConfig).default
     Path(LOGS).mkdir(exist_ok=True)
     words = ["sbatch", "--parsable", *placement_words(resources), script, *arguments]
-    return call(*words, **{SETUP: "\n".join(setup_lines(resources.setup))}).strip()
+    setup = "\n".join(setup_lines(resources.setup))
+    return call(*words, **({SETUP: setup} if setup else {})).strip()
 
 
 def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None = None) -> str:
