@@ -120,6 +120,22 @@ def test_methods_are_measured_as_the_plain_views(
     assert (folder / "eval_on_hall/distill/gaussians.safetensors").is_file()
 
 
+def test_covisible_pixels_of_a_set_are_those_of_the_plain_views(
+    evaluated: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(capture_evaluate, "out", "hall", "-S", "capture_evaluate.covisible=true")
+    monkeypatch.setattr(
+        "stages.difix.applied.AppliedFixer.fix", lambda self, images, references: images
+    )
+    evaluated(capture_fix, "room", "out", "hall", "--fixer", "tuned")
+    plain = read_json(Path("out/eval_on_hall/metrics.json"))
+    same = read_json(Path("out/fixed/tuned/eval_on_hall/post/metrics.json"))
+    assert plain["mpsnr"] is not None
+    assert list(same) == list(plain)
+    assert (same["protocol"], same["covisible"]) == (plain["protocol"], plain["covisible"])
+    assert same["mpsnr"] == pytest.approx(plain["mpsnr"], abs=0.02)
+
+
 def test_held_out_views_are_fixed_where_no_set_is_named(evaluated: Run) -> None:
     evaluated(capture_fix, "room", "out", "--fixer", "base")
     folder = Path("out/fixed/base/held_out/post")
@@ -370,7 +386,7 @@ def static(run: Run) -> Run:
     write_capture(shared / "subsets/stereo", cameras(("stereo__left.png", "stereo__right.png")))
     frames = tuple(f"eval__frame_{number}.png" for number in (1, 2, 3))
     write_capture(shared / "subsets/iphone_eval", cameras(frames, 0.3))
-    (shared / ".prep_complete").write_text("{}")
+    write_json(shared / ".prep_complete", {"origin": {}, "made": {}})
     shutil.copytree(shared, layout.static_shared("dog"))
     run(static_train, "dog", "--camera", "stereo")
     run(static_evaluate, "dog", "--camera", "stereo")

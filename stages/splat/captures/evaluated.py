@@ -184,6 +184,7 @@ def _of_capture(
     means, data_factor = read_json(metrics), training.record.data_factor
     with shaped(metrics, "the measures of a capture", _AGAIN):
         kinds = [GIVEN] if means["psnr_aligned"] is None else [GIVEN, ALIGNED]
+        masks = means["protocol"].partition(", masks ")[2].partition(", ssim ")[0]
     sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
     cameras = {
         view.name: train_from_views.apply_camera(view.camera.resized(*sizes[view.name]))
@@ -196,8 +197,15 @@ def _of_capture(
         {name: name if name.endswith(".png") else f"{name}.png" for name in cameras},
         {kind: folder / kind for kind in kinds},
         means,
-        "lens",
+        masks,
         data_factor,
         training.background,
+        {
+            view.name: path
+            for view in views
+            if (
+                path := folder / "covisible" / PurePosixPath(view.name).with_suffix(".png")
+            ).is_file()
+        },
         alignment=PoseAlignment(config.align_steps, config.align_lr),
     ).check()
