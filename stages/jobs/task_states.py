@@ -51,9 +51,10 @@ def is_over(task: TaskState) -> bool:
 
 def table(states: list[TaskState]) -> str:
     """A line per stage with counts, followed by its tasks that run or failed."""
-    stages: dict[str, list[TaskState]] = {}
-    for row in states:
-        stages.setdefault(row.address.partition("@")[0], []).append(row)
+    # Stages in the plan's order; their items by name, as DVC plans these in any order.
+    stages: dict[str, list[TaskState]] = {row.address.partition("@")[0]: [] for row in states}
+    for row in sorted(states, key=lambda row: row.address):
+        stages[row.address.partition("@")[0]].append(row)
     width = max(map(len, stages))
     lines = []
     for stage, tasks in stages.items():

@@ -240,7 +240,7 @@ def test_what_slurm_queues_again_by_itself_is_under_way(
     slurm.until(lambda: all(f"{jobs[name]} PENDING" in slurm.queue() for name in names))
     assert {noted(name) for name in names} == {"stopped"}, "no task says that it was cancelled"
     told = submit("status")[1]
-    assert "double  3 waiting, 1 held" in told
+    assert "double  1 held, 3 waiting" in told
     assert (
         f"double@held  held  job requeued in held state; `scontrol release {jobs['held']}" in told
     )
