@@ -107,7 +107,7 @@ set_recipe() {
 tell_unread() {
     local name other near
     for name in $(compgen -e); do
-        if [[ ! $name =~ ^(RECIPE|(CLOSEST|COPY|COVI|EVAL|LF|PREP|REBUILD|RESULT|SKIP|TRAIN|VGGT)_) ]] \
+        if [[ ! $name =~ ^(RECIPE|(CLOSEST|COPY|COVI|EVAL|GSPLAT|LF|PREP|REBUILD|RESULT|SKIP|TRAIN|VGGT)_) ]] \
             || [[ " ${known[*]} " == *" $name "* ]]; then
             continue
         fi

@@ -131,6 +131,7 @@ def test_static_scripts_in_a_chain_with_their_variables(
         "CLOSEST_EVAL_COUNT": "5",
         "COVI_NUM_MIN_FRAMES": "2",
         "REBUILD_COVISIBLE": "1",
+        "GSPLAT_STATS": "1",
         "RECIPE": "",
     }
     for name, value in variables.items():
@@ -153,7 +154,7 @@ def test_static_scripts_in_a_chain_with_their_variables(
         "|-S|static.eval_test_every=2|-S|static.nearest_eval=5|-S|static.covi_min_views=2"
         "|-S|static.covi_device=cuda|-S|runtime.static.covi_chunk=32"
         "|-S|runtime.static.covi_micro_chunk=8|-S|runtime.static.rebuild_covisible=true"
-        "|-S|runtime.static.skip_train=true"
+        "|-S|runtime.static.skip_train=true|-S|runtime.evaluate.gsplat_stats=true"
     )
     for task, camera in enumerate(("monocular", "iphone", "stereo", "lightfield")):
         rest = f"../data/dog|--camera|{camera}|{options}"
