@@ -80,6 +80,23 @@ set_folder() {
     if reads "$2"; then settings+=("$1" "$(place "${!2}")"); fi
 }
 
+# set_fixer VARIABLE: set $fixer to the option for the fixer that VARIABLE names, a folder or one of
+# the study's, base and tuned; to nothing where it is not set.
+set_fixer() {
+    local name folder
+    fixer=()
+    if ! reads "$1"; then return; fi
+    case ${!1} in
+        base | tuned) name=${!1} folder=data/difix/${!1} ;;
+        *) name=$(place "${!1}") folder=$name ;;
+    esac
+    if [[ ! -d $folder ]]; then
+        echo "$1=${!1}: no folder $folder in $PWD; expected base, tuned or the folder of a fixer" >&2
+        exit 2
+    fi
+    fixer=(--fixer "$name")
+}
+
 # set_recipe VARIABLE: set $recipe to the options of the files that VARIABLE names, with colons
 # between them; the full-size recipe where it is not set, params.yaml as it is where it is empty.
 set_recipe() {
@@ -107,7 +124,7 @@ set_recipe() {
 tell_unread() {
     local name other near
     for name in $(compgen -e); do
-        if [[ ! $name =~ ^(RECIPE|(CLOSEST|COPY|COVI|EVAL|GSPLAT|LF|PREP|REBUILD|RESULT|SKIP|TRAIN|VGGT)_) ]] \
+        if [[ ! $name =~ ^(FIXER|RECIPE|(CLOSEST|COPY|COVI|EVAL|GSPLAT|LF|PREP|REBUILD|RESULT|SKIP|TRAIN|VGGT)_) ]] \
             || [[ " ${known[*]} " == *" $name "* ]]; then
             continue
         fi

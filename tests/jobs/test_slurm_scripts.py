@@ -97,6 +97,21 @@ def test_dual_training(scripts: Scripts) -> None:
     ]
 
 
+def test_dual_training_evaluates_by_a_fixer_that_is_there(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scripts.folder.parent / "in/dog/eval").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("FIXER", "tuned")
+    job = scripts.send("dual_training", "../in/dog", "", "../in/dog/eval")
+    error = (scripts.folder / f"slurm_logs/{job}_0.err").read_text()
+    assert "FIXER=tuned: no folder data/difix/tuned" in error
+    assert scripts.called(0) == []
+    (scripts.folder / "data/difix/tuned").mkdir(parents=True)
+    scripts.send("dual_training", "../in/dog", "", "../in/dog/eval")
+    words = "../in/dog|results/dog/combined|../in/dog/eval|--fixer|tuned"
+    assert scripts.called(0)[-1] == f"-m|stages.capture_fix|{words}{FULL}"
+
+
 def test_dual_training_without_a_word_to_filter_by(scripts: Scripts) -> None:
     (scripts.folder.parent / "in/eval").mkdir(parents=True, exist_ok=True)
     job = scripts.send("dual_training", "../in/dog", "", "../in/eval")
@@ -136,6 +151,8 @@ def test_static_scripts_in_a_chain_with_their_variables(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    (scripts.folder / "my fixer").mkdir()
+    monkeypatch.setenv("FIXER", "my fixer")
     prepare = scripts.send("static_preprocessing", "../data/dog")
     assert scripts.called() == [
         "-m|stages.static_prepare|../data/dog|--prep-root|/out/shared dir|-S|static.lf_inner=2"
@@ -161,6 +178,7 @@ def test_static_scripts_in_a_chain_with_their_variables(
         assert scripts.called(task) == [
             f"-m|stages.static_train|{rest}",
             f"-m|stages.static_evaluate|{rest}",
+            f"-m|stages.static_fix|{rest}|--fixer|my fixer",
         ]
 
 
