@@ -15,6 +15,7 @@ from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.captures.config import CaptureEvaluateConfig, inert_keys
 from stages.scenes.static.config import READ_BY, StaticConfig
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -32,14 +33,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder to write, else eval_on_<EVAL_SET>")
     add_override_option(parser)
     args = parser.parse_args()
-    is_named = args.capture is not None
-    if is_named == (args.eval_set is not None) or is_named != bool(args.variant):
+    if bool(args.capture) == bool(args.eval_set) or bool(args.capture) != bool(args.variant):
         parser.error("name RESULT and EVAL_SET, or --capture with --variant")
-    if is_named and (args.trained_on or args.output):
+    if args.capture and (args.trained_on or args.output):
         parser.error("--trained-on and --output go with RESULT and EVAL_SET")
 
     params = Params.read(overrides=args.overrides)
     config = params.section("capture_evaluate", CaptureEvaluateConfig)
+    if config.backend == "auto":
+        backend = params.value("train", "backend", TrainConfig)
+        config = config.model_copy(update={"backend": backend})
     evaluate = params.section("evaluate", EvaluateConfig)
     static = params.section("static", StaticConfig)
     result, eval_set = args.result, args.eval_set
@@ -58,11 +61,10 @@ def main() -> None:
     for line in params.unread(static=READ_BY["capture_evaluate"] if config.covisible else ()):
         print(f"{result}: {line}")
     check_source(eval_set)
-    dataset = Dataset.read(eval_set)
     with cost("capture_evaluate", run_name(result)):
         scalars = evaluate_result(
             result,
-            dataset,
+            Dataset.read(eval_set),
             config,
             meter_of(evaluate, layout.WEIGHTS),
             trained_on=args.trained_on,

@@ -4,7 +4,6 @@ Masks are the pixels that are covisible in the training images; whole images are
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from stages.quality.config import EvaluateConfig
@@ -15,6 +14,7 @@ from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.static.config import CAMERAS, READ_BY, StaticConfig
+from stages.splat.config import TrainConfig
 
 
 def main() -> None:
@@ -37,6 +37,9 @@ def main() -> None:
 
     params = Params.read(overrides=args.overrides)
     static = params.section("static", StaticConfig)
+    if static.covi_device == "auto":
+        device = params.value("train", "backend", TrainConfig)
+        static = static.model_copy(update={"covi_device": device})
     meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     paths = StaticPaths.of(
         args.scene_dir,
@@ -53,8 +56,6 @@ def main() -> None:
     if static.runtime.skip_eval:
         print(f"{name}: not evaluated (runtime.static.skip_eval)")
         return
-    if meter.note:
-        print(f"WARNING: {name}: LPIPS is empty: {meter.note}", file=sys.stderr)
     shared, result = paths.prepared(), paths.results / args.camera
     if not paths.in_graph:  # in the graph names differ, and DVC tracks dependencies
         check_same_images(shared, args.camera, result)

@@ -259,8 +259,7 @@ def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
     end = min(config.scaled(strategy.refine_stop_iter), config.steps)
     reset = config.scaled(strategy.reset_every)
     if reset >= end:
-        reason = f"size pruning begins after reset_every={strategy.reset_every} steps; "
-        reason += f"refinement ends at {end}"
+        reason = f"size pruning begins after {reset} steps (reset_every); refinement ends at {end}"
         yield "prune_scale3d", reason
         yield "prune_scale2d", reason
         yield "reset_every", "no reset before refinement ends"

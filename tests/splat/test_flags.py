@@ -12,7 +12,7 @@ from stages.splat.captures.training import split, train_capture
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.training import densify
 
-NEVER = "no effect: size pruning begins after reset_every=100000 steps; refinement ends at 26000"
+NEVER = "no effect: size pruning begins after 100000 steps (reset_every); refinement ends at 26000"
 # The user's list, in gsplat's spelling.
 RECIPE = f"""\
 --disable_viewer true | no effect: there is no viewer while training

@@ -85,11 +85,15 @@ def require_sizes(
 
 
 def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
-    """The meter of captures, without LPIPS where the folder of its weights is missing."""
+    """The meter of captures, without LPIPS where its weights are missing, which is a warning."""
     if not (weights / MARKER).is_file() and not config.lpips.required:
         note = f"{weights} is not there; `dvc repro weights` makes it"
-        return Meter.without_lpips(config, note)
-    return Meter.build(config, weights)
+        meter = Meter.without_lpips(config, note)
+    else:
+        meter = Meter.build(config, weights)
+    if meter.note:
+        _LOGGER.warning("LPIPS is empty: %s", meter.note)
+    return meter
 
 
 def summary(scalars: Measures) -> str:
