@@ -1,11 +1,33 @@
 # Sourced by the scripts beside it, in the checkout: the environment, paths, params from the shell's
 # variables, and stops. $here is the folder that the job was sent from.
 set -euo pipefail
-# Lines of `slurm.default.setup`, from `python -m stages.submit script`; they are the user's own.
-if [[ -n ${SPLATFIX_SETUP:-} ]]; then
+
+# setup: run SPLATFIX_SETUP, the user's own lines, from `slurm.default.setup` or the shell. The first
+# one that fails ends the job, and none changes the arguments, the folder or variables of a script.
+setup() {
+    local here given root
+    trap 'setup_failed "$BASH_COMMAND ended with $?"' ERR
     set +eu
-    eval "$SPLATFIX_SETUP"
+    eval "$SPLATFIX_SETUP"$'\n:'
     set -eu
+    trap - ERR
+    setup_is_done=1
+}
+
+# setup_failed WHY: end the job with a message.
+setup_failed() {
+    trap - EXIT ERR
+    echo "SPLATFIX_SETUP: $1" >&2
+    exit 2
+}
+
+if [[ -n ${SPLATFIX_SETUP:-} ]]; then
+    setup_is_done=
+    trap 'setup_failed "a line ended the job"' EXIT
+    setup
+    [[ -n $setup_is_done ]] || setup_failed "a line returned, so that the rest was not run"
+    trap - EXIT
+    cd -- "$root"
 fi
 # The repository's own environment, also where that of something else is active.
 [[ ! -f .venv/bin/activate ]] || . .venv/bin/activate

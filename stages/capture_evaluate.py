@@ -47,8 +47,7 @@ def main() -> None:
     static = params.section("static", StaticConfig)
     result, eval_set = args.result, args.eval_set
     if args.capture:
-        result = layout.result(args.capture, args.variant)
-        eval_set = layout.eval_set(args.capture)
+        result, eval_set = layout.result(args.capture, args.variant), layout.eval_set(args.capture)
 
     from stages.run.user_paths import check_source, run_name
     from stages.scenes.dataset import Dataset
@@ -58,7 +57,8 @@ def main() -> None:
 
     for key, reason in inert_keys(config, params.overridden_keys("capture_evaluate")):
         print(f"{result}: capture_evaluate.{key} has no effect: {reason}")
-    for line in params.unread(static=READ_BY["capture_evaluate"] if config.covisible else ()):
+    read = READ_BY["capture_evaluate"] if config.covisible else ()
+    for line in params.unread(static=read, train=("backend",)):
         print(f"{result}: {line}")
     check_source(eval_set)
     with cost("capture_evaluate", run_name(result)):

@@ -50,7 +50,7 @@ def main() -> None:
         shared=layout.static_shared,
         results=layout.static_results,
     )
-    for line in params.unread(static=READ_BY["static_evaluate"]):
+    for line in params.unread(static=READ_BY["static_evaluate"], train=("backend",)):
         print(f"{paths.name}: {line}")
     name = f"{paths.name}.{args.camera}"
     if static.runtime.skip_eval:

@@ -238,11 +238,41 @@ def test_environment_of_the_repository_is_used_whatever_is_active(job: Job) -> N
     (own / "python").chmod(0o755)
     for env in (
         {"VIRTUAL_ENV": "/of/something/else"},
-        {"SPLATFIX_SETUP": f"PATH={job.folder}/bin:$PATH\nexport VIRTUAL_ENV=/x$UNSET\nfalse"},
+        {"SPLATFIX_SETUP": f"PATH={job.folder}/bin:$PATH\nexport VIRTUAL_ENV=/x$UNSET"},
     ):
         code, output = job.run("single_training.slurm", "in", "out", **env)
         assert code == 0, output
         assert [call.split("|")[0] for call in job.called()] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("false\necho reached", "false ended with 1"),
+        ("module_that_is_not_there load x", "module_that_is_not_there load x ended with 127"),
+        ("(exit 3)", "ended with 3"),
+        ("exit 0", "a line ended the job"),
+        ("return 0", "a line returned"),
+    ],
+)
+def test_line_of_the_setup_that_fails_ends_the_job(job: Job, line: str, why: str) -> None:
+    code, output = job.run("single_training.slurm", "in", "out", SPLATFIX_SETUP=line)
+    assert code == 2
+    assert "SPLATFIX_SETUP: " in output
+    assert why in output
+    assert "reached" not in output
+    assert job.called() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["cd /", "set -- a b", "given=7; here=/etc; root=/", "false || true", "[[ -d /x ]] && y"],
+)
+def test_line_of_the_setup_leaves_the_script_as_it_is(job: Job, line: str) -> None:
+    before = job.run("single_training.slurm", "in", "out"), job.called()
+    after = job.run("single_training.slurm", "in", "out", SPLATFIX_SETUP=line), job.called()
+    assert before[0][0] == after[0][0] == 0, after[0][1]
+    assert after[1] == before[1]
 
 
 FULL = ["--recipe", "studies/full.yaml"]
