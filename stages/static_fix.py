@@ -33,17 +33,17 @@ def main() -> None:
         parser.error("name SCENE_DIR and --camera, or --scene")
 
     from stages.difix.applied import AppliedFixer
-    from stages.quality.evaluation import Meter
     from stages.quality.method_table import method_table
     from stages.scenes.static.paths import StaticPaths
     from stages.splat.captures.fixed_results import FixedCameras
     from stages.splat.captures.fixing import Fixing
+    from stages.splat.captures.measuring import meter_of
 
     params = Params.read(overrides=args.overrides)
     static = params.section("static", StaticConfig)
     folder = layout.fixer(args.fixer) if args.fixer in FIXERS else Path(args.fixer)
     fixer = AppliedFixer.read(folder, params.section("difix", FixerConfig))
-    meter = Meter.build(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
+    meter = meter_of(params.section("evaluate", EvaluateConfig), layout.WEIGHTS)
     distill, train = params.section("distill", DistillConfig), params.section("train", TrainConfig)
     fixing = Fixing(fixer, static.methods, meter, distill, train)
     roots = {"raw": layout.raw, "shared": layout.static_shared, "results": layout.static_results}

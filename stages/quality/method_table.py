@@ -20,8 +20,8 @@ def method_table(title: str, means: Mapping[str, Mapping[str, Any]]) -> str:
     >>> rows = {"none": {"psnr": 20.0, "views": 3}, "tuned-post": {"psnr": 20.5, "views": 3}}
     >>> print(method_table("room", rows))
     room, 3 views
-                   PSNR dB
-    none             20.00
+                    PSNR dB
+    none              20.00
     tuned-post  20.50 +0.50
     """
     first = next(iter(means.values()))

@@ -112,6 +112,8 @@ _OWN_RESULTS = (
     (f"train/{CAPTURE}", f"train/{GAUSSIANS}"),
     (f"checkpoints/{CAPTURE}", f"checkpoints/{GAUSSIANS}"),
     ("frame.json", "metrics.json", "views.tsv"),
+    ("fixed.json", "post/views.tsv"),
+    ("fixed.json", "distill/views.tsv"),
     ("scene.json", "split.csv"),
     (".prep_complete",),
 )

@@ -89,7 +89,7 @@ class Fixing:
         self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
         measures = {PLAIN: views.means}
         for form in self.forms:
-            source = _Stored(views)
+            source: _Stored | _Distilled = _Stored(views)
             if form == DISTILL:
                 source = self._distilled(views, training, resume_as)
             method = str(Method(self.fixer.name, form))
