@@ -135,7 +135,7 @@ set_recipe() {
         elif [[ -f $file ]]; then  # one of the checkout
             recipe+=(--recipe "$file")
         else
-            echo "$1=${!1}: no file $file in $here or $PWD" >&2
+            echo "$1=${!1}: no file $file in $here$([[ $here -ef . ]] || echo " or $PWD")" >&2
             echo "expected files such as studies/full.yaml, with colons between them" >&2
             exit 2
         fi

@@ -81,7 +81,7 @@ def check_trained_on(
             f"{source} ({wanted[:8]}) are others, with {len(used & ours)} of the {len(used)} that "
             "it used",
             expected="a new folder, or the images that it was trained on",
-            fix="name another folder (RESULT_ROOT for the scripts in slurm/), or remove this one",
+            fix="name another folder (RESULT_DIR or RESULT_ROOT of a script), or remove this one",
         )
     return record
 
