@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
 from stages.scenes.cameras import Array, Camera, camera_fault
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.formats.colmap_binary import check_files
 
 # pycolmap logs progress of every call; stages report their own.

@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import open_model, points_and_colors
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.formats.colmap_binary import count_images
 from stages.scenes.images import Mask, Pixels
 from stages.scenes.lenses.valid_region import ValidRegion, covered_share, inside, is_valid

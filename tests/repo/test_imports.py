@@ -23,11 +23,7 @@ MAY_IMPORT = {
 # Each room of splat imports itself and those before it; "" are the modules of splat itself.
 SPLAT_ROOMS = ("cpu", "", "gpu", "training", "views", "captures", "viewing")
 HOMES = {
-    "pycolmap": (
-        "stages/scenes/colmap",
-        "stages/scenes/captures/colmap_",
-        "stages/scenes/poses/colmap_",
-    ),
+    "pycolmap": "stages/scenes/colmap_import.py",
     "trimesh": "stages/scenes/demo/raytrace.py",
     "embreex": "stages/scenes/demo/raytrace.py",
     "skimage": "stages/scenes/demo/shapes/textures.py",

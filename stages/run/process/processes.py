@@ -9,9 +9,11 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ _PR_SET_PDEATHSIG = 1
 # DVC sets it for the commands of stages, and nothing else does.
 _DVC = "DVC_STAGE"
 _POLL_S, _GRACE_S = 0.5, 10.0
+_GROUP_GRACE_S = 3.0  # less than the time in which further signals do not interrupt a cleanup
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,45 @@ def die_with_parent() -> None:
     """For `preexec_fn`: kill this process when the one that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_group(command: Sequence[str], folder: Path) -> tuple[int, str]:
+    """Run a program in `folder`, in a process group of its own; return its exit code and output.
+
+    When this is interrupted, as by a signal to stop, the whole group ends before.
+    """
+    child: subprocess.Popen[str] | None = None
+    try:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        output, _ = child.communicate()
+        return child.returncode, output
+    except BaseException:
+        if child is not None:
+            _end_group(child)
+        raise
+
+
+def _end_group(leader: subprocess.Popen[str]) -> None:
+    """End a process group by SIGTERM, and what is left of it after a while by SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGTERM)
+        until = time.monotonic() + _GROUP_GRACE_S
+        while time.monotonic() < until:
+            leader.poll()  # or its number stays
+            os.killpg(leader.pid, 0)
+            time.sleep(0.05)
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
 
 
 def end_with_dvc() -> None:

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pycolmap
-
 from stages.run.errors import UserError
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.frames import recentring
 
 _LOGGER = logging.getLogger(__name__)

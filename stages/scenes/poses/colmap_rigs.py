@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import bundle_adjustment, open_model, points_and_colors
+from stages.scenes.colmap_import import pycolmap
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.colmap_lenses import Lens
 from stages.scenes.poses.colmap_rigs import Slot, ids_of, lens_of, posed_cameras, sensor_id
 

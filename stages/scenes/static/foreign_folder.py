@@ -9,7 +9,8 @@ evaluation takes or replaces them.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, set_hash, write_json
+from stages.run.user_paths import is_empty
 from stages.scenes.colmap import open_model
 from stages.scenes.colmap_lenses import find_model, read_posed, write_posed
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.image_placement import CopyMode, place
 from stages.scenes.static.input_folders import EVAL, EVAL_NAMES
 from stages.scenes.static.input_images import PREFIXES
-from stages.scenes.static.shared_folder import IMAGES_HASH, SCRATCH, SharedFolder
+from stages.scenes.static.shared_folder import IMAGES_HASH, MARKER, PARTS, SCRATCH, SharedFolder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,14 +55,33 @@ def refusal(folder: Path) -> UserError:
     )
 
 
-def move_aside(folder: Path) -> Path:
-    """Rename a folder to the first free `<name>.backup<n>`; returns that."""
+@contextmanager
+def moved_aside(folder: Path) -> Iterator[None]:
+    """Rename a folder to the first free `<name>.backup<n>`; after an error or a stop, back.
+
+    What was prepared in its place by then is removed.
+    """
     number = 1
     while (backup := folder.with_name(f"{folder.name}.backup{number}")).exists():
         number += 1
-    folder.rename(backup)
-    _LOGGER.warning("%s: was prepared by another program; moved to %s", folder, backup)
-    return backup
+    try:
+        folder.rename(backup)
+        _LOGGER.warning("%s: was prepared by another program; moved to %s", folder, backup)
+        yield
+    except BaseException:
+        if backup.exists():  # else it could not be renamed
+            for part in (*PARTS, SCRATCH):
+                shutil.rmtree(folder / part, ignore_errors=True)
+            (folder / MARKER).unlink(missing_ok=True)
+            if is_empty(folder):
+                backup.rename(folder)
+                _LOGGER.warning("%s: back in its place, since nothing was prepared", folder)
+        raise
+
+
+def backups_of(folder: Path) -> list[Path]:
+    """Where `moved_aside` left folders of other programs."""
+    return sorted(folder.parent.glob(f"{folder.name}.backup*"))
 
 
 def origin_of(folder: Path, kinds: Sequence[str]) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def adopt_masks(folder: Path, shared: SharedFolder, kinds: Sequence[str], mode: 
     """
     theirs = SharedFolder(folder)
     for kind in kinds:
-        masks = sorted((theirs.masks(kind) / "1x" / "val").rglob("*.png"))
+        masks = sorted(theirs.masks_of_frames(kind).rglob("*.png"))
         if masks:
             shutil.rmtree(shared.masks(kind), ignore_errors=True)
         for path in masks:

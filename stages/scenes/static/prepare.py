@@ -19,8 +19,9 @@ from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.foreign_folder import (
     adopt,
     adopt_masks,
+    backups_of,
     is_foreign,
-    move_aside,
+    moved_aside,
     origin_of,
     refusal,
 )
@@ -112,15 +113,27 @@ def prepare(
     for kind_folder in input_folders(raw, (*static.cameras, EVAL)):
         check_apart(kind_folder, folder)
     _check_outside(static)
-    foreign, backup = _foreign(raw, folder, static), None
-    if foreign == folder:
-        if not static.skip_vggt:
-            if not static.runtime.force:
-                raise refusal(folder)
-            backup = move_aside(folder)
-            foreign = None
-        else:
-            folder = folder / ADOPTED
+    foreign = _foreign(raw, folder, static)
+    if foreign == folder and not static.skip_vggt:
+        if not static.runtime.force:
+            raise refusal(folder)
+        with moved_aside(folder):
+            return _prepare(raw, folder, None, static, predict, background, copy_mode, in_graph)
+    target = folder / ADOPTED if foreign == folder else folder
+    return _prepare(raw, target, foreign, static, predict, background, copy_mode, in_graph)
+
+
+def _prepare(
+    raw: Path,
+    folder: Path,
+    foreign: Path | None,
+    static: StaticConfig,
+    predict: Predict,
+    background: Color,
+    copy_mode: CopyMode,
+    in_graph: bool,
+) -> tuple[dict[str, Any], bool]:
+    """Prepare a scene in a folder of ours, from another program's where it is given."""
     shared = SharedFolder(folder)
     shared.check_replaceable()
     make_target(folder)
@@ -156,9 +169,6 @@ def prepare(
         shutil.rmtree(scratch, ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-            if backup is not None:
-                backup.rename(folder)
-                _LOGGER.warning("%s: back in its place, since nothing was prepared", folder)
     return metrics, True
 
 
@@ -203,7 +213,7 @@ def _kept(shared: SharedFolder) -> dict[str, Any]:
 
 def _origin(raw: Path, folder: Path, static: StaticConfig, background: Color) -> dict[str, Any]:
     """Hashes of all images and of files elsewhere, and the params that change results."""
-    prepared = [folder, raw / "shared", *folder.parent.glob(f"{folder.name}.backup*")]
+    prepared = [folder, raw / "shared", *backups_of(folder)]
     folders = [raw, *(f for f in input_folders(raw, (EVAL,)) if not f.is_relative_to(raw))]
     files = (
         path
@@ -318,12 +328,19 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
                 "have" if len(others) > 1 else "has",
             )
         return older
+    aside = ", ".join(str(path) for path in backups_of(shared.folder))
     raise UserError(
         raw / "sparse",
         "no sparse model to start from",
         expected="cameras, images and points3D in "
         + ", ".join(f"{folder}/" for folder in (*_models_beside(raw), older)),
-        fix="set static.skip_vggt: false and static.vggt_stage: both",
+        fix="set static.skip_vggt: false and static.vggt_stage: both"
+        + (
+            f"; or, to use what runtime.static.force moved to {aside}, remove {shared.folder} if "
+            "it is there, and rename that back"
+            if aside
+            else ""
+        ),
     )
 
 

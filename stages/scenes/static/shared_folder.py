@@ -122,10 +122,14 @@ class SharedFolder:
         name = PurePosixPath(image).with_suffix(".png")
         assert not name.is_absolute(), f"{image} is no name in a model"
         assert ".." not in name.parts, f"{image} leads out of the masks' folder"
-        return self.masks(camera) / "1x" / "val" / name
+        return self.masks_of_frames(camera) / name
+
+    def masks_of_frames(self, camera: str) -> Path:
+        """Folder of a camera's masks as evaluations read them, at full size."""
+        return self.masks(camera) / "1x" / "val"
 
     def masks(self, camera: str) -> Path:
-        """Folder of a camera's masks."""
+        """Folder of all that evaluations store with a camera's masks."""
         return self.folder / "covisible" / safe_name(camera, "camera")
 
     def alignment(self, camera: str) -> Path:

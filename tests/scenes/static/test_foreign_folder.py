@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from user_trees import SUBSETS, write_scene, write_shared
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
+from stages.run.process.processes import Process
 from stages.scenes.cameras import Camera
 from stages.scenes.images import read_image
 from stages.scenes.poses.colmap_rigs import read_rig_model
@@ -164,6 +169,51 @@ def test_failure_puts_it_back(foreign: Path) -> None:
         prepare(foreign.parent, foreign, FORCED)
     assert hashes(foreign) == before
     assert not list(foreign.parent.glob("shared.backup*"))
+
+
+SLOW_DECODER = """\
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", CHILD])
+with open(PIDS + ".part", "w") as file:
+    file.write(f"{os.getpid()} {child.pid}")
+os.rename(PIDS + ".part", PIDS)
+time.sleep(600)
+"""
+# A worker that does not end by itself.
+CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_decoding_ends_the_decoder_and_puts_it_back(
+    foreign: Path, tmp_path: Path, number: int
+) -> None:
+    before, pids, script = hashes(foreign), tmp_path / "pids", tmp_path / "decode.py"
+    shutil.rmtree(foreign.parent / "lightfield_decoded")
+    script.write_text(f"PIDS, CHILD = {str(pids)!r}, {CHILD!r}\n{SLOW_DECODER}")
+    command = [sys.executable, "-m", "stages.static_prepare", str(foreign.parent.parent)]
+    for value in (f"static.lf_to_colmap={script}", "runtime.static.force=true"):
+        command += ["-S", value]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 300
+    while not pids.exists() and run.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    assert pids.exists(), run.communicate()[0]
+    assert (foreign / ".new.part").exists()
+    run.send_signal(number)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 75, output
+    assert "stopped; run again to go on" in output
+    assert "***" not in output
+    assert hashes(foreign) == before
+    assert not list(foreign.parent.glob("shared.backup*"))
+    assert not [pid for pid in pids.read_text().split() if Process.of(int(pid)).is_alive()]
+
+
+def test_what_was_moved_aside_is_named_where_poses_are_missing(foreign: Path) -> None:
+    foreign.rename(foreign.with_name("shared.backup1"))
+    with pytest.raises(UserError, match=r"remove .*/shared if .*rename .*back") as raised:
+        prepare(foreign.parent, foreign, AS_IT_IS)
+    assert str(foreign.with_name("shared.backup1")) in str(raised.value)
 
 
 def test_another_prep_root_takes_it_or_leaves_it(foreign: Path, tmp_path: Path) -> None:

@@ -214,6 +214,21 @@ def test_failure_of_the_decoder_is_told(raw_field: Path, text: str, said: list[s
         read_lightfield(raw_field / "IMG it's 1.LFR", 1, out, "none.py")
 
 
+def test_decoder_that_wrote_other_formats_and_colours_is_told(raw_field: Path) -> None:
+    script, out = raw_field / "lf_to_colmap.py", raw_field.parent / "out"
+    script.write_text(
+        "from pathlib import Path\n"
+        "for k in range(9): Path(f'{k:02d}_00.webp').touch()\n"
+        "print('\\x1b[31mdone\\x1b[0m\\x07 \\x1b]0;title\\x07in red')\n"
+    )
+    with pytest.raises(UserError) as raised:
+        read_lightfield(raw_field / "IMG it's 1.LFR", 1, out, str(script))
+    message = str(raised.value)
+    assert "wrote no views but 9 other files (00_00.webp, 01_00.webp, 02_00.webp, " in message
+    assert ".png, .jpg, .jpeg, .tif, .tiff" in message
+    assert message.endswith("printed\ndone in red")
+
+
 def test_views_are_shrunk(tmp_path: Path) -> None:
     write_views(tmp_path, grid(3, 3, (6, 9)))
     field = read_lightfield(tmp_path, 0, tmp_path / "out", downscale=3)

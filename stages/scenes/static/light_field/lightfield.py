@@ -9,7 +9,6 @@ first.
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +21,21 @@ from scipy.io import loadmat
 
 from stages.run.errors import UserError
 from stages.run.files import parse_json
+from stages.run.process.processes import run_group
 from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import Pixels, image_size, read_image, resize
 
 Cell = tuple[int, int]  # (row, column)
 
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _VIEW = re.compile(
     r"(?:(?:view|sai|lf|image|img)_*)?"
     r"(?:(\d{2,3})_(\d{2,3})|r(?:ow)?_?(\d{1,3})_*c(?:ol(?:umn)?)?_?(\d{1,3}))"
-    r"\.(?:png|jpg|jpeg|tif|tiff)",
+    rf"(?:{'|'.join(map(re.escape, _SUFFIXES))})",
     re.IGNORECASE,
 )
+# Of a terminal: CSI and its parameters, OSC and its text, and escapes of two characters.
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.?")
 _ESLF = re.compile(r".*eslf.*\.png", re.IGNORECASE)
 _RAW = (".lfr", ".lfp", ".raw")
 _ESLF_VIEWS = 14  # per side, as Lytro Desktop and the LFToolbox write it
@@ -164,15 +167,7 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
         command = [program, "-f", str(copy), "-p", str(_PLENOPTICAM_VIEWS)]
         command += ["-c", str(Path(calibration).resolve())] if calibration else []
     try:
-        result = subprocess.run(
-            command,
-            cwd=scratch,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        code, output = run_group(command, scratch)
     except OSError as error:
         raise UserError(
             f"static.lf_to_colmap (LF_TO_COLMAP): {decoder}",
@@ -180,18 +175,36 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
             expected="a Python script, *.py, or a program with permission to run",
         ) from error
     folders = sorted({path.parent for path in scratch.rglob("*") if _cell(path)})
-    if result.returncode or len(folders) != 1:
-        lines = result.stdout.strip().splitlines()[-_LAST_LINES:] or ["(nothing)"]
-        grids = ", ".join(str(folder) for folder in folders) or "no views"
+    if code or len(folders) != 1:
+        printed = [_without_controls(line) for line in output.strip().splitlines()]
+        lines = printed[-_LAST_LINES:] or ["(nothing)"]
+        grids = ", ".join(str(folder) for folder in folders) or f"no views{_others(scratch)}"
         raise UserError(
             lfr,
-            f"its decoder exited with {result.returncode} and wrote {grids}",
-            expected="exit code 0, and one folder of views RR_CC.png",
+            f"its decoder exited with {code} and wrote {grids}",
+            expected="exit code 0, and one folder of views RR_CC with one of the suffixes "
+            f"{', '.join(_SUFFIXES)}",
             hint="\n".join(
                 [f"it ran as {shlex.join(command)}", f"in {scratch}, and printed", *lines]
             ),
         )
     return folders[0]
+
+
+def _others(scratch: Path) -> str:
+    """What a decoder wrote that is no view, in words; empty for nothing."""
+    files = sorted(path for path in scratch.rglob("*") if path.is_file())
+    some = ", ".join(path.relative_to(scratch).as_posix() for path in files[:4])
+    return _without_controls(f" but {len(files)} other files ({some})") if files else ""
+
+
+def _without_controls(line: str) -> str:
+    """A line of a program's output without terminal escapes and other control characters.
+
+    >>> _without_controls("\x1b[31mno\x1b[0m lens\x07")
+    'no lens'
+    """
+    return "".join(c for c in _ESCAPE.sub("", line) if c.isprintable() or c == "\t")
 
 
 def _cell(path: Path) -> Cell | None:
