@@ -11,7 +11,7 @@ import pytest
 
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
-from stages.run.files import folder_hash
+from stages.run.files import folder_hash, read_tsv
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.captures.config import CaptureEvaluateConfig
 from stages.scenes.dataset import Dataset
@@ -23,6 +23,7 @@ from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRu
 from stages.scenes.static.pose_errors import read_true_cameras
 from stages.scenes.static.prepare import prepare
 from stages.scenes.static.shared_folder import SharedFolder
+from stages.splat.captures.evaluated import eval_frames
 from stages.splat.captures.evaluation import evaluate_result
 from stages.splat.captures.static_evaluation import evaluate_static
 from stages.splat.captures.static_training import check_trained, train_static
@@ -325,6 +326,9 @@ def test_only_the_nearest_eval_frames_are_measured(
 ) -> None:
     shared, _ = prepared
     rows, _ = evaluate_static(shared, "stereo", replace_static(nearest_eval=2), trained, METER)
+    named = read_tsv(trained / "eval_on_iphone_eval" / "views.tsv")
+    assert [row["image"] for row in named] == [row["image"] for row in rows]
+    assert float(named[0]["mpsnr"]) == pytest.approx(rows[0]["mpsnr"])
     cameras, _ = read_rig_model(shared.folder / "sparse" / "0")
     eyes = [cameras[f"stereo__{side}.png"].centre for side in ("left", "right")]
     frames = [name for name in cameras if name.startswith("eval__")]
@@ -355,7 +359,14 @@ def test_masks_and_alignment_of_another_program_are_used_and_kept(
     rows, means = evaluate_static(foreign, "stereo", STATIC, trained, METER)
     assert [row["covisible"] for row in rows[:3]] == [0.5] * 3
     assert 0 < rows[3]["covisible"] < 0.95
-    assert "masks of another program" in means["protocol"]
+    assert (
+        "covisible by masks of another program for 3 of 4 views, else by depth within 5%"
+        in means["protocol"]
+    )
+    views = eval_frames(foreign, "stereo", STATIC, trained)
+    assert views.masks in means["protocol"]
+    used = [views.mask(view, None) for view in views.views]
+    assert [round(float(mask.mean()), 5) for mask in used] == [row["covisible"] for row in rows]
     assert folder_hash(foreign.folder) == before
     messages = " ".join(caplog.messages)
     assert "3 masks of another program, used as they are; 1 more are computed" in messages
@@ -380,6 +391,38 @@ def test_rebuilding_replaces_the_masks_of_another_program(
     assert mask.stat().st_mtime_ns == written, "the masks are ours now, and valid"
     evaluate_static(foreign, "stereo", anew, trained, METER)
     assert mask.stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize("choice", [{"nearest_eval": 1}, {"eval_test_every": 3}])
+def test_rebuilding_some_masks_leaves_none_of_another_program(
+    foreign: SharedFolder,
+    prepared: tuple[SharedFolder, dict],
+    trained: Path,
+    choice: dict[str, int],
+) -> None:
+    ours, _ = evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
+    anew = replace_static(runtime=StaticRuntime(rebuild_covisible=True), **choice)
+    evaluate_static(foreign, "stereo", anew, trained, METER)
+    assert evaluate_static(foreign, "stereo", STATIC, trained, METER)[0] == ours
+
+
+def test_masks_of_another_program_may_be_of_other_frames(
+    foreign: SharedFolder, trained: Path
+) -> None:
+    one = replace_static(nearest_eval=1)
+    (row,), _ = evaluate_static(foreign, "stereo", one, trained, METER)
+    for path in foreign.masks("stereo").rglob("*.png"):
+        if path.stem == Path(row["image"]).stem:
+            path.unlink()
+    before = folder_hash(foreign.folder)
+    _, means = evaluate_static(foreign, "stereo", one, trained, METER)
+    assert "covisible by depth" in means["protocol"]
+    assert folder_hash(foreign.folder) == before
+    anew = one.model_copy(update={"runtime": StaticRuntime(rebuild_covisible=True)})
+    assert evaluate_static(foreign, "stereo", anew, trained, METER)[1] == means
+    assert [path.stem for path in foreign.masks("stereo").rglob("*.png")] == [
+        Path(row["image"]).stem
+    ]
 
 
 def test_mask_of_another_size_is_refused(foreign: SharedFolder, trained: Path) -> None:

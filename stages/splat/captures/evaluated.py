@@ -21,7 +21,7 @@ from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
 from stages.splat.captures.claims import EVALUATED, FRAME, TRAINED
 from stages.splat.captures.measuring import PoseAlignment
-from stages.splat.captures.static_evaluation import EVAL, protocol_of
+from stages.splat.captures.static_evaluation import EVAL, MASKS
 from stages.splat.captures.training import shrunk, shrunk_size
 from stages.splat.captures.training_views import TrainingViews
 
@@ -159,17 +159,29 @@ def eval_frames(shared: SharedFolder, camera: str, static: StaticConfig, result:
         if (renders / file).is_file():
             views.append(view)
             files[view.name] = file
+    means = read_json(folder / _METRICS)
+    with shaped(folder / _METRICS, "the measures of a static scene", _AGAIN):
+        masks = _masks_of(means)
+    own = folder / MASKS
     return Evaluated(
         folder.name,
         tuple(views),
         {view.name: view.camera for view in views},
         files,
         {GIVEN: renders},
-        read_json(folder / _METRICS),
-        protocol_of(static),
-        mask_paths={view.name: shared.mask(camera, view.name) for view in views},
+        means,
+        masks,
+        mask_paths={
+            view.name: own / files[view.name] if own.is_dir() else shared.mask(camera, view.name)
+            for view in views
+        },
         quantised=True,
     ).check()
+
+
+def _masks_of(means: Measures) -> str:
+    """How the protocol of an evaluation calls its masks."""
+    return str(means["protocol"]).partition(", masks ")[2].partition(", ssim ")[0]
 
 
 def _of_capture(
@@ -184,7 +196,7 @@ def _of_capture(
     means, data_factor = read_json(metrics), training.record.data_factor
     with shaped(metrics, "the measures of a capture", _AGAIN):
         kinds = [GIVEN] if means["psnr_aligned"] is None else [GIVEN, ALIGNED]
-        masks = means["protocol"].partition(", masks ")[2].partition(", ssim ")[0]
+        masks = _masks_of(means)
     sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
     cameras = {
         view.name: train_from_views.apply_camera(view.camera.resized(*sizes[view.name]))

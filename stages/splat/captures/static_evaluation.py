@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.run.artefacts import GAUSSIANS
-from stages.run.files import whole_folder, write_json
+from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.captures.eval_registration import nearest
 from stages.scenes.dataset import Dataset
-from stages.scenes.images import read_image, write_png
+from stages.scenes.images import read_image, write_mask, write_png
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
@@ -33,9 +33,10 @@ from stages.splat.render import render
 from stages.splat.views.covisible import backend_of, rule_of
 
 EVAL = "iphone_eval"
+MASKS = "covisible"  # masks of an evaluation that are not all in the shared folder
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
 _LOCK_WAIT_S = 3600.0
-_FOREIGN = "covisible by masks of another program, DyCheck means, 8 bits"
+_FOREIGN = "covisible by masks of another program"
 
 
 def evaluate_static(
@@ -43,7 +44,8 @@ def evaluate_static(
 ) -> tuple[list[Measures], Measures]:
     """Render and measure the eval frames; return the rows of the views and that of the scene.
 
-    Renders are written to `result`/eval_on_iphone_eval/renders and measured as stored, in 8 bits.
+    Renders are written to `result`/eval_on_iphone_eval/renders and measured as stored, in 8 bits;
+    rows are in views.tsv beside them.
 
     Args:
         shared: the prepared scene.
@@ -60,11 +62,9 @@ def evaluate_static(
     gaussians = Gaussians.load(result / CHECKPOINTS / GAUSSIANS)
     held_out = Dataset.read(shared.subset(EVAL))
     views = _chosen(held_out.views[:: static.eval_test_every], record, static.nearest_eval)
-    is_foreign = has_foreign_masks(shared, camera, views)
-    if not is_foreign:
+    if not has_foreign_masks(shared, camera):
         check_replaceable(shared.masks(camera), MASKS_JSON)
     anew = static.runtime.rebuild_covisible
-    origin = _FOREIGN if is_foreign and not anew else protocol_of(static)
     sizes = {view.name: (view.camera.width, view.camera.height) for view in views}
     meter.require_sizes(sizes, "raise static.max_px, or use larger images", masked=True)
     backend, training = backend_of(static.covi_device), list(record.train.values())
@@ -72,11 +72,13 @@ def evaluate_static(
     with alone(shared.masks(camera), wait_s=_LOCK_WAIT_S):
         is_ours = (shared.masks(camera) / MASKS_JSON).is_file()
         update_alignment(shared.alignment(camera), gaussians, held_out, replace=anew or is_ours)
-        masks = update_masks(shared, camera, static, result, training, held_out, views)
+        masks, foreign = update_masks(shared, camera, static, result, training, held_out, views)
     gaussians = gaussians.to("cuda" if backend == "cuda" else "cpu")
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
         rendered = _rendered(gaussians, views, masks, folder / "renders", backend)
-        rows, means = evaluate(rendered, meter, record.mean_color, origin)
+        rows, means = evaluate(
+            rendered, meter, record.mean_color, protocol_of(static, foreign, len(views))
+        )
         shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
         rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
         means["covisible"] = round(float(np.mean(list(shares.values()))), 5)
@@ -84,6 +86,10 @@ def evaluate_static(
         if meter.gsplat_stats:
             step = int(gaussians.metadata.get("step", 0))
             write_stats(folder, step, means, gaussians, [v.camera for v in views], backend)
+        if 0 < foreign < len(views):  # the shared folder has not all of them
+            for name, mask in masks.items():
+                write_mask(folder / MASKS / PurePosixPath(name).with_suffix(".png"), mask)
+        write_tsv(folder / "views.tsv", rows, COLUMNS)
         write_json(folder / "metrics.json", means)
     return rows, means
 
@@ -104,13 +110,24 @@ def summary(means: Measures) -> str:
     )
 
 
-def protocol_of(static: StaticConfig) -> str:
+def protocol_of(static: StaticConfig, foreign: int = 0, views: int = 0) -> str:
     """How masks are made, as a part of the protocol that comparable numbers share.
+
+    Those of `foreign` of the `views` were another program's.
 
     >>> protocol_of(StaticConfig())
     'covisible by depth within 5%, in 5% of the views and at least 1, DyCheck means, 8 bits'
+    >>> protocol_of(StaticConfig(), 2, 2)
+    'covisible by masks of another program, DyCheck means, 8 bits'
+    >>> protocol_of(StaticConfig(), 1, 4).partition(" in 5%")[0]
+    'covisible by masks of another program for 1 of 4 views, else by depth within 5%,'
     """
-    return f"{rule_of(static).protocol()}, 8 bits"
+    rule = rule_of(static).protocol()
+    if foreign == views and foreign:
+        rule = f"{_FOREIGN}, DyCheck means"
+    elif foreign:
+        rule = f"{_FOREIGN} for {foreign} of {views} views, else {rule.removeprefix('covisible ')}"
+    return f"{rule}, 8 bits"
 
 
 def _rendered(

@@ -69,12 +69,12 @@ def update_masks(
     training: Sequence[Camera],
     held_out: Dataset,
     views: Sequence[View],
-) -> dict[str, NDArray[np.bool_]]:
-    """Covisibility masks [H, W] of eval frames by name; missing ones are computed.
+) -> tuple[dict[str, NDArray[np.bool_]], int]:
+    """Covisibility masks [H, W] of eval frames by name, and how many are another program's.
 
-    masks.json beside them holds a hash of their inputs; when that changes, all are recomputed.
-    Without it the masks are another program's: those are used as they are, and where some are
-    missing, these are computed and not stored.
+    Missing ones are computed. masks.json beside them holds a hash of their inputs; when that
+    changes, all in the folder are deleted. Without it the masks are another program's: those are
+    used as they are, and where some are missing, these are computed and not stored.
 
     Args:
         shared: the prepared scene, which has the masks.
@@ -94,12 +94,13 @@ def update_masks(
     ]
     key = text_hash(file_hash(gaussians), str(rule), *cameras)
     inputs = shared.masks(camera) / MASKS_JSON
-    is_foreign = has_foreign_masks(shared, camera, views) and not static.runtime.rebuild_covisible
+    is_foreign = has_foreign_masks(shared, camera) and not static.runtime.rebuild_covisible
     if not is_foreign and (static.runtime.rebuild_covisible or _key(inputs) != key):
         if inputs.is_file():
             shutil.rmtree(shared.masks(camera))
-        for view in views:
-            shared.mask(camera, view.name).unlink(missing_ok=True)
+        # masks.json speaks for all masks, so none of another program may stay beside it.
+        for path in _mask_files(shared, camera):
+            path.unlink()
         write_json(inputs, {"key": key, "needed_views": rule.needed(len(training))})
     masks = {
         view.name: _stored_mask(shared.mask(camera, view.name), view)
@@ -107,6 +108,7 @@ def update_masks(
         if shared.mask(camera, view.name).is_file()
     }
     missing = [view for view in views if view.name not in masks]
+    foreign = len(masks) if is_foreign else 0
     if is_foreign:
         text = "%s: %d masks of another program, used as they are; %d more are computed; %s"
         _LOGGER.info(text, shared.masks(camera), len(masks), len(missing), _REBUILD)
@@ -126,14 +128,16 @@ def update_masks(
             masks[view.name] = mask.cpu().numpy()
             if not is_foreign:
                 write_mask(shared.mask(camera, view.name), masks[view.name])
-    return {view.name: masks[view.name] for view in views}
+    return {view.name: masks[view.name] for view in views}, foreign
 
 
-def has_foreign_masks(shared: SharedFolder, camera: str, views: Sequence[View]) -> bool:
-    """Whether there are masks of these views that another program wrote."""
-    if (shared.masks(camera) / MASKS_JSON).is_file():
-        return False
-    return any(shared.mask(camera, view.name).is_file() for view in views)
+def has_foreign_masks(shared: SharedFolder, camera: str) -> bool:
+    """Whether a camera's masks, of any eval frames, are another program's."""
+    return not (shared.masks(camera) / MASKS_JSON).is_file() and bool(_mask_files(shared, camera))
+
+
+def _mask_files(shared: SharedFolder, camera: str) -> list[Path]:
+    return sorted(shared.masks_of_frames(camera).rglob("*.png"))
 
 
 def _key(inputs: Path) -> str | None:
