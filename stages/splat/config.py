@@ -200,18 +200,35 @@ def inert_in(
 ) -> Iterator[tuple[str, str, str]]:
     """Parameters that cannot act in a study: the place (empty: everywhere), the key, the reason.
 
+    Other keys with the same reason are named after the place.
+
     Args:
         config: section `train`.
         captures: names of captures that the study trains.
         static: names of static scenes that the study trains.
         masks: whether scenes are prepared with masks.
     """
-    yield from (("", *reason) for reason in inert(config))
+    yield from _by_reason(inert(config))
     if config.masks and not masks:
         yield " on scenes", "masks", "prepare.masks is false"
     for entry, items in (("capture_train", captures), ("static_train", static)):
         if items:
-            yield from ((f" in {entry}", *reason) for reason in unread(config, entry))
+            for others, key, reason in _by_reason(unread(config, entry)):
+                yield f" in {entry}{others}", key, reason
+
+
+def _by_reason(reasons: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Each reason once: what to say of its other keys, its first key, and the reason.
+
+    >>> list(_by_reason([("a", "off"), ("b", "late"), ("c", "off"), ("d", "off")]))
+    [(', nor have c, d', 'a', 'off'), ('', 'b', 'late')]
+    """
+    keys: dict[str, list[str]] = {}
+    for key, reason in reasons:
+        keys.setdefault(reason, []).append(key)
+    for reason, (first, *others) in keys.items():
+        said = f", nor {'have' if others[1:] else 'has'} {', '.join(others)}" if others else ""
+        yield said, first, reason
 
 
 def mask_notes(
@@ -239,7 +256,8 @@ def notes(
         by_data: keys that cannot act on the data, with the reason.
     """
     reasons = dict([*inert(config, entry), *unread(config, entry, overridden), *by_data])
-    messages = [f"{dotted('train', key)} has no effect: {why}" for key, why in reasons.items()]
+    named = [(dotted("train", key), why) for key, why in reasons.items()]
+    messages = [f"{key} has no effect{others}: {why}" for others, key, why in _by_reason(named)]
     return [*messages, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
 
 
@@ -258,21 +276,22 @@ def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
     strategy = config.strategy
     end = min(config.scaled(strategy.refine_stop_iter), config.steps)
     reset = config.scaled(strategy.reset_every)
+    idle = _never_refined(config)
+    yield from ((key, idle) for key in _idle_keys(config) if idle)
+    if reset >= end:
+        yield "reset_every", "no reset before refinement ends"
+    if strategy.pause_refine_after_reset == 0:
+        yield "pause_refine_after_reset", "0 pauses nothing"
+    if idle:
+        return
     if reset >= end:
         reason = f"size pruning begins after {reset} steps (reset_every); refinement ends at {end}"
         yield "prune_scale3d", reason
         yield "prune_scale2d", reason
-        yield "reset_every", "no reset before refinement ends"
     elif strategy.refine_scale2d_stop_iter == 0:
         yield "prune_scale2d", "refine_scale2d_stop_iter is 0"
     if strategy.refine_scale2d_stop_iter == 0:
         yield "grow_scale2d", "refine_scale2d_stop_iter is 0"
-    if strategy.pause_refine_after_reset == 0:
-        yield "pause_refine_after_reset", "0 pauses nothing"
-    elif config.scaled(strategy.pause_refine_after_reset) >= reset:
-        yield "refine_every", "pause_refine_after_reset leaves no step between two resets"
-    if config.scaled(strategy.refine_start_iter) >= end:
-        yield "refine_start_iter", "refinement would begin after its end"
 
 
 def _inert_mcmc(config: TrainConfig) -> Iterator[tuple[str, str]]:
@@ -280,6 +299,47 @@ def _inert_mcmc(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for key in type(config.strategy).model_fields:
         if key not in acting:
             yield key, "mcmc relocates Gaussians instead"
+    if idle := _never_refined(config):
+        yield from ((key, idle) for key in _idle_keys(config) if key in acting)
+
+
+def _first_refined(config: TrainConfig) -> int:
+    """The first step at which Gaussians would be refined, counted from 0."""
+    every = config.scaled(config.strategy.refine_every)
+    return (config.scaled(config.strategy.refine_start_iter) // every + 1) * every
+
+
+def _never_refined(config: TrainConfig) -> str:
+    """Why no step of the training refines Gaussians; empty where one does."""
+    strategy, first = config.strategy, _first_refined(config)
+    end = min(config.scaled(strategy.refine_stop_iter), config.steps)
+    if first >= end:
+        return "refinement would begin after its end"
+    every, reset = config.scaled(strategy.refine_every), config.scaled(strategy.reset_every)
+    pause = int(strategy.pause_refine_after_reset * config.steps_scaler)
+    if strategy.kind == "mcmc" or pause == 0:
+        return ""
+    steps = range(first, min(end, first + reset * every), every)  # then it repeats
+    is_idle = pause >= reset or not any(step % reset >= pause for step in steps)
+    return "pause_refine_after_reset leaves no step between two resets" if is_idle else ""
+
+
+def _idle_keys(config: TrainConfig) -> list[str]:
+    """Keys of `strategy` that cannot act when no step refines Gaussians."""
+    strategy = config.strategy
+    is_late = _first_refined(config) >= min(config.scaled(strategy.refine_stop_iter), config.steps)
+    keys = ["refine_start_iter", "refine_every", "grow_grad2d", "grow_scale3d", "grow_scale2d"]
+    keys += ["prune_scale3d", "prune_scale2d", "refine_scale2d_stop_iter"]
+    keys += [key for key in ("absgrad", "revised_opacity") if getattr(strategy, key)]
+    if is_late and strategy.pause_refine_after_reset:
+        keys.append("pause_refine_after_reset")
+    end = min(config.scaled(strategy.refine_stop_iter), config.steps)
+    if strategy.kind == "default" and config.scaled(strategy.reset_every) < end:
+        return keys  # a reset sets opacities by prune_opa, until refine_stop_iter
+    keys.append("prune_opa")
+    if not is_late or _first_refined(config) >= config.steps:
+        keys.append("refine_stop_iter")
+    return keys
 
 
 def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import pytest
 
 from stages.splat.config import StrategyConfig, TrainConfig, inert, notes, unread
+from stages.splat.training import densify
 
 RECIPE = {
     "data_factor": 1,
@@ -59,6 +60,58 @@ def test_flags_that_act_are_not_reported() -> None:
 )
 def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:
     assert dict(inert(TrainConfig(**changes)))[key]
+
+
+REFINING = {
+    *("prune_opa", "grow_grad2d", "grow_scale3d", "grow_scale2d", "prune_scale3d"),
+    *("prune_scale2d", "refine_scale2d_stop_iter", "refine_start_iter", "refine_every"),
+}
+LATE = "refinement would begin after its end"
+PAUSED = "pause_refine_after_reset leaves no step between two resets"
+
+
+@pytest.mark.parametrize(
+    ("steps", "strategy", "reason", "idle"),
+    [
+        (400, {}, LATE, REFINING | {"refine_stop_iter"}),
+        (600, {}, LATE, REFINING | {"refine_stop_iter"}),
+        (601, {}, LATE, set()),
+        (30000, {"refine_stop_iter": 0}, LATE, REFINING),
+        (400, {"reset_every": 100}, LATE, REFINING - {"prune_opa"}),
+        (400, {"absgrad": True}, LATE, REFINING | {"refine_stop_iter", "absgrad"}),
+        (400, {"kind": "mcmc"}, LATE, {"prune_opa", "refine_start_iter", "refine_every"}),
+        (3000, {"reset_every": 100, "pause_refine_after_reset": 100}, PAUSED, REFINING),
+        (3000, {"reset_every": 200, "pause_refine_after_reset": 101}, PAUSED, REFINING),
+        (3000, {"reset_every": 200, "pause_refine_after_reset": 100}, PAUSED, set()),
+    ],
+)
+def test_nothing_of_refinement_acts_in_a_training_without_it(
+    steps: int, strategy: dict, reason: str, idle: set[str]
+) -> None:
+    config = TrainConfig(max_steps=steps, strategy=StrategyConfig(**strategy))
+    found = {key.removeprefix("strategy.") for key, why in inert(config) if why == reason}
+    if strategy.get("kind") == "mcmc":
+        idle = idle | {"refine_stop_iter"}
+    if reason == PAUSED and idle:  # resets still set opacities by prune_opa
+        idle = idle - {"prune_opa"}
+    assert found == idle
+    if strategy.get("kind", "default") == "default":
+        trainer = densify.build(config, "cpu")
+        refined = [
+            step
+            for step in range(min(steps, trainer.refine_stop_iter))
+            if trainer._refines_at(step)
+        ]
+        assert bool(refined) == (not idle)
+    keys = [key for key, _ in inert(config)]
+    assert len(set(keys)) == len(keys), "each with one reason"
+
+
+def test_keys_that_share_a_reason_share_a_message() -> None:
+    lines = [line for line in notes(TrainConfig(max_steps=400), "train") if LATE in line]
+    (line,) = lines
+    assert line.startswith("train.strategy.refine_start_iter has no effect, nor have ")
+    assert "train.strategy.prune_opa" in line
 
 
 @pytest.mark.parametrize("entry", ["capture_train", "static_train", "pairs"])

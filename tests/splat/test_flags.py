@@ -73,6 +73,14 @@ def test_values_are_those_that_the_trainer_uses() -> None:
     )
 
 
+def test_flags_of_refinement_do_not_act_where_a_run_ends_before_it() -> None:
+    flags = table(TrainConfig(max_steps=100))
+    names = ("prune_opa", "grow_grad2d", "grow_scale3d", "refine_stop_iter")
+    for name in (*names, "refine_scale2d_stop_iter", "prune_scale3d"):
+        effect = flags[f"--strategy.{name}"][1]
+        assert effect == "no effect: refinement would begin after its end", name
+
+
 def test_limit_of_gaussians_is_said_to_be_reached_where_it_was() -> None:
     config = TrainConfig(max_gaussians=9)
     assert limit_effect(config, False, [3, 8]) == "not reached: at most 8 Gaussians"
