@@ -95,9 +95,17 @@ class Gaussians:
 
 def check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError for tensors that do not make Gaussians."""
+    check_shapes(tensors)
+    for name, value in tensors.items():
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def check_shapes(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for tensors whose shapes do not make Gaussians."""
     count = len(tensors["means"]) if tensors["means"].ndim else -1
     shapes = {name: tuple(value.shape[1:]) for name, value in tensors.items()}
-    rest = shapes["shN"][:1]
+    rest = shapes["shN"][:1] or (0,)
     expected = {
         "means": (3,),
         "quats": (4,),
@@ -109,10 +117,13 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         if value.ndim == 0 or len(value) != count or shapes[name] != expected[name]:
             raise ValueError(f"{name} of shape {tuple(value.shape)} for {count} Gaussians")
-        if not value.is_floating_point() or not torch.isfinite(value).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
     if rest[0] + 1 not in _HARMONICS:
-        raise ValueError(f"shN of shape {tuple(tensors['shN'].shape)}")
+        raise ValueError(f"shN of shape {tuple(tensors['shN'].shape)}, not of SH degree 0 to 3")
+
+
+def none_finite(count: int) -> str:
+    """What is said of a file with `count` Gaussians of which none is finite."""
+    return f"none of {count} Gaussians is finite" if count else "no Gaussians in it"
 
 
 def colors(gaussians: Gaussians) -> Tensor:

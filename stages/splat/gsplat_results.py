@@ -6,7 +6,9 @@ and perhaps more; several processes write one file each, with a share of the Gau
 """
 
 import logging
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from stages.run.errors import UserError
 from stages.run.files import shaped
 from stages.run.settings.readings import InvalidYaml, parse_yaml
 from stages.scenes.frames import Sim3
-from stages.splat.gaussians import Gaussians, check_tensors
+from stages.splat.gaussians import Gaussians, check_shapes, none_finite
 
 _LOGGER = logging.getLogger(__name__)
 CHECKPOINTS = "ckpts"
@@ -32,6 +34,7 @@ _SPLATS = {
     "sh0": "sh0",
     "shN": "shN",
 }
+_FIX = "name a checkpoint that gsplat's trainer wrote, or save step and these tensors alone"
 _EXPECTED = 'a checkpoint of gsplat: "step" and "splats" with ' + ", ".join(_SPLATS.values())
 
 
@@ -72,7 +75,7 @@ def read_checkpoint(files: Sequence[Path]) -> tuple[Gaussians, int]:
     steps = {step for _, step in parts}
     if len(steps) > 1:
         raise UserError(files[0].parent, f"ranks of steps {sorted(steps)}", expected="one step")
-    with shaped(files[0], _EXPECTED):
+    with shaped(files[0], f"{_EXPECTED}, of one SH degree", _FIX):
         tensors = {name: torch.cat([part[name] for part, _ in parts]) for name in _SPLATS}
     return Gaussians(**tensors, world_from_norm=Sim3.identity(), antialiased=False), steps.pop() + 1
 
@@ -127,29 +130,45 @@ def _read_rank(path: Path) -> tuple[dict[str, Tensor], int]:
     # Truncated files and files of other kinds raise a dozen kinds of errors.
     except Exception as error:
         got = f"not readable as tensors ({type(error).__name__})"
-        raise UserError(path, got, expected=_EXPECTED, fix="copy the file again") from error
+        is_pickle = isinstance(error, pickle.UnpicklingError)
+        if is_pickle and zipfile.is_zipfile(path):
+            got = "Python objects in it besides tensors, which may run code when they are read"
+        fix = _FIX if is_pickle else "copy the file again"
+        raise UserError(path, got, expected=_EXPECTED, fix=fix) from error
     splats = state.get("splats") if isinstance(state, dict) else None
     if not isinstance(splats, dict):
-        raise UserError(path, "no splats in it", expected=_EXPECTED)
+        raise UserError(path, "no splats in it", expected=_EXPECTED, fix=_FIX)
     if "features" in splats and "sh0" not in splats:
         got = "trained with appearance embeddings (app_opt), whose colours a network decodes"
         raise UserError(path, got, expected=_EXPECTED)
-    with shaped(path, _EXPECTED):
-        tensors = {name: splats[key].detach().float() for name, key in _SPLATS.items()}
+    with shaped(path, _EXPECTED, _FIX):
+        given = {name: _dense(key, splats[key]) for name, key in _SPLATS.items()}
         step = state["step"]
         if type(step) is not int or step < 0:
             raise ValueError(f"step {step!r}")
-        tensors = _finite(path, tensors)
-        check_tensors(tensors)
+        check_shapes(given)
+    tensors = _finite(path, given)
     if "pose_adjust" in state:
         _LOGGER.info("%s: pose_adjust moves training cameras alone, so it is not read", path.name)
     return tensors, step
 
 
+def _dense(key: str, value: Any) -> Tensor:
+    """A tensor as float32. Raises TypeError unless it is dense, of real floats, in memory."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{key} is no tensor but {type(value).__name__}")
+    if value.is_meta or value.layout != torch.strided or not value.is_floating_point():
+        kind = "without data" if value.is_meta else f"{value.layout}, {value.dtype}"
+        raise TypeError(f"{key} is a tensor {kind}, not a dense one of real floats")
+    return value.detach().float()
+
+
 def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The Gaussians whose numbers are all finite."""
-    rows = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in tensors.values()]
-    finite = torch.isfinite(torch.cat(rows, dim=1)).all(dim=1)
+    """The Gaussians whose numbers are all finite. Raises UserError when there is none."""
+    every = [value[:, None].isfinite().flatten(1).all(1) for value in tensors.values()]
+    finite = torch.stack(every).all(0)
+    if not finite.any():
+        raise UserError(path, none_finite(len(finite)), expected=_EXPECTED, fix=_FIX)
     if not finite.all():
         text = "%s: %d of %d Gaussians are not finite and left out"
         _LOGGER.warning(text, path.name, int((~finite).sum()), len(finite))

@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.scenes.frames import Sim3
 from stages.splat.export import OFFSET
-from stages.splat.gaussians import Gaussians
+from stages.splat.gaussians import Gaussians, none_finite
 
 _LOGGER = logging.getLogger(__name__)
 _TYPES = {
@@ -76,7 +76,7 @@ def open_ply(path: Path) -> Ply:
     columns = np.stack([table[name] for name in (*_REQUIRED, *rest)], axis=1).astype(np.float32)
     finite = np.isfinite(columns).all(axis=1)
     if not finite.any():
-        raise UserError(path, f"none of {len(columns)} Gaussians is finite", expected=_EXPECTED)
+        raise UserError(path, none_finite(len(columns)), expected=_EXPECTED)
     if not finite.all():
         text = "%s: %d of %d Gaussians are not finite and left out"
         _LOGGER.warning(text, path.name, len(columns) - finite.sum(), len(columns))
@@ -103,9 +103,14 @@ def _table(path: Path, lines: list[str], body: bytes) -> NDArray[np.void]:
         raise UserError(path, "not a binary PLY", expected="format binary_little_endian 1.0")
     elements = [index for index, row in enumerate(words) if row[0] == "element"]
     first = words[elements[0]] if elements else []
-    if first[1:2] != ["vertex"] or not (len(first) == 3 and first[2].isdecimal()):
+    if len(first) == 2 and first[1].isdecimal():
+        raise UserError(path, f"element {first[1]} without a name", expected="element vertex COUNT")
+    if first[1:2] != ["vertex"]:
         got = f"its first element is {first[1]}" if first[1:] else "no element"
         raise UserError(path, got, expected=_EXPECTED)
+    if len(first) != 3 or not (first[2].isascii() and first[2].isdecimal()):
+        got = f"an invalid count of Gaussians, {' '.join(first[2:]) or 'none'}"
+        raise UserError(path, got, expected="element vertex COUNT, a whole number from 0")
     stop = elements[1] if len(elements) > 1 else len(words)
     fields = [row[1:] for row in words[elements[0] + 1 : stop] if row[0] == "property"]
     if not all(len(field) == 2 and field[0] in _TYPES for field in fields):

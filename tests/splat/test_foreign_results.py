@@ -1,6 +1,7 @@
 """Results of other programs, written by independent routes, measure as the result itself does."""
 
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -472,16 +473,48 @@ def without(key: str) -> Callable[[dict], object]:
     return lambda state: {**state, "splats": splats(state)}
 
 
+def with_splat(key: str, changed: Callable[[torch.Tensor], object]) -> Callable[[dict], object]:
+    return lambda state: {
+        **state,
+        "splats": {**state["splats"], key: changed(state["splats"][key])},
+    }
+
+
+def rows(state: dict, count: int) -> Splats:
+    return {key: value[:count] for key, value in state["splats"].items()}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda state: Evil(), "not readable as tensors"),
+        (lambda state: Evil(), "Python objects in it besides tensors"),
         (lambda state: [1], "no splats"),
         (change(splats=3), "no splats"),
         (change(step="7"), "step '7'"),
         (without("shN"), "no usable 'shN'"),
         (without("sh0"), "no usable 'sh0'"),
         (change(splats={"features": torch.zeros(3, 32)}), "appearance embeddings"),
+        (
+            with_splat("means", lambda value: value.to_sparse()),
+            "means is a tensor torch.sparse_coo",
+        ),
+        (with_splat("shN", lambda value: value.to("meta")), "shN is a tensor without data"),
+        (
+            with_splat("sh0", lambda value: value.to(torch.complex64)),
+            "sh0 .*complex64, not a dense",
+        ),
+        (with_splat("quats", lambda value: value.int()), "quats .*int32, not a dense"),
+        (with_splat("quats", lambda value: value.tolist()), "quats is no tensor but list"),
+        (with_splat("means", lambda value: value * float("nan")), "none of .* Gaussians is finite"),
+        (lambda state: {**state, "splats": rows(state, 0)}, "no Gaussians in it"),
+        (with_splat("means", lambda value: value[:, :2]), "means of shape"),
+        (with_splat("shN", lambda value: value[:1]), "shN of shape"),
+        (with_splat("shN", lambda value: value[:, 0, 0]), "shN of shape"),
+        (
+            with_splat("shN", lambda value: torch.zeros(len(value), 24, 3)),
+            "not of SH degree 0 to 3",
+        ),
+        (lambda state: {"splats": state["splats"]}, "no usable 'step'"),
     ],
 )
 def test_unusable_checkpoint_is_refused(
@@ -495,8 +528,11 @@ def test_unusable_checkpoint_is_refused(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "ckpt_6999_rank0.pt"
     torch.save(spoil({"step": 6999, "splats": normalised}), path)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         open_result(path, Dataset.read(data), ForeignConfig())
+    assert error.value.where == path
+    assert "dvc repro" not in error.value.fix
+    assert "copy the file again" not in error.value.fix
     assert not Path("ran").exists()
 
 
@@ -517,6 +553,10 @@ def test_gaussians_that_are_not_finite_are_left_out(
     assert f"1 of {len(broken['means'])} Gaussians are not finite" in " ".join(caplog.messages)
 
 
+def counted(line: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: re.sub(rb"element vertex \d+", line, data, count=1)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -531,6 +571,11 @@ def test_gaussians_that_are_not_finite_are_left_out(
         (lambda data: data.replace(b"float opacity", b"list uchar int opacity"), "is a list"),
         (lambda data: data.replace(b"element vertex", b"element chunk"), "first element is chunk"),
         (lambda data: data.replace(b"float rot_3", b"float rot_2"), "one twice"),
+        (counted(b"element vertex -5"), "invalid count of Gaussians, -5"),
+        (counted(b"element vertex 1.5"), r"invalid count of Gaussians, 1\.5"),
+        (counted(b"element vertex"), "invalid count of Gaussians, none"),
+        (counted(b"element 12000"), "element 12000 without a name"),
+        (counted(b"element vertex 0"), "no Gaussians in it"),
     ],
 )
 def test_unusable_ply_is_refused(
