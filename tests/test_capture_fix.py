@@ -329,6 +329,17 @@ def test_plain_measures_of_another_protocol_are_refused(evaluated: Run) -> None:
     assert not Path("out/fixed/tuned/eval_on_hall").exists()
 
 
+def test_result_of_another_program_cannot_be_fixed(run: Run) -> None:
+    write_capture(Path("room"))
+    file = Path("theirs/ckpts/ckpt_29_rank0.pt")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for result in ("theirs", str(file)):
+        with pytest.raises(UserError, match=r"no train/capture\.json") as error:
+            run(capture_fix, "room", result, "--fixer", "tuned")
+        assert "only these can be fixed" in error.value.expected
+
+
 def test_values_without_effect_are_named(
     evaluated: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

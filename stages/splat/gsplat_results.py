@@ -47,6 +47,7 @@ class GsplatConfig:
     data_factor: int | None = None
     test_every: int | None = None
     match_string: str = ""
+    data_dir: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -95,13 +96,14 @@ def read_config(folder: Path) -> GsplatConfig | None:
         raise UserError(at, f"not YAML: {error}", expected="gsplat's cfg.yml") from error
     if not isinstance(values, Mapping):
         raise UserError(path, "no keys", expected="gsplat's cfg.yml")
-    match_string = values.get("match_string")
+    match_string, data_dir = values.get("match_string"), values.get("data_dir")
     return GsplatConfig(
         _flag(path, values, "antialiased"),
         _flag(path, values, "normalize_world_space"),
         _count(path, values, "data_factor", 1),
         _count(path, values, "test_every", 0),
         match_string if isinstance(match_string, str) else "",
+        data_dir if isinstance(data_dir, str) else "",
         tuple(_notes(values)),
     )
 

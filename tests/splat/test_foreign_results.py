@@ -536,6 +536,28 @@ def test_unusable_checkpoint_is_refused(
     assert not Path("ran").exists()
 
 
+def test_dataset_is_compared_with_that_of_the_config(
+    normalised: Splats, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = write_checkpoint(tmp_path, normalised)
+    open_result(path, Dataset.read(data), ForeignConfig())
+    assert "/somewhere" not in caplog.text
+    assert "shrunk" not in caplog.text, "by 1"
+    config = tmp_path / "cfg.yml"
+    config.write_text(CFG.replace("/somewhere/room", "../gs7/vision-pro-dog/"))
+    open_result(path, Dataset.read(data), ForeignConfig())
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert "trained on ../gs7/vision-pro-dog/ by its data_dir" in warning
+    assert f"but {data} is taken" in warning
+    config.write_text(CFG + "match_string: NOWHERE\n")
+    with pytest.raises(UserError, match=r"'NOWHERE' matches none of the 8 images") as error:
+        open_result(path, Dataset.read(data), ForeignConfig())
+    assert error.value.where == f"{config}  match_string"
+    assert "EVAL_DIR" in error.value.got
+    assert error.value.fix == "--trained-on /somewhere/room"
+
+
 def test_missing_rank_is_named(normalised: Splats, data: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, normalised, ranks=3)
     (tmp_path / "ckpts" / "ckpt_29999_rank1.pt").unlink()

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.quality.evaluation import Measures
+from stages.run.artefacts import CAPTURE
 from stages.run.checkpoint import forget
+from stages.run.errors import UserError
 from stages.run.files import whole_folder
 from stages.run.user_paths import check_source, make_target, run_name
 from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig
@@ -39,6 +41,14 @@ class FixedCaptures:
 
         Raises UserError when there are fixed views of other images or weights already.
         """
+        if result.is_file() or (result.is_dir() and not (result / TRAINED / CAPTURE).is_file()):
+            raise UserError(
+                result,
+                f"no {TRAINED}/{CAPTURE} in it",
+                expected="a result of capture_train: only these can be fixed, since they record "
+                "their training views; those of other programs can only be evaluated",
+                fix="python -m stages.capture_train DATA_DIR RESULT_DIR",
+            )
         check_source(result)
         dataset = trained_dataset(data, result)
         training = TrainingViews(result / TRAINED, dataset, dataset.name)

@@ -7,6 +7,7 @@ the dataset that they were trained on, with which their frame is found too.
 
 import logging
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stages.scenes.captures.config import ForeignConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3, normalisation
 from stages.scenes.images import BLACK
+from stages.scenes.sources.name_filter import matching
 from stages.splat.captures.claims import CHECKPOINTS, TRAINED
 from stages.splat.captures.foreign_frame import find_frame
 from stages.splat.captures.record import CaptureRecord, sample
@@ -160,6 +162,7 @@ def _placed(
     foreign: ForeignConfig,
 ) -> TrainedResult:
     """A result without a record, in the frame of the dataset that it was trained on."""
+    _check_named(folder, config, trained_on)
     test_every = config.test_every if foreign.test_every == "auto" else foreign.test_every
     test_every = _GSPLAT_TEST_EVERY if test_every is None else test_every
     record = record_of(trained_on, test_every, config.match_string, config.data_factor or 1)
@@ -173,14 +176,13 @@ def _placed(
         gaussians = replace(gaussians, world_from_norm=frame.norm_from_world.inverse())
     gaussians = replace(gaussians, antialiased=antialiased)
     _LOGGER.info(
-        "%s: %s, %d Gaussians, SH degree %d, %s, images shrunk by %d, in %s; trained on %d of %d "
-        "images of %s%s%s",
+        "%s: %s, %d Gaussians, SH degree %d, %s%s, in %s; trained on %d of %d images of %s%s%s",
         file or folder.name,
         kind,
         len(gaussians),
         gaussians.sh_degree,
         "antialiased" if antialiased else "not antialiased",
-        record.data_factor,
+        f", images shrunk by {record.data_factor}" if record.data_factor > 1 else "",
         frame.how,
         len(record.train),
         len(trained_on.views),
@@ -189,6 +191,30 @@ def _placed(
         "".join(f"; {note}" for note in config.notes),
     )
     return TrainedResult(gaussians, record, folder, file, is_foreign=True)
+
+
+def _check_named(folder: Path, config: GsplatConfig, trained_on: Dataset) -> None:
+    """Compare a dataset with that of gsplat's cfg.yml.
+
+    Raises UserError when the training's match_string matches none of its images.
+    """
+    named, word, images = Path(config.data_dir).name, config.match_string, trained_on.views
+    if not any(matching(view.name, word) for view in images):
+        raise UserError(
+            f"{folder / 'cfg.yml'}  match_string",
+            f"{word!r} matches none of the {len(images)} images of {trained_on.folder}, which was "
+            "taken as the dataset that was trained on (without --trained-on it is EVAL_DIR)",
+            expected="the dataset of the training",
+            fix=f"--trained-on {shlex.quote(config.data_dir) if named else 'DATA_DIR'}",
+        )
+    if named not in ("", "..", trained_on.folder.resolve().name):
+        _LOGGER.warning(
+            "%s: trained on %s by its data_dir, but %s is taken as that dataset: if it is another, "
+            "name the right one with --trained-on, or all measures are wrong",
+            folder / "cfg.yml",
+            config.data_dir,
+            trained_on.folder,
+        )
 
 
 def record_of(
