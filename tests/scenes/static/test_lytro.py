@@ -67,8 +67,9 @@ def test_folder_and_manifests_own_serial(tmp_path: Path) -> None:
     for name, text in members("unitdata").items():
         (tmp_path / "cal" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cal" / name).write_text(text)
-    with pytest.raises(UserError, match="no serial"):
-        read_calibration_archive(tmp_path / "cal")
+    assert read_calibration_archive(tmp_path / "cal").serial is None
+    unnamed = tar(tmp_path / "caldata.tar", members("unitdata"))
+    assert read_calibration_archive(unnamed).serial is None, "as users name their archive"
     named = tar(tmp_path / "caldata-B5144402350.tar", members("unitdata"))
     assert read_calibration_archive(named).serial == "B5144402350"
     told = json.dumps({**MANIFEST, "serialNumber": "A123"})

@@ -23,7 +23,7 @@ _MAX_BYTES = 16 * 2**20  # of a text file in an archive
 class LytroCalibration:
     """The facts of an archive that a light field's rig needs."""
 
-    serial: str
+    serial: str | None  # None when neither the archive nor its name has one
     step_m: float | None  # distance between neighbouring views, None when unknown
 
 
@@ -144,19 +144,12 @@ def _entries(path: Path, manifest: Any) -> list[dict[str, str]]:
     return entries
 
 
-def _serial(path: Path, name: PurePosixPath, manifest: Mapping[str, Any]) -> str:
+def _serial(path: Path, name: PurePosixPath, manifest: Mapping[str, Any]) -> str | None:
     """The serial in the manifest, else the name of its folder, else that in the archive's name."""
     of_folder = name.parent.name if name.parent.name != "unitdata" else ""
     of_archive = path.stem.removeprefix("caldata-") if path.stem.startswith("caldata-") else ""
     serial = next(iter(_values_of(manifest, "serialNumber")), None) or of_folder or of_archive
-    if not serial:
-        raise UserError(
-            f"{path}: {name}",
-            "no serial",
-            expected="serialNumber in it, <serial>/ as its folder, or an archive named "
-            "caldata-<serial>.tar",
-        )
-    return str(serial)
+    return str(serial) if serial else None
 
 
 def _step(path: Path, name: str, texts: Mapping[PurePosixPath, str]) -> float | None:
