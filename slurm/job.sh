@@ -5,12 +5,13 @@ set -euo pipefail
 # setup: run SPLATFIX_SETUP, the user's own lines, from `slurm.default.setup` or the shell. The first
 # one that fails ends the job, and none changes the arguments, the folder or variables of a script.
 setup() {
-    local here given root
+    local here given root splatfix_checkout=$PWD
     trap 'setup_failed "$BASH_COMMAND ended with $?"' ERR
     set +eu
     eval "$SPLATFIX_SETUP"$'\n:'
     set -eu
     trap - ERR
+    cd -- "$splatfix_checkout"
     setup_is_done=1
 }
 
@@ -27,7 +28,6 @@ if [[ -n ${SPLATFIX_SETUP:-} ]]; then
     setup
     [[ -n $setup_is_done ]] || setup_failed "a line returned, so that the rest was not run"
     trap - EXIT
-    cd -- "$root"
 fi
 # The repository's own environment, also where that of something else is active.
 [[ ! -f .venv/bin/activate ]] || . .venv/bin/activate
