@@ -6,7 +6,6 @@ and perhaps more; several processes write one file each, with a share of the Gau
 """
 
 import logging
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -132,7 +131,7 @@ def _read_rank(path: Path) -> tuple[dict[str, Tensor], int]:
     # Truncated files and files of other kinds raise a dozen kinds of errors.
     except Exception as error:
         got = f"not readable as tensors ({type(error).__name__})"
-        is_pickle = isinstance(error, pickle.UnpicklingError)
+        is_pickle = type(error).__name__ == "UnpicklingError"
         if is_pickle and zipfile.is_zipfile(path):
             got = "Python objects in it besides tensors, which may run code when they are read"
         fix = _FIX if is_pickle else "copy the file again"

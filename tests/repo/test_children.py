@@ -14,7 +14,7 @@ STARTING = {
     "stages.jobs.slurm": "SLURM's commands",
     "stages.pages.report.origin": "git",
     "stages.run.process.parallel": "parts of a stage, with its params",
-    "stages.scenes.static.light_field.lightfield": "the user's decoder",
+    "stages.run.process.processes": "the user's decoder of light fields",
     "stages.workspace.probes": "tools that describe a machine",
     "stages.graph.repository": "experiments, each with a copy of the params",
 }
