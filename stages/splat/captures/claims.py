@@ -39,8 +39,7 @@ def claim(result: Path, source: Path, hashes: Hashes, match_string: str) -> None
             )
         return
     # Allowed are what a killed run leaves, estimated poses and, where DVC has removed a result to
-    # reproduce it, evaluations on other datasets and by fixers, and the
-    # files of `gsplat_stats`.
+    # reproduce it, evaluations on other datasets and by fixers, and the files of `gsplat_stats`.
     paths = list(result.iterdir()) if result.is_dir() else []
     names = {path.name for path in paths if not is_hidden(path.name, path.is_dir())}
     if not all(name in (DATASET, FIXED, STATS) or name.startswith(EVALUATED) for name in names):

@@ -17,16 +17,22 @@ from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
 from stages.scenes.images import BLACK, Color, Mask, Pixels, read_image, read_mask
 from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.input_folders import EVAL
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
 from stages.splat.captures.claims import EVALUATED, FRAME, TRAINED
-from stages.splat.captures.measuring import PoseAlignment
-from stages.splat.captures.static_evaluation import EVAL, MASKS
-from stages.splat.captures.training import shrunk, shrunk_size
+from stages.splat.captures.measuring import (
+    ALIGNED,
+    GIVEN,
+    MASKS,
+    PoseAlignment,
+    mask_file,
+    render_file,
+)
+from stages.splat.captures.training import shrunk, shrunk_camera
 from stages.splat.captures.training_views import TrainingViews
 
 HELD_OUT = "held_out"
-GIVEN, ALIGNED = "given", "aligned"
 _METRICS = "metrics.json"
 _AGAIN = "evaluate the result again"
 
@@ -197,16 +203,15 @@ def _of_capture(
     with shaped(metrics, "the measures of a capture", _AGAIN):
         kinds = [GIVEN] if means["psnr_aligned"] is None else [GIVEN, ALIGNED]
         masks = _masks_of(means)
-    sizes = {view.name: shrunk_size(view.camera, data_factor) for view in views}
     cameras = {
-        view.name: train_from_views.apply_camera(view.camera.resized(*sizes[view.name]))
+        view.name: train_from_views.apply_camera(shrunk_camera(view.camera, data_factor))
         for view in views
     }
     return Evaluated(
         name,
         views,
         cameras,
-        {name: name if name.endswith(".png") else f"{name}.png" for name in cameras},
+        {name: render_file(name) for name in cameras},
         {kind: folder / kind for kind in kinds},
         means,
         masks,
@@ -215,9 +220,7 @@ def _of_capture(
         {
             view.name: path
             for view in views
-            if (
-                path := folder / "covisible" / PurePosixPath(view.name).with_suffix(".png")
-            ).is_file()
+            if (path := folder / MASKS / mask_file(view.name)).is_file()
         },
         alignment=PoseAlignment(config.align_steps, config.align_lr),
     ).check()

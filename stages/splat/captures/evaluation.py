@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,16 @@ from stages.scenes.images import Mask, write_mask
 from stages.scenes.view import View
 from stages.splat.captures.claims import EVALUATED, FRAME, claim_evaluated
 from stages.splat.captures.gsplat_stats import write_stats
-from stages.splat.captures.measuring import PoseAlignment, measure, require_sizes
+from stages.splat.captures.measuring import (
+    MASKS,
+    PoseAlignment,
+    mask_file,
+    measure,
+    require_sizes,
+)
 from stages.splat.captures.record import CaptureRecord
 from stages.splat.captures.trained import open_result
-from stages.splat.captures.training import matching_views, shrunk_size
+from stages.splat.captures.training import matching_views, shrunk_camera
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.views.covisible import Covisibility, covisible
@@ -78,7 +84,7 @@ def evaluate_result(
         if covisibility is not None:
             masks = _masks(gaussians, views, placement, record, covisibility, backend)
             for name, mask in masks.items():
-                write_mask(scratch / "covisible" / PurePosixPath(name).with_suffix(".png"), mask)
+                write_mask(scratch / MASKS / mask_file(name), mask)
         rows, means = measure(
             gaussians,
             views,
@@ -166,11 +172,7 @@ def _trained_among(record: CaptureRecord, views: Sequence[View], folder: Path) -
 def _placed(views: Sequence[View], placement: Placement, data_factor: int) -> list[Camera]:
     """Cameras of views in the world frame of the result, of images shrunk by `data_factor`."""
     frame = placement.train_from_eval
-    return [frame.apply_camera(_shrunk(view.camera, data_factor)) for view in views]
-
-
-def _shrunk(camera: Camera, data_factor: int) -> Camera:
-    return camera.resized(*shrunk_size(camera, data_factor))
+    return [frame.apply_camera(shrunk_camera(view.camera, data_factor)) for view in views]
 
 
 def _masks(
@@ -183,7 +185,7 @@ def _masks(
 ) -> dict[str, Mask]:
     """Masks [H, W] of the pixels that are covisible in the training images, by view."""
     targets = _placed(views, placement, record.data_factor)
-    training = [_shrunk(camera, record.data_factor) for camera in record.train.values()]
+    training = [shrunk_camera(camera, record.data_factor) for camera in record.train.values()]
     masks = covisible(
         gaussians,
         targets,

@@ -14,10 +14,10 @@ from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainCon
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.shared_folder import SharedFolder
-from stages.splat.captures.claims import FIXED, TRAINED, claim_fixed
+from stages.splat.captures.claims import CHECKPOINTS, FIXED, TRAINED, claim_fixed
 from stages.splat.captures.evaluated import Evaluated, eval_frames, held_out_views, views_of_set
 from stages.splat.captures.fixing import STATE, Fixing
-from stages.splat.captures.static_training import CHECKPOINTS, check_trained
+from stages.splat.captures.static_training import check_trained
 from stages.splat.captures.training_views import TrainingViews, trained_dataset
 
 Methods = dict[str, Measures]  # by name, that of the plain Gaussians first

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import torch
-
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.quality.keys import MEASURED
 from stages.run.artefacts import GAUSSIANS
@@ -26,12 +23,13 @@ from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.scene import camera_to_dict
 from stages.scenes.view import View
 from stages.splat.captures.claims import record_fixed
-from stages.splat.captures.evaluated import ALIGNED, GIVEN, Evaluated
+from stages.splat.captures.evaluated import Evaluated
+from stages.splat.captures.measuring import ALIGNED, GIVEN, aligned_camera
 from stages.splat.captures.training_views import TrainingViews
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
-from stages.splat.render import align_camera, render
+from stages.splat.render import render
 from stages.splat.views.distill import distil
 
 STATE = "distill"  # stage of the resume states
@@ -211,14 +209,8 @@ class _Distilled:
         cameras = {GIVEN: camera}
         if ALIGNED in self.views.folders and alignment is not None:
             image, valid = self.views.truth(view)
-            cameras[ALIGNED] = align_camera(
-                self.plain,
-                camera,
-                torch.from_numpy(np.ascontiguousarray(image)),
-                self.backend,
-                steps=alignment.steps,
-                lr=alignment.lr,
-                mask=None if valid is None else torch.from_numpy(valid),
+            cameras[ALIGNED] = aligned_camera(
+                self.plain, camera, image, valid, alignment, self.backend
             )
         return {
             kind: render(self.gaussians, camera, self.backend).rgb.cpu().numpy()

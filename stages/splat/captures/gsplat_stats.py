@@ -23,7 +23,7 @@ from stages.scenes.view import View
 from stages.splat.captures.claims import STATS
 from stages.splat.captures.measuring import PoseAlignment, measure
 from stages.splat.captures.trained import open_file
-from stages.splat.captures.training import shrunk_size
+from stages.splat.captures.training import shrunk_camera
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 
@@ -80,7 +80,7 @@ def write_training_stats(
     """
     for old in (result / STATS).glob("val_step*.json"):
         old.unlink()
-    cameras = [view.camera.resized(*shrunk_size(view.camera, data_factor)) for view in views]
+    cameras = [shrunk_camera(view.camera, data_factor) for view in views]
     rows = [row for row in read_json(trained / FIT)["evaluations"] if row["split"] == "test"]
     last = max((row["step"] for row in rows), default=0)
     for row in rows:

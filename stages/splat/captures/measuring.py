@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 
 _LOGGER = logging.getLogger(__name__)
+GIVEN, ALIGNED = "given", "aligned"  # poses of renders, and their folders
+MASKS = "covisible"  # folder of masks that were used
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,45 @@ def measure(
     return [{"image": row["camera"], **row} for row in rows], means
 
 
+def render_file(view: str) -> str:
+    """Path of a view's render in the folder of its kind."""
+    return view if view.endswith(".png") else f"{view}.png"
+
+
+def mask_file(view: str) -> PurePosixPath:
+    """Path of a view's mask in MASKS."""
+    return PurePosixPath(view).with_suffix(".png")
+
+
+def aligned_camera(
+    gaussians: Gaussians,
+    camera: Camera,
+    image: Pixels,
+    valid: Mask | None,
+    alignment: PoseAlignment,
+    backend: str,
+) -> Camera:
+    """The camera with its pose fitted to its image.
+
+    Args:
+        gaussians: that the pose is fitted with.
+        camera: in their frame.
+        image: [H, W, 3].
+        valid: pixels [H, W] that count, None for all.
+        alignment: steps and learning rate.
+        backend: cuda or cpu.
+    """
+    return align_camera(
+        gaussians,
+        camera,
+        torch.from_numpy(np.ascontiguousarray(image)),
+        backend,
+        steps=alignment.steps,
+        lr=alignment.lr,
+        mask=None if valid is None else torch.from_numpy(valid),
+    )
+
+
 def require_sizes(
     meter: Meter, views: Sequence[View], data_factor: int, *, masked: bool = False
 ) -> None:
@@ -123,25 +164,15 @@ def _rendered(
     for view in views:
         camera, image, valid = shrunk(view, data_factor, background)
         camera = train_from_views.apply_camera(camera)
-        renders: dict[str, Any] = {"given": _render(gaussians, camera, backend)}
+        cameras = {GIVEN: camera}
         if alignment.steps:
-            aligned = align_camera(
-                gaussians,
-                camera,
-                torch.from_numpy(np.ascontiguousarray(image)),
-                backend,
-                steps=alignment.steps,
-                lr=alignment.lr,
-                mask=None if valid is None else torch.from_numpy(valid),
-            )
-            renders["aligned"] = _render(gaussians, aligned, backend)
+            cameras[ALIGNED] = aligned_camera(gaussians, camera, image, valid, alignment, backend)
+        renders: dict[str, Any] = {
+            kind: render(gaussians, posed, backend).rgb.cpu().numpy()
+            for kind, posed in cameras.items()
+        }
         for kind, pixels in renders.items():
-            file = view.name if view.name.endswith(".png") else f"{view.name}.png"
-            write_png(folder / kind / file, pixels)
+            write_png(folder / kind / render_file(view.name), pixels)
         mask = valid if masks is None else masks[view.name]
         mask = mask if valid is None or mask is None else mask & valid
         yield MeasuredView("", view.name, image, view.sha256, mask=mask, valid=valid, **renders)
-
-
-def _render(gaussians: Gaussians, camera: Camera, backend: str) -> Pixels:
-    return render(gaussians, camera, backend).rgb.cpu().numpy()

@@ -16,10 +16,12 @@ from stages.scenes.captures.eval_registration import nearest
 from stages.scenes.dataset import Dataset
 from stages.scenes.images import read_image, write_mask, write_png
 from stages.scenes.static.config import StaticConfig
+from stages.scenes.static.input_folders import EVAL
 from stages.scenes.static.shared_folder import SharedFolder
 from stages.scenes.view import View
 from stages.splat.captures.claims import CHECKPOINTS
 from stages.splat.captures.gsplat_stats import write_stats
+from stages.splat.captures.measuring import MASKS, mask_file
 from stages.splat.captures.record import CaptureRecord
 from stages.splat.captures.static_masks import (
     MASKS_JSON,
@@ -32,8 +34,6 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.views.covisible import backend_of, rule_of
 
-EVAL = "iphone_eval"
-MASKS = "covisible"  # masks of an evaluation that are not all in the shared folder
 COLUMNS = ["image", "covisible", *MEASURED[2:]]
 _LOCK_WAIT_S = 3600.0
 _FOREIGN = "covisible by masks of another program"
@@ -88,7 +88,7 @@ def evaluate_static(
             write_stats(folder, step, means, gaussians, [v.camera for v in views], backend)
         if 0 < foreign < len(views):  # the shared folder has not all of them
             for name, mask in masks.items():
-                write_mask(folder / MASKS / PurePosixPath(name).with_suffix(".png"), mask)
+                write_mask(folder / MASKS / mask_file(name), mask)
         write_tsv(folder / "views.tsv", rows, COLUMNS)
         write_json(folder / "metrics.json", means)
     return rows, means

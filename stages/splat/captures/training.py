@@ -187,9 +187,14 @@ def shrunk_size(camera: Camera, data_factor: int) -> tuple[int, int]:
     return width, height
 
 
+def shrunk_camera(camera: Camera, data_factor: int) -> Camera:
+    """The camera of an image shrunk by `data_factor`."""
+    return camera.resized(*shrunk_size(camera, data_factor))
+
+
 def shrunk(view: View, data_factor: int, background: Color) -> tuple[Camera, Pixels, Mask | None]:
     """Camera, image [H, W, 3] and valid pixels [H, W] of a view, shrunk by `data_factor`."""
     image, valid = view.image(background)
-    width, height = shrunk_size(view.camera, data_factor)
-    valid = None if valid is None else resize_mask(valid, width, height)
-    return view.camera.resized(width, height), resize(image, width, height), valid
+    camera = shrunk_camera(view.camera, data_factor)
+    valid = None if valid is None else resize_mask(valid, camera.width, camera.height)
+    return camera, resize(image, camera.width, camera.height), valid
