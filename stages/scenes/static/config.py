@@ -104,13 +104,7 @@ READ_BY = {
         "covi_min_share",
         "covi_depth_tolerance",
     ),
-    "static_fix": (
-        "cameras",
-        "methods",
-        "covi_min_views",
-        "covi_min_share",
-        "covi_depth_tolerance",
-    ),
+    "static_fix": ("cameras", "methods"),
 }
 
 
