@@ -13,11 +13,11 @@ from ruamel.yaml import YAML
 from stages.run import layout
 from stages.run.files import folder_hash, read_json
 from stages.run.settings.params import Params
-from stages.scenes import colmap
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import write_png
-from stages.scenes.poses import sfm
+from stages.scenes.poses import scene_calibration, sfm
 from stages.scenes.poses.calibration import read_calibration
+from stages.scenes.poses.colmap_features import detect_and_match
 from stages.scenes.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,13 +72,11 @@ def test_neighbouring_cameras_see_the_same_features(folder: Path) -> None:
     scene = Scene.read(layout.scene(SCENE))
     config = Params.read().section("calibrate", CalibrateConfig)
     views = scene.views("source", scene.timestamps[0])
-    shown = sfm.detect({view.name: [view.pixels()] for view in views}, config)
+    images = {view.name: [view.image_path] for view in views}
+    features, matches = detect_and_match(scene.folder, images, config)
+    verified = sfm.verify(scene.cameras("source"), features, matches, config)
     cameras = scene.cameras("source")
-    counts = {}
-    for (a, b), found in sfm.match(shown, config).items():
-        at_a, at_b = shown.of[a].keypoints[found[:, 0]], shown.of[b].keypoints[found[:, 1]]
-        good = colmap.verify(cameras[a], at_a, cameras[b], at_b, 4.0) if len(found) > 7 else []
-        counts[a, b] = int(np.sum(good))
+    counts = {pair: len(rows) for pair, rows in verified.items()}
     best = {name: max(n for pair, n in counts.items() if name in pair) for name in cameras}
     assert min(best.values()) >= 20, best
     assert np.median(list(best.values())) >= 40, best
@@ -103,6 +101,62 @@ def test_bundle_adjustment_brings_noisy_poses_closer(folder: Path) -> None:
     assert refined["reprojection_error_px"] < 2.0
     assert 0 < refined["rotation_error_deg"] < 1.596 * 0.5
     assert refined["registered"] == 6
+
+
+def test_points_have_the_colours_of_the_images(folder: Path) -> None:
+    calibrate(method="given")
+    scene, found = Scene.read(layout.scene(SCENE)), read_calibration(layout.calibrated(SCENE))
+    timestamp = scene.timestamps[1]
+    points, colors = found.points(timestamp)
+    differences = []
+    for view in scene.views("source", timestamp):
+        pixels, depth = view.camera.project(points)
+        inside = (depth > 0) & (pixels > 0).all(axis=1) & (pixels < [192, 256]).all(axis=1)
+        columns, rows = pixels[inside].astype(int).T
+        shown = np.rint(255 * view.pixels()[rows, columns])
+        differences.append(np.abs(shown - colors[inside]).mean(axis=1))
+    # In some cameras a point is hidden by another.
+    assert np.median(np.concatenate(differences)) < 25
+
+
+def test_a_result_farther_from_the_truth_than_its_start_is_not_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scene = Scene.read(layout.scene(SCENE))
+    config = Params.read().section("calibrate", CalibrateConfig)
+    start = sfm.perturb(scene.cameras("source"), config)
+    far = sfm.perturb(start, config.model_copy(update={"seed": 5, "rotation_noise_deg": 3.0}))
+    monkeypatch.setattr(sfm, "refine", lambda *_: sfm.Estimate(far, True))
+    metrics = scene_calibration.calibrate(scene, config, tmp_path / "out")
+    assert metrics["refined"] is False
+    assert "farther from the true poses" in metrics["note"]
+    written = read_calibration(tmp_path / "out").sources
+    for name, camera in start.items():
+        np.testing.assert_allclose(written[name].cam_from_world, camera.cam_from_world)
+
+
+def test_structure_from_motion_far_from_the_truth_is_refused(folder: Path) -> None:
+    set_params(method="sfm", max_rotation_error_deg=1e-6)
+    done = run(folder, "calibrate")
+    assert done.returncode == 2
+    assert "degrees and" in done.stderr
+    assert "calibrate.max_rotation_error_deg" in done.stderr
+    assert not layout.calibrated(SCENE).exists()
+    accepted = calibrate(method="sfm", max_rotation_error_deg=1.5, max_centre_error=0.05)
+    assert accepted["registered"] >= 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "resized"])
+def test_damaged_photograph_is_named(folder: Path, damage: str) -> None:
+    path = Scene.read(layout.scene(SCENE)).views("source")[0].image_path
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:2000])
+    else:
+        write_png(path, np.zeros((64, 48, 3), np.float32))
+    done = run(folder, "calibrate")
+    assert done.returncode == 2
+    assert path.name in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_two_runs_give_the_same_bytes_and_another_seed_others(folder: Path) -> None:

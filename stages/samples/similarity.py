@@ -10,7 +10,6 @@ Crops of up to a tenth of a side at once are recognised; not a rotation by a few
 lens, or a part of an image pasted into another. `benchmarks/README.md` has the measurement.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from stages.run.process.cores import available_cores
 from stages.scenes.images import read_image, resize
 
 SIDE_PX = 192
@@ -118,7 +118,7 @@ def agreement(first: Thumbnail, second: Thumbnail) -> float:
 
 def _parallel(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
     """A function of each value, in order, on all cores."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         return list(pool.map(function, values))
 
 

@@ -5,7 +5,7 @@ quaternions are wxyz, and the centre of the first pixel lies at (0.5, 0.5). A tr
 takes points of frame b to frame a.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,10 +155,29 @@ def rotation_from_vector(vector: ArrayLike) -> Array:
     return rotation_from_quat([np.cos(half), *(0.5 * np.sinc(half / np.pi) * vector)])
 
 
+def rotation_vector(rotation: Array) -> Array:
+    """Inverse of `rotation_from_vector`: axis times angle [3], at most pi long.
+
+    >>> rotation_vector(rotation_from_vector([0.0, 0.3, 0.0])).round(9).tolist()
+    [0.0, 0.3, 0.0]
+    """
+    quat = quat_from_rotation(rotation)
+    length = np.linalg.norm(quat[1:])
+    # Near a zero rotation the angle is twice the quaternion's vector part.
+    return quat[1:] * (2.0 if length < 1e-12 else 2 * np.arctan2(length, quat[0]) / length)
+
+
 def rotation_angle_deg(rotation_a: Array, rotation_b: Array) -> float:
     """Angle between two rotations [3, 3], degrees in [0, 180]."""
     quat = quat_from_rotation(rotation_a @ rotation_b.T)
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(quat[1:]), quat[0])))
+
+
+def mean_distance(cameras: Sequence[Camera]) -> float:
+    """Mean distance between two of the cameras; 0 for one camera."""
+    centres = np.stack([camera.centre for camera in cameras])
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    return float(apart.sum() / max(len(centres) * (len(centres) - 1), 1))
 
 
 def nearest_cameras(camera: Camera, others: Mapping[str, Camera], count: int) -> list[str]:

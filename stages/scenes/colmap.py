@@ -3,7 +3,7 @@
 Each image has one camera, one rig and one frame, as COLMAP writes a model without rigs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +37,6 @@ class Features:
 
     keypoints: Array  # [N, 2], px, centre of the first pixel at 0.5
     descriptors: NDArray[np.float32]  # [N, 128], unit length
-
-
-@dataclass(frozen=True, eq=False)
-class AdjustedModel:
-    """Result of a bundle adjustment or of incremental mapping."""
-
-    cameras: dict[str, Camera]
-    points: Array  # [P, 3]
-    reprojection_error_px: float
 
 
 def open_model(folder: Path) -> "pycolmap.Reconstruction":
@@ -172,125 +163,6 @@ def extract_features(grey: NDArray[np.uint8], limit: int, peak_threshold: float)
     return Features(keypoints[:, :2].astype(np.float64), descriptors.astype(np.float32))
 
 
-def verify(
-    camera_a: Camera, points_a: Array, camera_b: Camera, points_b: Array, error_px: float
-) -> NDArray[np.bool_]:
-    """Which matches, pixels [N, 2] in each camera, agree with one relative pose (RANSAC): [N]."""
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = error_px
-    options.ransac.random_seed = 0
-    index = np.arange(len(points_a), dtype=np.uint32)
-    geometry = pycolmap.estimate_two_view_geometry(
-        _colmap_camera(camera_a, 1),
-        points_a,
-        _colmap_camera(camera_b, 2),
-        points_b,
-        np.stack([index, index], axis=1),
-        options,
-    )
-    inlier = np.zeros(len(points_a), np.bool_)
-    inlier[np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)[:, 0]] = True
-    return inlier
-
-
-def triangulate(
-    cameras: Sequence[Camera], pixels: Array, max_error_px: float, min_angle_deg: float
-) -> Array | None:
-    """One point [3] from its pixels [V, 2] in V cameras, or None if they are inconsistent."""
-    options = pycolmap.EstimateTriangulationOptions()
-    options.min_tri_angle = np.radians(min_angle_deg)
-    options.residual_type = pycolmap.TriangulationResidualType.REPROJECTION_ERROR
-    options.ransac.max_error = max_error_px
-    options.ransac.random_seed = 0
-    estimate = pycolmap.estimate_triangulation(
-        pixels,
-        [_rigid(camera) for camera in cameras],
-        [_colmap_camera(camera, 1) for camera in cameras],
-        options,
-    )
-    # A track with an outlier is dropped as a whole: it contains a wrong match.
-    return estimate["xyz"] if estimate is not None and all(estimate["inliers"]) else None
-
-
-def adjust(
-    cameras: Mapping[str, Camera],
-    points: Array,
-    tracks: Sequence[Sequence[tuple[str, Array]]],
-    refine_focal: bool,
-) -> AdjustedModel:
-    """Bundle adjustment of poses, points and, if `refine_focal`, focal lengths.
-
-    `tracks[i]` lists (image name, pixel [2]) of point i. The first two cameras fix the gauge.
-    """
-    model = _reconstruction(cameras)
-    ids = {image.name: image.image_id for image in model.images.values()}
-    observed: dict[str, list[Array]] = {name: [] for name in cameras}
-    elements = []
-    for track in tracks:
-        elements.append([])
-        for name, pixel in track:
-            elements[-1].append(pycolmap.TrackElement(ids[name], len(observed[name])))
-            observed[name].append(pixel)
-    for name, pixels in observed.items():
-        model.images[ids[name]].points2D = pycolmap.Point2DList(
-            [pycolmap.Point2D(pixel) for pixel in pixels]
-        )
-    for xyz, track in zip(points, elements, strict=True):
-        model.add_point3D(xyz, pycolmap.Track(track), np.zeros(3, np.uint8))
-    _run_adjustment(model, refine_focal)
-    return _adjusted(model)
-
-
-def map_incrementally(
-    cameras: Mapping[str, Camera],
-    keypoints: Mapping[str, Array],
-    matches: Mapping[tuple[str, str], NDArray[np.uint32]],
-    folder: Path,
-    *,
-    refine_focal: bool,
-    min_matches: int,
-    min_angle_deg: float,
-    max_error_px: float,
-    seed: int,
-) -> AdjustedModel | None:
-    """Structure from motion on known matches; the largest model, or None.
-
-    Args:
-        cameras: intrinsics by image name; their poses are not used.
-        keypoints: [N, 2] of each image, px.
-        matches: indices [M, 2] of keypoints for pairs of images.
-        folder: scratch folder for COLMAP's database.
-        refine_focal: whether bundle adjustment changes focal lengths.
-        min_matches: inlier matches that a pair, and a new image, needs.
-        min_angle_deg: least triangulation angle; the initial pair needs four times as much.
-        max_error_px: reprojection error of an inlier.
-        seed: of RANSAC and the mapper.
-    """
-    database_path = folder / "database.db"
-    database_path.unlink(missing_ok=True)
-    ids = {name: number for number, name in enumerate(cameras, start=1)}
-    with pycolmap.Database.open(database_path) as database:
-        for name, camera in cameras.items():
-            _write_image(database, camera, name, ids[name], keypoints[name])
-        for (name_a, name_b), pairs in matches.items():
-            geometry = pycolmap.estimate_two_view_geometry(
-                _colmap_camera(cameras[name_a], 1),
-                keypoints[name_a],
-                _colmap_camera(cameras[name_b], 2),
-                keypoints[name_b],
-                pairs,
-                _two_view_options(max_error_px, seed),
-            )
-            database.write_matches(ids[name_a], ids[name_b], pairs)
-            database.write_two_view_geometry(ids[name_a], ids[name_b], geometry)
-    options = _mapper_options(refine_focal, min_matches, min_angle_deg, max_error_px, seed)
-    models = pycolmap.incremental_mapping(database_path, folder, folder, options)
-    if not models:
-        return None
-    largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
-    return _adjusted(largest)
-
-
 def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:
     """Restore image names that COLMAP's text reader cuts at a space."""
     is_text = not (folder / "images.bin").is_file()
@@ -328,49 +200,6 @@ def _names_with_spaces(path: Path) -> Iterator[tuple[int, bytes]]:
             next(lines, None)
 
 
-def _write_image(
-    database: "pycolmap.Database", camera: Camera, name: str, number: int, keypoints: Array
-) -> None:
-    database.write_camera(_colmap_camera(camera, number), use_camera_id=True)
-    rig = pycolmap.Rig(rig_id=number)
-    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, number))
-    database.write_rig(rig, use_rig_id=True)
-    image = pycolmap.Image(name=name, camera_id=number, image_id=number)
-    database.write_image(image, use_image_id=True)
-    frame = pycolmap.Frame(frame_id=number, rig_id=number)
-    frame.add_data_id(image.data_id)
-    database.write_frame(frame, use_frame_id=True)
-    database.write_keypoints(number, keypoints.astype(np.float32))
-
-
-def _two_view_options(error_px: float, seed: int) -> "pycolmap.TwoViewGeometryOptions":
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = error_px
-    options.ransac.random_seed = seed
-    return options
-
-
-def _mapper_options(
-    refine_focal: bool, min_matches: int, min_angle_deg: float, max_error_px: float, seed: int
-) -> "pycolmap.IncrementalPipelineOptions":
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = 1
-    options.random_seed = seed
-    options.min_model_size = 3
-    options.min_num_matches = min_matches
-    options.extract_colors = False
-    options.multiple_models = False
-    options.ba_refine_focal_length = refine_focal
-    options.ba_refine_extra_params = False
-    options.mapper.init_min_tri_angle = 4 * min_angle_deg
-    options.mapper.init_min_num_inliers = 2 * min_matches
-    options.mapper.abs_pose_min_num_inliers = min_matches
-    options.mapper.abs_pose_max_error = 2 * max_error_px
-    options.mapper.filter_max_reproj_error = max_error_px
-    options.mapper.num_threads = 1
-    return options
-
-
 def bundle_adjustment(
     model: "pycolmap.Reconstruction", *, refine_focal: bool, iterations: int
 ) -> "tuple[pycolmap.BundleAdjustmentOptions, pycolmap.BundleAdjustmentConfig]":
@@ -392,22 +221,6 @@ def bundle_adjustment(
         config.add_image(image_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     return options, config
-
-
-def _run_adjustment(model: "pycolmap.Reconstruction", refine_focal: bool) -> None:
-    options, config = bundle_adjustment(model, refine_focal=refine_focal, iterations=100)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    model.update_point_3d_errors()
-
-
-def _adjusted(model: "pycolmap.Reconstruction") -> AdjustedModel:
-    cameras = {
-        image.name: _camera_from_colmap(model.cameras[image.camera_id], image, "model")
-        for image in sorted(model.images.values(), key=lambda image: image.image_id)
-        if image.has_pose
-    }
-    points = np.array([model.points3D[key].xyz for key in sorted(model.points3D)]).reshape(-1, 3)
-    return AdjustedModel(cameras, points, float(model.compute_mean_reprojection_error()))
 
 
 def _reconstruction(cameras: Mapping[str, Camera]) -> "pycolmap.Reconstruction":

@@ -78,6 +78,8 @@ class CalibrateConfig(Section):
     max_epipolar_error_px: float = Field(default=4.0, gt=0)
     max_reprojection_error_px: float = Field(default=4.0, gt=0)
     min_triangulation_angle_deg: float = Field(default=1.5, ge=0)
+    max_rotation_error_deg: float = Field(default=1.0, gt=0)
+    max_centre_error: float = Field(default=0.01, gt=0)
 
 
 class VggtConfig(Section):

@@ -11,9 +11,11 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
-from stages.scenes.poses import sfm
+from stages.scenes.poses import scene_calibration, sfm
 from stages.scenes.poses.calibration import read_calibration, transfer_targets, write_calibration
+from stages.scenes.poses.colmap_pooled import Tracks
 from stages.scenes.poses.scene_calibration import calibrate
+from stages.scenes.view import View
 
 EST_FROM_TRUE = Sim3(2.5, rotation_from_vector([0.3, -0.8, 0.2]), np.array([4.0, -1.0, 2.0]))
 CAMERAS = ring(6)
@@ -92,6 +94,13 @@ class Placed:
     def cameras(self, role: str) -> dict[str, Camera]:
         return self.groups[role]
 
+    def views(self, role: str) -> list[View]:
+        return []
+
+
+def grey(tracks: Tracks) -> np.ndarray:
+    return np.full((len(tracks.points), 3), 128, np.uint8)
+
 
 @pytest.mark.parametrize("method", ["perturbed", "given"])
 @pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
@@ -99,8 +108,9 @@ def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
 ) -> None:
     features = pooled_features(SOURCES, noise_px=0.1)
-    monkeypatch.setattr("stages.scenes.poses.scene_calibration._image", lambda *_: None)
-    monkeypatch.setattr(sfm, "detect", lambda *_: features)
+    found = features, sfm.match(features, CalibrateConfig())
+    monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
+    monkeypatch.setattr(scene_calibration, "_colors", lambda _, tracks, *__: grey(tracks))
     config = CalibrateConfig(method=method, refine_focal=False)
     results = []
     for name, frame in (

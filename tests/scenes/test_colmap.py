@@ -59,25 +59,6 @@ def test_missing_or_broken_model_is_named(tmp_path: Path, content: bytes | None)
         colmap.read_model(tmp_path)
 
 
-def test_point_is_triangulated_where_it_is() -> None:
-    cameras = list(ring(4).values())
-    point = np.array([0.3, -0.2, 0.5])
-    pixels = np.concatenate([project(camera, point[None]) for camera in cameras])
-    np.testing.assert_allclose(colmap.triangulate(cameras, pixels, 1.0, 1.5), point, atol=1e-6)
-    pixels[1] += 30
-    assert colmap.triangulate(cameras, pixels, 1.0, 1.5) is None
-    assert colmap.triangulate(cameras[:2], pixels[[0, 0]], 1.0, 60.0) is None
-
-
-def test_wrong_matches_are_rejected() -> None:
-    a, b = ring(2).values()
-    at_a, at_b = (project(one, cloud(0)) for one in (a, b))
-    at_b[:20] = at_b[:20][::-1] + 25
-    right = colmap.verify(a, at_a, b, at_b, 1.0)
-    assert right[20:].mean() > 0.95
-    assert right[:20].mean() < 0.2
-
-
 def test_features_lie_on_blobs_at_pixel_centres() -> None:
     rows, columns = np.mgrid[:128, :128] + 0.5
     image = np.zeros((128, 128))

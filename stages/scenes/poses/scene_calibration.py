@@ -1,23 +1,43 @@
 """Calibration of a prepared scene from its source images, by the method in params."""
 
-import tempfile
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.run.process.memory import require_for
-from stages.scenes.cameras import Camera
+from stages.scenes.cameras import Array, Camera, mean_distance
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import recentring
 from stages.scenes.images import Pixels
-from stages.scenes.poses import sfm
-from stages.scenes.poses.calibration import transfer_targets, write_calibration
+from stages.scenes.poses import colmap_pooled, sfm
+from stages.scenes.poses.calibration import (
+    Calibration,
+    Points,
+    transfer_targets,
+    write_calibration,
+)
+from stages.scenes.poses.colmap_features import detect_and_match
+from stages.scenes.poses.prior_adjustment import PoseSigma
 from stages.scenes.scene import Scene
+from stages.scenes.view import View
+
+_LOGGER = logging.getLogger(__name__)
 
 # Approximate pinhole cameras by name, from one image [H, W, 3] of each.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
+
+# Of a network's cameras: degrees, share of the mean distance, share of the focal length.
+_PREDICTED = (2.0, 0.05, 0.05)
+# Given poses that contradict more of the verified matches than this are worth a warning.
+_LEAST_AGREEMENT = 0.5
 
 
 def calibrate(
@@ -25,45 +45,29 @@ def calibrate(
 ) -> dict[str, Any]:
     """Write the calibration into `folder`; return its metrics, scalars by name.
 
-    Method vggt needs `predict`, whose poses are then refined by bundle adjustment.
+    Method vggt needs `predict`, whose poses are then refined by bundle adjustment. Raises
+    UserError when estimated poses are farther from the true ones than the params allow.
     """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
-    sizes = [
-        (camera.width, camera.height) for camera in true_sources.values() for _ in scene.timestamps
-    ]
-    require_for(
-        sizes,
-        1,
-        "prepare.height_px",
-        f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
-    )
     initial, near = true_sources, recentring([camera.centre for camera in true_sources.values()])
     if near is not None:  # map coordinates leave an adjustment no digits
         initial = {name: near.apply_camera(camera) for name, camera in true_sources.items()}
-    images = {
-        name: [_image(scene, name, timestamp) for timestamp in scene.timestamps]
-        for name in true_sources
-    }
-    features = sfm.detect(images, config)
-    matches = sfm.match(features, config)
-    if config.method == "vggt":
-        assert predict is not None, "method vggt needs a predictor of poses"
-        predicted = dict(predict({name: frames[0] for name, frames in images.items()}))
-        estimate = sfm.refine(predicted, features, matches, config)
-    else:
-        estimate = _estimate(initial, features, matches, config)
+    views = _views(scene, list(true_sources))
+    features, matches = _features(scene, views, config)
+    estimate = _estimate(initial, features, matches, config, views, predict)
     calibration, errors = transfer_targets(
         config.method, estimate.cameras, true_sources, true_targets
     )
-    kept = {pair: rows for pair, rows in matches.items() if set(pair) <= set(estimate.cameras)}
-    kept = sfm.near_epipolar(estimate.cameras, features, kept, config.max_epipolar_error_px)
-    tracks, points = sfm.triangulate(
-        estimate.cameras, features, kept, config, config.max_reprojection_error_px
-    )
-    by_time = {
-        timestamp: sfm.points_of_frame(index, tracks, points, features)
-        for index, timestamp in enumerate(scene.timestamps)
-    }
+    if config.method == "perturbed" and estimate.refined:
+        start = sfm.perturb(initial, config)
+        kept, before = transfer_targets(config.method, start, true_sources, true_targets)
+        if _farther(errors, before):
+            note = "bundle adjustment ended farther from the true poses: poses not refined"
+            estimate = replace(estimate, cameras=start, refined=False, note=note)
+            calibration, errors = kept, before
+    if config.method in ("sfm", "vggt"):
+        _check_errors(scene.name, errors, true_sources, config)
+    by_time, error_px = _points(scene, views, calibration, features, matches, config)
     write_calibration(folder, calibration, by_time)
     return {
         "method": config.method,
@@ -71,26 +75,153 @@ def calibrate(
         "registered": len(estimate.cameras),
         "total": len(true_sources),
         "points": float(np.mean([len(xyz) for xyz, _ in by_time.values()])),
-        "reprojection_error_px": _rounded(estimate.reprojection_error_px),
+        "reprojection_error_px": _rounded(error_px),
+        "agreement": _rounded(estimate.agreement),
         **{name: _rounded(value) for name, value in errors.items()},
         "note": estimate.note,
     }
 
 
 def _estimate(
-    cameras: dict[str, Any], features: sfm.PooledFeatures, matches: dict, config: CalibrateConfig
+    cameras: Mapping[str, Camera],
+    features: sfm.PooledFeatures,
+    matches: Mapping[sfm.Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+    views: Mapping[str, Sequence[View]],
+    predict: Predict | None,
 ) -> sfm.Estimate:
     if config.method == "given":
-        return sfm.Estimate(dict(cameras), None, False)
+        verified = sfm.verify(cameras, features, matches, config)
+        agreement = sfm.agreement(cameras, features, verified, config)
+        note = ""
+        if agreement is not None and agreement < _LEAST_AGREEMENT:
+            note = f"{1 - agreement:.0%} of the verified matches contradict the given poses"
+        return sfm.Estimate(dict(cameras), False, agreement, note)
     if config.method == "perturbed":
         return sfm.refine(sfm.perturb(cameras, config), features, matches, config)
-    with tempfile.TemporaryDirectory() as scratch:
-        return sfm.reconstruct(cameras, features, matches, config, Path(scratch))
+    if config.method == "sfm":
+        return sfm.reconstruct(cameras, features, matches, config)
+    assert predict is not None, "method vggt needs a predictor of poses"
+    predicted = dict(predict({name: of[0].pixels() for name, of in views.items()}))
+    rotation_deg, centre, focal = _PREDICTED
+    centre *= mean_distance(list(predicted.values()))
+    sigma = PoseSigma(rotation_deg, centre, focal if config.refine_focal else 0.0)
+    return sfm.refine(predicted, features, matches, config, sigma)
 
 
-def _image(scene: Scene, camera: str, timestamp: str) -> Any:
-    views = scene.views("source", timestamp)
-    return next(view for view in views if view.name == camera).pixels()
+def _views(scene: Scene, cameras: Sequence[str]) -> dict[str, list[View]]:
+    """The source views of each camera, one per timestamp."""
+    views: dict[str, list[View]] = {name: [] for name in cameras}
+    for view in sorted(scene.views("source"), key=lambda view: view.timestamp):
+        views[view.name].append(view)
+    return views
+
+
+def _features(
+    scene: Scene, views: Mapping[str, Sequence[View]], config: CalibrateConfig
+) -> tuple[sfm.PooledFeatures, dict[sfm.Pair, NDArray[np.uint32]]]:
+    """Features and matches; raises UserError for images that are broken or of another size."""
+    every = [view for of in views.values() for view in of]
+    sizes = [(view.camera.width, view.camera.height) for view in every]
+    # COLMAP holds as many images as there are cores.
+    require_for(
+        sizes[: available_cores()],
+        1,
+        "prepare.height_px",
+        f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
+    )
+    # COLMAP takes a truncated image for a black one.
+    with ThreadPoolExecutor(available_cores()) as pool:
+        list(pool.map(_check_image, every))
+    paths = {name: [view.image_path for view in of] for name, of in views.items()}
+    return detect_and_match(scene.folder, paths, config)
+
+
+def _check_image(view: View) -> None:
+    view.pixels()
+
+
+def _farther(errors: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    return any(errors[key] > before[key] for key in ("rotation_error_deg", "centre_error_m"))
+
+
+def _check_errors(
+    scene: str, errors: Mapping[str, float], true: Mapping[str, Camera], config: CalibrateConfig
+) -> None:
+    share = errors["centre_error_m"] / max(mean_distance(list(true.values())), 1e-12)
+    angle_deg = errors["rotation_error_deg"]
+    if angle_deg <= config.max_rotation_error_deg and share <= config.max_centre_error:
+        return
+    raise UserError(
+        "calibrate",
+        f"{scene}: poses by {config.method} are {angle_deg:.2f} degrees and {share:.1%} of the "
+        "mean distance between cameras from the true ones",
+        expected=f"at most {config.max_rotation_error_deg:g} degrees "
+        f"(calibrate.max_rotation_error_deg) and {config.max_centre_error:.1%} "
+        "(calibrate.max_centre_error)",
+        fix="add cameras between these, raise prepare.height_px, or start from poses with "
+        "calibrate.method=perturbed; larger limits accept the poses as they are",
+    )
+
+
+def _points(
+    scene: Scene,
+    views: Mapping[str, Sequence[View]],
+    calibration: Calibration,
+    features: sfm.PooledFeatures,
+    matches: Mapping[sfm.Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> tuple[dict[str, Points], float | None]:
+    """Points of each timestamp with their colours, and their median reprojection error, px."""
+    cameras = calibration.sources
+    kept = {pair: rows for pair, rows in matches.items() if set(pair) <= set(cameras)}
+    near = sfm.near_epipolar(cameras, features, kept, config.max_epipolar_error_px)
+    keypoints = {name: features.of[name].keypoints for name in cameras}
+    tracks = colmap_pooled.triangulate(cameras, keypoints, near, sfm.thresholds(config))
+    pixels = sfm.pixels_of(tracks, keypoints)
+    names = list(cameras)
+    frames = np.zeros(len(pixels), np.int64)
+    for number, name in enumerate(names):
+        own = tracks.camera == number
+        frames[own] = features.frame[name][tracks.feature[own]]
+    colors = _colors([views[name] for name in names], tracks, frames, pixels)
+    _, first = np.unique(tracks.point, return_index=True)
+    by_time = {}
+    for index, timestamp in enumerate(scene.timestamps):
+        chosen = frames[first] == index
+        by_time[timestamp] = (tracks.points[chosen], colors[chosen])
+    errors = sfm.reprojection_errors_px(list(cameras.values()), tracks, pixels)
+    return by_time, float(np.median(errors)) if len(errors) else None
+
+
+def _colors(
+    views: Sequence[Sequence[View]],
+    tracks: colmap_pooled.Tracks,
+    frames: NDArray[np.int64],
+    pixels: Array,
+) -> NDArray[np.uint8]:
+    """Mean colours [P, 3] of the pixels that show each point."""
+
+    def sampled(place: tuple[int, int]) -> tuple[NDArray[np.bool_], Array]:
+        number, frame = place
+        own = (tracks.camera == number) & (frames == frame)
+        if not own.any():
+            return own, np.zeros((0, 3))
+        image = views[number][frame].pixels()
+        height, width = image.shape[:2]
+        columns = np.clip(pixels[own, 0].astype(int), 0, width - 1)
+        rows = np.clip(pixels[own, 1].astype(int), 0, height - 1)
+        return own, image[rows, columns].astype(np.float64)
+
+    places = [(number, frame) for number, of in enumerate(views) for frame in range(len(of))]
+    values = np.zeros((len(pixels), 3))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for own, of_image in pool.map(sampled, places):
+            values[own] = of_image
+    size = len(tracks.points)
+    count = np.maximum(np.bincount(tracks.point, minlength=size), 1)
+    sums = [np.bincount(tracks.point, column, size) for column in values.T]
+    return np.rint(255 * np.stack(sums, axis=1) / count[:, None]).astype(np.uint8)
 
 
 def _rounded(value: float | None) -> float | None:

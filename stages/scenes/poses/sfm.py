@@ -5,25 +5,40 @@ image: only features of equal timestamps are matched, and all timestamps estimat
 Points are triangulated afterwards, for each timestamp separately, with fixed poses.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes import colmap
-from stages.scenes.cameras import Array, Camera, rotation_from_vector
+from stages.scenes.cameras import Array, Camera, mean_distance, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
+from stages.scenes.poses import colmap_pooled
+from stages.scenes.poses.colmap_pooled import Pair, Tracks
+from stages.scenes.poses.prior_adjustment import (
+    Observations,
+    PoseSigma,
+    PriorAdjustment,
+    adjust_to_priors,
+)
 
-Pair = tuple[str, str]
 Track = list[tuple[str, int]]  # (camera, feature)
 
 _MIN_TRACKS = 30  # fewer do not constrain a bundle adjustment
-_RETRIES = ((30, 1.0), (15, 1.0), (10, 1.5))  # (min_matches, error factor), strictest first
+_MIN_POINTS = 15  # of a camera
+_MIN_AGREEMENT = 0.5  # of a pair's verified matches with the initial poses
+_MIN_VERIFIED = 40  # of a pair, so that they are not by chance
+_LEAST_AGREEMENT = 0.7  # of all verified matches with a model
+_ROUNDS = (1.0, 0.25, 0.0)  # shares of the initial poses' error
+_SCALE = 2.5  # of the robust loss, times the noise
+_MIN_NOISE_PX = 0.05
+_MOST_MATCHES = 4000  # of a pair, on average, that poses are estimated from
+_MOST_SIGMA = 5.0  # a camera's distance from its prior
+_MOST_PARAMETERS = 60_000  # cameras times points of the last adjustment
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +55,11 @@ class PooledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimated cameras and their reprojection error."""
+    """Estimated cameras, and the share of the verified matches that agree with them."""
 
     cameras: dict[str, Camera]
-    reprojection_error_px: float | None
     refined: bool
+    agreement: float | None = None
     note: str = ""
 
 
@@ -77,14 +92,12 @@ def match(features: PooledFeatures, config: CalibrateConfig) -> dict[Pair, NDArr
 def perturb(cameras: Mapping[str, Camera], config: CalibrateConfig) -> dict[str, Camera]:
     """Cameras with seeded noise on rotation, centre and focal length."""
     rng = np.random.default_rng(config.seed)
-    centres = np.stack([camera.centre for camera in cameras.values()])
-    spread = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    mean_distance = spread.sum() / max(len(centres) * (len(centres) - 1), 1)
+    unit = config.translation_noise * mean_distance(list(cameras.values()))
     noisy = {}
     for name, camera in cameras.items():
         angles = np.radians(config.rotation_noise_deg) * rng.standard_normal(3)
         rotation = rotation_from_vector(angles) @ camera.cam_from_world[:3, :3]
-        centre = camera.centre + config.translation_noise * mean_distance * rng.standard_normal(3)
+        centre = camera.centre + unit * rng.standard_normal(3)
         K = camera.K.copy()
         K[[0, 1], [0, 1]] *= 1 + config.focal_noise * rng.standard_normal()
         cam_from_world = np.eye(4)
@@ -93,33 +106,121 @@ def perturb(cameras: Mapping[str, Camera], config: CalibrateConfig) -> dict[str,
     return noisy
 
 
+def noise_sigma(cameras: Mapping[str, Camera], config: CalibrateConfig) -> PoseSigma:
+    """Standard deviations of the noise that `perturb` adds to these cameras."""
+    focal = config.focal_noise if config.refine_focal else 0.0
+    centre = config.translation_noise * mean_distance(list(cameras.values()))
+    return PoseSigma(config.rotation_noise_deg, centre, focal)
+
+
 def refine(
     cameras: Mapping[str, Camera],
     features: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
+    sigma: PoseSigma | None = None,
 ) -> Estimate:
-    """Bundle adjustment from approximate poses, which are returned if there are too few matches."""
-    current = dict(cameras)
-    error_px = None
-    # The poses of each round allow a stricter tolerance in the next one.
-    for factor in (1.0, 0.5, 0.25):
-        near = near_epipolar(current, features, matches, factor * config.max_epipolar_error_px)
-        tracks, points = triangulate(
-            current, features, near, config, 2 * factor * config.max_reprojection_error_px
+    """Bundle adjustment of approximate cameras that holds them near where they began.
+
+    The cameras are returned as they came when too few matches agree with them, and when the result
+    leaves their neighbourhood: no camera may move by more than its priors' standard deviations
+    allow.
+
+    Args:
+        cameras: approximate ones, by name.
+        features: of these cameras.
+        matches: rows [M, 2] of features for pairs of cameras.
+        config: section `calibrate`.
+        sigma: of the cameras; by default that of the configured noise.
+    """
+    sigma = sigma or noise_sigma(cameras, config)
+    limits = thresholds(config)
+    keypoints = {name: pooled.keypoints for name, pooled in features.of.items()}
+    verified = verify(cameras, features, matches, config)
+    focal_px = float(np.median([camera.K[0, 0] for camera in cameras.values()]))
+    current, adjusted, noise_px = dict(cameras), None, 1.0
+    # Each round's cameras allow a stricter tolerance in the next one.
+    for share in _ROUNDS:
+        error_deg = share * _ray_error_deg(cameras, sigma)
+        error_px = focal_px * float(np.radians(error_deg))
+        near = agreeing(current, features, verified, config.max_epipolar_error_px + 2 * error_px)
+        tracks = colmap_pooled.triangulate(current, keypoints, near, limits, error_deg)
+        if len(tracks.points) < _MIN_TRACKS:
+            note = f"{len(tracks.points)} points in agreement with the poses: poses not refined"
+            return Estimate(dict(cameras), False, None, note)
+        most = _MOST_PARAMETERS if share == _ROUNDS[-1] else _MOST_PARAMETERS // 4
+        tracks = tracks.thinned(most // len(cameras))
+        observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
+        adjusted = adjust_to_priors(
+            cameras,
+            current,
+            tracks.points,
+            observed,
+            sigma,
+            max(_SCALE * noise_px, error_px / 3),
+            noise_px,
         )
-        connected = {camera for track in tracks for camera, _ in track}
-        if len(tracks) < _MIN_TRACKS or connected != set(cameras):
-            in_cameras = f"{len(connected)} of {len(cameras)} cameras"
-            note = f"{len(tracks)} points in {in_cameras}: poses not refined"
-            return Estimate(dict(cameras), None, False, note)
-        pixels = [
-            [(camera, features.of[camera].keypoints[index]) for camera, index in track]
-            for track in tracks
-        ]
-        adjusted = colmap.adjust(current, points, pixels, config.refine_focal)
-        current, error_px = adjusted.cameras, adjusted.reprojection_error_px
-    return Estimate(current, error_px, True)
+        current, noise_px = adjusted.cameras, max(min(adjusted.noise_px, 1.0), _MIN_NOISE_PX)
+    assert adjusted is not None, "there is at least one round"
+    note = _departure(cameras, adjusted, sigma)
+    if note:
+        return Estimate(dict(cameras), False, None, f"{note}: poses not refined")
+    share = agreement(current, features, verified, config)
+    return Estimate(current, True, share, _without_points(cameras, tracks))
+
+
+def _departure(cameras: Mapping[str, Camera], adjusted: PriorAdjustment, sigma: PoseSigma) -> str:
+    """Which camera left the neighbourhood of its prior, in words; empty if none did."""
+    moved = adjusted.moved / sigma.vector
+    parts = ((slice(0, 3), "rotation"), (slice(3, 6), "centre"), (slice(6, 7), "focal length"))
+    for part, what in parts:
+        distance = np.linalg.norm(moved[:, part], axis=1)
+        worst = int(distance.argmax())
+        if distance[worst] > _MOST_SIGMA:
+            name = list(cameras)[worst]
+            return f"the {what} of camera {name} moved by {distance[worst]:.1f} standard deviations"
+    return ""
+
+
+def _without_points(cameras: Mapping[str, Camera], tracks: Tracks) -> str:
+    counts = np.bincount(tracks.camera, minlength=len(cameras))
+    few = [name for name, count in zip(cameras, counts, strict=True) if count < _MIN_POINTS]
+    return f"not refined, with fewer than {_MIN_POINTS} points: {', '.join(few)}" if few else ""
+
+
+def _ray_error_deg(cameras: Mapping[str, Camera], sigma: PoseSigma) -> float:
+    """By how much rays of the approximate cameras may miss their point, three sigma, degrees."""
+    distance = max(mean_distance(list(cameras.values())), 1e-9)
+    half_px = max(np.hypot(camera.width, camera.height) / 4 for camera in cameras.values())
+    focal_px = min(camera.K[0, 0] for camera in cameras.values())
+    parts = (
+        np.radians(sigma.rotation_deg),
+        sigma.centre / distance,
+        sigma.focal * half_px / focal_px / np.sqrt(2),
+    )
+    return float(np.degrees(3 * np.sqrt(2) * np.linalg.norm(parts)))
+
+
+def reprojection_errors_px(cameras: Sequence[Camera], tracks: Tracks, pixels: Array) -> Array:
+    """Distances [O] of the tracks' pixels [O, 2] from their points' projections."""
+    errors = np.zeros(len(pixels))
+    for number, camera in enumerate(cameras):
+        own = tracks.camera == number
+        projected, _ = camera.project(tracks.points[tracks.point[own]])
+        errors[own] = np.linalg.norm(projected - pixels[own], axis=1)
+    return errors
+
+
+def pixels_of(tracks: Tracks, keypoints: Mapping[str, Array]) -> Array:
+    """Pixels [O, 2] of the tracks' observations."""
+    starts = np.cumsum([0, *(len(points) for points in keypoints.values())])
+    return np.concatenate(list(keypoints.values()))[starts[tracks.camera] + tracks.feature]
+
+
+def thresholds(config: CalibrateConfig) -> colmap_pooled.Thresholds:
+    return colmap_pooled.Thresholds(
+        config.max_reprojection_error_px, config.min_triangulation_angle_deg, config.seed
+    )
 
 
 def reconstruct(
@@ -127,44 +228,91 @@ def reconstruct(
     features: PooledFeatures,
     matches: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
-    scratch: Path,
 ) -> Estimate:
-    """Structure from motion without poses; intrinsics start at those of `cameras`.
+    """Structure from motion without poses; intrinsics are those of `cameras`.
 
-    Thresholds are relaxed until a model has all cameras; otherwise the best model is returned.
-
-    Args:
-        cameras: initial intrinsics by name; their poses are not used.
-        features: of all cameras.
-        matches: rows [M, 2] of features for pairs of cameras.
-        config: section `calibrate`.
-        scratch: folder for COLMAP's database.
-
-    Raises UserError that names the weakest pairs when too few cameras are registered.
+    Raises UserError that names the weakest pairs when too few cameras are registered, and when the
+    verified matches contradict the model.
     """
+    limits = thresholds(config)
     keypoints = {name: pooled.keypoints for name, pooled in features.of.items()}
-    best: colmap.Adjusted | None = None
-    for min_matches, factor in _RETRIES:
-        model = colmap.map_incrementally(
-            cameras,
-            keypoints,
-            matches,
-            scratch,
-            refine_focal=config.refine_focal,
-            min_matches=min_matches,
-            min_angle_deg=config.min_triangulation_angle_deg,
-            max_error_px=factor * config.max_reprojection_error_px,
-            seed=config.seed,
-        )
-        if model and (best is None or len(model.cameras) > len(best.cameras)):
-            best = model
-        if best and len(best.cameras) == len(cameras):
-            break
-    registered = best.cameras if best else {}
+    verified = verify(cameras, features, matches, config)
+    registered = colmap_pooled.map_incrementally(cameras, keypoints, verified, limits)
     if len(registered) < max(2, config.min_registered * len(cameras)):
-        raise _too_few(cameras, registered, features, matches, config)
-    assert best is not None, "a sufficient registration comes from a model"
-    return Estimate(best.cameras, best.reprojection_error_px, True)
+        raise _too_few(cameras, registered, verified, config)
+    share = agreement(registered, features, verified, config)
+    if share is not None and share < _LEAST_AGREEMENT:
+        raise UserError(
+            "calibrate",
+            f"{1 - share:.0%} of the verified matches contradict the cameras of the model",
+            expected=f"at most {1 - _LEAST_AGREEMENT:.0%}",
+            fix="take images with less repeated texture, or start from poses with "
+            "calibrate.method=perturbed",
+        )
+    return Estimate(registered, True, share)
+
+
+def verify(
+    cameras: Mapping[str, Camera],
+    features: PooledFeatures,
+    matches: Mapping[Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> dict[Pair, NDArray[np.uint32]]:
+    """Matches that agree with a two-view geometry, of as many timestamps as poses need."""
+    keypoints = {name: pooled.keypoints for name, pooled in features.of.items()}
+    some = _fewer_timestamps(features, matches)
+    return colmap_pooled.verify(cameras, keypoints, some, thresholds(config))
+
+
+def agreement(
+    cameras: Mapping[str, Camera],
+    features: PooledFeatures,
+    verified: Mapping[Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> float | None:
+    """Share of the verified matches of these cameras near their epipolar lines; None without any.
+
+    The matches were verified by pairs, each with a geometry of its own, without these poses. Pairs
+    with few of them do not count: some twenty wrong matches agree with a geometry by chance.
+    """
+    own = {
+        pair: rows
+        for pair, rows in verified.items()
+        if set(pair) <= set(cameras) and len(rows) >= _MIN_VERIFIED
+    }
+    count = sum(map(len, own.values()))
+    near = near_epipolar(cameras, features, own, config.max_epipolar_error_px)
+    return sum(map(len, near.values())) / count if count else None
+
+
+def _fewer_timestamps(
+    features: PooledFeatures, matches: Mapping[Pair, NDArray[np.uint32]]
+) -> dict[Pair, NDArray[np.uint32]]:
+    """The matches of so many timestamps, spread evenly, as poses are estimated from."""
+    count = sum(map(len, matches.values())) / max(len(matches), 1)
+    frames = np.unique(np.concatenate(list(features.frame.values())))
+    keep = max(1, int(len(frames) * _MOST_MATCHES / max(count, 1)))
+    if keep >= len(frames):
+        return dict(matches)
+    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, keep).round().astype(int))]
+    return {
+        (a, b): rows[np.isin(features.frame[a][rows[:, 0]], chosen)]
+        for (a, b), rows in matches.items()
+    }
+
+
+def agreeing(
+    cameras: Mapping[str, Camera],
+    features: PooledFeatures,
+    matches: Mapping[Pair, NDArray[np.uint32]],
+    tolerance_px: float,
+) -> dict[Pair, NDArray[np.uint32]]:
+    """Matches near the epipolar lines of these poses, of pairs most of whose matches are."""
+    near = near_epipolar(cameras, features, matches, tolerance_px)
+    return {
+        pair: rows if len(rows) >= _MIN_AGREEMENT * len(matches[pair]) else rows[:0]
+        for pair, rows in near.items()
+    }
 
 
 def near_epipolar(
@@ -190,38 +338,22 @@ def triangulate(
     config: CalibrateConfig,
     max_error_px: float,
 ) -> tuple[list[Track], Array]:
-    """Consistent tracks over all cameras, and their points [P, 3].
+    """Tracks over all cameras, and their points [P, 3].
 
     Args:
         cameras: with fixed poses, by name.
         features: of these cameras.
         matches: rows [M, 2] of features for pairs of cameras.
         config: section `calibrate`.
-        max_error_px: largest reprojection error of a consistent track.
+        max_error_px: largest reprojection error of an observation.
     """
-    tracks, points = [], []
-    for track in _tracks(matches):
-        views = [cameras[camera] for camera, _ in track]
-        pixels = np.stack([features.of[camera].keypoints[index] for camera, index in track])
-        point = colmap.triangulate(views, pixels, max_error_px, config.min_triangulation_angle_deg)
-        if point is not None:
-            tracks.append(track)
-            points.append(point)
-    return tracks, np.array(points).reshape(-1, 3)
-
-
-def points_of_frame(
-    frame: int, tracks: Sequence[Track], points: Array, features: PooledFeatures
-) -> tuple[Array, NDArray[np.uint8]]:
-    """Points [P, 3] and colours [P, 3] of the tracks that belong to one timestamp."""
-    chosen = [
-        k for k, track in enumerate(tracks) if features.frame[track[0][0]][track[0][1]] == frame
-    ]
-    colors = [
-        np.mean([features.color[camera][index] for camera, index in tracks[k]], axis=0)
-        for k in chosen
-    ]
-    return points[chosen], np.rint(np.array(colors).reshape(-1, 3)).astype(np.uint8)
+    keypoints = {name: features.of[name].keypoints for name in cameras}
+    limits = replace(thresholds(config), max_error_px=max_error_px)
+    tracks = colmap_pooled.triangulate(cameras, keypoints, matches, limits)
+    names = np.array(list(cameras))[tracks.camera].tolist()
+    observed = list(zip(names, tracks.feature.tolist(), strict=True))
+    ends = np.searchsorted(tracks.point, np.arange(len(tracks.points) + 1)).tolist()
+    return [observed[i:j] for i, j in pairwise(ends)], tracks.points
 
 
 def sampson_px(camera_a: Camera, camera_b: Camera, pixels_a: Array, pixels_b: Array) -> Array:
@@ -253,73 +385,40 @@ def _sample(image: Pixels, features: colmap.Features) -> NDArray[np.uint8]:
 
 
 def _match_pair(features: PooledFeatures, a: str, b: str, ratio: float) -> NDArray[np.uint32]:
-    matches = []
+    matches = [np.zeros((0, 2), np.int64)]
     for frame in np.intersect1d(features.frame[a], features.frame[b]):
         in_a = np.flatnonzero(features.frame[a] == frame)
         in_b = np.flatnonzero(features.frame[b] == frame)
         similarity = features.of[a].descriptors[in_a] @ features.of[b].descriptors[in_b].T
-        matches += [(in_a[i], in_b[j]) for i, j in _mutual(similarity, ratio)]
-    return np.array(matches, np.uint32).reshape(-1, 2)
+        rows, columns = _mutual(similarity, ratio)
+        matches.append(np.stack([in_a[rows], in_b[columns]], axis=1))
+    return np.concatenate(matches).astype(np.uint32)
 
 
-def _mutual(similarity: NDArray[np.float32], ratio: float) -> Iterator[tuple[int, int]]:
-    """Entries (row, column) that are largest in both, and pass Lowe's ratio test in the row."""
+def _mutual(
+    similarity: NDArray[np.float32], ratio: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Entries (rows, columns) largest in both that pass Lowe's ratio test in the row."""
     if min(similarity.shape) < 2:
-        return
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     norm = np.maximum(similarity.max(), 1e-9)
     distance = np.arccos(np.clip(similarity / norm, -1, 1))
-    best = similarity.argmax(axis=1)
-    best_row = similarity.argmax(axis=0)
+    rows, best = np.arange(len(similarity)), similarity.argmax(axis=1)
     second = np.partition(distance, 1, axis=1)[:, 1]
-    for row, column in enumerate(best):
-        if best_row[column] == row and distance[row, column] < ratio * second[row]:
-            yield row, int(column)
-
-
-def _tracks(matches: Mapping[Pair, NDArray[np.uint32]]) -> list[Track]:
-    """Connected features; tracks with several features in one camera are dropped."""
-    parent: dict[tuple[str, int], tuple[str, int]] = {}
-
-    def root(node: tuple[str, int]) -> tuple[str, int]:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for (a, b), pairs in matches.items():
-        for i, j in pairs.tolist():
-            parent[root((a, i))] = root((b, j))
-    groups: dict[tuple[str, int], Track] = {}
-    for node in parent:
-        groups.setdefault(root(node), []).append(node)
-    return [
-        sorted(track)
-        for track in groups.values()
-        if len({camera for camera, _ in track}) == len(track) > 1
-    ]
+    passed = similarity.argmax(axis=0)[best] == rows
+    passed &= distance[rows, best] < ratio * second
+    return rows[passed], best[passed]
 
 
 def _too_few(
     cameras: Mapping[str, Camera],
     registered: Mapping[str, Camera],
-    features: PooledFeatures,
-    matches: Mapping[Pair, NDArray[np.uint32]],
+    verified: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
 ) -> UserError:
-    verified = {}
-    for (a, b), pairs in matches.items():
-        at_a, at_b = (
-            features.of[a].keypoints[pairs[:, 0]],
-            features.of[b].keypoints[pairs[:, 1]],
-        )
-        error_px = config.max_epipolar_error_px
-        inlier = (
-            colmap.verify(cameras[a], at_a, cameras[b], at_b, error_px) if len(pairs) > 7 else []
-        )
-        verified[a, b] = int(np.sum(inlier))
     # The best neighbour of each camera; cameras with a weak one cannot be registered.
     strongest = {
-        name: max((count, pair) for pair, count in verified.items() if name in pair)
+        name: max((len(rows), pair) for pair, rows in verified.items() if name in pair)
         for name in cameras
     }
     weakest = sorted(strongest[name] for name in cameras if name not in registered)[:3]

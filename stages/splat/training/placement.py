@@ -6,7 +6,6 @@ GPU: each has a thread and a CUDA stream, so that the small kernels of one fill 
 The kernels of processes would not overlap.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from stages.run.artefacts import GAUSSIANS
+from stages.run.process.cores import available_cores
 from stages.run.process.gpus import named_gpus
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
@@ -100,7 +100,7 @@ def processes(config: TrainConfig) -> int:
     if config.runtime.workers != "auto":
         return config.runtime.workers
     # macOS has no affinity.
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return available_cores()
 
 
 def streams(config: TrainConfig) -> int:

@@ -1,0 +1,224 @@
+"""COLMAP's verification, mapper and triangulation for cameras with pooled features.
+
+Each camera is one image with the features of all timestamps. With one thread and fixed seeds,
+equal inputs give equal bytes.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from stages.scenes.cameras import Array, Camera
+from stages.scenes.poses.colmap_rigs import lens_of, posed_cameras, sensor_id
+
+pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
+
+Pair = tuple[str, str]
+Matches = Mapping[Pair, NDArray[np.uint32]]  # rows [M, 2] of features, by pair of cameras
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What matches, points and cameras need, and the seed of random choices."""
+
+    max_error_px: float
+    min_angle_deg: float
+    seed: int
+    threads: int = 1  # of the verification, whose results do not depend on it
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Triangulated points and the features that show them, at most one in each camera."""
+
+    points: Array  # [P, 3]
+    point: NDArray[np.int64]  # [O], index into `points`
+    camera: NDArray[np.int64]  # [O], number of the camera in the order that was given
+    feature: NDArray[np.int64]  # [O], row of its features
+
+    def thinned(self, most: int) -> "Tracks":
+        """At most `most` of the points, spread evenly."""
+        if len(self.points) <= most:
+            return self
+        chosen = np.unique(np.linspace(0, len(self.points) - 1, most).astype(np.int64))
+        return self.of_points(np.isin(np.arange(len(self.points)), chosen))
+
+    def of_points(self, kept: NDArray[np.bool_]) -> "Tracks":
+        """The points of a mask [P]."""
+        number = np.cumsum(kept) - 1
+        rows = kept[self.point]
+        parts = (self.camera[rows], self.feature[rows])
+        return Tracks(self.points[kept], number[self.point[rows]], *parts)
+
+
+def verify(
+    cameras: Mapping[str, Camera],
+    keypoints: Mapping[str, Array],
+    matches: Matches,
+    thresholds: Thresholds,
+) -> dict[Pair, NDArray[np.uint32]]:
+    """The matches of each pair that agree with one two-view geometry; a pair may have none."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error = thresholds.max_error_px
+    options.ransac.random_seed = thresholds.seed
+    verifier = pycolmap.GeometricVerifierOptions(num_threads=thresholds.threads)
+    ids = _ids(cameras)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "database.db")
+        _write_images(path, cameras, keypoints)
+        with pycolmap.Database.open(path) as database:
+            for (a, b), pairs in matches.items():
+                database.write_matches(ids[a], ids[b], pairs)
+        pycolmap.geometric_verification(path, verifier, two_view_geometry_options=options)
+        with pycolmap.Database.open(path) as database:
+            return {
+                (a, b): np.asarray(
+                    database.read_two_view_geometry(ids[a], ids[b]).inlier_matches, np.uint32
+                ).reshape(-1, 2)
+                for a, b in matches
+            }
+
+
+def triangulate(
+    cameras: Mapping[str, Camera],
+    keypoints: Mapping[str, Array],
+    matches: Matches,
+    thresholds: Thresholds,
+    pose_error_deg: float = 0.0,
+) -> Tracks:
+    """Points at fixed poses from verified matches; pairs with fewer than 15 do not count.
+
+    Args:
+        cameras: with poses, by name.
+        keypoints: [N, 2] of each camera, px.
+        matches: verified ones.
+        thresholds: their `max_error_px` is that of an observation.
+        pose_error_deg: by how much rays may miss their point beyond that.
+    """
+    options = _pipeline(thresholds)
+    focal = np.median([camera.K[0, 0] for camera in cameras.values()])
+    angle = float(np.degrees(thresholds.max_error_px / focal)) + pose_error_deg
+    error_px = thresholds.max_error_px + float(focal * np.radians(pose_error_deg))
+    triangulation = options.triangulation
+    triangulation.create_max_angle_error = triangulation.continue_max_angle_error = angle
+    # COLMAP tries pairs with few points again, by default with 5 degrees, and keeps wrong matches.
+    triangulation.re_max_angle_error = angle
+    triangulation.merge_max_reproj_error = triangulation.complete_max_reproj_error = error_px
+    triangulation.min_angle = thresholds.min_angle_deg
+    triangulation.ignore_two_view_tracks = False
+    options.mapper.filter_max_reproj_error = error_px
+    options.mapper.filter_min_tri_angle = thresholds.min_angle_deg
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "database.db")
+        _write_images(path, cameras, keypoints)
+        _write_verified(path, cameras, matches)
+        model = pycolmap.triangulate_points(
+            _model(cameras, keypoints), path, scratch, scratch, options=options
+        )
+    return _tracks(model)
+
+
+def map_incrementally(
+    cameras: Mapping[str, Camera],
+    keypoints: Mapping[str, Array],
+    matches: Matches,
+    thresholds: Thresholds,
+) -> dict[str, Camera]:
+    """Cameras of the largest model by structure from motion, with COLMAP's default demands.
+
+    Intrinsics are those of `cameras`; their poses are not used. Empty when there is no model.
+    """
+    options = _pipeline(thresholds)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "database.db")
+        _write_images(path, cameras, keypoints)
+        _write_verified(path, cameras, matches)
+        models = pycolmap.incremental_mapping(path, scratch, scratch, options)
+    if not models:
+        return {}
+    largest = max(models.values(), key=lambda model: (model.num_reg_images(), len(model.points3D)))
+    return posed_cameras(largest)
+
+
+def _ids(cameras: Mapping[str, Camera]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(cameras, start=1)}
+
+
+def _write_images(
+    path: Path, cameras: Mapping[str, Camera], keypoints: Mapping[str, Array]
+) -> None:
+    with pycolmap.Database.open(path) as database:
+        for name, number in _ids(cameras).items():
+            database.write_camera(lens_of(cameras[name], number, True), use_camera_id=True)
+            rig = pycolmap.Rig(rig_id=number)
+            rig.add_ref_sensor(sensor_id(number))
+            database.write_rig(rig, use_rig_id=True)
+            image = pycolmap.Image(name=name, camera_id=number, image_id=number)
+            database.write_image(image, use_image_id=True)
+            frame = pycolmap.Frame(frame_id=number, rig_id=number)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            database.write_keypoints(number, keypoints[name].astype(np.float32))
+
+
+def _write_verified(path: Path, cameras: Mapping[str, Camera], matches: Matches) -> None:
+    ids = _ids(cameras)
+    calibrated = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
+    with pycolmap.Database.open(path) as database:
+        for (a, b), pairs in matches.items():
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = calibrated
+            geometry.inlier_matches = pairs
+            database.write_matches(ids[a], ids[b], pairs)
+            database.write_two_view_geometry(ids[a], ids[b], geometry)
+
+
+def _pipeline(thresholds: Thresholds) -> "pycolmap.IncrementalPipelineOptions":
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = options.mapper.num_threads = 1
+    options.random_seed = options.mapper.random_seed = thresholds.seed
+    options.triangulation.random_seed = thresholds.seed
+    options.extract_colors = False
+    options.min_model_size = 3
+    options.multiple_models = False
+    options.ba_refine_focal_length = options.ba_refine_extra_params = False
+    options.mapper.filter_max_reproj_error = thresholds.max_error_px
+    options.mapper.filter_min_tri_angle = thresholds.min_angle_deg
+    return options
+
+
+def _model(
+    cameras: Mapping[str, Camera], keypoints: Mapping[str, Array]
+) -> "pycolmap.Reconstruction":
+    model = pycolmap.Reconstruction()
+    for name, number in _ids(cameras).items():
+        camera = cameras[name]
+        model.add_camera_with_trivial_rig(lens_of(camera, number, True))
+        image = pycolmap.Image(
+            name, keypoints[name].reshape(-1, 2), camera_id=number, image_id=number
+        )
+        pose = pycolmap.Rigid3d(camera.cam_from_world[:3])
+        model.add_image_with_trivial_frame(image, pose)
+    return model
+
+
+def _tracks(model: "pycolmap.Reconstruction") -> Tracks:
+    points = [model.points3D[key] for key in sorted(model.points3D)]
+    rows = np.array(
+        [
+            (number, element.image_id - 1, element.point2D_idx)
+            for number, point in enumerate(points)
+            for element in point.track.elements
+        ],
+        np.int64,
+    ).reshape(-1, 3)
+    # COLMAP may join two features of a camera; the first one counts.
+    _, first = np.unique(rows[:, :2], axis=0, return_index=True)
+    rows = rows[first]
+    xyz = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
+    return Tracks(xyz, rows[:, 0], rows[:, 1], rows[:, 2])
