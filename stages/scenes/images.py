@@ -27,7 +27,7 @@ Color = Sequence[float]  # RGB in [0, 1]
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 _COLMAP_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP")
 _LOSSY_FORMATS = ("JPEG", "MPO")
-_ORIENTATION, _EXIF_IFD, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
+_ORIENTATION, _EXIF_IFD, _FOCAL, _FOCAL_35MM = 0x0112, 0x8769, 0x920A, 0xA405
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a TIFF
 _WHITE_IS_ZERO, _SEPARATE, _UNSIGNED, _SIGNED = 0, 2, 1, 2  # and their values
 BLACK = (0.0, 0.0, 0.0)
@@ -110,9 +110,18 @@ def is_plain_png(path: Path) -> bool:
 
 def focal_35mm(path: Path) -> float | None:
     """The 35 mm equivalent focal length in an image's EXIF data, mm; None if absent."""
+    return _exif_mm(path, _FOCAL_35MM)
+
+
+def focal_mm(path: Path) -> float | None:
+    """The focal length in an image's EXIF data, mm; None if absent."""
+    return _exif_mm(path, _FOCAL)
+
+
+def _exif_mm(path: Path, tag: int) -> float | None:
     with _opened(path) as image:
         try:
-            mm = float(image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM) or 0)
+            mm = float(image.getexif().get_ifd(_EXIF_IFD).get(tag) or 0)
         except Exception:  # of broken data, anything: SyntaxError, TypeError, struct.error, ...
             return None
         return mm if mm > 0 and isfinite(mm) else None

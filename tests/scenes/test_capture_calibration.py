@@ -61,6 +61,26 @@ def test_images_without_a_model_become_a_dataset(mapped: tuple[Path, dict]) -> N
     assert all((folder / "images" / image.name).is_file() for image in model.images.values())
 
 
+def test_images_of_equal_size_and_focal_length_share_a_lens(images: Path, tmp_path: Path) -> None:
+    """PNGs have no focal length in EXIF; one JPEG says another than the rest."""
+    shutil.copytree(images, tmp_path / "corner")
+    for name in ("03", "04"):
+        path = tmp_path / "corner" / f"{name}.png"
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = 32  # focal length in 35 mm film
+        Image.open(path).save(path.with_suffix(".jpg"), quality=97, exif=exif)
+        path.unlink()
+    calibrate_capture(tmp_path / "corner", tmp_path / "out", CaptureCalibrateConfig())
+    model = pycolmap.Reconstruction(tmp_path / "out" / "sparse" / "0")
+    lenses: dict[int, set[str]] = {}
+    for image in model.images.values():
+        lenses.setdefault(image.camera_id, set()).add(image.name)
+    assert sorted(map(sorted, lenses.values())) == [
+        ["00.png", "01.png", "02.png"],
+        ["03.jpg", "04.jpg"],
+    ]
+
+
 def test_what_is_missing_is_stated(mapped: tuple[Path, dict]) -> None:
     folder, metrics = mapped
     assert metrics["note"] == "without a pose: blank.png (no verified match)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Camera
 from stages.scenes.captures.colmap_mapping import (
     MappingSummary,
@@ -119,7 +120,7 @@ def _check_images(images: Mapping[str, Path], method: str, config: CaptureCalibr
             check_pixel_count(
                 path,
                 image_size(path, upright=False),
-                _BYTES_PER_PIXEL * max(1, config.threads),
+                _BYTES_PER_PIXEL * min(available_cores(), len(images)),
                 "set capture_calibrate.max_image_px, for example to 3200",
             )
         read_image(path, upright=False)

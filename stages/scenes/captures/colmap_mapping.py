@@ -5,15 +5,18 @@ With one thread and fixed seeds, equal images give equal bytes.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.colmap_import import pycolmap
 from stages.scenes.frames import recentring
+from stages.scenes.images import focal_35mm, focal_mm, image_size
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -176,7 +179,8 @@ def _extract(
     existing: bool = False,
 ) -> None:
     options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.num_threads = False, config.threads
+    # What is found does not depend on the number of threads.
+    options.use_gpu, options.num_threads = False, available_cores()
     options.max_image_size = config.max_image_px or -1
     options.sift.peak_threshold = attempt.peak_threshold
     options.sift.max_num_features = attempt.max_features
@@ -185,23 +189,48 @@ def _extract(
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = config.camera_model
     modes = pycolmap.CameraMode
-    mode = modes.PER_IMAGE if existing else {"auto": modes.AUTO, "one": modes.SINGLE}[config.lenses]
-    pycolmap.extract_features(
-        database, root, list(names), mode, reader, options, device=pycolmap.Device.cpu
-    )
+    if existing:
+        groups = [list(names)]
+    else:
+        groups = [list(names)] if config.lenses == "one" else _by_lens(root, names)
+        _LOGGER.info("%d images share %d lenses", len(names), len(groups))
+    begin = time.perf_counter()
+    for group in groups:
+        pycolmap.extract_features(
+            database,
+            root,
+            group,
+            modes.PER_IMAGE if existing else modes.SINGLE,
+            reader,
+            options,
+            device=pycolmap.Device.cpu,
+        )
+    _LOGGER.info("features of %d images: %.1f s", len(names), time.perf_counter() - begin)
+
+
+def _by_lens(root: Path, names: Sequence[str]) -> list[list[str]]:
+    """Images by lens: those of equal size and, by their EXIF, equal focal length."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in names:
+        path = root / name
+        key = image_size(path, upright=False), focal_mm(path), focal_35mm(path)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def _match(database: Path, attempt: Attempt, config: CaptureCalibrateConfig) -> None:
     options = pycolmap.FeatureMatchingOptions()
-    options.use_gpu, options.num_threads = False, config.threads
+    options.use_gpu, options.num_threads = False, available_cores()
     options.guided_matching = attempt.guided
     options.sift.max_ratio = attempt.ratio
     geometry = pycolmap.TwoViewGeometryOptions()
     geometry.ransac.random_seed = config.seed
     geometry.min_num_inliers = attempt.min_matches
+    begin = time.perf_counter()
     pycolmap.match_exhaustive(
         database, options, verification_options=geometry, device=pycolmap.Device.cpu
     )
+    _LOGGER.info("matches of all pairs: %.1f s", time.perf_counter() - begin)
 
 
 def _mapper_options(
