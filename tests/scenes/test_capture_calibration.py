@@ -12,7 +12,9 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
+from stages.scenes.captures import colmap_mapping
 from stages.scenes.captures.calibration import calibrate_capture
+from stages.scenes.captures.colmap_mapping import map_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
 from stages.scenes.dataset import Dataset, find_photographs, same_images
@@ -59,6 +61,28 @@ def test_images_without_a_model_become_a_dataset(mapped: tuple[Path, dict]) -> N
     model = pycolmap.Reconstruction(folder / "sparse" / "0")
     assert model.num_reg_images() == 5
     assert all((folder / "images" / image.name).is_file() for image in model.images.values())
+
+
+def test_model_that_verified_matches_contradict_is_not_taken(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = CaptureCalibrateConfig(attempts=1)
+    names = sorted(path.name for path in images.iterdir())
+    map_capture(images, images, names, tmp_path / "model", tmp_path, config)
+    model = pycolmap.Reconstruction(tmp_path / "model")
+    share = colmap_mapping.agreement(model, tmp_path / "0.db")
+    assert share is not None
+    assert share > 0.95
+    tilt = pycolmap.Rigid3d(np.hstack([rotation_from_vector([0.1, 0, 0.1]), np.zeros((3, 1))]))
+    for number in model.reg_image_ids()[1::2]:
+        frame = model.frames[model.images[number].frame_id]
+        frame.rig_from_world = tilt * frame.rig_from_world
+    share = colmap_mapping.agreement(model, tmp_path / "0.db")
+    assert share is not None
+    assert share < 0.7
+    attempt = colmap_mapping.LADDER[0]
+    assert not colmap_mapping._agrees(model, tmp_path / "0.db", attempt)
+    assert "contradict its poses" in caplog.text
 
 
 def test_images_of_equal_size_and_focal_length_share_a_lens(images: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stages.run.errors import UserError
 from stages.run.process.cores import available_cores
 from stages.scenes.captures.config import CaptureCalibrateConfig
@@ -21,6 +23,8 @@ from stages.scenes.images import focal_35mm, focal_mm, image_size
 _LOGGER = logging.getLogger(__name__)
 
 _MIN_MODEL_IMAGES = 3
+# Verified matches that make a pair count, their largest error, and the least share that agrees.
+_MIN_VERIFIED, _VERIFIED_PX, _LEAST_AGREEMENT = 40, 4.0, 0.7
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def map_capture(
             database, root, scratch, _mapper_options(attempt, config)
         )
         models = sorted(by_id.values(), key=lambda m: (m.num_reg_images(), len(m.points3D)))
+        models = [model for model in models if _agrees(model, database, attempt)]
         if models and (best is None or models[-1].num_reg_images() > len(best[1].registered)):
             best = models[-1], _summary(models[-1], names, database, attempt.name)
         registered = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
@@ -249,6 +254,50 @@ def _mapper_options(
     options.mapper.init_min_tri_angle = attempt.initial_angle_deg
     options.mapper.abs_pose_min_num_inliers = attempt.min_inliers
     return options
+
+
+def _agrees(model: "pycolmap.Reconstruction", database: Path, attempt: Attempt) -> bool:
+    """Whether the matches that pairs of images verified by themselves agree with the model."""
+    share = agreement(model, database)
+    if share is None or share >= _LEAST_AGREEMENT:
+        return True
+    _LOGGER.warning(
+        "%s: a model of %d images is not taken, because %.0f%% of the verified matches contradict "
+        "its poses",
+        attempt.name,
+        model.num_reg_images(),
+        100 * (1 - share),
+    )
+    return False
+
+
+def agreement(model: "pycolmap.Reconstruction", database: Path) -> float | None:
+    """Share of the verified matches near the epipolar lines of the model's poses.
+
+    Pairs with few matches do not count, since those agree by chance; None without any other pair.
+    """
+    with pycolmap.Database.open(database) as opened:
+        pairs, geometries = opened.read_two_view_geometries()
+        pixels = {number: opened.read_keypoints(number)[:, :2] for number in model.reg_image_ids()}
+    near = total = 0
+    for pair, geometry in zip(pairs, geometries, strict=True):
+        rows = np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)
+        numbers = pycolmap.pair_id_to_image_pair(pair)
+        if len(rows) < _MIN_VERIFIED or not set(numbers) <= set(pixels):
+            continue
+        a, b = (model.images[number] for number in numbers)
+        lenses = [model.cameras[image.camera_id] for image in (a, b)]
+        on_plane = [
+            lens.cam_from_img(pixels[number][rows[:, side]].astype(np.float64))
+            for side, (lens, number) in enumerate(zip(lenses, numbers, strict=True))
+        ]
+        b_from_a = b.cam_from_world() * a.cam_from_world().inverse()
+        essential = pycolmap.essential_matrix_from_pose(b_from_a)
+        squared = np.array(pycolmap.compute_squared_sampson_error(*on_plane, essential))
+        focal_px = np.mean([lens.mean_focal_length() for lens in lenses])
+        near += int((np.sqrt(squared) * focal_px < _VERIFIED_PX).sum())
+        total += len(rows)
+    return near / total if total else None
 
 
 def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
