@@ -11,11 +11,11 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.run.process.cores import available_cores
 from stages.scenes.colmap import Features
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.poses.colmap_pooled import Pair
 from stages.scenes.poses.sfm import PooledFeatures

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.poses.colmap_rigs import lens_of, posed_cameras, sensor_id
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
