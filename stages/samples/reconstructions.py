@@ -90,4 +90,5 @@ def _with_true_poses(scene: Scene, calibration: Calibration) -> Calibration:
         est_from_true=Sim3.identity(),
         sources=scene.cameras("source"),
         targets=scene.cameras("target"),
+        pose_covariance={},
     )

@@ -46,7 +46,14 @@ def subjects(folder: Path) -> list[Subject]:
     """One file of each form that is read back, JSON as values and as text."""
     found = [*_scene(folder / "scene"), *_evaluation(folder / "evaluated")]
     one, two, three = _cameras()
-    calibration = Calibration("given", Sim3.identity(), {"a": one, "b": two}, {"c": three})
+    covariance = dict.fromkeys(("a", "b"), np.eye(6))
+    calibration = Calibration(
+        "perturbed",
+        Sim3.identity(),
+        {"a": one, "b": two},
+        {"c": three},
+        pose_covariance=covariance,
+    )
     points = {"000021": (np.zeros((2, 3)), np.zeros((2, 3), np.uint8))}
     write_calibration(folder / "calibration", calibration, points)
     path = folder / "calibration" / "calibration.json"
@@ -184,6 +191,9 @@ def _sane_scene(found: Scene) -> None:
 def _sane_calibration(found: Calibration) -> None:
     sane_cameras([*found.sources.values(), *found.targets.values()])
     assert np.isfinite(found.est_from_true.matrix).all()
+    for of in found.pose_covariance.values():
+        assert of.shape == (6, 6)
+        assert np.isfinite(of).all()
 
 
 def _sane_facts(found: CaptureRecord) -> None:

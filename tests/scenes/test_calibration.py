@@ -75,6 +75,33 @@ def test_calibration_there_and_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again_rgb, rgb)
 
 
+def test_covariance_of_poses_there_and_back_and_in_another_frame(tmp_path: Path) -> None:
+    written, _ = transfer_targets("perturbed", SOURCES, SOURCES, TARGETS)
+    write_calibration(tmp_path, written, {})
+    assert read_calibration(tmp_path).pose_covariance == {}
+    root = np.random.default_rng(0).normal(size=(6, 6))
+    known = replace(written, pose_covariance=dict.fromkeys(SOURCES, root @ root.T))
+    write_calibration(tmp_path, known, {})
+    read = read_calibration(tmp_path)
+    assert list(read.pose_covariance) == list(SOURCES)
+    np.testing.assert_allclose(read.pose_covariance["4"], root @ root.T)
+    moved = read.moved(EST_FROM_TRUE).pose_covariance["4"]
+    np.testing.assert_allclose(moved[:3, :3], (root @ root.T)[:3, :3])
+    np.testing.assert_allclose(moved[3:, :3], 2.5 * (root @ root.T)[3:, :3])
+    np.testing.assert_allclose(moved[3:, 3:], 2.5**2 * (root @ root.T)[3:, 3:])
+
+
+@pytest.mark.parametrize(
+    "damage", [np.eye(5), np.full((6, 6), np.nan), np.tri(6), np.eye(6) - 2 * np.eye(6, k=0)]
+)
+def test_damaged_covariance_is_refused(tmp_path: Path, damage: np.ndarray) -> None:
+    written, _ = transfer_targets("perturbed", SOURCES, SOURCES, TARGETS)
+    damaged = replace(written, pose_covariance=dict.fromkeys(SOURCES, damage))
+    write_calibration(tmp_path, damaged, {})
+    with pytest.raises(UserError, match=r"calibration\.json"):
+        read_calibration(tmp_path)
+
+
 def test_missing_calibration_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"calibration\.json: no such file"):
         read_calibration(tmp_path)
@@ -124,6 +151,11 @@ def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     assert far["rotation_error_deg"] == pytest.approx(near["rotation_error_deg"], abs=0.02)
     if unit >= 1:  # smaller ones are rounded away
         assert far["centre_error_m"] / unit == pytest.approx(near["centre_error_m"], abs=2e-3)
+    assert set(calibration.pose_covariance) == (set() if method == "given" else set(SOURCES))
+    for of in calibration.pose_covariance.values():
+        deviation = np.sqrt(np.diag(of))  # 0.5 degrees before
+        assert np.degrees(deviation[:3]).max() < 0.1
+        assert deviation[3:].max() / calibration.est_from_true.scale < 0.02 * unit
     # Points and cameras of the estimated frame are those of the world by its similarity.
     xyz, _ = calibration.points("000000")
     truth = frame.apply(cloud(0))

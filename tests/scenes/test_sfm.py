@@ -8,7 +8,7 @@ from pose_scene import FRAMES, POINTS, cloud, pooled_features, project, ring
 
 from stages.run.errors import UserError
 from stages.scenes import colmap
-from stages.scenes.cameras import Camera, rotation_angle_deg
+from stages.scenes.cameras import Camera, mean_distance, rotation_angle_deg
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import fit_sim3_from_cameras
 from stages.scenes.poses import colmap_pooled, sfm
@@ -152,6 +152,10 @@ def test_cameras_that_leave_their_neighbourhood_stay() -> None:
     assert not estimate.refined
     assert "poses not refined" in estimate.note
     assert all(estimate.cameras[name] is far[name] for name in cameras)
+    deviation = np.sqrt(np.diag(estimate.pose_covariance["8"]))
+    assert deviation[:3] == pytest.approx(np.radians(0.15))
+    distance = mean_distance(list(far.values()))
+    assert deviation[3:] == pytest.approx(config.translation_noise * distance)
 
 
 def test_a_camera_without_points_keeps_its_pose_and_is_named() -> None:
@@ -215,6 +219,10 @@ def test_structure_from_motion_needs_no_poses() -> None:
     angle_deg, shift = errors(estimate.cameras, cameras)
     assert angle_deg < 0.1
     assert shift < 0.02
+    # Errors are those of the worst camera: a few of its standard deviations.
+    deviation = np.max([np.sqrt(np.diag(of)) for of in estimate.pose_covariance.values()], axis=0)
+    assert 0.2 < angle_deg / np.degrees(np.linalg.norm(deviation[:3])) < 3
+    assert 0.2 < shift / np.linalg.norm(deviation[3:]) < 3
 
 
 def test_too_few_cameras_stop_with_the_weakest_pairs() -> None:

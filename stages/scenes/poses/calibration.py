@@ -2,13 +2,17 @@
 
 calibration.json (method, est_from_true, sources, targets) and COLMAP models: `frames/<t>/sparse/0`
 holds the source cameras and the points of a timestamp, `targets/sparse/0` the target cameras,
-transferred from the true frame by the similarity that the source cameras define.
+transferred from the true frame by the similarity that the source cameras define. `pose_covariance`
+is that of the source cameras' errors after their best similarity, along each camera's own axes: the
+rotation vector from the estimated to the true rotation of cam_from_world, radians, then the centre,
+in units of the estimated frame. Poses that were not estimated have none.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,7 @@ class Calibration:
     sources: dict[str, Camera]
     targets: dict[str, Camera]
     folder: Path | None = None
+    pose_covariance: Mapping[str, Array] = field(default_factory=dict)  # [6, 6], of the sources
 
     def centres(self) -> list[Array]:
         """Positions [3] of all cameras."""
@@ -44,8 +49,17 @@ class Calibration:
             {name: frame.apply_camera(camera) for name, camera in group.items()}
             for group in (self.sources, self.targets)
         )
-        moved_from_true = frame.compose(self.est_from_true)
-        return replace(self, est_from_true=moved_from_true, sources=sources, targets=targets)
+        size = np.repeat([1.0, frame.scale], 3)
+        return replace(
+            self,
+            est_from_true=frame.compose(self.est_from_true),
+            sources=sources,
+            targets=targets,
+            pose_covariance={
+                name: covariance * np.outer(size, size)
+                for name, covariance in self.pose_covariance.items()
+            },
+        )
 
     def points(self, timestamp: str) -> Points:
         """Points [P, 3] and colours [P, 3] of a timestamp."""
@@ -102,6 +116,10 @@ def write_calibration(folder: Path, calibration: Calibration, points: Mapping[st
         "sources": {name: camera_to_dict(camera) for name, camera in calibration.sources.items()},
         "targets": {name: camera_to_dict(camera) for name, camera in calibration.targets.items()},
     }
+    if calibration.pose_covariance:
+        info["pose_covariance"] = {
+            name: calibration.pose_covariance[name].tolist() for name in calibration.sources
+        }
     (folder / "calibration.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
@@ -113,7 +131,22 @@ def read_calibration(folder: Path) -> Calibration:
         groups = [cameras_from_dict(info[kind]) for kind in ("sources", "targets")]
         if not isinstance(info["method"], str):
             raise TypeError("method is not a text")
-        return Calibration(info["method"], Sim3.from_dict(info["est_from_true"]), *groups, folder)
+        covariance = _pose_covariance(info.get("pose_covariance"), groups[0])
+        est_from_true = Sim3.from_dict(info["est_from_true"])
+        return Calibration(info["method"], est_from_true, *groups, folder, covariance)
+
+
+def _pose_covariance(value: Any, sources: Mapping[str, Camera]) -> dict[str, Array]:
+    if value is None:
+        return {}
+    found = {name: np.array(value[name], np.float64) for name in sources}
+    for name, covariance in found.items():
+        if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
+            raise ValueError(f"pose_covariance of camera {name} is not a matrix of 6")
+        least = np.linalg.eigvalsh(covariance + covariance.T).min()
+        if not np.allclose(covariance, covariance.T) or least < -1e-9 * np.trace(covariance):
+            raise ValueError(f"pose_covariance of camera {name} is not a covariance")
+    return found
 
 
 def _as_images(cameras: Mapping[str, Camera]) -> dict[str, Camera]:

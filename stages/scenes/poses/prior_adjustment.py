@@ -32,8 +32,17 @@ class PoseSigma:
     @property
     def vector(self) -> Array:
         """By parameter, [7]: radians, world units, share."""
-        sigmas = [np.radians(self.rotation_deg)] * 3 + [self.centre] * 3 + [self.focal]
-        return np.maximum(sigmas, _MIN_SIGMA)
+        return np.maximum(self._values, _MIN_SIGMA)
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Which parameters move, [7]: those with a deviation."""
+        return self._values > 0
+
+    @property
+    def _values(self) -> Array:
+        values = [np.radians(self.rotation_deg)] * 3 + [self.centre] * 3 + [self.focal]
+        return np.array(values, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +63,18 @@ class PriorAdjustment:
     error_px: float  # median reprojection error
     noise_px: float  # standard deviation of a pixel's coordinate, from the residuals
     covariance: Array  # [C, 7, 7] of the cameras' parameters
+    relative_covariance: Array  # [C, 7, 7], after the best similarity of all cameras
     moved: Array  # [C, 7] parameters, from the prior
+
+    def pose_covariance(self) -> dict[str, Array]:
+        """Covariances [6, 6] after the best similarity, along each camera's own axes."""
+        blocks = {}
+        for k, (name, camera) in enumerate(self.cameras.items()):
+            axes = np.eye(6)
+            axes[3:, 3:] = camera.cam_from_world[:3, :3]
+            covariance = axes @ self.relative_covariance[k, :6, :6] @ axes.T
+            blocks[name] = (covariance + covariance.T) / 2
+        return blocks
 
 
 def adjust_to_priors(
@@ -79,10 +99,10 @@ def adjust_to_priors(
     """
     state = _State.of(cameras, start, points)
     weights = noise_px / sigma.vector
-    damping, system = 1e-4, _System(state, observed, weights, scale_px)
+    damping, system = 1e-4, _System(state, observed, weights, scale_px, sigma.free)
     for _ in range(_MAX_STEPS):
         step = system.step(damping)
-        trial = _System(state.moved(*step), observed, weights, scale_px)
+        trial = _System(state.moved(*step), observed, weights, scale_px, sigma.free)
         if not trial.cost < system.cost:
             damping *= 8
             if damping > 1e8:
@@ -92,12 +112,15 @@ def adjust_to_priors(
         state, system, damping = trial.state, trial, max(damping / 6, 1e-9)
         if decrease < _LEAST_DECREASE:
             break
+    whole = noise_px**2 * system.covariance()
+    fitted = _similarity_free(state)
     return PriorAdjustment(
         state.cameras(),
         state.points,
         float(np.median(system.error_px)) if len(system.error_px) else 0.0,
         system.noise_px(),
-        noise_px**2 * system.covariance(),
+        _blocks(whole),
+        _blocks(fitted @ whole @ fitted.T),
         state.offsets(),
     )
 
@@ -166,7 +189,12 @@ class _System:
     """Residuals of a state and its normal equations."""
 
     def __init__(
-        self, state: _State, observed: Observations, weights: Array, scale_px: float
+        self,
+        state: _State,
+        observed: Observations,
+        weights: Array,
+        scale_px: float,
+        free: NDArray[np.bool_],
     ) -> None:
         self.state, self.observed = state, observed
         camera, point = observed.camera, observed.point
@@ -200,6 +228,7 @@ class _System:
         self._by_camera = np.concatenate(
             [by_ray @ across, -self._by_point, bent[..., None]], axis=2
         )  # [O, 2, 7]
+        self._by_camera[..., ~free] = 0.0  # so that others do not move at all
 
     def noise_px(self) -> float:
         """Standard deviation of a pixel's coordinate: from the median residual, as of a normal one.
@@ -229,12 +258,11 @@ class _System:
         return camera_step.reshape(-1, _SIZE), point_step
 
     def covariance(self) -> Array:
-        """Covariance [C, 7, 7] of each camera's parameters, if errors are 1 px."""
+        """Covariance [7C, 7C] of the cameras' parameters, if errors are 1 px."""
         cameras, points, mixed, _, _ = self._normal()
         points[:, np.arange(3), np.arange(3)] += 1e-9
         reduced, _ = self._reduced(cameras, mixed, np.linalg.inv(points))
-        whole = np.linalg.inv(reduced).reshape(len(cameras), _SIZE, len(cameras), _SIZE)
-        return whole[np.arange(len(cameras)), :, np.arange(len(cameras))]
+        return np.linalg.inv(reduced)
 
     def _normal(self) -> tuple[Array, Array, Array, Array, Array]:
         """Blocks [C, 7, 7], [P, 3, 3], [P, 7C, 3] and gradients [C, 7], [P, 3], negated."""
@@ -263,6 +291,41 @@ class _System:
             own = slice(k * _SIZE, (k + 1) * _SIZE)
             reduced[own, own] += block
         return reduced, spread
+
+
+def _similarity_free(state: _State) -> Array:
+    """Matrix [7C, 7C] that takes from errors of the cameras' parameters their best similarity.
+
+    It is that of `fit_sim3_from_cameras`: the rotation of the orientations, then scale and
+    translation of the centres.
+    """
+    count = len(state.centres)
+    offsets = state.centres - state.centres.mean(axis=0)
+    rotation = np.zeros((count, _SIZE, 3))  # what a world's rotation does to the parameters
+    rotation[:, :3] = -state.rotations
+    rotation[:, 3:6] = -_cross(offsets)
+    by_orientation = np.zeros((count, _SIZE, 3))
+    by_orientation[:, :3] = -state.rotations / count
+    rest = np.zeros((count, _SIZE, 4))
+    rest[:, 3:6, :3], rest[:, 3:6, 3] = np.eye(3), offsets
+    rest = rest.reshape(-1, 4)
+    whole = np.eye(count * _SIZE)
+    without = whole - rotation.reshape(-1, 3) @ by_orientation.reshape(-1, 3).T
+    return (whole - rest @ np.linalg.pinv(rest)) @ without
+
+
+def _cross(vectors: Array) -> Array:
+    """Matrices [N, 3, 3] of the cross products with vectors [N, 3]."""
+    x, y, z = vectors.T
+    zero = np.zeros(len(vectors))
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+
+
+def _blocks(whole: Array) -> Array:
+    """The cameras' own blocks [C, 7, 7] of a matrix [7C, 7C]."""
+    count = len(whole) // _SIZE
+    each = np.arange(count)
+    return whole.reshape(count, _SIZE, count, _SIZE)[each, :, each]
 
 
 def _sums(values: Array, index: NDArray[np.int64], count: int) -> Array:

@@ -63,11 +63,12 @@ def calibrate(
         kept, before = transfer_targets(config.method, start, true_sources, true_targets)
         if _farther(errors, before):
             note = "bundle adjustment ended farther from the true poses: poses not refined"
-            estimate = replace(estimate, cameras=start, refined=False, note=note)
+            estimate = sfm.unrefined(start, sfm.noise_sigma(initial, config), note)
             calibration, errors = kept, before
     if config.method in ("sfm", "vggt"):
         _check_errors(scene.name, errors, true_sources, config)
     by_time, error_px = _points(scene, views, calibration, features, matches, config)
+    calibration = replace(calibration, pose_covariance=estimate.pose_covariance)
     write_calibration(folder, calibration, by_time)
     return {
         "method": config.method,

@@ -6,7 +6,7 @@ Points are triangulated afterwards, for each timestamp separately, with fixed po
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -38,6 +38,7 @@ _SCALE = 2.5  # of the robust loss, times the noise
 _MIN_NOISE_PX = 0.05
 _MOST_MATCHES = 4000  # of a pair, on average, that poses are estimated from
 _MOST_SIGMA = 5.0  # a camera's distance from its prior
+_UNKNOWN_DEG, _UNKNOWN_SHARE = 10.0, 0.5  # priors of poses that only the images determine
 _MOST_PARAMETERS = 60_000  # cameras times points of the last adjustment
 
 
@@ -55,12 +56,16 @@ class PooledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimated cameras, and the share of the verified matches that agree with them."""
+    """Estimated cameras, and the share of the verified matches that agree with them.
+
+    `pose_covariance` is that of a `Calibration`.
+    """
 
     cameras: dict[str, Camera]
     refined: bool
     agreement: float | None = None
     note: str = ""
+    pose_covariance: Mapping[str, Array] = field(default_factory=dict)
 
 
 def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> PooledFeatures:
@@ -147,7 +152,7 @@ def refine(
         tracks = colmap_pooled.triangulate(current, keypoints, near, limits, error_deg)
         if len(tracks.points) < _MIN_TRACKS:
             note = f"{len(tracks.points)} points in agreement with the poses: poses not refined"
-            return Estimate(dict(cameras), False, None, note)
+            return unrefined(cameras, sigma, note)
         most = _MOST_PARAMETERS if share == _ROUNDS[-1] else _MOST_PARAMETERS // 4
         tracks = tracks.thinned(most // len(cameras))
         observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
@@ -164,9 +169,16 @@ def refine(
     assert adjusted is not None, "there is at least one round"
     note = _departure(cameras, adjusted, sigma)
     if note:
-        return Estimate(dict(cameras), False, None, f"{note}: poses not refined")
+        return unrefined(cameras, sigma, f"{note}: poses not refined")
     share = agreement(current, features, verified, config)
-    return Estimate(current, True, share, _without_points(cameras, tracks))
+    note = _without_points(cameras, tracks)
+    return Estimate(current, True, share, note, adjusted.pose_covariance())
+
+
+def unrefined(cameras: Mapping[str, Camera], sigma: PoseSigma, note: str) -> Estimate:
+    """Approximate cameras as they came, as uncertain as their priors."""
+    covariance = np.diag(np.square(sigma.vector[:6]))
+    return Estimate(dict(cameras), False, None, note, dict.fromkeys(cameras, covariance))
 
 
 def _departure(cameras: Mapping[str, Camera], adjusted: PriorAdjustment, sigma: PoseSigma) -> str:
@@ -249,7 +261,31 @@ def reconstruct(
             fix="take images with less repeated texture, or start from poses with "
             "calibrate.method=perturbed",
         )
-    return Estimate(registered, True, share)
+    covariance = _covariance_from_images(registered, features, verified, config)
+    return Estimate(registered, True, share, pose_covariance=covariance)
+
+
+def _covariance_from_images(
+    cameras: Mapping[str, Camera],
+    features: PooledFeatures,
+    verified: Mapping[Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> dict[str, Array]:
+    """Covariances of the poses of a model, from the residuals of its points."""
+    keypoints = {name: features.of[name].keypoints for name in cameras}
+    kept = {pair: rows for pair, rows in verified.items() if set(pair) <= set(cameras)}
+    near = near_epipolar(cameras, features, kept, config.max_epipolar_error_px)
+    tracks = colmap_pooled.triangulate(cameras, keypoints, near, thresholds(config))
+    tracks = tracks.thinned(_MOST_PARAMETERS // 4 // len(cameras))
+    if len(tracks.points) < _MIN_TRACKS:
+        return {}
+    observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
+    errors = reprojection_errors_px(list(cameras.values()), tracks, observed.pixel)
+    noise_px = max(float(np.median(errors)), _MIN_NOISE_PX)
+    sigma = PoseSigma(_UNKNOWN_DEG, _UNKNOWN_SHARE * mean_distance(list(cameras.values())), 0.0)
+    return adjust_to_priors(
+        cameras, cameras, tracks.points, observed, sigma, _SCALE * noise_px, noise_px
+    ).pose_covariance()
 
 
 def verify(
