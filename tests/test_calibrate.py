@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.run import layout
-from stages.run.files import folder_hash, read_json
+from stages.run.files import folder_hash, read_json, read_tsv
 from stages.run.settings.params import Params
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import write_png
@@ -93,6 +93,15 @@ def test_given_poses_are_the_true_ones(folder: Path) -> None:
     assert metrics["registered"] == metrics["total"] == 6
     assert metrics["rotation_error_deg"] < 1e-4
     assert metrics["points"] > 50
+    assert metrics["note"] == ""
+    assert metrics["track_error_px"] < 1.0
+    pairs = read_tsv(layout.calibrated(SCENE) / "pairs.tsv")
+    assert len(pairs) == 15
+    verified = [int(row["verified"]) for row in pairs]
+    assert 40 <= metrics["fewest_verified"] <= max(verified)
+    for row in pairs:
+        assert int(row["near"]) <= int(row["verified"]) <= int(row["matches"])
+    assert sum(int(row["near"]) for row in pairs) > 0.9 * sum(verified)
 
 
 def test_bundle_adjustment_brings_noisy_poses_closer(folder: Path) -> None:
@@ -100,6 +109,8 @@ def test_bundle_adjustment_brings_noisy_poses_closer(folder: Path) -> None:
     assert refined["refined"] is True
     assert refined["reprojection_error_px"] < 2.0
     assert 0 < refined["rotation_error_deg"] < 1.596 * 0.5
+    assert refined["track_error_px"] < 0.5 * refined["track_error_before_px"]
+    assert 0 < refined["focal_share"] < 0.9
     assert refined["registered"] == 6
 
 
@@ -129,7 +140,7 @@ def test_a_result_farther_from_the_truth_than_its_start_is_not_taken(
     monkeypatch.setattr(sfm, "refine", lambda *_: sfm.Estimate(far, True))
     metrics = scene_calibration.calibrate(scene, config, tmp_path / "out")
     assert metrics["refined"] is False
-    assert "farther from the true poses" in metrics["note"]
+    assert "farther from the true poses, which neither the priors nor" in metrics["note"]
     written = read_calibration(tmp_path / "out").sources
     for name, camera in start.items():
         np.testing.assert_allclose(written[name].cam_from_world, camera.cam_from_world)

@@ -125,6 +125,58 @@ class Placed:
         return []
 
 
+def known(
+    monkeypatch: pytest.MonkeyPatch, features: sfm.PooledFeatures, matches: dict | None = None
+) -> None:
+    """Calibrations of a `Placed` scene take these features."""
+    found = features, matches or sfm.match(features, CalibrateConfig())
+    monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
+    monkeypatch.setattr(scene_calibration, "_colors", lambda _, tracks, *__: grey(tracks))
+
+
+def test_given_pose_that_images_contradict_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera moved along the line to its neighbour: epipolar lines of that pair stay."""
+    known(monkeypatch, pooled_features(SOURCES, noise_px=0.1))
+    scene = Placed(Sim3.identity())
+    assert calibrate(scene, CalibrateConfig(method="given"), tmp_path / "right")["note"] == ""
+    moved = SOURCES["12"]
+    rotation = moved.cam_from_world[:3, :3]
+    centre = moved.centre + 0.1 * (SOURCES["20"].centre - moved.centre)
+    placed = replace(moved, cam_from_world=rigid(rotation, -rotation @ centre))
+    scene.groups["source"] = SOURCES | {"12": placed}
+    note = calibrate(scene, CalibrateConfig(method="given"), tmp_path / "moved")["note"]
+    assert "px from the pose of camera 12 (limit calibrate.max_epipolar_error_px: 4 px)" in note
+
+
+def test_raw_data_with_one_pose_for_two_cameras_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, pooled_features(SOURCES, noise_px=0.1))
+    scene = Placed(Sim3.identity())
+    same = replace(SOURCES["4"], name="12")
+    scene.groups["source"] = SOURCES | {"12": same}
+    note = calibrate(scene, CalibrateConfig(method="given"), tmp_path / "out")["note"]
+    assert "cameras 4 and 12 have one pose in the raw data" in note
+
+
+def test_cameras_that_no_match_tests_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = pooled_features(SOURCES, noise_px=0.1)
+    matches = sfm.match(features, CalibrateConfig())
+    few = {pair: rows[:20] if "12" in pair else rows for pair, rows in matches.items()}
+    known(monkeypatch, features, few)
+    scene = Placed(Sim3.identity())
+    metrics = calibrate(scene, CalibrateConfig(method="given"), tmp_path / "out")
+    assert metrics["fewest_verified"] == 20
+    assert metrics["note"] == (
+        "fewer than 40 verified matches with any other camera, so that nothing tests their "
+        "poses: 12"
+    )
+
+
 def grey(tracks: Tracks) -> np.ndarray:
     return np.full((len(tracks.points), 3), 128, np.uint8)
 

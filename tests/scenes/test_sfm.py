@@ -8,10 +8,11 @@ from pose_scene import FRAMES, POINTS, cloud, pooled_features, project, ring
 
 from stages.run.errors import UserError
 from stages.scenes import colmap
-from stages.scenes.cameras import Camera, mean_distance, rotation_angle_deg
+from stages.scenes.cameras import Camera, mean_distance, rigid, rotation_angle_deg
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import fit_sim3_from_cameras
 from stages.scenes.poses import colmap_pooled, sfm
+from stages.scenes.poses.prior_adjustment import PriorAdjustment
 
 CONFIG = CalibrateConfig(method="perturbed", refine_focal=False, ratio_test=0.85)
 NOISY = CONFIG.model_copy(update={"refine_focal": True})
@@ -170,6 +171,83 @@ def test_a_camera_without_points_keeps_its_pose_and_is_named() -> None:
     assert estimate.note == "not refined, with fewer than 15 points: 8"
     kept = estimate.cameras["8"].cam_from_world
     np.testing.assert_allclose(kept, noisy["8"].cam_from_world, atol=1e-9)
+
+
+def test_cameras_that_all_move_by_more_than_their_noise_stay() -> None:
+    """Each by some three standard deviations, none by five."""
+    cameras = ring()
+    features = pooled_features(cameras)
+    far = sfm.perturb(cameras, NOISY.model_copy(update={"rotation_noise_deg": 0.5}))
+    config = NOISY.model_copy(update={"rotation_noise_deg": 0.22, "translation_noise": 0.005})
+    estimate = sfm.refine(far, features, sfm.match(features, config), config)
+    assert not estimate.refined
+    assert "the cameras moved by" in estimate.note
+    assert "on average: poses not refined" in estimate.note
+
+
+@pytest.mark.parametrize("noise_deg", [0.05, 3.0])
+def test_poses_that_held_out_matches_contradict_are_not_taken(
+    monkeypatch: pytest.MonkeyPatch, noise_deg: float
+) -> None:
+    """Poses that fit them worse than the start, and poses that fit them no better than it."""
+    cameras = ring()
+    features = pooled_features(cameras, noise_px=0.1)
+    wrong = sfm.perturb(cameras, NOISY.model_copy(update={"seed": 9, "rotation_noise_deg": 0.3}))
+    adjust, rounds = sfm.adjust_to_priors, []
+
+    def misled(*args: object) -> PriorAdjustment:
+        rounds.append(adjust(*args))
+        return replace(rounds[-1], cameras=wrong) if len(rounds) == 3 else rounds[-1]
+
+    monkeypatch.setattr(sfm, "adjust_to_priors", misled)
+    start = sfm.perturb(cameras, NOISY.model_copy(update={"rotation_noise_deg": noise_deg}))
+    config = NOISY.model_copy(update={"rotation_noise_deg": 3.0})
+    estimate = sfm.refine(start, features, sfm.match(features, config), config)
+    assert len(rounds) == 3
+    assert not estimate.refined
+    assert "held-out matches are" in estimate.note
+    assert estimate.cameras == start
+
+
+@pytest.mark.parametrize("method", ["rotation_noise_deg", "translation_noise", "focal_noise"])
+def test_what_has_no_noise_does_not_move(method: str) -> None:
+    cameras = ring()
+    features = pooled_features(cameras, noise_px=0.5)
+    names = ("rotation_noise_deg", "translation_noise", "focal_noise")
+    config = NOISY.model_copy(update=dict.fromkeys(names, 0.0))
+    nothing = sfm.refine(cameras, features, sfm.match(features, config), config)
+    assert all(nothing.cameras[name] is cameras[name] for name in cameras)
+    assert nothing.note == ""
+    config = NOISY.model_copy(update={method: 0.0})
+    noisy = sfm.perturb(cameras, config)
+    estimate = sfm.refine(noisy, features, sfm.match(features, config), config)
+    assert estimate.refined
+    for name, camera in noisy.items():
+        found = estimate.cameras[name]
+        same = {
+            "rotation_noise_deg": np.array_equal(
+                found.cam_from_world[:3, :3], camera.cam_from_world[:3, :3]
+            ),
+            "translation_noise": np.allclose(found.centre, camera.centre, atol=1e-12),
+            "focal_noise": np.array_equal(found.K, camera.K),
+        }
+        assert same == {key: key == method for key in same}
+
+
+def test_focal_lengths_that_only_the_priors_determine_are_told() -> None:
+    """Cameras that face a wall in one direction; on a ring the images determine them."""
+    K = np.array([[480.0, 0, 200], [0, 480.0, 200], [0, 0, 1]])
+    facing = {
+        str(k): Camera(str(k), K, rigid(np.eye(3), [-0.5 * k, 0.2 * (k % 2), 4.0]), 400, 400)
+        for k in range(-2, 3)
+    }
+    for cameras, is_told in ((facing, True), (ring(), False)):
+        features = pooled_features(cameras, noise_px=0.5)
+        noisy = sfm.perturb(cameras, NOISY)
+        estimate = sfm.refine(noisy, features, sfm.match(features, NOISY), NOISY)
+        assert estimate.refined
+        assert ("do not determine the focal lengths" in estimate.note) == is_told
+        assert (estimate.focal_share > 0.99) == is_told
 
 
 def test_too_few_points_leave_the_poses_and_say_so() -> None:

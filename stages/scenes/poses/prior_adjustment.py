@@ -64,6 +64,7 @@ class PriorAdjustment:
     noise_px: float  # standard deviation of a pixel's coordinate, from the residuals
     covariance: Array  # [C, 7, 7] of the cameras' parameters
     relative_covariance: Array  # [C, 7, 7], after the best similarity of all cameras
+    focal_covariance: Array  # [C, C] of the logarithms of the focal lengths
     moved: Array  # [C, 7] parameters, from the prior
 
     def pose_covariance(self) -> dict[str, Array]:
@@ -75,6 +76,15 @@ class PriorAdjustment:
             covariance = axes @ self.relative_covariance[k, :6, :6] @ axes.T
             blocks[name] = (covariance + covariance.T) / 2
         return blocks
+
+    def focal_shares(self, sigma: PoseSigma) -> Array:
+        """Shares [C] of the priors' deviation that focal lengths have left, ascending.
+
+        They are those of independent combinations of the focal lengths: where cameras face in one
+        direction, the images determine the ratios of all, and leave their common factor.
+        """
+        variances = np.linalg.eigvalsh(self.focal_covariance) / sigma.vector[6] ** 2
+        return np.sqrt(np.maximum(variances, 0.0))
 
 
 def adjust_to_priors(
@@ -121,6 +131,7 @@ def adjust_to_priors(
         system.noise_px(),
         _blocks(whole),
         _blocks(fitted @ whole @ fitted.T),
+        whole[6::_SIZE, 6::_SIZE],
         state.offsets(),
     )
 

@@ -1,7 +1,7 @@
 """Calibration of a prepared scene from its source images, by the method in params."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
+from stages.run.files import write_tsv
 from stages.run.process.cores import available_cores
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Array, Camera, mean_distance
@@ -25,6 +26,7 @@ from stages.scenes.poses.calibration import (
     write_calibration,
 )
 from stages.scenes.poses.colmap_features import detect_and_match
+from stages.scenes.poses.evidence import in_one_place
 from stages.scenes.poses.prior_adjustment import PoseSigma
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
@@ -36,8 +38,9 @@ Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
 # Of a network's cameras: degrees, share of the mean distance, share of the focal length.
 _PREDICTED = (2.0, 0.05, 0.05)
-# Given poses that contradict more of the verified matches than this are worth a warning.
+# Poses that contradict more of the verified matches than this are worth a warning.
 _LEAST_AGREEMENT = 0.5
+_PAIRS = ["a", "b", "matches", "verified", "near"]
 
 
 def calibrate(
@@ -62,14 +65,16 @@ def calibrate(
         start = sfm.perturb(initial, config)
         kept, before = transfer_targets(config.method, start, true_sources, true_targets)
         if _farther(errors, before):
-            note = "bundle adjustment ended farther from the true poses: poses not refined"
-            estimate = sfm.unrefined(start, sfm.noise_sigma(initial, config), note)
+            estimate = _kept_by_truth(estimate, start, features, config)
             calibration, errors = kept, before
     if config.method in ("sfm", "vggt"):
         _check_errors(scene.name, errors, true_sources, config)
     by_time, error_px = _points(scene, views, calibration, features, matches, config)
     calibration = replace(calibration, pose_covariance=estimate.pose_covariance)
     write_calibration(folder, calibration, by_time)
+    pairs = _pairs(estimate, features, matches, config)
+    write_tsv(folder / "pairs.tsv", pairs, _PAIRS)
+    found, before = estimate.errors, estimate.errors_before
     return {
         "method": config.method,
         "refined": estimate.refined,
@@ -77,10 +82,97 @@ def calibrate(
         "total": len(true_sources),
         "points": float(np.mean([len(xyz) for xyz, _ in by_time.values()])),
         "reprojection_error_px": _rounded(error_px),
+        "fewest_verified": min(_strongest(list(true_sources), pairs).values()),
         "agreement": _rounded(estimate.agreement),
+        "track_error_px": _rounded(None if found is None else found.median_px),
+        "track_error_before_px": _rounded(None if before is None else before.median_px),
+        "focal_share": _rounded(estimate.focal_share),
         **{name: _rounded(value) for name, value in errors.items()},
-        "note": estimate.note,
+        "note": "; ".join([*estimate.notes, *_contradictions(initial, estimate, pairs, config)]),
     }
+
+
+def _kept_by_truth(
+    estimate: sfm.Estimate,
+    start: Mapping[str, Camera],
+    features: sfm.PooledFeatures,
+    config: CalibrateConfig,
+) -> sfm.Estimate:
+    """The start instead of a result that is farther from the true poses."""
+    note = (
+        "poses not refined: bundle adjustment ended farther from the true poses, which neither "
+        "the priors nor the held-out matches noticed"
+    )
+    return replace(
+        estimate,
+        cameras=dict(start),
+        refined=False,
+        agreement=sfm.agreement(start, features, estimate.verified, config),
+        errors=estimate.errors_before,
+        focal_share=None,
+        notes=(note,),
+        pose_covariance=sfm.covariance_of(sfm.noise_sigma(start, config), start),
+    )
+
+
+def _pairs(
+    estimate: sfm.Estimate,
+    features: sfm.PooledFeatures,
+    matches: Mapping[sfm.Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> list[dict[str, Any]]:
+    """Counts of matches by pair of cameras; `near` the epipolar lines of the estimated poses."""
+    rows = []
+    for (a, b), verified in estimate.verified.items():
+        near = None
+        if {a, b} <= set(estimate.cameras):
+            one = {(a, b): verified}
+            of_pair = sfm.near_epipolar(
+                estimate.cameras, features, one, config.max_epipolar_error_px
+            )
+            near = len(of_pair[a, b])
+        values = (a, b, len(matches[a, b]), len(verified), near)
+        rows.append(dict(zip(_PAIRS, values, strict=True)))
+    return rows
+
+
+def _strongest(cameras: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The most verified matches of each camera with another one."""
+    return {
+        name: max((row["verified"] for row in pairs if name in (row["a"], row["b"])), default=0)
+        for name in cameras
+    }
+
+
+def _contradictions(
+    initial: Mapping[str, Camera],
+    estimate: sfm.Estimate,
+    pairs: Sequence[Mapping[str, Any]],
+    config: CalibrateConfig,
+) -> Iterator[str]:
+    """What the images and the cameras say against the poses that were taken."""
+    share = estimate.agreement
+    if share is not None and share < _LEAST_AGREEMENT:
+        yield f"{1 - share:.0%} of the verified matches contradict the poses"
+    by_camera = estimate.errors.by_camera if estimate.errors is not None else {}
+    if by_camera and estimate.refined | (config.method == "given"):
+        worst = max(by_camera, key=lambda name: by_camera[name])
+        if by_camera[worst] > config.max_epipolar_error_px:
+            yield (
+                f"verified matches are {by_camera[worst]:.1f} px from the pose of camera {worst} "
+                f"(limit calibrate.max_epipolar_error_px: {config.max_epipolar_error_px:g} px)"
+            )
+    for of, cameras in (("raw data", initial), ("estimated poses", estimate.cameras)):
+        for a, b in in_one_place(cameras):
+            yield f"cameras {a} and {b} have one pose in the {of}"
+    few = [
+        name for name, count in _strongest(list(initial), pairs).items() if count < sfm.MIN_VERIFIED
+    ]
+    if few:
+        yield (
+            f"fewer than {sfm.MIN_VERIFIED} verified matches with any other camera, so that "
+            f"nothing tests their poses: {', '.join(few)}"
+        )
 
 
 def _estimate(
@@ -94,10 +186,8 @@ def _estimate(
     if config.method == "given":
         verified = sfm.verify(cameras, features, matches, config)
         agreement = sfm.agreement(cameras, features, verified, config)
-        note = ""
-        if agreement is not None and agreement < _LEAST_AGREEMENT:
-            note = f"{1 - agreement:.0%} of the verified matches contradict the given poses"
-        return sfm.Estimate(dict(cameras), False, agreement, note)
+        errors = sfm.errors_of(cameras, features, verified, config)
+        return sfm.Estimate(dict(cameras), False, verified, agreement, errors)
     if config.method == "perturbed":
         return sfm.refine(sfm.perturb(cameras, config), features, matches, config)
     if config.method == "sfm":

@@ -5,7 +5,7 @@ image: only features of equal timestamps are matched, and all timestamps estimat
 Points are triangulated afterwards, for each timestamp separately, with fixed poses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 
@@ -19,6 +19,7 @@ from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
 from stages.scenes.poses import colmap_pooled
 from stages.scenes.poses.colmap_pooled import Pair, Tracks
+from stages.scenes.poses.evidence import TrackErrors, hold_out, track_errors, verified_tracks
 from stages.scenes.poses.prior_adjustment import (
     Observations,
     PoseSigma,
@@ -31,13 +32,19 @@ Track = list[tuple[str, int]]  # (camera, feature)
 _MIN_TRACKS = 30  # fewer do not constrain a bundle adjustment
 _MIN_POINTS = 15  # of a camera
 _MIN_AGREEMENT = 0.5  # of a pair's verified matches with the initial poses
-_MIN_VERIFIED = 40  # of a pair, so that they are not by chance
+MIN_VERIFIED = 40  # of a pair, so that they are not by chance
 _LEAST_AGREEMENT = 0.7  # of all verified matches with a model
 _ROUNDS = (1.0, 0.25, 0.0)  # shares of the initial poses' error
 _SCALE = 2.5  # of the robust loss, times the noise
 _MIN_NOISE_PX = 0.05
 _MOST_MATCHES = 4000  # of a pair, on average, that poses are estimated from
 _MOST_SIGMA = 5.0  # a camera's distance from its prior
+_MOST_TOGETHER = 4.0  # standard deviations of the mean square of all distances
+_FOCAL_LEFT = 0.9  # share of the prior deviation of focal lengths that is too little determined
+_OTHER_POSES = (
+    "take images with less repeated texture, or start from poses with calibrate.method=perturbed"
+)
+_NOT_REFINED = "poses not refined"
 _UNKNOWN_DEG, _UNKNOWN_SHARE = 10.0, 0.5  # priors of poses that only the images determine
 _MOST_PARAMETERS = 60_000  # cameras times points of the last adjustment
 
@@ -56,16 +63,28 @@ class PooledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Estimated cameras, and the share of the verified matches that agree with them.
+    """Estimated cameras, and what tells without the true ones how good they are.
 
-    `pose_covariance` is that of a `Calibration`.
+    `errors` are of tracks of verified matches that took no part in a bundle adjustment with priors,
+    `errors_before` of the same tracks at the approximate cameras. `agreement` is the share of the
+    verified matches near the epipolar lines, `focal_share` the largest share of the focal
+    lengths' prior deviation that the images left. `pose_covariance` is that of a `Calibration`.
     """
 
     cameras: dict[str, Camera]
     refined: bool
+    verified: Mapping[Pair, NDArray[np.uint32]] = field(default_factory=dict)
     agreement: float | None = None
-    note: str = ""
+    errors: TrackErrors | None = None
+    errors_before: TrackErrors | None = None
+    focal_share: float | None = None
+    notes: tuple[str, ...] = ()
     pose_covariance: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """What a user should know of the estimate; empty if nothing."""
+        return "; ".join(self.notes)
 
 
 def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> PooledFeatures:
@@ -127,9 +146,9 @@ def refine(
 ) -> Estimate:
     """Bundle adjustment of approximate cameras that holds them near where they began.
 
-    The cameras are returned as they came when too few matches agree with them, and when the result
+    The cameras are returned as they came when too few matches agree with them; when the result
     leaves their neighbourhood: no camera may move by more than its priors' standard deviations
-    allow.
+    allow, nor all together; and when tracks that were held out fit the start better, or neither.
 
     Args:
         cameras: approximate ones, by name.
@@ -142,17 +161,30 @@ def refine(
     limits = thresholds(config)
     keypoints = {name: pooled.keypoints for name, pooled in features.of.items()}
     verified = verify(cameras, features, matches, config)
+    held, rest = hold_out(keypoints, verified)
+    before = track_errors(cameras, held, config.max_epipolar_error_px)
+    kept = Estimate(
+        dict(cameras),
+        False,
+        verified,
+        agreement(cameras, features, verified, config),
+        before,
+        before,
+        pose_covariance=covariance_of(sigma, cameras),
+    )
+    if not sigma.free.any():
+        return kept
     focal_px = float(np.median([camera.K[0, 0] for camera in cameras.values()]))
     current, adjusted, noise_px = dict(cameras), None, 1.0
     # Each round's cameras allow a stricter tolerance in the next one.
     for share in _ROUNDS:
         error_deg = share * _ray_error_deg(cameras, sigma)
         error_px = focal_px * float(np.radians(error_deg))
-        near = agreeing(current, features, verified, config.max_epipolar_error_px + 2 * error_px)
+        near = agreeing(current, features, rest, config.max_epipolar_error_px + 2 * error_px)
         tracks = colmap_pooled.triangulate(current, keypoints, near, limits, error_deg)
         if len(tracks.points) < _MIN_TRACKS:
-            note = f"{len(tracks.points)} points in agreement with the poses: poses not refined"
-            return unrefined(cameras, sigma, note)
+            note = f"{len(tracks.points)} points in agreement with the poses: {_NOT_REFINED}"
+            return replace(kept, notes=(note,))
         most = _MOST_PARAMETERS if share == _ROUNDS[-1] else _MOST_PARAMETERS // 4
         tracks = tracks.thinned(most // len(cameras))
         observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
@@ -167,18 +199,39 @@ def refine(
         )
         current, noise_px = adjusted.cameras, max(min(adjusted.noise_px, 1.0), _MIN_NOISE_PX)
     assert adjusted is not None, "there is at least one round"
-    note = _departure(cameras, adjusted, sigma)
+    most_px = config.max_epipolar_error_px
+    after = track_errors(current, held, most_px)
+    note = _departure(cameras, adjusted, sigma) or _unsupported(before, after, most_px)
     if note:
-        return unrefined(cameras, sigma, f"{note}: poses not refined")
-    share = agreement(current, features, verified, config)
-    note = _without_points(cameras, tracks)
-    return Estimate(current, True, share, note, adjusted.pose_covariance())
+        return replace(kept, notes=(f"{note}: {_NOT_REFINED}",))
+    return Estimate(
+        current,
+        True,
+        verified,
+        agreement(current, features, verified, config),
+        after,
+        before,
+        float(adjusted.focal_shares(sigma)[-1]) if sigma.free[6] else None,
+        tuple(_notes(adjusted, tracks, sigma)),
+        adjusted.pose_covariance(),
+    )
 
 
-def unrefined(cameras: Mapping[str, Camera], sigma: PoseSigma, note: str) -> Estimate:
-    """Approximate cameras as they came, as uncertain as their priors."""
-    covariance = np.diag(np.square(sigma.vector[:6]))
-    return Estimate(dict(cameras), False, None, note, dict.fromkeys(cameras, covariance))
+def covariance_of(sigma: PoseSigma, cameras: Mapping[str, Camera]) -> dict[str, Array]:
+    """Covariances [6, 6] of the priors' errors, by camera."""
+    return {name: np.diag(np.square(sigma.vector[:6])) for name in cameras}
+
+
+def _unsupported(before: TrackErrors | None, after: TrackErrors | None, most_px: float) -> str:
+    """That held-out tracks contradict the result, or fit its start better; empty if not."""
+    if before is None or after is None:
+        return ""
+    if after.median_px <= min(before.median_px, most_px):
+        return ""
+    return (
+        f"held-out matches are {after.median_px:.2f} px from the adjusted poses, "
+        f"{before.median_px:.2f} px from the approximate ones"
+    )
 
 
 def _departure(cameras: Mapping[str, Camera], adjusted: PriorAdjustment, sigma: PoseSigma) -> str:
@@ -191,13 +244,29 @@ def _departure(cameras: Mapping[str, Camera], adjusted: PriorAdjustment, sigma: 
         if distance[worst] > _MOST_SIGMA:
             name = list(cameras)[worst]
             return f"the {what} of camera {name} moved by {distance[worst]:.1f} standard deviations"
+    free = moved[:, sigma.free]
+    # Mean squares of right priors are 1 at most; their own deviation is as of chi squared.
+    together, limit = float(np.square(free).mean()), 1 + _MOST_TOGETHER * np.sqrt(2 / free.size)
+    if together > limit:
+        return f"the cameras moved by {np.sqrt(together):.1f} standard deviations on average"
     return ""
 
 
-def _without_points(cameras: Mapping[str, Camera], tracks: Tracks) -> str:
-    counts = np.bincount(tracks.camera, minlength=len(cameras))
-    few = [name for name, count in zip(cameras, counts, strict=True) if count < _MIN_POINTS]
-    return f"not refined, with fewer than {_MIN_POINTS} points: {', '.join(few)}" if few else ""
+def _notes(adjusted: PriorAdjustment, tracks: Tracks, sigma: PoseSigma) -> Iterator[str]:
+    """Cameras with few points, and those whose focal lengths are left to their priors."""
+    counts = np.bincount(tracks.camera, minlength=len(adjusted.cameras))
+    counted = dict(zip(adjusted.cameras, counts, strict=True))
+    few = [name for name, count in counted.items() if count < _MIN_POINTS]
+    if few:
+        yield f"not refined, with fewer than {_MIN_POINTS} points: {', '.join(few)}"
+    if not sigma.free[6]:
+        return
+    share = adjusted.focal_shares(sigma)[-1]
+    if share >= _FOCAL_LEFT and not few:
+        yield (
+            f"the images do not determine the focal lengths: {share:.0%} of the uncertainty before "
+            "(calibrate.focal_noise) is left, as where cameras face a plane or in one direction"
+        )
 
 
 def _ray_error_deg(cameras: Mapping[str, Camera], sigma: PoseSigma) -> float:
@@ -258,11 +327,33 @@ def reconstruct(
             "calibrate",
             f"{1 - share:.0%} of the verified matches contradict the cameras of the model",
             expected=f"at most {1 - _LEAST_AGREEMENT:.0%}",
-            fix="take images with less repeated texture, or start from poses with "
-            "calibrate.method=perturbed",
+            fix=_OTHER_POSES,
+        )
+    errors = errors_of(registered, features, verified, config)
+    if errors is not None and errors.median_px > config.max_epipolar_error_px:
+        raise UserError(
+            "calibrate",
+            f"tracks of verified matches are {errors.median_px:.1f} px from the cameras of the "
+            "model",
+            expected=f"at most {config.max_epipolar_error_px:g} px "
+            "(calibrate.max_epipolar_error_px)",
+            fix=_OTHER_POSES,
         )
     covariance = _covariance_from_images(registered, features, verified, config)
-    return Estimate(registered, True, share, pose_covariance=covariance)
+    return Estimate(registered, True, verified, share, errors, notes=(), pose_covariance=covariance)
+
+
+def errors_of(
+    cameras: Mapping[str, Camera],
+    features: PooledFeatures,
+    verified: Mapping[Pair, NDArray[np.uint32]],
+    config: CalibrateConfig,
+) -> TrackErrors | None:
+    """Errors of all tracks of the verified matches of these cameras."""
+    keypoints = {name: features.of[name].keypoints for name in cameras}
+    own = {pair: rows for pair, rows in verified.items() if set(pair) <= set(cameras)}
+    tracks = verified_tracks(keypoints, own)
+    return track_errors(cameras, tracks, config.max_epipolar_error_px)
 
 
 def _covariance_from_images(
@@ -314,7 +405,7 @@ def agreement(
     own = {
         pair: rows
         for pair, rows in verified.items()
-        if set(pair) <= set(cameras) and len(rows) >= _MIN_VERIFIED
+        if set(pair) <= set(cameras) and len(rows) >= MIN_VERIFIED
     }
     count = sum(map(len, own.values()))
     near = near_epipolar(cameras, features, own, config.max_epipolar_error_px)
