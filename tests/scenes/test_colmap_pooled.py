@@ -1,5 +1,6 @@
 """COLMAP's verification and triangulation of cameras with pooled features."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -80,3 +81,63 @@ def test_thinned_tracks_keep_their_observations(most: int) -> None:
     assert len(thin.points) == min(most, 5)
     np.testing.assert_array_equal(thin.points[thin.point, 0] / 3 * 10, thin.feature)
     assert thin.camera.tolist() == [0, 1] * len(thin.points)
+
+
+def timestamps(count: int) -> tuple[dict, dict, dict, dict]:
+    """Cameras, noisy pixels, matches of equal timestamps and the timestamp of each feature."""
+    cameras, rng = ring(3), np.random.default_rng(0)
+    points = np.concatenate([cloud(seed)[:COUNT] for seed in range(count)])
+    pixels = {
+        name: project(camera, points) + 0.2 * rng.standard_normal((len(points), 2))
+        for name, camera in cameras.items()
+    }
+    index = np.arange(len(points), dtype=np.uint32)
+    matches = {pair: np.stack([index, index], axis=1) for pair in pairwise(cameras)}
+    frames = dict.fromkeys(cameras, np.repeat(np.arange(count), COUNT))
+    return cameras, pixels, matches, frames
+
+
+def test_points_of_timestamps_are_those_of_all_together() -> None:
+    cameras, pixels, matches, frames = timestamps(4)
+    apart = colmap_pooled.triangulate(cameras, pixels, matches, LIMITS, frames=frames)
+    together = colmap_pooled.triangulate(cameras, pixels, matches, LIMITS)
+    assert len(apart.points) == len(together.points) == 4 * COUNT
+    of_point = {
+        camera: dict(
+            zip(
+                apart.feature[apart.camera == camera].tolist(),
+                apart.points[apart.point[apart.camera == camera]].tolist(),
+                strict=True,
+            )
+        )
+        for camera in range(3)
+    }
+    for point, camera, feature in zip(
+        together.point, together.camera.tolist(), together.feature.tolist(), strict=True
+    ):
+        np.testing.assert_allclose(of_point[camera][feature], together.points[point], atol=1e-5)
+    first = apart.feature[np.unique(apart.point, return_index=True)[1]]
+    assert (np.diff(frames["0"][first]) >= 0).all()
+
+
+def test_pairs_count_by_their_matches_at_all_timestamps() -> None:
+    """Five timestamps of four matches are as good as one with twenty."""
+    cameras, pixels, matches, frames = timestamps(5)
+    few = {pair: rows[np.arange(len(rows)) % COUNT < 4] for pair, rows in matches.items()}
+    tracks = colmap_pooled.triangulate(cameras, pixels, few, LIMITS, frames=frames)
+    assert len(tracks.points) == 20
+    fewer = {pair: rows[:14] for pair, rows in few.items()}
+    assert not len(colmap_pooled.triangulate(cameras, pixels, fewer, LIMITS, frames=frames).points)
+
+
+def test_results_do_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras, pixels, matches, frames = timestamps(4)
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(colmap_pooled, "available_cores", lambda cores=cores: cores)
+        limits = replace(LIMITS, threads=cores)
+        verified = colmap_pooled.verify(cameras, pixels, matches, limits)
+        tracks = colmap_pooled.triangulate(cameras, pixels, verified, limits, frames=frames)
+        found.append([*verified.values(), *vars(tracks).values()])
+    for one, four in zip(*found, strict=True):
+        assert one.tobytes() == four.tobytes()

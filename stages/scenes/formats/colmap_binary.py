@@ -1,4 +1,4 @@
-"""Checks the structure of a binary COLMAP model before COLMAP reads it.
+"""Checks the structure of a binary COLMAP model before COLMAP reads it; reads tracks as arrays.
 
 COLMAP's reader trusts every count in a file: with a damaged file it reads zeros for hours or
 exhausts memory. The layouts are those of COLMAP's scene/reconstruction_io_binary.cc. Values are
@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stages.run.errors import UserError
+from stages.scenes.cameras import Array
 
 FILE_NAMES = ("cameras", "images", "points3D", "rigs", "frames")
 _POSE = 7 * 8  # quaternion and translation
+_POINT_2D = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])  # -1 for none
+_POINT_BYTES = 8 + 3 * 8 + 3 + 8 + 8  # without its track
 # Number of parameters by the id of a camera model.
 _PARAMS = (3, 4, 4, 5, 8, 8, 12, 5, 4, 5, 12, 16, 4, 5, 3, 4, 6, 2)
 
@@ -75,6 +81,44 @@ def count_images(folder: Path) -> int:
                 return struct.unpack("<Q", data.read(8))[0]
         return sum(1 for _ in _lines(folder / "images.txt")) // 2
     return 0
+
+
+def read_tracks(
+    folder: Path,
+) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Points of a model that COLMAP wrote just now, and their observations.
+
+    Returns the points [P, 3] in the order of their ids, and of each observation, by point and
+    image, the number of its point, the id of its image and the number of its feature there, [O].
+    """
+    cursor = _Cursor((folder / "images.bin").read_bytes())
+    (count,) = cursor.take("<Q")
+    images, features, ids = [], [], []
+    for _ in range(count):
+        (image,) = cursor.take("<I")
+        cursor.skip(_POSE + 4)
+        cursor.name()
+        (size,) = cursor.take("<Q")
+        observed = np.frombuffer(cursor.data, _POINT_2D, size, cursor.at)["point"]
+        cursor.skip(size * _POINT_2D.itemsize)
+        rows = np.flatnonzero(observed >= 0)
+        images.append(np.full(len(rows), image, np.int64))
+        features.append(rows)
+        ids.append(observed[rows])
+    points = np.concatenate([np.zeros(0, np.int64), *ids])
+    image, feature = (
+        np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (images, features)
+    )
+    order = np.lexsort((feature, image, points))
+    known, number, lengths = np.unique(points[order], return_inverse=True, return_counts=True)
+    data = np.fromfile(folder / "points3D.bin", np.uint8)
+    # A record ends with its track; records are sorted by id.
+    starts = 8 + np.cumsum([0, *(_POINT_BYTES + 8 * lengths)])
+    assert starts[-1] == len(data), "every point has a track"
+    head = data[starts[:-1, None] + np.arange(_POINT_BYTES)]
+    assert (np.ascontiguousarray(head[:, :8]).view(np.int64)[:, 0] == known).all(), "sorted by id"
+    xyz = np.ascontiguousarray(head[:, 8:32]).view(np.float64)
+    return xyz.reshape(-1, 3), number, image[order], feature[order]
 
 
 def _lines(path: Path) -> Iterator[str]:

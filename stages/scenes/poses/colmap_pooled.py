@@ -1,25 +1,30 @@
 """COLMAP's verification, mapper and triangulation for cameras with pooled features.
 
-Each camera is one image with the features of all timestamps. With one thread and fixed seeds,
-equal inputs give equal bytes.
+Each camera is one image with the features of all timestamps. Seeds are fixed, and what runs on
+several cores does not depend on their number: equal inputs give equal bytes.
 """
 
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_import import pycolmap
+from stages.scenes.formats.colmap_binary import read_tracks
 from stages.scenes.poses.colmap_rigs import lens_of, posed_cameras, sensor_id
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
 Pair = tuple[str, str]
 Matches = Mapping[Pair, NDArray[np.uint32]]  # rows [M, 2] of features, by pair of cameras
+
+_MIN_MATCHES = 15  # of a pair
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,11 @@ def triangulate(
     matches: Matches,
     thresholds: Thresholds,
     pose_error_deg: float = 0.0,
+    frames: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Tracks:
     """Points at fixed poses from verified matches; pairs with fewer than 15 do not count.
+
+    Points of different timestamps do not depend on each other, so that all cores share them.
 
     Args:
         cameras: with poses, by name.
@@ -99,7 +107,47 @@ def triangulate(
         matches: verified ones.
         thresholds: their `max_error_px` is that of an observation.
         pose_error_deg: by how much rays may miss their point beyond that.
+        frames: timestamp [N] of each feature, equal for those that match; by default one.
+
+    Points are in the order of their timestamps.
     """
+    options = _triangulation(cameras, thresholds, pose_error_deg)
+    counted = {pair: rows for pair, rows in matches.items() if len(rows) >= _MIN_MATCHES}
+
+    def found(part: Matches) -> Tracks:
+        return _triangulated(cameras, keypoints, part, options)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        parts = list(pool.map(found, _by_frame(counted, frames)))
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Tracks(np.zeros((0, 3)), none, none, none)
+    starts = np.cumsum([0, *(len(part.points) for part in parts[:-1])])
+    return Tracks(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.point + start for part, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.camera for part in parts]),
+        np.concatenate([part.feature for part in parts]),
+    )
+
+
+def _by_frame(matches: Matches, frames: Mapping[str, NDArray[np.int64]] | None) -> list[Matches]:
+    """The matches of each timestamp that has any."""
+    if frames is None:
+        return [matches] if matches else []
+    parts: dict[int, dict[Pair, NDArray[np.uint32]]] = {}
+    for pair, rows in matches.items():
+        of_row = frames[pair[0]][rows[:, 0]]
+        rows = rows[np.argsort(of_row, kind="stable")]
+        which, starts = np.unique(np.sort(of_row), return_index=True)
+        for frame, own in zip(which.tolist(), np.split(rows, starts[1:]), strict=True):
+            parts.setdefault(frame, {})[pair] = own
+    return [parts[frame] for frame in sorted(parts)]
+
+
+def _triangulation(
+    cameras: Mapping[str, Camera], thresholds: Thresholds, pose_error_deg: float
+) -> "pycolmap.IncrementalPipelineOptions":
     options = _pipeline(thresholds)
     focal = np.median([camera.K[0, 0] for camera in cameras.values()])
     angle = float(np.degrees(thresholds.max_error_px / focal)) + pose_error_deg
@@ -113,14 +161,46 @@ def triangulate(
     triangulation.ignore_two_view_tracks = False
     options.mapper.filter_max_reproj_error = error_px
     options.mapper.filter_min_tri_angle = thresholds.min_angle_deg
+    options.min_num_matches = 1  # a timestamp of a pair may have few of its matches
+    return options
+
+
+def _triangulated(
+    cameras: Mapping[str, Camera],
+    keypoints: Mapping[str, Array],
+    matches: Matches,
+    options: "pycolmap.IncrementalPipelineOptions",
+) -> Tracks:
+    """Points from these matches; COLMAP is given only the features that have any."""
+    rows: dict[str, list[NDArray[np.uint32]]] = {name: [] for name in cameras}
+    for pair, found in matches.items():
+        for side, name in enumerate(pair):
+            rows[name].append(found[:, side])
+    none = np.zeros(0, np.uint32)
+    used = {name: np.unique(np.concatenate([none, *found])) for name, found in rows.items()}
+    own = {name: keypoints[name][used[name]] for name in cameras}
+    renumbered = {
+        pair: np.stack(
+            [np.searchsorted(used[name], found[:, side]) for side, name in enumerate(pair)], axis=1
+        ).astype(np.uint32)
+        for pair, found in matches.items()
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "database.db")
-        _write_images(path, cameras, keypoints)
-        _write_verified(path, cameras, matches)
-        model = pycolmap.triangulate_points(
-            _model(cameras, keypoints), path, scratch, scratch, options=options
-        )
-    return _tracks(model)
+        path, folder = Path(scratch, "database.db"), Path(scratch, "model")
+        _write_images(path, cameras, own)
+        _write_verified(path, cameras, renumbered)
+        folder.mkdir()
+        pycolmap.triangulate_points(
+            _model(cameras, own), path, scratch, folder, options=options
+        ).write_binary(str(folder))
+        points, point, image, feature = read_tracks(folder)
+    # COLMAP may join two features of a camera; the first one counts.
+    first = np.ones(len(point), bool)
+    first[1:] = (np.diff(point) != 0) | (np.diff(image) != 0)
+    point, camera, feature = point[first], image[first] - 1, feature[first]
+    starts = np.cumsum([0, *map(len, used.values())])
+    feature = np.concatenate([none, *used.values()])[starts[camera] + feature].astype(np.int64)
+    return Tracks(points, point, camera, feature)
 
 
 def map_incrementally(
@@ -205,20 +285,3 @@ def _model(
         pose = pycolmap.Rigid3d(camera.cam_from_world[:3])
         model.add_image_with_trivial_frame(image, pose)
     return model
-
-
-def _tracks(model: "pycolmap.Reconstruction") -> Tracks:
-    points = [model.points3D[key] for key in sorted(model.points3D)]
-    rows = np.array(
-        [
-            (number, element.image_id - 1, element.point2D_idx)
-            for number, point in enumerate(points)
-            for element in point.track.elements
-        ],
-        np.int64,
-    ).reshape(-1, 3)
-    # COLMAP may join two features of a camera; the first one counts.
-    _, first = np.unique(rows[:, :2], axis=0, return_index=True)
-    rows = rows[first]
-    xyz = np.array([point.xyz for point in points], np.float64).reshape(-1, 3)
-    return Tracks(xyz, rows[:, 0], rows[:, 1], rows[:, 2])

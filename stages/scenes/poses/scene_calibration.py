@@ -268,7 +268,9 @@ def _points(
     kept = {pair: rows for pair, rows in matches.items() if set(pair) <= set(cameras)}
     near = sfm.near_epipolar(cameras, features, kept, config.max_epipolar_error_px)
     keypoints = {name: features.of[name].keypoints for name in cameras}
-    tracks = colmap_pooled.triangulate(cameras, keypoints, near, sfm.thresholds(config))
+    tracks = colmap_pooled.triangulate(
+        cameras, keypoints, near, sfm.thresholds(config), frames=features.frame
+    )
     pixels = sfm.pixels_of(tracks, keypoints)
     names = list(cameras)
     frames = np.zeros(len(pixels), np.int64)

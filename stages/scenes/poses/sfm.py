@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, mean_distance, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
@@ -181,7 +182,9 @@ def refine(
         error_deg = share * _ray_error_deg(cameras, sigma)
         error_px = focal_px * float(np.radians(error_deg))
         near = agreeing(current, features, rest, config.max_epipolar_error_px + 2 * error_px)
-        tracks = colmap_pooled.triangulate(current, keypoints, near, limits, error_deg)
+        tracks = colmap_pooled.triangulate(
+            current, keypoints, near, limits, error_deg, features.frame
+        )
         if len(tracks.points) < _MIN_TRACKS:
             note = f"{len(tracks.points)} points in agreement with the poses: {_NOT_REFINED}"
             return replace(kept, notes=(note,))
@@ -300,7 +303,10 @@ def pixels_of(tracks: Tracks, keypoints: Mapping[str, Array]) -> Array:
 
 def thresholds(config: CalibrateConfig) -> colmap_pooled.Thresholds:
     return colmap_pooled.Thresholds(
-        config.max_reprojection_error_px, config.min_triangulation_angle_deg, config.seed
+        config.max_reprojection_error_px,
+        config.min_triangulation_angle_deg,
+        config.seed,
+        available_cores(),
     )
 
 
@@ -476,7 +482,7 @@ def triangulate(
     """
     keypoints = {name: features.of[name].keypoints for name in cameras}
     limits = replace(thresholds(config), max_error_px=max_error_px)
-    tracks = colmap_pooled.triangulate(cameras, keypoints, matches, limits)
+    tracks = colmap_pooled.triangulate(cameras, keypoints, matches, limits, frames=features.frame)
     names = np.array(list(cameras))[tracks.camera].tolist()
     observed = list(zip(names, tracks.feature.tolist(), strict=True))
     ends = np.searchsorted(tracks.point, np.arange(len(tracks.points) + 1)).tolist()
