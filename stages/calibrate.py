@@ -19,6 +19,7 @@ def main() -> None:
 
     from stages.scenes.poses.scene_calibration import calibrate
     from stages.scenes.scene import Scene
+    from stages.splat.matching import matcher_of
 
     params = Params.read()
     config = params.section("calibrate", CalibrateConfig)
@@ -30,7 +31,9 @@ def main() -> None:
         predict = predictor(vggt)
     prepared = Scene.read(layout.scene(scene))
     with cost("calibrate", scene), whole_folder(layout.calibrated(scene)) as folder:
-        metrics = calibrate(prepared, config, folder, predict)
+        metrics = calibrate(
+            prepared, config, folder, predict, matcher_of(config.matcher, "calibrate.matcher")
+        )
     write_json(layout.calibrate_metrics(scene), metrics)
     if metrics["note"]:
         print(f"{scene}: WARNING: {metrics['note']}")

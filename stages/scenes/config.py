@@ -75,6 +75,7 @@ class CalibrateConfig(Section):
     max_features: Positive = 8192
     peak_threshold: float = Field(default=0.0066, gt=0)
     ratio_test: float = Field(default=0.8, gt=0, le=1)
+    matcher: Literal["auto", "cpu", "cuda"] = "auto"
     max_epipolar_error_px: float = Field(default=4.0, gt=0)
     max_reprojection_error_px: float = Field(default=4.0, gt=0)
     min_triangulation_angle_deg: float = Field(default=1.5, ge=0)

@@ -1,5 +1,6 @@
 """Which GPUs a process may use: CUDA_VISIBLE_DEVICES is read and set here alone."""
 
+import ctypes
 import os
 from collections.abc import Sequence
 
@@ -26,6 +27,15 @@ def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
 def use_gpus(gpus: Sequence[str]) -> None:
     """Restrict this process to these GPUs; CUDA reads it at its first use."""
     os.environ.update(gpu_environment(gpus))
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver can be loaded, without which torch sees no GPU; takes no time."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def expect_gpu(key: str) -> None:

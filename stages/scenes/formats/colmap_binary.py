@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
-from stages.scenes.cameras import Array
 
 FILE_NAMES = ("cameras", "images", "points3D", "rigs", "frames")
 _POSE = 7 * 8  # quaternion and translation
@@ -85,7 +84,7 @@ def count_images(folder: Path) -> int:
 
 def read_tracks(
     folder: Path,
-) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Points of a model that COLMAP wrote just now, and their observations.
 
     Returns the points [P, 3] in the order of their ids, and of each observation, by point and

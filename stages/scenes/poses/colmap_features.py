@@ -1,4 +1,4 @@
-"""SIFT features of a scene's images and their matches, by COLMAP on all cores.
+"""SIFT features of a scene's images and their matches, by COLMAP on all cores or on a GPU.
 
 What is found does not depend on the number of cores.
 """
@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 from stages.run.process.cores import available_cores
 from stages.scenes.colmap import Features
 from stages.scenes.colmap_import import pycolmap
+from stages.scenes.colmap_matching import Matcher, match_pairs, progress_logged
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.poses.colmap_pooled import Pair
 from stages.scenes.poses.sfm import PooledFeatures
 
 _LOGGER = logging.getLogger(__name__)
 
+_LEAST_BLOCK = 50
+
 
 def detect_and_match(
-    root: Path, images: Mapping[str, Sequence[Path]], config: CalibrateConfig
+    root: Path,
+    images: Mapping[str, Sequence[Path]],
+    config: CalibrateConfig,
+    matcher: Matcher | None = None,
 ) -> tuple[PooledFeatures, dict[Pair, NDArray[np.uint32]]]:
     """Features of all timestamps by camera, and matches of equal timestamps of every pair.
 
@@ -32,6 +38,7 @@ def detect_and_match(
         root: folder of all images.
         images: of each camera, one per timestamp; COLMAP reads what it can of a broken one.
         config: section `calibrate`.
+        matcher: instead of COLMAP's.
 
     Features have no descriptors and no colours.
     """
@@ -42,9 +49,17 @@ def detect_and_match(
     with tempfile.TemporaryDirectory() as scratch:
         database = Path(scratch, "database.db")
         begin = time.perf_counter()
-        _extract(database, root, [name for of in names.values() for name in of], config)
+        flat = [name for of in names.values() for name in of]
+        with progress_logged(database, "descriptors", len(flat), "images with features"):
+            _extract(database, root, flat, config)
         between = time.perf_counter()
-        _match(database, Path(scratch, "pairs.txt"), names, config)
+        # By timestamp, so that few images are held at once.
+        pairs = [pair for of in zip(*names.values(), strict=True) for pair in combinations(of, 2)]
+        with progress_logged(database, "matches", len(pairs), "matched pairs of images"):
+            if matcher is not None:
+                match_pairs(database, pairs, config.ratio_test, matcher)
+            else:
+                _match(database, Path(scratch, "pairs.txt"), pairs, config)
         features, matches = _pooled(database, names)
         end = time.perf_counter()
     _LOGGER.info(
@@ -73,19 +88,16 @@ def _extract(database: Path, root: Path, names: Sequence[str], config: Calibrate
 
 
 def _match(
-    database: Path, pairs: Path, names: Mapping[str, Sequence[str]], config: CalibrateConfig
+    database: Path, listed: Path, pairs: Sequence[tuple[str, str]], config: CalibrateConfig
 ) -> None:
-    lines = [
-        f"{first} {second}\n"
-        for a, b in combinations(names, 2)
-        for first, second in zip(names[a], names[b], strict=True)
-    ]
-    pairs.write_text("".join(lines))
+    listed.write_text("".join(f"{first} {second}\n" for first, second in pairs))
     options = pycolmap.FeatureMatchingOptions()
     options.use_gpu, options.num_threads = False, available_cores()
     options.skip_geometric_verification = True  # it follows, of all timestamps together
     options.sift.max_ratio = config.ratio_test
-    pairing = pycolmap.ImportedPairingOptions(match_list_path=pairs)
+    # It writes a block of pairs at once, by which progress is seen.
+    block = max(_LEAST_BLOCK, 4 * available_cores())
+    pairing = pycolmap.ImportedPairingOptions(match_list_path=listed, block_size=block)
     pycolmap.match_image_pairs(database, options, pairing, device=pycolmap.Device.cpu)
 
 

@@ -15,6 +15,7 @@ from stages.run.files import write_tsv
 from stages.run.process.cores import available_cores
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Array, Camera, mean_distance
+from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import recentring
 from stages.scenes.images import Pixels
@@ -44,19 +45,24 @@ _PAIRS = ["a", "b", "matches", "verified", "near"]
 
 
 def calibrate(
-    scene: Scene, config: CalibrateConfig, folder: Path, predict: Predict | None = None
+    scene: Scene,
+    config: CalibrateConfig,
+    folder: Path,
+    predict: Predict | None = None,
+    matcher: Matcher | None = None,
 ) -> dict[str, Any]:
     """Write the calibration into `folder`; return its metrics, scalars by name.
 
-    Method vggt needs `predict`, whose poses are then refined by bundle adjustment. Raises
-    UserError when estimated poses are farther from the true ones than the params allow.
+    Method vggt needs `predict`, whose poses are then refined by bundle adjustment. Without a
+    `matcher`, COLMAP matches features. Raises UserError when estimated poses are farther from the
+    true ones than the params allow.
     """
     true_sources, true_targets = scene.cameras("source"), scene.cameras("target")
     initial, near = true_sources, recentring([camera.centre for camera in true_sources.values()])
     if near is not None:  # map coordinates leave an adjustment no digits
         initial = {name: near.apply_camera(camera) for name, camera in true_sources.items()}
     views = _views(scene, list(true_sources))
-    features, matches = _features(scene, views, config)
+    features, matches = _features(scene, views, config, matcher)
     estimate = _estimate(initial, features, matches, config, views, predict)
     calibration, errors = transfer_targets(
         config.method, estimate.cameras, true_sources, true_targets
@@ -209,7 +215,10 @@ def _views(scene: Scene, cameras: Sequence[str]) -> dict[str, list[View]]:
 
 
 def _features(
-    scene: Scene, views: Mapping[str, Sequence[View]], config: CalibrateConfig
+    scene: Scene,
+    views: Mapping[str, Sequence[View]],
+    config: CalibrateConfig,
+    matcher: Matcher | None,
 ) -> tuple[sfm.PooledFeatures, dict[sfm.Pair, NDArray[np.uint32]]]:
     """Features and matches; raises UserError for images that are broken or of another size."""
     every = [view for of in views.values() for view in of]
@@ -225,7 +234,7 @@ def _features(
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(_check_image, every))
     paths = {name: [view.image_path for view in of] for name, of in views.items()}
-    return detect_and_match(scene.folder, paths, config)
+    return detect_and_match(scene.folder, paths, config, matcher)
 
 
 def _check_image(view: View) -> None:
