@@ -1,13 +1,16 @@
 """Pose errors and times of calibration, beside COLMAP's own mapper on the same matches.
 
     python -m benchmarks.calibrate [--cases 3] [--seeds 2] [--raw FOLDER ...] [--timestamps 2]
-        [--scenes FOLDER ...] [--captures FOLDER ...] [--methods perturbed sfm] [--out FILE]
+        [--scenes FOLDER ...] [--captures FOLDER ...] [--make scene phone ring] [--images 50]
+        [--methods perturbed sfm] [--matcher cpu] [--out FILE]
 
 Without folders, synthetic features with known poses. `--raw` has sequences in Hi4D's layout, whose
 calibration counts as true; `--scenes` prepared scenes; `--captures` folders of images without
-poses, whose result is compared with COLMAP's. Errors are means over cameras after the best
-similarity: degrees, and the centre's as a share of the mean distance between cameras. `start` is
-what `perturbed` begins with.
+poses, whose result is compared with truth.json there or else with COLMAP's. `--make` traces a
+prepared scene of `--timestamps`, and captures of `--images`: a walk with a phone, a ring. Scenes
+and captures have a second line, the seconds and the share of each part. Errors are means over
+cameras after the best similarity: degrees, and the centre's as a share of the mean distance between
+cameras. `start` is what `perturbed` begins with.
 """
 
 import argparse
@@ -22,13 +25,16 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from benchmarks import calibrate_images, calibrate_parts
 from benchmarks.calibrate_cases import CASES, Case, features_and_matches, true_cameras
 from benchmarks.machine import processor
 from stages.run.errors import UserError
 from stages.run.files import write_json
+from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Camera, rotation_angle_deg
 from stages.scenes.captures.calibration import calibrate_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
+from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig, PrepareConfig, SceneEntry
 from stages.scenes.dataset import Dataset, find_photographs
 from stages.scenes.frames import fit_sim3_from_cameras
@@ -37,6 +43,7 @@ from stages.scenes.poses import sfm
 from stages.scenes.poses.scene_calibration import calibrate
 from stages.scenes.scene import Scene
 from stages.scenes.sources.importer import import_scene
+from stages.splat.matching import matcher_of
 
 Row = dict[str, Any]
 
@@ -47,9 +54,13 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=len(CASES), help="the first of them")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--raw", type=Path, nargs="*", default=[])
-    parser.add_argument("--timestamps", type=int, default=2, help="of a raw sequence")
+    parser.add_argument("--timestamps", type=int, default=2, help="of a sequence")
     parser.add_argument("--scenes", type=Path, nargs="*", default=[])
     parser.add_argument("--captures", type=Path, nargs="*", default=[])
+    parser.add_argument("--make", nargs="*", default=[], choices=["scene", "phone", "ring"])
+    parser.add_argument("--images", type=int, default=50, help="of a capture that is traced")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the traced images' size")
+    parser.add_argument("--matcher", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--methods", nargs="+", default=["given", "perturbed", "sfm"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -57,22 +68,42 @@ def main() -> None:
     for row in _rows(args):
         rows.append(row)
         print(line(row), flush=True)
+        if "parts" in row:
+            print("    " + calibrate_parts.text(row["parts"], row["seconds"]), flush=True)
         if args.out:
-            write_json(args.out, {"processor": processor(), "rows": rows})
+            facts = {"processor": processor(), "cores": available_cores()}
+            write_json(args.out, facts | {"rows": rows})
 
 
 def _rows(args: argparse.Namespace) -> Iterator[Row]:
     for case in CASES[: args.cases]:
         for seed in range(args.seeds):
             yield from of_case(case, seed)
+    matcher = matcher_of(args.matcher, "--matcher")
     for folder in args.raw:
         with tempfile.TemporaryDirectory() as scratch:
             prepare(folder, Path(scratch), args.timestamps)
-            yield from of_scene(folder.name, Scene.read(Path(scratch)), args.methods)
+            yield from of_scene(folder.name, Scene.read(Path(scratch)), args.methods, matcher)
     for folder in args.scenes:
-        yield from of_scene(folder.name, Scene.read(folder), args.methods)
+        yield from of_scene(folder.name, Scene.read(folder), args.methods, matcher)
     for folder in args.captures:
-        yield from of_capture(folder)
+        yield from of_capture(folder, matcher)
+    for kind in args.make:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch, kind)
+            if kind == "scene":
+                calibrate_images.write_scene(folder, args.timestamps, _scaled((940, 1280), args))
+                yield from of_scene(kind, Scene.read(folder), args.methods, matcher)
+            elif kind == "phone":
+                calibrate_images.write_phone(folder, args.images, _scaled((1080, 1920), args))
+                yield from of_capture(folder, matcher)
+            else:
+                calibrate_images.write_ring(folder, args.images, _scaled((1280, 960), args))
+                yield from of_capture(folder, matcher)
+
+
+def _scaled(size: tuple[int, int], args: argparse.Namespace) -> tuple[int, int]:
+    return round(size[0] * args.scale), round(size[1] * args.scale)
 
 
 def line(row: Row) -> str:
@@ -118,7 +149,9 @@ def of_case(case: Case, seed: int) -> Iterator[Row]:
         yield row(name, "COLMAP", found, cameras, time.perf_counter() - begin)
 
 
-def of_scene(name: str, scene: Scene, methods: Sequence[str]) -> Iterator[Row]:
+def of_scene(
+    name: str, scene: Scene, methods: Sequence[str], matcher: Matcher | None = None
+) -> Iterator[Row]:
     """The stage's work on a prepared scene by each method, with its metrics."""
     true = scene.cameras("source")
     centres = np.stack([camera.centre for camera in true.values()])
@@ -131,7 +164,8 @@ def of_scene(name: str, scene: Scene, methods: Sequence[str]) -> Iterator[Row]:
                 yield row(f"{name}, seed {seed}", "start", sfm.perturb(true, config), true, 0.0)
             begin = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder, _note(name, method, true) as failed:
-                metrics = calibrate(scene, config, Path(folder))
+                with calibrate_parts.measured() as parts:
+                    metrics = calibrate(scene, config, Path(folder), matcher=matcher)
                 yield {
                     "name": f"{name}, seed {seed}",
                     "method": method,
@@ -142,30 +176,34 @@ def of_scene(name: str, scene: Scene, methods: Sequence[str]) -> Iterator[Row]:
                     "seconds": time.perf_counter() - begin,
                     "note": metrics["note"],
                     "points": metrics["points"],
+                    "parts": parts.seconds,
                 }
             yield from failed
 
 
-def of_capture(folder: Path) -> Iterator[Row]:
+def of_capture(folder: Path, matcher: Matcher | None = None) -> Iterator[Row]:
     """A capture by structure from motion, and by pycolmap's calls with their defaults."""
     total = len(find_photographs(folder))
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    name, true = folder.name, calibrate_images.true_cameras(folder)
+    with tempfile.TemporaryDirectory() as scratch_name:
+        scratch, parts = Path(scratch_name), calibrate_parts.Parts()
         begin = time.perf_counter()
-        reference = colmap_pipeline(folder, scratch)
+        reference = colmap_pipeline(folder, scratch, parts)
         seconds = time.perf_counter() - begin
-        one = {"name": folder.name, "total": total}
-        yield one | {"method": "COLMAP", "registered": len(reference), "seconds": seconds}
+        facts = {"registered": len(reference), "total": total}
+        start = row(name, "COLMAP", reference, true, seconds) if true else {"seconds": seconds}
+        yield {"name": name, "method": "COLMAP", **start, **facts, "parts": parts.seconds}
         begin = time.perf_counter()
-        with _note(folder.name, "sfm", dict.fromkeys(map(str, range(total)))) as failed:
-            metrics = calibrate_capture(
-                folder, scratch / "out", CaptureCalibrateConfig(method="sfm")
-            )
+        with _note(name, "sfm", dict.fromkeys(map(str, range(total)))) as failed:
+            with calibrate_parts.measured() as parts:
+                config = CaptureCalibrateConfig(method="sfm")
+                metrics = calibrate_capture(folder, scratch / "out", config)
             seconds = time.perf_counter() - begin
             views = {view.name: view.camera for view in Dataset.read(scratch / "out").views}
-            yield row(folder.name, "sfm", views, reference, seconds, metrics["note"]) | {
+            yield row(name, "sfm", views, true or reference, seconds, metrics["note"]) | {
                 "registered": len(views),
                 "total": total,
+                "parts": parts.seconds,
             }
         yield from failed
 
@@ -230,17 +268,20 @@ def colmap_mapper(
     return _largest(models)
 
 
-def colmap_pipeline(folder: Path, scratch: Path) -> dict[str, Camera]:
+def colmap_pipeline(folder: Path, scratch: Path, parts: calibrate_parts.Parts) -> dict[str, Camera]:
     """pycolmap's calls for a folder of images, with their defaults, on one lens."""
     images = folder / "images" if (folder / "images").is_dir() else folder
     path = scratch / "reference.db"
     with quiet():
-        pycolmap.extract_features(path, images, camera_mode=pycolmap.CameraMode.SINGLE)
+        extract = parts.timed(calibrate_parts.FEATURES, pycolmap.extract_features)
+        extract(path, images, camera_mode=pycolmap.CameraMode.SINGLE)
         two_views = pycolmap.TwoViewGeometryOptions()
         two_views.ransac.random_seed = 0
-        pycolmap.match_exhaustive(path, verification_options=two_views)
+        match = parts.timed("matching", pycolmap.match_exhaustive)
+        match(path, verification_options=two_views)
         options = pycolmap.IncrementalPipelineOptions(random_seed=0, min_model_size=3)
-        models = pycolmap.incremental_mapping(path, images, scratch, options)
+        mapped = parts.timed("poses", pycolmap.incremental_mapping)
+        models = mapped(path, images, scratch, options)
     return _largest(models)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import walls
 
-from benchmarks import calibrate
+from benchmarks import calibrate, calibrate_parts
 from benchmarks.calibrate_cases import CASES, Case, features_and_matches, true_cameras
 from stages.run.files import read_json
 from stages.scenes.hi4d import open_sequence
@@ -82,3 +82,39 @@ def test_sequences_and_captures_are_measured(
     assert captured["registered"] == captured["total"] == 5
     assert captured["rotation_deg"] < 0.5
     assert "perturbed" in capsys.readouterr().out
+
+
+def test_seconds_count_for_the_innermost_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 4.0, 9.0])  # outer begins, inner begins, inner ends, outer ends
+    monkeypatch.setattr(calibrate_parts.time, "perf_counter", lambda: next(clock))
+    parts = calibrate_parts.Parts()
+    inner = parts.timed("features", lambda: None)
+    parts.timed("poses", inner)()
+    assert parts.seconds == {"poses": 6.0, "features": 3.0}
+    assert calibrate_parts.text(parts.seconds, 12.0) == (
+        "poses 6.0 s (50%), features 3.0 s (25%), other 3.0 s (25%); "
+        "4.00 times the features' own time"
+    )
+
+
+@pytest.mark.slow
+def test_traced_images_are_measured_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--cases", "0", "--make", "scene", "phone", "--scale", "0.25", "--images", "6"]
+    words += ["--timestamps", "7", "--methods", "perturbed", "--matcher", "cpu"]
+    found = rows(tmp_path, monkeypatch, *words)
+    scene = next(row for row in found if row["method"] == "perturbed")
+    assert scene["name"].startswith("scene, 6 cameras, 7 timestamps")
+    assert set(scene["parts"]) == {
+        *("images", "features", "matching", "verification", "poses", "points", "writing")
+    }
+    assert all(seconds > 0 for seconds in scene["parts"].values())
+    assert 0.5 * scene["seconds"] < sum(scene["parts"].values()) <= scene["seconds"]
+    phone = {row["method"]: row for row in found if row["name"] == "phone"}
+    assert set(phone) == {"COLMAP", "sfm"}
+    for row in phone.values():
+        assert (row["registered"], row["total"]) == (6, 6)
+        assert row["rotation_deg"] < 1
+        assert {"features", "matching", "poses"} <= set(row["parts"])
+    assert "times the features' own time" in capsys.readouterr().out
