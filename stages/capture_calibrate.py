@@ -27,6 +27,7 @@ def main() -> None:
         parser.error("name SOURCE and DATASET, or --capture")
 
     from stages.scenes.captures.calibration import calibrate_capture, method_of
+    from stages.splat.matching import matcher_of
 
     params = Params.read(overrides=args.overrides)
     config = params.section("capture_calibrate", CaptureCalibrateConfig)
@@ -50,8 +51,10 @@ def main() -> None:
         from stages.splat.vggt import predictor
 
         predict = predictor(vggt)
+    choice = "cpu" if method == "given" else config.matcher
+    matcher = matcher_of(choice, "capture_calibrate.matcher")
     with whole_folder(folder) as scratch:
-        metrics = calibrate_capture(source, scratch, config, predict)
+        metrics = calibrate_capture(source, scratch, config, predict, matcher)
     if args.capture:
         write_json(layout.capture_metrics(args.capture, "calibrate"), metrics)
     print(

@@ -12,7 +12,13 @@ import walls
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
+from stages.scenes.captures import colmap_mapping
+from stages.scenes.captures.calibration import calibrate_capture
+from stages.scenes.captures.colmap_mapping import LADDER
+from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap_matching import ReadDescriptors, match_all_pairs, match_pairs
+from stages.scenes.dataset import Dataset
+from stages.scenes.frames import fit_sim3_from_cameras
 from stages.splat import matching
 
 RATIO = 0.85
@@ -34,6 +40,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(database: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "database.db"
     path.write_bytes(database.read_bytes())
     return path
@@ -51,7 +58,6 @@ def rows_of(path: Path) -> dict[tuple[int, int], set[tuple[int, int]]]:
 def test_matches_are_those_of_colmaps_exact_matcher(extracted: Path, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder in (ours, theirs):
-        folder.mkdir()
         copied(extracted, folder)
     match_all_pairs(ours / "database.db", RATIO, match_on_cpu)
     options = pycolmap.FeatureMatchingOptions(skip_geometric_verification=True, use_gpu=False)
@@ -61,6 +67,46 @@ def test_matches_are_those_of_colmaps_exact_matcher(extracted: Path, tmp_path: P
     found, expected = rows_of(ours / "database.db"), rows_of(theirs / "database.db")
     assert sum(map(len, expected.values())) > 500
     assert found == expected
+
+
+def test_verification_afterwards_is_that_of_colmaps_one_call(
+    extracted: Path, tmp_path: Path
+) -> None:
+    inliers = []
+    for kind in ("ours", "theirs"):
+        path = copied(extracted, tmp_path / kind)
+        attempt = LADDER[0]
+        if kind == "ours":
+            colmap_mapping._match(path, attempt, CaptureCalibrateConfig(), match_on_cpu)
+        else:
+            options = pycolmap.FeatureMatchingOptions(use_gpu=False)
+            options.sift.max_ratio = attempt.ratio
+            options.sift.cpu_brute_force_matcher = True
+            geometry = pycolmap.TwoViewGeometryOptions(min_num_inliers=attempt.min_matches)
+            geometry.ransac.random_seed = CaptureCalibrateConfig().seed
+            pycolmap.match_exhaustive(path, options, verification_options=geometry)
+        with pycolmap.Database.open(path) as database:
+            pairs, geometries = database.read_two_view_geometries()
+        inliers.append(
+            {
+                pair: geometry.inlier_matches.tolist()
+                for pair, geometry in zip(pairs, geometries, strict=True)
+                if len(geometry.inlier_matches)
+            }
+        )
+    assert len(inliers[0]) == 10
+    assert inliers[0] == inliers[1]
+
+
+def test_captures_are_mapped_with_these_matches(tmp_path: Path) -> None:
+    true = walls.cameras()
+    walls.write_photographs(tmp_path / "corner", true)
+    config = CaptureCalibrateConfig(method="sfm")
+    metrics = calibrate_capture(tmp_path / "corner", tmp_path / "out", config, matcher=match_on_cpu)
+    assert (metrics["registered"], metrics["total"]) == (5, 5)
+    found = {view.name: view.camera for view in Dataset.read(tmp_path / "out").views}
+    _, residual = fit_sim3_from_cameras([found[name] for name in true], list(true.values()))
+    assert residual["rotation_mean_deg"] < 0.5
 
 
 def descriptors(seed: int, count: int) -> NDArray[np.uint8]:

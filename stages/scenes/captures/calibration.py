@@ -20,6 +20,7 @@ from stages.scenes.captures.colmap_mapping import (
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
+from stages.scenes.colmap_matching import Matcher
 from stages.scenes.dataset import Dataset, find_photographs, shortened
 from stages.scenes.formats.colmap_binary import FILE_NAMES
 from stages.scenes.image_folder import MARK
@@ -41,11 +42,16 @@ _BYTES_PER_PIXEL = 200  # memory of COLMAP's feature extraction, measured
 
 
 def calibrate_capture(
-    source: Path, folder: Path, config: CaptureCalibrateConfig, predict: Predict | None = None
+    source: Path,
+    folder: Path,
+    config: CaptureCalibrateConfig,
+    predict: Predict | None = None,
+    matcher: Matcher | None = None,
 ) -> dict[str, Any]:
     """Write the dataset of the images in `source` into `folder`; return its metrics.
 
-    `source` contains the images, or `images/` with them and perhaps a model. Raises UserError for
+    `source` contains the images, or `images/` with them and perhaps a model. Without a `matcher`,
+    COLMAP matches features. Raises UserError for
     an unreadable image, a contradictory model, and when fewer than `min_registered` of the images
     are registered.
     """
@@ -65,11 +71,11 @@ def calibrate_capture(
             summary = _copy_model(source, model)
         elif method == "sfm":
             root = _colmap_readable(folder / "images", names, scratch)
-            summary = map_capture(source, root, names, model, scratch, config)
+            summary = map_capture(source, root, names, model, scratch, config, matcher)
         else:
             start = _start(method, source, images, scratch, predict)
             root = _colmap_readable(folder / "images", names, scratch)
-            summary = adjust_posed(root, start, model, scratch, config)
+            summary = adjust_posed(root, start, model, scratch, config, matcher)
     # A user's model may have fewer images than there are.
     missing = {name: "not in the model" for name in names if name not in summary.registered}
     missing |= summary.missing

@@ -17,6 +17,7 @@ from stages.run.process.cores import available_cores
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.colmap_import import pycolmap
+from stages.scenes.colmap_matching import Matcher, match_all_pairs
 from stages.scenes.frames import recentring
 from stages.scenes.images import focal_35mm, focal_mm, image_size
 
@@ -69,6 +70,7 @@ def map_capture(
     folder: Path,
     scratch: Path,
     config: CaptureCalibrateConfig,
+    matcher: Matcher | None = None,
 ) -> MappingSummary:
     """Structure from motion; writes the best model to `folder`.
 
@@ -79,6 +81,7 @@ def map_capture(
         folder: for the model.
         scratch: folder for databases.
         config: section `capture_calibrate`.
+        matcher: instead of COLMAP's.
 
     Raises UserError when no attempt gives a model.
     """
@@ -86,7 +89,7 @@ def map_capture(
     for number, attempt in enumerate(LADDER[: config.attempts]):
         database = scratch / f"{number}.db"
         _extract(database, root, names, attempt, config)
-        _match(database, attempt, config)
+        _match(database, attempt, config, matcher)
         by_id = pycolmap.incremental_mapping(
             database, root, scratch, _mapper_options(attempt, config)
         )
@@ -111,7 +114,12 @@ def map_capture(
 
 
 def adjust_posed(
-    root: Path, model: Path, folder: Path, scratch: Path, config: CaptureCalibrateConfig
+    root: Path,
+    model: Path,
+    folder: Path,
+    scratch: Path,
+    config: CaptureCalibrateConfig,
+    matcher: Matcher | None = None,
 ) -> MappingSummary:
     """Triangulate points at a model's poses, then adjust poses, lenses and points.
 
@@ -121,6 +129,7 @@ def adjust_posed(
         folder: for the adjusted model.
         scratch: folder for the database.
         config: section `capture_calibrate`.
+        matcher: instead of COLMAP's.
 
     Raises UserError when too few points are triangulated for an adjustment.
     """
@@ -132,7 +141,7 @@ def adjust_posed(
     attempt, database = LADDER[0], scratch / "adjust.db"
     _write_database(database, initial)
     _extract(database, root, names, attempt, config, existing=True)
-    _match(database, attempt, config)
+    _match(database, attempt, config, matcher)
     options = _mapper_options(attempt, config)
     # Rays of inaccurate poses rarely intersect within COLMAP's tolerances.
     options.triangulation.create_max_angle_error *= config.pose_tolerance
@@ -223,7 +232,9 @@ def _by_lens(root: Path, names: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _match(database: Path, attempt: Attempt, config: CaptureCalibrateConfig) -> None:
+def _match(
+    database: Path, attempt: Attempt, config: CaptureCalibrateConfig, matcher: Matcher | None
+) -> None:
     options = pycolmap.FeatureMatchingOptions()
     options.use_gpu, options.num_threads = False, available_cores()
     options.guided_matching = attempt.guided
@@ -232,9 +243,14 @@ def _match(database: Path, attempt: Attempt, config: CaptureCalibrateConfig) -> 
     geometry.ransac.random_seed = config.seed
     geometry.min_num_inliers = attempt.min_matches
     begin = time.perf_counter()
-    pycolmap.match_exhaustive(
-        database, options, verification_options=geometry, device=pycolmap.Device.cpu
-    )
+    if matcher is None or attempt.guided:
+        pycolmap.match_exhaustive(
+            database, options, verification_options=geometry, device=pycolmap.Device.cpu
+        )
+    else:
+        match_all_pairs(database, attempt.ratio, matcher)
+        verifier = pycolmap.GeometricVerifierOptions(num_threads=available_cores())
+        pycolmap.geometric_verification(database, verifier, two_view_geometry_options=geometry)
     _LOGGER.info("matches of all pairs: %.1f s", time.perf_counter() - begin)
 
 

@@ -40,6 +40,7 @@ class CaptureCalibrateConfig(Section):
     lenses: Literal["auto", "one"] = "auto"
     refine_lenses: bool = True
     max_image_px: Pixels = 0
+    matcher: Literal["auto", "cpu", "cuda"] = "auto"
     attempts: int = Field(default=2, ge=1, le=3)
     min_registered: float = Field(default=0.75, ge=0, le=1)
     pose_tolerance: float = Field(default=2.0, ge=1)
