@@ -30,14 +30,16 @@ def detect_and_match(
     root: Path,
     images: Mapping[str, Sequence[Path]],
     config: CalibrateConfig,
+    pairs: Sequence[Pair] | None = None,
     matcher: Matcher | None = None,
 ) -> tuple[PooledFeatures, dict[Pair, NDArray[np.uint32]]]:
-    """Features of all timestamps by camera, and matches of equal timestamps of every pair.
+    """Features of all timestamps by camera, and matches of equal timestamps of pairs of cameras.
 
     Args:
         root: folder of all images.
         images: of each camera, one per timestamp; COLMAP reads what it can of a broken one.
         config: section `calibrate`.
+        pairs: of cameras; by default every pair.
         matcher: instead of COLMAP's.
 
     Features have no descriptors and no colours.
@@ -46,6 +48,7 @@ def detect_and_match(
         camera: [path.relative_to(root).as_posix() for path in paths]
         for camera, paths in images.items()
     }
+    pairs = list(combinations(names, 2)) if pairs is None else pairs
     with tempfile.TemporaryDirectory() as scratch:
         database = Path(scratch, "database.db")
         begin = time.perf_counter()
@@ -54,13 +57,13 @@ def detect_and_match(
             _extract(database, root, flat, config)
         between = time.perf_counter()
         # By timestamp, so that few images are held at once.
-        pairs = [pair for of in zip(*names.values(), strict=True) for pair in combinations(of, 2)]
-        with progress_logged(database, "matches", len(pairs), "matched pairs of images"):
+        of_images = [(names[a][k], names[b][k]) for k in range(_frames(names)) for a, b in pairs]
+        with progress_logged(database, "matches", len(of_images), "matched pairs of images"):
             if matcher is not None:
-                match_pairs(database, pairs, config.ratio_test, matcher)
+                match_pairs(database, of_images, config.ratio_test, matcher)
             else:
-                _match(database, Path(scratch, "pairs.txt"), pairs, config)
-        features, matches = _pooled(database, names)
+                _match(database, Path(scratch, "pairs.txt"), of_images, config)
+        features, matches = _pooled(database, names, pairs)
         end = time.perf_counter()
     _LOGGER.info(
         "%d features of %d images in %.1f s, %d matches of %d pairs in %.1f s",
@@ -72,6 +75,10 @@ def detect_and_match(
         end - between,
     )
     return features, matches
+
+
+def _frames(names: Mapping[str, Sequence[str]]) -> int:
+    return max(map(len, names.values()), default=0)
 
 
 def _extract(database: Path, root: Path, names: Sequence[str], config: CalibrateConfig) -> None:
@@ -102,7 +109,7 @@ def _match(
 
 
 def _pooled(
-    path: Path, names: Mapping[str, Sequence[str]]
+    path: Path, names: Mapping[str, Sequence[str]], pairs: Sequence[Pair]
 ) -> tuple[PooledFeatures, dict[Pair, NDArray[np.uint32]]]:
     with pycolmap.Database.open(path) as database:
         ids = {image.name: image.image_id for image in database.read_all_images()}
@@ -116,7 +123,7 @@ def _pooled(
             frames[camera] = np.repeat(np.arange(len(counts)), counts)
             starts[camera] = np.cumsum([0, *counts])
         matches = {}
-        for a, b in combinations(names, 2):
+        for a, b in pairs:
             rows = [np.zeros((0, 2), np.uint32)]
             for frame, (first, second) in enumerate(zip(names[a], names[b], strict=True)):
                 found = database.read_matches(ids[first], ids[second])
