@@ -152,11 +152,12 @@ def _structure(truth: Mapping[str, Camera]) -> Structure:
             pixel = random.uniform(0.1, 0.9, 2) * [camera.width, camera.height]
             ray = np.linalg.solve(camera.K, [*pixel, 1.0]) * depth
             points.append(camera.world_from_cam[:3, :3] @ ray + camera.centre)
-    tracks = [[] for _ in points]
-    for name, camera in truth.items():
+    shown = []
+    for number, camera in enumerate(truth.values()):
         pixels, depths = camera.project(np.array(points))
-        for track, pixel, depth in zip(tracks, pixels, depths, strict=True):
-            if depth > 0.1 and (pixel > 0).all() and (pixel < [camera.width, camera.height]).all():
-                track.append((name, pixel))
+        inside = ((pixels > 0) & (pixels < [camera.width, camera.height])).all(axis=1)
+        shown += [(k, number, *pixels[k]) for k in np.flatnonzero(inside & (depths > 0.1))]
+    rows = np.array(sorted(shown))
     colors = random.integers(0, 255, (len(points), 3)).astype(np.uint8)
-    return Structure(np.array(points), tracks, colors)
+    point, image = rows[:, :2].astype(np.int64).T
+    return Structure(np.array(points), colors, tuple(truth), point, image, rows[:, 2:])

@@ -151,6 +151,14 @@ def write_mask(path: Path, mask: Mask) -> None:
     _save(path, Image.fromarray(mask.astype(np.uint8) * 255))
 
 
+def nearest_colors(image: Pixels, positions: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Colours [N, 3] of the pixels at positions [N, 2], px."""
+    height, width = image.shape[:2]
+    columns = np.clip(positions[:, 0].astype(int), 0, width - 1)
+    rows = np.clip(positions[:, 1].astype(int), 0, height - 1)
+    return np.rint(255 * image[rows, columns]).astype(np.uint8)
+
+
 def resize(image: Pixels, width: int, height: int) -> Pixels:
     """Resample [H, W, 3] with an anti-aliasing filter; the same size returns the input."""
     if image.shape[:2] == (height, width):

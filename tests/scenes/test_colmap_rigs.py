@@ -12,6 +12,7 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_angle_deg, rotation_from_vector
 from stages.scenes.colmap_lenses import Lens
 from stages.scenes.frames import fit_sim3_from_cameras
+from stages.scenes.poses.colmap_pooled import Thresholds
 from stages.scenes.poses.colmap_rigs import (
     Slot,
     Structure,
@@ -19,7 +20,7 @@ from stages.scenes.poses.colmap_rigs import (
     read_rig_model,
     write_rig_model,
 )
-from stages.scenes.poses.colmap_sfm import MapperThresholds, map_images, undistorted_points
+from stages.scenes.poses.colmap_sfm import map_images, undistorted_points
 
 FRAMES, LENSES = 5, 3
 
@@ -54,15 +55,23 @@ def taken_apart(model: pycolmap.Reconstruction) -> Capture:
         frame = model.frames[image.frame_id]
         lens_name, rig = f"lens{image.camera_id}", f"rig{frame.rig_id}"
         slots[image.name] = Slot(lens_name, rig, str(frame.frame_id))
-    tracks = [
-        [
-            (model.images[e.image_id].name, model.images[e.image_id].points2D[e.point2D_idx].xy)
-            for e in point.track.elements
-        ]
-        for point in model.points3D.values()
+    number = {image_id: index for index, image_id in enumerate(model.images)}
+    shown = [
+        (index, number[e.image_id], *model.images[e.image_id].points2D[e.point2D_idx].xy)
+        for index, point in enumerate(model.points3D.values())
+        for e in point.track.elements
     ]
+    point, image, x, y = np.array(shown).T
     points = np.array([point.xyz for point in model.points3D.values()])
-    return cameras, slots, Structure(points, tracks, np.zeros((len(points), 3), np.uint8))
+    structure = Structure(
+        points,
+        np.zeros((len(points), 3), np.uint8),
+        tuple(cameras),
+        point.astype(int),
+        image.astype(int),
+        np.stack([x, y], axis=1),
+    )
+    return cameras, slots, structure
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +80,22 @@ def capture() -> Capture:
 
 
 def mapped(
-    cameras: dict[str, Camera], slots: dict[str, Slot], structure: Structure, folder: Path
+    cameras: dict[str, Camera], slots: dict[str, Slot], structure: Structure
 ) -> tuple[dict[str, Camera], dict[str, Lens]]:
     """What the mapper makes of all observations, focal lengths starting 8 % too long."""
-    chosen = structure.visible_in(list(cameras))
-    keypoints: dict[str, list] = {name: [] for name in cameras}
-    place: dict[tuple[int, str], int] = {}
-    for number, track in enumerate(chosen.tracks):
-        for name, pixel in track:
-            place[number, name] = len(keypoints[name])
-            keypoints[name].append(pixel)
+    pixels, index = {}, {}
+    for name in cameras:
+        own = structure.image == structure.images.index(name)
+        pixels[name], index[name] = structure.pixel[own], structure.point[own]
     matches = {}
     for a, b in itertools.combinations(cameras, 2):
-        both = [n for n in range(len(chosen.tracks)) if {(n, a), (n, b)} <= set(place)]
-        matches[a, b] = np.array([(place[n, a], place[n, b]) for n in both], np.uint32)
+        _, *rows = np.intersect1d(index[a], index[b], return_indices=True)
+        matches[a, b] = np.stack(rows, axis=1).astype(np.uint32)
     guesses = {}
     for name, camera in cameras.items():
         K = camera.K * np.array([[1.08, 1, 1], [1, 1.08, 1], [1, 1, 1]])
         guesses[name] = Camera(name, K, np.eye(4), camera.width, camera.height)
-    pixels = {name: np.array(found) for name, found in keypoints.items()}
-    demands = MapperThresholds(15, 4.0, 1.0, seed=0)
-    return map_images(guesses, slots, pixels, matches, folder, demands)
+    return map_images(guesses, slots, pixels, matches, Thresholds(4.0, 1.5, seed=0))
 
 
 def shaken(cameras: dict[str, Camera], seed: int = 0) -> dict[str, Camera]:
@@ -115,7 +119,7 @@ def shape(cameras: dict[str, Camera], slots: dict[str, Slot], rig: str, frame: s
 def test_adjustment_recovers_true_poses_and_rigid_rigs(capture) -> None:
     cameras, slots, structure = capture
     noise = np.random.default_rng(1).normal(scale=0.02, size=structure.points.shape)
-    start = Structure(structure.points + noise, structure.tracks, structure.colors)
+    start = replace(structure, points=structure.points + noise)
     found, points, error_px = adjust_rigs(shaken(cameras), slots, start)
     assert error_px < 0.01
     names = list(cameras)
@@ -161,23 +165,58 @@ def test_written_model_has_rigs_tracks_and_true_projections(capture, tmp_path: P
     assert list(back) == list(cameras)
     for name, camera in cameras.items():
         assert back[name].cam_from_world == pytest.approx(camera.cam_from_world, abs=1e-9)
-    assert [len(track) for track in points.tracks] == [len(track) for track in structure.tracks]
+    assert points.images == structure.images
+    assert points.points == pytest.approx(structure.points)
+    for name in cameras:
+        read, written = (of_image(one, name) for one in (points, structure))
+        assert read[0].tolist() == written[0].tolist()
+        assert read[1] == pytest.approx(written[1])
 
 
 def test_structure_of_some_images_has_their_observations_alone(capture) -> None:
     cameras, _, structure = capture
     names = list(cameras)[:2]
     some = structure.visible_in(names)
-    assert {name for track in some.tracks for name, _ in track} == set(names)
+    assert some.images == tuple(names)
+    assert set(some.image) == {0, 1}
     assert len(some.points) == len(structure.points)
     none = structure.visible_in(["other"])
-    assert len(none.points) == len(none.tracks) == 0
+    assert len(none.points) == len(none.point) == len(none.images) == 0
 
 
-def test_mapper_registers_images_that_share_a_lens(capture: Capture, tmp_path: Path) -> None:
+def test_points_that_some_images_do_not_show_are_left_out_of_their_structure() -> None:
+    place = np.arange(10.0).reshape(5, 2)
+    structure = Structure(
+        np.arange(9.0).reshape(3, 3),
+        np.arange(9, dtype=np.uint8).reshape(3, 3),
+        ("a", "b", "c"),
+        np.array([0, 0, 1, 2, 2]),
+        np.array([0, 1, 1, 0, 2]),
+        place,
+    )
+    some = structure.visible_in({"a", "c"})
+    assert some.images == ("a", "c")
+    assert some.points.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert some.colors.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert list(zip(some.point, some.image, strict=True)) == [(0, 0), (1, 0), (1, 1)]
+    assert some.pixel.tolist() == place[[0, 3, 4]].tolist()
+    twice = structure.with_copies({"d": "b"})
+    assert twice.images == ("a", "b", "c", "d")
+    assert of_image(twice, "d")[0].tolist() == [0, 1]
+    assert of_image(twice, "d")[1].tolist() == place[[1, 2]].tolist()
+    assert twice.point.tolist() == [0, 0, 0, 1, 1, 2, 2]
+
+
+def of_image(structure: Structure, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points that an image shows, and their pixels."""
+    own = structure.image == structure.images.index(name)
+    return structure.point[own], structure.pixel[own]
+
+
+def test_mapper_registers_images_that_share_a_lens(capture: Capture) -> None:
     cameras, slots, structure = capture
     of_rig = {name: camera for name, camera in cameras.items() if slots[name].rig == "rig1"}
-    found, bent = mapped(of_rig, slots, structure, tmp_path)
+    found, bent = mapped(of_rig, slots, structure)
     assert set(found) == set(of_rig)
     assert bent == {}
     by_lens: dict[str, set[float]] = {}
@@ -191,19 +230,16 @@ def test_mapper_registers_images_that_share_a_lens(capture: Capture, tmp_path: P
     assert rotation_angle_deg(turned, true[0].cam_from_world[:3, :3]) < 0.05
 
 
-def test_mapper_estimates_distortion_and_points_are_undistorted(
-    tmp_path: Path,
-) -> None:
+def test_mapper_estimates_distortion_and_points_are_undistorted() -> None:
     cameras, slots, structure = taken_apart(synthetic(rigs=1, lenses=1, bend=0.08))
     bent_slots = {name: replace(slot, distorted=True) for name, slot in slots.items()}
-    found, bent = mapped(cameras, bent_slots, structure, tmp_path)
+    found, bent = mapped(cameras, bent_slots, structure)
     assert set(found) == set(bent) == set(cameras)
     lens = next(iter(bent.values()))
     assert lens.params == pytest.approx((900, 512, 384, 0.08), rel=1e-3)
     K, _, _ = lens.pinhole()
     name = next(iter(cameras))
-    pixels = np.array([pixel for track in structure.tracks for n, pixel in track if n == name])
-    visible = [n for n, track in enumerate(structure.tracks) if name in dict(track)]
+    visible, pixels = of_image(structure, name)
     ideal = replace(cameras[name], K=K).project(structure.points[visible])[0]
     assert undistorted_points(pixels, lens) == pytest.approx(ideal, abs=0.1)
     assert np.abs(pixels - ideal).max() > 5, "it was bent indeed"

@@ -68,18 +68,11 @@ def verify(
     thresholds: Thresholds,
 ) -> dict[Pair, NDArray[np.uint32]]:
     """The matches of each pair that agree with one two-view geometry; a pair may have none."""
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = thresholds.max_error_px
-    options.ransac.random_seed = thresholds.seed
-    verifier = pycolmap.GeometricVerifierOptions(num_threads=thresholds.threads)
     ids = _ids(cameras)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "database.db")
-        _write_images(path, cameras, keypoints)
-        with pycolmap.Database.open(path) as database:
-            for (a, b), pairs in matches.items():
-                database.write_matches(ids[a], ids[b], pairs)
-        pycolmap.geometric_verification(path, verifier, two_view_geometry_options=options)
+        write_images(path, _lenses(cameras), keypoints)
+        verify_in_database(path, ids, matches, thresholds)
         with pycolmap.Database.open(path) as database:
             return {
                 (a, b): np.asarray(
@@ -87,6 +80,20 @@ def verify(
                 ).reshape(-1, 2)
                 for a, b in matches
             }
+
+
+def verify_in_database(
+    path: Path, ids: Mapping[str, int], matches: Matches, thresholds: Thresholds
+) -> None:
+    """Write matches between a database's images and verify each pair's."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.max_error = thresholds.max_error_px
+    options.ransac.random_seed = thresholds.seed
+    verifier = pycolmap.GeometricVerifierOptions(num_threads=thresholds.threads)
+    with pycolmap.Database.open(path) as database:
+        for (a, b), pairs in matches.items():
+            database.write_matches(ids[a], ids[b], pairs)
+    pycolmap.geometric_verification(path, verifier, two_view_geometry_options=options)
 
 
 def triangulate(
@@ -148,7 +155,7 @@ def _by_frame(matches: Matches, frames: Mapping[str, NDArray[np.int64]] | None) 
 def _triangulation(
     cameras: Mapping[str, Camera], thresholds: Thresholds, pose_error_deg: float
 ) -> "pycolmap.IncrementalPipelineOptions":
-    options = _pipeline(thresholds)
+    options = mapper_options(thresholds)
     focal = np.median([camera.K[0, 0] for camera in cameras.values()])
     angle = float(np.degrees(thresholds.max_error_px / focal)) + pose_error_deg
     error_px = thresholds.max_error_px + float(focal * np.radians(pose_error_deg))
@@ -187,7 +194,7 @@ def _triangulated(
     }
     with tempfile.TemporaryDirectory() as scratch:
         path, folder = Path(scratch, "database.db"), Path(scratch, "model")
-        _write_images(path, cameras, own)
+        write_images(path, _lenses(cameras), own)
         _write_verified(path, cameras, renumbered)
         folder.mkdir()
         pycolmap.triangulate_points(
@@ -213,10 +220,10 @@ def map_incrementally(
 
     Intrinsics are those of `cameras`; their poses are not used. Empty when there is no model.
     """
-    options = _pipeline(thresholds)
+    options = mapper_options(thresholds)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "database.db")
-        _write_images(path, cameras, keypoints)
+        write_images(path, _lenses(cameras), keypoints)
         _write_verified(path, cameras, matches)
         models = pycolmap.incremental_mapping(path, scratch, scratch, options)
     if not models:
@@ -229,18 +236,24 @@ def _ids(cameras: Mapping[str, Camera]) -> dict[str, int]:
     return {name: number for number, name in enumerate(cameras, start=1)}
 
 
-def _write_images(
-    path: Path, cameras: Mapping[str, Camera], keypoints: Mapping[str, Array]
+def _lenses(cameras: Mapping[str, Camera]) -> "dict[str, pycolmap.Camera]":
+    return {name: lens_of(cameras[name], number, True) for name, number in _ids(cameras).items()}
+
+
+def write_images(
+    path: Path, lenses: Mapping[str, "pycolmap.Camera"], keypoints: Mapping[str, Array]
 ) -> None:
+    """Write images numbered from 1, each a frame of its own; images of equal lens ids share it."""
     with pycolmap.Database.open(path) as database:
-        for name, number in _ids(cameras).items():
-            database.write_camera(lens_of(cameras[name], number, True), use_camera_id=True)
-            rig = pycolmap.Rig(rig_id=number)
-            rig.add_ref_sensor(sensor_id(number))
-            database.write_rig(rig, use_rig_id=True)
-            image = pycolmap.Image(name=name, camera_id=number, image_id=number)
+        for number, (name, lens) in enumerate(lenses.items(), start=1):
+            if not database.exists_camera(lens.camera_id):
+                database.write_camera(lens, use_camera_id=True)
+                rig = pycolmap.Rig(rig_id=lens.camera_id)
+                rig.add_ref_sensor(sensor_id(lens.camera_id))
+                database.write_rig(rig, use_rig_id=True)
+            image = pycolmap.Image(name=name, camera_id=lens.camera_id, image_id=number)
             database.write_image(image, use_image_id=True)
-            frame = pycolmap.Frame(frame_id=number, rig_id=number)
+            frame = pycolmap.Frame(frame_id=number, rig_id=lens.camera_id)
             frame.add_data_id(image.data_id)
             database.write_frame(frame, use_frame_id=True)
             database.write_keypoints(number, keypoints[name].astype(np.float32))
@@ -258,7 +271,8 @@ def _write_verified(path: Path, cameras: Mapping[str, Camera], matches: Matches)
             database.write_two_view_geometry(ids[a], ids[b], geometry)
 
 
-def _pipeline(thresholds: Thresholds) -> "pycolmap.IncrementalPipelineOptions":
+def mapper_options(thresholds: Thresholds) -> "pycolmap.IncrementalPipelineOptions":
+    """COLMAP's demands, with these thresholds and one thread; intrinsics are fixed."""
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = options.mapper.num_threads = 1
     options.random_seed = options.mapper.random_seed = thresholds.seed

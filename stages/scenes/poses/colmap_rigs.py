@@ -5,7 +5,7 @@ rig the lens is mounted, and which images were taken at one time, so that intrin
 once per lens and rigs are rigid.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from stages.scenes.colmap import bundle_adjustment, open_model, points_and_color
 from stages.scenes.colmap_import import pycolmap
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
-
-Observation = tuple[str, Array]  # image name, pixel [2]
 
 
 @dataclass(frozen=True)
@@ -38,26 +36,46 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Points with their observations and colours."""
+    """Coloured points, and the pixels that show them, in the order of the points."""
 
     points: Array  # [P, 3]
-    tracks: list[list[Observation]]
     colors: NDArray[np.uint8]  # [P, 3]
+    images: tuple[str, ...]
+    point: NDArray[np.int64]  # [O], index into `points`
+    image: NDArray[np.int64]  # [O], index into `images`
+    pixel: Array  # [O, 2]
 
-    @staticmethod
-    def empty() -> "Structure":
-        """Without points."""
-        return Structure(np.zeros((0, 3)), [], np.zeros((0, 3), np.uint8))
-
-    def visible_in(self, names: Sequence[str]) -> "Structure":
+    def visible_in(self, names: Collection[str]) -> "Structure":
         """The points that are visible in these images, with their observations in these only."""
-        images = set(names)
-        tracks = [
-            [observation for observation in track if observation[0] in images]
-            for track in self.tracks
-        ]
-        visible = [number for number, track in enumerate(tracks) if track]
-        return Structure(self.points[visible], [tracks[k] for k in visible], self.colors[visible])
+        kept = [number for number, name in enumerate(self.images) if name in names]
+        own = np.isin(self.image, kept)
+        visible, point = np.unique(self.point[own], return_inverse=True)
+        return Structure(
+            self.points[visible],
+            self.colors[visible],
+            tuple(self.images[number] for number in kept),
+            point,
+            np.searchsorted(kept, self.image[own]),
+            self.pixel[own],
+        )
+
+    def with_copies(self, copies: Mapping[str, str]) -> "Structure":
+        """Add images by name, each with the pixels of another one."""
+        point, image, pixel = [self.point], [self.image], [self.pixel]
+        for number, original in enumerate(copies.values(), start=len(self.images)):
+            own = self.image == self.images.index(original)
+            point.append(self.point[own])
+            image.append(np.full(len(point[-1]), number))
+            pixel.append(self.pixel[own])
+        order = np.argsort(np.concatenate(point), kind="stable")
+        return Structure(
+            self.points,
+            self.colors,
+            (*self.images, *copies),
+            np.concatenate(point)[order],
+            np.concatenate(image)[order],
+            np.concatenate(pixel)[order],
+        )
 
 
 def adjust_rigs(
@@ -103,16 +121,23 @@ def read_rig_model(folder: Path) -> tuple[dict[str, Camera], Structure]:
     lenses = {camera.model_name for camera in model.cameras.values()}
     if not lenses <= {"PINHOLE", "SIMPLE_PINHOLE"}:
         raise UserError(folder, f"cameras {sorted(lenses)}", expected="undistorted images")
-    points = [model.points3D[key] for key in sorted(model.points3D)]
-    tracks = [
-        [
-            (model.images[e.image_id].name, model.images[e.image_id].points2D[e.point2D_idx].xy)
-            for e in point.track.elements
-        ]
-        for point in points
-    ]
     xyz, colors = points_and_colors(model, folder)
-    return posed_cameras(model), Structure(xyz, tracks, colors)
+    images = {number: index for index, number in enumerate(sorted(model.images))}
+    pixels = {number: [p.xy for p in image.points2D] for number, image in model.images.items()}
+    elements = [
+        (point, images[element.image_id], pixels[element.image_id][element.point2D_idx])
+        for point, key in enumerate(sorted(model.points3D))
+        for element in model.points3D[key].track.elements
+    ]
+    structure = Structure(
+        xyz,
+        colors,
+        tuple(model.images[number].name for number in images),
+        np.array([point for point, _, _ in elements], np.int64),
+        np.array([image for _, image, _ in elements], np.int64),
+        np.array([pixel for _, _, pixel in elements]).reshape(-1, 2),
+    )
+    return posed_cameras(model), structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,17 +191,22 @@ def _model(ids: _ModelIds, structure: Structure) -> "pycolmap.Reconstruction":
         model.add_rig(_rig(ids, rig, number))
     for key, number in ids.frames.items():
         model.add_frame(_frame(ids, key, number))
-    pixels, elements = _observations(ids, structure)
+    row = np.zeros(len(structure.point), np.int64)  # of each observation among its image's
+    image_ids = np.array([ids.images[n] for n in structure.images], np.int64)[structure.image]
     for name, number in ids.images.items():
-        slot = ids.slots[name]
-        image = pycolmap.Image(name=name, camera_id=ids.lenses[slot.lens], image_id=number)
+        slot, own = ids.slots[name], image_ids == number
+        row[own] = np.arange(np.count_nonzero(own))
+        lens, pixels = ids.lenses[slot.lens], structure.pixel[own]
+        image = pycolmap.Image(name, pixels, camera_id=lens, image_id=number)
         image.frame_id = ids.frames[slot.rig, slot.frame]
-        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(pixel) for pixel in pixels[name]])
         model.add_image(image)
     for number in ids.frames.values():
         model.register_frame(number)
-    for xyz, track, color in zip(structure.points, elements, structure.colors, strict=True):
-        model.add_point3D(xyz, pycolmap.Track(track), color)
+    elements = list(map(pycolmap.TrackElement, image_ids.tolist(), row.tolist()))
+    ends = np.searchsorted(structure.point, np.arange(len(structure.points) + 1)).tolist()
+    for number, (xyz, color) in enumerate(zip(structure.points, structure.colors, strict=True)):
+        track = pycolmap.Track(elements[ends[number] : ends[number + 1]])
+        model.add_point3D(xyz, track, color)
     return model
 
 
@@ -202,20 +232,6 @@ def _frame(ids: _ModelIds, key: tuple[str, str], number: int) -> "pycolmap.Frame
         (rig_from_cam @ ids.cameras[names[0]].cam_from_world)[:3]
     )
     return colmap_frame
-
-
-def _observations(
-    ids: _ModelIds, structure: Structure
-) -> tuple[dict[str, list[Array]], list[list["pycolmap.TrackElement"]]]:
-    """Pixels of each image, and the tracks as elements that refer to them."""
-    pixels: dict[str, list[Array]] = {name: [] for name in ids.cameras}
-    elements = []
-    for track in structure.tracks:
-        elements.append([])
-        for name, pixel in track:
-            elements[-1].append(pycolmap.TrackElement(ids.images[name], len(pixels[name])))
-            pixels[name].append(pixel)
-    return pixels, elements
 
 
 def ids_of(keys: Iterable[Any]) -> dict[Any, int]:

@@ -234,7 +234,7 @@ def _features(
     with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(_check_image, every))
     paths = {name: [view.image_path for view in of] for name, of in views.items()}
-    return detect_and_match(scene.folder, paths, config, matcher)
+    return detect_and_match(scene.folder, paths, config, matcher=matcher)
 
 
 def _check_image(view: View) -> None:

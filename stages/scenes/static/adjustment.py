@@ -1,6 +1,6 @@
 """Bundle adjustment of a static scene's images together with its light field's grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
 from stages.scenes.poses import sfm
+from stages.scenes.poses.colmap_pooled import Tracks, triangulate
 from stages.scenes.poses.colmap_rigs import Slot, Structure, adjust_rigs
 from stages.scenes.static.light_field.grid import Disparities, GridShape, fit_grid, grid_cameras
 from stages.scenes.static.light_field.lightfield import Cell
@@ -51,14 +52,15 @@ class Adjustment:
 
     def run(self, cameras: dict[str, Camera], rough: bool = False) -> Registration:
         """Triangulate and adjust in rounds of decreasing error; each fits the grid anew first."""
-        grid, error_px, structure = None, 0.0, Structure.empty()
+        grid, error_px, structure = None, 0.0, None
         spokes = self._spokes() if self.middle in cameras else {}
         for factor in (_ROUGH, *_ROUNDS) if rough else _ROUNDS:
             if spokes:
                 cameras, grid = self._with_grid(cameras, spokes, factor)
-            structure = self._structure(cameras, spokes, factor)
+            structure = self._structure(cameras, factor)
             cameras, points, error_px = adjust_rigs(cameras, self.slots, structure)
             structure = replace(structure, points=points)
+        assert structure is not None, "there is at least one round"
         if grid is not None:
             cameras |= grid_cameras(cameras[self.middle], self.cells, grid)
         return Registration(cameras, self.slots, structure, error_px, grid)
@@ -68,13 +70,12 @@ class Adjustment:
         grid, spokes = None, self._spokes() if self.middle in cameras else {}
         if spokes:
             cameras, grid = self._with_grid(cameras, spokes, _ROUGH)
-        structure = self._structure(cameras, spokes, _ROUGH)
+        structure = self._structure(cameras, _ROUGH)
         return Registration(cameras, self.slots, structure, None, grid)
 
     def _spokes(self) -> Matches:
         """Matches of the light field's middle view with its other views."""
-        pairs = [(self.middle, other) for other in self.cells if other != self.middle]
-        return matches_of(self.features, pairs, self.config)
+        return {p: m for p, m in self.matches.items() if p[0] == self.middle and p[1] in self.cells}
 
     def _with_grid(
         self, cameras: dict[str, Camera], spokes: Matches, factor: float
@@ -85,70 +86,54 @@ class Adjustment:
         grid = fit_grid(disparities, float(without[self.middle].K[0, 0]))
         return without | grid_cameras(without[self.middle], self.cells, grid), grid
 
-    def _depths(self, cameras: dict[str, Camera], factor: float) -> dict[int, float]:
-        """Depth by feature of the middle view, from the other images."""
-        tracks, points = self._triangulated(cameras, {}, factor)
-        return {
-            feature: float(cameras[name].project(point[None])[1][0])
-            for track, point in zip(tracks, points, strict=True)
-            for name, feature in track
-            if name == self.middle
-        }
+    def _depths(self, cameras: dict[str, Camera], factor: float) -> Array:
+        """Depth of each feature of the middle view, from the other images; NaN if unknown."""
+        tracks = self._triangulated(cameras, factor)
+        own = tracks.camera == list(cameras).index(self.middle)
+        depths = np.full(len(self.features.of[self.middle].keypoints), np.nan)
+        points = tracks.points[tracks.point[own]]
+        depths[tracks.feature[own]] = cameras[self.middle].project(points)[1]
+        return depths
 
-    def _disparities(self, spokes: Matches, depths: Mapping[int, float]) -> Disparities:
+    def _disparities(self, spokes: Matches, depths: Array) -> Disparities:
         steps, shifts, used = [], [], []
-        for (middle, other), pairs in spokes.items():
-            offset = np.subtract(self.cells[other], self.cells[middle])[::-1]
-            of_middle = self.features.of[middle].keypoints
-            of_other = self.features.of[other].keypoints
-            for a, b in pairs.tolist():
-                if depths.get(a, -1.0) > 0:
-                    steps.append(offset)
-                    shifts.append(of_other[b] - of_middle[a])
-                    used.append(depths[a])
-        if len(used) < _MIN_DISPARITIES:
+        of_middle = self.features.of[self.middle].keypoints
+        for (_, other), pairs in spokes.items():
+            a, b = pairs[depths[pairs[:, 0]] > 0].T
+            offset = np.subtract(self.cells[other], self.cells[self.middle])[::-1]
+            steps.append(np.tile(offset.astype(float), (len(a), 1)))
+            shifts.append(self.features.of[other].keypoints[b] - of_middle[a])
+            used.append(depths[a])
+        found = Disparities(*map(np.concatenate, (steps, shifts, used)))
+        if len(found.depth) < _MIN_DISPARITIES:
             raise UserError(
                 "static_prepare",
-                f"{len(used)} matches with depth between the light field's views",
+                f"{len(found.depth)} matches with depth between the light field's views",
                 expected=f"at least {_MIN_DISPARITIES}",
                 fix="lower static.peak_threshold, or take lightfield out of static.cameras",
             )
-        return Disparities(np.array(steps, float), np.array(shifts), np.array(used))
+        return found
 
-    def _structure(self, cameras: dict[str, Camera], spokes: Matches, factor: float) -> Structure:
-        tracks, points = self._triangulated(cameras, spokes, factor)
-        named = [
-            [(name, self.features.of[name].keypoints[feature]) for name, feature in track]
-            for track in tracks
-        ]
-        colors = [np.mean([self.features.color[n][k] for n, k in t], axis=0) for t in tracks]
-        return Structure(points, named, np.rint(np.array(colors).reshape(-1, 3)).astype(np.uint8))
+    def _structure(self, cameras: dict[str, Camera], factor: float) -> Structure:
+        tracks = self._triangulated(cameras, factor)
+        of_cameras = [self.features.of[name].keypoints for name in cameras]
+        rows = np.cumsum([0, *map(len, of_cameras)])[tracks.camera] + tracks.feature
+        colors = np.concatenate([self.features.color[name] for name in cameras])[rows]
+        count = np.bincount(tracks.point)[:, None]
+        sums = [np.bincount(tracks.point, channel) for channel in colors.T]
+        return Structure(
+            tracks.points,
+            np.rint(np.stack(sums, axis=1) / count).astype(np.uint8),
+            tuple(cameras),
+            tracks.point,
+            tracks.camera,
+            np.concatenate(of_cameras)[rows],
+        )
 
-    def _triangulated(
-        self, cameras: dict[str, Camera], spokes: Matches, factor: float
-    ) -> tuple[list[sfm.Track], Array]:
-        error_px = factor * self.config.max_reprojection_error_px
-        posed = set(cameras)
-        matches = {p: m for p, m in (self.matches | spokes).items() if set(p) <= posed}
-        near = sfm.near_epipolar(cameras, self.features, matches, 2 * error_px)
-        return sfm.triangulate(cameras, self.features, near, self.config, error_px)
-
-
-def matches_among(
-    features: sfm.PooledFeatures, names: Sequence[str], config: CalibrateConfig
-) -> Matches:
-    """Matches of every pair of the named images."""
-    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
-    return matches_of(features, pairs, config)
-
-
-def matches_of(
-    features: sfm.PooledFeatures, pairs: Sequence[sfm.Pair], config: CalibrateConfig
-) -> Matches:
-    """Matches of these pairs of images alone."""
-    matches: Matches = {}
-    for pair in pairs:
-        parts = (features.of, features.frame, features.color)
-        of_pair = ({name: part[name] for name in pair} for part in parts)
-        matches |= sfm.match(sfm.PooledFeatures(*of_pair), config)
-    return matches
+    def _triangulated(self, cameras: dict[str, Camera], factor: float) -> Tracks:
+        limits = sfm.thresholds(self.config)
+        limits = replace(limits, max_error_px=factor * limits.max_error_px)
+        matches = {pair: rows for pair, rows in self.matches.items() if set(pair) <= set(cameras)}
+        near = sfm.near_epipolar(cameras, self.features, matches, 2 * limits.max_error_px)
+        keypoints = {name: self.features.of[name].keypoints for name in cameras}
+        return triangulate(cameras, keypoints, near, limits)

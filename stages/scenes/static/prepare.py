@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
 from stages.run.user_paths import check_apart, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import BLACK, Color, Pixels, resize
-from stages.scenes.poses.colmap_rigs import Slot, Structure, read_rig_model
+from stages.scenes.poses.colmap_rigs import Slot, read_rig_model
 from stages.scenes.static.adjustment import Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.foreign_folder import (
@@ -364,14 +366,11 @@ def _reuse(folder: Path, inputs: SceneInputs) -> Registration:
     for name, camera in kept.items():
         height, width = inputs.pixels[name].shape[:2]
         resized[name] = camera.resized(width, height)
-    tracks = [
-        [(n, _scaled(pixel, kept[n], resized[n])) for n, pixel in track if n in kept]
-        for track in structure.tracks
-    ]
-    observed = Structure(structure.points, tracks, structure.colors).visible_in(list(kept))
+    seen = structure.visible_in(kept)
+    before, after = (
+        np.array([(of[name].width, of[name].height) for name in seen.images])
+        for of in (kept, resized)
+    )
+    observed = replace(seen, pixel=seen.pixel * (after / before)[seen.image])
     slots = {name: Slot(name, name, "") for name in resized}
     return Registration(resized, slots, observed, None)
-
-
-def _scaled(pixel: Any, before: Camera, after: Camera) -> Any:
-    return pixel * [after.width / before.width, after.height / before.height]

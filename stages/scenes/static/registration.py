@@ -8,28 +8,25 @@ all are bundle adjusted together, with rigid rigs.
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 
 from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap_lenses import Lens
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
-from stages.scenes.images import Pixels
+from stages.scenes.images import Pixels, nearest_colors, write_png
 from stages.scenes.poses import sfm
+from stages.scenes.poses.colmap_features import detect_and_match
 from stages.scenes.poses.colmap_rigs import Slot
-from stages.scenes.poses.colmap_sfm import MapperThresholds, map_images, undistorted_points
-from stages.scenes.static.adjustment import Adjustment, Matches, Registration, matches_among
+from stages.scenes.poses.colmap_sfm import map_images, undistorted_points
+from stages.scenes.static.adjustment import Adjustment, Matches, Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_images import InputImage
-
-_LADDER = (
-    (30, 1.0),
-    (15, 1.0),
-    (10, 1.5),
-)  # (minimum matches, factor of the largest error), strictest first
 
 
 def register(
@@ -55,12 +52,11 @@ def register(
     """
     unique, duplicates = _unique(images)
     config = _feature_config(static)
-    features = sfm.detect({image.name: [pixels[image.name]] for image in unique}, config)
     anchors = [image for image in unique if not image.slot.mounted]
-    matches = matches_among(features, [image.name for image in anchors], config)
+    features, matches = _features(unique, pixels, config)
     lenses: Mapping[str, Lens] = {}
     if start is None:
-        cameras, lenses = _map(anchors, pixels, features, matches, static)
+        cameras, lenses = _map(anchors, pixels, features, matches, static, config)
     else:
         cameras = {image.name: start[image.name] for image in anchors if image.name in start}
     _check_registered(anchors, cameras, static)
@@ -91,6 +87,28 @@ def _feature_config(static: StaticConfig) -> CalibrateConfig:
     )
 
 
+def _features(
+    images: Sequence[InputImage], pixels: Mapping[str, Pixels], config: CalibrateConfig
+) -> tuple[sfm.PooledFeatures, Matches]:
+    """Features with colours, and the matches of anchors and of the light field's middle view.
+
+    Anchors are matched with each other, the other views of the light field with the middle one.
+    """
+    anchors = [image.name for image in images if not image.slot.mounted]
+    middle = [image.name for image in images if image.cell is not None and not image.slot.mounted]
+    mounted = [image.name for image in images if image.slot.mounted]
+    pairs = [*combinations(anchors, 2), *product(middle, mounted)]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        files = {image.name: root / f"{number}.png" for number, image in enumerate(images)}
+        for name, path in files.items():
+            write_png(path, pixels[name])
+        paths = {name: [path] for name, path in files.items()}
+        features, matches = detect_and_match(root, paths, config, pairs)
+    colors = {name: nearest_colors(pixels[name], of.keypoints) for name, of in features.of.items()}
+    return replace(features, color=colors), matches
+
+
 def _unique(images: Sequence[InputImage]) -> tuple[list[InputImage], dict[str, str]]:
     """Images with different files, and the name of the first for the name of each duplicate."""
     first: dict[str, InputImage] = {}
@@ -117,30 +135,20 @@ def _map(
     features: sfm.PooledFeatures,
     matches: Matches,
     static: StaticConfig,
+    config: CalibrateConfig,
 ) -> tuple[dict[str, Camera], dict[str, Lens]]:
-    """Poses by structure from motion, with thresholds relaxed until all images are registered.
+    """Poses by structure from motion, and the lenses whose distortion was estimated.
 
-    With them the lenses whose distortion was estimated. Views of a light field have none: decoders
-    undistort them, and a distortion per view would break their grid.
+    Views of a light field have none: decoders undistort them, and a distortion per view would break
+    their grid.
     """
     guesses = {image.name: _guess(image, pixels[image.name], static) for image in anchors}
     radial = static.lens_model == "radial"
     slots = {p.name: replace(p.slot, distorted=radial and p.cell is None) for p in anchors}
     keypoints = {image.name: features.of[image.name].keypoints for image in anchors}
-    best: tuple[dict[str, Camera], dict[str, Lens]] = ({}, {})
-    with tempfile.TemporaryDirectory() as scratch:
-        for min_matches, factor in _LADDER:
-            demands = MapperThresholds(
-                min_matches,
-                factor * static.max_reprojection_error_px,
-                static.min_triangulation_angle_deg,
-                static.seed,
-            )
-            model = map_images(guesses, slots, keypoints, matches, Path(scratch), demands)
-            best = max(best, model, key=lambda model: len(model[0]))
-            if len(best[0]) == len(anchors):
-                break
-    return best
+    matches = {pair: rows for pair, rows in matches.items() if set(pair) <= set(keypoints)}
+    limits = replace(sfm.thresholds(config), threads=available_cores())
+    return map_images(guesses, slots, keypoints, matches, limits)
 
 
 def _undistorted(
@@ -206,17 +214,13 @@ def _in_metres(registration: Registration, step_m: float) -> Registration:
 def _with_duplicates(registration: Registration, duplicates: Mapping[str, str]) -> Registration:
     """Add duplicate images, with the camera and the points of their originals."""
     cameras, slots = dict(registration.cameras), dict(registration.slots)
-    tracks = [list(track) for track in registration.structure.tracks]
     undistorted = dict(registration.undistorted)
-    for name, original in duplicates.items():
-        if original not in cameras:
-            continue
+    copies = {name: original for name, original in duplicates.items() if original in cameras}
+    for name, original in copies.items():
         cameras[name] = replace(cameras[original], name=name)
         slots[name] = Slot(name, name, "", known_focal=slots[original].known_focal)
-        for track in tracks:
-            track += [(name, pixel) for other, pixel in track if other == original]
     undistorted |= {n: undistorted[o] for n, o in duplicates.items() if o in undistorted}
-    structure = replace(registration.structure, tracks=tracks)
+    structure = registration.structure.with_copies(copies)
     return replace(
         registration, cameras=cameras, slots=slots, structure=structure, undistorted=undistorted
     )
