@@ -4,23 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.images import Pixels
 from stages.scenes.poses import sfm
-from stages.scenes.poses.colmap_pooled import Tracks, triangulate
+from stages.scenes.poses.colmap_pooled import Matches, Tracks, triangulate
 from stages.scenes.poses.colmap_rigs import Slot, Structure, adjust_rigs
 from stages.scenes.static.light_field.grid import Disparities, GridShape, fit_grid, grid_cameras
 from stages.scenes.static.light_field.lightfield import Cell
 
 _ROUNDS = (1.0, 0.5, 0.35)  # factors of the largest error
-_ROUGH = 3.0  # of a first round for predicted poses
+_ROUGH_ROUNDS = (3.0, 1.0)  # of the first rounds for predicted poses
 _MIN_DISPARITIES = 20
-
-Matches = dict[sfm.Pair, NDArray[np.uint32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +37,7 @@ class Adjustment:
     """The inputs that all rounds of adjustment share."""
 
     features: sfm.PooledFeatures
-    matches: Matches
+    matches: Matches  # verified ones
     slots: dict[str, Slot]
     config: CalibrateConfig
     cells: Mapping[str, Cell]  # of the light field's views, the middle one first
@@ -51,10 +48,15 @@ class Adjustment:
         return next(iter(self.cells), "")
 
     def run(self, cameras: dict[str, Camera], rough: bool = False) -> Registration:
-        """Triangulate and adjust in rounds of decreasing error; each fits the grid anew first."""
+        """Triangulate and adjust in rounds of decreasing error; each fits the grid anew first.
+
+        Rough poses are adjusted without the grid at first: its views would hold their errors.
+        """
+        for factor in _ROUGH_ROUNDS if rough else ():
+            cameras, _, _ = adjust_rigs(cameras, self.slots, self._structure(cameras, factor))
         grid, error_px, structure = None, 0.0, None
         spokes = self._spokes() if self.middle in cameras else {}
-        for factor in (_ROUGH, *_ROUNDS) if rough else _ROUNDS:
+        for factor in _ROUNDS:
             if spokes:
                 cameras, grid = self._with_grid(cameras, spokes, factor)
             structure = self._structure(cameras, factor)
@@ -69,8 +71,8 @@ class Adjustment:
         """Triangulate and fit the grid at fixed poses."""
         grid, spokes = None, self._spokes() if self.middle in cameras else {}
         if spokes:
-            cameras, grid = self._with_grid(cameras, spokes, _ROUGH)
-        structure = self._structure(cameras, _ROUGH)
+            cameras, grid = self._with_grid(cameras, spokes, _ROUGH_ROUNDS[0])
+        structure = self._structure(cameras, _ROUGH_ROUNDS[0])
         return Registration(cameras, self.slots, structure, None, grid)
 
     def _spokes(self) -> Matches:

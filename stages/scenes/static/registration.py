@@ -5,8 +5,9 @@ lenses. The other views of the light field are placed by their disparities to th
 all are bundle adjusted together, with rigid rigs.
 """
 
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
@@ -22,11 +23,15 @@ from stages.scenes.frames import Sim3
 from stages.scenes.images import Pixels, nearest_colors, write_png
 from stages.scenes.poses import sfm
 from stages.scenes.poses.colmap_features import detect_and_match
+from stages.scenes.poses.colmap_pooled import Matches, verify
 from stages.scenes.poses.colmap_rigs import Slot
 from stages.scenes.poses.colmap_sfm import map_images, undistorted_points
-from stages.scenes.static.adjustment import Adjustment, Matches, Registration
+from stages.scenes.static.adjustment import Adjustment, Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_images import InputImage
+from stages.scenes.static.judgement import LEAST_AGREEMENT, departure, loose_rigs, unsupported
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def register(
@@ -59,15 +64,30 @@ def register(
         cameras, lenses = _map(anchors, pixels, features, matches, static, config)
     else:
         cameras = {image.name: start[image.name] for image in anchors if image.name in start}
-    _check_registered(anchors, cameras, static)
     cameras, features = _undistorted(cameras, features, lenses)
-    slots = _whole_rigs({image.name: image.slot for image in unique}, cameras)
     cells = {image.name: image.cell for image in unique if image.cell is not None}
-    adjustment = Adjustment(features, matches, slots, config, cells)
-    if adjust:
-        registration = adjustment.run(cameras, start is not None)
-    else:
-        registration = adjustment.unadjusted(cameras)
+    verified = _verified(cameras, features, matches, list(cells), config)
+    reasons: dict[str, str] = {}
+    loose: dict[str, str] = {}
+    slots = {image.name: image.slot for image in unique}
+    if start is None:
+        reasons = unsupported(cameras, features, verified, config)
+        cameras = _without(cameras, reasons)
+        loose = loose_rigs(slots, cameras)
+    for rig, reason in loose.items():
+        _LOGGER.warning("rig %s is taken apart: %s", rig, reason)
+    _check_registered(anchors, cameras, static, reasons)
+    adjustment = Adjustment(features, verified, _whole_rigs(slots, cameras, loose), config, cells)
+    registration = _adjusted(adjustment, cameras, start is not None) if adjust else None
+    if registration is not None:
+        adjusted = {name: registration.cameras[name] for name in cameras}
+        reasons = unsupported(adjusted, features, verified, config)
+        if reasons:
+            cameras = _without(cameras, reasons)
+            _check_registered(anchors, cameras, static, reasons)
+            adjustment = replace(adjustment, slots=_whole_rigs(slots, cameras, loose))
+            registration = _adjusted(adjustment, cameras, start is not None)
+    registration = registration or adjustment.unadjusted(cameras)
     straight = {name: lens.undistort(pixels[name], crop=True)[0] for name, lens in lenses.items()}
     registration = replace(registration, undistorted=straight)
     if step_m is not None and registration.grid is not None:
@@ -82,6 +102,7 @@ def _feature_config(static: StaticConfig) -> CalibrateConfig:
         max_features=static.max_features,
         peak_threshold=static.peak_threshold,
         ratio_test=static.ratio_test,
+        max_epipolar_error_px=2 * static.max_reprojection_error_px,
         max_reprojection_error_px=static.max_reprojection_error_px,
         min_triangulation_angle_deg=static.min_triangulation_angle_deg,
     )
@@ -164,10 +185,74 @@ def _undistorted(
     return pinholes, replace(features, of=by_name)
 
 
+def _verified(
+    cameras: Mapping[str, Camera],
+    features: sfm.PooledFeatures,
+    matches: Matches,
+    views: Sequence[str],
+    config: CalibrateConfig,
+) -> Matches:
+    """Verified matches of images without distortion, with the light field's `views`.
+
+    The first of them is its middle view, whose intrinsics are those of the others.
+    """
+    known = dict(cameras)
+    if views and views[0] in cameras:
+        known |= {name: replace(cameras[views[0]], name=name) for name in views[1:]}
+    keypoints = {name: features.of[name].keypoints for name in known}
+    own = {pair: rows for pair, rows in matches.items() if set(pair) <= set(known)}
+    limits = replace(sfm.thresholds(config), threads=available_cores())
+    return verify(known, keypoints, own, limits)
+
+
+def _adjusted(
+    adjustment: Adjustment, cameras: dict[str, Camera], rough: bool
+) -> Registration | None:
+    """The adjusted scene; None when the initial poses are to be trusted more.
+
+    An adjustment that leaves their neighbourhood counts only where verified matches contradict them
+    and agree with it.
+    """
+    registration = adjustment.run(cameras, rough)
+    adjusted = {name: registration.cameras[name] for name in cameras}
+    before, after = (
+        sfm.agreement(poses, adjustment.features, adjustment.matches, adjustment.config)
+        for poses in (cameras, adjusted)
+    )
+    words = [
+        "no pair has enough" if share is None else f"{share:.0%} agree" for share in (before, after)
+    ]
+    _LOGGER.info("verified matches: %s with the initial poses, %s with the adjusted ones", *words)
+    note = departure(cameras, adjusted)
+    if after is not None and after < LEAST_AGREEMENT:
+        note = f"{1 - after:.0%} of the verified matches contradict the adjusted poses"
+    elif note and after is not None and before is not None and before < LEAST_AGREEMENT:
+        _LOGGER.warning("%s; it is taken, because verified matches agree with it alone", note)
+        note = ""
+    if not note:
+        return registration
+    _LOGGER.warning("%s: the initial poses are kept", note)
+    return None
+
+
+def _without(cameras: Mapping[str, Camera], reasons: Mapping[str, str]) -> dict[str, Camera]:
+    """The cameras that nothing speaks against; the others are named."""
+    for name, reason in reasons.items():
+        _LOGGER.warning("%s is left out: %s", name, reason)
+    return {name: camera for name, camera in cameras.items() if name not in reasons}
+
+
 def _check_registered(
-    anchors: Sequence[InputImage], cameras: Mapping[str, Camera], static: StaticConfig
+    anchors: Sequence[InputImage],
+    cameras: Mapping[str, Camera],
+    static: StaticConfig,
+    reasons: Mapping[str, str],
 ) -> None:
-    missing = [image.name for image in anchors if image.name not in cameras]
+    missing = [
+        f"{image.name} ({reasons[image.name]})" if image.name in reasons else image.name
+        for image in anchors
+        if image.name not in cameras
+    ]
     if len(cameras) < 2 or len(cameras) < static.min_registered * len(anchors):
         raise UserError(
             "static_prepare",
@@ -178,9 +263,11 @@ def _check_registered(
         )
 
 
-def _whole_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dict[str, Slot]:
-    """Slots in which every lens of a rig without a complete frame is a rig of its own."""
-    broken = set()
+def _whole_rigs(
+    slots: Mapping[str, Slot], cameras: Mapping[str, Camera], loose: Collection[str]
+) -> dict[str, Slot]:
+    """Slots in which every lens of a rig that is loose or lacks a complete frame is its own rig."""
+    broken = set(loose)
     for name in slots:
         rig = slots[name].rig
         members = [n for n in slots if slots[n].rig == rig and not slots[n].mounted]
