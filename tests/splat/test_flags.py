@@ -86,6 +86,7 @@ def test_limit_of_gaussians_is_said_to_be_reached_where_it_was() -> None:
     assert limit_effect(config, False, [3, 8]) == "not reached: at most 8 Gaussians"
     assert limit_effect(config, True, [3, 8]) == limit_effect(config, False, [3, 9])
     assert limit_effect(config, True, [3, 8]).startswith("reached")
+    assert "reached: 4 sparse points were left out" in limit_effect(config, False, [9, 7], 4)
 
 
 def test_training_stores_the_flags_that_it_used(

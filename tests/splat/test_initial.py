@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stages.splat.config import TrainConfig
-from stages.splat.training.initial import SH_C0, parameters
+from stages.splat.training.initial import SH_C0, left_out, parameters
 
 
 def grid(side: int, spacing: float) -> np.ndarray:
@@ -76,6 +76,46 @@ def test_limit_holds_from_the_start_and_keeps_colours_with_points() -> None:
     assert len(params["means"]) == 40
     colors_255 = 255 * (SH_C0 * params["sh0"][:, 0] + 0.5)
     assert torch.allclose(colors_255, 10 * params["means"], atol=1e-3)
+
+
+def test_what_the_limit_leaves_out_is_told_with_numbers_and_the_key(caplog) -> None:
+    points = grid(5, 1.0)
+    config = TrainConfig(max_gaussians=40)
+    parameters(points, grey(125), 1.0, config)
+    assert "train.max_gaussians: training starts from 40 of 125 sparse points" in caplog.text
+    assert "raise it to 125 or more" in caplog.text
+    assert left_out(125, config) == 85
+    caplog.clear()
+    parameters(points, grey(125), 1.0, TrainConfig(max_gaussians=125, init_type="sfm"))
+    assert not caplog.text
+    assert left_out(125, TrainConfig(max_gaussians=125)) == 0
+    parameters(points, grey(125), 1.0, TrainConfig(max_gaussians=40, init_type="random"))
+    assert "40 of the 100000 random points of train.init_num_pts fit" in caplog.text
+    assert left_out(125, TrainConfig(max_gaussians=40, init_type="random")) == 0
+
+
+def test_the_limit_takes_random_points_before_sparse_ones(caplog) -> None:
+    points = grid(5, 1.0)
+    config = TrainConfig(max_gaussians=130, init_type="both", init_num_pts=50)
+    made, _ = parameters(points, grey(125), 1.0, config)
+    assert len(made["means"]) == 130
+    assert torch.equal(made["means"][:125], torch.tensor(points, dtype=torch.float32))
+    assert "5 of the 50 random points of train.init_num_pts fit beside 125 sparse" in caplog.text
+
+
+def test_points_within_the_limit_are_spread_over_all_and_follow_the_seed() -> None:
+    points = grid(10, 1.0)
+    chosen = [
+        parameters(points, grey(1000), 1.0, TrainConfig(max_gaussians=200, seed=seed))[0]["means"]
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(chosen[0], chosen[2])
+    # Of a tenth of the points each, along each axis.
+    for axis in range(3):
+        counts = torch.bincount(chosen[0][:, axis].long(), minlength=10)
+        assert counts.min() > 8
+        assert counts.max() < 34
 
 
 def test_points_at_one_place_get_a_finite_size() -> None:

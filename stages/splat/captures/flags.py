@@ -51,12 +51,18 @@ def flag_rows(config: TrainConfig, strategy: Strategy, limit: str = "") -> list[
     return [*rows, {**_row("train.max_gaussians", config.max_gaussians, ""), "effect": held}]
 
 
-def limit_effect(config: TrainConfig, limited: bool, counts: Sequence[int]) -> str:
+def limit_effect(
+    config: TrainConfig, limited: bool, counts: Sequence[int], left_out: int = 0
+) -> str:
     """What `max_gaussians` did in a training with these numbers of Gaussians in its course.
+
+    It started without `left_out` of its sparse points.
 
     >>> limit_effect(TrainConfig(max_gaussians=9), False, [3, 7, 5])
     'not reached: at most 7 Gaussians'
     """
+    if left_out:
+        return f"reached: {left_out} sparse points were left out at the start, growth was held"
     if limited or max(counts) >= config.max_gaussians:
         return "reached: growth was held at it"
     return f"not reached: at most {max(counts)} Gaussians"

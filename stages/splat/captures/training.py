@@ -29,6 +29,7 @@ from stages.splat.captures.record import CaptureRecord, sample
 from stages.splat.config import TrainConfig, mask_notes, notes
 from stages.splat.raster import choose_backend
 from stages.splat.training.fit import Fitted, fit
+from stages.splat.training.initial import left_out
 from stages.splat.training.trainer import Trainer, TrainView
 
 _LOGGER = logging.getLogger(__name__)
@@ -135,14 +136,15 @@ def train_capture(
     report_alpha(dataset.name, [view.image_path for view in all_views], config.background)
     train_views = [train_view(view, config) for view in views.train]
     trainer = Trainer(train_views, dataset.points, dataset.colors, config, backend)
-    counts = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
-    _LOGGER.info("%s: %s, on %s (%s)", resume_as, counts, backend, reason)
+    start = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
+    _LOGGER.info("%s: %s, on %s (%s)", resume_as, start, backend, reason)
     _LOGGER.info("%s: hyperparameters as used, also in %s:", resume_as, FLAGS)
     for line in flag_lines(flag_rows(trainer.config, trainer.state.strategy)):
         _LOGGER.info("  %s", line)
     held_out = [train_view(view, config) for view in views.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
-    limit = limit_effect(config, fitted.limited, [row["gaussians"] for row in fitted.curve])
+    counts = [row["gaussians"] for row in fitted.curve]
+    limit = limit_effect(config, fitted.limited, counts, left_out(len(dataset.points), config))
     _LOGGER.info("%s: train.max_gaussians %d %s", resume_as, config.max_gaussians, limit)
     write_tsv(folder / FLAGS, flag_rows(trainer.config, trainer.state.strategy, limit), COLUMNS)
     fitted.write(folder, ply=config.save_ply)

@@ -1,4 +1,10 @@
-"""The Gaussians that training starts from: sparse points, random points, or both."""
+"""The Gaussians that training starts from: sparse points, random points, or both.
+
+`max_gaussians` holds from the start. What exceeds it is left out with a warning: random points
+first, then sparse points that are chosen at random by the seed.
+"""
+
+import logging
 
 import numpy as np
 import torch
@@ -7,6 +13,8 @@ from torch import Tensor
 
 from stages.scenes.cameras import Array
 from stages.splat.config import TrainConfig
+
+_LOGGER = logging.getLogger(__name__)
 
 SH_C0 = 0.28209479177387814
 _MIN_POINTS = 4  # fewer have no three neighbours, whose distances give the size
@@ -26,14 +34,33 @@ def parameters(
         kind = "sfm" if len(points) >= _ENOUGH_POINTS else "both"
     if kind != "random" and len(points) < _MIN_POINTS:
         kind = "random"
-    if kind != "sfm":
-        extra = config.init_extent * scene_scale * rng.uniform(-1, 1, (config.init_num_pts, 3))
-        random_colors = rng.integers(0, 256, (config.init_num_pts, 3))
-        points = extra if kind == "random" else np.concatenate([points, extra])
-        colors = random_colors if kind == "random" else np.concatenate([colors, random_colors])
-    if len(points) > config.max_gaussians:
-        kept = np.sort(rng.permutation(len(points))[: config.max_gaussians])
+    if kind == "random":
+        points, colors = points[:0], colors[:0]
+    sparse = min(len(points), config.max_gaussians)
+    if sparse < len(points):
+        _LOGGER.warning(
+            "train.max_gaussians: training starts from %d of %d sparse points, a random choice; "
+            "raise it to %d or more to use all",
+            sparse,
+            len(points),
+            len(points),
+        )
+        kept = np.sort(rng.permutation(len(points))[:sparse])
         points, colors = points[kept], colors[kept]
+    if kind != "sfm":
+        count = min(config.init_num_pts, config.max_gaussians - sparse)
+        if count < config.init_num_pts:
+            _LOGGER.warning(
+                "train.max_gaussians: %d of the %d random points of train.init_num_pts fit beside "
+                "%d sparse points; lower init_num_pts, or raise max_gaussians to %d",
+                count,
+                config.init_num_pts,
+                sparse,
+                config.init_num_pts + sparse,
+            )
+        extra = config.init_extent * scene_scale * rng.uniform(-1, 1, (count, 3))
+        points = np.concatenate([points, extra])
+        colors = np.concatenate([colors, rng.integers(0, 256, (count, 3))])
     distances = cKDTree(points).query(points, k=min(4, len(points)))[0][:, 1:]
     size = np.sqrt(np.square(distances).mean(axis=1)) * config.init_scale
     count, harmonics = len(points), (config.sh_degree + 1) ** 2
@@ -47,3 +74,8 @@ def parameters(
     }
     tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
     return tensors, f"{count} Gaussians from {kind} points"
+
+
+def left_out(points: int, config: TrainConfig) -> int:
+    """How many of so many sparse points `max_gaussians` leaves out at the start."""
+    return 0 if config.init_type == "random" else max(points - config.max_gaussians, 0)
