@@ -90,6 +90,8 @@ OTHER = {
     "init_type": "random",
     "background": [0.5, 0.5, 0.5],
     "kind": "mcmc",
+    "pose_opt_lr": 0.5,
+    "pose_opt_reg": 0.5,
 }
 
 

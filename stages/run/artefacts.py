@@ -4,7 +4,7 @@ from pathlib import Path
 
 GAUSSIANS = "gaussians.safetensors"
 POINT_CLOUD = "point_cloud.ply"
-FIT = "fit.json"  # curve and evaluations
+FIT = "fit.json"  # curve, evaluations, how poses were learnt
 FLAGS = "flags.tsv"  # of the full-size recipe, as a capture was trained
 CAPTURE = "capture.json"  # what a capture was trained on, and where its cameras stand
 LEARNT_CAMERAS = Path("cameras", "sparse", "0")  # a COLMAP model

@@ -11,6 +11,8 @@ from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
 # One channel of an RGB colour.
 Channel = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 # Values with which a key is off; an entry that ignores a key that is on reports it.
 _OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
@@ -106,8 +108,8 @@ class TrainConfig(Section):
     sh0_lr: float = Field(default=0.0025, gt=0)
     shN_lr: float = Field(default=0.000125, gt=0)  # noqa: N815
     pose_opt: bool = True
-    pose_opt_lr: float = Field(default=1e-5, gt=0)
-    pose_opt_reg: float = Field(default=1e-6, ge=0)
+    pose_opt_lr: Literal["auto"] | Rate = 1e-5
+    pose_opt_reg: Literal["auto"] | Weight = 1e-6
     masks: bool = False
     strategy: StrategyConfig = StrategyConfig()
 

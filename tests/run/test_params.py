@@ -1,7 +1,7 @@
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
@@ -115,6 +115,25 @@ def test_words_that_yaml_1_1_took_for_booleans_are_text(write: Write, text: str)
 def test_anchored_boolean_stays_a_boolean(write: Write) -> None:
     params = write("train:\n  steps: 1\n  masks: &on true\n")
     assert params.section("train", Train).masks is True
+
+
+def test_value_of_none_of_several_types_is_one_error(write: Write) -> None:
+    class Rates(Section):
+        rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+        scale: float = 1.0
+
+    assert write("train:\n  rate: 0.5\n").section("train", Rates).rate == 0.5
+    params = write("""
+        train:
+          rate: fast
+          scale: x
+        """)
+    with pytest.raises(UserErrors) as caught:
+        params.section("train", Rates)
+    first, second = caught.value.errors
+    assert "train.rate: got 'fast'" in str(first)
+    assert "expected 'auto' or a valid number" in str(first)
+    assert "train.scale: got 'x'" in str(second)
 
 
 def test_several_errors_come_at_once_each_with_its_line(write: Write, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ RECIPE = f"""\
 --data_factor 1 | acts
 --save_ply true | acts
 --pose_opt true | acts
+--pose_opt_lr 1e-05 | acts
+--pose_opt_reg 1e-06 | acts
 --antialiased true | acts
 --eval_steps 3000 7000 30000 | acts
 --ply_steps 3000 7000 30000 | acts
@@ -118,7 +120,7 @@ def test_training_stores_the_flags_that_it_used(
         "value": "170",
         "effect": "reached: growth was held at it",
     }
-    assert rows[4] == {"flag": "--antialiased", "value": "true", "effect": "acts"}
+    assert rows[6] == {"flag": "--antialiased", "value": "true", "effect": "acts"}
     assert "  --means_lr 0.00012  " in caplog.text
     assert "room: train.max_gaussians 170 reached: growth was held at it" in caplog.text
     again = train_capture(dataset, views, config, folder, match_string="", resume_as="room")

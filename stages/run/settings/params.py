@@ -11,6 +11,7 @@ import argparse
 import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -215,7 +216,7 @@ class Params:
             return model.model_validate(values) if not errors else None, errors
         except ValidationError as error:
             faults = sorted(error.errors(), key=lambda fault: self._line(_at(keys, fault["loc"])))
-            return None, [self._explain(keys, model, fault) for fault in faults]
+            return None, [self._explain(keys, model, fault) for fault in _joined(faults)]
 
     def _runtime(self, keys: tuple[str, ...]) -> dict[str, Any]:
         """The part of `runtime:` that belongs to a section; its model's defaults without one."""
@@ -341,7 +342,7 @@ class Params:
                 hint=_moved_of(model, location) or did_you_mean(str(fault["loc"][-1]), known),
                 fix=CHECK,
             )
-        message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        message = _expected(fault)
         if fault["type"] == "missing":
             return UserError(self.where(location), "missing", fix=f"add `{location[-1]}:`")
         if isinstance(fault["input"], Mapping):
@@ -423,9 +424,21 @@ def _owned(keys: tuple[str, ...]) -> tuple[str, str]:
     return (keys[1], ".".join((RUNTIME, *keys[2:3]))) if keys[0] == RUNTIME else (keys[0], keys[1])
 
 
+def _expected(fault: Any) -> str:
+    return fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _joined(faults: Sequence[Any]) -> Iterator[Any]:
+    """One fault a key, where a value is of none of the types that the key may have."""
+    for _, group in groupby(faults, lambda fault: _at((), fault["loc"])):
+        same = list(group)
+        yield {**same[-1], "msg": " or ".join(map(_expected, same))}
+
+
 def _at(keys: tuple[str, ...], location: tuple[Any, ...]) -> tuple[Any, ...]:
     """The keys in params.yaml at which a section's error occurred."""
-    parts = tuple(part for part in location if not str(part).startswith("function-"))
+    tags = ("function-", "literal[", "constrained-")  # of pydantic, for one of several types
+    parts = tuple(part for part in location if not str(part).startswith(tags))
     return (RUNTIME, *keys, *parts[1:]) if parts[:1] == (RUNTIME,) else (*keys, *parts)
 
 

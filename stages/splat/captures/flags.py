@@ -15,6 +15,8 @@ _FLAGS = (
     "data_factor",
     "save_ply",
     "pose_opt",
+    "pose_opt_lr",
+    "pose_opt_reg",
     "antialiased",
     "eval_steps",
     "ply_steps",

@@ -1,7 +1,8 @@
 """Gaussians of one static capture, trained on the views of a COLMAP dataset.
 
 A result folder holds gaussians.safetensors, point_cloud.ply, cameras/sparse/0 (learnt poses),
-fit.json (curve and evaluations), flags.tsv (hyperparameters as used) and capture.json.
+fit.json (curve, evaluations, how poses were learnt), flags.tsv (hyperparameters as used) and
+capture.json.
 """
 
 import logging
@@ -132,12 +133,13 @@ def train_capture(
     names = [view.name for view in views.train]
     if config.masks:
         names += [file_hash(view.mask_path) if view.mask_path else "" for view in all_views]
-    checkpoint = Checkpoint("captures", resume_as, key, *names, config.fingerprint(backend))
     report_alpha(dataset.name, [view.image_path for view in all_views], config.background)
     train_views = [train_view(view, config) for view in views.train]
     trainer = Trainer(train_views, dataset.points, dataset.colors, config, backend)
+    checkpoint = Checkpoint("captures", resume_as, key, *names, trainer.fingerprint())
     start = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
     _LOGGER.info("%s: %s, on %s (%s)", resume_as, start, backend, reason)
+    _LOGGER.info("%s: %s", resume_as, trainer.pose_rates)
     _LOGGER.info("%s: hyperparameters as used, also in %s:", resume_as, FLAGS)
     for line in flag_lines(flag_rows(trainer.config, trainer.state.strategy)):
         _LOGGER.info("  %s", line)
@@ -148,7 +150,7 @@ def train_capture(
     _LOGGER.info("%s: train.max_gaussians %d %s", resume_as, config.max_gaussians, limit)
     write_tsv(folder / FLAGS, flag_rows(trainer.config, trainer.state.strategy, limit), COLUMNS)
     fitted.write(folder, ply=config.save_ply)
-    write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
+    write_json(folder / FIT, fitted.record())
     record = CaptureRecord(
         dataset.name,
         match_string,

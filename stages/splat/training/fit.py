@@ -37,6 +37,11 @@ class Fitted:
     curve: list[CurveRow]
     evaluations: list[EvaluationRow]
     limited: bool  # whether max_gaussians held the growth
+    poses: str = ""  # how they were learnt
+
+    def record(self) -> dict[str, Any]:
+        """What fit.json holds."""
+        return {"curve": self.curve, "evaluations": self.evaluations, "poses": self.poses}
 
     def write(self, folder: Path, *, ply: bool, suffix: str = "") -> None:
         """gaussians.safetensors, point_cloud.ply if `ply`, and the learnt cameras.
@@ -129,6 +134,7 @@ def _fit(
         curve,
         evaluations,
         trainer.state.limited,
+        str(trainer.pose_rates),
     )
 
 

@@ -218,7 +218,7 @@ class GraphSteps:
             self._views.stacks[shape],
         )
         if config.pose_opt:
-            pose, eye = Corrected.apply(state.corrections, views.viewmats, self._index)
+            pose, eye = Corrected.apply(state.pose_corrections(), views.viewmats, self._index)
         else:
             pose = views.viewmats.index_select(0, self._index)
             eye = self._eyes.index_select(0, self._index)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from stages.splat.config import TrainConfig
 
-_FINAL_SHARE = 0.01  # of a decaying learning rate, at the last step
+FINAL_SHARE = 0.01  # of a decaying learning rate, at the last step
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Schedule:
 
     def means_lr(self, step: int) -> float:
         """Learning rate of the means at a step, in the normalised frame."""
-        decay = _FINAL_SHARE ** (step / self.config.steps)
+        decay = FINAL_SHARE ** (step / self.config.steps)
         return self.config.means_lr * self.scene_scale * decay
 
     def poses_lr(self, step: int) -> float:
         """Learning rate of the pose corrections at a step."""
-        return self.config.pose_opt_lr * _FINAL_SHARE ** (step / self.config.steps)
+        return self.config.pose_opt_lr * FINAL_SHARE ** (step / self.config.steps)
 
     def sh_degree(self, step: int) -> int:
         """Degree of the harmonics that are rendered at a step; it rises from `start_degree`."""

@@ -55,8 +55,9 @@ class TrainState:
             for name, param in self.params.items()
         }
 
-    def reset_poses(self, count: int) -> None:
-        """Corrections of zero for so many views, with a new optimiser."""
+    def reset_poses(self, count: int, bases: Tensor | None = None) -> None:
+        """Corrections of zero for so many views, with a new optimiser; `bases` as `pose_rates`."""
+        self.pose_bases = None if bases is None else bases.to(self.device)
         self.corrections = torch.zeros(count, 9, device=self.device, requires_grad=True)
         self.pose_optimizer = torch.optim.Adam(
             [self.corrections],
@@ -64,6 +65,12 @@ class TrainState:
             weight_decay=self.config.pose_opt_reg,
             fused=self.backend == "cuda",
         )
+
+    def pose_corrections(self) -> Tensor:
+        """Corrections [V, 9] as `splat.poses` applies them."""
+        if self.pose_bases is None:
+            return self.corrections
+        return (self.pose_bases * self.corrections[:, None]).sum(-1)
 
     def join_harmonics(self) -> Tensor:
         """Make sh0 and shN slices of one new tensor [N, K, 3], which is returned.

@@ -69,7 +69,7 @@ def train_in(
         fitted = train_timestamp(scene, calibrated, timestamp, config, folder, warm, preemption)
         if warm is not None and _lags(fitted, warm, config, f"{scene.name} {timestamp}"):
             fitted = train_timestamp(scene, calibrated, timestamp, config, folder, None, preemption)
-    write_json(folder / FIT, {"curve": fitted.curve, "evaluations": fitted.evaluations})
+    write_json(folder / FIT, fitted.record())
 
 
 def _lags(fitted: Fitted, warm: Path, config: TrainConfig, name: str) -> bool:
@@ -139,11 +139,12 @@ def train_timestamp(
         start = Gaussians.load(warm) if warm else None
         views = [train_view(view, calibration, config) for view in train]
         test_views = [train_view(view, calibration, config) for view in held_out]
-        checkpoint = timestamp_checkpoint(scene, calibrated, timestamp, config, backend, warm)
     trainer = Trainer(views, points, colors, config, backend, start)
+    with gpu_lock_released():
+        checkpoint = timestamp_checkpoint(scene, calibrated, timestamp, trainer, warm)
     name = f"{scene.name} {timestamp}"
-    held = ", given poses are held" if calibration.method == "given" else ""
-    _LOGGER.info("%s: %d views, %s%s", name, len(train), trainer.origin, held)
+    held = "given poses are held" if calibration.method == "given" else trainer.pose_rates
+    _LOGGER.info("%s: %d views, %s, %s", name, len(train), trainer.origin, held)
     fitted = fit(trainer, name, checkpoint, test_views, folder, preemption)
     fitted.write(folder, ply=config.save_ply, suffix=".png")
     return fitted
@@ -212,21 +213,23 @@ def train_view(view: View, calibration: Calibration, config: TrainConfig) -> Tra
     if valid is not None:
         resized_valid = torch.from_numpy(resize_mask(valid, width, height))
         mask = resized_valid if mask is None else mask & resized_valid
-    return TrainView(camera.resized(width, height), image, mask)
+    covariance = None
+    if config.pose_opt and config.pose_opt_lr == "auto":
+        covariance = calibration.pose_covariance.get(view.name)
+    return TrainView(camera.resized(width, height), image, mask, pose_covariance=covariance)
 
 
 def timestamp_checkpoint(
     scene: Scene,
     calibrated: Path,
     timestamp: str,
-    config: TrainConfig,
-    backend: str,
+    trainer: Trainer,
     warm: Path | None,
 ) -> Checkpoint:
     """The resume state of one timestamp, keyed by its params and the content of its inputs."""
     inputs = [folder_hash(scene.folder / "frames" / timestamp), folder_hash(calibrated)]
     inputs += [file_hash(warm)] if warm else []
-    return Checkpoint("train", scene.name, timestamp, config.fingerprint(backend), *inputs)
+    return Checkpoint("train", scene.name, timestamp, trainer.fingerprint(), *inputs)
 
 
 def merge_reports(folder: Path, timestamps: Sequence[str]) -> tuple[dict, list[dict]]:

@@ -22,6 +22,7 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.raster import rasterization
 from stages.splat.training import densify, initial
 from stages.splat.training.losses import FUSED, photometric, regularised
+from stages.splat.training.pose_rates import PoseRates, bases
 from stages.splat.training.schedule import Schedule
 from stages.splat.training.state import PARAMS, TrainState
 from stages.splat.training.view_set import TrainView, ViewSet
@@ -47,7 +48,9 @@ class Trainer:
         warm: Gaussians | None = None,
     ):
         """Start from sparse points with colours, or from the Gaussians `warm` in their frame."""
-        self.config, self.backend = config, backend
+        self.pose_rates = PoseRates.of(config, views)
+        self.config = config = self.pose_rates.applied()  # without `auto`
+        self.backend = backend
         self.device = "cuda" if backend == "cuda" else "cpu"
         norm_from_world, scale = normalisation([view.camera for view in views], points)
         if warm is not None:
@@ -69,6 +72,10 @@ class Trainer:
         if backend == "cuda" and config.execution == "graph" and FUSED:
             self.use_graphs()
 
+    def fingerprint(self) -> str:
+        """Text that is equal for two trainings on equal inputs when one can resume the other."""
+        return f"{self.config.fingerprint(self.backend)} {self.pose_rates.unit}"
+
     def use_graphs(self) -> None:
         """Take steps as recorded CUDA graphs from now on."""
         from stages.splat.training.graph_steps import GraphSteps
@@ -83,7 +90,10 @@ class Trainer:
         self._settle()
         self._order: tuple[int, Array] | None = None  # of the views, in one epoch
         self.views = ViewSet.of(views, self.world_from_norm.inverse(), self.device)
-        self.state.reset_poses(len(views))
+        covariances = [view.pose_covariance for view in views if view.pose_covariance is not None]
+        is_scaled = len(covariances) == len(views)
+        scale = 1 / self.world_from_norm.scale
+        self.state.reset_poses(len(views), bases(covariances, scale) if is_scaled else None)
         if self.graphs is not None:
             self.views = self.views.stacked()
             self.graphs.set_views(self.views)
@@ -159,7 +169,7 @@ class Trainer:
         """cam_from_norm [4, 4] of a training view, corrected when poses are optimised."""
         if not self.config.pose_opt:
             return self.views.viewmats[index]
-        return poses.corrected(self.views.viewmats[index], self.state.corrections[index])
+        return poses.corrected(self.views.viewmats[index], self.state.pose_corrections()[index])
 
     def render(
         self,

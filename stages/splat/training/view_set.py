@@ -21,6 +21,8 @@ class TrainView:
     image: Tensor  # [H, W, 3]
     mask: Tensor | None = None  # [H, W] bool, pixels to count
     weight: float = 1.0  # of its photometric loss
+    # [6, 6] of its pose, as a Calibration has it; its correction is then learnt in deviations.
+    pose_covariance: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

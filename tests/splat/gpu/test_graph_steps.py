@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,6 +95,19 @@ def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
     sh0, rest = trainer.state.params["sh0"], trainer.state.params["shN"]
     assert rest.data_ptr() == sh0.data_ptr() + 12  # slices of one tensor again
     assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
+
+
+def test_poses_are_learnt_in_deviations_as_by_calls(views, points, recipe) -> None:
+    covariance = np.diag([1e-2, 2e-2, 3e-2, 1e-2, 2e-2, 3e-2]) ** 2
+    views = [replace(view, pose_covariance=covariance) for view in views]
+    recipe = recipe.model_copy(update={"pose_opt_lr": "auto", "pose_opt_reg": "auto"})
+    calls = Trainer(views, *points, recipe, "cpu")
+    losses = [float(calls.step(step)[0]) for step in range(9)]
+    trainer = with_graphs(views, points, recipe)
+    assert [float(trainer.step(step)[0]) for step in range(9)] == pytest.approx(losses, rel=1e-3)
+    learnt, expected = trainer.state.corrections.detach(), calls.state.corrections.detach()
+    assert (learnt[:, :6].abs().amax(1) > 0.01).all()
+    assert float((learnt - expected).abs().mean()) < 0.05 * float(expected.abs().mean())
 
 
 def test_steps_without_room_are_repeated_before_results_are_read(

@@ -59,6 +59,19 @@ RECIPES = {
 }
 
 
+def test_losses_of_poses_in_deviations_are_those_of_calls(gpu_views, config) -> None:
+    covariance = np.diag([1e-2, 2e-2, 3e-2, 1e-2, 2e-2, 3e-2]) ** 2
+    views = [replace(view, pose_covariance=covariance) for view in gpu_views]
+    config = changed(config, pose_opt=True, pose_opt_lr="auto", pose_opt_reg="auto")
+    calls, graphs = both(views, config, 11)
+    assert graphs == pytest.approx(calls, rel=2e-3)
+    one = trainer(views, config)
+    for step in range(11):
+        one.step(step)
+    assert (one.state.corrections[:, :6].abs().amax(1) > 0.01).all()
+    assert not one.state.corrections[:, 6:].any()
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_losses_are_those_of_calls(gpu_views, config, recipe: str) -> None:
     calls, graphs = both(gpu_views, changed(config, **RECIPES[recipe]), 11)
