@@ -12,7 +12,7 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
-from stages.scenes.captures import colmap_mapping
+from stages.scenes.captures import model_judgement
 from stages.scenes.captures.calibration import calibrate_capture
 from stages.scenes.captures.colmap_mapping import map_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
@@ -63,26 +63,24 @@ def test_images_without_a_model_become_a_dataset(mapped: tuple[Path, dict]) -> N
     assert all((folder / "images" / image.name).is_file() for image in model.images.values())
 
 
-def test_model_that_verified_matches_contradict_is_not_taken(
-    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_model_that_verified_matches_contradict_is_not_taken(images: Path, tmp_path: Path) -> None:
     config = CaptureCalibrateConfig(attempts=1)
     names = sorted(path.name for path in images.iterdir())
     map_capture(images, images, names, tmp_path / "model", tmp_path, config)
     model = pycolmap.Reconstruction(tmp_path / "model")
-    share = colmap_mapping.agreement(model, tmp_path / "0.db")
-    assert share is not None
-    assert share > 0.95
+    judgement = model_judgement.judge(model, tmp_path / "0.db")
+    assert judgement.agreement is not None
+    assert judgement.agreement > 0.95
+    assert not judgement.fault
+    assert not judgement.doubtful
     tilt = pycolmap.Rigid3d(np.hstack([rotation_from_vector([0.1, 0, 0.1]), np.zeros((3, 1))]))
     for number in model.reg_image_ids()[1::2]:
         frame = model.frames[model.images[number].frame_id]
         frame.rig_from_world = tilt * frame.rig_from_world
-    share = colmap_mapping.agreement(model, tmp_path / "0.db")
-    assert share is not None
-    assert share < 0.7
-    attempt = colmap_mapping.LADDER[0]
-    assert not colmap_mapping._agrees(model, tmp_path / "0.db", attempt)
-    assert "contradict its poses" in caplog.text
+    judgement = model_judgement.judge(model, tmp_path / "0.db")
+    assert judgement.agreement is not None
+    assert judgement.agreement < 0.7
+    assert "of the verified matches contradict its poses" in judgement.fault
 
 
 def test_images_of_equal_size_and_focal_length_share_a_lens(images: Path, tmp_path: Path) -> None:

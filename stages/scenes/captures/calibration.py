@@ -4,7 +4,8 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _LOGGER = logging.getLogger(__name__)
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
 _BYTES_PER_PIXEL = 200  # memory of COLMAP's feature extraction, measured
+_MAX_OWN_ERROR_PX = 4.0  # COLMAP takes out points that miss a pixel by more
+_DECODERS = 4  # images that are decoded at once, each with some bytes a pixel
 
 
 def calibrate_capture(
@@ -80,15 +83,34 @@ def calibrate_capture(
     missing = {name: "not in the model" for name in names if name not in summary.registered}
     missing |= summary.missing
     _check_registered(source, names, missing, config)
-    facts = asdict(summary)
+    notes = (*summary.notes, *_own_error(method, summary))
+    for note in notes:
+        _LOGGER.warning("%s: %s", source, note)
     return {
         "method": method,
         "registered": len(names) - len(missing),
         "total": len(names),
-        "points": facts["points"],
-        "reprojection_error_px": round(facts["reprojection_error_px"], 4),
-        "note": _unregistered(missing) if missing else "",
+        "points": summary.points,
+        "reprojection_error_px": round(summary.reprojection_error_px, 4),
+        "agreement": _rounded(summary.agreement),
+        "focal_deviation": _rounded(summary.focal_deviation),
+        "note": "; ".join([*([_unregistered(missing)] if missing else []), *notes]),
     }
+
+
+def _own_error(method: str, summary: MappingSummary) -> tuple[str, ...]:
+    """A note where the points of a given model are not where its images show them."""
+    error_px = summary.reprojection_error_px
+    if method != "given" or error_px <= _MAX_OWN_ERROR_PX:
+        return ()
+    return (
+        f"the model's own points miss their pixels by {error_px:.1f} px on average, so its poses "
+        "or its lenses are not those of these images",
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not isfinite(value) else round(value, 5)
 
 
 def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
@@ -129,7 +151,9 @@ def _check_images(images: Mapping[str, Path], method: str, config: CaptureCalibr
                 _BYTES_PER_PIXEL * min(available_cores(), len(images)),
                 "set capture_calibrate.max_image_px, for example to 3200",
             )
-        read_image(path, upright=False)
+    with ThreadPoolExecutor(min(_DECODERS, available_cores())) as pool:
+        for _ in pool.map(lambda path: read_image(path, upright=False).shape, images.values()):
+            pass
 
 
 def _colmap_readable(root: Path, names: list[str], scratch: Path) -> Path:

@@ -1,36 +1,47 @@
 """Images of a capture to a COLMAP model by pycolmap's pipeline, with or without initial poses.
 
-While images are not registered, mapping is repeated with weaker thresholds; the best model counts.
-With one thread and fixed seeds, equal images give equal bytes.
+While images are not registered, mapping is repeated with weaker features; the best model counts.
+Every model is judged without the true poses; images that it does not place are left out, and a
+model that they contradict is not taken. With one thread and fixed seeds, equal images give equal
+bytes.
 """
 
+import copy
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from stages.run.errors import UserError
 from stages.run.process.cores import available_cores
+from stages.scenes.cameras import mean_distance
+from stages.scenes.captures import held_out, model_judgement
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.colmap_import import pycolmap
-from stages.scenes.colmap_matching import Matcher, match_all_pairs
+from stages.scenes.colmap_matching import Matcher, match_all_pairs, progress_logged
+from stages.scenes.dataset import shortened
 from stages.scenes.frames import recentring
 from stages.scenes.images import focal_35mm, focal_mm, image_size
 
 _LOGGER = logging.getLogger(__name__)
 
 _MIN_MODEL_IMAGES = 3
-# Verified matches that make a pair count, their largest error, and the least share that agrees.
-_MIN_VERIFIED, _VERIFIED_PX, _LEAST_AGREEMENT = 40, 4.0, 0.7
+_ROUNDS = 3  # mappings with the same features, each without the matches that deceived the last
+_LINE_EVERY_S = 10.0
+_MAX_FOCAL_DEVIATION = 0.01  # a share of the focal length; above it a user is warned
+# Deviation of a camera's place in a model to adjust, for each unit of pose_tolerance: a share of
+# the mean distance between cameras.
+_PLACE = 0.02
+_BLOCK = 10  # images whose pairs COLMAP matches before it writes them
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Thresholds for features, matches and poses."""
+    """Thresholds for features and matches; demands on poses are COLMAP's in each."""
 
     name: str
     peak_threshold: float
@@ -38,17 +49,13 @@ class Attempt:
     affine: bool  # affine features, for slanted surfaces; about ten times slower
     ratio: float
     guided: bool  # match again along epipolar lines; minutes per hundred pairs on a CPU
-    min_matches: int
-    min_inliers: int  # of a new pose
-    initial_inliers: int  # of the first pair
-    initial_angle_deg: float
 
 
 # Strictest first: weak thresholds admit matches that cost accuracy.
 LADDER = (
-    Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False, 15, 30, 100, 16.0),
-    Attempt("more and weaker features", 0.002, 8192, False, 0.85, False, 12, 15, 50, 8.0),
-    Attempt("affine features, few matches", 0.002, 8192, True, 0.9, True, 10, 12, 40, 4.0),
+    Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False),
+    Attempt("more and weaker features", 0.002, 8192, False, 0.85, False),
+    Attempt("affine features", 0.002, 8192, True, 0.85, True),
 )
 
 
@@ -61,6 +68,9 @@ class MappingSummary:
     points: int
     reprojection_error_px: float
     attempt: str
+    agreement: float | None = None  # share of the verified matches near the epipolar lines
+    focal_deviation: float | None = None  # as a share of the focal length; None if not refined
+    notes: tuple[str, ...] = ()
 
 
 def map_capture(
@@ -86,31 +96,125 @@ def map_capture(
     Raises UserError when no attempt gives a model.
     """
     best: tuple[pycolmap.Reconstruction, MappingSummary] | None = None
+    faults: list[str] = []
     for number, attempt in enumerate(LADDER[: config.attempts]):
         database = scratch / f"{number}.db"
         _extract(database, root, names, attempt, config)
-        _match(database, attempt, config, matcher)
-        by_id = pycolmap.incremental_mapping(
-            database, root, scratch, _mapper_options(attempt, config)
-        )
-        models = sorted(by_id.values(), key=lambda m: (m.num_reg_images(), len(m.points3D)))
-        models = [model for model in models if _agrees(model, database, attempt)]
-        if models and (best is None or models[-1].num_reg_images() > len(best[1].registered)):
-            best = models[-1], _summary(models[-1], names, database, attempt.name)
-        registered = ", ".join(str(model.num_reg_images()) for model in models[::-1]) or "0"
-        _LOGGER.info("%s: %s of %d images registered", attempt.name, registered, len(names))
+        _match(database, len(names), attempt, config, matcher)
+        model = _best_model(database, scratch, len(names), attempt, config, faults)
+        count = 0 if model is None else model.num_reg_images()
+        _LOGGER.info("%s: %d of %d images registered", attempt.name, count, len(names))
+        if model is not None and (best is None or count > len(best[1].registered)):
+            best = model, _summary(model, names, database, attempt.name, config)
         if best is not None and not best[1].missing:
             break
     if best is None:
+        wrong = f"; the only model is wrong: {faults[-1]}" if faults else ""
         raise UserError(
             source,
-            f"0 of {len(names)} images registered",
+            f"0 of {len(names)} images registered{wrong}",
             expected="images of one static scene that overlap by more than half",
             fix="take more images in between, sharp and with texture, or add a COLMAP model",
         )
     folder.mkdir(parents=True, exist_ok=True)
     best[0].write_binary(str(folder))
     return best[1]
+
+
+def _best_model(
+    database: Path,
+    scratch: Path,
+    total: int,
+    attempt: Attempt,
+    config: CaptureCalibrateConfig,
+    faults: list[str],
+) -> "pycolmap.Reconstruction | None":
+    """The largest model that is believed, without the images that are not; None without any.
+
+    Where a model is wrong because different surfaces look alike, their matches are taken out of the
+    database and mapping is repeated.
+    """
+    best: pycolmap.Reconstruction | None = None
+    for _ in range(_ROUNDS):
+        found = _map(database, scratch, total, config)
+        deceptive: set[tuple[int, int]] = set()
+        for model in found:
+            judgement = model_judgement.judge(model, database)
+            if judgement.fault:
+                faults.append(f"{judgement.images} images, {judgement.fault}")
+                _LOGGER.warning(
+                    "%s: a model of %d images is not taken: %s",
+                    attempt.name,
+                    judgement.images,
+                    judgement.fault,
+                )
+                deceptive |= set(judgement.contradictions)
+                continue
+            _leave_out(model, judgement.doubtful, config)
+            is_larger = best is None or model.num_reg_images() > best.num_reg_images()
+            if is_larger and model.num_reg_images() >= _MIN_MODEL_IMAGES:
+                best = model
+        if not _forget(database, deceptive):
+            break
+    return best
+
+
+def _map(
+    database: Path, scratch: Path, total: int, config: CaptureCalibrateConfig
+) -> "list[pycolmap.Reconstruction]":
+    """COLMAP's models, the largest first."""
+    begin = last = time.perf_counter()
+    registered = 0
+
+    def count(more: int) -> Callable[[], None]:
+        def add() -> None:
+            nonlocal registered, last
+            registered += more
+            if time.perf_counter() - last > _LINE_EVERY_S:
+                last = time.perf_counter()
+                _LOGGER.info("mapping: %d of %d images, %.0f s", registered, total, last - begin)
+
+        return add
+
+    by_id = pycolmap.incremental_mapping(
+        database,
+        scratch,
+        scratch,
+        _mapper_options(config),
+        initial_image_pair_callback=count(2),
+        next_image_callback=count(1),
+    )
+    _LOGGER.info("mapping: %.1f s", time.perf_counter() - begin)
+    return sorted(by_id.values(), key=lambda m: (-m.num_reg_images(), -len(m.points3D)))
+
+
+def _leave_out(
+    model: "pycolmap.Reconstruction", doubtful: Mapping[int, str], config: CaptureCalibrateConfig
+) -> None:
+    """Take images out of a model and adjust the others without them."""
+    if not doubtful:
+        return
+    for number, reason in doubtful.items():
+        _LOGGER.warning("%s is left out: %s", model.images[number].name, reason)
+        model.deregister_frame(model.images[number].frame_id)
+    if model.num_reg_images() >= _MIN_MODEL_IMAGES:
+        _adjust(model, config)
+        model.update_point_3d_errors()
+        pycolmap.ObservationManager(model).filter_all_points3D(4.0, 1.5)
+
+
+def _forget(database: Path, pairs: set[tuple[int, int]]) -> bool:
+    """Take the matches of pairs out of a database; whether there were any."""
+    with pycolmap.Database.open(database) as opened:
+        there = [
+            pair
+            for pair in sorted(pairs)
+            if len(opened.read_two_view_geometry(*pair).inlier_matches)
+        ]
+        for pair in there:
+            opened.delete_two_view_geometry(*pair)
+            opened.delete_matches(*pair)
+    return bool(there)
 
 
 def adjust_posed(
@@ -141,29 +245,66 @@ def adjust_posed(
     attempt, database = LADDER[0], scratch / "adjust.db"
     _write_database(database, initial)
     _extract(database, root, names, attempt, config, existing=True)
-    _match(database, attempt, config, matcher)
-    options = _mapper_options(attempt, config)
+    _match(database, len(names), attempt, config, matcher)
+    held = held_out.take_out(initial, database)
+    options = _mapper_options(config)
     # Rays of inaccurate poses rarely intersect within COLMAP's tolerances.
     options.triangulation.create_max_angle_error *= config.pose_tolerance
     options.triangulation.continue_max_angle_error *= config.pose_tolerance
     options.mapper.filter_max_reproj_error *= config.pose_tolerance
-    adjusted = pycolmap.triangulate_points(initial, database, root, scratch, options=options)
-    if len(adjusted.points3D) < 10 * len(names):
+    start = pycolmap.triangulate_points(initial, database, root, scratch, options=options)
+    if len(start.points3D) < 10 * len(names):
         raise UserError(
             model,
-            f"{len(adjusted.points3D)} points triangulated with {len(names)} images",
+            f"{len(start.points3D)} points triangulated with {len(names)} images",
             expected=f"at least {10 * len(names)}",
             fix="raise capture_calibrate.pose_tolerance, or estimate the poses by method: sfm",
         )
+    adjusted = copy.deepcopy(start)
+    place = _PLACE * config.pose_tolerance * _mean_distance(start)
     for _ in range(2):
-        _adjust(adjusted, config)
+        _adjust(adjusted, config, _place_priors(start, place))
         adjusted.update_point_3d_errors()
         pycolmap.ObservationManager(adjusted).filter_all_points3D(4.0, 1.5)
+    before, after = held.error_px(start), held.error_px(adjusted)
+    _LOGGER.info("matches that took no part: %s before, %s after", _px(before), _px(after))
+    taken, notes = adjusted, ()
+    fault = model_judgement.judge(adjusted, database).fault
+    if before is not None and (after is None or after > before):
+        fault = (
+            f"matches that took no part in it fit worse, {_px(before)} before, {_px(after)} after"
+        )
+    if fault:
+        taken, notes = start, (f"poses not refined: {fault}",)
     if near_from_world is not None:
-        adjusted.transform(near_from_world.inverse())
+        taken.transform(near_from_world.inverse())
     folder.mkdir(parents=True, exist_ok=True)
-    adjusted.write_binary(str(folder))
-    return _summary(adjusted, names, database, "bundle adjustment of initial poses")
+    taken.write_binary(str(folder))
+    summary = _summary(taken, names, database, "bundle adjustment of initial poses", config)
+    if fault:  # its lenses were not adjusted
+        return replace(summary, focal_deviation=None, notes=notes)
+    return summary
+
+
+def _px(error: float | None) -> str:
+    return "too few" if error is None else f"{error:.2f} px"
+
+
+def _mean_distance(model: "pycolmap.Reconstruction") -> float:
+    return mean_distance(list(held_out.pinholes(model).values()))
+
+
+def _place_priors(model: "pycolmap.Reconstruction", deviation: float) -> "list[pycolmap.PosePrior]":
+    """Priors of the cameras' places, with a standard deviation in units of the model."""
+    found = []
+    for number in sorted(model.reg_image_ids()):
+        prior = pycolmap.PosePrior()
+        prior.corr_data_id = model.images[number].data_id
+        prior.position = model.images[number].projection_center()
+        prior.position_covariance = deviation**2 * np.eye(3)
+        prior.coordinate_system = pycolmap.PosePriorCoordinateSystem.CARTESIAN
+        found.append(prior)
+    return found
 
 
 def _recentring(model: "pycolmap.Reconstruction") -> "pycolmap.Sim3d | None":
@@ -209,16 +350,17 @@ def _extract(
         groups = [list(names)] if config.lenses == "one" else _by_lens(root, names)
         _LOGGER.info("%d images share %d lenses", len(names), len(groups))
     begin = time.perf_counter()
-    for group in groups:
-        pycolmap.extract_features(
-            database,
-            root,
-            group,
-            modes.PER_IMAGE if existing else modes.SINGLE,
-            reader,
-            options,
-            device=pycolmap.Device.cpu,
-        )
+    with progress_logged(database, "descriptors", len(names), "images with features"):
+        for group in groups:
+            pycolmap.extract_features(
+                database,
+                root,
+                group,
+                modes.PER_IMAGE if existing else modes.SINGLE,
+                reader,
+                options,
+                device=pycolmap.Device.cpu,
+            )
     _LOGGER.info("features of %d images: %.1f s", len(names), time.perf_counter() - begin)
 
 
@@ -233,7 +375,11 @@ def _by_lens(root: Path, names: Sequence[str]) -> list[list[str]]:
 
 
 def _match(
-    database: Path, attempt: Attempt, config: CaptureCalibrateConfig, matcher: Matcher | None
+    database: Path,
+    images: int,
+    attempt: Attempt,
+    config: CaptureCalibrateConfig,
+    matcher: Matcher | None,
 ) -> None:
     options = pycolmap.FeatureMatchingOptions()
     options.use_gpu, options.num_threads = False, available_cores()
@@ -241,22 +387,25 @@ def _match(
     options.sift.max_ratio = attempt.ratio
     geometry = pycolmap.TwoViewGeometryOptions()
     geometry.ransac.random_seed = config.seed
-    geometry.min_num_inliers = attempt.min_matches
+    total = images * (images - 1) // 2
     begin = time.perf_counter()
-    if matcher is None or attempt.guided:
-        pycolmap.match_exhaustive(
-            database, options, verification_options=geometry, device=pycolmap.Device.cpu
-        )
-    else:
-        match_all_pairs(database, attempt.ratio, matcher)
-        verifier = pycolmap.GeometricVerifierOptions(num_threads=available_cores())
-        pycolmap.geometric_verification(database, verifier, two_view_geometry_options=geometry)
-    _LOGGER.info("matches of all pairs: %.1f s", time.perf_counter() - begin)
+    with progress_logged(database, "matches", total, "matched pairs of images"):
+        if matcher is None or attempt.guided:
+            pycolmap.match_exhaustive(
+                database,
+                options,
+                pycolmap.ExhaustivePairingOptions(block_size=_BLOCK),
+                verification_options=geometry,
+                device=pycolmap.Device.cpu,
+            )
+        else:
+            match_all_pairs(database, attempt.ratio, matcher)
+            verifier = pycolmap.GeometricVerifierOptions(num_threads=available_cores())
+            pycolmap.geometric_verification(database, verifier, two_view_geometry_options=geometry)
+    _LOGGER.info("matches of %d pairs: %.1f s", total, time.perf_counter() - begin)
 
 
-def _mapper_options(
-    attempt: Attempt, config: CaptureCalibrateConfig
-) -> "pycolmap.IncrementalPipelineOptions":
+def _mapper_options(config: CaptureCalibrateConfig) -> "pycolmap.IncrementalPipelineOptions":
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = options.mapper.num_threads = config.threads
     options.random_seed = options.mapper.random_seed = config.seed
@@ -265,58 +414,15 @@ def _mapper_options(
     options.mapper.abs_pose_refine_focal_length = config.refine_lenses
     options.mapper.abs_pose_refine_extra_params = config.refine_lenses
     options.min_model_size = _MIN_MODEL_IMAGES
-    options.min_num_matches = attempt.min_matches
-    options.mapper.init_min_num_inliers = attempt.initial_inliers
-    options.mapper.init_min_tri_angle = attempt.initial_angle_deg
-    options.mapper.abs_pose_min_num_inliers = attempt.min_inliers
     return options
 
 
-def _agrees(model: "pycolmap.Reconstruction", database: Path, attempt: Attempt) -> bool:
-    """Whether the matches that pairs of images verified by themselves agree with the model."""
-    share = agreement(model, database)
-    if share is None or share >= _LEAST_AGREEMENT:
-        return True
-    _LOGGER.warning(
-        "%s: a model of %d images is not taken, because %.0f%% of the verified matches contradict "
-        "its poses",
-        attempt.name,
-        model.num_reg_images(),
-        100 * (1 - share),
-    )
-    return False
-
-
-def agreement(model: "pycolmap.Reconstruction", database: Path) -> float | None:
-    """Share of the verified matches near the epipolar lines of the model's poses.
-
-    Pairs with few matches do not count, since those agree by chance; None without any other pair.
-    """
-    with pycolmap.Database.open(database) as opened:
-        pairs, geometries = opened.read_two_view_geometries()
-        pixels = {number: opened.read_keypoints(number)[:, :2] for number in model.reg_image_ids()}
-    near = total = 0
-    for pair, geometry in zip(pairs, geometries, strict=True):
-        rows = np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)
-        numbers = pycolmap.pair_id_to_image_pair(pair)
-        if len(rows) < _MIN_VERIFIED or not set(numbers) <= set(pixels):
-            continue
-        a, b = (model.images[number] for number in numbers)
-        lenses = [model.cameras[image.camera_id] for image in (a, b)]
-        on_plane = [
-            lens.cam_from_img(pixels[number][rows[:, side]].astype(np.float64))
-            for side, (lens, number) in enumerate(zip(lenses, numbers, strict=True))
-        ]
-        b_from_a = b.cam_from_world() * a.cam_from_world().inverse()
-        essential = pycolmap.essential_matrix_from_pose(b_from_a)
-        squared = np.array(pycolmap.compute_squared_sampson_error(*on_plane, essential))
-        focal_px = np.mean([lens.mean_focal_length() for lens in lenses])
-        near += int((np.sqrt(squared) * focal_px < _VERIFIED_PX).sum())
-        total += len(rows)
-    return near / total if total else None
-
-
-def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) -> None:
+def _adjust(
+    model: "pycolmap.Reconstruction",
+    config: CaptureCalibrateConfig,
+    priors: "Sequence[pycolmap.PosePrior]" = (),
+) -> None:
+    """Adjust poses, points and lenses; `priors` hold cameras near their places."""
     # pycolmap.bundle_adjustment would turn COLMAP's log back on.
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -327,22 +433,51 @@ def _adjust(model: "pycolmap.Reconstruction", config: CaptureCalibrateConfig) ->
     adjustment_config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         adjustment_config.add_image(image_id)
-    adjustment_config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, adjustment_config, model).solve()
+    if priors:
+        held = pycolmap.PosePriorBundleAdjustmentOptions()
+        held.alignment_ransac.random_seed = config.seed
+        adjuster = pycolmap.create_pose_prior_bundle_adjuster(
+            options, held, adjustment_config, list(priors), model
+        )
+    else:
+        adjustment_config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        adjuster = pycolmap.create_default_bundle_adjuster(options, adjustment_config, model)
+    adjuster.solve()
 
 
 def _summary(
-    model: "pycolmap.Reconstruction", names: Sequence[str], database: Path, attempt: str
+    model: "pycolmap.Reconstruction",
+    names: Sequence[str],
+    database: Path,
+    attempt: str,
+    config: CaptureCalibrateConfig,
 ) -> MappingSummary:
     registered = sorted(image.name for image in model.images.values() if image.has_pose)
     missing = [name for name in names if name not in registered]
     connections = _connections(database, registered) if missing else {}
+    deviation = model_judgement.focal_deviation(model) if config.refine_lenses else None
     return MappingSummary(
         tuple(registered),
         {name: connections.get(name, "no verified match") for name in missing},
         len(model.points3D),
         float(model.compute_mean_reprojection_error()),
         attempt,
+        model_judgement.agreement(model_judgement.verified_pairs(model, database)),
+        deviation,
+        _notes(model, deviation),
+    )
+
+
+def _notes(model: "pycolmap.Reconstruction", deviation: float | None) -> tuple[str, ...]:
+    """What a user should know of a model that is taken."""
+    if deviation is None or deviation <= _MAX_FOCAL_DEVIATION:
+        return ()
+    lenses = {model.images[number].camera_id for number in model.reg_image_ids()}
+    focal = ", ".join(f"{model.cameras[one].mean_focal_length():.0f}" for one in sorted(lenses))
+    open_by = f"by {deviation:.1%}" if deviation < 1 else "open"
+    return (
+        f"the images leave the focal length ({shortened(focal.split(', '))} px) {open_by}: they "
+        "face one direction or a plane, so depths are as uncertain",
     )
 
 
