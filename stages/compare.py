@@ -18,7 +18,14 @@ def main() -> None:
     """Write metrics/{summary,headline,delta}.json and metrics/plots/delta.tsv."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.quality.comparison import Evaluations, choose, downstream, headline, summary
+    from stages.quality.comparison import (
+        Evaluations,
+        choose,
+        downstream,
+        headline,
+        plain_below_floor,
+        summary,
+    )
     from stages.quality.noise import noise_table, seed_noise
     from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import comparison_text
@@ -37,6 +44,8 @@ def main() -> None:
     deltas = {"study": {"chosen": chosen, "verdict": verdict.hash}}
     if NO_RESERVE in verdict.notes:
         deltas["study"]["note"] = NO_RESERVE
+    if below := plain_below_floor(evaluations, scenes):
+        deltas["study"]["below_mean_color"] = ", ".join(below)
     if study.seeds:
         repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
         deltas["noise_floor"] = seed_noise(repeats)

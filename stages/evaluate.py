@@ -48,7 +48,9 @@ def main() -> None:
         for method in study.methods:
             folder = layout.novel_views(scene, method)
             views = measured_views(prepared, folder, read_kinds(folder), config.masks)
-            evaluations[method] = evaluate(views, meter, color, config.masks)
+            evaluations[method] = evaluate(
+                views, meter, color, config.masks, name=f"{scene} by {method}"
+            )
             print(f"{scene} {method}: {summary(evaluations[method][1])}", flush=True)
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,

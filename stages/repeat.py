@@ -64,7 +64,7 @@ def main() -> None:
             targets.render(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
     color = mean_color(view.valid_pixels() for view in scene.views("source"))
     views = measured_views(scene, renders, read_kinds(renders), measuring.masks)
-    rows, means = evaluate(views, meter, color, measuring.masks)
+    rows, means = evaluate(views, meter, color, measuring.masks, name=name)
     write_json(layout.scene_metrics(name, PLAIN), means)
     write_tsv(layout.view_metrics(name, PLAIN), rows, COLUMNS)
     print(f"{name}: {summary(means)}")

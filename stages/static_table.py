@@ -1,6 +1,7 @@
 """Stage `static_table`: static scenes by kinds of camera, with average and standard deviation."""
 
 import argparse
+import sys
 
 from stages.run import layout
 from stages.run.entry import launch
@@ -15,6 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
 
+    from stages.quality.floor import floor_warnings
     from stages.quality.static_table import COLUMNS, averages, label, static_rows, text
 
     static = Params.read().section("static", StaticConfig)
@@ -29,6 +31,8 @@ def main() -> None:
     write_tsv(layout.static_table(".tsv"), rows, COLUMNS)
     write_json(layout.static_table(".json"), averages(rows))
     print(text(rows))
+    for warning in floor_warnings({" ".join(key): of for key, of in means.items()}):
+        print(f"WARNING: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

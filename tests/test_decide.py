@@ -42,6 +42,14 @@ def test_loss_is_called_a_loss(monkeypatch) -> None:
     assert "tuned-post lowers PSNR (-0.48 dB)" in text
 
 
+def test_scene_below_the_mean_colour_takes_the_meaning_from_the_verdict(monkeypatch) -> None:
+    assert "worse than an image" not in snapshot(monkeypatch, tuned=1.0)
+    evaluation("pair16", "none", 11.0)  # the mean colour has 12 dB
+    text = snapshot(monkeypatch, tuned=1.0)
+    warning = "**Warning: The plain Gaussians of pair16 are worse than an image of the mean colour"
+    assert warning in text.partition("## Means")[0]
+
+
 def test_without_a_tuned_method_there_is_nothing_to_decide(monkeypatch) -> None:
     compare.main()
     monkeypatch.setattr(sys, "argv", ["decide"])

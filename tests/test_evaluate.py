@@ -86,6 +86,18 @@ def test_writes_rows_means_and_a_line(scene: Scene, capsys: pytest.CaptureFixtur
     assert "WARNING" in printed.err
 
 
+@pytest.mark.parametrize("is_right", [True, False])
+def test_scene_below_the_mean_colour_is_warned_of(
+    scene: Scene, caplog: pytest.LogCaptureFixture, is_right: bool
+) -> None:
+    for view in scene.views("target"):
+        render = view.pixels() if is_right else 1 - view.pixels()
+        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, render)
+    main()
+    warning = f"{SCENE} by none: PSNR"
+    assert (warning in caplog.text) == (not is_right)
+
+
 def test_missing_weights_leave_lpips_empty_and_say_why(scene: Scene) -> None:
     main()
     means = of_scene()

@@ -47,8 +47,11 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNames
     return calls
 
 
-def test_every_timestamp_is_trained_by_the_other_seed(trained: list[SimpleNamespace]) -> None:
+def test_every_timestamp_is_trained_by_the_other_seed(
+    trained: list[SimpleNamespace], caplog: pytest.LogCaptureFixture
+) -> None:
     main()
+    assert "below that of an image" not in caplog.text
     first, second = TIMES
     assert [one.timestamp for one in trained] == [second, first]  # the middle of two is the second
     assert {one.config.seed for one in trained} == {SEED}
@@ -61,6 +64,22 @@ def test_every_timestamp_is_trained_by_the_other_seed(trained: list[SimpleNamesp
     assert len(read_tsv(layout.view_metrics(name, "none"))) == 4
     assert not layout.splats(name).exists()
     assert (layout.novel_views(name, "none") / "novel_views.json").is_file()
+
+
+def test_result_below_the_mean_colour_is_warned_of(
+    trained: list[SimpleNamespace],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def lost(scene, calibrated, timestamp, config, folder, warm):
+        elsewhere = gaussians(timestamp)
+        elsewhere.means[:] += 100.0
+        elsewhere.save(folder / "gaussians.safetensors")
+
+    monkeypatch.setattr(timestamps, "train_timestamp", lost)
+    main()
+    assert f"{repeat_name(SCENE, SEED)}: PSNR" in caplog.text
+    assert "is below that of an image of the mean colour" in caplog.text
 
 
 def test_the_same_seed_is_refused(

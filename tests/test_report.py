@@ -10,7 +10,7 @@ from studied import DOWNSTREAM, METHODS, write_studied
 from stages.report import main
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import read_tsv, write_json
+from stages.run.files import read_json, read_tsv, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,18 @@ def test_without_lpips_its_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -
     text = reported(monkeypatch)
     assert "LPIPS is empty: &lt;no network&gt;" in text, "and text from files is escaped"
     assert 'class="difference"' in text
+
+
+def test_results_below_the_mean_colour_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    assert "is below that of an image" not in reported(monkeypatch)
+    path = layout.scene_metrics(DOWNSTREAM[0], "none")
+    write_json(path, read_json(path) | {"psnr": 8.0, "mean_color_psnr": 9.5})
+    low = {"psnr": 8.25, "mean_color_psnr": 9.5}
+    write_json(layout.METRICS / "captures" / "lab" / "combined.json", {"eval": low})
+    text = reported(monkeypatch)
+    assert f"{DOWNSTREAM[0]} by none: PSNR 8.00 dB is below that of an image" in text
+    assert "captures/lab/combined eval: PSNR 8.25 dB is below that of an image" in text
 
 
 def test_costs_are_of_this_study_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.quality.floor import below_mean_color
 from stages.quality.keys import AVERAGED, MEASURES
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
+from stages.run.methods import PLAIN
 
 Measure = float | None
 View = tuple[str, str]  # timestamp, camera
@@ -111,6 +113,13 @@ def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> d
     rows = {scene: evaluations.of(scene, subject).means for scene in scenes}
     by_scene = {scene: {name: row[name] for name in MEASURES} for scene, row in rows.items()}
     return by_scene | {"mean": _means(list(rows.values()), MEASURES)}
+
+
+def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[str]:
+    """The scenes whose plain Gaussians are worse than an image of the mean colour."""
+    if PLAIN not in evaluations.methods:
+        return []
+    return [name for name in scenes if below_mean_color(evaluations.of(name, PLAIN).means)]
 
 
 def choose(evaluations: Evaluations, scenes: Sequence[str], methods: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stages.quality.floor import verdict_warning
 from stages.quality.keys import FORMATS, MEASURES, better, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
@@ -37,6 +38,8 @@ def decision(
     lines = [f"# Decision snapshot, study {version}", "", objective, ""]
     lines += [f"Leak guard: verdict `{verdict[:12]}`.", ""]
     lines += [f"Note: {note}.", ""] if (note := delta["study"].get("note")) else []
+    below = delta["study"].get("below_mean_color")
+    lines += [f"**Warning: {verdict_warning(below)}.**", ""] if below else []
     lines += [f"## Means over {count} downstream scenes", "", *_means(summary), ""]
     if chosen is None:
         lines += ["No tuned method was evaluated on the internal-eval scenes: nothing to decide."]

@@ -3,6 +3,7 @@
 Every view and every scene has the same keys; None where a measure is missing.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.quality.config import EvaluateConfig, SsimForm
+from stages.quality.floor import floor_warning
 from stages.quality.keys import MEASURED
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.masked import mlpips, mpsnr, mssim
@@ -22,6 +24,8 @@ from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim, ssim_inside
 from stages.quality.metrics.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError
 from stages.run.files import text_hash
+
+_LOGGER = logging.getLogger(__name__)
 
 COLUMNS = ["timestamp", "camera", *MEASURED]
 # Pixels in a batch on the GPU: LPIPS keeps about 2 KB of activations per pixel.
@@ -153,9 +157,14 @@ class Meter:
 
 
 def evaluate(
-    views: Iterable[MeasuredView], meter: Meter, color: NDArray[np.float64], masks: str
+    views: Iterable[MeasuredView],
+    meter: Meter,
+    color: NDArray[np.float64],
+    masks: str,
+    *,
+    name: str,
 ) -> tuple[list[Measures], Measures]:
-    """Measures of each view, and of their scene.
+    """Measures of each view, and of their scene; `name` is what a warning calls them.
 
     Those of the scene are means over the views that have the measure, and `mean_color_psnr`: the
     PSNR of images filled with `color` [3].
@@ -176,6 +185,8 @@ def evaluate(
     size = "+".join(sorted(sizes))
     means["protocol"] = protocol(digests, size, meter.lpips_name, masks, meter.ssim)
     means["lpips_note"] = meter.note
+    if warning := floor_warning(name, means):
+        _LOGGER.warning(warning)
     return rows, means
 
 

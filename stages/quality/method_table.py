@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stages.quality.floor import floor_warnings
 from stages.quality.keys import FORMATS, MASKED, MEASURES, TITLES, titled
 from stages.quality.table import render_table
 
@@ -30,7 +31,9 @@ def method_table(title: str, means: Mapping[str, Mapping[str, Any]]) -> str:
     for method, values in means.items():
         cells = (_cell(values[name], first[name], name, values is first) for name in shown)
         rows.append([method, *cells])
-    return f"{title}, {first['views']} views\n{render_table(rows)}"
+    lines = [f"{title}, {first['views']} views", render_table(rows)]
+    lines += [f"WARNING: {warning}" for warning in floor_warnings(means)]
+    return "\n".join(lines)
 
 
 def _cell(value: float | None, plain: float, name: str, is_first: bool) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.quality.comparison import Evaluations
+from stages.quality.comparison import Evaluations, plain_below_floor
+from stages.quality.floor import verdict_warning
 from stages.quality.keys import FORMATS, MEASURES, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
@@ -57,6 +58,8 @@ def comparison_text(
         label = ""
     flat = next(iter(summary.values()))["mean_color_psnr"]
     lines = [render_table(rows), f"An image of the source images' mean colour: {flat:.2f} dB"]
+    if below := plain_below_floor(evaluations, evaluations.scenes):
+        lines.append(f"WARNING: {verdict_warning(', '.join(below))}")
     shown = ""
     for row in differences:
         if row["scene"] == MEAN and row["metric"] in _TITLES:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from stages.quality.comparison import Evaluations, downstream, headline, summary
+from stages.quality.comparison import (
+    Evaluations,
+    downstream,
+    headline,
+    plain_below_floor,
+    summary,
+)
 from stages.quality.config import CompareConfig
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.paired_differences import COLUMNS, comparisons_of, delta_metrics, delta_table
@@ -224,3 +230,20 @@ def test_table_tells_means_and_differences(study: Callable) -> None:
     assert "PSNR dB    +0.40 [" in text
     assert "2 of 2 scenes improved (sign-flip p 0.5, least possible 0.5)" in text
     assert "mean colour: 12.00 dB" in text
+    assert "worse than" not in text
+
+
+def test_scenes_whose_plain_gaussians_are_below_the_mean_colour_are_told(
+    study: Callable, write: Callable
+) -> None:
+    study()
+    write(SCENES[0], "none", 11.5)
+    write(SCENES[1], "tuned-post", 11.5)  # of others the evaluation itself warns
+    methods = ("none", "tuned-post")
+    evaluations = Evaluations.read(SCENES, methods, layout.evaluation)
+    assert plain_below_floor(evaluations, SCENES) == [SCENES[0]]
+    found = summary(evaluations, SCENES)
+    text = comparison_text(evaluations, found, [], SCENES, 0.95)
+    assert f"WARNING: The plain Gaussians of {SCENES[0]} are worse than" in text
+    fixed_only = Evaluations.read(SCENES, ("tuned-post",), layout.evaluation)
+    assert plain_below_floor(fixed_only, SCENES) == []

@@ -92,7 +92,7 @@ def test_invalid_pixels_count_in_no_measure(view_of: Callable) -> None:
     left = replace(view, truth=view.truth[:, :30], given=view.given[:, :30], aligned=None)
     alone = Meter("cpu").measure(replace(left, valid=None))
     assert row["ssim"] == pytest.approx(alone["ssim"], abs=0.05)
-    _, means = evaluate([view], Meter("cpu"), GREY, "lens")
+    _, means = evaluate([view], Meter("cpu"), GREY, "lens", name="one")
     flat = np.square(view.truth[:, :30] - GREY).mean()
     assert means["mean_color_psnr"] == pytest.approx(-10 * np.log10(flat), abs=1e-5)
 
@@ -120,7 +120,7 @@ def test_equal_images_have_a_finite_psnr(view_of: Callable) -> None:
 
 def test_scene_has_the_means_of_its_views_and_the_same_keys_always(view_of: Callable) -> None:
     views = [view_of("28", 1), view_of("64", 2)]
-    rows, means = evaluate(views, Meter("cpu", note="no network"), GREY, "ignore")
+    rows, means = evaluate(views, Meter("cpu", note="no network"), GREY, "ignore", name="one")
     assert list(means) == [*AVERAGED, "views", "protocol", "lpips_note"]
     assert means["psnr"] == pytest.approx((rows[0]["psnr"] + rows[1]["psnr"]) / 2, abs=1e-6)
     assert means["views"] == 2
@@ -131,9 +131,24 @@ def test_scene_has_the_means_of_its_views_and_the_same_keys_always(view_of: Call
     assert means["mean_color_psnr"] == pytest.approx(sum(flat) / 2, abs=1e-5)
 
 
+def test_result_below_the_mean_colour_is_warned_of(
+    view_of: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = view_of(0)
+    near = replace(view, given=0.9 * view.truth + 0.05)
+    evaluate([near], Meter("cpu"), GREY, "lens", name="good")
+    assert caplog.messages == []
+    inverted = replace(view, given=1 - view.truth)
+    _, means = evaluate([inverted], Meter("cpu"), GREY, "lens", name="room by none")
+    assert caplog.messages == [
+        f"room by none: PSNR {means['psnr']:.2f} dB is below that of an image of the mean colour, "
+        f"{means['mean_color_psnr']:.2f} dB: the poses may be wrong or of another frame"
+    ]
+
+
 def test_protocol_changes_with_what_numbers_depend_on(view_of: Callable) -> None:
     def protocol(views: list[MeasuredView], meter: Meter, masks: str = "ignore") -> str:
-        return evaluate(views, meter, GREY, masks)[1]["protocol"]
+        return evaluate(views, meter, GREY, masks, name="one")[1]["protocol"]
 
     both, meter = [view_of("28", 1), view_of("64", 2)], Meter("cpu")
     base = protocol(both, meter)
@@ -239,10 +254,10 @@ def test_batches_give_the_rows_of_single_views(
     views += [view_of(str(seed), seed, mask=half) for seed in (7, 8)]
     views += [view_of("9", 9, mask=np.zeros((40, 48), bool))]
     meter = Meter("cpu")
-    single = evaluate(views, meter, GREY, "people")
+    single = evaluate(views, meter, GREY, "people", name="one")
     monkeypatch.setattr(Meter, "_full", lambda self, batch: len(batch) == 3)
     assert [len(batch) for batch in meter.batches(views)] == [3, 2, 2, 2, 1]
-    together = evaluate(views, meter, GREY, "people")
+    together = evaluate(views, meter, GREY, "people", name="one")
     for one, other in zip([*single[0], single[1]], [*together[0], together[1]], strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 

@@ -13,9 +13,10 @@ from markdown_it import MarkdownIt
 from stages.pages.report import figures, tables
 from stages.pages.report.costs import StageCost
 from stages.pages.report.origin import origin
-from stages.pages.report.results import Results
+from stages.pages.report.results import Results, Row
 from stages.pages.report.views import TRUTH, ReportView
 from stages.pages.template import Markup, render_template
+from stages.quality.floor import floor_warnings
 from stages.quality.statistics import least_p
 from stages.run.errors import UserError
 from stages.run.methods import PLAIN
@@ -69,6 +70,7 @@ def page(
         least_p=least_p(len(results.downstream)),
         floor=results.means[methods[0]]["mean_color_psnr"],
         lpips_note=_lpips_note(results),
+        floor_warnings=_floor_warnings(results),
         methods_table=tables.methods_table(results),
         deltas_table=tables.deltas_table(results),
         scenes_table=tables.scenes_table(results),
@@ -140,6 +142,24 @@ def _first_pair(results: Results) -> tuple[str, str]:
     if subject == PLAIN:
         return PLAIN, results.chosen or TRUTH
     return PLAIN if PLAIN in results.study.methods else TRUTH, subject
+
+
+def _floor_warnings(results: Results) -> list[str]:
+    """Warnings of all results that are worse than an image of the mean colour."""
+    evaluations = results.evaluations
+    means: dict[str, Row] = {
+        f"{scene} by {method}": evaluations.of(scene, method).means
+        for scene in evaluations.scenes
+        for method in evaluations.methods
+    }
+    for kind, rows in results.others.items():
+        for name, row in rows.items():
+            for key in row:
+                if key.endswith("mean_color_psnr"):  # numbers of sets of views have a prefix
+                    prefix = key.removesuffix("mean_color_psnr")
+                    of_set = {"psnr": row.get(f"{prefix}psnr"), "mean_color_psnr": row[key]}
+                    means[f"{kind}/{name} {prefix.rstrip('.')}".strip()] = of_set
+    return floor_warnings(means)
 
 
 def _lpips_note(results: Results) -> str:

@@ -15,7 +15,7 @@ from stages.quality.keys import MEASURED
 from stages.run.artefacts import GAUSSIANS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import text_hash, write_json, write_tsv
+from stages.run.files import target_of, text_hash, write_json, write_tsv
 from stages.run.methods import DISTILL, PLAIN, FormName, Method
 from stages.run.process.stopping import Preemption
 from stages.run.progress import Progress
@@ -107,7 +107,13 @@ class Fixing:
             source.gaussians.to("cpu").save(folder / GAUSSIANS)
         fixes = isinstance(source, _Stored) or self.distill.post
         measured = self._measured(folder, source, fixes, views, training)
-        rows, means = evaluate(measured, self.meter, training.record.mean_color, views.masks)
+        rows, means = evaluate(
+            measured,
+            self.meter,
+            training.record.mean_color,
+            views.masks,
+            name=str(target_of(folder)),
+        )
         if means["protocol"] != views.means["protocol"]:
             raise UserError(
                 next(iter(views.folders.values())),

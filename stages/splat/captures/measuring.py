@@ -66,15 +66,7 @@ def measure(
     rendered = _rendered(
         gaussians, views, train_from_views, folder, data_factor, alignment, backend, masks
     )
-    rows, means = evaluate(rendered, meter, color, protocol)
-    if means["psnr"] < means["mean_color_psnr"]:
-        _LOGGER.warning(
-            "%s: PSNR %.2f dB is below that of an image of the mean colour, %.2f dB: the poses may "
-            "be of another frame",
-            target_of(folder),
-            means["psnr"],
-            means["mean_color_psnr"],
-        )
+    rows, means = evaluate(rendered, meter, color, protocol, name=str(target_of(folder)))
     return [{"image": row["camera"], **row} for row in rows], means
 
 

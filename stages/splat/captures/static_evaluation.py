@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.run.artefacts import GAUSSIANS
-from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.files import target_of, whole_folder, write_json, write_tsv
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.captures.eval_registration import nearest
@@ -77,7 +77,11 @@ def evaluate_static(
     with whole_folder(result / f"eval_on_{EVAL}") as folder:
         rendered = _rendered(gaussians, views, masks, folder / "renders", backend)
         rows, means = evaluate(
-            rendered, meter, record.mean_color, protocol_of(static, foreign, len(views))
+            rendered,
+            meter,
+            record.mean_color,
+            protocol_of(static, foreign, len(views)),
+            name=str(target_of(folder)),
         )
         shares = {name: round(float(mask.mean()), 5) for name, mask in masks.items()}
         rows = [{**row, "image": row["camera"], "covisible": shares[row["camera"]]} for row in rows]
