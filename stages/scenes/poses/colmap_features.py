@@ -1,4 +1,4 @@
-"""SIFT features of a scene's images and their matches, by COLMAP on all cores or on a GPU.
+"""SIFT features of a scene's images and their matches, on all cores or matched on a GPU.
 
 What is found does not depend on the number of cores.
 """
@@ -18,17 +18,19 @@ from stages.scenes.colmap import Features
 from stages.scenes.colmap_import import pycolmap
 from stages.scenes.colmap_matching import Matcher, match_pairs, progress_logged
 from stages.scenes.config import CalibrateConfig
+from stages.scenes.poses import sift
 from stages.scenes.poses.colmap_pooled import Pair
 from stages.scenes.poses.sfm import PooledFeatures
+from stages.scenes.poses.sift import ReadPixels, Sift
 
 _LOGGER = logging.getLogger(__name__)
 
 _LEAST_BLOCK = 50
+_LINE_EVERY_S = 20.0
 
 
 def detect_and_match(
-    root: Path,
-    images: Mapping[str, Sequence[Path]],
+    images: Mapping[str, Sequence[ReadPixels]],
     config: CalibrateConfig,
     pairs: Sequence[Pair] | None = None,
     matcher: Matcher | None = None,
@@ -36,62 +38,73 @@ def detect_and_match(
     """Features of all timestamps by camera, and matches of equal timestamps of pairs of cameras.
 
     Args:
-        root: folder of all images.
-        images: of each camera, one per timestamp; COLMAP reads what it can of a broken one.
+        images: functions that read the images of each camera, one per timestamp.
         config: section `calibrate`.
         pairs: of cameras; by default every pair.
         matcher: instead of COLMAP's.
-
-    Features have no descriptors and no colours.
     """
-    names = {
-        camera: [path.relative_to(root).as_posix() for path in paths]
-        for camera, paths in images.items()
-    }
-    pairs = list(combinations(names, 2)) if pairs is None else pairs
+    pairs = list(combinations(images, 2)) if pairs is None else pairs
+    count = max(map(len, images.values()), default=0)
+    begin = time.perf_counter()
+    found = _detect(images, config)
+    between = time.perf_counter()
+    # By timestamp, so that few images are held at once.
+    of_images = [((a, k), (b, k)) for k in range(count) for a, b in pairs]
     with tempfile.TemporaryDirectory() as scratch:
         database = Path(scratch, "database.db")
-        begin = time.perf_counter()
-        flat = [name for of in names.values() for name in of]
-        with progress_logged(database, "descriptors", len(flat), "images with features"):
-            _extract(database, root, flat, config)
-        between = time.perf_counter()
-        # By timestamp, so that few images are held at once.
-        of_images = [(names[a][k], names[b][k]) for k in range(_frames(names)) for a, b in pairs]
-        with progress_logged(database, "matches", len(of_images), "matched pairs of images"):
+        _write(database, found)
+        named = [(_name(*first), _name(*second)) for first, second in of_images]
+        with progress_logged(database, "matches", len(named), "matched pairs of images"):
             if matcher is not None:
-                match_pairs(database, of_images, config.ratio_test, matcher)
+                match_pairs(database, named, config.ratio_test, matcher)
             else:
-                _match(database, Path(scratch, "pairs.txt"), of_images, config)
-        features, matches = _pooled(database, names, pairs)
-        end = time.perf_counter()
+                _match(database, Path(scratch, "pairs.txt"), named, config)
+        rows = _read_matches(database, named)
+    features, matches = _pooled(found, dict(zip(of_images, rows, strict=True)), pairs, count)
     _LOGGER.info(
         "%d features of %d images in %.1f s, %d matches of %d pairs in %.1f s",
         sum(len(of.keypoints) for of in features.of.values()),
-        sum(map(len, names.values())),
+        sum(map(len, found.values())),
         between - begin,
         sum(map(len, matches.values())),
         len(matches),
-        end - between,
+        time.perf_counter() - between,
     )
     return features, matches
 
 
-def _frames(names: Mapping[str, Sequence[str]]) -> int:
-    return max(map(len, names.values()), default=0)
-
-
-def _extract(database: Path, root: Path, names: Sequence[str], config: CalibrateConfig) -> None:
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.num_threads = False, available_cores()
-    options.max_image_size = -1
-    options.sift.max_num_features = config.max_features
-    options.sift.peak_threshold = config.peak_threshold
-    reader = pycolmap.ImageReaderOptions()
-    mode = pycolmap.CameraMode.PER_IMAGE
-    pycolmap.extract_features(
-        database, root, list(names), mode, reader, options, device=pycolmap.Device.cpu
+def _detect(
+    images: Mapping[str, Sequence[ReadPixels]], config: CalibrateConfig
+) -> dict[str, list[Sift]]:
+    flat = [(camera, read) for camera, of in images.items() for read in of]
+    found: dict[str, list[Sift]] = {camera: [] for camera in images}
+    last = time.perf_counter()
+    all_of_them = sift.detect_all(
+        [read for _, read in flat], config.max_features, config.peak_threshold
     )
+    for number, ((camera, _), features) in enumerate(zip(flat, all_of_them, strict=True), start=1):
+        found[camera].append(features)
+        if time.perf_counter() - last > _LINE_EVERY_S:
+            last = time.perf_counter()
+            _LOGGER.info("images with features: %d of %d", number, len(flat))
+    return found
+
+
+def _name(camera: str, frame: int) -> str:
+    return f"{camera}/{frame}"
+
+
+def _write(path: Path, found: Mapping[str, Sequence[Sift]]) -> None:
+    """Write a database with the features of all images, which share one camera."""
+    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+        model = pycolmap.CameraModelId.SIMPLE_PINHOLE
+        number = database.write_camera(pycolmap.Camera.create_from_model_id(1, model, 1.0, 1, 1))
+        for camera, of_camera in found.items():
+            for frame, features in enumerate(of_camera):
+                image = database.write_image(
+                    pycolmap.Image(name=_name(camera, frame), camera_id=number)
+                )
+                sift.write(database, image, features)
 
 
 def _match(
@@ -108,26 +121,33 @@ def _match(
     pycolmap.match_image_pairs(database, options, pairing, device=pycolmap.Device.cpu)
 
 
-def _pooled(
-    path: Path, names: Mapping[str, Sequence[str]], pairs: Sequence[Pair]
-) -> tuple[PooledFeatures, dict[Pair, NDArray[np.uint32]]]:
+def _read_matches(path: Path, pairs: Sequence[tuple[str, str]]) -> list[NDArray[np.uint32]]:
+    """Rows [M, 2] of each pair of images."""
     with pycolmap.Database.open(path) as database:
         ids = {image.name: image.image_id for image in database.read_all_images()}
-        of, frames, starts = {}, {}, {}
-        for camera, images in names.items():
-            found = [database.read_keypoints(ids[name])[:, :2] for name in images]
-            counts = [len(keypoints) for keypoints in found]
-            of[camera] = Features(
-                np.concatenate(found).astype(np.float64), np.zeros((0, 128), np.float32)
-            )
-            frames[camera] = np.repeat(np.arange(len(counts)), counts)
-            starts[camera] = np.cumsum([0, *counts])
-        matches = {}
-        for a, b in pairs:
-            rows = [np.zeros((0, 2), np.uint32)]
-            for frame, (first, second) in enumerate(zip(names[a], names[b], strict=True)):
-                found = database.read_matches(ids[first], ids[second])
-                start = [starts[a][frame], starts[b][frame]]
-                rows.append((found + np.array(start, np.int64)).astype(np.uint32))
-            matches[a, b] = np.concatenate(rows)
-    return PooledFeatures(of, frames, {}), matches
+        return [database.read_matches(ids[first], ids[second]) for first, second in pairs]
+
+
+def _pooled(
+    found: Mapping[str, Sequence[Sift]],
+    rows: Mapping[tuple[tuple[str, int], tuple[str, int]], NDArray[np.uint32]],
+    pairs: Sequence[Pair],
+    count: int,
+) -> tuple[PooledFeatures, dict[Pair, NDArray[np.uint32]]]:
+    of, frames, colors, starts = {}, {}, {}, {}
+    for camera, features in found.items():
+        counts = [len(each.keypoints) for each in features]
+        of[camera] = Features(
+            np.concatenate([each.keypoints for each in features]), np.zeros((0, 128), np.float32)
+        )
+        frames[camera] = np.repeat(np.arange(len(counts)), counts)
+        colors[camera] = np.concatenate([each.colors for each in features])
+        starts[camera] = np.cumsum([0, *counts])
+    matches = {}
+    for a, b in pairs:
+        parts = [np.zeros((0, 2), np.uint32)]
+        for frame in range(count):
+            start = np.array([starts[a][frame], starts[b][frame]], np.int64)
+            parts.append((rows[(a, frame), (b, frame)] + start).astype(np.uint32))
+        matches[a, b] = np.concatenate(parts)
+    return PooledFeatures(of, frames, colors), matches

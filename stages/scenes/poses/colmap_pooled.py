@@ -5,10 +5,11 @@ several cores does not depend on their number: equal inputs give equal bytes.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,18 @@ class Tracks:
     point: NDArray[np.int64]  # [O], index into `points`
     camera: NDArray[np.int64]  # [O], number of the camera in the order that was given
     feature: NDArray[np.int64]  # [O], row of its features
+
+    def observed(self, of_cameras: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Values [O, ...] of the observations, from those of each camera's features."""
+        starts = np.cumsum([0, *map(len, of_cameras)])
+        return np.concatenate(of_cameras)[starts[self.camera] + self.feature]
+
+    def mean_colors(self, of_cameras: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Mean colour [P, 3] of the features that show each point."""
+        size = len(self.points)
+        sums = [np.bincount(self.point, part, size) for part in self.observed(of_cameras).T]
+        count = np.maximum(np.bincount(self.point, minlength=size), 1)
+        return np.rint(np.stack(sums, axis=1) / count[:, None]).astype(np.uint8)
 
     def thinned(self, most: int) -> "Tracks":
         """At most `most` of the points, spread evenly."""

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from stages.run.errors import UserError
 from stages.run.files import write_tsv
 from stages.run.process.cores import available_cores
 from stages.run.process.memory import require_for
-from stages.scenes.cameras import Array, Camera, mean_distance
+from stages.scenes.cameras import Camera, mean_distance
 from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import recentring
@@ -223,22 +222,15 @@ def _features(
     """Features and matches; raises UserError for images that are broken or of another size."""
     every = [view for of in views.values() for view in of]
     sizes = [(view.camera.width, view.camera.height) for view in every]
-    # COLMAP holds as many images as there are cores.
+    # As many images are held as there are cores.
     require_for(
         sizes[: available_cores()],
         1,
         "prepare.height_px",
         f"lower it, or take fewer timestamps (scenes.{scene.name}.timestamps)",
     )
-    # COLMAP takes a truncated image for a black one.
-    with ThreadPoolExecutor(available_cores()) as pool:
-        list(pool.map(_check_image, every))
-    paths = {name: [view.image_path for view in of] for name, of in views.items()}
-    return detect_and_match(scene.folder, paths, config, matcher=matcher)
-
-
-def _check_image(view: View) -> None:
-    view.pixels()
+    reads = {name: [view.pixels for view in of] for name, of in views.items()}
+    return detect_and_match(reads, config, matcher=matcher)
 
 
 def _farther(errors: Mapping[str, float], before: Mapping[str, float]) -> bool:
@@ -286,7 +278,7 @@ def _points(
     for number, name in enumerate(names):
         own = tracks.camera == number
         frames[own] = features.frame[name][tracks.feature[own]]
-    colors = _colors([views[name] for name in names], tracks, frames, pixels)
+    colors = tracks.mean_colors([features.color[name] for name in names])
     _, first = np.unique(tracks.point, return_index=True)
     by_time = {}
     for index, timestamp in enumerate(scene.timestamps):
@@ -294,36 +286,6 @@ def _points(
         by_time[timestamp] = (tracks.points[chosen], colors[chosen])
     errors = sfm.reprojection_errors_px(list(cameras.values()), tracks, pixels)
     return by_time, float(np.median(errors)) if len(errors) else None
-
-
-def _colors(
-    views: Sequence[Sequence[View]],
-    tracks: colmap_pooled.Tracks,
-    frames: NDArray[np.int64],
-    pixels: Array,
-) -> NDArray[np.uint8]:
-    """Mean colours [P, 3] of the pixels that show each point."""
-
-    def sampled(place: tuple[int, int]) -> tuple[NDArray[np.bool_], Array]:
-        number, frame = place
-        own = (tracks.camera == number) & (frames == frame)
-        if not own.any():
-            return own, np.zeros((0, 3))
-        image = views[number][frame].pixels()
-        height, width = image.shape[:2]
-        columns = np.clip(pixels[own, 0].astype(int), 0, width - 1)
-        rows = np.clip(pixels[own, 1].astype(int), 0, height - 1)
-        return own, image[rows, columns].astype(np.float64)
-
-    places = [(number, frame) for number, of in enumerate(views) for frame in range(len(of))]
-    values = np.zeros((len(pixels), 3))
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for own, of_image in pool.map(sampled, places):
-            values[own] = of_image
-    size = len(tracks.points)
-    count = np.maximum(np.bincount(tracks.point, minlength=size), 1)
-    sums = [np.bincount(tracks.point, column, size) for column in values.T]
-    return np.rint(255 * np.stack(sums, axis=1) / count[:, None]).astype(np.uint8)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -297,8 +297,7 @@ def reprojection_errors_px(cameras: Sequence[Camera], tracks: Tracks, pixels: Ar
 
 def pixels_of(tracks: Tracks, keypoints: Mapping[str, Array]) -> Array:
     """Pixels [O, 2] of the tracks' observations."""
-    starts = np.cumsum([0, *(len(points) for points in keypoints.values())])
-    return np.concatenate(list(keypoints.values()))[starts[tracks.camera] + tracks.feature]
+    return tracks.observed(list(keypoints.values()))
 
 
 def thresholds(config: CalibrateConfig) -> colmap_pooled.Thresholds:

@@ -119,17 +119,13 @@ class Adjustment:
     def _structure(self, cameras: dict[str, Camera], factor: float) -> Structure:
         tracks = self._triangulated(cameras, factor)
         of_cameras = [self.features.of[name].keypoints for name in cameras]
-        rows = np.cumsum([0, *map(len, of_cameras)])[tracks.camera] + tracks.feature
-        colors = np.concatenate([self.features.color[name] for name in cameras])[rows]
-        count = np.bincount(tracks.point)[:, None]
-        sums = [np.bincount(tracks.point, channel) for channel in colors.T]
         return Structure(
             tracks.points,
-            np.rint(np.stack(sums, axis=1) / count).astype(np.uint8),
+            tracks.mean_colors([self.features.color[name] for name in cameras]),
             tuple(cameras),
             tracks.point,
             tracks.camera,
-            np.concatenate(of_cameras)[rows],
+            tracks.observed(of_cameras),
         )
 
     def _triangulated(self, cameras: dict[str, Camera], factor: float) -> Tracks:

@@ -6,11 +6,10 @@ all are bundle adjusted together, with rigid rigs.
 """
 
 import logging
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from stages.scenes.cameras import Camera
 from stages.scenes.colmap_lenses import Lens
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
-from stages.scenes.images import Pixels, nearest_colors, write_png
+from stages.scenes.images import Pixels
 from stages.scenes.poses import sfm
 from stages.scenes.poses.colmap_features import detect_and_match
 from stages.scenes.poses.colmap_pooled import Matches, verify
@@ -119,15 +118,8 @@ def _features(
     middle = [image.name for image in images if image.cell is not None and not image.slot.mounted]
     mounted = [image.name for image in images if image.slot.mounted]
     pairs = [*combinations(anchors, 2), *product(middle, mounted)]
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        files = {image.name: root / f"{number}.png" for number, image in enumerate(images)}
-        for name, path in files.items():
-            write_png(path, pixels[name])
-        paths = {name: [path] for name, path in files.items()}
-        features, matches = detect_and_match(root, paths, config, pairs)
-    colors = {name: nearest_colors(pixels[name], of.keypoints) for name, of in features.of.items()}
-    return replace(features, color=colors), matches
+    reads = {image.name: [partial(pixels.__getitem__, image.name)] for image in images}
+    return detect_and_match(reads, config, pairs)
 
 
 def _unique(images: Sequence[InputImage]) -> tuple[list[InputImage], dict[str, str]]:
