@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from stages.scenes.colmap_import import pycolmap
 from stages.scenes.colmap_matching import Matcher, match_all_pairs, progress_logged
 from stages.scenes.dataset import shortened
 from stages.scenes.frames import recentring
-from stages.scenes.images import focal_35mm, focal_mm, image_size
+from stages.scenes.images import focal_35mm, focal_mm, image_size, read_image
+from stages.scenes.poses import sift
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Attempt:
 
 # Strictest first: weak thresholds admit matches that cost accuracy.
 LADDER = (
-    Attempt("COLMAP's defaults", 0.0067, 8192, False, 0.8, False),
+    Attempt("COLMAP's thresholds", 0.0067, 8192, False, 0.8, False),
     Attempt("more and weaker features", 0.002, 8192, False, 0.85, False),
     Attempt("affine features", 0.002, 8192, True, 0.85, True),
 )
@@ -333,35 +335,64 @@ def _extract(
     *,
     existing: bool = False,
 ) -> None:
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = config.camera_model
+    if not existing:
+        groups = [list(names)] if config.lenses == "one" else _by_lens(root, names)
+        _LOGGER.info("%d images share %d lenses", len(names), len(groups))
+        pycolmap.Database.open(database).close()  # it must exist
+        for group in groups:
+            pycolmap.import_images(database, root, pycolmap.CameraMode.SINGLE, group, reader)
+    begin = time.perf_counter()
+    with progress_logged(database, "descriptors", len(names), "images with features"):
+        if attempt.affine:
+            _extract_affine(database, root, names, attempt, config)
+        else:
+            _detect(database, root, names, attempt, config)
+    _LOGGER.info("features of %d images: %.1f s", len(names), time.perf_counter() - begin)
+
+
+def _detect(
+    database: Path,
+    root: Path,
+    names: Sequence[str],
+    attempt: Attempt,
+    config: CaptureCalibrateConfig,
+) -> None:
+    reads = [partial(read_image, root / name, upright=False) for name in names]
+    found = sift.detect_all(
+        reads, attempt.max_features, attempt.peak_threshold, config.max_image_px
+    )
+    with pycolmap.Database.open(database) as opened:
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        for name, features in zip(names, found, strict=True):
+            sift.write(opened, ids[name], features)
+
+
+def _extract_affine(
+    database: Path,
+    root: Path,
+    names: Sequence[str],
+    attempt: Attempt,
+    config: CaptureCalibrateConfig,
+) -> None:
+    """Features of slanted surfaces, which OpenCV has not."""
     options = pycolmap.FeatureExtractionOptions()
     # What is found does not depend on the number of threads.
     options.use_gpu, options.num_threads = False, available_cores()
     options.max_image_size = config.max_image_px or -1
     options.sift.peak_threshold = attempt.peak_threshold
     options.sift.max_num_features = attempt.max_features
-    options.sift.estimate_affine_shape = attempt.affine
-    options.sift.domain_size_pooling = attempt.affine
-    reader = pycolmap.ImageReaderOptions()
-    reader.camera_model = config.camera_model
-    modes = pycolmap.CameraMode
-    if existing:
-        groups = [list(names)]
-    else:
-        groups = [list(names)] if config.lenses == "one" else _by_lens(root, names)
-        _LOGGER.info("%d images share %d lenses", len(names), len(groups))
-    begin = time.perf_counter()
-    with progress_logged(database, "descriptors", len(names), "images with features"):
-        for group in groups:
-            pycolmap.extract_features(
-                database,
-                root,
-                group,
-                modes.PER_IMAGE if existing else modes.SINGLE,
-                reader,
-                options,
-                device=pycolmap.Device.cpu,
-            )
-    _LOGGER.info("features of %d images: %.1f s", len(names), time.perf_counter() - begin)
+    options.sift.estimate_affine_shape = options.sift.domain_size_pooling = True
+    pycolmap.extract_features(
+        database,
+        root,
+        list(names),
+        pycolmap.CameraMode.PER_IMAGE,
+        pycolmap.ImageReaderOptions(),
+        options,
+        device=pycolmap.Device.cpu,
+    )
 
 
 def _by_lens(root: Path, names: Sequence[str]) -> list[list[str]]:
