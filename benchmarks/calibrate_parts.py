@@ -13,10 +13,11 @@ from stages.scenes.poses import colmap_features, colmap_pooled, scene_calibratio
 FEATURES = "features"
 # Functions by the part that they are; what they call of other parts does not count.
 _PARTS: tuple[tuple[Any, str, str], ...] = (
-    (scene_calibration, "_features", "images"),
-    (colmap_features, "_extract", FEATURES),
+    (colmap_features, "_detect", FEATURES),
+    (colmap_features, "_write", "matching"),
     (colmap_features, "_match", "matching"),
     (colmap_features, "match_pairs", "matching"),
+    (colmap_features, "_read_matches", "matching"),
     (colmap_features, "_pooled", "matching"),
     (colmap_pooled, "verify", "verification"),
     (scene_calibration, "_estimate", "poses"),

@@ -72,8 +72,8 @@ def test_neighbouring_cameras_see_the_same_features(folder: Path) -> None:
     scene = Scene.read(layout.scene(SCENE))
     config = Params.read().section("calibrate", CalibrateConfig)
     views = scene.views("source", scene.timestamps[0])
-    images = {view.name: [view.image_path] for view in views}
-    features, matches = detect_and_match(scene.folder, images, config)
+    images = {view.name: [view.pixels] for view in views}
+    features, matches = detect_and_match(images, config)
     verified = sfm.verify(scene.cameras("source"), features, matches, config)
     cameras = scene.cameras("source")
     counts = {pair: len(rows) for pair, rows in verified.items()}

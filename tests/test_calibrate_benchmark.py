@@ -26,7 +26,9 @@ def test_noisy_poses_end_nearer_to_the_truth_in_every_case(case: Case) -> None:
     """By a factor of 2.5 at least, and of five where neighbours are 30 degrees apart."""
     start, found, *rest = calibrate.of_case(case, 0)
     assert (start["method"], found["method"]) == ("start", "perturbed")
-    assert found["note"] == ""
+    # Cameras 10 degrees apart do not.
+    assert found["note"].startswith("the images do not determine the focal") == (case == CASES[3])
+    assert "not refined" not in found["note"]
     for key in ("rotation_deg", "centre_percent"):
         factor = 5 if case == CASES[1] else 2.5
         assert found[key] * factor < start[key], key
@@ -107,7 +109,7 @@ def test_traced_images_are_measured_by_part(
     scene = next(row for row in found if row["method"] == "perturbed")
     assert scene["name"].startswith("scene, 6 cameras, 7 timestamps")
     assert set(scene["parts"]) == {
-        *("images", "features", "matching", "verification", "poses", "points", "writing")
+        *("features", "matching", "verification", "poses", "points", "writing")
     }
     assert all(seconds > 0 for seconds in scene["parts"].values())
     assert 0.5 * scene["seconds"] < sum(scene["parts"].values()) <= scene["seconds"]

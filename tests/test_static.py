@@ -16,7 +16,7 @@ from stages.scenes.cameras import Camera, rigid, rotation_from_vector
 from stages.scenes.captures.config import CaptureEvaluateConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.demo.static_scene import write_static_scene
-from stages.scenes.images import read_mask, write_mask, write_png
+from stages.scenes.images import image_size, read_mask, write_mask, write_png
 from stages.scenes.poses.colmap_rigs import read_rig_model
 from stages.scenes.static.alignment import NORMALIZATION, read_alignment
 from stages.scenes.static.config import StaticConfig, StaticDemoConfig, StaticRuntime
@@ -342,9 +342,9 @@ def foreign(prepared: tuple[SharedFolder, dict], trained: Path, tmp_path: Path) 
     evaluate_static(prepared[0], "stereo", STATIC, trained, METER)
     shared = SharedFolder(Path(shutil.copytree(prepared[0].folder, tmp_path / "shared")))
     (shared.masks("stereo") / "masks.json").unlink()
-    left = np.zeros((190, 254), bool)
-    left[:, :127] = True
     for mask in shared.masks("stereo").rglob("*.png"):
+        width, height = image_size(mask)
+        left = np.tile(np.arange(width) < width // 2, (height, 1))
         write_mask(mask, left)
     shared.mask("stereo", "eval__frame_00004.png").unlink()
     shared.alignment("stereo").write_bytes(b"of another program")
@@ -426,8 +426,11 @@ def test_masks_of_another_program_may_be_of_other_frames(
 
 
 def test_mask_of_another_size_is_refused(foreign: SharedFolder, trained: Path) -> None:
-    write_mask(foreign.mask("stereo", "eval__frame_00002.png"), np.ones((96, 128), bool))
-    with pytest.raises(UserError, match=r"frame_00002.png: 128x96 px\nexpected the 254x190 px"):
+    mask = foreign.mask("stereo", "eval__frame_00002.png")
+    width, height = image_size(mask)
+    write_mask(mask, np.ones((96, 128), bool))
+    expected = rf"frame_00002.png: 128x96 px\nexpected the {width}x{height} px"
+    with pytest.raises(UserError, match=expected):
         evaluate_static(foreign, "stereo", STATIC, trained, METER)
 
 

@@ -13,7 +13,6 @@ from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import Sim3
 from stages.scenes.poses import scene_calibration, sfm
 from stages.scenes.poses.calibration import read_calibration, transfer_targets, write_calibration
-from stages.scenes.poses.colmap_pooled import Tracks
 from stages.scenes.poses.scene_calibration import calibrate
 from stages.scenes.view import View
 
@@ -131,7 +130,6 @@ def known(
     """Calibrations of a `Placed` scene take these features."""
     found = features, matches or sfm.match(features, CalibrateConfig())
     monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
-    monkeypatch.setattr(scene_calibration, "_colors", lambda _, tracks, *__: grey(tracks))
 
 
 def test_given_pose_that_images_contradict_is_named(
@@ -177,10 +175,6 @@ def test_cameras_that_no_match_tests_are_told(
     )
 
 
-def grey(tracks: Tracks) -> np.ndarray:
-    return np.full((len(tracks.points), 3), 128, np.uint8)
-
-
 @pytest.mark.parametrize("method", ["perturbed", "given"])
 @pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
 def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
@@ -189,7 +183,6 @@ def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     features = pooled_features(SOURCES, noise_px=0.1)
     found = features, sfm.match(features, CalibrateConfig())
     monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
-    monkeypatch.setattr(scene_calibration, "_colors", lambda _, tracks, *__: grey(tracks))
     config = CalibrateConfig(method=method, refine_focal=False)
     results = []
     for name, frame in (

@@ -35,7 +35,10 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with the features of five images of walls, and no matches."""
     folder = tmp_path_factory.mktemp("walls")
     walls.write_photographs(folder / "images", walls.cameras())
-    pycolmap.extract_features(folder / "database.db", folder / "images")
+    one_thread = pycolmap.FeatureExtractionOptions(num_threads=1)  # several number images anyhow
+    pycolmap.extract_features(
+        folder / "database.db", folder / "images", extraction_options=one_thread
+    )
     return folder / "database.db"
 
 
@@ -77,12 +80,12 @@ def test_verification_afterwards_is_that_of_colmaps_one_call(
         path = copied(extracted, tmp_path / kind)
         attempt = LADDER[0]
         if kind == "ours":
-            colmap_mapping._match(path, attempt, CaptureCalibrateConfig(), match_on_cpu)
+            colmap_mapping._match(path, 5, attempt, CaptureCalibrateConfig(), match_on_cpu)
         else:
             options = pycolmap.FeatureMatchingOptions(use_gpu=False)
             options.sift.max_ratio = attempt.ratio
             options.sift.cpu_brute_force_matcher = True
-            geometry = pycolmap.TwoViewGeometryOptions(min_num_inliers=attempt.min_matches)
+            geometry = pycolmap.TwoViewGeometryOptions()
             geometry.ransac.random_seed = CaptureCalibrateConfig().seed
             pycolmap.match_exhaustive(path, options, verification_options=geometry)
         with pycolmap.Database.open(path) as database:

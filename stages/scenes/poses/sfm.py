@@ -150,6 +150,7 @@ def refine(
     The cameras are returned as they came when too few matches agree with them; when the result
     leaves their neighbourhood: no camera may move by more than its priors' standard deviations
     allow, nor all together; and when tracks that were held out fit the start better, or neither.
+    Otherwise the last adjustment has these tracks as well.
 
     Args:
         cameras: approximate ones, by name.
@@ -159,7 +160,6 @@ def refine(
         sigma: of the cameras; by default that of the configured noise.
     """
     sigma = sigma or noise_sigma(cameras, config)
-    limits = thresholds(config)
     keypoints = {name: pooled.keypoints for name, pooled in features.of.items()}
     verified = verify(cameras, features, matches, config)
     held, rest = hold_out(keypoints, verified)
@@ -175,38 +175,25 @@ def refine(
     )
     if not sigma.free.any():
         return kept
-    focal_px = float(np.median([camera.K[0, 0] for camera in cameras.values()]))
-    current, adjusted, noise_px = dict(cameras), None, 1.0
+    rounds = _Rounds(cameras, features, config, sigma)
+    current, noise_px = dict(cameras), 1.0
     # Each round's cameras allow a stricter tolerance in the next one.
     for share in _ROUNDS:
-        error_deg = share * _ray_error_deg(cameras, sigma)
-        error_px = focal_px * float(np.radians(error_deg))
-        near = agreeing(current, features, rest, config.max_epipolar_error_px + 2 * error_px)
-        tracks = colmap_pooled.triangulate(
-            current, keypoints, near, limits, error_deg, features.frame
-        )
+        tracks = rounds.tracks(current, rest, share)
         if len(tracks.points) < _MIN_TRACKS:
             note = f"{len(tracks.points)} points in agreement with the poses: {_NOT_REFINED}"
             return replace(kept, notes=(note,))
-        most = _MOST_PARAMETERS if share == _ROUNDS[-1] else _MOST_PARAMETERS // 4
-        tracks = tracks.thinned(most // len(cameras))
-        observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
-        adjusted = adjust_to_priors(
-            cameras,
-            current,
-            tracks.points,
-            observed,
-            sigma,
-            max(_SCALE * noise_px, error_px / 3),
-            noise_px,
-        )
+        adjusted = rounds.adjusted(current, tracks, share, noise_px)
         current, noise_px = adjusted.cameras, max(min(adjusted.noise_px, 1.0), _MIN_NOISE_PX)
-    assert adjusted is not None, "there is at least one round"
     most_px = config.max_epipolar_error_px
     after = track_errors(current, held, most_px)
     note = _departure(cameras, adjusted, sigma) or _unsupported(before, after, most_px)
     if note:
         return replace(kept, notes=(f"{note}: {_NOT_REFINED}",))
+    # They agree with what was held out, which then estimates them as well.
+    tracks = rounds.tracks(current, verified, 0.0)
+    adjusted = rounds.adjusted(current, tracks, 0.0, noise_px)
+    current = adjusted.cameras
     return Estimate(
         current,
         True,
@@ -218,6 +205,49 @@ def refine(
         tuple(_notes(adjusted, tracks, sigma)),
         adjusted.pose_covariance(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Rounds:
+    """What rounds of bundle adjustment with priors share."""
+
+    priors: Mapping[str, Camera]
+    features: PooledFeatures
+    config: CalibrateConfig
+    sigma: PoseSigma
+
+    def tracks(
+        self,
+        current: Mapping[str, Camera],
+        matches: Mapping[Pair, NDArray[np.uint32]],
+        share: float,
+    ) -> Tracks:
+        """Points of the matches that agree with poses of a share of the priors' errors."""
+        keypoints = {name: pooled.keypoints for name, pooled in self.features.of.items()}
+        error_deg = share * _ray_error_deg(self.priors, self.sigma)
+        tolerance_px = self.config.max_epipolar_error_px + 2 * self._px(error_deg)
+        near = agreeing(current, self.features, matches, tolerance_px)
+        tracks = colmap_pooled.triangulate(
+            current, keypoints, near, thresholds(self.config), error_deg, self.features.frame
+        )
+        most = _MOST_PARAMETERS if share == _ROUNDS[-1] else _MOST_PARAMETERS // 4
+        return tracks.thinned(most // len(self.priors))
+
+    def adjusted(
+        self, current: Mapping[str, Camera], tracks: Tracks, share: float, noise_px: float
+    ) -> PriorAdjustment:
+        """Cameras and points, adjusted."""
+        keypoints = {name: pooled.keypoints for name, pooled in self.features.of.items()}
+        observed = Observations(tracks.point, tracks.camera, pixels_of(tracks, keypoints))
+        error_px = self._px(share * _ray_error_deg(self.priors, self.sigma))
+        scale_px = max(_SCALE * noise_px, error_px / 3)
+        return adjust_to_priors(
+            self.priors, current, tracks.points, observed, self.sigma, scale_px, noise_px
+        )
+
+    def _px(self, degrees: float) -> float:
+        focal_px = np.median([camera.K[0, 0] for camera in self.priors.values()])
+        return float(focal_px * np.radians(degrees))
 
 
 def covariance_of(sigma: PoseSigma, cameras: Mapping[str, Camera]) -> dict[str, Array]:
