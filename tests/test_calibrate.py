@@ -47,10 +47,16 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def run(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, stage: str, cores: set[int] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a stage, on these cores if they are given."""
     command = [sys.executable, "-m", f"stages.{stage}", "--scene", SCENE]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    limit = (lambda: os.sched_setaffinity(0, cores)) if cores else None
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, preexec_fn=limit
+    )
 
 
 def calibrate(**values: object) -> dict:
@@ -112,6 +118,25 @@ def test_bundle_adjustment_brings_noisy_poses_closer(folder: Path) -> None:
     assert refined["track_error_px"] < 0.5 * refined["track_error_before_px"]
     assert 0 < refined["focal_share"] < 0.9
     assert refined["registered"] == 6
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores"
+)
+@pytest.mark.parametrize("method", ["perturbed", "sfm"])
+def test_the_number_of_cores_changes_no_byte(folder: Path, method: str) -> None:
+    set_params(method=method, matcher="cpu", max_rotation_error_deg=180.0, max_centre_error=10.0)
+    every = sorted(os.sched_getaffinity(0))
+    written = []
+    for cores in (every[:1], every):
+        done = run(folder, "calibrate", set(cores))
+        assert done.returncode == 0, done.stderr
+        root = layout.calibrated(SCENE)
+        files = [path for path in root.rglob("*") if path.is_file()]
+        written.append({str(path.relative_to(root)): path.read_bytes() for path in files})
+    one, all_of_them = written
+    assert one.keys() == all_of_them.keys()
+    assert [name for name in one if one[name] != all_of_them[name]] == []
 
 
 def test_points_have_the_colours_of_the_images(folder: Path) -> None:
