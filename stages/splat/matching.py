@@ -5,6 +5,7 @@ A descriptor has 128 whole numbers from 0 to 255 and a length of 512. Products o
 device nor on batches. COLMAP's default on a CPU looks for approximate neighbours.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,8 @@ from stages.scenes.colmap_matching import Matcher, ReadDescriptors
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most machines need it for no match
     from torch import Tensor
+
+_LOGGER = logging.getLogger(__name__)
 
 _SQUARED_LENGTH = 512.0**2
 _MAX_DISTANCE = 0.7  # radians between descriptors; COLMAP's default
@@ -50,6 +53,9 @@ def match_on_gpu(
     read: ReadDescriptors, pairs: Sequence[tuple[int, int]], max_ratio: float
 ) -> Iterator[NDArray[np.uint32]]:
     """Rows [M, 2] of each pair of images that are mutually nearest and pass the ratio test."""
+    import torch
+
+    _LOGGER.info("features of %d pairs are matched on %s", len(pairs), torch.cuda.get_device_name())
     return match(read, pairs, max_ratio, "cuda")
 
 

@@ -272,6 +272,7 @@ def _points(
     tracks = colmap_pooled.triangulate(
         cameras, keypoints, near, sfm.thresholds(config), frames=features.frame
     )
+    _LOGGER.info("%d points of %d timestamps", len(tracks.points), len(scene.timestamps))
     pixels = sfm.pixels_of(tracks, keypoints)
     names = list(cameras)
     frames = np.zeros(len(pixels), np.int64)
