@@ -148,6 +148,23 @@ def test_given_pose_that_images_contradict_is_named(
     assert "px from the pose of camera 12 (limit calibrate.max_epipolar_error_px: 4 px)" in note
 
 
+def test_matches_by_chance_contradict_no_given_pose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some thirty of camera 12 with each other one are wrong, and verified with a geometry."""
+    features = pooled_features(SOURCES, noise_px=0.1)
+    matches = sfm.match(features, CalibrateConfig())
+    random = np.random.default_rng(0)
+    for pair, rows in matches.items():
+        if "12" in pair:
+            wrong = random.permutation(rows[:, 0])[:38]
+            matches[pair] = np.stack([wrong, random.permutation(rows[:, 1])[:38]], axis=1)
+    known(monkeypatch, features, matches)
+    monkeypatch.setattr(sfm, "verify", lambda *_: matches)
+    metrics = calibrate(Placed(Sim3.identity()), CalibrateConfig(method="given"), tmp_path / "out")
+    assert "px from the pose" not in metrics["note"]
+
+
 def test_raw_data_with_one_pose_for_two_cameras_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +192,7 @@ def test_cameras_that_no_match_tests_are_told(
     )
 
 
-@pytest.mark.parametrize("method", ["perturbed", "given"])
+@pytest.mark.parametrize("method", ["perturbed", "given", "sfm"])
 @pytest.mark.parametrize(("unit", "offset"), [(1.0, 5.2e6), (1e-7, 0.0), (1e4, 1e7)])
 def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str

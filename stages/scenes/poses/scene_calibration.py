@@ -93,7 +93,9 @@ def calibrate(
         "track_error_before_px": _rounded(None if before is None else before.median_px),
         "focal_share": _rounded(estimate.focal_share),
         **{name: _rounded(value) for name, value in errors.items()},
-        "note": "; ".join([*estimate.notes, *_contradictions(initial, estimate, pairs, config)]),
+        "note": "; ".join(
+            [*estimate.notes, *_contradictions(initial, estimate, features, pairs, config)]
+        ),
     }
 
 
@@ -152,6 +154,7 @@ def _strongest(cameras: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> di
 def _contradictions(
     initial: Mapping[str, Camera],
     estimate: sfm.Estimate,
+    features: sfm.PooledFeatures,
     pairs: Sequence[Mapping[str, Any]],
     config: CalibrateConfig,
 ) -> Iterator[str]:
@@ -159,8 +162,9 @@ def _contradictions(
     share = estimate.agreement
     if share is not None and share < _LEAST_AGREEMENT:
         yield f"{1 - share:.0%} of the verified matches contradict the poses"
-    by_camera = estimate.errors.by_camera if estimate.errors is not None else {}
-    if by_camera and estimate.refined | (config.method == "given"):
+    errors = sfm.errors_of(estimate.cameras, features, estimate.verified, config)
+    by_camera = {} if errors is None else errors.by_camera
+    if by_camera and (estimate.refined or config.method == "given"):
         worst = max(by_camera, key=lambda name: by_camera[name])
         if by_camera[worst] > config.max_epipolar_error_px:
             yield (

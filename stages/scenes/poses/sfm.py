@@ -384,11 +384,21 @@ def errors_of(
     verified: Mapping[Pair, NDArray[np.uint32]],
     config: CalibrateConfig,
 ) -> TrackErrors | None:
-    """Errors of all tracks of the verified matches of these cameras."""
+    """Errors of all tracks of the verified matches of these cameras, of pairs with enough."""
     keypoints = {name: features.of[name].keypoints for name in cameras}
-    own = {pair: rows for pair, rows in verified.items() if set(pair) <= set(cameras)}
-    tracks = verified_tracks(keypoints, own)
+    tracks = verified_tracks(keypoints, _certain(verified, cameras))
     return track_errors(cameras, tracks, config.max_epipolar_error_px)
+
+
+def _certain(
+    verified: Mapping[Pair, NDArray[np.uint32]], cameras: Mapping[str, Camera]
+) -> dict[Pair, NDArray[np.uint32]]:
+    """The pairs of these cameras with more matches than agree with a geometry by chance."""
+    return {
+        pair: rows
+        for pair, rows in verified.items()
+        if set(pair) <= set(cameras) and len(rows) >= MIN_VERIFIED
+    }
 
 
 def _covariance_from_images(
@@ -437,11 +447,7 @@ def agreement(
     The matches were verified by pairs, each with a geometry of its own, without these poses. Pairs
     with few of them do not count: some twenty wrong matches agree with a geometry by chance.
     """
-    own = {
-        pair: rows
-        for pair, rows in verified.items()
-        if set(pair) <= set(cameras) and len(rows) >= MIN_VERIFIED
-    }
+    own = _certain(verified, cameras)
     count = sum(map(len, own.values()))
     near = near_epipolar(cameras, features, own, config.max_epipolar_error_px)
     return sum(map(len, near.values())) / count if count else None
