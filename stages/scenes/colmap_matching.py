@@ -4,10 +4,11 @@ Matchers that need a GPU are passed in by the entries, as this package does with
 """
 
 import logging
-import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -57,8 +58,9 @@ def progress_logged(
 
     def watch() -> None:
         while not ended.wait(_LINE_EVERY_S):
-            with suppress(sqlite3.Error):  # there is no table yet, or it is locked
-                _LOGGER.info("%s: %d of %d", what, _rows(path, table), total)
+            count = _rows(path, table)
+            if count is not None:
+                _LOGGER.info("%s: %d of %d", what, count, total)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -69,6 +71,23 @@ def progress_logged(
         thread.join()
 
 
-def _rows(path: Path, table: str) -> int:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        return database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+_COUNT = (
+    "import sqlite3, sys; path, table = sys.argv[1:]; "
+    "database = sqlite3.connect(path + '?mode=ro', uri=True); "
+    "print(database.execute(f'SELECT COUNT(*) FROM {table}').fetchone()[0])"
+)
+
+
+def _rows(path: Path, table: str) -> int | None:
+    """Rows of a table; None while there is none, or it is locked.
+
+    A process of its own counts them: pycolmap has an SQLite of its own, whose locks on the file
+    Python's would release (fcntl), and COLMAP would end with a bus error.
+    """
+    counted = subprocess.run(
+        [sys.executable, "-c", _COUNT, path.resolve().as_uri(), table],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return int(counted.stdout) if counted.returncode == 0 else None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
-from stages.scenes.captures import model_judgement
+from stages.scenes.captures import colmap_mapping, model_judgement
 from stages.scenes.captures.calibration import calibrate_capture
 from stages.scenes.captures.colmap_mapping import map_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
@@ -77,10 +77,12 @@ def test_model_that_verified_matches_contradict_is_not_taken(images: Path, tmp_p
     for number in model.reg_image_ids()[1::2]:
         frame = model.frames[model.images[number].frame_id]
         frame.rig_from_world = tilt * frame.rig_from_world
+    share = model_judgement.agreement(model_judgement.verified_pairs(model, tmp_path / "0.db"))
+    assert share is not None
+    assert share < 0.7
     judgement = model_judgement.judge(model, tmp_path / "0.db")
-    assert judgement.agreement is not None
-    assert judgement.agreement < 0.7
-    assert "of the verified matches contradict its poses" in judgement.fault
+    assert "2 of its 5 images do not fit" in judgement.fault
+    assert "verified matches contradict its pose" in judgement.fault
 
 
 def test_images_of_equal_size_and_focal_length_share_a_lens(images: Path, tmp_path: Path) -> None:
@@ -175,6 +177,65 @@ def test_bundle_adjustment_refines_approximate_poses(
     before, after = errors(disturbed()), errors(cameras_of(tmp_path / "out"))
     assert after[0] < 0.25 * before[0]
     assert after[1] < 0.5 * before[1]
+
+
+def test_start_is_kept_where_adjustment_fits_other_matches_worse(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adjustment that turns a camera away from its images."""
+    source = tmp_path / "corner"
+    shutil.copytree(images, source / "images")
+    write_model(source / "sparse", walls.cameras())
+
+    def spoil(model: pycolmap.Reconstruction, *_: object) -> None:
+        tilt = np.hstack([rotation_from_vector([0, 0, 0.01]), np.zeros((3, 1))])
+        frame = model.frames[model.images[model.reg_image_ids()[1]].frame_id]
+        frame.rig_from_world = pycolmap.Rigid3d(tilt) * frame.rig_from_world
+
+    monkeypatch.setattr(colmap_mapping, "_adjust", spoil)
+    metrics = calibrate_capture(source, tmp_path / "out", CaptureCalibrateConfig(method="ba"))
+    assert "poses not refined: matches that took no part in it fit worse" in metrics["note"]
+    turn_deg, place = errors(cameras_of(tmp_path / "out"))
+    assert (turn_deg, place) == (pytest.approx(0, abs=1e-3), pytest.approx(0, abs=1e-4))
+
+
+def test_given_model_that_misses_its_own_points_is_noted(
+    mapped: tuple[Path, dict], tmp_path: Path
+) -> None:
+    folder, _ = mapped
+    shutil.copytree(folder, tmp_path / "moved")
+    model = pycolmap.Reconstruction(tmp_path / "moved/sparse/0")
+    tilt = pycolmap.Rigid3d(np.hstack([rotation_from_vector([0, 0.1, 0]), np.zeros((3, 1))]))
+    for number in model.reg_image_ids()[:2]:
+        frame = model.frames[model.images[number].frame_id]
+        frame.rig_from_world = tilt * frame.rig_from_world
+    model.write_binary(str(tmp_path / "moved/sparse/0"))
+    metrics = calibrate_capture(tmp_path / "moved", tmp_path / "out", CaptureCalibrateConfig())
+    assert "the model's own points miss their pixels by" in metrics["note"]
+    assert metrics["reprojection_error_px"] > 4
+
+
+def test_lenses_are_told_apart_by_size_and_focal_length(tmp_path: Path) -> None:
+    """A phone without EXIF has one, or one for each of its two orientations; each zoom has one."""
+    for name, size, mm in (
+        ("a.jpg", (36, 64), None),
+        ("b.jpg", (36, 64), None),
+        ("wide.jpg", (64, 36), None),
+        ("zoom1.jpg", (36, 64), 26),
+        ("zoom2.jpg", (36, 64), 52),
+        ("zoom3.jpg", (36, 64), 52),
+    ):
+        exif = Image.Exif()
+        if mm:
+            exif.get_ifd(0x8769)[0xA405] = mm
+        Image.new("RGB", size).save(tmp_path / name, exif=exif)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert colmap_mapping._by_lens(tmp_path, names) == [
+        ["a.jpg", "b.jpg"],
+        ["wide.jpg"],
+        ["zoom1.jpg"],
+        ["zoom2.jpg", "zoom3.jpg"],
+    ]
 
 
 @pytest.mark.parametrize("method", ["given", "ba"])

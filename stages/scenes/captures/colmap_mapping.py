@@ -322,6 +322,8 @@ def summarise(folder: Path) -> MappingSummary:
     registered = sorted(image.name for image in model.images.values() if image.has_pose)
     # Points without tracks, as we write them, have no error.
     has_tracks = any(len(point.track.elements) for point in model.points3D.values())
+    if has_tracks:
+        model.update_point_3d_errors()  # those of the file may be older than its poses
     error_px = float(model.compute_mean_reprojection_error()) if has_tracks else 0.0
     return MappingSummary(tuple(registered), {}, len(model.points3D), error_px, "the user's model")
 

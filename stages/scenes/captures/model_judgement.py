@@ -25,7 +25,7 @@ _MIN_POINTS = 30
 _BESIDE_DEG, _LEAST_COMMON, _MIN_VISIBLE = 12.0, 0.4, 20
 _TRACK = 3  # images of a point that counts: two agree by chance
 _MOST_BESIDE = 12  # cameras beside one that are looked at
-_MOST_DOUBTFUL = 0.15  # share of the images; above it the model is wrong, not the images
+_MOST_CONTRADICTED = 0.1  # share of the images, above one; more, and the model is wrong
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Neighbours:
 class Judgement:
     """What speaks against a model and its images."""
 
-    agreement: float | None  # share of the verified matches; None without enough of them
+    agreement: float | None  # share of the other images' verified matches; None without enough
     doubtful: dict[int, str]  # images whose pose is not believed, and why
+    contradicted: int  # how many of these the matches or their neighbours contradict
     contradictions: tuple[tuple[int, int], ...]  # neighbours with little in common
     images: int
 
@@ -64,9 +65,9 @@ class Judgement:
         """Why the model is not taken; empty if it is."""
         if self.agreement is not None and self.agreement < LEAST_AGREEMENT:
             return f"{1 - self.agreement:.0%} of the verified matches contradict its poses"
-        if len(self.doubtful) > _MOST_DOUBTFUL * self.images:
-            reason = next(iter(self.doubtful.values()))
-            return f"{len(self.doubtful)} of its images do not fit ({reason})"
+        if self.contradicted > max(1, _MOST_CONTRADICTED * self.images):
+            reason = list(self.doubtful.values())[-self.contradicted]
+            return f"{self.contradicted} of its {self.images} images do not fit ({reason})"
         return ""
 
 
@@ -74,9 +75,13 @@ def judge(model: "pycolmap.Reconstruction", database: Path) -> Judgement:
     """Judge a model by the verified matches of its database, and by what its cameras observe."""
     pairs, neighbours = verified_pairs(model, database), neighbours_of(model)
     counts = {number: model.images[number].num_points3D for number in model.reg_image_ids()}
-    doubtful = _doubtful(counts, pairs, neighbours)
+    doubtful = {number: f"{n} points" for number, n in sorted(counts.items()) if n < _MIN_POINTS}
+    few = len(doubtful)
+    _add_contradicted(doubtful, set(counts), pairs, neighbours)
     contradictions = tuple(of.images for of in neighbours if of.contradict)
-    return Judgement(agreement(pairs), doubtful, contradictions, len(counts))
+    contradicted = len(doubtful) - few
+    believed = [pair for pair in pairs if not set(pair.images) & set(doubtful)]
+    return Judgement(agreement(believed), doubtful, contradicted, contradictions, len(counts))
 
 
 def verified_pairs(model: "pycolmap.Reconstruction", database: Path) -> list[VerifiedPair]:
@@ -185,22 +190,22 @@ def _common_share(
     return float(np.isin(rows, observed[pair[1]]).mean())
 
 
-def _doubtful(
-    counts: dict[int, int], pairs: Sequence[VerifiedPair], neighbours: Sequence[Neighbours]
-) -> dict[int, str]:
-    """Images that are not believed, the worst first; each is judged without those before it."""
-    doubtful = {
-        number: f"{count} points" for number, count in sorted(counts.items()) if count < _MIN_POINTS
-    }
+def _add_contradicted(
+    doubtful: dict[int, str],
+    images: set[int],
+    pairs: Sequence[VerifiedPair],
+    neighbours: Sequence[Neighbours],
+) -> None:
+    """Add contradicted images, the worst first; each is judged without those before it."""
     while True:
-        left = set(counts) - set(doubtful)
+        left = images - set(doubtful)
         worst: tuple[float, int, str] | None = None
         for number in sorted(left):
             found = _doubt(number, left, pairs, neighbours)
             if found is not None and (worst is None or found[0] > worst[0]):
                 worst = found[0], number, found[1]
         if worst is None:
-            return doubtful
+            return
         doubtful[worst[1]] = worst[2]
 
 
@@ -213,7 +218,7 @@ def _doubt(
     total, near = sum(pair.total for pair in counted), sum(pair.near for pair in counted)
     if near < LEAST_AGREEMENT * total or not total:
         reason = f"{total - near} of {total} verified matches contradict its pose"
-        return (1 - near / total if total else 1.0), reason if total else "no verified match"
+        return (1 - near / total, reason) if total else (1.0, "no verified match")
     beside = [of for of in neighbours if number in of.images and set(of.images) <= left]
     against = sum(of.contradict for of in beside)
     if against and 2 * against >= len(beside):

@@ -1,0 +1,140 @@
+"""Judgement of captures' models, on models that are exact by construction."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from stages.scenes.cameras import look_at, rotation_from_vector
+from stages.scenes.captures import colmap_mapping, model_judgement
+
+_POINTS = 120
+
+
+def arc(number: int) -> np.ndarray:
+    """cam_from_world of cameras 5 degrees apart around the origin."""
+    angle = np.radians(5.0 * number)
+    return look_at(
+        [4 * np.sin(angle), -0.4 + 0.3 * (number % 2), -4 * np.cos(angle)], [0, 0, 0], [0, -1, 0]
+    )
+
+
+def sideways(number: int) -> np.ndarray:
+    """Cameras side by side that face one direction."""
+    pose = np.eye(4)
+    pose[:3, 3] = [-0.3 * number, -0.1 * (number % 3), 4.0]
+    return pose
+
+
+def build(
+    folder: Path,
+    poses: Callable[[int], np.ndarray] = arc,
+    *,
+    groups: Sequence[Sequence[int]] = (range(6),),
+    depth: float = 1.0,
+    noise_px: float = 0.0,
+) -> tuple[pycolmap.Reconstruction, Path]:
+    """A model of six cameras, and its database with the verified matches.
+
+    Each group of cameras observes points of its own, in one place with those of the others.
+    """
+    rng = np.random.default_rng(0)
+    camera = pycolmap.Camera(
+        model="SIMPLE_RADIAL", width=640, height=480, params=[600.0, 320, 240, 0], camera_id=1
+    )
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(camera)
+    xyz = {n: rng.uniform(-1, 1, (_POINTS, 3)) * [1, 1, depth] for n in range(len(groups))}
+    group_of = {number: n for n, group in enumerate(groups) for number in group}
+    for number in range(6):
+        in_camera = xyz[group_of[number]] @ poses(number)[:3, :3].T + poses(number)[:3, 3]
+        pixels = np.array(camera.img_from_cam(in_camera))
+        pixels += noise_px * rng.standard_normal(pixels.shape)
+        image = pycolmap.Image(f"{number}.png", pixels, camera_id=1, image_id=number + 1)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses(number)[:3]))
+    for n, group in enumerate(groups):
+        for row in range(_POINTS):
+            track = pycolmap.Track()
+            for number in group:
+                track.add_element(number + 1, row)
+            model.add_point3D(xyz[n][row], track)
+    model.update_point_3d_errors()
+    database = folder / "database.db"
+    colmap_mapping._write_database(database, model)
+    with pycolmap.Database.open(database) as opened:
+        for number, image in model.images.items():
+            pixels = np.array([point.xy for point in image.points2D], np.float32)
+            opened.write_keypoints(number, pixels)
+        for group in groups:
+            for a, b in combinations(group, 2):
+                geometry = pycolmap.TwoViewGeometry()
+                geometry.config = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
+                geometry.inlier_matches = np.repeat(np.arange(_POINTS)[:, None], 2, 1)
+                opened.write_matches(a + 1, b + 1, geometry.inlier_matches)
+                opened.write_two_view_geometry(a + 1, b + 1, geometry)
+    return model, database
+
+
+def test_right_model_has_no_fault(tmp_path: Path) -> None:
+    judgement = model_judgement.judge(*build(tmp_path))
+    assert judgement.agreement == 1.0
+    assert (judgement.fault, judgement.doubtful, judgement.contradictions) == ("", {}, ())
+
+
+def test_cameras_beside_each_other_that_observe_other_points_contradict(tmp_path: Path) -> None:
+    """As where two similar sides of an object are taken for one: every match agrees."""
+    model, database = build(tmp_path, groups=(range(0, 6, 2), range(1, 6, 2)))
+    judgement = model_judgement.judge(model, database)
+    assert judgement.agreement == 1.0
+    assert "cameras beside it observe other points" in judgement.fault
+    assert {(a % 2) + (b % 2) for a, b in judgement.contradictions} == {1}
+
+
+def test_deceptive_matches_are_taken_out_once(tmp_path: Path) -> None:
+    _, database = build(tmp_path)
+    assert colmap_mapping._forget(database, {(1, 2), (3, 4)})
+    with pycolmap.Database.open(database) as opened:
+        assert len(opened.read_two_view_geometry(1, 2).inlier_matches) == 0
+        assert len(opened.read_two_view_geometry(1, 3).inlier_matches) == _POINTS
+    assert not colmap_mapping._forget(database, {(1, 2)})
+
+
+@pytest.mark.parametrize("tilted", [1, 2])
+def test_one_image_that_does_not_fit_is_doubted_and_more_fault_the_model(
+    tilted: int, tmp_path: Path
+) -> None:
+    model, database = build(tmp_path)
+    for number in range(2, 2 + tilted):
+        turn = rotation_from_vector([0.1 * number, 0.05, 0.2])
+        tilt = pycolmap.Rigid3d(np.hstack([turn, np.zeros((3, 1))]))
+        frame = model.frames[model.images[number].frame_id]
+        frame.rig_from_world = tilt * frame.rig_from_world
+    judgement = model_judgement.judge(model, database)
+    assert sorted(judgement.doubtful) == list(range(2, 2 + tilted))
+    assert "verified matches contradict its pose" in judgement.doubtful[2]
+    assert bool(judgement.fault) == (tilted > 1)
+
+
+def test_image_with_few_points_is_left_out_and_faults_nothing(tmp_path: Path) -> None:
+    model, database = build(tmp_path)
+    for row in range(_POINTS - 20):
+        model.delete_observation(3, row)
+    judgement = model_judgement.judge(model, database)
+    assert judgement.doubtful == {3: "20 points"}
+    assert not judgement.fault
+
+
+def test_focal_length_is_as_certain_as_the_images_determine_it(tmp_path: Path) -> None:
+    """Cameras that turn around points determine it; those that face a plane straight on do not."""
+    (tmp_path / "arc").mkdir()
+    (tmp_path / "plane").mkdir()
+    certain, _ = build(tmp_path / "arc", noise_px=0.2)
+    open_, _ = build(tmp_path / "plane", sideways, depth=0.0, noise_px=0.2)
+    assert model_judgement.focal_deviation(certain) < 0.01
+    deviation = model_judgement.focal_deviation(open_)
+    assert deviation > 0.05
+    assert "leave the focal length (600 px)" in colmap_mapping._notes(open_, deviation)[0]
+    assert colmap_mapping._notes(certain, 0.005) == ()
