@@ -221,6 +221,25 @@ def test_predicted_poses_are_kept_without_adjustment(raw: Path, tmp_path: Path) 
         assert cameras[name].cam_from_world == pytest.approx(start[name].cam_from_world)
 
 
+def test_wrong_predictions_are_left_out_or_not_taken_silently(
+    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = read_true_cameras(raw / "truth.json")
+    start = approximate(truth)
+    wrong = "iphone__tele.png"
+    away = rigid(rotation_from_vector(np.radians(25) * np.array([0, 1.0, 0])), [0, 0, 0])
+    start[wrong] = start[wrong].moved(away @ start[wrong].cam_from_world)
+    with pytest.raises(UserError, match=f"{wrong} .*verified matches contradict its pose"):
+        prepare(raw, tmp_path / "all", STATIC, lambda images: start)
+    config = replace_static(min_registered=0.8)
+    metrics, _ = prepare(raw, tmp_path / "most", config, lambda images: start)
+    assert metrics["registered"] == metrics["images"] - 1
+    assert f"{wrong} is left out" in caplog.text
+    for kind in KINDS:
+        assert metrics[f"{kind}_rotation_deg"] < 0.3
+        assert metrics[f"{kind}_centre_percent"] < 1
+
+
 def replace_static(**values: object) -> StaticConfig:
     return StaticConfig(**{**STATIC.model_dump(), **values})
 

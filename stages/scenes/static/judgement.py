@@ -30,6 +30,7 @@ def unsupported(
     features: sfm.PooledFeatures,
     verified: Matches,
     config: CalibrateConfig,
+    min_features: int = _MIN_FEATURES,
 ) -> dict[str, str]:
     """Images whose poses too few verified matches support, with the reason in words.
 
@@ -44,7 +45,7 @@ def unsupported(
         (share, count), name = worst
         if share < _LEAST_OF_IMAGE:
             reasons[name] = f"{1 - share:.0%} of its verified matches contradict its pose"
-        elif count < _MIN_FEATURES:
+        elif count < min_features:
             reasons[name] = f"{count} matched features in agreement with its pose"
         else:
             break
@@ -78,15 +79,15 @@ def departure(start: Mapping[str, Camera], adjusted: Mapping[str, Camera]) -> st
     start_from_adjusted, _ = fit_sim3_from_cameras([adjusted[name] for name in names], initial)
     unit = mean_distance(initial)
     worst, words = 1.0, ""
-    for camera in initial:
-        after = start_from_adjusted.apply_camera(adjusted[camera.name])
+    for name, camera in zip(names, initial, strict=True):
+        after = start_from_adjusted.apply_camera(adjusted[name])
         angle = rotation_angle_deg(after.cam_from_world[:3, :3], camera.cam_from_world[:3, :3])
         share = float(np.linalg.norm(after.centre - camera.centre)) / max(unit, 1e-12)
         distance = max(angle / _NEIGHBOURHOOD[0], share / _NEIGHBOURHOOD[1])
         if distance > worst:
             worst = distance
             words = (
-                f"adjustment moved {camera.name} by {angle:.1f} degrees and {share:.0%} of the "
+                f"adjustment moved {name} by {angle:.1f} degrees and {share:.0%} of the "
                 "mean distance between cameras"
             )
     return words

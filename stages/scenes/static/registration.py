@@ -77,16 +77,15 @@ def register(
         _LOGGER.warning("rig %s is taken apart: %s", rig, reason)
     _check_registered(anchors, cameras, static, reasons)
     adjustment = Adjustment(features, verified, _whole_rigs(slots, cameras, loose), config, cells)
-    registration = _adjusted(adjustment, cameras, start is not None) if adjust else None
-    if registration is not None:
-        adjusted = {name: registration.cameras[name] for name in cameras}
-        reasons = unsupported(adjusted, features, verified, config)
-        if reasons:
+    if adjust:
+        registration = adjustment.run(cameras, start is not None)
+        while reasons := _contradicted(adjustment, registration, cameras, start is not None):
             cameras = _without(cameras, reasons)
             _check_registered(anchors, cameras, static, reasons)
             adjustment = replace(adjustment, slots=_whole_rigs(slots, cameras, loose))
-            registration = _adjusted(adjustment, cameras, start is not None)
-    registration = registration or adjustment.unadjusted(cameras)
+            registration = adjustment.run(cameras, start is not None)
+    if not adjust or not _is_trusted(adjustment, registration, cameras):
+        registration = adjustment.unadjusted(cameras)
     straight = {name: lens.undistort(pixels[name], crop=True)[0] for name, lens in lenses.items()}
     registration = replace(registration, undistorted=straight)
     if step_m is not None and registration.grid is not None:
@@ -197,15 +196,33 @@ def _verified(
     return verify(known, keypoints, own, limits)
 
 
-def _adjusted(
-    adjustment: Adjustment, cameras: dict[str, Camera], rough: bool
-) -> Registration | None:
-    """The adjusted scene; None when the initial poses are to be trusted more.
+def _contradicted(
+    adjustment: Adjustment, registration: Registration, cameras: Mapping[str, Camera], rough: bool
+) -> dict[str, str]:
+    """Images whose adjusted poses verified matches contradict, where most poses are right.
 
-    An adjustment that leaves their neighbourhood counts only where verified matches contradict them
-    and agree with it.
+    An image with few features keeps an initial pose of other origin.
     """
-    registration = adjustment.run(cameras, rough)
+    adjusted = {name: registration.cameras[name] for name in cameras}
+    matched = adjustment.features, adjustment.matches, adjustment.config
+    share = sfm.agreement(adjusted, *matched)
+    if share is None or share < LEAST_AGREEMENT:
+        return {}
+    reasons = unsupported(adjusted, *matched)
+    contradicted = unsupported(adjusted, *matched, min_features=0) if rough else reasons
+    for name in [name for name in reasons if name not in contradicted]:
+        _LOGGER.warning("%s: its pose was not adjusted: %s", name, reasons[name])
+    return contradicted
+
+
+def _is_trusted(
+    adjustment: Adjustment, registration: Registration, cameras: Mapping[str, Camera]
+) -> bool:
+    """Whether the adjusted poses are better than the initial ones; a message says why not.
+
+    Poses that left the neighbourhood of the initial ones are, where verified matches contradict
+    these and agree with them.
+    """
     adjusted = {name: registration.cameras[name] for name in cameras}
     before, after = (
         sfm.agreement(poses, adjustment.features, adjustment.matches, adjustment.config)
@@ -219,12 +236,11 @@ def _adjusted(
     if after is not None and after < LEAST_AGREEMENT:
         note = f"{1 - after:.0%} of the verified matches contradict the adjusted poses"
     elif note and after is not None and before is not None and before < LEAST_AGREEMENT:
-        _LOGGER.warning("%s; it is taken, because verified matches agree with it alone", note)
-        note = ""
-    if not note:
-        return registration
-    _LOGGER.warning("%s: the initial poses are kept", note)
-    return None
+        _LOGGER.warning("%s; this is taken, because verified matches agree with it alone", note)
+        return True
+    if note:
+        _LOGGER.warning("%s: the initial poses are kept", note)
+    return not note
 
 
 def _without(cameras: Mapping[str, Camera], reasons: Mapping[str, str]) -> dict[str, Camera]:

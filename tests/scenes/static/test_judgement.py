@@ -62,6 +62,7 @@ def test_an_image_with_few_matches_is_named(count: int, is_enough: bool) -> None
     reasons = unsupported(cameras, features, few, CONFIG)
     expected = {"e": "29 matched features in agreement with its pose"}
     assert reasons == ({} if is_enough else expected)
+    assert unsupported(cameras, features, few, CONFIG, min_features=0) == {}
 
 
 def test_neighbourhood_is_that_of_the_initial_poses_in_any_world() -> None:
