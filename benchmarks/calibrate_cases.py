@@ -106,7 +106,7 @@ def features_and_matches(
         visible = np.flatnonzero(inside & (rng.random(count) < _VISIBLE))
         rows[name] = np.full(count, -1)
         rows[name][visible] = np.arange(len(visible))
-        of[name] = Features(pixels[visible], np.zeros((len(visible), 128), np.float32))
+        of[name] = Features(pixels[visible])
         frames[name] = frame[visible]
         colors[name] = np.zeros((len(visible), 3), np.uint8)
     matches = {}

@@ -1,4 +1,4 @@
-"""COLMAP models, features and bundle adjustment where every image has a camera of its own.
+"""COLMAP models and bundle adjustment where every image has a camera of its own.
 
 Each image has one camera, one rig and one frame, as COLMAP writes a model without rigs.
 """
@@ -33,10 +33,9 @@ class SparseModel:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """SIFT features of one image."""
+    """Places of features in one image."""
 
     keypoints: Array  # [N, 2], px, centre of the first pixel at 0.5
-    descriptors: NDArray[np.float32]  # [N, 128], unit length
 
 
 def open_model(folder: Path) -> "pycolmap.Reconstruction":
@@ -149,18 +148,6 @@ def write_model(
             model.add_point3D(xyz, pycolmap.Track(), color)
     folder.mkdir(parents=True, exist_ok=True)
     model.write_binary(str(folder))
-
-
-def extract_features(grey: NDArray[np.uint8], limit: int, peak_threshold: float) -> Features:
-    """SIFT features of a grey image [H, W], strongest scales first, on the CPU."""
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu = False
-    options.num_threads = 1
-    options.sift.max_num_features = limit
-    options.sift.peak_threshold = peak_threshold
-    sift = pycolmap.Sift(options, device=pycolmap.Device.cpu)
-    keypoints, descriptors = sift.extract(np.ascontiguousarray(grey))
-    return Features(keypoints[:, :2].astype(np.float64), descriptors.astype(np.float32))
 
 
 def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:

@@ -1,6 +1,9 @@
 """Cameras around coloured points, and the features of perfect images."""
 
+from itertools import combinations
+
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, look_at
@@ -37,24 +40,35 @@ def project(camera: Camera, points: Array) -> Array:
 def pooled_features(
     cameras: dict[str, Camera], noise_px: float = 0.0, strays: int = 0
 ) -> PooledFeatures:
-    """Features of every point in every camera, shuffled, and features of nothing among them."""
+    """Features of every point in every camera, shuffled, and features of nothing among them.
+
+    The colour of a feature is the number of its point; the third channel is 1 for nothing.
+    """
     random = np.random.default_rng(7)
-    shape = (FRAMES * POINTS, 128)
-    looks = np.random.default_rng(8).random(shape).astype(np.float32) ** 4
     of, frame, color = {}, {}, {}
     for name, camera in cameras.items():
         pixels = np.concatenate([project(camera, cloud(time)) for time in range(FRAMES)])
         pixels = pixels + noise_px * random.standard_normal(pixels.shape)
         times = np.repeat(np.arange(FRAMES), POINTS)
-        look, shade = looks, (np.arange(FRAMES * POINTS) % 200).astype(np.uint8)
+        number = np.arange(FRAMES * POINTS)
+        shade = np.stack([number % 256, number // 256, 0 * number], axis=1).astype(np.uint8)
         if strays:
             pixels = np.concatenate([pixels, random.uniform(0, SIZE, (strays, 2))])
-            look = np.concatenate([look, random.random((strays, 128)).astype(np.float32) ** 4])
             times = np.concatenate([times, random.integers(FRAMES, size=strays)])
-            shade = np.concatenate([shade, np.zeros(strays, np.uint8)])
+            shade = np.concatenate([shade, np.tile(np.uint8([0, 0, 1]), (strays, 1))])
         order = random.permutation(len(pixels))
-        look = look[order] / np.linalg.norm(look[order], axis=1, keepdims=True)
-        of[name] = colmap.Features(pixels[order], look)
+        of[name] = colmap.Features(pixels[order])
         frame[name] = times[order]
-        color[name] = np.repeat(shade[order, None], 3, axis=1)
+        color[name] = shade[order]
     return PooledFeatures(of, frame, color)
+
+
+def matched(features: PooledFeatures) -> dict[tuple[str, str], NDArray[np.uint32]]:
+    """Rows [M, 2] of the features of equal points, for every pair of cameras."""
+    rows = {name: np.flatnonzero(color[:, 2] == 0) for name, color in features.color.items()}
+    number = {n: features.color[n][own].astype(int) @ [1, 256, 0] for n, own in rows.items()}
+    matches = {}
+    for a, b in combinations(features.of, 2):
+        _, in_a, in_b = np.intersect1d(number[a], number[b], return_indices=True)
+        matches[a, b] = np.stack([rows[a][in_a], rows[b][in_b]], axis=1).astype(np.uint32)
+    return matches

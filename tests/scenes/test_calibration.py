@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pose_scene import cloud, pooled_features, ring
+from pose_scene import cloud, matched, pooled_features, ring
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, rigid, rotation_from_vector
@@ -128,7 +128,7 @@ def known(
     monkeypatch: pytest.MonkeyPatch, features: sfm.PooledFeatures, matches: dict | None = None
 ) -> None:
     """Calibrations of a `Placed` scene take these features."""
-    found = features, matches or sfm.match(features, CalibrateConfig())
+    found = features, matches or matched(features)
     monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
 
 
@@ -153,7 +153,7 @@ def test_matches_by_chance_contradict_no_given_pose(
 ) -> None:
     """Some thirty of camera 12 with each other one are wrong, and verified with a geometry."""
     features = pooled_features(SOURCES, noise_px=0.1)
-    matches = sfm.match(features, CalibrateConfig())
+    matches = matched(features)
     random = np.random.default_rng(0)
     for pair, rows in matches.items():
         if "12" in pair:
@@ -180,7 +180,7 @@ def test_cameras_that_no_match_tests_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = pooled_features(SOURCES, noise_px=0.1)
-    matches = sfm.match(features, CalibrateConfig())
+    matches = matched(features)
     few = {pair: rows[:20] if "12" in pair else rows for pair, rows in matches.items()}
     known(monkeypatch, features, few)
     scene = Placed(Sim3.identity())
@@ -198,7 +198,7 @@ def test_a_scene_in_map_coordinates_is_calibrated_as_one_at_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: float, offset: float, method: str
 ) -> None:
     features = pooled_features(SOURCES, noise_px=0.1)
-    found = features, sfm.match(features, CalibrateConfig())
+    found = features, matched(features)
     monkeypatch.setattr(scene_calibration, "_features", lambda *_: found)
     config = CalibrateConfig(method=method, refine_focal=False)
     results = []

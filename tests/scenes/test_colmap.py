@@ -57,15 +57,3 @@ def test_missing_or_broken_model_is_named(tmp_path: Path, content: bytes | None)
             (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="no COLMAP model"):
         colmap.read_model(tmp_path)
-
-
-def test_features_lie_on_blobs_at_pixel_centres() -> None:
-    rows, columns = np.mgrid[:128, :128] + 0.5
-    image = np.zeros((128, 128))
-    places = np.array([[30.5, 40.5], [80.5, 90.5], [95.5, 30.5]])
-    for x, y in places:
-        image += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2))
-    result = colmap.extract_features(image.astype(np.uint8), 100, 0.003)
-    for place in places:
-        assert np.linalg.norm(result.keypoints - place, axis=1).min() < 0.2
-    np.testing.assert_allclose(np.linalg.norm(result.descriptors, axis=1), 1, atol=0.02)

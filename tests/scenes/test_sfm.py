@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pose_scene import FRAMES, POINTS, cloud, pooled_features, project, ring
+from pose_scene import FRAMES, POINTS, cloud, matched, pooled_features, project, ring
 
 from stages.run.errors import UserError
-from stages.scenes import colmap
 from stages.scenes.cameras import Camera, mean_distance, rigid, rotation_angle_deg
 from stages.scenes.config import CalibrateConfig
 from stages.scenes.frames import fit_sim3_from_cameras
@@ -28,40 +27,6 @@ def errors(estimate: dict[str, Camera], true: dict[str, Camera]) -> tuple[float,
         for n in names
     ]
     return max(turns), max(float(np.linalg.norm(back[n].centre - true[n].centre)) for n in names)
-
-
-def test_matches_join_the_same_point_of_the_same_time() -> None:
-    cameras = ring(2)
-    features = pooled_features(cameras, strays=40)
-    ((pair, rows),) = sfm.match(features, CONFIG).items()
-    assert pair == ("0", "4")
-    assert len(rows) >= 0.9 * FRAMES * POINTS
-    a, b = (features.of[name].keypoints[rows[:, side]] for side, name in enumerate(pair))
-    assert (features.frame["0"][rows[:, 0]] == features.frame["4"][rows[:, 1]]).all()
-    assert np.mean(sfm.sampson_px(cameras["0"], cameras["4"], a, b) < 0.01) > 0.98
-
-
-def test_only_equal_timestamps_are_matched() -> None:
-    features = pooled_features(ring(2))
-    late = replace(features, frame={"0": features.frame["0"], "4": features.frame["4"] + FRAMES})
-    assert len(sfm.match(late, CONFIG)["0", "4"]) == 0
-
-
-def test_matches_are_mutual_nearest_neighbours() -> None:
-    """Two features have the same nearest neighbour, which is matched with the nearer of them."""
-    looks = {"a": [[0.96, 0.0, 0.28], [1.0, 0.0, 0.0]], "b": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
-    assert sfm.match(_looking(looks), CONFIG)["a", "b"].tolist() == [[1, 0]]
-
-
-@pytest.mark.parametrize(("second", "joined"), [(0.55, 1), (0.7, 2)])
-def test_matches_are_clearly_liker_than_the_second(second: float, joined: int) -> None:
-    """By Lowe's ratio of 0.85, a feature at 0.5 rad from one and at `second` from another."""
-    looks = {
-        "a": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
-        "b": [_at(0.5), _at(-second), [0.0, 0.0, 1.0]],
-    }
-    found = sfm.match(_looking(looks), CONFIG)["a", "b"].tolist()
-    assert found == [[0, 0], [1, 2]][2 - joined :]
 
 
 def test_sampson_distance_is_that_to_the_epipolar_line() -> None:
@@ -104,7 +69,7 @@ def test_bundle_adjustment_takes_the_noise_out(refine_focal: bool) -> None:
     noise = {"refine_focal": refine_focal, "focal_noise": 0.01 if refine_focal else 0.0}
     config = CONFIG.model_copy(update=noise)
     noisy = sfm.perturb(cameras, config)
-    estimate = sfm.refine(noisy, features, sfm.match(features, config), config)
+    estimate = sfm.refine(noisy, features, matched(features), config)
     assert estimate.refined
     assert estimate.note == ""
     assert estimate.agreement is not None
@@ -121,7 +86,7 @@ def test_focal_lengths_stay_unless_they_are_refined() -> None:
     cameras = ring()
     features = pooled_features(cameras)
     noisy = sfm.perturb(cameras, CONFIG)
-    estimate = sfm.refine(noisy, features, sfm.match(features, CONFIG), CONFIG)
+    estimate = sfm.refine(noisy, features, matched(features), CONFIG)
     for name in cameras:
         np.testing.assert_allclose(estimate.cameras[name].K, noisy[name].K, rtol=1e-5)
 
@@ -130,7 +95,7 @@ def test_wrong_matches_do_not_spoil_poses() -> None:
     """A third of the matches join other points; some of the pairs are wrong throughout."""
     cameras = ring()
     features = pooled_features(cameras, noise_px=0.5)
-    matches, random = sfm.match(features, NOISY), np.random.default_rng(3)
+    matches, random = matched(features), np.random.default_rng(3)
     for number, rows in enumerate(matches.values()):
         share = 1.0 if number == 4 else 0.33
         wrong = np.flatnonzero(random.random(len(rows)) < share)
@@ -149,7 +114,7 @@ def test_cameras_that_leave_their_neighbourhood_stay() -> None:
     features = pooled_features(cameras)
     far = sfm.perturb(cameras, NOISY.model_copy(update={"rotation_noise_deg": 2.0}))
     config = NOISY.model_copy(update={"rotation_noise_deg": 0.15})
-    estimate = sfm.refine(far, features, sfm.match(features, config), config)
+    estimate = sfm.refine(far, features, matched(features), config)
     assert not estimate.refined
     assert "poses not refined" in estimate.note
     assert all(estimate.cameras[name] is far[name] for name in cameras)
@@ -162,9 +127,7 @@ def test_cameras_that_leave_their_neighbourhood_stay() -> None:
 def test_a_camera_without_points_keeps_its_pose_and_is_named() -> None:
     cameras = ring()
     features = pooled_features(cameras)
-    matches = {
-        pair: rows[:0] if "8" in pair else rows for pair, rows in sfm.match(features, NOISY).items()
-    }
+    matches = {pair: rows[:0] if "8" in pair else rows for pair, rows in matched(features).items()}
     noisy = sfm.perturb(cameras, NOISY)
     estimate = sfm.refine(noisy, features, matches, NOISY)
     assert estimate.refined
@@ -179,7 +142,7 @@ def test_cameras_that_all_move_by_more_than_their_noise_stay() -> None:
     features = pooled_features(cameras)
     far = sfm.perturb(cameras, NOISY.model_copy(update={"rotation_noise_deg": 0.5}))
     config = NOISY.model_copy(update={"rotation_noise_deg": 0.22, "translation_noise": 0.005})
-    estimate = sfm.refine(far, features, sfm.match(features, config), config)
+    estimate = sfm.refine(far, features, matched(features), config)
     assert not estimate.refined
     assert "the cameras moved by" in estimate.note
     assert "on average: poses not refined" in estimate.note
@@ -202,7 +165,7 @@ def test_poses_that_held_out_matches_contradict_are_not_taken(
     monkeypatch.setattr(sfm, "adjust_to_priors", misled)
     start = sfm.perturb(cameras, NOISY.model_copy(update={"rotation_noise_deg": noise_deg}))
     config = NOISY.model_copy(update={"rotation_noise_deg": 3.0})
-    estimate = sfm.refine(start, features, sfm.match(features, config), config)
+    estimate = sfm.refine(start, features, matched(features), config)
     assert len(rounds) == 3
     assert not estimate.refined
     assert "held-out matches are" in estimate.note
@@ -215,12 +178,12 @@ def test_what_has_no_noise_does_not_move(method: str) -> None:
     features = pooled_features(cameras, noise_px=0.5)
     names = ("rotation_noise_deg", "translation_noise", "focal_noise")
     config = NOISY.model_copy(update=dict.fromkeys(names, 0.0))
-    nothing = sfm.refine(cameras, features, sfm.match(features, config), config)
+    nothing = sfm.refine(cameras, features, matched(features), config)
     assert all(nothing.cameras[name] is cameras[name] for name in cameras)
     assert nothing.note == ""
     config = NOISY.model_copy(update={method: 0.0})
     noisy = sfm.perturb(cameras, config)
-    estimate = sfm.refine(noisy, features, sfm.match(features, config), config)
+    estimate = sfm.refine(noisy, features, matched(features), config)
     assert estimate.refined
     for name, camera in noisy.items():
         found = estimate.cameras[name]
@@ -244,7 +207,7 @@ def test_focal_lengths_that_only_the_priors_determine_are_told() -> None:
     for cameras, is_told in ((facing, True), (ring(), False)):
         features = pooled_features(cameras, noise_px=0.5)
         noisy = sfm.perturb(cameras, NOISY)
-        estimate = sfm.refine(noisy, features, sfm.match(features, NOISY), NOISY)
+        estimate = sfm.refine(noisy, features, matched(features), NOISY)
         assert estimate.refined
         assert ("do not determine the focal lengths" in estimate.note) == is_told
         assert (estimate.focal_share > 0.99) == is_told
@@ -253,7 +216,7 @@ def test_focal_lengths_that_only_the_priors_determine_are_told() -> None:
 def test_too_few_points_leave_the_poses_and_say_so() -> None:
     cameras = ring(3)
     features = pooled_features(cameras)
-    few = {pair: rows[:5] for pair, rows in sfm.match(features, CONFIG).items()}
+    few = {pair: rows[:5] for pair, rows in matched(features).items()}
     estimate = sfm.refine(cameras, features, few, CONFIG)
     assert not estimate.refined
     assert "poses not refined" in estimate.note
@@ -263,11 +226,17 @@ def test_too_few_points_leave_the_poses_and_say_so() -> None:
 def test_points_are_triangulated_of_each_time() -> None:
     cameras = ring()
     features = pooled_features(cameras, strays=40)
-    kept = sfm.near_epipolar(cameras, features, sfm.match(features, CONFIG), 1.0)
-    tracks, points = sfm.triangulate(cameras, features, kept, CONFIG, 1.0)
-    times = np.array([features.frame[track[0][0]][track[0][1]] for track in tracks])
+    kept = sfm.near_epipolar(cameras, features, matched(features), 1.0)
+    keypoints = {name: of.keypoints for name, of in features.of.items()}
+    tracks = colmap_pooled.triangulate(
+        cameras, keypoints, kept, replace(sfm.thresholds(CONFIG), max_error_px=1.0)
+    )
+    times = np.zeros(len(tracks.points), int)
+    for number, name in enumerate(cameras):
+        own = tracks.camera == number
+        times[tracks.point[own]] = features.frame[name][tracks.feature[own]]
     for frame in range(FRAMES):
-        xyz = points[times == frame]
+        xyz = tracks.points[times == frame]
         assert len(xyz) > 0.8 * POINTS
         distance = np.linalg.norm(xyz[:, None] - cloud(frame)[None], axis=-1)
         assert (distance.min(axis=1) < 1e-3).mean() > 0.97
@@ -276,22 +245,24 @@ def test_points_are_triangulated_of_each_time() -> None:
 def test_tracks_that_disagree_are_left_out() -> None:
     cameras = ring(3)
     features = pooled_features(cameras)
-    matches = {pair: rows.copy() for pair, rows in sfm.match(features, CONFIG).items()}
+    matches = {pair: rows.copy() for pair, rows in matched(features).items()}
     # By another step in each pair: two wrong matches must not make a right one.
     rolled = {
         pair: np.stack([rows[:, 0], np.roll(rows[:, 1], step)], axis=1)
         for step, (pair, rows) in enumerate(matches.items(), start=1)
     }
-    tracks, points = sfm.triangulate(cameras, features, rolled, CONFIG, 1.0)
+    keypoints = {name: of.keypoints for name, of in features.of.items()}
+    strict = replace(sfm.thresholds(CONFIG), max_error_px=1.0)
+    tracks = colmap_pooled.triangulate(cameras, keypoints, rolled, strict)
     # By chance some lie within a pixel or two of their epipolar line in an image of 400.
-    assert len(points) == len(tracks) < 0.05 * sum(map(len, rolled.values()))
+    assert len(tracks.points) < 0.05 * sum(map(len, rolled.values()))
 
 
 def test_structure_from_motion_needs_no_poses() -> None:
     cameras = ring()
     features = pooled_features(cameras, noise_px=0.1)
     blind = {name: one.moved(np.eye(4)) for name, one in cameras.items()}
-    matches = sfm.match(features, CONFIG)
+    matches = matched(features)
     estimate = sfm.reconstruct(blind, features, matches, CONFIG)
     assert estimate.cameras.keys() == cameras.keys()
     angle_deg, shift = errors(estimate.cameras, cameras)
@@ -306,7 +277,7 @@ def test_structure_from_motion_needs_no_poses() -> None:
 def test_too_few_cameras_stop_with_the_weakest_pairs() -> None:
     cameras = ring(4)
     features = pooled_features(cameras)
-    matches = sfm.match(features, CONFIG)
+    matches = matched(features)
     broken = {pair: rows if "12" not in pair else rows[:3] for pair, rows in matches.items()}
     config = CONFIG.model_copy(update={"min_registered": 1.0})
     with pytest.raises(
@@ -322,7 +293,7 @@ def test_too_few_cameras_stop_with_the_weakest_pairs() -> None:
 def test_nothing_matched_registers_nothing() -> None:
     cameras = ring(3)
     features = pooled_features(cameras)
-    none = {pair: rows[:0] for pair, rows in sfm.match(features, CONFIG).items()}
+    none = {pair: rows[:0] for pair, rows in matched(features).items()}
     with pytest.raises(UserError, match="0 of 3 cameras registered"):
         sfm.reconstruct(cameras, features, none, CONFIG)
 
@@ -332,7 +303,7 @@ def test_model_that_verified_matches_contradict_is_refused(
 ) -> None:
     cameras = ring()
     features = pooled_features(cameras)
-    matches = sfm.match(features, CONFIG)
+    matches = matched(features)
     names = list(cameras)
     swapped = {name: cameras[other] for name, other in zip(names, names[::-1], strict=True)}
     monkeypatch.setattr(colmap_pooled, "map_incrementally", lambda *_: swapped)
@@ -343,22 +314,7 @@ def test_model_that_verified_matches_contradict_is_refused(
 def test_pairs_with_few_matches_do_not_count_in_the_agreement() -> None:
     cameras = ring(3)
     features = pooled_features(cameras)
-    matches = sfm.match(features, CONFIG)
+    matches = matched(features)
     assert sfm.agreement(cameras, features, matches, CONFIG) > 0.95
     few = {pair: rows[:20] for pair, rows in matches.items()}
     assert sfm.agreement(cameras, features, few, CONFIG) is None
-
-
-def _at(angle: float) -> list[float]:
-    """A descriptor so far from the first axis, rad, in the plane of the first two."""
-    return [np.cos(angle), np.sin(angle), 0.0]
-
-
-def _looking(looks: dict[str, list[list[float]]]) -> sfm.PooledFeatures:
-    """Features with these descriptors by camera, all of one timestamp."""
-    of = {
-        name: colmap.Features(np.zeros((len(rows), 2)), np.array(rows, np.float32))
-        for name, rows in looks.items()
-    }
-    times = {name: np.zeros(len(rows), np.int64) for name, rows in looks.items()}
-    return sfm.PooledFeatures(of, times, {})

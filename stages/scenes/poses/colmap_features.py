@@ -137,9 +137,7 @@ def _pooled(
     of, frames, colors, starts = {}, {}, {}, {}
     for camera, features in found.items():
         counts = [len(each.keypoints) for each in features]
-        of[camera] = Features(
-            np.concatenate([each.keypoints for each in features]), np.zeros((0, 128), np.float32)
-        )
+        of[camera] = Features(np.concatenate([each.keypoints for each in features]))
         frames[camera] = np.repeat(np.arange(len(counts)), counts)
         colors[camera] = np.concatenate([each.colors for each in features])
         starts[camera] = np.cumsum([0, *counts])

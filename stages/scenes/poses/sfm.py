@@ -7,7 +7,6 @@ Points are triangulated afterwards, for each timestamp separately, with fixed po
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from stages.run.process.cores import available_cores
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, mean_distance, rotation_from_vector
 from stages.scenes.config import CalibrateConfig
-from stages.scenes.images import Pixels
 from stages.scenes.poses import colmap_pooled
 from stages.scenes.poses.colmap_pooled import Pair, Tracks
 from stages.scenes.poses.evidence import TrackErrors, hold_out, track_errors, verified_tracks
@@ -27,8 +25,6 @@ from stages.scenes.poses.prior_adjustment import (
     PriorAdjustment,
     adjust_to_priors,
 )
-
-Track = list[tuple[str, int]]  # (camera, feature)
 
 _MIN_TRACKS = 30  # fewer do not constrain a bundle adjustment
 _MIN_POINTS = 15  # of a camera
@@ -86,32 +82,6 @@ class Estimate:
     def note(self) -> str:
         """What a user should know of the estimate; empty if nothing."""
         return "; ".join(self.notes)
-
-
-def detect(images: Mapping[str, Sequence[Pixels]], config: CalibrateConfig) -> PooledFeatures:
-    """Features of every image; `images[camera]` has one image [H, W, 3] per timestamp."""
-    pooled, frames, colors = {}, {}, {}
-    for camera, camera_images in images.items():
-        features = [_features(image, config) for image in camera_images]
-        pooled[camera] = colmap.Features(
-            np.concatenate([each.keypoints for each in features]),
-            np.concatenate([each.descriptors for each in features]),
-        )
-        frames[camera] = np.repeat(
-            np.arange(len(features)), [len(each.keypoints) for each in features]
-        )
-        colors[camera] = np.concatenate(
-            [_sample(*each) for each in zip(camera_images, features, strict=True)]
-        )
-    return PooledFeatures(pooled, frames, colors)
-
-
-def match(features: PooledFeatures, config: CalibrateConfig) -> dict[Pair, NDArray[np.uint32]]:
-    """Indices [M, 2] of mutual nearest descriptors for every pair of cameras, by timestamp."""
-    return {
-        (a, b): _match_pair(features, a, b, config.ratio_test)
-        for a, b in combinations(features.of, 2)
-    }
 
 
 def perturb(cameras: Mapping[str, Camera], config: CalibrateConfig) -> dict[str, Camera]:
@@ -499,31 +469,6 @@ def near_epipolar(
     return near
 
 
-def triangulate(
-    cameras: Mapping[str, Camera],
-    features: PooledFeatures,
-    matches: Mapping[Pair, NDArray[np.uint32]],
-    config: CalibrateConfig,
-    max_error_px: float,
-) -> tuple[list[Track], Array]:
-    """Tracks over all cameras, and their points [P, 3].
-
-    Args:
-        cameras: with fixed poses, by name.
-        features: of these cameras.
-        matches: rows [M, 2] of features for pairs of cameras.
-        config: section `calibrate`.
-        max_error_px: largest reprojection error of an observation.
-    """
-    keypoints = {name: features.of[name].keypoints for name in cameras}
-    limits = replace(thresholds(config), max_error_px=max_error_px)
-    tracks = colmap_pooled.triangulate(cameras, keypoints, matches, limits, frames=features.frame)
-    names = np.array(list(cameras))[tracks.camera].tolist()
-    observed = list(zip(names, tracks.feature.tolist(), strict=True))
-    ends = np.searchsorted(tracks.point, np.arange(len(tracks.points) + 1)).tolist()
-    return [observed[i:j] for i, j in pairwise(ends)], tracks.points
-
-
 def sampson_px(camera_a: Camera, camera_b: Camera, pixels_a: Array, pixels_b: Array) -> Array:
     """Sampson distance [N] of matches to the epipolar geometry of two cameras, px."""
     b_from_a = camera_b.cam_from_world @ camera_a.world_from_cam
@@ -536,46 +481,6 @@ def sampson_px(camera_a: Camera, camera_b: Camera, pixels_a: Array, pixels_b: Ar
     residual = (b * line_b).sum(1)
     slope = np.square(line_b[:, :2]).sum(1) + np.square(line_a[:, :2]).sum(1)
     return np.abs(residual) / np.sqrt(np.maximum(slope, 1e-30))
-
-
-def _features(image: Pixels, config: CalibrateConfig) -> colmap.Features:
-    grey = np.rint(255 * image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    return colmap.extract_features(grey, config.max_features, config.peak_threshold)
-
-
-def _sample(image: Pixels, features: colmap.Features) -> NDArray[np.uint8]:
-    """Colours [N, 3] of the pixels at the features."""
-    keypoints = features.keypoints
-    height, width = image.shape[:2]
-    columns = np.clip(keypoints[:, 0].astype(int), 0, width - 1)
-    rows = np.clip(keypoints[:, 1].astype(int), 0, height - 1)
-    return np.rint(255 * image[rows, columns]).astype(np.uint8)
-
-
-def _match_pair(features: PooledFeatures, a: str, b: str, ratio: float) -> NDArray[np.uint32]:
-    matches = [np.zeros((0, 2), np.int64)]
-    for frame in np.intersect1d(features.frame[a], features.frame[b]):
-        in_a = np.flatnonzero(features.frame[a] == frame)
-        in_b = np.flatnonzero(features.frame[b] == frame)
-        similarity = features.of[a].descriptors[in_a] @ features.of[b].descriptors[in_b].T
-        rows, columns = _mutual(similarity, ratio)
-        matches.append(np.stack([in_a[rows], in_b[columns]], axis=1))
-    return np.concatenate(matches).astype(np.uint32)
-
-
-def _mutual(
-    similarity: NDArray[np.float32], ratio: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Entries (rows, columns) largest in both that pass Lowe's ratio test in the row."""
-    if min(similarity.shape) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    norm = np.maximum(similarity.max(), 1e-9)
-    distance = np.arccos(np.clip(similarity / norm, -1, 1))
-    rows, best = np.arange(len(similarity)), similarity.argmax(axis=1)
-    second = np.partition(distance, 1, axis=1)[:, 1]
-    passed = similarity.argmax(axis=0)[best] == rows
-    passed &= distance[rows, best] < ratio * second
-    return rows[passed], best[passed]
 
 
 def _too_few(

@@ -72,13 +72,13 @@ def _support(
     return (share if share < _LEAST_OF_IMAGE else 1.0, count), name
 
 
-def departure(start: Mapping[str, Camera], adjusted: Mapping[str, Camera]) -> str:
-    """Which image left the neighbourhood of its initial pose, in words; empty if none did."""
+def departed(start: Mapping[str, Camera], adjusted: Mapping[str, Camera]) -> dict[str, str]:
+    """The image that left the neighbourhood of its initial pose most, with the reason in words."""
     names = [name for name in start if name in adjusted]
     initial = [start[name] for name in names]
     start_from_adjusted, _ = fit_sim3_from_cameras([adjusted[name] for name in names], initial)
     unit = mean_distance(initial)
-    worst, words = 1.0, ""
+    worst, reasons = 1.0, {}
     for name, camera in zip(names, initial, strict=True):
         after = start_from_adjusted.apply_camera(adjusted[name])
         angle = rotation_angle_deg(after.cam_from_world[:3, :3], camera.cam_from_world[:3, :3])
@@ -87,10 +87,11 @@ def departure(start: Mapping[str, Camera], adjusted: Mapping[str, Camera]) -> st
         if distance > worst:
             worst = distance
             words = (
-                f"adjustment moved {name} by {angle:.1f} degrees and {share:.0%} of the "
-                "mean distance between cameras"
+                f"adjustment moved it by {angle:.1f} degrees and {share:.0%} of the mean distance "
+                "between cameras"
             )
-    return words
+            reasons = {name: words}
+    return reasons
 
 
 def loose_rigs(slots: Mapping[str, Slot], cameras: Mapping[str, Camera]) -> dict[str, str]:

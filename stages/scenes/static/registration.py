@@ -28,7 +28,7 @@ from stages.scenes.poses.colmap_sfm import map_images, undistorted_points
 from stages.scenes.static.adjustment import Adjustment, Registration
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_images import InputImage
-from stages.scenes.static.judgement import LEAST_AGREEMENT, departure, loose_rigs, unsupported
+from stages.scenes.static.judgement import LEAST_AGREEMENT, departed, loose_rigs, unsupported
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def register(
     adjustment = Adjustment(features, verified, _whole_rigs(slots, cameras, loose), config, cells)
     if adjust:
         registration = adjustment.run(cameras, start is not None)
-        while reasons := _contradicted(adjustment, registration, cameras, start is not None):
+        while reasons := _doubtful(adjustment, registration, cameras, start is not None):
             cameras = _without(cameras, reasons)
             _check_registered(anchors, cameras, static, reasons)
             adjustment = replace(adjustment, slots=_whole_rigs(slots, cameras, loose))
@@ -196,33 +196,32 @@ def _verified(
     return verify(known, keypoints, own, limits)
 
 
-def _contradicted(
+def _doubtful(
     adjustment: Adjustment, registration: Registration, cameras: Mapping[str, Camera], rough: bool
 ) -> dict[str, str]:
-    """Images whose adjusted poses verified matches contradict, where most poses are right.
+    """Images whose adjusted poses are not to be trusted, where most poses are right.
 
-    An image with few features keeps an initial pose of other origin.
+    They are those that verified matches contradict, and one that left the neighbourhood of initial
+    poses that matches agree with. Without matches an initial pose of other origin is kept.
     """
     adjusted = {name: registration.cameras[name] for name in cameras}
     matched = adjustment.features, adjustment.matches, adjustment.config
-    share = sfm.agreement(adjusted, *matched)
-    if share is None or share < LEAST_AGREEMENT:
+    before, after = (sfm.agreement(poses, *matched) for poses in (cameras, adjusted))
+    if after is None or after < LEAST_AGREEMENT:
         return {}
     reasons = unsupported(adjusted, *matched)
-    contradicted = unsupported(adjusted, *matched, min_features=0) if rough else reasons
-    for name in [name for name in reasons if name not in contradicted]:
+    doubtful = unsupported(adjusted, *matched, min_features=0) if rough else reasons
+    for name in [name for name in reasons if name not in doubtful]:
         _LOGGER.warning("%s: its pose was not adjusted: %s", name, reasons[name])
-    return contradicted
+    if doubtful or before is None or before < LEAST_AGREEMENT:
+        return doubtful
+    return departed(cameras, adjusted)
 
 
 def _is_trusted(
     adjustment: Adjustment, registration: Registration, cameras: Mapping[str, Camera]
 ) -> bool:
-    """Whether the adjusted poses are better than the initial ones; a message says why not.
-
-    Poses that left the neighbourhood of the initial ones are, where verified matches contradict
-    these and agree with them.
-    """
+    """Whether verified matches agree with the adjusted poses; messages say how they moved."""
     adjusted = {name: registration.cameras[name] for name in cameras}
     before, after = (
         sfm.agreement(poses, adjustment.features, adjustment.matches, adjustment.config)
@@ -232,15 +231,12 @@ def _is_trusted(
         "no pair has enough" if share is None else f"{share:.0%} agree" for share in (before, after)
     ]
     _LOGGER.info("verified matches: %s with the initial poses, %s with the adjusted ones", *words)
-    note = departure(cameras, adjusted)
-    if after is not None and after < LEAST_AGREEMENT:
-        note = f"{1 - after:.0%} of the verified matches contradict the adjusted poses"
-    elif note and after is not None and before is not None and before < LEAST_AGREEMENT:
-        _LOGGER.warning("%s; this is taken, because verified matches agree with it alone", note)
-        return True
-    if note:
-        _LOGGER.warning("%s: the initial poses are kept", note)
-    return not note
+    if after is None or after < LEAST_AGREEMENT:
+        _LOGGER.warning("too few matches agree with the adjusted poses: the initial ones are kept")
+        return False
+    for name, reason in departed(cameras, adjusted).items():
+        _LOGGER.warning("%s: %s, because matches contradict the initial poses", name, reason)
+    return True
 
 
 def _without(cameras: Mapping[str, Camera], reasons: Mapping[str, str]) -> dict[str, Camera]:

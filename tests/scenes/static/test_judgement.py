@@ -13,7 +13,7 @@ from stages.scenes.frames import Sim3
 from stages.scenes.poses.colmap_pooled import Matches
 from stages.scenes.poses.colmap_rigs import Slot
 from stages.scenes.poses.sfm import PooledFeatures
-from stages.scenes.static.judgement import departure, loose_rigs, unsupported
+from stages.scenes.static.judgement import departed, loose_rigs, unsupported
 
 CONFIG = CalibrateConfig(max_epipolar_error_px=2.0)
 POINTS = 80
@@ -33,8 +33,7 @@ def matched(cameras: dict[str, Camera]) -> tuple[PooledFeatures, Matches]:
     """Features of the same points in every image, and all their matches."""
     points = np.random.default_rng(0).uniform(-1, 1, (POINTS, 3))
     rows = np.repeat(np.arange(POINTS, dtype=np.uint32)[:, None], 2, axis=1)
-    none = np.zeros((0, 128), np.float32)
-    of = {n: colmap.Features(camera.project(points)[0], none) for n, camera in cameras.items()}
+    of = {n: colmap.Features(camera.project(points)[0]) for n, camera in cameras.items()}
     frame = {name: np.zeros(POINTS, np.int64) for name in cameras}
     return PooledFeatures(of, frame, {}), dict.fromkeys(combinations(cameras, 2), rows)
 
@@ -69,9 +68,11 @@ def test_neighbourhood_is_that_of_the_initial_poses_in_any_world() -> None:
     cameras = row()
     elsewhere = Sim3(3.0, rotation_from_vector(np.array([0.4, 1.0, -0.3])), np.array([5.0, 0, 2]))
     moved = {name: elsewhere.apply_camera(rotated(cameras[name], 2)) for name in cameras}
-    assert departure(cameras, moved) == ""
+    assert departed(cameras, moved) == {}
     moved["b"] = elsewhere.apply_camera(rotated(cameras["b"], 40))
-    assert departure(cameras, moved).startswith("adjustment moved b by ")
+    reasons = departed(cameras, moved)
+    assert list(reasons) == ["b"]
+    assert reasons["b"].startswith("adjustment moved it by ")
 
 
 @pytest.mark.parametrize("degrees", [1.0, 6.0])
