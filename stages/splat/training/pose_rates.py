@@ -23,7 +23,7 @@ _RECIPE_LR, _RECIPE_REG = 1e-5, 1e-6
 # Standard deviations by which a camera can move in a training: covariances that were tested
 # against true poses understate errors by factors of 1.3 to 3.4.
 _REACH = 3.0
-# Of half the sum of all cameras' squared deviations, beside an image's mean photometric loss.
+# Of half the sum of squared deviations of all cameras, beside the mean loss of an image.
 _PRIOR_WEIGHT = 1e-5
 _DEVIATIONS = "standard deviations of the calibration"
 _FRAME = "radians and units of the normalised frame"
