@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import processor
 from stages.run.files import write_json
 from stages.run.settings.params import Params
 from stages.scenes.cameras import Array, Camera, rotation_angle_deg
@@ -73,7 +74,7 @@ def main() -> None:
             rows.append(_row(case, rate, config, range(42, 42 + args.seeds)))
             print(line(rows[-1]), flush=True)
             if args.out:
-                write_json(args.out, {"rows": rows})
+                write_json(args.out, {"processor": processor(), "rows": rows})
 
 
 def _cases(args: argparse.Namespace, config: TrainConfig) -> Iterator[Case]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_capture import write_capture
 
-from stages.run.files import read_tsv
+from stages.run.files import read_json, read_tsv
 from stages.scenes.dataset import Dataset
 from stages.splat.captures.flags import flag_lines, flag_rows, limit_effect
 from stages.splat.captures.training import split, train_capture
@@ -19,8 +19,6 @@ RECIPE = f"""\
 --data_factor 1 | acts
 --save_ply true | acts
 --pose_opt true | acts
---pose_opt_lr 1e-05 | acts
---pose_opt_reg 1e-06 | acts
 --antialiased true | acts
 --eval_steps 3000 7000 30000 | acts
 --ply_steps 3000 7000 30000 | acts
@@ -37,6 +35,8 @@ RECIPE = f"""\
 --scales_lr 0.003 | acts
 --means_lr 0.00012 | acts
 --max_steps 30000 | acts
+train.pose_opt_lr 1e-05 | acts
+train.pose_opt_reg 1e-06 | acts
 train.max_gaussians 1000000 | growth stops at it; gsplat has no such flag
 """
 
@@ -63,6 +63,7 @@ def test_values_are_those_that_the_trainer_uses() -> None:
     assert flags["--strategy.refine_scale2d_stop_iter"] == ("2600", "acts")
     assert flags["--max_steps"] == ("3000", "acts")
     assert flags["--pose_opt"] == ("false", "off")
+    assert flags["train.pose_opt_lr"] == ("1e-05", "no effect: pose_opt is off")
     assert flags["--ply_steps"] == ("300 700 3000", "no effect: save_ply is off")
     flags = table(TrainConfig(max_steps=100))
     assert flags["--eval_steps"][1] == (
@@ -104,6 +105,7 @@ def test_training_stores_the_flags_that_it_used(
         max_steps=30,
         sh_degree=0,
         max_gaussians=170,
+        pose_opt_lr="auto",
         eval_steps=(30,),
         ply_steps=(),
         save_steps=(),
@@ -120,8 +122,12 @@ def test_training_stores_the_flags_that_it_used(
         "value": "170",
         "effect": "reached: growth was held at it",
     }
-    assert rows[6] == {"flag": "--antialiased", "value": "true", "effect": "acts"}
+    assert rows[4] == {"flag": "--antialiased", "value": "true", "effect": "acts"}
     assert "  --means_lr 0.00012  " in caplog.text
+    # What `auto` stands for where nothing is known of the poses.
+    assert rows[-3] == {"flag": "train.pose_opt_lr", "value": "1e-05", "effect": "acts"}
+    assert "pose_opt_lr 1e-05 (auto), pose_opt_reg 1e-06" in caplog.text
+    assert "pose_opt_lr 1e-05 (auto)" in read_json(folder / "fit.json")["poses"]
     assert "room: train.max_gaussians 170 reached: growth was held at it" in caplog.text
     again = train_capture(dataset, views, config, folder, match_string="", resume_as="room")
     assert again.limited

@@ -10,13 +10,11 @@ COLUMNS = ["flag", "value", "effect"]
 _ACTS = "acts"
 _STRATEGY = "strategy."
 
-# In the recipe's order; each is a key of `train:`.
+# In the recipe's order, as the user listed them; each is a key of `train:`.
 _FLAGS = (
     "data_factor",
     "save_ply",
     "pose_opt",
-    "pose_opt_lr",
-    "pose_opt_reg",
     "antialiased",
     "eval_steps",
     "ply_steps",
@@ -33,12 +31,13 @@ _FLAGS = (
     "scales_lr",
     "means_lr",
 )
+_LEFT_OPEN = ("pose_opt_lr", "pose_opt_reg")  # by the list
 
 Row = dict[str, str]  # COLUMNS
 
 
 def flag_rows(config: TrainConfig, strategy: Strategy, limit: str = "") -> list[Row]:
-    """One row per flag of the recipe, then the number of steps and the limit that it leaves open.
+    """One row per flag of the recipe, then the values that it leaves open; the limit is the last.
 
     Args:
         config: the trainer's.
@@ -49,6 +48,8 @@ def flag_rows(config: TrainConfig, strategy: Strategy, limit: str = "") -> list[
     rows = [_row("--disable_viewer", True, "there is no viewer while training")]
     rows += [_row(f"--{key}", _used(config, strategy, key), reasons.get(key, "")) for key in _FLAGS]
     rows.append(_row("--max_steps", config.steps, ""))
+    for key in _LEFT_OPEN:
+        rows.append(_row(f"train.{key}", getattr(config, key), reasons.get(key, "")))
     held = limit or "growth stops at it; gsplat has no such flag"
     return [*rows, {**_row("train.max_gaussians", config.max_gaussians, ""), "effect": held}]
 
