@@ -341,7 +341,7 @@ def _extract(
     reader.camera_model = config.camera_model
     if not existing:
         groups = [list(names)] if config.lenses == "one" else _by_lens(root, names)
-        _LOGGER.info("%d images share %d lenses", len(names), len(groups))
+        _LOGGER.info("images: %d, lenses: %d", len(names), len(groups))
         pycolmap.Database.open(database).close()  # it must exist
         for group in groups:
             pycolmap.import_images(database, root, pycolmap.CameraMode.SINGLE, group, reader)
