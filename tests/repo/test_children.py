@@ -15,7 +15,7 @@ STARTING = {
     "stages.pages.report.origin": "git",
     "stages.run.process.parallel": "parts of a stage, with its params",
     "stages.run.process.processes": "the user's decoder of light fields",
-    "stages.scenes.colmap_matching": "a count of rows in COLMAP's database",
+    "stages.scenes.colmap_matching": "a query of COLMAP's database that reads no params",
     "stages.workspace.probes": "tools that describe a machine",
     "stages.graph.repository": "experiments, each with a copy of the params",
 }
