@@ -500,6 +500,7 @@ def _too_few(
         "calibrate",
         f"{len(registered)} of {len(cameras)} cameras registered; weakest: {pairs}",
         expected=f"at least {config.min_registered:.0%} registered (calibrate.min_registered)",
-        fix="lower calibrate.peak_threshold, raise calibrate.ratio_test or prepare.height_px, "
-        "or start from poses with calibrate.method=perturbed",
+        fix="add cameras between these (images of surfaces more than some 30 degrees apart share "
+        "few features), lower calibrate.peak_threshold, raise calibrate.ratio_test or "
+        "prepare.height_px, or start from poses with calibrate.method=perturbed",
     )
