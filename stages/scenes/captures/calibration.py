@@ -39,7 +39,7 @@ _LOGGER = logging.getLogger(__name__)
 # Approximate pinhole cameras by image name, from the images [H, W, 3] by name.
 Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 
-_BYTES_PER_PIXEL = 200  # memory of COLMAP's feature extraction, measured
+_BYTES_PER_PIXEL = 260  # memory of feature detection, measured
 _MAX_OWN_ERROR_PX = 4.0  # COLMAP takes out points that miss a pixel by more
 _DECODERS = 4  # images that are decoded at once, each with some bytes a pixel
 
