@@ -16,7 +16,6 @@ from stages.scenes.colmap_import import pycolmap
 from stages.scenes.formats.colmap_binary import check_files
 
 # pycolmap logs progress of every call; stages report their own.
-pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
 _MAX_PARAMETER = 1e12  # of camera parameters, as in cameras.py
 _MAX_SIDE_PX = 1_000_000  # px per side; COLMAP iterates over it, for hours with damaged files

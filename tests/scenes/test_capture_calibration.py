@@ -262,3 +262,27 @@ def test_real_images_register(tmp_path: Path) -> None:
     dataset = Dataset.read(tmp_path / "out")
     assert len(dataset.views) == 11
     assert len(dataset.points) > 500
+
+
+def test_model_whose_points_disagree_on_the_poses_is_not_taken(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colmap_mapping, "_MAX_SPREAD_DEG", 1e-4)
+    with pytest.raises(UserError, match=r"poses by one half of its points are 0\.\d+ degrees and"):
+        calibrate_capture(images, tmp_path / "out", CaptureCalibrateConfig(attempts=1))
+
+
+def test_halves_of_few_and_noisy_points_disagree_more(mapped: tuple[Path, dict]) -> None:
+    model = pycolmap.Reconstruction(mapped[0] / "sparse" / "0")
+    angle_deg, share = colmap_mapping._spread(model, CaptureCalibrateConfig())
+    assert angle_deg < 0.4
+    assert share < 0.03
+    random = np.random.default_rng(0)
+    for number in sorted(model.points3D)[30:]:
+        model.delete_point3D(number)
+    for image in model.images.values():
+        for point in image.points2D:
+            point.xy = point.xy + random.normal(0, 1.5, 2)
+    noisy_deg, noisy_share = colmap_mapping._spread(model, CaptureCalibrateConfig())
+    assert noisy_deg > 3 * angle_deg
+    assert noisy_share > 3 * share

@@ -1,5 +1,7 @@
 """Bundle adjustment with priors, against closed forms and finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pose_scene import cloud, project, ring
@@ -126,3 +128,16 @@ def test_two_runs_give_the_same_bytes() -> None:
     first, second = (adjusted(noisy(4), 0.5) for _ in range(2))
     assert first.points.tobytes() == second.points.tobytes()
     assert first.covariance.tobytes() == second.covariance.tobytes()
+
+
+def test_a_point_of_parallel_rays_leaves_the_covariance_finite() -> None:
+    """Its depth is open: the block of its normal equations is singular."""
+    cameras = dict(list(ring(4).items())[:1]) | {
+        "copy": replace(next(iter(ring(4).values())), name="copy")
+    }
+    points = np.array([[0.1, 0.2, 0.3]] * 3) * [[1], [1e7], [1]]
+    pixels = np.concatenate([camera.project(points)[0] for camera in cameras.values()])
+    observed = Observations(np.tile(np.arange(3), 2), np.repeat([0, 1], 3), pixels)
+    sigma = PoseSigma(20.0, 0.3, 0.1)
+    adjusted = adjust_to_priors(cameras, cameras, points, observed, sigma, 3.0)
+    assert np.isfinite(adjusted.covariance).all()

@@ -30,13 +30,29 @@ class CaptureEntry(Section):
     match_string: str = Field(default="", pattern=r"^[^/\\]*$")
 
 
+# COLMAP's, whose distortion can be undone (scenes/lenses).
+CameraModel = Literal[
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    "FOV",
+    "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE",
+    "OPENCV_FISHEYE",
+    "THIN_PRISM_FISHEYE",
+]
+
+
 class CaptureCalibrateConfig(Section):
     """How the poses of images are estimated."""
 
     method: Literal["auto", "given", "sfm", "vggt", "ba"] = "auto"
     seed: Seed = 0
     threads: int = Field(default=1, ge=-1, le=4096)
-    camera_model: str = "SIMPLE_RADIAL"
+    camera_model: CameraModel = "SIMPLE_RADIAL"
     lenses: Literal["auto", "one"] = "auto"
     refine_lenses: bool = True
     max_image_px: Pixels = 0

@@ -20,8 +20,6 @@ from stages.scenes.colmap_import import pycolmap
 from stages.scenes.formats.colmap_binary import read_tracks
 from stages.scenes.poses.colmap_rigs import lens_of, posed_cameras, sensor_id
 
-pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
-
 Pair = tuple[str, str]
 Matches = Mapping[Pair, NDArray[np.uint32]]  # rows [M, 2] of features, by pair of cameras
 

@@ -18,8 +18,6 @@ from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import bundle_adjustment, open_model, points_and_colors
 from stages.scenes.colmap_import import pycolmap
 
-pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
-
 
 @dataclass(frozen=True)
 class Slot:

@@ -257,8 +257,7 @@ class _System:
         cameras, points, mixed, of_cameras, of_points = self._normal()
         diagonal = np.arange(3)
         points[:, diagonal, diagonal] *= 1 + damping
-        points[:, diagonal, diagonal] += 1e-12
-        inverse = np.linalg.inv(points)
+        inverse = _inverse(points)
         reduced, spread = self._reduced(cameras, mixed, inverse)
         own = np.arange(len(reduced))
         reduced[own, own] += damping * cameras[:, np.arange(_SIZE), np.arange(_SIZE)].ravel()
@@ -271,8 +270,7 @@ class _System:
     def covariance(self) -> Array:
         """Covariance [7C, 7C] of the cameras' parameters, if errors are 1 px."""
         cameras, points, mixed, _, _ = self._normal()
-        points[:, np.arange(3), np.arange(3)] += 1e-9
-        reduced, _ = self._reduced(cameras, mixed, np.linalg.inv(points))
+        reduced, _ = self._reduced(cameras, mixed, _inverse(points))
         return np.linalg.inv(reduced)
 
     def _normal(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -337,6 +335,13 @@ def _blocks(whole: Array) -> Array:
     count = len(whole) // _SIZE
     each = np.arange(count)
     return whole.reshape(count, _SIZE, count, _SIZE)[each, :, each]
+
+
+def _inverse(blocks: Array) -> Array:
+    """Inverses of the points' blocks [P, 3, 3]; rays that are parallel leave a depth open."""
+    largest = np.trace(blocks, axis1=1, axis2=2)
+    blocks[:, np.arange(3), np.arange(3)] += 1e-12 * largest[:, None] + 1e-12
+    return np.linalg.inv(blocks)
 
 
 def _sums(values: Array, index: NDArray[np.int64], count: int) -> Array:

@@ -40,6 +40,7 @@ Predict = Callable[[Mapping[str, Pixels]], Mapping[str, Camera]]
 _PREDICTED = (2.0, 0.05, 0.05)
 # Poses that contradict more of the verified matches than this are worth a warning.
 _LEAST_AGREEMENT = 0.5
+_TOO_FAR = "more than calibrate.max_rotation_error_deg and max_centre_error allow sfm"
 _PAIRS = ["a", "b", "matches", "verified", "near"]
 
 
@@ -72,8 +73,9 @@ def calibrate(
         if _farther(errors, before):
             estimate = _kept_by_truth(estimate, start, features, config)
             calibration, errors = kept, before
-    if config.method in ("sfm", "vggt"):
-        _check_errors(scene.name, errors, true_sources, config)
+    beyond = _beyond_limits(errors, true_sources, config)
+    if beyond and config.method in ("sfm", "vggt"):
+        raise _too_far(f"{scene.name}: poses by {config.method} are {beyond}", config)
     by_time, error_px = _points(scene, views, calibration, features, matches, config)
     calibration = replace(calibration, pose_covariance=estimate.pose_covariance)
     write_calibration(folder, calibration, by_time)
@@ -94,7 +96,12 @@ def calibrate(
         "focal_share": _rounded(estimate.focal_share),
         **{name: _rounded(value) for name, value in errors.items()},
         "note": "; ".join(
-            [*estimate.notes, *_contradictions(initial, estimate, features, pairs, config)]
+            [
+                *estimate.notes,
+                *([f"the poses are {beyond}, {_TOO_FAR}"] if beyond else []),
+                *_contradictions(initial, estimate, features, pairs, config),
+                *_without_points(by_time),
+            ]
         ),
     }
 
@@ -241,23 +248,36 @@ def _farther(errors: Mapping[str, float], before: Mapping[str, float]) -> bool:
     return any(errors[key] > before[key] for key in ("rotation_error_deg", "centre_error_m"))
 
 
-def _check_errors(
-    scene: str, errors: Mapping[str, float], true: Mapping[str, Camera], config: CalibrateConfig
-) -> None:
+def _beyond_limits(
+    errors: Mapping[str, float], true: Mapping[str, Camera], config: CalibrateConfig
+) -> str:
+    """How far the poses are from the true ones where it is too far; empty if not."""
     share = errors["centre_error_m"] / max(mean_distance(list(true.values())), 1e-12)
     angle_deg = errors["rotation_error_deg"]
     if angle_deg <= config.max_rotation_error_deg and share <= config.max_centre_error:
-        return
-    raise UserError(
+        return ""
+    return (
+        f"{angle_deg:.2f} degrees and {100 * share:.3g} % of the mean distance between cameras "
+        "from the true ones"
+    )
+
+
+def _too_far(what: str, config: CalibrateConfig) -> UserError:
+    return UserError(
         "calibrate",
-        f"{scene}: poses by {config.method} are {angle_deg:.2f} degrees and {share:.1%} of the "
-        "mean distance between cameras from the true ones",
+        what,
         expected=f"at most {config.max_rotation_error_deg:g} degrees "
-        f"(calibrate.max_rotation_error_deg) and {config.max_centre_error:.1%} "
+        f"(calibrate.max_rotation_error_deg) and {100 * config.max_centre_error:g} % "
         "(calibrate.max_centre_error)",
         fix="add cameras between these, raise prepare.height_px, or start from poses with "
         "calibrate.method=perturbed; larger limits accept the poses as they are",
     )
+
+
+def _without_points(by_time: Mapping[str, Points]) -> Iterator[str]:
+    empty = [timestamp for timestamp, (xyz, _) in by_time.items() if not len(xyz)]
+    if empty:
+        yield f"no points to start training from at {len(empty)} of {len(by_time)} timestamps"
 
 
 def _points(

@@ -494,13 +494,14 @@ def _too_few(
         name: max((len(rows), pair) for pair, rows in verified.items() if name in pair)
         for name in cameras
     }
-    weakest = sorted(strongest[name] for name in cameras if name not in registered)[:3]
+    weakest = sorted({strongest[name] for name in cameras if name not in registered})[:3]
     pairs = ", ".join(f"{a}-{b} with {count} verified matches" for count, (a, b) in weakest)
     return UserError(
         "calibrate",
         f"{len(registered)} of {len(cameras)} cameras registered; weakest: {pairs}",
         expected=f"at least {config.min_registered:.0%} registered (calibrate.min_registered)",
         fix="add cameras between these (images of surfaces more than some 30 degrees apart share "
-        "few features), lower calibrate.peak_threshold, raise calibrate.ratio_test or "
-        "prepare.height_px, or start from poses with calibrate.method=perturbed",
+        "few features), raise calibrate.max_features, lower calibrate.peak_threshold, raise "
+        "calibrate.ratio_test or prepare.height_px, or start from poses with "
+        "calibrate.method=perturbed",
     )
