@@ -19,6 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from benchmarks.machine import processor
 from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.run.process.cores import available_cores
-from stages.scenes.cameras import Camera, rotation_angle_deg
+from stages.scenes.cameras import Camera, mean_distance, rotation_angle_deg
 from stages.scenes.captures.calibration import calibrate_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
+from stages.scenes.captures.held_out import pinholes
 from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig, PrepareConfig, SceneEntry
 from stages.scenes.dataset import Dataset, find_photographs
@@ -129,20 +131,18 @@ def of_case(case: Case, seed: int) -> Iterator[Row]:
     noisy = sfm.perturb(cameras, config)
     name = f"{case.name}, seed {seed}"
     yield row(name, "start", noisy, cameras, 0.0)
-    begin = time.perf_counter()
-    with _note(name, "perturbed", cameras) as failed:
-        estimate = sfm.refine(noisy, features, matches, config)
-        seconds = time.perf_counter() - begin
-        yield row(name, "perturbed", estimate.cameras, cameras, seconds, estimate.note)
-    yield from failed
+    runs = {"perturbed": partial(sfm.refine, noisy, features, matches, config)}
+    if not seed:
+        runs["sfm"] = partial(sfm.reconstruct, cameras, features, matches, config)
+    for method, run in runs.items():
+        begin = time.perf_counter()
+        with _note(name, method, cameras) as failed:
+            estimate = run()
+            seconds = time.perf_counter() - begin
+            yield row(name, method, estimate.cameras, cameras, seconds, estimate.note)
+        yield from failed
     if seed:
         return
-    begin = time.perf_counter()
-    with _note(name, "sfm", cameras) as failed:
-        estimate = sfm.reconstruct(cameras, features, matches, config)
-        seconds = time.perf_counter() - begin
-        yield row(name, "sfm", estimate.cameras, cameras, seconds, estimate.note)
-    yield from failed
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.perf_counter()
         found = colmap_mapper(cameras, features, matches, Path(scratch))
@@ -154,8 +154,7 @@ def of_scene(
 ) -> Iterator[Row]:
     """The stage's work on a prepared scene by each method, with its metrics."""
     true = scene.cameras("source")
-    centres = np.stack([camera.centre for camera in true.values()])
-    distance = _mean_distance(centres)
+    distance = mean_distance(list(true.values()))
     name = f"{name}, {len(true)} cameras, {len(scene.timestamps)} timestamps"
     for method in methods:
         for seed in (0, 1) if method == "perturbed" else (0,):
@@ -289,15 +288,7 @@ def _largest(models: "Mapping[int, pycolmap.Reconstruction]") -> dict[str, Camer
     if not models:
         return {}
     model = max(models.values(), key=lambda one: one.num_reg_images())
-    found = {}
-    for image in model.images.values():
-        if image.has_pose:
-            pose = np.eye(4)
-            pose[:3] = image.cam_from_world().matrix()
-            lens = model.cameras[image.camera_id]
-            K = lens.calibration_matrix()
-            found[image.name] = Camera(image.name, K, pose, lens.width, lens.height)
-    return dict(sorted(found.items()))
+    return dict(sorted(pinholes(model).items()))
 
 
 def row(
@@ -322,16 +313,11 @@ def row(
         for x, y in zip(a, b, strict=True)
     ]
     shifts = [np.linalg.norm(x.centre - y.centre) for x, y in zip(a, b, strict=True)]
-    distance = _mean_distance(np.stack([camera.centre for camera in true.values()]))
+    distance = mean_distance(list(true.values()))
     return facts | {
         "rotation_deg": round(float(np.mean(angles)), 5),
         "centre_percent": round(100 * float(np.mean(shifts)) / distance, 5),
     }
-
-
-def _mean_distance(centres: np.ndarray) -> float:
-    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    return float(apart.sum() / (len(centres) * (len(centres) - 1)))
 
 
 @contextlib.contextmanager
