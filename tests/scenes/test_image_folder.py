@@ -338,7 +338,7 @@ def test_image_beyond_memory_is_refused_before_features(
     assert images.read_image(tmp_path / "big.png").shape == (100, 100, 3)
     with pytest.raises(UserError, match=r"big\.png: 100x100 px") as error:
         calibrate_capture(tmp_path, tmp_path / "out", CaptureCalibrateConfig(method="sfm"))
-    assert "200 bytes for each" in str(error.value)
+    assert "260 bytes for each" in str(error.value)
     assert "max_image_px" in str(error.value)
 
 
