@@ -29,6 +29,14 @@ def sideways(number: int) -> np.ndarray:
     return pose
 
 
+def turning(number: int) -> np.ndarray:
+    """Cameras in one place that turn by 4 degrees."""
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_from_vector([0.02 * (number % 2), np.radians(4.0) * (number - 2.5), 0])
+    pose[:3, 3] = pose[:3, :3] @ [0, 0, 4.0]
+    return pose
+
+
 def build(
     folder: Path,
     poses: Callable[[int], np.ndarray] = arc,
@@ -91,6 +99,32 @@ def test_cameras_beside_each_other_that_observe_other_points_contradict(tmp_path
     assert judgement.agreement == 1.0
     assert "cameras beside it observe other points" in judgement.fault
     assert {(a % 2) + (b % 2) for a, b in judgement.contradictions} == {1}
+
+
+@pytest.mark.parametrize("focal_scale", [0.7, 1.0, 1.5])
+def test_camera_that_turns_on_the_spot_faults_its_model(focal_scale: float, tmp_path: Path) -> None:
+    """Every match agrees with baselines that the mapper invents, at any focal length."""
+    model, database = build(tmp_path, turning, noise_px=0.3)
+    for number in model.images:
+        frame = model.frames[model.images[number].frame_id]
+        moved = pycolmap.Rigid3d(np.hstack([np.eye(3), [[0.01 * number], [0.0], [0.0]]]))
+        frame.rig_from_world = moved * frame.rig_from_world
+    model.cameras[1].params = [600.0 * focal_scale, 320, 240, 0]
+    judgement = model_judgement.judge(model, database)
+    assert judgement.turned is not None
+    assert judgement.turned > 0.97
+    assert "a camera that turns on the spot" in judgement.fault
+
+
+@pytest.mark.parametrize("poses", [arc, sideways])
+@pytest.mark.parametrize("depth", [1.0, 0.0])
+def test_cameras_that_move_do_not_turn_on_the_spot(
+    poses: Callable[[int], np.ndarray], depth: float, tmp_path: Path
+) -> None:
+    """Of a plane as well, which one homography explains too."""
+    turned = model_judgement.turned_share(*build(tmp_path, poses, depth=depth, noise_px=0.3))
+    assert turned is not None
+    assert turned < 0.8
 
 
 def test_deceptive_matches_are_taken_out_once(tmp_path: Path) -> None:

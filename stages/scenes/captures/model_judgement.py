@@ -1,13 +1,13 @@
 """Whether the model of a capture is right, judged without the true poses.
 
-Two tests, of which each sees what the other one cannot. Matches that a pair of images verified by
+Three tests, of which each sees what the others cannot. Matches that a pair of images verified by
 a geometry of its own lie near the epipolar lines of right poses. And two cameras that look at a
 surface from nearly the same direction observe mostly the same of its points: where an object has
 two similar sides, or a texture repeats, a wrong model lays cameras beside each other that have
-little in common.
+little in common. A camera that only turns shows no depth: rotations alone explain its matches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,11 @@ _BESIDE_DEG, _LEAST_COMMON, _MIN_VISIBLE = 12.0, 0.4, 20
 _TRACK = 3  # images of a point that counts: two agree by chance
 _MOST_BESIDE = 12  # cameras beside one that are looked at
 _MOST_CONTRADICTED = 0.1  # share of the images, above one; more, and the model is wrong
+# Where a rotation brings this share of the verified matches together, up to this error, the camera
+# turned on the spot; whatever the focal length, since a model of such images has invented it too.
+_TURNED_SHARE, _TURNED_PX = 0.9, 2.0
+_FOCAL_SCALES = np.geomspace(0.5, 2.0, 33)
+_TURNED_PAIRS, _TURNED_MATCHES = 60, 200  # that are looked at
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,16 @@ class Judgement:
     contradicted: int  # how many of these the matches or their neighbours contradict
     contradictions: tuple[tuple[int, int], ...]  # neighbours with little in common
     images: int
+    turned: float | None = None  # share of the verified matches that rotations alone explain
 
     @property
     def fault(self) -> str:
         """Why the model is not taken; empty if it is."""
+        if self.turned is not None and self.turned >= _TURNED_SHARE:
+            return (
+                f"{self.turned:.0%} of the verified matches are those of a camera that turns on "
+                "the spot"
+            )
         if self.agreement is not None and self.agreement < LEAST_AGREEMENT:
             return f"{1 - self.agreement:.0%} of the verified matches contradict its poses"
         if self.contradicted > max(1, _MOST_CONTRADICTED * self.images):
@@ -81,33 +92,85 @@ def judge(model: "pycolmap.Reconstruction", database: Path) -> Judgement:
     contradictions = tuple(of.images for of in neighbours if of.contradict)
     contradicted = len(doubtful) - few
     believed = [pair for pair in pairs if not set(pair.images) & set(doubtful)]
-    return Judgement(agreement(believed), doubtful, contradicted, contradictions, len(counts))
+    turned = turned_share(model, database)
+    return Judgement(
+        agreement(believed), doubtful, contradicted, contradictions, len(counts), turned
+    )
 
 
 def verified_pairs(model: "pycolmap.Reconstruction", database: Path) -> list[VerifiedPair]:
     """The pairs of registered images with verified matches."""
-    with pycolmap.Database.open(database) as opened:
-        ids, geometries = opened.read_two_view_geometries()
-        pixels = {number: opened.read_keypoints(number)[:, :2] for number in model.reg_image_ids()}
     found = []
-    for pair, geometry in zip(ids, geometries, strict=True):
-        rows = np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)
-        numbers = pycolmap.pair_id_to_image_pair(pair)
-        if not len(rows) or not set(numbers) <= set(pixels):
-            continue
+    for numbers, on_plane, focal_px in _matches(model, database):
         a, b = (model.images[number] for number in numbers)
-        lenses = [model.cameras[image.camera_id] for image in (a, b)]
-        on_plane = [
-            lens.cam_from_img(pixels[number][rows[:, side]].astype(np.float64))
-            for side, (lens, number) in enumerate(zip(lenses, numbers, strict=True))
-        ]
         b_from_a = b.cam_from_world() * a.cam_from_world().inverse()
         essential = pycolmap.essential_matrix_from_pose(b_from_a)
         squared = np.array(pycolmap.compute_squared_sampson_error(*on_plane, essential))
-        focal_px = np.mean([lens.mean_focal_length() for lens in lenses])
         near = int((np.sqrt(squared) * focal_px < _VERIFIED_PX).sum())
-        found.append(VerifiedPair((int(numbers[0]), int(numbers[1])), len(rows), near))
+        found.append(VerifiedPair(numbers, len(on_plane[0]), near))
     return found
+
+
+def turned_share(model: "pycolmap.Reconstruction", database: Path) -> float | None:
+    """Share of the verified matches that rotations alone explain, at the focal length of the most.
+
+    Near 1, the images were taken from one place and show no depth. None without enough matches.
+    """
+    pairs = [
+        (on_plane, focal_px)
+        for _, on_plane, focal_px in _matches(model, database)
+        if len(on_plane[0]) >= _MIN_VERIFIED
+    ]
+    if not pairs:
+        return None
+    pairs = [pairs[index] for index in _spread_indices(len(pairs), _TURNED_PAIRS)]
+    counts = np.zeros(len(_FOCAL_SCALES))
+    total = 0
+    for on_plane, focal_px in pairs:
+        rows = _spread_indices(len(on_plane[0]), _TURNED_MATCHES)
+        total += len(rows)
+        for index, scale in enumerate(_FOCAL_SCALES):
+            error = _rotation_error(on_plane[0][rows] / scale, on_plane[1][rows] / scale)
+            counts[index] += (error * scale * focal_px < _TURNED_PX).sum()
+    return float(counts.max() / total)
+
+
+def _spread_indices(count: int, most: int) -> Array:
+    """At most `most` of `count` indices, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _rotation_error(a: Array, b: Array) -> Array:
+    """Distances [N] of points [N, 2] on the image plane from those that the best rotation maps."""
+    rays_a, rays_b = (np.column_stack([plane, np.ones(len(plane))]) for plane in (a, b))
+    rays_a /= np.linalg.norm(rays_a, axis=1, keepdims=True)
+    unit_b = rays_b / np.linalg.norm(rays_b, axis=1, keepdims=True)
+    u, _, vt = np.linalg.svd(unit_b.T @ rays_a)
+    turned = rays_a @ (u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt).T
+    ahead = turned[:, 2] > 0
+    error = np.full(len(a), np.inf)
+    error[ahead] = np.linalg.norm(turned[ahead, :2] / turned[ahead, 2:] - b[ahead], axis=1)
+    return error
+
+
+def _matches(
+    model: "pycolmap.Reconstruction", database: Path
+) -> Iterator[tuple[tuple[int, int], tuple[Array, Array], float]]:
+    """Registered pairs: images, verified matches [N, 2] on both image planes, focal length, px."""
+    with pycolmap.Database.open(database) as opened:
+        ids, geometries = opened.read_two_view_geometries()
+        pixels = {number: opened.read_keypoints(number)[:, :2] for number in model.reg_image_ids()}
+    for pair, geometry in zip(ids, geometries, strict=True):
+        rows = np.asarray(geometry.inlier_matches, np.int64).reshape(-1, 2)
+        a, b = (int(number) for number in pycolmap.pair_id_to_image_pair(pair))
+        if not len(rows) or not {a, b} <= set(pixels):
+            continue
+        lenses = [model.cameras[model.images[number].camera_id] for number in (a, b)]
+        on_a, on_b = (
+            np.array(lens.cam_from_img(pixels[number][rows[:, side]].astype(np.float64)))
+            for side, (lens, number) in enumerate(zip(lenses, (a, b), strict=True))
+        )
+        yield (a, b), (on_a, on_b), float(np.mean([lens.mean_focal_length() for lens in lenses]))
 
 
 def agreement(pairs: Sequence[VerifiedPair]) -> float | None:
