@@ -15,7 +15,7 @@ from stages.scenes.study.roles import NO_RESERVE
 
 
 def main() -> None:
-    """Write metrics/{summary,headline,delta}.json and metrics/plots/delta.tsv."""
+    """Write metrics/{summary,headline,delta}.json and metrics/plots/{delta,frontier}.tsv."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.comparison import (
@@ -26,6 +26,7 @@ def main() -> None:
         plain_below_floor,
         summary,
     )
+    from stages.quality.frontier import TABLE_COLUMNS, Frontiers, frontier_metrics
     from stages.quality.noise import noise_table, seed_noise
     from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import comparison_text
@@ -36,9 +37,13 @@ def main() -> None:
     evaluations = Evaluations.read(study.evaluated_scenes, study.methods, layout.evaluation)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
     means = summary(evaluations, scenes)
-    subject_means = headline(evaluations, scenes, study.subject)
     differences = delta_table(evaluations, scenes, config)
-    # The downstream scenes have no part in the choice.
+    frontiers = Frontiers.read(evaluations, layout.frontier)
+    # The downstream scenes have no part in these choices.
+    strengths = frontiers.choose_strengths(study.internal_eval_scenes)
+    subject_means = headline(
+        evaluations, scenes, study.subject, frontiers.at(scenes, study.subject, strengths)
+    )
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
     deltas = {"study": {"chosen": chosen, "verdict": verdict.hash}}
@@ -50,10 +55,15 @@ def main() -> None:
         repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
         deltas["noise_floor"] = seed_noise(repeats)
         differences += repeats
+    floor = deltas.get("noise_floor", {})
+    if strengths:
+        deltas["frontier"] = {"subject": study.subject, "strengths": strengths}
+        deltas["frontier"] |= frontier_metrics(frontiers, scenes, config.confidence, floor)
     write_json(layout.summary(), means)
     write_json(layout.headline(), subject_means)
     write_json(layout.delta(), deltas | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
+    write_tsv(layout.frontier_table(), frontiers.table(scenes), TABLE_COLUMNS)
     print(comparison_text(evaluations, means, differences, scenes, config.confidence))
 
 

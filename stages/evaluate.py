@@ -15,7 +15,7 @@ from stages.scenes.study.config import StudyConfig
 
 
 def main() -> None:
-    """Write metrics/scenes/<scene>/<method>.json and metrics/views/<scene>/<method>.tsv."""
+    """Write metrics/scenes/<scene>/<method>.json, and metrics/{views,frontier}/.../<method>.tsv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--scene", type=name_argument, required=True, help="a scene with novel views"
@@ -24,6 +24,8 @@ def main() -> None:
 
     from stages.difix.network.training_record import read_training_record
     from stages.difix.weights.evaluation_notes import evaluation_notes
+    from stages.quality.blends import COLUMNS as STRENGTH_COLUMNS
+    from stages.quality.blends import measure_strengths
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
@@ -52,13 +54,25 @@ def main() -> None:
                 views, meter, color, config.masks, name=f"{scene} by {method}"
             )
             print(f"{scene} {method}: {summary(evaluations[method][1])}", flush=True)
+        means = {method: of_scene for method, (_, of_scene) in evaluations.items()}
+        strengths = measure_strengths(
+            lambda method: measured_views(
+                prepared, layout.novel_views(scene, method), ("given",), "ignore"
+            ),
+            study.strengths,
+            meter,
+            means,
+        )
     with (
         whole_folder(layout.scene_metrics(scene, PLAIN).parent) as scalars,
         whole_folder(layout.view_metrics(scene, PLAIN).parent) as tables,
+        whole_folder(layout.frontier(scene, PLAIN).parent) as curves,
     ):
-        for method, (rows, means) in evaluations.items():
-            write_json(scalars / layout.scene_metrics(scene, method).name, means)
+        for method, (rows, of_scene) in evaluations.items():
+            write_json(scalars / layout.scene_metrics(scene, method).name, of_scene)
             write_tsv(tables / layout.view_metrics(scene, method).name, rows, COLUMNS)
+            curve = curves / layout.frontier(scene, method).name
+            write_tsv(curve, strengths[method], STRENGTH_COLUMNS)
 
 
 if __name__ == "__main__":

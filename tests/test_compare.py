@@ -48,6 +48,20 @@ def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> N
     row = {"timestamp": "000021", "camera": "28"} | {key: means[key] for key in MEASURED}
     write_json(layout.scene_metrics(scene, method), means)
     write_tsv(layout.view_metrics(scene, method), [row], list(row))
+    write_strengths(scene, method, means)
+
+
+def write_strengths(scene: str, method: str, full: dict, **inner: dict[float, float]) -> None:
+    """The table of strengths: rises to full strength, by equal steps from an equal start."""
+    start = {"psnr": 20.0, "ssim": 0.8, "lpips": None if full["lpips"] is None else 0.2}
+    rows = []
+    for share in (1.0,) if method == "none" else (0.0, 0.5, 1.0):
+        row = {"strength": share, "views": 1}
+        for name, of_none in start.items():
+            end = full[name]
+            row[name] = end if share == 1 or end is None else of_none + share * (end - of_none)
+        rows.append(row | ({"strength": 0.0} if method == "none" else {}))
+    write_tsv(layout.frontier(scene, method), rows, list(rows[0]))
 
 
 def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixture[str]) -> None:

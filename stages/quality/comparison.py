@@ -99,8 +99,15 @@ def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> dict[str, Any]:
+def headline(
+    evaluations: Evaluations,
+    scenes: Sequence[str],
+    subject: str,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """One method's measures by scene and in the mean: metrics/headline.json.
+
+    They are of full strength, or of `rows`: the measures at another strength, by scene.
 
     Raises UserError when the subject is not among the methods.
     """
@@ -110,7 +117,7 @@ def headline(evaluations: Evaluations, scenes: Sequence[str], subject: str) -> d
             repr(subject),
             expected=f"one of study.methods: {', '.join(evaluations.methods)}",
         )
-    rows = {scene: evaluations.of(scene, subject).means for scene in scenes}
+    rows = rows or {scene: evaluations.of(scene, subject).means for scene in scenes}
     by_scene = {scene: {name: row[name] for name in MEASURES} for scene, row in rows.items()}
     return by_scene | {"mean": _means(list(rows.values()), MEASURES)}
 

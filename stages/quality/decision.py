@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.quality.floor import verdict_warning
+from stages.quality.frontier_text import frontier_lines
 from stages.quality.keys import FORMATS, MEASURES, better, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
@@ -55,6 +56,10 @@ def decision(
     deltas = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
     lines += [f"- {_sentence(row, count, confidence)}" for row in deltas]
     lines += _noise(delta.get("noise_floor"))
+    if frontier := delta.get("frontier"):
+        floor = delta.get("noise_floor", {})
+        lines += ["", "## At equal SSIM and PSNR", ""]
+        lines += frontier_lines(chosen, frontier, floor, confidence)
     lines += ["", "## What the numbers say", "", *_findings(chosen, deltas, count)]
     lines += ["", "## Next ablation", "", *_next(chosen, summary, deltas, table)]
     return "\n".join(lines) + "\n"

@@ -145,6 +145,11 @@ def view_metrics(scene: str, method: str) -> Path:
     return _metric("views", scene, method, suffix=".tsv")
 
 
+def frontier(scene: str, method: str) -> Path:
+    """Means of a scene at each strength of a method, by blends of raw and fixed renders."""
+    return _metric("frontier", scene, method, suffix=".tsv")
+
+
 def evaluation(scene: str, method: str, root: Path = HERE) -> tuple[Path, Path]:
     """The two files of stage `evaluate`, means of a scene and its views, below `root`."""
     return root / scene_metrics(scene, method), root / view_metrics(scene, method)
@@ -168,6 +173,11 @@ def delta() -> Path:
 def delta_table() -> Path:
     """The same with intervals: one row per comparison, scene and metric."""
     return METRICS / "plots" / "delta.tsv"
+
+
+def frontier_table() -> Path:
+    """Every scene by every method and strength, and the mean over the downstream scenes."""
+    return METRICS / "plots" / "frontier.tsv"
 
 
 def decision() -> Path:

@@ -6,15 +6,27 @@ scenes, and all scenes of the same people, are never in the first two roles, in 
 study. They are prepared, calibrated and trained like all others.
 """
 
+import itertools
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stages.run.settings.names import Names
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import Seed
 
 Line = Annotated[str, Field(min_length=1)]
+_EIGHTHS = tuple(step / 8 for step in range(9))
+
+
+def _from_raw_to_full(strengths: tuple[float, ...]) -> tuple[float, ...]:
+    rising = all(one < other for one, other in itertools.pairwise(strengths))
+    if not rising or not strengths or (strengths[0], strengths[-1]) != (0, 1):
+        raise ValueError("rising numbers from 0 (the raw render) to 1 (the fixed one), each once")
+    return strengths
+
+
+Strengths = Annotated[tuple[float, ...], AfterValidator(_from_raw_to_full)]
 
 
 class StudyConfig(Section):
@@ -33,6 +45,7 @@ class StudyConfig(Section):
     fixers: Names
     subject: str
     seeds: tuple[Seed, ...] = ()
+    strengths: Strengths = _EIGHTHS
     key_decisions: tuple[Line, ...]
     expected_outputs: tuple[Line, ...]
     out_of_scope: tuple[Line, ...]

@@ -1,0 +1,311 @@
+"""Methods at equal SSIM and at equal PSNR: their frontiers of LPIPS along a fixer's strength.
+
+Full strength is one point of a method, and another strength another trade of PSNR and SSIM against
+LPIPS. So a method's curve over all strengths is compared: the best LPIPS that it gives at a PSNR
+(SSIM) of at least some level. PSNR and SSIM may rise and then fall along the strength, so LPIPS is
+no function of either; the three are interpolated over the strength, by cubic splines.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicSpline
+
+from stages.quality.blends import COLUMNS, FULL
+from stages.quality.comparison import Evaluations
+from stages.quality.keys import MEASURES, better
+from stages.quality.paired_differences import MEAN, comparisons_of
+from stages.quality.statistics import t_interval
+from stages.run.errors import UserError
+from stages.run.files import read_table
+from stages.run.methods import PLAIN
+
+LEVELS = ("ssim", "psnr")  # what methods are equal in
+AT_EQUAL = tuple(f"lpips_at_{level}" for level in LEVELS)
+DOMINATES, DOMINATED, TRADES = "dominates", "is dominated", "trades"
+UNSHOWN, UNMEASURED = "no difference shown", "LPIPS was not measured"
+TABLE_COLUMNS = ["scene", "method", "strength", *MEASURES]
+_STEPS = 1000  # of the strength, between which the curves are straight
+_COMMON = 101  # levels in the range that two methods share
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """PSNR, SSIM and LPIPS of one scene's renders by strength; of the plain splat one point."""
+
+    strengths: Vector  # [N], rising from 0
+    measures: Mapping[str, Vector]  # [N] each
+
+    @classmethod
+    def of(cls, strengths: ArrayLike, **measures: ArrayLike) -> "Curve":
+        """A curve through points that are listed by strength."""
+        arrays = {name: np.asarray(values, np.float64) for name, values in measures.items()}
+        return cls(np.asarray(strengths, np.float64), arrays)
+
+    def best(self, by: str, levels: ArrayLike) -> Vector:
+        """The lowest LPIPS at a PSNR or SSIM of at least each level; infinite where none is.
+
+        >>> curve = Curve.of([0, 0.5, 1], ssim=[0.8, 0.9, 0.8], lpips=[0.3, 0.2, 0.1])
+        >>> [round(float(one), 4) for one in curve.best("ssim", [0.8, 0.9, 0.95])]
+        [0.1, 0.2, inf]
+        """
+        level = np.asarray(levels, np.float64)[:, None]
+        x, y = self._dense[by], self._dense["lpips"]
+        reached = np.where(x >= level, y, np.inf).min(axis=1)
+        # Where the level is crossed between two strengths, LPIPS is that of the crossing.
+        left, right = x[:-1] - level, x[1:] - level
+        crossed = left * right < 0
+        share = left / np.where(crossed, left - right, 1)
+        crossing = np.where(crossed, y[:-1] + share * (y[1:] - y[:-1]), np.inf)
+        return np.minimum(reached, crossing.min(axis=1, initial=np.inf))
+
+    def lowest(self, by: str) -> float:
+        """The lowest PSNR or SSIM of any strength."""
+        return float(self._dense[by].min())
+
+    def highest(self, by: str) -> float:
+        """The highest PSNR or SSIM of any strength."""
+        return float(self._dense[by].max())
+
+    def start(self, by: str) -> float:
+        """PSNR or SSIM of the raw renders."""
+        return float(self.measures[by][0])
+
+    def thinned(self) -> "Curve":
+        """The curve through every other point and the last one."""
+        kept = sorted({*range(0, len(self.strengths), 2), len(self.strengths) - 1})
+        return Curve(self.strengths[kept], {key: of[kept] for key, of in self.measures.items()})
+
+    @cached_property
+    def _dense(self) -> Mapping[str, Vector]:
+        """The measures at many strengths; given points are exact."""
+        if len(self.strengths) == 1:
+            return self.measures
+        steps = np.union1d(np.linspace(0, self.strengths[-1], _STEPS + 1), self.strengths)
+        dense = {name: CubicSpline(self.strengths, of)(steps) for name, of in self.measures.items()}
+        for name, values in dense.items():
+            values[np.searchsorted(steps, self.strengths)] = self.measures[name]
+        return dense
+
+
+class Frontiers:
+    """The curve of every evaluated scene by every method."""
+
+    def __init__(self, points: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]):
+        """`points` by scene and method: rows of metrics/frontier/<scene>/<method>.tsv."""
+        self._points = points
+        self.methods = tuple(dict.fromkeys(method for _, method in points))
+
+    @classmethod
+    def read(cls, evaluations: Evaluations, file_of: Callable[[str, str], Path]) -> "Frontiers":
+        """Read the tables of stage `evaluate`.
+
+        Raises UserError for a missing table, and for one that is not of the evaluation beside it.
+        """
+        points = {}
+        for scene in evaluations.scenes:
+            for method in evaluations.methods:
+                path, means = file_of(scene, method), evaluations.of(scene, method).means
+                rows = read_table(path, set())
+                last = {name: rows[-1].get(name) for name in MEASURES} if rows else {}
+                if last != {name: means[name] for name in MEASURES}:
+                    raise UserError(
+                        path,
+                        f"{last} in the last row",
+                        expected=f"the columns {', '.join(COLUMNS)}, and at the last strength the "
+                        f"means of {scene} by {method}",
+                        fix="run `dvc repro -f evaluate`",
+                    )
+                points[scene, method] = rows
+        return cls(points)
+
+    def at(
+        self, scenes: Sequence[str], method: str, strengths: Mapping[str, float]
+    ) -> dict[str, Mapping[str, Any]] | None:
+        """A method's measures by scene at its strength; None where `strengths` lacks it."""
+        if method not in strengths:
+            return None
+        wanted = strengths[method]
+        return {
+            scene: next(row for row in self._points[scene, method] if row["strength"] == wanted)
+            for scene in scenes
+        }
+
+    def curve(self, scene: str, method: str) -> Curve | None:
+        """The curve of a method; None where a measure is missing."""
+        rows = self._points[scene, method]
+        columns = {name: [row[name] for row in rows] for name in MEASURES}
+        if any(None in column for column in columns.values()):
+            return None
+        return Curve.of([row["strength"] for row in rows], **columns)
+
+    def choose_strengths(self, scenes: Sequence[str]) -> dict[str, float]:
+        """Of every method with a fixer the first strength of the highest mean PSNR over `scenes`.
+
+        Full strength when none of them is evaluated.
+        """
+        chosen = {}
+        for method in self.methods:
+            if method == PLAIN:
+                continue
+            keys = [(scene, method) for scene in scenes if (scene, method) in self._points]
+            sums: dict[float, float] = {}
+            for row in (row for key in keys for row in self._points[key]):
+                sums[row["strength"]] = sums.get(row["strength"], 0.0) + row["psnr"]
+            chosen[method] = max(sums, key=lambda one: sums[one]) if sums else FULL
+        return chosen
+
+    def table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows of metrics/plots/frontier.tsv: every scene, and the mean over `scenes`."""
+        rows = [
+            {"scene": scene, "method": method} | {key: row[key] for key in TABLE_COLUMNS[2:]}
+            for (scene, method), points in self._points.items()
+            for row in points
+        ]
+        for method in self.methods:
+            for points in zip(*(self._points[scene, method] for scene in scenes), strict=True):
+                columns = {name: [row[name] for row in points] for name in MEASURES}
+                means = {
+                    name: None if None in column else _rounded(np.mean(column))
+                    for name, column in columns.items()
+                }
+                row = {"scene": MEAN, "method": method, "strength": points[0]["strength"]}
+                rows.append(row | means)
+        return rows
+
+
+def frontier_metrics(
+    frontiers: Frontiers,
+    scenes: Sequence[str],
+    confidence: float,
+    floor: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Every comparison of `comparisons_of` by scene, in the mean, and as a verdict.
+
+    Args:
+        frontiers: Of the scenes and methods.
+        scenes: The downstream scenes.
+        confidence: Of the intervals over scenes.
+        floor: The noise floor of the measures; empty where it was not measured.
+    """
+    found = {}
+    for method, reference in comparisons_of(frontiers.methods):
+        curves = [
+            (frontiers.curve(scene, method), frontiers.curve(scene, reference)) for scene in scenes
+        ]
+        key = f"{method}_vs_{reference}"
+        if any(None in pair for pair in curves):
+            found[key] = {"verdict": UNMEASURED}
+        else:
+            by_scene = dict(zip(scenes, curves, strict=True))
+            found[key] = compare_curves(by_scene, confidence, floor, plain=reference == PLAIN)
+    return found
+
+
+def compare_curves(
+    pairs: Mapping[str, tuple[Curve, Curve]],
+    confidence: float,
+    floor: Mapping[str, Any],
+    *,
+    plain: bool,
+) -> dict[str, Any]:
+    """Differences between the curves of a method and its reference, paired over scenes.
+
+    `lpips_at_<level>` is the mean difference of the best LPIPS at equal PSNR or SSIM over the range
+    that both reach; `..._of_none` the one at the level of the raw renders; `highest_<level>` the
+    difference of the highest PSNR or SSIM; `full_<measure>` that of full strength. The error of
+    interpolation is the largest change in a scene when every other strength is left out; None with
+    fewer than three strengths.
+
+    Args:
+        pairs: Curves of the method and of the reference, by scene.
+        confidence: Of Student's interval over scenes.
+        floor: The noise floor of the measures.
+        plain: Whether the reference is the plain splat.
+    """
+    by_scene = {scene: _differences(*pair) for scene, pair in pairs.items()}
+    thinned = [_differences(one.thinned(), other.thinned()) for one, other in pairs.values()]
+    is_thin = any(len(one.strengths) < 3 for one, _ in pairs.values())
+    mean: dict[str, Any] = {}
+    signs: dict[str, int] = {}
+    for name in next(iter(by_scene.values())):
+        values = [of[name] for of in by_scene.values()]
+        low, high = t_interval(values, confidence) or (None, None)
+        error = None
+        if name.startswith("lpips_at_") and not is_thin:
+            changes = [abs(a - b[name]) for a, b in zip(values, thinned, strict=True)]
+            error = max(changes)
+        measure = "lpips" if "lpips" in name else name.rpartition("_")[2]
+        least = max(floor.get(measure) or 0.0, error or 0.0)
+        signs[name] = better(name) * _sign(float(np.mean(values)), low, high, least)
+        mean[name] = _rounded(np.mean(values))
+        mean |= {f"{name}_t_low": _rounded(low), f"{name}_t_high": _rounded(high)}
+        mean[f"{name}_scenes_improved"] = sum(value * better(name) > 0 for value in values)
+        if name in AT_EQUAL:
+            mean[f"{name}_error"] = _rounded(error)
+    verdict = _against_plain(signs) if plain else _against_fixer(signs)
+    rounded = {
+        scene: {name: _rounded(value) for name, value in of.items()}
+        for scene, of in by_scene.items()
+    }
+    return {"verdict": verdict} | rounded | {MEAN: mean}
+
+
+def _differences(method: Curve, reference: Curve) -> dict[str, float]:
+    found = {}
+    for level in LEVELS:
+        low = max(method.lowest(level), reference.lowest(level))
+        high = min(method.highest(level), reference.highest(level))
+        levels = np.linspace(low, high, _COMMON) if high > low else [high]
+        of_none = [min(reference.start(level), high)]
+        for name, where in (("", levels), ("_of_none", of_none)):
+            gap = method.best(level, where) - reference.best(level, where)
+            found[f"lpips_at_{level}{name}"] = float(np.mean(gap))
+    for level in LEVELS:
+        found[f"highest_{level}"] = method.highest(level) - reference.highest(level)
+    for name in MEASURES:
+        found[f"full_{name}"] = float(method.measures[name][-1] - reference.measures[name][-1])
+    return found
+
+
+def _sign(mean: float, low: float | None, high: float | None, least: float) -> int:
+    """+1 or -1 where the interval excludes zero and the mean exceeds `least`; else 0."""
+    if low is None or high is None or abs(mean) <= least:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _against_fixer(signs: Mapping[str, int]) -> str:
+    """The verdict on two fixers; reaching a higher PSNR or SSIM counts as an advantage."""
+    equal = [signs[name] for name in AT_EQUAL]
+    every = [*equal, *(signs[f"highest_{level}"] for level in LEVELS)]
+    if min(equal) > 0 and min(every) >= 0:
+        return DOMINATES
+    if max(equal) < 0 and max(every) <= 0:
+        return DOMINATED
+    return TRADES if min(every) < 0 < max(every) else UNSHOWN
+
+
+def _against_plain(signs: Mapping[str, int]) -> str:
+    """The verdict on a fixer and the plain splat, which is each curve's own beginning.
+
+    At equal SSIM and PSNR a curve cannot be worse than its beginning, so a loss is one of full
+    strength.
+    """
+    full = [signs[f"full_{name}"] for name in MEASURES]
+    if min(signs[name] for name in AT_EQUAL) > 0:
+        return DOMINATES
+    if max(full) < 0:
+        return DOMINATED
+    return TRADES if min(full) < 0 < max(full) else UNSHOWN
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)
