@@ -18,6 +18,7 @@ def main() -> None:
     """Write metrics/{summary,headline,delta}.json and metrics/plots/{delta,frontier}.tsv."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
+    from stages.quality.averages import compared_with_average, with_averages
     from stages.quality.comparison import (
         Evaluations,
         choose,
@@ -27,7 +28,8 @@ def main() -> None:
         summary,
     )
     from stages.quality.frontier import TABLE_COLUMNS, Frontiers, frontier_metrics
-    from stages.quality.noise import noise_table, seed_noise
+    from stages.quality.keys import NONE_MEAN
+    from stages.quality.noise import NOT_MEASURED, noise_lines, noise_table, seed_noise
     from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import comparison_text
 
@@ -53,8 +55,13 @@ def main() -> None:
         deltas["study"]["below_mean_color"] = ", ".join(below)
     if study.seeds:
         repeats = noise_table(evaluations, scenes, study.seeds, config, layout.evaluation)
-        deltas["noise_floor"] = seed_noise(repeats)
+        deltas["noise_floor"] = seed_noise(repeats, config.confidence)
+        averaged = with_averages(evaluations, scenes, *layout.averaged())
+        means[NONE_MEAN] = summary(averaged, scenes)[NONE_MEAN]
+        differences += delta_table(averaged, scenes, config, compared_with_average(chosen))
         differences += repeats
+    else:
+        deltas["study"]["noise"] = NOT_MEASURED
     floor = deltas.get("noise_floor", {})
     if strengths:
         deltas["frontier"] = {"subject": study.subject, "strengths": strengths}
@@ -65,6 +72,7 @@ def main() -> None:
     write_tsv(layout.delta_table(), differences, COLUMNS)
     write_tsv(layout.frontier_table(), frontiers.table(scenes), TABLE_COLUMNS)
     print(comparison_text(evaluations, means, differences, scenes, config.confidence))
+    print("", *noise_lines(deltas.get("noise_floor"), config.confidence), sep="\n")
 
 
 if __name__ == "__main__":

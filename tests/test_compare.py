@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -38,13 +39,30 @@ def select(methods: list[str], subject: str) -> None:
     params["study"]["methods"] = methods
     params["study"]["fixers"] = [one for one in FIXERS if methods_of(one, tuple(methods))]
     params["study"]["subject"] = subject
+    params["study"]["seeds"] = []
     yaml.dump(params, Path("params.yaml"))
 
 
-def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> None:
+def average(means: dict[str, float], protocol: str = "one") -> None:
+    """The files of stage `average`: PSNR by scene."""
+    of_scenes, rows = {}, []
+    for scene, psnr in means.items():
+        of_scenes[scene] = measured(psnr, protocol)
+        row = {"scene": scene, "timestamp": "000021", "camera": "28"}
+        rows.append(row | {key: of_scenes[scene][key] for key in MEASURED})
+    files = layout.averaged()
+    write_json(files[0], of_scenes)
+    write_tsv(files[1], rows, ["scene", "timestamp", "camera", *MEASURED])
+
+
+def measured(psnr: float, protocol: str) -> dict[str, Any]:
     numbers = {"psnr": psnr, "ssim": 0.8, "lpips": None, "mean_color_psnr": 12.0}
     means = dict.fromkeys(AVERAGED) | numbers
-    means |= {"views": 1, "protocol": protocol, "lpips_note": "no network"}
+    return means | {"views": 1, "protocol": protocol, "lpips_note": "no network"}
+
+
+def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> None:
+    means = measured(psnr, protocol)
     row = {"timestamp": "000021", "camera": "28"} | {key: means[key] for key in MEASURED}
     write_json(layout.scene_metrics(scene, method), means)
     write_tsv(layout.view_metrics(scene, method), [row], list(row))
@@ -134,13 +152,37 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
     for scene, level in LEVELS.items():
         for seed, moved in ((1, 0.3), (2, -0.3)):
             evaluation(repeat_name(scene, seed), "none", level + moved)
+    average({})
+    with pytest.raises(UserError, match=r"averages\.json: no pair15, pair16"):
+        main()
+    average({"pair15": 20.5, "pair16": 22.7})
     main()
     after = read_json(layout.delta())
     assert after["seed1_vs_none"]["mean"]["psnr"] == 0.3
-    floor = {"psnr": 0.3, "ssim": 0.0, "lpips": None, "trainings": 3}
+    # Two scenes of variance 0.09, trained independently: t has 4 degrees of freedom.
+    floor = {"psnr": 0.212132, "ssim": 0.0, "lpips": None, "trainings": 3}
+    floor |= {"psnr_least": pytest.approx(2.776445 * 0.212132, abs=1e-6), "lpips_least": None}
     assert {key: after["noise_floor"][key] for key in floor} == floor
-    added = {"noise_floor", "seed1_vs_none", "seed2_vs_none"}
+    assert after["none-mean_vs_none"]["mean"]["psnr"] == 0.6
+    assert (
+        read_json(layout.summary())["none-mean"] | {"psnr": 21.6, "scenes": 2}
+        == (read_json(layout.summary())["none-mean"])
+    )
+    assert before["study"].pop("noise").startswith("the noise of the seed was not measured")
+    added = {"noise_floor", "seed1_vs_none", "seed2_vs_none", "none-mean_vs_none"}
     assert {key: value for key, value in after.items() if key not in added} == before
+
+
+def test_mean_of_renders_that_was_measured_otherwise_is_refused() -> None:
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["seeds"] = [1]
+    yaml.dump(params, Path("params.yaml"))
+    for scene, level in LEVELS.items():
+        evaluation(repeat_name(scene, 1), "none", level)
+    average({"pair15": 20.0, "pair16": 22.0}, protocol="other")
+    with pytest.raises(UserError, match="none and none-mean were not measured alike"):
+        main()
 
 
 def test_repeat_that_was_measured_otherwise_is_refused() -> None:

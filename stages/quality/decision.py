@@ -6,6 +6,7 @@ from typing import Any
 from stages.quality.floor import verdict_warning
 from stages.quality.frontier_text import frontier_lines
 from stages.quality.keys import FORMATS, MEASURES, better, titled
+from stages.quality.noise import below_noise, noise_lines
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
@@ -55,12 +56,12 @@ def decision(
     means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
     deltas = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
     lines += [f"- {_sentence(row, count, confidence)}" for row in deltas]
-    lines += _noise(delta.get("noise_floor"))
+    floor = delta.get("noise_floor")
+    lines += noise_lines(floor, confidence)
     if frontier := delta.get("frontier"):
-        floor = delta.get("noise_floor", {})
         lines += ["", "## At equal SSIM and PSNR", ""]
-        lines += frontier_lines(chosen, frontier, floor, confidence)
-    lines += ["", "## What the numbers say", "", *_findings(chosen, deltas, count)]
+        lines += frontier_lines(chosen, frontier, floor or {}, confidence)
+    lines += ["", "## What the numbers say", "", *_findings(chosen, deltas, count, floor)]
     lines += ["", "## Next ablation", "", *_next(chosen, summary, deltas, table)]
     return "\n".join(lines) + "\n"
 
@@ -85,17 +86,17 @@ def _sentence(row: Numbers, count: int, confidence: float) -> str:
     )
 
 
-def _noise(floor: Numbers | None) -> Iterator[str]:
-    if floor and floor["psnr"] is not None:
-        yield (
-            f"- The plain splat's PSNR varies with the seed by {floor['psnr']:.2f} dB (standard "
-            f"deviation of {floor['trainings']} trainings)."
-        )
-
-
-def _findings(chosen: str, deltas: Sequence[Numbers], count: int) -> Iterator[str]:
+def _findings(
+    chosen: str, deltas: Sequence[Numbers], count: int, floor: Numbers | None
+) -> Iterator[str]:
     for row in deltas:
         against = row["comparison"].partition("_vs_")[2]
+        if below_noise(row["metric"], row["difference"], floor):
+            yield (
+                f"- In {_TITLES[row['metric']]} the difference of {chosen} to {against} is none: "
+                "below the noise of the seed."
+            )
+            continue
         gain = row["difference"] * better(row["metric"])
         ends = [row["low"], row["high"]]
         sure = None not in ends and (min(ends) > 0 or max(ends) < 0)

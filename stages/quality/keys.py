@@ -14,6 +14,8 @@ MASKED = ("mpsnr", "mssim", "mlpips")
 MEASURED = (*MEASURES, *ALIGNED, *MASKED)
 # Measures with a mean over scenes.
 AVERAGED = (*MEASURED, "mean_color_psnr")
+# The mean of the plain splat's renders over all seeds, beside the methods of the study.
+NONE_MEAN = "none-mean"
 
 
 def titled(name: str, form: str = "{} {}") -> str:

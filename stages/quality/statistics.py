@@ -18,6 +18,15 @@ _MAX_EXACT = 16
 _RANDOM_FLIPS = 20_000
 
 
+def t_quantile(freedom: int, confidence: float) -> float:
+    """Half the width of Student's two-sided interval, in standard errors.
+
+    >>> [round(t_quantile(freedom, 0.95), 3) for freedom in (1, 4)]
+    [12.706, 2.776]
+    """
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
 def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval | None:
     """Student's interval of the mean of independent differences; None for fewer than two.
 
@@ -27,7 +36,7 @@ def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval | N
     values = np.asarray(differences, np.float64)
     if len(values) < 2:
         return None
-    reach = stdtrit(len(values) - 1, 0.5 + confidence / 2)
+    reach = t_quantile(len(values) - 1, confidence)
     half = float(reach * values.std(ddof=1) / np.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
 

@@ -155,6 +155,11 @@ def evaluation(scene: str, method: str, root: Path = HERE) -> tuple[Path, Path]:
     return root / scene_metrics(scene, method), root / view_metrics(scene, method)
 
 
+def averaged() -> tuple[Path, Path]:
+    """The two files of stage `average`: means of the downstream scenes, and their views."""
+    return METRICS / "averages.json", METRICS / "plots" / "averages.tsv"
+
+
 def summary() -> Path:
     """Every method's means over the downstream scenes."""
     return METRICS / "summary.json"
