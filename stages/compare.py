@@ -2,13 +2,14 @@
 
 import argparse
 
+from stages.difix.described import fixer_facts
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import write_json, write_tsv
+from stages.run.files import read_json, write_json, write_tsv
 from stages.run.methods import TUNED, methods_of
 from stages.run.settings.params import Params
-from stages.scenes.study.catalogue import groups
+from stages.scenes.study.catalogue import groups, sources
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
 from stages.scenes.study.roles import NO_RESERVE
@@ -29,6 +30,7 @@ def main() -> None:
     )
     from stages.quality.frontier import TABLE_COLUMNS, Frontiers, frontier_metrics
     from stages.quality.keys import NONE_MEAN
+    from stages.quality.measured import measured
     from stages.quality.noise import NOT_MEASURED, noise_lines, noise_table, seed_noise
     from stages.quality.paired_differences import COLUMNS, delta_metrics, delta_table
     from stages.quality.table import comparison_text
@@ -49,6 +51,11 @@ def main() -> None:
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
     deltas = {"study": {"chosen": chosen, "verdict": verdict.hash}}
+    fixer = fixer_facts(params) if study.fixers else {}
+    is_tuned = TUNED in study.fixers and layout.tune_metrics().is_file()
+    tuning = read_json(layout.tune_metrics()) if is_tuned else {}
+    facts = measured(evaluations, scenes, sources(params), fixer, tuning)
+    deltas["study"]["measured"] = facts
     if NO_RESERVE in verdict.notes:
         deltas["study"]["note"] = NO_RESERVE
     if below := plain_below_floor(evaluations, scenes):

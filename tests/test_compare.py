@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from stages.compare import main
 from stages.quality.keys import AVERAGED, MEASURED, repeat_name
+from stages.quality.measured import measured_rows
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
@@ -121,6 +122,36 @@ def test_subject_chooses_the_headline() -> None:
     select(["none", "base-post"], "base-post")
     main()
     assert read_json(layout.headline())["mean"]["psnr"] == 21.5
+
+
+def test_what_was_measured_is_kept_with_the_differences() -> None:
+    select(["none", "tuned-post"], "tuned-post")
+    protocol = "940x1280, 1 views 42fdda3f, lpips vgg 889a9ed0, masks ignore"
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    entry = dict(params["scenes"]["hi4d_pair15_fight"])
+    params["scenes"] |= {"hi4d_pair15": entry | {"source": "hi4d"}, "lab": entry}
+    params["base"]["source"] = "nvidia/difix_ref"
+    params["difix"]["resolution"] = 576
+    params["study"]["downstream_scenes"] = ["hi4d_pair15"]
+    params["study"]["evaluated_scenes"] = ["pair02", "hi4d_pair15"]
+    yaml.dump(params, Path("params.yaml"))
+    for scene in ("pair02", "hi4d_pair15"):
+        for method in ("none", "tuned-post"):
+            evaluation(scene, method, 20.0, protocol)
+    losses = {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
+    tuning = {"train_pairs": 24, "steps": 100, "parameters": 949_000_000, "losses": losses}
+    write_json(layout.tune_metrics(), tuning | {"worked_on": "whole images of 940x1280 px"})
+    main()
+    found = dict(measured_rows(read_json(layout.delta())))
+    assert found["Data"] == "Hi4D, 940x1280 px"
+    assert "1 downstream scene," in found["Sample"]
+    assert "n = 1 views" in found["Sample"]
+    assert found["Fixer"].startswith("nvidia/difix_ref, 949 M parameters")
+    assert found["Tuning"].endswith("on whole images of 940x1280 px; loss 1 L2"), "not 0.1 LPIPS"
+    assert found["Resolution of use"] == "whole images, shorter side 576 px"
+    assert found["LPIPS net"] == "vgg 889a9ed0"
+    assert "not measured" in found["Noise floor"]
 
 
 def test_one_method_gives_an_empty_delta() -> None:

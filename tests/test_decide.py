@@ -79,6 +79,16 @@ def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
     assert "not measured" not in text
 
 
+def test_first_lines_say_what_was_measured(monkeypatch) -> None:
+    first = snapshot(monkeypatch, tuned=1.0).partition("## ")[0]
+    assert "2 downstream scenes" in first
+    assert "n = 2 views" in first
+    assert "Fixer: the tiny fixer of this repository" in first
+    assert "LPIPS was not measured" in first
+    assert "noise floor: not measured" in first
+    assert "strength: 1" in first
+
+
 def test_empty_reserve_is_said(monkeypatch) -> None:
     assert "reserved_scenes" not in snapshot(monkeypatch, tuned=1.0)
     yaml = YAML()

@@ -6,6 +6,7 @@ from typing import Any
 from stages.quality.floor import verdict_warning
 from stages.quality.frontier_text import frontier_lines
 from stages.quality.keys import FORMATS, MEASURES, better, titled
+from stages.quality.measured import measured_sentences
 from stages.quality.noise import below_noise, noise_lines
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
@@ -38,6 +39,7 @@ def decision(
     chosen, verdict = delta["study"]["chosen"], delta["study"]["verdict"]
     count = next(iter(summary.values()))["scenes"]
     lines = [f"# Decision snapshot, study {version}", "", objective, ""]
+    lines += [measured_sentences(delta), ""] if delta["study"].get("measured") else []
     lines += [f"Leak guard: verdict `{verdict[:12]}`.", ""]
     lines += [f"Note: {note}.", ""] if (note := delta["study"].get("note")) else []
     below = delta["study"].get("below_mean_color")

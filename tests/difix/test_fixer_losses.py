@@ -157,3 +157,14 @@ def test_the_loss_of_half_precision_outputs_is_float32(tmp_path: Path) -> None:
 def test_an_all_zero_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         LossConfig(l2=0.0, lpips=0.0, gram=0.0)
+
+
+def test_terms_without_weights_or_before_their_warm_up_teach_nothing(
+    tmp_path: Path, lpips_weights: Path
+) -> None:
+    config = LossConfig(net="alex", lpips=0.5, gram=0.25, gram_warmup_steps=10)
+    blind = FixerLoss(config, no_weights(tmp_path), CPU).effective(100)
+    assert blind == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
+    loss = FixerLoss(config, lpips_weights, CPU)
+    assert loss.effective(10)["gram"] == 0.0
+    assert loss.effective(11) | {"net": ""} == {"l2": 1.0, "lpips": 0.5, "gram": 0.25, "net": ""}

@@ -41,6 +41,14 @@ class FixerLoss:
         if self.note:
             print(f"WARNING: {self.note}", file=sys.stderr, flush=True)
 
+    def effective(self, steps: int) -> dict[str, float | str | None]:
+        """Weights of the terms that a run of so many steps had, and their net."""
+        known, config = self.perceptual is not None, self.config
+        lpips = config.lpips if known else 0.0
+        gram = config.gram if known and config.gram_warmup_steps < steps else 0.0
+        net = self.net if lpips or gram else None
+        return {"l2": config.l2, "lpips": lpips, "gram": gram, "net": net}
+
     def has_gram(self, step: int) -> bool:
         """Whether an optimisation step has the Gram term: its warm-up is over."""
         return bool(self.perceptual and self.config.gram) and step >= self.config.gram_warmup_steps

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.difix.config import TuneConfig
 from stages.difix.tuning.finetune import CURVE_COLUMNS, MetricRow, Tuner
 from stages.difix.tuning.inputs import TuningData
 from stages.difix.tuning.validation import MEASURES
@@ -12,6 +13,7 @@ from stages.difix.weights.card import write_card
 from stages.difix.weights.folders import has_text, write_folder
 from stages.run.checkpoint import Checkpoint
 from stages.run.files import write_tsv
+from stages.scenes.images import image_size
 
 ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
 VALIDATION_COLUMNS = ["step", *MEASURES, *(f"identity_{name}" for name in MEASURES)]
@@ -72,6 +74,9 @@ def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
             "train_pairs": len(data.train),
             "test_pairs": len(data.test),
             "weights_moved": float(f"{tuner.moved():.4g}"),
+            "parameters": tuner.fixer.parameter_count(),
+            "worked_on": tuned_words(tuner.config, *image_size(data.train[0].image)),
+            "losses": tuner.loss.effective(tuner.config.steps),
         }
         | ({"taught_unknown": "; ".join(unknown)} if unknown else {})
     )
@@ -93,3 +98,16 @@ def _validation_curve(validations: Sequence[MetricRow]) -> list[MetricRow]:
         if row["row"] in ("untuned", "fixed", "tuned")
     }
     return [steps[step] for step in sorted(steps)]
+
+
+def tuned_words(config: TuneConfig, width: int, height: int) -> str:
+    """The size at which a fixer was tuned on samples of width x height px.
+
+    >>> tuned_words(TuneConfig(resolution=0), 192, 256)
+    'whole images of 192x256 px'
+    >>> tuned_words(TuneConfig(resolution=320, crop_px=256), 940, 1280)
+    'random squares of 256 px of images of 940x1280 px, shorter side 320 px'
+    """
+    size = f"images of {width}x{height} px"
+    size += f", shorter side {config.resolution} px" if config.resolution else ""
+    return f"random squares of {config.crop_px} px of {size}" if config.crop_px else f"whole {size}"

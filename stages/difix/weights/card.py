@@ -7,6 +7,7 @@ from typing import Any
 from stages.difix.config import TuneConfig
 from stages.difix.network.spec import Spec
 from stages.difix.network.training_record import TrainingRecord
+from stages.quality.measured import loss_words
 from stages.run.files import whole_file
 
 CARD = "README.md"
@@ -73,7 +74,9 @@ def write_card(
         "## Made from",
         "",
         f"- base: {spec.origin}",
-        f"- size: {spec.size}",
+        f"- size: {spec.size}, {results['parameters']:,} parameters",
+        f"- tuned on: {results['worked_on']}",
+        f"- loss that taught it: {loss_words(results['losses'])}",
         f"- pairs: {results['train_pairs']} for training, {results['test_pairs']} for validation",
         f"- digest of the pairs: `{data_digest}`",
         f"- trained on: {record.summary}",
@@ -87,6 +90,8 @@ def write_card(
         "LPIPS uses the backbone of the loss; lower is better.",
         "",
         "## Parameters",
+        "",
+        "As they were set; a term of the loss without its net's weights taught nothing, see above.",
         "",
         "```json",
         config.model_dump_json(indent=2),

@@ -7,10 +7,16 @@ from stages.scenes.study.identity import group_of
 
 def groups(params: Params) -> dict[str, str]:
     """Group of every scene in the catalogue, also of invalid entries."""
-    entries = {
-        name: params.check(("scenes", name), SceneEntry)[0] for name in params.names("scenes")
-    }
     return {
         name: group_of(name, "" if entry is None else entry.group)
-        for name, entry in entries.items()
+        for name, entry in _entries(params).items()
     }
+
+
+def sources(params: Params) -> dict[str, str]:
+    """Source of every scene in the catalogue, demo or hi4d; none of invalid entries."""
+    return {name: entry.source for name, entry in _entries(params).items() if entry is not None}
+
+
+def _entries(params: Params) -> dict[str, SceneEntry | None]:
+    return {name: params.check(("scenes", name), SceneEntry)[0] for name in params.names("scenes")}

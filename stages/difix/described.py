@@ -1,0 +1,29 @@
+"""Words for a fixer that other outputs repeat: what it is, what it was trained on, and at what
+size images pass through it."""
+
+from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig
+from stages.run.settings.params import Params
+
+_BASES = {
+    SHIPPED: ("the tiny fixer of this repository", "trained on procedural images"),
+    TRAINED: ("the tiny fixer, trained here", "trained on procedural images"),
+    RANDOM: ("a fixer of random weights", "not trained"),
+}
+
+
+def fixer_facts(params: Params) -> dict[str, str]:
+    """The untuned fixer, what it was trained on, and the size of its use."""
+    base = params.section("base", BaseConfig)
+    name, trained = _BASES.get(base.source, (base.source, "trained as published"))
+    used_on = used_words(params.section("difix", FixerConfig))
+    return {"fixer": name, "fixer_trained": trained, "used_on": used_on}
+
+
+def used_words(config: FixerConfig) -> str:
+    """The size at which images pass through a fixer.
+
+    >>> used_words(FixerConfig()), used_words(FixerConfig(resolution=576))
+    ('whole images at their size', 'whole images, shorter side 576 px')
+    """
+    size = f", shorter side {config.resolution} px" if config.resolution else " at their size"
+    return (f"tiles of {config.tile_px} px" if config.tile_px else "whole images") + size

@@ -1,0 +1,199 @@
+"""What a comparison measured, for a reader who sees one output only.
+
+`measured` collects the facts, which metrics/delta.json keeps as `study.measured`; every other
+output says them by `measured_rows` or `measured_sentences`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stages.quality.comparison import Evaluations
+
+_DEMO = "embedded demo: ray-traced people"
+_OWN = "own sequences in Hi4D's layout"
+_TERMS = {"l2": "L2", "lpips": "LPIPS", "gram": "Gram"}
+
+Facts = Mapping[str, Any]
+
+
+def measured(
+    evaluations: Evaluations,
+    scenes: Sequence[str],
+    sources: Mapping[str, str],
+    fixer: Facts,
+    tuning: Facts,
+) -> dict[str, Any]:
+    """The facts of a comparison; those that are not known are absent.
+
+    Args:
+        evaluations: Of all scenes and methods.
+        scenes: The downstream scenes.
+        sources: `source` of every scene in the catalogue: demo or hi4d.
+        fixer: The untuned fixer and how images pass through it; empty without a fixer.
+        tuning: metrics/tune.json; empty without a tuning.
+    """
+    rows = [evaluations.of(scene, evaluations.methods[0]) for scene in scenes]
+    views = [list(row.views) for row in rows]
+    protocols = [str(row.means["protocol"]) for row in rows]
+    nets = dict.fromkeys(net for one in protocols for net in re.findall(r"lpips ([^,]+)", one))
+    facts = {
+        "data": data_words(scenes, sources),
+        "size": _range(size for one in protocols for size in re.findall(r"^\d+x\d+", one)),
+        "scenes": len(scenes),
+        "timestamps": _range(len({time for time, _ in one}) for one in views),
+        "target_cameras": _range(len({camera for _, camera in one}) for one in views),
+        "views": sum(map(len, views)),
+        "lpips": " and ".join(nets),
+        "protocol": " | ".join(dict.fromkeys(re.sub(r" [0-9a-f]{8}\b", "", p) for p in protocols)),
+        **fixer,
+        "parameters": tuning.get("parameters"),
+        "tuned": tuning_words(tuning),
+    }
+    return {key: value for key, value in facts.items() if value not in (None, "")}
+
+
+def data_words(scenes: Iterable[str], sources: Mapping[str, str]) -> str:
+    """What the images of scenes are.
+
+    >>> data_words(["hi4d_pair15_fight", "lab"], {"hi4d_pair15_fight": "hi4d", "lab": "hi4d"})
+    "Hi4D and own sequences in Hi4D's layout"
+    """
+    words = {"demo": _DEMO, "": "", "hi4d": _OWN}
+    kinds = []
+    for scene in scenes:
+        source = sources.get(scene, "")
+        is_hi4d = source == "hi4d" and scene.startswith("hi4d_")
+        kinds.append("Hi4D" if is_hi4d else words[source])
+    return " and ".join(filter(None, dict.fromkeys(kinds)))
+
+
+def parameter_words(count: int) -> str:
+    """A number of parameters.
+
+    >>> parameter_words(1_225_859), parameter_words(949_000_000), parameter_words(1_290_000_000)
+    ('1.2 M parameters', '949 M parameters', '1.29 G parameters')
+    """
+    if count >= 1e9:
+        return f"{count / 1e9:.3g} G parameters"
+    return f"{count / 1e6:.0f} M parameters" if count >= 1e8 else f"{count / 1e6:.1f} M parameters"
+
+
+def loss_words(losses: Facts) -> str:
+    """The terms that taught a fixer, with their weights.
+
+    >>> loss_words({"l2": 1.0, "lpips": 0.1, "gram": 0.0, "net": "alex"})
+    '1 L2 + 0.1 LPIPS (alex)'
+    >>> loss_words({"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None})
+    '1 L2'
+    """
+    net = f" ({losses['net']})" if losses.get("net") else ""
+    terms = [
+        f"{losses[key]:g} {name}{net if key != 'l2' else ''}"
+        for key, name in _TERMS.items()
+        if losses.get(key)
+    ]
+    return " + ".join(terms)
+
+
+def tuning_words(tuning: Facts) -> str:
+    """Such as `24 pairs, 100 steps, on whole images of 192x256 px; loss 1 L2`."""
+    if not tuning:
+        return ""
+    parts = [f"{tuning['train_pairs']} pairs"] if "train_pairs" in tuning else []
+    parts += [f"{tuning['steps']} steps"] if "steps" in tuning else []
+    parts += [f"on {tuning['worked_on']}"] if "worked_on" in tuning else []
+    losses = f"; loss {loss_words(tuning['losses'])}" if "losses" in tuning else ""
+    return ", ".join(parts) + losses
+
+
+def measured_rows(delta: Facts) -> list[tuple[str, str]]:
+    """(question, answer) of everything that a reader must know, from metrics/delta.json."""
+    facts = delta["study"].get("measured", {})
+    if not facts:
+        return []
+    rows = [
+        ("Data", ", ".join(_known(facts.get("data"), _px(facts)))),
+        ("Sample", _sample(facts)),
+        ("Fixer", _fixer(facts)),
+        ("Tuning", facts.get("tuned", "none")),
+        ("Resolution of use", facts.get("used_on", "")),
+        ("LPIPS net", _net(facts)),
+        ("Protocol", facts.get("protocol", "")),
+        ("Noise floor", noise_words(delta)),
+        ("Strength", strength_words(delta)),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def measured_sentences(delta: Facts) -> str:
+    """The same in two sentences, for decisions; empty where the facts are not recorded."""
+    rows = dict(measured_rows(delta))
+    if not rows:
+        return ""
+    first = [rows.get("Data"), rows.get("Sample"), f"LPIPS net: {rows['LPIPS net']}"]
+    second = [
+        f"Fixer: {rows['Fixer']}" if "Fixer" in rows else "No fixer",
+        f"tuning: {rows['Tuning']}",
+        f"used on {rows['Resolution of use']}" if "Resolution of use" in rows else None,
+        f"strength: {rows['Strength']}",
+        f"noise floor: {rows['Noise floor']}",
+    ]
+    return f"Measured: {'; '.join(_known(*first))}. {'; '.join(_known(*second))}."
+
+
+def noise_words(delta: Facts) -> str:
+    """How far results differ between seeds, or that it was not measured."""
+    floor = delta.get("noise_floor") or {}
+    if floor.get("psnr") is None:
+        return "not measured: `study.seeds` is empty"
+    trainings = f"standard deviation over {floor['trainings']} trainings"
+    return f"{floor['psnr']:.2f} dB of PSNR, {trainings} of the plain splat"
+
+
+def strength_words(delta: Facts) -> str:
+    """The strengths of fixed views in the headline: 1 is the fixer's output as it is."""
+    strengths = delta.get("frontier", {}).get("strengths", {})
+    if not strengths:
+        return "1, the fixer's output as it is"
+    named = ", ".join(f"{value:g} of {method}" for method, value in strengths.items())
+    return f"{named}; chosen on the internal-eval scenes, 1 is the fixer's output as it is"
+
+
+def _sample(facts: Facts) -> str:
+    parts = (
+        f"{facts['scenes']} downstream scene{'s' * (facts['scenes'] != 1)}",
+        f"timestamps each: {facts['timestamps']}",
+        f"target cameras each: {facts['target_cameras']}",
+        f"n = {facts['views']} views",
+    )
+    return ", ".join(parts)
+
+
+def _fixer(facts: Facts) -> str:
+    count = facts.get("parameters")
+    parameters = parameter_words(count) if count else None
+    return ", ".join(_known(facts.get("fixer"), parameters, facts.get("fixer_trained")))
+
+
+def _net(facts: Facts) -> str:
+    net = facts.get("lpips", "")
+    return "none, LPIPS was not measured" if net in ("", "none") else net
+
+
+def _px(facts: Facts) -> str | None:
+    return f"{facts['size']} px" if "size" in facts else None
+
+
+def _known(*parts: str | None) -> list[str]:
+    return [part for part in parts if part]
+
+
+def _range(values: Iterable[Any]) -> str:
+    """Equal values once, others as `2 to 5`; sizes in their order of appearance."""
+    found = list(dict.fromkeys(values))
+    if all(isinstance(value, int) for value in found):
+        found.sort()
+        found = found if len(found) < 3 else [found[0], found[-1]]
+        return " to ".join(map(str, found))
+    return " and ".join(map(str, found))
