@@ -1,5 +1,6 @@
 """Stage `report`: what is not there is left out, and what is too large is refused."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 from studied import DOWNSTREAM, METHODS, write_studied
 
+from stages import decide
 from stages.report import main
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import read_json, read_tsv, write_json
+from stages.run.files import read_json, read_tsv, write_json, write_tsv
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +74,8 @@ def test_results_of_other_workflows_join_when_they_are_there(monkeypatch) -> Non
     write_json(layout.METRICS / "captures" / "lab" / "combined.json", {"eval": {"psnr": 23.25}})
     text = reported(monkeypatch)
     assert 'id="captures"' in text
-    assert "lab/combined" in text
-    assert "eval PSNR, dB" in text
+    assert "lab/combined eval" in text
+    assert "Measures of captures" in text
     assert "23.25" in text
 
 
@@ -110,3 +112,46 @@ def test_page_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UserError, match=r"expected at most 0.01 MB"):
         reported(monkeypatch)
     assert not layout.report().exists()
+
+
+def test_texts_load_no_image_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    address = "http://example.org/seen.png"
+    params["study"]["objective"] = f'<img src="{address}"> and ![seen]({address})'
+    yaml.dump(params, Path("params.yaml"))
+    monkeypatch.setattr(sys, "argv", ["decide"])
+    decide.main()
+    text = reported(monkeypatch)
+    assert address in text
+    assert re.findall(r"<img[^>]*http", text) == []
+
+
+def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    assert "Strength of the fixer" not in reported(monkeypatch)
+    rows = [
+        {"scene": "mean", "method": METHODS[-1], "strength": share, "psnr": 20 + share}
+        | {"ssim": 0.5 + share / 10, "lpips": 0.2 - share / 10}
+        for share in (0.0, 0.5, 1.0)
+    ]
+    write_tsv(layout.delta_table().with_name("frontier.tsv"), rows, list(rows[0]))
+    found = {"strengths": {METHODS[-1]: 0.5}, f"{METHODS[-1]}_vs_none": {"verdict": "trades"}}
+    write_json(layout.delta(), read_json(layout.delta()) | {"frontier": found})
+    text = reported(monkeypatch)
+    assert "Strength of the fixer" in text
+    assert text.count('class="point ') == 6, "three strengths over PSNR and over SSIM"
+    assert "<b>trades</b> against" in text
+    assert f"0.5 of {METHODS[-1]}; chosen on the internal-eval scenes" in text
+
+
+def test_views_are_ranked_by_the_method_of_the_headline(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["subject"] = "none"
+    yaml.dump(params, Path("params.yaml"))
+    text = reported(monkeypatch)
+    assert 'best view of <span class="method">tuned-post</span>' in text
+    assert "by gain over the plain splat" in text

@@ -41,7 +41,7 @@ def test_nothing_draws_nothing() -> None:
 
 def test_interval_lies_around_its_mean_and_zero_is_drawn() -> None:
     row = Interval("a", 0.2, 0.1, 0.3, [("s", 0.15), ("t", 0.25)], "good")
-    for svg in (interval_plot([row], "deltas", "+.2f"), interval_strip(row, "+.2f")):
+    for svg in (interval_plot([row], "deltas", "+.2f", "PSNR, dB"), interval_strip(row, "+.2f")):
         reach = re.search(r'class="reach good" x1="([\d.]+)"[^>]* x2="([\d.]+)"', svg)
         low, high = map(float, reach.groups())
         mean = float(re.search(r'class="mean good" d="M([\d.]+)', svg).group(1))
@@ -62,7 +62,7 @@ def test_names_are_escaped() -> None:
     row = Interval(evil, 1.0, 0.5, 1.5, [(evil, 1.0)], "good")
     for svg in (
         line_chart([Series(evil, [(0, 1), (1, 2)], "tuned")], evil, evil),
-        interval_plot([row], evil, "g"),
+        interval_plot([row], evil, "g", evil),
     ):
         assert "<script" not in svg
         ElementTree.fromstring(svg)

@@ -125,6 +125,62 @@ def test_phone_scrolls_down_only(made: Path, visitor: Visitor) -> None:
     assert page.eval_on_selector_all("p, td, th, dd, dt, li, figcaption", small) == 0
 
 
+def test_phone_shows_every_number_without_scrolling_sideways(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, viewport={"width": 400, "height": 800})
+    wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert page.eval_on_selector_all(".scroll", wide) == 0
+    cell = page.locator("#table-methods tbody td.number").first
+    assert "PSNR" in cell.evaluate("one => getComputedStyle(one, '::before').content")
+    box = cell.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 400
+
+
+def test_images_enlarge_on_a_click_and_close_again(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    picture = page.locator(".strip .picture").first
+    before = picture.bounding_box()["height"]
+    picture.click()
+    shown = page.locator("#large img")
+    assert shown.bounding_box()["height"] > before
+    assert shown.get_attribute("src") == picture.get_attribute("src")
+    page.keyboard.press("Escape")
+    assert not page.locator("#large").is_visible()
+    picture.press("Enter")
+    assert page.locator("#large").is_visible()
+
+
+def test_first_screen_says_what_was_measured(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, viewport={"width": 1400, "height": 900})
+    facts = page.locator(".measured")
+    assert facts.locator("dt").all_inner_texts() == [
+        "Data",
+        "Sample",
+        "Fixer",
+        "Tuning",
+        "Resolution of use",
+        "LPIPS net",
+        "Protocol",
+        "Noise floor",
+        "Strength",
+    ]
+    box = facts.bounding_box()
+    assert box["y"] + box["height"] < 900
+    assert "embedded demo: ray-traced people" in facts.inner_text()
+    assert "not measured" in facts.inner_text()
+
+
+def test_every_chart_names_its_axes(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    names = page.eval_on_selector_all(
+        ".chart svg", "all => all.map(one => one.querySelectorAll('text.name').length)"
+    )
+    assert names
+    assert min(names) >= 1
+    titles = page.locator("#curves .chart svg text.name").all_text_contents()
+    assert {"step", "loss"} <= set(titles)
+
+
 def test_print_leaves_out_what_paper_cannot_do(made: Path, visitor: Visitor) -> None:
     page = visitor.open(made, color_scheme="dark")
     page.emulate_media(media="print")

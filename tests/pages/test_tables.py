@@ -45,17 +45,22 @@ def test_only_an_interval_without_zero_is_good_or_bad(metric, difference, low, h
     assert style_of(metric, difference, low, high) == style
 
 
-def test_unknown_numbers_make_tables_of_equal_keys() -> None:
+def test_other_results_have_their_measures_in_one_table_and_the_rest_below() -> None:
     views = {
-        "a": {"psnr": 20.5, "note": "x", "lpips": None},
+        "a": {"psnr": 20.5, "note": "x", "lpips": None, "eval.psnr": 19.5},
         "b": dict.fromkeys(("psnr", "note", "lpips")),
     }
     first, second = plain_tables("captures", views | {"c": {"registered": 7}})
-    assert first.columns == ("result", "PSNR, dB", "note"), "nothing has an lpips"
+    assert first.columns == ("result", "PSNR, dB"), "nothing has an lpips"
     assert first.numeric == {"PSNR, dB"}
+    assert "captures" in first.caption
     assert [[cell.text for cell in row] for row in first.rows] == [
-        ["a", "20.50", "x"],
-        ["b", "\N{EN DASH}", "\N{EN DASH}"],
+        ["a", "20.50"],
+        ["a eval", "19.50"],
     ]
-    assert second.columns == ("result", "registered")
+    assert second.columns == ("result", "quantity", "value")
+    assert [[cell.text for cell in row] for row in second.rows] == [
+        ["a", "note", "x"],
+        ["c", "registered", "7"],
+    ]
     assert first.id != second.id

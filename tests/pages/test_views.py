@@ -74,5 +74,5 @@ def test_single_view_is_shown_once(results: Results, monkeypatch) -> None:
             full = of(scene, method)
             return type("Only", (), {"views": {one: full.views[one]}})
 
-    reduced = type("Results", (), {"study": results.study, "evaluations": Reduced()})
+    reduced = type("Results", (), {"ranked_by": results.ranked_by, "evaluations": Reduced()})
     assert [rank for rank, _, _ in ranked(reduced, SCENE)] == ["worst"]

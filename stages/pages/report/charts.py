@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 380.0, 210.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 10.0, 32.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 22.0, 32.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(step * index, 12) for index in range(first, last + 1)]
 
 
-def line_chart(series: Sequence[Series], label: str, x: str = "step") -> str:
-    """Lines over one axis; an empty string without points."""
+def line_chart(
+    series: Sequence[Series], label: str, x: str = "step", y: str = "", *, dots: bool = False
+) -> str:
+    """Lines over one axis, with `dots` at their points; an empty string without points.
+
+    `x` and `y` name the axes, with units.
+    """
     points = [point for one in series for point in one.points]
     if not points:
         return ""
@@ -65,17 +70,26 @@ def line_chart(series: Sequence[Series], label: str, x: str = "step") -> str:
         up = _share(point[1], y_range) * (_HEIGHT - _TOP - _BOTTOM)
         return f"{across:.1f} {_HEIGHT - _BOTTOM - up:.1f}"
 
-    parts = [*_y_axis(y_range), *_x_axis(x_range, x)]
+    parts = [*_y_axis(y_range), *_x_axis(x_range, x), _text(2, 12, y, "start", "name")]
     for one in series:
         path = "M" + "L".join(position(point) for point in one.points)
         title = f"<title>{escape(one.name)}</title>"
         parts.append(f'<path class="line {escape(one.style)}" d="{path}">{title}</path>')
+        for place in map(position, one.points if dots else ()):
+            across, down = place.split()
+            circle = (
+                f'<circle class="point {escape(one.style)}" cx="{across}" cy="{down}" r="2.5"/>'
+            )
+            parts.append(circle)
     return _svg(_WIDTH, _HEIGHT, label, parts)
 
 
-def interval_plot(rows: Sequence[Interval], label: str, form: str) -> str:
-    """One row per mean with its interval and values, over one axis that includes zero."""
-    left, right, top, row_height, bottom = 158.0, 12.0, 6.0, 24.0, 22.0
+def interval_plot(rows: Sequence[Interval], label: str, form: str, axis: str) -> str:
+    """One row per mean with its interval and values, over one axis that includes zero.
+
+    `axis` names the measure of the differences, with its unit.
+    """
+    left, right, top, row_height, bottom = 158.0, 12.0, 6.0, 24.0, 36.0
     width, height = 400.0, top + row_height * len(rows) + bottom
     known = [value for row in rows for value in (row.low, row.high, row.mean) if value is not None]
     known += [value for row in rows for _, value in row.values]
@@ -88,7 +102,8 @@ def interval_plot(rows: Sequence[Interval], label: str, form: str) -> str:
     for tick in ticks(*span, 4):
         kind = "zero" if tick == 0 else "grid"
         parts.append(_line(kind, across(tick), top, across(tick), height - bottom))
-        parts.append(_text(across(tick), height - 6, _plain(tick), "middle"))
+        parts.append(_text(across(tick), height - 20, _plain(tick), "middle"))
+    parts.append(_text(width - right, height - 4, f"difference in {axis}", "end", "name"))
     for place, row in enumerate(rows):
         middle = top + row_height * (place + 0.5)
         parts.append(_text(left - 10, middle + 4, row.label, "end", "name"))

@@ -88,9 +88,26 @@ def delta_charts(results: Results) -> list[Chart]:
         rows = [_interval(results, *row["comparison"].split("_vs_"), metric) for row in means]
         if rows:
             title = f"{TITLES[metric]}, {'less' if metric == 'lpips' else 'more'} is better"
-            svg = interval_plot(rows, f"differences in {metric}", f"+{FORMS[metric]}")
+            svg = interval_plot(
+                rows, f"differences in {metric}", f"+{FORMS[metric]}", TITLES[metric]
+            )
             charts.append(Chart(title, svg))
     return charts
+
+
+def frontier_charts(results: Results) -> Iterator[Chart]:
+    """LPIPS over PSNR and over SSIM along the strength, means over the downstream scenes."""
+    rows = [row for row in results.frontier if row["scene"] == MEAN and row["lpips"] is not None]
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != PLAIN]
+    for metric in ("psnr", "ssim"):
+        lines = []
+        for index, method in enumerate(methods):
+            points = [(row[metric], row["lpips"]) for row in rows if row["method"] == method]
+            lines.append(Series(method, points, f"time{index % 4}"))
+        if lines:
+            title = f"LPIPS (less is better) over {TITLES[metric]} (more is better)"
+            svg = line_chart(lines, title, TITLES[metric], "LPIPS", dots=True)
+            yield Chart(title, svg, tuple((one.name, one.style) for one in lines))
 
 
 def training_charts(results: Results) -> Iterator[Chart]:
@@ -99,13 +116,13 @@ def training_charts(results: Results) -> Iterator[Chart]:
         yield from _tuning_charts(results)
     for scene, rows in results.curves.items():
         if rows:
-            svg = line_chart(_by_timestamp(rows, "loss"), f"training loss of {scene}")
-            yield Chart(scene, svg, _times(rows))
+            svg = line_chart(_by_timestamp(rows, "loss"), f"training loss of {scene}", y="loss")
+            yield Chart(f"Training loss of {scene}, by timestamp", svg, _times(rows))
 
 
 def _tuning_charts(results: Results) -> Iterator[Chart]:
     loss = [_series(results.tuning_loss, "step", "loss", "tuning loss", "tuned")]
-    yield Chart("Tuning: loss", line_chart(loss, "loss of the tuning"))
+    yield Chart("Tuning: loss", line_chart(loss, "loss of the tuning", y="loss"))
     for metric in MEASURES:
         rows = [row for row in results.tuning_validation if row[metric]]
         if not rows:
@@ -116,7 +133,7 @@ def _tuning_charts(results: Results) -> Iterator[Chart]:
         ]
         legend = (("tuned fixer", "tuned"), ("its input", "plain"))
         title = f"Tuning: {TITLES[metric]} on internal-eval samples"
-        yield Chart(title, line_chart(lines, title), legend)
+        yield Chart(title, line_chart(lines, title, y=TITLES[metric]), legend)
 
 
 def _cards(results: Results, method: str, reference: str, confidence: float) -> Iterator[Card]:

@@ -74,6 +74,30 @@ if (left) {
   showAll();
 }
 
+// Images of the strips enlarge on a click, or on Enter when they have the focus.
+const large = document.getElementById("large");
+function enlarge(image) {
+  const picture = large.querySelector("img");
+  picture.src = image.src;
+  picture.alt = image.alt;
+  const view = image.closest(".view").getAttribute("aria-label");
+  large.querySelector("p").textContent = `${image.alt} · ${view}`;
+  large.showModal();
+}
+for (const image of document.querySelectorAll(".strip img")) {
+  image.tabIndex = 0;
+  image.setAttribute("role", "button");
+  image.addEventListener("click", () => enlarge(image));
+  image.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // else the same key presses the dialog's button
+    enlarge(image);
+  });
+}
+large.addEventListener("click", (event) => {
+  if (event.target !== large.querySelector("p")) large.close();
+});
+
 // Print every scene.
 addEventListener("beforeprint", () => {
   for (const scene of document.querySelectorAll("details")) scene.open = true;

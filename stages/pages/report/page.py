@@ -22,7 +22,8 @@ from stages.run.errors import UserError
 from stages.run.methods import PLAIN
 from stages.scenes.study.memo import memo
 
-_MARKDOWN = MarkdownIt("commonmark", {"html": False})
+# Texts of params.yaml may name images elsewhere, which a report must not load.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
 _FILTERS = {
     "markdown": lambda text: Markup(_MARKDOWN.render(text)),
     "svg": Markup,
@@ -79,6 +80,10 @@ def page(
         others={
             kind: tables.plain_tables(kind, rows) for kind, rows in results.others.items() if rows
         },
+        measured=[(name, text.replace("`", "")) for name, text in results.measured],
+        frontier_verdicts=results.frontier_verdicts,
+        ranked_by=results.ranked_by,
+        frontier_charts=list(figures.frontier_charts(results)),
         delta_charts=figures.delta_charts(results),
         training_charts=list(figures.training_charts(results)),
         views=views,

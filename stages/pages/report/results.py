@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.comparison import Evaluations, Files, downstream
+from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN, TEXTS
 from stages.run.files import read_json, read_table, read_tsv, shaped
-from stages.run.methods import Method
+from stages.run.methods import PLAIN, Method
 from stages.scenes.study.config import StudyConfig
 
 Row = Mapping[str, Any]
@@ -59,6 +60,9 @@ class Results:
     tuning_loss: Sequence[Cells]
     tuning_validation: Sequence[Cells]
     others: Mapping[str, Mapping[str, Row]]  # captures and static scenes: name to numbers
+    measured: Sequence[tuple[str, str]]  # what was measured: question, answer
+    frontier_verdicts: Sequence[Cells]  # of the chosen method: method, reference, verdict
+    frontier: Sequence[Row]  # metrics/plots/frontier.tsv, empty without it
 
     @classmethod
     def read(cls, study: StudyConfig, files: ResultFiles) -> "Results":
@@ -86,7 +90,16 @@ class Results:
             tuning_loss=_table(files.tuning_curve("loss")) if tuned else [],
             tuning_validation=_table(files.tuning_curve("validation")) if tuned else [],
             others={kind: _others(folder) for kind, folder in files.others.items()},
+            measured=measured_rows(delta),
+            frontier_verdicts=_verdicts(delta, chosen),
+            frontier=_frontier(files.delta_table.with_name("frontier.tsv")),
         )
+
+    @property
+    def ranked_by(self) -> str:
+        """The method that the headline is of, by which views are ranked."""
+        subject = self.study.subject
+        return self.chosen or subject if subject == PLAIN else subject
 
     def mean_delta(self, method: str, reference: str, metric: str) -> Row | None:
         """The difference over the downstream scenes, or None where it was not measured."""
@@ -113,6 +126,20 @@ def _by_scene(scenes: Sequence[str], file_of: Callable[[str], Path]) -> dict[str
 
 def _object(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _frontier(path: Path) -> list[dict[str, Any]]:
+    return read_table(path, {"scene", "method"}) if path.is_file() else []
+
+
+def _verdicts(delta: Row, chosen: str | None) -> list[dict[str, str]]:
+    """Verdicts on the chosen method at equal PSNR and SSIM; none where no frontier was measured."""
+    pairs = [(key.split("_vs_"), found) for key, found in delta.get("frontier", {}).items()]
+    return [
+        {"method": names[0], "reference": names[1], "verdict": str(found.get("verdict", ""))}
+        for names, found in pairs
+        if len(names) == 2 and names[0] == chosen
+    ]
 
 
 def _table(path: Path) -> list[dict[str, str]]:

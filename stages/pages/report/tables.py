@@ -10,9 +10,11 @@ from stages.quality.keys import ALIGNED, MASKED, MEASURED, MEASURES, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
+_PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 _COMPARED = (*MEASURES, "psnr_aligned")
+_SHOWN = (*MEASURED, "mean_color_psnr")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     numeric: frozenset[str]
     id: str = ""
+    caption: str = ""
 
 
 def form_of(metric: str) -> str:
@@ -182,26 +185,47 @@ def costs_table(rows: Sequence[StageCost]) -> Table:
 
 
 def plain_tables(name: str, results: Mapping[str, Row]) -> list[Table]:
-    """Tables of any results, one for each set of keys, without keys that have no value."""
-    by_keys: dict[tuple[str, ...], dict[str, Row]] = {}
+    """Results of another workflow: their measures, and all other numbers one below the other.
+
+    A set of views such as `eval` in `eval.psnr` is a row of its own.
+    """
+    rows: dict[str, dict[str, Any]] = {}
     for item, row in results.items():
-        by_keys.setdefault(tuple(row), {})[item] = row
-    return [
-        _plain_table(f"{name}-{index}", keys, rows)
-        for index, (keys, rows) in enumerate(by_keys.items())
-    ]
+        for key, value in row.items():
+            before, _, last = key.rpartition(".")
+            if value not in (None, ""):
+                rows.setdefault(f"{item} {before}".strip(), {})[last] = value
+    measured = {item: row for item, row in rows.items() if set(_SHOWN) & row.keys()}
+    return [*_measures_table(name, measured), *_details_table(name, rows)]
 
 
-def _plain_table(name: str, keys: Sequence[str], results: Mapping[str, Row]) -> Table:
-    kept = [key for key in keys if any(row[key] not in (None, "") for row in results.values())]
-    rows = tuple(
-        (Cell(item, item), *(_any(key, row[key]) for key in kept)) for item, row in results.items()
-    )
-    numeric = {
-        plain_title(key) for key in kept if any(_is_number(row[key]) for row in results.values())
-    }
+def _measures_table(name: str, rows: Mapping[str, Row]) -> Iterator[Table]:
+    """One row per result, without measures that none of them has."""
+    kept = [key for key in ("views", *_SHOWN) if any(key in row for row in rows.values())]
     titles = tuple(plain_title(key) for key in kept)
-    return Table(("result", *titles), rows, frozenset(numeric), name)
+    cells = tuple(
+        (Cell(item, item, "text"), *(_any(key, row.get(key)) for key in kept))
+        for item, row in rows.items()
+    )
+    if rows:
+        caption = (
+            f"Measures of {name}, means over views. m: over the pixels that the training cameras "
+            "see, or of a mask. Mean colour: an image of one colour, as a lower reference."
+        )
+        yield Table(("result", *titles), cells, frozenset(titles), f"{name}-measures", caption)
+
+
+def _details_table(name: str, rows: Mapping[str, Row]) -> Iterator[Table]:
+    """Quantities that are no measures, one per row."""
+    cells = tuple(
+        (Cell(item, item, "text"), Cell(plain_title(key), key, "text"), _any(key, value))
+        for item, row in rows.items()
+        for key, value in row.items()
+        if key not in ("views", *_SHOWN)
+    )
+    if cells:
+        caption = f"Counts, calibration and protocols of {name}"
+        yield Table(("result", "quantity", "value"), cells, frozenset(), f"{name}-details", caption)
 
 
 def plain_title(key: str) -> str:
@@ -211,7 +235,8 @@ def plain_title(key: str) -> str:
     ('test PSNR aligned, dB', 'without pose')
     """
     before, _, last = key.rpartition(".")
-    title = title_of(last) if last in MEASURED else last.replace("_", " ")
+    title = _PLAIN_TITLES.get(last, last.replace("_", " "))
+    title = title_of(last) if last in MEASURED else title
     return f"{before} {title}".strip()
 
 
@@ -250,6 +275,6 @@ def _is_number(value: Any) -> bool:
 
 def _any(key: str, value: Any) -> Cell:
     if _is_number(value):
-        form = form_of(key) if key.rpartition(".")[2] in MEASURED else ".6g"
+        form = form_of(key) if key in _SHOWN else ".6g"
         return Cell(minus(format(value, form)), value)
-    return Cell("\N{EN DASH}" if value is None else str(value))
+    return Cell("\N{EN DASH}") if value is None else Cell(str(value), "", "text")

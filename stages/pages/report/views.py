@@ -53,7 +53,7 @@ class ReportView:
 def report_views(
     results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
 ) -> list[ReportView]:
-    """The subject's worst, median and best view of a scene; `renders` gives a method's folder."""
+    """The worst, median and best view of a scene; `renders` gives a method's folder."""
     views = {(view.timestamp, view.name): view for view in scene.views("target")}
     return [
         _report_view(results, scene.name, renders, rank, views[key], gain, config)
@@ -64,9 +64,10 @@ def report_views(
 def ranked(results: Results, scene: str) -> list[tuple[str, tuple[str, str], float | None]]:
     """(rank, view, gain in dB) of the worst, the median and the best view.
 
-    Ranked by the subject's gain in PSNR over the plain splat; by PSNR if that is the subject.
+    Ranked by the gain in PSNR over the plain splat of `results.ranked_by`; by PSNR if that is the
+    plain splat.
     """
-    subject = results.study.subject
+    subject = results.ranked_by
     own = results.evaluations.of(scene, subject).views
     plain = PLAIN if PLAIN in results.evaluations.methods else subject
     base = results.evaluations.of(scene, plain).views
