@@ -7,13 +7,8 @@ import torch
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.covisible import (
-    CovisibleRule,
-    DepthView,
-    covisible,
-    depth_view,
-    visible_counts,
-)
+from stages.splat.views.covisible import CovisibleRule, covisible
+from stages.splat.views.visibility import DepthView, depth_view, visible_counts
 
 SIZE = 32
 WALL = 4.0  # depth of the wall z = 4 from cameras at z = 0

@@ -12,6 +12,8 @@ from stages.quality.metrics.psnr import psnr
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.process.stopping import Preemption
+from stages.scenes.cameras import Camera, look_at
+from stages.scenes.frames import Sim3
 from stages.splat.config import DistillConfig
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.splat.render import render
@@ -125,6 +127,80 @@ def test_pixels_that_no_gaussian_covers_do_not_count(trained, targets) -> None:
         assert torch.equal(view.mask, alpha > 0.5)
         assert 0 < int(view.mask.sum()) < view.mask.numel()
         assert view.weight == 0.3
+
+
+SIZE = 32
+
+
+def facing(x: float) -> Camera:
+    """A camera at (x, 0, 0) that looks along +z; a point at depth z is z / 32 wide in a pixel."""
+    K = np.array([[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]])
+    eye = np.array([x, 0.0, 0.0])
+    return Camera("c", K, look_at(eye, eye + np.eye(3)[2], [0, -1, 0]), SIZE, SIZE)
+
+
+def wall_with_a_board() -> Gaussians:
+    """An opaque wall at z = 4, and in front of it a board at z = 2 over x in [-0.2, 0.2]."""
+    steps = np.arange(-4, 4, 0.05)
+    wall = np.stack([*np.meshgrid(steps, steps), np.full((160, 160), 4.0)], -1).reshape(-1, 3)
+    steps = np.arange(-0.2, 0.21, 0.025)
+    board = np.stack([*np.meshgrid(steps, np.arange(-2, 2, 0.025))], -1).reshape(-1, 2)
+    board = np.concatenate([board, np.full((len(board), 1), 2.0)], 1)
+    means = torch.tensor(np.concatenate([wall, board]), dtype=torch.float32)
+    n = len(means)
+    return Gaussians(
+        means=means,
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        log_scales=torch.full((n, 3), float(np.log(0.03))),
+        opacity_logits=torch.full((n,), 4.0),
+        sh0=torch.zeros(n, 1, 3),
+        shN=torch.zeros(n, 0, 3),
+        world_from_norm=Sim3.identity(),
+        antialiased=False,
+    )
+
+
+def test_where_selects_the_pixels_that_sources_see_or_do_not() -> None:
+    """The source at x = 0 sees no wall behind the board; the novel camera at x = 1 sees it."""
+    gaussians, blank = wall_with_a_board(), np.zeros((SIZE, SIZE, 3), np.float32)
+    timestamp = TrainedTimestamp("scene", gaussians, {"0": facing(0.0)}, {"0": blank})
+    views = {
+        where: fixed_views(
+            gaussians,
+            timestamp,
+            [facing(1.0)],
+            unchanged,
+            CONFIG.model_copy(update={"where": where}),
+            "cpu",
+        )[0]
+        for where in ("uncovered", "covered", "all")
+    }
+    masks = {where: view.mask for where, view in views.items()}
+    row = masks["uncovered"][SIZE // 2]
+    # The board hides the wall over x in [-0.4, 0.4]: columns 16 + 32 (x - 1) / 4, 4.8 to 11.2. The
+    # board is there itself from column -3 to 3. The wall right of x = 2 is outside the source.
+    assert row[6:10].all()
+    assert not row[13:23].any()
+    assert row[25:].all()
+    assert torch.equal(masks["covered"], masks["all"] & ~masks["uncovered"])
+    assert masks["all"].all()
+    # One pixel weighs the same: the loss is a mean over those that count.
+    for view in views.values():
+        assert view.weight == pytest.approx(CONFIG.novel_weight * view.mask.float().mean().item())
+
+
+def test_novel_views_without_a_pixel_that_counts_change_nothing(trained, targets, config) -> None:
+    """A source camera at each target sees every pixel of it."""
+    seen = {f"at_{camera.name}": camera for camera in targets}
+    images = {name: render(trained.gaussians, c, "cpu").rgb.numpy() for name, c in seen.items()}
+    timestamp = replace(
+        trained, sources=trained.sources | seen, images=dict(trained.images) | images
+    )
+    wanted = CONFIG.model_copy(update={"where": "uncovered"})
+    (view, *_) = fixed_views(trained.gaussians, timestamp, targets, unchanged, wanted, "cpu")
+    assert not view.mask[render(trained.gaussians, targets[0], "cpu").alpha >= 0.9].any()
+    learnt = run(timestamp, targets, unchanged, wanted, config)
+    assert all(torch.isfinite(getattr(learnt, name)).all() for name in TENSORS)
 
 
 def test_novel_views_are_chosen_at_their_share() -> None:

@@ -21,6 +21,13 @@ from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.views.visibility import (
+    SAME_SURFACE,
+    DepthView,
+    depth_view,
+    surface_of,
+    visible_counts,
+)
 
 # Renders [H, W, 3] and a reference for each, to fixed views of the same sizes.
 Fix = Callable[[Sequence[Pixels], Sequence[Pixels]], list[Pixels]]
@@ -147,28 +154,41 @@ def fixed_views(
     config: DistillConfig,
     backend: str,
 ) -> list[TrainView]:
-    """Fixed views of cameras as training views, masked to the pixels that Gaussians cover.
+    """Fixed views of cameras as training views, masked to the pixels that count.
+
+    These are covered by Gaussians and, by `config.where`, visible to a source camera or to none.
 
     Args:
         gaussians: that are rendered.
         trained: the timestamp, which has the references.
         cameras: of the views.
         fix: the fixer.
-        config: gives the least alpha of a covered pixel and the views' weight.
+        config: says which pixels count, and gives the views' weight.
         backend: cuda or cpu.
     """
     renderings = [render(gaussians, camera, backend) for camera in cameras]
     references = [trained.images[trained.nearest_source(camera)] for camera in cameras]
     images = fix([rendering.rgb.cpu().numpy() for rendering in renderings], references)
-    return [
-        TrainView(
-            camera,
-            torch.from_numpy(image),
-            rendering.alpha.cpu() > config.min_alpha,
-            config.novel_weight,
-        )
-        for camera, image, rendering in zip(cameras, images, renderings, strict=True)
-    ]
+    sources: list[DepthView] = []
+    if config.where != "all":
+        sources = [depth_view(gaussians, camera, backend) for camera in trained.sources.values()]
+    views = []
+    for camera, image, rendering in zip(cameras, images, renderings, strict=True):
+        covered = rendering.alpha > config.min_alpha
+        counted = covered & _counted(surface_of(rendering, camera), sources, config)
+        # The loss is a mean over the pixels that count: one weighs the same whatever `where` is.
+        share = float(counted.sum() / covered.sum().clamp(min=1))
+        weight = config.novel_weight * share
+        views.append(TrainView(camera, torch.from_numpy(image), counted.cpu(), weight))
+    return views
+
+
+def _counted(novel: DepthView, sources: Sequence[DepthView], config: DistillConfig) -> torch.Tensor:
+    """The pixels [H, W] of a novel view that `config.where` selects, by what sources see."""
+    if config.where == "all":
+        return torch.ones_like(novel.depth, dtype=torch.bool)
+    seen = visible_counts(novel, sources, SAME_SURFACE) > 0
+    return seen if config.where == "covered" else ~seen
 
 
 def choose_view(step: int, sources: int, novel: int, config: DistillConfig) -> int:
