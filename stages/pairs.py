@@ -2,6 +2,7 @@
 
 import argparse
 
+from stages.difix.config import FixerConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
@@ -33,6 +34,7 @@ def main() -> None:
 
     params = Params.read()
     config = params.section("pairs", PairsConfig)
+    policy = params.value("difix", "reference_from", FixerConfig)
     train = params.section("train", TrainConfig)
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # raises without target cameras
@@ -42,7 +44,9 @@ def main() -> None:
             print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
     with cost("pairs", scene), whole_folder(layout.pairs(scene)) as folder:
-        index = render_pairs(prepared, calibrated, splats, folder, config, train, split, backend)
+        index = render_pairs(
+            prepared, calibrated, splats, folder, config, train, split, backend, policy
+        )
         write_index(folder, index)
     numbers = metrics(index)
     write_json(layout.pairs_metrics(scene), numbers)

@@ -24,6 +24,7 @@ class AppliedFixer:
     runner: Runner
     weights: str  # hash of the folder
     identity: str  # of the weights and of how they are run
+    policy: str  # of references
 
     @classmethod
     def read(cls, folder: Path, config: FixerConfig) -> "AppliedFixer":
@@ -37,6 +38,7 @@ class AppliedFixer:
             Runner(fixer, config),
             weights,
             weights + config.model_dump_json(),
+            config.reference_from,
         )
 
     def fix(self, images: Sequence[Pixels], references: Sequence[Pixels]) -> list[Pixels]:

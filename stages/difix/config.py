@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from stages.run.settings.params import Section, runtime_field
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
+from stages.scenes.config import NEAREST, ReferencePolicy
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SizeName = Literal["tiny", "sd-turbo"]
@@ -23,6 +24,7 @@ class FixerConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
     reference: Literal["use", "withhold"] = "use"
+    reference_from: ReferencePolicy = NEAREST
     reference_attention: Literal["stored", "mutual", "one_way"] = "stored"
     latent: Literal["mean", "sample"] = "mean"
     seed: Seed = 0

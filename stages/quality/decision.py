@@ -134,8 +134,8 @@ def _next(
             "`pairs.poses=given` shows whether pose errors in the samples harm the tuning."
         )
     yield (
-        "- Reference views: `pairs.reference.strategy=temporal` and `mixed`, against same_time "
-        "as run here."
+        "- Reference views: `python -m stages.ablate difix.reference_from=nearest,overlap`, and "
+        "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
     )
     spread = [
         row["difference"]

@@ -1,6 +1,6 @@
 """Which views of a scene become tuning samples, each with a source camera's image as reference."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ from stages.scenes.cameras import Camera, nearest_cameras
 from stages.scenes.config import PairsConfig, ReferenceConfig
 
 T = TypeVar("T")
+# Source cameras by target camera at a timestamp, the best reference first.
+Ranking = Callable[[str], Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class PlannedSample:
     ref_timestamp: str
     step: int | None = None
     left_out: bool = False  # a source camera that these Gaussians were trained without
-    first: bool = True  # nearest reference of its target
+    first: bool = True  # best reference of its target
 
     @property
     def name(self) -> str:
@@ -46,6 +48,7 @@ def plan_samples(
     sources: Mapping[str, Camera],
     config: PairsConfig,
     left_out: bool = False,
+    ranked: Ranking | None = None,
 ) -> list[PlannedSample]:
     """Samples in a fixed order; a target without a reference has none.
 
@@ -55,13 +58,18 @@ def plan_samples(
         sources: cameras that references are taken from, in the same frame as the targets.
         config: strides, steps and references.
         left_out: the targets are source cameras that the Gaussians were trained without.
+        ranked: names of the sources by target at a timestamp, best first; None: the nearest first.
     """
     samples = []
     for timestamp in timestamps[:: config.every]:
         times = reference_times(timestamps, timestamp, config.reference)
-        for name, camera in targets.items():
-            nearest = nearest_cameras(camera, sources, config.reference.cameras)
-            references = [(ref, time) for time in times for ref in nearest]
+        if ranked is None:
+            best = {name: nearest_cameras(one, sources, 0) for name, one in targets.items()}
+        else:
+            best = ranked(timestamp)
+        for name in targets:
+            chosen = best[name][: config.reference.cameras or None]
+            references = [(ref, time) for time in times for ref in chosen]
             for step in (None, *config.steps):
                 samples += [
                     PlannedSample(name, timestamp, ref, time, step, left_out, first=rank == 0)

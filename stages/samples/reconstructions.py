@@ -5,7 +5,7 @@ of the source cameras. Training here resumes after a kill; its Gaussians are no 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stages.run.files import whole_folder, work_root
@@ -30,11 +30,13 @@ class Reconstruction:
     frame_from_est: Sim3  # of these cameras, from the frame of the calibration on disk
     train: TrainConfig | None = None
     left_out: bool = False  # the target is a source camera that was not trained on
+    _trained: set[str] = field(default_factory=set)  # timestamps that were trained here
 
     def ready(self, scene: Scene, timestamp: str) -> Path:
         """The folder with the Gaussians of a timestamp, which are trained first where necessary."""
-        if self.train is not None:
+        if self.train is not None and timestamp not in self._trained:
             self._train(scene, timestamp, self.train)
+            self._trained.add(timestamp)
         return self.splats / timestamp
 
     def _train(self, scene: Scene, timestamp: str, config: TrainConfig) -> None:

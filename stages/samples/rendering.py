@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.quality.metrics.psnr import psnr
+from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.run.progress import Progress
@@ -26,7 +27,7 @@ from stages.samples.planning import (
 )
 from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
-from stages.scenes.config import PairsConfig
+from stages.scenes.config import NEAREST, OVERLAP, PairsConfig
 from stages.scenes.images import Pixels, image_size, read_image, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
@@ -34,6 +35,7 @@ from stages.scenes.view import View
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
+from stages.splat.views.references import ranked_references
 
 EQUAL_DB = 99.0  # stands for the infinite PSNR of equal images, which JSON cannot hold
 
@@ -97,6 +99,7 @@ def render_pairs(
     train: TrainConfig,
     split: str,
     backend: str,
+    policy: str = NEAREST,
 ) -> SampleIndex:
     """Write the samples of a scene into `folder`; return the content of pairs.json.
 
@@ -112,13 +115,14 @@ def render_pairs(
         train: params of stage `train`, for Gaussians that are trained here.
         split: train, or test for a scene that the tuning is only validated on.
         backend: of the rasteriser, see `choose_backend`.
+        policy: of references, see `ranked_references`.
     """
     config = with_steps(config_for_split(config, split), train)
     calibration = read_calibration(calibrated)
     planned = [
         (reconstruction, sample)
         for reconstruction in reconstructions(scene, calibration, splats, config, train)
-        for sample in _planned(scene, reconstruction, config)
+        for sample in _planned(scene, reconstruction, config, backend, policy)
     ]
     selected = subsample(planned, config.max_pairs, config.seed)
     if not selected:
@@ -160,11 +164,31 @@ def with_steps(config: PairsConfig, train: TrainConfig) -> PairsConfig:
 
 
 def _planned(
-    scene: Scene, reconstruction: Reconstruction, config: PairsConfig
+    scene: Scene,
+    reconstruction: Reconstruction,
+    config: PairsConfig,
+    backend: str,
+    policy: str,
 ) -> list[PlannedSample]:
     cameras = reconstruction.calibration
+
+    def ranked(timestamp: str) -> dict[str, list[str]]:
+        gaussians = None
+        if policy == OVERLAP:
+            device = "cuda" if backend == "cuda" else "cpu"
+            trained = reconstruction.ready(scene, timestamp)
+            gaussians = Gaussians.load(trained / GAUSSIANS, device)
+        targets = list(cameras.targets.values())
+        names = ranked_references(policy, targets, cameras.sources, gaussians, backend)
+        return dict(zip(cameras.targets, names, strict=True))
+
     return plan_samples(
-        scene.timestamps, cameras.targets, cameras.sources, config, reconstruction.left_out
+        scene.timestamps,
+        cameras.targets,
+        cameras.sources,
+        config,
+        reconstruction.left_out,
+        ranked,
     )
 
 

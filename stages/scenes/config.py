@@ -91,6 +91,11 @@ class VggtConfig(Section):
     image_px: int = Field(default=518, ge=14, le=WIDEST, multiple_of=14)
 
 
+# Policies of references: `source:<camera>` names one.
+NEAREST, OVERLAP, FIXED_SOURCE = "nearest", "overlap", "source:"
+ReferencePolicy = Annotated[str, Field(pattern=rf"^({NEAREST}|{OVERLAP}|{FIXED_SOURCE}\S+)$")]
+
+
 class ReferenceConfig(Section):
     """Which images of source cameras are references of a target view."""
 

@@ -31,9 +31,14 @@ def rendered(scene: Scene, truth: Gaussians, config: TrainConfig) -> Render:
     for time in scene.timestamps:
         truth.save(layout.splats(scene.name) / time / "gaussians.safetensors")
 
-    def call(split: str = "train", train: TrainConfig = config, **changed: object) -> SampleIndex:
+    def call(
+        split: str = "train",
+        train: TrainConfig = config,
+        policy: str = "nearest",
+        **changed: object,
+    ) -> SampleIndex:
         folders = layout.calibrated(scene.name), layout.splats(scene.name), Path("pairs")
-        return render_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu")
+        return render_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu", policy)
 
     return call
 
@@ -65,6 +70,27 @@ def test_sample_is_render_ground_truth_and_nearest_source(scene: Scene, rendered
         assert one.psnr > 55
     assert sorted(index.photographs["target"]) == ["000021/03", "000033/03"]
     assert len(index.photographs["source"]) == 10
+
+
+def test_references_follow_the_policy_in_both_splits(scene: Scene, rendered: Render) -> None:
+    """The two sources next to the target are rotated by 180 degrees and see nothing of it."""
+    folder = layout.calibrated(scene.name)
+    found = read_calibration(folder)
+    back = rigid(rotation_from_vector([0, np.pi, 0]), np.zeros(3))
+    away = {name: found.sources[name] for name in ("02", "04")}
+    away = {name: one.moved(back @ one.cam_from_world) for name, one in away.items()}
+    points = {time: found.points(time) for time in scene.timestamps}
+    write_calibration(folder, replace(found, sources=found.sources | away), points)
+    for split in ("train", "test"):
+        used = {
+            policy: {one.ref_camera for one in rendered(split, policy=policy).pairs}
+            for policy in ("nearest", "overlap", "source:04")
+        }
+        assert used["nearest"] <= set(away)
+        assert used["overlap"].isdisjoint(away)
+        assert used["source:04"] == {"04"}
+    with pytest.raises(UserError, match=r"(?s)reference_from.*source:99.*a source camera"):
+        rendered(policy="source:99")
 
 
 def test_psnr_is_that_of_the_files(scene: Scene, rendered: Render) -> None:

@@ -44,6 +44,7 @@ class AppliedFixer(Protocol):
     name: str
     weights: str  # hash of its folder
     identity: str  # of the weights and of how they are run; states of another are not resumed
+    policy: str  # of references
 
     def fix(self, images: Sequence[Pixels], references: Sequence[Pixels]) -> list[Pixels]:
         """The fixed views of all images, with one reference each."""
@@ -136,13 +137,16 @@ class Fixing:
         training: TrainingViews,
     ) -> Iterator[MeasuredView]:
         """Render, fix, write and yield every view, a few at a time."""
+        backend, _ = choose_backend(training.recipe(self.train).backend)
         with Progress(f"{views.name}: fixed views", len(views.views)) as progress:
             for start in range(0, len(views.views), _CHUNK):
                 chunk = views.views[start : start + _CHUNK]
                 renders = [source.renders(view) for view in chunk]
                 if fixes:
                     cameras = [views.cameras[view.name] for view in chunk]
-                    renders = self._fixed(renders, training.references(cameras))
+                    renders = self._fixed(
+                        renders, training.references(cameras, self.fixer.policy, backend)
+                    )
                 for view, images in zip(chunk, renders, strict=True):
                     yield _written(folder, view, images, views)
                 progress.report(start + len(chunk))
@@ -174,7 +178,7 @@ class Fixing:
             text_hash(*(str(camera_to_dict(camera)) for camera in cameras)),
             self.fixer.identity,
         )
-        timestamp = training.timestamp(config, device)
+        timestamp = training.timestamp(config, device, self.fixer.policy)
         with Preemption() as preemption:
             gaussians = distil(
                 timestamp,

@@ -8,9 +8,10 @@ from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError
 from stages.run.files import file_hash, text_hash
 from stages.run.user_paths import check_source
-from stages.scenes.cameras import Camera, nearest_cameras
+from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.colmap_lenses import find_model
+from stages.scenes.config import FIXED_SOURCE, NEAREST
 from stages.scenes.dataset import Dataset
 from stages.scenes.image_folder import shortened
 from stages.scenes.images import BLACK, Color, Pixels
@@ -21,6 +22,7 @@ from stages.splat.captures.training import shrunk, train_view
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.views.distill import TrainedTimestamp
+from stages.splat.views.references import ranked_references
 
 _KEPT = 32  # images in memory that neighbouring views share as a reference
 
@@ -44,9 +46,12 @@ class TrainingViews:
         self.background: Color = self.plain.metadata.get("background", BLACK)
         self.image = lru_cache(_KEPT)(self._image)
 
-    def references(self, cameras: Sequence[Camera]) -> list[Pixels]:
-        """The image [H, W, 3] of the training camera nearest to each camera."""
-        return [self.image(nearest_cameras(camera, self.cameras, 1)[0]) for camera in cameras]
+    def references(self, cameras: Sequence[Camera], policy: str, backend: str) -> list[Pixels]:
+        """The image [H, W, 3] of each camera's reference, by `capture_policy`."""
+        gaussians = self.plain.to("cuda" if backend == "cuda" else "cpu")
+        policy = capture_policy(policy)
+        ranked = ranked_references(policy, cameras, self.cameras, gaussians, backend)
+        return [self.image(names[0]) for names in ranked]
 
     @property
     def image_hashes(self) -> frozenset[str]:
@@ -59,7 +64,7 @@ class TrainingViews:
         images = (part for name in self.cameras for part in (name, digests[name]))
         return text_hash(file_hash(self.trained / GAUSSIANS), *images)
 
-    def timestamp(self, config: TrainConfig, device: str) -> TrainedTimestamp:
+    def timestamp(self, config: TrainConfig, device: str, policy: str) -> TrainedTimestamp:
         """All views in memory with the Gaussians, as distillation takes them."""
         views = {name: train_view(view, config) for name, view in self._views.items()}
         return TrainedTimestamp(
@@ -68,6 +73,7 @@ class TrainingViews:
             self.cameras,
             {name: view.image.numpy() for name, view in views.items()},
             {name: view.mask.numpy() for name, view in views.items() if view.mask is not None},
+            capture_policy(policy),
         )
 
     def recipe(self, config: TrainConfig) -> TrainConfig:
@@ -86,6 +92,15 @@ class TrainingViews:
     def _image(self, name: str) -> Pixels:
         _, image, _ = shrunk(self._views[name], self.record.data_factor, self.background)
         return image
+
+
+def capture_policy(policy: str) -> str:
+    """The policy of references in a capture: its images are no cameras that one could name.
+
+    >>> capture_policy("source:16"), capture_policy("overlap")
+    ('nearest', 'overlap')
+    """
+    return NEAREST if policy.startswith(FIXED_SOURCE) else policy
 
 
 def trained_dataset(data: Path, result: Path) -> Dataset:

@@ -16,11 +16,13 @@ import torch
 from stages.run.checkpoint import Checkpoint
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.scenes.cameras import Camera, between, nearest_cameras
+from stages.scenes.config import NEAREST
 from stages.scenes.images import Mask, Pixels
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.views.references import ranked_references
 from stages.splat.views.visibility import (
     SAME_SURFACE,
     DepthView,
@@ -42,10 +44,18 @@ class TrainedTimestamp:
     sources: Mapping[str, Camera]  # world frame, as learnt
     images: Mapping[str, Pixels]
     valid: Mapping[str, Mask] = field(default_factory=dict)  # for images that are not wholly valid
+    policy: str = NEAREST  # of references
 
     def valid_of(self, name: str) -> torch.Tensor | None:
         """Pixels [H, W] of a source image to train on; None for all."""
         return torch.from_numpy(self.valid[name]) if name in self.valid else None
+
+    def references(
+        self, cameras: Sequence[Camera], gaussians: Gaussians, backend: str
+    ) -> list[Pixels]:
+        """The image of each camera's reference, by the policy; `gaussians` give the depth."""
+        ranked = ranked_references(self.policy, cameras, self.sources, gaussians, backend)
+        return [self.images[names[0]] for names in ranked]
 
     def nearest_source(self, camera: Camera) -> str:
         """Name of the source camera nearest to a camera."""
@@ -167,7 +177,7 @@ def fixed_views(
         backend: cuda or cpu.
     """
     renderings = [render(gaussians, camera, backend) for camera in cameras]
-    references = [trained.images[trained.nearest_source(camera)] for camera in cameras]
+    references = trained.references(cameras, gaussians, backend)
     images = fix([rendering.rgb.cpu().numpy() for rendering in renderings], references)
     sources: list[DepthView] = []
     if config.where != "all":

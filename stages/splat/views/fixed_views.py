@@ -1,5 +1,6 @@
 """Target views by a fixer: renders are fixed (`post`), or distilled into the Gaussians first."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from stages.run.files import folder_hash
 from stages.run.methods import DISTILL, Method
 from stages.run.process.stopping import Preemption
 from stages.scenes.colmap import read_model
+from stages.scenes.config import NEAREST
 from stages.scenes.images import Pixels, resize, resize_mask
 from stages.scenes.view import View
 from stages.splat.config import DistillConfig, TrainConfig
@@ -30,7 +32,16 @@ class DistillRecipe:
 class FixedViews:
     """The target views of one scene by one fixer."""
 
-    def __init__(self, targets: TargetRenderer, splats: Path, fix: Fix, recipe: DistillRecipe):
+    def __init__(
+        self,
+        targets: TargetRenderer,
+        splats: Path,
+        fix: Fix,
+        recipe: DistillRecipe,
+        policy: str = NEAREST,
+    ):
+        """`policy` chooses the references, see `ranked_references`."""
+        self.policy = policy
         self.targets, self.splats, self.fix, self.recipe = targets, splats, fix, recipe
         self.scene, self.calibration = targets.scene, targets.calibration
         self.backend = targets.backend
@@ -84,12 +95,12 @@ class FixedViews:
         )
 
     def fix_views(self, views: Sequence[View], renders: Sequence[Pixels]) -> list[Pixels]:
-        """Fix renders of target views, with the image of the nearest source camera as reference."""
+        """Fix renders of target views, with references by the policy and the plain Gaussians."""
         references = []
-        for view in views:
-            trained = self.trained(view.timestamp)
-            nearest = trained.nearest_source(self.calibration.targets[view.name])
-            references.append(trained.images[nearest])
+        for timestamp, group in itertools.groupby(views, key=lambda view: view.timestamp):
+            trained = self.trained(timestamp)
+            cameras = [self.calibration.targets[view.name] for view in group]
+            references += trained.references(cameras, trained.gaussians, self.backend)
         return self.fix(renders, references)
 
     def trained(self, timestamp: str) -> TrainedTimestamp:
@@ -109,7 +120,9 @@ class FixedViews:
                     valid[view.name] = resize_mask(mask, width, height)
             name = f"{self.scene.name} {timestamp}"
             gaussians = load_gaussians(self.splats, timestamp, self.backend)
-            self._trained[timestamp] = TrainedTimestamp(name, gaussians, learnt, images, valid)
+            self._trained[timestamp] = TrainedTimestamp(
+                name, gaussians, learnt, images, valid, self.policy
+            )
         return self._trained[timestamp]
 
     def _targets(self, timestamp: str) -> list[View]:
