@@ -1,0 +1,220 @@
+"""Methods at equal SSIM and PSNR: known crossings, planted fixers, and the cover of intervals."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+from stages.quality.blends import measure_strengths
+from stages.quality.evaluation import MeasuredView, Meter
+from stages.quality.frontier import Curve, Frontiers, compare_curves
+from stages.quality.keys import MEASURED, MEASURES
+from stages.quality.metrics.lpips import Lpips
+
+STRENGTHS = np.linspace(0, 1, 9)
+
+
+def exact_curve(fall: float, strengths: np.ndarray = STRENGTHS) -> Curve:
+    """SSIM and PSNR that rise and then fall back to where they began; LPIPS that decays."""
+    hill = strengths * (1 - strengths)
+    return Curve.of(
+        strengths, ssim=0.8 + 0.2 * hill, psnr=20 + 4 * hill, lpips=0.3 * np.exp(-fall * strengths)
+    )
+
+
+@pytest.mark.parametrize(("by", "start", "scale"), [("ssim", 0.8, 0.2), ("psnr", 20.0, 4.0)])
+def test_crossings_are_where_they_are_known_to_be(by: str, start: float, scale: float) -> None:
+    curve = exact_curve(1.5)
+    assert curve.highest(by) == pytest.approx(start + scale / 4, abs=1e-9)
+    for share in (0.0, 0.01, 0.1, 0.2, 0.249):
+        later = (1 + math.sqrt(1 - 4 * share)) / 2  # where s (1 - s) is `share` on the way down
+        found = curve.best(by, [start + share * scale])[0]
+        assert found == pytest.approx(0.3 * math.exp(-1.5 * later), abs=2e-5)
+    assert curve.best(by, [start + scale])[0] == np.inf
+
+
+def test_curves_that_cross_in_strength_are_compared_where_they_are_equal() -> None:
+    """Equal PSNR and SSIM at every strength; the gap is known in closed form."""
+    pairs = {"a": (exact_curve(1.5), exact_curve(1.0)), "b": (exact_curve(1.6), exact_curve(1.0))}
+    found = compare_curves(pairs, 0.95, {}, plain=False)
+    later = (1 + np.sqrt(1 - 4 * np.linspace(0, 0.25, 20001))) / 2
+    for scene, fall in (("a", 1.5), ("b", 1.6)):
+        known = np.mean(0.3 * (np.exp(-fall * later) - np.exp(-later)))
+        for name in ("lpips_at_ssim", "lpips_at_psnr"):
+            gap = found[scene][name] - known
+            # The mean is over 101 levels, which is no error of interpolation.
+            assert abs(gap) <= found["mean"][f"{name}_error"] + 2e-4
+            assert found["mean"][f"{name}_error"] < 1e-3
+
+
+def test_error_of_few_strengths_is_stated_and_larger() -> None:
+    errors = {}
+    for count in (2, 3, 5, 9):
+        steps = np.linspace(0, 1, count)
+        pairs = {one: (exact_curve(3.0, steps), exact_curve(1.0, steps)) for one in "ab"}
+        mean = compare_curves(pairs, 0.95, {}, plain=False)["mean"]
+        errors[count] = mean["lpips_at_ssim_error"]
+    assert errors[2] is None
+    assert errors[3] > errors[5] > errors[9]
+
+
+def curve_of(fixed_lpips: float, psnr: float, ssim: float) -> Curve:
+    ends = {"psnr": (20.0, psnr), "ssim": (0.8, ssim), "lpips": (0.2, fixed_lpips)}
+    return Curve.of([0, 0.5, 1], **{k: [a, (a + b) / 2, b] for k, (a, b) in ends.items()})
+
+
+PLAIN_CURVE = Curve.of([0], psnr=[20.0], ssim=[0.8], lpips=[0.2])
+
+
+@pytest.mark.parametrize(
+    ("lpips", "psnr", "ssim", "verdict"),
+    [
+        (0.15, 20.5, 0.82, "dominates"),
+        (0.25, 19.5, 0.78, "is dominated"),
+        (0.15, 19.5, 0.78, "trades"),
+        (0.25, 20.5, 0.82, "trades"),
+        (0.2, 20.0, 0.8, "no difference shown"),
+    ],
+)
+def test_verdict_against_none(lpips: float, psnr: float, ssim: float, verdict: str) -> None:
+    pairs = {
+        scene: (curve_of(lpips + move * (lpips != 0.2), psnr, ssim), PLAIN_CURVE)
+        for scene, move in (("a", 0.0), ("b", 0.0002), ("c", -0.0002))
+    }
+    assert compare_curves(pairs, 0.95, {}, plain=True)["verdict"] == verdict
+    if verdict == "dominates":
+        floor = {"lpips": 0.06}
+        assert compare_curves(pairs, 0.95, floor, plain=True)["verdict"] == "no difference shown"
+        alone = {"a": pairs["a"]}
+        assert compare_curves(alone, 0.95, {}, plain=True)["verdict"] == "no difference shown"
+
+
+def test_gain_that_a_blend_of_the_other_also_gives_is_none() -> None:
+    """PSNR and SSIM rise at full strength; at equal ones the other has the better LPIPS."""
+    other = Curve.of(
+        [0, 0.5, 1], psnr=[26, 26.6, 26.1], ssim=[0.9, 0.93, 0.91], lpips=[0.24, 0.19, 0.18]
+    )
+    tuned = Curve.of(
+        [0, 0.5, 1], psnr=[26, 26.5, 26.6], ssim=[0.9, 0.92, 0.93], lpips=[0.24, 0.21, 0.2]
+    )
+    pairs = dict.fromkeys("abc", (tuned, other))
+    found = compare_curves(pairs, 0.95, {}, plain=False)
+    assert found["mean"]["full_psnr"] > 0
+    assert found["verdict"] in {"is dominated", "trades"}
+    assert found["mean"]["lpips_at_ssim"] > 0
+
+
+class _Detail(torch.nn.Module):
+    """A distance of detail: of the images' differences between neighbours."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        gaps = [(x.diff(dim=-1).abs() - y.diff(dim=-1).abs()).abs() for x, y in ((a, b),)]
+        return gaps[0].mean(dim=(1, 2, 3))
+
+
+def photographs() -> list[np.ndarray]:
+    image = data.astronaut().astype(np.float32) / 255
+    return [
+        np.ascontiguousarray(image[y : y + 96, x : x + 96])
+        for y, x in ((0, 150), (60, 180), (120, 120), (200, 240))
+    ]
+
+
+def raw_of(truth: np.ndarray, seed: int) -> np.ndarray:
+    """A render's kinds of error: blurred detail, moved edges, and smooth spots."""
+    random = np.random.default_rng(seed)
+    spots = gaussian_filter(random.standard_normal(truth.shape), (4, 4, 0)) * 0.9
+    blurred = gaussian_filter(np.roll(truth, 1, axis=seed % 2), (0.8, 0.8, 0))
+    return np.clip(blurred + spots, 0, 1).astype(np.float32)
+
+
+FIXERS = {
+    "sharpened": lambda raw, truth: raw + 1.5 * (raw - gaussian_filter(raw, (1, 1, 0))),
+    "blurred": lambda raw, truth: gaussian_filter(raw, (1.2, 1.2, 0)),
+    "real": lambda raw, truth: raw + 0.5 * (truth - raw),
+}
+
+
+@pytest.mark.parametrize(
+    ("fixer", "gain"), [("sharpened", False), ("blurred", False), ("real", True)]
+)
+def test_planted_fixers(lpips_weights: Path, fixer: str, gain: bool) -> None:
+    meter = Meter("cpu", Lpips(lpips_weights, "alex"), "alex")
+    points = {}
+    for seed, truth in enumerate(photographs()):
+        raw = raw_of(truth, seed)
+        fixed = np.clip(FIXERS[fixer](raw, truth), 0, 1).astype(np.float32)
+        sides = {
+            name: [MeasuredView("000001", "28", truth, "0", given=image)]
+            for name, image in (("none", raw), ("base-post", fixed))
+        }
+        means = {name: meter.measure(of[0]) | {"views": 1} for name, of in sides.items()}
+        for name, rows in measure_strengths(
+            sides.__getitem__, STRENGTHS.tolist(), meter, means
+        ).items():
+            points[f"scene{seed}", name] = rows
+    frontiers = Frontiers(points)
+    pairs = {
+        f"scene{n}": (
+            frontiers.curve(f"scene{n}", "base-post"),
+            frontiers.curve(f"scene{n}", "none"),
+        )
+        for n in range(4)
+    }
+    found = compare_curves(pairs, 0.95, {}, plain=True)
+    assert (found["verdict"] == "dominates") == gain, found["mean"]
+
+
+def test_interval_covers_the_known_difference() -> None:
+    """Over 2,000 draws of four scenes, whose gaps vary around a known one."""
+    random = np.random.default_rng(0)
+    draws, covered = 2000, 0
+    for _ in range(draws):
+        pairs = {}
+        for scene in "abcd":
+            psnr, gain = 20 + random.normal(), 0.03 + 0.004 * random.normal()
+            fixed = Curve.of(
+                [0, 1], psnr=[psnr, psnr + 1], ssim=[0.8, 0.9], lpips=[0.2, 0.2 - gain]
+            )
+            pairs[scene] = (fixed, Curve.of([0], psnr=[psnr], ssim=[0.8], lpips=[0.2]))
+        mean = compare_curves(pairs, 0.95, {}, plain=True)["mean"]
+        covered += mean["lpips_at_ssim_t_low"] <= -0.03 <= mean["lpips_at_ssim_t_high"]
+    assert abs(covered / draws - 0.95) < 3 * math.sqrt(0.95 * 0.05 / draws)
+
+
+def test_known_strengths_are_taken_and_equal_measured_ones() -> None:
+    meter = Meter("cpu", _Detail(), "detail")
+    truth = photographs()[0]
+    raw, fixed = raw_of(truth, 0), raw_of(truth, 1)
+    view = MeasuredView("000001", "28", truth, "0", given=raw)
+    sides = {"none": [view], "base-post": [replace(view, given=fixed)]}
+    means = {name: meter.measure(of[0]) | {"views": 1} for name, of in sides.items()}
+    rows = measure_strengths(sides.__getitem__, [0.0, 0.5, 1.0], meter, means)
+    assert [row["strength"] for row in rows["base-post"]] == [0, 0.5, 1]
+    for row, method in ((rows["base-post"][0], "none"), (rows["base-post"][2], "base-post")):
+        assert {name: row[name] for name in MEASURES} == {n: means[method][n] for n in MEASURES}
+    without = measure_strengths(
+        sides.__getitem__, [0.0, 0.5, 1.0], meter, {"base-post": means["base-post"]}
+    )
+    assert without["base-post"] == rows["base-post"]
+    assert len(rows["none"]) == 1
+
+
+def test_strength_is_chosen_on_the_internal_scene_alone() -> None:
+    def points(psnr: list[float]) -> list[dict]:
+        row = dict.fromkeys(MEASURED)
+        return [
+            row | {"strength": s, "psnr": p} for s, p in zip((0.0, 0.5, 1.0), psnr, strict=True)
+        ]
+
+    frontiers = Frontiers(
+        {("in", "base-post"): points([1, 3, 2]), ("out", "base-post"): points([1, 2, 9])}
+    )
+    assert frontiers.choose_strengths(["in"]) == {"base-post": 0.5}
+    assert frontiers.choose_strengths(["absent"]) == {"base-post": 1.0}
+    assert frontiers.at(["out"], "base-post", {"base-post": 0.5})["out"]["psnr"] == 2
