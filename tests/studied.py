@@ -87,6 +87,20 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
         means[name] = sum(row[name] for row in rows) / len(rows)
     means |= {"protocol": "one", "lpips_note": None if lpips else "<no network>"}
     write_json(layout.scene_metrics(scene, method), means)
+    write_strengths(scene, method, means)
+
+
+def write_strengths(scene: str, method: str, full: dict) -> None:
+    """The table of strengths: by equal steps from one start to full strength."""
+    start = {"psnr": 20.0, "ssim": 0.8, "lpips": None if full["lpips"] is None else 0.2}
+    rows = []
+    for share in (1.0,) if method == "none" else (0.0, 0.5, 1.0):
+        row = {"strength": 0.0 if method == "none" else share, "views": full["views"]}
+        for name, of_none in start.items():
+            end = full[name]
+            row[name] = end if share == 1 or end is None else of_none + share * (end - of_none)
+        rows.append(row)
+    write_tsv(layout.frontier(scene, method), rows, list(rows[0]))
 
 
 def _write_tuning() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from studied import write_strengths
 
 from stages.compare import main
 from stages.quality.keys import AVERAGED, MEASURED, repeat_name
@@ -68,19 +69,6 @@ def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> N
     write_json(layout.scene_metrics(scene, method), means)
     write_tsv(layout.view_metrics(scene, method), [row], list(row))
     write_strengths(scene, method, means)
-
-
-def write_strengths(scene: str, method: str, full: dict, **inner: dict[float, float]) -> None:
-    """The table of strengths: rises to full strength, by equal steps from an equal start."""
-    start = {"psnr": 20.0, "ssim": 0.8, "lpips": None if full["lpips"] is None else 0.2}
-    rows = []
-    for share in (1.0,) if method == "none" else (0.0, 0.5, 1.0):
-        row = {"strength": share, "views": 1}
-        for name, of_none in start.items():
-            end = full[name]
-            row[name] = end if share == 1 or end is None else of_none + share * (end - of_none)
-        rows.append(row | ({"strength": 0.0} if method == "none" else {}))
-    write_tsv(layout.frontier(scene, method), rows, list(rows[0]))
 
 
 def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +140,35 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     assert found["Resolution of use"] == "whole images, shorter side 576 px"
     assert found["LPIPS net"] == "vgg 889a9ed0"
     assert "not measured" in found["Noise floor"]
+
+
+def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> None:
+    """The downstream scenes have no part in it: there full strength is best."""
+    select(["none", "tuned-post"], "tuned-post")
+    for scene, level in LEVELS.items():
+        evaluation(scene, "tuned-post", level + 1)
+    rows = read_tsv(layout.frontier("pair02", "tuned-post"))
+    rows[1]["psnr"] = "40.0"
+    write_tsv(layout.frontier("pair02", "tuned-post"), rows, list(rows[0]))
+    main()
+    frontier = read_json(layout.delta())["frontier"]
+    assert frontier["strengths"] == {"tuned-post": 0.5}
+    assert frontier["tuned-post_vs_none"] == {"verdict": "LPIPS was not measured"}
+    half = {"pair15": 20.5, "pair16": 21.5}  # of 20 and 21, and of 20 and 23 dB
+    assert {scene: read_json(layout.headline())[scene]["psnr"] for scene in half} == half
+    assert read_json(layout.summary())["tuned-post"]["psnr"] == 22.0
+    table = read_tsv(layout.frontier_table())
+    assert table[-1]["scene"] == "mean"
+    assert float(table[-1]["psnr"]) == 22.0
+
+
+def test_strengths_of_another_evaluation_are_refused() -> None:
+    rows = read_tsv(layout.frontier("pair15", "base-post"))
+    rows[-1]["psnr"] = "7.0"
+    write_tsv(layout.frontier("pair15", "base-post"), rows, list(rows[0]))
+    with pytest.raises(UserError, match="in the last row"):
+        main()
+    assert not layout.summary().exists()
 
 
 def test_one_method_gives_an_empty_delta() -> None:
