@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.floor import below_mean_color
-from stages.quality.keys import AVERAGED, MEASURES
+from stages.quality.keys import AVERAGED, CROPPED, MEASURES
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
 from stages.run.methods import PLAIN
@@ -118,8 +118,11 @@ def headline(
             expected=f"one of study.methods: {', '.join(evaluations.methods)}",
         )
     rows = rows or {scene: evaluations.of(scene, subject).means for scene in scenes}
-    by_scene = {scene: {name: row[name] for name in MEASURES} for scene, row in rows.items()}
-    return by_scene | {"mean": _means(list(rows.values()), MEASURES)}
+    # Beside whole images the people's crops, where they are measured.
+    cropped = all(row.get(name) is not None for row in rows.values() for name in CROPPED[:1])
+    names = (*MEASURES, *CROPPED) if cropped else MEASURES
+    by_scene = {scene: {name: row[name] for name in names} for scene, row in rows.items()}
+    return by_scene | {"mean": _means(list(rows.values()), names)}
 
 
 def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[str]:

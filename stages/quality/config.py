@@ -62,7 +62,7 @@ class EvaluateConfig(Section):
     runtime: EvaluateRuntime = runtime_field(EvaluateRuntime())
     device: Literal["auto", "cpu", "cuda"] = "auto"
     ssim: SsimForm = "torchmetrics"
-    masks: Literal["ignore", "people"] = "ignore"
+    masks: Literal["ignore", "auto", "people"] = "ignore"
     lpips: LpipsConfig = LpipsConfig()
 
 

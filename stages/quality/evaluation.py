@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.quality.config import EvaluateConfig, SsimForm
+from stages.quality.crops import Box
 from stages.quality.floor import floor_warning
-from stages.quality.keys import MEASURED
+from stages.quality.keys import COLOR_CORRECTED, FLICKER, MEASURED
+from stages.quality.metrics.color_corrected import cc_psnr
+from stages.quality.metrics.flicker import Flicker
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.masked import mlpips, mpsnr, mssim
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
@@ -30,6 +33,8 @@ _LOGGER = logging.getLogger(__name__)
 COLUMNS = ["timestamp", "camera", *MEASURED]
 # Pixels in a batch on the GPU: LPIPS keeps about 2 KB of activations per pixel.
 _BATCH_PX = 8_000_000
+# Sides of the smallest box that all measures can take.
+LEAST_BOX_PX = max(TAPS, LPIPS_PX)
 _SSIM: dict[SsimForm, Callable[[Tensor, Tensor], Tensor]] = {
     "torchmetrics": ssim,
     "dycheck": ssim_inside,
@@ -51,6 +56,7 @@ class MeasuredView:
     aligned: Image | None = None  # from the pose that was aligned to the Gaussians
     mask: NDArray[np.bool_] | None = None  # [H, W], pixels of the masked measures
     valid: NDArray[np.bool_] | None = None  # [H, W], pixels of all measures; None for all
+    crop: Box | None = None  # the part of the measures `crop_...`
 
     @property
     def share(self) -> float:
@@ -129,6 +135,7 @@ class Meter:
             aligned = _batch([one.filled(one.aligned) for one in views], self.device)
             values = _values(truths, aligned, self, shares)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
+        columns[COLOR_CORRECTED] = _decibels(cc_psnr(truths, given, _valid(views, self.device)))
         # An empty mask has no measures.
         if views[0].mask is not None and views[0].mask.any():
             masks = torch.from_numpy(np.stack([one.mask for one in views]))[:, None]
@@ -137,6 +144,7 @@ class Meter:
             {"timestamp": one.timestamp, "camera": one.camera}
             | dict.fromkeys(MEASURED)
             | {name: values[nth] for name, values in columns.items()}
+            | _cropped_values(one, truths[nth : nth + 1], given[nth : nth + 1], self)
             for nth, one in enumerate(views)
         ]
 
@@ -169,10 +177,11 @@ def evaluate(
     Those of the scene are means over the views that have the measure, and `mean_color_psnr`: the
     PSNR of images filled with `color` [3].
     """
-    rows, flat, digests, sizes = [], [], {}, set()
+    rows, flat, digests, sizes, flicker = [], [], {}, set(), Flicker()
     for batch in meter.batches(views):
         rows += meter.measure_all(batch)
         for one in batch:
+            flicker.add(one.camera, one.truth, one.given, one.valid)
             pixels = one.truth if one.valid is None else one.truth[one.valid]
             flat.append(_flat_psnr(pixels, color))
             digests[f"{one.timestamp}/{one.camera}"] = one.truth_sha256
@@ -180,6 +189,7 @@ def evaluate(
     means: Measures = {
         key: _mean([row[key] for row in rows if row[key] is not None]) for key in MEASURED
     }
+    means[FLICKER] = flicker.value()
     means["mean_color_psnr"] = _mean(flat)
     means["views"] = len(rows)
     size = "+".join(sorted(sizes))
@@ -275,6 +285,25 @@ def _masked_values(
         "mssim": _rounded(mssim(a, b, mask)),
         "mlpips": _rounded(mlpips(a, b, mask, lpips)) if lpips else [None] * len(a),
     }
+
+
+def _cropped_values(one: MeasuredView, a: Tensor, b: Tensor, meter: Meter) -> Measures:
+    """The measures of one view's crop, of images [1, 3, H, W]; empty without one."""
+    if one.crop is None:
+        return {}
+    part = (slice(None), slice(None), *one.crop)
+    share = 1.0 if one.valid is None else max(float(one.valid[one.crop].mean()), 1e-6)
+    return {f"crop_{k}": v[0] for k, v in _values(a[part], b[part], meter, [share]).items()}
+
+
+def _valid(views: Sequence[MeasuredView], device: str) -> Tensor | None:
+    """Masks [B, 1, H, W] of valid pixels; None for all."""
+    if all(one.valid is None for one in views):
+        return None
+    every = [
+        np.ones(one.truth.shape[:2], bool) if one.valid is None else one.valid for one in views
+    ]
+    return torch.from_numpy(np.stack(every))[:, None].to(device)
 
 
 def _decibels(values: Tensor) -> list[float]:

@@ -1,7 +1,7 @@
 """Names of the measures in all files below metrics/.
 
 `..._aligned` are of renders from poses that were aligned to the images. `m...` are over the pixels
-of a mask.
+of a mask, `crop_...` over the box around the people, `cc_psnr` is after a colour correction.
 """
 
 MEASURES = ("psnr", "ssim", "lpips")
@@ -11,9 +11,13 @@ UNITS = {"psnr": "dB"}
 FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 ALIGNED = tuple(f"{name}_aligned" for name in MEASURES)
 MASKED = ("mpsnr", "mssim", "mlpips")
-MEASURED = (*MEASURES, *ALIGNED, *MASKED)
+CROPPED = tuple(f"crop_{name}" for name in MEASURES)
+COLOR_CORRECTED = "cc_psnr"
+MEASURED = (*MEASURES, *ALIGNED, COLOR_CORRECTED, *MASKED, *CROPPED)
+# Of a scene, not of its views.
+FLICKER = "flicker"
 # Measures with a mean over scenes.
-AVERAGED = (*MEASURED, "mean_color_psnr")
+AVERAGED = (*MEASURED, FLICKER, "mean_color_psnr")
 # The mean of the plain splat's renders over all seeds, beside the methods of the study.
 NONE_MEAN = "none-mean"
 
@@ -33,7 +37,7 @@ def better(name: str) -> int:
     >>> better("psnr_aligned"), better("mlpips")
     (1, -1)
     """
-    return -1 if "lpips" in name else 1
+    return -1 if "lpips" in name or name == FLICKER else 1
 
 
 def repeat_name(scene: str, seed: int) -> str:

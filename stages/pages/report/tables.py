@@ -6,7 +6,15 @@ from typing import Any
 
 from stages.pages.report.costs import StageCost, total
 from stages.pages.report.results import Results, Row
-from stages.quality.keys import ALIGNED, MASKED, MEASURED, MEASURES, better
+from stages.quality.keys import (
+    ALIGNED,
+    COLOR_CORRECTED,
+    CROPPED,
+    MASKED,
+    MEASURED,
+    MEASURES,
+    better,
+)
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
@@ -50,13 +58,21 @@ def form_of(metric: str) -> str:
 def title_of(metric: str) -> str:
     """A measure's name with its unit.
 
-    >>> title_of("psnr_aligned"), title_of("mssim")
-    ('PSNR aligned, dB', 'mSSIM')
+    >>> title_of("psnr_aligned"), title_of("mssim"), title_of("crop_psnr"), title_of("cc_psnr")
+    ('PSNR aligned, dB', 'mSSIM', 'PSNR of people, dB', 'PSNR colour-corrected, dB')
     """
+    if metric in CROPPED:
+        return _with_unit(metric, f"{metric.removeprefix('crop_').upper()} of people")
+    if metric == COLOR_CORRECTED:
+        return _with_unit(metric, "PSNR colour-corrected")
     kind, masked = metric.removesuffix("_aligned"), metric in MASKED
     name = ("m" if masked else "") + kind.removeprefix("m" if masked else "").upper()
     aligned = " aligned" if metric in ALIGNED else ""
-    return f"{name}{aligned}" + (", dB" if "psnr" in metric else "")
+    return _with_unit(metric, f"{name}{aligned}")
+
+
+def _with_unit(metric: str, title: str) -> str:
+    return f"{title}, dB" if "psnr" in metric else title
 
 
 def number(value: float | None, form: str, style: str = "") -> Cell:
