@@ -172,7 +172,7 @@ class DistillConfig(Section):
     novel_share: float = Field(default=0.3, gt=0, lt=1)
     novel_weight: float = Field(default=0.2, gt=0)
     min_alpha: float = Field(default=0.5, ge=0, lt=1)
-    where: Literal["uncovered", "covered", "all"] = "all"
+    where: Literal["uncovered", "covered", "all"] = "uncovered"
     keep: Literal["last", "all"] = "last"
     means_lr_scale: float = Field(default=0.1, gt=0)
     shape_lr_scale: float = Field(default=0.2, gt=0)

@@ -26,7 +26,9 @@ from stages.splat.views.distill import (
     interpolated_cameras,
 )
 
-CONFIG = DistillConfig(rounds=3, steps=12, novel_share=0.6, novel_weight=1.0, post=False)
+CONFIG = DistillConfig(
+    rounds=3, steps=12, novel_share=0.6, novel_weight=1.0, where="all", post=False
+)
 
 
 @pytest.fixture(autouse=True)
