@@ -6,7 +6,7 @@ from stages.difix.described import fixer_facts
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import read_json, write_json, write_tsv
+from stages.run.files import write_json, write_tsv
 from stages.run.methods import TUNED, methods_of
 from stages.run.settings.params import Params
 from stages.scenes.study.catalogue import groups, sources
@@ -45,19 +45,15 @@ def main() -> None:
     frontiers = Frontiers.read(evaluations, layout.frontier)
     # The downstream scenes have no part in these choices.
     strengths = frontiers.choose_strengths(study.internal_eval_scenes)
-    subject_means = headline(
-        evaluations, scenes, study.subject, frontiers.at(scenes, study.subject, strengths)
-    )
+    at_strength = frontiers.at(scenes, study.subject, strengths)
+    subject_means = headline(evaluations, scenes, study.subject, at_strength)
     chosen = choose(evaluations, study.internal_eval_scenes, methods_of(TUNED, study.methods))
     verdict = judge(study, groups(params))
-    deltas = {"study": {"chosen": chosen, "verdict": verdict.hash}}
-    fixer = fixer_facts(params) if study.fixers else {}
-    is_tuned = TUNED in study.fixers and layout.tune_metrics().is_file()
-    tuning = read_json(layout.tune_metrics()) if is_tuned else {}
-    facts = measured(evaluations, scenes, sources(params), fixer, tuning)
-    deltas["study"]["measured"] = facts
-    if NO_RESERVE in verdict.notes:
-        deltas["study"]["note"] = NO_RESERVE
+    fixer = fixer_facts(params, study.fixers, layout.tune_metrics())
+    facts = measured(evaluations, scenes, sources(params), *fixer)
+    deltas = {"study": {"chosen": chosen, "verdict": verdict.hash, "measured": facts}}
+    deltas["study"] |= {"note": NO_RESERVE} if NO_RESERVE in verdict.notes else {}
+    deltas["study"] |= {} if study.seeds else {"noise": NOT_MEASURED}
     if below := plain_below_floor(evaluations, scenes):
         deltas["study"]["below_mean_color"] = ", ".join(below)
     if study.seeds:
@@ -67,19 +63,17 @@ def main() -> None:
         means[NONE_MEAN] = summary(averaged, scenes)[NONE_MEAN]
         differences += delta_table(averaged, scenes, config, compared_with_average(chosen))
         differences += repeats
-    else:
-        deltas["study"]["noise"] = NOT_MEASURED
     floor = deltas.get("noise_floor", {})
     if strengths:
-        deltas["frontier"] = {"subject": study.subject, "strengths": strengths}
-        deltas["frontier"] |= frontier_metrics(frontiers, scenes, config.confidence, floor)
+        verdicts = frontier_metrics(frontiers, scenes, config.confidence, floor)
+        deltas["frontier"] = {"subject": study.subject, "strengths": strengths} | verdicts
     write_json(layout.summary(), means)
     write_json(layout.headline(), subject_means)
     write_json(layout.delta(), deltas | delta_metrics(differences, scenes))
     write_tsv(layout.delta_table(), differences, COLUMNS)
     write_tsv(layout.frontier_table(), frontiers.table(scenes), TABLE_COLUMNS)
-    print(comparison_text(evaluations, means, differences, scenes, config.confidence))
-    print("", *noise_lines(deltas.get("noise_floor"), config.confidence), sep="\n")
+    text = comparison_text(evaluations, means, differences, scenes, config.confidence)
+    print(text, "", *noise_lines(floor, config.confidence), sep="\n")
 
 
 if __name__ == "__main__":

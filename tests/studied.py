@@ -59,6 +59,7 @@ def _write_params(methods: Sequence[str]) -> None:
         "methods": list(methods),
         "fixers": [one for one in FIXERS if methods_of(one, tuple(methods))],
         "subject": methods[-1],
+        "seeds": [],
     }
     params["show"]["video"]["frames"] = 4
     yaml.dump(params, Path("params.yaml"))

@@ -76,7 +76,8 @@ def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
     assert "2 trainings): gains below 0.43 dB are none (95%, Student t)" in text
     assert "In PSNR (dB) tuned-post improves on none, beyond the interval" in text
     assert "In PSNR (dB) the difference of tuned-post to none-mean is none: below the noise" in text
-    assert "not measured" not in text
+    assert "noise floor: not measured" not in text
+    assert "The noise of the seed was not measured" not in text
 
 
 def test_first_lines_say_what_was_measured(monkeypatch) -> None:

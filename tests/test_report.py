@@ -130,13 +130,14 @@ def test_texts_load_no_image_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     write_studied(monkeypatch)
+    layout.frontier_table().unlink()
     assert "Strength of the fixer" not in reported(monkeypatch)
     rows = [
         {"scene": "mean", "method": METHODS[-1], "strength": share, "psnr": 20 + share}
         | {"ssim": 0.5 + share / 10, "lpips": 0.2 - share / 10}
         for share in (0.0, 0.5, 1.0)
     ]
-    write_tsv(layout.delta_table().with_name("frontier.tsv"), rows, list(rows[0]))
+    write_tsv(layout.frontier_table(), rows, list(rows[0]))
     found = {"strengths": {METHODS[-1]: 0.5}, f"{METHODS[-1]}_vs_none": {"verdict": "trades"}}
     write_json(layout.delta(), read_json(layout.delta()) | {"frontier": found})
     text = reported(monkeypatch)

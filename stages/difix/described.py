@@ -1,7 +1,13 @@
 """Words for a fixer that other outputs repeat: what it is, what it was trained on, and at what
 size images pass through it."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig
+from stages.run.files import read_json
+from stages.run.methods import TUNED
 from stages.run.settings.params import Params
 
 _BASES = {
@@ -11,12 +17,25 @@ _BASES = {
 }
 
 
-def fixer_facts(params: Params) -> dict[str, str]:
-    """The untuned fixer, what it was trained on, and the size of its use."""
+def fixer_facts(
+    params: Params, fixers: Sequence[str], metrics: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The untuned fixer, what it was trained on and the size of its use; metrics of the tuning.
+
+    Both are empty without fixers; the second one where none was tuned.
+
+    Args:
+        params: All of them.
+        fixers: Those of the study.
+        metrics: metrics/tune.json.
+    """
+    if not fixers:
+        return {}, {}
     base = params.section("base", BaseConfig)
     name, trained = _BASES.get(base.source, (base.source, "trained as published"))
     used_on = used_words(params.section("difix", FixerConfig))
-    return {"fixer": name, "fixer_trained": trained, "used_on": used_on}
+    tuning = read_json(metrics) if TUNED in fixers and metrics.is_file() else {}
+    return {"fixer": name, "fixer_trained": trained, "used_on": used_on}, tuning
 
 
 def used_words(config: FixerConfig) -> str:
