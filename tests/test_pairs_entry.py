@@ -80,6 +80,7 @@ def write_params(reference: dict[str, Any] | None = None, **study: Any) -> Study
     roles = {"tuning_scenes": TUNING, "internal_eval_scenes": TEST}
     roles |= {"downstream_scenes": RESERVED, "reserved_scenes": RESERVED}
     lists = {key: [] for key in StudyConfig.model_fields if key not in memo}
+    lists["strengths"] = [0.0, 1.0]
     full = lists | dict.fromkeys(memo, "x") | {key: [name] for key, name in roles.items()} | study
     params = {
         "study": full,

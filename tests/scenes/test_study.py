@@ -45,7 +45,8 @@ def test_memo_states_every_text_and_name(study: StudyConfig) -> None:
     text = memo(study)
     for value in study.model_dump().values():
         for line in (value,) if isinstance(value, str) else value:
-            assert line in text
+            # Seeds and strengths are numbers.
+            assert not isinstance(line, str) or line in text
     assert "1. hi4d_pair00_dance\n2. hi4d_pair01_talk\n" in text
 
 
