@@ -32,6 +32,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def repeat_with(seeds: list[int]) -> None:
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["study"]["seeds"] = seeds
+    yaml.dump(params, Path("params.yaml"))
+
+
 def select(methods: list[str], subject: str) -> None:
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
@@ -191,10 +198,7 @@ def test_nothing_is_written_when_evaluations_are_missing_or_unequal() -> None:
 def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
     main()
     before = read_json(layout.delta())
-    yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
-    params["study"]["seeds"] = [1, 2]
-    yaml.dump(params, Path("params.yaml"))
+    repeat_with([1, 2])
     with pytest.raises(UserError, match=r"pair15\.seed1 by none"):
         main()
     for scene, level in LEVELS.items():
@@ -222,10 +226,7 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
 
 
 def test_mean_of_renders_that_was_measured_otherwise_is_refused() -> None:
-    yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
-    params["study"]["seeds"] = [1]
-    yaml.dump(params, Path("params.yaml"))
+    repeat_with([1])
     for scene, level in LEVELS.items():
         evaluation(repeat_name(scene, 1), "none", level)
     average({"pair15": 20.0, "pair16": 22.0}, protocol="other")
@@ -234,10 +235,7 @@ def test_mean_of_renders_that_was_measured_otherwise_is_refused() -> None:
 
 
 def test_repeat_that_was_measured_otherwise_is_refused() -> None:
-    yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
-    params["study"]["seeds"] = [1]
-    yaml.dump(params, Path("params.yaml"))
+    repeat_with([1])
     for scene, level in LEVELS.items():
         evaluation(repeat_name(scene, 1), "none", level, protocol="other")
     with pytest.raises(UserError, match="not measured alike"):

@@ -58,3 +58,18 @@ def calibrate(cameras: dict[str, Camera], roles: dict[str, str], truth: Gaussian
     points = (xyz, np.full((len(xyz), 3), 128, np.uint8))
     layout.calibrated(SCENE).mkdir(parents=True, exist_ok=True)
     write_calibration(layout.calibrated(SCENE), calibration, dict.fromkeys(TIMES, points))
+
+
+def opaque_surface(points: np.ndarray) -> Gaussians:
+    """A nearly opaque Gaussian of radius 0.03 at each of the points [N, 3]."""
+    n = len(points)
+    return Gaussians(
+        means=torch.tensor(points, dtype=torch.float32),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        log_scales=torch.full((n, 3), float(np.log(0.03))),
+        opacity_logits=torch.full((n,), 4.0),
+        sh0=torch.zeros(n, 1, 3),
+        shN=torch.zeros(n, 0, 3),
+        world_from_norm=Sim3.identity(),
+        antialiased=False,
+    )

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_scene import ring
+from known_scene import opaque_surface, ring
 
 from stages.quality.metrics.psnr import psnr
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.process.stopping import Preemption
 from stages.scenes.cameras import Camera, look_at
-from stages.scenes.frames import Sim3
 from stages.splat.config import DistillConfig
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.splat.render import render
@@ -148,18 +147,7 @@ def wall_with_a_board() -> Gaussians:
     steps = np.arange(-0.2, 0.21, 0.025)
     board = np.stack([*np.meshgrid(steps, np.arange(-2, 2, 0.025))], -1).reshape(-1, 2)
     board = np.concatenate([board, np.full((len(board), 1), 2.0)], 1)
-    means = torch.tensor(np.concatenate([wall, board]), dtype=torch.float32)
-    n = len(means)
-    return Gaussians(
-        means=means,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-        log_scales=torch.full((n, 3), float(np.log(0.03))),
-        opacity_logits=torch.full((n,), 4.0),
-        sh0=torch.zeros(n, 1, 3),
-        shN=torch.zeros(n, 0, 3),
-        world_from_norm=Sim3.identity(),
-        antialiased=False,
-    )
+    return opaque_surface(np.concatenate([wall, board]))
 
 
 def test_where_selects_the_pixels_that_sources_see_or_do_not() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from known_scene import opaque_surface
 
 from stages.quality.config import NovelViewsConfig
 from stages.run import layout
@@ -12,7 +12,6 @@ from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.colmap import write_model
-from stages.scenes.frames import Sim3
 from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import DistillConfig, TrainConfig
@@ -38,17 +37,7 @@ def wall() -> Gaussians:
     """An opaque wall at z = 4."""
     steps = np.arange(-4, 4, 0.05)
     means = np.stack([*np.meshgrid(steps, steps), np.full((160, 160), 4.0)], -1).reshape(-1, 3)
-    n = len(means)
-    return Gaussians(
-        means=torch.tensor(means, dtype=torch.float32),
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-        log_scales=torch.full((n, 3), float(np.log(0.03))),
-        opacity_logits=torch.full((n,), 4.0),
-        sh0=torch.zeros(n, 1, 3),
-        shN=torch.zeros(n, 0, 3),
-        world_from_norm=Sim3.identity(),
-        antialiased=False,
-    )
+    return opaque_surface(means)
 
 
 TARGET = camera("t", 0.0)
