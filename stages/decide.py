@@ -5,7 +5,7 @@ import argparse
 from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import read_json, read_table, shaped, whole_file
+from stages.run.files import read_json, shaped, whole_file
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 
@@ -15,15 +15,13 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.decision import decision
-    from stages.quality.paired_differences import TEXTS
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("compare", CompareConfig)
-    table = read_table(layout.delta_table(), TEXTS)
     summary, delta = read_json(layout.summary()), read_json(layout.delta())
     with shaped(layout.delta(), "the files of stage compare", "run `dvc repro -f compare`"):
-        text = decision(study.version, study.objective, summary, delta, table, config.confidence)
+        text = decision(study.version, study.objective, summary, delta, config.confidence)
     with whole_file(layout.decision()) as scratch:
         scratch.write_text(text)
     print(text)

@@ -84,7 +84,7 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     assert (summary["none"]["psnr"], summary["base-post"]["psnr"]) == (21.0, 21.5)
     assert summary["none"]["scenes"] == 2
     assert summary["none"]["lpips"] is None
-    assert set(read_json(layout.headline())) == {"pair15", "pair16", "mean"}
+    assert set(read_json(layout.headline())) == {"study", "pair15", "pair16", "mean"}
     assert read_json(layout.delta())["base-post_vs_none"]["mean"]["psnr"] == 0.5
     rows = read_tsv(layout.delta_table())
     assert [row["scene"] for row in rows[:3]] == ["pair15", "pair16", "mean"]
@@ -94,23 +94,17 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     assert "base-post minus none" in output
 
 
-def test_tuned_method_is_chosen_on_the_internal_eval_scenes_alone() -> None:
-    tuned = ["tuned-post", "tuned-distill"]
-    select(["none", *tuned], "none")
+def test_subject_is_that_of_the_study_whatever_the_scenes_say() -> None:
+    """Another method is better on every scene, so that a choice by results would take it."""
+    select(["none", "tuned-post", "tuned-distill"], "tuned-post")
     for scene, level in LEVELS.items():
-        # On the downstream scenes post is better, on the internal one distill.
-        gain = -1.0 if scene == "pair02" else 1.0
-        evaluation(scene, "tuned-post", level + gain)
-        evaluation(scene, "tuned-distill", level)
+        evaluation(scene, "tuned-post", level - 1.0)
+        evaluation(scene, "tuned-distill", level + 1.0)
     main()
-    found = read_json(layout.delta())["study"]
-    assert found["chosen"] == "tuned-distill"
-    assert len(found["verdict"]) == 64
-
-
-def test_without_a_tuned_method_nothing_is_chosen() -> None:
-    main()
-    assert read_json(layout.delta())["study"]["chosen"] is None
+    delta, headline = read_json(layout.delta()), read_json(layout.headline())
+    assert delta["study"]["subject"] == headline["study"]["subject"] == "tuned-post"
+    assert list(delta["headline"]) == ["tuned-post_vs_none"]
+    assert len(delta["study"]["verdict"]) == 64
 
 
 def test_subject_chooses_the_headline() -> None:
@@ -160,6 +154,13 @@ def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> N
     main()
     frontier = read_json(layout.delta())["frontier"]
     assert frontier["strengths"] == {"tuned-post": 0.5}
+    delta, headline = read_json(layout.delta()), read_json(layout.headline())
+    for study in (delta["study"], headline["study"]):
+        assert (study["subject"], study["strength"]) == ("tuned-post", 0.5)
+        assert study["strength_chosen_on"] == "pair02"
+    gain = headline["pair16"]["psnr"] - read_json(layout.scene_metrics("pair16", "none"))["psnr"]
+    assert delta["headline"]["tuned-post_vs_none"]["pair16"]["psnr"] == gain == -0.5
+    assert delta["tuned-post_vs_none"]["pair16"]["psnr"] == 1.0
     assert frontier["tuned-post_vs_none"] == {"verdict": "LPIPS was not measured"}
     half = {"pair15": 20.5, "pair16": 21.5}  # of 20 and 21, and of 20 and 23 dB
     assert {scene: read_json(layout.headline())[scene]["psnr"] for scene in half} == half
@@ -220,7 +221,11 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
         read_json(layout.summary())["none-mean"] | {"psnr": 21.6, "scenes": 2}
         == (read_json(layout.summary())["none-mean"])
     )
-    assert before["study"].pop("noise").startswith("the noise of the seed was not measured")
+    assert before["study"].pop("noise").startswith("not measured")
+    assert after["study"].pop("noise").startswith("0.59 dB PSNR, 0.0000 SSIM, of 3 trainings")
+    mean = "base-post_vs_none", "mean"
+    words = [of[mean[0]][mean[1]].pop("psnr_is") for of in (before, after)]
+    assert words == ["difference", "below the noise floor"]
     added = {"noise_floor", "seed1_vs_none", "seed2_vs_none", "none-mean_vs_none"}
     assert {key: value for key, value in after.items() if key not in added} == before
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from test_compare import LEVELS, average, evaluation, select, workspace  # noqa: F401
+from test_compare import (
+    LEVELS,
+    average,
+    evaluation,
+    repeat_with,
+    select,
+    workspace,  # noqa: F401
+)
 
 from stages import compare, decide
 from stages.quality.keys import repeat_name
@@ -13,9 +20,19 @@ from stages.run import layout
 from stages.scenes.study.roles import NO_RESERVE
 
 
-def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -> str:
-    """decision.md where the tuned and the base fixer gain so many dB on every scene."""
-    select(["none", "base-post", "tuned-post"], "none")
+def snapshot(
+    monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0, noise: float = 0.0
+) -> str:
+    """decision.md where the tuned and the base fixer gain so many dB on every scene.
+
+    With `noise` there is a repeat, whose plain splat differs by so many dB.
+    """
+    select(["none", "base-post", "tuned-post"], "tuned-post")
+    if noise:
+        repeat_with([1])
+        for scene, level in LEVELS.items():
+            evaluation(repeat_name(scene, 1), "none", level + noise)
+        average({"pair15": 20.9, "pair16": 22.9})
     for place, (scene, level) in enumerate(LEVELS.items()):
         evaluation(scene, "base-post", level + base)
         evaluation(scene, "tuned-post", level + tuned + 0.01 * place)
@@ -27,19 +44,19 @@ def snapshot(monkeypatch: pytest.MonkeyPatch, tuned: float, base: float = 0.0) -
 
 def test_gain_is_reported_with_its_interval_and_the_least_possible_p(monkeypatch) -> None:
     text = snapshot(monkeypatch, tuned=1.0)
-    assert "## tuned-post" in text
-    assert "PSNR (dB) against none: +1.01" in text
-    assert "better on 2 of 2 scenes" in text
-    assert "the smallest possible with 2 scenes is 0.5" in text
-    assert "In PSNR (dB) tuned-post improves on none, beyond the interval over scenes" in text
-    assert "Tuning did not improve" not in text
+    assert "## tuned-post at strength 1\n" in text
+    row = next(line for line in text.splitlines() if line.startswith("    none       PSNR"))
+    assert row.split()[3:] == ["+1.01", "[+0.95,", "+1.08]", "2", "of", "2", "0.5", "difference"]
+    assert "which with 2 scenes is at least 0.5" in text
+    assert "tuning did not raise PSNR" not in text
 
 
 def test_loss_is_called_a_loss(monkeypatch) -> None:
-    text = snapshot(monkeypatch, tuned=-0.5, base=0.5)
-    assert "tuned-post falls behind none" in text
-    assert "Tuning did not improve on base-post (-0.98 dB)" in text
-    assert "tuned-post lowers PSNR (-0.48 dB)" in text
+    text = snapshot(monkeypatch, tuned=-0.5, base=0.5, noise=0.01)
+    assert "Against none: loss in PSNR (-0.48 dB)" in text.partition("## ")[0]
+    assert next(line for line in text.splitlines() if "  -0.48 " in line).endswith("  loss")
+    assert "tuning did not raise PSNR over base-post (-0.98 dB)" in text
+    assert "At full strength tuned-post lowers PSNR (-0.48 dB)" in text
 
 
 def test_scene_below_the_mean_colour_takes_the_meaning_from_the_verdict(monkeypatch) -> None:
@@ -50,34 +67,26 @@ def test_scene_below_the_mean_colour_takes_the_meaning_from_the_verdict(monkeypa
     assert warning in text.partition("## Means")[0]
 
 
-def test_without_a_tuned_method_there_is_nothing_to_decide(monkeypatch) -> None:
+def test_subject_without_a_fixer_is_not_judged(monkeypatch) -> None:
     compare.main()
     monkeypatch.setattr(sys, "argv", ["decide"])
     decide.main()
     text = Path("metrics/decision.md").read_text()
-    assert "nothing to decide" in text
+    assert "No fixer is judged: `study.subject` is none." in text
     assert "base-post" in text
+    assert "gain" not in text
 
 
-def test_noise_floor_stands_beside_the_gain(monkeypatch) -> None:
+def test_noise_floor_stands_first_and_names_the_differences(monkeypatch) -> None:
     text = snapshot(monkeypatch, tuned=1.0)
-    assert "The noise of the seed was not measured: study.seeds is empty" in text
-    yaml = YAML()
-    params = yaml.load(Path("params.yaml"))
-    params["study"]["seeds"] = [1]
-    yaml.dump(params, Path("params.yaml"))
-    for scene, level in LEVELS.items():
-        evaluation(repeat_name(scene, 1), "none", level + 0.2)
-    average({"pair15": 20.9, "pair16": 22.9})
-    compare.main()
-    decide.main()
-    text = layout.decision().read_text()
-    assert "The plain splat's PSNR varies with the seed by 0.10 dB" in text
-    assert "2 trainings): gains below 0.43 dB are none (95%, Student t)" in text
-    assert "In PSNR (dB) tuned-post improves on none, beyond the interval" in text
-    assert "In PSNR (dB) the difference of tuned-post to none-mean is none: below the noise" in text
-    assert "noise floor: not measured" not in text
-    assert "The noise of the seed was not measured" not in text
+    assert text.count("Noise floor: not measured") == 1
+    assert "The noise floor was not measured (`study.seeds` is empty), so nothing here is" in text
+    text = snapshot(monkeypatch, tuned=1.0, noise=0.2)
+    first = text.partition("## ")[0]
+    assert "Noise floor: 0.43 dB PSNR, 0.0000 SSIM, of 2 trainings of the plain splat" in first
+    assert "Against none: gain in PSNR (+1.01 dB)" in first
+    assert "Against none-mean: no difference shown in PSNR (+0.12 dB: below the noise" in first
+    assert "not measured (`study.seeds`" not in text
 
 
 def test_first_lines_say_what_was_measured(monkeypatch) -> None:
@@ -86,8 +95,8 @@ def test_first_lines_say_what_was_measured(monkeypatch) -> None:
     assert "n = 2 views" in first
     assert "Fixer: the tiny fixer of this repository" in first
     assert "LPIPS was not measured" in first
-    assert "noise floor: not measured" in first
-    assert "strength: 1" in first
+    assert "Noise floor: not measured" in first
+    assert "Strength: 1" in first
 
 
 def test_empty_reserve_is_said(monkeypatch) -> None:
@@ -99,4 +108,4 @@ def test_empty_reserve_is_said(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["compare"])
     compare.main()
     decide.main()
-    assert f"Note: {NO_RESERVE}." in layout.decision().read_text()
+    assert f"- Note: {NO_RESERVE}\n" in layout.decision().read_text()

@@ -4,12 +4,13 @@ Noise is how far other seeds shift the default. Scenes to choose by and scenes t
 apart: an arm chosen on the reported scenes has no unbiased measure left.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import FORMATS, MEASURES, titled
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
+from stages.quality.statistics import column_means
 from stages.quality.table import render_table
 from stages.run.errors import UserError, UserErrors
 
@@ -80,7 +81,8 @@ def ablation(
         scenes = [scene for scene in listed if scene in default.scenes]
         if scenes:
             rows, reasons = arm_deltas(default, arms, scenes, method, config)
-            means = means_of(default, scenes, method)
+            of_default = [default.of(scene, method).means for scene in scenes]
+            means = column_means(of_default, MEASURES)
             table = ablation_table(rows, means, varied, repeats, reasons, len(scenes))
             blocks.append(f"{method} on scenes {purpose}: {', '.join(scenes)}\n{table}")
     interval = f"{config.confidence:.0%} intervals of Student's t over scenes"
@@ -106,9 +108,9 @@ def ablation_table(
     reasons: Mapping[str, str],
     scenes: int,
 ) -> str:
-    """The default's means, every arm's difference from them, and the noise floor.
+    """The default's means, every arm's difference from them, and the largest of the repeats.
 
-    Student's interval over scenes is in brackets; a star marks differences beyond the noise floor.
+    Student's interval over scenes is in brackets; a star marks differences beyond the repeats'.
 
     Args:
         rows: Rows of `arm_deltas`.
@@ -130,23 +132,9 @@ def ablation_table(
         table.append([label, *cells])
     if floor:
         cells = [_text(floor.get(name), _FORMATS[name]) for name in MEASURES]
-        table.append(["noise floor, largest of the repeats", *cells])
+        table.append(["largest of the repeats", *cells])
     notes = [f"{label}: not compared: {reason}" for label, reason in reasons.items()]
     return "\n".join([render_table(table), *notes])
-
-
-def means_of(
-    evaluations: Evaluations, scenes: Sequence[str], method: str
-) -> dict[str, float | None]:
-    """Means over scenes of one method, None where a scene lacks the measure."""
-
-    def over_scenes(values: Sequence[float | None]) -> float | None:
-        return None if None in values else sum(values) / len(values)
-
-    def values(name: str) -> Iterator[float | None]:
-        return (evaluations.of(scene, method).means[name] for scene in scenes)
-
-    return {name: over_scenes(list(values(name))) for name in MEASURES}
 
 
 def _cell(row: DeltaRow | None, scenes: int, floor: Mapping[str, float], starred: bool) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.quality.comparison import Evaluation, Evaluations
+from stages.quality.comparison import Evaluation, Evaluations, View
 from stages.quality.keys import NONE_MEAN
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_table
-from stages.run.methods import PLAIN
 
 COLUMNS = ("scene", "timestamp", "camera")
 
@@ -31,32 +30,20 @@ def with_averages(
             expected="every scene of study.downstream_scenes that is evaluated",
             fix="run `dvc repro average`",
         )
-    rows = read_table(views, set(COLUMNS))
+    of_views = _views_by_scene(read_table(views, set(COLUMNS)))
     averaged: dict[tuple[str, str], Evaluation] = {}
     for scene in scenes:
         for method in evaluations.methods:
             averaged[scene, method] = evaluations.of(scene, method)
-        averaged[scene, NONE_MEAN] = _evaluation(scene, of_scenes[scene], rows)
+        averaged[scene, NONE_MEAN] = Evaluation(
+            scene, NONE_MEAN, of_scenes[scene], of_views.get(scene, {})
+        )
     return Evaluations(averaged)
 
 
-def compared_with_average(chosen: str | None) -> list[tuple[str, str]]:
-    """(method, reference) of the comparisons with `none-mean`.
-
-    >>> compared_with_average("tuned-post")
-    [('tuned-post', 'none-mean'), ('none-mean', 'none')]
-    """
-    return [(chosen, NONE_MEAN)] * (chosen is not None) + [(NONE_MEAN, PLAIN)]
-
-
-def _evaluation(
-    scene: str, means: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> Evaluation:
-    views = {
-        (row["timestamp"], row["camera"]): {
-            name: value for name, value in row.items() if name not in COLUMNS
-        }
-        for row in rows
-        if row["scene"] == scene
-    }
-    return Evaluation(scene, NONE_MEAN, means, views)
+def _views_by_scene(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[View, dict[str, Any]]]:
+    views: dict[str, dict[View, dict[str, Any]]] = {}
+    for row in rows:
+        measures = {name: value for name, value in row.items() if name not in COLUMNS}
+        views.setdefault(row["scene"], {})[row["timestamp"], row["camera"]] = measures
+    return views

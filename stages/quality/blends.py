@@ -12,6 +12,7 @@ import numpy as np
 
 from stages.quality.evaluation import MeasuredView, Measures, Meter
 from stages.quality.keys import MEASURES
+from stages.quality.statistics import column_means
 from stages.run.methods import PLAIN
 
 COLUMNS = ["strength", "views", *MEASURES]
@@ -61,7 +62,10 @@ def _measured(
         measured = [row for batch in batches for row in meter.measure_all(batch)]
         for strength, row in zip(strengths, measured, strict=True):
             rows[strength].append(row)
-    return {one: _means(of_strength) for one, of_strength in rows.items()}
+    return {
+        one: {"views": len(of_strength)} | column_means(of_strength, MEASURES)
+        for one, of_strength in rows.items()
+    }
 
 
 def _blends(
@@ -72,15 +76,6 @@ def _blends(
     for strength in strengths:
         image = np.clip(raw.given + np.float32(strength) * change, 0, 1)
         yield replace(raw, given=image, aligned=None, mask=None)
-
-
-def _means(rows: Sequence[Measures]) -> Measures:
-    """Means over views, as of whole scenes; None where a view lacks the measure."""
-    columns = {name: [row[name] for row in rows] for name in MEASURES}
-    return {"views": len(rows)} | {
-        name: None if None in column else round(float(np.mean(column)), 6)
-        for name, column in columns.items()
-    }
 
 
 def _row(strength: float, means: Mapping[str, Any]) -> Measures:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.floor import below_mean_color
-from stages.quality.keys import AVERAGED, CROPPED, MEASURES
+from stages.quality.keys import AVERAGED
+from stages.quality.statistics import column_means
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
 from stages.run.methods import PLAIN
@@ -93,36 +94,10 @@ def downstream(scenes: Sequence[str], evaluated: Sequence[str]) -> list[str]:
 def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
     """Means of every method over scenes of equal weight: metrics/summary.json."""
     return {
-        method: _means([evaluations.of(scene, method).means for scene in scenes], AVERAGED)
+        method: column_means([evaluations.of(scene, method).means for scene in scenes], AVERAGED)
         | {"scenes": len(scenes)}
         for method in evaluations.methods
     }
-
-
-def headline(
-    evaluations: Evaluations,
-    scenes: Sequence[str],
-    subject: str,
-    rows: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """One method's measures by scene and in the mean: metrics/headline.json.
-
-    They are of full strength, or of `rows`: the measures at another strength, by scene.
-
-    Raises UserError when the subject is not among the methods.
-    """
-    if subject not in evaluations.methods:
-        raise UserError(
-            "params.yaml  study.subject",
-            repr(subject),
-            expected=f"one of study.methods: {', '.join(evaluations.methods)}",
-        )
-    rows = rows or {scene: evaluations.of(scene, subject).means for scene in scenes}
-    # Beside whole images the people's crops, where they are measured.
-    cropped = all(row.get(name) is not None for row in rows.values() for name in CROPPED[:1])
-    names = (*MEASURES, *CROPPED) if cropped else MEASURES
-    by_scene = {scene: {name: row[name] for name in names} for scene, row in rows.items()}
-    return by_scene | {"mean": _means(list(rows.values()), names)}
 
 
 def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[str]:
@@ -130,28 +105,6 @@ def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[s
     if PLAIN not in evaluations.methods:
         return []
     return [name for name in scenes if below_mean_color(evaluations.of(name, PLAIN).means)]
-
-
-def choose(evaluations: Evaluations, scenes: Sequence[str], methods: Sequence[str]) -> str | None:
-    """The first method of the highest mean PSNR over `scenes`; None if none was evaluated."""
-    known = [scene for scene in scenes if scene in evaluations.scenes]
-    candidates = [method for method in methods if method in evaluations.methods]
-    if not known or not candidates:
-        return None
-
-    def mean_psnr(method: str) -> float:
-        return sum(evaluations.of(scene, method).means["psnr"] for scene in known) / len(known)
-
-    return max(candidates, key=mean_psnr)
-
-
-def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Measure]:
-    """Mean of each column; None if a row lacks it, because such means do not compare."""
-    columns = {name: [row[name] for row in rows] for name in names}
-    return {
-        name: None if None in column else round(sum(column) / len(column), 6)
-        for name, column in columns.items()
-    }
 
 
 def _read(scene: str, method: str, files: Files) -> Evaluation:

@@ -1,17 +1,17 @@
 """The decision snapshot: a comparison in words that follow from its numbers only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stages.quality.findings import DIFFERENCE, GAIN, LOSS, rule
 from stages.quality.floor import verdict_warning
-from stages.quality.frontier_text import frontier_lines
-from stages.quality.keys import FORMATS, MEASURES, better, titled
-from stages.quality.measured import measured_sentences
-from stages.quality.noise import below_noise, noise_lines
+from stages.quality.frontier_text import frontier_lines, verdict_words
+from stages.quality.keys import FORMATS, MEASURES, NONE_MEAN, TITLES, quantity, titled
+from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
-from stages.run.methods import Method
+from stages.run.methods import PLAIN, Method
 
 _TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
@@ -23,132 +23,172 @@ def decision(
     objective: str,
     summary: Mapping[str, Numbers],
     delta: Mapping[str, Any],
-    table: Sequence[Numbers],
     confidence: float,
 ) -> str:
-    """The snapshot as Markdown, from metrics/{summary,delta}.json and the table of differences.
+    """The snapshot as Markdown, from metrics/{summary,delta}.json.
 
     Args:
         version: Of the study.
         objective: Of the study.
-        summary: Means by method.
-        delta: Differences; `delta["study"]` names the method chosen on the internal-eval scenes.
-        table: Rows of `delta_table`.
+        summary: Means by method, at full strength.
+        delta: Differences, their names by the rule, and what was measured.
         confidence: Of the intervals.
     """
-    chosen, verdict = delta["study"]["chosen"], delta["study"]["verdict"]
+    study = delta["study"]
+    subject, floor = study["subject"], delta.get("noise_floor")
     count = next(iter(summary.values()))["scenes"]
     lines = [f"# Decision snapshot, study {version}", "", objective, ""]
-    lines += [measured_sentences(delta), ""] if delta["study"].get("measured") else []
-    lines += [f"Leak guard: verdict `{verdict[:12]}`.", ""]
-    lines += [f"Note: {note}.", ""] if (note := delta["study"].get("note")) else []
-    below = delta["study"].get("below_mean_color")
+    below = study.get("below_mean_color")
     lines += [f"**Warning: {verdict_warning(below)}.**", ""] if below else []
-    lines += [f"## Means over {count} downstream scenes", "", *_means(summary), ""]
-    if chosen is None:
-        lines += ["No tuned method was evaluated on the internal-eval scenes: nothing to decide."]
-        return "\n".join(lines) + "\n"
-    lines += [
-        f"## {chosen}",
-        "",
-        "Of the tuned methods it has the highest PSNR on the internal-eval scenes; the downstream "
-        "scenes had no part in the choice.",
-        "",
-    ]
-    means = [row for row in table if row["scene"] == MEAN and row["metric"] in MEASURES]
-    deltas = [row for row in means if row["comparison"].startswith(f"{chosen}_vs_")]
-    lines += [f"- {_sentence(row, count, confidence)}" for row in deltas]
-    floor = delta.get("noise_floor")
-    lines += noise_lines(floor, confidence)
-    if frontier := delta.get("frontier"):
-        lines += ["", "## At equal SSIM and PSNR", ""]
-        lines += frontier_lines(chosen, frontier, floor or {}, confidence)
-    lines += ["", "## What the numbers say", "", *_findings(chosen, deltas, count, floor)]
-    lines += ["", "## Next ablation", "", *_next(chosen, summary, deltas, table)]
+    lines += [*_verdict(subject, delta), ""]
+    lines += [f"- {name}: {text}" for name, text in measured_rows(delta)]
+    lines += [f"- Leak guard: verdict `{study['verdict'][:12]}`"]
+    lines += [f"- Note: {note}"] if (note := study.get("note")) else []
+    lines += ["", f"## Means over {count} downstream scenes, fixed views as they are", ""]
+    lines += [*_indented(_means(summary)), "", f"{_on_methods(summary, floor)}.", ""]
+    if subject == PLAIN:
+        return "\n".join(lines).rstrip() + "\n"
+    strength = study["strength"]
+    shown = [(f"## {subject} at strength {strength:g}", _comparisons(delta["headline"], subject))]
+    if strength != 1:
+        shown.append((f"## {subject} at full strength", _comparisons(delta, subject)))
+    for title, found in shown:
+        lines += [title, "", *_indented(_differences(found, count, confidence)), ""]
+    lines += [f"{rule(floor)}. {_on_p(count)}", "", "## Over all strengths", ""]
+    lines += frontier_lines(subject, delta["frontier"], confidence)
+    lines += ["", "## Next ablation", "", *_next(subject, summary, delta)]
     return "\n".join(lines) + "\n"
 
 
-def _means(summary: Mapping[str, Numbers]) -> Iterator[str]:
+def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
+    """What was found of the subject: one item per reference."""
+    if subject == PLAIN:
+        yield "No fixer is judged: `study.subject` is none. Name the method to judge there."
+        return
+    strengths = delta["frontier"]["strengths"]
+    yield f"**{subject} at strength {strengths[subject]:g}:**"
+    yield ""
+    for reference, found in _comparisons(delta["headline"], subject).items():
+        at = f" at strength {strengths[reference]:g}" if reference in strengths else ""
+        at += " (the raw render)" if strengths.get(reference) == 0 else ""
+        text = f"- Against {reference}{at}: {_found(found[MEAN])}."
+        if of_curves := delta["frontier"].get(f"{subject}_vs_{reference}"):
+            words = verdict_words(subject, reference, of_curves["verdict"])
+            text += f" Over all strengths: {words}."
+        yield text
+    if strengths[subject] == 0:
+        yield ""
+        yield (
+            "Strength 0 is the raw render: on the internal-eval scenes no larger strength has a "
+            "higher PSNR."
+        )
+
+
+def _found(mean: Numbers) -> str:
+    """Such as `gain in PSNR (+0.31 dB); no difference shown in SSIM (...)`."""
+    by_word: dict[str, list[str]] = {}
+    for name in MEASURES:
+        if mean[name] is None:
+            continue
+        word, change = mean[f"{name}_is"], quantity(name, mean[name], "+")
+        if word in (GAIN, LOSS, DIFFERENCE):
+            by_word.setdefault(f"{word} in ", []).append(f"{TITLES[name]} ({change})")
+        else:
+            text = f"{TITLES[name]} ({change}: {word})"
+            by_word.setdefault("no difference shown in ", []).append(text)
+    return "; ".join(word + " and ".join(parts) for word, parts in by_word.items())
+
+
+def _comparisons(deltas: Mapping[str, Any], subject: str) -> dict[str, Any]:
+    """Entries of the subject's comparisons, by reference."""
+    start = f"{subject}_vs_"
+    return {key.removeprefix(start): of for key, of in deltas.items() if key.startswith(start)}
+
+
+def _on_methods(summary: Mapping[str, Numbers], floor: Numbers | None) -> str:
+    plain = "none: the plain splat"
+    if NONE_MEAN not in summary or not floor:
+        return plain
+    return f"{plain}; {NONE_MEAN}: the mean of its renders over {floor['trainings']} trainings"
+
+
+def _means(summary: Mapping[str, Numbers]) -> str:
     rows = [["method", *_TITLES.values()]]
     for method, row in summary.items():
         rows.append([method, *(_text(row[name], FORMATS[name]) for name in MEASURES)])
-    yield from ("    " + line for line in render_table(rows).splitlines())
+    return render_table(rows)
 
 
-def _sentence(row: Numbers, count: int, confidence: float) -> str:
-    """Such as `PSNR against none: +0.31 dB [-0.10, 0.72], better on 4 of 4 scenes (p 0.125)`."""
-    form, name = FORMATS[row["metric"]], _TITLES[row["metric"]]
-    against = row["comparison"].partition("_vs_")[2]
+def _differences(found: Mapping[str, Any], count: int, confidence: float) -> str:
+    """A row for each reference and measure."""
+    rows = [["against", "", "difference", f"{confidence:.0%} interval", "better on", "p", "is"]]
+    for reference, deltas in found.items():
+        mean = deltas[MEAN]
+        for name in MEASURES:
+            if mean[name] is None:
+                continue
+            form = f"+{FORMATS[name]}"
+            ends = [_text(mean[f"{name}_{end}"], form) for end in ("t_low", "t_high")]
+            rows.append(
+                [
+                    reference,
+                    _TITLES[name],
+                    format(mean[name], form),
+                    f"[{', '.join(ends)}]",
+                    f"{mean[f'{name}_scenes_improved']} of {count}",
+                    f"{mean[f'{name}_sign_flip_p']:.3g}",
+                    mean[f"{name}_is"],
+                ]
+            )
+    return render_table(rows)
+
+
+def _on_p(count: int) -> str:
     return (
-        f"{name} against {against}: {row['difference']:+{form}} "
-        f"[{_text(row['low'], form)}, {_text(row['high'], form)}] ({confidence:.0%}, Student t "
-        f"over scenes), better on {row['won']:g} of {count} scenes (sign-flip p "
-        f"{row['sign_flip_p']:.3g}; the smallest possible with {count} scenes is "
-        f"{least_p(count):.3g})"
+        "Intervals are Student's t over scenes; p is of the exact sign-flip test over scenes, "
+        f"which with {count} scene{'s' * (count != 1)} is at least {least_p(count):.3g}."
     )
 
 
-def _findings(
-    chosen: str, deltas: Sequence[Numbers], count: int, floor: Numbers | None
-) -> Iterator[str]:
-    for row in deltas:
-        against = row["comparison"].partition("_vs_")[2]
-        if below_noise(row["metric"], row["difference"], floor):
-            yield (
-                f"- In {_TITLES[row['metric']]} the difference of {chosen} to {against} is none: "
-                "below the noise of the seed."
-            )
-            continue
-        gain = row["difference"] * better(row["metric"])
-        ends = [row["low"], row["high"]]
-        sure = None not in ends and (min(ends) > 0 or max(ends) < 0)
-        what = "improves on" if gain > 0 else "falls behind" if gain < 0 else "equals"
-        how = "beyond the interval over scenes" if sure else "within the interval over scenes"
-        every = ", on every scene" if row["won"] == count else ""
-        yield f"- In {_TITLES[row['metric']]} {chosen} {what} {against}, {how}{every}."
-
-
-def _next(
-    chosen: str, summary: Mapping[str, Numbers], deltas: Sequence[Numbers], table: Sequence[Numbers]
-) -> Iterator[str]:
+def _next(subject: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any]) -> Iterator[str]:
     """What to vary next: the largest causes of error that the numbers can separate."""
-    gains = {
-        (row["comparison"].partition("_vs_")[2], row["metric"]): row["difference"] for row in deltas
-    }
-    base = Method.parse(chosen).untuned
-    over_none, over_base = gains.get(("none", "psnr")), gains.get((base, "psnr"))
-    aligned, calibrated = summary[chosen].get("psnr_aligned"), summary[chosen]["psnr"]
+    full = _comparisons(delta, subject)
+    base = Method.parse(subject).untuned
+    over_none = full[PLAIN][MEAN]["psnr"] if PLAIN in full else None
+    over_base = full[base][MEAN]["psnr"] if base in full else None
+    aligned, calibrated = summary[subject].get("psnr_aligned"), summary[subject]["psnr"]
     if over_base is not None and over_base <= 0:
         yield (
-            f"- Tuning did not improve on {base} ({over_base:+.2f} dB): more in-domain data first "
-            "(`study.tuning_scenes`, `pairs.every`, `pairs.leave_out`), then `tune.steps`."
+            f"- At full strength tuning did not raise PSNR over {base} ({over_base:+.2f} dB): more "
+            "in-domain data first (`study.tuning_scenes`, `pairs.every`, `pairs.leave_out`), then "
+            "`tune.steps`."
         )
     if over_none is not None and over_none <= 0:
         yield (
-            f"- {chosen} lowers PSNR ({over_none:+.2f} dB): the fixer changes what was correct. "
-            "Try `tune.losses.lpips` lower, and `distill` rather than `post`."
+            f"- At full strength {subject} lowers PSNR ({over_none:+.2f} dB). Try "
+            "`tune.losses.lpips` lower, and `distill` rather than `post`."
         )
     if aligned is not None and aligned - calibrated > 0.5:
         yield (
-            f"- {aligned - calibrated:.2f} dB separate calibrated from aligned target poses: "
-            "`pairs.poses=given` shows whether pose errors in the samples harm the tuning."
+            f"- Target poses aligned to the Gaussians give {aligned - calibrated:.2f} dB more than "
+            "calibrated ones: `pairs.poses=given` shows whether pose errors in the samples harm "
+            "the tuning."
         )
     yield (
-        "- Reference views: `python -m stages.ablate difix.reference_from=nearest,overlap`, and "
+        "- References: `python -m stages.ablate difix.reference_from=nearest,overlap`, and "
         "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
     )
-    spread = [
-        row["difference"]
-        for row in table
-        if row["comparison"] == f"{chosen}_vs_none"
-        and row["metric"] == "psnr"
-        and row["scene"] != MEAN
-    ]
+    spread = [of["psnr"] for scene, of in full.get(PLAIN, {}).items() if scene != MEAN]
     if len(spread) > 1:
         yield (
-            f"- Gains differ between scenes by {max(spread) - min(spread):.2f} dB of PSNR: more "
-            "downstream scenes would narrow the interval most."
+            f"- At full strength differences to none vary between scenes by "
+            f"{max(spread) - min(spread):.2f} dB of PSNR: more downstream scenes narrow the "
+            "intervals."
         )
+
+
+def _indented(table: str) -> Iterator[str]:
+    yield from ("    " + line.rstrip() for line in table.splitlines())
 
 
 def _text(value: float | None, form: str) -> str:

@@ -18,9 +18,10 @@ from scipy.interpolate import CubicSpline
 
 from stages.quality.blends import COLUMNS, FULL
 from stages.quality.comparison import Evaluations
+from stages.quality.findings import DIFFERENCE, GAIN, LOSS, ONE_SCENE, finding
 from stages.quality.keys import MEASURES, better
 from stages.quality.paired_differences import MEAN, comparisons_of
-from stages.quality.statistics import t_interval
+from stages.quality.statistics import column_means, t_interval
 from stages.run.errors import UserError
 from stages.run.files import read_table
 from stages.run.methods import PLAIN
@@ -29,9 +30,12 @@ LEVELS = ("ssim", "psnr")  # what methods are equal in
 AT_EQUAL = tuple(f"lpips_at_{level}" for level in LEVELS)
 DOMINATES, DOMINATED, TRADES = "dominates", "is dominated", "trades"
 UNSHOWN, UNMEASURED = "no difference shown", "LPIPS was not measured"
+APART = "no common range"
+VERDICTS = (DOMINATES, DOMINATED, TRADES)
 TABLE_COLUMNS = ["scene", "method", "strength", *MEASURES]
 _STEPS = 1000  # of the strength, between which the curves are straight
 _COMMON = 101  # levels in the range that two methods share
+_EQUAL = 1e-9  # of PSNR and SSIM, that floating point may separate
 
 Vector = NDArray[np.float64]
 
@@ -126,17 +130,9 @@ class Frontiers:
                 points[scene, method] = rows
         return cls(points)
 
-    def at(
-        self, scenes: Sequence[str], method: str, strengths: Mapping[str, float]
-    ) -> dict[str, Mapping[str, Any]] | None:
-        """A method's measures by scene at its strength; None where `strengths` lacks it."""
-        if method not in strengths:
-            return None
-        wanted = strengths[method]
-        return {
-            scene: next(row for row in self._points[scene, method] if row["strength"] == wanted)
-            for scene in scenes
-        }
+    def at(self, scene: str, method: str, strength: float) -> Mapping[str, Any]:
+        """A method's measures in a scene at one of the strengths."""
+        return next(row for row in self._points[scene, method] if row["strength"] == strength)
 
     def curve(self, scene: str, method: str) -> Curve | None:
         """The curve of a method; None where a measure is missing."""
@@ -171,13 +167,8 @@ class Frontiers:
         ]
         for method in self.methods:
             for points in zip(*(self._points[scene, method] for scene in scenes), strict=True):
-                columns = {name: [row[name] for row in points] for name in MEASURES}
-                means = {
-                    name: None if None in column else _rounded(np.mean(column))
-                    for name, column in columns.items()
-                }
                 row = {"scene": MEAN, "method": method, "strength": points[0]["strength"]}
-                rows.append(row | means)
+                rows.append(row | column_means(points, MEASURES))
         return rows
 
 
@@ -219,10 +210,10 @@ def compare_curves(
     """Differences between the curves of a method and its reference, paired over scenes.
 
     `lpips_at_<level>` is the mean difference of the best LPIPS at equal PSNR or SSIM over the range
-    that both reach; `..._of_none` the one at the level of the raw renders; `highest_<level>` the
-    difference of the highest PSNR or SSIM; `full_<measure>` that of full strength. The error of
-    interpolation is the largest change in a scene when every other strength is left out; None with
-    fewer than three strengths.
+    that both reach, None where they share none; `..._of_none` the one at the level of the raw
+    renders; `highest_<level>` the difference of the highest PSNR or SSIM; `full_<measure>` that of
+    full strength. The error of interpolation is the largest change in a scene when every other
+    strength is left out; None with fewer than three strengths.
 
     Args:
         pairs: Curves of the method and of the reference, by scene.
@@ -234,23 +225,25 @@ def compare_curves(
     thinned = [_differences(one.thinned(), other.thinned()) for one, other in pairs.values()]
     is_thin = any(len(one.strengths) < 3 for one, _ in pairs.values())
     mean: dict[str, Any] = {}
-    signs: dict[str, int] = {}
+    found: dict[str, str] = {}
     for name in next(iter(by_scene.values())):
         values = [of[name] for of in by_scene.values()]
+        if None in values:
+            mean[name], found[name] = None, APART
+            continue
         low, high = t_interval(values, confidence) or (None, None)
         error = None
-        if name.startswith("lpips_at_") and not is_thin:
-            changes = [abs(a - b[name]) for a, b in zip(values, thinned, strict=True)]
-            error = max(changes)
-        measure = "lpips" if "lpips" in name else name.rpartition("_")[2]
-        least = max(floor.get(measure) or 0.0, error or 0.0)
-        signs[name] = better(name) * _sign(float(np.mean(values)), low, high, least)
+        if not name.startswith("full_") and not is_thin:
+            # Where fewer strengths share no range, nothing is known.
+            error = max(abs(a - (b[name] or 0.0)) for a, b in zip(values, thinned, strict=True))
+        found[name] = finding(name, float(np.mean(values)), low, high, floor, error)
         mean[name] = _rounded(np.mean(values))
         mean |= {f"{name}_t_low": _rounded(low), f"{name}_t_high": _rounded(high)}
         mean[f"{name}_scenes_improved"] = sum(value * better(name) > 0 for value in values)
+        mean[f"{name}_is"] = found[name]
         if name in AT_EQUAL:
             mean[f"{name}_error"] = _rounded(error)
-    verdict = _against_plain(signs) if plain else _against_fixer(signs)
+    verdict = _against_plain(found) if plain else _against_fixer(found)
     rounded = {
         scene: {name: _rounded(value) for name, value in of.items()}
         for scene, of in by_scene.items()
@@ -258,11 +251,14 @@ def compare_curves(
     return {"verdict": verdict} | rounded | {MEAN: mean}
 
 
-def _differences(method: Curve, reference: Curve) -> dict[str, float]:
-    found = {}
+def _differences(method: Curve, reference: Curve) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     for level in LEVELS:
         low = max(method.lowest(level), reference.lowest(level))
         high = min(method.highest(level), reference.highest(level))
+        if low - high > _EQUAL:
+            found |= {f"lpips_at_{level}": None, f"lpips_at_{level}_of_none": None}
+            continue
         levels = np.linspace(low, high, _COMMON) if high > low else [high]
         of_none = [min(reference.start(level), high)]
         for name, where in (("", levels), ("_of_none", of_none)):
@@ -275,36 +271,41 @@ def _differences(method: Curve, reference: Curve) -> dict[str, float]:
     return found
 
 
-def _sign(mean: float, low: float | None, high: float | None, least: float) -> int:
-    """+1 or -1 where the interval excludes zero and the mean exceeds `least`; else 0."""
-    if low is None or high is None or abs(mean) <= least:
-        return 0
-    return 1 if low > 0 else -1 if high < 0 else 0
-
-
-def _against_fixer(signs: Mapping[str, int]) -> str:
+def _against_fixer(found: Mapping[str, str]) -> str:
     """The verdict on two fixers; reaching a higher PSNR or SSIM counts as an advantage."""
-    equal = [signs[name] for name in AT_EQUAL]
-    every = [*equal, *(signs[f"highest_{level}"] for level in LEVELS)]
-    if min(equal) > 0 and min(every) >= 0:
+    equal = [found[name] for name in AT_EQUAL]
+    every = [*equal, *(found[f"highest_{level}"] for level in LEVELS)]
+    if undecided := _undecided(equal, every):
+        return undecided
+    if set(equal) == {GAIN} and LOSS not in every:
         return DOMINATES
-    if max(equal) < 0 and max(every) <= 0:
+    if set(equal) == {LOSS} and GAIN not in every:
         return DOMINATED
-    return TRADES if min(every) < 0 < max(every) else UNSHOWN
+    return TRADES if {GAIN, LOSS} <= set(every) else UNSHOWN
 
 
-def _against_plain(signs: Mapping[str, int]) -> str:
+def _against_plain(found: Mapping[str, str]) -> str:
     """The verdict on a fixer and the plain splat, which is each curve's own beginning.
 
     At equal SSIM and PSNR a curve cannot be worse than its beginning, so a loss is one of full
     strength.
     """
-    full = [signs[f"full_{name}"] for name in MEASURES]
-    if min(signs[name] for name in AT_EQUAL) > 0:
+    equal = [found[name] for name in AT_EQUAL]
+    full = [found[f"full_{name}"] for name in MEASURES]
+    if undecided := _undecided(equal, [*equal, *full]):
+        return undecided
+    if set(equal) == {GAIN}:
         return DOMINATES
-    if max(full) < 0:
+    if set(full) == {LOSS}:
         return DOMINATED
-    return TRADES if min(full) < 0 < max(full) else UNSHOWN
+    return TRADES if {GAIN, LOSS} <= set(full) else UNSHOWN
+
+
+def _undecided(equal: Sequence[str], every: Sequence[str]) -> str | None:
+    """Why there is no verdict: curves apart, no noise floor, one scene; None where there is one."""
+    if APART in equal:
+        return APART
+    return next((word for word in (DIFFERENCE, ONE_SCENE) if word in every), None)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -3,69 +3,72 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stages.quality.frontier import LEVELS, UNMEASURED, UNSHOWN
+from stages.quality.findings import DIFFERENCE
+from stages.quality.frontier import APART, LEVELS, UNMEASURED, VERDICTS
 from stages.quality.keys import FORMATS, TITLES
 from stages.quality.paired_differences import MEAN
 
+_DEFINITION = (
+    "LPIPS at equal SSIM (PSNR) is the lowest of all strengths with at least that SSIM (PSNR), "
+    "averaged over the levels that both methods reach, never extrapolated. The strength is free "
+    "here in each scene; above it is one, chosen elsewhere."
+)
+_VERDICTS = (
+    "Dominates: gains in both. Is dominated: losses in both. Trades: a gain in one measure, a loss "
+    "in another, also in the highest SSIM and PSNR of any strength. Every curve begins at the raw "
+    "render, so against none losses are of full strength."
+)
 
-def frontier_lines(
-    chosen: str, frontier: Mapping[str, Any], floor: Mapping[str, Any], confidence: float
-) -> Iterator[str]:
-    """Paragraphs on the chosen method: its strength, and its verdict against each reference.
+
+def frontier_lines(subject: str, frontier: Mapping[str, Any], confidence: float) -> Iterator[str]:
+    """Items on the subject's verdict against each reference, then how to read them.
 
     Args:
-        chosen: The method.
+        subject: The method.
         frontier: `frontier` of metrics/delta.json.
-        floor: `noise_floor` of it; empty where it was not measured.
         confidence: Of the intervals.
     """
-    strength = frontier["strengths"][chosen]
-    yield (
-        f"Strength {strength:g} has its highest PSNR on the internal-eval scenes (0: the raw "
-        "renders, 1: the fixed ones, between them blends). metrics/headline.json is of "
-        f"{_subject(frontier)}; all other means and differences here are of full strength."
-    )
+    of_subject = {key: of for key, of in frontier.items() if key.startswith(f"{subject}_vs_")}
+    for key, found in of_subject.items():
+        yield _sentence(subject, key.partition("_vs_")[2], found)
+    if all(found["verdict"] == UNMEASURED for found in of_subject.values()):
+        return
     yield ""
-    for key, found in frontier.items():
-        if key.startswith(f"{chosen}_vs_"):
-            yield _sentence(chosen, key.partition("_vs_")[2], found, confidence)
-    lpips = floor.get("lpips")
-    noise = (
-        "The noise floor was not measured (`study.seeds`)."
-        if lpips is None
-        else f"The noise floor of LPIPS is {lpips:{FORMATS['lpips']}}."
-    )
+    yield f"{_DEFINITION} In brackets: {confidence:.0%} intervals over scenes."
     yield ""
-    yield (
-        "At equal SSIM (PSNR): the best LPIPS of any strength whose SSIM (PSNR) is at least that "
-        "level, mean over the levels that both reach. A difference counts when the interval "
-        "excludes zero and the mean exceeds the error of interpolation and the noise floor. "
-        f"{noise}"
-    )
+    yield _VERDICTS
 
 
-def _subject(frontier: Mapping[str, Any]) -> str:
-    subject = frontier["subject"]
-    return f"{subject} at strength {frontier['strengths'].get(subject, 0.0):g}"
+def verdict_words(subject: str, reference: str, verdict: str) -> str:
+    """A verdict as the end of a sentence.
+
+    >>> verdict_words("tuned-post", "none", "trades")
+    'tuned-post **trades** with none'
+    >>> verdict_words("tuned-post", "none", "no common range")
+    '**no common range**'
+    """
+    if verdict == DIFFERENCE:
+        return "a **difference**; without a noise floor it has no verdict"
+    if verdict not in VERDICTS:
+        return f"**{verdict}**"
+    link = {"dominates": "", "is dominated": " by", "trades": " with"}[verdict]
+    return f"{subject} **{verdict}**{link} {reference}"
 
 
-def _sentence(chosen: str, reference: str, found: Mapping[str, Any], confidence: float) -> str:
-    """Such as `Against none: **dominates**. LPIPS at equal SSIM -0.0120 [-0.0150, -0.0090]`."""
+def _sentence(subject: str, reference: str, found: Mapping[str, Any]) -> str:
+    """Such as `Against none: x **dominates** none. LPIPS at equal SSIM -0.01 [-0.02, -0.01]`."""
+    words = verdict_words(subject, reference, found["verdict"])
     if found["verdict"] == UNMEASURED:
-        return f"- Against {reference}: no verdict, because {UNMEASURED}."
+        return f"- Against {reference}: {words}."
     mean, form, parts = found[MEAN], FORMATS["lpips"], []
     for level in LEVELS:
         name = f"lpips_at_{level}"
+        if mean[name] is None:
+            parts.append(f"at equal {TITLES[level]}: {APART}")
+            continue
         error = mean[f"{name}_error"]
-        stated = "error not measured" if error is None else f"interpolated within {error:{form}}"
+        stated = "interpolated by unknown error" if error is None else f"interpolated ±{error:.5f}"
         ends = [mean[f"{name}_t_low"], mean[f"{name}_t_high"]]
-        low, high = ("-" if end is None else format(end, f"+{form}") for end in ends)
-        parts.append(
-            f"at equal {TITLES[level]} {mean[name]:+{form}} [{low}, {high}] ({stated}; at the "
-            f"level of none {mean[f'{name}_of_none']:+{form}})"
-        )
-    who = "" if found["verdict"] == UNSHOWN else f"{chosen} "
-    return (
-        f"- Against {reference}: {who}**{found['verdict']}**. LPIPS {'; '.join(parts)}; "
-        f"{confidence:.0%} intervals of Student's t over scenes."
-    )
+        interval = "" if None in ends else f" [{ends[0]:+{form}}, {ends[1]:+{form}}]"
+        parts.append(f"at equal {TITLES[level]} {mean[name]:+{form}}{interval}, {stated}")
+    return f"- Against {reference}: {words}. LPIPS {'; '.join(parts)}."

@@ -31,6 +31,15 @@ def titled(name: str, form: str = "{} {}") -> str:
     return form.format(TITLES[name], UNITS[name]) if name in UNITS else TITLES[name]
 
 
+def quantity(name: str, value: float, sign: str = "") -> str:
+    """A value of a measure with its unit, if any; `sign` is `+` for differences.
+
+    >>> quantity("psnr", 0.127), quantity("lpips", 0.004, "+")
+    ('0.13 dB', '+0.0040')
+    """
+    return f"{value:{sign}{FORMATS[name]}}" + (f" {UNITS[name]}" if name in UNITS else "")
+
+
 def better(name: str) -> int:
     """+1 if higher is better, -1 if lower is.
 

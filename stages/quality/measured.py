@@ -1,7 +1,7 @@
 """What a comparison measured, for a reader who sees one output only.
 
 `measured` collects the facts, which metrics/delta.json keeps as `study.measured`; every other
-output says them by `measured_rows` or `measured_sentences`.
+output says them by `measured_rows`.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.quality.comparison import Evaluations
+from stages.quality.noise import floor_words
 
 _DEMO = "embedded demo: ray-traced people"
 _OWN = "own sequences in Hi4D's layout"
@@ -120,54 +121,36 @@ def measured_rows(delta: Facts) -> list[tuple[str, str]]:
         ("Resolution of use", facts.get("used_on", "")),
         ("LPIPS net", _net(facts)),
         ("Protocol", facts.get("protocol", "")),
-        ("Noise floor", noise_words(delta)),
+        ("Noise floor", floor_words(delta.get("noise_floor"))),
         ("Strength", strength_words(delta)),
     ]
     return [(name, text) for name, text in rows if text]
 
 
-def measured_sentences(delta: Facts) -> str:
-    """The same in two sentences, for decisions; empty where the facts are not recorded."""
-    rows = dict(measured_rows(delta))
-    if not rows:
-        return ""
-    first = [rows.get("Data"), rows.get("Sample"), f"LPIPS net: {rows['LPIPS net']}"]
-    second = [
-        f"Fixer: {rows['Fixer']}" if "Fixer" in rows else "No fixer",
-        f"tuning: {rows['Tuning']}",
-        f"used on {rows['Resolution of use']}" if "Resolution of use" in rows else None,
-        f"strength: {rows['Strength']}",
-        f"noise floor: {rows['Noise floor']}",
-    ]
-    return f"Measured: {'; '.join(_known(*first))}. {'; '.join(_known(*second))}."
-
-
-def noise_words(delta: Facts) -> str:
-    """How far results differ between seeds, or that it was not measured."""
-    floor = delta.get("noise_floor") or {}
-    if floor.get("psnr") is None:
-        return "not measured: `study.seeds` is empty"
-    trainings = f"standard deviation over {floor['trainings']} trainings"
-    return f"{floor['psnr']:.2f} dB of PSNR, {trainings} of the plain splat"
-
-
 def strength_words(delta: Facts) -> str:
-    """The strengths of fixed views in the headline: 1 is the fixer's output as it is."""
-    strengths = delta.get("frontier", {}).get("strengths", {})
-    if not strengths:
-        return "1, the fixer's output as it is"
-    named = ", ".join(f"{value:g} of {method}" for method, value in strengths.items())
-    return f"{named}; chosen on the internal-eval scenes, 1 is the fixer's output as it is"
+    """The strength of the headline's fixed views, and what chose it."""
+    study = delta["study"]
+    strength = study.get("strength")
+    if strength is None:
+        return ""
+    what = {0: " (the raw render)", 1: " (the fixed view as it is)"}.get(strength, " (a blend)")
+    chosen_on = study.get("strength_chosen_on")
+    why = (
+        f"highest PSNR on the internal-eval scenes: {chosen_on}"
+        if chosen_on
+        else "not chosen, because no internal-eval scene was evaluated"
+    )
+    return f"{strength:g}{what} of {study['subject']}; {why}"
 
 
 def _sample(facts: Facts) -> str:
-    parts = (
-        f"{facts['scenes']} downstream scene{'s' * (facts['scenes'] != 1)}",
-        f"timestamps each: {facts['timestamps']}",
-        f"target cameras each: {facts['target_cameras']}",
-        f"n = {facts['views']} views",
+    scenes = facts["scenes"]
+    return (
+        f"{scenes} downstream scene{'s' * (scenes != 1)}, each with {facts['timestamps']} "
+        f"timestamp{'s' * (facts['timestamps'] != '1')} and {facts['target_cameras']} target "
+        f"camera{'s' * (facts['target_cameras'] != '1')}: n = {facts['views']} views; "
+        f"intervals over n = {scenes}"
     )
-    return ", ".join(parts)
 
 
 def _fixer(facts: Facts) -> str:

@@ -1,21 +1,18 @@
-"""The noise floor: how much the plain splat's measures vary with the seed of its training.
+"""The noise floor: how much the plain splat's means vary with the seed of its training."""
 
-Only larger differences between methods are meaningful.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
-from stages.quality.keys import FORMATS, MEASURES, TITLES, UNITS, repeat_name
+from stages.quality.keys import MEASURES, TITLES, quantity, repeat_name
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.statistics import t_quantile
 from stages.run.methods import PLAIN
 
-NOT_MEASURED = "the noise of the seed was not measured: study.seeds is empty"
+NOT_MEASURED = "not measured: `study.seeds` is empty"
 
 
 def noise_table(
@@ -52,9 +49,9 @@ def seed_noise(rows: Sequence[DeltaRow], confidence: float) -> dict[str, Any]:
 
     `<measure>` is its standard deviation over trainings: scenes are trained independently, so it
     is the root of the sum of their variances, divided by the number of scenes. `<measure>_least`
-    is the least gain that counts: that deviation times the t quantile of `confidence` with the
-    degrees of freedom of all scenes, one less than the trainings in each. The first training
-    counts with a difference of zero; a measure that no repeat has is None.
+    is the noise floor: that deviation times the t quantile of `confidence` with the degrees of
+    freedom of all scenes, one less than the trainings in each. The first training counts with a
+    difference of zero; a measure that no repeat has is None.
     """
     floor: dict[str, Any] = {}
     trainings = 1 + len({row["comparison"] for row in rows})
@@ -70,30 +67,21 @@ def seed_noise(rows: Sequence[DeltaRow], confidence: float) -> dict[str, Any]:
             reach = t_quantile(len(variances) * (trainings - 1), confidence)
             floor[name] = round(deviation, 6)
             floor[f"{name}_least"] = round(reach * deviation, 6)
-    return floor | {"trainings": trainings}
+    return floor | {"trainings": trainings, "confidence": confidence}
 
 
-def below_noise(name: str, difference: float, floor: Mapping[str, Any] | None) -> bool:
-    """Whether a difference of a mean over scenes could come from the seed of the training.
+def floor_words(floor: Mapping[str, Any] | None) -> str:
+    """The noise floor of every measure, or that it was not measured.
 
-    >>> below_noise("psnr", -0.2, {"psnr_least": 0.3}), below_noise("psnr", 0.4, None)
-    (True, False)
+    >>> floor_words({"psnr_least": 0.127, "trainings": 2, "confidence": 0.95})
+    '0.13 dB PSNR, of 2 trainings of the plain splat (95%)'
     """
-    least = floor.get(f"{name}_least") if floor else None
-    return least is not None and abs(difference) < least
-
-
-def noise_lines(floor: Mapping[str, Any] | None, confidence: float) -> Iterator[str]:
-    """The noise of the seed as items of a list, one for each measure; or that it is unknown."""
     if not floor:
-        yield f"- {NOT_MEASURED[0].upper()}{NOT_MEASURED[1:]}, so a gain may be noise."
-        return
-    for name in MEASURES:
-        if floor[name] is not None:
-            form = FORMATS[name]
-            unit = f" {UNITS[name]}" if name in UNITS else ""
-            yield (
-                f"- The plain splat's {TITLES[name]} varies with the seed by {floor[name]:{form}}"
-                f"{unit} (standard deviation of {floor['trainings']} trainings): gains below "
-                f"{floor[f'{name}_least']:{form}}{unit} are none ({confidence:.0%}, Student t)."
-            )
+        return NOT_MEASURED
+    parts = [
+        f"{quantity(name, floor[f'{name}_least'])} {TITLES[name]}"
+        for name in MEASURES
+        if floor.get(f"{name}_least") is not None
+    ]
+    of = f"of {floor['trainings']} trainings of the plain splat ({floor['confidence']:.0%})"
+    return f"{', '.join(parts)}, {of}"

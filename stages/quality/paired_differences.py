@@ -5,14 +5,15 @@ Scenes are the independent units: intervals over scenes are Student's. Intervals
 moving-block bootstraps over its views and hold for that scene only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
-from stages.quality.keys import MEASURED, MEASURES, better
+from stages.quality.findings import finding
+from stages.quality.keys import MEASURED, MEASURES, NONE_MEAN, better
 from stages.quality.statistics import block_interval, sign_flip_p, t_interval, win_rate
 from stages.run.methods import PLAIN, Method
 
@@ -38,20 +39,23 @@ _OF_MEAN = {
     "scenes_improved": "won",
     "sign_flip_p": "sign_flip_p",
 }
-_MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in _OF_MEAN))
+_MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in (*_OF_MEAN, "is")))
 
 DeltaRow = dict[str, Any]
 
 
-def comparisons_of(methods: Sequence[str]) -> list[tuple[str, str]]:
+def comparisons_of(methods: Sequence[str], subject: str = "") -> list[tuple[str, str]]:
     """(method, reference) for each method: against the plain splat, and tuned against untuned.
+
+    The subject is compared with `none-mean` as well.
 
     >>> comparisons_of(["none", "base-post", "tuned-post"])
     [('base-post', 'none'), ('tuned-post', 'none'), ('tuned-post', 'base-post')]
     """
     comparisons = []
     for method in methods:
-        references = (PLAIN, Method.parse(method).untuned)
+        references = [PLAIN, Method.parse(method).untuned]
+        references += [NONE_MEAN] if method == subject != PLAIN else []
         comparisons += [(method, one) for one in references if one in methods and one != method]
     return comparisons
 
@@ -82,11 +86,37 @@ def delta_table(
     return rows
 
 
-def delta_metrics(table: Sequence[DeltaRow], scenes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def mean_rows(
+    comparison: str,
+    method: Mapping[str, Mapping[str, Any]],
+    reference: Mapping[str, Mapping[str, Any]],
+    config: CompareConfig,
+) -> list[DeltaRow]:
+    """Rows of one comparison, from the means of the same scenes by either side.
+
+    They have no intervals within a scene. A measure that a scene lacks has no row.
+    """
+    rows: list[DeltaRow] = []
+    for name in MEASURES:
+        if any(of[name] is None for side in (method, reference) for of in side.values()):
+            continue
+        by_scene = [
+            {"scene": scene, "difference": _rounded(method[scene][name] - reference[scene][name])}
+            for scene in method
+        ]
+        keys = {"comparison": comparison, "metric": name}
+        rows += [keys | row for row in (*by_scene, _over_scenes(by_scene, name, config))]
+    return rows
+
+
+def delta_metrics(
+    table: Sequence[DeltaRow], scenes: Sequence[str], floor: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """The table as metrics/delta.json: `<method>_vs_<reference>` by scene and in the mean.
 
     Short enough for `dvc metrics diff`: differences of PSNR, SSIM and LPIPS, and for the mean the
-    ends of Student's interval, the number of improved scenes and the sign-flip p.
+    ends of Student's interval, the number of improved scenes, the sign-flip p and what the
+    difference is by the noise floor and the interval.
     """
     deltas: dict[str, dict[str, Any]] = {}
     for row in table:
@@ -99,6 +129,8 @@ def delta_metrics(table: Sequence[DeltaRow], scenes: Sequence[str]) -> dict[str,
         entry[name] = row["difference"]
         if row["scene"] == MEAN:
             entry |= {f"{name}_{key}": row[column] for key, column in _OF_MEAN.items()}
+            ends = row["low"], row["high"]
+            entry[f"{name}_is"] = finding(name, row["difference"], *ends, floor)
     return deltas
 
 

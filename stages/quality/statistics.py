@@ -6,7 +6,8 @@ one scene are correlated in time, so within a scene blocks are resampled, and th
 that scene only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,19 @@ Interval = tuple[float, float]
 # Up to this many differences all choices of signs are tried: 65536 of them.
 _MAX_EXACT = 16
 _RANDOM_FLIPS = 20_000
+
+
+def column_means(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Mean of each column to six decimals; None if a row lacks it: such means do not compare.
+
+    >>> column_means([{"psnr": 20.0, "ssim": 0.8}, {"psnr": 21.0, "ssim": None}], ["psnr", "ssim"])
+    {'psnr': 20.5, 'ssim': None}
+    """
+    columns = {name: [row[name] for row in rows] for name in names}
+    return {
+        name: None if None in column else round(sum(column) / len(column), 6)
+        for name, column in columns.items()
+    }
 
 
 def t_quantile(freedom: int, confidence: float) -> float:

@@ -7,11 +7,11 @@ from stages.quality.ablation import (
     ablation_table,
     arm_deltas,
     largest_repeat_shift,
-    means_of,
 )
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.keys import MEASURED, MEASURES
+from stages.quality.statistics import column_means
 
 SCENES = ("a", "b")
 VIEWS = [(time, camera) for time in ("1", "2", "3") for camera in ("28", "64")]
@@ -38,6 +38,10 @@ def table_of(**arms: Evaluations):
     return arm_deltas(evaluations(20.0), arms, SCENES, "tuned-post", CompareConfig())
 
 
+def means_of(default: Evaluations) -> dict:
+    return column_means([default.of(scene, "tuned-post").means for scene in SCENES], MEASURES)
+
+
 def test_differences_are_paired_with_the_default() -> None:
     rows, reasons = table_of(better=evaluations(20.5, 0.15), same=evaluations(20.0))
     means = {(row["comparison"], row["metric"]): row for row in rows if row["scene"] == "mean"}
@@ -59,14 +63,14 @@ def test_only_what_exceeds_the_noise_is_starred() -> None:
     rows, reasons = table_of(
         large=evaluations(20.5), small=evaluations(19.8), repeat=evaluations(20.3)
     )
-    default = means_of(evaluations(20.0), SCENES, "tuned-post")
+    default = means_of(evaluations(20.0))
     assert default["psnr"] == 20.5
     text = ablation_table(rows, default, ["large", "small"], ["repeat"], reasons, 2)
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     assert "+0.500*" in lines["large"]
     assert "-0.200 " in lines["small"]
     assert "*" not in lines["repeat"]
-    assert "0.300" in lines["noise floor, largest of the repeats"]
+    assert "0.300" in lines["largest of the repeats"]
     assert "20.500" in lines["default"]
 
 
@@ -85,7 +89,7 @@ def test_number_that_was_not_measured_is_a_dash() -> None:
         "tuned-post",
         CompareConfig(),
     )
-    default = means_of(evaluations(20.0, None), SCENES, "tuned-post")
+    default = means_of(evaluations(20.0, None))
     assert default["lpips"] is None
     line = ablation_table(rows, default, ["arm"], [], reasons, 2).splitlines()[-1]
     assert line.split()[-1] == "-"

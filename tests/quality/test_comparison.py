@@ -8,11 +8,12 @@ import pytest
 from stages.quality.comparison import (
     Evaluations,
     downstream,
-    headline,
     plain_below_floor,
     summary,
 )
 from stages.quality.config import CompareConfig
+from stages.quality.frontier import Frontiers
+from stages.quality.headline import Headline
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.paired_differences import COLUMNS, comparisons_of, delta_metrics, delta_table
 from stages.quality.table import comparison_text
@@ -75,13 +76,41 @@ def test_summary_means_over_the_given_scenes_only(study: Callable) -> None:
     assert found["none"]["psnr_aligned"] is None
 
 
-def test_headline_is_of_the_subject(study: Callable) -> None:
-    found = headline(study(), SCENES, "base-post")
+def headline(evaluations: Evaluations, subject: str, strength: float = 1.0) -> Headline:
+    """Of curves whose PSNR rises evenly from 10 dB, and whose references stay as evaluated."""
+    points = {}
+    for scene in SCENES:
+        for method in evaluations.methods:
+            full = evaluations.of(scene, method).means
+            half = dict(full) | {"psnr": (10 + full["psnr"]) / 2}
+            points[scene, method] = [half | {"strength": 0.5}, full | {"strength": 1.0}]
+    strengths = {subject: strength}
+    return Headline(subject, evaluations, Frontiers(points), SCENES, strengths)
+
+
+def test_headline_is_of_the_subject_at_its_strength(study: Callable) -> None:
+    found = headline(study(), "base-post").means()
     assert list(found) == [*SCENES, "mean"]
     assert found["fight"] == {"psnr": 23.5, "ssim": 0.8, "lpips": 0.25}
     assert found["mean"]["psnr"] == 23.5
+    assert headline(study(), "base-post", 0.5).means()["fight"]["psnr"] == 16.75
     with pytest.raises(UserError, match=r"study\.subject: 'tuned-distill'"):
-        headline(study(), SCENES, "tuned-distill")
+        headline(study(), "tuned-distill")
+
+
+def test_differences_of_the_headline_are_those_of_its_means(study: Callable) -> None:
+    evaluations = study()
+    rows = headline(evaluations, "tuned-post").rows(CONFIG)
+    whole = delta_table(evaluations, SCENES, CONFIG)
+    compared = {row["comparison"] for row in rows}
+    assert compared == {"tuned-post_vs_none", "tuned-post_vs_base-post"}
+    floor = {"psnr_least": 0.5, "ssim_least": 0.1, "lpips_least": 0.01, "trainings": 2}
+    found = delta_metrics(rows, SCENES, floor)
+    assert found == {key: delta_metrics(whole, SCENES, floor)[key] for key in found}
+    mean = found["tuned-post_vs_none"]["mean"]
+    assert (mean["psnr_is"], mean["lpips_is"]) == ("below the noise floor", "gain")
+    half = delta_metrics(headline(evaluations, "tuned-post", 0.5).rows(CONFIG), SCENES, floor)
+    assert half["tuned-post_vs_none"]["fight"]["psnr"] == pytest.approx(17.1 - 24)
 
 
 def test_every_missing_evaluation_is_listed(study: Callable) -> None:
@@ -130,10 +159,10 @@ def test_mean_needs_every_scene(study: Callable, write: Callable) -> None:
         write("fight", method, 24.0, lpips=None)
     evaluations = Evaluations.read(SCENES, ("none", "tuned-post"), layout.evaluation)
     assert summary(evaluations, SCENES)["none"]["lpips"] is None
-    assert headline(evaluations, SCENES, "none")["dance"]["lpips"] == 0.2
+    assert headline(evaluations, "none").means()["dance"]["lpips"] == 0.2
     table = delta_table(evaluations, SCENES, CONFIG)
     assert [row["scene"] for row in table if row["metric"] == "lpips"] == ["dance", "jump"]
-    found = delta_metrics(table, SCENES)["tuned-post_vs_none"]
+    found = delta_metrics(table, SCENES, {})["tuned-post_vs_none"]
     assert found["mean"]["lpips"] is found["fight"]["lpips"] is None
     assert found["dance"]["lpips"] == pytest.approx(-0.05)
 
@@ -185,7 +214,7 @@ def test_views_are_neighbours_in_time_whatever_their_order_in_the_file(write: Ca
 
 
 def test_delta_metrics_are_few_and_name_the_pairs(study: Callable) -> None:
-    found = delta_metrics(delta_table(study(), SCENES, CONFIG), SCENES)
+    found = delta_metrics(delta_table(study(), SCENES, CONFIG), SCENES, {})
     assert list(found) == ["base-post_vs_none", "tuned-post_vs_none", "tuned-post_vs_base-post"]
     pair = found["tuned-post_vs_base-post"]
     assert list(pair) == [*SCENES, "mean"]
@@ -204,7 +233,7 @@ def test_one_scene_has_no_interval(study: Callable) -> None:
 
 def test_one_method_has_no_delta(study: Callable) -> None:
     assert delta_table(study(("none",)), SCENES, CONFIG) == []
-    assert delta_metrics([], SCENES) == {}
+    assert delta_metrics([], SCENES, {}) == {}
 
 
 def test_twins_are_of_one_kind() -> None:

@@ -1,46 +1,85 @@
-"""Sentences of the decision follow from the numbers: their direction, and what is certain."""
+"""Sentences of the decision follow from delta.json: what was found, and at which strength."""
+
+from typing import Any
 
 import pytest
 
 from stages.quality.decision import decision
 from stages.quality.keys import MEASURES
 
-CHOSEN = "tuned-post"
+SUBJECT = "tuned-post"
+FLOOR = {"psnr_least": 0.1, "ssim_least": 0.01, "lpips_least": 0.004}
 
 
-def said(metric: str, difference: float, low: float | None, high: float | None, won: int) -> str:
-    """What the decision says of one measure's difference to the plain splat, over 3 scenes."""
+def mean(psnr: float, word: str) -> dict[str, Any]:
+    """A mean difference of PSNR alone, over 3 scenes."""
+    keys = ("t_low", "t_high", "scenes_improved", "sign_flip_p", "is")
+    empty = dict.fromkeys(MEASURES) | {f"{n}_{k}": None for n in MEASURES for k in keys}
+    measured = {"psnr": psnr, "psnr_is": word, "psnr_scenes_improved": 2, "psnr_sign_flip_p": 0.25}
+    return empty | measured
+
+
+def text_of(psnr: float, word: str, strength: float = 0.5, verdict: str = "trades") -> str:
     means = dict.fromkeys(MEASURES, 0.5) | {"scenes": 3}
-    row = {
-        "comparison": f"{CHOSEN}_vs_none",
-        "scene": "mean",
-        "metric": metric,
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "won": won,
-        "sign_flip_p": 0.25,
+    study = {"subject": SUBJECT, "strength": strength, "strength_chosen_on": "in"}
+    key = f"{SUBJECT}_vs_none"
+    delta = {
+        "study": study | {"verdict": "0" * 64},
+        "noise_floor": FLOOR | {"trainings": 2, "confidence": 0.95},
+        "frontier": {
+            "strengths": {SUBJECT: strength},
+            key: {"verdict": "LPIPS was not measured"} if verdict == "" else _curves(verdict),
+        },
+        "headline": {key: {"mean": mean(psnr, word), "a": {"psnr": psnr}}},
+        key: {"mean": mean(-0.7, "loss"), "a": {"psnr": -0.7}},
     }
-    delta = {"study": {"chosen": CHOSEN, "verdict": "0" * 64}}
-    text = decision("v0", "why", {"none": means, CHOSEN: means}, delta, [row], 0.95)
-    return text.partition("## What the numbers say")[2].partition("## Next")[0].strip()
+    return decision("v0", "why", {"none": means, SUBJECT: means}, delta, 0.95)
+
+
+def _curves(verdict: str) -> dict[str, Any]:
+    values = {"lpips_at_ssim": None, "lpips_at_psnr": -0.01}
+    ends = {f"lpips_at_psnr_t_{end}": -0.01 for end in ("low", "high")}
+    return {"verdict": verdict, "mean": values | ends | {"lpips_at_psnr_error": 0.00004}}
 
 
 @pytest.mark.parametrize(
-    ("metric", "difference", "low", "high", "won", "words"),
+    ("psnr", "word", "said"),
     [
-        ("psnr", 0.3, 0.1, 0.5, 3, "PSNR (dB) tuned-post improves on none, beyond"),
-        ("psnr", -0.3, -0.5, -0.1, 0, "PSNR (dB) tuned-post falls behind none, beyond"),
-        ("psnr", 0.3, -0.1, 0.7, 2, "PSNR (dB) tuned-post improves on none, within"),
-        ("lpips", -0.03, -0.05, -0.01, 3, "LPIPS tuned-post improves on none, beyond"),
-        ("lpips", 0.03, 0.01, 0.05, 0, "LPIPS tuned-post falls behind none, beyond"),
-        ("ssim", 0.0, -0.1, 0.1, 1, "SSIM tuned-post equals none, within"),
-        ("ssim", 0.2, None, None, 3, "SSIM tuned-post improves on none, within"),
+        (0.3, "gain", "gain in PSNR (+0.30 dB)."),
+        (-0.3, "loss", "loss in PSNR (-0.30 dB)."),
+        (0.3, "difference", "difference in PSNR (+0.30 dB)."),
+        (
+            0.05,
+            "below the noise floor",
+            "no difference shown in PSNR (+0.05 dB: below the noise floor).",
+        ),
     ],
 )
-def test_findings_say_what_is_better_and_what_is_certain(
-    metric: str, difference: float, low: float | None, high: float | None, won: int, words: str
+def test_verdict_stands_first_and_is_of_the_chosen_strength(
+    psnr: float, word: str, said: str
 ) -> None:
-    found = said(metric, difference, low, high, won)
-    assert found.startswith(f"- In {words} the interval over scenes")
-    assert found.endswith("on every scene.") == (won == 3)
+    first = text_of(psnr, word).partition("## ")[0]
+    assert f"**{SUBJECT} at strength 0.5:**" in first
+    assert f"- Against none: {said} Over all strengths: {SUBJECT} **trades** with none." in first
+
+
+def test_full_strength_is_a_table_of_its_own_unless_it_is_the_chosen_one() -> None:
+    half, full = text_of(0.3, "gain"), text_of(-0.7, "loss", strength=1.0)
+    assert half.index(f"## {SUBJECT} at strength 0.5") < half.index("at full strength\n")
+    assert "-0.70" in half.partition("at full strength\n")[2]
+    assert f"## {SUBJECT} at strength 1\n" in full
+    assert "at full strength\n" not in full
+
+
+def test_strength_of_zero_is_called_the_raw_render() -> None:
+    assert "Strength 0 is the raw render" in text_of(0.0, "below the noise floor", strength=0.0)
+    assert "Strength 0 is the raw render" not in text_of(0.0, "below the noise floor")
+
+
+def test_curves_without_a_common_range_have_no_number() -> None:
+    text = text_of(0.3, "gain", verdict="no common range")
+    assert (
+        "**no common range**. LPIPS at equal SSIM: no common range; at equal PSNR -0.0100" in text
+    )
+    assert "interpolated ±0.00004" in text
+    assert "LPIPS was not measured" in text_of(0.3, "gain", verdict="")

@@ -68,6 +68,7 @@ def curve_of(fixed_lpips: float, psnr: float, ssim: float) -> Curve:
     return Curve.of([0, 0.5, 1], **{k: [a, (a + b) / 2, b] for k, (a, b) in ends.items()})
 
 
+FLOOR = {"psnr_least": 0.01, "ssim_least": 0.0001, "lpips_least": 0.001}
 PLAIN_CURVE = Curve.of([0], psnr=[20.0], ssim=[0.8], lpips=[0.2])
 
 
@@ -86,12 +87,16 @@ def test_verdict_against_none(lpips: float, psnr: float, ssim: float, verdict: s
         scene: (curve_of(lpips + move * (lpips != 0.2), psnr, ssim), PLAIN_CURVE)
         for scene, move in (("a", 0.0), ("b", 0.0002), ("c", -0.0002))
     }
-    assert compare_curves(pairs, 0.95, {}, plain=True)["verdict"] == verdict
+    assert compare_curves(pairs, 0.95, FLOOR, plain=True)["verdict"] == verdict
+    unmeasured = compare_curves(pairs, 0.95, {}, plain=True)["verdict"]
+    assert unmeasured == ("difference" if verdict != "no difference shown" else verdict)
+    alone = compare_curves({"a": pairs["a"]}, 0.95, FLOOR, plain=True)
+    assert alone["mean"]["full_psnr_t_low"] is None
+    if verdict != "no difference shown":
+        assert alone["verdict"] == "one scene has no interval"
     if verdict == "dominates":
-        floor = {"lpips": 0.06}
+        floor = FLOOR | {"lpips_least": 0.06}
         assert compare_curves(pairs, 0.95, floor, plain=True)["verdict"] == "no difference shown"
-        alone = {"a": pairs["a"]}
-        assert compare_curves(alone, 0.95, {}, plain=True)["verdict"] == "no difference shown"
 
 
 def test_gain_that_a_blend_of_the_other_also_gives_is_none() -> None:
@@ -103,7 +108,7 @@ def test_gain_that_a_blend_of_the_other_also_gives_is_none() -> None:
         [0, 0.5, 1], psnr=[26, 26.5, 26.6], ssim=[0.9, 0.92, 0.93], lpips=[0.24, 0.21, 0.2]
     )
     pairs = dict.fromkeys("abc", (tuned, other))
-    found = compare_curves(pairs, 0.95, {}, plain=False)
+    found = compare_curves(pairs, 0.95, FLOOR, plain=False)
     assert found["mean"]["full_psnr"] > 0
     assert found["verdict"] in {"is dominated", "trades"}
     assert found["mean"]["lpips_at_ssim"] > 0
@@ -166,7 +171,7 @@ def test_planted_fixers(lpips_weights: Path, fixer: str, gain: bool) -> None:
         )
         for n in range(4)
     }
-    found = compare_curves(pairs, 0.95, {}, plain=True)
+    found = compare_curves(pairs, 0.95, FLOOR, plain=True)
     assert (found["verdict"] == "dominates") == gain, found["mean"]
 
 
@@ -217,4 +222,4 @@ def test_strength_is_chosen_on_the_internal_scene_alone() -> None:
     )
     assert frontiers.choose_strengths(["in"]) == {"base-post": 0.5}
     assert frontiers.choose_strengths(["absent"]) == {"base-post": 1.0}
-    assert frontiers.at(["out"], "base-post", {"base-post": 0.5})["out"]["psnr"] == 2
+    assert frontiers.at("out", "base-post", 0.5)["psnr"] == 2

@@ -67,8 +67,6 @@ class Chart:
 def headline(results: Results, confidence: float) -> list[Comparison]:
     """The subject against the plain splat and against the untuned fixer."""
     method = results.study.subject
-    if method == PLAIN:
-        method = results.chosen or ""
     references = {PLAIN: ("the plain splat", "what the fixer adds to the plain splat")}
     untuned = results.untuned(method)
     if untuned:

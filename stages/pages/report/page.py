@@ -136,8 +136,6 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
         "downstream"
     )
     outcomes.append(("Measures", measures))
-    if results.chosen:
-        outcomes.append(("Chosen on the internal-eval scenes", results.chosen))
     return outcomes
 
 
@@ -145,7 +143,7 @@ def _first_pair(results: Results) -> tuple[str, str]:
     """The methods that the sliders show initially: before and after."""
     subject = results.study.subject
     if subject == PLAIN:
-        return PLAIN, results.chosen or TRUTH
+        return PLAIN, TRUTH
     return PLAIN if PLAIN in results.study.methods else TRUTH, subject
 
 

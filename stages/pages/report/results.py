@@ -13,7 +13,7 @@ from stages.quality.comparison import Evaluations, Files, downstream
 from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN, TEXTS
 from stages.run.files import read_json, read_table, read_tsv, shaped
-from stages.run.methods import PLAIN, Method
+from stages.run.methods import Method
 from stages.scenes.study.config import StudyConfig
 
 Row = Mapping[str, Any]
@@ -48,7 +48,6 @@ class Results:
     downstream: Sequence[str]
     means: Mapping[str, Row]  # of every method
     deltas: Sequence[Row]  # metrics/plots/delta.tsv
-    chosen: str | None  # the tuned method that was best on the internal-eval scenes
     verdict: str  # of the leak guard
     decision: str  # Markdown
     training: Mapping[str, Row]  # of every scene that was trained
@@ -61,7 +60,7 @@ class Results:
     tuning_validation: Sequence[Cells]
     others: Mapping[str, Mapping[str, Row]]  # captures and static scenes: name to numbers
     measured: Sequence[tuple[str, str]]  # what was measured: question, answer
-    frontier_verdicts: Sequence[Cells]  # of the chosen method: method, reference, verdict
+    frontier_verdicts: Sequence[Cells]  # of the subject: method, reference, verdict
     frontier: Sequence[Row]  # metrics/plots/frontier.tsv, empty without it
 
     @classmethod
@@ -69,7 +68,7 @@ class Results:
         """Read by the lists of the study. Raises UserError when an evaluation is missing."""
         delta = read_json(files.delta)
         with shaped(files.delta, "the file of stage compare", "run `dvc repro -f compare`"):
-            chosen, verdict = delta["study"]["chosen"], str(delta["study"]["verdict"])
+            verdict = str(delta["study"]["verdict"])
         tuned = bool(study.fixers)
         sampled = (*study.tuning_scenes, *study.internal_eval_scenes)
         return cls(
@@ -78,7 +77,6 @@ class Results:
             downstream=downstream(study.downstream_scenes, study.evaluated_scenes),
             means=read_json(files.summary),
             deltas=read_table(files.delta_table, TEXTS),
-            chosen=chosen,
             verdict=verdict,
             decision=files.decision.read_text() if files.decision.is_file() else "",
             training=_by_scene(study.scenes, files.training),
@@ -91,15 +89,14 @@ class Results:
             tuning_validation=_table(files.tuning_curve("validation")) if tuned else [],
             others={kind: _others(folder) for kind, folder in files.others.items()},
             measured=measured_rows(delta),
-            frontier_verdicts=_verdicts(delta, chosen),
+            frontier_verdicts=_verdicts(delta, study.subject),
             frontier=_frontier(files.delta_table.with_name("frontier.tsv")),
         )
 
     @property
     def ranked_by(self) -> str:
         """The method that the headline is of, by which views are ranked."""
-        subject = self.study.subject
-        return self.chosen or subject if subject == PLAIN else subject
+        return self.study.subject
 
     def mean_delta(self, method: str, reference: str, metric: str) -> Row | None:
         """The difference over the downstream scenes, or None where it was not measured."""
@@ -132,13 +129,13 @@ def _frontier(path: Path) -> list[dict[str, Any]]:
     return read_table(path, {"scene", "method"}) if path.is_file() else []
 
 
-def _verdicts(delta: Row, chosen: str | None) -> list[dict[str, str]]:
-    """Verdicts on the chosen method at equal PSNR and SSIM; none where no frontier was measured."""
+def _verdicts(delta: Row, subject: str) -> list[dict[str, str]]:
+    """Verdicts on the subject at equal PSNR and SSIM; none where no frontier was measured."""
     pairs = [(key.split("_vs_"), found) for key, found in delta.get("frontier", {}).items()]
     return [
         {"method": names[0], "reference": names[1], "verdict": str(found.get("verdict", ""))}
         for names, found in pairs
-        if len(names) == 2 and names[0] == chosen
+        if len(names) == 2 and names[0] == subject
     ]
 
 

@@ -1,0 +1,75 @@
+"""The study's subject at its strength: metrics/headline.json, and its differences.
+
+The subject is named in params before anything is run. Its strength has the highest PSNR on the
+internal-eval scenes; the downstream scenes have no part in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.quality.comparison import Evaluations
+from stages.quality.config import CompareConfig
+from stages.quality.frontier import Frontiers
+from stages.quality.keys import CROPPED, MEASURES
+from stages.quality.paired_differences import DeltaRow, comparisons_of, mean_rows
+from stages.quality.statistics import column_means
+from stages.run.errors import UserError
+
+Means = Mapping[str, Mapping[str, Any]]  # measures by scene
+
+
+class Headline:
+    """The subject and its references, each at the strength that was chosen for it."""
+
+    def __init__(
+        self,
+        subject: str,
+        evaluations: Evaluations,
+        frontiers: Frontiers,
+        scenes: Sequence[str],
+        strengths: Mapping[str, float],
+    ):
+        """Raises UserError when the subject is not among the methods.
+
+        Args:
+            subject: `study.subject`.
+            evaluations: Of the downstream scenes; also by `none-mean` where that was measured.
+            frontiers: Of the methods of the study.
+            scenes: The downstream scenes.
+            strengths: Of every method with a fixer.
+        """
+        if subject not in frontiers.methods:
+            raise UserError(
+                "params.yaml  study.subject",
+                repr(subject),
+                expected=f"one of study.methods: {', '.join(frontiers.methods)}",
+            )
+        self.subject, self.strengths = subject, strengths
+        self._evaluations, self._frontiers, self._scenes = evaluations, frontiers, scenes
+
+    def means(self) -> dict[str, Any]:
+        """The subject's measures by scene and in the mean; of people where they are measured."""
+        rows = self._at(self.subject)
+        cropped = all(row.get(name) is not None for row in rows.values() for name in CROPPED[:1])
+        names = (*MEASURES, *CROPPED) if cropped else MEASURES
+        by_scene = {scene: {name: row[name] for name in names} for scene, row in rows.items()}
+        return by_scene | {"mean": column_means(list(rows.values()), names)}
+
+    def rows(self, config: CompareConfig) -> list[DeltaRow]:
+        """Differences of the subject to each of its references, paired over scenes."""
+        rows = []
+        for method, reference in comparisons_of(self._evaluations.methods, self.subject):
+            if method == self.subject:
+                sides = self._at(method), self._at(reference)
+                rows += mean_rows(f"{method}_vs_{reference}", *sides, config)
+        return rows
+
+    def _at(self, method: str) -> Means:
+        """Measures of a method by scene: at its strength, or as evaluated without one or at 1."""
+        strength = self.strengths.get(method, 1.0)
+        return {
+            scene: self._evaluations.of(scene, method).means
+            if strength == 1
+            else self._frontiers.at(scene, method, strength)
+            for scene in self._scenes
+        }
