@@ -1,6 +1,6 @@
 """The decision snapshot: a comparison in words that follow from its numbers only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.quality.findings import DIFFERENCE, GAIN, LOSS, rule
@@ -14,6 +14,8 @@ from stages.quality.table import render_table
 from stages.run.methods import PLAIN, Method
 
 _TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
+
+SAME = "the same images"
 
 Numbers = Mapping[str, Any]
 
@@ -71,7 +73,8 @@ def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
     for reference, found in _comparisons(delta["headline"], subject).items():
         at = f" at strength {strengths[reference]:g}" if reference in strengths else ""
         at += " (the raw render)" if strengths.get(reference) == 0 else ""
-        text = f"- Against {reference}{at}: {_found(found[MEAN])}."
+        is_same = strengths[subject] == strengths.get(reference, 0) == 0 and reference != NONE_MEAN
+        text = f"- Against {reference}{at}: {SAME if is_same else _found(found[MEAN])}."
         if of_curves := delta["frontier"].get(f"{subject}_vs_{reference}"):
             words = verdict_words(subject, reference, of_curves["verdict"])
             text += f" Over all strengths: {words}."
@@ -96,7 +99,12 @@ def _found(mean: Numbers) -> str:
         else:
             text = f"{TITLES[name]} ({change}: {word})"
             by_word.setdefault("no difference shown in ", []).append(text)
-    return "; ".join(word + " and ".join(parts) for word, parts in by_word.items())
+    return "; ".join(word + _listed(parts) for word, parts in by_word.items())
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _comparisons(deltas: Mapping[str, Any], subject: str) -> dict[str, Any]:
@@ -128,15 +136,16 @@ def _differences(found: Mapping[str, Any], count: int, confidence: float) -> str
             if mean[name] is None:
                 continue
             form = f"+{FORMATS[name]}"
-            ends = [_text(mean[f"{name}_{end}"], form) for end in ("t_low", "t_high")]
+            ends = [mean[f"{name}_{end}"] for end in ("t_low", "t_high")]
+            interval = "none" if None in ends else f"[{ends[0]:{form}}, {ends[1]:{form}}]"
             rows.append(
                 [
                     reference,
                     _TITLES[name],
                     format(mean[name], form),
-                    f"[{', '.join(ends)}]",
+                    interval,
                     f"{mean[f'{name}_scenes_improved']} of {count}",
-                    f"{mean[f'{name}_sign_flip_p']:.3g}",
+                    "-" if count == 1 else f"{mean[f'{name}_sign_flip_p']:.3g}",
                     mean[f"{name}_is"],
                 ]
             )
@@ -144,6 +153,8 @@ def _differences(found: Mapping[str, Any], count: int, confidence: float) -> str
 
 
 def _on_p(count: int) -> str:
+    if count == 1:
+        return "One scene has neither an interval nor a test: its views are not independent."
     return (
         "Intervals are Student's t over scenes; p is of the exact sign-flip test over scenes, "
         f"which with {count} scene{'s' * (count != 1)} is at least {least_p(count):.3g}."

@@ -31,7 +31,8 @@ AT_EQUAL = tuple(f"lpips_at_{level}" for level in LEVELS)
 DOMINATES, DOMINATED, TRADES = "dominates", "is dominated", "trades"
 UNSHOWN, UNMEASURED = "no difference shown", "LPIPS was not measured"
 APART = "no common range"
-VERDICTS = (DOMINATES, DOMINATED, TRADES)
+GAINS_IN_PART, LOSES_IN_PART = "gains in part", "loses in part"
+VERDICTS = (DOMINATES, DOMINATED, TRADES, GAINS_IN_PART, LOSES_IN_PART)
 TABLE_COLUMNS = ["scene", "method", "strength", *MEASURES]
 _STEPS = 1000  # of the strength, between which the curves are straight
 _COMMON = 101  # levels in the range that two methods share
@@ -275,13 +276,7 @@ def _against_fixer(found: Mapping[str, str]) -> str:
     """The verdict on two fixers; reaching a higher PSNR or SSIM counts as an advantage."""
     equal = [found[name] for name in AT_EQUAL]
     every = [*equal, *(found[f"highest_{level}"] for level in LEVELS)]
-    if undecided := _undecided(equal, every):
-        return undecided
-    if set(equal) == {GAIN} and LOSS not in every:
-        return DOMINATES
-    if set(equal) == {LOSS} and GAIN not in every:
-        return DOMINATED
-    return TRADES if {GAIN, LOSS} <= set(every) else UNSHOWN
+    return _undecided(equal, every) or _verdict(equal, every)
 
 
 def _against_plain(found: Mapping[str, str]) -> str:
@@ -294,11 +289,20 @@ def _against_plain(found: Mapping[str, str]) -> str:
     full = [found[f"full_{name}"] for name in MEASURES]
     if undecided := _undecided(equal, [*equal, *full]):
         return undecided
-    if set(equal) == {GAIN}:
-        return DOMINATES
-    if set(full) == {LOSS}:
-        return DOMINATED
-    return TRADES if {GAIN, LOSS} <= set(full) else UNSHOWN
+    return DOMINATES if set(equal) == {GAIN} else _verdict(full, [*equal, *full])
+
+
+def _verdict(decisive: Sequence[str], every: Sequence[str]) -> str:
+    """From what each difference is; to dominate takes the same of all decisive ones."""
+    words = {GAIN, LOSS} & set(every)
+    if len(words) == 2:
+        return TRADES
+    if not words:
+        return UNSHOWN
+    whole = words == set(decisive)
+    if GAIN in words:
+        return DOMINATES if whole else GAINS_IN_PART
+    return DOMINATED if whole else LOSES_IN_PART
 
 
 def _undecided(equal: Sequence[str], every: Sequence[str]) -> str | None:

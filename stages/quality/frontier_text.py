@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages.quality.findings import DIFFERENCE
-from stages.quality.frontier import APART, LEVELS, UNMEASURED, VERDICTS
+from stages.quality.frontier import (
+    APART,
+    DOMINATED,
+    DOMINATES,
+    GAINS_IN_PART,
+    LEVELS,
+    LOSES_IN_PART,
+    TRADES,
+    UNMEASURED,
+    VERDICTS,
+)
 from stages.quality.keys import FORMATS, TITLES
 from stages.quality.paired_differences import MEAN
 
@@ -14,10 +24,18 @@ _DEFINITION = (
     "here in each scene; above it is one, chosen elsewhere."
 )
 _VERDICTS = (
-    "Dominates: gains in both. Is dominated: losses in both. Trades: a gain in one measure, a loss "
-    "in another, also in the highest SSIM and PSNR of any strength. Every curve begins at the raw "
-    "render, so against none losses are of full strength."
+    "Dominates: gains at equal SSIM and at equal PSNR. Is dominated: losses at both. Trades: a "
+    "gain and a loss, also in the highest SSIM and PSNR of any strength. In part: gains, or "
+    "losses, in some only. Every curve begins at the raw render, so losses against none are of "
+    "full strength."
 )
+_LINKS = {
+    DOMINATES: "",
+    DOMINATED: " by",
+    TRADES: " with",
+    GAINS_IN_PART: " against",
+    LOSES_IN_PART: " against",
+}
 
 
 def frontier_lines(subject: str, frontier: Mapping[str, Any], confidence: float) -> Iterator[str]:
@@ -35,8 +53,9 @@ def frontier_lines(subject: str, frontier: Mapping[str, Any], confidence: float)
         return
     yield ""
     yield f"{_DEFINITION} In brackets: {confidence:.0%} intervals over scenes."
-    yield ""
-    yield _VERDICTS
+    if any(found["verdict"] in VERDICTS for found in of_subject.values()):
+        yield ""
+        yield _VERDICTS
 
 
 def verdict_words(subject: str, reference: str, verdict: str) -> str:
@@ -51,8 +70,7 @@ def verdict_words(subject: str, reference: str, verdict: str) -> str:
         return "a **difference**; without a noise floor it has no verdict"
     if verdict not in VERDICTS:
         return f"**{verdict}**"
-    link = {"dominates": "", "is dominated": " by", "trades": " with"}[verdict]
-    return f"{subject} **{verdict}**{link} {reference}"
+    return f"{subject} **{verdict}**{_LINKS[verdict]} {reference}"
 
 
 def _sentence(subject: str, reference: str, found: Mapping[str, Any]) -> str:
