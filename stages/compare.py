@@ -7,6 +7,7 @@ from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
+from stages.run.methods import TUNED
 from stages.run.settings.params import Params
 from stages.scenes.study.catalogue import groups, sources
 from stages.scenes.study.config import StudyConfig
@@ -50,18 +51,17 @@ def main() -> None:
     comparisons = comparisons_of(averaged.methods, study.subject)
     differences = delta_table(averaged, scenes, config, comparisons) + repeats
     verdict = judge(study, groups(params))
-    fixer = fixer_facts(params, study.fixers, layout.tune_metrics())
+    fixer = fixer_facts(params, study.fixers, layout.fixed_views(scenes[0], TUNED))
     about = {
         "subject": study.subject,
         "strength": strengths.get(study.subject),
         "strength_chosen_on": ", ".join(chosen_on),
         "measured": measured(evaluations, scenes, sources(params), *fixer),
         "noise": floor_words(floor),
+        "below_mean_color": ", ".join(plain_below_floor(evaluations, scenes)),
         "verdict": verdict.hash,
     }
     about |= {"note": NO_RESERVE} if NO_RESERVE in verdict.notes else {}
-    if below := plain_below_floor(evaluations, scenes):
-        about["below_mean_color"] = ", ".join(below)
     deltas = {"study": about} | ({"noise_floor": floor} if floor else {})
     if strengths:
         verdicts = frontier_metrics(frontiers, scenes, config.confidence, floor)

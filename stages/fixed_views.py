@@ -34,8 +34,8 @@ def main() -> None:
             fix=CHECK,
         )
 
+    from stages.difix.described import describe
     from stages.difix.inference import Runner
-    from stages.difix.network.training_record import write_training_record
     from stages.difix.weights.evaluation_notes import evaluation_notes
     from stages.difix.weights.folders import read_folder
     from stages.run.checkpoint import forget
@@ -68,7 +68,7 @@ def main() -> None:
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
-        write_training_record(folder, record)
+        describe(folder, weights, record)
         for method in methods:
             info = views.render(folder / Method.parse(method).form, method, identity)
             print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")

@@ -55,7 +55,7 @@ def tune(config: TuneConfig, verdict: Verdict, samples: Path, held_out: Callable
 
     base, weights, item = layout.base(), layout.WEIGHTS, (runs.STAGE, runs.ITEM)
     warned = [note for note in verdict.notes if note == NO_RESERVE]
-    data = inputs.TuningData(layout.dataset(), samples)
+    data = inputs.TuningData(layout.dataset(), samples, layout.scene)
     if config.processes > 1 and _PROCESS not in os.environ:
         runs.run_processes("stages.tune", config.processes)
         return

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from studied import write_strengths
 
 from stages.compare import main
+from stages.difix.described import TUNING_FILE
 from stages.quality.keys import AVERAGED, MEASURED, repeat_name
 from stages.quality.measured import measured_rows
 from stages.run import layout
@@ -130,8 +131,11 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
             evaluation(scene, method, 20.0, protocol)
     losses = {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
     tuning = {"train_pairs": 24, "steps": 100, "parameters": 949_000_000, "losses": losses}
-    write_json(layout.tune_metrics(), tuning | {"worked_on": "whole images of 940x1280 px"})
+    views = layout.fixed_views("hi4d_pair15", "tuned")
+    write_json(views / TUNING_FILE, tuning | {"worked_on": "whole images of 940x1280 px"})
     main()
+    headline = read_json(layout.headline())["study"]
+    assert headline["measured"] == read_json(layout.delta())["study"]["measured"]
     found = dict(measured_rows(read_json(layout.delta())))
     assert found["Data"] == "Hi4D, 940x1280 px"
     assert "1 downstream scene," in found["Sample"]
@@ -141,6 +145,9 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     assert found["Resolution of use"] == "whole images, shorter side 576 px"
     assert found["LPIPS net"] == "vgg 889a9ed0"
     assert "not measured" in found["Noise floor"]
+    (views / TUNING_FILE).unlink()
+    main()
+    assert dict(measured_rows(read_json(layout.delta())))["Tuning"] == "not recorded"
 
 
 def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> None:

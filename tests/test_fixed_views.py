@@ -18,10 +18,11 @@ from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, w
 from small_study import small_study
 
 from stages import fixed_views, novel_views
+from stages.difix.described import TUNING_FILE
 from stages.difix.weights.folders import write_folder
 from stages.run import layout
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, read_json
+from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.run.methods import METHODS
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
@@ -114,8 +115,12 @@ def test_all_methods_of_a_fixer_are_rendered_together(workspace: Path, render: C
     set_params()
     fixed_views.main()
     folder = layout.fixed_views(SCENE, "tuned")
+    assert not (folder / TUNING_FILE).exists(), "this fixer does not say how it was tuned"
+    write_json(layout.tuned() / TUNING_FILE, {"steps": 100})
+    fixed_views.main()
+    assert read_json(folder / TUNING_FILE) == {"steps": 100}
     assert {one.name: folder_hash(one) for one in folder.iterdir() if one.is_dir()} == alone
-    assert {one.name for one in folder.iterdir()} == {*alone, "taught.json"}
+    assert {one.name for one in folder.iterdir()} == {*alone, "taught.json", TUNING_FILE}
 
 
 def test_distilled_gaussians_differ_and_are_kept(render: Call) -> None:

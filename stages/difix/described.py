@@ -1,15 +1,22 @@
 """Words for a fixer that other outputs repeat: what it is, what it was trained on, and at what
-size images pass through it."""
+size images pass through it.
 
+`tuning.json` lies in the folder of a tuned fixer and beside the views that it fixed: the numbers of
+metrics/tune.json, so that nothing has to be tuned where no method needs it.
+"""
+
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig
+from stages.difix.network.training_record import TrainingRecord, write_training_record
 from stages.run.files import read_json
 from stages.run.methods import TUNED
 from stages.run.settings.params import Params
 
+TUNING_FILE = "tuning.json"
 _BASES = {
     SHIPPED: ("the tiny fixer of this repository", "trained on procedural images"),
     TRAINED: ("the tiny fixer, trained here", "trained on procedural images"),
@@ -17,24 +24,38 @@ _BASES = {
 }
 
 
-def fixer_facts(
-    params: Params, fixers: Sequence[str], metrics: Path
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """The untuned fixer, what it was trained on and the size of its use; metrics of the tuning.
+def describe(views: Path, weights: Path, record: TrainingRecord) -> None:
+    """Write what is known of a fixer beside the views that it fixed.
 
-    Both are empty without fixers; the second one where none was tuned.
+    Args:
+        views: Folder of the views.
+        weights: Folder of the fixer.
+        record: What it was trained on.
+    """
+    write_training_record(views, record)
+    if (weights / TUNING_FILE).is_file():
+        shutil.copyfile(weights / TUNING_FILE, views / TUNING_FILE)
+
+
+def fixer_facts(
+    params: Params, fixers: Sequence[str], views: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The untuned fixer, what it was trained on and the size of its use; numbers of the tuning.
+
+    Both are empty without fixers; the second one where none was tuned, or it is not known how.
 
     Args:
         params: All of them.
         fixers: Those of the study.
-        metrics: metrics/tune.json.
+        views: Folder of views that the tuned fixer fixed.
     """
     if not fixers:
         return {}, {}
     base = params.section("base", BaseConfig)
     name, trained = _BASES.get(base.source, (base.source, "trained as published"))
     used_on = used_words(params.section("difix", FixerConfig))
-    tuning = read_json(metrics) if TUNED in fixers and metrics.is_file() else {}
+    numbers = views / TUNING_FILE
+    tuning = read_json(numbers) if TUNED in fixers and numbers.is_file() else {}
     return {"fixer": name, "fixer_trained": trained, "used_on": used_on}, tuning
 
 

@@ -186,7 +186,8 @@ def _next(subject: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any]
             "the tuning."
         )
     yield (
-        "- References: `python -m stages.ablate difix.reference_from=nearest,overlap`, and "
+        "- References: `python -m stages.ablate "
+        "difix.reference_from=nearest,overlap,previous`, and "
         "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
     )
     spread = [of["psnr"] for scene, of in full.get(PLAIN, {}).items() if scene != MEAN]

@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.quality.comparison import Evaluations
 from stages.quality.noise import floor_words
+from stages.run.methods import TUNED, methods_of
 
 _DEMO = "embedded demo: ray-traced people"
 _OWN = "own sequences in Hi4D's layout"
@@ -32,12 +33,13 @@ def measured(
         scenes: The downstream scenes.
         sources: `source` of every scene in the catalogue: demo or hi4d.
         fixer: The untuned fixer and how images pass through it; empty without a fixer.
-        tuning: metrics/tune.json; empty without a tuning.
+        tuning: Numbers of the tuning, as in metrics/tune.json; empty without them.
     """
     rows = [evaluations.of(scene, evaluations.methods[0]) for scene in scenes]
     views = [list(row.views) for row in rows]
     protocols = [str(row.means["protocol"]) for row in rows]
     nets = dict.fromkeys(net for one in protocols for net in re.findall(r"lpips ([^,]+)", one))
+    is_tuned = bool(methods_of(TUNED, evaluations.methods))
     facts = {
         "data": data_words(scenes, sources),
         "size": _range(size for one in protocols for size in re.findall(r"^\d+x\d+", one)),
@@ -49,7 +51,7 @@ def measured(
         "protocol": " | ".join(dict.fromkeys(re.sub(r" [0-9a-f]{8}\b", "", p) for p in protocols)),
         **fixer,
         "parameters": tuning.get("parameters"),
-        "tuned": tuning_words(tuning),
+        "tuned": tuning_words(tuning) or ("not recorded" if is_tuned else ""),
     }
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
@@ -60,12 +62,12 @@ def data_words(scenes: Iterable[str], sources: Mapping[str, str]) -> str:
     >>> data_words(["hi4d_pair15_fight", "lab"], {"hi4d_pair15_fight": "hi4d", "lab": "hi4d"})
     "Hi4D and own sequences in Hi4D's layout"
     """
-    words = {"demo": _DEMO, "": "", "hi4d": _OWN}
+    words = {"demo": _DEMO, "hi4d": _OWN}
     kinds = []
     for scene in scenes:
         source = sources.get(scene, "")
         is_hi4d = source == "hi4d" and scene.startswith("hi4d_")
-        kinds.append("Hi4D" if is_hi4d else words[source])
+        kinds.append("Hi4D" if is_hi4d else words.get(source, source))
     return " and ".join(filter(None, dict.fromkeys(kinds)))
 
 
@@ -98,10 +100,11 @@ def loss_words(losses: Facts) -> str:
 
 
 def tuning_words(tuning: Facts) -> str:
-    """Such as `24 pairs, 100 steps, on whole images of 192x256 px; loss 1 L2`."""
+    """Such as `24 pairs of Hi4D, 100 steps, on whole images of 192x256 px; loss 1 L2`."""
     if not tuning:
         return ""
-    parts = [f"{tuning['train_pairs']} pairs"] if "train_pairs" in tuning else []
+    of = f" of {tuning['data']}" if tuning.get("data") else ""
+    parts = [f"{tuning['train_pairs']} pairs{of}"] if "train_pairs" in tuning else []
     parts += [f"{tuning['steps']} steps"] if "steps" in tuning else []
     parts += [f"on {tuning['worked_on']}"] if "worked_on" in tuning else []
     losses = f"; loss {loss_words(tuning['losses'])}" if "losses" in tuning else ""

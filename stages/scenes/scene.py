@@ -123,6 +123,12 @@ def _write_split(folder: Path, views: Sequence[View]) -> None:
             writer.writerow([image, view.name, view.timestamp, view.role])
 
 
+def source_of(folder: Path) -> str:
+    """`source` of a prepared scene in the catalogue, such as demo; empty where it is not known."""
+    path = folder / "scene.json"
+    return str(read_json(path).get("source", "")) if path.is_file() else ""
+
+
 def _read_info(path: Path) -> tuple[str, str, dict[str, Camera]]:
     """Name, group and cameras of scene.json."""
     info = read_json(path)

@@ -17,6 +17,7 @@ RESULTS = {
     "train_pairs": 24,
     "test_pairs": 4,
     "parameters": 1_234_567,
+    "data": "embedded demo: ray-traced people",
     "worked_on": "whole images of 192x256 px",
     "losses": {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None},
 }
@@ -51,6 +52,7 @@ def test_tuned_card(tmp_path: Path) -> None:
     assert "without its reference" not in body
     assert "- loss that taught it: 1 L2\n" in body, "LPIPS had no weights"
     assert "- tuned on: whole images of 192x256 px" in body
+    assert "- data: embedded demo: ray-traced people\n" in body
     assert "1,234,567 parameters" in body
     for part in ("24 for training, 4 for validation", "`ab12`", "`cd34`", '"steps": 6'):
         assert part in body

@@ -23,10 +23,12 @@ from tuning import (
 )
 
 from stages.difix.config import TuneConfig
+from stages.difix.described import TUNING_FILE
 from stages.difix.tuning.inputs import TuningData, checkpoint_key, initial_fixer
 from stages.difix.tuning.results import write_fixer
 from stages.difix.tuning.runs import tune
 from stages.difix.weights.folders import read_folder, write_folder
+from stages.run import layout
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE, folder_hash, read_json, read_tsv
@@ -102,6 +104,8 @@ def test_the_stage_writes_a_fixer_its_metrics_and_curves(
     assert metrics["identity"]["lpips"] is None
     assert (metrics["steps"], metrics["train_pairs"], metrics["test_pairs"]) == (4, 4, 2)
     assert not any("second" in key or "time" in key for key in metrics)
+    kept = read_json(tuned / TUNING_FILE)
+    assert metrics.items() <= kept.items(), "what the study says of a tuning lies with the fixer"
     losses = read_tsv(Path("metrics/plots/tune/loss.tsv"))
     assert [row["step"] for row in losses] == ["1", "2", "3", "4"]
     curve = read_tsv(Path("metrics/plots/tune/validation.tsv"))
@@ -120,7 +124,10 @@ def test_the_stage_writes_a_fixer_its_metrics_and_curves(
 @pytest.mark.usefixtures("one_run")
 def test_a_killed_run_leaves_no_fixer_and_resumes_to_the_same_bytes(home: Path) -> None:
     config = write_params(steps=60, checkpoint_every=1, validate_every=60)
-    data, base = TuningData(Path("data/difix/dataset.json"), SAMPLES), Path("data/difix/base")
+    data, base = (
+        TuningData(Path("data/difix/dataset.json"), SAMPLES, layout.scene),
+        Path("data/difix/base"),
+    )
     checkpoint = Checkpoint("whole", "fixer")
     verdict = check_dataset(data.path, small_study(), PATHS).hash
     tuner = tune(data, base, Path("data/weights"), config, checkpoint)

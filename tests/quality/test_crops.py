@@ -77,6 +77,13 @@ def test_color_correction_takes_gain_and_offset_but_no_error(view: MeasuredView)
     assert Meter("cpu").measure(view)["cc_psnr"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_color_correction_of_a_flat_render_is_black_as_in_gsplat(view: MeasuredView) -> None:
+    """Its slope is zero, so only the offset is taken off, which is its colour."""
+    truth = torch.from_numpy(view.truth).permute(2, 0, 1)[None]
+    expected = -10 * np.log10(np.square(view.truth.astype(np.float64)).mean())
+    assert float(cc_psnr(truth, torch.full_like(truth, 0.4))) == pytest.approx(expected, abs=1e-4)
+
+
 def test_color_correction_sees_valid_pixels_alone(view: MeasuredView) -> None:
     valid = np.zeros((96, 64), bool)
     valid[:, :25] = True

@@ -1,9 +1,13 @@
 """The shape of the graph, as DVC itself builds it from dvc.yaml and params.yaml."""
 
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from source_tree import ROOT
 
 from stages.run import digests
@@ -162,7 +166,39 @@ def test_report_comes_last(index) -> None:
     (report,) = [stage for stage in index.stages if stage.addressing == "report"]
     assert list(index.graph.predecessors(report)) == [], "nothing depends on a report"
     upstream = {stage.name.partition("@")[0] for stage in index.graph.successors(report)}
-    assert {"show", "evaluate", "compare", "decide", "tune", "train", "calibrate"} <= upstream
+    assert {"show", "evaluate", "compare", "decide", "train", "calibrate"} <= upstream
+
+
+@pytest.mark.parametrize(
+    ("target", "lists", "makes_fixers"),
+    [
+        ("compare", {"capture_study": ["tuned"], "static": ["tuned"]}, False),
+        ("decide", {"capture_study": ["tuned"], "static": ["tuned"]}, False),
+        ("report", {"capture_study": [], "static": []}, False),
+        ("report", {"capture_study": ["tuned"], "static": []}, True),
+        ("report", {"study": ["base", "tuned"], "capture_study": [], "static": []}, True),
+    ],
+)
+def test_fixers_are_made_where_a_method_needs_them(
+    tmp_path: Path, target: str, lists: dict[str, list[str]], makes_fixers: bool
+) -> None:
+    """As DVC's command line lists what a target needs."""
+    for name in ("dvc.yaml", "names_are_one_level.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["study"] |= {"methods": ["none"], "fixers": [], "subject": "none"}
+    for section, fixers in lists.items():
+        params[section]["fixers"] = fixers
+    yaml.dump(params, tmp_path / "params.yaml")
+    dvc = Path(sys.executable).with_name("dvc")
+    for words in (["init", "--no-scm", "--quiet"], ["dag", "--dot", target]):
+        done = subprocess.run([dvc, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    needed = {name.partition("@")[0] for name in re.findall(r'"([^"]+)"', done.stdout)}
+    assert {"evaluate", "train", target} <= needed
+    of_fixers = {"base", "tune", "manifest", "pairs", "pairs_test"}
+    assert needed & of_fixers == (of_fixers if makes_fixers else set())
 
 
 def test_training_reads_no_metrics_or_raw_data(index) -> None:

@@ -1,5 +1,6 @@
 """Inputs of a tuning: the dataset, the fixer that it starts from, and the key of their content."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from stages.difix.config import TuneConfig
@@ -8,23 +9,30 @@ from stages.difix.network.training_record import TrainingRecord, read_training_r
 from stages.difix.weights.folders import read_folder, read_part
 from stages.difix.weights.pkl import SUFFIXES, read_pkl
 from stages.difix.weights.state_dicts import fixer_from_published
+from stages.quality.measured import data_words
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, text_hash
 from stages.samples.dataset import common_prompt, read_split
 from stages.samples.index import INDEX_FILE, read_index
 from stages.samples.leaks import index_subject
+from stages.scenes.scene import source_of
 from stages.scenes.study.overlap import Subject
 
 
 class TuningData:
     """Both splits of the dataset, checked."""
 
-    def __init__(self, path: Path, samples_root: Path):
+    def __init__(
+        self, path: Path, samples_root: Path, scene_folder: Callable[[str], Path] | None = None
+    ):
         """Raises UserError when samples are missing or broken, see `read_split`.
 
-        `path` is dataset.json, and `samples_root` the folder with the samples of all scenes.
+        Args:
+            path: Of dataset.json.
+            samples_root: Folder with the samples of all scenes.
+            scene_folder: Of a prepared scene by name, which says what its images are.
         """
-        self.path, self.samples_root = path, samples_root
+        self.path, self.samples_root, self._scene_folder = path, samples_root, scene_folder
         self.train, self.test = read_split(path, "train"), read_split(path, "test")
         self.prompt = common_prompt([*self.train, *self.test], path)
 
@@ -33,6 +41,13 @@ class TuningData:
         samples = (*self.train, *self.test)
         images = sorted({path for sample in samples for path in sample.paths})
         return text_hash(file_hash(self.path), *(file_hash(path) for path in images))
+
+    def words(self) -> str:
+        """What the images of the training samples are; empty where it is not known."""
+        names = [one.scene for one in self.training_record().scenes if one.scene]
+        if self._scene_folder is None:
+            return ""
+        return data_words(names, {name: source_of(self._scene_folder(name)) for name in names})
 
     def training_record(self) -> TrainingRecord:
         """The scenes of the training samples, by their index; other samples by their images."""

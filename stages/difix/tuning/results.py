@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from stages.difix.config import TuneConfig
+from stages.difix.described import TUNING_FILE
 from stages.difix.tuning.finetune import CURVE_COLUMNS, MetricRow, Tuner
 from stages.difix.tuning.inputs import TuningData
 from stages.difix.tuning.validation import MEASURES
 from stages.difix.weights.card import write_card
 from stages.difix.weights.folders import has_text, write_folder
 from stages.run.checkpoint import Checkpoint
-from stages.run.files import write_tsv
+from stages.run.files import write_json, write_tsv
 from stages.scenes.images import image_size
 
 ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
@@ -53,6 +54,8 @@ def write_fixer(
         fixer.training_record,
         warnings,
     )
+    about = {"pairs_digest": data.digest(), "verdict": verdict}
+    write_json(folder / TUNING_FILE, scalars(tuner, data) | about)
     if checkpoint.kept.is_dir():
         shutil.copytree(checkpoint.kept, folder / "samples")
 
@@ -78,6 +81,7 @@ def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
             "worked_on": tuned_words(tuner.config, *image_size(data.train[0].image)),
             "losses": tuner.loss.effective(tuner.config.steps),
         }
+        | ({"data": words} if (words := data.words()) else {})
         | ({"taught_unknown": "; ".join(unknown)} if unknown else {})
     )
 

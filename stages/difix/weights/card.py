@@ -75,6 +75,7 @@ def write_card(
         "",
         f"- base: {spec.origin}",
         f"- size: {spec.size}, {results['parameters']:,} parameters",
+        *([f"- data: {results['data']}"] if "data" in results else []),
         f"- tuned on: {results['worked_on']}",
         f"- loss that taught it: {loss_words(results['losses'])}",
         f"- pairs: {results['train_pairs']} for training, {results['test_pairs']} for validation",
