@@ -1,6 +1,7 @@
 """Methods at equal SSIM and PSNR: known crossings, planted fixers, and the cover of intervals."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stages.quality.keys import MEASURED, MEASURES
 from stages.quality.metrics.lpips import Lpips
 
 STRENGTHS = np.linspace(0, 1, 9)
+FLOOR = {"psnr_least": 0.01, "ssim_least": 0.0001, "lpips_least": 0.001}
 
 
 def exact_curve(fall: float, strengths: np.ndarray = STRENGTHS) -> Curve:
@@ -63,12 +65,90 @@ def test_error_of_few_strengths_is_stated_and_larger() -> None:
     assert errors[3] > errors[5] > errors[9]
 
 
+Law = Callable[[np.ndarray], np.ndarray]
+
+
+def random_laws(random: np.random.Generator) -> dict[str, Law]:
+    """Smooth laws of the strength: SSIM and PSNR rise and then mostly fall, LPIPS mostly falls."""
+    rise, fall = random.uniform(-0.02, 0.06), random.uniform(0.02, 0.1)
+    decay, late = random.uniform(0.5, 3), random.uniform(-0.02, 0.08)
+    return {
+        "ssim": lambda s: 0.8 + rise * s - fall * s**2 + 0.01 * late * np.sin(3 * s),
+        "psnr": lambda s: 20 + 20 * rise * s - 25 * fall * s**2,
+        "lpips": lambda s: 0.3 - 0.1 * np.expm1(-decay * s) / np.expm1(-decay) + late * s**2,
+    }
+
+
+def exact_gap(one: dict[str, Law], other: dict[str, Law], by: str) -> float:
+    """The mean difference of the best LPIPS at equal PSNR or SSIM, from the laws themselves."""
+    strengths = np.linspace(0, 1, 20001)
+    sides = [(of[by](strengths), of["lpips"](strengths)) for of in (one, other)]
+    low, high = max(x.min() for x, _ in sides), min(x.max() for x, _ in sides)
+    levels = np.linspace(low, high, 101)
+    best = []
+    for x, y in sides:
+        order = np.argsort(-x)
+        lowest = np.minimum.accumulate(y[order])
+        last = np.searchsorted(-x[order], -levels + 1e-12, side="right") - 1
+        best.append(lowest[np.maximum(last, 0)])
+    return float(np.mean(best[0] - best[1]))
+
+
+def test_stated_error_covers_the_known_gap_of_curves_that_rise_and_fall() -> None:
+    """Ranges overlap in part; the grid of strengths leaves some 1e-6 that no estimate sees."""
+    random, covered, errors = np.random.default_rng(0), [], []
+    for _ in range(40):
+        laws = random_laws(random), random_laws(random)
+        curves = [Curve.of(STRENGTHS, **{k: f(STRENGTHS) for k, f in of.items()}) for of in laws]
+        mean = compare_curves({"a": tuple(curves)}, 0.95, {}, plain=False)["mean"]
+        for by in ("ssim", "psnr"):
+            error = mean[f"lpips_at_{by}_error"]
+            gap = abs(mean[f"lpips_at_{by}"] - exact_gap(*laws, by))
+            covered.append(gap <= error + 5e-6)
+            errors.append(error)
+    assert np.mean(covered) >= 0.95
+    assert np.median(errors) < 1e-4, "an error that covers all by its size is of no use"
+
+
+def straight(ssim: tuple[float, float], lpips: tuple[float, float] = (0.3, 0.2)) -> Curve:
+    """Over straight lines from strength 0 to 1."""
+    lines = {"ssim": ssim, "psnr": (100 * ssim[0], 100 * ssim[1]), "lpips": lpips}
+    return Curve.of(STRENGTHS, **{k: np.linspace(*ends, 9) for k, ends in lines.items()})
+
+
+def test_curves_are_compared_over_the_range_that_both_reach() -> None:
+    """At SSIM 0.85 and more, which both have, one has 0.05 less; elsewhere nothing counts."""
+    one = straight((0.95, 0.85))  # LPIPS 0.2 at 0.85
+    other = straight((0.9, 0.8))  # LPIPS 0.25 at 0.85
+    found = compare_curves(dict.fromkeys("ab", (one, other)), 0.95, FLOOR, plain=False)
+    assert found["mean"]["lpips_at_ssim"] == pytest.approx(-0.05, abs=1e-6)
+    assert found["verdict"] == "dominates"
+
+
+def test_curves_without_a_common_range_are_not_extrapolated() -> None:
+    pairs = dict.fromkeys("ab", (straight((0.95, 0.9)), straight((0.85, 0.8))))
+    found = compare_curves(pairs, 0.95, FLOOR, plain=False)
+    assert found["verdict"] == "no common range"
+    assert found["mean"]["lpips_at_ssim"] is None
+    assert found["a"]["lpips_at_psnr"] is None
+    assert found["mean"]["highest_ssim"] == pytest.approx(0.1)
+
+
+def test_curves_of_one_value_are_compared_at_it() -> None:
+    flat, other = straight((0.9, 0.9), (0.3, 0.25)), straight((0.9, 0.9), (0.3, 0.2))
+    found = compare_curves(dict.fromkeys("ab", (other, flat)), 0.95, FLOOR, plain=False)
+    assert found["mean"]["lpips_at_ssim"] == pytest.approx(-0.05)
+    assert found["mean"]["lpips_at_ssim_error"] == pytest.approx(0, abs=1e-9)
+    same = compare_curves(dict.fromkeys("ab", (flat, flat)), 0.95, FLOOR, plain=False)
+    assert same["verdict"] == "no difference shown"
+    assert same["mean"]["lpips_at_psnr"] == 0
+
+
 def curve_of(fixed_lpips: float, psnr: float, ssim: float) -> Curve:
     ends = {"psnr": (20.0, psnr), "ssim": (0.8, ssim), "lpips": (0.2, fixed_lpips)}
     return Curve.of([0, 0.5, 1], **{k: [a, (a + b) / 2, b] for k, (a, b) in ends.items()})
 
 
-FLOOR = {"psnr_least": 0.01, "ssim_least": 0.0001, "lpips_least": 0.001}
 PLAIN_CURVE = Curve.of([0], psnr=[20.0], ssim=[0.8], lpips=[0.2])
 
 
