@@ -34,8 +34,8 @@ def main() -> None:
             fix=CHECK,
         )
 
-    from stages.difix.described import describe
     from stages.difix.inference import Runner
+    from stages.difix.network.training_record import describe
     from stages.difix.weights.evaluation_notes import evaluation_notes
     from stages.difix.weights.folders import read_folder
     from stages.run.checkpoint import forget

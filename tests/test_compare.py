@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from studied import write_strengths
 
 from stages.compare import main
-from stages.difix.described import TUNING_FILE
+from stages.difix.network.training_record import TUNING_FILE
 from stages.quality.keys import AVERAGED, MEASURED, repeat_name
 from stages.quality.measured import measured_rows
 from stages.run import layout

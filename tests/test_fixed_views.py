@@ -18,7 +18,7 @@ from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, w
 from small_study import small_study
 
 from stages import fixed_views, novel_views
-from stages.difix.described import TUNING_FILE
+from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.weights.folders import write_folder
 from stages.run import layout
 from stages.run.errors import UserError

@@ -1,40 +1,21 @@
 """Words for a fixer that other outputs repeat: what it is, what it was trained on, and at what
-size images pass through it.
+size images pass through it."""
 
-`tuning.json` lies in the folder of a tuned fixer and beside the views that it fixed: the numbers of
-metrics/tune.json, so that nothing has to be tuned where no method needs it.
-"""
-
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig
-from stages.difix.network.training_record import TrainingRecord, write_training_record
+from stages.difix.network.training_record import TUNING_FILE
 from stages.run.files import read_json
 from stages.run.methods import TUNED
 from stages.run.settings.params import Params
 
-TUNING_FILE = "tuning.json"
 _BASES = {
     SHIPPED: ("the tiny fixer of this repository", "trained on procedural images"),
     TRAINED: ("the tiny fixer, trained here", "trained on procedural images"),
     RANDOM: ("a fixer of random weights", "not trained"),
 }
-
-
-def describe(views: Path, weights: Path, record: TrainingRecord) -> None:
-    """Write what is known of a fixer beside the views that it fixed.
-
-    Args:
-        views: Folder of the views.
-        weights: Folder of the fixer.
-        record: What it was trained on.
-    """
-    write_training_record(views, record)
-    if (weights / TUNING_FILE).is_file():
-        shutil.copyfile(weights / TUNING_FILE, views / TUNING_FILE)
 
 
 def fixer_facts(

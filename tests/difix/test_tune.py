@@ -23,7 +23,7 @@ from tuning import (
 )
 
 from stages.difix.config import TuneConfig
-from stages.difix.described import TUNING_FILE
+from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.tuning.inputs import TuningData, checkpoint_key, initial_fixer
 from stages.difix.tuning.results import write_fixer
 from stages.difix.tuning.runs import tune

@@ -2,9 +2,13 @@
 
 `taught.json` lies in the fixer's folder: {"scenes": [{"scene", "group", "photographs"}, ...],
 "unknown": [fixers that it started from and that have no record]}. A .pkl has the same as text.
+
+`tuning.json` is beside it where the fixer was tuned by the study: the numbers of metrics/tune.json,
+so that a stage that repeats them needs no tuning where no method does.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ from stages.run.files import parse_json, read_json, write_json
 from stages.scenes.study.overlap import Subject, common
 
 FILE = "taught.json"
+TUNING_FILE = "tuning.json"
 _SPEC_FILE = "fixer.json"
 _FIX = "take another fixer, or take these scenes out of the study's roles"
 
@@ -69,6 +74,19 @@ class TrainingRecord:
 def write_training_record(folder: Path, record: TrainingRecord) -> None:
     """Write taught.json."""
     write_json(folder / FILE, asdict(record))
+
+
+def describe(views: Path, weights: Path, record: TrainingRecord) -> None:
+    """Write what is known of a fixer beside the views that it fixed.
+
+    Args:
+        views: Folder of the views.
+        weights: Folder of the fixer.
+        record: What it was trained on.
+    """
+    write_training_record(views, record)
+    if (weights / TUNING_FILE).is_file():
+        shutil.copyfile(weights / TUNING_FILE, views / TUNING_FILE)
 
 
 def read_training_record(folder: Path) -> TrainingRecord:

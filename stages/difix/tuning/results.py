@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.difix.config import TuneConfig
-from stages.difix.described import TUNING_FILE
+from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.tuning.finetune import CURVE_COLUMNS, MetricRow, Tuner
 from stages.difix.tuning.inputs import TuningData
 from stages.difix.tuning.validation import MEASURES
