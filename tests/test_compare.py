@@ -229,7 +229,9 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
         == (read_json(layout.summary())["none-mean"])
     )
     assert before["study"].pop("noise").startswith("not measured")
-    assert after["study"].pop("noise").startswith("0.59 dB PSNR, 0.0000 SSIM, of 3 trainings")
+    assert (
+        after["study"].pop("noise").startswith("0.59 dB PSNR, 0.0000 SSIM (95%, from 3 trainings")
+    )
     mean = "base-post_vs_none", "mean"
     words = [of[mean[0]][mean[1]].pop("psnr_is") for of in (before, after)]
     assert words == ["difference", "below the noise floor"]

@@ -83,7 +83,9 @@ def test_noise_floor_stands_first_and_names_the_differences(monkeypatch) -> None
     assert "The noise floor was not measured (`study.seeds` is empty), so nothing here is" in text
     text = snapshot(monkeypatch, tuned=1.0, noise=0.2)
     first = text.partition("## ")[0]
-    assert "Noise floor: 0.43 dB PSNR, 0.0000 SSIM, of 2 trainings of the plain splat" in first
+    assert (
+        "Noise floor: 0.43 dB PSNR, 0.0000 SSIM (95%, from 2 trainings of the plain splat)" in first
+    )
     assert "Against none: gain in PSNR (+1.01 dB)" in first
     assert "Against none-mean: no difference shown in PSNR (+0.12 dB: below the noise" in first
     assert "not measured (`study.seeds`" not in text

@@ -16,6 +16,7 @@ from stages.run.methods import PLAIN, Method
 _TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
 
 SAME = "the same images"
+_LIMITS = " The noise floor holds the seed of the splats' training, not that of the tuning."
 
 Numbers = Mapping[str, Any]
 
@@ -56,7 +57,12 @@ def decision(
         shown.append((f"## {subject} at full strength", _comparisons(delta, subject)))
     for title, found in shown:
         lines += [title, "", *_indented(_differences(found, count, confidence)), ""]
-    lines += [f"{rule(floor)}. {_on_p(count)}", "", "## Over all strengths", ""]
+    lines += [
+        f"{rule(floor)}. {_on_p(count)}{_LIMITS if floor else ''}",
+        "",
+        "## Over all strengths",
+        "",
+    ]
     lines += frontier_lines(subject, delta["frontier"], confidence)
     lines += ["", "## Next ablation", "", *_next(subject, summary, delta)]
     return "\n".join(lines) + "\n"
@@ -157,7 +163,8 @@ def _on_p(count: int) -> str:
         return "One scene has neither an interval nor a test: its views are not independent."
     return (
         "Intervals are Student's t over scenes; p is of the exact sign-flip test over scenes, "
-        f"which with {count} scene{'s' * (count != 1)} is at least {least_p(count):.3g}."
+        f"which with {count} scenes is at least {least_p(count):.3g}. Neither is corrected for the "
+        "number of comparisons."
     )
 
 

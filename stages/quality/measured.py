@@ -100,10 +100,10 @@ def loss_words(losses: Facts) -> str:
 
 
 def tuning_words(tuning: Facts) -> str:
-    """Such as `24 pairs of Hi4D, 100 steps, on whole images of 192x256 px; loss 1 L2`."""
+    """Such as `24 pairs (Hi4D), 100 steps, on whole images of 192x256 px; loss 1 L2`."""
     if not tuning:
         return ""
-    of = f" of {tuning['data']}" if tuning.get("data") else ""
+    of = f" ({tuning['data']})" if tuning.get("data") else ""
     parts = [f"{tuning['train_pairs']} pairs{of}"] if "train_pairs" in tuning else []
     parts += [f"{tuning['steps']} steps"] if "steps" in tuning else []
     parts += [f"on {tuning['worked_on']}"] if "worked_on" in tuning else []
@@ -123,7 +123,7 @@ def measured_rows(delta: Facts) -> list[tuple[str, str]]:
         ("Tuning", facts.get("tuned", "none")),
         ("Resolution of use", facts.get("used_on", "")),
         ("LPIPS net", _net(facts)),
-        ("Protocol", facts.get("protocol", "")),
+        ("Protocol", f"{facts['protocol']}; renders from calibrated poses"),
         ("Noise floor", floor_words(delta.get("noise_floor"))),
         ("Strength", strength_words(delta)),
     ]

@@ -74,7 +74,7 @@ def floor_words(floor: Mapping[str, Any] | None) -> str:
     """The noise floor of every measure, or that it was not measured.
 
     >>> floor_words({"psnr_least": 0.127, "trainings": 2, "confidence": 0.95})
-    '0.13 dB PSNR, of 2 trainings of the plain splat (95%)'
+    '0.13 dB PSNR (95%, from 2 trainings of the plain splat)'
     """
     if not floor:
         return NOT_MEASURED
@@ -83,5 +83,5 @@ def floor_words(floor: Mapping[str, Any] | None) -> str:
         for name in MEASURES
         if floor.get(f"{name}_least") is not None
     ]
-    of = f"of {floor['trainings']} trainings of the plain splat ({floor['confidence']:.0%})"
-    return f"{', '.join(parts)}, {of}"
+    of = f"{floor['confidence']:.0%}, from {floor['trainings']} trainings of the plain splat"
+    return f"{', '.join(parts)} ({of})"
