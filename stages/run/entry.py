@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import stages
 from stages.run import digests
 from stages.run.errors import UserError
+from stages.run.process.memory import keep_freed_memory
 from stages.run.process.processes import end_with_dvc
 from stages.run.process.stopping import PREEMPTED, Stopping
 from stages.run.settings import readings
@@ -63,6 +64,7 @@ def launch(main: Callable[[], None]) -> None:
     """
     for name in _THREAD_LIMITS:
         os.environ.setdefault(name, "1")
+    keep_freed_memory()
     # A path may hold bytes that cannot be encoded; stderr escapes them by default.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

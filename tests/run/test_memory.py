@@ -1,6 +1,8 @@
 """What memory is left, and whether photographs fit into it."""
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,28 @@ def test_what_the_system_can_take_back_is_free(tmp_path: Path) -> None:
     }.items():
         (tmp_path / f"memory.{name}").write_text(text)
     assert list(memory._left_by_groups(tmp_path, tmp_path / "own")) == [400]
+
+
+_ALLOCATE = """
+import resource
+import subprocess
+import sys
+from stages.run.entry import launch
+
+def main():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        b"x" * 2**26
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+launch(main)
+"""
+
+
+@pytest.mark.skipif(not memory.keep_freed_memory(), reason="a C library without mallopt")
+def test_an_entry_allocates_from_the_memory_that_it_freed() -> None:
+    faults = subprocess.run(
+        [sys.executable, "-c", _ALLOCATE], capture_output=True, text=True, check=True
+    )
+    # Twenty new blocks of 64 MiB would be 327,680 pages of 4 KiB.
+    assert int(faults.stdout) < 2 * 2**26 / resource.getpagesize()
