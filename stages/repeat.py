@@ -1,7 +1,6 @@
 """Stage `repeat`: the plain splat of a scene from another seed, rendered and measured."""
 
 import argparse
-import itertools
 import tempfile
 from pathlib import Path
 
@@ -16,14 +15,18 @@ from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params
 from stages.splat.config import TrainConfig
+from stages.splat.training.shares import parse_share, train_in_children, train_share
 
 
 def main() -> None:
-    """Write data/novel_views/<scene>.seed<seed>/none and its metrics; keep no Gaussians."""
+    """Write data/novel_views/<scene>.seed<seed>/none and its metrics; keep no Gaussians.
+
+    With `--timestamps` train those into folders of `--into` instead.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
-    args = parser.parse_args()
+    args = parse_share(parser)
 
     from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
     from stages.quality.keys import repeat_name
@@ -31,8 +34,6 @@ def main() -> None:
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
-    from stages.splat.training.placement import rounds, warm_starts
-    from stages.splat.training.timestamps import train_timestamp
     from stages.splat.views.measured_views import measured_views
     from stages.splat.views.novel_views import TargetRenderer, load_gaussians
 
@@ -48,17 +49,18 @@ def main() -> None:
             fix=CHECK,
         )
     scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
-    name = repeat_name(args.scene, args.seed)
     config = train.model_copy(update={"seed": args.seed})
+    if args.timestamps:
+        train_share(scene, calibrated, args.timestamps, args.into, config)
+        return
+    name = repeat_name(args.scene, args.seed)
     backend, _ = choose_backend(rendering.backend)
     meter = Meter.build(measuring, layout.WEIGHTS)  # may raise, so before hours of training
     renders = layout.novel_views(name, PLAIN)
     with alone(renders), cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
         splats = Path(scratch)
-        warm = warm_starts(splats, scene.timestamps, config)
-        for time in itertools.chain(*rounds(scene.timestamps, config)):
-            (splats / time).mkdir()
-            train_timestamp(scene, calibrated, time, config, splats / time, warm[time])
+        entry = ["stages.repeat", "--scene", args.scene, "--seed", str(args.seed)]
+        train_in_children(scene, splats, config, entry)
         with whole_folder(renders) as folder:
             targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
             targets.render(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))

@@ -14,9 +14,13 @@ from stages.repeat import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
-from stages.splat.training import timestamps
+from stages.splat.training import shares, timestamps
 
 SEED = 7
+FITTED = SimpleNamespace(
+    evaluations=[{"split": "train", "step": 1, "psnr": 30.0}],
+    record=lambda: {"evaluations": FITTED.evaluations},
+)
 
 
 @pytest.fixture
@@ -35,14 +39,23 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNames
     write_json(layout.WEIGHTS / "weights.json", {"alex": absent})
     calls: list[SimpleNamespace] = []
 
-    def train(scene, calibrated, timestamp, config, folder, warm):
+    def train(scene, calibrated, timestamp, config, folder, warm, preemption):
         calls.append(SimpleNamespace(timestamp=timestamp, config=config, warm=warm))
         moved = gaussians(timestamp)
         moved.means[:] += 0.01 * torch.randn(
             moved.means.shape, generator=torch.Generator().manual_seed(config.seed)
         )
         moved.save(folder / "gaussians.safetensors")
+        return FITTED
 
+    def run_here(commands, processes):
+        """Children, one after the other in this process."""
+        for command in commands:
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "argv", command[2:])
+                main()
+
+    monkeypatch.setattr(shares, "run_all", run_here)
     monkeypatch.setattr(timestamps, "train_timestamp", train)
     return calls
 
@@ -71,10 +84,11 @@ def test_result_below_the_mean_colour_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def lost(scene, calibrated, timestamp, config, folder, warm):
+    def lost(scene, calibrated, timestamp, config, folder, warm, preemption):
         elsewhere = gaussians(timestamp)
         elsewhere.means[:] += 100.0
         elsewhere.save(folder / "gaussians.safetensors")
+        return FITTED
 
     monkeypatch.setattr(timestamps, "train_timestamp", lost)
     main()

@@ -63,7 +63,7 @@ def test_parts_of_a_stage_are_started_with_its_params() -> None:
     assert {
         "stages.difix.tuning.runs",
         "stages.splat.captures.results",
-        "stages.train",
+        "stages.splat.training.shares",
     } <= users
 
 

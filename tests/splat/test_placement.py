@@ -20,7 +20,7 @@ def words(command: list[str], flag: str) -> list[str]:
 
 def test_a_cpu_has_a_process_for_each_timestamp() -> None:
     placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=3)), "cpu")
-    commands = placed.commands("fight", Path("out"))
+    commands = placed.commands(["stages.train", "--scene", "fight"], Path("out"))
     assert placed.processes == 3
     assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
     assert all(command[:3] == [sys.executable, "-m", "stages.train"] for command in commands)
@@ -48,7 +48,7 @@ def test_without_warm_starts_all_start_from_sparse_points() -> None:
 def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab12")
     placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=4)), "cuda")
-    commands = placed.commands("fight", Path("out"))
+    commands = placed.commands(["stages.train", "--scene", "fight"], Path("out"))
     assert placed.processes == 2
     assert str(placed) == "3 at once on each of 2 GPUs"
     assert [words(command, "--gpu") for command in commands] == [["2"], ["GPU-ab12"]]

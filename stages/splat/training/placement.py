@@ -36,12 +36,12 @@ class Placement:
         """Trainings at once."""
         return self.processes * self.streams
 
-    def commands(self, scene: str, folder: Path) -> list[list[str]]:
-        """One command per process; its results go to folders of `folder`."""
+    def commands(self, entry: Sequence[str], folder: Path) -> list[list[str]]:
+        """One command of `entry` per process; its results go to folders of `folder`."""
         commands = []
         for nth, share in enumerate(self.shares):
-            command = [sys.executable, "-m", "stages.train", "--scene", scene]
-            command += ["--into", str(folder), "--timestamps", *share]
+            command = [sys.executable, "-m", *entry, "--into", str(folder)]
+            command += ["--timestamps", *share]
             if self.gpus:
                 command += ["--gpu", self.gpus[nth]]
             commands.append(command)
