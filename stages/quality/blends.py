@@ -5,12 +5,11 @@ A blend is `raw + strength * (fixed - raw)` of two stored renders of one view, w
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from stages.quality.evaluation import MeasuredView, Measures, Meter
+from stages.quality.evaluation import Image, MeasuredView, Measures, Meter
 from stages.quality.keys import MEASURES
 from stages.quality.statistics import column_means
 from stages.run.methods import PLAIN
@@ -58,8 +57,7 @@ def _measured(
     if not rows:
         return {}
     for before, after in zip(raw, fixed, strict=True):
-        batches = meter.batches(_blends(before, after, strengths))
-        measured = [row for batch in batches for row in meter.measure_all(batch)]
+        measured = meter.measure_others(before, _blends(before, after, strengths))
         for strength, row in zip(strengths, measured, strict=True):
             rows[strength].append(row)
     return {
@@ -68,14 +66,11 @@ def _measured(
     }
 
 
-def _blends(
-    raw: MeasuredView, fixed: MeasuredView, strengths: Sequence[float]
-) -> Iterator[MeasuredView]:
+def _blends(raw: MeasuredView, fixed: MeasuredView, strengths: Sequence[float]) -> Iterator[Image]:
     assert (raw.timestamp, raw.camera) == (fixed.timestamp, fixed.camera), "views in another order"
     change = fixed.given - raw.given
     for strength in strengths:
-        image = np.clip(raw.given + np.float32(strength) * change, 0, 1)
-        yield replace(raw, given=image, aligned=None, mask=None)
+        yield np.clip(raw.given + np.float32(strength) * change, 0, 1)
 
 
 def _row(strength: float, means: Mapping[str, Any]) -> Measures:

@@ -5,7 +5,7 @@ Every view and every scene has the same keys; None where a measure is missing.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,24 @@ class MeasuredView:
 
 
 @dataclass(frozen=True, eq=False)
+class _Truth:
+    """A batch of ground truth, and what is computed of it alone."""
+
+    images: Tensor  # [B, 3, H, W]
+    shares: list[float]  # of valid pixels
+    activations: list[Tensor] | None  # of LPIPS, each [B, C, h, w]
+
+    @classmethod
+    def of(cls, images: Tensor, shares: list[float], lpips: Lpips | None) -> "_Truth":
+        return cls(images, shares, lpips.activations_of(images) if lpips else None)
+
+    def repeated(self, count: int) -> "_Truth":
+        """A single one for `count` renders; takes no memory."""
+        images = self.images.expand(count, -1, -1, -1)
+        return replace(self, images=images, shares=self.shares * count)
+
+
+@dataclass(frozen=True, eq=False)
 class Meter:
     """Device and LPIPS for measuring. Without `lpips` its measures are None; `note` says why.
 
@@ -128,12 +146,12 @@ class Meter:
     def measure_all(self, views: Sequence[MeasuredView]) -> list[Measures]:
         """Measures of views that `batches` put into one batch."""
         truths = _batch([one.truth for one in views], self.device)
-        shares = [one.share for one in views]
+        truth = _Truth.of(truths, [one.share for one in views], self.lpips)
         given = _batch([one.filled(one.given) for one in views], self.device)
-        columns = _values(truths, given, self, shares)
+        columns = _values(truth, given, self)
         if views[0].aligned is not None:
             aligned = _batch([one.filled(one.aligned) for one in views], self.device)
-            values = _values(truths, aligned, self, shares)
+            values = _values(truth, aligned, self)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
         columns[COLOR_CORRECTED] = _decibels(cc_psnr(truths, given, _valid(views, self.device)))
         # An empty mask has no measures.
@@ -147,6 +165,19 @@ class Meter:
             | _cropped_values(one, truths[nth : nth + 1], given[nth : nth + 1], self)
             for nth, one in enumerate(views)
         ]
+
+    @torch.inference_mode()
+    def measure_others(self, view: MeasuredView, images: Iterable[Image]) -> list[Measures]:
+        """MEASURES of other renders [H, W, 3] of a view, against one pass over its ground truth."""
+        truth = _Truth.of(_batch([view.truth], self.device), [view.share], self.lpips)
+        rows: list[Measures] = []
+        for batch in self.batches(replace(view, given=image) for image in images):
+            given = _batch([one.filled(one.given) for one in batch], self.device)
+            columns = _values(truth.repeated(len(batch)), given, self)
+            rows += [
+                {name: values[nth] for name, values in columns.items()} for nth in range(len(batch))
+            ]
+        return rows
 
     def batches(self, views: Iterable[MeasuredView]) -> Iterator[list[MeasuredView]]:
         """Views in batches: of one on the CPU, as large as fits on a GPU."""
@@ -258,22 +289,23 @@ def _kind(one: MeasuredView) -> tuple[Any, ...]:
     return one.truth.shape, one.aligned is not None, has_mask
 
 
-def _values(
-    a: Tensor, b: Tensor, meter: Meter, shares: Sequence[float]
-) -> dict[str, list[float | None]]:
-    """Measures of images that are equal except in the `shares` of valid pixels."""
-    lpips, similarity = meter.lpips, _SSIM[meter.ssim](a, b)
-    if min(shares) == 1:
+def _values(truth: _Truth, b: Tensor, meter: Meter) -> dict[str, list[float | None]]:
+    """Measures of images that are equal except in the shares of valid pixels."""
+    a, similarity = truth.images, _SSIM[meter.ssim](truth.images, b)
+    distance = None
+    if meter.lpips and truth.activations is not None:
+        distance = meter.lpips.between(truth.activations, meter.lpips.activations_of(b))
+    if min(truth.shares) == 1:
         return {
             "psnr": _decibels(psnr(a, b)),
             "ssim": _rounded(similarity),
-            "lpips": _rounded(lpips(a, b)) if lpips else [None] * len(a),
+            "lpips": [None] * len(a) if distance is None else _rounded(distance),
         }
-    of = torch.tensor(shares, dtype=torch.float64, device=a.device)
+    of = torch.tensor(truth.shares, dtype=torch.float64, device=a.device)
     return {
         "psnr": _decibels(psnr(a, b) + 10 * torch.log10(of)),
         "ssim": _rounded(1 - (1 - similarity) / of),
-        "lpips": _rounded(lpips(a, b) / of) if lpips else [None] * len(a),
+        "lpips": [None] * len(a) if distance is None else _rounded(distance / of),
     }
 
 
@@ -293,7 +325,8 @@ def _cropped_values(one: MeasuredView, a: Tensor, b: Tensor, meter: Meter) -> Me
         return {}
     part = (slice(None), slice(None), *one.crop)
     share = 1.0 if one.valid is None else max(float(one.valid[one.crop].mean()), 1e-6)
-    return {f"crop_{k}": v[0] for k, v in _values(a[part], b[part], meter, [share]).items()}
+    truth = _Truth.of(a[part], [share], meter.lpips)
+    return {f"crop_{name}": values[0] for name, values in _values(truth, b[part], meter).items()}
 
 
 def _valid(views: Sequence[MeasuredView], device: str) -> Tensor | None:

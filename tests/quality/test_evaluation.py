@@ -20,7 +20,7 @@ from stages.quality.evaluation import (
     evaluate,
     mean_color,
 )
-from stages.quality.keys import AVERAGED, MASKED
+from stages.quality.keys import AVERAGED, MASKED, MEASURES
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -231,6 +231,27 @@ def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, view_of: Ca
     )
     for key in ("psnr", "ssim", "lpips", "mpsnr", "mssim", "mlpips"):
         assert there[key] == pytest.approx(here[key], rel=2e-5), key
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_other_renders_of_a_view_measure_as_alone(
+    random_backbone: Callable,
+    view_of: Callable,
+    partly: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Renders share one pass over their ground truth, in one batch as on a GPU or apart."""
+    valid = np.indices((40, 48))[1] < 30 if partly else None
+    view, others = view_of(valid=valid), [view_of(seed=seed).given for seed in (1, 2, 3)]
+    meter = Meter.build(EvaluateConfig(device="cpu"), random_backbone("alex"))
+    alone = [meter.measure(replace(view, given=image)) for image in others]
+    expected = [{name: row[name] for name in MEASURES} for row in alone]
+    assert meter.measure_others(view, others) == expected
+    monkeypatch.setattr(Meter, "_full", lambda self, batch: len(batch) == 2)
+    together = meter.measure_others(view, others)
+    assert [list(row) for row in together] == [list(MEASURES)] * 3
+    for row, wanted in zip(together, expected, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-5)
 
 
 def test_real_weights_fill_every_column(lpips_weights: Path, view_of: Callable) -> None:

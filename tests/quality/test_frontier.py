@@ -197,9 +197,11 @@ def test_gain_that_a_blend_of_the_other_also_gives_is_none() -> None:
 class _Detail(torch.nn.Module):
     """A distance of detail: of the images' differences between neighbours."""
 
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        gaps = [(x.diff(dim=-1).abs() - y.diff(dim=-1).abs()).abs() for x, y in ((a, b),)]
-        return gaps[0].mean(dim=(1, 2, 3))
+    def activations_of(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images.diff(dim=-1).abs()]
+
+    def between(self, a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+        return (a[0] - b[0]).abs().mean(dim=(1, 2, 3))
 
 
 def photographs() -> list[np.ndarray]:

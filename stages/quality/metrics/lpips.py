@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from stages.quality.metrics.batch import check_pair
+from stages.quality.metrics.batch import check_images, check_pair
 from stages.quality.metrics.weights import load_features
 
 # Layers up to each compared activation, by torchvision's numbers; a ReLU follows each convolution.
@@ -101,11 +101,16 @@ class Lpips(nn.Module):
 
     def activations(self, a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Activations of two batches [B, 3, H, W] in [0, 1]."""
-        check_pair(a, b, smallest_px=LPIPS_PX)
-        return self.features(a.float()), self.features(b.float())
+        check_pair(a, b)
+        return self.activations_of(a), self.activations_of(b)
+
+    def activations_of(self, images: Tensor) -> list[Tensor]:
+        """Activations of a batch [B, 3, H, W] in [0, 1]."""
+        check_images(images, smallest_px=LPIPS_PX)
+        return self.features(images.float())
 
     def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Distance of each pair from its activations, [B]."""
+        """Distance of each pair from its activations, [B]; one image of `a` pairs with all."""
         layers = [distance.mean(dim=(1, 2, 3)) for distance in self._distances(a, b)]
         return torch.stack(layers).sum(dim=0)
 
