@@ -44,6 +44,7 @@ CASES = ("strict:eager", "bf16:eager", "bf16:fused", "bf16:latency", "bf16:throu
 CASES += ("fp16:throughput",)
 _CHANGE = 0.02
 _COMPARED = 2  # images
+References = list[list[Pixels]] | None  # of each image
 HEADER = "{:>9}{:>6}{:>8}{:>16}{:>7}{:>10}{:>10}{:>10}{:>10}{:>12}"
 
 
@@ -162,11 +163,11 @@ class Network:
         return clock.gaps_ms(), warmed
 
     @torch.inference_mode()
-    def fix(self, images: list[Pixels], references: list[Pixels] | None) -> list[Pixels]:
+    def fix(self, images: list[Pixels], references: References) -> list[Pixels]:
         """Outputs one by one, as `Runner.fix` gives them."""
         outputs = []
         for index, image in enumerate(images):
-            views = [[image], *([] if references is None else [[references[index]]])]
+            views = [[image], *([] if references is None else [references[index]])]
             output = self.call(on_device(views, self.fixer)).clamp(0, 1)
             outputs.append(output[0].permute(1, 2, 0).cpu().numpy())
         return outputs
@@ -187,15 +188,15 @@ def strict_outputs(
     return {setting: fixing.fix(*inputs(*setting, _COMPARED)) for setting in settings}
 
 
-def inputs(size: str, views: int, count: int) -> tuple[list[Pixels], list[Pixels] | None]:
-    """Images and references [H, W, 3]."""
+def inputs(size: str, views: int, count: int) -> tuple[list[Pixels], References]:
+    """Images [H, W, 3] and a reference of each."""
     height, width = map(int, size.split("x"))
     samples = cases.random_images(count, height, width)
     images, references = (
         [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in batch]
         for batch in (samples.image, samples.reference)
     )
-    return images, references if views == 2 else None
+    return images, [[one] for one in references] if views == 2 else None
 
 
 def measure(
@@ -215,8 +216,8 @@ def measure(
     note, outputs, warmed = None, [], None
     try:
         if isinstance(fixing, Network):
-            stacked = [images[:batch], *([] if references is None else [references[:batch]])]
-            batched = on_device(stacked, fixing.fixer)
+            beside = [] if references is None else [[one for (one,) in references[:batch]]]
+            batched = on_device([images[:batch], *beside], fixing.fixer)
             calls_ms, warmed = fixing.timed(batched, args.warmup, args.repeats)
             times_ms = [call_ms / batch for call_ms in calls_ms]
         elif mode == LATENCY:
@@ -255,7 +256,7 @@ def measure(
 def timed_calls(
     runner: Runner,
     images: list[Pixels],
-    references: list[Pixels] | None,
+    references: References,
     args: argparse.Namespace,
     count: int,
 ) -> list[float]:

@@ -57,7 +57,7 @@ def main() -> None:
     for line in params.unread(capture_study=read, **fixing.unread):
         print(f"{args.capture or args.result}: {line}")
     print(f"{args.capture or args.result} by {fixer.name}: {fixer.runner.summary}", flush=True)
-    for note in fixer.record.notes:
+    for note in fixing.notes:
         print(f"note: {note}")
     if not args.capture:
         with cost("capture_fix", f"{run_name(args.result)}.{fixer.name}"):

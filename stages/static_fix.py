@@ -51,7 +51,7 @@ def main() -> None:
     for line in params.unread(static=READ_BY["static_fix"], **fixing.unread):
         print(f"{paths.name}: {line}")
     print(f"{paths.name} by {fixer.name}: {fixer.runner.summary}", flush=True)
-    for note in fixer.record.notes:
+    for note in fixing.notes:
         print(f"note: {note}")
     scene = FixedCameras(fixing, static, paths.name, paths.prepared())
     if not paths.in_graph:

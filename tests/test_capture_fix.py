@@ -28,7 +28,7 @@ from stages.difix.weights.folders import write_folder
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, read_tsv, write_json
-from stages.scenes.cameras import nearest_cameras
+from stages.scenes.cameras import nearest_cameras, rigid
 from stages.scenes.colmap import read_model
 from stages.scenes.images import read_image, write_png
 
@@ -174,7 +174,7 @@ def test_reference_is_the_image_of_the_nearest_training_camera(
     ((images, references),) = calls
     learnt = read_model(Path("half/train/cameras/sparse/0")).cameras
     assert len(learnt) == 6
-    for image, reference, camera in zip(
+    for image, (reference,), camera in zip(
         images, references, cameras(HALL, 0.05).values(), strict=True
     ):
         (nearest,) = nearest_cameras(camera, learnt, 1)
@@ -185,6 +185,54 @@ def test_reference_is_the_image_of_the_nearest_training_camera(
     same = read_json(Path("half/fixed/tuned/eval_on_hall/post/metrics.json"))
     plain = read_json(Path("half/eval_on_hall/metrics.json"))
     assert same["psnr"] == pytest.approx(plain["psnr"], abs=0.02), "an identity changes nothing"
+
+
+def test_camera_of_a_scene_is_no_reference_of_a_capture_and_that_is_said(
+    evaluated: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("out/fixed/tuned/eval_on_hall")
+    evaluated(capture_fix, "room", "out", "hall", "--fixer", "tuned")
+    assert "reference_from" not in capsys.readouterr().out
+    nearest, record = folder_hash(folder / "post"), read_json(folder / "fixed.json")
+    assert "references" not in record
+    named = ["-S", "difix.reference_from=source:16"]
+    evaluated(capture_fix, "room", "out", "hall", "--fixer", "tuned", *named)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "reference_from" in line]
+    assert note.startswith("note: difix.reference_from: source:16 names a camera of the study's")
+    assert "references are by nearest instead" in note
+    assert folder_hash(folder / "post") == nearest
+    assert read_json(folder / "fixed.json") == {**record, "references": "nearest"}
+
+
+def test_previous_fixes_views_of_a_capture_from_its_sources_outwards(
+    evaluated: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cameras lead away from the last image: each has the one before it as reference."""
+    names = ("1_far.png", "2_near.png", "3_middle.png")
+    last = list(cameras().values())[-1]
+    steps = dict(zip(names, (0.9, 0.3, 0.6), strict=True))
+    away = {
+        name: last.moved(rigid(np.eye(3), np.array([-step, 0, 0])) @ last.cam_from_world)
+        for name, step in steps.items()
+    }
+    write_capture(Path("lobby"), away)
+    evaluated(capture_evaluate, "out", "lobby")
+    calls = []
+
+    def fix(self: object, images: list, references: list) -> list:
+        calls.append(references)
+        return [np.full_like(image, len(calls) / 8) for image in images]
+
+    monkeypatch.setattr("stages.difix.applied.AppliedFixer.fix", fix)
+    previous = ["-S", "difix.reference_from=previous"]
+    evaluated(capture_fix, "room", "out", "lobby", "--fixer", "tuned", *previous)
+    assert [len(one) for one in calls] == [1, 1, 1]
+    assert [float(one[0][0].mean()) for one in calls[1:]] == [1 / 8, 2 / 8]
+    assert calls[0][0][0].std() > 0.05, "an image of the capture"
+    folder = Path("out/fixed/tuned/eval_on_lobby/post")
+    values = [float(read_image(folder / "given" / name).mean()) for name in names]
+    np.testing.assert_allclose(values, [3 / 8, 1 / 8, 2 / 8], atol=0.003)
+    assert [one["image"] for one in read_tsv(folder / "views.tsv")] == list(names)
 
 
 @pytest.mark.parametrize("form", ["post", "distill"])

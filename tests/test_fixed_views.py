@@ -60,12 +60,22 @@ def render(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 
 def set_params(
-    align: bool = False, reference: str = "use", rounds: int = 2, methods: tuple[str, ...] = METHODS
+    align: bool = False,
+    reference: str = "use",
+    reference_from: str = "nearest",
+    rounds: int = 2,
+    shifted_grids: int = 1,
+    methods: tuple[str, ...] = METHODS,
 ) -> None:
     params = {
         "novel_views": {"backend": "cpu", "align": align, "align_steps": 10, "align_lr": 0.002},
-        "difix": {"device": "cpu", "reference": reference},
-        "distill": {"rounds": rounds, "steps": 6, "min_alpha": 0.2},
+        "difix": {"device": "cpu", "reference": reference, "reference_from": reference_from},
+        "distill": {
+            "rounds": rounds,
+            "steps": 6,
+            "min_alpha": 0.2,
+            "shifted_grids": shifted_grids,
+        },
         "train": {"backend": "cpu", "sh_degree": 0, "pose_opt": False},
         "study": small_study(methods=methods).model_dump(),
     }
@@ -135,13 +145,20 @@ def test_distilled_gaussians_differ_and_are_kept(render: Call) -> None:
     assert distilled != post
 
 
+@pytest.mark.parametrize("policy", ["nearest", "previous"])
 @pytest.mark.parametrize("method", ["tuned-post", "tuned-distill"])
-def test_ground_truth_reaches_no_novel_view(render: Call, method: str) -> None:
-    before = folder_hash(render(method))
+def test_ground_truth_reaches_no_novel_view(render: Call, method: str, policy: str) -> None:
+    before = folder_hash(render(method, reference_from=policy))
     replace_by_noise("target")
-    assert folder_hash(render(method)) == before
+    assert folder_hash(render(method, reference_from=policy)) == before
     replace_by_noise("source")
-    assert folder_hash(render(method)) != before
+    assert folder_hash(render(method, reference_from=policy)) != before
+
+
+def test_policy_and_grids_reach_the_distilled_gaussians(render: Call) -> None:
+    plain = folder_hash(render("tuned-distill"))
+    assert folder_hash(render("tuned-distill", reference_from="previous")) != plain
+    assert folder_hash(render("tuned-distill", shifted_grids=2)) != plain
 
 
 @pytest.mark.slow  # compiles the backward pass

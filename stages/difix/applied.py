@@ -9,6 +9,7 @@ from stages.difix.inference import Runner
 from stages.difix.network.training_record import TrainingRecord
 from stages.difix.weights.folders import read_folder
 from stages.run.files import folder_hash, safe_name
+from stages.scenes.config import ReferenceRule
 from stages.scenes.images import Pixels
 from stages.scenes.study.identity import group_in_name
 from stages.scenes.study.overlap import Subject
@@ -24,7 +25,7 @@ class AppliedFixer:
     runner: Runner
     weights: str  # hash of the folder
     identity: str  # of the weights and of how they are run
-    policy: str  # of references
+    rule: ReferenceRule  # of references
 
     @classmethod
     def read(cls, folder: Path, config: FixerConfig) -> "AppliedFixer":
@@ -38,12 +39,19 @@ class AppliedFixer:
             Runner(fixer, config),
             weights,
             weights + config.model_dump_json(),
-            config.reference_from,
+            config.rule,
         )
 
-    def fix(self, images: Sequence[Pixels], references: Sequence[Pixels]) -> list[Pixels]:
-        """The fixed views of all images, with one reference each."""
-        return self.runner.fix(images, references)
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of its results should know."""
+        return self.record.notes
+
+    def fix(
+        self, images: Sequence[Pixels], references: Sequence[Sequence[Pixels]], grids: int = 1
+    ) -> list[Pixels]:
+        """The fixed views of all images, each with its references; see `Runner.fix`."""
+        return self.runner.fix(images, references, grids)
 
     def refuse_known(self, name: str, images: Iterable[str]) -> None:
         """Raise UserError when the fixer was trained on a scene `name`, its people or images.

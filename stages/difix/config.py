@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from stages.run.settings.params import Section, runtime_field
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
-from stages.scenes.config import NEAREST, ReferencePolicy
+from stages.scenes.config import NEAREST, ReferencePolicy, ReferenceRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SizeName = Literal["tiny", "sd-turbo"]
@@ -25,6 +25,7 @@ class FixerConfig(Section):
     precision: Precision = "auto"
     reference: Literal["use", "withhold"] = "use"
     reference_from: ReferencePolicy = NEAREST
+    references: Positive = 1
     reference_attention: Literal["stored", "mutual", "one_way"] = "stored"
     latent: Literal["mean", "sample"] = "mean"
     seed: Seed = 0
@@ -35,6 +36,11 @@ class FixerConfig(Section):
     tile_overlap_px: Pixels = 64
     batch_size: int = Field(default=4, ge=1, le=4096)
     mode: Literal["throughput", "latency"] = "throughput"
+
+    @property
+    def rule(self) -> ReferenceRule:
+        """Which images are references."""
+        return ReferenceRule(self.reference_from, self.references)
 
     @model_validator(mode="after")
     def _tiles_exceed_their_overlap(self) -> "FixerConfig":

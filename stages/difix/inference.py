@@ -52,6 +52,14 @@ class Runner:
                 str(config.multiple),
                 expected=f"a multiple of {fixer.spec.factor}, by which this fixer's VAE shrinks",
             )
+        if config.references > fixer.spec.references:
+            raise UserError(
+                "difix.references",
+                str(config.references),
+                expected=f"at most {fixer.spec.references}, as this fixer was trained with",
+                fix=f"set difix.references: {fixer.spec.references}; a fixer that was trained with "
+                "more says so as `references` in its fixer.json",
+            )
         self.config, self.spec = config, fixer.spec
         self.device, why_device = choose_device(config.device, "difix.device")
         precision, why = choose_precision(config.precision, self.device, "difix.precision")
@@ -85,15 +93,46 @@ class Runner:
         # A whole batch takes the GPU longer than its kernels take the CPU to launch.
         return Replays(self.fixer) if self.config.mode == "latency" else self.fixer
 
-    @torch.inference_mode()
     def fix(
-        self, images: Sequence[Pixels], references: Sequence[Pixels] | None = None
+        self,
+        images: Sequence[Pixels],
+        references: Sequence[Sequence[Pixels]] | None = None,
+        grids: int = 1,
     ) -> list[Pixels]:
-        """The fixed views of all images, with one reference each.
+        """The fixed views of all images, each with its references, of which all have as many.
+
+        With several `grids`, each is the mean over passes in which image and references are shifted
+        against the network's grid, and against the tiles, by equal shares of its period.
 
         Raises UserError when the fixer expects references and gets none, or when its output is not
         finite.
         """
+        if grids == 1:
+            return self._fix(images, references)
+        total = [np.zeros_like(image) for image in images]
+        for number in range(grids):
+            shifts = [self._shift_px(image, number / grids) for image in images]
+            moved = [_shifted(image, shift) for image, shift in zip(images, shifts, strict=True)]
+            beside = None
+            if references is not None:
+                beside = [
+                    [_shifted(one, shift) for one in some]
+                    for some, shift in zip(references, shifts, strict=True)
+                ]
+            for sum_of, fixed, shift in zip(total, self._fix(moved, beside), shifts, strict=True):
+                sum_of += fixed[shift:, shift:]
+        return [sum_of / grids for sum_of in total]
+
+    def _shift_px(self, image: Pixels, share: float) -> int:
+        """A share of the grid's period in an image's own pixels."""
+        resolution = self.config.resolution
+        scale = resolution / min(image.shape[:2]) if resolution else 1.0
+        return round(share * self.spec.grid_px / scale)
+
+    @torch.inference_mode()
+    def _fix(
+        self, images: Sequence[Pixels], references: Sequence[Sequence[Pixels]] | None
+    ) -> list[Pixels]:
         if self.uses_reference and references is None:
             raise UserError(
                 "the fixer",
@@ -133,7 +172,11 @@ class Runner:
         return padded(width, multiple), padded(height, multiple)
 
     def _batch(
-        self, images: list[Pixels], references: list[Pixels] | None, size: SizePx, number: int
+        self,
+        images: list[Pixels],
+        references: list[Sequence[Pixels]] | None,
+        size: SizePx,
+        number: int,
     ) -> _Outputs:
         """Start to fix a batch; `number` is the index of its first image."""
         batch = torch.stack([self._prepared(image, size) for image in images])
@@ -142,7 +185,12 @@ class Runner:
             # A reference of another size is first resized to its image's.
             sizes = [(image.shape[1], image.shape[0]) for image in images]
             pairs = zip(references, sizes, strict=True)
-            views = torch.stack([self._prepared(resize(one, *px), size) for one, px in pairs])
+            views = torch.stack(
+                [
+                    torch.stack([self._prepared(resize(one, *px), size) for one in some])
+                    for some, px in pairs
+                ]
+            )
         generator = None
         if self.config.latent == "sample":
             generator = seeded(self.config.seed, "latent", number)
@@ -212,7 +260,9 @@ class Runner:
             return self._run(batch, self._reference_input(references, generator), generator)
         tile = min(limit, height), min(limit, width)
         if references is not None:
-            references = F.interpolate(references, tile, mode="bilinear", antialias=True)
+            flat = references.flatten(0, 1)
+            flat = F.interpolate(flat, tile, mode="bilinear", antialias=True)
+            references = flat.unflatten(0, references.shape[:2])
         reference = self._reference_input(references, generator)
         total = torch.zeros_like(batch)
         weights = torch.zeros_like(batch[:1, :1])
@@ -238,11 +288,11 @@ class Runner:
     def _reference_input(
         self, references: Tensor | None, generator: torch.Generator | None
     ) -> Tensor | KvCache | None:
-        """References as views, or as a KV cache where they do not depend on the target."""
+        """References [B, V, 3, H, W], as a KV cache where they do not depend on the target."""
         if references is None:
             return None
-        views = references[:, None]
-        return self._kv_cache(views, generator) if self.fixer.mixing == "one_way" else views
+        one_way = self.fixer.mixing == "one_way"
+        return self._kv_cache(references, generator) if one_way else references
 
     def _kv_cache(self, views: Tensor, generator: torch.Generator | None) -> KvCache:
         """The cache of a batch's references; equal references are computed once."""
@@ -254,6 +304,11 @@ class Runner:
         cache = self.fixer.reference_cache(views[unique], generator)
         indices = torch.tensor([unique.index(first) for first in firsts], device=views.device)
         return {layer: (key[indices], value[indices]) for layer, (key, value) in cache.items()}
+
+
+def _shifted(image: Pixels, shift: int) -> Pixels:
+    """An image [H, W, 3] with `shift` more rows and columns, reflected, before its first."""
+    return np.pad(image, ((shift, 0), (shift, 0), (0, 0)), mode="reflect")
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:

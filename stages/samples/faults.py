@@ -108,15 +108,17 @@ class SplitCheck:
 def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
     """Samples in `folder` with a reference or a target that is no image of such a camera.
 
-    A reference is a source camera's image; a target is a target camera's, or in the train split
-    that of a source camera which was left out.
+    A reference is a source camera's image, or a render at a target camera, which is no image of the
+    scene; a target is a target camera's image, or in the train split that of a source camera which
+    was left out.
     """
     where = folder / INDEX_FILE
     sources = set(index.photographs["source"].values())
     targets = set(index.photographs["target"].values())
     for record in index.pairs:
         reference, target = record.files.get("ref_image"), record.files.get("target_image")
-        if reference not in sources or reference in targets:
+        rendered = f"{record.ref_timestamp}/{record.ref_camera}" in index.photographs["target"]
+        if reference in targets or (reference not in sources and not rendered):
             yield UserError(
                 f"{where}  {record.name}",
                 "ref_image is no source camera's image",

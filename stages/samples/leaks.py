@@ -1,11 +1,13 @@
 """Leaks that hashes of images show: one image in two roles, a reference that no user would have."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
 from stages.samples.index import SampleIndex
+from stages.scenes.images import read_image
 from stages.scenes.scene import Scene
 from stages.scenes.study.overlap import Subject, named
 
@@ -37,20 +39,33 @@ def shared_digests(images: Iterable[tuple[str, object, str]]) -> list[UserError]
     return errors
 
 
-def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[UserError]:
+def foreign_references(
+    scene: Scene, references: Mapping[str, Path], renders: Collection[str] = ()
+) -> list[UserError]:
     """One error for each reference that is not an image of one of the scene's source cameras.
 
-    `references` maps the name of a target view to its `ref_image`. Files are compared by content.
-    The image of a target camera is refused even where a source camera's has the same bytes.
+    Files are compared by content. The image of a target camera is refused even where a source
+    camera's has the same bytes.
+
+    Args:
+        scene: the prepared scene.
+        references: the `ref_image` by name of its target view.
+        renders: names of those whose reference is a render. Its pixels must not be those of a
+            target camera's image, in whatever file.
     """
     sources = {file_hash(view.image_path): view.name for view in scene.views("source")}
     targets = {file_hash(view.image_path): view.name for view in scene.views("target")}
+    pixels = {_pixel_hash(view.image_path): view.name for view in scene.views("target") if renders}
     errors = []
     for name, path in references.items():
         digest = file_hash(path)
-        if digest in sources and digest not in targets:
-            continue
+        is_source = digest in sources and digest not in targets
         camera = targets.get(digest)
+        if name in renders:
+            camera = pixels.get(_pixel_hash(path))
+            is_source = is_source or camera is None
+        if is_source:
+            continue
         what = f"target camera {camera}'s image" if camera else "no image of the scene"
         errors.append(
             UserError(
@@ -61,6 +76,12 @@ def foreign_references(scene: Scene, references: Mapping[str, Path]) -> list[Use
             )
         )
     return errors
+
+
+def _pixel_hash(path: Path) -> str:
+    """SHA-256 of an image's decoded pixels."""
+    pixels = read_image(path)
+    return sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def scene_subject(name: str, folder: Path) -> Subject:

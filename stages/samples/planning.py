@@ -1,4 +1,4 @@
-"""Which views of a scene become tuning samples, each with a source camera's image as reference."""
+"""Which views of a scene become tuning samples, and the reference of each."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from stages.scenes.cameras import Camera, nearest_cameras
 from stages.scenes.config import PairsConfig, ReferenceConfig
 
 T = TypeVar("T")
-# Source cameras by target camera at a timestamp, the best reference first.
+# Cameras of references by target camera at a timestamp, the best first.
 Ranking = Callable[[str], Mapping[str, Sequence[str]]]
 
 
@@ -58,7 +58,8 @@ def plan_samples(
         sources: cameras that references are taken from, in the same frame as the targets.
         config: strides, steps and references.
         left_out: the targets are source cameras that the Gaussians were trained without.
-        ranked: names of the sources by target at a timestamp, best first; None: the nearest first.
+        ranked: names of the references' cameras by target at a timestamp, best first; None: the
+            nearest sources first.
     """
     samples = []
     for timestamp in timestamps[:: config.every]:

@@ -27,7 +27,7 @@ from stages.samples.planning import (
 )
 from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
-from stages.scenes.config import NEAREST, OVERLAP, PairsConfig
+from stages.scenes.config import NEAREST, OVERLAP, PREVIOUS, PairsConfig
 from stages.scenes.images import Pixels, image_size, read_image, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
@@ -118,6 +118,13 @@ def render_pairs(
         policy: of references, see `ranked_references`.
     """
     config = with_steps(config_for_split(config, split), train)
+    if policy == PREVIOUS and config.reference.strategy != "same_time":
+        raise UserError(
+            "difix.reference_from",
+            f"{PREVIOUS}, with pairs.reference.strategy: {config.reference.strategy}",
+            expected="same_time: views are fixed one after another within a timestamp",
+            fix="set one of the two otherwise",
+        )
     calibration = read_calibration(calibrated)
     planned = [
         (reconstruction, sample)
@@ -139,7 +146,8 @@ def render_pairs(
             records.append(record)
             progress.report(len(records))
     references = {record.name: record.path(folder, "ref_image") for record in records}
-    raise_all(foreign_references(scene, references))
+    renders = {sample.name for one, sample in selected if _is_render(one, sample)}
+    raise_all(foreign_references(scene, references, renders))
     return SampleIndex(scene.name, scene.group, split, _image_hashes(scene), tuple(records))
 
 
@@ -178,9 +186,12 @@ def _planned(
             device = "cuda" if backend == "cuda" else "cpu"
             trained = reconstruction.ready(scene, timestamp)
             gaussians = Gaussians.load(trained / GAUSSIANS, device)
-        targets = list(cameras.targets.values())
-        names = ranked_references(policy, targets, cameras.sources, gaussians, backend)
-        return dict(zip(cameras.targets, names, strict=True))
+        targets = list(cameras.targets)
+        ranked = ranked_references(
+            policy, list(cameras.targets.values()), cameras.sources, gaussians, backend
+        )
+        names = [[one if isinstance(one, str) else targets[one] for one in some] for some in ranked]
+        return dict(zip(targets, names, strict=True))
 
     return plan_samples(
         scene.timestamps,
@@ -211,20 +222,44 @@ def _rendered(
             view = views[timestamp, sample.camera]
             reference = views[sample.ref_timestamp, sample.ref_camera]
             pixels = renderer.render(view, sample.step)
-            yield _written(folder, sample, config.poses, pixels, view, reference)
+            before = None
+            if _is_render(reconstruction, sample):
+                before = renderer.render(reference, sample.step)
+            yield _written(folder, sample, config.poses, pixels, view, reference, before)
+
+
+def _is_render(reconstruction: Reconstruction, sample: PlannedSample) -> bool:
+    """Whether a sample's reference is the render of a nearer novel camera, by `previous`.
+
+    At inference that view is fixed already, by the fixer that these samples are to tune. Here it is
+    as the Gaussians give it, so that samples depend on no fixer and suit every one.
+    """
+    return sample.ref_camera not in reconstruction.calibration.sources
 
 
 def _written(
-    folder: Path, sample: PlannedSample, poses: str, pixels: Pixels, view: View, reference: View
+    folder: Path,
+    sample: PlannedSample,
+    poses: str,
+    pixels: Pixels,
+    view: View,
+    reference: View,
+    before: Pixels | None,
 ) -> SampleRecord:
-    """Write one sample; images are copied byte for byte, so that their hashes stay the same."""
+    """Write one sample; images are copied byte for byte, so that their hashes stay the same.
+
+    `before` is the render at the reference's camera where that is the reference.
+    """
     _check_sizes(sample, view, reference)
     paths = {kind: folder / kind / f"{sample.name}.png" for kind in KINDS}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     write_png(paths["image"], pixels)
     shutil.copyfile(view.image_path, paths["target_image"])
-    shutil.copyfile(reference.image_path, paths["ref_image"])
+    if before is None:
+        shutil.copyfile(reference.image_path, paths["ref_image"])
+    else:
+        write_png(paths["ref_image"], before)
     error = psnr(_tensor(read_image(paths["image"])), _tensor(view.pixels())).item()
     return SampleRecord(
         name=sample.name,

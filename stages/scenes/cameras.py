@@ -5,13 +5,15 @@ quaternions are wxyz, and the centre of the first pixel lies at (0.5, 0.5). A tr
 takes points of frame b to frame a.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
 _LARGEST = 1e12  # px or world units; float32 can hold its square
 
 
@@ -180,16 +182,20 @@ def mean_distance(cameras: Sequence[Camera]) -> float:
     return float(apart.sum() / max(len(centres) * (len(centres) - 1), 1))
 
 
-def nearest_cameras(camera: Camera, others: Mapping[str, Camera], count: int) -> list[str]:
-    """Names of the `count` cameras (0: all) with the nearest centres, nearest first.
+def centre_distance(camera: Camera, other: Camera) -> float:
+    """Distance of two centres, rounded: ties in a regular rig are ties on every machine."""
+    return round(float(np.linalg.norm(camera.centre - other.centre)), 9)
 
-    Ties are broken by the angle between the cameras, then by name.
+
+def nearest_cameras(camera: Camera, others: Mapping[Key, Camera], count: int) -> list[Key]:
+    """Keys of the `count` cameras (0: all) with the nearest centres, nearest first.
+
+    Ties are broken by the angle between the cameras, then by the order of `others`.
     """
 
-    def distance(name: str) -> tuple[float, float]:
+    def distance(name: Key) -> tuple[float, float]:
         other = others[name]
         angle_deg = rotation_angle_deg(camera.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
-        # Rounded, so that ties in a regular rig are ties on every machine.
-        return round(float(np.linalg.norm(camera.centre - other.centre)), 9), round(angle_deg, 6)
+        return centre_distance(camera, other), round(angle_deg, 6)
 
     return sorted(others, key=distance)[: count or None]

@@ -1,6 +1,6 @@
 """Typed form of the sections of params.yaml about scenes and tuning samples."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -92,8 +92,20 @@ class VggtConfig(Section):
 
 
 # Policies of references: `source:<camera>` names one.
-NEAREST, OVERLAP, FIXED_SOURCE = "nearest", "overlap", "source:"
-ReferencePolicy = Annotated[str, Field(pattern=rf"^({NEAREST}|{OVERLAP}|{FIXED_SOURCE}\S+)$")]
+NEAREST, OVERLAP, PREVIOUS, FIXED_SOURCE = "nearest", "overlap", "previous", "source:"
+ReferencePolicy = Annotated[
+    str, Field(pattern=rf"^({NEAREST}|{OVERLAP}|{PREVIOUS}|{FIXED_SOURCE}\S+)$")
+]
+
+
+class ReferenceRule(NamedTuple):
+    """Which images are references of a view, and how many of them."""
+
+    policy: str = NEAREST
+    count: int = 1
+
+
+ONE_NEAREST = ReferenceRule()
 
 
 class ReferenceConfig(Section):

@@ -174,6 +174,7 @@ class DistillConfig(Section):
     min_alpha: float = Field(default=0.5, ge=0, lt=1)
     where: Literal["uncovered", "covered", "all"] = "uncovered"
     keep: Literal["last", "all"] = "last"
+    shifted_grids: int = Field(default=1, ge=1, le=64)
     means_lr_scale: float = Field(default=0.1, gt=0)
     shape_lr_scale: float = Field(default=0.2, gt=0)
     sh_lr_scale: float = Field(default=0.02, gt=0)

@@ -13,7 +13,7 @@ from stages.difix.network.spec import Spec
 from stages.difix.weights import folders
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.run.errors import UserError
-from stages.run.files import folder_hash
+from stages.run.files import folder_hash, read_json
 
 
 @pytest.fixture
@@ -31,6 +31,17 @@ def test_round_trip(tmp_path: Path, spec: Spec) -> None:
     assert same_weights(fixer, again)
     write_folder(again, tmp_path / "two")
     assert folder_hash(tmp_path / "one") == folder_hash(tmp_path / "two")
+
+
+def test_number_of_references_is_written_where_it_is_not_one(tmp_path: Path) -> None:
+    for count, written in ((1, False), (2, True)):
+        write_folder(perturbed(tiny_spec(references=count)), tmp_path / str(count))
+        assert ("references" in read_json(tmp_path / str(count) / "fixer.json")) == written
+        assert read_folder(tmp_path / str(count)).spec.references == count
+    for wrong in (0, "2", 1.5):
+        edit_json(tmp_path / "1" / "fixer.json", references=wrong)
+        with pytest.raises(UserError, match=r"(?s)fixer\.json.*references.*from 1 on"):
+            read_folder(tmp_path / "1")
 
 
 def test_diffusers_reads_the_parts(folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stages.difix.config import FixerConfig
 from stages.difix.inference import Runner, feather, tile_starts
 from stages.difix.network.model import Fixer, random_fixer
+from stages.difix.network.spec import Spec
 from stages.run.errors import UserError
 from stages.scenes.images import Pixels
 
@@ -32,7 +33,7 @@ def identity_runner(**values: object) -> Runner:
 @pytest.mark.parametrize("tile_px", [0, 32])
 def test_padding_and_tiling_change_nothing(size: tuple[int, int], tile_px: int) -> None:
     one = image(*size)
-    (found,) = identity_runner(tile_px=tile_px, tile_overlap_px=16).fix([one], [one])
+    (found,) = identity_runner(tile_px=tile_px, tile_overlap_px=16).fix([one], [[one]])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one, atol=1e-6)
 
@@ -40,14 +41,14 @@ def test_padding_and_tiling_change_nothing(size: tuple[int, int], tile_px: int) 
 @pytest.mark.parametrize("values", [{"fit": "resize"}, {"resolution": 32}])
 def test_resized_images_return_at_their_size(values: dict) -> None:
     flat = np.full((53, 37, 3), 0.25, np.float32)
-    (found,) = identity_runner(**values).fix([flat], [flat])
+    (found,) = identity_runner(**values).fix([flat], [[flat]])
     assert found.shape == flat.shape
     np.testing.assert_allclose(found, flat, atol=1e-3)
 
 
 def test_order_and_batch_change_nothing() -> None:
     images = [image(32, 48, seed) for seed in range(3)] + [image(48, 32, 9)]
-    references = [image(32, 48, 20 + seed) for seed in range(3)] + [image(64, 64, 30)]
+    references = [[image(32, 48, 20 + seed)] for seed in range(3)] + [[image(64, 64, 30)]]
     fixing = runner(batch_size=2)
     together = fixing.fix(images, references)
     for index in (3, 1, 0, 2):
@@ -67,7 +68,7 @@ def test_the_mode_decides_the_batch_size(
         return forward(images, *args, **kwargs)
 
     monkeypatch.setattr(fixing.fixer, "forward", counted)
-    fixing.fix([image(16, 16, seed) for seed in range(5)], [image(16, 16, 9)] * 5)
+    fixing.fix([image(16, 16, seed) for seed in range(5)], [[image(16, 16, 9)]] * 5)
     assert counts == batches
 
 
@@ -80,14 +81,14 @@ def test_equal_references_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> 
         return reference_cache(views, generator)
 
     monkeypatch.setattr(fixing.fixer, "reference_cache", counted)
-    fixing.fix([image(32, 32, seed) for seed in range(3)], [image(32, 32, 7)] * 3)
+    fixing.fix([image(32, 32, seed) for seed in range(3)], [[image(32, 32, 7)]] * 3)
     assert counts == [1]
 
 
 def test_references_matter_and_may_be_withheld() -> None:
-    images, references = [image(32, 32)], [image(32, 32, 1)]
+    images, references = [image(32, 32)], [[image(32, 32, 1)]]
     with_reference = runner().fix(images, references)[0]
-    other = runner().fix(images, [image(32, 32, 2)])[0]
+    other = runner().fix(images, [[image(32, 32, 2)]])[0]
     withheld = runner(reference="withhold")
     assert np.abs(with_reference - other).max() > 1e-6
     np.testing.assert_array_equal(withheld.fix(images)[0], withheld.fix(images, references)[0])
@@ -96,18 +97,78 @@ def test_references_matter_and_may_be_withheld() -> None:
 
 
 def test_attention_can_be_overridden() -> None:
-    images, references = [image(32, 32)], [image(32, 32, 1)]
+    images, references = [image(32, 32)], [[image(32, 32, 1)]]
     stored = runner().fix(images, references)[0]
     mutual = runner(reference_attention="mutual")
     assert "reference mutual" in mutual.summary
     assert np.abs(stored - mutual.fix(images, references)[0]).max() > 1e-6
 
 
+def test_more_references_than_the_fixer_takes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"(?s)difix\.references: 2.*at most 1.*fixer\.json"):
+        runner(references=2)
+    with pytest.raises(UserError, match=r"(?s)difix\.references.*at most 2"):
+        runner(perturbed(tiny_spec(references=2)), references=3)
+
+
+@pytest.mark.parametrize("values", [{}, {"reference_attention": "mutual"}, {"tile_px": 32}])
+def test_all_references_matter_and_their_order_does_not(values: dict) -> None:
+    fixing = runner(perturbed(tiny_spec(references=2)), references=2, tile_overlap_px=16, **values)
+    one, first, second, other = (image(32, 48, seed) for seed in range(4))
+    (both,) = fixing.fix([one], [[first, second]])
+    for references in ([first, other], [other, second]):
+        assert np.abs(both - fixing.fix([one], [references])[0]).max() > 1e-6
+    np.testing.assert_allclose(both, fixing.fix([one], [[second, first]])[0], atol=1e-5)
+
+
+def test_several_references_are_what_the_network_gets() -> None:
+    fixer = perturbed(tiny_spec(references=2))
+    views = [image(32, 32, seed) for seed in range(3)]
+    with torch.no_grad():
+        stacked = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)[None]
+        wanted = fixer(stacked)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+    (found,) = runner(fixer, references=2).fix(views[:1], [views[1:]])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (53, 37), (15, 200)])
+@pytest.mark.parametrize("values", [{}, {"tile_px": 32, "tile_overlap_px": 16}])
+def test_shifted_grids_move_nothing(size: tuple[int, int], values: dict) -> None:
+    one = image(*size)
+    (found,) = identity_runner(**values).fix([one], [[one]], 4)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one, atol=1e-6)
+
+
+def test_shifted_grids_are_averaged() -> None:
+    """Of a network with a period of 8 px, two passes are half of it apart."""
+    fixing, one, beside = runner(), image(32, 48), image(32, 48, 1)
+    assert fixing.spec.grid_px == 8
+    moved, moved_beside = (np.pad(x, ((4, 0), (4, 0), (0, 0)), "reflect") for x in (one, beside))
+    (plain,), (shifted,) = fixing.fix([one], [[beside]]), fixing.fix([moved], [[moved_beside]])
+    (found,) = fixing.fix([one], [[beside]], 2)
+    np.testing.assert_allclose(found, (plain + shifted[4:, 4:]) / 2, atol=1e-6)
+    assert np.abs(found - plain).max() > 1e-4
+    np.testing.assert_array_equal(found, fixing.fix([one], [[beside]], 2)[0])
+
+
+@pytest.mark.parametrize(("spec", "period"), [(tiny_spec(), 8), (published_spec(), 64)])
+def test_period_of_the_grid_is_a_pixel_of_the_smallest_layer(spec: Spec, period: int) -> None:
+    fixing, shapes = runner(perturbed(spec)), []
+    fixing.fixer.unet.mid_block.register_forward_hook(
+        lambda layer, inputs, output: shapes.append(tuple(output.shape[-2:]))
+    )
+    one = image(128, 64)
+    fixing.fix([one], [[one]])
+    assert spec.grid_px == period
+    assert set(shapes) == {(128 // period, 64 // period)}
+
+
 def test_sampled_latents_depend_on_seed_and_index_alone() -> None:
     images = [image(32, 32, seed) for seed in range(3)]
-    one = runner(latent="sample", seed=1).fix(images, images)
-    same = runner(latent="sample", seed=1, batch_size=1).fix(images, images)
-    other = runner(latent="sample", seed=2).fix(images, images)
+    one = runner(latent="sample", seed=1).fix(images, [[one] for one in images])
+    same = runner(latent="sample", seed=1, batch_size=1).fix(images, [[one] for one in images])
+    other = runner(latent="sample", seed=2).fix(images, [[one] for one in images])
     np.testing.assert_array_equal(np.stack(one), np.stack(same))
     assert np.abs(np.stack(one) - np.stack(other)).max() > 1e-5
 
@@ -118,7 +179,7 @@ def test_lora_is_merged_before_running() -> None:
     with torch.no_grad():
         views = torch.from_numpy(np.stack([one, one])).permute(0, 3, 1, 2)[None]
         wanted = fixer(views)[0].clamp(0, 1).permute(1, 2, 0).numpy()
-    found = runner(fixer).fix([one], [one])[0]
+    found = runner(fixer).fix([one], [[one]])[0]
     assert fixer.lora is None
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
@@ -127,7 +188,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
     fixer = perturbed(tiny_spec())
     nn.init.constant_(fixer.vae.decoder.conv_out.bias, float("nan"))
     with pytest.raises(UserError, match="not finite"):
-        runner(fixer).fix([image(16, 16)], [image(16, 16)])
+        runner(fixer).fix([image(16, 16)], [[image(16, 16)]])
 
 
 def test_multiple_must_suit_the_vae() -> None:

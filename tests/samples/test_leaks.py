@@ -6,6 +6,7 @@ import pytest
 from stages.run.errors import UserError
 from stages.samples.leaks import foreign_references, image_digests, shared_digests
 from stages.scenes.cameras import Camera
+from stages.scenes.images import write_png
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
 
@@ -78,3 +79,19 @@ def test_reference_must_be_a_source_cameras_image(tmp_path: Path) -> None:
 def test_reference_with_the_bytes_of_a_target_is_refused(tmp_path: Path, name: str) -> None:
     scene = make_scene(tmp_path, "a", {"s1": "1", "t1": "1"})
     assert len(foreign_references(scene, {"t1": tmp_path / "a" / f"{name}.png"})) == 1
+
+
+def test_render_as_reference_must_not_be_a_target_image_in_any_file(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, "a", {"s1": "1", "t1": "2"})
+    random = np.random.default_rng(0)
+    image, other = (random.random((8, 8, 3)).astype(np.float32) for _ in range(2))
+    write_png(tmp_path / "a" / "t1.png", image)
+    copied, rendered = tmp_path / "copied.png", tmp_path / "rendered.png"
+    # The same pixels after other chunks: another hash.
+    copied.write_bytes((tmp_path / "a" / "t1.png").read_bytes() + b"more")
+    write_png(rendered, other)
+    assert foreign_references(scene, {"x": rendered}, {"x"}) == []
+    (leak,) = foreign_references(scene, {"x": copied}, {"x"})
+    assert leak.got == "the reference of x is target camera t1's image"
+    (foreign,) = foreign_references(scene, {"x": rendered})
+    assert foreign.got == "the reference of x is no image of the scene"

@@ -1,5 +1,7 @@
 """A small scene of known Gaussians, and the cameras around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -7,6 +9,7 @@ from stages.run import layout
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.frames import Sim3
 from stages.scenes.poses.calibration import Calibration, write_calibration
+from stages.scenes.scene import Scene
 from stages.splat.gaussians import Gaussians
 
 SIZE = 48  # px
@@ -58,6 +61,16 @@ def calibrate(cameras: dict[str, Camera], roles: dict[str, str], truth: Gaussian
     points = (xyz, np.full((len(xyz), 3), 128, np.uint8))
     layout.calibrated(SCENE).mkdir(parents=True, exist_ok=True)
     write_calibration(layout.calibrated(SCENE), calibration, dict.fromkeys(TIMES, points))
+
+
+def with_targets(scene: Scene, names: tuple[str, ...], truth: Gaussians) -> Scene:
+    """The scene, and its calibration on disk, with these of its cameras as targets."""
+    views = tuple(
+        replace(view, role="target" if view.name in names else "source") for view in scene.all_views
+    )
+    cameras = {view.name: view.camera for view in views}
+    calibrate(cameras, {view.name: view.role for view in views}, truth)
+    return replace(scene, all_views=views)
 
 
 def opaque_surface(points: np.ndarray) -> Gaussians:

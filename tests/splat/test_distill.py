@@ -93,7 +93,7 @@ def test_good_novel_views_improve_the_gaussians(trained, targets, truth, config)
         assert error_at(learnt, truth, target) > before + 1
     assert len(calls) == CONFIG.rounds
     # The reference of each novel view is the image of its nearest source camera.
-    assert all(ref is trained.images["01"] for refs in calls for ref in refs)
+    assert all(ref is trained.images["01"] for refs in calls for (ref,) in refs)
 
 
 def test_every_round_renders_at_its_share_of_the_way(trained, targets, config) -> None:

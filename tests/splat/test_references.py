@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_scene import opaque_surface
+from known_scene import opaque_surface, with_targets
 
 from stages.quality.config import NovelViewsConfig
 from stages.run import layout
@@ -12,6 +12,7 @@ from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError
 from stages.scenes.cameras import Camera, look_at, rigid, rotation_from_vector
 from stages.scenes.colmap import write_model
+from stages.scenes.config import ReferenceRule
 from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import DistillConfig, TrainConfig
@@ -19,7 +20,7 @@ from stages.splat.gaussians import Gaussians
 from stages.splat.views.distill import TrainedTimestamp, fixed_views
 from stages.splat.views.fixed_views import DistillRecipe, FixedViews
 from stages.splat.views.novel_views import TargetRenderer
-from stages.splat.views.references import ranked_references
+from stages.splat.views.references import best_references, fix_in_rounds, ranked_references
 
 SIZE = 32
 
@@ -80,7 +81,7 @@ def test_distilled_views_have_the_policys_reference(
     wall: Gaussians, policy: str, expected: str
 ) -> None:
     images = {name: np.zeros((SIZE, SIZE, 3), np.float32) for name in SOURCES}
-    timestamp = TrainedTimestamp("scene", wall, SOURCES, images, policy=policy)
+    timestamp = TrainedTimestamp("scene", wall, SOURCES, images, rule=ReferenceRule(policy))
     used = []
 
     def fix(renders, references):
@@ -89,7 +90,8 @@ def test_distilled_views_have_the_policys_reference(
 
     fixed_views(wall, timestamp, [TARGET], fix, DistillConfig(), "cpu")
     assert len(used) == 1
-    assert used[0] is images[expected]
+    assert [len(some) for some in used] == [1]
+    assert used[0][0] is images[expected]
 
 
 @pytest.mark.parametrize("policy", ["nearest", "overlap", "source:04"])
@@ -115,10 +117,109 @@ def test_post_has_the_policys_reference(scene: Scene, truth: Gaussians, policy: 
     targets = TargetRenderer(scene, calibration, NovelViewsConfig(), "cpu")
     recipe = DistillRecipe(DistillConfig(), TrainConfig())
     views = scene.views("target", time)
-    fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, policy)
+    fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, ReferenceRule(policy))
     fixed.fix_views(views, [view.pixels() for view in views])
     images = {view.name: view.pixels() for view in scene.views("source", time)}
-    (chosen,) = [name for name, image in images.items() if np.array_equal(image, used[0])]
+    (chosen,) = [name for name, image in images.items() if np.array_equal(image, used[0][0])]
     assert len(used) == len(views) == 1
     assert {"nearest": "02", "source:04": "04"}.get(policy, chosen) == chosen
     assert policy != "overlap" or chosen not in ("02", "04")
+
+
+ROW = {"a": camera("a", 0.0), "z": camera("z", 20.0)}
+
+
+def test_previous_goes_from_the_sources_outwards() -> None:
+    """Views at 3, 1 and 2 from a source are fixed as 1, 2, 3, each beside the one before."""
+    views = [camera("far", 3.0), camera("near", 1.0), camera("middle", 2.0)]
+    far, near, middle = ranked_references("previous", views, ROW, None, "cpu")
+    assert (near[0], middle[0], far[0]) == ("a", 1, 2)
+    assert far == [2, 1, "a", "z"]
+    assert near == ["a", "z"], "no view that is fixed later"
+
+
+def test_previous_prefers_a_source_that_is_as_near() -> None:
+    sources = {"a": ROW["a"], "b": camera("b", 4.0, towards=1.0)}
+    _, second = ranked_references(
+        "previous", [camera("1", 1.0), camera("2", 2.5)], sources, None, "cpu"
+    )
+    assert second[:2] == ["b", 0], "1.5 from both, and only the view looks the same way"
+
+
+def test_fixed_views_become_references_of_later_ones() -> None:
+    views = [camera("far", 3.0), camera("near", 1.0), camera("middle", 2.0), camera("other", 19.0)]
+    renders = [np.full((2, 2, 3), number, np.float32) for number in range(4)]
+    images = {"a": np.full((2, 2, 3), 10, np.float32), "z": np.full((2, 2, 3), 20, np.float32)}
+    calls = []
+
+    def fix(some, references):
+        calls.append(
+            [
+                (float(one.mean()), float(ref.mean()))
+                for one, (ref,) in zip(some, references, strict=True)
+            ]
+        )
+        return [one + 100 for one in some]
+
+    ranked = ranked_references("previous", views, ROW, None, "cpu")
+    chosen = best_references(ranked, ReferenceRule("previous"))
+    fixed = fix_in_rounds(renders, chosen, images.__getitem__, fix)
+    assert [float(one.mean()) for one in fixed] == [100, 101, 102, 103]
+    assert calls == [[(1, 10), (3, 20)], [(2, 101)], [(0, 102)]]
+
+
+def test_first_of_the_ranked_sources_are_taken() -> None:
+    ranked = ranked_references("nearest", [TARGET], SOURCES, None, "cpu")
+    assert best_references(ranked, ReferenceRule("nearest", 2)) == [["a", "b"]]
+    with pytest.raises(UserError, match=r"(?s)difix\.references.*4.*at most 3"):
+        best_references(ranked, ReferenceRule("nearest", 4))
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("nearest", 0.0), ("previous", 0.75)])
+def test_distilled_views_have_those_of_the_round_before(
+    wall: Gaussians, policy: str, expected: float
+) -> None:
+    images = {name: np.zeros((SIZE, SIZE, 3), np.float32) for name in ROW}
+    timestamp = TrainedTimestamp("scene", wall, ROW, images, rule=ReferenceRule(policy))
+    used = []
+
+    def fix(renders, references):
+        used.append(float(references[0][0].mean()))
+        return [np.full_like(one, 0.75) for one in renders]
+
+    config = DistillConfig()
+    before = fixed_views(wall, timestamp, [camera("t", 1.0)], fix, config, "cpu")
+    fixed_views(wall, timestamp, [camera("t", 1.9)], fix, config, "cpu", before)
+    assert used == [0.0, expected]
+
+
+def test_each_kind_of_render_has_fixed_views_of_its_own_kind(
+    scene: Scene, truth: Gaussians
+) -> None:
+    """Of three targets side by side the middle one is fixed last, beside an outer one."""
+    scene, time = with_targets(scene, ("02", "03", "04"), truth), scene.timestamps[0]
+    calibration = read_calibration(layout.calibrated(scene.name))
+    splat = layout.splats(scene.name) / time
+    truth.save(splat / GAUSSIANS)
+    learnt = {f"{name}.png": one for name, one in calibration.sources.items()}
+    write_model(
+        splat / LEARNT_CAMERAS, {name: replace(one, name=name) for name, one in learnt.items()}
+    )
+    calls = []
+
+    def fix(renders, references):
+        calls.append([some[0] for some in references])
+        return [one + 100 for one in renders]
+
+    targets = TargetRenderer(scene, calibration, NovelViewsConfig(), "cpu")
+    recipe = DistillRecipe(DistillConfig(), TrainConfig())
+    fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, ReferenceRule("previous"))
+    views = [view for view in scene.views("target", time) for _ in ("given", "aligned")]
+    renders = [np.full((2, 2, 3), number, np.float32) for number in range(6)]
+    images = fixed.fix_views(views, renders)
+    assert [len(one) for one in calls] == [4, 2], "the outer targets of both kinds, then the middle"
+    photographs = [view.pixels() for view in scene.views("source", time)]
+    assert all(any(np.array_equal(ref, one) for one in photographs) for ref in calls[0])
+    given, aligned = calls[1]
+    assert any(given is images[index] for index in (0, 4))
+    assert any(aligned is images[index] for index in (1, 5))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from known_scene import SIZE, with_targets
 
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash
+from stages.samples.faults import index_faults
 from stages.samples.index import SampleIndex
 from stages.samples.reconstructions import reconstructions
 from stages.samples.rendering import render_pairs
@@ -35,10 +37,11 @@ def rendered(scene: Scene, truth: Gaussians, config: TrainConfig) -> Render:
         split: str = "train",
         train: TrainConfig = config,
         policy: str = "nearest",
+        of: Scene = scene,
         **changed: object,
     ) -> SampleIndex:
         folders = layout.calibrated(scene.name), layout.splats(scene.name), Path("pairs")
-        return render_pairs(scene, *folders, PairsConfig(**changed), train, split, "cpu", policy)
+        return render_pairs(of, *folders, PairsConfig(**changed), train, split, "cpu", policy)
 
     return call
 
@@ -91,6 +94,42 @@ def test_references_follow_the_policy_in_both_splits(scene: Scene, rendered: Ren
         assert used["source:04"] == {"04"}
     with pytest.raises(UserError, match=r"(?s)reference_from.*source:99.*a source camera"):
         rendered(policy="source:99")
+
+
+def test_previous_takes_the_render_of_a_nearer_novel_camera(
+    scene: Scene, truth: Gaussians, rendered: Render
+) -> None:
+    """Of three targets side by side the middle one has no source camera beside it."""
+    scene = with_targets(scene, ("02", "03", "04"), truth)
+    noise = np.random.default_rng(0).random((SIZE, SIZE, 3)).astype(np.float32)
+    for view in scene.views("target"):
+        write_png(view.image_path, noise * (0.5 + int(view.name) / 10))
+    for split in ("train", "test"):
+        index = rendered(split, policy="previous", of=scene)
+        used = {(one.timestamp, one.camera): one for one in index.pairs}
+        assert {key[1]: one.ref_camera for key, one in used.items()} == {
+            "02": "01",
+            "03": "02",
+            "04": "05",
+        }
+        folder = Path("pairs")
+        for time in scene.timestamps:
+            middle = read_image(used[time, "03"].path(folder, "ref_image"))
+            beside = read_image(used[time, "02"].path(folder, "image"))
+            np.testing.assert_array_equal(middle, beside)
+        assert list(index_faults(index, folder)) == []
+        assert index == rendered(split, policy="previous", of=scene)
+    record = used[scene.timestamps[0], "03"]
+    leaked = index.photographs["target"][f"{record.timestamp}/02"]
+    files = {**record.files, "ref_image": leaked}
+    (error,) = index_faults(replace(index, pairs=(replace(record, files=files),)), folder)
+    assert "no source camera's image" in error.got
+
+
+@pytest.mark.parametrize("strategy", ["temporal", "mixed"])
+def test_previous_stays_within_a_timestamp(rendered: Render, strategy: str) -> None:
+    with pytest.raises(UserError, match=r"(?s)reference_from.*previous.*same_time.*fix"):
+        rendered(policy="previous", reference=ReferenceConfig(strategy=strategy))
 
 
 def test_psnr_is_that_of_the_files(scene: Scene, rendered: Render) -> None:

@@ -16,6 +16,7 @@ FILE = "fixer.json"
 PROMPT = "remove degradation"
 TIMESTEP = 199
 LORA_RANK = 4
+_REFERENCES = "references"
 
 Config = dict[str, Any]
 
@@ -77,6 +78,7 @@ class Spec:
     unet: Config = field(default_factory=lambda: dict(SD_UNET))
     vae: Config = field(default_factory=lambda: dict(SD_VAE))
     reference: bool = True  # was trained with one
+    references: int = 1  # most that it was trained with
     mixing: Mixing = "mutual"  # that it was trained with
     residual: bool = False  # the decoder's output is added to the input
     lora_rank: int = LORA_RANK  # 0: no LoRA
@@ -89,6 +91,11 @@ class Spec:
     def factor(self) -> int:
         """Divisor of an image's sides, px."""
         return 2 ** (len(self.vae["block_out_channels"]) - 1)
+
+    @property
+    def grid_px(self) -> int:
+        """Period of the network's grid, px: by which VAE and UNet together shrink an image."""
+        return self.factor * 2 ** (len(self.unet["block_out_channels"]) - 1)
 
     @property
     def size(self) -> str:
@@ -113,8 +120,12 @@ SIZES = {
 
 
 def write_spec(folder: Path, spec: Spec) -> None:
-    """Write fixer.json."""
-    write_json(folder / FILE, asdict(spec))
+    """Write fixer.json, without the number of references where that is one."""
+    content = asdict(spec)
+    write_json(
+        folder / FILE,
+        {key: value for key, value in content.items() if (key, value) != (_REFERENCES, 1)},
+    )
 
 
 def read_spec(folder: Path) -> Spec:
@@ -125,7 +136,7 @@ def read_spec(folder: Path) -> Spec:
 def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
     """A Spec from its dictionary. Raises UserError that names missing and unknown keys."""
     known = {one.name for one in fields(Spec)}
-    wrong = sorted(known ^ content.keys())
+    wrong = sorted(known ^ {*content, _REFERENCES})
     if wrong:
         raise UserError(
             where,
@@ -133,4 +144,7 @@ def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
             expected=", ".join(sorted(known)),
             fix="write the fixer again with this version: `dvc repro base tune`",
         )
+    count = content.get(_REFERENCES, 1)
+    if type(count) is not int or count < 1:
+        raise UserError(where, f"{_REFERENCES}: {count!r}", expected="a number from 1 on")
     return Spec(**content)

@@ -42,7 +42,8 @@ def write_fixer(
     """
     fixer = tuner.fixer
     fixer.training_record = fixer.training_record.merged(data.training_record())
-    fixer.spec = fixer.spec.changed(origin=f"{fixer.spec.origin}, tuned")
+    # Samples have one reference.
+    fixer.spec = fixer.spec.changed(origin=f"{fixer.spec.origin}, tuned", references=1)
     write_folder(fixer, folder, base if has_text(base) else None)
     write_card(
         folder,

@@ -135,6 +135,7 @@ def claim_fixed(folder: Path, images: frozenset[str], fixer: str) -> None:
             )
 
 
-def record_fixed(folder: Path, images: frozenset[str], fixer: str) -> None:
-    """Write what `claim_fixed` compares."""
-    write_json(folder / FIXED_JSON, {"photographs": set_hash(images), "fixer": fixer})
+def record_fixed(folder: Path, images: frozenset[str], fixer: str, references: str = "") -> None:
+    """Write what `claim_fixed` compares, and the policy of references where it is another's."""
+    content = {"photographs": set_hash(images), "fixer": fixer}
+    write_json(folder / FIXED_JSON, content | ({"references": references} if references else {}))

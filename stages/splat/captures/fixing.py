@@ -5,7 +5,7 @@ views on the way to the evaluated cameras and fixes their renders once more. Of 
 both get the camera, never the image; only the poses of `aligned` renders depend on it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,18 +19,20 @@ from stages.run.files import target_of, text_hash, write_json, write_tsv
 from stages.run.methods import DISTILL, PLAIN, FormName, Method
 from stages.run.process.stopping import Preemption
 from stages.run.progress import Progress
+from stages.scenes.config import PREVIOUS, ReferenceRule
 from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.scene import camera_to_dict
 from stages.scenes.view import View
 from stages.splat.captures.claims import record_fixed
 from stages.splat.captures.evaluated import Evaluated
 from stages.splat.captures.measuring import ALIGNED, GIVEN, aligned_camera
-from stages.splat.captures.training_views import TrainingViews
+from stages.splat.captures.training_views import TrainingViews, capture_rule
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
 from stages.splat.views.distill import distil
+from stages.splat.views.references import Reference, fixing_rounds
 
 STATE = "distill"  # stage of the resume states
 _CHUNK = 16  # views in memory at once
@@ -44,10 +46,16 @@ class AppliedFixer(Protocol):
     name: str
     weights: str  # hash of its folder
     identity: str  # of the weights and of how they are run; states of another are not resumed
-    policy: str  # of references
+    rule: ReferenceRule  # of references
 
-    def fix(self, images: Sequence[Pixels], references: Sequence[Pixels]) -> list[Pixels]:
-        """The fixed views of all images, with one reference each."""
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of its results should know."""
+
+    def fix(
+        self, images: Sequence[Pixels], references: Sequence[Sequence[Pixels]], grids: int = 1
+    ) -> list[Pixels]:
+        """The fixed views of all images, each with its references, as the mean over `grids`."""
 
     def refuse_known(self, name: str, images: Iterable[str]) -> None:
         """Raise UserError when it was trained on a scene of this name or on images with a hash."""
@@ -62,6 +70,19 @@ class Fixing:
     meter: Meter
     distill: DistillConfig
     train: TrainConfig
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know: of the fixer, and of its references."""
+        asked, used = self.fixer.rule, capture_rule(self.fixer.rule)
+        if asked == used:
+            return [*self.fixer.notes]
+        return [
+            *self.fixer.notes,
+            f"difix.reference_from: {asked.policy} names a camera of the study's scenes, and the "
+            f"images here are no named cameras: references are by {used.policy} instead; nearest, "
+            "overlap and previous act here too",
+        ]
 
     @property
     def unread(self) -> dict[str, tuple[str, ...]]:
@@ -93,7 +114,9 @@ class Fixing:
                 source = self._distilled(views, training, resume_as)
             method = str(Method(self.fixer.name, form))
             measures[method] = self._write(folder / form, source, views, training)
-        record_fixed(folder, views.image_hashes, self.fixer.weights)
+        rule = capture_rule(self.fixer.rule)
+        instead = rule.policy if rule != self.fixer.rule else ""
+        record_fixed(folder, views.image_hashes, self.fixer.weights, instead)
         return measures
 
     def _write(
@@ -122,7 +145,9 @@ class Fixing:
                 expected="the same images, LPIPS weights and masks for all methods",
                 fix="evaluate the plain result again, then its fixed views",
             )
+        places = {view.name: index for index, view in enumerate(views.views)}
         rows = [{**row, "image": row["camera"]} for row in rows]
+        rows.sort(key=lambda row: places[str(row["camera"])])
         write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
         scalars = views.means | means
         write_json(folder / "metrics.json", scalars)
@@ -138,25 +163,48 @@ class Fixing:
     ) -> Iterator[MeasuredView]:
         """Render, fix, write and yield every view, a few at a time."""
         backend, _ = choose_backend(training.recipe(self.train).backend)
-        with Progress(f"{views.name}: fixed views", len(views.views)) as progress:
-            for start in range(0, len(views.views), _CHUNK):
-                chunk = views.views[start : start + _CHUNK]
-                renders = [source.renders(view) for view in chunk]
+        cameras = [views.cameras[view.name] for view in views.views]
+        rounds, chosen, done = [[*range(len(cameras))]], [], 0
+        if fixes and self.fixer.rule.policy == PREVIOUS:  # depends on all cameras
+            chosen = training.references(cameras, self.fixer.rule, backend)
+            rounds = fixing_rounds(chosen)
+        later = {one for references in chosen for one in references}
+        kept: dict[int, Renders] = {}  # fixed views that are references of others
+        chunks = (r[start : start + _CHUNK] for r in rounds for start in range(0, len(r), _CHUNK))
+        with Progress(f"{views.name}: fixed views", len(cameras)) as progress:
+            for chunk in chunks:
+                renders = [source.renders(views.views[index]) for index in chunk]
                 if fixes:
-                    cameras = [views.cameras[view.name] for view in chunk]
-                    renders = self._fixed(
-                        renders, training.references(cameras, self.fixer.policy, backend)
-                    )
-                for view, images in zip(chunk, renders, strict=True):
-                    yield _written(folder, view, images, views)
-                progress.report(start + len(chunk))
+                    references = [chosen[index] for index in chunk] if chosen else None
+                    if references is None:
+                        some = [cameras[index] for index in chunk]
+                        references = training.references(some, self.fixer.rule, backend)
+                    renders = self._fixed(renders, references, training, kept)
+                for index, images in zip(chunk, renders, strict=True):
+                    if index in later:
+                        kept[index] = images
+                    yield _written(folder, views.views[index], images, views)
+                done += len(chunk)
+                progress.report(done)
 
-    def _fixed(self, renders: Sequence[Renders], references: Sequence[Pixels]) -> list[Renders]:
-        """All kinds of each view, fixed with the view's reference."""
+    def _fixed(
+        self,
+        renders: Sequence[Renders],
+        references: Sequence[Sequence[Reference]],
+        training: TrainingViews,
+        before: Mapping[int, Renders],
+    ) -> list[Renders]:
+        """All kinds of each view, fixed with its references; fixed ones are of the same kind."""
         kinds = [(index, kind) for index, images in enumerate(renders) for kind in images]
         fixed = self.fixer.fix(
             [renders[index][kind] for index, kind in kinds],
-            [references[index] for index, _ in kinds],
+            [
+                [
+                    training.image(one) if isinstance(one, str) else before[one][kind]
+                    for one in references[index]
+                ]
+                for index, kind in kinds
+            ],
         )
         result: list[Renders] = [{} for _ in renders]
         for (index, kind), image in zip(kinds, fixed, strict=True):
@@ -178,7 +226,7 @@ class Fixing:
             text_hash(*(str(camera_to_dict(camera)) for camera in cameras)),
             self.fixer.identity,
         )
-        timestamp = training.timestamp(config, device, self.fixer.policy)
+        timestamp = training.timestamp(config, device, self.fixer.rule)
         with Preemption() as preemption:
             gaussians = distil(
                 timestamp,

@@ -11,7 +11,7 @@ from stages.run.user_paths import check_source
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.colmap_lenses import find_model
-from stages.scenes.config import FIXED_SOURCE, NEAREST
+from stages.scenes.config import FIXED_SOURCE, NEAREST, ReferenceRule
 from stages.scenes.dataset import Dataset
 from stages.scenes.image_folder import shortened
 from stages.scenes.images import BLACK, Color, Pixels
@@ -22,7 +22,7 @@ from stages.splat.captures.training import shrunk, train_view
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.views.distill import TrainedTimestamp
-from stages.splat.views.references import ranked_references
+from stages.splat.views.references import Reference, best_references, ranked_references
 
 _KEPT = 32  # images in memory that neighbouring views share as a reference
 
@@ -46,12 +46,14 @@ class TrainingViews:
         self.background: Color = self.plain.metadata.get("background", BLACK)
         self.image = lru_cache(_KEPT)(self._image)
 
-    def references(self, cameras: Sequence[Camera], policy: str, backend: str) -> list[Pixels]:
-        """The image [H, W, 3] of each camera's reference, by `capture_policy`."""
+    def references(
+        self, cameras: Sequence[Camera], rule: ReferenceRule, backend: str
+    ) -> list[list[Reference]]:
+        """Each camera's references by `capture_rule`, see `ranked_references`."""
         gaussians = self.plain.to("cuda" if backend == "cuda" else "cpu")
-        policy = capture_policy(policy)
-        ranked = ranked_references(policy, cameras, self.cameras, gaussians, backend)
-        return [self.image(names[0]) for names in ranked]
+        rule = capture_rule(rule)
+        ranked = ranked_references(rule.policy, cameras, self.cameras, gaussians, backend)
+        return best_references(ranked, rule)
 
     @property
     def image_hashes(self) -> frozenset[str]:
@@ -64,7 +66,7 @@ class TrainingViews:
         images = (part for name in self.cameras for part in (name, digests[name]))
         return text_hash(file_hash(self.trained / GAUSSIANS), *images)
 
-    def timestamp(self, config: TrainConfig, device: str, policy: str) -> TrainedTimestamp:
+    def timestamp(self, config: TrainConfig, device: str, rule: ReferenceRule) -> TrainedTimestamp:
         """All views in memory with the Gaussians, as distillation takes them."""
         views = {name: train_view(view, config) for name, view in self._views.items()}
         return TrainedTimestamp(
@@ -73,7 +75,7 @@ class TrainingViews:
             self.cameras,
             {name: view.image.numpy() for name, view in views.items()},
             {name: view.mask.numpy() for name, view in views.items() if view.mask is not None},
-            capture_policy(policy),
+            capture_rule(rule),
         )
 
     def recipe(self, config: TrainConfig) -> TrainConfig:
@@ -94,13 +96,15 @@ class TrainingViews:
         return image
 
 
-def capture_policy(policy: str) -> str:
-    """The policy of references in a capture: its images are no cameras that one could name.
+def capture_rule(rule: ReferenceRule) -> ReferenceRule:
+    """The rule of references in a capture: its images are no cameras that one could name.
 
-    >>> capture_policy("source:16"), capture_policy("overlap")
-    ('nearest', 'overlap')
+    >>> capture_rule(ReferenceRule("source:16", 2))
+    ReferenceRule(policy='nearest', count=2)
+    >>> capture_rule(ReferenceRule("overlap"))
+    ReferenceRule(policy='overlap', count=1)
     """
-    return NEAREST if policy.startswith(FIXED_SOURCE) else policy
+    return rule._replace(policy=NEAREST) if rule.policy.startswith(FIXED_SOURCE) else rule
 
 
 def trained_dataset(data: Path, result: Path) -> Dataset:

@@ -6,8 +6,9 @@ a target only its camera is known here, never its ground truth.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,19 @@ import torch
 from stages.run.checkpoint import Checkpoint
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.scenes.cameras import Camera, between, nearest_cameras
-from stages.scenes.config import NEAREST
+from stages.scenes.config import ONE_NEAREST, ReferenceRule
 from stages.scenes.images import Mask, Pixels
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer, TrainView
-from stages.splat.views.references import ranked_references
+from stages.splat.views.references import (
+    Fix,
+    Reference,
+    best_references,
+    fix_in_rounds,
+    ranked_references,
+)
 from stages.splat.views.visibility import (
     SAME_SURFACE,
     DepthView,
@@ -30,9 +37,6 @@ from stages.splat.views.visibility import (
     surface_of,
     visible_counts,
 )
-
-# Renders [H, W, 3] and a reference for each, to fixed views of the same sizes.
-Fix = Callable[[Sequence[Pixels], Sequence[Pixels]], list[Pixels]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +48,24 @@ class TrainedTimestamp:
     sources: Mapping[str, Camera]  # world frame, as learnt
     images: Mapping[str, Pixels]
     valid: Mapping[str, Mask] = field(default_factory=dict)  # for images that are not wholly valid
-    policy: str = NEAREST  # of references
+    rule: ReferenceRule = ONE_NEAREST  # of references
 
     def valid_of(self, name: str) -> torch.Tensor | None:
         """Pixels [H, W] of a source image to train on; None for all."""
         return torch.from_numpy(self.valid[name]) if name in self.valid else None
 
     def references(
-        self, cameras: Sequence[Camera], gaussians: Gaussians, backend: str
-    ) -> list[Pixels]:
-        """The image of each camera's reference, by the policy; `gaussians` give the depth."""
-        ranked = ranked_references(self.policy, cameras, self.sources, gaussians, backend)
-        return [self.images[names[0]] for names in ranked]
+        self,
+        cameras: Sequence[Camera],
+        gaussians: Gaussians,
+        backend: str,
+        earlier: Sequence[Camera] = (),
+    ) -> list[list[Reference]]:
+        """Each camera's references by the rule, see `ranked_references`."""
+        ranked = ranked_references(
+            self.rule.policy, cameras, self.sources, gaussians, backend, earlier
+        )
+        return best_references(ranked, self.rule)
 
     def nearest_source(self, camera: Camera) -> str:
         """Name of the source camera nearest to a camera."""
@@ -135,7 +145,8 @@ def _distil(
     begin, novel = _resumed(trainer, sources, checkpoint, trained.name)
     for number in range(begin, config.rounds):
         cameras = interpolated_cameras(trained, targets, (number + 1) / config.rounds)
-        fixed = fixed_views(trainer.gaussians(number), trained, cameras, fix, config, backend)
+        gaussians = trainer.gaussians(number)
+        fixed = fixed_views(gaussians, trained, cameras, fix, config, backend, novel)
         novel = [*novel, *fixed] if config.keep == "all" else fixed
         trainer.set_views([*sources, *novel])
         for step in range(number * config.steps, (number + 1) * config.steps):
@@ -163,6 +174,7 @@ def fixed_views(
     fix: Fix,
     config: DistillConfig,
     backend: str,
+    earlier: Sequence[TrainView] = (),
 ) -> list[TrainView]:
     """Fixed views of cameras as training views, masked to the pixels that count.
 
@@ -175,10 +187,17 @@ def fixed_views(
         fix: the fixer.
         config: says which pixels count, and gives the views' weight.
         backend: cuda or cpu.
+        earlier: fixed views of the rounds before, as far as they are kept.
     """
     renderings = [render(gaussians, camera, backend) for camera in cameras]
-    references = trained.references(cameras, gaussians, backend)
-    images = fix([rendering.rgb.cpu().numpy() for rendering in renderings], references)
+    before = [view.camera for view in earlier]
+    images = fix_in_rounds(
+        [rendering.rgb.cpu().numpy() for rendering in renderings],
+        trained.references(cameras, gaussians, backend, before),
+        lambda name: trained.images[name],
+        fix if config.shifted_grids == 1 else partial(fix, grids=config.shifted_grids),
+        [view.image.numpy() for view in earlier],
+    )
     sources: list[DepthView] = []
     if config.where != "all":
         sources = [depth_view(gaussians, camera, backend) for camera in trained.sources.values()]

@@ -1,6 +1,5 @@
 """Target views by a fixer: renders are fixed (`post`), or distilled into the Gaussians first."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ from stages.run.files import folder_hash
 from stages.run.methods import DISTILL, Method
 from stages.run.process.stopping import Preemption
 from stages.scenes.colmap import read_model
-from stages.scenes.config import NEAREST
+from stages.scenes.config import ONE_NEAREST, ReferenceRule
 from stages.scenes.images import Pixels, resize, resize_mask
 from stages.scenes.view import View
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.distill import Fix, TrainedTimestamp, distil
+from stages.splat.views.distill import TrainedTimestamp, distil
 from stages.splat.views.novel_views import TargetRenderer, load_gaussians
+from stages.splat.views.references import Fix, Reference, fix_in_rounds
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class FixedViews:
         splats: Path,
         fix: Fix,
         recipe: DistillRecipe,
-        policy: str = NEAREST,
+        rule: ReferenceRule = ONE_NEAREST,
     ):
-        """`policy` chooses the references, see `ranked_references`."""
-        self.policy = policy
+        """`rule` chooses the references, see `ranked_references`."""
+        self.rule = rule
         self.targets, self.splats, self.fix, self.recipe = targets, splats, fix, recipe
         self.scene, self.calibration = targets.scene, targets.calibration
         self.backend = targets.backend
@@ -95,13 +95,29 @@ class FixedViews:
         )
 
     def fix_views(self, views: Sequence[View], renders: Sequence[Pixels]) -> list[Pixels]:
-        """Fix renders of target views, with references by the policy and the plain Gaussians."""
-        references = []
-        for timestamp, group in itertools.groupby(views, key=lambda view: view.timestamp):
-            trained = self.trained(timestamp)
-            cameras = [self.calibration.targets[view.name] for view in group]
-            references += trained.references(cameras, trained.gaussians, self.backend)
-        return self.fix(renders, references)
+        """Fix renders of target views of one timestamp, with references by the policy.
+
+        The plain Gaussians give the depth. A view that comes several times has renders of several
+        kinds, always in one order: fixed views are references of renders of their own kind alone.
+        """
+        trained = self.trained(views[0].timestamp)
+        places: dict[str, list[int]] = {}
+        for index, view in enumerate(views):
+            places.setdefault(view.name, []).append(index)
+        names = list(places)
+        cameras = [self.calibration.targets[name] for name in names]
+        chosen = trained.references(cameras, trained.gaussians, self.backend)
+        by_name = dict(zip(names, chosen, strict=True))
+        references: list[list[Reference]] = []
+        for index, view in enumerate(views):
+            kind = places[view.name].index(index)
+            references.append(
+                [
+                    one if isinstance(one, str) else places[names[one]][kind]
+                    for one in by_name[view.name]
+                ]
+            )
+        return fix_in_rounds(renders, references, lambda name: trained.images[name], self.fix)
 
     def trained(self, timestamp: str) -> TrainedTimestamp:
         """Gaussians, learnt source cameras and source images of a timestamp, read once."""
@@ -121,7 +137,7 @@ class FixedViews:
             name = f"{self.scene.name} {timestamp}"
             gaussians = load_gaussians(self.splats, timestamp, self.backend)
             self._trained[timestamp] = TrainedTimestamp(
-                name, gaussians, learnt, images, valid, self.policy
+                name, gaussians, learnt, images, valid, self.rule
             )
         return self._trained[timestamp]
 
