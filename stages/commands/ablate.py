@@ -37,12 +37,13 @@ def main() -> None:
     params = Params.read()
     require_names(params)
     factors = [parse(text, params) for text in args.factors]
-    varied = arms(factors, params, singly=args.singly)
-    repeated = repeats(factors, params, args.repeats)
+    varied, repeated = arms(factors, params, args.singly), repeats(factors, params, args.repeats)
     every = [*varied, *repeated]
     require_valid(every, params, SECTIONS, CATALOGUES)
-    ablate.require_default(repository.stage_statuses())
+    steps = repository.stage_statuses()
+    ablate.require_default(steps)
     if not args.collect:
+        print(ablate.announcement(every, steps, layout.COSTS), flush=True)
         ablate.run_arms(every, params, queue=args.queue)
         if args.queue:
             print("next: dvc queue start -j 2, then the same command with --collect")
@@ -52,8 +53,8 @@ def main() -> None:
         _print(params, args.method, (varied, repeated), copies)
     missing = [arm.label for arm in every if arm.label not in copies]
     if missing:
-        where = f"{len(missing)} of {len(every)} arms have no result"
         fix = "check .work/ablate/*.log and run the same command again"
+        where = f"{len(missing)} of {len(every)} arms have no result"
         raise UserError(where, "; ".join(missing), fix=fix)
 
 
@@ -64,8 +65,7 @@ def _print(
     from stages.quality.comparison import Evaluations
 
     study = params.section("study", StudyConfig)
-    method = method or study.subject
-    scenes = study.evaluated_scenes
+    method, scenes = method or study.subject, study.evaluated_scenes
     default = Evaluations.read(scenes, (method,), layout.evaluation)
     read = {
         label: Evaluations.read(scenes, (method,), partial(layout.evaluation, root=folder))

@@ -4,14 +4,18 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stages.graph import repository
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import work_root
+from stages.run.settings.fan_out import fans_out
 from stages.run.settings.params import Params
-from stages.workspace.arms import Arm
+from stages.workspace.arms import Arm, changed_params
+from stages.workspace.costs import Costs, read_costs
+from stages.workspace.repro_plan import ReproPlan, expected_time, on_one_line, plan
 
 _LOGGER = logging.getLogger(__name__)
 TARGET = "compare"
@@ -30,6 +34,44 @@ def require_default(steps: Sequence[repository.StageStatus]) -> None:
             expected="results of the current params: all arms are compared with them",
             fix="run `dvc repro` and commit its outputs",
         )
+
+
+def announcement(arms: Sequence[Arm], steps: Sequence[repository.StageStatus], costs: Path) -> str:
+    """What `run_arms` will run and for how long: a line per arm, then the sum.
+
+    Args:
+        arms: all arms and repeats.
+        steps: the stages of the default.
+        costs: file of the measured costs.
+    """
+    finished, measured = repository.experiments(), read_costs(costs)
+    waiting = [arm for arm in arms if arm.name not in finished]
+    plans = [arm_plan(arm, steps, measured) for arm in waiting]
+    lines = [f"  {arm.label}: {on_one_line(one)}" for arm, one in zip(waiting, plans, strict=True)]
+    widened = [key for arm in waiting for key in arm.keys if fans_out(key)]
+    if widened:
+        lines.append(f"  {', '.join(dict.fromkeys(widened))}: stages that it adds are not counted")
+    total = ReproPlan(len(steps), tuple(row for one in plans for row in one.rows))
+    before = f", {len(arms) - len(waiting)} finished before" if len(waiting) < len(arms) else ""
+    head = f"experiments to run: {len(waiting)} of {len(arms)}{before}"
+    if not total.rows:
+        return "\n".join([head, *lines])
+    cached = "; results of equal inputs come from the cache"
+    return "\n".join(
+        [head, *lines, f"in all at most {len(total.rows)} stages, {expected_time(total)}{cached}"]
+    )
+
+
+def arm_plan(arm: Arm, steps: Sequence[repository.StageStatus], costs: Costs) -> ReproPlan:
+    """The stages that an arm may run: those with its params, and all downstream of these."""
+    return plan([_with(step, arm) for step in repository.needed(steps, TARGET)], costs)
+
+
+def _with(step: repository.StageStatus, arm: Arm) -> repository.StageStatus:
+    """A stage of the default, which is up to date, under an arm's settings."""
+    params = changed_params(step.params, arm)
+    changed = tuple(key for key in params if params[key] != step.params[key])
+    return replace(step, params=params, changed=changed, in_run_cache=False)
 
 
 def run_arms(arms: Sequence[Arm], default: Params, *, queue: bool) -> list[Arm]:

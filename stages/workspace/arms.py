@@ -44,6 +44,11 @@ class Arm:
         return " ".join(self.settings)
 
     @property
+    def keys(self) -> list[str]:
+        """The dotted keys that it sets."""
+        return [setting.partition("=")[0] for setting in self.settings]
+
+    @property
     def name(self) -> str:
         """Its name as an experiment, determined by its settings."""
         words = re.sub(
@@ -81,7 +86,7 @@ def current(params: Params, key: str) -> Any:
     return plain(node)
 
 
-def arms(factors: Sequence[Factor], params: Params, *, singly: bool = False) -> list[Arm]:
+def arms(factors: Sequence[Factor], params: Params, singly: bool = False) -> list[Arm]:
     """Every combination of values except the default's; `singly` varies one factor at a time."""
     settings = [[(factor.key, value) for value in factor.values] for factor in factors]
     combined = (
@@ -91,6 +96,29 @@ def arms(factors: Sequence[Factor], params: Params, *, singly: bool = False) -> 
     )
     arms = [Arm(tuple(_differing(combination, params))) for combination in combined]
     return list(dict.fromkeys(arm for arm in arms if arm.settings))
+
+
+def changed_params(params: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
+    """Params of a stage, by section or dotted key, with the settings of an arm.
+
+    >>> changed_params({"difix": {"seed": 0}, "tune.lr": 1}, Arm(("difix.seed=7", "tune.steps=9")))
+    {'difix': {'seed': 7}, 'tune.lr': 1}
+    """
+    result: dict[str, Any] = deepcopy(dict(params))
+    for setting in arm.settings:
+        key, _, text = setting.partition("=")
+        for name in result:
+            if key == name or name.startswith(f"{key}."):
+                value = _value(key, text)
+                for part in name.removeprefix(key).split(".")[1:]:
+                    value = value.get(part) if isinstance(value, Mapping) else None
+                result[name] = value
+            elif key.startswith(f"{name}."):
+                *folders, last = key.removeprefix(f"{name}.").split(".")
+                reduce(lambda node, part: node[part], folders, result[name])[last] = _value(
+                    key, text
+                )
+    return result
 
 
 def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:

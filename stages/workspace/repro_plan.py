@@ -59,6 +59,25 @@ def plan_text(plan: ReproPlan, copies: int, cache: Path) -> str:
     return "\n".join(lines)
 
 
+def on_one_line(plan: ReproPlan) -> str:
+    """Such as `5 stages (pairs, 2 times; tune; compare), about 3 min 20 s`."""
+    if not plan.rows:
+        return "no stage"
+    kinds: dict[str, list[StageStatus]] = {}
+    for step, _ in plan.rows:
+        kinds.setdefault(step.name.partition("@")[0], []).append(step)
+    names = "; ".join(_name(kind, steps) for kind, steps in kinds.items())
+    count = "1 stage" if len(plan.rows) == 1 else f"{len(plan.rows)} stages"
+    return f"{count} ({names}), {expected_time(plan)}"
+
+
+def expected_time(plan: ReproPlan) -> str:
+    """Such as `about 3 min 20 s (2 never measured)`, for stages one after another."""
+    if plan.unmeasured == len(plan.rows):
+        return "for a time that was never measured"
+    return f"about {duration(plan.seconds)}{_doubts(plan)}"
+
+
 def require_room(plan: ReproPlan, copies: int, cache: Path) -> None:
     """Raise UserError when the outs do not fit."""
     needed, free = plan.bytes(copies), probes.free_bytes(cache)

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from stages.graph import repository
 from stages.graph.repository import StageStatus
 from stages.run.errors import UserError
+from stages.run.files import write_json
 from stages.run.settings.params import Params, Section
 from stages.workspace import ablate
 from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
@@ -152,6 +153,43 @@ def test_default_must_be_up_to_date() -> None:
     ablate.require_default(sound)
     with pytest.raises(UserError, match=r"tune\.steps modified"):
         ablate.require_default([step("tune", set(), "tune.steps modified"), *sound[1:]])
+
+
+def test_what_will_run_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these stages `report` is not needed, and `train` does not depend on `pairs`."""
+
+    def step(name: str, upstream: set[str], **of_stage: object) -> StageStatus:
+        return StageStatus(name, frozenset(upstream), (), False, 0, of_stage, of_stage)
+
+    steps = [
+        step("train@a", set(), train={"seed": 42, "max_steps": 100}),
+        step("pairs@a", {"train@a"}, pairs={"poses": "imperfect"}),
+        step("tune", {"pairs@a"}, **{"tune.steps": 10, "study.seeds": []}),
+        step("compare", {"tune"}),
+        step("report", {"compare", "pairs@a"}, pairs={"poses": "imperfect"}),
+    ]
+    seconds = {"train@a": 50.0, "pairs@a": 5.0, "tune": 60.0}
+    costs = {name: {"seconds": each} for name, each in seconds.items()}
+    costs["train@a"]["steps"] = 100
+    write_json(tmp_path / "costs.json", costs)
+    monkeypatch.setattr(repository, "experiments", lambda: {done.name: "rev"})
+    done, poses = Arm(("tune.steps=20",)), Arm(("pairs.poses=given",))
+    longer, more = Arm(("train.max_steps=200",)), Arm(("study.seeds=[1]",))
+    text = ablate.announcement([done, poses, longer, more], steps, tmp_path / "costs.json")
+    assert text.splitlines() == [
+        "experiments to run: 3 of 4, 1 finished before",
+        "  pairs.poses=given: 3 stages (pairs@a; tune; compare), "
+        "about 1 min 5 s (1 never measured)",
+        "  train.max_steps=200: 4 stages (train@a; pairs@a; tune; compare), "
+        "about 2 min 45 s (1 never measured; 1 in proportion to their steps)",
+        "  study.seeds=[1]: 2 stages (tune; compare), about 1 min 0 s (1 never measured)",
+        "  study.seeds: stages that it adds are not counted",
+        "in all at most 9 stages, about 4 min 50 s (3 never measured; 1 in proportion to their "
+        "steps); results of equal inputs come from the cache",
+    ]
+    assert ablate.announcement([done], steps, tmp_path / "costs.json") == (
+        "experiments to run: 0 of 1, 1 finished before"
+    )
 
 
 def test_experiment_is_started_with_words_not_with_a_shell(

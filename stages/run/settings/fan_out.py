@@ -42,6 +42,15 @@ CATALOGUES = ("scenes", "captures")
 Place = tuple[str, str, int] | tuple[str, str]
 
 
+def fans_out(key: str) -> bool:
+    """Whether a dotted key of params.yaml decides which stages there are.
+
+    >>> fans_out("study.seeds"), fans_out("difix.seed")
+    (True, False)
+    """
+    return tuple(key.split(".")) in (*LISTS, SEEDS)
+
+
 def require_names(params: Params) -> None:
     """Raise UserError for every item that is not a name or shares its folder with another."""
     raise_all([*_invalid(params), *collisions(params)])
