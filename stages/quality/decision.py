@@ -193,7 +193,7 @@ def _next(subject: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any]
             "the tuning."
         )
     yield (
-        "- References: `python -m stages.ablate "
+        "- Reference views: `python -m stages.ablate "
         "difix.reference_from=nearest,overlap,previous`, and "
         "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
     )
