@@ -239,6 +239,22 @@ def test_what_goes_through_dvc_refuses_such_names_first(folder: Path) -> None:
     assert list(folder.iterdir()) == [folder / "params.yaml"]
 
 
+def test_references_that_no_fixer_takes_are_refused_before_anything_runs(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["difix"] |= {"references": 2, "reference_from": "previous"}
+        params["pairs"]["reference"]["strategy"] = "temporal"
+
+    edit(folder, change)
+    done = check(folder)
+    assert done.returncode == 2, done.stderr
+    for says in (
+        "difix.references: 2\nexpected 1 with a tuned fixer",
+        "difix.reference_from: previous, with pairs.reference.strategy: temporal\n"
+        "expected same_time",
+    ):
+        assert says in done.stderr
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "says"),
     [

@@ -63,13 +63,19 @@ def set_params(
     align: bool = False,
     reference: str = "use",
     reference_from: str = "nearest",
+    references: int = 1,
     rounds: int = 2,
     shifted_grids: int = 1,
     methods: tuple[str, ...] = METHODS,
 ) -> None:
     params = {
         "novel_views": {"backend": "cpu", "align": align, "align_steps": 10, "align_lr": 0.002},
-        "difix": {"device": "cpu", "reference": reference, "reference_from": reference_from},
+        "difix": {
+            "device": "cpu",
+            "reference": reference,
+            "reference_from": reference_from,
+            "references": references,
+        },
         "distill": {
             "rounds": rounds,
             "steps": 6,
@@ -153,6 +159,15 @@ def test_ground_truth_reaches_no_novel_view(render: Call, method: str, policy: s
     assert folder_hash(render(method, reference_from=policy)) == before
     replace_by_noise("source")
     assert folder_hash(render(method, reference_from=policy)) != before
+
+
+def test_number_of_references_reaches_the_fixer(workspace: Path, render: Call) -> None:
+    with pytest.raises(UserError, match=r"(?s)difix\.references: 2.*at most 1"):
+        render("base-post", references=2)
+    write_folder(perturbed(tiny_spec(references=3)), layout.base())
+    assert folder_hash(render("base-post") / "given") != folder_hash(
+        render("base-post", references=3) / "given"
+    )
 
 
 def test_policy_and_grids_reach_the_distilled_gaussians(render: Call) -> None:

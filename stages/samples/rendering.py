@@ -27,7 +27,7 @@ from stages.samples.planning import (
 )
 from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
-from stages.scenes.config import NEAREST, OVERLAP, PREVIOUS, PairsConfig
+from stages.scenes.config import NEAREST, OVERLAP, PairsConfig, reference_errors
 from stages.scenes.images import Pixels, image_size, read_image, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
@@ -118,13 +118,7 @@ def render_pairs(
         policy: of references, see `ranked_references`.
     """
     config = with_steps(config_for_split(config, split), train)
-    if policy == PREVIOUS and config.reference.strategy != "same_time":
-        raise UserError(
-            "difix.reference_from",
-            f"{PREVIOUS}, with pairs.reference.strategy: {config.reference.strategy}",
-            expected="same_time: views are fixed one after another within a timestamp",
-            fix="set one of the two otherwise",
-        )
+    raise_all(reference_errors(policy, config.reference.strategy))
     calibration = read_calibration(calibrated)
     planned = [
         (reconstruction, sample)

@@ -1,9 +1,11 @@
 """Typed form of the sections of params.yaml about scenes and tuning samples."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
 from stages.run.settings.params import Section
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
@@ -114,6 +116,19 @@ class ReferenceConfig(Section):
     strategy: Literal["same_time", "temporal", "mixed"] = "same_time"
     offset_frames: Positive = 1
     cameras: Count = 1
+
+
+def reference_errors(
+    policy: str, strategy: str, where: str = "difix.reference_from"
+) -> Iterator[UserError]:
+    """An error where a policy of references and `pairs.reference.strategy` exclude each other."""
+    if policy == PREVIOUS and strategy != "same_time":
+        yield UserError(
+            where,
+            f"{PREVIOUS}, with pairs.reference.strategy: {strategy}",
+            expected="same_time: views are fixed one after another within a timestamp",
+            fix="set one of the two otherwise",
+        )
 
 
 class PairsConfig(Alignment):

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, TuneConfig
+from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig, TuneConfig
 from stages.difix.weights.names import HUB_ID, KNOWN
 from stages.run.errors import UserError
 from stages.run.methods import TUNED
 from stages.run.settings.params import did_you_mean
+from stages.scenes.config import reference_errors
 
 PICKLED = (".pkl", ".pt", ".pth", ".ckpt")
 PACKED = ".safetensors"
@@ -19,11 +20,27 @@ Where = Callable[[tuple[str | int, ...]], str]
 
 
 def chosen_errors(values: Mapping[str, Any], where: Where) -> Iterator[UserError]:
-    """`checkpoint_errors` of the sections of params that are valid, where fixers are used."""
+    """`checkpoint_errors` of the sections of params that are valid, where fixers are used.
+
+    And keys of their references that do not go together.
+    """
     if not {"study", "base", "tune"} <= values.keys() or not values["study"].fixers:
         return
     tune = values["tune"] if TUNED in values["study"].fixers else None
     yield from checkpoint_errors(values["base"], tune, where)
+    if tune is not None and {"difix", "pairs"} <= values.keys():
+        yield from _reference_errors(values["difix"], values["pairs"].reference.strategy, where)
+
+
+def _reference_errors(fixing: FixerConfig, strategy: str, where: Where) -> Iterator[UserError]:
+    if fixing.references > 1:
+        yield UserError(
+            where(("difix", "references")),
+            str(fixing.references),
+            expected="1 with a tuned fixer: samples have one reference",
+            fix="set it to 1, or leave the tuned fixer out of study.fixers and study.methods",
+        )
+    yield from reference_errors(fixing.reference_from, strategy, where(("difix", "reference_from")))
 
 
 def checkpoint_errors(
