@@ -34,7 +34,6 @@ def main() -> None:
     config = params.section("report", ReportConfig)
     confidence = params.section("compare", CompareConfig).confidence
     results = Results.read(study, result_files())
-    # Downstream scenes come first.
     names = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
     scenes = {name: Scene.read(layout.scene(name)) for name in names}
     renders = {name: partial(layout.novel_views, name) for name in names}
@@ -73,6 +72,7 @@ def result_files() -> "ResultFiles":
         layout.tune_metrics(),
         layout.tune_curve,
         {kind: layout.METRICS / kind for kind in ("captures", "static")},
+        layout.averaged()[0],
     )
 
 

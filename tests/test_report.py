@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
 
 from stages import decide
+from stages.quality.keys import NONE_MEAN
 from stages.report import main
 from stages.run import layout
 from stages.run.errors import UserError
@@ -74,8 +75,8 @@ def test_results_of_other_workflows_join_when_they_are_there(monkeypatch) -> Non
     write_json(layout.METRICS / "captures" / "lab" / "combined.json", {"eval": {"psnr": 23.25}})
     text = reported(monkeypatch)
     assert 'id="captures"' in text
-    assert "lab/combined eval" in text
-    assert "Measures of captures" in text
+    assert 'id="table-captures-whole"' in text
+    assert "combined eval" in text
     assert "23.25" in text
 
 
@@ -126,6 +127,37 @@ def test_texts_load_no_image_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> 
     text = reported(monkeypatch)
     assert address in text
     assert re.findall(r"<img[^>]*http", text) == []
+
+
+def test_headline_has_people_the_mean_of_seeds_and_the_noise(monkeypatch) -> None:
+    write_studied(monkeypatch)
+    subject = METHODS[-1]
+    assert "none-mean" not in reported(monkeypatch)
+    write_json(
+        layout.summary(), (means := read_json(layout.summary())) | {NONE_MEAN: means["none"]}
+    )
+    averages = {scene: read_json(layout.scene_metrics(scene, "none")) for scene in DOWNSTREAM}
+    write_json(layout.averaged()[0], {name: row | {"psnr": 29.5} for name, row in averages.items()})
+    rows = read_tsv(layout.delta_table())
+    for reference, metric, difference in (
+        (NONE_MEAN, "psnr", -0.75),
+        ("none", "crop_psnr", 0.375),
+    ):
+        row = {"comparison": f"{subject}_vs_{reference}", "metric": metric, "interval": ""}
+        row |= {"difference": difference, "low": difference - 0.1, "high": difference + 0.1}
+        rows += [
+            row | {"scene": name, "won": 1, "sign_flip_p": 1} for name in (*DOWNSTREAM, "mean")
+        ]
+    write_tsv(layout.delta_table(), rows, list(rows[0]))
+    floor = {"trainings": 3, "psnr_least": 0.5, "ssim_least": 9.0, "lpips_least": None}
+    write_json(layout.delta(), read_json(layout.delta()) | {"noise_floor": floor})
+    text = reported(monkeypatch)
+    assert f'<span class="method">{subject}</span> against <span class="method">none-mean' in text
+    assert "better in PSNR and LPIPS, below noise in SSIM" in text
+    assert "people: +0.38 (+0.28 to +0.47): below noise" in text
+    assert "PSNR of people, dB" in text
+    assert "renders over 3 trainings" in text
+    assert ">29.50<" in text, "of every scene"
 
 
 def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

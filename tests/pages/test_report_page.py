@@ -10,6 +10,9 @@ from playwright.sync_api import Page
 from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
 
 from stages import report
+from stages.quality.keys import AVERAGED
+from stages.run import layout
+from stages.run.files import write_json
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -21,14 +24,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_studied(patch)
+        _write_other_workflows()
         patch.setattr(sys, "argv", ["report"])
         report.main()
     return folder / "metrics" / "report" / "index.html"
 
 
+def _write_other_workflows() -> None:
+    """Numbers of a capture and a static scene, with long names and every kind of measure."""
+    measures = dict.fromkeys(AVERAGED, 0.5) | {"psnr": 21.0, "mean_color_psnr": 12.0, "views": 3}
+    long = {"protocol": "256x192, 8 views, lpips alex, masks covisible by depth within 5%"}
+    capture, static = layout.METRICS / "captures" / "a_room_of_a_house", layout.METRICS / "static"
+    for path in (
+        capture / "combined_on_eval.json",
+        capture / "tuned" / "combined_on_eval-post.json",
+        static / "scenes" / "static_pair02_talk" / "lightfield.json",
+        static / "scenes" / "static_pair15_fight" / "tuned" / "lightfield-post.json",
+    ):
+        write_json(path, measures | long)
+    write_json(static / "table.json", {"lightfield": measures})
+    write_json(static / "train" / "static_pair02_talk" / "lightfield.json", {"psnr": 30.0})
+
+
 def color(page: Page, selector: str, name: str = "background-color") -> tuple[int, ...]:
     text = page.eval_on_selector(selector, f"one => getComputedStyle(one)['{name}']")
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def unfold(page: Page) -> None:
+    page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
 
 
 def test_headline_tells_deltas_intervals_and_counts(made: Path, visitor: Visitor) -> None:
@@ -93,6 +117,7 @@ def test_every_scene_has_its_worst_median_and_best_view(made: Path, visitor: Vis
 
 def test_tables_sort_both_ways(made: Path, visitor: Visitor) -> None:
     page = visitor.open(made)
+    page.locator("summary", has_text="evaluated scenes").click()
     column = "rows => rows.map(row => Number(row.cells[3].dataset.key))"
     numbers = lambda: page.eval_on_selector_all("#table-scenes tbody tr", column)  # noqa: E731
     head = page.locator("#table-scenes th").nth(3)
@@ -120,6 +145,7 @@ def test_dark_and_light(made: Path, visitor: Visitor, scheme: str, light: bool) 
 
 def test_phone_scrolls_down_only(made: Path, visitor: Visitor) -> None:
     page = visitor.open(made, viewport={"width": 400, "height": 800})
+    unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     small = "all => all.filter(one => parseFloat(getComputedStyle(one).fontSize) < 11).length"
     assert page.eval_on_selector_all("p, td, th, dd, dt, li, figcaption", small) == 0
@@ -127,9 +153,10 @@ def test_phone_scrolls_down_only(made: Path, visitor: Visitor) -> None:
 
 def test_phone_shows_every_number_without_scrolling_sideways(made: Path, visitor: Visitor) -> None:
     page = visitor.open(made, viewport={"width": 400, "height": 800})
+    unfold(page)
     wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
     assert page.eval_on_selector_all(".scroll", wide) == 0
-    cell = page.locator("#table-methods tbody td.number").first
+    cell = page.locator("#table-methods-whole tbody td.number").first
     assert "PSNR" in cell.evaluate("one => getComputedStyle(one, '::before').content")
     box = cell.bounding_box()
     assert box["x"] >= 0

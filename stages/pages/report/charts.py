@@ -89,8 +89,8 @@ def interval_plot(rows: Sequence[Interval], label: str, form: str, axis: str) ->
 
     `axis` names the measure of the differences, with its unit.
     """
-    left, right, top, row_height, bottom = 158.0, 12.0, 6.0, 24.0, 36.0
-    width, height = 400.0, top + row_height * len(rows) + bottom
+    left, right, top, row_height, bottom = 160.0, 12.0, 6.0, 24.0, 36.0
+    width, height = 360.0, top + row_height * len(rows) + bottom
     known = [value for row in rows for value in (row.low, row.high, row.mean) if value is not None]
     known += [value for row in rows for _, value in row.values]
     span = _padded(min([0.0, *known]), max([0.0, *known]), 0.05)

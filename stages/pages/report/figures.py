@@ -11,12 +11,13 @@ from stages.pages.report.charts import (
     line_chart,
 )
 from stages.pages.report.results import Cells, Results
-from stages.pages.report.tables import FORMS, TITLES, form_of, minus, style_of
-from stages.quality.keys import MEASURES
+from stages.pages.report.tables import TITLES, below, form_of, minus, style_of, title_of
+from stages.quality.keys import CROPPED, MEASURES, NONE_MEAN, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
 _WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
+_BELOW = "below noise"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Card:
     style: str
     word: str
     strip: str  # SVG
+    people: str  # the same measure on the people's box; empty where it was not measured
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Comparison:
     def words(self) -> str:
         """Such as `better in PSNR and LPIPS, undecided in SSIM`."""
         parts = []
-        for word in _WORDS.values():
+        for word in (*_WORDS.values(), _BELOW):
             names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
             if names:
                 *others, last = names
@@ -71,6 +73,8 @@ def headline(results: Results, confidence: float) -> list[Comparison]:
     untuned = results.untuned(method)
     if untuned:
         references[untuned] = ("the untuned fixer", "what tuning adds to the untuned fixer")
+    equal_compute = "what the fixer adds to a baseline of equal compute"
+    references[NONE_MEAN] = ("the mean of several plain splats", equal_compute)
     comparisons = [
         Comparison(method, reference, *words, tuple(_cards(results, method, reference, confidence)))
         for reference, words in references.items()
@@ -79,16 +83,15 @@ def headline(results: Results, confidence: float) -> list[Comparison]:
 
 
 def delta_charts(results: Results) -> list[Chart]:
-    """One interval plot per measure over all comparisons."""
+    """One interval plot per measure over all comparisons, of whole images and of people."""
     charts = []
-    for metric in MEASURES:
+    for metric in (*MEASURES, *CROPPED):
         means = [row for row in results.deltas if (row["scene"], row["metric"]) == (MEAN, metric)]
         rows = [_interval(results, *row["comparison"].split("_vs_"), metric) for row in means]
         if rows:
-            title = f"{TITLES[metric]}, {'less' if metric == 'lpips' else 'more'} is better"
-            svg = interval_plot(
-                rows, f"differences in {metric}", f"+{FORMS[metric]}", TITLES[metric]
-            )
+            title = f"{title_of(metric)}: {'less' if better(metric) < 0 else 'more'} is better"
+            form = f"+{form_of(metric)}"
+            svg = interval_plot(rows, f"differences in {title}", form, title_of(metric))
             charts.append(Chart(title, svg))
     return charts
 
@@ -143,17 +146,35 @@ def _cards(results: Results, method: str, reference: str, confidence: float) -> 
         one, form = _interval(results, method, reference, metric), form_of(metric)
         reach = "no interval from one scene"
         if one.low is not None and one.high is not None:
-            ends = f"{one.low:+{form}} to {one.high:+{form}}"
-            reach = f"{confidence:.0%} t interval {minus(ends)}"
+            reach = f"{confidence:.0%} t interval {_ends(one, form)}"
         yield Card(
             TITLES[metric],
             minus(f"{one.mean:+{form}}"),
             reach,
             f"{row['won']:g}/{count}",
             one.style,
-            _WORDS[one.style],
+            _word(results, one, metric),
             interval_strip(one, f"+{form}"),
+            _on_people(results, method, reference, metric),
         )
+
+
+def _on_people(results: Results, method: str, reference: str, metric: str) -> str:
+    """Such as `+0.21, 0.10 to 0.32: better`."""
+    name = f"crop_{metric}"
+    if results.mean_delta(method, reference, name) is None:
+        return ""
+    one, form = _interval(results, method, reference, name), form_of(name)
+    ends = "" if one.low is None else f" ({_ends(one, form)})"
+    return minus(f"{one.mean:+{form}}") + f"{ends}: {_word(results, one, name)}"
+
+
+def _ends(one: Interval, form: str) -> str:
+    return minus(f"{one.low:+{form}} to {one.high:+{form}}")
+
+
+def _word(results: Results, one: Interval, metric: str) -> str:
+    return _BELOW if below(one.mean, results.least(metric)) else _WORDS[one.style]
 
 
 def _interval(results: Results, method: str, reference: str, metric: str) -> Interval:
@@ -164,7 +185,7 @@ def _interval(results: Results, method: str, reference: str, metric: str) -> Int
         mean["low"],
         mean["high"],
         [(row["scene"], row["difference"]) for row in scenes],
-        style_of(metric, mean["difference"], mean["low"], mean["high"]),
+        style_of(metric, mean["difference"], mean["low"], mean["high"], results.least(metric)),
     )
 
 

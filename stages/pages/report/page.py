@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from stages.pages.report import figures, tables
 from stages.pages.report.costs import StageCost
 from stages.pages.report.origin import origin
+from stages.pages.report.other_tables import other_tables
 from stages.pages.report.results import Results, Row
 from stages.pages.report.views import TRUTH, ReportView
 from stages.pages.template import Markup, render_template
@@ -72,13 +73,16 @@ def page(
         floor=results.means[methods[0]]["mean_color_psnr"],
         lpips_note=_lpips_note(results),
         floor_warnings=_floor_warnings(results),
-        methods_table=tables.methods_table(results),
-        deltas_table=tables.deltas_table(results),
+        methods_tables=tables.methods_tables(results),
+        trainings=results.noise_floor.get("trainings"),
+        deltas_tables=tables.deltas_tables(results),
         scenes_table=tables.scenes_table(results),
         training_table=tables.training_table(results),
         costs_table=tables.costs_table(costs) if costs else None,
         others={
-            kind: tables.plain_tables(kind, rows) for kind, rows in results.others.items() if rows
+            kind: (_other_warnings(kind, rows), other_tables(kind, rows))
+            for kind, rows in results.others.items()
+            if rows
         },
         measured=[(name, text.replace("`", "")) for name, text in results.measured],
         frontier_verdicts=results.frontier_verdicts,
@@ -148,20 +152,25 @@ def _first_pair(results: Results) -> tuple[str, str]:
 
 
 def _floor_warnings(results: Results) -> list[str]:
-    """Warnings of all results that are worse than an image of the mean colour."""
+    """Warnings of the study's results that are worse than an image of the mean colour."""
     evaluations = results.evaluations
     means: dict[str, Row] = {
         f"{scene} by {method}": evaluations.of(scene, method).means
         for scene in evaluations.scenes
         for method in evaluations.methods
     }
-    for kind, rows in results.others.items():
-        for name, row in rows.items():
-            for key in row:
-                if key.endswith("mean_color_psnr"):  # numbers of sets of views have a prefix
-                    prefix = key.removesuffix("mean_color_psnr")
-                    of_set = {"psnr": row.get(f"{prefix}psnr"), "mean_color_psnr": row[key]}
-                    means[f"{kind}/{name} {prefix.rstrip('.')}".strip()] = of_set
+    return floor_warnings(means)
+
+
+def _other_warnings(kind: str, rows: Mapping[str, Row]) -> list[str]:
+    """The same of captures or static scenes."""
+    means: dict[str, Row] = {}
+    for name, row in rows.items():
+        for key in row:
+            if key.endswith("mean_color_psnr"):  # numbers of sets of views have a prefix
+                prefix = key.removesuffix("mean_color_psnr")
+                of_set = {"psnr": row.get(f"{prefix}psnr"), "mean_color_psnr": row[key]}
+                means[f"{kind}/{name} {prefix.rstrip('.')}".strip()] = of_set
     return floor_warnings(means)
 
 

@@ -37,6 +37,7 @@ class ResultFiles:
     tuning: Path
     tuning_curve: Callable[[str], Path]  # `loss` or `validation`
     others: Mapping[str, Path]  # folders of numbers by kind: captures, static
+    averages: Path  # of stage average: means of none-mean by scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,8 @@ class Results:
     tuning_loss: Sequence[Cells]
     tuning_validation: Sequence[Cells]
     others: Mapping[str, Mapping[str, Row]]  # captures and static scenes: name to numbers
+    averages: Mapping[str, Row]  # of none-mean by scene, empty without other seeds
+    noise_floor: Row  # of the plain splat's means, empty without other seeds
     measured: Sequence[tuple[str, str]]  # what was measured: question, answer
     frontier_verdicts: Sequence[Cells]  # of the subject: method, reference, verdict
     frontier: Sequence[Row]  # metrics/plots/frontier.tsv, empty without it
@@ -88,6 +91,8 @@ class Results:
             tuning_loss=_table(files.tuning_curve("loss")) if tuned else [],
             tuning_validation=_table(files.tuning_curve("validation")) if tuned else [],
             others={kind: _others(folder) for kind, folder in files.others.items()},
+            averages=_object(files.averages),
+            noise_floor=delta.get("noise_floor") or {},
             measured=measured_rows(delta),
             frontier_verdicts=_verdicts(delta, study.subject),
             frontier=_frontier(files.delta_table.with_name("frontier.tsv")),
@@ -109,6 +114,11 @@ class Results:
         """One row per scene, then the mean."""
         wanted = (f"{method}_vs_{reference}", metric)
         return [row for row in self.deltas if (row["comparison"], row["metric"]) == wanted]
+
+    def least(self, metric: str) -> float | None:
+        """The least difference that is no noise: of people, at least that of whole images."""
+        name = metric.removeprefix("crop_")
+        return self.noise_floor.get(f"{name}_least")
 
     def untuned(self, method: str) -> str | None:
         """The untuned form of a tuned method, if it was run."""

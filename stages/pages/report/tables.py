@@ -1,8 +1,7 @@
 """Tables of the report: cells with their text and sort key."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from stages.pages.report.costs import StageCost, total
 from stages.pages.report.results import Results, Row
@@ -10,9 +9,10 @@ from stages.quality.keys import (
     ALIGNED,
     COLOR_CORRECTED,
     CROPPED,
+    FLICKER,
     MASKED,
-    MEASURED,
     MEASURES,
+    NONE_MEAN,
     better,
 )
 from stages.quality.paired_differences import MEAN
@@ -21,8 +21,17 @@ from stages.run.methods import PLAIN
 _PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
-_COMPARED = (*MEASURES, "psnr_aligned")
-_SHOWN = (*MEASURED, "mean_color_psnr")
+FLAT = "mean_color_psnr"
+_BY_SCENE = (*MEASURES, FLICKER, "psnr_aligned", "crop_psnr")
+# Measures side by side in one table, with its caption.
+_GROUPS = {
+    "whole": ((*MEASURES, COLOR_CORRECTED, FLICKER, FLAT), "Whole images"),
+    "people": (
+        (*CROPPED, *MASKED),
+        "People: the box around them, and the pixels of their masks (m)",
+    ),
+    "aligned": (ALIGNED, "Whole images, poses aligned to the Gaussians"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Table:
     numeric: frozenset[str]
     id: str = ""
     caption: str = ""
+    folded: bool = False  # until a reader opens it
 
 
 def form_of(metric: str) -> str:
@@ -60,7 +70,11 @@ def title_of(metric: str) -> str:
 
     >>> title_of("psnr_aligned"), title_of("mssim"), title_of("crop_psnr"), title_of("cc_psnr")
     ('PSNR aligned, dB', 'mSSIM', 'PSNR of people, dB', 'PSNR colour-corrected, dB')
+    >>> title_of("flicker"), title_of("mean_color_psnr")
+    ('flicker', 'mean colour, dB')
     """
+    if metric in (FLICKER, FLAT):
+        return _PLAIN_TITLES.get(metric, metric)
     if metric in CROPPED:
         return _with_unit(metric, f"{metric.removeprefix('crop_').upper()} of people")
     if metric == COLOR_CORRECTED:
@@ -87,69 +101,124 @@ def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def style_of(metric: str, difference: float, low: float | None, high: float | None) -> str:
-    """`good` or `bad` if the interval excludes zero, else `open`.
+def style_of(
+    metric: str,
+    difference: float,
+    low: float | None,
+    high: float | None,
+    least: float | None = None,
+) -> str:
+    """`good` or `bad` if the interval excludes zero and the noise floor is reached, else `open`.
 
     >>> style_of("lpips", -0.04, -0.05, -0.03), style_of("psnr", 0.1, -0.1, 0.3)
     ('good', 'open')
+    >>> style_of("psnr", 0.12, 0.1, 0.14, least=0.13)
+    'open'
     """
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high or below(difference, least):
         return "open"
     return "good" if difference * better(metric) > 0 else "bad"
 
 
-def methods_table(results: Results) -> Table:
-    """Means over the downstream scenes; the best of each column is highlighted."""
-    metrics = [name for name in MEASURED if any(row[name] is not None for row in _rows(results))]
+def below(difference: float, least: float | None) -> bool:
+    """Whether a difference is smaller than the noise floor, where that was measured."""
+    return least is not None and abs(difference) < least
+
+
+def methods_tables(results: Results) -> list[Table]:
+    """Means over the downstream scenes, by group; the best of each column is highlighted."""
+    shown = [name for name in (*results.study.methods, NONE_MEAN) if name in results.means]
+    # The mean colour is the same for all methods.
+    means = {
+        method: {name: value for name, value in results.means[method].items() if name != FLAT}
+        for method in shown
+    }
+    return [
+        _methods_table(means, names, f"methods-{group}", caption)
+        for group, caption, names in groups_of(means.values())
+    ]
+
+
+def _methods_table(means: Mapping[str, Row], names: Sequence[str], id_: str, caption: str) -> Table:
     best = {
-        name: max(row[name] * better(name) for row in _rows(results) if row[name] is not None)
-        for name in metrics
+        name: max(row[name] * better(name) for row in means.values() if row.get(name) is not None)
+        for name in names
     }
     rows = []
-    for method in results.study.methods:
-        row = results.means[method]
+    for method, row in means.items():
         cells = [Cell(method, method, "method")]
-        for name in metrics:
-            won = row[name] is not None and row[name] * better(name) == best[name]
-            cells.append(number(row[name], form_of(name), "best" if won else ""))
+        for name in names:
+            value = row.get(name)
+            won = value is not None and value * better(name) == best[name]
+            cells.append(number(value, form_of(name), "best" if won else ""))
         rows.append(tuple(cells))
-    titles = tuple(title_of(name) for name in metrics)
-    return Table(("method", *titles), tuple(rows), frozenset(titles), "methods")
+    titles = tuple(title_of(name) for name in names)
+    return Table(("method", *titles), tuple(rows), frozenset(titles), id_, caption)
 
 
-def deltas_table(results: Results) -> Table:
+def groups_of(rows: Iterable[Row]) -> Iterator[tuple[str, str, list[str]]]:
+    """(group, caption, measures) of the groups that any row has."""
+    rows = list(rows)
+    for group, (names, caption) in _GROUPS.items():
+        known = [name for name in names if any(row.get(name) is not None for row in rows)]
+        if known:
+            yield group, caption, known
+
+
+def deltas_tables(results: Results) -> list[Table]:
     """One row per comparison: differences over the downstream scenes, with intervals."""
-    count = len(results.downstream)
     means = [row for row in results.deltas if row["scene"] == MEAN]
     known = {(row["comparison"], row["metric"]): row for row in means}
-    metrics = [name for name in _COMPARED if name in {metric for _, metric in known}]
+    return [
+        _deltas_table(results, known, names, f"deltas-{group}", caption)
+        for group, caption, names in groups_of([{metric: True for _, metric in known}])
+    ]
+
+
+def _deltas_table(
+    results: Results,
+    known: Mapping[tuple[str, str], Row],
+    names: Sequence[str],
+    id_: str,
+    caption: str,
+) -> Table:
     rows = []
     for comparison in dict.fromkeys(name for name, _ in known):
-        cells = [Cell(comparison.replace("_vs_", " \N{MINUS SIGN} "), comparison, "method")]
-        for metric in metrics:
-            row = known.get((comparison, metric))
-            cells.append(_difference(row, count) if row else number(None, ""))
-        rows.append(tuple(cells))
-    titles = tuple(title_of(metric) for metric in metrics)
-    return Table(("comparison", *titles), tuple(rows), frozenset(titles), "deltas")
+        found = [known.get((comparison, name)) for name in names]
+        if any(found):
+            cells = [_difference(results, row) if row else number(None, "") for row in found]
+            title = comparison.replace("_vs_", " \N{MINUS SIGN} ")
+            rows.append((Cell(title, comparison, "method"), *cells))
+    titles = tuple(title_of(name) for name in names)
+    return Table(("comparison", *titles), tuple(rows), frozenset(titles), id_, caption)
 
 
 def scenes_table(results: Results) -> Table:
-    """Every scene by every method."""
+    """Every scene by every method, with what it gains over the plain splat."""
     gain = "gain over none, dB" if PLAIN in results.study.methods else ""
-    titles = [*(title_of(name) for name in _COMPARED), *([gain] if gain else [])]
+    scenes = {
+        scene: {
+            method: results.evaluations.of(scene, method).means
+            for method in results.evaluations.methods
+        }
+        | ({NONE_MEAN: results.averages[scene]} if scene in results.averages else {})
+        for scene in results.evaluations.scenes
+    }
+    every = [means for of_scene in scenes.values() for means in of_scene.values()]
+    names = [name for name in _BY_SCENE if any(row.get(name) is not None for row in every)]
     rows = []
-    for scene in results.evaluations.scenes:
-        plain = results.evaluations.of(scene, PLAIN).means if gain else {}
-        for method in results.evaluations.methods:
-            means = results.evaluations.of(scene, method).means
+    for scene, of_scene in scenes.items():
+        for method, means in of_scene.items():
             cells = [Cell(scene, scene), Cell(_role(results, scene)), Cell(method, method)]
-            cells += [number(means[name], form_of(name)) for name in _COMPARED]
+            cells += [number(means.get(name), form_of(name)) for name in names]
             if gain:
-                difference = means["psnr"] - plain["psnr"]
+                difference = means["psnr"] - of_scene[PLAIN]["psnr"]
                 cells.append(number(difference, "+.2f", _sign(difference)))
             rows.append(tuple(cells))
-    return Table(("scene", "role", "method", *titles), tuple(rows), frozenset(titles), "scenes")
+    titles = [*(title_of(name) for name in names), *([gain] if gain else [])]
+    columns = ("scene", "role", "method", *titles)
+    caption = f"{len(scenes)} evaluated scenes by every method"
+    return Table(columns, tuple(rows), frozenset(titles), "scenes", caption, folded=True)
 
 
 def training_table(results: Results) -> Table:
@@ -200,75 +269,17 @@ def costs_table(rows: Sequence[StageCost]) -> Table:
     return Table(columns, cells, frozenset(columns[1:-1]), "costs")
 
 
-def plain_tables(name: str, results: Mapping[str, Row]) -> list[Table]:
-    """Results of another workflow: their measures, and all other numbers one below the other.
-
-    A set of views such as `eval` in `eval.psnr` is a row of its own.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    for item, row in results.items():
-        for key, value in row.items():
-            before, _, last = key.rpartition(".")
-            if value not in (None, ""):
-                rows.setdefault(f"{item} {before}".strip(), {})[last] = value
-    measured = {item: row for item, row in rows.items() if set(_SHOWN) & row.keys()}
-    return [*_measures_table(name, measured), *_details_table(name, rows)]
-
-
-def _measures_table(name: str, rows: Mapping[str, Row]) -> Iterator[Table]:
-    """One row per result, without measures that none of them has."""
-    kept = [key for key in ("views", *_SHOWN) if any(key in row for row in rows.values())]
-    titles = tuple(plain_title(key) for key in kept)
-    cells = tuple(
-        (Cell(item, item, "text"), *(_any(key, row.get(key)) for key in kept))
-        for item, row in rows.items()
-    )
-    if rows:
-        caption = (
-            f"Measures of {name}, means over views. m: over the pixels that the training cameras "
-            "see, or of a mask. Mean colour: an image of one colour, as a lower reference."
-        )
-        yield Table(("result", *titles), cells, frozenset(titles), f"{name}-measures", caption)
-
-
-def _details_table(name: str, rows: Mapping[str, Row]) -> Iterator[Table]:
-    """Quantities that are no measures, one per row."""
-    cells = tuple(
-        (Cell(item, item, "text"), Cell(plain_title(key), key, "text"), _any(key, value))
-        for item, row in rows.items()
-        for key, value in row.items()
-        if key not in ("views", *_SHOWN)
-    )
-    if cells:
-        caption = f"Counts, calibration and protocols of {name}"
-        yield Table(("result", "quantity", "value"), cells, frozenset(), f"{name}-details", caption)
-
-
-def plain_title(key: str) -> str:
-    """A key as a heading.
-
-    >>> plain_title("test.psnr_aligned"), plain_title("without_pose")
-    ('test PSNR aligned, dB', 'without pose')
-    """
-    before, _, last = key.rpartition(".")
-    title = _PLAIN_TITLES.get(last, last.replace("_", " "))
-    title = title_of(last) if last in MEASURED else title
-    return f"{before} {title}".strip()
-
-
-def _rows(results: Results) -> Iterator[Row]:
-    return (results.means[method] for method in results.study.methods)
-
-
-def _difference(row: Row, count: int) -> Cell:
+def _difference(results: Results, row: Row) -> Cell:
     """A difference; below it the interval, the number of improved scenes and the p-value."""
-    form = "+" + form_of(row["metric"])
-    style = style_of(row["metric"], row["difference"], row["low"], row["high"])
+    metric, difference = row["metric"], row["difference"]
+    form, least = "+" + form_of(metric), results.least(metric)
+    style = style_of(metric, difference, row["low"], row["high"], least)
     interval = ""
     if row["low"] is not None and row["high"] is not None:
-        interval = f"{row['low']:{form}} to {row['high']:{form}}, "
-    detail = minus(f"{interval}{row['won']:g}/{count}, p {row['sign_flip_p']:.3g}")
-    return Cell(minus(f"{row['difference']:{form}}"), row["difference"], style, detail)
+        interval = f"{row['low']:{form}} to {row['high']:{form}}\n"
+    detail = f"{interval}{row['won']:g}/{len(results.downstream)}, p {row['sign_flip_p']:.3g}"
+    detail += ", below noise" if below(difference, least) else ""
+    return Cell(minus(f"{difference:{form}}"), difference, style, minus(detail))
 
 
 def _role(results: Results, scene: str) -> str:
@@ -283,14 +294,3 @@ def _role(results: Results, scene: str) -> str:
 
 def _sign(difference: float) -> str:
     return "good" if difference > 0 else "bad" if difference < 0 else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _any(key: str, value: Any) -> Cell:
-    if _is_number(value):
-        form = form_of(key) if key in _SHOWN else ".6g"
-        return Cell(minus(format(value, form)), value)
-    return Cell("\N{EN DASH}") if value is None else Cell(str(value), "", "text")
