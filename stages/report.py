@@ -21,7 +21,7 @@ def main() -> None:
     """Write the page, which needs no server or network, and the data of `dvc plots show`."""
     argparse.ArgumentParser(description=__doc__).parse_args()
 
-    from stages.pages.report.costs import stage_costs
+    from stages.pages.report.costs import study_costs
     from stages.pages.report.links import scene_links
     from stages.pages.report.page import page, require_size
     from stages.pages.report.plots import write_gains, write_strip
@@ -41,7 +41,7 @@ def main() -> None:
         name: report_views(results, scene, renders[name], config) for name, scene in scenes.items()
     }
     others = [scene for scene in params.names("scenes") if scene not in study.scenes]
-    costs = stage_costs(recorded_costs(), others)
+    costs = study_costs(recorded_costs(), others)
     links = scene_links({name: layout.shown(name) for name in names}, layout.report())
     text = page(results, views, links, costs, confidence, config.error_full_scale)
     megabytes = require_size(text, layout.report(), config.max_mb)

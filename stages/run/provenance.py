@@ -21,15 +21,17 @@ Cost = Mapping[str, Any]
 def cost(stage: str, item: str) -> Iterator[None]:
     """Write the cost of the block to `<work root>/cost/<stage>/<item>.json`, unless it fails.
 
-    seconds; peak_memory_gib, of this process or the largest of its children; device. With a GPU
-    also gpu_seconds, over all processes of a run; gpu_peak_memory_gib, of this process alone; and
-    gpu_energy_wh, of all visible GPUs, where their driver counts it.
+    seconds; ended, Unix time in s; peak_memory_gib, of this process or the largest of its
+    children; device. With a GPU also gpu_seconds, over all processes of a run;
+    gpu_peak_memory_gib, of this process alone; and gpu_energy_wh, of all visible GPUs, where
+    their driver counts it.
     """
     path = _folder() / safe_name(stage, "cost") / f"{safe_name(item, 'cost')}.json"
     began, energy_j = time.monotonic(), gpu_energy_j()
     yield
     seconds = round(time.monotonic() - began, 2)
-    costs = {"seconds": seconds, "peak_memory_gib": _peak_memory_gib(), **_device(seconds)}
+    costs = {"seconds": seconds, "ended": round(time.time(), 2)}
+    costs |= {"peak_memory_gib": _peak_memory_gib(), **_device(seconds)}
     if energy_j is not None and "gpu_seconds" in costs:
         costs["gpu_energy_wh"] = round(((gpu_energy_j() or energy_j) - energy_j) / 3600, 3)
     write_json(path, costs)

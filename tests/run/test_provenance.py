@@ -1,6 +1,7 @@
 """Costs: what is written, what is read back, and what a GPU's driver tells."""
 
 import ctypes
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +59,8 @@ def test_cost_of_a_cpu_has_time_and_memory_alone() -> None:
     with cost("train", "scene"):
         pass
     costs = recorded_costs()["train"]["scene"]
-    assert set(costs) == {"seconds", "peak_memory_gib", "device"}
+    assert set(costs) == {"seconds", "ended", "peak_memory_gib", "device"}
+    assert abs(costs["ended"] - time.time()) < 60
     assert 0 <= costs["seconds"] < 5
     assert costs["peak_memory_gib"] > 0
 

@@ -1,4 +1,4 @@
-"""Costs of the stages, summed over their items."""
+"""Costs of the stages, summed over their items, and how they add up to the wall time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,57 @@ class StageCost:
     devices: tuple[str, ...]
 
 
-def stage_costs(
+@dataclass(frozen=True)
+class WallTime:
+    """How the times of items add up: wall_s = sum_s - parallel_s + between_s."""
+
+    sum_s: float
+    parallel_s: float  # counted more than once in the sum, because items ran at the same time
+    between_s: float  # in which no item ran, in gaps of at most PAUSE_S
+    pauses: int  # longer gaps, which are no part of the wall time
+    paused_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """From the first start to the last end, without pauses."""
+        return self.sum_s - self.parallel_s + self.between_s
+
+
+# Between items of one run pass seconds: the start of Python, DVC's hashing.
+PAUSE_S = 120.0
+
+
+def study_costs(
     recorded: Mapping[str, Mapping[str, Cost]], others: Sequence[str]
-) -> list[StageCost]:
-    """One row per stage with costs, without items of `others`, scenes outside the study."""
-    rows = []
-    for stage, items in recorded.items():
-        counted = {name: one for name, one in items.items() if _scene(name) not in others}
-        if counted:
-            rows.append(_stage_cost(stage, counted))
-    return rows
+) -> dict[str, dict[str, Cost]]:
+    """Costs by stage and item, without items of `others`, scenes outside the study."""
+    costs = {
+        stage: {name: one for name, one in items.items() if _scene(name) not in others}
+        for stage, items in recorded.items()
+    }
+    return {stage: items for stage, items in costs.items() if items}
+
+
+def stage_costs(costs: Mapping[str, Mapping[str, Cost]]) -> list[StageCost]:
+    """One row per stage."""
+    return [_stage_cost(stage, items) for stage, items in costs.items()]
+
+
+def wall_time(costs: Mapping[str, Mapping[str, Cost]]) -> WallTime | None:
+    """The wall time of all items; None without items, or where one has no time of its end."""
+    items = [one for of_stage in costs.values() for one in _whole(of_stage)]
+    if not items or any("ended" not in one for one in items):
+        return None
+    spans = sorted((one["ended"] - one["seconds"], one["ended"]) for one in items)
+    busy, gaps, reached = 0.0, [], spans[0][0]
+    for start, end in spans:
+        gaps.append(max(0.0, start - reached))
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    total_s = sum(one["seconds"] for one in items)
+    pauses = [gap for gap in gaps if gap > PAUSE_S]
+    parallel_s = max(0.0, round(total_s - busy, 3))
+    return WallTime(total_s, parallel_s, sum(gaps) - sum(pauses), len(pauses), sum(pauses))
 
 
 def total(rows: Sequence[StageCost]) -> StageCost:
@@ -52,9 +93,7 @@ def _scene(item: str) -> str:
 
 
 def _stage_cost(stage: str, items: Mapping[str, Cost]) -> StageCost:
-    # `scene.000021` is a part of `scene`, which includes its time, but not its GPU time.
-    parts = {name for name in items if _scene(name) != name and _scene(name) in items}
-    whole = [one for name, one in items.items() if name not in parts]
+    parts, whole = _parts(items), _whole(items)
     on_gpu = _on_gpu(items[name] for name in parts) or _on_gpu(whole)
     return StageCost(
         stage,
@@ -66,6 +105,16 @@ def _stage_cost(stage: str, items: Mapping[str, Cost]) -> StageCost:
         max((one["gpu_peak_memory_gib"] for one in on_gpu), default=None),
         tuple(dict.fromkeys(one["device"] for one in on_gpu or whole)),
     )
+
+
+def _parts(items: Mapping[str, Cost]) -> set[str]:
+    """Such as `scene.000021` of `scene`, which includes their time, but not their GPU time."""
+    return {name for name in items if _scene(name) != name and _scene(name) in items}
+
+
+def _whole(items: Mapping[str, Cost]) -> list[Cost]:
+    parts = _parts(items)
+    return [one for name, one in items.items() if name not in parts]
 
 
 def _on_gpu(items: Iterable[Cost]) -> list[Cost]:

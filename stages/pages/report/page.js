@@ -26,9 +26,7 @@ function sortBy(table, column, descending) {
     return descending ? -order : order;
   };
   const body = table.tBodies[0];
-  const rows = [...body.rows];
-  const last = table.id === "table-costs" ? rows.splice(-1) : []; // the sum
-  body.append(...rows.sort((a, b) => compare(key(a), key(b))), ...last);
+  body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];

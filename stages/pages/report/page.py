@@ -11,7 +11,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from stages.pages.report import figures, tables
-from stages.pages.report.costs import StageCost
+from stages.pages.report.costs import PAUSE_S, stage_costs, wall_time
 from stages.pages.report.origin import origin
 from stages.pages.report.other_tables import other_tables
 from stages.pages.report.results import Results, Row
@@ -21,6 +21,7 @@ from stages.quality.floor import floor_warnings
 from stages.quality.statistics import least_p
 from stages.run.errors import UserError
 from stages.run.methods import PLAIN
+from stages.run.provenance import Cost
 from stages.scenes.study.memo import memo
 
 # Texts of params.yaml may name images elsewhere, which a report must not load.
@@ -45,7 +46,7 @@ def page(
     results: Results,
     views: Mapping[str, Sequence[ReportView]],
     links: Mapping[str, SceneLinks],
-    costs: Sequence[StageCost],
+    costs: Mapping[str, Mapping[str, Cost]],
     confidence: float,
     full_scale: float,
 ) -> str:
@@ -55,12 +56,13 @@ def page(
         results: All numbers.
         views: Views of each scene with their images; scenes in the order of the page.
         links: Files of stage `show`; scenes without a viewer are absent.
-        costs: Costs of the stages; empty if none ran in this working copy.
+        costs: Costs by stage and item; empty if no stage ran in this working copy.
         confidence: Of all intervals, such as 0.95.
         full_scale: Mean absolute error that has the brightest colour.
     """
     study, methods = results.study, results.study.methods
     left, right = _first_pair(results)
+    wall = wall_time(costs)
     return render_template(
         Path(__file__).parent,
         _FILTERS,
@@ -78,7 +80,9 @@ def page(
         deltas_tables=tables.deltas_tables(results),
         scenes_table=tables.scenes_table(results),
         training_table=tables.training_table(results),
-        costs_table=tables.costs_table(costs) if costs else None,
+        costs_table=tables.costs_table(stage_costs(costs), wall) if costs else None,
+        wall=wall,
+        pause_s=PAUSE_S,
         others={
             kind: (_other_warnings(kind, rows), other_tables(kind, rows))
             for kind, rows in results.others.items()

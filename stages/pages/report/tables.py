@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.pages.report.costs import StageCost, total
+from stages.pages.report.costs import StageCost, WallTime, total
 from stages.pages.report.results import Results, Row
 from stages.quality.keys import (
     ALIGNED,
@@ -54,6 +54,7 @@ class Table:
     id: str = ""
     caption: str = ""
     folded: bool = False  # until a reader opens it
+    sums: tuple[tuple[Cell, ...], ...] = ()  # below the rows, not sorted with them
 
 
 def form_of(metric: str) -> str:
@@ -241,32 +242,44 @@ def training_table(results: Results) -> Table:
     return Table(("scene", "role", *titles), tuple(rows), frozenset(titles), "training")
 
 
-def costs_table(rows: Sequence[StageCost]) -> Table:
-    """Costs of the stages; the last row is their sum."""
-    columns = (
-        "stage",
-        "items",
-        "time, s",
-        "GPU time, s",
-        "energy, Wh",
-        "memory, GiB",
-        "GPU memory, GiB",
-        "device",
+def costs_table(rows: Sequence[StageCost], wall: WallTime | None) -> Table:
+    """Costs of the stages; below them their sum, and how it adds up to the wall time."""
+    columns = {
+        "items": ("items", "d"),
+        "seconds": ("time, s", ".1f"),
+        "gpu_seconds": ("GPU time, s", ".1f"),
+        "energy_wh": ("energy, Wh", ".2f"),
+        "peak_memory_gib": ("memory, GiB", ".2f"),
+        "gpu_peak_memory_gib": ("GPU memory, GiB", ".2f"),
+    }
+    whole = total(rows)
+    known = {key: column for key, column in columns.items() if getattr(whole, key) is not None}
+
+    def cells(row: StageCost) -> tuple[Cell, ...]:
+        numbers = (number(getattr(row, key), form) for key, (_, form) in known.items())
+        return Cell(row.stage, row.stage), *numbers, Cell(", ".join(row.devices))
+
+    sums = [cells(whole)]
+    if wall:
+        times = {
+            "of this at the same time": -wall.parallel_s if wall.parallel_s else 0.0,
+            "between stages": wall.between_s,
+            "wall time": wall.wall_s,
+        }
+        empty = [Cell("")] * (len(known) - 1)
+        sums += [
+            (Cell(name), Cell(""), number(seconds, ".1f"), *empty)
+            for name, seconds in times.items()
+        ]
+    titles = tuple(title for title, _ in known.values())
+    return Table(
+        ("stage", *titles, "device"),
+        tuple(map(cells, rows)),
+        frozenset(titles),
+        "costs",
+        "Costs of the stages when they last ran here",
+        sums=tuple(sums),
     )
-    cells = tuple(
-        (
-            Cell(row.stage, row.stage),
-            number(row.items, "d"),
-            number(row.seconds, ".1f"),
-            number(row.gpu_seconds, ".1f"),
-            number(row.energy_wh, ".2f"),
-            number(row.peak_memory_gib, ".2f"),
-            number(row.gpu_peak_memory_gib, ".2f"),
-            Cell(", ".join(row.devices)),
-        )
-        for row in [*rows, total(rows)]
-    )
-    return Table(columns, cells, frozenset(columns[1:-1]), "costs")
 
 
 def _difference(results: Results, row: Row) -> Cell:
