@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--scene", type=name_argument, required=True, help="an evaluated scene")
     scene = parser.parse_args().scene
 
-    from stages.pages.viewer.page import viewer_page
+    from stages.pages.viewer.page import truth_images, viewer_page
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
     from stages.splat.viewing.models import SceneModels
@@ -40,10 +40,13 @@ def main() -> None:
         layout.splats(scene),
         {method: layout.novel_views(scene, method) for method in study.methods},
     )
-    models = SceneModels.read(folders, Scene.read(folders.scene).timestamps)
+    prepared = Scene.read(folders.scene)
+    models = SceneModels.read(folders, prepared.timestamps)
     video = config.video
     with cost("show", scene), whole_folder(layout.shown(scene)) as folder:
-        text = viewer_page(scene, page_models(models, config.max_gaussians), models.cameras())
+        views = [*prepared.views("source"), *prepared.views("target")]
+        content = page_models(models, config.max_gaussians), models.cameras()
+        text = viewer_page(scene, *content, truth_images(views, config.truth_side_px))
         (folder / "viewer.html").write_text(text)
         models.export(folder, config.exports)
         if video.frames:

@@ -30,5 +30,6 @@ class ShowConfig(Section):
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     max_gaussians: Positive = 60_000
+    truth_side_px: int = Field(default=512, ge=0, le=WIDEST)
     exports: tuple[Literal["ply", "spz"], ...] = ()
     video: VideoConfig = VideoConfig()

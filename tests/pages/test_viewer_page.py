@@ -63,6 +63,8 @@ def test_camera_shows_what_our_renderer_draws(made: Path, visitor: Visitor, came
     address = f"#method=none&time={TIMES[1]}&camera={camera}"
     page = visitor.open(made, address, viewport=viewport)
     wait(page, "none", TIMES[1], camera)
+    page.uncheck("#beside")  # the canvas fills the window
+    page.wait_for_function(f"document.getElementById('canvas').width === {SCALE * SIZE}")
     page.keyboard.press("h")  # the panel would cover the picture
     shown = Image.fromarray(np.rint(picture(page) * 255).astype(np.uint8)).resize((SIZE, SIZE))
     own = render(gaussians(TIMES[1]), EST_FROM_TRUE.apply_camera(TARGETS[camera]), "cpu").rgb
@@ -71,6 +73,56 @@ def test_camera_shows_what_our_renderer_draws(made: Path, visitor: Visitor, came
         np.asarray(shown) / 255, own.numpy().astype(float), channel_axis=2, data_range=1
     )
     assert alike > 0.9
+
+
+def test_ground_truth_is_beside_the_render_at_its_scale(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, "#camera=28", viewport={"width": 1000, "height": 400})
+    wait(page, "none", TIMES[0], "28")
+    page.wait_for_function("document.querySelector('#truth img').naturalWidth > 0")
+    canvas, truth = (page.locator(name).bounding_box() for name in ("#canvas", "#truth img"))
+    assert (canvas["width"], canvas["height"]) == pytest.approx(
+        (truth["width"], truth["height"]), abs=1
+    )
+    assert truth["x"] == pytest.approx(canvas["x"] + canvas["width"], abs=1)
+    source = page.locator("#truth img").get_attribute("src")
+    assert page.locator("#truth figcaption").inner_text() == "ground truth, held out of training"
+    page.keyboard.press("t")
+    wait(page, "none", TIMES[1], "28")
+    assert page.locator("#truth img").get_attribute("src") != source, "of the same timestamp"
+    trained = page.locator("#camera optgroup").first
+    assert trained.get_attribute("label") == "training"
+    page.select_option("#camera", trained.locator("option").first.inner_text())
+    assert page.locator("#truth figcaption").inner_text() == "ground truth, training"
+    page.keyboard.press("g")
+    assert not page.locator("#truth").is_visible()
+    assert page.locator("#canvas").bounding_box()["width"] == 1000
+
+
+def test_ground_truth_is_below_on_a_phone_and_nothing_scrolls(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, "#camera=28", viewport={"width": 400, "height": 800})
+    wait(page, "none", TIMES[0], "28")
+    canvas, truth = (page.locator(name).bounding_box() for name in ("#canvas", "#truth"))
+    assert canvas["y"] + canvas["height"] == pytest.approx(truth["y"], abs=1)
+    panel = page.locator("#panel").bounding_box()
+    assert panel["y"] + panel["height"] <= canvas["y"] + 1, "the panel hides nothing"
+    assert truth["y"] + truth["height"] <= 801
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+def test_first_view_is_free_and_held_out_cameras_are_marked(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made, viewport={"width": 600, "height": 400})
+    wait(page, "none", TIMES[0], "")
+    assert page.input_value("#camera") == ""
+    assert not page.locator("#truth").is_visible()
+    labels = page.eval_on_selector_all("#camera optgroup", "all => all.map(one => one.label)")
+    assert labels == ["training", "held out of training"]
+    assert page.locator(".legend li").all_inner_texts() == labels
+    # Four edges from the apex and four of the frame; a held-out camera has a cross as well.
+    counts = page.evaluate(
+        "['source', 'target'].map(role => content.cameras.filter(one => one.role === role))"
+        ".map(of => frustum(of[0]).length / 6)"
+    )
+    assert counts == [8, 10]
 
 
 def test_method_and_time_change_the_picture(made: Path, visitor: Visitor) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.pages.config import ReportConfig
+from stages.pages.image_urls import size_within
 from stages.pages.report.results import Results
-from stages.pages.report.views import ranked, size_within
+from stages.pages.report.views import ranked
 from stages.quality.keys import MEASURES
 from stages.quality.paired_differences import MEAN
 from stages.run.files import write_tsv

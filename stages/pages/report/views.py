@@ -1,7 +1,5 @@
 """Views for the report: the images of every method and their errors, as data URLs."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from stages.pages.config import ReportConfig
+from stages.pages.image_urls import image_url, size_within
 from stages.pages.report.results import Results
 from stages.run.methods import PLAIN
 from stages.scenes.images import Pixels, resize
@@ -92,13 +90,6 @@ def error_map(image: Pixels, truth: Pixels, full_scale: float) -> NDArray[np.uin
     return np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
 
 
-def data_url(levels: NDArray[np.uint8], quality: int) -> str:
-    """An image [H, W, 3] as a `data:` URL."""
-    encoded = io.BytesIO()
-    Image.fromarray(levels).save(encoded, format="WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode()
-
-
 def _psnr(row: Any) -> float:
     assert row["psnr"] is not None, "every view has a PSNR"
     return row["psnr"]
@@ -116,7 +107,7 @@ def _report_view(
     truth = view.pixels()
     width, height = size_within(view.camera.width, view.camera.height, config.max_side_px)
     small = resize(truth, width, height)
-    images = [ReportImage(TRUTH, _encoded(small, config.quality), "", {})]
+    images = [ReportImage(TRUTH, image_url(small, config.quality), "", {})]
     images += _by_method(results, scene, renders, view, truth, (width, height), config)
     return ReportView(rank, view.timestamp, view.name, width, height, gain, tuple(images))
 
@@ -137,21 +128,7 @@ def _by_method(
         measures = results.evaluations.of(scene, method).views[view.timestamp, view.name]
         yield ReportImage(
             method,
-            _encoded(resize(image, *size), config.quality),
-            _encoded(error, config.quality),
+            image_url(resize(image, *size), config.quality),
+            image_url(error, config.quality),
             dict(measures),
         )
-
-
-def _encoded(image: Pixels, quality: int) -> str:
-    return data_url(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), quality)
-
-
-def size_within(width: int, height: int, max_side_px: int) -> tuple[int, int]:
-    """A size of the same aspect ratio whose longer side is at most `max_side_px`.
-
-    >>> size_within(940, 1280, 512), size_within(192, 256, 512)
-    ((376, 512), (192, 256))
-    """
-    share = min(1.0, max_side_px / max(width, height))
-    return max(1, round(width * share)), max(1, round(height * share))

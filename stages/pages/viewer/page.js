@@ -248,7 +248,10 @@ function frustum(camera) {
     const ray = [(x - cx) / fx * depth, (y - cy) / fy * depth, depth];
     return plus(eye, [0, 1, 2].map((at) => dot(camera.pose.map((row) => row[at]), ray)));
   });
-  return corners.flatMap((one, at) => [eye, one, one, corners[(at + 1) % 4]]).flat();
+  const ends = corners.flatMap((one, at) => [eye, one, one, corners[(at + 1) % 4]]);
+  // A cross marks cameras that were held out, for eyes that do not tell the colours apart.
+  if (camera.role === "target") ends.push(corners[0], corners[2], corners[1], corners[3]);
+  return ends.flat();
 }
 
 // --- Rendering ---------------------------------------------------------------------------------
@@ -316,6 +319,26 @@ async function draw() {
   root.drawn = Number(root.drawn || 0) + 1;
 }
 
+/** Ground truth beside the render of a camera, where there is one, so that both are largest. */
+function placeTruth() {
+  const camera = content.cameras.find((one) => one.name === state.camera);
+  const source = camera && byId("beside").checked && content.truth[camera.name]?.[times[state.time]];
+  const figure = byId("truth"), both = byId("both");
+  document.body.classList.toggle("beside", Boolean(source));
+  figure.hidden = !source;
+  if (!source) return;
+  const [width, height] = camera.size, { clientWidth, clientHeight } = both;
+  const beside = Math.min(clientWidth / 2 / width, clientHeight / height);
+  const below = Math.min(clientWidth / width, clientHeight / 2 / height);
+  both.style.flexDirection = beside >= below ? "row" : "column";
+  const role = content.roles[camera.role], picture = figure.querySelector("img");
+  const caption = figure.querySelector("figcaption");
+  if (picture.src !== source) picture.src = source;
+  picture.alt = `ground truth of camera ${camera.name}, ${role}, time ${times[state.time]}`;
+  caption.textContent = `ground truth, ${role}`;
+  caption.className = camera.role === "target" ? "held-out" : "";
+}
+
 function setView(made, { pose, lens }) {
   gl.useProgram(made);
   const place = (name) => gl.getUniformLocation(made, name);
@@ -331,6 +354,7 @@ function requestDraw() {
   byId("time").value = state.time;
   byId("timestamp").textContent = times[state.time];
   byId("camera").value = state.camera;
+  placeTruth();
   if (!requested) requestAnimationFrame(draw);
   requested = true;
 }
@@ -406,10 +430,11 @@ const keys = {
   m: () => { state.method = next([...new Set(content.models.map((one) => one.method))], state.method); requestDraw(); },
   t: () => { state.time = (state.time + 1) % times.length; requestDraw(); },
   c: () => { state.camera = next(["", ...content.cameras.map((one) => one.name)], state.camera); requestDraw(); },
+  g: () => { byId("beside").checked = !byId("beside").checked; requestDraw(); },
   h: () => { byId("panel").hidden = !byId("panel").hidden; },
 };
 addEventListener("keydown", (event) => {
-  const inField = event.target.matches("select, input");
+  const inField = event.target.matches("select, input:not([type=checkbox])");
   if (inField || event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
   event.preventDefault();
   keys[event.key]();
@@ -417,12 +442,20 @@ addEventListener("keydown", (event) => {
 byId("method").addEventListener("change", (event) => { state.method = event.target.value; requestDraw(); });
 byId("time").addEventListener("input", (event) => { state.time = Number(event.target.value); requestDraw(); });
 byId("camera").addEventListener("change", (event) => { state.camera = event.target.value; requestDraw(); });
-byId("frusta").addEventListener("change", requestDraw);
+for (const name of ["frusta", "beside"]) byId(name).addEventListener("change", requestDraw);
 byId("panel").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", readAddress);
 addEventListener("resize", requestDraw);
-// Start a little behind the first camera.
-state.camera = content.cameras[0].name;
-leaveCamera();
-state.distance *= 1.1;
+/** Start free, between the first camera and its nearest neighbour and a little behind them. */
+function startBetween() {
+  const [first, ...others] = content.cameras.map((one) => eyeOf(one.pose));
+  const apart = (eye) => Math.hypot(...plus(eye, first, -1));
+  const [nearest = first] = others.sort((a, b) => apart(a) - apart(b));
+  const middle = plus(first, nearest).map((one) => one / 2);
+  const away = unit(plus(middle, state.focus, -1));
+  state.above = Math.asin(Math.max(-1, Math.min(1, dot(away, up))));
+  state.around = Math.atan2(dot(away, north), dot(away, east));
+  state.distance = 1.1 * content.distance;
+}
+startBetween();
 readAddress();

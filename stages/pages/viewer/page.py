@@ -2,16 +2,23 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.pages.image_urls import image_url, size_within
 from stages.pages.template import Markup, render_template
 from stages.scenes.cameras import Camera
+from stages.scenes.images import resize
 from stages.scenes.poses.camera_paths import focus_and_up
+from stages.scenes.view import View
+
+_QUALITY = 80  # of WebP
+# What a reader must know of a camera's role.
+_ROLES = {"source": "training", "target": "held out of training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +35,30 @@ class Model:
     background: Sequence[float]  # RGB in [0, 1]
 
 
+def truth_images(views: Iterable[View], max_side_px: int) -> dict[str, dict[str, str]]:
+    """Data URLs of the ground truth by camera and timestamp; none with `max_side_px` 0."""
+    images: dict[str, dict[str, str]] = {}
+    for view in views if max_side_px else ():
+        size = size_within(view.camera.width, view.camera.height, max_side_px)
+        url = image_url(resize(view.pixels(), *size), _QUALITY)
+        images.setdefault(view.name, {})[view.timestamp] = url
+    return images
+
+
 def viewer_page(
-    scene: str, models: Sequence[Model], cameras: Mapping[str, Mapping[str, Camera]]
+    scene: str,
+    models: Sequence[Model],
+    cameras: Mapping[str, Mapping[str, Camera]],
+    truth: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The viewer; `cameras` by role (source, target) and name, in the frame of the Gaussians."""
+    """The viewer.
+
+    Args:
+        scene: Its name.
+        models: Gaussians of every method and timestamp.
+        cameras: By role (source, target) and name, in the frame of the Gaussians.
+        truth: Data URLs of the ground truth by camera and timestamp.
+    """
     all_cameras = [camera for group in cameras.values() for camera in group.values()]
     focus, up = focus_and_up(all_cameras)
     content = {
@@ -43,6 +70,8 @@ def viewer_page(
             _camera(role, camera) for role, group in cameras.items() for camera in group.values()
         ],
         "models": [_model(model) for model in models],
+        "truth": truth,
+        "roles": _ROLES,
     }
     # Escaped, so that no text in the data can end its script element.
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -54,7 +83,8 @@ def viewer_page(
         scene=scene,
         methods=methods,
         times=times,
-        cameras={role: list(group) for role, group in cameras.items()},
+        cameras={_ROLES[role]: list(group) for role, group in cameras.items()},
+        has_truth=bool(truth),
         data=Markup(text),
     )
 
