@@ -13,6 +13,7 @@ class ReportConfig(Section):
 
     max_side_px: int = Field(default=512, ge=32, le=WIDEST)
     quality: int = Field(default=88, ge=1, le=100)
+    max_views: int = Field(default=6, ge=1, le=1000)
     error_full_scale: float = Field(default=0.25, gt=0, le=1)
     max_mb: float = Field(default=15.0, gt=0)
 

@@ -1,9 +1,11 @@
 """The report in a browser: sliders move, tables sort, dark follows light, a phone can read it."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browsing import Visitor
 from playwright.sync_api import Page
@@ -100,6 +102,7 @@ def test_slider_shows_any_two_of_the_methods_and_the_truth(made: Path, visitor: 
     for side, method in ((".over", "ground truth"), (".under", "base-post")):
         wanted = view.locator(f"figure[data-method='{method}'] .picture").evaluate(source)
         assert view.locator(side).evaluate(source) == wanted
+    page.wait_for_selector(".view[data-errors]")
     page.check("#errors")
     wanted = view.locator("figure[data-method='base-post'] .error").evaluate(source)
     assert view.locator(".under").evaluate(source) == wanted
@@ -111,8 +114,68 @@ def test_every_scene_has_its_worst_median_and_best_view(made: Path, visitor: Vis
     page = visitor.open(made)
     scenes = page.locator("details.scene > summary").all_inner_texts()
     assert scenes == [*DOWNSTREAM, INTERNAL], "those that answer the question come first"
-    ranks = page.locator("details.scene").first.locator(".what b").all_inner_texts()
+    ranks = page.locator("details.scene").first.locator(".what b:visible").all_inner_texts()
     assert [one.lower() for one in ranks] == ["worst", "median", "best"]
+
+
+def test_views_follow_the_chosen_methods(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    rows = json.loads(page.locator("#psnr").inner_text())[DOWNSTREAM[0]]
+    shown = page.locator("details.scene").first.locator(".view:visible")
+
+    def views(left: str, right: str) -> list[str]:
+        page.select_option("#left", left)
+        page.select_option("#right", right)
+        return shown.evaluate_all("all => all.map(one => one.dataset.view)")
+
+    for before, after in (
+        ("none", "base-post"),
+        ("base-post", "tuned-post"),
+        ("tuned-post", "none"),
+    ):
+        gains = {row["view"]: row["psnr"][after] - row["psnr"][before] for row in rows}
+        order = sorted(gains, key=lambda view: (gains[view], view))
+        assert views(before, after) == [order[0], order[len(order) // 2], order[-1]]
+        text = shown.first.locator(".what").inner_text()
+        assert f"{gains[order[0]]:+.2f} dB".replace("-", "\N{MINUS SIGN}") in text
+        assert (
+            f"{after} in every scene, by gain over {before}"
+            in page.locator("#ranking").inner_text()
+        )
+    assert views("none", "tuned-post") != views("none", "base-post")
+    levels = {row["view"]: row["psnr"]["base-post"] for row in rows}
+    assert views("ground truth", "base-post")[0] == min(levels, key=lambda view: levels[view])
+    assert "base-post in every scene, by PSNR" in page.locator("#ranking").inner_text()
+
+
+def test_errors_are_the_mean_differences_to_the_ground_truth(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    page.wait_for_selector(".view[data-errors]")
+    pixels = """image => {
+      const { naturalWidth: width, naturalHeight: height } = image;
+      const canvas = new OffscreenCanvas(width, height);
+      const context = canvas.getContext("2d", { willReadFrequently: true });
+      context.drawImage(image, 0, 0);
+      return [...context.getImageData(0, 0, width, height).data]; }"""
+    view = page.locator(".view").first
+
+    def levels(method: str, kind: str) -> np.ndarray:
+        image = view.locator(f"figure[data-method='{method}'] .{kind}")
+        return np.array(image.evaluate(pixels), float).reshape(-1, 4)[:, :3]
+
+    truth, render = levels("ground truth", "picture"), levels("base-post", "picture")
+    heat = [
+        [0, 0, 4],
+        [66, 10, 104],
+        [147, 38, 103],
+        [221, 81, 58],
+        [252, 165, 10],
+        [252, 255, 164],
+    ]
+    place = np.clip(np.abs(render - truth).mean(axis=1) / 255 / 0.25, 0, 1) * 5
+    wanted = [np.interp(place, range(6), [stop[channel] for stop in heat]) for channel in range(3)]
+    assert np.abs(levels("base-post", "error") - np.stack(wanted, axis=1)).max() <= 1
+    assert place.std() > 0.1
 
 
 def test_tables_sort_both_ways(made: Path, visitor: Visitor) -> None:

@@ -4,7 +4,6 @@ import base64
 import io
 from functools import partial
 
-import numpy as np
 import pytest
 from exact_scene import SCENE
 from PIL import Image
@@ -12,7 +11,7 @@ from studied import METHODS, write_studied
 
 from stages.pages.config import ReportConfig
 from stages.pages.report.results import Results
-from stages.pages.report.views import TRUTH, error_map, ranked, report_views
+from stages.pages.report.views import TRUTH, psnr_by_view, ranked, report_views
 from stages.report import result_files
 from stages.run import layout
 from stages.run.settings.params import Params
@@ -39,28 +38,37 @@ def test_views_are_ranked_by_what_the_subject_gains(results: Results) -> None:
     assert (gains[0], gains[-1]) == (min(every), max(every))
 
 
-def test_every_method_has_an_image_and_its_error(results: Results) -> None:
+def test_every_method_has_an_image(results: Results) -> None:
     scene = Scene.read(layout.scene(SCENE))
     renders = partial(layout.novel_views, SCENE)
     view = report_views(results, scene, renders, ReportConfig(max_side_px=32))[0]
     assert (view.width, view.height) == (32, 32)
     assert [one.method for one in view.images] == [TRUTH, *METHODS]
-    assert not view.images[0].error
     sizes = set()
-    for one in view.images[1:]:
-        for url in (one.source, one.error):
-            encoded = base64.b64decode(url.removeprefix("data:image/webp;base64,"))
-            sizes.add(Image.open(io.BytesIO(encoded)).size)
+    for one in view.images:
+        encoded = base64.b64decode(one.source.removeprefix("data:image/webp;base64,"))
+        sizes.add(Image.open(io.BytesIO(encoded)).size)
     assert sizes == {(32, 32)}
 
 
-def test_error_is_black_where_there_is_none_and_brighter_where_there_is_more() -> None:
-    truth = np.zeros((1, 4, 3), np.float32)
-    image = np.array([0, 0.05, 0.15, 0.9], np.float32)[None, :, None] + truth
-    colors = error_map(image, truth, full_scale=0.25)
-    assert colors[0, 0].tolist() == [0, 0, 4]
-    assert colors[0, 3].tolist() == [252, 255, 164]
-    assert (np.diff(colors[0].astype(int).sum(axis=1)) > 0).all()
+def test_page_holds_the_ranked_views_first_then_those_of_other_pairs(results: Results) -> None:
+    scene = Scene.read(layout.scene(SCENE))
+    renders = partial(layout.novel_views, SCENE)
+    every = [(view.timestamp, view.name) for view in scene.views("target")]
+    assert len(every) > 3
+    for most in (1, 3, 100):
+        views = report_views(results, scene, renders, ReportConfig(max_side_px=32, max_views=most))
+        keys = [(view.timestamp, view.camera) for view in views]
+        assert len(set(keys)) == len(keys) <= most
+        assert [view.rank for view in views][:3] == ["worst", "median", "best"][:most]
+        assert all(view.rank == "" for view in views[3:])
+
+
+def test_page_ranks_by_the_psnr_of_every_view(results: Results) -> None:
+    rows = psnr_by_view(results, SCENE)
+    of = results.evaluations.of(SCENE, METHODS[0]).views
+    assert {row["view"] for row in rows} == {"/".join(view) for view in of}
+    assert all(set(row["psnr"]) == set(METHODS) for row in rows)
 
 
 def test_single_view_is_shown_once(results: Results, monkeypatch) -> None:

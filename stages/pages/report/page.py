@@ -4,6 +4,7 @@ Everything is escaped except charts and rendered Markdown, which escape their in
 module that imports markdown_it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from stages.pages.report.costs import PAUSE_S, stage_costs, wall_time
 from stages.pages.report.origin import origin
 from stages.pages.report.other_tables import other_tables
 from stages.pages.report.results import Results, Row
-from stages.pages.report.views import TRUTH, ReportView
+from stages.pages.report.views import TRUTH, ReportView, psnr_by_view
 from stages.pages.template import Markup, render_template
 from stages.quality.floor import floor_warnings
 from stages.quality.statistics import least_p
@@ -95,6 +96,8 @@ def page(
         delta_charts=figures.delta_charts(results),
         training_charts=list(figures.training_charts(results)),
         views=views,
+        psnr=_json({scene: psnr_by_view(results, scene) for scene in views}),
+        truth=TRUTH,
         choices=(TRUTH, *methods),
         left=left,
         right=right,
@@ -145,6 +148,11 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
     )
     outcomes.append(("Measures", measures))
     return outcomes
+
+
+def _json(value: object) -> Markup:
+    """JSON for a script element, which no text in it can end."""
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _first_pair(results: Results) -> tuple[str, str]:

@@ -2,36 +2,28 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from stages.pages.config import ReportConfig
 from stages.pages.image_urls import image_url, size_within
 from stages.pages.report.results import Results
 from stages.run.methods import PLAIN
-from stages.scenes.images import Pixels, resize
+from stages.scenes.images import resize
 from stages.scenes.novel_views import read_novel_view
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
 
 TRUTH = "ground truth"
-# Black, violet, red, yellow: lightness rises evenly, so that it also reads in grey.
-_HEAT = np.array(
-    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]],
-    np.float32,
-)
 
 
 @dataclass(frozen=True)
 class ReportImage:
-    """One image of a view. The ground truth has neither measures nor an error."""
+    """One image of a view. The ground truth has no measures."""
 
     method: str
-    source: str  # a data URL, as is `error`
-    error: str
+    source: str  # a data URL
     measures: dict[str, float | None]
 
 
@@ -39,7 +31,7 @@ class ReportImage:
 class ReportView:
     """One view of a scene by every method."""
 
-    rank: str  # worst, median or best
+    rank: str  # worst, median, best, or empty for one that is so by another pair of methods
     timestamp: str
     camera: str
     width: int
@@ -51,11 +43,32 @@ class ReportView:
 def report_views(
     results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
 ) -> list[ReportView]:
-    """The worst, median and best view of a scene; `renders` gives a method's folder."""
+    """The worst, median and best view of a scene, first of the headline, then of any two methods.
+
+    At most `config.max_views`; `renders` gives a method's folder.
+    """
     views = {(view.timestamp, view.name): view for view in scene.views("target")}
+    chosen = {key: (rank, gain) for rank, key, gain in ranked(results, scene.name)}
+    for key in _of_pairs(results, scene.name):
+        chosen.setdefault(key, ("", None))
     return [
         _report_view(results, scene.name, renders, rank, views[key], gain, config)
-        for rank, key, gain in ranked(results, scene.name)
+        for key, (rank, gain) in list(chosen.items())[: config.max_views]
+    ]
+
+
+def psnr_by_view(results: Results, scene: str) -> list[dict[str, Any]]:
+    """Every view of a scene with the PSNR of every method, by which the page ranks views."""
+    evaluations = results.evaluations
+    by_method = {method: evaluations.of(scene, method).views for method in evaluations.methods}
+    return [
+        {
+            "view": f"{timestamp}/{camera}",
+            "psnr": {
+                method: _psnr(views[timestamp, camera]) for method, views in by_method.items()
+            },
+        }
+        for timestamp, camera in next(iter(by_method.values()))
     ]
 
 
@@ -71,23 +84,32 @@ def ranked(results: Results, scene: str) -> list[tuple[str, tuple[str, str], flo
     base = results.evaluations.of(scene, plain).views
     gains = {view: _psnr(row) - _psnr(base[view]) * (plain != subject) for view, row in own.items()}
     order = sorted(gains, key=lambda view: (gains[view], view))
-    indices = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1}
-    ranks: dict[int, str] = {}
-    for rank, index in indices.items():
-        ranks.setdefault(index, rank)  # a single view is the worst only
     return [
         (rank, order[index], None if plain == subject else gains[order[index]])
-        for index, rank in ranks.items()
+        for index, rank in _ranks(len(order)).items()
     ]
 
 
-def error_map(image: Pixels, truth: Pixels, full_scale: float) -> NDArray[np.uint8]:
-    """Mean absolute error over channels as colour [H, W, 3]; yellow from `full_scale` on."""
-    share = np.abs(image - truth).mean(axis=-1) / full_scale
-    position = np.clip(share, 0, 1) * (len(_HEAT) - 1)
-    stops = np.arange(len(_HEAT))
-    planes = [np.interp(position, stops, _HEAT[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
+def _ranks(count: int) -> dict[int, str]:
+    """Names of places in an ascending order; a single view is the worst only.
+
+    >>> _ranks(5), _ranks(2)
+    ({0: 'worst', 2: 'median', 4: 'best'}, {0: 'worst', 1: 'best'})
+    """
+    ranks: dict[int, str] = {}
+    for rank, place in (("worst", 0), ("best", count - 1), ("median", count // 2)):
+        ranks.setdefault(place, rank)
+    return dict(sorted(ranks.items()))
+
+
+def _of_pairs(results: Results, scene: str) -> Iterator[tuple[str, str]]:
+    """The worst, median and best views by the difference of any two methods' PSNR."""
+    evaluations = results.evaluations
+    for pair in combinations(evaluations.methods, 2):
+        before, after = (evaluations.of(scene, method).views for method in pair)
+        gains = {view: _psnr(row) - _psnr(before[view]) for view, row in after.items()}
+        order = sorted(gains, key=lambda view: (gains[view], view))
+        yield from (order[place] for place in _ranks(len(order)))
 
 
 def _psnr(row: Any) -> float:
@@ -107,8 +129,8 @@ def _report_view(
     truth = view.pixels()
     width, height = size_within(view.camera.width, view.camera.height, config.max_side_px)
     small = resize(truth, width, height)
-    images = [ReportImage(TRUTH, image_url(small, config.quality), "", {})]
-    images += _by_method(results, scene, renders, view, truth, (width, height), config)
+    images = [ReportImage(TRUTH, image_url(small, config.quality), {})]
+    images += _by_method(results, scene, renders, view, (width, height), config)
     return ReportView(rank, view.timestamp, view.name, width, height, gain, tuple(images))
 
 
@@ -117,18 +139,14 @@ def _by_method(
     scene: str,
     renders: Callable[[str], Path],
     view: View,
-    truth: Pixels,
     size: tuple[int, int],
     config: ReportConfig,
 ) -> Iterator[ReportImage]:
     for method in results.evaluations.methods:
         image = read_novel_view(renders(method), "given", view)
-        heat = error_map(image, truth, config.error_full_scale)
-        error = resize(heat.astype(np.float32) / 255, *size)
         measures = results.evaluations.of(scene, method).views[view.timestamp, view.name]
         yield ReportImage(
             method,
             image_url(resize(image, *size), config.quality),
-            image_url(error, config.quality),
             dict(measures),
         )
