@@ -1,5 +1,6 @@
 """The report in a browser: sliders move, tables sort, dark follows light, a phone can read it."""
 
+import itertools
 import json
 import re
 import sys
@@ -250,7 +251,8 @@ def test_first_screen_says_what_was_measured(made: Path, visitor: Visitor) -> No
         "Tuning",
         "Resolution of use",
         "LPIPS net",
-        "Protocol",
+        "Poses",
+        "Pixels",
         "Noise floor",
         "Strength",
     ]
@@ -258,6 +260,38 @@ def test_first_screen_says_what_was_measured(made: Path, visitor: Visitor) -> No
     assert box["y"] + box["height"] < 900
     assert "embedded demo: ray-traced people" in facts.inner_text()
     assert "not measured" in facts.inner_text()
+
+
+def test_headings_are_in_order_and_images_have_texts(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    levels = page.eval_on_selector_all(
+        "h1, h2, h3, h4, h5, h6", "all => all.map(one => Number(one.tagName[1]))"
+    )
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.locator("img:visible:not([alt])").count() == 0
+    assert page.locator("svg:not([aria-label])").count() == 0
+
+
+def test_keyboard_reaches_everything_in_the_order_of_the_page(made: Path, visitor: Visitor) -> None:
+    page = visitor.open(made)
+    unfold(page)
+    tops, kinds = [], set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            "(one => one === document.body ? null : [one.tagName, !!one.closest('main'), "
+            "one.getBoundingClientRect().top + scrollY, getComputedStyle(one).outlineStyle])"
+            "(document.activeElement)"
+        )
+        if found is None:
+            break
+        kinds.add(found[0])
+        if found[1] and found[0] == "SUMMARY":
+            tops.append(found[2])
+    assert {"A", "BUTTON", "SELECT", "INPUT", "SUMMARY", "IMG"} <= kinds
+    assert tops == sorted(tops)
 
 
 def test_every_chart_names_its_axes(made: Path, visitor: Visitor) -> None:

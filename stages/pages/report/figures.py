@@ -112,16 +112,17 @@ def frontier_charts(results: Results) -> Iterator[Chart]:
 
 
 def training_charts(results: Results) -> Iterator[Chart]:
-    """Curves of the tuning, then of every scene's training."""
-    if results.tuning_loss:
-        yield from _tuning_charts(results)
+    """Curves of every scene's training."""
     for scene, rows in results.curves.items():
         if rows:
             svg = line_chart(_by_timestamp(rows, "loss"), f"training loss of {scene}", y="loss")
             yield Chart(f"Training loss of {scene}, by timestamp", svg, _times(rows))
 
 
-def _tuning_charts(results: Results) -> Iterator[Chart]:
+def tuning_charts(results: Results) -> Iterator[Chart]:
+    """Curves of the tuning; none without one."""
+    if not results.tuning_loss:
+        return
     loss = [_series(results.tuning_loss, "step", "loss", "tuning loss", "tuned")]
     yield Chart("Tuning: loss", line_chart(loss, "loss of the tuning", y="loss"))
     for metric in MEASURES:

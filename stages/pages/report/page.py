@@ -15,6 +15,7 @@ from stages.pages.report import figures, tables
 from stages.pages.report.costs import PAUSE_S, stage_costs, wall_time
 from stages.pages.report.origin import origin
 from stages.pages.report.other_tables import other_tables
+from stages.pages.report.protocol import measured_rows
 from stages.pages.report.results import Results, Row
 from stages.pages.report.views import TRUTH, ReportView, psnr_by_view
 from stages.pages.template import Markup, render_template
@@ -27,8 +28,19 @@ from stages.scenes.study.memo import memo
 
 # Texts of params.yaml may name images elsewhere, which a report must not load.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+
+
+def _markdown(text: str) -> Markup:
+    """Rendered below a section's heading: a first heading becomes an h3."""
+    tokens = _MARKDOWN.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + 2)}"
+    return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))
+
+
 _FILTERS = {
-    "markdown": lambda text: Markup(_MARKDOWN.render(text)),
+    "markdown": _markdown,
     "svg": Markup,
     "signed": lambda value, form: tables.minus(format(value, form)),
     "number": lambda value, form: tables.number(value, form).text,
@@ -89,11 +101,12 @@ def page(
             for kind, rows in results.others.items()
             if rows
         },
-        measured=[(name, text.replace("`", "")) for name, text in results.measured],
+        measured=measured_rows(results),
         frontier_verdicts=results.frontier_verdicts,
         ranked_by=results.ranked_by,
         frontier_charts=list(figures.frontier_charts(results)),
         delta_charts=figures.delta_charts(results),
+        tuning_charts=list(figures.tuning_charts(results)),
         training_charts=list(figures.training_charts(results)),
         views=views,
         psnr=_json({scene: psnr_by_view(results, scene) for scene in views}),

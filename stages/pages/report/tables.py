@@ -191,7 +191,9 @@ def _deltas_table(
             title = comparison.replace("_vs_", " \N{MINUS SIGN} ")
             rows.append((Cell(title, comparison, "method"), *cells))
     titles = tuple(title_of(name) for name in names)
-    return Table(("comparison", *titles), tuple(rows), frozenset(titles), id_, caption)
+    folded = not set(names) & set(MEASURES)
+    columns = ("comparison", *titles)
+    return Table(columns, tuple(rows), frozenset(titles), id_, caption, folded)
 
 
 def scenes_table(results: Results) -> Table:
