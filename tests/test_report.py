@@ -175,6 +175,8 @@ def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch
     text = reported(monkeypatch)
     assert "Strength of the fixer" in text
     assert text.count('class="point ') == 6, "three strengths over PSNR and over SSIM"
+    assert text.count('class="ring ') == 2, "at the chosen strength"
+    assert f"<title>{METHODS[-1]}, strength 0.5</title>" in text
     assert "<b>trades</b> against" in text
     assert f" of {METHODS[-1]}; highest PSNR on the internal-eval scenes: {INTERNAL}" in text
 

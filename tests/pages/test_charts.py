@@ -35,6 +35,18 @@ def test_flat_lines_and_single_points_have_a_place(points: list) -> None:
     assert all(0 <= y <= 210 for _, y in path_of(svg, "tuned"))
 
 
+def test_points_have_titles_a_ring_and_the_name_of_the_last_one() -> None:
+    points = [(0, 1.0), (1, 3.0), (2, 2.0)]
+    series = Series("a", points, "time1", ["zero", "half <", "one"], ringed=1, ends="1")
+    svg = line_chart([series], "a", dots=True)
+    circles = re.findall(r'<circle class="(point|ring) time1" cx="([\d.]+)"', svg)
+    rings = [x for kind, x in circles if kind == "ring"]
+    assert rings == [[x for kind, x in circles if kind == "point"][1]]
+    assert re.findall(r"<title>([^<]+)</title></circle>", svg) == ["zero", "half &lt;", "one"]
+    assert ">1</text>" in svg
+    assert "ring" not in line_chart([Series("a", points, "time1")], "a", dots=True)
+
+
 def test_nothing_draws_nothing() -> None:
     assert line_chart([Series("a", [], "tuned")], "a") == ""
 

@@ -20,6 +20,9 @@ class Series:
     name: str
     points: Sequence[tuple[float, float]]
     style: str
+    titles: Sequence[str] = ()  # of the points, shown on hovering
+    ringed: int | None = None  # the point with a ring around it
+    ends: str = ""  # text beside the last point
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,21 @@ def line_chart(
         path = "M" + "L".join(position(point) for point in one.points)
         title = f"<title>{escape(one.name)}</title>"
         parts.append(f'<path class="line {escape(one.style)}" d="{path}">{title}</path>')
-        for place in map(position, one.points if dots else ()):
-            across, down = place.split()
-            circle = (
-                f'<circle class="point {escape(one.style)}" cx="{across}" cy="{down}" r="2.5"/>'
-            )
-            parts.append(circle)
+        parts += _dots(one, [position(point).split() for point in one.points]) if dots else []
     return _svg(_WIDTH, _HEIGHT, label, parts)
+
+
+def _dots(one: Series, places: Sequence[Sequence[str]]) -> Iterator[str]:
+    style = escape(one.style)
+    for nth, (across, down) in enumerate(places):
+        place = f'cx="{across}" cy="{down}"'
+        title = f"<title>{escape(one.titles[nth])}</title>" if one.titles else ""
+        yield f'<circle class="point {style}" {place} r="2.5">{title}</circle>'
+        if nth == one.ringed:
+            yield f'<circle class="ring {style}" {place} r="6"/>'
+    if one.ends and places:
+        across, down = map(float, places[-1])
+        yield _text(across, down - 7, one.ends, "middle")
 
 
 def interval_plot(rows: Sequence[Interval], label: str, form: str, axis: str) -> str:

@@ -103,8 +103,19 @@ def frontier_charts(results: Results) -> Iterator[Chart]:
     for metric in ("psnr", "ssim"):
         lines = []
         for index, method in enumerate(methods):
-            points = [(row[metric], row["lpips"]) for row in rows if row["method"] == method]
-            lines.append(Series(method, points, f"time{index % 4}"))
+            of_method = [row for row in rows if row["method"] == method]
+            shares = [row["strength"] for row in of_method]
+            chosen = results.strengths.get(method)
+            lines.append(
+                Series(
+                    method,
+                    [(row[metric], row["lpips"]) for row in of_method],
+                    f"time{index % 4}",
+                    [f"{method}, strength {share:g}" for share in shares],
+                    shares.index(chosen) if chosen in shares else None,
+                    f"{shares[-1]:g}",
+                )
+            )
         if lines:
             title = f"LPIPS (less is better) over {TITLES[metric]} (more is better)"
             svg = line_chart(lines, title, TITLES[metric], "LPIPS", dots=True)

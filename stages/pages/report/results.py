@@ -65,6 +65,7 @@ class Results:
     measured: Sequence[tuple[str, str]]  # what was measured: question, answer
     frontier_verdicts: Sequence[Cells]  # of the subject: method, reference, verdict
     frontier: Sequence[Row]  # metrics/plots/frontier.tsv, empty without it
+    strengths: Mapping[str, float]  # chosen on the internal-eval scenes, by method
 
     @classmethod
     def read(cls, study: StudyConfig, files: ResultFiles) -> "Results":
@@ -96,6 +97,7 @@ class Results:
             measured=measured_rows(delta),
             frontier_verdicts=_verdicts(delta, study.subject),
             frontier=_frontier(files.delta_table.with_name("frontier.tsv")),
+            strengths=delta.get("frontier", {}).get("strengths", {}),
         )
 
     @property
