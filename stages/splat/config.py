@@ -110,6 +110,9 @@ class TrainConfig(Section):
     pose_opt: bool = True
     pose_opt_lr: Literal["auto"] | Rate = 1e-5
     pose_opt_reg: Literal["auto"] | Weight = 1e-6
+    color_opt: bool = False
+    color_opt_lr: Rate = 0.001
+    color_opt_reg: Weight = 0.1
     masks: bool = False
     strategy: StrategyConfig = StrategyConfig()
 
@@ -154,10 +157,12 @@ class TrainConfig(Section):
     def name_in_files(self, backend: str) -> str:
         """Text of the recipe whose hash is written to files of Gaussians.
 
-        It contains two former keys, now in `runtime`, as 1, so that hashes stay the same.
+        It contains two former keys, now in `runtime`, as 1, and no keys of colour where that is
+        not learnt, so that hashes stay the same.
         """
         same = self.model_copy(update={"backend": backend})
-        text = same.model_dump_json(exclude={"warm_tolerance_db", "execution"})
+        later = {"color_opt", "color_opt_lr", "color_opt_reg"} if not self.color_opt else set()
+        text = same.model_dump_json(exclude={"warm_tolerance_db", "execution"} | later)
         for key, next_one in (("workers", "warm_start"), ("checkpoint_every", "max_gaussians")):
             text = text.replace(f'"{next_one}":', f'"{key}":1,"{next_one}":', 1)
         return text
@@ -367,6 +372,9 @@ def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if not config.pose_opt:
         yield "pose_opt_lr", "pose_opt is off"
         yield "pose_opt_reg", "pose_opt is off"
+    if not config.color_opt:
+        yield "color_opt_lr", "color_opt is off"
+        yield "color_opt_reg", "color_opt is off"
     if config.sh_degree == 0:
         yield "shN_lr", "sh_degree is 0"
         yield "sh_degree_interval", "sh_degree is 0"

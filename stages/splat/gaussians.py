@@ -18,9 +18,11 @@ from torch import Tensor
 from stages.run.errors import UserError
 from stages.run.files import parse_json, shaped, whole_file
 from stages.scenes.frames import Sim3
+from stages.splat import color
 
 FORMAT = "splatfix gaussians 1"
 _HEADER = "gaussians"
+COLOR = "color"  # of the metadata: a `ColorTable`
 _AGAIN = "run the training again, or copy the file again"
 _HARMONICS = (1, 4, 9, 16)  # by degree
 TENSORS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
@@ -48,13 +50,21 @@ class Gaussians:
         """Degree of the stored harmonics."""
         return int((self.shN.shape[1] + 1) ** 0.5) - 1
 
+    @property
+    def colors(self) -> color.ColorTable | None:
+        """Maps of the training cameras' colours; None where none were learnt."""
+        return self.metadata.get(COLOR)
+
     def to(self, device: str) -> "Gaussians":
         """The same Gaussians on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def moved(self, frame: Sim3) -> "Gaussians":
         """The same Gaussians with their world frame, and its cameras, moved by `frame`."""
-        return replace(self, world_from_norm=frame.compose(self.world_from_norm))
+        metadata = dict(self.metadata)
+        if self.colors is not None:
+            metadata[COLOR] = color.moved(self.colors, frame)
+        return replace(self, world_from_norm=frame.compose(self.world_from_norm), metadata=metadata)
 
     def save(self, path: Path) -> None:
         """Write safetensors with the frame, the rasteriser's mode and the metadata."""
@@ -85,6 +95,8 @@ class Gaussians:
             raise UserError(path, f"not a whole safetensors file ({error})", fix=_AGAIN) from error
         with shaped(path, f"{', '.join(TENSORS)} of N finite Gaussians", _AGAIN):
             check_tensors(tensors)
+            if facts["metadata"].get(COLOR) is not None:
+                color.check(facts["metadata"][COLOR])
             return cls(
                 **tensors,
                 world_from_norm=Sim3.from_dict(facts["world_from_norm"]),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stages.scenes.cameras import Camera
-from stages.splat import poses
+from stages.splat import color, poses
 from stages.splat.gaussians import Gaussians, colors
 from stages.splat.raster import rasterization
 
@@ -26,8 +26,9 @@ def render(gaussians: Gaussians, camera: Camera, backend: str) -> Rendering:
     in_norm = gaussians.world_from_norm.inverse().apply_camera(camera)
     pose = torch.tensor(in_norm.cam_from_world, dtype=torch.float32, device=gaussians.means.device)
     image, alpha = _rasterise(gaussians, in_norm, pose, backend)
+    rgb = _as_taken_by(camera, gaussians, image[..., :3])
     depth = image[..., 3] * gaussians.world_from_norm.scale
-    return Rendering(image[..., :3].clamp(0, 1), alpha, depth)
+    return Rendering(rgb.clamp(0, 1), alpha, depth)
 
 
 def align_camera(
@@ -57,7 +58,8 @@ def align_camera(
     device = str(gaussians.means.device)
 
     def render_pose(pose: Tensor) -> Tensor:
-        return _rasterise(gaussians, in_norm, pose, backend)[0][..., :3]
+        image, _ = _rasterise(gaussians, in_norm, pose, backend)
+        return _as_taken_by(camera, gaussians, image[..., :3])
 
     mask = None if mask is None else mask.to(device)
     aligned = poses.align(
@@ -91,3 +93,11 @@ def _rasterise(
         rasterize_mode="antialiased" if gaussians.antialiased else "classic",
     )
     return image[0], alpha[0, ..., 0]
+
+
+def _as_taken_by(camera: Camera, gaussians: Gaussians, image: Tensor) -> Tensor:
+    """An image [H, W, 3] of Gaussians in the colours of a camera of the world frame."""
+    if gaussians.colors is None:
+        return image
+    own = color.map_at(gaussians.colors, camera)
+    return color.applied(image, torch.tensor(own, dtype=image.dtype, device=image.device))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.splat import color
 from stages.splat.config import TrainConfig
 from stages.splat.gpu.adam import accumulate, descend
 from stages.splat.gpu.graphs import GraphRecorder, wait
@@ -66,12 +67,13 @@ class GraphSteps:
         self._state, self._schedule, self._config = state, schedule, config
         self._background = background
         device = state.device
-        # Of the step under way: view, its row among those of its shape, the step's slot, and two
-        # rates (of the means and of the poses) in one number.
-        self._inputs = torch.zeros(4, dtype=torch.int64, device=device)
+        # Of the step under way: view, its row among those of its shape, the step's slot, and the
+        # rates of the means, the poses and the colours, two in one number.
+        self._inputs = torch.zeros(5, dtype=torch.int64, device=device)
         self._index, self._row, self._slot = (self._inputs[k : k + 1] for k in range(3))
-        self._means_lr, self._poses_lr = self._inputs[3:].view(torch.float32).unbind()
-        self._pinned = torch.zeros(_MAX_PENDING, 4, dtype=torch.int64, pin_memory=device == "cuda")
+        rates = self._inputs[3:].view(torch.float32)
+        self._means_lr, self._poses_lr, self._colors_lr, _ = rates.unbind()
+        self._pinned = torch.zeros(_MAX_PENDING, 5, dtype=torch.int64, pin_memory=device == "cuda")
         self._integers = self._pinned.numpy()
         self._floats = self._integers.view(np.float32)
         # Of the steps under way, which had room; and of a step that always has.
@@ -166,7 +168,9 @@ class GraphSteps:
         """Pass to the device what differs from step to step."""
         slot, row = len(self._pending), self._views.stacks[self._views.shape(index)].rows[index]
         self._integers[slot, :3] = index, row, slot
-        self._floats[slot, 6:] = self._schedule.means_lr(step), self._schedule.poses_lr(step)
+        schedule = self._schedule
+        rates = schedule.means_lr(step), schedule.poses_lr(step), schedule.colors_lr(step)
+        self._floats[slot, 6:9] = rates
         self._inputs.copy_(self._pinned[slot], non_blocking=True)
 
     def _record(self, shape: Shape, step: int) -> torch.cuda.CUDAGraph:
@@ -180,11 +184,13 @@ class GraphSteps:
         loss, rendered = self._render_and_compare(shape, harmonics, step, room)
         names = ("means", "scales", "quats", "opacities")
         leaves = [*(state.params[name] for name in names), harmonics, rendered.means2d]
-        leaves += [state.corrections] * config.pose_opt
-        *gradients, by_sh, by_means2d, by_pose = [
-            *torch.autograd.grad(loss, leaves),
-            *([None] * (not config.pose_opt)),
-        ]
+        learnt = [(state.corrections, state.pose_optimizer, self._poses_lr)] * config.pose_opt
+        if config.color_opt:
+            learnt.append((state.color_offsets, state.color_optimizer, self._colors_lr))
+        leaves += [leaf for leaf, *_ in learnt]
+        found = iter(torch.autograd.grad(loss, leaves))
+        gradients = [next(found) for _ in names]
+        by_sh, by_means2d = next(found), next(found)
         taken = self._always
         if room is None:
             self._room = max(self._room, float(rendered.isects))
@@ -195,10 +201,10 @@ class GraphSteps:
         optimizers = [state.optimizers[name] for name in (*names, "sh0", "shN")]
         gradients += [by_sh[:, :1], by_sh[:, 1:]]
         rates = {state.optimizers["means"]: self._means_lr}
-        if config.pose_opt:
-            optimizers.append(state.pose_optimizer)
-            gradients.append(by_pose)
-            rates[state.pose_optimizer] = self._poses_lr
+        for (_, optimizer, rate), gradient in zip(learnt, found, strict=True):
+            optimizers.append(optimizer)
+            gradients.append(gradient)
+            rates[optimizer] = rate
         with torch.no_grad():
             descend(optimizers, gradients, taken, rates)
             self._loss.copy_(loss)
@@ -232,7 +238,13 @@ class GraphSteps:
         rendered = render(state.params, harmonics, viewpoint, degree, background, config, room)
         target = stack.images.index_select(0, self._row)[0]
         mask = None if stack.masks is None else stack.masks.index_select(0, self._row)[0]
-        loss = photometric(rendered.image, target, config.ssim_lambda, mask)
+        image = rendered.image
+        if state.maps_colors:
+            image = color.applied(image, state.color_maps().index_select(0, self._index)[0])
+        loss = photometric(image, target, config.ssim_lambda, mask)
         if self._weights is not None:
             loss = loss * self._weights.index_select(0, self._index)[0]
-        return regularised(loss, state.params, config), rendered
+        loss = regularised(loss, state.params, config)
+        if config.color_opt:
+            loss = loss + config.color_opt_reg * color.distance(state.color_offsets)
+        return loss, rendered

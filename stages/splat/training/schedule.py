@@ -24,6 +24,10 @@ class Schedule:
         """Learning rate of the pose corrections at a step."""
         return self.config.pose_opt_lr * FINAL_SHARE ** (step / self.config.steps)
 
+    def colors_lr(self, step: int) -> float:
+        """Learning rate of the maps of colours at a step."""
+        return self.config.color_opt_lr * FINAL_SHARE ** (step / self.config.steps)
+
     def sh_degree(self, step: int) -> int:
         """Degree of the harmonics that are rendered at a step; it rises from `start_degree`."""
         risen = self.start_degree + step // self.config.scaled(self.config.sh_degree_interval)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stages.splat import color
 from stages.splat.config import TrainConfig
 from stages.splat.training import densify
 
@@ -21,7 +22,7 @@ PARAMS = tuple(_LR)
 
 
 class TrainState:
-    """Parameters, their optimisers, statistics of densification, and corrections of poses.
+    """Parameters, their optimisers, statistics of densification, poses and colours of cameras.
 
     `params` and `optimizers` go by gsplat's names, one Adam a parameter: gsplat's strategies
     replace both when they add or remove Gaussians.
@@ -32,6 +33,7 @@ class TrainState:
     ):
         self.config, self.backend = config, backend
         self.device = "cuda" if backend == "cuda" else "cpu"
+        self.color_base: Tensor | None = None  # [V, 3, 4]
         self.set_params(tensors)
         self.strategy = densify.build(config, backend)
         self.strategy.check_sanity(self.params, self.optimizers)
@@ -66,6 +68,26 @@ class TrainState:
             fused=self.backend == "cuda",
         )
 
+    def reset_colors(self, base: Tensor) -> None:
+        """Offsets of zero from these maps [V, 3, 4] of colours, with a new optimiser."""
+        self.color_base = base.to(self.device)
+        self.color_offsets = torch.zeros_like(self.color_base, requires_grad=True)
+        self.color_optimizer = torch.optim.Adam(
+            [self.color_offsets], lr=self.config.color_opt_lr, fused=self.backend == "cuda"
+        )
+
+    @property
+    def maps_colors(self) -> bool:
+        """Whether renders are taken through the maps of their views' colours."""
+        return self.color_base is not None
+
+    def color_maps(self) -> Tensor:
+        """Maps [V, 3, 4] of the views' colours."""
+        assert self.color_base is not None, "no colours are mapped"
+        if not self.config.color_opt:
+            return self.color_base
+        return self.color_base + color.balanced(self.color_offsets)
+
     def pose_corrections(self) -> Tensor:
         """Corrections [V, 9] as `splat.poses` applies them."""
         if self.pose_bases is None:
@@ -95,7 +117,11 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on, random numbers included."""
         strategy = {k: v for k, v in self.strategy_state.items() if torch.is_tensor(v)}
-        return {
+        colors: dict[str, Any] = {}
+        if self.config.color_opt:
+            colors["color_offsets"] = self.color_offsets.detach()
+            colors["color_optimizer"] = self.color_optimizer.state_dict()
+        return colors | {
             "params": {name: param.detach() for name, param in self.params.items()},
             "optimizers": {name: adam.state_dict() for name, adam in self.optimizers.items()},
             "strategy": strategy,
@@ -117,6 +143,10 @@ class TrainState:
         with torch.no_grad():
             self.corrections.copy_(state["corrections"])
         self.pose_optimizer.load_state_dict(state["pose_optimizer"])
+        if self.config.color_opt:
+            with torch.no_grad():
+                self.color_offsets.copy_(state["color_offsets"])
+            self.color_optimizer.load_state_dict(state["color_optimizer"])
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])

@@ -16,9 +16,9 @@ from stages.run.errors import UserError
 from stages.run.files import text_hash
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import Sim3, fit_sim3, fit_sim3_from_cameras, normalisation
-from stages.splat import poses
+from stages.splat import color, poses
 from stages.splat.config import TrainConfig
-from stages.splat.gaussians import Gaussians
+from stages.splat.gaussians import COLOR, Gaussians
 from stages.splat.raster import rasterization
 from stages.splat.training import densify, initial
 from stages.splat.training.losses import FUSED, photometric, regularised
@@ -48,6 +48,7 @@ class Trainer:
         warm: Gaussians | None = None,
     ):
         """Start from sparse points with colours, or from the Gaussians `warm` in their frame."""
+        _check_colors(config, views)
         self.pose_rates = PoseRates.of(config, views)
         self.config = config = self.pose_rates.applied()  # without `auto`
         self.backend = backend
@@ -68,6 +69,8 @@ class Trainer:
         self.schedule = Schedule(config, self.scene_scale, 0 if warm is None else warm.sh_degree)
         self.state = TrainState(start, config, self.scene_scale, backend)
         self.graphs = None
+        # Of the Gaussians that training starts from.
+        self.start_colors: color.ColorTable | None = None if warm is None else warm.colors
         self.set_views(views)
         if backend == "cuda" and config.execution == "graph" and FUSED:
             self.use_graphs()
@@ -94,9 +97,18 @@ class Trainer:
         is_scaled = len(covariances) == len(views)
         scale = 1 / self.world_from_norm.scale
         self.state.reset_poses(len(views), bases(covariances, scale) if is_scaled else None)
+        if self.config.color_opt or self.start_colors is not None:
+            self.state.reset_colors(self._starting_maps([view.camera for view in views]))
         if self.graphs is not None:
             self.views = self.views.stacked()
             self.graphs.set_views(self.views)
+
+    def _starting_maps(self, cameras: Sequence[Camera]) -> Tensor:
+        """Maps [V, 3, 4] of the colours of cameras of the world frame before they are learnt."""
+        if self.start_colors is None:
+            return color.identity(len(cameras), "cpu")
+        maps = [color.map_at(self.start_colors, camera) for camera in cameras]
+        return torch.tensor(np.stack(maps), dtype=torch.float32)
 
     def step(self, step: int, index: int | None = None) -> tuple[Tensor, int]:
         """One optimisation step on one view, `view_of(step)` if none is given.
@@ -124,8 +136,12 @@ class Trainer:
             state.strategy.step_pre_backward(
                 state.params, state.optimizers, state.strategy_state, step, info
             )
+            if state.maps_colors:
+                image = color.applied(image, state.color_maps()[index])
             loss = photometric(image, views.images[index], config.ssim_lambda, views.masks[index])
             loss = regularised(views.weights[index] * loss, state.params, config)
+            if config.color_opt:
+                loss = loss + config.color_opt_reg * color.distance(state.color_offsets)
             loss.backward()
             for optimizer in state.optimizers.values():
                 optimizer.step()
@@ -133,6 +149,10 @@ class Trainer:
             if config.pose_opt:
                 state.pose_optimizer.step()
                 state.pose_optimizer.zero_grad(set_to_none=True)
+            if config.color_opt:
+                state.color_optimizer.param_groups[0]["lr"] = self.schedule.colors_lr(step)
+                state.color_optimizer.step()
+                state.color_optimizer.zero_grad(set_to_none=True)
             if densify.collects_at(state.strategy, step):
                 state.strategy.collect(state.params, state.strategy_state, info)
         self._refine(step, info, means_lr)
@@ -227,8 +247,15 @@ class Trainer:
                 "near_plane": config.near_plane,
                 "far_plane": config.far_plane,
                 "params": text_hash(config.name_in_files(self.backend))[:16],
+                **({COLOR: self._colors()} if self.state.maps_colors else {}),
             },
         )
+
+    def _colors(self) -> color.ColorTable | None:
+        """Maps by camera: the learnt ones, else those that training started from."""
+        if not self.config.color_opt:
+            return self.start_colors
+        return color.table(self.learnt_cameras(), self.state.color_maps())
 
     def learnt_cameras(self) -> list[Camera]:
         """Training cameras in the world frame, with their learnt corrections."""
@@ -297,3 +324,14 @@ class Trainer:
         """Make sure that every step so far has been taken."""
         if self.graphs is not None:
             self.graphs.settle()
+
+
+def _check_colors(config: TrainConfig, views: Sequence[TrainView]) -> None:
+    """Raise UserError where colours of cameras cannot be learnt."""
+    if config.color_opt and len(views) < color.NEIGHBOURS:
+        raise UserError(
+            "train.color_opt",
+            f"{len(views)} view to train on",
+            expected="two or more, because colours are learnt against those of other cameras",
+            fix="set train.color_opt: false",
+        )

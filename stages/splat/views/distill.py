@@ -88,7 +88,7 @@ def distill_recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:
     )
     changes |= {"max_steps": config.rounds * config.steps, "steps_scaler": 1.0}
     # Random backgrounds come from one generator, which threads of other timestamps share.
-    fixed = {"pose_opt": False, "opacity_reg": 0.0, "random_bkgd": False}
+    fixed = {"pose_opt": False, "color_opt": False, "opacity_reg": 0.0, "random_bkgd": False}
     return train.model_copy(update=changes | fixed)
 
 

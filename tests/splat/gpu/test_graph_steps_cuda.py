@@ -54,6 +54,7 @@ def both(views: list[TrainView], config: TrainConfig, steps: int) -> list[list[f
 RECIPES = {
     "plain": {},
     "poses": {"pose_opt": True, "pose_opt_lr": 1e-3},
+    "colours": {"color_opt": True, "color_opt_lr": 0.02},
     "classic": {"antialiased": False, "scale_reg": 0.0},
     "harmonics": {"sh_degree": 2, "sh_degree_interval": 4, "opacity_reg": 0.01},
 }
@@ -151,6 +152,23 @@ def test_state_goes_on_where_it_was(gpu_views, config) -> None:
     a, b = whole.gaussians(20), second.gaussians(20)
     assert len(a) == len(b)
     assert float((a.means - b.means).abs().mean()) < 1e-2
+
+
+def test_colours_are_learnt_and_go_on_where_they_were(gpu_views, config) -> None:
+    red = torch.tensor([1.5, 1.0, 1.0], device="cuda")
+    views = [replace(gpu_views[0], image=gpu_views[0].image * red), *gpu_views[1:]]
+    config = changed(config, color_opt=True, color_opt_lr=0.02)
+    whole, first, second = (trainer(views, config) for _ in range(3))
+    for step in range(40):
+        whole.step(step)
+        if step < 20:
+            first.step(step)
+    second.load_state_dict(first.state_dict())
+    for step in range(20, 40):
+        second.step(step)
+    gains, again = (np.array(one.gaussians(40).colors["maps"])[:, 0, 0] for one in (whole, second))
+    assert gains[0] > gains[1:].max() + 0.1
+    assert np.abs(gains - again).max() < 0.02
 
 
 def test_mcmc_relocates_and_adds(gpu_views, config) -> None:
