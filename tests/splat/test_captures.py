@@ -15,7 +15,7 @@ from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json, read_tsv, write_json
 from stages.scenes.cameras import rotation_from_vector
-from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig
+from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig, ForeignConfig
 from stages.scenes.dataset import Dataset
 from stages.scenes.frames import Sim3
 from stages.scenes.images import read_image, write_mask, write_png
@@ -23,6 +23,7 @@ from stages.splat.captures import claims
 from stages.splat.captures import results as capture_results
 from stages.splat.captures.evaluation import evaluate_result
 from stages.splat.captures.record import CaptureRecord
+from stages.splat.captures.trained import open_result
 from stages.splat.captures.training import split
 from stages.splat.config import StrategyConfig, TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
@@ -144,6 +145,32 @@ def test_learnt_cameras_open_in_pycolmap(trained: tuple[Path, dict]) -> None:
     for image in model.images.values():
         truth = cameras()[image.name].cam_from_world[:3]
         assert np.allclose(image.cam_from_world().matrix(), truth, atol=1e-5)
+
+
+def test_colours_of_the_images_go_with_the_ply_of_their_result(data: Path, tmp_path: Path) -> None:
+    learning = {"color_opt": True, "color_opt_lr": 0.02, "color_opt_reg": 0.0}
+    poses = {"pose_opt": True, "pose_opt_lr": 1e-3}
+    result = tmp_path / "room" / "combined"
+    train(data, result, config=CONFIG.model_copy(update=learning | poses))
+    dataset, folder = Dataset.read(data), result / "train"
+    own, ply, lone = (
+        open_result(path, dataset, ForeignConfig()).gaussians
+        for path in (
+            result,
+            folder / "point_cloud.ply",
+            _alone(folder / "point_cloud.ply", tmp_path),
+        )
+    )
+    assert len(own.colors["maps"]) == 6
+    for camera in cameras().values():
+        one, same, without = (render(each, camera, "cpu").rgb for each in (own, ply, lone))
+        assert torch.allclose(one, same, atol=2e-3)
+        assert float((one - without).abs().max()) > 0.02
+
+
+def _alone(path: Path, folder: Path) -> Path:
+    """A copy without its record."""
+    return Path(shutil.copy(path, folder / "mine.ply"))
 
 
 def test_equal_inputs_give_equal_bytes(
