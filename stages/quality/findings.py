@@ -66,10 +66,10 @@ def finding(
 def measure_of(key: str) -> str:
     """The measure that a key is about.
 
-    >>> measure_of("full_psnr"), measure_of("lpips_at_ssim"), measure_of("ssim")
+    >>> measure_of("full_psnr"), measure_of("lpips_at_ssim"), measure_of("ssim_aligned")
     ('psnr', 'lpips', 'ssim')
     """
-    return "lpips" if "lpips" in key else next(name for name in MEASURES if key.endswith(name))
+    return "lpips" if "lpips" in key else next(name for name in MEASURES if name in key)
 
 
 def rule(floor: Mapping[str, Any] | None) -> str:
