@@ -313,4 +313,7 @@ def test_print_leaves_out_what_paper_cannot_do(made: Path, visitor: Visitor) -> 
     assert page.locator(".strip .picture").first.is_visible()
     assert color(page, "body") == (255, 255, 255)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 without its margins
+    assert page.locator("#table-scenes thead").is_visible(), "tables stay tables"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
     assert page.locator("details:not([open])").count() == 0
