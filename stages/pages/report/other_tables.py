@@ -20,6 +20,7 @@ _PARTS = {
     "train": "on the training views",
     "prepare": "preparation",
 }
+_HELD_OUT = "means over the views that were held out of training"
 _HEADS = {"captures": ("capture", "variant"), "static": ("scene", "cameras")}
 
 
@@ -99,8 +100,8 @@ def _measures_tables(kind: str, part: str, rows: Mapping[_Item, Row]) -> Iterato
             cells,
             frozenset(titles),
             "-".join(filter(None, (kind, part.replace(" ", "-"), group))),
-            ", ".join(filter(None, (_MASKS if masked else caption, part))),
-            folded=part == _PARTS["train"],
+            f"{_MASKS if masked else caption}, {part or _HELD_OUT}",
+            folded=part == _PARTS["train"] or group == "aligned",
         )
 
 
