@@ -149,7 +149,13 @@ def test_headline_has_people_the_mean_of_seeds_and_the_noise(monkeypatch) -> Non
             row | {"scene": name, "won": 1, "sign_flip_p": 1} for name in (*DOWNSTREAM, "mean")
         ]
     write_tsv(layout.delta_table(), rows, list(rows[0]))
-    floor = {"trainings": 3, "psnr_least": 0.5, "ssim_least": 9.0, "lpips_least": None}
+    floor = {
+        "trainings": 3,
+        "confidence": 0.95,
+        "psnr_least": 0.5,
+        "ssim_least": 9.0,
+        "lpips_least": 0.001,
+    }
     write_json(layout.delta(), read_json(layout.delta()) | {"noise_floor": floor})
     text = reported(monkeypatch)
     assert f'<span class="method">{subject}</span> against <span class="method">none-mean' in text

@@ -55,7 +55,7 @@ def test_difference_below_the_noise_is_not_coloured_and_says_so() -> None:
         (found,) = deltas_tables(results)
         styles.append(found.rows[0][1].style)
         details.append("below noise" in found.rows[0][1].detail)
-    assert styles == ["open", "good", "good"]
+    assert styles == ["open", "good", "open"], "without a floor nothing is a gain"
     assert details == [True, False, False]
 
 
@@ -75,7 +75,8 @@ def test_numbers_have_true_signs_and_missing_ones_sort_as_nothing() -> None:
     ],
 )
 def test_only_an_interval_without_zero_is_good_or_bad(metric, difference, low, high, style) -> None:
-    assert style_of(metric, difference, low, high) == style
+    assert style_of(metric, difference, low, high, least=0.1) == style
+    assert style_of(metric, difference, low, high) == "open", "no noise floor"
 
 
 def test_captures_have_their_measures_in_tables_and_the_rest_folded_below() -> None:

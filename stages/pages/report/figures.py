@@ -11,13 +11,15 @@ from stages.pages.report.charts import (
     line_chart,
 )
 from stages.pages.report.results import Cells, Results
-from stages.pages.report.tables import TITLES, below, form_of, minus, style_of, title_of
+from stages.pages.report.tables import TITLES, floor_of, form_of, minus, style_of, title_of
+from stages.quality.findings import BELOW, DIFFERENCE, GAIN, LOSS, finding
 from stages.quality.keys import CROPPED, MEASURES, NONE_MEAN, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
-_WORDS = {"good": "better", "bad": "worse", "open": "undecided"}
-_BELOW = "below noise"
+_UNDECIDED = "undecided"
+# Of what a difference is by the rule of all outputs; of anything else nothing is shown.
+_WORDS = {GAIN: "better", LOSS: "worse", DIFFERENCE: "different", BELOW: "below noise"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Comparison:
     def words(self) -> str:
         """Such as `better in PSNR and LPIPS, undecided in SSIM`."""
         parts = []
-        for word in (*_WORDS.values(), _BELOW):
+        for word in (*_WORDS.values(), _UNDECIDED):
             names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
             if names:
                 *others, last = names
@@ -186,7 +188,8 @@ def _ends(one: Interval, form: str) -> str:
 
 
 def _word(results: Results, one: Interval, metric: str) -> str:
-    return _BELOW if below(one.mean, results.least(metric)) else _WORDS[one.style]
+    floor = floor_of(metric, results.least(metric))
+    return _WORDS.get(finding(metric, one.mean, one.low, one.high, floor), _UNDECIDED)
 
 
 def _interval(results: Results, method: str, reference: str, metric: str) -> Interval:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from stages.pages.report.costs import StageCost, WallTime, total
 from stages.pages.report.results import Results, Row
+from stages.quality.findings import BELOW, GAIN, LOSS, finding, measure_of
 from stages.quality.keys import (
     ALIGNED,
     COLOR_CORRECTED,
@@ -109,21 +110,22 @@ def style_of(
     high: float | None,
     least: float | None = None,
 ) -> str:
-    """`good` or `bad` if the interval excludes zero and the noise floor is reached, else `open`.
+    """`good` for a gain and `bad` for a loss, by the rule of all outputs, else `open`.
 
-    >>> style_of("lpips", -0.04, -0.05, -0.03), style_of("psnr", 0.1, -0.1, 0.3)
+    Without a noise floor, `least`, there is neither.
+
+    >>> style_of("lpips", -0.04, -0.05, -0.03, 0.01), style_of("lpips", -0.04, -0.05, -0.03)
     ('good', 'open')
     >>> style_of("psnr", 0.12, 0.1, 0.14, least=0.13)
     'open'
     """
-    if low is None or high is None or low <= 0 <= high or below(difference, least):
-        return "open"
-    return "good" if difference * better(metric) > 0 else "bad"
+    found = finding(metric, difference, low, high, floor_of(metric, least))
+    return {GAIN: "good", LOSS: "bad"}.get(found, "open")
 
 
-def below(difference: float, least: float | None) -> bool:
-    """Whether a difference is smaller than the noise floor, where that was measured."""
-    return least is not None and abs(difference) < least
+def floor_of(metric: str, least: float | None) -> dict[str, float]:
+    """The noise floor of one metric, as `finding` takes it; empty where it was not measured."""
+    return {} if least is None else {f"{measure_of(metric)}_least": least}
 
 
 def methods_tables(results: Results) -> list[Table]:
@@ -293,7 +295,8 @@ def _difference(results: Results, row: Row) -> Cell:
     if row["low"] is not None and row["high"] is not None:
         interval = f"{row['low']:{form}} to {row['high']:{form}}\n"
     detail = f"{interval}{row['won']:g}/{len(results.downstream)}, p {row['sign_flip_p']:.3g}"
-    detail += ", below noise" if below(difference, least) else ""
+    found = finding(metric, difference, row["low"], row["high"], floor_of(metric, least))
+    detail += ", below noise" if found == BELOW else ""
     return Cell(minus(f"{difference:{form}}"), difference, style, minus(detail))
 
 
