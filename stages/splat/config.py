@@ -264,7 +264,11 @@ def notes(
         overridden: keys that the command line overrides.
         by_data: keys that cannot act on the data, with the reason.
     """
+    overridden = list(overridden)
     reasons = dict([*inert(config, entry), *unread(config, entry, overridden), *by_data])
+    if not config.color_opt:  # the default, so that only a user who set them is told
+        asked = [key for key in ("color_opt_lr", "color_opt_reg") if key in overridden]
+        reasons |= dict.fromkeys(asked, "color_opt is off")
     named = [(dotted("train", key), why) for key, why in reasons.items()]
     messages = [f"{key} has no effect{others}: {why}" for others, key, why in _by_reason(named)]
     return [*messages, *(f"train.{key}: {reason}" for key, reason in doubtful(config))]
@@ -372,9 +376,6 @@ def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if not config.pose_opt:
         yield "pose_opt_lr", "pose_opt is off"
         yield "pose_opt_reg", "pose_opt is off"
-    if not config.color_opt:
-        yield "color_opt_lr", "color_opt is off"
-        yield "color_opt_reg", "color_opt is off"
     if config.sh_degree == 0:
         yield "shN_lr", "sh_degree is 0"
         yield "sh_degree_interval", "sh_degree is 0"

@@ -49,6 +49,15 @@ def test_flags_that_act_are_not_reported() -> None:
     assert dead == []
 
 
+def test_rates_of_colours_are_named_where_a_user_set_them_in_vain() -> None:
+    asked = {"color_opt_lr", "color_opt_reg"}
+    off = "train.color_opt_lr has no effect, nor has train.color_opt_reg: color_opt is off"
+    assert [line for line in notes(TrainConfig(), "train", asked) if "color" in line] == [off]
+    assert not [line for line in notes(TrainConfig(), "train") if "color" in line]
+    on = TrainConfig(color_opt=True)
+    assert not [line for line in notes(on, "train", asked) if "color" in line]
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
