@@ -1,6 +1,7 @@
 """Writes one embedded sequence in Hi4D's raw layout. The same seed gives the same bytes."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.run.errors import UserError
+from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.demo import raytrace
 from stages.scenes.demo.config import DemoConfig
@@ -38,11 +40,14 @@ def write_sequence(scene: str, config: DemoConfig, folder: Path) -> None:
         bodies = posed_meshes(people, action, (index + 0.5) / len(frames), pair)
         geometry = raytrace.join(furnished + bodies)
         world = raytrace.build_world(geometry, light(geometry), atlas)
-        for number, camera in enumerate(views):
-            image, person = raytrace.trace(
-                world, camera, config.samples, config.seed + 1009 * frame + number
-            )
-            _write_view(folder, camera.name, frame, image, person)
+
+        def write(number: int, world: raytrace.World = world, frame: int = frame) -> None:
+            seed = config.seed + 1009 * frame + number
+            image, person = raytrace.trace(world, views[number], config.samples, seed)
+            _write_view(folder, views[number].name, frame, image, person)
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(write, range(len(views))))
 
 
 def parse(scene: str) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes import hi4d
 from stages.scenes.cameras import Camera, rigid
+from stages.scenes.demo import sequence
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.demo.ring import NAMES
 from stages.scenes.demo.sequence import parse, write_sequence
@@ -35,6 +36,13 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(fight, tmp_path):
     assert folder_hash(tmp_path / "again") == folder_hash(fight)
     write_sequence("hi4d_pair15_fight", CONFIG.model_copy(update={"seed": 1}), tmp_path / "other")
     assert folder_hash(tmp_path / "other") != folder_hash(fight)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_any_number_of_cores_gives_equal_bytes(fight, tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(sequence, "available_cores", lambda: cores)
+    write_sequence("hi4d_pair15_fight", CONFIG, tmp_path / "again")
+    assert folder_hash(tmp_path / "again") == folder_hash(fight)
 
 
 def test_layout_is_hi4ds(fight):
