@@ -221,3 +221,10 @@ def test_options_that_every_clone_needs_are_in_the_config() -> None:
         key: config.getboolean("core", key) for key in ("analytics", "check_update", "autostage")
     }
     assert core == {"analytics": False, "check_update": False, "autostage": True}
+
+
+def test_lock_has_no_stage_of_an_earlier_graph(index) -> None:
+    """DVC keeps them, and writes the whole file again after every stage: a second a thousand."""
+    stages = {stage.addressing for stage in index.stages}
+    recorded = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+    assert sorted(set(recorded) - stages) == []
