@@ -1,10 +1,13 @@
 """params.yaml: every section has a model, every key is read, DVC can rewrite it unharmed."""
 
 import ast
+import difflib
 import io
+import json
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from param_reads import all_reads, misnamed_sections, wanted_params
@@ -118,6 +121,74 @@ def test_file_is_as_dvc_writes_it() -> None:
     yaml.default_flow_style = False
     yaml.dump(yaml.load(TEXT), written)
     assert written.getvalue() == TEXT
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that `-S` can set, by its dotted key; a list is one value."""
+    if isinstance(node, dict) and node:
+        for name, value in node.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
+
+
+VALUES = dict(leaves(YAML(typ="safe").load(TEXT)))
+LISTS = [key for key, value in VALUES.items() if isinstance(value, list)]
+
+
+def overridden(folder: Path, **values: Any) -> str:
+    """params.yaml after DVC's own `-S key=value ...`; keys have dots."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = folder / "params.yaml"
+    path.write_text(TEXT)
+    apply_overrides(path, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return path.read_text()
+
+
+def changed_lines(text: str) -> tuple[list[str], list[str]]:
+    """Lines of params.yaml that a text lacks, and those that it has instead; both stripped."""
+    marks = list(difflib.ndiff(TEXT.splitlines(), text.splitlines()))
+    return tuple([line[2:].strip() for line in marks if line[0] == mark] for mark in "-+")
+
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else "other"
+
+
+def test_override_changes_the_lines_of_its_key_alone(tmp_path: Path) -> None:
+    values = {key: other(value) for key, value in VALUES.items() if not isinstance(value, list)}
+    wrapped = {key for key in values if len(str(VALUES[key])) > 60}  # several lines
+    values = {key: value for key, value in values.items() if key not in wrapped}
+    gone, new = changed_lines(overridden(tmp_path, **values))
+    names = sorted(key.rpartition(".")[2] for key in values)
+    assert len(names) > 300
+    assert sorted(line.partition(":")[0] for line in gone) == names
+    assert sorted(line.partition(":")[0] for line in new) == names
+
+
+@pytest.mark.parametrize("key", [key for key, value in VALUES.items() if len(str(value)) > 60])
+def test_override_of_a_long_value_changes_its_lines_alone(key: str, tmp_path: Path) -> None:
+    value = [] if isinstance(VALUES[key], list) else "other"
+    gone, new = changed_lines(overridden(tmp_path, **{key: value}))
+    name = key.rpartition(".")[2]
+    assert [line for line in gone if line.startswith("#")] == []
+    assert new == [f"{name}: {'[]' if value == [] else value}"]
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_override_of_a_list_changes_its_items_alone(key: str, tmp_path: Path) -> None:
+    """DVC drops every comment between a list and the next key: none may stand there."""
+    before, name = VALUES[key], key.rpartition(".")[2]
+    gone, new = changed_lines(overridden(tmp_path, **{key: ["other"]}))
+    assert {line[0] for line in [*gone, *new] if not line.startswith(f"{name}:")} == {"-"}
+    gone, new = changed_lines(overridden(tmp_path, **{key: []}))
+    assert len(gone) == (1 + len(before) if before else 0)
+    assert not any(line.startswith("#") for line in gone)
+    assert new == ([f"{name}: []"] if before else [])
 
 
 def test_no_comment_shares_a_line_with_a_value() -> None:
