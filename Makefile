@@ -15,16 +15,20 @@ help:  ## this list
 setup: .venv/installed  ## virtual environment with the pinned packages
 
 .venv/installed: requirements.lock
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; sys.exit(None if (3, 11) <= found < (3, 14) else "error: $(PYTHON) is Python %d.%d\n  expected: 3.11, 3.12 or 3.13\n  fix: install one and name it: make $(MAKECMDGOALS) PYTHON=python3.11" % found)'
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock
 	touch $@
 
-repro: setup  ## run the study as params.yaml states it, then print its metrics
+repro: setup  ## run the study as params.yaml states it, then print what it found
 	python -m stages.check
 	dvc repro
-	dvc metrics show metrics/summary.json metrics/headline.json
-	@echo "In words: metrics/decision.md. On one page: metrics/report/index.html"
+	@awk '/^## / { sections += 1 } sections < 2' metrics/decision.md
+	@echo "More of it: metrics/decision.md. On one page: metrics/report/index.html. Next:"
+	@echo "  python -m stages.view hi4d_pair15_fight      # a scene in the browser"
+	@echo "  dvc exp run -S study.subject=none            # the same with another value"
+	@echo "  dvc exp show --only-changed                  # both side by side"
 
 check: setup  ## read params.yaml, the study's rules and the raw data, and run nothing
 	python -m stages.check
