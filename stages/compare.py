@@ -66,7 +66,7 @@ def main() -> None:
     if strengths:
         verdicts = frontier_metrics(frontiers, scenes, config.confidence, floor)
         deltas["frontier"] = {"strengths": strengths} | verdicts
-        deltas["headline"] = delta_metrics(headline.rows(config), scenes, floor)
+        deltas["headline"] = headline.differences(config, floor)
     write_json(layout.summary(), means)
     write_json(layout.headline(), {"study": about} | headline.means())
     write_json(layout.delta(), deltas | delta_metrics(differences, scenes, floor))

@@ -57,7 +57,7 @@ def main() -> None:
         means = {method: of_scene for method, (_, of_scene) in evaluations.items()}
         strengths = measure_strengths(
             lambda method: measured_views(
-                prepared, layout.novel_views(scene, method), ("given",), "ignore"
+                prepared, layout.novel_views(scene, method), ("given",), config.masks
             ),
             study.strengths,
             meter,

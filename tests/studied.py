@@ -11,7 +11,7 @@ from exact_scene import SCENE, write_scene
 from ruamel.yaml import YAML
 
 from stages import compare, decide
-from stages.quality.keys import AVERAGED, MEASURED
+from stages.quality.keys import AVERAGED, CROPPED, MEASURED, MEASURES
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
 from stages.run.methods import FIXERS, methods_of
@@ -93,7 +93,7 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
 
 def write_strengths(scene: str, method: str, full: dict) -> None:
     """The table of strengths: by equal steps from one start to full strength."""
-    start = {"psnr": 20.0, "ssim": 0.8, "lpips": None if full["lpips"] is None else 0.2}
+    start = dict(zip((*MEASURES, *CROPPED), (20.0, 0.8, 0.2) * 2, strict=True))
     rows = []
     for share in (1.0,) if method == "none" else (0.0, 0.5, 1.0):
         row = {"strength": 0.0 if method == "none" else share, "views": full["views"]}

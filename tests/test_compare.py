@@ -10,7 +10,7 @@ from studied import write_strengths
 
 from stages.compare import main
 from stages.difix.network.training_record import TUNING_FILE
-from stages.quality.keys import AVERAGED, MEASURED, repeat_name
+from stages.quality.keys import AVERAGED, CROPPED, MEASURED, MEASURES, repeat_name
 from stages.quality.measured import measured_rows
 from stages.run import layout
 from stages.run.errors import UserError
@@ -71,8 +71,13 @@ def measured(psnr: float, protocol: str) -> dict[str, Any]:
     return means | {"views": 1, "protocol": protocol, "lpips_note": "no network"}
 
 
-def evaluation(scene: str, method: str, psnr: float, protocol: str = "one") -> None:
+def evaluation(
+    scene: str, method: str, psnr: float, protocol: str = "one", people: float | None = None
+) -> None:
+    """PSNR of whole images, and of the people where it is measured."""
     means = measured(psnr, protocol)
+    if people is not None:
+        means |= {"crop_psnr": people, "crop_ssim": 0.6}
     row = {"timestamp": "000021", "camera": "28"} | {key: means[key] for key in MEASURED}
     write_json(layout.scene_metrics(scene, method), means)
     write_tsv(layout.view_metrics(scene, method), [row], list(row))
@@ -175,6 +180,41 @@ def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> N
     table = read_tsv(layout.frontier_table())
     assert table[-1]["scene"] == "mean"
     assert float(table[-1]["psnr"]) == 22.0
+
+
+def test_people_stand_beside_whole_images_at_the_strength_of_the_headline() -> None:
+    """Half way from 20 dB; the plain splat and the untuned method are of their own strengths."""
+    select(["none", "base-post", "tuned-post"], "tuned-post")
+    for scene, level in LEVELS.items():
+        evaluation(scene, "none", level, people=18.0)
+        evaluation(scene, "base-post", level + 0.5, people=21.0)
+        evaluation(scene, "tuned-post", level + 1, people=24.0)
+    rows = read_tsv(layout.frontier("pair02", "tuned-post"))
+    rows[1]["psnr"] = "40.0"
+    write_tsv(layout.frontier("pair02", "tuned-post"), rows, list(rows[0]))
+    main()
+    headline, found = read_json(layout.headline()), read_json(layout.delta())["headline"]
+    for scene in ("pair15", "pair16", "mean"):
+        assert list(headline[scene]) == [*MEASURES, *CROPPED]
+        assert headline[scene]["crop_psnr"] == 22.0
+        assert found["tuned-post_vs_none"][scene]["crop_psnr"] == 4.0
+        assert found["tuned-post_vs_base-post"][scene]["crop_psnr"] == 1.0
+    assert found["tuned-post_vs_none"]["mean"]["crop_psnr_is"] == "difference"
+    assert "crop_psnr" not in read_json(layout.delta())["tuned-post_vs_none"]["mean"]
+    evaluation("pair16", "none", 22.0)
+    for method in ("base-post", "tuned-post"):
+        evaluation("pair16", method, 22.0)
+    main()
+    assert list(read_json(layout.headline())["mean"]) == list(MEASURES)
+    mean = read_json(layout.delta())["headline"]["tuned-post_vs_none"]["mean"]
+    assert "crop_psnr" not in mean, "a scene has no masks"
+
+
+def test_strengths_without_columns_of_people_are_refused() -> None:
+    rows = read_tsv(layout.frontier("pair15", "base-post"))
+    write_tsv(layout.frontier("pair15", "base-post"), rows, ["strength", "views", *MEASURES])
+    with pytest.raises(UserError, match=r"expected the columns .*crop_psnr"):
+        main()
 
 
 def test_strengths_of_another_evaluation_are_refused() -> None:

@@ -152,6 +152,36 @@ def test_people_are_measured_apart(scene: Scene) -> None:
     assert of_scene()["psnr"] > 0
 
 
+def test_people_are_measured_at_every_strength(scene: Scene) -> None:
+    """The upper half, which the fixer mends; the lower one it spoils, so whole images lose."""
+    methods = {"methods": ["none", "base-post"], "fixers": ["base"], "subject": "base-post"}
+    for view in scene.views("target"):
+        write_mask(view.mask_path, np.indices((128, 96))[0] < 60)
+        fixed = view.pixels()
+        fixed[64:] = 1 - fixed[64:]
+        write_novel_view(layout.novel_views(SCENE, "base-post"), "given", view, fixed)
+    write_info(layout.novel_views(SCENE, "base-post"), {"kinds": ["given"]})
+    for masks in ("ignore", "auto"):
+        write_params(masks=masks)
+        params = json.loads(Path("params.yaml").read_text())
+        params["study"] |= methods
+        Path("params.yaml").write_text(json.dumps(params))
+        main()
+        rows = read_tsv(layout.frontier(SCENE, "base-post"))
+        whole = [[row[name] for name in ("strength", "psnr", "ssim")] for row in rows]
+        if masks == "ignore":
+            assert all(row["crop_psnr"] == row["crop_ssim"] == "" for row in rows)
+            before = whole
+    assert whole == before
+    people = [float(row["crop_psnr"]) for row in rows]
+    assert people == sorted(people)
+    assert people[-1] > people[0] + 20
+    assert float(whole[-1][1]) < float(whole[0][1])
+    for row, method in ((rows[0], "none"), (rows[-1], "base-post")):
+        means = read_json(layout.scene_metrics(SCENE, method))
+        assert float(row["crop_psnr"]) == means["crop_psnr"]
+
+
 def test_missing_or_odd_pictures_are_named(scene: Scene) -> None:
     render = layout.novel_views(SCENE, "none") / "given" / "000021" / "28.png"
     write_png(render, np.zeros((64, 64, 3), np.float32))

@@ -4,17 +4,18 @@ A blend is `raw + strength * (fixed - raw)` of two stored renders of one view, w
 [0, 1]; it is measured and not stored.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from stages.quality.evaluation import Image, MeasuredView, Measures, Meter
-from stages.quality.keys import MEASURES
-from stages.quality.statistics import column_means
+from stages.quality.evaluation import Image, MeasuredView, Measures, Meter, means_of
+from stages.quality.keys import CROPPED, MEASURES
 from stages.run.methods import PLAIN
 
-COLUMNS = ["strength", "views", *MEASURES]
+_MEASURED = (*MEASURES, *CROPPED)
+COLUMNS = ["strength", "views", *_MEASURED]
 RAW, FULL = 0.0, 1.0
 
 
@@ -35,42 +36,41 @@ def measure_strengths(
         meter: Measures both.
         means: Of every method at full strength.
     """
+    start = {RAW: means[PLAIN]} if PLAIN in means else {}
+    inner = [one for one in strengths if one not in {FULL, *start}]
+    fixed = {method: views_of(method) for method in means if method != PLAIN}
+    blended = _measured(views_of(PLAIN), fixed, inner, meter) if fixed and inner else {}
     rows = {}
     for method, of_method in means.items():
         if method == PLAIN:
             rows[method] = [_row(RAW, of_method)]
             continue
-        known = {FULL: of_method} | ({RAW: means[PLAIN]} if PLAIN in means else {})
-        inner = [one for one in strengths if one not in known]
-        measured = known | _measured(views_of(PLAIN), views_of(method), inner, meter)
-        rows[method] = [_row(one, measured[one]) for one in strengths]
+        known = start | {one: blended[method, one] for one in inner} | {FULL: of_method}
+        rows[method] = [_row(one, known[one]) for one in strengths]
     return rows
 
 
 def _measured(
     raw: Iterable[MeasuredView],
-    fixed: Iterable[MeasuredView],
+    fixed: Mapping[str, Iterable[MeasuredView]],
     strengths: Sequence[float],
     meter: Meter,
-) -> dict[float, Measures]:
-    rows: dict[float, list[Measures]] = {one: [] for one in strengths}
-    if not rows:
-        return {}
-    for before, after in zip(raw, fixed, strict=True):
-        measured = meter.measure_others(before, _blends(before, after, strengths))
-        for strength, row in zip(strengths, measured, strict=True):
-            rows[strength].append(row)
+) -> dict[tuple[str, float], Measures]:
+    """Means over the views by method and strength; what is of the ground truth is computed once."""
+    rows: dict[tuple[str, float], list[Measures]] = {key: [] for key in product(fixed, strengths)}
+    for before, *after in zip(raw, *fixed.values(), strict=True):
+        blends = (_blend(before, one, strength) for one, strength in product(after, strengths))
+        measured = meter.measure_others(before, blends)
+        for of_key, row in zip(rows.values(), measured, strict=True):
+            of_key.append(row)
     return {
-        one: {"views": len(of_strength)} | column_means(of_strength, MEASURES)
-        for one, of_strength in rows.items()
+        key: {"views": len(of_key)} | means_of(of_key, _MEASURED) for key, of_key in rows.items()
     }
 
 
-def _blends(raw: MeasuredView, fixed: MeasuredView, strengths: Sequence[float]) -> Iterator[Image]:
+def _blend(raw: MeasuredView, fixed: MeasuredView, strength: float) -> Image:
     assert (raw.timestamp, raw.camera) == (fixed.timestamp, fixed.camera), "views in another order"
-    change = fixed.given - raw.given
-    for strength in strengths:
-        yield np.clip(raw.given + np.float32(strength) * change, 0, 1)
+    return np.clip(raw.given + np.float32(strength) * (fixed.given - raw.given), 0, 1)
 
 
 def _row(strength: float, means: Mapping[str, Any]) -> Measures:

@@ -6,14 +6,14 @@ from typing import Any
 from stages.quality.findings import DIFFERENCE, GAIN, LOSS, rule
 from stages.quality.floor import verdict_warning
 from stages.quality.frontier_text import frontier_lines, verdict_words
-from stages.quality.keys import FORMATS, MEASURES, NONE_MEAN, TITLES, quantity, titled
+from stages.quality.keys import CROPPED, FORMATS, MEASURES, NONE_MEAN, TITLES, quantity, titled
 from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 from stages.run.methods import PLAIN, Method
 
-_TITLES = {name: titled(name, "{} ({})") for name in MEASURES}
+_TITLES = {name: titled(name, "{} ({})") for name in (*MEASURES, *CROPPED)}
 
 SAME = "the same images"
 _LIMITS = " The noise floor holds the seed of the splats' training, not that of the tuning."
@@ -96,8 +96,8 @@ def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
 def _found(mean: Numbers) -> str:
     """Such as `gain in PSNR (+0.31 dB); no difference shown in SSIM (...)`."""
     by_word: dict[str, list[str]] = {}
-    for name in MEASURES:
-        if mean[name] is None:
+    for name in _TITLES:
+        if mean.get(name) is None:
             continue
         word, change = mean[f"{name}_is"], quantity(name, mean[name], "+")
         if word in (GAIN, LOSS, DIFFERENCE):
@@ -127,9 +127,12 @@ def _on_methods(summary: Mapping[str, Numbers], floor: Numbers | None) -> str:
 
 
 def _means(summary: Mapping[str, Numbers]) -> str:
-    rows = [["method", *_TITLES.values()]]
+    every = summary.values()
+    cropped = [name for name in CROPPED if any(row.get(name) is not None for row in every)]
+    shown = [*MEASURES, *cropped]
+    rows = [["method", *(_TITLES[name] for name in shown)]]
     for method, row in summary.items():
-        rows.append([method, *(_text(row[name], FORMATS[name]) for name in MEASURES)])
+        rows.append([method, *(_text(row[name], FORMATS[name]) for name in shown)])
     return render_table(rows)
 
 
@@ -138,8 +141,8 @@ def _differences(found: Mapping[str, Any], count: int, confidence: float) -> str
     rows = [["against", "", "difference", f"{confidence:.0%} interval", "better on", "p", "is"]]
     for reference, deltas in found.items():
         mean = deltas[MEAN]
-        for name in MEASURES:
-            if mean[name] is None:
+        for name in _TITLES:
+            if mean.get(name) is None:
                 continue
             form = f"+{FORMATS[name]}"
             ends = [mean[f"{name}_{end}"] for end in ("t_low", "t_high")]

@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.quality.config import EvaluateConfig, SsimForm
 from stages.quality.crops import Box
 from stages.quality.floor import floor_warning
-from stages.quality.keys import COLOR_CORRECTED, FLICKER, MEASURED
+from stages.quality.keys import COLOR_CORRECTED, CROPPED, FLICKER, MEASURED
 from stages.quality.metrics.color_corrected import cc_psnr
 from stages.quality.metrics.flicker import Flicker
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
@@ -158,24 +158,36 @@ class Meter:
         if views[0].mask is not None and views[0].mask.any():
             masks = torch.from_numpy(np.stack([one.mask for one in views]))[:, None]
             columns |= _masked_values(truths, given, masks.to(self.device), self.lpips)
-        return [
-            {"timestamp": one.timestamp, "camera": one.camera}
-            | dict.fromkeys(MEASURED)
-            | {name: values[nth] for name, values in columns.items()}
-            | _cropped_values(one, truths[nth : nth + 1], given[nth : nth + 1], self)
-            for nth, one in enumerate(views)
-        ]
+        rows = []
+        for nth, one in enumerate(views):
+            this = slice(nth, nth + 1)
+            crop = _crop_of(one, truths[this], self.lpips)
+            row = {"timestamp": one.timestamp, "camera": one.camera} | dict.fromkeys(MEASURED)
+            row |= {name: values[nth] for name, values in columns.items()}
+            row |= {
+                name: values[0]
+                for name, values in _cropped_values(one, crop, given[this], self).items()
+            }
+            rows.append(row)
+        return rows
 
     @torch.inference_mode()
     def measure_others(self, view: MeasuredView, images: Iterable[Image]) -> list[Measures]:
-        """MEASURES of other renders [H, W, 3] of a view, against one pass over its ground truth."""
-        truth = _Truth.of(_batch([view.truth], self.device), [view.share], self.lpips)
+        """MEASURES of other renders [H, W, 3] of a view, and CROPPED, None without a crop.
+
+        LPIPS passes over its ground truth once.
+        """
+        image = _batch([view.truth], self.device)
+        truth = _Truth.of(image, [view.share], self.lpips)
+        crop = _crop_of(view, image, self.lpips)
         rows: list[Measures] = []
         for batch in self.batches(replace(view, given=image) for image in images):
             given = _batch([one.filled(one.given) for one in batch], self.device)
             columns = _values(truth.repeated(len(batch)), given, self)
+            columns |= _cropped_values(view, crop, given, self)
             rows += [
-                {name: values[nth] for name, values in columns.items()} for nth in range(len(batch))
+                dict.fromkeys(CROPPED) | {name: values[nth] for name, values in columns.items()}
+                for nth in range(len(batch))
             ]
         return rows
 
@@ -217,9 +229,7 @@ def evaluate(
             flat.append(_flat_psnr(pixels, color))
             digests[f"{one.timestamp}/{one.camera}"] = one.truth_sha256
             sizes.add(f"{one.truth.shape[1]}x{one.truth.shape[0]}")
-    means: Measures = {
-        key: _mean([row[key] for row in rows if row[key] is not None]) for key in MEASURED
-    }
+    means = means_of(rows, MEASURED)
     means[FLICKER] = flicker.value()
     means["mean_color_psnr"] = _mean(flat)
     means["views"] = len(rows)
@@ -229,6 +239,11 @@ def evaluate(
     if warning := floor_warning(name, means):
         _LOGGER.warning(warning)
     return rows, means
+
+
+def means_of(rows: Sequence[Measures], names: Sequence[str]) -> Measures:
+    """Means over the views that have the measure, to six decimals; None where none has it."""
+    return {name: _mean([row[name] for row in rows if row[name] is not None]) for name in names}
 
 
 def summary(means: Mapping[str, Any]) -> str:
@@ -319,14 +334,22 @@ def _masked_values(
     }
 
 
-def _cropped_values(one: MeasuredView, a: Tensor, b: Tensor, meter: Meter) -> Measures:
-    """The measures of one view's crop, of images [1, 3, H, W]; empty without one."""
+def _crop_of(one: MeasuredView, image: Tensor, lpips: Lpips | None) -> _Truth | None:
+    """The crop of a view's ground truth [1, 3, H, W]; None without one."""
     if one.crop is None:
-        return {}
-    part = (slice(None), slice(None), *one.crop)
+        return None
     share = 1.0 if one.valid is None else max(float(one.valid[one.crop].mean()), 1e-6)
-    truth = _Truth.of(a[part], [share], meter.lpips)
-    return {f"crop_{name}": values[0] for name, values in _values(truth, b[part], meter).items()}
+    return _Truth.of(image[..., *one.crop], [share], lpips)
+
+
+def _cropped_values(
+    one: MeasuredView, crop: _Truth | None, b: Tensor, meter: Meter
+) -> dict[str, list[float | None]]:
+    """The measures of a view's crop, of renders [B, 3, H, W] of it; empty without one."""
+    if one.crop is None or crop is None:
+        return {}
+    values = _values(crop.repeated(len(b)), b[..., *one.crop], meter)
+    return {f"crop_{name}": of_name for name, of_name in values.items()}
 
 
 def _valid(views: Sequence[MeasuredView], device: str) -> Tensor | None:

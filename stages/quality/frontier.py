@@ -119,8 +119,9 @@ class Frontiers:
             for method in evaluations.methods:
                 path, means = file_of(scene, method), evaluations.of(scene, method).means
                 rows = read_table(path, set())
-                last = {name: rows[-1].get(name) for name in MEASURES} if rows else {}
-                if last != {name: means[name] for name in MEASURES}:
+                last = rows[-1] if rows else {}
+                last = {name: last[name] for name in COLUMNS[2:] if name in last}
+                if last != {name: means[name] for name in COLUMNS[2:]}:
                     raise UserError(
                         path,
                         f"{last} in the last row",

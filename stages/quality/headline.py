@@ -11,7 +11,7 @@ from stages.quality.comparison import Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.frontier import Frontiers
 from stages.quality.keys import CROPPED, MEASURES
-from stages.quality.paired_differences import DeltaRow, comparisons_of, mean_rows
+from stages.quality.paired_differences import DeltaRow, comparisons_of, delta_metrics, mean_rows
 from stages.quality.statistics import column_means
 from stages.run.errors import UserError
 
@@ -49,20 +49,29 @@ class Headline:
 
     def means(self) -> dict[str, Any]:
         """The subject's measures by scene and in the mean; of people where they are measured."""
-        rows = self._at(self.subject)
-        cropped = all(row.get(name) is not None for row in rows.values() for name in CROPPED[:1])
-        names = (*MEASURES, *CROPPED) if cropped else MEASURES
+        rows, names = self._at(self.subject), self.measures
         by_scene = {scene: {name: row[name] for name in names} for scene, row in rows.items()}
         return by_scene | {"mean": column_means(list(rows.values()), names)}
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Those of whole images; also those of people, where every scene has them."""
+        rows = self._at(self.subject).values()
+        cropped = all(row[CROPPED[0]] is not None for row in rows)
+        return (*MEASURES, *CROPPED) if cropped else MEASURES
+
     def rows(self, config: CompareConfig) -> list[DeltaRow]:
-        """Differences of the subject to each of its references, paired over scenes."""
+        """Differences of `measures` of the subject to each of its references, over scenes."""
         rows = []
         for method, reference in comparisons_of(self._evaluations.methods, self.subject):
             if method == self.subject:
                 sides = self._at(method), self._at(reference)
-                rows += mean_rows(f"{method}_vs_{reference}", *sides, config)
+                rows += mean_rows(f"{method}_vs_{reference}", *sides, config, self.measures)
         return rows
+
+    def differences(self, config: CompareConfig, floor: Mapping[str, Any]) -> dict[str, Any]:
+        """The rows as in metrics/delta.json; `floor` is its noise floor."""
+        return delta_metrics(self.rows(config), self._scenes, floor, self.measures)
 
     def _at(self, method: str) -> Means:
         """Measures of a method by scene: at its strength, or as evaluated without one or at 1."""

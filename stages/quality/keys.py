@@ -5,13 +5,15 @@ of a mask, `crop_...` over the box around the people, `cc_psnr` is after a colou
 """
 
 MEASURES = ("psnr", "ssim", "lpips")
-# As they are printed.
-TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
-UNITS = {"psnr": "dB"}
-FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 ALIGNED = tuple(f"{name}_aligned" for name in MEASURES)
 MASKED = ("mpsnr", "mssim", "mlpips")
 CROPPED = tuple(f"crop_{name}" for name in MEASURES)
+# As they are printed.
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
+TITLES |= {f"crop_{name}": f"{title} of people" for name, title in TITLES.items()}
+UNITS = {"psnr": "dB", "crop_psnr": "dB"}
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
+FORMATS |= {f"crop_{name}": form for name, form in FORMATS.items()}
 COLOR_CORRECTED = "cc_psnr"
 MEASURED = (*MEASURES, *ALIGNED, COLOR_CORRECTED, *MASKED, *CROPPED)
 # Of a scene, not of its views.
@@ -25,8 +27,8 @@ NONE_MEAN = "none-mean"
 def titled(name: str, form: str = "{} {}") -> str:
     """A measure's title with its unit, if any.
 
-    >>> titled("psnr"), titled("psnr", "{} ({})"), titled("ssim")
-    ('PSNR dB', 'PSNR (dB)', 'SSIM')
+    >>> titled("psnr"), titled("crop_psnr", "{} ({})"), titled("ssim")
+    ('PSNR dB', 'PSNR of people (dB)', 'SSIM')
     """
     return form.format(TITLES[name], UNITS[name]) if name in UNITS else TITLES[name]
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.quality.floor import floor_warnings
-from stages.quality.keys import FORMATS, MASKED, MEASURES, TITLES, titled
+from stages.quality.keys import FORMATS, MASKED, MEASURES, titled
 from stages.quality.table import render_table
 
 _TITLES = {
     **{name: titled(name) for name in MEASURES},
     "psnr_aligned": "aligned dB",
-    **{f"m{name}": f"m{titled(name)}" for name in TITLES},
+    **{f"m{name}": f"m{titled(name)}" for name in MEASURES},
 }
 _SHOWN = (*MEASURES, "psnr_aligned", *MASKED)
 

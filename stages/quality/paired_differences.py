@@ -39,7 +39,6 @@ _OF_MEAN = {
     "scenes_improved": "won",
     "sign_flip_p": "sign_flip_p",
 }
-_MEAN_KEYS = (*MEASURES, *(f"{name}_{key}" for name in MEASURES for key in (*_OF_MEAN, "is")))
 
 DeltaRow = dict[str, Any]
 
@@ -91,13 +90,14 @@ def mean_rows(
     method: Mapping[str, Mapping[str, Any]],
     reference: Mapping[str, Mapping[str, Any]],
     config: CompareConfig,
+    names: Sequence[str] = MEASURES,
 ) -> list[DeltaRow]:
     """Rows of one comparison, from the means of the same scenes by either side.
 
     They have no intervals within a scene. A measure that a scene lacks has no row.
     """
     rows: list[DeltaRow] = []
-    for name in MEASURES:
+    for name in names:
         if any(of[name] is None for side in (method, reference) for of in side.values()):
             continue
         by_scene = [
@@ -110,21 +110,25 @@ def mean_rows(
 
 
 def delta_metrics(
-    table: Sequence[DeltaRow], scenes: Sequence[str], floor: Mapping[str, Any]
+    table: Sequence[DeltaRow],
+    scenes: Sequence[str],
+    floor: Mapping[str, Any],
+    names: Sequence[str] = MEASURES,
 ) -> dict[str, dict[str, Any]]:
     """The table as metrics/delta.json: `<method>_vs_<reference>` by scene and in the mean.
 
-    Short enough for `dvc metrics diff`: differences of PSNR, SSIM and LPIPS, and for the mean the
+    Short enough for `dvc metrics diff`: differences of the measures `names`, and for the mean the
     ends of Student's interval, the number of improved scenes, the sign-flip p and what the
     difference is by the noise floor and the interval.
     """
     deltas: dict[str, dict[str, Any]] = {}
+    of_mean = [f"{name}_{key}" for name in names for key in (*_OF_MEAN, "is")]
     for row in table:
-        empty = {scene: dict.fromkeys(MEASURES) for scene in scenes}
-        empty[MEAN] = dict.fromkeys(_MEAN_KEYS)
+        empty = {scene: dict.fromkeys(names) for scene in scenes}
+        empty[MEAN] = dict.fromkeys((*names, *of_mean))
         entry = deltas.setdefault(row["comparison"], empty)[row["scene"]]
         name = row["metric"]
-        if name not in MEASURES:
+        if name not in names:
             continue
         entry[name] = row["difference"]
         if row["scene"] == MEAN:

@@ -72,7 +72,7 @@ def comparison_text(
 
 
 def _cells(means: Mapping[str, Any]) -> list[str]:
-    return [_text(means[name], form) for name, form in _FORMATS.items()]
+    return [_text(means[name], _FORMATS[name]) for name in _TITLES]
 
 
 def _text(value: float | None, form: str) -> str:

@@ -1,11 +1,12 @@
 """Sentences of the decision follow from delta.json: what was found, and at which strength."""
 
+import re
 from typing import Any
 
 import pytest
 
 from stages.quality.decision import decision
-from stages.quality.keys import MEASURES
+from stages.quality.keys import CROPPED, MEASURES
 
 SUBJECT = "tuned-post"
 FLOOR = {"psnr_least": 0.1, "ssim_least": 0.01, "lpips_least": 0.004}
@@ -19,8 +20,20 @@ def mean(psnr: float, word: str) -> dict[str, Any]:
     return empty | measured
 
 
-def text_of(psnr: float, word: str, strength: float = 0.5, verdict: str = "trades") -> str:
+def people(psnr: float, word: str) -> dict[str, Any]:
+    """The same of the people, as it stands beside `mean`."""
+    return {f"crop_{name}": value for name, value in mean(psnr, word).items()}
+
+
+def text_of(
+    psnr: float,
+    word: str,
+    strength: float = 0.5,
+    verdict: str = "trades",
+    of_people: dict[str, Any] | None = None,
+) -> str:
     means = dict.fromkeys(MEASURES, 0.5) | {"scenes": 3}
+    means |= dict.fromkeys(CROPPED, 0.25 if of_people else None)
     study = {"subject": SUBJECT, "strength": strength, "strength_chosen_on": "in"}
     key = f"{SUBJECT}_vs_none"
     delta = {
@@ -30,7 +43,7 @@ def text_of(psnr: float, word: str, strength: float = 0.5, verdict: str = "trade
             "strengths": {SUBJECT: strength},
             key: {"verdict": "LPIPS was not measured"} if verdict == "" else _curves(verdict),
         },
-        "headline": {key: {"mean": mean(psnr, word), "a": {"psnr": psnr}}},
+        "headline": {key: {"mean": mean(psnr, word) | (of_people or {}), "a": {"psnr": psnr}}},
         key: {"mean": mean(-0.7, "loss"), "a": {"psnr": -0.7}},
     }
     return decision("v0", "why", {"none": means, SUBJECT: means}, delta, 0.95)
@@ -61,6 +74,16 @@ def test_verdict_stands_first_and_is_of_the_chosen_strength(
     first = text_of(psnr, word).partition("## ")[0]
     assert f"**{SUBJECT} at strength 0.5:**" in first
     assert f"- Against none: {said} Over all strengths: {SUBJECT} **trades** with none." in first
+
+
+def test_people_are_judged_beside_whole_images() -> None:
+    text = text_of(0.3, "gain", of_people=people(-0.2, "loss"))
+    first, _, rest = text.partition("## ")
+    assert "gain in PSNR (+0.30 dB); loss in PSNR of people (-0.20 dB)." in first
+    means, _, differences = rest.partition("## ")
+    assert "0.25" in means
+    assert re.search(r"none +PSNR of people \(dB\) +-0\.20 .* loss", differences)
+    assert "people" not in text_of(0.3, "gain"), "without masks"
 
 
 def test_full_strength_is_a_table_of_its_own_unless_it_is_the_chosen_one() -> None:

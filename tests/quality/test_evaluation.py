@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.quality.config import EvaluateConfig, LpipsConfig
+from stages.quality.crops import Box
 from stages.quality.evaluation import (
     COLUMNS,
     HIGHEST_PSNR_DB,
@@ -20,7 +21,7 @@ from stages.quality.evaluation import (
     evaluate,
     mean_color,
 )
-from stages.quality.keys import AVERAGED, MASKED, MEASURES
+from stages.quality.keys import AVERAGED, CROPPED, MASKED, MEASURES
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -233,23 +234,26 @@ def test_gpu_gives_the_numbers_of_the_cpu(random_backbone: Callable, view_of: Ca
         assert there[key] == pytest.approx(here[key], rel=2e-5), key
 
 
+@pytest.mark.parametrize("crop", [None, (slice(2, 39), slice(10, 46))])
 @pytest.mark.parametrize("partly", [False, True])
 def test_other_renders_of_a_view_measure_as_alone(
     random_backbone: Callable,
     view_of: Callable,
     partly: bool,
+    crop: Box | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Renders share one pass over their ground truth, in one batch as on a GPU or apart."""
     valid = np.indices((40, 48))[1] < 30 if partly else None
-    view, others = view_of(valid=valid), [view_of(seed=seed).given for seed in (1, 2, 3)]
+    view = replace(view_of(valid=valid), crop=crop)
+    others = [view_of(seed=seed).given for seed in (1, 2, 3)]
     meter = Meter.build(EvaluateConfig(device="cpu"), random_backbone("alex"))
     alone = [meter.measure(replace(view, given=image)) for image in others]
-    expected = [{name: row[name] for name in MEASURES} for row in alone]
+    expected = [{name: row[name] for name in (*MEASURES, *CROPPED)} for row in alone]
+    assert all((row[name] is None) == (crop is None) for row in expected for name in CROPPED)
     assert meter.measure_others(view, others) == expected
     monkeypatch.setattr(Meter, "_full", lambda self, batch: len(batch) == 2)
     together = meter.measure_others(view, others)
-    assert [list(row) for row in together] == [list(MEASURES)] * 3
     for row, wanted in zip(together, expected, strict=True):
         assert row == pytest.approx(wanted, rel=1e-5)
 

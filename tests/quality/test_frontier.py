@@ -12,9 +12,9 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from stages.quality.blends import measure_strengths
-from stages.quality.evaluation import MeasuredView, Meter
+from stages.quality.evaluation import MeasuredView, Meter, evaluate
 from stages.quality.frontier import Curve, Frontiers, compare_curves
-from stages.quality.keys import MEASURED, MEASURES
+from stages.quality.keys import CROPPED, MEASURED, MEASURES
 from stages.quality.metrics.lpips import Lpips
 
 STRENGTHS = np.linspace(0, 1, 9)
@@ -290,6 +290,39 @@ def test_known_strengths_are_taken_and_equal_measured_ones() -> None:
     )
     assert without["base-post"] == rows["base-post"]
     assert len(rows["none"]) == 1
+
+
+def test_crops_of_blends_are_measured_as_those_of_fixed_views() -> None:
+    """Of the views that have one; a blend is measured like a view that is equal to it."""
+    meter = Meter("cpu", _Detail(), "detail")
+    crops = (slice(20, 70), slice(10, 60)), (slice(0, 40), slice(30, 96)), None
+    sides: dict[str, list[MeasuredView]] = {
+        "none": [],
+        "base-post": [],
+        "tuned-post": [],
+        "half": [],
+    }
+    for seed, (truth, crop) in enumerate(zip(photographs()[:3], crops, strict=True)):
+        raw, fixed = raw_of(truth, seed), raw_of(truth, seed + 5)
+        images = raw, fixed, raw_of(truth, seed + 9), raw + np.float32(0.5) * (fixed - raw)
+        for method, image in zip(sides, images, strict=True):
+            view = MeasuredView(f"{seed}", "28", truth, "0", given=image, crop=crop)
+            sides[method].append(view)
+    means = {
+        name: evaluate(of, meter, np.zeros(3), "auto", name=name)[1] for name, of in sides.items()
+    }
+    half = means.pop("half")
+    rows = measure_strengths(sides.__getitem__, [0.0, 0.5, 1.0], meter, means)
+    for row, of in zip(rows["base-post"], (means["none"], half, means["base-post"]), strict=True):
+        assert {name: row[name] for name in (*MEASURES, *CROPPED)} == {
+            name: pytest.approx(of[name], abs=2e-6) for name in (*MEASURES, *CROPPED)
+        }
+    assert rows["tuned-post"][1]["crop_psnr"] != rows["base-post"][1]["crop_psnr"]
+    whole = {name: [replace(one, crop=None) for one in of] for name, of in sides.items()}
+    means = {name: of | dict.fromkeys(CROPPED) for name, of in means.items()}
+    without = measure_strengths(whole.__getitem__, [0.0, 0.5, 1.0], meter, means)
+    for method, of_method in rows.items():
+        assert without[method] == [row | dict.fromkeys(CROPPED) for row in of_method]
 
 
 def test_strength_is_chosen_on_the_internal_scene_alone() -> None:
