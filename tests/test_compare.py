@@ -279,6 +279,25 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
     assert {key: value for key, value in after.items() if key not in added} == before
 
 
+def test_people_have_a_noise_floor_of_their_own() -> None:
+    """A gain of 1 dB is more than the noise of whole images, and less than that of the people."""
+    select(["none", "base-post"], "base-post")
+    repeat_with([1, 2])
+    for scene, level in LEVELS.items():
+        evaluation(scene, "none", level, people=18.0)
+        evaluation(scene, "base-post", level + 1, people=19.0)
+        for seed, moved in ((1, 0.3), (2, -0.3)):
+            evaluation(repeat_name(scene, seed), "none", level + moved, people=18 + 2 * moved)
+    average({"pair15": 20.0, "pair16": 22.0})
+    main()
+    delta = read_json(layout.delta())
+    floor = delta["noise_floor"]
+    assert floor["crop_psnr_least"] == pytest.approx(2 * floor["psnr_least"], abs=1e-5)
+    mean = delta["headline"]["base-post_vs_none"]["mean"]
+    assert (mean["psnr"], mean["psnr_is"]) == (1.0, "gain")
+    assert (mean["crop_psnr"], mean["crop_psnr_is"]) == (1.0, "below the noise floor")
+
+
 def test_mean_of_renders_that_was_measured_otherwise_is_refused() -> None:
     repeat_with([1])
     for scene, level in LEVELS.items():

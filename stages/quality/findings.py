@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.quality.keys import MEASURES, better
+from stages.quality.keys import CROPPED, MEASURES, better
 
 GAIN, LOSS = "gain", "loss"
 DIFFERENCE = "difference"  # where the noise floor was not measured
@@ -64,11 +64,15 @@ def finding(
 
 
 def measure_of(key: str) -> str:
-    """The measure that a key is about.
+    """The measure that a key is about; those of people have a noise floor of their own.
 
     >>> measure_of("full_psnr"), measure_of("lpips_at_ssim"), measure_of("ssim_aligned")
     ('psnr', 'lpips', 'ssim')
+    >>> measure_of("crop_psnr")
+    'crop_psnr'
     """
+    if key in CROPPED:
+        return key
     return "lpips" if "lpips" in key else next(name for name in MEASURES if name in key)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
-from stages.quality.keys import MEASURES, TITLES, quantity, repeat_name
+from stages.quality.keys import CROPPED, MEASURES, TITLES, quantity, repeat_name
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.statistics import t_quantile
 from stages.run.methods import PLAIN
@@ -55,7 +55,7 @@ def seed_noise(rows: Sequence[DeltaRow], confidence: float) -> dict[str, Any]:
     """
     floor: dict[str, Any] = {}
     trainings = 1 + len({row["comparison"] for row in rows})
-    for name in MEASURES:
+    for name in (*MEASURES, *CROPPED):
         shifts: dict[str, list[float]] = {}
         for row in rows:
             if row["metric"] == name and row["scene"] != MEAN:

@@ -118,9 +118,8 @@ class Results:
         return [row for row in self.deltas if (row["comparison"], row["metric"]) == wanted]
 
     def least(self, metric: str) -> float | None:
-        """The least difference that is no noise: of people, at least that of whole images."""
-        name = metric.removeprefix("crop_")
-        return self.noise_floor.get(f"{name}_least")
+        """The least difference that is no noise; None where it was not measured."""
+        return self.noise_floor.get(f"{metric}_least")
 
     def untuned(self, method: str) -> str | None:
         """The untuned form of a tuned method, if it was run."""
