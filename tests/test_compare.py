@@ -293,6 +293,7 @@ def test_people_have_a_noise_floor_of_their_own() -> None:
     delta = read_json(layout.delta())
     floor = delta["noise_floor"]
     assert floor["crop_psnr_least"] == pytest.approx(2 * floor["psnr_least"], abs=1e-5)
+    assert "0.59 dB PSNR, 0.0000 SSIM, 1.18 dB PSNR of people" in delta["study"]["noise"]
     mean = delta["headline"]["base-post_vs_none"]["mean"]
     assert (mean["psnr"], mean["psnr_is"]) == (1.0, "gain")
     assert (mean["crop_psnr"], mean["crop_psnr_is"]) == (1.0, "below the noise floor")

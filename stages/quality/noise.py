@@ -80,7 +80,7 @@ def floor_words(floor: Mapping[str, Any] | None) -> str:
         return NOT_MEASURED
     parts = [
         f"{quantity(name, floor[f'{name}_least'])} {TITLES[name]}"
-        for name in MEASURES
+        for name in (*MEASURES, *CROPPED)
         if floor.get(f"{name}_least") is not None
     ]
     of = f"{floor['confidence']:.0%}, from {floor['trainings']} trainings of the plain splat"
