@@ -6,7 +6,6 @@ and by its commands, without a shell; its output is not parsed.
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from dvc.stage.cache import RunCacheNotFoundError
 from stages.graph.repository_lock import busy_error
 from stages.run import digests
 from stages.run.errors import UserError
+from stages.run.process.processes import run_interruptibly
 
 _FROM_UPSTREAM = "its inputs change"
 
@@ -118,6 +118,9 @@ def run_experiment(
 ) -> int:
     """Run or queue one experiment in a copy of the workspace; returns its exit code.
 
+    DVC writes the settings into the workspace for a moment before it copies it, so a signal to stop
+    must reach it as Ctrl-C, and let it restore the workspace.
+
     `work` keeps resume states, so that a killed experiment can resume.
     """
     command = [sys.executable, "-m", "dvc", "exp", "run", "--queue" if queue else "--temp"]
@@ -126,8 +129,7 @@ def run_experiment(
     # Stages start as `python -m ...`; they must use this Python even if it is not on PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"SPLATFIX_WORK": str(work.absolute()), "PATH": path}
-    with log.open("w") as out:
-        return subprocess.run(command, env=environment, stdout=out, stderr=out).returncode
+    return run_interruptibly(command, environment, log)
 
 
 def _status(stage: Any, upstream: Sequence[Any], report: Sequence[Any]) -> StageStatus:

@@ -2,14 +2,17 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from stages.run.files import write_json
+from stages.run.process.stopping import PREEMPTED
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = {"internal_eval_scenes": "hi4d_pair02_dance", "downstream_scenes": "hi4d_pair15_fight"}
@@ -117,21 +120,24 @@ def study(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        words, cwd=folder, env=environment_of(folder), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment_of(folder: Path) -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("DVC_", "SLURM_", "SPLATFIX_"))
     }
-    environment = kept | {
+    return kept | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]),
         "PYTHONPATH": str(ROOT),
         "RAN": str(folder.with_name("ran.txt")),
     }
-    done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def ablate(folder: Path, *words: str) -> str:
@@ -170,3 +176,23 @@ def test_policies_of_references_in_one_command(study: Path) -> None:
         "\n".join(again[4:]) == table.partition("experiment ")[0] or table.splitlines()[-1] in again
     )
     assert len(ran.read_text().splitlines()) == 10, "nothing ran again"
+
+
+@pytest.mark.slow  # an experiment of DVC
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workspace_is_as_before_when_an_arm_is_stopped(study: Path, number: int) -> None:
+    """DVC writes an arm's params into the workspace before it copies it."""
+    before = (study / "params.yaml").read_bytes()
+    arms = "difix.reference_from=nearest,overlap"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.ablate", arms], cwd=study, env=environment_of(study)
+    )
+    until = time.monotonic() + 120
+    while (study / "params.yaml").read_bytes() == before and time.monotonic() < until:
+        time.sleep(0.002)
+    assert (study / "params.yaml").read_bytes() != before, "the moment to stop it has passed"
+    process.send_signal(number)
+    assert process.wait(timeout=120) == PREEMPTED
+    assert (study / "params.yaml").read_bytes() == before
+    assert run(study, "git", "status", "--short") == ""
+    assert ablate(study).startswith("experiments to run: ")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,25 @@ def run_group(command: Sequence[str], folder: Path) -> tuple[int, str]:
         if child is not None:
             _end_group(child)
         raise
+
+
+def run_interruptibly(command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
+    """Run a program that cleans up after Ctrl-C, its output into `log`; return its exit code.
+
+    When this is interrupted, as by a signal to stop, the program and all that it started get
+    Ctrl-C once, and have as long as they need.
+    """
+    with log.open("w") as out:
+        child = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+        try:
+            return child.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGINT)
+            child.wait()
+            raise
 
 
 def _end_group(leader: subprocess.Popen[str]) -> None:
