@@ -17,7 +17,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
 
     from stages.quality.averages import COLUMNS as NAMES
-    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
+    from stages.quality.evaluation import Meter, columns_of, evaluate, mean_color, summary
     from stages.quality.keys import NONE_MEAN, repeat_name
     from stages.scenes.scene import Scene
     from stages.splat.views.averaged_views import averaged_views
@@ -44,7 +44,7 @@ def main() -> None:
         print("study.seeds is empty: nothing to average")
     of_scenes, of_views = layout.averaged()
     write_json(of_scenes, means)
-    write_tsv(of_views, rows, [NAMES[0], *COLUMNS])
+    write_tsv(of_views, rows, [NAMES[0], *columns_of(rows)])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> None:
     from stages.difix.weights.evaluation_notes import evaluation_notes
     from stages.quality.blends import COLUMNS as STRENGTH_COLUMNS
     from stages.quality.blends import measure_strengths
-    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
+    from stages.quality.evaluation import Meter, columns_of, evaluate, mean_color, summary
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.scene import Scene
     from stages.splat.views.measured_views import measured_views
@@ -43,8 +43,8 @@ def main() -> None:
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.valid_pixels() for view in prepared.views("source"))
-    if meter.note:
-        print(f"WARNING: {scene}: LPIPS is empty: {meter.note}", file=sys.stderr)
+    for warning in meter.warnings:
+        print(f"WARNING: {scene}: {warning}", file=sys.stderr)
     evaluations = {}
     with cost("evaluate", scene):
         for method in study.methods:
@@ -70,7 +70,7 @@ def main() -> None:
     ):
         for method, (rows, of_scene) in evaluations.items():
             write_json(scalars / layout.scene_metrics(scene, method).name, of_scene)
-            write_tsv(tables / layout.view_metrics(scene, method).name, rows, COLUMNS)
+            write_tsv(tables / layout.view_metrics(scene, method).name, rows, columns_of(rows))
             curve = curves / layout.frontier(scene, method).name
             write_tsv(curve, strengths[method], STRENGTH_COLUMNS)
 

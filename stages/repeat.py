@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
     args = parse_share(parser)
 
-    from stages.quality.evaluation import COLUMNS, Meter, evaluate, mean_color, summary
+    from stages.quality.evaluation import Meter, columns_of, evaluate, mean_color, summary
     from stages.quality.keys import repeat_name
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.poses.calibration import read_calibration
@@ -68,7 +68,7 @@ def main() -> None:
     views = measured_views(scene, renders, read_kinds(renders), measuring.masks)
     rows, means = evaluate(views, meter, color, measuring.masks, name=name)
     write_json(layout.scene_metrics(name, PLAIN), means)
-    write_tsv(layout.view_metrics(name, PLAIN), rows, COLUMNS)
+    write_tsv(layout.view_metrics(name, PLAIN), rows, columns_of(rows))
     print(f"{name}: {summary(means)}")
 
 

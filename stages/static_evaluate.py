@@ -30,6 +30,7 @@ def main() -> None:
     add_override_option(parser)
     args = parser.parse_args()
 
+    from stages.quality.keys import further_in
     from stages.scenes.static.paths import StaticPaths
     from stages.splat.captures.measuring import meter_of
     from stages.splat.captures.static_evaluation import COLUMNS, evaluate_static, summary
@@ -63,7 +64,7 @@ def main() -> None:
         rows, means = evaluate_static(shared, args.camera, static, result, meter)
     if paths.in_graph:
         write_json(layout.static_metrics(paths.name, args.camera), means)
-        write_tsv(layout.static_views(paths.name, args.camera), rows, COLUMNS)
+        write_tsv(layout.static_views(paths.name, args.camera), rows, [*COLUMNS, *further_in(rows)])
     print(f"{name}: {summary(means)}")
 
 

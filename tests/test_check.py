@@ -304,3 +304,22 @@ def test_checkpoints_are_not_asked_for_where_no_fixer_is_used(folder: Path) -> N
 
     edit(folder, change)
     assert check(folder).returncode == 0
+
+
+@pytest.mark.parametrize("key", ["net", "also"])
+def test_a_net_that_is_measured_and_not_fetched_is_named(folder: Path, key: str) -> None:
+    value = {"net": "vgg", "also": ["vgg"]}[key]
+    edit(folder, lambda params: params["evaluate"]["lpips"].update({key: value}))
+    number = line_of(folder, f"    {key}:", after="evaluate:\n  # auto: cuda")
+    done = check(folder)
+    assert done.returncode == 2
+    assert f"params.yaml:{number}  evaluate.lpips.{key}: vgg\n" in done.stderr
+    assert "expected one of weights.nets: alex\n" in done.stderr
+    assert "fix: add vgg to weights.nets" in done.stderr
+    edit(folder, lambda params: params["weights"]["nets"].append("vgg"))
+    assert check(folder).returncode == 0
+
+
+def test_a_study_without_lpips_is_no_error(folder: Path) -> None:
+    edit(folder, lambda params: params["weights"].update(nets=[]))
+    assert check(folder).returncode == 0

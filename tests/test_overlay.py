@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.difix.config import FixerConfig, TuneConfig
+from stages.quality.config import EvaluateConfig, WeightsConfig
 from stages.run.settings.params import Params
 from stages.scenes.config import CalibrateConfig, PairsConfig, PrepareConfig
 from stages.splat.config import DistillConfig, TrainConfig
@@ -80,6 +81,17 @@ def test_seed_then_demo_gives_back_the_same_bytes(folder: Path) -> None:
     done = overlay(folder, STUDIES / "demo.yaml")
     assert done.returncode == 0, done.stderr
     assert path.read_bytes() == before
+
+
+def test_lpips_by_two_nets_is_one_command(folder: Path) -> None:
+    done = overlay(folder, STUDIES / "lpips.yaml")
+    assert done.returncode == 0, done.stderr
+    params = Params.read(folder / "params.yaml")
+    assert params.section("evaluate", EvaluateConfig).lpips.nets == ("alex", "vgg")
+    assert params.section("weights", WeightsConfig).nets == ("alex", "vgg")
+    back = overlay(folder, STUDIES / "demo.yaml")
+    assert back.returncode == 0, back.stderr
+    assert (folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
 # Keys of `train:` that the scripts take from params.yaml: about the machine, and about the data.

@@ -14,11 +14,12 @@ from skimage import data
 
 from stages import average, compare, decide, evaluate
 from stages.quality.config import EvaluateConfig
-from stages.quality.evaluation import COLUMNS, Meter, mean_color
+from stages.quality.evaluation import Meter, columns_of, mean_color
 from stages.quality.evaluation import evaluate as measure
 from stages.quality.keys import MEASURES, repeat_name
 from stages.run import layout
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
+from stages.run.settings.params import Params
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.images import write_png
 from stages.scenes.novel_views import write_info, write_novel_view
@@ -114,12 +115,12 @@ def put(folder: Path, view: View, image: Image) -> None:
 
 def measure_repeat(scene: Scene, name: str) -> None:
     """What stage `repeat` does after its training."""
-    meter = Meter.build(EvaluateConfig(device="cpu"), layout.WEIGHTS)
+    meter = Meter.build(Params.read().section("evaluate", EvaluateConfig), layout.WEIGHTS)
     views = measured_views(scene, layout.novel_views(name, "none"), ("given",), "ignore")
     color = mean_color(view.valid_pixels() for view in scene.views("source"))
     rows, means = measure(views, meter, color, "auto", name=name)
     write_json(layout.scene_metrics(name, "none"), means)
-    write_tsv(layout.view_metrics(name, "none"), rows, COLUMNS)
+    write_tsv(layout.view_metrics(name, "none"), rows, columns_of(rows))
 
 
 def write_params(subject: str, seeds: list[int], downstream: tuple[str, ...] = DOWNSTREAM) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.floor import below_mean_color
-from stages.quality.keys import AVERAGED
+from stages.quality.keys import AVERAGED, further_in
 from stages.quality.statistics import column_means
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
@@ -93,11 +93,12 @@ def downstream(scenes: Sequence[str], evaluated: Sequence[str]) -> list[str]:
 
 def summary(evaluations: Evaluations, scenes: Sequence[str]) -> dict[str, Any]:
     """Means of every method over scenes of equal weight: metrics/summary.json."""
-    return {
-        method: column_means([evaluations.of(scene, method).means for scene in scenes], AVERAGED)
-        | {"scenes": len(scenes)}
-        for method in evaluations.methods
-    }
+    by_method = {}
+    for method in evaluations.methods:
+        rows = [evaluations.of(scene, method).means for scene in scenes]
+        means = column_means(rows, (*AVERAGED, *further_in(rows)))
+        by_method[method] = means | {"scenes": len(scenes)}
+    return by_method
 
 
 def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[str]:
@@ -113,7 +114,8 @@ def _read(scene: str, method: str, files: Files) -> Evaluation:
     missing = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
     if missing:
         raise UserError(of_scene, f"no {', '.join(missing)}", fix="run `dvc repro -f evaluate`")
-    invalid = [key for key in AVERAGED if not _is_number(means[key])]
+    measures = (*AVERAGED, *further_in([means]))
+    invalid = [key for key in measures if not _is_number(means[key])]
     if invalid:
         raise UserError(
             of_scene,

@@ -1,9 +1,11 @@
 """Typed models of `weights:`, `novel_views:`, `evaluate:` and `compare:` in params.yaml."""
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
 from stages.run.settings.params import Section, runtime_field
 from stages.run.settings.ranges import Count, Seed, Workers
@@ -44,10 +46,23 @@ class NovelViewsConfig(Alignment):
 
 
 class LpipsConfig(Section):
-    """The LPIPS backbone, and whether a run without its weights is an error."""
+    """The LPIPS backbones, and whether a run without their weights is an error."""
 
     net: Net = "alex"
+    also: tuple[Net, ...] = ()  # measured beside `net`
     required: bool = False
+
+    @field_validator("also")
+    @classmethod
+    def _once(cls, also: tuple[Net, ...], info: ValidationInfo) -> tuple[Net, ...]:
+        if len({info.data.get("net"), *also}) <= len(also):
+            raise ValueError("each net once, without evaluate.lpips.net")
+        return also
+
+    @property
+    def nets(self) -> tuple[Net, ...]:
+        """All nets, the first of which is that of the measure `lpips`."""
+        return (self.net, *self.also)
 
 
 class EvaluateRuntime(Section):
@@ -73,3 +88,27 @@ class CompareConfig(Section):
     bootstrap_draws: int = Field(default=2000, ge=100, le=1_000_000)
     block_length: Count = 0
     seed: Seed = 0
+
+
+def net_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[Any, ...]], str]
+) -> Iterator[UserError]:
+    """Errors of nets that `evaluate` measures by and `weights` does not fetch.
+
+    Args:
+        values: The sections that are valid.
+        where: Gives the place of a key for messages.
+    """
+    if not {"weights", "evaluate"} <= values.keys():
+        return
+    fetched, lpips = values["weights"].nets, values["evaluate"].lpips
+    if not fetched and not lpips.required:  # a run without LPIPS
+        return
+    for net in lpips.nets:
+        if net not in fetched:
+            yield UserError(
+                where(("evaluate", "lpips", "net" if net == lpips.net else "also")),
+                net,
+                expected=f"one of weights.nets: {', '.join(fetched) or 'none'}",
+                fix=f"add {net} to weights.nets, then run `python -m stages.check`",
+            )

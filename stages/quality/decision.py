@@ -6,14 +6,23 @@ from typing import Any
 from stages.quality.findings import DIFFERENCE, GAIN, LOSS, rule
 from stages.quality.floor import verdict_warning
 from stages.quality.frontier_text import frontier_lines, verdict_words
-from stages.quality.keys import CROPPED, FORMATS, MEASURES, NONE_MEAN, TITLES, quantity, titled
+from stages.quality.keys import (
+    CROPPED,
+    FORMATS,
+    FURTHER,
+    MEASURES,
+    NONE_MEAN,
+    TITLES,
+    quantity,
+    titled,
+)
 from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 from stages.run.methods import PLAIN, Method
 
-_TITLES = {name: titled(name, "{} ({})") for name in (*MEASURES, *CROPPED)}
+_TITLES = {name: titled(name, "{} ({})") for name in (*MEASURES, *FURTHER, *CROPPED)}
 
 SAME = "the same images"
 _LIMITS = " The noise floor holds the seed of the splats' training, not that of the tuning."
@@ -128,8 +137,9 @@ def _on_methods(summary: Mapping[str, Numbers], floor: Numbers | None) -> str:
 
 def _means(summary: Mapping[str, Numbers]) -> str:
     every = summary.values()
+    further = [name for name in FURTHER if all(name in row for row in every)]
     cropped = [name for name in CROPPED if any(row.get(name) is not None for row in every)]
-    shown = [*MEASURES, *cropped]
+    shown = [*MEASURES, *further, *cropped]
     rows = [["method", *(_TITLES[name] for name in shown)]]
     for method, row in summary.items():
         rows.append([method, *(_text(row[name], FORMATS[name]) for name in shown)])

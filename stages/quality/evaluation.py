@@ -5,7 +5,7 @@ Every view and every scene has the same keys; None where a measure is missing.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from stages.quality.config import EvaluateConfig, SsimForm
 from stages.quality.crops import Box
 from stages.quality.floor import floor_warning
-from stages.quality.keys import COLOR_CORRECTED, CROPPED, FLICKER, MEASURED
+from stages.quality.keys import COLOR_CORRECTED, CROPPED, FLICKER, MEASURED, further_in
 from stages.quality.metrics.color_corrected import cc_psnr
 from stages.quality.metrics.flicker import Flicker
 from stages.quality.metrics.lpips import LPIPS_PX, Lpips
@@ -25,7 +25,7 @@ from stages.quality.metrics.masked import mlpips, mpsnr, mssim
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
 from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim, ssim_inside
 from stages.quality.metrics.weights import absence, fingerprint, remedy
-from stages.run.errors import UserError
+from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
 
 _LOGGER = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class _Truth:
 class Meter:
     """Device and LPIPS for measuring. Without `lpips` its measures are None; `note` says why.
 
+    `further` nets give measures of their own, on whole images; `left_out` says why others do not.
     With `gsplat_stats` metrics are also written in the files of gsplat's trainer.
     """
 
@@ -99,6 +100,8 @@ class Meter:
     lpips: Lpips | None = None
     lpips_name: str = "none"
     note: str | None = None
+    further: Mapping[str, Lpips] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why, by net
     ssim: SsimForm = "torchmetrics"
     gsplat_stats: bool = False
 
@@ -106,28 +109,42 @@ class Meter:
     def build(cls, config: EvaluateConfig, weights: Path) -> "Meter":
         """Choose the device and load LPIPS from the folder of stage `weights`.
 
-        Raises UserError when LPIPS is required and has no weights.
+        Raises UserError when LPIPS is required and a net has no weights.
         """
-        device, net = _device(config.device), config.lpips.net
-        reason = absence(weights, net)
-        if reason and config.lpips.required:
-            raise UserError("evaluate.lpips.required", reason, fix=remedy(net))
-        if reason:
-            return cls(device, note=reason, **_choices(config))
-        loaded = Lpips(weights, net, device)
-        return cls(device, loaded, f"{net} {fingerprint(weights, net)}", **_choices(config))
+        device, (first, *also) = _device(config.device), config.lpips.nets
+        missing = {net: why for net in (first, *also) if (why := absence(weights, net))}
+        if config.lpips.required:
+            required = "evaluate.lpips.required"
+            raise_all(UserError(required, why, fix=remedy(net)) for net, why in missing.items())
+        loaded = {net: Lpips(weights, net, device) for net in (first, *also) if net not in missing}
+        names = {net: f"{net} {fingerprint(weights, net)}" for net in loaded}
+        return cls(
+            device,
+            loaded.pop(first, None),
+            " + ".join(({first: "none"} | names).values()),
+            missing.pop(first, None),
+            loaded,
+            missing,
+            **_choices(config),
+        )
 
     @classmethod
     def without_lpips(cls, config: EvaluateConfig, note: str) -> "Meter":
         """On the CPU and without LPIPS; `note` says why."""
         return cls("cpu", note=note, **_choices(config))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is missing of LPIPS, and why."""
+        empty = [f"LPIPS is empty: {self.note}"] if self.note else []
+        return empty + [f"LPIPS ({net}) is left out: {why}" for net, why in self.left_out.items()]
+
     def require_sizes(
         self, sizes: Mapping[str, tuple[int, int]], fix: str, *, masked: bool = False
     ) -> None:
         """Raise UserError for views too small to measure; sizes are (width, height) px by name."""
         inside = masked or self.ssim == "dycheck"
-        least = max(TAPS if inside else SMALLEST_PX, LPIPS_PX if self.lpips else 0)
+        least = max(TAPS if inside else SMALLEST_PX, LPIPS_PX if self.lpips or self.further else 0)
         small = [name for name, size in sizes.items() if min(size) < least]
         if small:
             width, height = sizes[small[0]]
@@ -148,11 +165,12 @@ class Meter:
         truths = _batch([one.truth for one in views], self.device)
         truth = _Truth.of(truths, [one.share for one in views], self.lpips)
         given = _batch([one.filled(one.given) for one in views], self.device)
-        columns = _values(truth, given, self)
+        columns, aligned = _values(truth, given, self), None
         if views[0].aligned is not None:
             aligned = _batch([one.filled(one.aligned) for one in views], self.device)
             values = _values(truth, aligned, self)
             columns |= {f"{name}_aligned": value for name, value in values.items()}
+        columns |= _further_values(truth, given, aligned, self)
         columns[COLOR_CORRECTED] = _decibels(cc_psnr(truths, given, _valid(views, self.device)))
         # An empty mask has no measures.
         if views[0].mask is not None and views[0].mask.any():
@@ -229,13 +247,14 @@ def evaluate(
             flat.append(_flat_psnr(pixels, color))
             digests[f"{one.timestamp}/{one.camera}"] = one.truth_sha256
             sizes.add(f"{one.truth.shape[1]}x{one.truth.shape[0]}")
-    means = means_of(rows, MEASURED)
+    means = means_of(rows, (*MEASURED, *further_in(rows)))
     means[FLICKER] = flicker.value()
     means["mean_color_psnr"] = _mean(flat)
     means["views"] = len(rows)
     size = "+".join(sorted(sizes))
     means["protocol"] = protocol(digests, size, meter.lpips_name, masks, meter.ssim)
     means["lpips_note"] = meter.note
+    means |= {f"lpips_{net}_note": why for net, why in meter.left_out.items()}
     if warning := floor_warning(name, means):
         _LOGGER.warning(warning)
     return rows, means
@@ -244,6 +263,11 @@ def evaluate(
 def means_of(rows: Sequence[Measures], names: Sequence[str]) -> Measures:
     """Means over the views that have the measure, to six decimals; None where none has it."""
     return {name: _mean([row[name] for row in rows if row[name] is not None]) for name in names}
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """COLUMNS, and those of the further LPIPS nets that the rows of views have."""
+    return [*COLUMNS, *further_in(rows)]
 
 
 def summary(means: Mapping[str, Any]) -> str:
@@ -322,6 +346,22 @@ def _values(truth: _Truth, b: Tensor, meter: Meter) -> dict[str, list[float | No
         "ssim": _rounded(1 - (1 - similarity) / of),
         "lpips": [None] * len(a) if distance is None else _rounded(distance / of),
     }
+
+
+def _further_values(
+    truth: _Truth, given: Tensor, aligned: Tensor | None, meter: Meter
+) -> dict[str, list[float | None]]:
+    """LPIPS by the further nets, one after the other."""
+    of = torch.tensor(truth.shares, dtype=torch.float64, device=given.device)
+    values: dict[str, list[float | None]] = {}
+    for net, lpips in meter.further.items():
+        known = lpips.activations_of(truth.images)
+        for form, images in (("", given), ("_aligned", aligned)):
+            values[f"lpips_{net}{form}"] = [None] * len(given)
+            if images is not None:
+                distance = lpips.between(known, lpips.activations_of(images))
+                values[f"lpips_{net}{form}"] = _rounded(distance / of)
+    return values
 
 
 def _masked_values(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.quality.keys import CROPPED, MEASURES, better
+from stages.quality.keys import CROPPED, FURTHER, MEASURES, better
 
 GAIN, LOSS = "gain", "loss"
 DIFFERENCE = "difference"  # where the noise floor was not measured
@@ -68,12 +68,11 @@ def measure_of(key: str) -> str:
 
     >>> measure_of("full_psnr"), measure_of("lpips_at_ssim"), measure_of("ssim_aligned")
     ('psnr', 'lpips', 'ssim')
-    >>> measure_of("crop_psnr")
-    'crop_psnr'
+    >>> measure_of("crop_psnr"), measure_of("lpips_vgg_aligned")
+    ('crop_psnr', 'lpips_vgg')
     """
-    if key in CROPPED:
-        return key
-    return "lpips" if "lpips" in key else next(name for name in MEASURES if name in key)
+    names = (*CROPPED, *FURTHER, "lpips", *MEASURES)  # `lpips_at_ssim` is of LPIPS
+    return next(name for name in names if name in key)
 
 
 def rule(floor: Mapping[str, Any] | None) -> str:

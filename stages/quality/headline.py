@@ -10,7 +10,7 @@ from typing import Any
 from stages.quality.comparison import Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.frontier import Frontiers
-from stages.quality.keys import CROPPED, MEASURES
+from stages.quality.keys import CROPPED, FURTHER, MEASURES, further_in
 from stages.quality.paired_differences import DeltaRow, comparisons_of, delta_metrics, mean_rows
 from stages.quality.statistics import column_means
 from stages.run.errors import UserError
@@ -55,10 +55,11 @@ class Headline:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Those of whole images; also those of people, where every scene has them."""
+        """Those of whole images, and those that not every study has, where every scene has them."""
         rows = self._at(self.subject).values()
         cropped = all(row[CROPPED[0]] is not None for row in rows)
-        return (*MEASURES, *CROPPED) if cropped else MEASURES
+        further = [name for name in further_in(rows) if name in FURTHER]  # not of blends
+        return (*MEASURES, *further, *(CROPPED if cropped else ()))
 
     def rows(self, config: CompareConfig) -> list[DeltaRow]:
         """Differences of `measures` of the subject to each of its references, over scenes."""

@@ -2,7 +2,13 @@
 
 `..._aligned` are of renders from poses that were aligned to the images. `m...` are over the pixels
 of a mask, `crop_...` over the box around the people, `cc_psnr` is after a colour correction.
+`lpips` is by the net `evaluate.lpips.net`, `lpips_<net>` by those of `evaluate.lpips.also`.
 """
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from stages.quality.config import Net
 
 MEASURES = ("psnr", "ssim", "lpips")
 ALIGNED = tuple(f"{name}_aligned" for name in MEASURES)
@@ -16,6 +22,11 @@ FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 FORMATS |= {f"crop_{name}": form for name, form in FORMATS.items()}
 COLOR_CORRECTED = "cc_psnr"
 MEASURED = (*MEASURES, *ALIGNED, COLOR_CORRECTED, *MASKED, *CROPPED)
+# LPIPS by further nets: keys that are absent, not None, where a net is not asked for.
+FURTHER = tuple(f"lpips_{net}" for net in get_args(Net))
+FURTHER_ALIGNED = tuple(f"{name}_aligned" for name in FURTHER)
+TITLES |= {f"lpips_{net}": f"LPIPS ({net})" for net in get_args(Net)}
+FORMATS |= dict.fromkeys(FURTHER, FORMATS["lpips"])
 # Of a scene, not of its views.
 FLICKER = "flicker"
 # Measures with a mean over scenes.
@@ -49,6 +60,19 @@ def better(name: str) -> int:
     (1, -1)
     """
     return -1 if "lpips" in name or name == FLICKER else 1
+
+
+def further_in(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The measures of further LPIPS nets that every row has.
+
+    >>> further_in([{"lpips": 0.2, "lpips_vgg": 0.3}, {"lpips": 0.2, "lpips_vgg": None}])
+    ('lpips_vgg',)
+    >>> further_in([{"lpips_vgg": 0.3}, {"lpips": 0.2}]), further_in([])
+    ((), ())
+    """
+    every = list(rows)
+    names = (*FURTHER, *FURTHER_ALIGNED)
+    return tuple(name for name in names if every and all(name in row for row in every))
 
 
 def repeat_name(scene: str, seed: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.quality.comparison import Evaluation, Evaluations, Files
 from stages.quality.config import CompareConfig
-from stages.quality.keys import CROPPED, MEASURES, TITLES, quantity, repeat_name
+from stages.quality.keys import CROPPED, FURTHER, MEASURES, TITLES, quantity, repeat_name
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.statistics import t_quantile
 from stages.run.methods import PLAIN
@@ -55,7 +55,9 @@ def seed_noise(rows: Sequence[DeltaRow], confidence: float) -> dict[str, Any]:
     """
     floor: dict[str, Any] = {}
     trainings = 1 + len({row["comparison"] for row in rows})
-    for name in (*MEASURES, *CROPPED):
+    measured = {row["metric"] for row in rows}
+    further = [name for name in FURTHER if name in measured]
+    for name in (*MEASURES, *further, *CROPPED):
         shifts: dict[str, list[float]] = {}
         for row in rows:
             if row["metric"] == name and row["scene"] != MEAN:
@@ -80,7 +82,7 @@ def floor_words(floor: Mapping[str, Any] | None) -> str:
         return NOT_MEASURED
     parts = [
         f"{quantity(name, floor[f'{name}_least'])} {TITLES[name]}"
-        for name in (*MEASURES, *CROPPED)
+        for name in (*MEASURES, *FURTHER, *CROPPED)
         if floor.get(f"{name}_least") is not None
     ]
     of = f"{floor['confidence']:.0%}, from {floor['trainings']} trainings of the plain splat"

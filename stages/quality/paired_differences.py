@@ -13,7 +13,14 @@ import numpy as np
 from stages.quality.comparison import Evaluation, Evaluations
 from stages.quality.config import CompareConfig
 from stages.quality.findings import finding
-from stages.quality.keys import MEASURED, MEASURES, NONE_MEAN, better
+from stages.quality.keys import (
+    FURTHER,
+    FURTHER_ALIGNED,
+    MEASURED,
+    MEASURES,
+    NONE_MEAN,
+    better,
+)
 from stages.quality.statistics import block_interval, sign_flip_p, t_interval, win_rate
 from stages.run.methods import PLAIN, Method
 
@@ -73,7 +80,7 @@ def delta_table(
     """
     rows = []
     for method, reference in comparisons or comparisons_of(evaluations.methods):
-        for name in MEASURED:
+        for name in (*MEASURED, *FURTHER, *FURTHER_ALIGNED):
             by_scene = []
             for scene in scenes:
                 sides = evaluations.of(scene, method), evaluations.of(scene, reference)
@@ -98,7 +105,7 @@ def mean_rows(
     """
     rows: list[DeltaRow] = []
     for name in names:
-        if any(of[name] is None for side in (method, reference) for of in side.values()):
+        if any(of.get(name) is None for side in (method, reference) for of in side.values()):
             continue
         by_scene = [
             {"scene": scene, "difference": _rounded(method[scene][name] - reference[scene][name])}
@@ -122,6 +129,9 @@ def delta_metrics(
     difference is by the noise floor and the interval.
     """
     deltas: dict[str, dict[str, Any]] = {}
+    measured = {row["metric"] for row in table}
+    further = [name for name in FURTHER if name in measured]
+    names = tuple(dict.fromkeys((*names, *further)))
     of_mean = [f"{name}_{key}" for name in names for key in (*_OF_MEAN, "is")]
     for row in table:
         empty = {scene: dict.fromkeys(names) for scene in scenes}

@@ -5,11 +5,11 @@ from typing import Any
 
 from stages.quality.comparison import Evaluations, plain_below_floor
 from stages.quality.floor import verdict_warning
-from stages.quality.keys import FORMATS, MEASURES, titled
+from stages.quality.keys import FORMATS, FURTHER, MEASURES, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 
-_TITLES = {name: titled(name) for name in MEASURES} | {"psnr_aligned": "aligned dB"}
+_TITLES = {name: titled(name) for name in (*MEASURES, *FURTHER)} | {"psnr_aligned": "aligned dB"}
 _FORMATS = FORMATS | {"psnr_aligned": FORMATS["psnr"]}
 
 
@@ -44,35 +44,37 @@ def comparison_text(
         scenes: The downstream scenes.
         confidence: Of the intervals.
     """
-    header = ["", "method", "views", *_TITLES.values()]
+    every = summary.values()
+    shown = [one for one in _TITLES if one not in FURTHER or all(one in row for row in every)]
+    header = ["", "method", "views", *(_TITLES[name] for name in shown)]
     rows = [header]
     for scene in evaluations.scenes:
         label = scene if scene in scenes else f"{scene} (not in the mean)"
         for method in evaluations.methods:
             means = evaluations.of(scene, method).means
-            rows.append([label, method, str(means["views"]), *_cells(means)])
+            rows.append([label, method, str(means["views"]), *_cells(means, shown)])
             label = ""
     label = f"mean of {len(scenes)} scenes"
     for method, means in summary.items():
-        rows.append([label, method, "", *_cells(means)])
+        rows.append([label, method, "", *_cells(means, shown)])
         label = ""
     flat = next(iter(summary.values()))["mean_color_psnr"]
     lines = [render_table(rows), f"An image of the source images' mean colour: {flat:.2f} dB"]
     if below := plain_below_floor(evaluations, evaluations.scenes):
         lines.append(f"WARNING: {verdict_warning(', '.join(below))}")
-    shown = ""
+    comparison = ""
     for row in differences:
         if row["scene"] == MEAN and row["metric"] in _TITLES:
-            if row["comparison"] != shown:
-                shown = row["comparison"]
-                head = shown.replace("_vs_", " minus ")
+            if row["comparison"] != comparison:
+                comparison = row["comparison"]
+                head = comparison.replace("_vs_", " minus ")
                 lines += ["", f"{head}, with {confidence:.0%} intervals of Student's t over scenes"]
             lines.append(_difference(row, len(scenes)))
     return "\n".join(lines)
 
 
-def _cells(means: Mapping[str, Any]) -> list[str]:
-    return [_text(means[name], _FORMATS[name]) for name in _TITLES]
+def _cells(means: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    return [_text(means.get(name), _FORMATS[name]) for name in shown]
 
 
 def _text(value: float | None, form: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from stages.quality.config import EvaluateConfig, LpipsConfig
+from stages.quality.config import EvaluateConfig, LpipsConfig, Net
 from stages.quality.crops import Box
 from stages.quality.evaluation import (
     COLUMNS,
     HIGHEST_PSNR_DB,
     MeasuredView,
     Meter,
+    columns_of,
     evaluate,
     mean_color,
 )
@@ -26,7 +29,7 @@ from stages.quality.metrics.lpips import LPIPS_PX, Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
 from stages.run.errors import UserError
-from stages.run.files import write_json
+from stages.run.files import read_json, write_json
 
 GREY = np.full(3, 0.5)
 
@@ -267,6 +270,93 @@ def test_real_weights_fill_every_column(lpips_weights: Path, view_of: Callable) 
     assert 0 < row["mlpips"] < 2
     assert meter.note is None
     assert meter.lpips_name == "alex 889a9ed0"
+
+
+@pytest.fixture
+def two_nets(random_backbone: Callable, tmp_path: Path) -> Path:
+    """A folder as stage `weights` writes it, of alex and vgg, and of squeeze not found."""
+    marker = {"squeeze": {"found": False, "from": None, "sha256": None, "reason": "no network"}}
+    for net in ("alex", "vgg"):
+        folder = random_backbone(net)
+        shutil.copy(folder / f"{net}.safetensors", tmp_path)
+        marker |= read_json(folder / "weights.json")
+    write_json(tmp_path / "weights.json", marker)
+    return tmp_path
+
+
+def config_of(*also: Net, net: Net = "alex", required: bool = False) -> EvaluateConfig:
+    return EvaluateConfig(device="cpu", lpips=LpipsConfig(net=net, also=also, required=required))
+
+
+def test_a_further_net_is_measured_beside_the_first(view_of: Callable, two_nets: Path) -> None:
+    view = view_of(aligned=view_of(seed=5).truth, mask=np.ones((40, 48), bool))
+    view = replace(view, crop=(slice(0, 36), slice(0, 36)))
+    meter, alone = (Meter.build(config_of(*also), two_nets) for also in (("vgg",), ()))
+    vgg = Lpips(two_nets, "vgg")
+    rows, means = evaluate([view], meter, GREY, "people", name="one")
+    usual, usual_means = evaluate([view], alone, GREY, "people", name="one")
+    truth, given, aligned = map(batch, (view.truth, view.given, view.aligned))
+    assert rows[0]["lpips_vgg"] == pytest.approx(float(vgg(truth, given)), abs=1e-6)
+    assert rows[0]["lpips_vgg_aligned"] == pytest.approx(float(vgg(truth, aligned)), abs=1e-6)
+    assert abs(rows[0]["lpips_vgg"] - rows[0]["lpips"]) > 1e-3
+    further = {"lpips_vgg", "lpips_vgg_aligned"}
+    assert {key: value for key, value in rows[0].items() if key not in further} == usual[0]
+    assert means.keys() - usual_means.keys() == further
+    assert means["lpips_vgg"] == rows[0]["lpips_vgg"]
+    assert means["protocol"] == usual_means["protocol"].replace(
+        "lpips alex 00000000", "lpips alex 00000000 + vgg 00000000"
+    )
+    assert (columns_of(rows), columns_of(usual)) == ([*COLUMNS, *sorted(further)], COLUMNS)
+    blends = meter.measure_others(view, [view.given])
+    assert blends == alone.measure_others(view, [view.given]), "blends are by the first net alone"
+
+
+def test_a_further_net_is_of_the_valid_share_and_of_batches(
+    view_of: Callable, two_nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter.build(config_of("vgg"), two_nets)
+    valid = np.zeros((40, 48), bool)
+    valid[:, :12] = True
+    views = [view_of(str(seed), seed) for seed in range(2)]
+    views += [replace(view_of("2", 2), valid=valid)]
+    single = [meter.measure(view) for view in views]
+    monkeypatch.setattr(Meter, "_full", lambda self, batch: False)
+    for one, other in zip(single, meter.measure_all(views), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    filled = replace(views[2], given=views[2].filled(views[2].given), valid=None)
+    assert single[2]["lpips_vgg"] == pytest.approx(4 * meter.measure(filled)["lpips_vgg"], rel=1e-4)
+    assert single[2]["lpips_vgg_aligned"] is None
+
+
+def test_a_further_net_without_weights_is_left_out_with_a_note(
+    view_of: Callable, two_nets: Path
+) -> None:
+    meter = Meter.build(config_of("squeeze", "vgg"), two_nets)
+    assert meter.warnings == ["LPIPS (squeeze) is left out: no weights of squeeze: no network"]
+    rows, means = evaluate([view_of()], meter, GREY, "ignore", name="one")
+    assert "lpips_vgg" in rows[0]
+    assert not [key for key in rows[0] if "squeeze" in key]
+    assert means["lpips_note"] is None
+    assert means["lpips_squeeze_note"] == "no weights of squeeze: no network"
+    with pytest.raises(UserError, match="no weights of squeeze: no network"):
+        Meter.build(config_of("squeeze", "vgg", required=True), two_nets)
+
+
+def test_a_first_net_without_weights_leaves_the_further_ones(
+    view_of: Callable, two_nets: Path
+) -> None:
+    meter = Meter.build(config_of("vgg", net="squeeze"), two_nets)
+    assert meter.warnings == ["LPIPS is empty: no weights of squeeze: no network"]
+    assert meter.lpips_name == "none + vgg 00000000"
+    row = meter.measure(view_of())
+    assert row["lpips"] is None
+    assert row["lpips_vgg"] > 0
+
+
+@pytest.mark.parametrize("also", [("alex",), ("vgg", "vgg"), ("vgg", "alex")])
+def test_a_net_is_named_once(also: tuple[Net, ...]) -> None:
+    with pytest.raises(ValidationError, match="each net once"):
+        LpipsConfig(net="alex", also=also)
 
 
 def test_batches_give_the_rows_of_single_views(

@@ -13,7 +13,7 @@ from stages.pages.report.charts import (
 from stages.pages.report.results import Cells, Results
 from stages.pages.report.tables import TITLES, floor_of, form_of, minus, style_of, title_of
 from stages.quality.findings import BELOW, DIFFERENCE, GAIN, LOSS, finding
-from stages.quality.keys import CROPPED, MEASURES, NONE_MEAN, better
+from stages.quality.keys import CROPPED, FURTHER, MEASURES, NONE_MEAN, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
@@ -87,7 +87,7 @@ def headline(results: Results, confidence: float) -> list[Comparison]:
 def delta_charts(results: Results) -> list[Chart]:
     """One interval plot per measure over all comparisons, of whole images and of people."""
     charts = []
-    for metric in (*MEASURES, *CROPPED):
+    for metric in (*MEASURES, *FURTHER, *CROPPED):
         means = [row for row in results.deltas if (row["scene"], row["metric"]) == (MEAN, metric)]
         rows = [_interval(results, *row["comparison"].split("_vs_"), metric) for row in means]
         if rows:

@@ -6,10 +6,10 @@ from typing import Any
 
 from stages.pages.report.results import Row
 from stages.pages.report.tables import FLAT, Cell, Table, form_of, groups_of, minus, title_of
-from stages.quality.keys import FLICKER, MASKED, MEASURED
+from stages.quality.keys import FLICKER, FURTHER, FURTHER_ALIGNED, MASKED, MEASURED
 from stages.run.methods import PLAIN, Method
 
-_MEASURES = (*MEASURED, FLICKER, FLAT)
+_MEASURES = (*MEASURED, *FURTHER, *FURTHER_ALIGNED, FLICKER, FLAT)
 _SHARE = "covisible"
 _COUNTS = {"trained_on": "training views", "train_views": "training views", "views": "views"}
 _MASKS = "Pixels that the training cameras see, or of a mask (m)"

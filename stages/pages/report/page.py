@@ -20,6 +20,8 @@ from stages.pages.report.results import Results, Row
 from stages.pages.report.views import TRUTH, ReportView, psnr_by_view
 from stages.pages.template import Markup, render_template
 from stages.quality.floor import floor_warnings
+from stages.quality.keys import FURTHER
+from stages.quality.keys import TITLES as NAMES
 from stages.quality.statistics import least_p
 from stages.run.errors import UserError
 from stages.run.methods import PLAIN
@@ -86,7 +88,7 @@ def page(
         scenes=len(results.downstream),
         least_p=least_p(len(results.downstream)),
         floor=results.means[methods[0]]["mean_color_psnr"],
-        lpips_note=_lpips_note(results),
+        lpips_notes=_lpips_notes(results),
         floor_warnings=_floor_warnings(results),
         methods_tables=tables.methods_tables(results),
         trainings=results.noise_floor.get("trainings"),
@@ -199,10 +201,14 @@ def _other_warnings(kind: str, rows: Mapping[str, Row]) -> list[str]:
     return floor_warnings(means)
 
 
-def _lpips_note(results: Results) -> str:
-    """Why LPIPS is empty, or nothing."""
+def _lpips_notes(results: Results) -> list[str]:
+    """Why LPIPS is empty, and why further nets are left out; nothing where all were measured."""
+    starts = {"lpips": "LPIPS is empty"}
+    starts |= {name: f"{NAMES[name]} is left out" for name in FURTHER}
+    notes = {}
     for scene in results.evaluations.scenes:
-        note = results.evaluations.of(scene, results.evaluations.methods[0]).means.get("lpips_note")
-        if note:
-            return str(note)
-    return ""
+        means = results.evaluations.of(scene, results.evaluations.methods[0]).means
+        for name, start in starts.items():
+            if note := means.get(f"{name}_note"):
+                notes.setdefault(name, f"{start}: {note}")
+    return list(notes.values())

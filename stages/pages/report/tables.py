@@ -11,11 +11,14 @@ from stages.quality.keys import (
     COLOR_CORRECTED,
     CROPPED,
     FLICKER,
+    FURTHER,
+    FURTHER_ALIGNED,
     MASKED,
     MEASURES,
     NONE_MEAN,
     better,
 )
+from stages.quality.keys import TITLES as NAMES
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
@@ -23,15 +26,15 @@ _PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 FLAT = "mean_color_psnr"
-_BY_SCENE = (*MEASURES, FLICKER, "psnr_aligned", "crop_psnr")
+_BY_SCENE = (*MEASURES, *FURTHER, FLICKER, "psnr_aligned", "crop_psnr")
 # Measures side by side in one table, with its caption.
 _GROUPS = {
-    "whole": ((*MEASURES, COLOR_CORRECTED, FLICKER, FLAT), "Whole images"),
+    "whole": ((*MEASURES, *FURTHER, COLOR_CORRECTED, FLICKER, FLAT), "Whole images"),
     "people": (
         (*CROPPED, *MASKED),
         "People: the box around them, and the pixels of their masks (m)",
     ),
-    "aligned": (ALIGNED, "Whole images, poses aligned to the Gaussians"),
+    "aligned": ((*ALIGNED, *FURTHER_ALIGNED), "Whole images, poses aligned to the Gaussians"),
 }
 
 
@@ -72,8 +75,8 @@ def title_of(metric: str) -> str:
 
     >>> title_of("psnr_aligned"), title_of("mssim"), title_of("crop_psnr"), title_of("cc_psnr")
     ('PSNR aligned, dB', 'mSSIM', 'PSNR of people, dB', 'PSNR colour-corrected, dB')
-    >>> title_of("flicker"), title_of("mean_color_psnr")
-    ('flicker', 'mean colour, dB')
+    >>> title_of("flicker"), title_of("mean_color_psnr"), title_of("lpips_vgg_aligned")
+    ('flicker', 'mean colour, dB', 'LPIPS (vgg) aligned')
     """
     if metric in (FLICKER, FLAT):
         return _PLAIN_TITLES.get(metric, metric)
@@ -82,6 +85,8 @@ def title_of(metric: str) -> str:
     if metric == COLOR_CORRECTED:
         return _with_unit(metric, "PSNR colour-corrected")
     kind, masked = metric.removesuffix("_aligned"), metric in MASKED
+    if kind in FURTHER:
+        return NAMES[kind] + (" aligned" if kind != metric else "")
     name = ("m" if masked else "") + kind.removeprefix("m" if masked else "").upper()
     aligned = " aligned" if metric in ALIGNED else ""
     return _with_unit(metric, f"{name}{aligned}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stages.quality.evaluation import Measures, Meter
-from stages.quality.keys import MEASURED
+from stages.quality.keys import MEASURED, further_in
 from stages.run.errors import UserError
 from stages.run.files import set_hash, whole_folder, write_json, write_tsv
 from stages.run.user_paths import check_apart, make_target
@@ -99,7 +99,8 @@ def evaluate_result(
             protocol="lens" if covisibility is None else covisibility.rule.protocol(),
         )
         columns = _add_columns(rows, _trained_among(record, views, folder), masks)
-        write_tsv(scratch / "views.tsv", rows, ["image", *columns, *MEASURED])
+        columns = ["image", *columns, *MEASURED, *further_in(rows)]
+        write_tsv(scratch / "views.tsv", rows, columns)
         scalars = {
             "frame": placement.how,
             "shared_images": placement.shared_images,

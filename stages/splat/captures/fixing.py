@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
-from stages.quality.keys import MEASURED
+from stages.quality.keys import MEASURED, further_in
 from stages.run.artefacts import GAUSSIANS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -148,7 +148,7 @@ class Fixing:
         places = {view.name: index for index, view in enumerate(views.views)}
         rows = [{**row, "image": row["camera"]} for row in rows]
         rows.sort(key=lambda row: places[str(row["camera"])])
-        write_tsv(folder / "views.tsv", rows, ["image", *MEASURED])
+        write_tsv(folder / "views.tsv", rows, ["image", *MEASURED, *further_in(rows)])
         scalars = views.means | means
         write_json(folder / "metrics.json", scalars)
         return scalars

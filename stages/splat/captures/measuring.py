@@ -124,8 +124,8 @@ def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
         meter = Meter.without_lpips(config, note)
     else:
         meter = Meter.build(config, weights)
-    if meter.note:
-        _LOGGER.warning("LPIPS is empty: %s", meter.note)
+    for warning in meter.warnings:
+        _LOGGER.warning(warning)
     return meter
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.evaluation import Meter
-from stages.quality.keys import MEASURED
+from stages.quality.keys import MEASURED, further_in
 from stages.run.checkpoint import forget
 from stages.run.errors import UserError
 from stages.run.files import file_hash, whole_folder, write_json, write_tsv
@@ -117,7 +117,7 @@ def train_result(
                 alignment=PoseAlignment(capture.align_steps, capture.align_lr),
                 backend=backend,
             )
-        write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED])
+        write_tsv(folder / "held_out.tsv", rows, ["image", *MEASURED, *further_in(rows)])
         if meter.gsplat_stats:
             write_training_stats(
                 result, folder, means, views.held_out, meter, config.data_factor, backend

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stages.quality.evaluation import COLUMNS as MEASURED
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
+from stages.quality.keys import further_in
 from stages.run.artefacts import GAUSSIANS
 from stages.run.files import target_of, whole_folder, write_json, write_tsv
 from stages.run.process.locks import alone
@@ -93,7 +94,7 @@ def evaluate_static(
         if 0 < foreign < len(views):  # the shared folder has not all of them
             for name, mask in masks.items():
                 write_mask(folder / MASKS / mask_file(name), mask)
-        write_tsv(folder / "views.tsv", rows, COLUMNS)
+        write_tsv(folder / "views.tsv", rows, [*COLUMNS, *further_in(rows)])
         write_json(folder / "metrics.json", means)
     return rows, means
 
