@@ -1,5 +1,6 @@
 """Planted fixers through stages evaluate, average, compare and decide: what the decision says."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -79,10 +80,10 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory, lpips_weights: Path) ->
     return found
 
 
-def write_study(places: dict[str, str], weights: Path) -> None:
+def write_study(places: dict[str, str], weights: Path, also: tuple[str, ...] = ()) -> None:
     """Params, scenes, renders of two trainings and the planted fixed views."""
     shutil.copytree(weights, layout.WEIGHTS)
-    write_params("tuned-post", [1])
+    write_params("tuned-post", [1], methods=tuple(places.values()), also=also)
     picture = data.astronaut().astype(np.float32) / 255
     for seed, name in enumerate((INTERNAL, *DOWNSTREAM)):
         folder, views = layout.scene(name), []
@@ -123,17 +124,24 @@ def measure_repeat(scene: Scene, name: str) -> None:
     write_tsv(layout.view_metrics(name, "none"), rows, columns_of(rows))
 
 
-def write_params(subject: str, seeds: list[int], downstream: tuple[str, ...] = DOWNSTREAM) -> None:
+def write_params(
+    subject: str,
+    seeds: list[int],
+    downstream: tuple[str, ...] = DOWNSTREAM,
+    methods: tuple[str, ...] = PLACES,
+    also: tuple[str, ...] = (),
+) -> None:
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["study"] |= {
         "evaluated_scenes": [INTERNAL, *DOWNSTREAM],
         "internal_eval_scenes": [INTERNAL],
         "downstream_scenes": list(downstream),
-        "methods": ["none", *PLACES],
+        "methods": ["none", *methods],
         "subject": subject,
         "seeds": seeds,
     }
+    params["evaluate"]["lpips"]["also"] = list(also)
     yaml.dump(params, Path("params.yaml"))
 
 
@@ -233,3 +241,61 @@ def test_one_scene_has_no_interval_and_no_verdict(
     assert "**one scene has no interval**" in verdict_of(text)
     assert against["curves"]["verdict"] == "one scene has no interval"
     assert [word for word in STRONG if word in text.lower()] == []
+
+
+def run_study(folder: Path, weights: Path, also: tuple[str, ...], patch: pytest.MonkeyPatch) -> str:
+    """Evaluate and compare the study of a real gain below `folder`; return the decision."""
+    folder.mkdir()
+    patch.chdir(folder)
+    patch.setenv("SPLATFIX_WORK", str(folder / "work"))
+    write_study({"real": "tuned-post"}, weights, also)
+    for scene in (INTERNAL, *DOWNSTREAM):
+        patch.setattr(sys, "argv", ["evaluate", "--scene", scene])
+        evaluate.main()
+    for stage in (average, compare, decide):
+        patch.setattr(sys, "argv", [stage.__name__])
+        stage.main()
+    return layout.decision().read_text()
+
+
+def without_squeeze(value: Any) -> Any:
+    """Numbers as they are without the further net."""
+    if isinstance(value, dict):
+        kept = {key: of for key, of in value.items() if "lpips_squeeze" not in key}
+        return {key: without_squeeze(of) for key, of in kept.items()}
+    if isinstance(value, list):
+        rows = [row for row in value if "lpips_squeeze" not in str(row.get("metric"))]
+        return [without_squeeze(row) for row in rows]
+    text = r" \+ squeeze( [0-9a-f]{8})?|, [0-9.]+ LPIPS \(squeeze\)"
+    return re.sub(text, "", value) if isinstance(value, str) else value
+
+
+def test_a_further_net_stands_beside_the_first_in_every_output(
+    tmp_path: Path, lpips_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = run_study(tmp_path / "one", lpips_weights, (), monkeypatch)
+    text = run_study(tmp_path / "two", lpips_weights, ("squeeze",), monkeypatch)
+    row = read_tsv(layout.view_metrics("pair15", "tuned-post"))[0]
+    assert 0 < float(row["lpips_squeeze"]) != float(row["lpips"])
+    summary, delta = read_json(layout.summary()), read_json(layout.delta())
+    assert {"none", "tuned-post", "none-mean"} == summary.keys()
+    assert all(means["lpips_squeeze"] > 0 for means in summary.values())
+    for found in (delta["tuned-post_vs_none-mean"], delta["headline"]["tuned-post_vs_none"]):
+        mean = found["mean"]
+        assert (
+            mean["lpips_squeeze_t_low"] < mean["lpips_squeeze"] < mean["lpips_squeeze_t_high"] < 0
+        )
+        assert (mean["lpips_squeeze_is"], mean["lpips_squeeze_scenes_improved"]) == ("gain", 4)
+    assert delta["noise_floor"]["lpips_squeeze_least"] > 0
+    assert read_json(layout.headline())["mean"]["lpips_squeeze"] < summary["none"]["lpips_squeeze"]
+    assert "LPIPS (squeeze)" in verdict_of(text)
+    assert usual.count("LPIPS (squeeze)") == 0
+    titles = next(line for line in text.splitlines() if line.startswith("    method "))
+    assert titles.endswith("LPIPS  LPIPS (squeeze)")
+    for path in sorted(Path("metrics").rglob("*")):
+        before = tmp_path / "one" / path
+        if path.suffix == ".json":
+            assert list(read_json(before)) == list(without_squeeze(read_json(path))), path
+            assert read_json(before) == without_squeeze(read_json(path)), path
+        elif path.suffix == ".tsv":
+            assert read_tsv(before) == without_squeeze(read_tsv(path)), path

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
 
-from stages import decide
+from stages import compare, decide
 from stages.quality.keys import NONE_MEAN
 from stages.report import main
 from stages.run import layout
@@ -197,3 +197,29 @@ def test_views_are_ranked_by_the_method_of_the_headline(monkeypatch: pytest.Monk
     text = reported(monkeypatch)
     assert 'best view of <span class="method">none</span>' in text
     assert "by gain over the plain splat" not in text
+
+
+def test_further_lpips_nets_stand_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    assert "LPIPS (vgg)" not in reported(monkeypatch)
+    left_out = {"lpips_squeeze_note": "<no network>"}
+    for scene in (INTERNAL, *DOWNSTREAM):
+        for method in METHODS:
+            path, table = layout.scene_metrics(scene, method), layout.view_metrics(scene, method)
+            means, rows = read_json(path), read_tsv(table)
+            write_json(path, means | {"lpips_vgg": 2 * means["lpips"]} | left_out)
+            rows = [row | {"lpips_vgg": 2 * float(row["lpips"])} for row in rows]
+            write_tsv(table, rows, list(rows[0]))
+    for stage in (compare, decide):
+        monkeypatch.setattr(sys, "argv", [stage.__name__])
+        stage.main()
+    text = reported(monkeypatch)
+    for name in ("methods-whole", "deltas-whole", "scenes"):
+        start = text.index(f'id="table-{name}"')
+        titles = text[start : text.index("</thead>", start)]
+        assert re.search(r">LPIPS<.*>LPIPS \(vgg\)<", titles, re.DOTALL), name
+    assert "LPIPS (vgg): less is better" in text
+    assert "LPIPS (squeeze) is left out: &lt;no network&gt;" in text
+    assert "LPIPS is empty" not in text
+    vgg = read_json(layout.summary())["none"]["lpips_vgg"]
+    assert f">{vgg:.4f}<" in text

@@ -62,8 +62,7 @@ def main() -> None:
     errors += verdict.errors if verdict else []
     errors += training_leak_errors(values, groups(params), params.where)
     errors += input_errors(values, params.where, layout.raw)
-    errors += chosen_errors(values, params.where)
-    errors += quality.net_errors(values, params.where)
+    errors += [*chosen_errors(values, params.where), *quality.net_errors(values, params.where)]
     errors += captures.capture_errors(values, params.where, layout.raw, layout.eval_set)
     raise_all([*errors, *collisions(params)])
     assert verdict is not None, "neither an error nor a verdict"
