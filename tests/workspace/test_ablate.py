@@ -12,6 +12,7 @@ from stages.graph import repository
 from stages.graph.repository import StageStatus
 from stages.run.errors import UserError
 from stages.run.files import write_json
+from stages.run.process import processes
 from stages.run.settings.params import Params, Section
 from stages.workspace import ablate
 from stages.workspace.arms import Arm, arms, current, parse, repeats, require_valid
@@ -199,9 +200,9 @@ def test_experiment_is_started_with_words_not_with_a_shell(
 
     def run(command, **options):
         call.update(options, command=command)
-        return type("Done", (), {"returncode": 3})
+        return type("Child", (), {"wait": lambda _: 3})()
 
-    monkeypatch.setattr(repository.subprocess, "run", run)
+    monkeypatch.setattr(processes.subprocess, "Popen", run)
     log = tmp_path / "logs" / "a.log"
     code = repository.run_experiment("a", ["x.y=; rm -rf ."], "compare", log, tmp_path / "work")
     assert code == 3
