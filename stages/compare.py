@@ -56,10 +56,12 @@ def main() -> None:
         "subject": study.subject,
         "strength": strengths.get(study.subject),
         "strength_chosen_on": ", ".join(chosen_on),
+        "strength_second": frontiers.second(study.subject, chosen_on),
         "measured": measured(evaluations, scenes, sources(params), *fixer),
         "noise": floor_words(floor),
         "below_mean_color": ", ".join(plain_below_floor(evaluations, scenes)),
         "verdict": verdict.hash,
+        "verdict_errors": len(verdict.errors),
     }
     about |= {"note": NO_RESERVE} if NO_RESERVE in verdict.notes else {}
     deltas = {"study": about} | ({"noise_floor": floor} if floor else {})

@@ -1,5 +1,6 @@
 """Stage `decide`: sentences that follow from the numbers, and turn when the numbers turn."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def snapshot(
 def test_gain_is_reported_with_its_interval_and_the_least_possible_p(monkeypatch) -> None:
     text = snapshot(monkeypatch, tuned=1.0)
     assert "## tuned-post at strength 1\n" in text
-    row = next(line for line in text.splitlines() if line.startswith("    none       PSNR"))
+    row = next(line for line in text.splitlines() if re.match(" {4}none +PSNR", line))
     assert row.split()[3:] == ["+1.01", "[+0.95,", "+1.08]", "2", "of", "2", "0.5", "difference"]
     assert "which with 2 scenes is at least 0.5" in text
     assert "tuning did not raise PSNR" not in text
@@ -99,6 +100,9 @@ def test_first_lines_say_what_was_measured(monkeypatch) -> None:
     assert "LPIPS was not measured" in first
     assert "Noise floor: not measured" in first
     assert "Strength: 1" in first
+    assert "pair02, by 5.500 dB over strength 0.5" in first
+    assert "intervals over n = 2 scenes" in first
+    assert "Leak guard: the roles of the scenes refused, 7 errors" in first, "scenes of no role"
 
 
 def test_empty_reserve_is_said(monkeypatch) -> None:

@@ -25,7 +25,11 @@ from stages.run.methods import PLAIN, Method
 _TITLES = {name: titled(name, "{} ({})") for name in (*MEASURES, *FURTHER, *CROPPED)}
 
 SAME = "the same images"
-_LIMITS = " The noise floor holds the seed of the splats' training, not that of the tuning."
+_LIMITS = (
+    " The noise floor is of one training's mean: for methods over the same splats a threshold by "
+    "convention; for two independent trainings it would be \N{SQUARE ROOT}2 times as large. It "
+    "holds the seed of the splats' training, not that of the tuning."
+)
 
 Numbers = Mapping[str, Any]
 
@@ -54,14 +58,19 @@ def decision(
     lines += [f"**Warning: {verdict_warning(below)}.**", ""] if below else []
     lines += [*_verdict(subject, delta), ""]
     lines += [f"- {name}: {text}" for name, text in measured_rows(delta)]
-    lines += [f"- Leak guard: verdict `{study['verdict'][:12]}`"]
+    lines += [f"- Leak guard: {guard_words(study)}"]
     lines += [f"- Note: {note}"] if (note := study.get("note")) else []
     lines += ["", f"## Means over {count} downstream scenes, fixed views as they are", ""]
     lines += [*_indented(_means(summary)), "", f"{_on_methods(summary, floor)}.", ""]
     if subject == PLAIN:
         return "\n".join(lines).rstrip() + "\n"
     strength = study["strength"]
-    shown = [(f"## {subject} at strength {strength:g}", _comparisons(delta["headline"], subject))]
+    strengths = delta["frontier"]["strengths"]
+    headline = {
+        _label(reference, strengths, " at ", " = none"): of
+        for reference, of in _comparisons(delta["headline"], subject).items()
+    }
+    shown = [(f"## {subject} at strength {strength:g}", headline)]
     if strength != 1:
         shown.append((f"## {subject} at full strength", _comparisons(delta, subject)))
     for title, found in shown:
@@ -86,10 +95,9 @@ def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
     yield f"**{subject} at strength {strengths[subject]:g}:**"
     yield ""
     for reference, found in _comparisons(delta["headline"], subject).items():
-        at = f" at strength {strengths[reference]:g}" if reference in strengths else ""
-        at += " (the raw render)" if strengths.get(reference) == 0 else ""
         is_same = strengths[subject] == strengths.get(reference, 0) == 0 and reference != NONE_MEAN
-        text = f"- Against {reference}{at}: {SAME if is_same else _found(found[MEAN])}."
+        text = f"- Against {_label(reference, strengths)}: "
+        text += f"{SAME if is_same else _found(found[MEAN])}."
         if of_curves := delta["frontier"].get(f"{subject}_vs_{reference}"):
             words = verdict_words(subject, reference, of_curves["verdict"])
             text += f" Over all strengths: {words}."
@@ -100,6 +108,34 @@ def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
             "Strength 0 is the raw render: on the internal-eval scenes no larger strength has a "
             "higher PSNR."
         )
+
+
+def guard_words(study: Numbers) -> str:
+    """What the leak guard found of the roles of the scenes, and the start of its verdict's hash.
+
+    >>> guard_words({"verdict": "57a19af7d79cd3d1", "verdict_errors": 0})
+    'the roles of the scenes passed (verdict `57a19af7d79c`)'
+    """
+    errors = study.get("verdict_errors", 0)
+    found = f"refused, {errors} error{'s' * (errors != 1)}" if errors else "passed"
+    return f"the roles of the scenes {found} (verdict `{study['verdict'][:12]}`)"
+
+
+def _label(
+    reference: str,
+    strengths: Mapping[str, float],
+    at: str = " at strength ",
+    zero: str = " (the raw render, as none)",
+) -> str:
+    """A reference and its strength in the headline, if it has one; `zero` is added to that of 0.
+
+    >>> _label("base-post", {"base-post": 0.5}), _label("base-post", {"base-post": 0.0})
+    ('base-post at strength 0.5', 'base-post at strength 0 (the raw render, as none)')
+    """
+    if reference not in strengths:
+        return reference
+    raw = "" if strengths[reference] else zero
+    return f"{reference}{at}{strengths[reference]:g}{raw}"
 
 
 def _found(mean: Numbers) -> str:
@@ -201,15 +237,16 @@ def _next(subject: str, summary: Mapping[str, Numbers], delta: Mapping[str, Any]
         )
     if aligned is not None and aligned - calibrated > 0.5:
         yield (
-            f"- Target poses aligned to the Gaussians give {aligned - calibrated:.2f} dB more than "
-            "calibrated ones: `pairs.poses=given` shows whether pose errors in the samples harm "
-            "the tuning."
+            f"- Target poses fitted to the photographs give {aligned - calibrated:.2f} dB more "
+            "than unfitted ones, from errors of the poses and of the Gaussians: "
+            "`pairs.poses=given` shows whether pose errors in the samples harm the tuning."
         )
-    yield (
-        "- Reference views: `python -m stages.ablate "
-        "difix.reference_from=nearest,overlap,previous`, and "
-        "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
-    )
+    if delta["study"].get("measured", {}).get("reference_counts") is not False:
+        yield (
+            "- Reference views: `python -m stages.ablate "
+            "difix.reference_from=nearest,overlap,previous`, and "
+            "`pairs.reference.strategy=same_time,temporal,mixed` for the samples alone."
+        )
     spread = [of["psnr"] for scene, of in full.get(PLAIN, {}).items() if scene != MEAN]
     if len(spread) > 1:
         yield (

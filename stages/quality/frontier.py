@@ -153,12 +153,28 @@ class Frontiers:
         for method in self.methods:
             if method == PLAIN:
                 continue
-            keys = [(scene, method) for scene in scenes if (scene, method) in self._points]
-            sums: dict[float, float] = {}
-            for row in (row for key in keys for row in self._points[key]):
-                sums[row["strength"]] = sums.get(row["strength"], 0.0) + row["psnr"]
-            chosen[method] = max(sums, key=lambda one: sums[one]) if sums else FULL
+            means = self._mean_psnr(method, scenes)
+            chosen[method] = max(means, key=lambda one: means[one]) if means else FULL
         return chosen
+
+    def second(self, method: str, scenes: Sequence[str]) -> dict[str, float] | None:
+        """The strength of the second highest mean PSNR over `scenes`, and how far it is behind.
+
+        Keys `strength`, and `margin` in dB. None where nothing was chosen.
+        """
+        means = self._mean_psnr(method, scenes)
+        if len(means) < 2:
+            return None
+        first, second = sorted(means, key=lambda one: -means[one])[:2]
+        return {"strength": second, "margin": round(means[first] - means[second], 6)}
+
+    def _mean_psnr(self, method: str, scenes: Sequence[str]) -> dict[float, float]:
+        """Mean PSNR over those of `scenes` that were evaluated, by strength."""
+        found: dict[float, list[float]] = {}
+        for scene in scenes:
+            for row in self._points.get((scene, method), ()):
+                found.setdefault(row["strength"], []).append(row["psnr"])
+        return {strength: float(np.mean(values)) for strength, values in found.items()}
 
     def table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of metrics/plots/frontier.tsv: every scene, and the mean over `scenes`."""
@@ -214,8 +230,10 @@ def compare_curves(
     `lpips_at_<level>` is the mean difference of the best LPIPS at equal PSNR or SSIM over the range
     that both reach, None where they share none; `..._of_none` the one at the level of the raw
     renders; `highest_<level>` the difference of the highest PSNR or SSIM; `full_<measure>` that of
-    full strength. The error of interpolation is the largest change in a scene when every other
-    strength is left out; None with fewer than three strengths.
+    full strength. `common_<level>` is the width of that range, 0 where it is one level, that of the
+    raw renders; in the mean, `common_<level>_scenes` counts scenes where it is more. The error of
+    interpolation is the largest change in a scene when every other strength is left out; None with
+    fewer than three strengths.
 
     Args:
         pairs: Curves of the method and of the reference, by scene.
@@ -226,6 +244,7 @@ def compare_curves(
     by_scene = {scene: _differences(*pair) for scene, pair in pairs.items()}
     thinned = [_differences(one.thinned(), other.thinned()) for one, other in pairs.values()]
     is_thin = any(len(one.strengths) < 3 for one, _ in pairs.values())
+    widths = {scene: _widths(*pair) for scene, pair in pairs.items()}
     mean: dict[str, Any] = {}
     found: dict[str, str] = {}
     for name in next(iter(by_scene.values())):
@@ -245,9 +264,14 @@ def compare_curves(
         mean[f"{name}_is"] = found[name]
         if name in AT_EQUAL:
             mean[f"{name}_error"] = _rounded(error)
+    for level in LEVELS:
+        of_level = [of[f"common_{level}"] for of in widths.values()]
+        if None not in of_level:
+            mean[f"common_{level}"] = _rounded(np.mean(of_level))
+            mean[f"common_{level}_scenes"] = sum(width > 0 for width in of_level)
     verdict = _against_plain(found) if plain else _against_fixer(found)
     rounded = {
-        scene: {name: _rounded(value) for name, value in of.items()}
+        scene: {name: _rounded(value) for name, value in (of | widths[scene]).items()}
         for scene, of in by_scene.items()
     }
     return {"verdict": verdict} | rounded | {MEAN: mean}
@@ -256,8 +280,7 @@ def compare_curves(
 def _differences(method: Curve, reference: Curve) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for level in LEVELS:
-        low = max(method.lowest(level), reference.lowest(level))
-        high = min(method.highest(level), reference.highest(level))
+        low, high = _common(method, reference, level)
         if low - high > _EQUAL:
             found |= {f"lpips_at_{level}": None, f"lpips_at_{level}_of_none": None}
             continue
@@ -270,6 +293,22 @@ def _differences(method: Curve, reference: Curve) -> dict[str, float | None]:
         found[f"highest_{level}"] = method.highest(level) - reference.highest(level)
     for name in MEASURES:
         found[f"full_{name}"] = float(method.measures[name][-1] - reference.measures[name][-1])
+    return found
+
+
+def _common(method: Curve, reference: Curve, level: str) -> tuple[float, float]:
+    """Lowest and highest PSNR or SSIM that both curves reach; crossed where there is none."""
+    low = max(method.lowest(level), reference.lowest(level))
+    return low, min(method.highest(level), reference.highest(level))
+
+
+def _widths(method: Curve, reference: Curve) -> dict[str, float | None]:
+    """`common_<level>` of one scene."""
+    found: dict[str, float | None] = {}
+    for level in LEVELS:
+        low, high = _common(method, reference, level)
+        width = high - low if high - low > _EQUAL else 0.0
+        found[f"common_{level}"] = None if low - high > _EQUAL else width
     return found
 
 

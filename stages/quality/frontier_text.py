@@ -15,13 +15,14 @@ from stages.quality.frontier import (
     UNMEASURED,
     VERDICTS,
 )
-from stages.quality.keys import FORMATS, TITLES
+from stages.quality.keys import FORMATS, TITLES, quantity
 from stages.quality.paired_differences import MEAN
 
 _DEFINITION = (
     "LPIPS at equal SSIM (PSNR) is the lowest of all strengths with at least that SSIM (PSNR), "
-    "averaged over the levels that both methods reach, never extrapolated. The strength is free "
-    "here in each scene; above it is one, chosen elsewhere."
+    "averaged over the levels that both methods reach, never extrapolated. Where one only rises "
+    "from the raw render's level and the other only falls, that level alone is common. The "
+    "strength is free here in each scene; above it is one, chosen elsewhere."
 )
 _VERDICTS = (
     "Dominates: gains at equal SSIM and at equal PSNR. Is dominated: losses at both. Trades: a "
@@ -88,5 +89,19 @@ def _sentence(subject: str, reference: str, found: Mapping[str, Any]) -> str:
         stated = "interpolated by unknown error" if error is None else f"interpolated ±{error:.5f}"
         ends = [mean[f"{name}_t_low"], mean[f"{name}_t_high"]]
         interval = "" if None in ends else f" [{ends[0]:+{form}}, {ends[1]:+{form}}]"
-        parts.append(f"at equal {TITLES[level]} {mean[name]:+{form}}{interval}, {stated}")
+        levels = _levels(level, found)
+        parts.append(f"at equal {TITLES[level]} {mean[name]:+{form}}{interval}, {stated}{levels}")
     return f"- Against {reference}: {words}. LPIPS {'; '.join(parts)}."
+
+
+def _levels(level: str, found: Mapping[str, Any]) -> str:
+    """Over what levels of PSNR or SSIM methods were compared; empty where it is not known."""
+    mean, scenes = found[MEAN], len(found) - 2  # beside the verdict and the mean
+    if f"common_{level}" not in mean:
+        return ""
+    wider = mean[f"common_{level}_scenes"]
+    if not wider:
+        return ", at the raw render's level alone"
+    width = quantity(level, mean[f"common_{level}"])
+    alone = f", in {scenes - wider} of {scenes} scenes the raw render's alone"
+    return f", over levels {width} wide in the mean{alone if wider < scenes else ''}"

@@ -9,12 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.quality.comparison import Evaluations
+from stages.quality.keys import MEASURES, quantity
 from stages.quality.noise import floor_words
 from stages.run.methods import TUNED, methods_of
 
 _DEMO = "embedded demo: ray-traced people"
 _OWN = "own sequences in Hi4D's layout"
+# Of `protocol`: what `evaluate.masks` measured.
+_MASKS = {
+    "masks ignore": "no masks",
+    "masks auto": "people's masks where a scene has them",
+    "masks people": "people's masks",
+}
 _TERMS = {"l2": "L2", "lpips": "LPIPS", "gram": "Gram"}
+
+_TARGETS = "target cameras at their given poses, carried into the estimated frame by a similarity"
 
 Facts = Mapping[str, Any]
 
@@ -52,6 +61,7 @@ def measured(
         **fixer,
         "parameters": tuning.get("parameters"),
         "tuned": tuning_words(tuning) or ("not recorded" if is_tuned else ""),
+        "reference_counts": reference_counts(tuning),
     }
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
@@ -100,15 +110,51 @@ def loss_words(losses: Facts) -> str:
 
 
 def tuning_words(tuning: Facts) -> str:
-    """Such as `24 pairs (Hi4D), 100 steps, on whole images of 192x256 px; loss 1 L2`."""
+    """How a fixer was tuned.
+
+    >>> tuning_words({"train_pairs": 24, "train_views": 8, "steps": 100, "data": "Hi4D"})
+    '24 pairs (Hi4D), of 8 distinct target views, 100 steps'
+    """
     if not tuning:
         return ""
     of = f" ({tuning['data']})" if tuning.get("data") else ""
     parts = [f"{tuning['train_pairs']} pairs{of}"] if "train_pairs" in tuning else []
+    views = tuning.get("train_views", tuning.get("train_pairs"))
+    parts += [f"of {views} distinct target views"] if views != tuning.get("train_pairs") else []
     parts += [f"{tuning['steps']} steps"] if "steps" in tuning else []
     parts += [f"on {tuning['worked_on']}"] if "worked_on" in tuning else []
     losses = f"; loss {loss_words(tuning['losses'])}" if "losses" in tuning else ""
     return ", ".join(parts) + losses
+
+
+def reference_counts(tuning: Facts) -> bool | None:
+    """Whether withholding the reference changes a mean of the tuned fixer; None if not recorded.
+
+    The means are those of the tuning's validation samples, to the digits that are printed.
+
+    >>> reference_counts({"tuned": {"psnr": 21.0481}, "tuned_withheld": {"psnr": 21.0479}})
+    False
+    >>> reference_counts({"tuned": {"psnr": 21.05}, "tuned_withheld": {"psnr": 20.9}})
+    True
+    """
+    pairs = [
+        (quantity(name, tuning["tuned"][name]), quantity(name, tuning["tuned_withheld"][name]))
+        for name in MEASURES
+        if all(tuning.get(row, {}).get(name) is not None for row in ("tuned", "tuned_withheld"))
+    ]
+    return any(used != withheld for used, withheld in pairs) if pairs else None
+
+
+def protocol_words(protocol: str) -> str:
+    """A protocol without its number of views, which is of one scene, and with masks in words.
+
+    >>> protocol_words("192x256, 4 views, lpips alex, masks auto | 192x256, 6 views, lpips alex")
+    "192x256, lpips alex, people's masks where a scene has them | 192x256, lpips alex"
+    """
+    protocol = re.sub(r", \d+ views\b", "", protocol)
+    for key, words in _MASKS.items():
+        protocol = protocol.replace(key, words)
+    return " | ".join(dict.fromkeys(protocol.split(" | ")))
 
 
 def measured_rows(delta: Facts) -> list[tuple[str, str]]:
@@ -121,9 +167,10 @@ def measured_rows(delta: Facts) -> list[tuple[str, str]]:
         ("Sample", _sample(facts)),
         ("Fixer", _fixer(facts)),
         ("Tuning", facts.get("tuned", "none")),
+        ("Reference", _reference(facts)),
         ("Resolution of use", facts.get("used_on", "")),
         ("LPIPS net", _net(facts)),
-        ("Protocol", f"{facts['protocol']}; renders from calibrated poses"),
+        ("Protocol", f"{protocol_words(facts['protocol'])}; {_TARGETS}"),
         ("Noise floor", floor_words(delta.get("noise_floor"))),
         ("Strength", strength_words(delta)),
     ]
@@ -138,11 +185,12 @@ def strength_words(delta: Facts) -> str:
         return ""
     what = {0: " (the raw render)", 1: " (the fixed view as it is)"}.get(strength, " (a blend)")
     chosen_on = study.get("strength_chosen_on")
-    why = (
-        f"highest PSNR on the internal-eval scenes: {chosen_on}"
-        if chosen_on
-        else "not chosen, because no internal-eval scene was evaluated"
-    )
+    why = "not chosen, because no internal-eval scene was evaluated"
+    if chosen_on:
+        scenes = len(chosen_on.split(", "))
+        why = f"highest PSNR on {scenes} internal-eval scene{'s' * (scenes != 1)}, {chosen_on}"
+        if second := study.get("strength_second"):
+            why += f", by {second['margin']:.3f} dB over strength {second['strength']:g}"
     return f"{strength:g}{what} of {study['subject']}; {why}"
 
 
@@ -152,7 +200,16 @@ def _sample(facts: Facts) -> str:
         f"{scenes} downstream scene{'s' * (scenes != 1)}, each with {facts['timestamps']} "
         f"timestamp{'s' * (facts['timestamps'] != '1')} and {facts['target_cameras']} target "
         f"camera{'s' * (facts['target_cameras'] != '1')}: n = {facts['views']} views; "
-        f"intervals over n = {scenes}"
+        f"intervals over n = {scenes} scene{'s' * (scenes != 1)}"
+    )
+
+
+def _reference(facts: Facts) -> str:
+    if facts.get("reference_counts") is not False:
+        return ""
+    return (
+        "without effect: on the samples of the internal-eval scenes the tuned fixer has the same "
+        "means with its reference withheld"
     )
 
 

@@ -11,6 +11,8 @@ from stages.quality.keys import CROPPED, MEASURES
 SUBJECT = "tuned-post"
 FLOOR = {"psnr_least": 0.1, "ssim_least": 0.01, "lpips_least": 0.004}
 
+FACTS = {"scenes": 3, "timestamps": "2", "target_cameras": "1", "views": 6, "protocol": "64x64"}
+
 
 def mean(psnr: float, word: str) -> dict[str, Any]:
     """A mean difference of PSNR alone, over 3 scenes."""
@@ -31,10 +33,12 @@ def text_of(
     strength: float = 0.5,
     verdict: str = "trades",
     of_people: dict[str, Any] | None = None,
+    measured: dict[str, Any] | None = None,
 ) -> str:
     means = dict.fromkeys(MEASURES, 0.5) | {"scenes": 3}
     means |= dict.fromkeys(CROPPED, 0.25 if of_people else None)
     study = {"subject": SUBJECT, "strength": strength, "strength_chosen_on": "in"}
+    study |= {"measured": FACTS | measured} if measured else {}
     key = f"{SUBJECT}_vs_none"
     delta = {
         "study": study | {"verdict": "0" * 64},
@@ -106,3 +110,19 @@ def test_curves_without_a_common_range_have_no_number() -> None:
     )
     assert "interpolated ±0.00004" in text
     assert "LPIPS was not measured" in text_of(0.3, "gain", verdict="")
+
+
+def test_references_are_varied_only_where_they_may_count() -> None:
+    used = text_of(0.3, "gain", measured={"reference_counts": True})
+    ignored = text_of(0.3, "gain", measured={"reference_counts": False})
+    assert "difix.reference_from=" in text_of(0.3, "gain"), "not recorded"
+    assert "difix.reference_from=" in used
+    assert "- Reference:" not in used
+    assert "difix.reference_from=" not in ignored
+    assert "- Reference: without effect" in ignored.partition("## ")[0]
+
+
+def test_leak_guard_says_whether_it_passed() -> None:
+    assert "- Leak guard: the roles of the scenes passed (verdict `000000000000`)" in text_of(
+        0.3, "gain"
+    )

@@ -42,6 +42,10 @@ class TuningData:
         images = sorted({path for sample in samples for path in sample.paths})
         return text_hash(file_hash(self.path), *(file_hash(path) for path in images))
 
+    def train_views(self) -> int:
+        """How many distinct target images the training samples have, by their content."""
+        return len({file_hash(sample.target) for sample in self.train})
+
     def words(self) -> str:
         """What the images of the training samples are; empty where it is not known."""
         names = [one.scene for one in self.training_record().scenes if one.scene]

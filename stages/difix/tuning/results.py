@@ -76,6 +76,7 @@ def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
             "steps": tuner.config.steps,
             "kept_step": validations["tuned"]["step"],
             "train_pairs": len(data.train),
+            "train_views": data.train_views(),
             "test_pairs": len(data.test),
             "weights_moved": float(f"{tuner.moved():.4g}"),
             "parameters": tuner.fixer.parameter_count(),
