@@ -7,13 +7,13 @@ from pathlib import Path
 from stages.quality.config import EvaluateConfig, NovelViewsConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.methods import PLAIN
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
-from stages.run.settings.params import CHECK, Params
+from stages.run.settings.params import Params
+from stages.scenes.sources.input_checks import repeated_seed
 from stages.splat.config import TrainConfig
 from stages.splat.training.shares import parse_share, train_in_children, train_share
 
@@ -42,12 +42,7 @@ def main() -> None:
     rendering = params.section("novel_views", NovelViewsConfig)
     measuring = params.section("evaluate", EvaluateConfig)
     if args.seed == train.seed:
-        raise UserError(
-            "study.seeds",
-            f"{args.seed} is train.seed: it would give identical bytes",
-            expected="other seeds than train.seed",
-            fix=CHECK,
-        )
+        raise repeated_seed(args.seed, "study.seeds")
     scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
     config = train.model_copy(update={"seed": args.seed})
     if args.timestamps:

@@ -256,6 +256,36 @@ def test_references_that_no_fixer_takes_are_refused_before_anything_runs(folder:
 
 
 @pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("farthest", "got 'farthest'\nexpected nearest, overlap, previous, or a source camera"),
+        ({"source": None}, "got {'source': None}\nexpected a valid string"),
+        ("source:99", "'99' is no source camera of hi4d_pair00_dance, hi4d_pair01_talk"),
+        ("source:28", "'28' is no source camera of hi4d_pair00_dance, hi4d_pair01_talk"),
+    ],
+)
+def test_reference_that_no_scene_has_is_refused(folder: Path, value: object, says: str) -> None:
+    edit(folder, lambda params: params["difix"].update(reference_from=value))
+    done = check(folder)
+    assert done.returncode == 2, done.stdout
+    assert f"difix.reference_from: {says}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([7, 42], "study.seeds.1: 42 is train.seed"),
+        (1, "study.seeds: got 1\nexpected a list in brackets, such as [1]"),
+    ],
+)
+def test_seeds_that_repeat_nothing_are_refused(folder: Path, value: object, says: str) -> None:
+    edit(folder, lambda params: params["study"].update(seeds=value))
+    done = check(folder)
+    assert done.returncode == 2, done.stdout
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
     ("section", "key", "value", "says"),
     [
         ("base", "source", "shiped", "base.source: no fixer 'shiped'.*did you mean shipped"),

@@ -42,8 +42,15 @@ class Evaluations:
         raise_all(error for scene in self.scenes for error in self._differences(scene))
 
     @classmethod
-    def read(cls, scenes: Sequence[str], methods: Sequence[str], files: Files) -> "Evaluations":
-        """Read the evaluation of every scene by every method.
+    def read(
+        cls,
+        scenes: Sequence[str],
+        methods: Sequence[str],
+        files: Files,
+        of: str = "each of study.evaluated_scenes by each of study.methods",
+        stage: str = "evaluate",
+    ) -> "Evaluations":
+        """Read the evaluation of every scene by every method; `stage` makes them, for all `of`.
 
         Raises UserError that lists every missing evaluation, or every one that was measured
         differently.
@@ -54,8 +61,8 @@ class Evaluations:
             raise UserError(
                 f"{len(missing)} of {len(pairs)} evaluations are missing",
                 ", ".join(f"{scene} by {method}" for scene, method in missing),
-                expected="each of study.evaluated_scenes by each of study.methods",
-                fix="run `dvc repro evaluate`",
+                expected=of,
+                fix=f"run `dvc repro {stage}`",
             )
         return cls({pair: _read(*pair, files) for pair in pairs})
 

@@ -34,7 +34,8 @@ def noise_table(
         files: Files of an evaluation by scene and method.
     """
     names = [repeat_name(scene, seed) for scene in scenes for seed in seeds]
-    read = Evaluations.read(names, (PLAIN,), files)
+    of = "each of study.downstream_scenes by each of study.seeds"
+    read = Evaluations.read(names, (PLAIN,), files, of, "repeat")
     paired = {(scene, PLAIN): evaluations.of(scene, PLAIN) for scene in scenes}
     for scene in scenes:
         for seed in seeds:

@@ -1,9 +1,10 @@
 """Typed form of the sections of params.yaml about scenes and tuning samples."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
@@ -95,9 +96,16 @@ class VggtConfig(Section):
 
 # Policies of references: `source:<camera>` names one.
 NEAREST, OVERLAP, PREVIOUS, FIXED_SOURCE = "nearest", "overlap", "previous", "source:"
-ReferencePolicy = Annotated[
-    str, Field(pattern=rf"^({NEAREST}|{OVERLAP}|{PREVIOUS}|{FIXED_SOURCE}\S+)$")
-]
+_POLICIES = (NEAREST, OVERLAP, PREVIOUS)
+
+
+def _policy(value: str) -> str:
+    if value in _POLICIES or re.fullmatch(rf"{FIXED_SOURCE}\S+", value):
+        return value
+    raise ValueError(f"{', '.join(_POLICIES)}, or a source camera such as '{FIXED_SOURCE}4'")
+
+
+ReferencePolicy = Annotated[str, AfterValidator(_policy)]
 
 
 class ReferenceRule(NamedTuple):

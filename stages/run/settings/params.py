@@ -345,7 +345,7 @@ class Params:
         message = _expected(fault)
         if fault["type"] == "missing":
             return UserError(self.where(location), "missing", fix=f"add `{location[-1]}:`")
-        if isinstance(fault["input"], Mapping):
+        if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
             return UserError(self.where(location), message, fix=CHECK)
         got = f"got {fault['input']!r}"
         fix = "set another value there" if self._override_of(location) else CHECK
@@ -425,6 +425,10 @@ def _owned(keys: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _expected(fault: Any) -> str:
+    if fault["type"] == "tuple_type":
+        given = fault["input"]
+        entry = given if isinstance(given, str | int | float) else 1
+        return f"a list in brackets, such as [{entry}]"
     return fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 

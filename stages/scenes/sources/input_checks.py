@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from stages.run.errors import UserError
 from stages.run.settings.params import CHECK
-from stages.scenes.config import SceneEntry
+from stages.scenes.config import FIXED_SOURCE, SceneEntry
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.sources.name_filter import matching
 
@@ -18,10 +18,11 @@ _PATHS = (("weights", "path"), ("static", "lf_calib"), ("static", "lf_to_colmap"
 
 
 class CameraSelection(Protocol):
-    """The keys of section `train` that select source cameras."""
+    """The keys of section `train` that select source cameras, and its seed."""
 
     match_string: str
     test_every: int
+    seed: int
 
 
 def _source_errors(
@@ -59,6 +60,10 @@ def input_errors(
     errors += _path_errors(values, where)
     if {"study", "scenes", "train"} <= values.keys():
         errors += _role_errors(values["study"].scenes, values["scenes"], values["train"], where)
+        errors += _seed_errors(values["study"].seeds, values["train"].seed, where)
+    if {"study", "scenes", "difix"} <= values.keys() and values["study"].fixers:
+        policy = values["difix"].reference_from
+        errors += _reference_errors(values["study"].scenes, values["scenes"], policy, where)
     return errors
 
 
@@ -110,6 +115,47 @@ def _role_errors(
                 expected="0, or a match_string that matches more cameras",
                 fix=CHECK,
             )
+
+
+def repeated_seed(seed: int, at: str) -> UserError:
+    """The error of a repeat, in `study.seeds`, that would repeat the study's own training."""
+    return UserError(
+        at,
+        f"{seed} is train.seed: it would give identical bytes",
+        expected="other seeds than train.seed",
+        fix=CHECK,
+    )
+
+
+def _seed_errors(
+    seeds: Sequence[int], own: int, where: Callable[[tuple[str | int, ...]], str]
+) -> Iterator[UserError]:
+    for index, seed in enumerate(seeds):
+        if seed == own:
+            yield repeated_seed(seed, where(("study", "seeds", index)))
+
+
+def _reference_errors(
+    chosen: Sequence[str],
+    entries: Mapping[str, SceneEntry],
+    policy: str,
+    where: Callable[[tuple[str | int, ...]], str],
+) -> Iterator[UserError]:
+    """Scenes without the source camera that `difix.reference_from` names; one error for all."""
+    if not policy.startswith(FIXED_SOURCE):
+        return
+    camera = policy.removeprefix(FIXED_SOURCE)
+    lacking = [
+        name for name in chosen if name in entries and camera not in entries[name].source_cameras
+    ]
+    if lacking:
+        yield UserError(
+            where(("difix", "reference_from")),
+            f"{camera!r} is no source camera of {', '.join(lacking)}",
+            expected=f"one that every scene has; {lacking[0]} has "
+            f"{', '.join(entries[lacking[0]].source_cameras)}",
+            fix="name one of these, or use nearest, overlap or previous",
+        )
 
 
 def _source(entries: Mapping[str, SceneEntry], name: str) -> str | None:
