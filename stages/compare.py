@@ -21,6 +21,7 @@ def main() -> None:
 
     from stages.quality.averages import with_averages
     from stages.quality.comparison import Evaluations, downstream, plain_below_floor, summary
+    from stages.quality.decision import headline_text
     from stages.quality.frontier import TABLE_COLUMNS, Frontiers, frontier_metrics
     from stages.quality.headline import Headline
     from stages.quality.measured import measured
@@ -54,16 +55,13 @@ def main() -> None:
     fixer = fixer_facts(params, study.fixers, layout.fixed_views(scenes[0], TUNED))
     about = {
         "subject": study.subject,
-        "strength": strengths.get(study.subject),
-        "strength_chosen_on": ", ".join(chosen_on),
-        "strength_second": frontiers.second(study.subject, chosen_on),
+        **frontiers.chosen(study.subject, chosen_on),
         "measured": measured(evaluations, scenes, sources(params), *fixer),
         "noise": floor_words(floor),
         "below_mean_color": ", ".join(plain_below_floor(evaluations, scenes)),
         "verdict": verdict.hash,
         "verdict_errors": len(verdict.errors),
-    }
-    about |= {"note": NO_RESERVE} if NO_RESERVE in verdict.notes else {}
+    } | ({"note": NO_RESERVE} if NO_RESERVE in verdict.notes else {})
     deltas = {"study": about} | ({"noise_floor": floor} if floor else {})
     if strengths:
         verdicts = frontier_metrics(frontiers, scenes, config.confidence, floor)
@@ -75,7 +73,7 @@ def main() -> None:
     write_tsv(layout.delta_table(), differences, COLUMNS)
     write_tsv(layout.frontier_table(), frontiers.table(scenes), TABLE_COLUMNS)
     text = comparison_text(evaluations, means, differences, scenes, config.confidence)
-    print(f"{text}\n\nNoise floor: {floor_words(floor)}")
+    print(f"{text}\n\n{headline_text(deltas)}")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,9 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     assert dict(measured_rows(read_json(layout.delta())))["Tuning"] == "not recorded"
 
 
-def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> None:
+def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The downstream scenes have no part in it: there full strength is best."""
     select(["none", "tuned-post"], "tuned-post")
     for scene, level in LEVELS.items():
@@ -164,6 +166,9 @@ def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses() -> N
     rows[1]["psnr"] = "40.0"
     write_tsv(layout.frontier("pair02", "tuned-post"), rows, list(rows[0]))
     main()
+    printed = capsys.readouterr().out
+    assert "tuned-post at strength 0.5:\n- Against none: " in printed, "not full strength alone"
+    assert printed.rstrip().endswith("- Noise floor: not measured: `study.seeds` is empty")
     frontier = read_json(layout.delta())["frontier"]
     assert frontier["strengths"] == {"tuned-post": 0.5}
     delta, headline = read_json(layout.delta()), read_json(layout.headline())
@@ -247,7 +252,7 @@ def test_repeats_give_a_noise_floor_and_change_nothing_else() -> None:
     main()
     before = read_json(layout.delta())
     repeat_with([1, 2])
-    with pytest.raises(UserError, match=r"pair15\.seed1 by none"):
+    with pytest.raises(UserError, match=r"pair15\.seed1 by none[^`]*run `dvc repro repeat`"):
         main()
     for scene, level in LEVELS.items():
         for seed, moved in ((1, 0.3), (2, -0.3)):

@@ -17,6 +17,7 @@ from stages.quality.keys import (
     titled,
 )
 from stages.quality.measured import measured_rows
+from stages.quality.noise import floor_words
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
@@ -86,6 +87,12 @@ def decision(
     return "\n".join(lines) + "\n"
 
 
+def headline_text(delta: Mapping[str, Any]) -> str:
+    """The verdict and the noise floor for a terminal."""
+    found = "\n".join(line for line in _verdict(delta["study"]["subject"], delta) if line)
+    return f"{found.replace('**', '')}\n- Noise floor: {floor_words(delta.get('noise_floor'))}"
+
+
 def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
     """What was found of the subject: one item per reference."""
     if subject == PLAIN:
@@ -100,7 +107,7 @@ def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
         text += f"{SAME if is_same else _found(found[MEAN])}."
         if of_curves := delta["frontier"].get(f"{subject}_vs_{reference}"):
             words = verdict_words(subject, reference, of_curves["verdict"])
-            text += f" Over all strengths: {words}."
+            text += f" {'At other' if is_same else 'Over all'} strengths: {words}."
         yield text
     if strengths[subject] == 0:
         yield ""

@@ -157,16 +157,22 @@ class Frontiers:
             chosen[method] = max(means, key=lambda one: means[one]) if means else FULL
         return chosen
 
-    def second(self, method: str, scenes: Sequence[str]) -> dict[str, float] | None:
-        """The strength of the second highest mean PSNR over `scenes`, and how far it is behind.
+    def chosen(self, method: str, scenes: Sequence[str]) -> dict[str, Any]:
+        """A method's strength of `choose_strengths` and what chose it, for metrics/delta.json.
 
-        Keys `strength`, and `margin` in dB. None where nothing was chosen.
+        `strength_second` has the strength of the second highest mean PSNR and by how many dB it is
+        behind, `margin`; None where nothing was chosen. `strength` is None of the plain splat.
         """
-        means = self._mean_psnr(method, scenes)
-        if len(means) < 2:
-            return None
-        first, second = sorted(means, key=lambda one: -means[one])[:2]
-        return {"strength": second, "margin": round(means[first] - means[second], 6)}
+        means = self._mean_psnr(method, scenes) if method != PLAIN else {}
+        second = None
+        if len(means) > 1:
+            best, other = sorted(means, key=lambda one: -means[one])[:2]
+            second = {"strength": other, "margin": round(means[best] - means[other], 6)}
+        return {
+            "strength": self.choose_strengths(scenes).get(method),
+            "strength_chosen_on": ", ".join(scenes),
+            "strength_second": second,
+        }
 
     def _mean_psnr(self, method: str, scenes: Sequence[str]) -> dict[float, float]:
         """Mean PSNR over those of `scenes` that were evaluated, by strength."""
