@@ -57,7 +57,7 @@ def decision(
     lines = [f"# Decision snapshot, study {version}", "", objective, ""]
     below = study.get("below_mean_color")
     lines += [f"**Warning: {verdict_warning(below)}.**", ""] if below else []
-    lines += [*_verdict(subject, delta), ""]
+    lines += [*verdict_lines(subject, delta), ""]
     lines += [f"- {name}: {text}" for name, text in measured_rows(delta)]
     lines += [f"- Leak guard: {guard_words(study)}"]
     lines += [f"- Note: {note}"] if (note := study.get("note")) else []
@@ -89,12 +89,12 @@ def decision(
 
 def headline_text(delta: Mapping[str, Any]) -> str:
     """The verdict and the noise floor for a terminal."""
-    found = "\n".join(line for line in _verdict(delta["study"]["subject"], delta) if line)
+    found = "\n".join(line for line in verdict_lines(delta["study"]["subject"], delta) if line)
     return f"{found.replace('**', '')}\n- Noise floor: {floor_words(delta.get('noise_floor'))}"
 
 
-def _verdict(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
-    """What was found of the subject: one item per reference."""
+def verdict_lines(subject: str, delta: Mapping[str, Any]) -> Iterator[str]:
+    """What was found of the subject, in Markdown: one item per reference."""
     if subject == PLAIN:
         yield "No fixer is judged: `study.subject` is none. Name the method to judge there."
         return
