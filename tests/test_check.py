@@ -110,7 +110,7 @@ def test_all_faults_come_at_once_with_their_lines(folder: Path) -> None:
         name: line_of(folder, f"\n{name}:") for name in ("train", "calibrate", "study", "scenes")
     }
     assert section["study"] < section["scenes"] < section["calibrate"] < section["train"]
-    in_study = line_of(folder, "- hi4d_pair15_fight", "tuning_scenes:")
+    in_study = line_of(folder, "- hi4d_pair15_fight", "\n  tuning_scenes:")
     evaluated = line_of(folder, "- hi4d_pair02_dnace")
     assert firsts == {
         f"params.yaml:{line_of(folder, 'viewer:')}  viewer: unknown section",

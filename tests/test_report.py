@@ -138,33 +138,55 @@ def test_headline_has_people_the_mean_of_seeds_and_the_noise(monkeypatch) -> Non
     )
     averages = {scene: read_json(layout.scene_metrics(scene, "none")) for scene in DOWNSTREAM}
     write_json(layout.averaged()[0], {name: row | {"psnr": 29.5} for name, row in averages.items()})
-    rows = read_tsv(layout.delta_table())
-    for reference, metric, difference in (
-        (NONE_MEAN, "psnr", -0.75),
-        ("none", "crop_psnr", 0.375),
-    ):
-        row = {"comparison": f"{subject}_vs_{reference}", "metric": metric, "interval": ""}
-        row |= {"difference": difference, "low": difference - 0.1, "high": difference + 0.1}
-        rows += [
-            row | {"scene": name, "won": 1, "sign_flip_p": 1} for name in (*DOWNSTREAM, "mean")
-        ]
-    write_tsv(layout.delta_table(), rows, list(rows[0]))
-    floor = {
-        "trainings": 3,
-        "confidence": 0.95,
-        "psnr_least": 0.1,
-        "crop_psnr_least": 0.5,
-        "ssim_least": 9.0,
-        "lpips_least": 0.001,
-    }
-    write_json(layout.delta(), read_json(layout.delta()) | {"noise_floor": floor})
+    floor = {"trainings": 3, "confidence": 0.95, "crop_psnr_least": 0.5, "ssim_least": 9.0}
+    floor |= {"psnr_least": 0.1, "lpips_least": 0.001}
+    delta = read_json(layout.delta()) | {"noise_floor": floor}
+    headline = delta["headline"]
+    words = {"psnr_is": "gain", "ssim_is": "below the noise floor", "lpips_is": "gain"}
+    crops = {"crop_psnr_is": "below the noise floor", "crop_psnr_scenes_improved": 2}
+    crops |= {"crop_psnr_t_low": 0.28, "crop_psnr_t_high": 0.47}
+    of_none = headline[f"{subject}_vs_none"]
+    for of in of_none.values():
+        of["crop_psnr"] = 0.375
+    of_none["mean"] |= words | crops
+    averaged = of_none | {"mean": of_none["mean"] | {"psnr": -0.75, "psnr_is": "loss"}}
+    headline[f"{subject}_vs_{NONE_MEAN}"] = averaged
+    write_json(layout.delta(), delta)
     text = reported(monkeypatch)
-    assert f'<span class="method">{subject}</span> against <span class="method">none-mean' in text
-    assert "better in PSNR and LPIPS, below noise in SSIM" in text
-    assert "people: +0.38 (+0.28 to +0.47): below noise" in text
-    assert "PSNR of people, dB" in text
+    versus = f'<span class="method">{subject}</span> at strength 1 against <span class="method">'
+    assert versus + "none-mean" in text
+    assert re.search(r"Against none: gain in PSNR \(.*\) and LPIPS .*: below the noise floor", text)
+    assert "Against none-mean: loss in PSNR (-0.75 dB)" in text
+    assert "people: +0.38 (+0.28 to +0.47): below the noise floor" in text
+    assert text.count('<span class="verdict">loss</span>') == 1
     assert "renders over 3 trainings" in text
     assert ">29.50<" in text, "of every scene"
+
+
+def test_verdict_is_that_of_the_decision_at_the_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    delta, subject = read_json(layout.delta()), METHODS[-1]
+    delta["frontier"]["strengths"][subject] = delta["study"]["strength"] = 0.5
+    differences = delta["headline"][f"{subject}_vs_none"]
+    differences["mean"] |= {"psnr": 0.1234, "psnr_is": "the interval includes zero"}
+    delta["headline"][f"{subject}_vs_base-post"] = differences
+    write_json(layout.delta(), delta)
+    monkeypatch.setattr(sys, "argv", ["decide"])
+    decide.main()
+    text = reported(monkeypatch)
+    lead = text.partition('<div class="lead">')[2].partition("</div>")[0]
+    said = [line for line in layout.decision().read_text().splitlines() if line[:9] == "- Against"]
+    plain = re.sub(r"<[^>]+>", "", lead)
+    assert len(said) == 4, "two at the strength, two over all strengths"
+    assert all(line.removeprefix("- ").replace("**", "") in plain for line in said[:2])
+    cards = text.partition('<div class="cards">')[2].partition("</article>")[0]
+    assert "+0.12" in cards
+    assert "no difference shown" in cards
+    assert "the interval includes zero" in cards
+    assert text.count('<div class="cards">') == 1, "equal comparisons are shown once"
+    assert 'the differences are those against <span class="method">none' in text
+    assert 'id="table-full-strength"' in text
+    assert "+3.39" in text.partition('id="table-full-strength"')[2].partition("</table>")[0]
 
 
 def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +206,7 @@ def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch
     assert text.count('class="point ') == 6, "three strengths over PSNR and over SSIM"
     assert text.count('class="ring ') == 2, "at the chosen strength"
     assert f"<title>{METHODS[-1]}, strength 0.5</title>" in text
-    assert "<b>trades</b> against" in text
+    assert "<strong>trades</strong> with" in text
     assert f" of {METHODS[-1]}; highest PSNR on the internal-eval scenes: {INTERNAL}" in text
 
 

@@ -12,6 +12,7 @@ EQUAL = "equal in every scene"
 UNSURE = "the interval includes zero"
 INTERPOLATED = "within the error of interpolation"
 ONE_SCENE = "one scene has no interval"
+NOT_SHOWN = "no difference shown"  # in short, of all that has neither of the first three names
 RULE = (
     "A difference is a gain or a loss if it is at least the noise floor, its interval over scenes "
     "excludes zero and, at equal SSIM or PSNR, it exceeds the error of interpolation"

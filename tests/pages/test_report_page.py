@@ -66,7 +66,7 @@ def test_headline_tells_deltas_intervals_and_counts(made: Path, visitor: Visitor
     assert "2/2 scenes" in first
     # This study has no other seeds, so nothing is called better.
     assert page.locator(".card.good").count() == 0
-    assert "different in PSNR" in page.locator(".lead").inner_text()
+    assert "difference in PSNR" in page.locator(".lead").inner_text()
 
 
 def test_nothing_in_the_page_has_an_outside_address(made: Path) -> None:

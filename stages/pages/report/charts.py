@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 380.0, 210.0
+_RING_APART = 4.0  # rings whose centres are nearer would hide each other
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 22.0, 32.0
 
 
@@ -74,22 +75,31 @@ def line_chart(
         return f"{across:.1f} {_HEIGHT - _BOTTOM - up:.1f}"
 
     parts = [*_y_axis(y_range), *_x_axis(x_range, x), _text(2, 12, y, "start", "name")]
+    ringed: list[tuple[float, float]] = []  # places of the rings so far
     for one in series:
         path = "M" + "L".join(position(point) for point in one.points)
         title = f"<title>{escape(one.name)}</title>"
         parts.append(f'<path class="line {escape(one.style)}" d="{path}">{title}</path>')
-        parts += _dots(one, [position(point).split() for point in one.points]) if dots else []
+        if dots:
+            places = [position(point).split() for point in one.points]
+            parts += _dots(one, places, ringed)
     return _svg(_WIDTH, _HEIGHT, label, parts)
 
 
-def _dots(one: Series, places: Sequence[Sequence[str]]) -> Iterator[str]:
+def _dots(
+    one: Series, places: Sequence[Sequence[str]], ringed: list[tuple[float, float]]
+) -> Iterator[str]:
+    """Points with their ring, which goes around those of earlier lines in the same place."""
     style = escape(one.style)
     for nth, (across, down) in enumerate(places):
         place = f'cx="{across}" cy="{down}"'
         title = f"<title>{escape(one.titles[nth])}</title>" if one.titles else ""
         yield f'<circle class="point {style}" {place} r="2.5">{title}</circle>'
         if nth == one.ringed:
-            yield f'<circle class="ring {style}" {place} r="6"/>'
+            here = float(across), float(down)
+            radius = 6 + 3 * sum(math.dist(here, other) < _RING_APART for other in ringed)
+            ringed.append(here)
+            yield f'<circle class="ring {style}" {place} r="{radius}"/>'
     if one.ends and places:
         across, down = map(float, places[-1])
         yield _text(across, down - 7, one.ends, "middle")

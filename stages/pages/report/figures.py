@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stages.pages.report.charts import (
     Interval,
@@ -10,16 +11,20 @@ from stages.pages.report.charts import (
     interval_strip,
     line_chart,
 )
-from stages.pages.report.results import Cells, Results
-from stages.pages.report.tables import TITLES, floor_of, form_of, minus, style_of, title_of
-from stages.quality.findings import BELOW, DIFFERENCE, GAIN, LOSS, finding
+from stages.pages.report.results import Cells, Results, Row
+from stages.pages.report.tables import (
+    STYLES,
+    TITLES,
+    form_of,
+    least_of,
+    minus,
+    style_of,
+    title_of,
+)
+from stages.quality.findings import DIFFERENCE, GAIN, LOSS, NOT_SHOWN
 from stages.quality.keys import CROPPED, FURTHER, MEASURES, NONE_MEAN, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
-
-_UNDECIDED = "undecided"
-# Of what a difference is by the rule of all outputs; of anything else nothing is shown.
-_WORDS = {GAIN: "better", LOSS: "worse", DIFFERENCE: "different", BELOW: "below noise"}
 
 
 @dataclass(frozen=True)
@@ -31,32 +36,23 @@ class Card:
     interval: str
     won: str
     style: str
-    word: str
+    word: str  # gain, loss, difference or no difference shown
+    reason: str  # why none is shown; else empty
     strip: str  # SVG
     people: str  # the same measure on the people's box; empty where it was not measured
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cards of one method against another."""
+    """The cards of one method against another, each at its strength."""
 
     method: str
+    strength: str
     reference: str
-    meaning: str  # what the reference is
+    reference_strength: str  # empty for what has none
     purpose: str  # what the difference measures
     cards: tuple[Card, ...]
-
-    @property
-    def words(self) -> str:
-        """Such as `better in PSNR and LPIPS, undecided in SSIM`."""
-        parts = []
-        for word in (*_WORDS.values(), _UNDECIDED):
-            names = [card.measure.partition(",")[0] for card in self.cards if card.word == word]
-            if names:
-                *others, last = names
-                listed = f"{', '.join(others)} and {last}" if others else last
-                parts.append(f"{word} in {listed}")
-        return ", ".join(parts)
+    same_as: str = ""  # a reference with the same images, whose cards hold for this one
 
 
 @dataclass(frozen=True)
@@ -69,19 +65,34 @@ class Chart:
 
 
 def headline(results: Results, confidence: float) -> list[Comparison]:
-    """The subject against the plain splat and against the untuned fixer."""
-    method = results.study.subject
-    references = {PLAIN: ("the plain splat", "what the fixer adds to the plain splat")}
-    untuned = results.untuned(method)
-    if untuned:
-        references[untuned] = ("the untuned fixer", "what tuning adds to the untuned fixer")
-    equal_compute = "what the fixer adds to a baseline of equal compute"
-    references[NONE_MEAN] = ("the mean of several plain splats", equal_compute)
-    comparisons = [
-        Comparison(method, reference, *words, tuple(_cards(results, method, reference, confidence)))
-        for reference, words in references.items()
-    ]
-    return [one for one in comparisons if one.cards]
+    """The study's subject against each of its references, all at their chosen strengths."""
+    method, strengths = results.judged, results.strengths
+    comparisons: list[Comparison] = []
+    for reference, entry in results.headline.items():
+        earlier = [one.reference for one in comparisons]
+        same_as = next((one for one in earlier if results.headline[one] == entry), "")
+        comparisons.append(
+            Comparison(
+                method,
+                f"{strengths[method]:g}",
+                reference,
+                f"{strengths[reference]:g}" if reference in strengths else "",
+                _purpose(results, reference),
+                () if same_as else tuple(_cards(results, reference, entry, confidence)),
+                same_as,
+            )
+        )
+    return comparisons
+
+
+def _purpose(results: Results, reference: str) -> str:
+    if reference == PLAIN:
+        return "what the fixer adds to the plain splat"
+    if reference != NONE_MEAN:
+        return "what tuning adds to the untuned fixer"
+    count = results.noise_floor.get("trainings", 2)
+    more = f"{count - 1} more training{'s' * (count != 2)}"
+    return f"the mean of the renders of {count} trainings: what {more} of a scene gives instead"
 
 
 def delta_charts(results: Results) -> list[Chart]:
@@ -121,7 +132,12 @@ def frontier_charts(results: Results) -> Iterator[Chart]:
         if lines:
             title = f"LPIPS (less is better) over {TITLES[metric]} (more is better)"
             svg = line_chart(lines, title, TITLES[metric], "LPIPS", dots=True)
-            yield Chart(title, svg, tuple((one.name, one.style) for one in lines))
+            yield Chart(title, svg, tuple((_legend(results, one.name), one.style) for one in lines))
+
+
+def _legend(results: Results, method: str) -> str:
+    chosen = results.strengths.get(method)
+    return method if chosen is None else f"{method} (ring: {chosen:g})"
 
 
 def training_charts(results: Results) -> Iterator[Chart]:
@@ -151,45 +167,54 @@ def tuning_charts(results: Results) -> Iterator[Chart]:
         yield Chart(title, line_chart(lines, title, y=TITLES[metric]), legend)
 
 
-def _cards(results: Results, method: str, reference: str, confidence: float) -> Iterator[Card]:
-    count = len(results.downstream)
+def _cards(results: Results, reference: str, entry: Row, confidence: float) -> Iterator[Card]:
     for metric in MEASURES:
-        row = results.mean_delta(method, reference, metric)
-        if row is None:
+        mean = entry[MEAN]
+        if mean.get(metric) is None:
             continue
-        one, form = _interval(results, method, reference, metric), form_of(metric)
+        one, form = _of_headline(results.judged, reference, entry, metric), form_of(metric)
         reach = "no interval from one scene"
         if one.low is not None and one.high is not None:
             reach = f"{confidence:.0%} t interval {_ends(one, form)}"
+        found = mean[f"{metric}_is"]
+        is_named = found in (GAIN, LOSS, DIFFERENCE)
         yield Card(
             TITLES[metric],
             minus(f"{one.mean:+{form}}"),
             reach,
-            f"{row['won']:g}/{count}",
+            f"{mean[f'{metric}_scenes_improved']:g}/{len(results.downstream)}",
             one.style,
-            _word(results, one, metric),
+            found if is_named else NOT_SHOWN,
+            "" if is_named else found,
             interval_strip(one, f"+{form}"),
-            _on_people(results, method, reference, metric),
+            _on_people(results.judged, reference, entry, metric),
         )
 
 
-def _on_people(results: Results, method: str, reference: str, metric: str) -> str:
-    """Such as `+0.21, 0.10 to 0.32: better`."""
+def _on_people(method: str, reference: str, entry: Row, metric: str) -> str:
+    """Such as `+0.21, 0.10 to 0.32: gain`."""
     name = f"crop_{metric}"
-    if results.mean_delta(method, reference, name) is None:
+    if entry[MEAN].get(name) is None:
         return ""
-    one, form = _interval(results, method, reference, name), form_of(name)
+    one, form = _of_headline(method, reference, entry, name), form_of(name)
     ends = "" if one.low is None else f" ({_ends(one, form)})"
-    return minus(f"{one.mean:+{form}}") + f"{ends}: {_word(results, one, name)}"
+    return minus(f"{one.mean:+{form}}") + f"{ends}: {entry[MEAN][f'{name}_is']}"
 
 
 def _ends(one: Interval, form: str) -> str:
     return minus(f"{one.low:+{form}} to {one.high:+{form}}")
 
 
-def _word(results: Results, one: Interval, metric: str) -> str:
-    floor = floor_of(metric, results.least(metric))
-    return _WORDS.get(finding(metric, one.mean, one.low, one.high, floor), _UNDECIDED)
+def _of_headline(method: str, reference: str, entry: Row, metric: str) -> Interval:
+    mean: Mapping[str, Any] = entry[MEAN]
+    return Interval(
+        f"{method} \N{MINUS SIGN} {reference}",
+        mean[metric],
+        mean[f"{metric}_t_low"],
+        mean[f"{metric}_t_high"],
+        [(scene, of[metric]) for scene, of in entry.items() if scene != MEAN],
+        STYLES.get(mean[f"{metric}_is"], "open"),
+    )
 
 
 def _interval(results: Results, method: str, reference: str, metric: str) -> Interval:
@@ -200,7 +225,7 @@ def _interval(results: Results, method: str, reference: str, metric: str) -> Int
         mean["low"],
         mean["high"],
         [(row["scene"], row["difference"]) for row in scenes],
-        style_of(metric, mean["difference"], mean["low"], mean["high"], results.least(metric)),
+        style_of(metric, mean["difference"], mean["low"], mean["high"], least_of(results, mean)),
     )
 
 

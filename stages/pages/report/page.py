@@ -19,6 +19,7 @@ from stages.pages.report.protocol import measured_rows
 from stages.pages.report.results import Results, Row
 from stages.pages.report.views import TRUTH, ReportView, psnr_by_view
 from stages.pages.template import Markup, render_template
+from stages.quality.findings import rule
 from stages.quality.floor import floor_warnings
 from stages.quality.keys import FURTHER
 from stages.quality.keys import TITLES as NAMES
@@ -82,7 +83,10 @@ def page(
         Path(__file__).parent,
         _FILTERS,
         study=study,
+        verdict=results.verdict_lines,
         headline=figures.headline(results, confidence),
+        rule=rule(results.noise_floor).replace("`", ""),
+        full_strength=tables.full_strength_table(results),
         confidence=confidence,
         full_scale=full_scale,
         scenes=len(results.downstream),
@@ -104,7 +108,6 @@ def page(
             if rows
         },
         measured=measured_rows(results),
-        frontier_verdicts=results.frontier_verdicts,
         ranked_by=results.ranked_by,
         frontier_charts=list(figures.frontier_charts(results)),
         delta_charts=figures.delta_charts(results),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.quality.comparison import Evaluations, Files, downstream
+from stages.quality.decision import verdict_lines
 from stages.quality.measured import measured_rows
 from stages.quality.paired_differences import MEAN, TEXTS
 from stages.run.files import read_json, read_table, read_tsv, shaped
@@ -63,7 +64,9 @@ class Results:
     averages: Mapping[str, Row]  # of none-mean by scene, empty without other seeds
     noise_floor: Row  # of the plain splat's means, empty without other seeds
     measured: Sequence[tuple[str, str]]  # what was measured: question, answer
-    frontier_verdicts: Sequence[Cells]  # of the subject: method, reference, verdict
+    judged: str  # the subject that stage compare judged
+    verdict_lines: str  # on the subject, in Markdown, as metrics/decision.md begins
+    headline: Mapping[str, Row]  # differences of the subject at its strength, by reference
     frontier: Sequence[Row]  # metrics/plots/frontier.tsv, empty without it
     strengths: Mapping[str, float]  # chosen on the internal-eval scenes, by method
 
@@ -72,7 +75,8 @@ class Results:
         """Read by the lists of the study. Raises UserError when an evaluation is missing."""
         delta = read_json(files.delta)
         with shaped(files.delta, "the file of stage compare", "run `dvc repro -f compare`"):
-            verdict = str(delta["study"]["verdict"])
+            verdict, subject = str(delta["study"]["verdict"]), delta["study"]["subject"]
+            lines = "\n".join(verdict_lines(subject, delta))
         tuned = bool(study.fixers)
         sampled = (*study.tuning_scenes, *study.internal_eval_scenes)
         return cls(
@@ -95,7 +99,11 @@ class Results:
             averages=_object(files.averages),
             noise_floor=delta.get("noise_floor") or {},
             measured=measured_rows(delta),
-            frontier_verdicts=_verdicts(delta, study.subject),
+            judged=subject,
+            verdict_lines=lines,
+            headline={
+                key.partition("_vs_")[2]: of for key, of in delta.get("headline", {}).items()
+            },
             frontier=_frontier(files.delta_table.with_name("frontier.tsv")),
             strengths=delta.get("frontier", {}).get("strengths", {}),
         )
@@ -138,16 +146,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _frontier(path: Path) -> list[dict[str, Any]]:
     return read_table(path, {"scene", "method"}) if path.is_file() else []
-
-
-def _verdicts(delta: Row, subject: str) -> list[dict[str, str]]:
-    """Verdicts on the subject at equal PSNR and SSIM; none where no frontier was measured."""
-    pairs = [(key.split("_vs_"), found) for key, found in delta.get("frontier", {}).items()]
-    return [
-        {"method": names[0], "reference": names[1], "verdict": str(found.get("verdict", ""))}
-        for names, found in pairs
-        if len(names) == 2 and names[0] == subject
-    ]
 
 
 def _table(path: Path) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from stages.pages.report.costs import StageCost, WallTime, total
 from stages.pages.report.results import Results, Row
-from stages.quality.findings import BELOW, GAIN, LOSS, finding, measure_of
+from stages.quality.findings import GAIN, LOSS, finding, measure_of
 from stages.quality.keys import (
     ALIGNED,
     COLOR_CORRECTED,
@@ -26,6 +26,7 @@ _PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 FLAT = "mean_color_psnr"
+STYLES = {GAIN: "good", LOSS: "bad"}  # classes of what a difference is; of anything else `open`
 _BY_SCENE = (*MEASURES, *FURTHER, FLICKER, "psnr_aligned", "crop_psnr")
 # Measures side by side in one table, with its caption.
 _GROUPS = {
@@ -125,12 +126,20 @@ def style_of(
     'open'
     """
     found = finding(metric, difference, low, high, floor_of(metric, least))
-    return {GAIN: "good", LOSS: "bad"}.get(found, "open")
+    return STYLES.get(found, "open")
 
 
 def floor_of(metric: str, least: float | None) -> dict[str, float]:
     """The noise floor of one metric, as `finding` takes it; empty where it was not measured."""
     return {} if least is None else {f"{measure_of(metric)}_least": least}
+
+
+def least_of(results: Results, row: Row) -> float | None:
+    """The noise floor that a row of deltas is judged by; None where there is none.
+
+    Repeats of the plain splat, `seed1` and so on, are what the floor is made from.
+    """
+    return None if row["comparison"].startswith("seed") else results.least(row["metric"])
 
 
 def methods_tables(results: Results) -> list[Table]:
@@ -181,6 +190,21 @@ def deltas_tables(results: Results) -> list[Table]:
         _deltas_table(results, known, names, f"deltas-{group}", caption)
         for group, caption, names in groups_of([{metric: True for _, metric in known}])
     ]
+
+
+def full_strength_table(results: Results) -> Table | None:
+    """The subject against its references at full strength; None where that is its strength."""
+    subject = results.judged
+    if results.strengths.get(subject, 1) == 1:
+        return None
+    means = [row for row in results.deltas if row["scene"] == MEAN]
+    known = {
+        (row["comparison"], row["metric"]): row
+        for row in means
+        if row["comparison"].startswith(f"{subject}_vs_")
+    }
+    names = [name for name in MEASURES if any(name == metric for _, metric in known)]
+    return _deltas_table(results, known, names, "full-strength", "At full strength")
 
 
 def _deltas_table(
@@ -294,14 +318,15 @@ def costs_table(rows: Sequence[StageCost], wall: WallTime | None) -> Table:
 def _difference(results: Results, row: Row) -> Cell:
     """A difference; below it the interval, the number of improved scenes and the p-value."""
     metric, difference = row["metric"], row["difference"]
-    form, least = "+" + form_of(metric), results.least(metric)
+    form, least = "+" + form_of(metric), least_of(results, row)
     style = style_of(metric, difference, row["low"], row["high"], least)
     interval = ""
     if row["low"] is not None and row["high"] is not None:
         interval = f"{row['low']:{form}} to {row['high']:{form}}\n"
     detail = f"{interval}{row['won']:g}/{len(results.downstream)}, p {row['sign_flip_p']:.3g}"
-    found = finding(metric, difference, row["low"], row["high"], floor_of(metric, least))
-    detail += ", below noise" if found == BELOW else ""
+    if least is not None:
+        found = finding(metric, difference, row["low"], row["high"], floor_of(metric, least))
+        detail += f"\n{found}"
     return Cell(minus(f"{difference:{form}}"), difference, style, minus(detail))
 
 
