@@ -85,3 +85,12 @@ def test_ticks_are_few_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 1 <= len(found) <= 7
     assert all(low - 1e-9 <= one <= high + 1e-9 for one in found)
+
+
+def test_rings_in_one_place_surround_each_other() -> None:
+    lines = [
+        Series(name, [(0.0, 0.0), (1.0, end)], "plain", ringed=nth)
+        for name, end, nth in (("a", 1.0, 0), ("b", 0.5, 0), ("c", 1.0, 1))
+    ]
+    svg = line_chart(lines, "three", "x", "y", dots=True)
+    assert re.findall(r'class="ring [^>]* r="(\d+)"', svg) == ["6", "9", "6"]

@@ -59,6 +59,16 @@ def test_difference_below_the_noise_is_not_coloured_and_says_so() -> None:
     assert details == [["below the noise floor"], ["gain"], []]
 
 
+def test_repeat_is_not_judged_by_the_noise_that_it_makes() -> None:
+    row = {"scene": "mean", "metric": "psnr", "difference": 0.2, "low": 0.1, "high": 0.3}
+    row |= {"won": 2, "sign_flip_p": 0.5}
+    rows = [row | {"comparison": f"{name}_vs_none"} for name in ("tuned-post", "seed1")]
+    results = SimpleNamespace(deltas=rows, downstream=["s", "t"], least=lambda _: 0.13)
+    (found,) = deltas_tables(results)
+    assert [cells[1].style for cells in found.rows] == ["good", "open"]
+    assert "gain" not in found.rows[1][1].detail
+
+
 def test_numbers_have_true_signs_and_missing_ones_sort_as_nothing() -> None:
     assert number(-0.5, "+.2f") == Cell("\N{MINUS SIGN}0.50", -0.5)
     assert number(None, ".2f") == Cell("\N{EN DASH}", "")
