@@ -207,7 +207,7 @@ def test_frontier_is_drawn_where_it_was_measured(monkeypatch: pytest.MonkeyPatch
     assert text.count('class="ring ') == 2, "at the chosen strength"
     assert f"<title>{METHODS[-1]}, strength 0.5</title>" in text
     assert "<strong>trades</strong> with" in text
-    assert f" of {METHODS[-1]}; highest PSNR on the internal-eval scenes: {INTERNAL}" in text
+    assert f" of {METHODS[-1]}; highest PSNR on 1 internal-eval scene, {INTERNAL}" in text
 
 
 def test_views_are_ranked_by_the_method_of_the_headline(monkeypatch: pytest.MonkeyPatch) -> None:
