@@ -26,6 +26,7 @@ from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.run.methods import METHODS
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
+from stages.splat.views import distill
 
 Call = Callable[..., Path]
 
@@ -234,6 +235,51 @@ def test_killed_distillation_resumes_to_the_same_bytes(render: Call, workspace: 
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "resumed after round" in done.stderr
     assert folder_hash(layout.novel_views(SCENE, "tuned-distill")) == expected
+
+
+def stop_after_a_round(render: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the state of a distillation after its first round."""
+    save = distill._save
+
+    def stopped(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(distill, "_save", stopped)
+        render("tuned-distill")
+    assert list(Path(".work/distill").rglob("state.pt"))
+
+
+def test_distillation_resumes_on_the_same_cameras_and_images(
+    render: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_after_a_round(render, monkeypatch)
+    render("tuned-distill")
+    assert "resumed after round 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["target cameras", "fewer target cameras", "source images"])
+def test_distillation_towards_other_cameras_or_on_other_images_begins_anew(
+    render: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changed: str,
+) -> None:
+    stop_after_a_round(render, monkeypatch)
+    if changed == "target cameras":
+        calibrate({"28": 0.2})
+    elif changed == "fewer target cameras":
+        split = layout.scene(SCENE) / "split.csv"
+        kept = [line for line in split.read_text().splitlines() if "/64.png" not in line]
+        split.write_text("\n".join(kept) + "\n")
+    else:
+        replace_by_noise("source")
+    plain(monkeypatch)
+    resumable = folder_hash(render("tuned-distill"))
+    assert "resumed" not in capsys.readouterr().err
+    shutil.rmtree(".work")
+    assert folder_hash(render("tuned-distill")) == resumable
 
 
 def test_fixer_tuned_on_the_scene_is_refused(render: Call) -> None:

@@ -15,13 +15,12 @@ from stages.quality.keys import MEASURED, further_in
 from stages.run.artefacts import GAUSSIANS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.files import target_of, text_hash, write_json, write_tsv
+from stages.run.files import target_of, write_json, write_tsv
 from stages.run.methods import DISTILL, PLAIN, FormName, Method
 from stages.run.process.stopping import Preemption
 from stages.run.progress import Progress
 from stages.scenes.config import PREVIOUS, ReferenceRule
 from stages.scenes.images import Pixels, read_image, write_png
-from stages.scenes.scene import camera_to_dict
 from stages.scenes.view import View
 from stages.splat.captures.claims import record_fixed
 from stages.splat.captures.evaluated import Evaluated
@@ -217,16 +216,16 @@ class Fixing:
         backend, _ = choose_backend(config.backend)
         device = "cuda" if backend == "cuda" else "cpu"
         cameras = list(views.cameras.values())
+        timestamp = training.timestamp(config, device, self.fixer.rule)
         checkpoint = Checkpoint(
             STATE,
             resume_as,
             self.distill.recipe(),
             config.fingerprint(backend),
             training.identity(),
-            text_hash(*(str(camera_to_dict(camera)) for camera in cameras)),
+            timestamp.fingerprint(cameras),
             self.fixer.identity,
         )
-        timestamp = training.timestamp(config, device, self.fixer.rule)
         with Preemption() as preemption:
             gaussians = distil(
                 timestamp,

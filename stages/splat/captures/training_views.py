@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError
-from stages.run.files import file_hash, text_hash
+from stages.run.files import file_hash
 from stages.run.user_paths import check_source
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
@@ -61,10 +61,8 @@ class TrainingViews:
         return frozenset(self.record.sha256[name] for name in self.cameras)
 
     def identity(self) -> str:
-        """A hash of the Gaussians and of the images that they were trained on."""
-        digests = self.record.sha256
-        images = (part for name in self.cameras for part in (name, digests[name]))
-        return text_hash(file_hash(self.trained / GAUSSIANS), *images)
+        """A hash of the file of the Gaussians."""
+        return file_hash(self.trained / GAUSSIANS)
 
     def timestamp(self, config: TrainConfig, device: str, rule: ReferenceRule) -> TrainedTimestamp:
         """All views in memory with the Gaussians, as distillation takes them."""

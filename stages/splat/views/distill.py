@@ -5,6 +5,9 @@ round. In each round their renders are fixed and become training views beside th
 a target only its camera is known here, never its ground truth.
 """
 
+import hashlib
+import itertools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 
 from stages.run.checkpoint import Checkpoint
+from stages.run.files import text_hash
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.scenes.cameras import Camera, between, nearest_cameras
 from stages.scenes.config import ONE_NEAREST, ReferenceRule
@@ -70,6 +74,19 @@ class TrainedTimestamp:
     def nearest_source(self, camera: Camera) -> str:
         """Name of the source camera nearest to a camera."""
         return nearest_cameras(camera, self.sources, 1)[0]
+
+    def fingerprint(self, targets: Sequence[Camera]) -> str:
+        """A hash of the source cameras, their images and valid pixels, and of target cameras.
+
+        The Gaussians are not in it.
+        """
+        cameras = [_packed(camera) for camera in (*self.sources.values(), *targets)]
+        pixels = [
+            (name, str(array.shape), hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
+            for arrays in (self.images, self.valid)
+            for name, array in arrays.items()
+        ]
+        return text_hash(json.dumps(cameras), *itertools.chain(*pixels))
 
 
 def distill_recipe(train: TrainConfig, config: DistillConfig) -> TrainConfig:

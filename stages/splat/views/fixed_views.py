@@ -73,6 +73,8 @@ class FixedViews:
     ) -> Gaussians:
         """Gaussians of a timestamp after the progressive update towards the target cameras."""
         config, train = self.recipe.distill, self.recipe.train
+        trained = self.trained(timestamp)
+        targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]
         inputs = [folder_hash(self.splats / timestamp), fixer, self.backend]
         checkpoint = Checkpoint(
             "distill",
@@ -80,11 +82,11 @@ class FixedViews:
             timestamp,
             config.recipe(),
             train.fingerprint(self.backend),
+            trained.fingerprint(targets),
             *inputs,
         )
-        targets = [self.calibration.targets[view.name] for view in self._targets(timestamp)]
         return distil(
-            self.trained(timestamp),
+            trained,
             targets,
             self.fix,
             config,
