@@ -27,6 +27,7 @@ def main() -> None:
 
     from stages.run.checkpoint import forget
     from stages.samples.index import metrics, write_index
+    from stages.samples.reconstructions import resumed_as
     from stages.samples.rendering import render_pairs
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
@@ -52,7 +53,7 @@ def main() -> None:
     write_json(layout.pairs_metrics(scene), numbers)
     forget("pairs", scene)
     if any(one.left_out or one.poses == "given" for one in index.pairs):
-        forget("train", scene)  # resume states of the training here
+        forget("train", resumed_as(scene))
     poses, low, high = index.pairs[0].poses, numbers["psnr_min"], numbers["psnr_max"]
     print(
         f"{scene}: {numbers['pairs']} {split} samples, input {numbers['psnr']:.2f} dB "

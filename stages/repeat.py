@@ -1,13 +1,12 @@
 """Stage `repeat`: the plain splat of a scene from another seed, rendered and measured."""
 
 import argparse
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 
 from stages.quality.config import EvaluateConfig, NovelViewsConfig
 from stages.run import layout
 from stages.run.entry import launch
-from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.files import scratch_folder, whole_folder, write_json, write_tsv
 from stages.run.methods import PLAIN
 from stages.run.process.locks import alone
 from stages.run.provenance import cost
@@ -30,6 +29,7 @@ def main() -> None:
 
     from stages.quality.evaluation import Meter, columns_of, evaluate, mean_color, summary
     from stages.quality.keys import repeat_name
+    from stages.run.checkpoint import forget
     from stages.scenes.novel_views import read_kinds
     from stages.scenes.poses.calibration import read_calibration
     from stages.scenes.scene import Scene
@@ -43,19 +43,19 @@ def main() -> None:
     measuring = params.section("evaluate", EvaluateConfig)
     if args.seed == train.seed:
         raise repeated_seed(args.seed, "study.seeds")
-    scene, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
+    name, calibrated = repeat_name(args.scene, args.seed), layout.calibrated(args.scene)
+    scene = Scene.read(layout.scene(args.scene))
+    trained = replace(scene, name=name)  # its resume states and costs are none of stage train
     config = train.model_copy(update={"seed": args.seed})
     if args.timestamps:
-        train_share(scene, calibrated, args.timestamps, args.into, config)
+        train_share(trained, calibrated, args.timestamps, args.into, config)
         return
-    name = repeat_name(args.scene, args.seed)
     backend, _ = choose_backend(rendering.backend)
     meter = Meter.build(measuring, layout.WEIGHTS)  # may raise, so before hours of training
     renders = layout.novel_views(name, PLAIN)
-    with alone(renders), cost("repeat", name), tempfile.TemporaryDirectory() as scratch:
-        splats = Path(scratch)
+    with alone(renders), cost("repeat", name), scratch_folder("repeat", name) as splats:
         entry = ["stages.repeat", "--scene", args.scene, "--seed", str(args.seed)]
-        train_in_children(scene, splats, config, entry)
+        train_in_children(trained, splats, config, entry)
         with whole_folder(renders) as folder:
             targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
             targets.render(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))
@@ -64,6 +64,7 @@ def main() -> None:
     rows, means = evaluate(views, meter, color, measuring.masks, name=name)
     write_json(layout.scene_metrics(name, PLAIN), means)
     write_tsv(layout.view_metrics(name, PLAIN), rows, columns_of(rows))
+    forget("train", name)
     print(f"{name}: {summary(means)}")
 
 

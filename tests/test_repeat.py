@@ -1,6 +1,8 @@
 """Stage `repeat` draws and measures what another seed trained; the training itself is planted."""
 
+import errno
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from exact_scene import SCENE, TIMES, gaussians, write_scene
 from stages.quality.keys import repeat_name
 from stages.repeat import main
 from stages.run import layout
+from stages.run.checkpoint import Checkpoint, forget
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
 from stages.splat.training import shares, timestamps
@@ -103,3 +106,51 @@ def test_the_same_seed_is_refused(
     with pytest.raises(UserError, match="it would give identical bytes"):
         main()
     assert trained == []
+
+
+def test_states_and_gaussians_are_its_own_and_removed_at_the_end(
+    trained: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage `train` that ends meanwhile, and forgets its states, leaves those of the repeat."""
+    name, plant = repeat_name(SCENE, SEED), timestamps.train_timestamp
+    states: list[Path] = []
+    folders: set[Path] = set()
+
+    def saving(scene, calibrated, timestamp, config, folder, warm, preemption):
+        state = Checkpoint("train", scene.name, timestamp)
+        state.save({})
+        states.append(state.path)
+        folders.add(folder.parent)
+        forget("train", SCENE)
+        assert state.path.is_file()
+        return plant(scene, calibrated, timestamp, config, folder, warm, preemption)
+
+    monkeypatch.setattr(timestamps, "train_timestamp", saving)
+    main()
+    assert {one.parents[1] for one in states} == {Path("work/train", name).absolute()}
+    assert {one.parent for one in folders} == {Path("work/repeat").absolute()}
+    assert not any(Path("work").rglob("*.safetensors"))
+    assert not Path("work/train").exists() or not any(Path("work/train").iterdir())
+
+
+def test_next_run_removes_the_gaussians_of_a_killed_one(
+    trained: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Path] = []
+
+    def killed(commands, processes):
+        folder = Path(commands[0][commands[0].index("--into") + 1])
+        left.append(folder)
+        (folder / "old").mkdir()
+        shutil.copytree(folder, Path("copy"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shares, "run_all", killed)
+        with pytest.raises(OSError, match="No space") as error:
+            main()
+    assert error.value.filename == str(left[0])
+    assert not left[0].exists()
+    shutil.copytree(Path("copy"), left[0])  # a kill would have left it
+    main()
+    assert not left[0].exists()

@@ -63,6 +63,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 _remove(leftover)
 
 
+@contextmanager
+def scratch_folder(stage: str, item: str) -> Iterator[Path]:
+    """An empty folder `<work root>/<stage>/<item>...`, removed after the block.
+
+    What a killed run in this workspace left of it is removed before. Raises UserError when another
+    run here uses it.
+    """
+    # Workspaces may share the work folder.
+    folder = work_root() / stage / f"{item}.{text_hash(os.getcwd())[:8]}"
+    with alone(folder):
+        _remove(folder)
+        folder.mkdir(parents=True)
+        try:
+            with _named_after(folder):
+                yield folder
+        finally:
+            _remove(folder)
+
+
 def target_of(folder: Path) -> Path:
     """The target of a scratch folder of `whole_folder`; any other folder itself.
 

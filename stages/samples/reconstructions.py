@@ -46,7 +46,13 @@ class Reconstruction:
         with whole_folder(calibrated) as folder:
             write_calibration(folder, self.calibration, points)
         with whole_folder(self.splats / timestamp) as folder:
-            train_timestamp(scene, calibrated, timestamp, config, folder)
+            own = replace(scene, name=resumed_as(scene.name))
+            train_timestamp(own, calibrated, timestamp, config, folder)
+
+
+def resumed_as(scene: str) -> str:
+    """Item of stage `train` that has the resume states of the training here."""
+    return f"{scene}.pairs"
 
 
 def reconstructions(
