@@ -61,6 +61,66 @@ def test_one_place_of_several_training_cameras_has_their_mean() -> None:
         assert found[2].tolist() == [0, 0, 1, 0.25]
 
 
+def facing(name: str, angle: float, x: float = 0.0) -> Camera:
+    """A camera at (x, 0, 0) that is rotated by so many radians about the vertical axis."""
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_from_vector([0, angle, 0])
+    pose[:3, 3] = -pose[:3, :3] @ [x, 0, 0]
+    return Camera(name, np.diag([50.0, 50.0, 1.0]), pose, 32, 24)
+
+
+def reds(cameras: list[Camera], gains: list[float]) -> color.ColorTable:
+    maps = color.identity(len(gains), "cpu")
+    maps[:, 0, 0] = torch.tensor(gains)
+    return color.table(cameras, maps)
+
+
+def test_exposures_of_one_pose_keep_their_own_maps() -> None:
+    names = ("dark", "mean", "light")
+    cameras = [facing(name, 0.3, x) for x in (0.0, 2.0) for name in names]
+    cameras = [replace(one, name=f"{one.name}{nth // 3}") for nth, one in enumerate(cameras)]
+    gains = [0.5, 0.9, 1.9, 0.4, 1.0, 1.3]
+    colors = reds(cameras, gains)
+    for frame in (Sim3.identity(), FRAME):
+        there = color.moved(colors, frame)
+        found = [color.map_at(there, frame.apply_camera(one))[0, 0] for one in cameras]
+        assert found == pytest.approx(gains)
+        between = frame.apply_camera(facing("target", 0.1, 0.5))
+        assert color.map_at(there, between)[0, 0] == pytest.approx(1.1 * 0.75 + 0.9 * 0.25)
+        same_place = frame.apply_camera(facing("target", 0.3))
+        assert color.map_at(there, same_place)[0, 0] == pytest.approx(1.1)
+
+
+def test_cameras_of_a_panorama_lend_by_direction() -> None:
+    angles, gains = [0.0, 0.4, 0.8, 2.0], [0.7, 0.9, 1.1, 1.3]
+    cameras = [facing(f"at{angle}", angle) for angle in angles]
+    colors = reds(cameras, gains)
+    for frame in (Sim3.identity(), FRAME):
+        there = color.moved(colors, frame)
+        found = [color.map_at(there, frame.apply_camera(one))[0, 0] for one in cameras]
+        assert found == pytest.approx(gains)
+        for angle, gain in ((0.6, 1.0), (0.4, 0.9)):
+            target = frame.apply_camera(facing("target", angle))
+            assert color.map_at(there, target)[0, 0] == pytest.approx(gain)
+
+
+def test_a_training_camera_is_known_by_its_name_at_another_pose() -> None:
+    cameras = [facing("a", 0.0), facing("b", 0.0, 1.0)]
+    colors = reds(cameras, [0.8, 1.2])
+    moved = facing("b", 0.1, 0.2)
+    assert color.map_of(colors, moved)[0, 0] == pytest.approx(1.2)
+    assert color.map_at(colors, moved)[0, 0] == pytest.approx(0.88), "of another scene, maybe"
+    assert color.map_of(colors, facing("c", 0.0, 0.2))[0, 0] == pytest.approx(0.88)
+
+
+def test_a_table_of_centres_alone_lends_the_mean_of_a_place() -> None:
+    colors = reds([facing("a", 0.0), facing("b", 1.0), facing("c", 2.0)], [0.8, 1.0, 1.5])
+    old = {key: colors[key] for key in ("centres", "maps")}
+    color.check(old)
+    for name in "abc":
+        assert color.map_at(old, facing(name, 0.0))[0, 0] == pytest.approx(1.1)
+
+
 def test_an_affine_map_mixes_channels_and_adds_an_offset() -> None:
     own = torch.tensor([[1.0, 0, 0, 0.1], [0, 2, 0, 0], [1, 0, 1, 0]])
     image = color.applied(torch.tensor([[[0.1, 0.2, 0.3]]]), own)
@@ -107,6 +167,8 @@ def test_poses_are_aligned_in_the_colours_of_the_camera() -> None:
         {"centres": [[0, 0, 0]], "maps": [np.eye(3).tolist()]},
         {"centres": [[0, 0, float("nan")]], "maps": [np.eye(3, 4).tolist()]},
         {"maps": [np.eye(3, 4).tolist()]},
+        {"centres": [[0, 0, 0]], "maps": [np.eye(3, 4).tolist()], "names": []},
+        {"centres": [[0, 0, 0]], "maps": [np.eye(3, 4).tolist()], "directions": [[0, 1]]},
         ["red"],
     ],
 )

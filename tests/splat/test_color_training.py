@@ -161,6 +161,20 @@ def test_a_warm_start_begins_with_the_neighbours_colours(
     assert apart < 0.85 * np.ptp(GAINS)
 
 
+def test_a_warm_start_knows_cameras_that_stood_at_one_place_by_name(
+    learning, views, points
+) -> None:
+    """Brackets whose learnt poses have moved a little: places would lend others' maps."""
+    views = [
+        replace(view, camera=replace(view.camera, name=f"{nth}")) for nth, view in enumerate(views)
+    ]
+    cameras = [view.camera for view in views]
+    shifted = [replace(one, cam_from_world=cameras[0].cam_from_world) for one in cameras]
+    warm = replace(known_gaussians(), metadata={COLOR: color.table(shifted, red_maps())})
+    trainer = Trainer(views, *points, learning, "cpu", warm)
+    assert trainer.state.color_maps()[:, 0, 0].tolist() == pytest.approx(GAINS, abs=1e-5)
+
+
 def test_distillation_keeps_colours_and_takes_images_in_their_cameras_own(config, truth) -> None:
     cameras, targets = ring(5), ring(6)[3:5]
     gaussians = replace(truth, metadata={COLOR: color.table(cameras, red_maps())})

@@ -71,7 +71,7 @@ class Trainer:
         self.graphs = None
         # Of the Gaussians that training starts from.
         self.start_colors: color.ColorTable | None = None if warm is None else warm.colors
-        self.set_views(views)
+        self.set_views(views, are_own=True)
         if backend == "cuda" and config.execution == "graph" and FUSED:
             self.use_graphs()
 
@@ -88,8 +88,12 @@ class Trainer:
             self.state, self.views, self.schedule, self.background, self.config
         )
 
-    def set_views(self, views: Sequence[TrainView]) -> None:
-        """Train on these views from now on; corrections of poses begin anew."""
+    def set_views(self, views: Sequence[TrainView], *, are_own: bool = False) -> None:
+        """Train on these views from now on; corrections of poses begin anew.
+
+        With `are_own` their cameras are those of the Gaussians that training starts from, if by
+        other poses.
+        """
         self._settle()
         self._order: tuple[int, Array] | None = None  # of the views, in one epoch
         self.views = ViewSet.of(views, self.world_from_norm.inverse(), self.device)
@@ -98,16 +102,18 @@ class Trainer:
         scale = 1 / self.world_from_norm.scale
         self.state.reset_poses(len(views), bases(covariances, scale) if is_scaled else None)
         if self.config.color_opt or self.start_colors is not None:
-            self.state.reset_colors(self._starting_maps([view.camera for view in views]))
+            cameras = [view.camera for view in views]
+            self.state.reset_colors(self._starting_maps(cameras, are_own=are_own))
         if self.graphs is not None:
             self.views = self.views.stacked()
             self.graphs.set_views(self.views)
 
-    def _starting_maps(self, cameras: Sequence[Camera]) -> Tensor:
+    def _starting_maps(self, cameras: Sequence[Camera], *, are_own: bool) -> Tensor:
         """Maps [V, 3, 4] of the colours of cameras of the world frame before they are learnt."""
         if self.start_colors is None:
             return color.identity(len(cameras), "cpu")
-        maps = [color.map_at(self.start_colors, camera) for camera in cameras]
+        find = color.map_of if are_own else color.map_at
+        maps = [find(self.start_colors, camera) for camera in cameras]
         return torch.tensor(np.stack(maps), dtype=torch.float32)
 
     def step(self, step: int, index: int | None = None) -> tuple[Tensor, int]:
