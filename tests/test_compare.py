@@ -231,6 +231,20 @@ def test_strengths_of_another_evaluation_are_refused() -> None:
     assert not layout.summary().exists()
 
 
+@pytest.mark.parametrize("seeds", [[], [1]])
+def test_methods_without_the_plain_splat_have_no_noise_floor_and_no_reference(
+    seeds: list[int],
+) -> None:
+    select(["base-post"], "base-post")
+    repeat_with(seeds)
+    for scene, level in LEVELS.items():
+        evaluation(repeat_name(scene, 1), "none", level)
+    expected = "no none" if seeds else "nothing that the subject base-post is compared with"
+    with pytest.raises(UserError, match=expected):
+        main()
+    assert not layout.summary().exists()
+
+
 def test_one_method_gives_an_empty_delta() -> None:
     select(["none"], "none")
     main()

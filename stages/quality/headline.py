@@ -14,6 +14,7 @@ from stages.quality.keys import CROPPED, FURTHER, MEASURES, further_in
 from stages.quality.paired_differences import DeltaRow, comparisons_of, delta_metrics, mean_rows
 from stages.quality.statistics import column_means
 from stages.run.errors import UserError
+from stages.run.methods import PLAIN
 
 Means = Mapping[str, Mapping[str, Any]]  # measures by scene
 
@@ -29,7 +30,7 @@ class Headline:
         scenes: Sequence[str],
         strengths: Mapping[str, float],
     ):
-        """Raises UserError when the subject is not among the methods.
+        """Raises UserError when the subject, or all that it is compared with, is no method.
 
         Args:
             subject: `study.subject`.
@@ -43,6 +44,13 @@ class Headline:
                 "params.yaml  study.subject",
                 repr(subject),
                 expected=f"one of study.methods: {', '.join(frontiers.methods)}",
+            )
+        if subject != PLAIN and all(one != subject for one, _ in comparisons_of(frontiers.methods)):
+            raise UserError(
+                "params.yaml  study.methods",
+                f"nothing that the subject {subject} is compared with",
+                expected=f"{PLAIN} among the methods, or the untuned fixer by the same method",
+                fix=f"add {PLAIN} to study.methods",
             )
         self.subject, self.strengths = subject, strengths
         self._evaluations, self._frontiers, self._scenes = evaluations, frontiers, scenes

@@ -10,6 +10,7 @@ from stages.quality.config import CompareConfig
 from stages.quality.keys import CROPPED, FURTHER, MEASURES, TITLES, quantity, repeat_name
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.statistics import t_quantile
+from stages.run.errors import UserError
 from stages.run.methods import PLAIN
 
 NOT_MEASURED = "not measured: `study.seeds` is empty"
@@ -24,7 +25,8 @@ def noise_table(
 ) -> list[DeltaRow]:
     """Rows of `delta_table` of every repeat against the plain splat.
 
-    Raises UserError when a repeat is missing or was measured differently.
+    Raises UserError without the plain splat, and when a repeat is missing or was measured
+    differently.
 
     Args:
         evaluations: Those of the study, with the plain splat.
@@ -33,6 +35,13 @@ def noise_table(
         config: Confidence and bootstrap.
         files: Files of an evaluation by scene and method.
     """
+    if PLAIN not in evaluations.methods:
+        raise UserError(
+            "params.yaml  study.methods",
+            f"no {PLAIN}, and study.seeds is not empty",
+            expected=f"{PLAIN} among the methods: the noise floor is of its trainings",
+            fix=f"add {PLAIN} to study.methods, or set study.seeds=[]",
+        )
     names = [repeat_name(scene, seed) for scene in scenes for seed in seeds]
     of = "each of study.downstream_scenes by each of study.seeds"
     read = Evaluations.read(names, (PLAIN,), files, of, "repeat")

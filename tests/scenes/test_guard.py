@@ -124,6 +124,22 @@ def test_downstream_pair_that_is_not_reserved_may_not_be_tuned_on() -> None:
     assert errors[0].startswith("study.downstream_scenes.0: hi4d_pair00_hug shows pair00")
 
 
+@pytest.mark.parametrize("name", ["mean", "study", "verdict"])
+def test_keys_of_results_are_no_scenes(name: str) -> None:
+    (error,) = errors_of(GROUPS | {name: name})
+    assert error.startswith(f"scenes.{name}: a scene cannot be called {name}")
+
+
+def test_methods_without_a_reference_are_refused() -> None:
+    alone = {"methods": ("base-post",), "fixers": ("base",), "subject": "base-post"}
+    (error,) = errors_of(**alone)
+    assert "nothing that the subject base-post is compared with" in error
+    (error,) = errors_of(**alone, seeds=(1,))
+    assert error == "study.methods: no none, and study.seeds is not empty"
+    tuned = {"methods": ("base-post", "tuned-post"), "fixers": ("base", "tuned")}
+    assert errors_of(**tuned, subject="tuned-post") == []
+
+
 def test_unknown_scene_has_the_nearest_name() -> None:
     verdict = judge(V0.model_copy(update={"tuning_scenes": ("hi4d_pair00_dacne",)}), GROUPS)
     (error,) = verdict.errors

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from stages.run.errors import UserError
-from stages.run.methods import FIXERS, METHODS, TUNED, methods_of
+from stages.run.methods import FIXERS, METHODS, PLAIN, TUNED, Method, methods_of
 from stages.run.settings.params import CHECK, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name, people
@@ -28,6 +28,8 @@ from stages.scenes.study.roles import (
 
 _SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
 _OTHER_LISTS = ("methods", "fixers", "seeds")
+# Keys beside those of scenes in metrics/headline.json and metrics/delta.json.
+_TAKEN = ("mean", "study", "verdict")
 
 
 def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
@@ -39,6 +41,7 @@ def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = N
     lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
     case = _Case(lists, groups, where or dotted, study)
     rules = _unknown, _repeated, contradicted, reserved, shared, _unselected, _empty, _methods
+    rules += (_taken, _references)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
     return Verdict(errors, tuple(_notes(case)), case.by_role())
 
@@ -71,6 +74,17 @@ def _unknown(case: _Case) -> Iterator[UserError]:
                     expected="hi4d_pairPP_action",
                     fix=f"rename it, or add `group: pairPP` to `scenes.{scene}`",
                 )
+
+
+def _taken(case: _Case) -> Iterator[UserError]:
+    for scene in case.groups:
+        if scene in _TAKEN:
+            yield UserError(
+                case.where(("scenes", scene)),
+                f"a scene cannot be called {scene}: results have this key for something else",
+                expected=f"another name than {', '.join(_TAKEN)}",
+                fix="rename the scene here and in `study:`",
+            )
 
 
 def _from_hi4d(scene: str) -> bool:
@@ -144,6 +158,26 @@ def _methods(case: _Case) -> Iterator[UserError]:
             expected=f"one of {', '.join(case.study.methods)}",
             hint=did_you_mean(case.study.subject, list(case.study.methods)),
             fix=CHECK,
+        )
+
+
+def _references(case: _Case) -> Iterator[UserError]:
+    methods, subject = case.study.methods, case.study.subject
+    if PLAIN in methods or not methods:
+        return
+    if case.study.seeds:
+        yield UserError(
+            case.at("methods"),
+            f"no {PLAIN}, and study.seeds is not empty",
+            expected=f"{PLAIN} among the methods: the noise floor is of its trainings",
+            fix=f"add {PLAIN} to study.methods, or set study.seeds=[]",
+        )
+    elif subject in methods and subject in METHODS and Method.parse(subject).untuned not in methods:
+        yield UserError(
+            case.at("methods"),
+            f"nothing that the subject {subject} is compared with",
+            expected=f"{PLAIN} among the methods, or the untuned fixer by the same method",
+            fix=f"add {PLAIN} to study.methods",
         )
 
 
