@@ -222,6 +222,51 @@ def test_strengths_without_columns_of_people_are_refused() -> None:
         main()
 
 
+@pytest.mark.parametrize("broken", ["fewer", "repeated", "unordered", "none", "a gap"])
+def test_broken_strengths_of_a_scene_are_refused(broken: str) -> None:
+    path = layout.frontier("pair16", "base-post")
+    rows = read_tsv(path)
+    if broken == "fewer":
+        del rows[1]
+    elif broken == "repeated":
+        rows[1]["strength"] = rows[0]["strength"]
+    elif broken == "unordered":
+        rows[0], rows[1] = rows[1], rows[0]
+    elif broken == "none":
+        rows[1]["strength"] = ""
+    else:
+        rows[1]["psnr"] = ""
+    write_tsv(path, rows, list(rows[0]))
+    expected = "an empty cell of psnr" if broken == "a gap" else "rising strengths"
+    with pytest.raises(UserError, match=rf"pair16/base-post\.tsv(?s:.*){expected}"):
+        main()
+    assert not layout.summary().exists()
+
+
+def test_strength_cannot_be_chosen_without_psnr_of_the_internal_scene() -> None:
+    for method in ("none", "base-post"):
+        means = measured(20.0, "one") | {"psnr": None}
+        write_json(layout.scene_metrics("pair02", method), means)
+        rows = [row | {"psnr": ""} for row in read_tsv(layout.frontier("pair02", method))]
+        write_tsv(layout.frontier("pair02", method), rows, list(rows[0]))
+    with pytest.raises(UserError, match="pair02 by base-post: no PSNR was measured"):
+        main()
+    assert not layout.summary().exists()
+
+
+@pytest.mark.parametrize("broken", [20.0, None, {"psnr": 20.0}])
+def test_broken_averages_are_refused(broken: Any) -> None:
+    repeat_with([1])
+    for scene, level in LEVELS.items():
+        evaluation(repeat_name(scene, 1), "none", level)
+    average({"pair15": 20.0, "pair16": 22.0})
+    path = layout.averaged()[0]
+    write_json(path, read_json(path) | {"pair16": broken})
+    with pytest.raises(UserError, match=r"averages\.json  pair16: (got|no) "):
+        main()
+    assert not layout.summary().exists()
+
+
 def test_strengths_of_another_evaluation_are_refused() -> None:
     rows = read_tsv(layout.frontier("pair15", "base-post"))
     rows[-1]["psnr"] = "7.0"

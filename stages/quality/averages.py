@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.quality.comparison import Evaluation, Evaluations, View
+from stages.quality.comparison import Evaluation, Evaluations, View, check_means
 from stages.quality.keys import NONE_MEAN
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_table
@@ -20,7 +20,7 @@ def with_averages(
 ) -> Evaluations:
     """The evaluations of `scenes` with method `none-mean`, from the files of stage `average`.
 
-    Raises UserError when a scene is missing there or was measured differently.
+    Raises UserError when a scene is missing there, broken, or was measured differently.
     """
     of_scenes = read_json(means)
     if missing := [scene for scene in scenes if scene not in of_scenes]:
@@ -30,6 +30,8 @@ def with_averages(
             expected="every scene of study.downstream_scenes that is evaluated",
             fix="run `dvc repro average`",
         )
+    for scene in scenes:
+        check_means(of_scenes[scene], f"{means}  {scene}", "run `dvc repro -f average`")
     of_views = _views_by_scene(read_table(views, set(COLUMNS)))
     averaged: dict[tuple[str, str], Evaluation] = {}
     for scene in scenes:

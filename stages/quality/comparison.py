@@ -118,21 +118,22 @@ def plain_below_floor(evaluations: Evaluations, scenes: Sequence[str]) -> list[s
 def _read(scene: str, method: str, files: Files) -> Evaluation:
     of_scene, of_views = files(scene, method)
     means = read_json(of_scene)
-    missing = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
-    if missing:
-        raise UserError(of_scene, f"no {', '.join(missing)}", fix="run `dvc repro -f evaluate`")
-    measures = (*AVERAGED, *further_in([means]))
-    invalid = [key for key in measures if not _is_number(means[key])]
-    if invalid:
-        raise UserError(
-            of_scene,
-            f"{invalid[0]}: {means[invalid[0]]!r}",
-            expected="a number, or null",
-            fix="run `dvc repro -f evaluate`",
-        )
+    check_means(means, of_scene, "run `dvc repro -f evaluate`")
     rows = read_table(of_views, {"timestamp", "camera"})
     views = {(row.pop("timestamp"), row.pop("camera")): row for row in rows}
     return Evaluation(scene, method, means, views)
+
+
+def check_means(means: Any, where: object, fix: str) -> None:
+    """Raise UserError unless these are the means of a scene by a method."""
+    if not isinstance(means, dict):
+        raise UserError(where, f"got {means!r}", expected="an object: {...}", fix=fix)
+    missing = [key for key in (*AVERAGED, "views", "protocol") if key not in means]
+    if missing:
+        raise UserError(where, f"no {', '.join(missing)}", fix=fix)
+    for key in (*AVERAGED, *further_in([means])):
+        if not _is_number(means[key]):
+            raise UserError(where, f"{key}: {means[key]!r}", expected="a number, or null", fix=fix)
 
 
 def _is_number(value: Any) -> bool:

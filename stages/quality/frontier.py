@@ -36,6 +36,7 @@ VERDICTS = (DOMINATES, DOMINATED, TRADES, GAINS_IN_PART, LOSES_IN_PART)
 TABLE_COLUMNS = ["scene", "method", "strength", *MEASURES]
 _STEPS = 1000  # of the strength, between which the curves are straight
 _COMMON = 101  # levels in the range that two methods share
+_AGAIN = "run `dvc repro -f evaluate`"
 _EQUAL = 1e-9  # of PSNR and SSIM, that floating point may separate
 
 Vector = NDArray[np.float64]
@@ -112,11 +113,12 @@ class Frontiers:
     def read(cls, evaluations: Evaluations, file_of: Callable[[str, str], Path]) -> "Frontiers":
         """Read the tables of stage `evaluate`.
 
-        Raises UserError for a missing table, and for one that is not of the evaluation beside it.
+        Raises UserError for a missing or broken table, one that is not of the evaluation beside
+        it, and one of other strengths than the method's first table has.
         """
-        points = {}
-        for scene in evaluations.scenes:
-            for method in evaluations.methods:
+        points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for method in evaluations.methods:
+            for scene in evaluations.scenes:
                 path, means = file_of(scene, method), evaluations.of(scene, method).means
                 rows = read_table(path, set())
                 last = rows[-1] if rows else {}
@@ -127,10 +129,12 @@ class Frontiers:
                         f"{last} in the last row",
                         expected=f"the columns {', '.join(COLUMNS)}, and at the last strength the "
                         f"means of {scene} by {method}",
-                        fix="run `dvc repro -f evaluate`",
+                        fix=_AGAIN,
                     )
+                _check_rows(rows, path, points.get((evaluations.scenes[0], method), rows))
                 points[scene, method] = rows
-        return cls(points)
+        every = [(scene, one) for scene in evaluations.scenes for one in evaluations.methods]
+        return cls({key: points[key] for key in every})
 
     def at(self, scene: str, method: str, strength: float) -> Mapping[str, Any]:
         """A method's measures in a scene at one of the strengths."""
@@ -147,7 +151,7 @@ class Frontiers:
     def choose_strengths(self, scenes: Sequence[str]) -> dict[str, float]:
         """Of every method with a fixer the first strength of the highest mean PSNR over `scenes`.
 
-        Full strength when none of them is evaluated.
+        Full strength when none of them is evaluated. Raises UserError without their PSNR.
         """
         chosen = {}
         for method in self.methods:
@@ -179,6 +183,13 @@ class Frontiers:
         found: dict[float, list[float]] = {}
         for scene in scenes:
             for row in self._points.get((scene, method), ()):
+                if row["psnr"] is None:
+                    raise UserError(
+                        f"{scene} by {method}",
+                        "no PSNR was measured",
+                        expected="PSNR of the internal-eval scenes, which chooses the strength",
+                        fix=f"take {scene} out of study.internal_eval_scenes",
+                    )
                 found.setdefault(row["strength"], []).append(row["psnr"])
         return {strength: float(np.mean(values)) for strength, values in found.items()}
 
@@ -194,6 +205,24 @@ class Frontiers:
                 row = {"scene": MEAN, "method": method, "strength": points[0]["strength"]}
                 rows.append(row | column_means(points, MEASURES))
         return rows
+
+
+def _check_rows(
+    rows: Sequence[Mapping[str, Any]], path: Path, first: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise UserError for rows without the strengths of `first`, or with gaps in a measure."""
+    strengths, wanted = ([row.get("strength") for row in of] for of in (rows, first))
+    if None in strengths or strengths != sorted(set(strengths)) or strengths != wanted:
+        raise UserError(
+            path,
+            f"strengths {strengths}",
+            expected=f"rising strengths, in all scenes the same: {wanted}",
+            fix=_AGAIN,
+        )
+    for name in MEASURES:
+        if len({row[name] is None for row in rows}) > 1:
+            expected = f"{name} at every strength, or at none"
+            raise UserError(path, f"an empty cell of {name}", expected=expected, fix=_AGAIN)
 
 
 def frontier_metrics(

@@ -123,6 +123,12 @@ def test_curves_are_compared_over_the_range_that_both_reach() -> None:
     found = compare_curves(dict.fromkeys("ab", (one, other)), 0.95, FLOOR, plain=False)
     assert found["mean"]["lpips_at_ssim"] == pytest.approx(-0.05, abs=1e-6)
     assert found["verdict"] == "dominates"
+    assert found["mean"]["common_ssim"] == pytest.approx(0.05)
+    assert found["mean"]["common_ssim_scenes"] == 2
+    start = compare_curves(
+        dict.fromkeys("ab", (one, straight((0.95, 0.99)))), 0.95, FLOOR, plain=False
+    )
+    assert (start["mean"]["common_ssim"], start["mean"]["common_ssim_scenes"]) == (0, 0)
 
 
 def test_curves_without_a_common_range_are_not_extrapolated() -> None:
@@ -176,6 +182,7 @@ def test_verdict_against_none(lpips: float, psnr: float, ssim: float, verdict: s
         assert alone["verdict"] == "one scene has no interval"
     if verdict == "dominates":
         floor = FLOOR | {"lpips_least": 0.06}
+        # PSNR and SSIM of full strength gain all the same.
         assert compare_curves(pairs, 0.95, floor, plain=True)["verdict"] == "gains in part"
         floor = dict.fromkeys(FLOOR, 0.6)
         assert compare_curves(pairs, 0.95, floor, plain=True)["verdict"] == "no difference shown"
