@@ -157,8 +157,8 @@ class Frontiers:
         for method in self.methods:
             if method == PLAIN:
                 continue
-            means = self._mean_psnr(method, scenes)
-            chosen[method] = max(means, key=lambda one: means[one]) if means else FULL
+            ranked = _ranked(self._mean_psnr(method, scenes))
+            chosen[method] = ranked[0] if ranked else FULL
         return chosen
 
     def chosen(self, method: str, scenes: Sequence[str]) -> dict[str, Any]:
@@ -168,12 +168,13 @@ class Frontiers:
         behind, `margin`; None where nothing was chosen. `strength` is None of the plain splat.
         """
         means = self._mean_psnr(method, scenes) if method != PLAIN else {}
+        best, *others = _ranked(means) or [None if method == PLAIN else FULL]
         second = None
-        if len(means) > 1:
-            best, other = sorted(means, key=lambda one: -means[one])[:2]
-            second = {"strength": other, "margin": round(means[best] - means[other], 6)}
+        if others:
+            margin = round(means[best] - means[others[0]], 6)
+            second = {"strength": others[0], "margin": margin}
         return {
-            "strength": self.choose_strengths(scenes).get(method),
+            "strength": best,
             "strength_chosen_on": ", ".join(scenes),
             "strength_second": second,
         }
@@ -205,6 +206,11 @@ class Frontiers:
                 row = {"scene": MEAN, "method": method, "strength": points[0]["strength"]}
                 rows.append(row | column_means(points, MEASURES))
         return rows
+
+
+def _ranked(means: Mapping[float, float]) -> list[float]:
+    """Strengths by their mean PSNR, the highest first, of equal ones the first."""
+    return sorted(means, key=lambda one: -means[one])
 
 
 def _check_rows(

@@ -15,6 +15,7 @@ from stages.quality.paired_differences import DeltaRow, comparisons_of, delta_me
 from stages.quality.statistics import column_means
 from stages.run.errors import UserError
 from stages.run.methods import PLAIN
+from stages.run.missing_methods import no_reference
 
 Means = Mapping[str, Mapping[str, Any]]  # measures by scene
 
@@ -46,12 +47,7 @@ class Headline:
                 expected=f"one of study.methods: {', '.join(frontiers.methods)}",
             )
         if subject != PLAIN and all(one != subject for one, _ in comparisons_of(frontiers.methods)):
-            raise UserError(
-                "params.yaml  study.methods",
-                f"nothing that the subject {subject} is compared with",
-                expected=f"{PLAIN} among the methods, or the untuned fixer by the same method",
-                fix=f"add {PLAIN} to study.methods",
-            )
+            raise no_reference(subject, "params.yaml  study.methods")
         self.subject, self.strengths = subject, strengths
         self._evaluations, self._frontiers, self._scenes = evaluations, frontiers, scenes
 

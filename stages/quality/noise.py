@@ -10,8 +10,8 @@ from stages.quality.config import CompareConfig
 from stages.quality.keys import CROPPED, FURTHER, MEASURES, TITLES, quantity, repeat_name
 from stages.quality.paired_differences import MEAN, DeltaRow, delta_table
 from stages.quality.statistics import t_quantile
-from stages.run.errors import UserError
 from stages.run.methods import PLAIN
+from stages.run.missing_methods import no_plain_for_seeds
 
 NOT_MEASURED = "not measured: `study.seeds` is empty"
 
@@ -36,12 +36,7 @@ def noise_table(
         files: Files of an evaluation by scene and method.
     """
     if PLAIN not in evaluations.methods:
-        raise UserError(
-            "params.yaml  study.methods",
-            f"no {PLAIN}, and study.seeds is not empty",
-            expected=f"{PLAIN} among the methods: the noise floor is of its trainings",
-            fix=f"add {PLAIN} to study.methods, or set study.seeds=[]",
-        )
+        raise no_plain_for_seeds("params.yaml  study.methods")
     names = [repeat_name(scene, seed) for scene in scenes for seed in seeds]
     of = "each of study.downstream_scenes by each of study.seeds"
     read = Evaluations.read(names, (PLAIN,), files, of, "repeat")

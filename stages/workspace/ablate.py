@@ -48,7 +48,7 @@ def announcement(arms: Sequence[Arm], steps: Sequence[repository.StageStatus], c
     waiting = [arm for arm in arms if arm.name not in finished]
     plans = [arm_plan(arm, steps, measured) for arm in waiting]
     lines = [f"  {arm.label}: {on_one_line(one)}" for arm, one in zip(waiting, plans, strict=True)]
-    widened = [key for arm in waiting for key in arm.keys if fans_out(key)]
+    widened = [key for arm in waiting for key in arm.values if fans_out(key)]
     if widened:
         lines.append(f"  {', '.join(dict.fromkeys(widened))}: stages that it adds are not counted")
     total = ReproPlan(len(steps), tuple(row for one in plans for row in one.rows))

@@ -44,9 +44,10 @@ class Arm:
         return " ".join(self.settings)
 
     @property
-    def keys(self) -> list[str]:
-        """The dotted keys that it sets."""
-        return [setting.partition("=")[0] for setting in self.settings]
+    def values(self) -> dict[str, Any]:
+        """What it sets, by dotted key."""
+        pairs = (setting.partition("=")[::2] for setting in self.settings)
+        return {key: _value(key, text) for key, text in pairs}
 
     @property
     def name(self) -> str:
@@ -105,19 +106,15 @@ def changed_params(params: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
     {'difix': {'seed': 7}, 'tune.lr': 1}
     """
     result: dict[str, Any] = deepcopy(dict(params))
-    for setting in arm.settings:
-        key, _, text = setting.partition("=")
+    for key, value in arm.values.items():
         for name in result:
             if key == name or name.startswith(f"{key}."):
-                value = _value(key, text)
+                within = value
                 for part in name.removeprefix(key).split(".")[1:]:
-                    value = value.get(part) if isinstance(value, Mapping) else None
-                result[name] = value
+                    within = within.get(part) if isinstance(within, Mapping) else None
+                result[name] = within
             elif key.startswith(f"{name}."):
-                *folders, last = key.removeprefix(f"{name}.").split(".")
-                reduce(lambda node, part: node[part], folders, result[name])[last] = _value(
-                    key, text
-                )
+                _set(result[name], key.removeprefix(f"{name}."), value)
     return result
 
 
@@ -149,11 +146,8 @@ def require_valid(
     faults: dict[str, UserError] = {}
     for arm in arms:
         raw = deepcopy(params.raw)
-        for setting in arm.settings:
-            key, _, text = setting.partition("=")
-            *folders, last = key.split(".")
-            node = reduce(lambda section, name: section[name], folders, raw)
-            node[last] = _value(key, text)
+        for key, value in arm.values.items():
+            _set(raw, key, value)
         _, errors = Params(raw, params.path).check_all(sections, catalogues)
         faults |= {str(error): error for error in errors}
     raise_all(faults.values())
@@ -164,6 +158,12 @@ def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[
     for key, value in settings:
         if repr(_value(key, value)) != repr(current(params, key)):
             yield f"{key}={value}"
+
+
+def _set(section: Any, key: str, value: Any) -> None:
+    """Set the value of a dotted key."""
+    *folders, last = key.split(".")
+    reduce(lambda node, name: node[name], folders, section)[last] = value
 
 
 def _value(key: str, text: str) -> Any:

@@ -1,13 +1,13 @@
 """A small DVC project whose stages are cheap: made on the spot, run by the real commands."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clean_environment import NEW_REPOSITORY, clean_environment
 from ruamel.yaml import YAML
 
 from stages.graph.pipeline import Pipeline
@@ -85,13 +85,7 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        unwanted = ("DVC_", "SLURM_", "SBATCH_", "SPLATFIX_")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
-        self.env = {
-            **kept,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]),
-            "PYTHONPATH": str(ROOT),
-        }
+        self.env = clean_environment(PYTHONPATH=str(ROOT))
 
     def create(self, names: list[str]) -> None:
         """Write the project and commit it."""
@@ -107,10 +101,7 @@ class Project:
         self.write_params({"names": names, "plus": 0, "slurm": slurm})
         self.work(fail=[], steps=1, pause_s=0.0, names=names)
         for words in (
-            ("git", "init", "-q"),
-            ("git", "config", "user.email", "test@localhost"),
-            ("git", "config", "user.name", "test"),
-            ("dvc", "init", "-q"),
+            *NEW_REPOSITORY,
             ("git", "add", "-A"),
             ("git", "commit", "-qm", "Begin"),
         ):

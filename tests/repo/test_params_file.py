@@ -134,6 +134,8 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 VALUES = dict(leaves(YAML(typ="safe").load(TEXT)))
 LISTS = [key for key, value in VALUES.items() if isinstance(value, list)]
+# Texts that may take several lines.
+WRAPPED = [key for key, value in VALUES.items() if isinstance(value, str) and len(value) > 60]
 
 
 def overridden(folder: Path, **values: Any) -> str:
@@ -160,9 +162,7 @@ def other(value: Any) -> Any:
 
 
 def test_override_changes_the_lines_of_its_key_alone(tmp_path: Path) -> None:
-    values = {key: other(value) for key, value in VALUES.items() if not isinstance(value, list)}
-    wrapped = {key for key in values if len(str(VALUES[key])) > 60}  # several lines
-    values = {key: value for key, value in values.items() if key not in wrapped}
+    values = {key: other(VALUES[key]) for key in VALUES.keys() - {*LISTS, *WRAPPED}}
     gone, new = changed_lines(overridden(tmp_path, **values))
     names = sorted(key.rpartition(".")[2] for key in values)
     assert len(names) > 300
@@ -170,13 +170,11 @@ def test_override_changes_the_lines_of_its_key_alone(tmp_path: Path) -> None:
     assert sorted(line.partition(":")[0] for line in new) == names
 
 
-@pytest.mark.parametrize("key", [key for key, value in VALUES.items() if len(str(value)) > 60])
-def test_override_of_a_long_value_changes_its_lines_alone(key: str, tmp_path: Path) -> None:
-    value = [] if isinstance(VALUES[key], list) else "other"
-    gone, new = changed_lines(overridden(tmp_path, **{key: value}))
-    name = key.rpartition(".")[2]
+@pytest.mark.parametrize("key", WRAPPED)
+def test_override_of_a_long_text_changes_its_lines_alone(key: str, tmp_path: Path) -> None:
+    gone, new = changed_lines(overridden(tmp_path, **{key: "other"}))
     assert [line for line in gone if line.startswith("#")] == []
-    assert new == [f"{name}: {'[]' if value == [] else value}"]
+    assert new == [f"{key.rpartition('.')[2]}: other"]
 
 
 @pytest.mark.parametrize("key", LISTS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from known_scene import SCENE, TIMES, known_gaussians, ring
+from stopped_training import stop
 
 from stages.quality.metrics.psnr import psnr
 from stages.run import layout
@@ -111,17 +112,7 @@ def test_a_stopped_training_resumes_to_the_same_colours(
 ) -> None:
     whole = trained(learning, tinted(views), points)
     Checkpoint("train", "test", "key").path.unlink()
-    step = Trainer.step
-
-    def interrupted(self: Trainer, number: int):
-        if number == 47:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        trained(learning, tinted(views), points)
-    monkeypatch.setattr(Trainer, "step", step)
+    stop(lambda: trained(learning, tinted(views), points), monkeypatch)
     assert Checkpoint("train", "test", "key").load()["step"] == 40
     assert equal(trained(learning, tinted(views), points), whole)
     assert np.ptp(red_gains(whole)) > 0.1

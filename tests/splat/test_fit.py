@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stopped_training import stop
 
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -78,17 +79,7 @@ def test_stopped_training_resumes_to_the_same_gaussians(
     config = config.model_copy(update={"pose_opt": True})
     whole = trained(config, views, points)
     Checkpoint("train", "test", "key").path.unlink()
-    step = Trainer.step
-
-    def interrupted(self: Trainer, number: int):
-        if number == 47:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        trained(config, views, points)
-    monkeypatch.setattr(Trainer, "step", step)
+    stop(lambda: trained(config, views, points), monkeypatch)
     assert Checkpoint("train", "test", "key").load()["step"] == 40
     resumed = trained(config, views, points)
     assert equal(whole.gaussians, resumed.gaussians)

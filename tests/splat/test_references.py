@@ -41,6 +41,12 @@ def wall() -> Gaussians:
     return opaque_surface(means)
 
 
+def black_images(wall: Gaussians, cameras: dict[str, Camera], policy: str) -> TrainedTimestamp:
+    """The wall as a trained timestamp whose source images are black."""
+    images = {name: np.zeros((SIZE, SIZE, 3), np.float32) for name in cameras}
+    return TrainedTimestamp("scene", wall, cameras, images, rule=ReferenceRule(policy))
+
+
 TARGET = camera("t", 0.0)
 # The nearest one looks away; of the others, b sees 3 of 4 units of the target's wall and c 2.
 SOURCES = {"a": camera("a", 0.1, towards=2.0), "c": camera("c", -2.0), "b": camera("b", 1.0)}
@@ -80,8 +86,7 @@ def test_camera_that_was_left_out_is_not_its_own_reference() -> None:
 def test_distilled_views_have_the_policys_reference(
     wall: Gaussians, policy: str, expected: str
 ) -> None:
-    images = {name: np.zeros((SIZE, SIZE, 3), np.float32) for name in SOURCES}
-    timestamp = TrainedTimestamp("scene", wall, SOURCES, images, rule=ReferenceRule(policy))
+    timestamp = black_images(wall, SOURCES, policy)
     used = []
 
     def fix(renders, references):
@@ -91,7 +96,7 @@ def test_distilled_views_have_the_policys_reference(
     fixed_views(wall, timestamp, [TARGET], fix, DistillConfig(), "cpu")
     assert len(used) == 1
     assert [len(some) for some in used] == [1]
-    assert used[0][0] is images[expected]
+    assert used[0][0] is timestamp.images[expected]
 
 
 @pytest.mark.parametrize("policy", ["nearest", "overlap", "source:04"])
@@ -179,8 +184,7 @@ def test_first_of_the_ranked_sources_are_taken() -> None:
 def test_distilled_views_have_those_of_the_round_before(
     wall: Gaussians, policy: str, expected: float
 ) -> None:
-    images = {name: np.zeros((SIZE, SIZE, 3), np.float32) for name in ROW}
-    timestamp = TrainedTimestamp("scene", wall, ROW, images, rule=ReferenceRule(policy))
+    timestamp = black_images(wall, ROW, policy)
     used = []
 
     def fix(renders, references):

@@ -1,6 +1,5 @@
 """`python -m stages.ablate` as a user types it, on a small study whose stages are cheap."""
 
-import os
 import re
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clean_environment import NEW_REPOSITORY, clean_environment
 from ruamel.yaml import YAML
 
 from stages.run.files import write_json
@@ -107,10 +107,7 @@ def study(tmp_path: Path) -> Path:
         folder / "metrics" / "costs.json", {name: {"seconds": s} for name, s in seconds.items()}
     )
     for words in (
-        ("git", "init", "-q"),
-        ("git", "config", "user.email", "test@localhost"),
-        ("git", "config", "user.name", "test"),
-        ("dvc", "init", "-q"),
+        *NEW_REPOSITORY,
         ("dvc", "repro", "-q"),
         ("git", "add", "-A"),
         ("git", "commit", "-qm", "Default"),
@@ -128,16 +125,7 @@ def run(folder: Path, *words: str) -> str:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("DVC_", "SLURM_", "SPLATFIX_"))
-    }
-    return kept | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        "RAN": str(folder.with_name("ran.txt")),
-    }
+    return clean_environment(PYTHONPATH=str(ROOT), RAN=str(folder.with_name("ran.txt")))
 
 
 def ablate(folder: Path, *words: str) -> str:

@@ -23,7 +23,6 @@ from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
 
 _PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
-FORMS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 FLAT = "mean_color_psnr"
 STYLES = {GAIN: "good", LOSS: "bad"}  # classes of what a difference is; of anything else `open`
@@ -81,20 +80,13 @@ def title_of(metric: str) -> str:
     """
     if metric in (FLICKER, FLAT):
         return _PLAIN_TITLES.get(metric, metric)
-    if metric in CROPPED:
-        return _with_unit(metric, f"{metric.removeprefix('crop_').upper()} of people")
+    unit = ", dB" if "psnr" in metric else ""
     if metric == COLOR_CORRECTED:
-        return _with_unit(metric, "PSNR colour-corrected")
-    kind, masked = metric.removesuffix("_aligned"), metric in MASKED
-    if kind in FURTHER:
-        return NAMES[kind] + (" aligned" if kind != metric else "")
-    name = ("m" if masked else "") + kind.removeprefix("m" if masked else "").upper()
-    aligned = " aligned" if metric in ALIGNED else ""
-    return _with_unit(metric, f"{name}{aligned}")
-
-
-def _with_unit(metric: str, title: str) -> str:
-    return f"{title}, dB" if "psnr" in metric else title
+        return f"PSNR colour-corrected{unit}"
+    if metric in MASKED:
+        return f"m{NAMES[metric.removeprefix('m')]}{unit}"
+    kind = metric.removesuffix("_aligned")
+    return NAMES[kind] + (" aligned" if kind != metric else "") + unit
 
 
 def number(value: float | None, form: str, style: str = "") -> Cell:
@@ -319,14 +311,14 @@ def _difference(results: Results, row: Row) -> Cell:
     """A difference; below it the interval, the number of improved scenes and the p-value."""
     metric, difference = row["metric"], row["difference"]
     form, least = "+" + form_of(metric), least_of(results, row)
-    style = style_of(metric, difference, row["low"], row["high"], least)
+    found = finding(metric, difference, row["low"], row["high"], floor_of(metric, least))
     interval = ""
     if row["low"] is not None and row["high"] is not None:
         interval = f"{row['low']:{form}} to {row['high']:{form}}\n"
     detail = f"{interval}{row['won']:g}/{len(results.downstream)}, p {row['sign_flip_p']:.3g}"
     if least is not None:
-        found = finding(metric, difference, row["low"], row["high"], floor_of(metric, least))
         detail += f"\n{found}"
+    style = STYLES.get(found, "open")
     return Cell(minus(f"{difference:{form}}"), difference, style, minus(detail))
 
 

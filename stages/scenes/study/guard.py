@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from stages.run.errors import UserError
 from stages.run.methods import FIXERS, METHODS, PLAIN, TUNED, Method, methods_of
+from stages.run.missing_methods import no_plain_for_seeds, no_reference
 from stages.run.settings.params import CHECK, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name, people
@@ -166,19 +167,9 @@ def _references(case: _Case) -> Iterator[UserError]:
     if PLAIN in methods or not methods:
         return
     if case.study.seeds:
-        yield UserError(
-            case.at("methods"),
-            f"no {PLAIN}, and study.seeds is not empty",
-            expected=f"{PLAIN} among the methods: the noise floor is of its trainings",
-            fix=f"add {PLAIN} to study.methods, or set study.seeds=[]",
-        )
+        yield no_plain_for_seeds(case.at("methods"))
     elif subject in methods and subject in METHODS and Method.parse(subject).untuned not in methods:
-        yield UserError(
-            case.at("methods"),
-            f"nothing that the subject {subject} is compared with",
-            expected=f"{PLAIN} among the methods, or the untuned fixer by the same method",
-            fix=f"add {PLAIN} to study.methods",
-        )
+        yield no_reference(subject, case.at("methods"))
 
 
 def _notes(case: _Case) -> Iterator[str]:

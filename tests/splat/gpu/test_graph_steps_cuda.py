@@ -140,16 +140,22 @@ def test_steps_without_room_are_repeated(gpu_views, config, monkeypatch) -> None
     assert torch.allclose(gaussians.means, calls.state.params["means"], atol=2e-3)
 
 
-def test_state_goes_on_where_it_was(gpu_views, config) -> None:
-    whole, first, second = (trainer(gpu_views, config) for _ in range(3))
-    for step in range(20):
+def whole_and_resumed(views, config, steps: int, stopped_at: int):
+    """A trainer after all steps, and one that went on from the state of another at a step."""
+    whole, first, second = (trainer(views, config) for _ in range(3))
+    for step in range(steps):
         whole.step(step)
-        if step < 12:
+        if step < stopped_at:
             first.step(step)
     second.load_state_dict(first.state_dict())
-    for step in range(12, 20):
+    for step in range(stopped_at, steps):
         second.step(step)
-    a, b = whole.gaussians(20), second.gaussians(20)
+    return whole, second
+
+
+def test_state_goes_on_where_it_was(gpu_views, config) -> None:
+    both = whole_and_resumed(gpu_views, config, 20, stopped_at=12)
+    a, b = (one.gaussians(20) for one in both)
     assert len(a) == len(b)
     assert float((a.means - b.means).abs().mean()) < 1e-2
 
@@ -158,15 +164,8 @@ def test_colours_are_learnt_and_go_on_where_they_were(gpu_views, config) -> None
     red = torch.tensor([1.5, 1.0, 1.0], device="cuda")
     views = [replace(gpu_views[0], image=gpu_views[0].image * red), *gpu_views[1:]]
     config = changed(config, color_opt=True, color_opt_lr=0.02)
-    whole, first, second = (trainer(views, config) for _ in range(3))
-    for step in range(40):
-        whole.step(step)
-        if step < 20:
-            first.step(step)
-    second.load_state_dict(first.state_dict())
-    for step in range(20, 40):
-        second.step(step)
-    gains, again = (np.array(one.gaussians(40).colors["maps"])[:, 0, 0] for one in (whole, second))
+    both = whole_and_resumed(views, config, 40, stopped_at=20)
+    gains, again = (np.array(one.gaussians(40).colors["maps"])[:, 0, 0] for one in both)
     assert gains[0] > gains[1:].max() + 0.05
     assert np.abs(gains - again).max() < 0.02
 
