@@ -19,8 +19,11 @@ from stages.difix.network.training_record import (
     read_training_record,
     write_training_record,
 )
-from stages.quality.comparison import Evaluations, choose, headline, summary
+from stages.quality.blends import COLUMNS, FULL
+from stages.quality.comparison import Evaluations, summary
 from stages.quality.config import CompareConfig
+from stages.quality.frontier import Frontiers, frontier_metrics
+from stages.quality.headline import Headline
 from stages.quality.keys import AVERAGED, MEASURED
 from stages.quality.metrics.weights import absence
 from stages.quality.paired_differences import delta_table
@@ -127,16 +130,30 @@ def _evaluation(root: Path) -> list[Subject]:
     for method in ("none", "base-post"):
         write_json(root / layout.scene_metrics("x", method), means)
         write_tsv(root / layout.view_metrics("x", method), rows, columns)
-    files = (layout.scene_metrics("x", "none"), layout.view_metrics("x", "none"))
+        strengths = (FULL,) if method == "none" else (0.0, 0.5, FULL)
+        points = [dict.fromkeys(COLUMNS, 20.0) | {"strength": one} for one in strengths]
+        write_tsv(root / layout.frontier("x", method), points, COLUMNS)
+    files = (
+        layout.scene_metrics("x", "none"),
+        layout.view_metrics("x", "none"),
+        layout.frontier("x", "base-post"),
+    )
     return [Subject(root / one, _damage, partial(_compared, root), _sane_numbers) for one in files]
 
 
 def _compared(root: Path) -> list[Any]:
     files = partial(layout.evaluation, root=root)
     evaluations = Evaluations.read(["x"], ["none", "base-post"], files)
-    choose(evaluations, ["x"], ["none", "base-post"])
-    table = delta_table(evaluations, ["x"], CompareConfig(bootstrap_draws=100))
-    return [summary(evaluations, ["x"]), headline(evaluations, ["x"], "none"), table]
+    frontiers = Frontiers.read(evaluations, lambda *pair: root / layout.frontier(*pair))
+    config, strengths = CompareConfig(bootstrap_draws=100), frontiers.choose_strengths(["x"])
+    headline = Headline("base-post", evaluations, frontiers, ["x"], strengths)
+    return [
+        summary(evaluations, ["x"]),
+        headline.means(),
+        headline.differences(config, {}),
+        frontier_metrics(frontiers, ["x"], config.confidence, {}),
+        delta_table(evaluations, ["x"], config),
+    ]
 
 
 def _index() -> SampleIndex:

@@ -17,7 +17,6 @@ STARTING = {
     "stages.run.process.processes": "the user's decoder of light fields",
     "stages.scenes.colmap_matching": "a query of COLMAP's database that reads no params",
     "stages.workspace.probes": "tools that describe a machine",
-    "stages.graph.repository": "experiments, each with a copy of the params",
 }
 # Modules where the command of such a process names an entry.
 NAMING = {

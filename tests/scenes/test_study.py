@@ -63,7 +63,7 @@ def test_methods() -> None:
 
 def test_study_without_a_hypothesis_is_refused(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
-    start, end = text.index("  hypothesis:"), text.index("  # Scenes that are prepared")
+    start, end = text.index("  hypothesis:"), text.index("  # scenes: Scenes that are prepared")
     path = tmp_path / "params.yaml"
     path.write_text(text[:start] + "  hypothesis: ''\n" + text[end:])
     with pytest.raises(UserError, match=r"study\.hypothesis: got ''"):
