@@ -24,7 +24,7 @@ from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
-from stages.splat.training.placement import rounds, side_by_side, starts
+from stages.splat.training.placement import rounds, side_by_side, starts, streams
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
 
@@ -52,11 +52,11 @@ def main() -> None:
     warm = usual.model_copy(update={"warm_start": True})
     kinds = [("calls, in sequence", usual.model_copy(update={"execution": "eager"}))]
     kinds += [("graphs, in sequence", usual), ("graphs, warm", warm)]
-    for streams in args.streams:
+    for at_once in args.streams:
         for name, config in (("graphs", usual), ("graphs, warm", warm)):
-            runtime = TrainRuntime(workers=streams)
+            runtime = TrainRuntime(workers=at_once)
             kinds.append(
-                (f"{name}, {streams} streams", config.model_copy(update={"runtime": runtime}))
+                (f"{name}, {at_once} streams", config.model_copy(update={"runtime": runtime}))
             )
     rows: list[cases.Row] = []
     for name, config in kinds:
@@ -99,7 +99,7 @@ def run(timestamps: dict[str, Timestamp], config: TrainConfig, name: str = "") -
     torch.cuda.synchronize()
     begin = time.perf_counter()
     for part in rounds(list(timestamps), config):
-        side_by_side(part, train, config)
+        side_by_side(part, train, streams(config, "cuda"))
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     quality, on_training, counts, steps = zip(*results.values(), strict=True)

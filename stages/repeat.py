@@ -14,7 +14,7 @@ from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.sources.input_checks import repeated_seed
 from stages.splat.config import TrainConfig
-from stages.splat.training.shares import parse_share, train_in_children, train_share
+from stages.splat.training.shares import parse_share, train_share, train_shares
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     renders = layout.novel_views(name, PLAIN)
     with alone(renders), cost("repeat", name), scratch_folder("repeat", name) as splats:
         entry = ["stages.repeat", "--scene", args.scene, "--seed", str(args.seed)]
-        train_in_children(trained, splats, config, entry)
+        train_shares(trained, calibrated, splats, config, entry)
         with whole_folder(renders) as folder:
             targets = TargetRenderer(scene, read_calibration(calibrated), rendering, backend)
             targets.render(folder, PLAIN, lambda time: load_gaussians(splats, time, backend))

@@ -1,6 +1,7 @@
 """Stage `train`: Gaussians of every timestamp of a scene, data/splats/<scene>."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.run import layout
@@ -10,7 +11,7 @@ from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.splat.config import TrainConfig
-from stages.splat.training.shares import parse_share, train_in_children, train_share
+from stages.splat.training.shares import parse_share, train_share, train_shares
 
 if TYPE_CHECKING:
     from stages.scenes.scene import Scene
@@ -25,23 +26,23 @@ def main() -> None:
     from stages.scenes.scene import Scene
 
     config = Params.read().section("train", TrainConfig)
-    prepared = Scene.read(layout.scene(args.scene))
+    prepared, calibrated = Scene.read(layout.scene(args.scene)), layout.calibrated(args.scene)
     if args.timestamps:
-        calibrated = layout.calibrated(args.scene)
         train_share(prepared, calibrated, args.timestamps, args.into, config)
     else:
-        train_all(prepared, config)
+        train_all(prepared, calibrated, config)
 
 
-def train_all(prepared: "Scene", config: TrainConfig) -> None:
-    """Train the timestamps in child processes, then merge their reports."""
+def train_all(prepared: "Scene", calibrated: Path, config: TrainConfig) -> None:
+    """Train all timestamps, then merge their reports."""
     from stages.run.checkpoint import forget
     from stages.splat.training.timestamps import merge_reports, scene_notes
 
     scene = prepared.name
     print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
-        train_in_children(prepared, folder, config, ["stages.train", "--scene", scene])
+        entry = ["stages.train", "--scene", scene]
+        train_shares(prepared, calibrated, folder, config, entry)
         scalars, rows = merge_reports(folder, prepared.timestamps)
     write_json(layout.train_metrics(scene), scalars)
     write_tsv(layout.train_curves(scene), rows, ["timestamp", "step", "loss", "gaussians"])

@@ -20,6 +20,7 @@ from stages.jobs.plan import Task
 from stages.jobs.submission import Submission
 from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
+from stages.run.process.cores import share_of_cores
 from stages.run.process.gpus import gpu_environment, named_gpus
 from stages.run.process.locks import alone
 
@@ -100,7 +101,7 @@ class LocalRun:
             self._succeed(task, "up to date", began)
             return
         taken = tuple(self.free_gpus.pop(0) for _ in range(self._gpus_wanted(task)))
-        environment |= gpu_environment(taken) if self.gpus else {}
+        environment |= share_of_cores(self.jobs) | (gpu_environment(taken) if self.gpus else {})
         with ExitStack() as files:
             out, err = (
                 files.enter_context(self.submission.log(task.address, kind).open("wb"))

@@ -18,11 +18,12 @@ def words(command: list[str], flag: str) -> list[str]:
     return after[: next((k for k, word in enumerate(after) if word.startswith("--")), len(after))]
 
 
-def test_a_cpu_has_a_process_for_each_timestamp() -> None:
+def test_a_cpu_has_a_process_for_each_core() -> None:
     placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=3)), "cpu")
     commands = placed.commands(["stages.train", "--scene", "fight"], Path("out"))
-    assert placed.processes == 3
-    assert [words(command, "--timestamps") for command in commands] == [[t] for t in TIMES]
+    assert (placed.processes, placed.at_once, str(placed)) == (3, 3, "3 at once")
+    shares = [words(command, "--timestamps") for command in commands]
+    assert shares == [list(TIMES[::3]), list(TIMES[1::3]), list(TIMES[2::3])]
     assert all(command[:3] == [sys.executable, "-m", "stages.train"] for command in commands)
     assert not any("--gpu" in command for command in commands)
 
@@ -31,6 +32,9 @@ def test_auto_takes_every_core_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     assert placement.place(TIMES, TrainConfig(), "cpu").processes == 3
+    monkeypatch.setenv("SPLATFIX_CORES", "2")
+    assert placement.place(TIMES, TrainConfig(), "cpu").processes == 2
+    assert placement.place(TIMES[:1], TrainConfig(), "cpu").processes == 1
 
 
 def test_the_middle_of_each_group_is_its_neighbours_start() -> None:
@@ -75,5 +79,5 @@ def test_one_stream_trains_in_order_and_stops_at_a_failure() -> None:
             raise ValueError("lost")
 
     with pytest.raises(ValueError, match="lost"):
-        placement.side_by_side(TIMES, train, TrainConfig(runtime=TrainRuntime(workers=1)))
+        placement.side_by_side(TIMES, train, at_once=1)
     assert done == list(TIMES[:3])

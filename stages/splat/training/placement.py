@@ -1,9 +1,9 @@
 """Where a scene's timestamps are trained: in which process, on which GPU, on which CUDA stream.
 
-On a CPU each timestamp has a process. Each of several GPUs has a process and every n-th timestamp.
-Within such a process timestamps follow one another, or `runtime.train.workers` of them share the
-GPU: each has a thread and a CUDA stream, so that the small kernels of one fill the gaps of another.
-The kernels of processes would not overlap.
+Each core of a CPU has a process, or each of several GPUs, and every n-th timestamp. On a core
+timestamps follow one another. On a GPU `runtime.train.workers` of them share it: each has a thread
+and a CUDA stream, so that the small kernels of one fill the gaps of another. The kernels of
+processes would not overlap.
 """
 
 import sys
@@ -88,11 +88,10 @@ def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
 
 def place(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Placement:
     """Processes for timestamps that do not wait for each other."""
-    if backend == "cpu":
-        return Placement(tuple((timestamp,) for timestamp in timestamps), (), processes(config))
-    gpus = tuple(visible_gpus()[: len(timestamps)])
-    shares = tuple(tuple(timestamps[k :: len(gpus)]) for k in range(len(gpus)))
-    return Placement(shares, gpus, len(gpus), min(streams(config), len(shares[0])))
+    gpus = () if backend == "cpu" else tuple(visible_gpus()[: len(timestamps)])
+    count = len(gpus) or min(processes(config), len(timestamps))
+    shares = tuple(tuple(timestamps[k::count]) for k in range(count))
+    return Placement(shares, gpus, count, min(streams(config, backend), len(shares[0])))
 
 
 def processes(config: TrainConfig) -> int:
@@ -103,8 +102,10 @@ def processes(config: TrainConfig) -> int:
     return available_cores()
 
 
-def streams(config: TrainConfig) -> int:
+def streams(config: TrainConfig, backend: str) -> int:
     """CUDA streams of one GPU; benchmarks/README.md says what more than one gain."""
+    if backend == "cpu":
+        return 1
     return 4 if config.runtime.workers == "auto" else config.runtime.workers
 
 
@@ -114,14 +115,14 @@ def visible_gpus() -> list[str]:
 
 
 def side_by_side(
-    timestamps: Sequence[str], train: Callable[[str, Preemption], None], config: TrainConfig
+    timestamps: Sequence[str], train: Callable[[str, Preemption], None], at_once: int
 ) -> None:
-    """Train timestamps in this process, each on a CUDA stream where several share a GPU.
+    """Train timestamps in this process, `at_once` of them at a time, each on a CUDA stream.
 
     `train` is called with a timestamp and the signals to heed. The first failure ends all
     trainings, which save their state first, as at a signal.
     """
-    if min(streams(config), len(timestamps)) == 1:
+    if min(at_once, len(timestamps)) == 1:
         with Preemption() as preemption:
             for timestamp in timestamps:
                 train(timestamp, preemption)
@@ -135,7 +136,7 @@ def side_by_side(
 
     with (
         Preemption() as preemption,
-        ThreadPoolExecutor(streams(config), initializer=create_stream) as pool,
+        ThreadPoolExecutor(at_once, initializer=create_stream) as pool,
     ):
 
         def train_on_stream(timestamp: str) -> None:

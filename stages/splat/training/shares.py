@@ -1,4 +1,4 @@
-"""A scene's timestamps in child processes, each of which trains its share of them.
+"""A scene's timestamps in several processes, each of which trains its share of them.
 
 A child is the entry that starts it, with `--timestamps` and `--into`.
 """
@@ -36,7 +36,8 @@ def train_share(
     scene: "Scene", calibrated: Path, timestamps: Sequence[str], folder: Path, config: TrainConfig
 ) -> None:
     """Train timestamps in this process; results and fit.json go to `<folder>/<timestamp>`."""
-    from stages.splat.training.placement import side_by_side, warm_starts
+    from stages.splat.raster import choose_backend
+    from stages.splat.training.placement import side_by_side, streams, warm_starts
     from stages.splat.training.timestamps import train_in
 
     warm = warm_starts(folder, scene.timestamps, config)
@@ -45,17 +46,18 @@ def train_share(
         lambda name, preemption: train_in(
             folder / name, scene, calibrated, name, config, warm[name], preemption
         ),
-        config,
+        streams(config, choose_backend(config.backend)[0]),
     )
 
 
-def train_in_children(
-    scene: "Scene", folder: Path, config: TrainConfig, entry: Sequence[str]
+def train_shares(
+    scene: "Scene", calibrated: Path, folder: Path, config: TrainConfig, entry: Sequence[str]
 ) -> None:
-    """Train all timestamps into `<folder>/<timestamp>`.
+    """Train all timestamps into `<folder>/<timestamp>`, here on one core, else in children.
 
     Args:
         scene: a prepared scene.
+        calibrated: folder of its calibration.
         folder: for the results.
         config: section `train`.
         entry: module and arguments of the children, which call `train_share`.
@@ -70,4 +72,7 @@ def train_in_children(
         placement = place(part, config, backend)
         _LOGGER.info("%s: %s (%s), float32, %s", scene.name, backend, reason, placement)
         require_memory(scene, config, placement.at_once)
+        if placement.processes == 1 and not placement.gpus:
+            train_share(scene, calibrated, part, folder, config)
+            continue
         run_all(placement.commands(entry, folder), placement.processes)

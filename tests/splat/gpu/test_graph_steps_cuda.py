@@ -8,7 +8,7 @@ import torch
 from known_scene import known_gaussians, ring
 
 from stages.run.process.stopping import Preemption
-from stages.splat.config import TrainConfig, TrainRuntime
+from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
 from stages.splat.render import render
 from stages.splat.training.placement import side_by_side
@@ -188,6 +188,6 @@ def test_streams_train_each_timestamp(gpu_views, config) -> None:
         one.check_finite(0.0, 80)
         last[name] = float(torch.stack(losses[-10:]).mean() / torch.stack(losses[:10]).mean())
 
-    side_by_side(names, train, changed(config, runtime=TrainRuntime(workers=3)))
+    side_by_side(names, train, at_once=3)
     assert sorted(last) == sorted(names)
     assert max(last.values()) < 0.5
