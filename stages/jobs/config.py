@@ -4,15 +4,25 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from stages.run.settings.params import Section
+from stages.run.settings.params import Section, text_like
 from stages.run.settings.ranges import Workers
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[KMGT]$")]
-Time = Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}:\d\d:\d\d$")]
+Memory = Annotated[str, text_like(r"[1-9][0-9]*[KMGT]", "a number and K, M, G or T, such as 32G")]
+Time = Annotated[
+    str,
+    text_like(
+        r"([0-9]+-)?[0-9]{1,3}:[0-9]{2}:[0-9]{2}",
+        "[days-]hours:minutes:seconds in quotes, such as '12:00:00' or '1-00:00:00'",
+    ),
+]
 # A value after `=` in an option of sbatch; it cannot begin another option.
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:\[\]-]*$")]
-Option = Annotated[str, Field(pattern=r"^--[a-z]")]
+Word = Annotated[
+    str, text_like(r"[A-Za-z0-9_.,:\[\]-]*", "letters, digits and _ . , : [ ] - without spaces")
+]
+Option = Annotated[
+    str, text_like(r"(?s)--[a-z].*", "an option of sbatch, such as --constraint=a100")
+]
 
 
 def _no_braces(line: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
-from stages.run.settings.params import Section
+from stages.run.settings.params import Section, text_like
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
 
 # Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
@@ -17,7 +17,10 @@ CameraName = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
     # A folder of the raw data, and part of file names.
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$"),
+    text_like(
+        r"[A-Za-z0-9][A-Za-z0-9_-]*",
+        "a camera's name: letters, digits, '_' and '-', a letter or digit first",
+    ),
 ]
 
 

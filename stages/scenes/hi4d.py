@@ -198,7 +198,7 @@ def _nested_root(root: Path) -> Path:
             fix=(
                 f"`dvc pull {root}`"
                 if root.with_name(f"{root.name}.dvc").is_file()
-                else f"put it there: `dvc import-url <sequence folder> {root}`"
+                else f"put it there: `dvc import-url FOLDER {root}`"
             ),
         )
     if (root / "cameras").is_dir():

@@ -465,7 +465,7 @@ def test_keys_that_scripts_set_are_params() -> None:
 @pytest.mark.parametrize(
     ("script", "variable", "value", "key", "expected"),
     [
-        ("static_preprocessing", "LF_INNER", "two", "static.lf_inner", "a valid integer"),
+        ("static_preprocessing", "LF_INNER", "two", "static.lf_inner", "a whole number"),
         ("static_preprocessing", "LF_INNER", "1,2", "static.lf_inner", "section.key=value"),
         ("static_preprocessing", "VGGT_STAGE", "sfm", "static.vggt_stage", "'both', 'vggt' or"),
         ("static_training", "COVI_CHUNK", "0", "runtime.static.covi_chunk", "greater than"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.names import is_name, name_rule
-from stages.run.settings.params import CHECK, Params
+from stages.run.settings.params import Params, bad_value
 
 # Items whose raw data a stage generates: data/raw/<name>.
 _GENERATED = (("demo", "scenes"), ("demo_capture", "captures"), ("static_demo", "scenes"))
@@ -64,7 +64,7 @@ def collisions(params: Params) -> Iterator[UserError]:
             # The study's lists are checked with its other rules.
             if names.count(name) > 1 and keys[0] != "study":
                 at = params.where((*keys, names.index(name)))
-                yield UserError(at, f"{name} is listed {names.count(name)} times", fix=CHECK)
+                yield bad_value(at, f"{name} is listed {names.count(name)} times")
     yield from _generated_twice(params)
     yield from _same_but_case(params)
 
@@ -74,12 +74,10 @@ def _invalid(params: Params) -> Iterator[UserError]:
         for at, value in _items(params, keys):
             if not is_name(value):
                 expected = name_rule(value)
-                yield UserError(params.where(at), f"got {value!r}", expected=expected, fix=CHECK)
+                yield bad_value(params.where(at), f"got {value!r}", expected=expected)
     for at, value in _items(params, SEEDS):
         if type(value) is not int or value < 0:
-            yield UserError(
-                params.where(at), f"got {value!r}", expected="an integer from 0 on", fix=CHECK
-            )
+            yield bad_value(params.where(at), f"got {value!r}", expected="an integer from 0 on")
     for catalogue in CATALOGUES:
         yield from params.unnamed(catalogue)
 
@@ -93,11 +91,10 @@ def _generated_twice(params: Params) -> Iterator[UserError]:
             for folder in (name, *evaluation):
                 maker = makers.setdefault(folder, f"{name} of {'.'.join(keys)}")
                 if maker != f"{name} of {'.'.join(keys)}":
-                    yield UserError(
+                    yield bad_value(
                         params.where(at),
                         f"data/raw/{folder} is generated for {maker} already",
                         expected="another name",
-                        fix=CHECK,
                     )
 
 
@@ -109,11 +106,10 @@ def _same_but_case(params: Params) -> Iterator[UserError]:
         if is_name(name):
             other = spellings.setdefault(name.lower(), name)
             if other != name:
-                yield UserError(
+                yield bad_value(
                     params.where(at),
                     f"{name} differs from {other} only in case",
                     expected="one spelling, or another name",
-                    fix=CHECK,
                 )
 
 

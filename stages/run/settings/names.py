@@ -35,7 +35,8 @@ def name_rule(value: object) -> str:
     >>> name_rule("room.v2")[-17:]
     "such as 'room_v2'"
     """
-    bare = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).strip("_-")[:60]
+    text = str(value) if isinstance(value, str | int | float) else ""
+    bare = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")[:60]
     near = next(filter(is_name, (bare, bare and f"scene_{bare}")), "scene_1")
     return (
         "a name: letters, digits, '_' and '-' of ASCII, at most 80, a letter or digit first, "

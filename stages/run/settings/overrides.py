@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 COMMAND_LINE = "command line"
+_VARIABLE = "variable "
 # `key=VARIABLE` of the values that a script in slurm/ took from variables of the shell.
 _VARIABLES = "SPLATFIX_VARIABLES"
 _FORM = "section.key=value, such as train.max_steps=300"
@@ -27,7 +28,12 @@ def origin(keys: Sequence[Any]) -> str:
     """Where the user set a key: the command line, or a script's variable, such as LF_INNER."""
     dotted = ".".join(map(str, keys))
     named = dict(pair.split("=", 1) for pair in os.environ.get(_VARIABLES, "").split())
-    return f"variable {named[dotted]}" if dotted in named else COMMAND_LINE
+    return f"{_VARIABLE}{named[dotted]}" if dotted in named else COMMAND_LINE
+
+
+def is_override(where: str) -> bool:
+    """Whether a place is one of `origin`, and no line of a file."""
+    return where.startswith((COMMAND_LINE, _VARIABLE))
 
 
 def parse(texts: Sequence[str]) -> list[tuple[Keys, Any, bool]]:

@@ -9,7 +9,10 @@ the field `runtime` of the recipe's model, and both are built together.
 
 import argparse
 import difflib
+import json
 import os
+import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,16 +23,40 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stages.run.errors import UserError, raise_all
+from stages.run.plurals import counted
 from stages.run.settings import overrides as command_line
 from stages.run.settings import readings
 from stages.run.settings.names import is_name, name_rule
 
 RUNTIME = "runtime"
 CHECK = "edit the line, then run `python -m stages.check`"
+_LINES = "`key: value` lines"
+# What pydantic says less plainly, by type of error.
+_WORDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number other than inf and nan",
+    "string_type": "a text",
+    "none_required": "null",
+    "model_type": _LINES,
+    "dict_type": _LINES,
+}
 
 
 # A path in a section; `~` is expanded here, since no shell reads the file.
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+def text_like(pattern: str, words: str) -> AfterValidator:
+    """A rule for texts by a pattern of the whole text; its message says `words`."""
+
+    def checked(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(checked)
 
 
 class Section(BaseModel):
@@ -204,7 +231,7 @@ class Params:
             node = node[key]
         if not isinstance(node, Mapping):
             error = UserError(
-                self.where(keys), repr(node), expected="`key: value` lines", fix=CHECK
+                self.where(keys), repr(node), expected=_LINES, fix=fix_at(self.where(keys))
             )
             return None, [error]
         values = plain(node)
@@ -227,7 +254,8 @@ class Params:
 
     def _misplaced(self, keys: tuple[str, ...]) -> UserError:
         place = ".".join((RUNTIME, *keys[:-1]))
-        return UserError(self.where(keys), "unknown key", hint=f"it belongs in {place}", fix=CHECK)
+        hint = f"it belongs in {place}"
+        return UserError(self.where(keys), "unknown key", hint=hint, fix=fix_at(self.where(keys)))
 
     def check_all(
         self, sections: Mapping[str, type[Section]], catalogues: Mapping[str, type[Section]]
@@ -319,7 +347,7 @@ class Params:
             "unknown section",
             expected="one of " + ", ".join(known),
             hint=did_you_mean(keys[-1], known),
-            fix=CHECK,
+            fix=fix_at(self.where(keys)),
         )
 
     def _missing(self, keys: tuple[str, ...], parent: Any) -> UserError:
@@ -340,15 +368,21 @@ class Params:
                 "unknown key",
                 expected="one of " + ", ".join(known),
                 hint=_moved_of(model, location) or did_you_mean(str(fault["loc"][-1]), known),
-                fix=CHECK,
+                fix=fix_at(self.where(location)),
             )
-        message = _expected(fault)
+        message, fix = fault["expected"], fix_at(self.where(location))
+        if fault["type"] == "missing" and isinstance(location[-1], int):
+            got = f"got {plain(fault['input'])!r}"
+            expected = f"a list of at least {counted(location[-1] + 1, 'value')}"
+            return UserError(self.where(location[:-1]), got, expected=expected, fix=fix)
         if fault["type"] == "missing":
             return UserError(self.where(location), "missing", fix=f"add `{location[-1]}:`")
         if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
-            return UserError(self.where(location), message, fix=CHECK)
-        got = f"got {fault['input']!r}"
-        fix = "set another value there" if self._override_of(location) else CHECK
+            return UserError(self.where(location), message, fix=fix)
+        if fault["type"] == "tuple_type" and self._override_of(location) == location:
+            text = f"{'.'.join(map(str, location))}={_bracketed(fault['input'])}"
+            fix = f"write {shlex.quote(text)}, with the quotes"
+        got = f"got {plain(fault['input'])!r}"
         return UserError(self.where(location), got, expected=message, fix=fix)
 
 
@@ -383,6 +417,25 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         help="use this file's values instead of those in params.yaml, such as studies/full.yaml; "
         "-S goes on top; repeatable",
     )
+
+
+def fix_at(where: str) -> str:
+    """The fix for a bad value at the place that `Params.where` named.
+
+    >>> fix_at("command line  train.lr"), fix_at("params.yaml:41  train.lr") == CHECK
+    ('set another value there', True)
+    """
+    return "set another value there" if command_line.is_override(where) else CHECK
+
+
+def bad_value(where: str, got: str, *, expected: str = "", hint: str = "") -> UserError:
+    """The error of a value at the place that `Params.where` named."""
+    return UserError(where, got, expected=expected, hint=hint, fix=fix_at(where))
+
+
+def no_effect(where: str, reason: str, place: str = "") -> str:
+    """The note on a param that does not act, everywhere or in a place like ` in static_train`."""
+    return f"note: {where} has no effect{place}: {reason}"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -425,18 +478,45 @@ def _owned(keys: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _expected(fault: Any) -> str:
-    if fault["type"] == "tuple_type":
-        given = fault["input"]
-        entry = given if isinstance(given, str | int | float) else 1
-        return f"a list in brackets, such as [{entry}]"
-    return fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    """What is expected, in words; pydantic's own where they are plain."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "tuple_type":
+        return f"a list in brackets, such as {_bracketed(fault['input'])}"
+    if kind == "too_short":
+        return f"a list of at least {counted(context['min_length'], 'value')}"
+    if kind == "too_long":
+        return f"a list of at most {counted(context['max_length'], 'value')}"
+    if kind == "string_too_short":
+        return f"a text of at least {counted(context['min_length'], 'character')}"
+    if kind == "string_type" and (text := _unquoted(fault["input"])):
+        return f"a text, in quotes: {json.dumps(text)}"
+    own = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return _WORDS.get(kind, own)
+
+
+def _unquoted(value: Any) -> str:
+    """The text that YAML reads as another value for want of quotes, such as 12 or `source:`.
+
+    >>> _unquoted(12), _unquoted({"source": None}), _unquoted([1])
+    ('12', 'source:', '')
+    """
+    if isinstance(value, Mapping) and list(value.values()) == [None]:
+        return f"{next(iter(value))}:"
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return str(value) if isinstance(value, int | float) else ""
+
+
+def _bracketed(value: Any) -> str:
+    """A value as the only one of a list."""
+    return f"[{value if isinstance(value, str) else _unquoted(value) or 1}]"
 
 
 def _joined(faults: Sequence[Any]) -> Iterator[Any]:
     """One fault a key, where a value is of none of the types that the key may have."""
     for _, group in groupby(faults, lambda fault: _at((), fault["loc"])):
         same = list(group)
-        yield {**same[-1], "msg": " or ".join(map(_expected, same))}
+        yield {**same[-1], "expected": " or ".join(dict.fromkeys(map(_expected, same)))}
 
 
 def _at(keys: tuple[str, ...], location: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,8 +10,10 @@ from stages.run.errors import UserError
 from stages.run.methods import FixerName, FormName
 from stages.run.settings.alignment import OptionalAlignment
 from stages.run.settings.names import Names
-from stages.run.settings.params import Section, did_you_mean
+from stages.run.settings.params import Section, did_you_mean, text_like
 from stages.run.settings.ranges import Count, Pixels, Seed
+
+MatchString = Annotated[str, text_like(r"[^/\\]*", "a word in names of images, without / and \\")]
 
 
 class CaptureStudy(Section):
@@ -27,7 +29,7 @@ class CaptureStudy(Section):
 class CaptureEntry(Section):
     """One capture: images in data/raw/<name>, with or without a COLMAP model."""
 
-    match_string: str = Field(default="", pattern=r"^[^/\\]*$")
+    match_string: MatchString = ""
 
 
 # COLMAP's, whose distortion can be undone (scenes/lenses).
@@ -80,7 +82,7 @@ class CaptureEvaluateConfig(OptionalAlignment):
     """How a trained capture is measured on another dataset."""
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
-    match_string: str = Field(default="", pattern=r"^[^/\\]*$")
+    match_string: MatchString = ""
     nearest: Count = 0
     skip_trained: bool = False
     covisible: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stages.run.errors import UserError
-from stages.run.settings.params import CHECK
+from stages.run.settings.params import bad_value
 from stages.scenes.config import FIXED_SOURCE, SceneEntry
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.sources.name_filter import matching
@@ -95,35 +95,31 @@ def _role_errors(
         cameras = entries[name].source_cameras
         matched = [camera for camera in cameras if matching(camera, train.match_string)]
         if len(cameras) < 2:
-            yield UserError(
+            yield bad_value(
                 where(("scenes", name, "source_cameras")),
                 f"only {cameras[0]}",
                 expected="at least two: one camera does not determine depth",
-                fix=CHECK,
             )
         elif not matched:
-            yield UserError(
+            yield bad_value(
                 where(("train", "match_string")),
                 f"{train.match_string!r} matches no source camera of {name}",
                 expected=f"a whole word in one of {', '.join(cameras)}",
-                fix=CHECK,
             )
         elif train.test_every > 1 and len(matched) < 2:
-            yield UserError(
+            yield bad_value(
                 where(("train", "test_every")),
                 f"{train.test_every} holds out {matched[0]}, the only camera of {name} to train on",
                 expected="0, or a match_string that matches more cameras",
-                fix=CHECK,
             )
 
 
 def repeated_seed(seed: int, at: str) -> UserError:
     """The error of a repeat, in `study.seeds`, that would repeat the study's own training."""
-    return UserError(
+    return bad_value(
         at,
         f"{seed} is train.seed: it would give identical bytes",
         expected="other seeds than train.seed",
-        fix=CHECK,
     )
 
 

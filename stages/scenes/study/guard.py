@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from stages.run.errors import UserError
 from stages.run.methods import FIXERS, METHODS, PLAIN, TUNED, Method, methods_of
 from stages.run.missing_methods import no_plain_for_seeds, no_reference
-from stages.run.settings.params import CHECK, did_you_mean
+from stages.run.settings.params import bad_value, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name, people
 from stages.scenes.study.roles import (
@@ -97,14 +97,12 @@ def _repeated(case: _Case) -> Iterator[UserError]:
         names = case.names(key)
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
-                yield UserError(
-                    case.at(key, name), f"{name} is listed {names.count(name)} times", fix=CHECK
-                )
+                yield bad_value(case.at(key, name), f"{name} is listed {names.count(name)} times")
     for key in _SCENE_LISTS:
         for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
             if normalised_name(first) == normalised_name(second):
                 got = f"{second} is {first} in another spelling"
-                yield UserError(case.at(key, second), got, expected="each scene once", fix=CHECK)
+                yield bad_value(case.at(key, second), got, expected="each scene once")
 
 
 def _unselected(case: _Case) -> Iterator[UserError]:
@@ -129,18 +127,17 @@ def _empty(case: _Case) -> Iterator[UserError]:
     for key in required:
         if not case.names(key):
             reason = " for a tuned method" if key in LEARNING_ROLES else ""
-            yield UserError(case.at(key), "empty", expected=f"at least one name{reason}", fix=CHECK)
+            yield bad_value(case.at(key), "empty", expected=f"at least one name{reason}")
 
 
 def _methods(case: _Case) -> Iterator[UserError]:
     for method in dict.fromkeys(case.study.methods):
         if method not in METHODS:
-            yield UserError(
+            yield bad_value(
                 case.at("methods", method),
                 f"no method {method!r}",
                 expected=f"one of {', '.join(METHODS)}",
                 hint=did_you_mean(method, list(METHODS)),
-                fix=CHECK,
             )
     # `fixers` repeats what `methods` says because DVC fans out over whole lists.
     known = tuple(method for method in case.study.methods if method in METHODS)
@@ -153,12 +150,11 @@ def _methods(case: _Case) -> Iterator[UserError]:
             fix=f"set study.fixers=[{','.join(needed)}]",
         )
     if case.study.methods and case.study.subject not in case.study.methods:
-        yield UserError(
+        yield bad_value(
             case.at("subject"),
             f"{case.study.subject!r} is not in `study.methods`",
             expected=f"one of {', '.join(case.study.methods)}",
             hint=did_you_mean(case.study.subject, list(case.study.methods)),
-            fix=CHECK,
         )
 
 

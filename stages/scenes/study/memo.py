@@ -1,5 +1,6 @@
 """A study as text, from `study:` in params.yaml: its memo and a short summary."""
 
+from stages.run.plurals import counted
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.roles import Verdict
 
@@ -28,7 +29,7 @@ def memo(study: StudyConfig) -> str:
 def summary(study: StudyConfig, verdict: Verdict) -> str:
     """Version, scenes by role, methods and the guard's verdict."""
     lines = [
-        f"study {study.version}: {len(study.scenes)} scenes, "
+        f"study {study.version}: {counted(len(study.scenes), 'scene')}, "
         f"methods {', '.join(study.methods)}, headline {study.subject}"
     ]
     for role, members in verdict.groups_by_role:
