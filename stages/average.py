@@ -1,9 +1,8 @@
 """Stage `average`: the mean of method `none`'s renders over all seeds, measured as `none-mean`."""
 
-import argparse
-
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.methods import PLAIN
@@ -14,7 +13,7 @@ from stages.scenes.study.config import StudyConfig
 
 def main() -> None:
     """Write metrics/averages.json and metrics/plots/averages.tsv; without seeds both are empty."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.quality.averages import COLUMNS as NAMES
     from stages.quality.evaluation import Meter, columns_of, evaluate, mean_color, summary

@@ -1,12 +1,12 @@
 """Stage `base`: the untuned fixer that `base.source` names, data/difix/base."""
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from stages.difix.config import BaseConfig
 from stages.difix.weights.checkpoints import checkpoint_errors
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import whole_folder
@@ -18,7 +18,7 @@ STAGE, ITEM = "base", "fixer"
 
 def main() -> None:
     """Write data/difix/base."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
     params = Params.read()
     config = params.section("base", BaseConfig)
     raise_all(checkpoint_errors(config, None, params.where, ask_hub=False))

@@ -1,8 +1,7 @@
 """Stage `calibrate`: poses as a user would have them, data/calibrated/<scene>."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.provenance import cost
@@ -13,7 +12,7 @@ from stages.scenes.config import CalibrateConfig, VggtConfig
 
 def main() -> None:
     """Write data/calibrated/<scene> and its metrics."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a prepared scene")
     scene = parser.parse_args().scene
 

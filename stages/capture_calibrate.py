@@ -1,10 +1,10 @@
 """Stage `capture_calibrate`: images to a COLMAP dataset, with their model or by estimation."""
 
-import argparse
 import os
 from pathlib import Path
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
@@ -17,7 +17,7 @@ from stages.scenes.config import VggtConfig
 
 def main() -> None:
     """Write data/captures/<capture> and its metrics, or DATASET_DIR."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("source", nargs="?", type=Path, help="a folder of images")
     parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
     parser.add_argument("--capture", type=name_argument, help="a capture in data/raw instead")

@@ -3,11 +3,11 @@
 It is one of capture_train, static_train or gsplat's trainer, or a file of Gaussians.
 """
 
-import argparse
 from pathlib import Path
 
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.provenance import cost
@@ -20,7 +20,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write RESULT_DIR/eval_on_<name of EVAL_DIR>, or that of --capture and its metrics."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument(
         "result", nargs="?", type=Path, help="a result folder, or a .ply or .pt of Gaussians"
     )

@@ -1,11 +1,11 @@
 """Stage `capture_fix`: evaluated views of a capture by the methods of a fixer."""
 
-import argparse
 from pathlib import Path
 
 from stages.difix.config import FixerConfig
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.methods import FIXERS, PLAIN
@@ -19,7 +19,7 @@ from stages.splat.config import DistillConfig, TrainConfig
 
 def main() -> None:
     """Write RESULT/fixed/<fixer>/<views>, or results/fixed/<capture>/<fixer> and its metrics."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, help="the dataset that was trained on")
     parser.add_argument("result", nargs="?", type=Path, help="a folder of capture_train")
     parser.add_argument("eval_set", nargs="?", type=Path, help="one of capture_evaluate's sets")

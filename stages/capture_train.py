@@ -1,10 +1,10 @@
 """Stage `capture_train`: Gaussians of one capture, measured on its held-out views."""
 
-import argparse
 from pathlib import Path
 
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments, Namespace
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import write_json, write_tsv
@@ -19,7 +19,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write RESULT_DIR/train, or results/<capture>/<variant>/train and its metrics."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("data", nargs="?", type=Path, help="a COLMAP dataset, or images")
     parser.add_argument("result", nargs="?", type=Path, help="folder for the results")
     parser.add_argument("match_string", nargs="?", default="", help="train on names with this word")
@@ -37,7 +37,7 @@ def main() -> None:
         train(args, Params.read(overrides=args.overrides), result)
 
 
-def train(args: argparse.Namespace, params: Params, result: Path) -> None:
+def train(args: Namespace, params: Params, result: Path) -> None:
     """Train the capture of the command line into `result`, which this run has locked."""
     data, match_string = args.data, args.match_string
     if args.capture:

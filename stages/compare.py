@@ -1,10 +1,9 @@
 """Stage `compare`: differences between methods over the downstream scenes, and the headline."""
 
-import argparse
-
 from stages.difix.described import fixer_facts
 from stages.quality.config import CompareConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.methods import TUNED
@@ -17,7 +16,7 @@ from stages.scenes.study.roles import NO_RESERVE
 
 def main() -> None:
     """Write metrics/{summary,headline,delta}.json and metrics/plots/{delta,frontier}.tsv."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.quality.averages import with_averages
     from stages.quality.comparison import Evaluations, downstream, plain_below_floor, summary

@@ -1,9 +1,8 @@
 """Stage `decide`: the decision snapshot, metrics/decision.md, from the results of `compare`."""
 
-import argparse
-
 from stages.quality.config import CompareConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import read_json, shaped, whole_file
 from stages.run.settings.params import Params
@@ -12,7 +11,7 @@ from stages.scenes.study.config import StudyConfig
 
 def main() -> None:
     """Write metrics/decision.md."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.quality.decision import decision
 

@@ -1,8 +1,7 @@
 """Stage `demo`: ray-trace one embedded sequence in Hi4D's raw layout, data/demo/<scene>."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
@@ -14,7 +13,7 @@ from stages.scenes.demo.config import DemoConfig
 
 def main() -> None:
     """Write data/demo/<scene>, and its copy data/raw/<scene>."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument(
         "--scene", type=name_argument, required=True, help="such as hi4d_pair15_fight"
     )

@@ -1,8 +1,7 @@
 """Stage `demo_capture`: ray-trace the embedded capture and its evaluation set, data/demo."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
@@ -13,7 +12,7 @@ from stages.scenes.demo.config import DemoCaptureConfig
 
 def main() -> None:
     """Write data/demo/<capture> and data/demo/<capture>_eval, and their copies in data/raw."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--capture", type=name_argument, required=True, help="its name")
     capture = parser.parse_args().capture
 

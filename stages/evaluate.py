@@ -1,10 +1,10 @@
 """Stage `evaluate`: PSNR, SSIM and LPIPS of a scene's novel views by every method."""
 
-import argparse
 import sys
 
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.methods import FIXERS, PLAIN, methods_of
@@ -16,7 +16,7 @@ from stages.scenes.study.config import StudyConfig
 
 def main() -> None:
     """Write metrics/scenes/<scene>/<method>.json, and metrics/{views,frontier}/.../<method>.tsv."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument(
         "--scene", type=name_argument, required=True, help="a scene with novel views"
     )

@@ -1,10 +1,9 @@
 """Stage `fixed_views`: a scene's target views by every method of the untuned or the tuned fixer."""
 
-import argparse
-
 from stages.difix.config import FixerConfig
 from stages.quality.config import NovelViewsConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
@@ -18,7 +17,7 @@ from stages.splat.config import DistillConfig, TrainConfig
 
 def main() -> None:
     """Write data/novel_views/<scene>/<fixer>, a folder per method."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument("--fixer", required=True, help=" or ".join(FIXERS))
     args = parser.parse_args()

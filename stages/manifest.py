@@ -1,8 +1,7 @@
 """Stage `manifest`: samples of tuning and internal-eval scenes as one dataset, as DiFix has it."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import write_json
@@ -14,7 +13,7 @@ from stages.scenes.study.config import StudyConfig
 
 def main() -> None:
     """Write data/difix/dataset.json and metrics/manifest.json; refuse what leaks."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.samples.index import SamplePaths
     from stages.samples.manifest import build, collect, judge_catalogue, judge_dataset

@@ -1,9 +1,8 @@
 """Stage `novel_views`: renders of the plain splat at the target cameras, method `none`."""
 
-import argparse
-
 from stages.quality.config import NovelViewsConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.methods import PLAIN
@@ -14,7 +13,7 @@ from stages.run.settings.params import Params
 
 def main() -> None:
     """Write data/novel_views/<scene>/none."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     scene = parser.parse_args().scene
 

@@ -1,9 +1,8 @@
 """Stage `pairs`: tuning samples of one scene, data/pairs/<scene>."""
 
-import argparse
-
 from stages.difix.config import FixerConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.provenance import cost
@@ -17,7 +16,7 @@ SPLITS = ("train", "test")
 
 def main() -> None:
     """Write data/pairs/<scene> and metrics/pairs/<scene>.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="test: the tuning is validated on it"

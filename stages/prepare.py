@@ -1,8 +1,7 @@
 """Stage `prepare`: sample, undistort, resize and split one sequence into data/scenes/<scene>."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
@@ -14,7 +13,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write data/scenes/<scene>."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument(
         "--scene", type=name_argument, required=True, help="an entry of `scenes` in params.yaml"
     )

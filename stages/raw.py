@@ -1,8 +1,7 @@
 """Stage `raw`: copy embedded data to the raw data, unless the user's own data is there."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.settings.names import name_argument
@@ -10,7 +9,7 @@ from stages.run.settings.names import name_argument
 
 def main() -> None:
     """Copy data/demo/<scene> to data/raw/<scene>; for a capture its evaluation set as well."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, help="an embedded sequence or static scene")
     parser.add_argument("--capture", type=name_argument, help="an embedded capture instead")
     args = parser.parse_args()

@@ -1,10 +1,10 @@
 """Stage `repeat`: the plain splat of a scene from another seed, rendered and measured."""
 
-import argparse
 from dataclasses import replace
 
 from stages.quality.config import EvaluateConfig, NovelViewsConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import scratch_folder, whole_folder, write_json, write_tsv
 from stages.run.methods import PLAIN
@@ -22,7 +22,7 @@ def main() -> None:
 
     With `--timestamps` train those into folders of `--into` instead.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     parser.add_argument("--seed", required=True, type=int, help="one of study.seeds")
     args = parse_share(parser)

@@ -1,12 +1,12 @@
 """Stage `report`: the study on one page, metrics/report/index.html."""
 
-import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
 from stages.pages.config import ReportConfig
 from stages.quality.config import CompareConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_file, whole_folder
 from stages.run.provenance import recorded_costs
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Write the page, which needs no server or network, and the data of `dvc plots show`."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.pages.report.costs import study_costs
     from stages.pages.report.links import scene_links

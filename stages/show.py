@@ -1,11 +1,11 @@
 """Stage `show`: a scene's viewer, videos and files for other viewers, beside the report."""
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
 from stages.pages.config import ShowConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.provenance import cost
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Write metrics/report/scenes/<scene>."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="an evaluated scene")
     scene = parser.parse_args().scene
 

@@ -1,8 +1,7 @@
 """Stage `static_demo`: ray-trace one embedded static scene, data/demo/<scene>."""
 
-import argparse
-
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
@@ -13,7 +12,7 @@ from stages.scenes.static.config import StaticDemoConfig
 
 def main() -> None:
     """Write data/demo/<scene>/static, and its copy data/raw/<scene>."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument(
         "--scene", type=name_argument, required=True, help="such as static_pair02_talk"
     )

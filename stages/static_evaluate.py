@@ -3,11 +3,11 @@
 Masks are the pixels that are covisible in the training images; whole images are measured too.
 """
 
-import argparse
 from pathlib import Path
 
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.provenance import cost
@@ -19,7 +19,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write <results>/<camera>/eval_on_iphone_eval; masks and alignment into the shared folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
         "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"

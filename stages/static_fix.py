@@ -1,11 +1,11 @@
 """Stage `static_fix`: the eval frames of a static scene by the methods of a fixer."""
 
-import argparse
 from pathlib import Path
 
 from stages.difix.config import FixerConfig
 from stages.quality.config import EvaluateConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.methods import FIXERS, PLAIN
@@ -18,7 +18,7 @@ from stages.splat.config import DistillConfig, TrainConfig
 
 def main() -> None:
     """Write <results>/<camera>/fixed/<fixer>, or results/fixed/<scene>/<fixer> and its metrics."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
         "--scene", type=name_argument, help="a scene of the graph instead, with all its cameras"

@@ -3,11 +3,11 @@
 A scene is a folder with static/ in it, or with --scene a name of the graph (data/raw/<scene>).
 """
 
-import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.process.locks import alone
@@ -21,7 +21,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write the scene's shared folder, unless it exists with the same inputs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
         "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"

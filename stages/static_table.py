@@ -1,9 +1,9 @@
 """Stage `static_table`: static scenes by kinds of camera, with average and standard deviation."""
 
-import argparse
 import sys
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import read_json, write_json, write_tsv
 from stages.run.methods import PLAIN, Method
@@ -13,7 +13,7 @@ from stages.scenes.static.config import StaticConfig
 
 def main() -> None:
     """Write metrics/static/table.json and .tsv, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.parse_args()
 
     from stages.quality.floor import floor_warnings

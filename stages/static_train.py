@@ -1,9 +1,9 @@
 """Stage `static_train`: Gaussians of a static scene from the images of one kind of camera."""
 
-import argparse
 from pathlib import Path
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json
 from stages.run.provenance import cost
@@ -16,7 +16,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Write <results>/<camera>/checkpoints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("scene_dir", nargs="?", type=Path, help="a folder with static/ in it")
     parser.add_argument(
         "--scene", type=name_argument, help="a scene of the graph instead of SCENE_DIR"

@@ -1,10 +1,10 @@
 """Stage `train`: Gaussians of every timestamp of a scene, data/splats/<scene>."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.provenance import cost
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Train all timestamps, or those of `--timestamps` into folders of `--into`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a calibrated scene")
     args = parse_share(parser)
 

@@ -1,6 +1,5 @@
 """Stage `tune`: the untuned fixer, tuned on the study's samples, data/difix/tuned."""
 
-import argparse
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from stages.difix.config import TuneConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.process.locks import alone
@@ -22,7 +22,7 @@ _PROCESS = "LOCAL_RANK"
 
 def main() -> None:
     """Write data/difix/tuned, metrics/tune.json and the curves; a stopped run continues."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.samples.index import SamplePaths
     from stages.samples.manifest import check_dataset, held_out_subjects

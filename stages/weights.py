@@ -1,10 +1,10 @@
 """Stage `weights`: data/weights, the backbones of LPIPS or the reason why they are missing."""
 
-import argparse
 import sys
 
 from stages.quality.config import WeightsConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.settings.params import Params
@@ -12,7 +12,7 @@ from stages.run.settings.params import Params
 
 def main() -> None:
     """Write data/weights."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.quality.metrics.weights import collect, remedy
 

@@ -1,15 +1,15 @@
 """Check this machine: what would fail or mislead a run, with the fix."""
 
-import argparse
 import json
 import sys
 
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 
 def main() -> None:
     """Print a line per finding; the exit code is 1 if one fails, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--quick", action="store_true", help="skip the kernels of the GPU")
     args = parser.parse_args()

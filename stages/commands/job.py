@@ -1,16 +1,16 @@
 """One task of a submission in a job of the cluster, submitted by `stages.submit`."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 
 def main() -> None:
     """Run the task at the array index; after a signal to stop, requeue the job."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("submission", type=Path, help="folder of the submission")
     parser.add_argument("addresses", nargs="+", help="tasks of the array, by index")
     args = parser.parse_args()

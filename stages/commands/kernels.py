@@ -1,13 +1,12 @@
 """Build gsplat's CUDA kernels if there is a GPU: once, before parallel jobs need them."""
 
-import argparse
-
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 
 def main() -> None:
     """Load the kernels, which builds them if necessary; without a GPU do nothing."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    Arguments(description=__doc__).parse_args()
 
     from stages.run.settings.params import Params
     from stages.splat.config import TrainConfig

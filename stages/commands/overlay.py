@@ -1,14 +1,14 @@
 """Apply the values of studies/<name>.yaml to params.yaml, keeping its comments and formatting."""
 
-import argparse
 from pathlib import Path
 
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 
 def main() -> None:
     """Print every change; write params.yaml unless `--check`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("overlay", type=Path, help="such as studies/full.yaml")
     parser.add_argument("--check", action="store_true", help="print the changes, write nothing")
     args = parser.parse_args()

@@ -1,14 +1,13 @@
 """Plan of `dvc repro`: what would run and why, with estimates of time and disk space."""
 
-import argparse
-
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
 
 
 def main() -> None:
     """Print the plan. Raises UserError when its results do not fit on the disk."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("target", nargs="?", help="a stage, such as compare or train@SCENE")
     parser.add_argument(
         "--record", action="store_true", help="write metrics/costs.json from the last runs here"

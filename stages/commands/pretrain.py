@@ -3,12 +3,12 @@
 Not a stage of the pipeline: run it by hand when the tiny architecture changes.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from stages.difix.config import BaseConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.settings.params import Params
 from stages.run.user_paths import make_file_target
@@ -16,7 +16,7 @@ from stages.run.user_paths import make_file_target
 
 def main() -> None:
     """Write the packed fixer to `--out`; a stopped run continues."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     args = parser.parse_args()
     make_file_target(args.out)

@@ -1,13 +1,12 @@
 """Save the worktree of an experiment for `dvc exp show`; the last task of `submit -n` runs it."""
 
-import argparse
-
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 
 def main() -> None:
     """Save the content of the worktree as the experiment NAME."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("name", help="of the experiment")
     args = parser.parse_args()
 

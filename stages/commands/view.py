@@ -1,10 +1,10 @@
 """View a trained scene in the browser: orbit, switch method and time, look through any camera."""
 
-import argparse
 import os
 import threading
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.settings.names import name_argument
@@ -14,7 +14,7 @@ from stages.scenes.study.config import StudyConfig
 
 def main() -> None:
     """Serve the viewer until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("scene", type=name_argument, help="a scene of study.evaluated_scenes")
     parser.add_argument("--method", help="the initial method; default the first of study.methods")
     parser.add_argument("--port", type=int, default=8080, help="8080, or the next free one")
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"from your own machine: ssh -L {port}:localhost:{port} {jump}{there}", flush=True)
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C or SIGTERM: that is how a viewer ends
         viewer.server.stop()
 
 
