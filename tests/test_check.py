@@ -259,7 +259,7 @@ def test_references_that_no_fixer_takes_are_refused_before_anything_runs(folder:
     ("value", "says"),
     [
         ("farthest", "got 'farthest'\nexpected nearest, overlap, previous, or a source camera"),
-        ({"source": None}, "got {'source': None}\nexpected a valid string"),
+        ({"source": None}, "got {'source': None}\nexpected a text, in quotes: \"source:\""),
         ("source:99", "'99' is no source camera of hi4d_pair00_dance, hi4d_pair01_talk"),
         ("source:28", "'28' is no source camera of hi4d_pair00_dance, hi4d_pair01_talk"),
     ],
@@ -353,3 +353,21 @@ def test_a_net_that_is_measured_and_not_fetched_is_named(folder: Path, key: str)
 def test_a_study_without_lpips_is_no_error(folder: Path) -> None:
     edit(folder, lambda params: params["weights"].update(nets=[]))
     assert check(folder).returncode == 0
+
+
+def test_values_of_the_command_line_are_judged_as_those_of_the_file(folder: Path) -> None:
+    before = (folder / "params.yaml").read_bytes()
+    assert check(folder, "-S", "study.seeds=[1,2]").returncode == 0
+    done = check(
+        folder, "-S", "study.seeds=1", "-S", "study.subject=tuned", "-S", "train.means_lr=x"
+    )
+    assert done.returncode == 2
+    assert done.stderr.split("\n\n") == [
+        "command line  study.seeds: got 1\nexpected a list in brackets, such as [1]\n"
+        "fix: write 'study.seeds=[1]', with the quotes",
+        "command line  train.means_lr: got 'x'\nexpected a number\nfix: set another value there\n",
+    ]
+    done = check(folder, "-S", "study.subject=tuned")
+    assert done.stderr.startswith("command line  study.subject: 'tuned' is not in `study.methods`")
+    assert done.stderr.endswith("fix: set another value there\n")
+    assert (folder / "params.yaml").read_bytes() == before

@@ -1,6 +1,5 @@
 """Vary some params in DVC experiments and compare every arm with the default, noise included."""
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from stages.quality.config import CompareConfig
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
-from stages.run.errors import UserError
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 
@@ -19,16 +18,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run every arm that has no result yet, then print the table of all results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("factors", nargs="+", metavar="KEY=A,B", help="a param and values to try")
     parser.add_argument("--singly", action="store_true", help="one factor at a time, no products")
     parser.add_argument("--repeats", type=int, default=1, help="runs with other seeds; default 1")
     parser.add_argument("--method", help="the method to compare; default study.subject")
     parser.add_argument("--collect", action="store_true", help="print the table, run nothing")
     parser.add_argument("--queue", action="store_true", help="fill DVC's queue, run nothing here")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     args = parser.parse_args()
 
-    from stages.check import CATALOGUES, SECTIONS
+    from stages.check import judged
     from stages.graph import repository
     from stages.run.settings.fan_out import require_names
     from stages.workspace import ablate
@@ -39,11 +39,14 @@ def main() -> None:
     factors = [parse(text, params) for text in args.factors]
     varied, repeated = arms(factors, params, args.singly), repeats(factors, params, args.repeats)
     every = [*varied, *repeated]
-    require_valid(every, params, SECTIONS, CATALOGUES)
+    require_valid(every, params, lambda changed: judged(changed)[2])
+    print(ablate.heading(varied, repeated), flush=True)
     steps = repository.stage_statuses()
     ablate.require_default(steps)
     if not args.collect:
         print(ablate.announcement(every, steps, layout.COSTS), flush=True)
+        if args.dry_run:
+            return
         ablate.run_arms(every, params, queue=args.queue)
         if args.queue:
             print("next: dvc queue start -j 2, then the same command with --collect")
@@ -51,11 +54,7 @@ def main() -> None:
     with ablate.scratch() as folder:
         copies = ablate.collect(every, layout.METRICS, Path(folder))
         _print(params, args.method, (varied, repeated), copies)
-    missing = [arm.label for arm in every if arm.label not in copies]
-    if missing:
-        fix = "check .work/ablate/*.log and run the same command again"
-        where = f"{len(missing)} of {len(every)} arms have no result"
-        raise UserError(where, "; ".join(missing), fix=fix)
+    ablate.require_results(every, copies)
 
 
 def _print(

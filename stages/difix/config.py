@@ -4,11 +4,12 @@ Defaults are the values of the published model and of the full-size recipe; para
 of the embedded demo.
 """
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section, runtime_field
+from stages.run.settings.params import Section, no_effect, runtime_field
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 from stages.scenes.config import NEAREST, ReferencePolicy, ReferenceRule
 
@@ -157,6 +158,9 @@ class BaseConfig(Section):
         return self.pretrain.model_copy(update={"runtime": self.runtime.pretrain})
 
 
+SECTIONS = {"difix": FixerConfig, "base": BaseConfig, "tune": TuneConfig}
+
+
 def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
     """Keys that have no effect in this run, with the reason."""
     keys, losses = [], config.losses
@@ -170,3 +174,11 @@ def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
     if config.warmup_steps >= config.steps:
         keys.append(("lr", f"its warm-up of {config.warmup_steps} steps is never over"))
     return keys
+
+
+def inert_notes(
+    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
+) -> Iterator[str]:
+    """A line for each key of `tune` without effect; `values` are the sections of params."""
+    for key, reason in inert_keys(values["tune"]):
+        yield no_effect(where(("tune", *key.split("."))), reason)

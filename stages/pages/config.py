@@ -34,3 +34,6 @@ class ShowConfig(Section):
     truth_side_px: int = Field(default=512, ge=0, le=WIDEST)
     exports: tuple[Literal["ply", "spz"], ...] = ()
     video: VideoConfig = VideoConfig()
+
+
+SECTIONS = {"report": ReportConfig, "show": ShowConfig}

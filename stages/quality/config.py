@@ -90,6 +90,14 @@ class CompareConfig(Section):
     seed: Seed = 0
 
 
+SECTIONS = {
+    "weights": WeightsConfig,
+    "novel_views": NovelViewsConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+}
+
+
 def net_errors(
     values: Mapping[str, Any], where: Callable[[tuple[Any, ...]], str]
 ) -> Iterator[UserError]:

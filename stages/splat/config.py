@@ -1,12 +1,12 @@
 """Typed models of `train:` and `distill:` in params.yaml; defaults are the full-size recipe."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.settings.params import Section, dotted, runtime_field
+from stages.run.settings.params import Section, dotted, no_effect, runtime_field
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
 # One channel of an RGB colour.
@@ -224,6 +224,15 @@ def inert_in(
         if items:
             for others, key, reason in _by_reason(unread(config, entry)):
                 yield f" in {entry}{others}", key, reason
+
+
+def inert_notes(
+    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
+) -> Iterator[str]:
+    """A line for each of `inert_in`; `values` are the sections of params."""
+    others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
+    for place, key, reason in inert_in(values["train"], *others):
+        yield no_effect(where(("train", *key.split("."))), reason, place)
 
 
 def _by_reason(reasons: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from stages.graph import repository
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.files import work_root
+from stages.run.plurals import counted
 from stages.run.settings.fan_out import fans_out
 from stages.run.settings.params import Params
 from stages.workspace.arms import Arm, changed_params
@@ -19,6 +20,7 @@ from stages.workspace.repro_plan import ReproPlan, expected_time, on_one_line, p
 
 _LOGGER = logging.getLogger(__name__)
 TARGET = "compare"
+_REPEAT = " (the default from another seed, for the noise; `--repeats 0` leaves it out)"
 
 
 def require_default(steps: Sequence[repository.StageStatus]) -> None:
@@ -36,6 +38,15 @@ def require_default(steps: Sequence[repository.StageStatus]) -> None:
         )
 
 
+def heading(varied: Sequence[Arm], repeated: Sequence[Arm]) -> str:
+    """What is compared, before it is known what that takes."""
+    again = f", and {counted(len(repeated), 'repeat')} of it for the noise" if repeated else ""
+    return (
+        f"{counted(len(varied), 'arm')} to compare with the default{again}; reading the state of "
+        "all stages ..."
+    )
+
+
 def announcement(arms: Sequence[Arm], steps: Sequence[repository.StageStatus], costs: Path) -> str:
     """What `run_arms` will run and for how long: a line per arm, then the sum.
 
@@ -47,7 +58,10 @@ def announcement(arms: Sequence[Arm], steps: Sequence[repository.StageStatus], c
     finished, measured = repository.experiments(), read_costs(costs)
     waiting = [arm for arm in arms if arm.name not in finished]
     plans = [arm_plan(arm, steps, measured) for arm in waiting]
-    lines = [f"  {arm.label}: {on_one_line(one)}" for arm, one in zip(waiting, plans, strict=True)]
+    lines = [
+        f"  {arm.label}{_REPEAT if arm.is_repeat else ''}: {on_one_line(one)}"
+        for arm, one in zip(waiting, plans, strict=True)
+    ]
     widened = [key for arm in waiting for key in arm.values if fans_out(key)]
     if widened:
         lines.append(f"  {', '.join(dict.fromkeys(widened))}: stages that it adds are not counted")
@@ -116,6 +130,17 @@ def collect(arms: Sequence[Arm], metrics: Path, into: Path) -> dict[str, Path]:
             copies[arm.label] = into / arm.name
             repository.fetch(metrics.as_posix(), finished[arm.name], copies[arm.label])
     return copies
+
+
+def require_results(arms: Sequence[Arm], copies: Collection[str]) -> None:
+    """Raise UserError for arms without a result; `copies` has the labels of the others."""
+    missing = [arm.label for arm in arms if arm.label not in copies]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(arms)} arms have no result",
+            "; ".join(missing),
+            fix=f"check {work_root() / 'ablate'}/*.log and run the same command again",
+        )
 
 
 def scratch() -> tempfile.TemporaryDirectory:

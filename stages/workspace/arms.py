@@ -6,7 +6,8 @@ noise.
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
@@ -14,7 +15,8 @@ from typing import Any
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
-from stages.run.settings.params import Params, Section, did_you_mean, moved, plain
+from stages.run.plurals import counted
+from stages.run.settings.params import Params, did_you_mean, moved, plain
 from stages.run.settings.readings import InvalidYaml, parse_yaml
 
 DEFAULT = "default"
@@ -65,9 +67,18 @@ def parse(text: str, params: Params) -> Factor:
     values = tuple(value.strip() for value in _OUTSIDE_BRACKETS.split(listed))
     if not equals or "" in values:
         raise UserError(text, "not a factor", expected="section.key=value,value")
-    current(params, key)
-    for value in values:
-        _value(key, value)
+    now = current(params, key)
+    given = [_value(key, value) for value in values]
+    if isinstance(now, tuple) and not any(isinstance(one, tuple) for one in given):
+        several = shlex.quote(f"{key}={','.join(f'[{value}]' for value in values)}")
+        one = shlex.quote(f"{key}=[{','.join(values)}]")
+        together = f", or {one} for one" if len(values) > 1 else ""
+        raise UserError(
+            text,
+            "no lists",
+            expected=f"values of {key} in brackets",
+            fix=f"write {several} for {counted(len(values), 'experiment')}{together}",
+        )
     return Factor(key, values)
 
 
@@ -137,20 +148,22 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
 
 
 def require_valid(
-    arms: Sequence[Arm],
-    params: Params,
-    sections: Mapping[str, type[Section]],
-    catalogues: Mapping[str, type[Section]],
+    arms: Sequence[Arm], params: Params, faults: Callable[[Params], Iterable[UserError]]
 ) -> None:
-    """Raise UserError for all invalid values of the arms, before any arm runs."""
-    faults: dict[str, UserError] = {}
+    """Raise UserError for all that `faults` says of the arms and not of the default.
+
+    Called before any arm runs. `faults` gives the errors of params, such as those of `check`.
+    """
+    known = {str(error) for error in faults(params)}
+    new: dict[str, UserError] = {}
     for arm in arms:
         raw = deepcopy(params.raw)
         for key, value in arm.values.items():
             _set(raw, key, value)
-        _, errors = Params(raw, params.path).check_all(sections, catalogues)
-        faults |= {str(error): error for error in errors}
-    raise_all(faults.values())
+        changed = Params(raw, params.path)
+        changed.overridden = {tuple(key.split(".")) for key in arm.values}
+        new |= {str(error): error for error in faults(changed) if str(error) not in known}
+    raise_all(new.values())
 
 
 def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Arms of an ablation and their runs: failed ones are reported, finished ones skipped."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -81,9 +82,11 @@ def test_value_that_a_section_refuses_is_reported_before_anything_runs(params: P
         reference: Reference
         poses: str
 
+    def faults(params: Params) -> list[UserError]:
+        return params.check_all({"pairs": Pairs, "train": Free, "tune": Free}, {})[1]
+
     def judge(*texts: str) -> None:
-        found = arms([parse(text, params) for text in texts], params)
-        require_valid(found, params, {"pairs": Pairs, "train": Free, "tune": Free}, {})
+        require_valid(arms([parse(text, params) for text in texts], params), params, faults)
 
     class Free(Section):
         model_config = ConfigDict(extra="allow")
@@ -92,6 +95,43 @@ def test_value_that_a_section_refuses_is_reported_before_anything_runs(params: P
     with pytest.raises(UserError, match=r"pairs\.reference\.strategy: got 'mxied'"):
         judge("pairs.reference.strategy=temporal,mxied", "pairs.poses=given,imperfect")
     assert current(params, "pairs.reference.strategy") == "same_time"
+    with pytest.raises(UserError, match="command line") as caught:
+        judge("pairs.poses=1")
+    assert caught.value.fix == "set another value there"
+
+
+def test_errors_of_the_default_are_not_those_of_its_arms(params: Params) -> None:
+    def faults(params: Params) -> list[UserError]:
+        seed = current(params, "train.seed")
+        return [UserError("data/raw/x", "missing"), UserError("train.seed", f"{seed}")][
+            : 1 + (seed == 7)
+        ]
+
+    require_valid(arms([parse("train.seed=6", params)], params), params, faults)
+    with pytest.raises(UserError) as caught:
+        require_valid(arms([parse("train.seed=6,7", params)], params), params, faults)
+    assert str(caught.value) == "train.seed: 7"
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("train.eval_steps=1", "write 'train.eval_steps=[1]' for 1 experiment"),
+        (
+            "train.eval_steps=1,2",
+            "write 'train.eval_steps=[1],[2]' for 2 experiments, or 'train.eval_steps=[1,2]' "
+            "for one",
+        ),
+    ],
+)
+def test_list_without_brackets_is_answered_by_what_works(
+    text: str, fix: str, params: Params
+) -> None:
+    with pytest.raises(UserError, match="in brackets") as caught:
+        parse(text, params)
+    assert caught.value.fix == fix
+    (working,) = shlex.split(fix.partition("write ")[2].partition(" for")[0])
+    assert len(parse(working, params).values) == text.count(",") + 1
 
 
 def test_noise_is_of_all_that_a_factor_runs_again(params: Params) -> None:

@@ -140,11 +140,14 @@ def test_policies_of_references_in_one_command(study: Path) -> None:
     before = (study / "params.yaml").read_bytes()
     lines = ablate(study).splitlines()
     four = "4 stages (pairs; tune; fixed_views; compare), about 1 min 31 s"
-    assert lines[:5] == [
+    assert lines[:6] == [
+        "2 arms to compare with the default, and 1 repeat of it for the noise; reading the state "
+        "of all stages ...",
         "experiments to run: 3 of 3",
         f"  difix.reference_from=overlap: {four}",
         f"  difix.reference_from=previous: {four}",
-        "  tune.seed=1: 3 stages (tune; fixed_views; compare), about 1 min 21 s",
+        "  tune.seed=1 (the default from another seed, for the noise; `--repeats 0` leaves it "
+        "out): 3 stages (tune; fixed_views; compare), about 1 min 21 s",
         "in all at most 11 stages, about 4 min 23 s; results of equal inputs come from the cache",
     ]
     # Nothing that an arm does not change runs: no train, and no tune of equal pairs.
@@ -153,15 +156,15 @@ def test_policies_of_references_in_one_command(study: Path) -> None:
         *(f"{kind} previous" for kind in ("pairs", "fixed_views", "compare")),
         *(f"{kind} nearest" for kind in ("tune", "fixed_views", "compare")),
     ]
-    table = "\n".join(lines[5:])
+    table = "\n".join(lines[6:])
     assert re.search(r"difix\.reference_from=overlap.*\+1\.000", table)
     assert re.search(r"difix\.reference_from=previous.*-0\.500", table)
     assert (study / "params.yaml").read_bytes() == before
     assert run(study, "git", "status", "--short") == ""
     again = ablate(study).splitlines()
-    assert again[0] == "experiments to run: 0 of 3, 3 finished before"
+    assert again[1] == "experiments to run: 0 of 3, 3 finished before"
     assert (
-        "\n".join(again[4:]) == table.partition("experiment ")[0] or table.splitlines()[-1] in again
+        "\n".join(again[5:]) == table.partition("experiment ")[0] or table.splitlines()[-1] in again
     )
     assert len(ran.read_text().splitlines()) == 10, "nothing ran again"
 
@@ -183,4 +186,4 @@ def test_workspace_is_as_before_when_an_arm_is_stopped(study: Path, number: int)
     assert process.wait(timeout=120) == PREEMPTED
     assert (study / "params.yaml").read_bytes() == before
     assert run(study, "git", "status", "--short") == ""
-    assert ablate(study).startswith("experiments to run: ")
+    assert "experiments to run: " in ablate(study)
