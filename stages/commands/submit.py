@@ -7,6 +7,7 @@
 import argparse
 import sys
 
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
 _PROGRAM = "python -m stages.submit"
@@ -18,11 +19,12 @@ def main() -> None:
     if words and words[0] == "script":
         script(words)
         return
-    if words and words[0] in ("status", "logs", "cancel"):
-        follow(words)
+    bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
+    if bare and bare[0] in ("status", "logs", "cancel"):
+        follow(bare)
         return
     as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(_PROGRAM, description=__doc__, formatter_class=as_written)
+    parser = Arguments(_PROGRAM, description=__doc__, formatter_class=as_written)
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
     add("--local", action="store_true", help="run here instead of on a cluster")
@@ -43,7 +45,7 @@ def main() -> None:
 
 def script(words: list[str]) -> None:
     """Submit a script of slurm/ with the partition, account and nodes of `slurm.default`."""
-    parser = argparse.ArgumentParser(_PROGRAM)
+    parser = Arguments(_PROGRAM)
     add = parser.add_argument
     add("command", choices=("script",), help="submit a script")
     add("script", help="such as slurm/dual_training.slurm")
@@ -57,7 +59,7 @@ def script(words: list[str]) -> None:
 
 def follow(words: list[str]) -> None:
     """Show the states or logs of a submission, or cancel it."""
-    parser = argparse.ArgumentParser(_PROGRAM)
+    parser = Arguments(_PROGRAM)
     add = parser.add_argument
     add("command", choices=("status", "logs", "cancel"), help="what to do")
     add("targets", nargs="*", help="stages or `stage@item`; default: all, of logs all that failed")

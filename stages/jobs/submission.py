@@ -114,12 +114,12 @@ def read_submission(number: str = "") -> Submission:
     folders = {folder.name: folder for folder in _folders()}
     name = number or max(folders, key=int, default="")
     if name not in folders:
-        got = f"no submission {name}".strip()
+        known = ", ".join(sorted(folders, key=int))
         raise UserError(
             _jobs_folder(),
-            got,
-            expected=f"one of {', '.join(folders) or 'none so far'}",
-            fix="send one by `python -m stages.submit`",
+            f"no submission {name}" if known else "no submission yet",
+            expected=f"one of {known}" if known else "",
+            fix="name one of these" if known else "send one by `python -m stages.submit`",
         )
     return read_folder(folders[name])
 

@@ -22,10 +22,12 @@ from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
 from stages.quality.table import render_table
 from stages.run.methods import PLAIN, Method
+from stages.run.plurals import counted
 
 _TITLES = {name: titled(name, "{} ({})") for name in (*MEASURES, *FURTHER, *CROPPED)}
 
 SAME = "the same images"
+_NO_ADVICE = "- None: no cause of error that these numbers can separate stands out."
 _LIMITS = (
     " The noise floor is of one training's mean: for methods over the same splats a threshold by "
     "convention; for two independent trainings it would be \N{SQUARE ROOT}2 times as large. It "
@@ -61,7 +63,8 @@ def decision(
     lines += [f"- {name}: {text}" for name, text in measured_rows(delta)]
     lines += [f"- Leak guard: {guard_words(study)}"]
     lines += [f"- Note: {note}"] if (note := study.get("note")) else []
-    lines += ["", f"## Means over {count} downstream scenes, fixed views as they are", ""]
+    scenes = counted(count, "downstream scene")
+    lines += ["", f"## Means over {scenes}, fixed views as they are", ""]
     lines += [*_indented(_means(summary)), "", f"{_on_methods(summary, floor)}.", ""]
     if subject == PLAIN:
         return "\n".join(lines).rstrip() + "\n"
@@ -83,7 +86,8 @@ def decision(
         "",
     ]
     lines += frontier_lines(subject, delta["frontier"], confidence)
-    lines += ["", "## Next ablation", "", *_next(subject, summary, delta)]
+    advice = list(_next(subject, summary, delta)) or [_NO_ADVICE]
+    lines += ["", "## Next ablation", "", *advice]
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +128,7 @@ def guard_words(study: Numbers) -> str:
     'the roles of the scenes passed (verdict `57a19af7d79c`)'
     """
     errors = study.get("verdict_errors", 0)
-    found = f"refused, {errors} error{'s' * (errors != 1)}" if errors else "passed"
+    found = f"refused, {counted(errors, 'error')}" if errors else "passed"
     return f"the roles of the scenes {found} (verdict `{study['verdict'][:12]}`)"
 
 

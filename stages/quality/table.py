@@ -8,6 +8,7 @@ from stages.quality.floor import verdict_warning
 from stages.quality.keys import FORMATS, FURTHER, MEASURES, titled
 from stages.quality.paired_differences import MEAN
 from stages.quality.statistics import least_p
+from stages.run.plurals import counted
 
 _TITLES = {name: titled(name) for name in (*MEASURES, *FURTHER)} | {"psnr_aligned": "aligned dB"}
 _FORMATS = FORMATS | {"psnr_aligned": FORMATS["psnr"]}
@@ -54,7 +55,7 @@ def comparison_text(
             means = evaluations.of(scene, method).means
             rows.append([label, method, str(means["views"]), *_cells(means, shown)])
             label = ""
-    label = f"mean of {len(scenes)} scenes"
+    label = f"mean of {counted(len(scenes), 'scene')}"
     for method, means in summary.items():
         rows.append([label, method, "", *_cells(means, shown)])
         label = ""
@@ -87,6 +88,6 @@ def _difference(row: Mapping[str, Any], count: int) -> str:
     return (
         f"  {_TITLES[row['metric']]:<11}{row['difference']:+{form}} "
         f"[{_text(row['low'], form)}, {_text(row['high'], form)}], "
-        f"{row['won']} of {count} scenes improved "
+        f"{row['won']} of {counted(count, 'scene')} improved "
         f"(sign-flip p {row['sign_flip_p']:.3g}, least possible {least_p(count):.3g})"
     )

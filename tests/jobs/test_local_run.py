@@ -199,6 +199,22 @@ def test_stop_lets_stages_save_their_state_and_the_next_run_goes_on(
     assert "double@a" in project.lock()
 
 
+def test_status_is_of_local_submissions_with_or_without_the_flag(
+    project: Project, submit: Submit
+) -> None:
+    code, output = submit("--local", "status")
+    assert code == 2
+    assert output.endswith("no submission yet\nfix: send one by `python -m stages.submit`\n")
+    submit("--local")
+    for words in (("status",), ("--local", "status"), ("status", "--local")):
+        code, output = submit(*words)
+        assert code == 0, output
+        assert "submission 1, local" in output
+    code, output = submit("status", "--number", "7")
+    assert code == 2
+    assert "no submission 7\nexpected one of 1\nfix: name one of these\n" in output
+
+
 def test_experiment_leaves_the_workspace_and_can_be_compared(
     project: Project, submit: Submit
 ) -> None:

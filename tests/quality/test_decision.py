@@ -34,8 +34,10 @@ def text_of(
     verdict: str = "trades",
     of_people: dict[str, Any] | None = None,
     measured: dict[str, Any] | None = None,
+    scenes: int = 3,
+    at_full: float = -0.7,
 ) -> str:
-    means = dict.fromkeys(MEASURES, 0.5) | {"scenes": 3}
+    means = dict.fromkeys(MEASURES, 0.5) | {"scenes": scenes}
     means |= dict.fromkeys(CROPPED, 0.25 if of_people else None)
     study = {"subject": SUBJECT, "strength": strength, "strength_chosen_on": "in"}
     study |= {"measured": FACTS | measured} if measured else {}
@@ -48,7 +50,7 @@ def text_of(
             key: {"verdict": "LPIPS was not measured"} if verdict == "" else _curves(verdict),
         },
         "headline": {key: {"mean": mean(psnr, word) | (of_people or {}), "a": {"psnr": psnr}}},
-        key: {"mean": mean(-0.7, "loss"), "a": {"psnr": -0.7}},
+        key: {"mean": mean(at_full, "loss"), "a": {"psnr": at_full}},
     }
     return decision("v0", "why", {"none": means, SUBJECT: means}, delta, 0.95)
 
@@ -120,6 +122,18 @@ def test_references_are_varied_only_where_they_may_count() -> None:
     assert "- Reference:" not in used
     assert "difix.reference_from=" not in ignored
     assert "- Reference: without effect" in ignored.partition("## ")[0]
+
+
+def test_nothing_is_advised_where_nothing_can_matter() -> None:
+    text = text_of(0.3, "gain", measured={"reference_counts": False}, at_full=0.7)
+    assert text.partition("## Next ablation\n\n")[2].startswith("- None: ")
+    advised = text_of(0.3, "gain", measured={"reference_counts": False})
+    assert "- None: " not in advised.partition("## Next ablation")[2]
+
+
+def test_one_scene_is_counted_as_one() -> None:
+    assert "## Means over 1 downstream scene, " in text_of(0.3, "difference", scenes=1)
+    assert "## Means over 3 downstream scenes, " in text_of(0.3, "gain")
 
 
 def test_leak_guard_says_whether_it_passed() -> None:
