@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from documented import ON_STUDY
 from loopback import Cluster
 from ruamel.yaml import YAML
 
@@ -225,6 +228,32 @@ def test_job_that_is_stopped_resumes_to_the_same_bytes(
     assert "resumed at step" in log
     assert folder_hash(splats) == expected
     assert (workspace.folder / "dvc.lock").read_text() == lock
+
+
+@pytest.mark.parametrize("written", ON_STUDY)
+def test_command_of_the_docs_runs(workspace: Workspace, written: str) -> None:
+    output = workspace.run(*shlex.split(ON_STUDY[written] or written))
+    assert output.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_viewer_is_served_until_it_is_stopped(workspace: Workspace, number: int) -> None:
+    command = ["python", "-m", "stages.view", SCENES[2], "--method", "tuned-distill"]
+    viewer = subprocess.Popen(
+        command,
+        cwd=workspace.folder,
+        env=workspace.env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert viewer.stdout is not None
+    address = viewer.stdout.readline().rpartition(" ")[2].strip()
+    with urllib.request.urlopen(address) as page:
+        assert page.status == 200
+    viewer.send_signal(number)
+    _, errors = viewer.communicate(timeout=30)
+    assert (viewer.returncode, errors) == (0, "")
 
 
 def test_push_then_clone_and_pull_gives_the_same_data(workspace: Workspace, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Fixtures: a small project, alone and with a cluster."""
 
+import logging
 import os
 import shutil
 import sys
@@ -7,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dvc.cli import main as dvc_main
 from loopback import Cluster
-from project import Project, Submit
+from project import Dvc, Project, Submit
 from s3_server import Server
 
 from stages.run.entry import launch
@@ -49,6 +51,25 @@ def submit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         except SystemExit as ended:
             code = ended.code or 0
         return code, "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def dvc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Dvc:
+    """DVC's command line in this process, in a folder: its exit code and what it printed."""
+
+    def run(folder: Path, *words: str) -> tuple[int, str]:
+        monkeypatch.chdir(folder)
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.INFO)
+            for handler in logger.handlers:  # made for the streams of an earlier test
+                is_error = handler.level >= logging.WARNING
+                handler.stream = sys.stderr if is_error else sys.stdout
+        code = dvc_main(list(words))
+        told = capsys.readouterr()
+        return code, told.out + told.err
 
     return run
 

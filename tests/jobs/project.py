@@ -16,6 +16,8 @@ from stages.run.settings.params import Params
 
 # The command in this process: exit code and output of `python -m stages.submit ...`.
 Submit = Callable[..., tuple[int, str]]
+# DVC's command line in this process, in a folder.
+Dvc = Callable[..., tuple[int, str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 # make: one number a name; double: reads it, slowly if asked; total: all of them.

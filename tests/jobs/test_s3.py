@@ -1,27 +1,22 @@
 """Data on S3, through a server on loopback that checks credentials."""
 
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from socket import SHUT_RDWR, create_connection, create_server, socket
 
 import pytest
-from dvc.cli import main
-from project import ROOT, Project, Submit
+from project import ROOT, Dvc, Project, Submit
 from s3_server import BUCKET, Server
 
 from stages.run.files import folder_hash
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("s3")]
-Dvc = Callable[..., tuple[int, str]]
 
 
 class Flaky:
@@ -58,25 +53,6 @@ class Flaky:
                 one.shutdown(SHUT_RDWR)
             except OSError:
                 continue
-
-
-@pytest.fixture
-def dvc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Dvc:
-    """DVC's command line in this process, in a folder: its exit code and what it printed."""
-
-    def run(folder: Path, *words: str) -> tuple[int, str]:
-        monkeypatch.chdir(folder)
-        for name in ("dvc", "dvc_data", "dvc_objects"):
-            logger = logging.getLogger(name)
-            logger.setLevel(logging.INFO)
-            for handler in logger.handlers:  # made for the streams of an earlier test
-                is_error = handler.level >= logging.WARNING
-                handler.stream = sys.stderr if is_error else sys.stdout
-        code = main(list(words))
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
 
 
 @pytest.fixture

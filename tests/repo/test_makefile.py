@@ -43,3 +43,30 @@ def test_environment_that_another_python_left_half_made_is_made_anew(
     command = ["make", "setup", f"PYTHON={sys.executable}"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     subprocess.run([left, "-c", "pass"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "runs"),
+    [
+        ("repro", ["python -m stages.check", "dvc repro"]),
+        ("check", ["python -m stages.check"]),
+        ("lint", ["ruff format --check .", "ruff check ."]),
+        ("test", ["ruff format --check .", "ruff check .", "python -m pytest"]),
+    ],
+)
+def test_targets_run_the_ordinary_commands(target: str, runs: list[str], tmp_path: Path) -> None:
+    """With stand-ins in the environment, which note how they were called."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "decision.md").write_text("# Found\n\n## First\n\n## Second\n")
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (tmp_path / ".venv" / "installed").touch()
+    for name in ("python", "dvc", "ruff"):
+        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> called.txt\n')
+        (folder / name).chmod(0o755)
+    subprocess.run(["make", target], cwd=tmp_path, capture_output=True, check=True)
+    called = iter((tmp_path / "called.txt").read_text().splitlines())
+    for run in runs:
+        assert any(line.startswith(run) for line in called), f"{run} is not run, or too early"

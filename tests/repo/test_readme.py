@@ -1,36 +1,56 @@
-"""Commands in README and docs exist: make targets, entries with flags, DVC commands, params."""
+"""Commands in README, docs and messages exist: make targets, entries with flags, DVC's, params."""
 
+import ast
 import itertools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from documented import COMMAND, COMMANDS, PAGES, commands
 from ruamel.yaml import YAML
-from source_tree import ENTRIES, MODULES, ROOT
+from source_tree import ENTRIES, MODULES, ROOT, tree
 
 README = ROOT / "README.md"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-COMMAND = re.compile(r"(make|dvc) |python -m stages\.|-S ")
 pytestmark = pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+# Names of commands in docstrings, and what a command is put together from.
+FRAGMENTS = {
+    "python -m stages.<name>",
+    "python -m stages.splat.smoke",
+    "dvc exp run -S",
+    "dvc exp run --set-param",
+    "dvc X X",
+}
 
 
-def commands(text: str) -> list[str]:
-    """Commands in code, also several on a line, without comments and prompts."""
-    code = "\n".join([*FENCED.findall(text), *INLINE.findall(FENCED.sub("", text))])
-    lines = code.replace("\\\n", " ").splitlines()
-    bare = [re.sub(r"\s#.*", "", line.strip().removeprefix("$ ")) for line in lines]
-    parts = [part.strip() for line in bare for part in re.split(r";|&&|\|", line)]
-    return list(dict.fromkeys(part for part in parts if COMMAND.match(part)))
+def of_messages() -> list[str]:
+    """Commands that messages of the code name, with X for what is filled in."""
+    named = []
+    for name in MODULES:
+        inner = {id(part) for node in ast.walk(tree(name)) for part in getattr(node, "values", ())}
+        for node in ast.walk(tree(name)):
+            text = "" if id(node) in inner else text_of(node)
+            named += re.findall(r"`((?:make|dvc|python -m stages\.)[^`]*)`", text)
+            named += [text] if re.match(r"(dvc|python -m stages\.)", text) else []
+    parts = [re.split(r", | &&|; | \(| estimates", text)[0].strip() for text in named]
+    whole = [part for part in parts if COMMAND.match(part) and part not in FRAGMENTS]
+    return list(dict.fromkeys(whole))
 
 
-COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
+def text_of(node: ast.AST) -> str:
+    """The text of a literal, X for its fields; empty for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) or "X" for part in node.values)
+    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return node.value if is_text else ""
+
+
+OF_MESSAGES = of_messages()
 
 
 def starting_with(first: str) -> list[str]:
-    return [command for command in COMMANDS if command.startswith(first)]
+    every = dict.fromkeys([*COMMANDS, *OF_MESSAGES])
+    return [command for command in every if command.startswith(first)]
 
 
 def test_commands_are_found_in_code_only() -> None:
