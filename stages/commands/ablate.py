@@ -39,7 +39,7 @@ def main() -> None:
     factors = [parse(text, params) for text in args.factors]
     varied, repeated = arms(factors, params, args.singly), repeats(factors, params, args.repeats)
     every = [*varied, *repeated]
-    require_valid(every, params, lambda changed: judged(changed)[2])
+    require_valid(every, params, judged)
     print(ablate.heading(varied, repeated), flush=True)
     steps = repository.stage_statuses()
     ablate.require_default(steps)

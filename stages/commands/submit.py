@@ -16,13 +16,11 @@ _PROGRAM = "python -m stages.submit"
 def main() -> None:
     """Submit what `dvc repro TARGETS` would run, or show or cancel submissions."""
     words = sys.argv[1:]
-    if words and words[0] == "script":
-        script(words)
-        return
+    if words[:1] == ["script"]:
+        return script(words)
     bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
-    if bare and bare[0] in ("status", "logs", "cancel"):
-        follow(bare)
-        return
+    if bare[:1] in (["status"], ["logs"], ["cancel"]):
+        return follow(bare)
     as_written = argparse.RawDescriptionHelpFormatter
     parser = Arguments(_PROGRAM, description=__doc__, formatter_class=as_written)
     add = parser.add_argument
@@ -38,8 +36,11 @@ def main() -> None:
     if args.jobs < 1 or (args.throttle or 0) < 0:
         parser.error("--jobs and --throttle take positive numbers")
 
+    from stages.check import judged
     from stages.jobs.submit import SubmitOptions, send
+    from stages.workspace.arms import require_valid_settings
 
+    require_valid_settings(args.set_param, judged)
     sys.exit(send(SubmitOptions(**vars(args))))
 
 

@@ -20,6 +20,8 @@ from stages.run.settings.params import Params, did_you_mean, moved, plain
 from stages.run.settings.readings import InvalidYaml, parse_yaml
 
 DEFAULT = "default"
+# Judges params, as `check` does; the last of what it gives are the errors.
+Judge = Callable[[Params], Sequence[Any]]
 # Sections that affect the splats: their noise includes that of the training.
 _BEFORE_TUNING = ("demo", "prepare", "scenes", "calibrate", "train")
 _OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]{}()]*[\]})])")
@@ -147,23 +149,34 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
     ]
 
 
-def require_valid(
-    arms: Sequence[Arm], params: Params, faults: Callable[[Params], Iterable[UserError]]
-) -> None:
-    """Raise UserError for all that `faults` says of the arms and not of the default.
+def require_valid(arms: Sequence[Arm], params: Params, judged: Judge) -> None:
+    """Raise UserError for all that is wrong with the arms and not with the default.
 
-    Called before any arm runs. `faults` gives the errors of params, such as those of `check`.
+    Called before any arm runs.
     """
-    known = {str(error) for error in faults(params)}
-    new: dict[str, UserError] = {}
-    for arm in arms:
-        raw = deepcopy(params.raw)
-        for key, value in arm.values.items():
-            _set(raw, key, value)
-        changed = Params(raw, params.path)
-        changed.overridden = {tuple(key.split(".")) for key in arm.values}
-        new |= {str(error): error for error in faults(changed) if str(error) not in known}
-    raise_all(new.values())
+    _raise_new([_changed(params, arm) for arm in arms], params, judged)
+
+
+def require_valid_settings(texts: Sequence[str], judged: Judge) -> None:
+    """The same for values that `-S` gives to an experiment. DVC judges keys of the top level."""
+    dotted = [text for text in texts if "." in text.partition("=")[0]]
+    if dotted:
+        _raise_new([Params.read(overrides=dotted)], Params.read(), judged)
+
+
+def _raise_new(changed: Iterable[Params], default: Params, judged: Judge) -> None:
+    known = {str(error) for error in judged(default)[-1]}
+    every = {str(error): error for params in changed for error in judged(params)[-1]}
+    raise_all(error for text, error in every.items() if text not in known)
+
+
+def _changed(params: Params, arm: Arm) -> Params:
+    raw = deepcopy(params.raw)
+    for key, value in arm.values.items():
+        _set(raw, key, value)
+    changed = Params(raw, params.path)
+    changed.overridden = {tuple(key.split(".")) for key in arm.values}
+    return changed
 
 
 def _differing(settings: Sequence[tuple[str, str]], params: Params) -> Iterator[str]:

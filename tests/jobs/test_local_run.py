@@ -260,6 +260,12 @@ def test_dry_run_of_an_experiment_leaves_nothing(project: Project, submit: Submi
     assert "save x 1" in output
     assert not (project.folder / ".work/experiments/more").exists()
     assert submit("--dry-run", "-n", "more", "-S", "plsu=10")[0] == 2, "no such param"
+    code, output = submit("--dry-run", "-n", "more", "-S", "slurm.throttle=x")
+    assert code == 2
+    assert output == (
+        "command line  slurm.throttle: got 'x'\nexpected a whole number\n"
+        "fix: set another value there\n"
+    )
     assert not (project.folder / ".work/experiments/more").exists()
 
 

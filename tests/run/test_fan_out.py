@@ -52,6 +52,18 @@ def test_seed_that_is_no_number_is_refused(params: Params, seed: object) -> None
         require_names(params)
 
 
+@pytest.mark.parametrize(
+    ("keys", "value"), [(("study", "seeds"), 1), *((keys, "scene_1") for keys in LISTS)]
+)
+def test_value_in_the_place_of_a_list_is_refused(
+    params: Params, keys: tuple[str, str], value: object
+) -> None:
+    put(params, keys, value)
+    with pytest.raises(UserError) as caught:
+        require_names(params)
+    assert f"got {value!r}\nexpected a list in brackets, such as [{value}]" in str(caught.value)
+
+
 @pytest.mark.parametrize("catalogue", ["scenes", "captures"])
 @pytest.mark.parametrize("key", ["../x", "room.v2", 2024])
 def test_key_of_a_catalogue_is_a_name(params: Params, catalogue: str, key: object) -> None:

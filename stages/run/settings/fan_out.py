@@ -70,16 +70,20 @@ def collisions(params: Params) -> Iterator[UserError]:
 
 
 def _invalid(params: Params) -> Iterator[UserError]:
-    for keys in LISTS:
+    for keys in (*LISTS, SEEDS):
         for at, value in _items(params, keys):
-            if not is_name(value):
-                expected = name_rule(value)
+            is_valid = _is_seed(value) if keys == SEEDS else is_name(value)
+            expected = "an integer from 0 on" if keys == SEEDS else name_rule(value)
+            if is_valid and at == keys:  # DVC fails on it without a message
+                is_valid, expected = False, f"a list in brackets, such as [{value}]"
+            if not is_valid:
                 yield bad_value(params.where(at), f"got {value!r}", expected=expected)
-    for at, value in _items(params, SEEDS):
-        if type(value) is not int or value < 0:
-            yield bad_value(params.where(at), f"got {value!r}", expected="an integer from 0 on")
     for catalogue in CATALOGUES:
         yield from params.unnamed(catalogue)
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _generated_twice(params: Params) -> Iterator[UserError]:
