@@ -371,3 +371,17 @@ def test_values_of_the_command_line_are_judged_as_those_of_the_file(folder: Path
     assert done.stderr.startswith("command line  study.subject: 'tuned' is not in `study.methods`")
     assert done.stderr.endswith("fix: set another value there\n")
     assert (folder / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("captures.demo_room.match_string=a/b", "a word in names of images, without / and \\"),
+        ("train.match_string=left", "a whole word in one of 4, 16, 40, 52, 76, 88"),
+    ],
+)
+def test_one_bad_value_is_one_error(folder: Path, text: str, says: str) -> None:
+    done = check(folder, "-S", text)
+    assert done.returncode == 2
+    assert done.stderr.count("command line  ") == 1
+    assert done.stderr.endswith(f"expected {says}\nfix: set another value there\n")

@@ -121,23 +121,32 @@ SECTIONS = {
 
 def capture_errors(
     values: Mapping[str, Any],
+    names: Callable[[str], list[str]],
     where: Callable[[tuple[Any, ...]], str],
     raw_folder: Callable[[str], Path],
     eval_folder: Callable[[str], Path],
 ) -> Iterator[UserError]:
-    """Errors for captures of the study without a catalogue entry or without images."""
+    """Errors for captures of the study without a catalogue entry or without images.
+
+    Args:
+        values: The sections and entries that are valid.
+        names: Gives the names of a catalogue's entries, valid or not.
+        where: Gives the place of a key for messages.
+        raw_folder: Gives the folder of a capture's images.
+        eval_folder: Gives the folder of its evaluation set.
+    """
     if not {"capture_study", "captures", "demo_capture"} <= values.keys():
         return
     study, catalogue = values["capture_study"], values["captures"]
     embedded = values["demo_capture"].captures
     for index, name in enumerate(study.captures):
         at = where(("capture_study", "captures", index))
-        if name not in catalogue:
-            known = list(catalogue)
+        known = names("captures")
+        if name not in known:
             yield UserError(
                 at,
                 f"{name!r} is not in `captures`",
-                expected=f"one of {', '.join(known)}",
+                expected=f"one of {', '.join(known)}" if known else "an entry of `captures:`",
                 hint=did_you_mean(name, known),
             )
         elif name not in embedded and not raw_folder(name).is_dir():
@@ -147,7 +156,9 @@ def capture_errors(
                 expected="images there",
                 fix=f"dvc import-url FOLDER {raw_folder(name)}",
             )
-        elif "filtered" in study.variants and not catalogue[name].match_string:
+        elif (
+            "filtered" in study.variants and name in catalogue and not catalogue[name].match_string
+        ):
             yield UserError(
                 where(("captures", name, "match_string")),
                 "empty",

@@ -89,6 +89,7 @@ def _role_errors(
     where: Callable[[tuple[str | int, ...]], str],
 ) -> Iterator[UserError]:
     """Scenes with fewer than two source cameras, or none left to train on."""
+    unmatched = {}
     for name in chosen:
         if name not in entries:
             continue
@@ -101,17 +102,20 @@ def _role_errors(
                 expected="at least two: one camera does not determine depth",
             )
         elif not matched:
-            yield bad_value(
-                where(("train", "match_string")),
-                f"{train.match_string!r} matches no source camera of {name}",
-                expected=f"a whole word in one of {', '.join(cameras)}",
-            )
+            unmatched[name] = cameras
         elif train.test_every > 1 and len(matched) < 2:
             yield bad_value(
                 where(("train", "test_every")),
                 f"{train.test_every} holds out {matched[0]}, the only camera of {name} to train on",
                 expected="0, or a match_string that matches more cameras",
             )
+    if unmatched:
+        every = dict.fromkeys(camera for cameras in unmatched.values() for camera in cameras)
+        yield bad_value(
+            where(("train", "match_string")),
+            f"{train.match_string!r} matches no source camera of {', '.join(unmatched)}",
+            expected=f"a whole word in one of {', '.join(every)}",
+        )
 
 
 def repeated_seed(seed: int, at: str) -> UserError:
