@@ -88,6 +88,14 @@ def test_dvc_knows_the_command_and_its_options(command: str) -> None:
     assert callable(arguments.func)
 
 
+@pytest.mark.parametrize("command", starting_with("dvc repro"))
+def test_stages_that_are_to_run_exist(command: str) -> None:
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    words = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
+    named = {word.partition("@")[0] for word in words} - {"X", "STAGE", "TARGETS"}
+    assert named <= stages.keys()
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "-S " in command])
 def test_params_that_are_set_exist(command: str) -> None:
     params = YAML(typ="safe").load(ROOT / "params.yaml")
