@@ -22,8 +22,10 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.serialize import to_lockfile
 from dvc.utils.hydra import apply_overrides
 
+from stages.graph import lock_file, once
 from stages.graph.repository_lock import repository_lock
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
@@ -43,6 +45,7 @@ class Pipeline:
     def __init__(self, root: Path):
         self.root = Path(root).resolve()
         logging.getLogger("dvc").setLevel(logging.WARNING)
+        once.install()
         with _dvc_errors(self.root):
             self.repo = Repo(os.fspath(self.root))
         self._stages: dict[str, Any] = {}
@@ -64,7 +67,7 @@ class Pipeline:
         The digests of the code are brought up to date first. The stage that makes them is not part
         of a plan, see `record_code`.
         """
-        digests.bring_up_to_date(self.root)
+        once.bring_digests_up_to_date(self.root)
         with _dvc_errors(self.root), self._locked():
             graph = self.repo.index.graph
             self._stages = {_address(stage): stage for stage in graph}
@@ -77,6 +80,7 @@ class Pipeline:
             for stage in runnable:
                 if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
                     planned.add(stage)
+                once.forget_folders()
             if absent_is_fine:
                 targeted = set(order if chosen is None else chosen)
                 for stage in reversed(runnable):
@@ -164,7 +168,7 @@ class Pipeline:
 
         Old results are removed, as DVC does.
         """
-        digests.bring_up_to_date(self.root)
+        once.bring_digests_up_to_date(self.root)
         with _dvc_errors(address), self._locked():
             stage = self._stage(address)
             if not stage.changed():
@@ -184,7 +188,7 @@ class Pipeline:
         Without `record`, `self.record` writes dvc.lock later. If it is never called, the result is
         still in the run cache.
         """
-        digests.bring_up_to_date(self.root)
+        once.bring_digests_up_to_date(self.root)
         with _dvc_errors(address), self._locked():
             stage = self._stage(address)
             edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
@@ -193,19 +197,26 @@ class Pipeline:
             if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                 self.repo.stage_cache.save(stage)
             stage.commit()
+            once.forget_folders()
             self._unrecorded.append(stage)
             if record:
                 self._write()
         return edited
 
     def record(self) -> None:
-        """Write all finished stages into dvc.lock at once: DVC takes a second for each write."""
+        """Write all finished stages into dvc.lock at once."""
         if self._unrecorded:
             with _dvc_errors("dvc.lock"), self._locked():
                 self._write()
 
     def _write(self) -> None:
-        self._unrecorded[0].dvcfile.dump_stages(self._unrecorded, update_pipeline=False)
+        for path in {stage.path for stage in self._unrecorded}:
+            stages = [stage for stage in self._unrecorded if stage.path == path]
+            values: dict[str, Any] = {}
+            for stage in stages:
+                values |= to_lockfile(stage)
+            if not lock_file.record(Path(path).with_suffix(".lock"), values):
+                stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
         self._unrecorded = []
 
     @property
@@ -236,9 +247,14 @@ class Pipeline:
         return list(chosen.values()) or None
 
     def _stage(self, address: str) -> Any:
+        """A stage by its address; without a plan it alone is read of dvc.lock."""
         if address not in self._stages:
-            path = os.fspath(self.root / PROJECT_FILE)
-            self._stages[address] = self.repo.stage.load_one(path, address)
+            path = self.root / PROJECT_FILE
+            file = load_file(self.repo, os.fspath(path))
+            alone = lock_file.load(path.with_suffix(".lock"), [address])
+            if alone is not None:
+                file.lockfile_contents = file._lockfile.validate(alone)
+            self._stages[address] = file.stages[address]
         return self._stages[address]
 
     @contextmanager

@@ -20,6 +20,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError
 
+from stages.graph import once
 from stages.graph.repository_lock import busy_error
 from stages.run import digests
 from stages.run.errors import UserError
@@ -46,6 +47,7 @@ def opened() -> Iterator[Repo]:
     """DVC's view of the current folder. Raises UserError for errors of DVC."""
     # Otherwise DVC logs results in the cache that were only looked up.
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    once.install()
     try:
         with Repo() as repo:
             try:
@@ -63,13 +65,15 @@ def opened() -> Iterator[Repo]:
 def stage_statuses() -> list[StageStatus]:
     """Every stage, upstream ones first. Brings the digests of the code up to date first."""
     digests.bring_up_to_date()
-    with opened() as repo:
-        graph, changes = repo.index.graph, repo.status()
-        upstream = {stage: list(graph.successors(stage)) for stage in graph}
+    with opened() as repo, repo.lock:
+        upstream = {stage: list(repo.index.graph.successors(stage)) for stage in repo.index.graph}
         order = [stage for stage in TopologicalSorter(upstream).static_order() if stage.cmd]
-        return [
-            _status(stage, upstream[stage], changes.get(stage.addressing, [])) for stage in order
-        ]
+        statuses = []
+        for stage in order:
+            changes = stage.status(check_updates=True).get(stage.addressing, [])
+            statuses.append(_status(stage, upstream[stage], changes))
+            once.forget_folders()
+        return statuses
 
 
 def due(stages: Sequence[StageStatus]) -> list[StageStatus]:
@@ -78,9 +82,11 @@ def due(stages: Sequence[StageStatus]) -> list[StageStatus]:
     The digests of the code are up to date already, so stage `code` alone makes no stage due.
     """
     names: set[str] = set()
+    run_again: set[str] = set()
     for stage in stages:
-        if stage.changed or stage.upstream & names - {digests.STAGE}:
+        if stage.changed or stage.upstream & run_again:
             names.add(stage.name)
+            run_again |= {stage.name} - {digests.STAGE}
     return [stage for stage in stages if stage.name in names]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
@@ -37,7 +38,18 @@ class ReproPlan:
 
 def plan(steps: Sequence[StageStatus], costs: Costs) -> ReproPlan:
     """The plan for some stages of the graph."""
-    return ReproPlan(len(steps), tuple((one, estimate(one, steps, costs)) for one in due(steps)))
+    steps_of: dict[str, list[StageStatus]] = {}
+    costs_of: dict[str, dict[str, Any]] = {}
+    for step in steps:
+        steps_of.setdefault(_kind(step.name), []).append(step)
+    for name, cost in costs.items():
+        costs_of.setdefault(_kind(name), {})[name] = cost
+    rows = (
+        (one, estimate(one, steps_of[kind], costs_of.get(kind, {})))
+        for one in due(steps)
+        for kind in [_kind(one.name)]
+    )
+    return ReproPlan(len(steps), tuple(rows))
 
 
 def plan_text(plan: ReproPlan, copies: int, cache: Path) -> str:
@@ -65,7 +77,7 @@ def on_one_line(plan: ReproPlan) -> str:
         return "no stage"
     kinds: dict[str, list[StageStatus]] = {}
     for step, _ in plan.rows:
-        kinds.setdefault(step.name.partition("@")[0], []).append(step)
+        kinds.setdefault(_kind(step.name), []).append(step)
     names = "; ".join(_name(kind, steps) for kind, steps in kinds.items())
     count = "1 stage" if len(plan.rows) == 1 else f"{len(plan.rows)} stages"
     return f"{count} ({names}), {expected_time(plan)}"
@@ -104,10 +116,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def _kind(name: str) -> str:
+    """`train` of `train@scene`."""
+    return name.partition("@")[0]
+
+
 def _lines(plan: ReproPlan) -> Iterator[str]:
     kinds: dict[str, list[tuple[StageStatus, Estimate]]] = {}
     for step, one in plan.rows:
-        kinds.setdefault(step.name.partition("@")[0], []).append((step, one))
+        kinds.setdefault(_kind(step.name), []).append((step, one))
     names = {kind: _name(kind, [step for step, _ in rows]) for kind, rows in kinds.items()}
     width = max(map(len, names.values()))
     for kind, rows in kinds.items():

@@ -1,0 +1,150 @@
+"""What DVC does anew for every stage, done once per process: same results, linear in the stages.
+
+- `params`: it parses params.yaml for every stage, and for every key it walks through all of it
+  (DVC's pull request 10942 asks for a faster parser).
+- `vars` of a stage: it copies all params for every stage that has them (DVC's issue 4963).
+- The graph: it looks for a cycle along all edges in all ways.
+- Folders: it keeps their hashes' texts in a file system in memory, and for each new one walks
+  through all of them; `forget_folders` empties it between stages.
+- dvc.lock: see `stages.graph.lock_file`.
+
+Its own commands, such as `dvc status`, stay as they are. The digests of the code are computed again
+when a file that they are of has changed.
+"""
+
+import os
+from contextlib import suppress
+from copy import deepcopy
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency import param
+from dvc.dvcfile import Lockfile
+from dvc.fs import LocalFileSystem
+from dvc.parsing.context import Context
+from dvc.repo import graph as dvc_graph
+from fsspec.implementations.memory import MemoryFileSystem
+from networkx import DiGraph, is_directed_acyclic_graph
+
+from stages.graph import lock_file
+from stages.run import digests
+
+_GLOB = set("*?[]")
+_ABSENT, _UNCLEAR = object(), object()
+
+_read_param_file = param.read_param_file
+_clone = Context.clone
+_check_acyclic = dvc_graph.check_acyclic
+_load_lock = Lockfile._load_yaml
+_parsed: dict[str, tuple[bytes, Any]] = {}  # params files by path, each with its content
+_digested: dict[Path, tuple[Any, Any]] = {}  # code and digests by root, as they were then
+
+
+def read_params(
+    fs: Any, path: str, key_paths: list[str] | None = None, flatten: bool = False, **words: Any
+) -> Any:
+    """As DVC's `read_param_file`; a file is parsed again when its content has changed."""
+    if not (flatten and key_paths) or words or not isinstance(fs, LocalFileSystem):
+        return _read_param_file(fs, path, key_paths, flatten, **words)
+    content = Path(path).read_bytes()
+    if path not in _parsed or _parsed[path][0] != content:
+        _parsed[path] = content, param.load_path(path, fs)
+    values = {}
+    for keys in key_paths:
+        value = _at(_parsed[path][1], keys)
+        if value is _UNCLEAR:
+            values |= _read_param_file(fs, path, [keys], flatten)
+        elif value is not _ABSENT:
+            values[keys] = value
+    return deepcopy(values)
+
+
+def _at(node: Any, dotted: str) -> Any:
+    """The value of plain keys of nested mappings; what else DVC takes for keys is unclear here."""
+    if _GLOB & set(dotted):
+        return _UNCLEAR
+    for key in dotted.split("."):
+        if not isinstance(node, dict) or not key or not all(isinstance(one, str) for one in node):
+            return _UNCLEAR
+        if key not in node:
+            return _ABSENT
+        node = node[key]
+    return node
+
+
+class _SharedContext(Context):
+    """A copy that shares values with its origin; those that vars are merged into are copied."""
+
+    def merge_update(self, other: Any, overwrite: bool = False) -> None:
+        for key in other:
+            if key in self.data:
+                self.data[key] = deepcopy(self.data[key])
+        super().merge_update(other, overwrite=overwrite)
+
+
+def clone(origin: Context) -> Context:
+    """As DVC's `Context.clone`, without a copy of what is not changed."""
+    copied = _SharedContext()
+    copied.data = dict(origin.data)
+    copied.meta = deepcopy(origin.meta)
+    copied.imports = deepcopy(origin.imports)
+    copied._reserved_keys = dict(origin._reserved_keys)
+    return copied
+
+
+@wraps(_load_lock)
+def load_lock(file: Lockfile, **words: Any) -> tuple[Any, str]:
+    """As DVC's loader of dvc.lock."""
+    if not words and isinstance(file.repo.fs, LocalFileSystem):
+        value = lock_file.load(Path(file.path))
+        if value is not None:
+            return file.validate(value, file.relpath), ""
+    return _load_lock(file, **words)
+
+
+def check_acyclic(graph: DiGraph) -> None:
+    """As DVC's `check_acyclic`, which looks for the cycle to report only where there is one."""
+    if not is_directed_acyclic_graph(graph):
+        _check_acyclic(graph)
+
+
+def install() -> None:
+    """Make DVC in this process use these."""
+    param.read_param_file = read_params
+    Context.clone = staticmethod(clone)
+    dvc_graph.check_acyclic = check_acyclic
+    Lockfile._load_yaml = load_lock
+
+
+def forget_folders() -> None:
+    """Drop what DVC keeps of folders that it has hashed; not before their outs are in the cache."""
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def bring_digests_up_to_date(root: Path = Path()) -> None:
+    """`digests.bring_up_to_date`, unless neither the code nor a digest has changed since."""
+    root = root.resolve()
+    code = [_status(root / path) for path in (digests.LOCK, digests.GRAPH)]
+    code += _statuses(root / "stages")
+    if _digested.get(root) != (code, _statuses(root / digests.FOLDER)):
+        digests.bring_up_to_date(root)
+        _digested[root] = code, _statuses(root / digests.FOLDER)
+
+
+def _statuses(folder: Path) -> list[tuple[object, ...]]:
+    """What the file system says of all files below a folder, without byte code."""
+    return [
+        _status(os.path.join(path, name))
+        for path, _, names in os.walk(folder)
+        for name in names
+        if not name.endswith(".pyc")
+    ]
+
+
+def _status(path: str | Path) -> tuple[object, ...]:
+    with suppress(FileNotFoundError):
+        one = os.stat(path)
+        return str(path), one.st_mtime_ns, one.st_ctime_ns, one.st_size, one.st_ino
+    return (str(path),)

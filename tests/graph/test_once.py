@@ -1,0 +1,123 @@
+"""What DVC does anew for every stage: done once, with the same results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.dependency import param
+from dvc.dvcfile import Lockfile
+from dvc.exceptions import CyclicGraphError
+from dvc.fs import LocalFileSystem
+from dvc.parsing.context import Context, MergeError
+from dvc.repo import Repo
+from dvc.repo import graph as dvc_graph
+
+from stages.graph import once
+
+ROOT = Path(__file__).resolve().parents[2]
+FS = LocalFileSystem()
+TEXT = """
+train: {steps: 3, sizes: [1, 2], '': {}}
+plain: {steps: 3, sizes: [1, 2], deep: {er: {a: null}}}
+1: {x: 1}
+"""
+
+
+def both(path: Path, keys: list[str]) -> tuple[Any, Any]:
+    """Values, or the error, by DVC and by the replacement."""
+    results = []
+    for read in (once._read_param_file, once.read_params):
+        try:
+            results.append(read(FS, str(path), keys, True))
+        except Exception as error:
+            results.append(repr(error))
+    return results[0], results[1]
+
+
+def test_params_are_those_that_dvc_reads() -> None:
+    """Every section of this repository's, and every key below."""
+    path = ROOT / "params.yaml"
+    params = param.load_path(str(path), FS)
+    keys = [*params, *(f"{name}.{key}" for name, value in params.items() for key in value)]
+    keys += ["absent", "train.absent", "train.max_steps.absent", "study.scenes.0"]
+    for key in keys:
+        theirs, ours = both(path, [key])
+        assert theirs == ours
+    theirs, ours = both(path, keys)
+    assert theirs == ours
+    assert len(ours) > 100
+
+
+@pytest.mark.parametrize(
+    "key", ["plain", "plain.sizes", "plain.sizes.0", "plain.deep.er.a", "plain.st*", "1", "1.x", ""]
+)
+def test_keys_in_other_forms_are_those_that_dvc_finds(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace(", '': {}", ""))
+    theirs, ours = both(path, [key])
+    assert theirs == ours
+
+
+def test_edit_of_the_same_length_is_read_and_values_are_the_reader_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a: {b: [1]}\n")
+    first = once.read_params(FS, str(path), ["a"], True)
+    first["a"]["b"].append(2)
+    assert once.read_params(FS, str(path), ["a"], True) == {"a": {"b": [1]}}
+    path.write_text("a: {b: [3]}\n")
+    assert once.read_params(FS, str(path), ["a"], True) == {"a": {"b": [3]}}
+
+
+def test_copy_of_the_context_shares_nothing_that_changes() -> None:
+    origin = Context({"a": {"b": {"c": 1}}, "d": [1]})
+    copied = once.clone(origin)
+    copied.merge_update(Context({"a": {"b": {"e": 2}}, "f": 3}))
+    assert copied.value == {"a": {"b": {"c": 1, "e": 2}}, "d": [1], "f": 3}
+    assert origin.value == {"a": {"b": {"c": 1}}, "d": [1]}
+    with pytest.raises(MergeError):
+        copied.merge_update(Context({"d": 4}))
+    assert copied.select("a.b.c", unwrap=True) == 1
+
+
+def test_cycle_is_reported_as_dvc_reports_it(tmp_path: Path) -> None:
+    stages = {
+        name: {"cmd": "x", "deps": [f"{before}.txt"], "outs": [f"{name}.txt"]}
+        for name, before in (("a", "b"), ("b", "a"))
+    }
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    (tmp_path / "params.yaml").write_text("{}\n")
+    once.install()
+    with Repo.init(str(tmp_path), no_scm=True) as repo, pytest.raises(CyclicGraphError):
+        repo.index.graph  # noqa: B018
+    assert dvc_graph.check_acyclic is once.check_acyclic
+
+
+def test_stages_are_those_that_dvc_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a stage of this repository is, by DVC alone and with the replacements."""
+    monkeypatch.chdir(ROOT)
+
+    def stages() -> dict[str, Any]:
+        with Repo() as repo:
+            return {
+                stage.addressing: (
+                    stage.cmd,
+                    stage.wdir,
+                    stage.cmd_changed,
+                    [(str(dep), dep.hash_info, dep.meta) for dep in stage.deps],
+                    [(str(out), out.hash_info, out.meta) for out in stage.outs],
+                )
+                for stage in repo.index.stages
+                if stage.cmd
+            }
+
+    with monkeypatch.context() as context:
+        context.setattr(param, "read_param_file", once._read_param_file)
+        context.setattr(Context, "clone", classmethod(once._clone.__func__))
+        context.setattr(dvc_graph, "check_acyclic", once._check_acyclic)
+        context.setattr(Lockfile, "_load_yaml", once._load_lock)
+        by_dvc = stages()
+    once.install()
+    ours = stages()
+    assert len(ours) > 90
+    assert by_dvc == ours
