@@ -1,4 +1,4 @@
-"""Stage `report`: the study on one page, metrics/report/index.html."""
+"""Stage `report`: the study on one page, whole and in brief, and as plots."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Write the page, which needs no server or network, and the data of `dvc plots show`."""
+    """Write the page, its brief form, the README's image and the data of `dvc plots show`."""
     Arguments(description=__doc__).parse_args()
 
+    from stages.pages.report.both import both_pages
     from stages.pages.report.costs import study_costs
     from stages.pages.report.links import scene_links
-    from stages.pages.report.page import page, require_size
-    from stages.pages.report.plots import write_gains, write_strip
+    from stages.pages.report.page import require_size
+    from stages.pages.report.picture import write_picture
+    from stages.pages.report.plots import write_gains, write_strips
     from stages.pages.report.results import Results
-    from stages.pages.report.views import report_views
     from stages.scenes.scene import Scene
 
     params = Params.read()
@@ -37,20 +38,19 @@ def main() -> None:
     names = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
     scenes = {name: Scene.read(layout.scene(name)) for name in names}
     renders = {name: partial(layout.novel_views, name) for name in names}
-    views = {
-        name: report_views(results, scene, renders[name], config) for name, scene in scenes.items()
-    }
     others = [scene for scene in params.names("scenes") if scene not in study.scenes]
     costs = study_costs(recorded_costs(), others)
     links = scene_links({name: layout.shown(name) for name in names}, layout.report())
-    text = page(results, views, links, costs, confidence, config.error_full_scale)
+    text, brief = both_pages(results, scenes, renders, links, costs, confidence, config)
     megabytes = require_size(text, layout.report(), config.max_mb)
     write_gains(layout.gains(), results)
     with whole_folder(layout.strips()) as folder:
-        for name, scene in scenes.items():
-            write_strip(folder / f"{name}.jpg", results, scene, renders[name], config)
-    with whole_file(layout.report()) as scratch:
-        scratch.write_text(text)
+        write_strips(folder, results, scenes, renders, config)
+    with whole_file(layout.picture()) as scratch:
+        write_picture(scratch, results, scenes, renders)
+    for path, one in ((layout.report(), text), (layout.brief_report(), brief)):
+        with whole_file(path) as scratch:
+            scratch.write_text(one)
     print(f"{layout.report()}: {megabytes:.1f} MB, open it in any browser")
 
 

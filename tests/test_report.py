@@ -1,19 +1,30 @@
 """Stage `report`: what is not there is left out, and what is too large is refused."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from exact_scene import SCENE
+from PIL import Image
 from ruamel.yaml import YAML
 from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
 
 from stages import compare, decide
+from stages.pages.report import both
+from stages.pages.report.picture import choose_view
+from stages.pages.report.results import Results
 from stages.quality.keys import NONE_MEAN
-from stages.report import main
+from stages.report import main, result_files
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json, write_tsv
+from stages.run.settings.params import Params
+from stages.scenes.images import write_mask
+from stages.scenes.scene import Scene
+from stages.scenes.study.config import StudyConfig
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +230,100 @@ def test_views_are_ranked_by_the_method_of_the_headline(monkeypatch: pytest.Monk
     text = reported(monkeypatch)
     assert 'best view of <span class="method">none</span>' in text
     assert "by gain over the plain splat" not in text
+
+
+def test_brief_page_is_small_complete_and_the_same_everywhere(monkeypatch) -> None:
+    write_studied(monkeypatch)
+    folder = layout.shown(DOWNSTREAM[0])
+    folder.mkdir(parents=True)
+    (folder / "viewer.html").touch()
+    whole = reported(monkeypatch)
+    text = layout.brief_report().read_text()
+    assert len(text.encode()) < 1_500_000
+    assert whole.count('<article class="view"') > text.count('<article class="view"') == 3
+    assert re.findall(r'(?:src|href)="(?!data:|#)', text) == [], "a clone has no other file of it"
+    for name in ("table-methods-whole", "table-deltas-whole", "table-scenes"):
+        assert f'id="{name}"' in text
+    spent = {"seconds": 12.5, "peak_memory_gib": 1.5, "device": "H1"}
+    write_json(Path(f"work/cost/train/{DOWNSTREAM[0]}.json"), spent)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    commit = ["commit", "--quiet", "--allow-empty", "--message", "another revision"]
+    subprocess.run(["git", *identity, *commit], check=True)
+    assert "another revision" in reported(monkeypatch)
+    assert layout.brief_report().read_text() == text
+
+
+def test_brief_page_keeps_its_size_whatever_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    reported(monkeypatch)
+    view = re.compile(r'<img class="picture" src="([^"]*)"')
+    images = [len(one) for one in view.findall(layout.brief_report().read_text())]
+    assert len(images) == 3 * (1 + len(METHODS))
+    monkeypatch.setattr(both, "_BRIEF_BYTES", sum(images) - 1)
+    reported(monkeypatch)
+    assert len(view.findall(layout.brief_report().read_text())) == 2 * (1 + len(METHODS))
+
+
+def test_picture_is_of_the_view_that_the_plain_splat_renders_best(monkeypatch) -> None:
+    """Among the views that show their people whole; what the fixer gains does not count."""
+    write_studied(monkeypatch)
+    _measure("none", {("000021", "28"): 20.0, ("000021", "64"): 29.0, ("000033", "28"): 24.0})
+    _measure("tuned-post", {("000021", "28"): 40.0})
+    results = Results.read(Params.read().section("study", StudyConfig), result_files())
+    without = choose_view(results, {name: _plain(name) for name in DOWNSTREAM})
+    assert (without.view.timestamp, without.view.name) == ("000021", "64"), "all views count"
+    assert not without.whole
+    assert without.enlarged is None
+    scene = _masked({("000021", "28"): 5, ("000021", "64"): 0, ("000033", "28"): 5})
+    scenes = {name: scene if name == DOWNSTREAM[0] else _plain(name) for name in DOWNSTREAM}
+    chosen = choose_view(results, scenes)
+    assert (chosen.scene, chosen.view.timestamp, chosen.view.name) == (SCENE, "000033", "28")
+    assert chosen.whole
+    assert len(chosen.rivals) == 2
+    rows, columns = chosen.enlarged
+    assert rows.stop - rows.start == columns.stop - columns.start == 32
+
+
+def test_picture_has_a_titled_column_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_studied(monkeypatch)
+    _masked({("000021", "28"): 5})
+    reported(monkeypatch)
+    with Image.open(layout.picture()) as image:
+        assert image.width == 4 * 320 + 3 * 8, "truth, none, base-post, tuned-post"
+        assert image.height > 2 * 320
+
+
+def test_picture_of_the_plain_splat_alone_has_two_columns(monkeypatch) -> None:
+    write_studied(monkeypatch, ["none"], lpips=False)
+    reported(monkeypatch)
+    with Image.open(layout.picture()) as image:
+        assert image.width == 2 * 320 + 8
+
+
+def _plain(name: str) -> Scene:
+    return Scene.read(layout.scene(name))
+
+
+def _masked(margins: dict[tuple[str, str], int]) -> Scene:
+    """The first downstream scene with masks of its people, so many pixels off the borders."""
+    scene = _plain(DOWNSTREAM[0])
+    for view in scene.views("target"):
+        if (view.timestamp, view.name) in margins:
+            mask = np.zeros((view.camera.height, view.camera.width), bool)
+            edge = margins[view.timestamp, view.name]
+            mask[edge:30, 15:25] = True
+            folder = layout.scene(DOWNSTREAM[0]) / "frames" / view.timestamp / "masks"
+            write_mask(folder / view.image_path.name, mask)
+    return _plain(DOWNSTREAM[0])
+
+
+def _measure(method: str, psnrs: dict[tuple[str, str], float]) -> None:
+    path = layout.view_metrics(DOWNSTREAM[0], method)
+    rows = read_tsv(path)
+    for row in rows:
+        row["psnr"] = psnrs.get((row["timestamp"], row["camera"]), 10.0)
+    write_tsv(path, rows, list(rows[0]))
 
 
 def test_further_lpips_nets_stand_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:

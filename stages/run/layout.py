@@ -266,6 +266,16 @@ def report() -> Path:
     return METRICS / "report" / "index.html"
 
 
+def brief_report() -> Path:
+    """The study on one small page, which git keeps."""
+    return METRICS / "report.html"
+
+
+def picture() -> Path:
+    """The README's image."""
+    return METRICS / "pictures" / "fixed_people.jpg"
+
+
 def shown(scene: str) -> Path:
     """A scene's viewer, videos and files for other viewers, beside the report that links them."""
     return METRICS / "report" / "scenes" / safe_name(scene, "metrics/report")

@@ -25,8 +25,8 @@ PACKAGES = (
 )
 
 
-def origin(results: Results) -> dict[str, Mapping[str, str]]:
-    """Lines of the section Origin, by heading."""
+def origin(results: Results, *, brief: bool = False) -> dict[str, Mapping[str, str]]:
+    """Lines of the section Origin, by heading; `brief` are those that no machine changes."""
     first = results.evaluations.of(results.downstream[0], results.study.methods[0])
     protocols = {
         scene: str(results.evaluations.of(scene, first.method).means["protocol"])
@@ -41,12 +41,11 @@ def origin(results: Results) -> dict[str, Mapping[str, str]]:
         for scene, row in results.pairs.items()
         if "digest" in row
     }
-    return {
-        "Revision": revision(),
-        "Digests": digests,
-        "Protocol of the measures": protocols,
-        "Versions": {"python": platform.python_version(), **_versions()},
-    }
+    results_alone = {"Digests": digests, "Protocol of the measures": protocols}
+    if brief:
+        return results_alone
+    versions = {"python": platform.python_version(), **_versions()}
+    return {"Revision": revision(), **results_alone, "Versions": versions}
 
 
 def revision() -> dict[str, str]:

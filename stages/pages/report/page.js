@@ -96,7 +96,7 @@ function describeRanking() {
   const alone = a === truth || b === truth || a === b;
   const words = alone ? [name(b === truth ? a : b), " in every scene, by PSNR"]
     : [name(b), " in every scene, by gain over ", name(a)];
-  document.getElementById("ranking").replaceChildren("The worst, median and best view of ", ...words);
+  document.getElementById("ranking")?.replaceChildren("The worst, median and best view of ", ...words);
 }
 function showAll() {
   for (const view of document.querySelectorAll(".view")) showBoth(view);

@@ -65,8 +65,13 @@ def page(
     costs: Mapping[str, Mapping[str, Cost]],
     confidence: float,
     full_scale: float,
+    *,
+    brief: bool = False,
 ) -> str:
-    """The whole report.
+    """The whole report, or its `brief` form for git.
+
+    The brief one has no costs, no versions and no revision, so that equal results give equal bytes
+    on every machine.
 
     Args:
         results: All numbers.
@@ -82,6 +87,7 @@ def page(
     return render_template(
         Path(__file__).parent,
         _FILTERS,
+        brief=brief,
         study=study,
         verdict=results.verdict_lines,
         headline=figures.headline(results, confidence),
@@ -123,7 +129,7 @@ def page(
         outcomes=outcomes(results),
         memo=memo(study),
         decision=results.decision,
-        origin=origin(results),
+        origin=origin(results, brief=brief),
     )
 
 

@@ -1,6 +1,6 @@
 """Plots for `dvc plots show` and editors: gains by scene, and strips of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +36,29 @@ def write_gains(path: Path, results: Results) -> None:
     write_tsv(path, rows.values(), _COLUMNS)
 
 
-def write_strip(
-    path: Path, results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
+def write_strips(
+    folder: Path,
+    results: Results,
+    scenes: Mapping[str, Scene],
+    renders: Mapping[str, Callable[[str], Path]],
+    config: ReportConfig,
 ) -> None:
-    """Write the subject's median view as one image: the ground truth, then every method.
+    """Write the subject's median view of each scene as one image: ground truth, then every method.
 
     Args:
-        path: The JPEG file.
+        folder: Gets one JPEG per scene.
         results: All numbers.
-        scene: The prepared scene.
-        renders: Gives the folder of a method's novel views.
+        scenes: The prepared scenes.
+        renders: Give the folder of a method's novel views, by scene.
         config: Quality and largest side of images.
     """
+    for name, scene in scenes.items():
+        _write_strip(folder / f"{name}.jpg", results, scene, renders[name], config)
+
+
+def _write_strip(
+    path: Path, results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
+) -> None:
     views = {(view.timestamp, view.name): view for view in scene.views("target")}
     keys = {rank: key for rank, key, _ in ranked(results, scene.name)}
     view = views[keys.get("median", keys["worst"])]

@@ -1,0 +1,64 @@
+"""The report in its two forms: whole, and small enough for git."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from stages.pages.config import ReportConfig
+from stages.pages.report.page import SceneLinks, page
+from stages.pages.report.results import Results
+from stages.pages.report.views import ReportView, report_views
+from stages.run.provenance import Cost
+from stages.scenes.scene import Scene
+
+# Of the images in the brief page, each with this longer side at most.
+_BRIEF_BYTES = 1_000_000
+_BRIEF_SIDE_PX = 256
+
+
+def both_pages(
+    results: Results,
+    scenes: Mapping[str, Scene],
+    renders: Mapping[str, Callable[[str], Path]],
+    links: Mapping[str, SceneLinks],
+    costs: Mapping[str, Mapping[str, Cost]],
+    confidence: float,
+    config: ReportConfig,
+) -> tuple[str, str]:
+    """The whole page and the brief one.
+
+    Args:
+        results: All numbers.
+        scenes: The prepared scenes in the order of the pages.
+        renders: Give the folder of a method's novel views, by scene.
+        links: Files of stage `show`; scenes without a viewer are absent.
+        costs: Costs by stage and item; empty if no stage ran in this working copy.
+        confidence: Of all intervals, such as 0.95.
+        config: Sizes, quality and number of images.
+    """
+
+    def views(config: ReportConfig) -> dict[str, list[ReportView]]:
+        return {
+            name: report_views(results, scene, renders[name], config)
+            for name, scene in scenes.items()
+        }
+
+    full_scale = config.error_full_scale
+    side = min(_BRIEF_SIDE_PX, config.max_side_px)
+    few = _medians(views(config.model_copy(update={"max_side_px": side, "max_views": 3})))
+    return (
+        page(results, views(config), links, costs, confidence, full_scale),
+        page(results, few, {}, {}, confidence, full_scale, brief=True),
+    )
+
+
+def _medians(views: Mapping[str, Sequence[ReportView]]) -> dict[str, list[ReportView]]:
+    """The median view of each scene, or its only one, of as many scenes as fit."""
+    few, left = {}, _BRIEF_BYTES
+    for scene, ranked in views.items():
+        by_rank = {view.rank: view for view in ranked}
+        view = by_rank.get("median", ranked[0])
+        left -= sum(len(one.source) for one in view.images)
+        if left < 0:
+            break
+        few[scene] = [view]
+    return few
