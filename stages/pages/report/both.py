@@ -1,12 +1,12 @@
 """The report in its two forms: whole, and small enough for git."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stages.pages.config import ReportConfig
 from stages.pages.report.page import SceneLinks, page
 from stages.pages.report.results import Results
-from stages.pages.report.views import ReportView, report_views
+from stages.pages.report.views import ReportView, median_view, report_views
 from stages.run.provenance import Cost
 from stages.scenes.scene import Scene
 
@@ -35,28 +35,25 @@ def both_pages(
         confidence: Of all intervals, such as 0.95.
         config: Sizes, quality and number of images.
     """
-
-    def views(config: ReportConfig) -> dict[str, list[ReportView]]:
-        return {
-            name: report_views(results, scene, renders[name], config)
-            for name, scene in scenes.items()
-        }
-
-    full_scale = config.error_full_scale
+    views = {
+        name: report_views(results, scene, renders[name], config) for name, scene in scenes.items()
+    }
     side = min(_BRIEF_SIDE_PX, config.max_side_px)
-    few = _medians(views(config.model_copy(update={"max_side_px": side, "max_views": 3})))
+    small = config.model_copy(update={"max_side_px": side})
+    medians = {
+        name: median_view(results, scene, renders[name], small) for name, scene in scenes.items()
+    }
+    full_scale = config.error_full_scale
     return (
-        page(results, views(config), links, costs, confidence, full_scale),
-        page(results, few, {}, {}, confidence, full_scale, brief=True),
+        page(results, views, links, costs, confidence, full_scale),
+        page(results, _that_fit(medians), {}, {}, confidence, full_scale, brief=True),
     )
 
 
-def _medians(views: Mapping[str, Sequence[ReportView]]) -> dict[str, list[ReportView]]:
-    """The median view of each scene, or its only one, of as many scenes as fit."""
+def _that_fit(medians: Mapping[str, ReportView]) -> dict[str, list[ReportView]]:
+    """The first scenes, as long as the images of all fit into the brief page."""
     few, left = {}, _BRIEF_BYTES
-    for scene, ranked in views.items():
-        by_rank = {view.rank: view for view in ranked}
-        view = by_rank.get("median", ranked[0])
+    for scene, view in medians.items():
         left -= sum(len(one.source) for one in view.images)
         if left < 0:
             break

@@ -57,6 +57,17 @@ def report_views(
     ]
 
 
+def median_view(
+    results: Results, scene: Scene, renders: Callable[[str], Path], config: ReportConfig
+) -> ReportView:
+    """The headline's median view of a scene, as `report_views` has it; of two views the worst."""
+    views = {(view.timestamp, view.name): view for view in scene.views("target")}
+    by_rank = {rank: (key, gain) for rank, key, gain in ranked(results, scene.name)}
+    rank = "median" if "median" in by_rank else "worst"
+    key, gain = by_rank[rank]
+    return _report_view(results, scene.name, renders, rank, views[key], gain, config)
+
+
 def psnr_by_view(results: Results, scene: str) -> list[dict[str, Any]]:
     """Every view of a scene with the PSNR of every method, by which the page ranks views."""
     evaluations = results.evaluations
