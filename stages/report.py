@@ -1,6 +1,5 @@
 """Stage `report`: the study on one page, whole and in brief, and as plots."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from stages.pages.config import ReportConfig
@@ -25,8 +24,8 @@ def main() -> None:
     from stages.pages.report.costs import study_costs
     from stages.pages.report.links import scene_links
     from stages.pages.report.page import require_size
-    from stages.pages.report.picture import write_picture
     from stages.pages.report.plots import write_gains, write_strips
+    from stages.pages.report.readme_image import write_readme_image
     from stages.pages.report.results import Results
     from stages.scenes.scene import Scene
 
@@ -37,17 +36,16 @@ def main() -> None:
     results = Results.read(study, result_files())
     names = dict.fromkeys([*results.downstream, *results.evaluations.scenes])
     scenes = {name: Scene.read(layout.scene(name)) for name in names}
-    renders = {name: partial(layout.novel_views, name) for name in names}
     others = [scene for scene in params.names("scenes") if scene not in study.scenes]
     costs = study_costs(recorded_costs(), others)
     links = scene_links({name: layout.shown(name) for name in names}, layout.report())
-    text, brief = both_pages(results, scenes, renders, links, costs, confidence, config)
+    text, brief = both_pages(results, scenes, layout.novel_views, links, costs, confidence, config)
     megabytes = require_size(text, layout.report(), config.max_mb)
     write_gains(layout.gains(), results)
     with whole_folder(layout.strips()) as folder:
-        write_strips(folder, results, scenes, renders, config)
-    with whole_file(layout.picture()) as scratch:
-        write_picture(scratch, results, scenes, renders)
+        write_strips(folder, results, scenes, layout.novel_views, config)
+    with whole_file(layout.readme_image()) as scratch:
+        write_readme_image(scratch, results, scenes, layout.novel_views)
     for path, one in ((layout.report(), text), (layout.brief_report(), brief)):
         with whole_file(path) as scratch:
             scratch.write_text(one)

@@ -14,7 +14,7 @@ from studied import DOWNSTREAM, INTERNAL, METHODS, write_studied
 
 from stages import compare, decide
 from stages.pages.report import both
-from stages.pages.report.picture import choose_view
+from stages.pages.report.readme_image import choose_view
 from stages.pages.report.results import Results
 from stages.quality.keys import NONE_MEAN
 from stages.report import main, result_files
@@ -265,7 +265,7 @@ def test_brief_page_keeps_its_size_whatever_the_study(monkeypatch: pytest.Monkey
     assert len(view.findall(layout.brief_report().read_text())) == 2 * (1 + len(METHODS))
 
 
-def test_picture_is_of_the_view_that_the_plain_splat_renders_best(monkeypatch) -> None:
+def test_readme_shows_the_view_that_the_plain_splat_renders_best(monkeypatch) -> None:
     """Among the views that show their people whole; what the fixer gains does not count."""
     write_studied(monkeypatch)
     _measure("none", {("000021", "28"): 20.0, ("000021", "64"): 29.0, ("000033", "28"): 24.0})
@@ -285,19 +285,19 @@ def test_picture_is_of_the_view_that_the_plain_splat_renders_best(monkeypatch) -
     assert rows.stop - rows.start == columns.stop - columns.start == 32
 
 
-def test_picture_has_a_titled_column_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_image_has_a_column_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
     write_studied(monkeypatch)
     _masked({("000021", "28"): 5})
     reported(monkeypatch)
-    with Image.open(layout.picture()) as image:
+    with Image.open(layout.readme_image()) as image:
         assert image.width == 4 * 320 + 3 * 8, "truth, none, base-post, tuned-post"
         assert image.height > 2 * 320
 
 
-def test_picture_of_the_plain_splat_alone_has_two_columns(monkeypatch) -> None:
+def test_readme_image_of_the_plain_splat_alone_has_two_columns(monkeypatch) -> None:
     write_studied(monkeypatch, ["none"], lpips=False)
     reported(monkeypatch)
-    with Image.open(layout.picture()) as image:
+    with Image.open(layout.readme_image()) as image:
         assert image.width == 2 * 320 + 8
 
 

@@ -271,9 +271,9 @@ def brief_report() -> Path:
     return METRICS / "report.html"
 
 
-def picture() -> Path:
-    """The README's image."""
-    return METRICS / "pictures" / "fixed_people.jpg"
+def readme_image() -> Path:
+    """What the subject makes of a view, for the README."""
+    return METRICS / "fixed_people.jpg"
 
 
 def shown(scene: str) -> Path:

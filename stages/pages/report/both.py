@@ -1,6 +1,7 @@
 """The report in its two forms: whole, and small enough for git."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from stages.pages.config import ReportConfig
@@ -18,7 +19,7 @@ _BRIEF_SIDE_PX = 256
 def both_pages(
     results: Results,
     scenes: Mapping[str, Scene],
-    renders: Mapping[str, Callable[[str], Path]],
+    novel_views: Callable[[str, str], Path],
     links: Mapping[str, SceneLinks],
     costs: Mapping[str, Mapping[str, Cost]],
     confidence: float,
@@ -29,20 +30,17 @@ def both_pages(
     Args:
         results: All numbers.
         scenes: The prepared scenes in the order of the pages.
-        renders: Give the folder of a method's novel views, by scene.
+        novel_views: Gives their folder, of a scene and a method.
         links: Files of stage `show`; scenes without a viewer are absent.
         costs: Costs by stage and item; empty if no stage ran in this working copy.
         confidence: Of all intervals, such as 0.95.
         config: Sizes, quality and number of images.
     """
-    views = {
-        name: report_views(results, scene, renders[name], config) for name, scene in scenes.items()
-    }
+    of = {name: partial(novel_views, name) for name in scenes}
+    views = {name: report_views(results, one, of[name], config) for name, one in scenes.items()}
     side = min(_BRIEF_SIDE_PX, config.max_side_px)
     small = config.model_copy(update={"max_side_px": side})
-    medians = {
-        name: median_view(results, scene, renders[name], small) for name, scene in scenes.items()
-    }
+    medians = {name: median_view(results, one, of[name], small) for name, one in scenes.items()}
     full_scale = config.error_full_scale
     return (
         page(results, views, links, costs, confidence, full_scale),

@@ -1,6 +1,7 @@
 """Plots for `dvc plots show` and editors: gains by scene, and strips of images."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def write_strips(
     folder: Path,
     results: Results,
     scenes: Mapping[str, Scene],
-    renders: Mapping[str, Callable[[str], Path]],
+    novel_views: Callable[[str, str], Path],
     config: ReportConfig,
 ) -> None:
     """Write the subject's median view of each scene as one image: ground truth, then every method.
@@ -49,11 +50,11 @@ def write_strips(
         folder: Gets one JPEG per scene.
         results: All numbers.
         scenes: The prepared scenes.
-        renders: Give the folder of a method's novel views, by scene.
+        novel_views: Gives their folder, of a scene and a method.
         config: Quality and largest side of images.
     """
     for name, scene in scenes.items():
-        _write_strip(folder / f"{name}.jpg", results, scene, renders[name], config)
+        _write_strip(folder / f"{name}.jpg", results, scene, partial(novel_views, name), config)
 
 
 def _write_strip(

@@ -26,12 +26,10 @@ _LINE_PX = 22
 _INK, _MARK = (30, 34, 38), (255, 208, 0)
 _LEAST_BOX_PX = 32
 
-Renders = Callable[[str], Path]  # the folder of a method's novel views
-
 
 @dataclass(frozen=True, eq=False)
 class ChosenView:
-    """The view of the picture."""
+    """The view that the README shows."""
 
     scene: str
     view: View
@@ -50,8 +48,11 @@ class ChosenView:
         return slice(rows.start, rows.start + height), columns
 
 
-def write_picture(
-    path: Path, results: Results, scenes: Mapping[str, Scene], renders: Mapping[str, Renders]
+def write_readme_image(
+    path: Path,
+    results: Results,
+    scenes: Mapping[str, Scene],
+    novel_views: Callable[[str, str], Path],
 ) -> None:
     """Write a JPEG: columns of the ground truth, `none`, the untuned twin and the subject.
 
@@ -59,7 +60,7 @@ def write_picture(
         path: The file.
         results: All numbers.
         scenes: The prepared scenes, all downstream ones among them.
-        renders: Of each scene.
+        novel_views: Gives their folder, of a scene and a method.
     """
     chosen = choose_view(results, scenes)
     subject = results.study.subject
@@ -68,7 +69,7 @@ def write_picture(
     key = (chosen.view.timestamp, chosen.view.name)
     columns = [_column(TRUTH, "held out of training", chosen.view.pixels(), chosen.enlarged)]
     for method in shown:
-        image = read_novel_view(renders[chosen.scene](method), "given", chosen.view)
+        image = read_novel_view(novel_views(chosen.scene, method), "given", chosen.view)
         row = results.evaluations.of(chosen.scene, method).views[key]
         columns.append(_column(method, _numbers(row), image, chosen.enlarged))
     white = np.full((columns[0].shape[0], _GAP_PX, 3), 255, np.uint8)
