@@ -15,7 +15,7 @@ from stages.scenes.study.roles import NO_RESERVE
 
 
 def main() -> None:
-    """Write metrics/{summary,headline,delta}.json and metrics/plots/{delta,frontier}.tsv."""
+    """Write metrics/{headline,subject,summary,delta}.json, plots/{delta,frontier}.tsv beside."""
     Arguments(description=__doc__).parse_args()
 
     from stages.quality.averages import with_averages
@@ -34,8 +34,7 @@ def main() -> None:
     from stages.quality.table import comparison_text
 
     params = Params.read()
-    study = params.section("study", StudyConfig)
-    config = params.section("compare", CompareConfig)
+    study, config = params.section("study", StudyConfig), params.section("compare", CompareConfig)
     evaluations = Evaluations.read(study.evaluated_scenes, study.methods, layout.evaluation)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
     frontiers = Frontiers.read(evaluations, layout.frontier)
@@ -67,7 +66,8 @@ def main() -> None:
         deltas["frontier"] = {"strengths": strengths} | verdicts
         deltas["headline"] = headline.differences(config, floor)
     write_json(layout.summary(), means)
-    write_json(layout.headline(), {"study": about} | headline.means())
+    write_json(layout.headline(), headline.numbers())
+    write_json(layout.subject(), headline.means())
     write_json(layout.delta(), deltas | delta_metrics(differences, scenes, floor))
     write_tsv(layout.delta_table(), differences, COLUMNS)
     write_tsv(layout.frontier_table(), frontiers.table(scenes), TABLE_COLUMNS)

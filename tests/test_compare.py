@@ -90,7 +90,7 @@ def test_writes_the_downstream_means_and_the_deltas(capsys: pytest.CaptureFixtur
     assert (summary["none"]["psnr"], summary["base-post"]["psnr"]) == (21.0, 21.5)
     assert summary["none"]["scenes"] == 2
     assert summary["none"]["lpips"] is None
-    assert set(read_json(layout.headline())) == {"study", "pair15", "pair16", "mean"}
+    assert set(read_json(layout.subject())) == {"pair15", "pair16", "mean"}
     assert read_json(layout.delta())["base-post_vs_none"]["mean"]["psnr"] == 0.5
     rows = read_tsv(layout.delta_table())
     assert [row["scene"] for row in rows[:3]] == ["pair15", "pair16", "mean"]
@@ -107,16 +107,41 @@ def test_subject_is_that_of_the_study_whatever_the_scenes_say() -> None:
         evaluation(scene, "tuned-post", level - 1.0)
         evaluation(scene, "tuned-distill", level + 1.0)
     main()
-    delta, headline = read_json(layout.delta()), read_json(layout.headline())
-    assert delta["study"]["subject"] == headline["study"]["subject"] == "tuned-post"
+    delta = read_json(layout.delta())
+    assert delta["study"]["subject"] == "tuned-post"
     assert list(delta["headline"]) == ["tuned-post_vs_none"]
     assert len(delta["study"]["verdict"]) == 64
+
+
+def test_headline_is_a_few_numbers_of_the_subject_and_the_plain_splat() -> None:
+    """The subject at its strength: half of the way from 20 dB."""
+    select(["none", "base-post", "tuned-post", "tuned-distill"], "tuned-post")
+    for scene, level in LEVELS.items():
+        evaluation(scene, "base-post", level + 0.5)
+        evaluation(scene, "tuned-post", level + 0.5)
+        evaluation(scene, "tuned-distill", level + 2)
+    rows = read_tsv(layout.frontier("pair02", "tuned-post"))
+    rows[1]["psnr"] = "40.0"
+    write_tsv(layout.frontier("pair02", "tuned-post"), rows, list(rows[0]))
+    main()
+    headline = read_json(layout.headline())
+    assert (headline["psnr"], headline["psnr_none"]) == (20.75, 21.0)
+    assert set(headline) == {name + whose for name in MEASURES for whose in ("", "_none")}
+    assert all(isinstance(value, float) or value is None for value in headline.values())
+
+
+def test_headline_of_the_plain_splat_is_that_splat() -> None:
+    """With the same keys as any other, so that experiments differ in values alone."""
+    select(["none", "base-post"], "none")
+    main()
+    headline = read_json(layout.headline())
+    assert headline["psnr"] == headline["psnr_none"] == 21.0
 
 
 def test_subject_chooses_the_headline() -> None:
     select(["none", "base-post"], "base-post")
     main()
-    assert read_json(layout.headline())["mean"]["psnr"] == 21.5
+    assert read_json(layout.headline())["psnr"] == 21.5
 
 
 def test_what_was_measured_is_kept_with_the_differences() -> None:
@@ -139,8 +164,6 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     views = layout.fixed_views("hi4d_pair15", "tuned")
     write_json(views / TUNING_FILE, tuning | {"worked_on": "whole images of 940x1280 px"})
     main()
-    headline = read_json(layout.headline())["study"]
-    assert headline["measured"] == read_json(layout.delta())["study"]["measured"]
     found = dict(measured_rows(read_json(layout.delta())))
     assert found["Data"] == "Hi4D, 940x1280 px"
     assert "1 downstream scene," in found["Sample"]
@@ -171,16 +194,16 @@ def test_headline_is_of_the_strength_that_the_internal_eval_scene_chooses(
     assert printed.rstrip().endswith("- Noise floor: not measured: `study.seeds` is empty")
     frontier = read_json(layout.delta())["frontier"]
     assert frontier["strengths"] == {"tuned-post": 0.5}
-    delta, headline = read_json(layout.delta()), read_json(layout.headline())
-    for study in (delta["study"], headline["study"]):
-        assert (study["subject"], study["strength"]) == ("tuned-post", 0.5)
-        assert study["strength_chosen_on"] == "pair02"
-    gain = headline["pair16"]["psnr"] - read_json(layout.scene_metrics("pair16", "none"))["psnr"]
+    delta, subject = read_json(layout.delta()), read_json(layout.subject())
+    assert (delta["study"]["subject"], delta["study"]["strength"]) == ("tuned-post", 0.5)
+    assert delta["study"]["strength_chosen_on"] == "pair02"
+    gain = subject["pair16"]["psnr"] - read_json(layout.scene_metrics("pair16", "none"))["psnr"]
     assert delta["headline"]["tuned-post_vs_none"]["pair16"]["psnr"] == gain == -0.5
     assert delta["tuned-post_vs_none"]["pair16"]["psnr"] == 1.0
     assert frontier["tuned-post_vs_none"] == {"verdict": "LPIPS was not measured"}
     half = {"pair15": 20.5, "pair16": 21.5}  # of 20 and 21, and of 20 and 23 dB
-    assert {scene: read_json(layout.headline())[scene]["psnr"] for scene in half} == half
+    assert {scene: subject[scene]["psnr"] for scene in half} == half
+    assert read_json(layout.headline())["psnr"] == 21.0
     assert read_json(layout.summary())["tuned-post"]["psnr"] == 22.0
     table = read_tsv(layout.frontier_table())
     assert table[-1]["scene"] == "mean"
@@ -198,10 +221,10 @@ def test_people_stand_beside_whole_images_at_the_strength_of_the_headline() -> N
     rows[1]["psnr"] = "40.0"
     write_tsv(layout.frontier("pair02", "tuned-post"), rows, list(rows[0]))
     main()
-    headline, found = read_json(layout.headline()), read_json(layout.delta())["headline"]
+    subject, found = read_json(layout.subject()), read_json(layout.delta())["headline"]
     for scene in ("pair15", "pair16", "mean"):
-        assert list(headline[scene]) == [*MEASURES, *CROPPED]
-        assert headline[scene]["crop_psnr"] == 22.0
+        assert list(subject[scene]) == [*MEASURES, *CROPPED]
+        assert subject[scene]["crop_psnr"] == 22.0
         assert found["tuned-post_vs_none"][scene]["crop_psnr"] == 4.0
         assert found["tuned-post_vs_base-post"][scene]["crop_psnr"] == 1.0
     assert found["tuned-post_vs_none"]["mean"]["crop_psnr_is"] == "difference"
@@ -210,7 +233,7 @@ def test_people_stand_beside_whole_images_at_the_strength_of_the_headline() -> N
     for method in ("base-post", "tuned-post"):
         evaluation("pair16", method, 22.0)
     main()
-    assert list(read_json(layout.headline())["mean"]) == list(MEASURES)
+    assert list(read_json(layout.subject())["mean"]) == list(MEASURES)
     mean = read_json(layout.delta())["headline"]["tuned-post_vs_none"]["mean"]
     assert "crop_psnr" not in mean, "a scene has no masks"
 

@@ -212,7 +212,8 @@ def test_real_gain_is_found(workspaces: dict[str, Path], monkeypatch: pytest.Mon
     means = {row["scene"]: row for row in read_tsv(layout.frontier_table()) if row["scene"]}
     assert set(means) == {INTERNAL, *DOWNSTREAM, "mean"}
     headline = read_json(layout.headline())
-    raised = headline["mean"]["psnr"] - read_json(layout.summary())["none"]["psnr"]
+    raised = headline["psnr"] - read_json(layout.summary())["none"]["psnr"]
+    assert headline["psnr_none"] == read_json(layout.summary())["none"]["psnr"]
     assert against["mean"]["psnr"] == pytest.approx(raised, abs=2e-6)
 
 
@@ -229,7 +230,7 @@ def test_without_a_noise_floor_the_strongest_word_is_difference(
     assert against["curves"]["verdict"] == "difference"
     said = {value for key, value in against["mean"].items() if key.endswith("_is")}
     assert said <= {"difference", "equal in every scene", "the interval includes zero"}
-    study = read_json(layout.headline())["study"]
+    study = read_json(layout.delta())["study"]
     assert study["noise"].startswith("not measured")
 
 
@@ -287,7 +288,7 @@ def test_a_further_net_stands_beside_the_first_in_every_output(
         )
         assert (mean["lpips_squeeze_is"], mean["lpips_squeeze_scenes_improved"]) == ("gain", 4)
     assert delta["noise_floor"]["lpips_squeeze_least"] > 0
-    assert read_json(layout.headline())["mean"]["lpips_squeeze"] < summary["none"]["lpips_squeeze"]
+    assert read_json(layout.subject())["mean"]["lpips_squeeze"] < summary["none"]["lpips_squeeze"]
     assert "LPIPS (squeeze)" in verdict_of(text)
     assert usual.count("LPIPS (squeeze)") == 0
     titles = next(line for line in text.splitlines() if line.startswith("    method "))

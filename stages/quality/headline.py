@@ -1,4 +1,4 @@
-"""The study's subject at its strength: metrics/headline.json, and its differences.
+"""The study's subject at its strength: metrics/{headline,subject}.json, and its differences.
 
 The subject is named in params before anything is run. Its strength has the highest PSNR on the
 internal-eval scenes; the downstream scenes have no part in it.
@@ -50,6 +50,19 @@ class Headline:
             raise no_reference(subject, "params.yaml  study.methods")
         self.subject, self.strengths = subject, strengths
         self._evaluations, self._frontiers, self._scenes = evaluations, frontiers, scenes
+
+    def numbers(self) -> dict[str, Any]:
+        """Means over scenes for DVC, no text: `psnr`, of the plain splat `psnr_none`, and so on.
+
+        `dvc metrics show` and `dvc exp show` have a column for each key, so there are few.
+        """
+        methods = {"": self.subject}
+        methods |= {f"_{PLAIN}": PLAIN} if PLAIN in self._frontiers.methods else {}
+        numbers = {}
+        for suffix, method in methods.items():
+            means = column_means(list(self._at(method).values()), MEASURES)
+            numbers |= {name + suffix: value for name, value in means.items()}
+        return numbers
 
     def means(self) -> dict[str, Any]:
         """The subject's measures by scene and in the mean; of people where they are measured."""

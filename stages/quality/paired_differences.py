@@ -124,9 +124,9 @@ def delta_metrics(
 ) -> dict[str, dict[str, Any]]:
     """The table as metrics/delta.json: `<method>_vs_<reference>` by scene and in the mean.
 
-    Short enough for `dvc metrics diff`: differences of the measures `names`, and for the mean the
-    ends of Student's interval, the number of improved scenes, the sign-flip p and what the
-    difference is by the noise floor and the interval.
+    Short enough for `dvc metrics diff --targets`: differences of the measures `names`, and for the
+    mean the ends of Student's interval, the number of improved scenes, the sign-flip p and what
+    the difference is by the noise floor and the interval.
     """
     deltas: dict[str, dict[str, Any]] = {}
     measured = {row["metric"] for row in table}

@@ -166,8 +166,13 @@ def summary() -> Path:
 
 
 def headline() -> Path:
-    """The measures of the method `study.subject`."""
+    """Means of the study's subject and of the plain splat: what `dvc metrics show` has."""
     return METRICS / "headline.json"
+
+
+def subject() -> Path:
+    """The measures of the study's subject by scene and in the mean."""
+    return METRICS / "subject.json"
 
 
 def delta() -> Path:

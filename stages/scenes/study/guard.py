@@ -29,7 +29,7 @@ from stages.scenes.study.roles import (
 
 _SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
 _OTHER_LISTS = ("methods", "fixers", "seeds")
-# Keys beside those of scenes in metrics/headline.json and metrics/delta.json.
+# Keys beside those of scenes in metrics/subject.json and metrics/delta.json.
 _TAKEN = ("mean", "study", "verdict")
 
 
