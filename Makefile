@@ -23,12 +23,7 @@ setup: .venv/installed  ## virtual environment with the pinned packages
 
 repro: setup  ## run the study as params.yaml states it, then print what it found
 	python -m stages.check
-	dvc repro
-	@awk '/^## / { sections += 1 } sections < 2' metrics/decision.md
-	@echo "More of it: metrics/decision.md. On one page: metrics/report/index.html. Next:"
-	@echo "  python -m stages.view hi4d_pair15_fight      # a scene in the browser"
-	@echo "  dvc exp run -S study.subject=none            # the same with another value"
-	@echo "  dvc exp show --only-changed                  # both side by side"
+	python -m stages.repro
 
 check: setup  ## read params.yaml, the study's rules and the raw data, and run nothing
 	python -m stages.check

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stages.run import layout
 from stages.run.arguments import Arguments
+from stages.run.at_work import at_work
 from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
@@ -53,7 +54,7 @@ def main() -> None:
         predict = predictor(vggt)
     choice = "cpu" if method == "given" else config.matcher
     matcher = matcher_of(choice, "capture_calibrate.matcher")
-    with whole_folder(folder) as scratch:
+    with at_work(f"calibration of {folder.name}"), whole_folder(folder) as scratch:
         metrics = calibrate_capture(source, scratch, config, predict, matcher)
     if args.capture:
         write_json(layout.capture_metrics(args.capture, "calibrate"), metrics)

@@ -8,6 +8,7 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
 from stages.run.methods import FIXERS, PLAIN, methods_of
+from stages.run.notes import unshown
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -43,7 +44,7 @@ def main() -> None:
                 print(f"note: {fixer}: {note}")
     meter = Meter.build(config, layout.WEIGHTS)
     color = mean_color(view.valid_pixels() for view in prepared.views("source"))
-    for warning in meter.warnings:
+    for warning in unshown(meter.warnings):
         print(f"WARNING: {scene}: {warning}", file=sys.stderr)
     evaluations = {}
     with cost("evaluate", scene):

@@ -5,6 +5,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
+from stages.run.notes import unshown
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -40,7 +41,7 @@ def main() -> None:
     prepared.cameras("target")  # raises without target cameras
     backend, reason = choose_backend(config.backend)
     if config.leave_out or config.poses == "given":  # then this stage trains Gaussians
-        for line in scene_notes(prepared, train, "pairs"):
+        for line in unshown(scene_notes(prepared, train, "pairs")):
             print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
     with cost("pairs", scene), whole_folder(layout.pairs(scene)) as folder:

@@ -7,6 +7,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json, write_tsv
+from stages.run.notes import unshown
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -39,7 +40,9 @@ def train_all(prepared: "Scene", calibrated: Path, config: TrainConfig) -> None:
     from stages.splat.training.timestamps import merge_reports, scene_notes
 
     scene = prepared.name
-    print(*(f"{scene}: {line}\n" for line in scene_notes(prepared, config)), sep="", end="")
+    print(
+        *(f"{scene}: {line}\n" for line in unshown(scene_notes(prepared, config))), sep="", end=""
+    )
     with cost("train", scene), whole_folder(layout.splats(scene)) as folder:
         entry = ["stages.train", "--scene", scene]
         train_shares(prepared, calibrated, folder, config, entry)

@@ -37,7 +37,7 @@ class Workspace:
     """A copy of the repository in its own folder, with its own git history and DVC cache."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.printed = folder, ""
         keep = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
         bin_folder = str(Path(sys.executable).parent)
         self.env = {
@@ -110,7 +110,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space.run("git", "config", "user.name", "test")
     space.run("git", "add", "-A")
     space.run("git", "commit", "-qm", "Reduced study")
-    space.run("dvc", "repro")
+    space.printed = space.run(sys.executable, "-m", "stages.repro").stdout
     space.run("git", "add", "-A")
     space.run("git", "commit", "-qm", "First results")
     return space
@@ -120,7 +120,8 @@ def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     summary = workspace.json("metrics", "summary.json")
     headline = workspace.json("metrics", "headline.json")
     assert summary["none"]["psnr"] > 5
-    assert set(headline) == {"study", SCENES[2], "mean"}
+    assert headline["psnr_none"] == summary["none"]["psnr"]
+    assert set(workspace.json("metrics", "subject.json")) == {SCENES[2], "mean"}
     for scene in SCENES[1:]:
         for method in METHODS:
             metrics = workspace.json("metrics", "scenes", scene, f"{method}.json")
@@ -139,6 +140,19 @@ def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     assert "none.psnr" in table
 
 
+def test_repro_counts_its_stages_says_a_note_once_and_ends_with_the_decision(
+    workspace: Workspace,
+) -> None:
+    numbers = re.findall(r"^\[(\d+)/(\d+)\] Running stage '", workspace.printed, re.MULTILINE)
+    total = len(numbers)
+    assert numbers == [(str(number), str(total)) for number in range(1, total + 1)]
+    assert workspace.printed.count("pause_refine_after_reset has no effect") == 1
+    found = workspace.printed.rpartition("Running stage 'report'")[2]
+    assert "  against none " in found
+    assert "Missing  real images" in found
+    assert max(map(len, found.splitlines())) < 120
+
+
 def test_second_repro_starts_no_stage(workspace: Workspace) -> None:
     output = workspace.run("dvc", "repro").stdout
     assert "Running stage" not in output
@@ -152,7 +166,8 @@ def test_experiment_changes_metrics_and_only_its_own_stages(workspace: Workspace
     assert "Running stage 'train@" in output
     assert "Running stage 'calibrate@" not in output
     difference = json.loads(workspace.run("dvc", "metrics", "diff", "--json").stdout)
-    assert difference["metrics/headline.json"]["mean.psnr"]["diff"] != 0
+    assert list(difference) == ["metrics/headline.json"]
+    assert difference["metrics/headline.json"]["psnr"]["diff"] != 0
     assert "longer" in workspace.run("dvc", "exp", "show", "--csv").stdout
     workspace.run("git", "checkout", "-q", "HEAD", "--", ".")
     workspace.run("dvc", "checkout")

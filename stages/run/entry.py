@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import stages
 from stages.run import digests
+from stages.run.at_work import at_work, spoke
 from stages.run.errors import UserError
 from stages.run.process.memory import keep_freed_memory
 from stages.run.process.processes import end_with_dvc
@@ -98,6 +99,7 @@ class _Console(logging.Handler):
             print(message, flush=True)
         else:
             print(f"{record.levelname}: {message}", file=sys.stderr, flush=True)
+        spoke()
 
 
 @contextmanager
@@ -116,7 +118,8 @@ def _messages() -> Iterator[None]:
 
 def _run(main: Callable[[], None]) -> None:
     try:
-        with digests.recorded():
+        stage = os.environ.get("DVC_STAGE")
+        with digests.recorded(), at_work(stage) if stage else nullcontext():
             main()
         readings.check()
         sys.stdout.flush()

@@ -1,12 +1,15 @@
-"""Progress of long loops: a bar on a terminal, one plain line every 30 s anywhere else."""
+"""Progress of long loops: a bar on a terminal, one plain line every 10 s anywhere else."""
 
 import resource
 import sys
 import time
+from contextlib import ExitStack
 
 from tqdm import tqdm
 
-LINE_EVERY_S = 30.0
+from stages.run.at_work import others_speak, spoke
+
+LINE_EVERY_S = 10.0
 
 
 class Progress:
@@ -22,11 +25,15 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
+        self._alone = ExitStack()
+        if self.bar is not None:
+            self._alone.enter_context(others_speak())
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+        self._alone.close()
 
     def due(self) -> bool:
         """Whether `report` would show anything now: numbers are fetched from a GPU only then."""
@@ -50,6 +57,7 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+        spoke()
 
 
 def peak_memory_gib() -> float:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.run.at_work import at_work
 from stages.run.files import read_json, safe_name, work_root, write_json
 from stages.run.process.gpus import named_gpus
 
@@ -28,7 +29,8 @@ def cost(stage: str, item: str) -> Iterator[None]:
     """
     path = _folder() / safe_name(stage, "cost") / f"{safe_name(item, 'cost')}.json"
     began, energy_j = time.monotonic(), gpu_energy_j()
-    yield
+    with at_work(f"{stage} {item}"):
+        yield
     seconds = round(time.monotonic() - began, 2)
     costs = {"seconds": seconds, "ended": round(time.time(), 2)}
     costs |= {"peak_memory_gib": _peak_memory_gib(), **_device(seconds)}

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from stages.run.at_work import others_speak
 from stages.run.process.processes import die_with_parent
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.settings import readings
@@ -34,7 +35,11 @@ def run_all(
             child.terminate()
 
     failed, failed_at = 0, 0.0
-    with readings.params_for_children() as handed, Preemption(stop_all) as preemption:
+    with (
+        others_speak(),
+        readings.params_for_children() as handed,
+        Preemption(stop_all) as preemption,
+    ):
         while running or (waiting and not (preemption.noticed or failed)):
             while waiting and len(running) < workers and not (preemption.noticed or failed):
                 command, own = waiting.pop(0)

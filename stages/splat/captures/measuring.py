@@ -13,6 +13,7 @@ from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.quality.metrics.weights import MARKER
 from stages.run.files import target_of
+from stages.run.notes import unshown
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import Sim3
 from stages.scenes.images import BLACK, Mask, Pixels, write_png
@@ -124,7 +125,7 @@ def meter_of(config: EvaluateConfig, weights: Path) -> Meter:
         meter = Meter.without_lpips(config, note)
     else:
         meter = Meter.build(config, weights)
-    for warning in meter.warnings:
+    for warning in unshown(meter.warnings):
         _LOGGER.warning(warning)
     return meter
 

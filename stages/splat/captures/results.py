@@ -10,6 +10,7 @@ from stages.quality.keys import MEASURED, further_in
 from stages.run.checkpoint import forget
 from stages.run.errors import UserError
 from stages.run.files import file_hash, whole_folder, write_json, write_tsv
+from stages.run.notes import unshown
 from stages.run.process.parallel import run_all
 from stages.run.user_paths import check_apart, check_source, make_target, run_name
 from stages.scenes.captures.config import CaptureTrainConfig
@@ -91,7 +92,7 @@ def train_result(
     make_target(result)
     dataset.log_notes()
     views = split(dataset.views, capture.test_every, match_string)
-    for line in capture_notes(dataset, views, config, "capture_train", overridden):
+    for line in unshown(capture_notes(dataset, views, config, "capture_train", overridden)):
         print(f"{result}: {line}")
     require_sizes(meter, views.held_out, config.data_factor)
     resume_as, folder = run_name(result), result / TRAINED

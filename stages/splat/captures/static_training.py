@@ -6,6 +6,7 @@ from pathlib import Path
 from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.files import whole_folder
+from stages.run.notes import unshown
 from stages.run.user_paths import make_target
 from stages.scenes.dataset import Dataset
 from stages.scenes.static.config import StaticConfig
@@ -43,7 +44,7 @@ def train_static(
     claim_trained(result / CHECKPOINTS, dataset.folder, lambda: dataset.image_hashes, images_hash)
     make_target(result)
     views = split(dataset.views, static.train_test_every, config.match_string)
-    for line in capture_notes(dataset, views, config, "static_train", overridden):
+    for line in unshown(capture_notes(dataset, views, config, "static_train", overridden)):
         print(f"{result}: {line}")
     with whole_folder(result / CHECKPOINTS) as folder:
         return train_capture(

@@ -18,6 +18,7 @@ from stages.run.artefacts import FIT, FLAGS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, set_hash, text_hash, write_json, write_tsv
+from stages.run.notes import unshown
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset, shortened
@@ -140,9 +141,9 @@ def train_capture(
     start = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
     _LOGGER.info("%s: %s, on %s (%s)", resume_as, start, backend, reason)
     _LOGGER.info("%s: %s", resume_as, trainer.pose_rates)
-    _LOGGER.info("%s: hyperparameters as used, also in %s:", resume_as, FLAGS)
-    for line in flag_lines(flag_rows(trainer.config, trainer.state.strategy)):
-        _LOGGER.info("  %s", line)
+    flags = "\n  ".join(flag_lines(flag_rows(trainer.config, trainer.state.strategy)))
+    table = unshown([f"hyperparameters as used, also in {FLAGS}:\n  {flags}"])
+    _LOGGER.info("%s: %s", resume_as, *table or [f"hyperparameters as in the table above, {FLAGS}"])
     held_out = [train_view(view, config) for view in views.held_out]
     fitted = fit(trainer, resume_as, checkpoint, held_out, folder)
     counts = [row["gaussians"] for row in fitted.curve]

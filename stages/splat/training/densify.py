@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.run.errors import UserError
+from stages.run.notes import unshown
 from stages.splat.config import TrainConfig
 from stages.splat.raster import DefaultStrategy, MCMCStrategy, reset_opa
 
@@ -114,10 +115,9 @@ class CappedStrategy(DefaultStrategy):
 
     def _announce(self) -> None:
         if not self.announced:
-            _LOGGER.warning(
-                "train.max_gaussians: growth is held at %d Gaussians",
-                self.max_gaussians,
-            )
+            held = f"train.max_gaussians: growth is held at {self.max_gaussians} Gaussians"
+            for note in unshown([held]):
+                _LOGGER.warning(note)
             self.announced = True
 
 

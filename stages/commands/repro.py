@@ -1,0 +1,67 @@
+"""`dvc repro` for a terminal: what it will do, the place of each stage in it, what it found."""
+
+import argparse
+import os
+import sys
+import tempfile
+
+from stages.run import layout
+from stages.run.entry import launch
+from stages.run.files import read_json, work_root
+from stages.run.notes import NOTES_ENV
+from stages.run.settings.fan_out import require_names
+from stages.run.settings.params import Params
+from stages.scenes.study.config import StudyConfig
+from stages.splat.config import TrainConfig
+
+
+def main() -> None:
+    """Run the stages that are stale; ends with the exit code of DVC."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help="stages, such as compare or train@SCENE")
+    args = parser.parse_args()
+
+    from stages.graph.repository import needed, stage_statuses
+    from stages.graph.reproduce import reproduce
+    from stages.workspace.costs import read_costs
+    from stages.workspace.doctor import examine
+    from stages.workspace.findings import OK, findings_text
+    from stages.workspace.repro_plan import expected_time, plan
+
+    require_names(Params.read())
+    if doubts := [one for one in examine(quick=True) if one.status != OK]:
+        print(findings_text(doubts), flush=True)
+    stages = stage_statuses()
+    if args.targets:
+        wanted = {one.name for target in args.targets for one in needed(stages, target)}
+        stages = [one for one in stages if one.name in wanted]
+    planned = plan(stages, read_costs(layout.COSTS))
+    names = [step.name for step, _ in planned.rows]
+    if names:
+        print(f"{len(names)} of {len(stages)} stages may run, {expected_time(planned)}", flush=True)
+    scratch = work_root().absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="notes.") as notes:
+        os.environ[NOTES_ENV] = notes.name
+        code = reproduce(args.targets, names)
+    if not code and not args.targets:
+        print(f"\n{_found()}")
+    sys.exit(code)
+
+
+def _found() -> str:
+    """What the study found, in short."""
+    from stages.quality.brief import brief
+    from stages.quality.comparison import downstream
+    from stages.workspace.probes import gpus
+
+    params = Params.read()
+    study = params.section("study", StudyConfig)
+    scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
+    on_gpu = params.value("train", "backend", TrainConfig) != "cpu" and gpus()
+    device = on_gpu[0].partition(",")[0] if on_gpu else "the CPU"
+    return brief(read_json(layout.headline()), read_json(layout.delta()), scenes[0], device)
+
+
+if __name__ == "__main__":
+    launch(main)
