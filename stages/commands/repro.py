@@ -28,7 +28,8 @@ def main() -> None:
     from stages.workspace.findings import OK, findings_text
     from stages.workspace.repro_plan import expected_time, plan
 
-    require_names(Params.read())
+    params = Params.read()
+    require_names(params)
     if doubts := [one for one in examine(quick=True) if one.status != OK]:
         print(findings_text(doubts), flush=True)
     stages = stage_statuses()
@@ -45,17 +46,16 @@ def main() -> None:
         os.environ[NOTES_ENV] = notes.name
         code = reproduce(args.targets, names)
     if not code and not args.targets:
-        print(f"\n{_found()}")
+        print(f"\n{_found(params)}")
     sys.exit(code)
 
 
-def _found() -> str:
+def _found(params: Params) -> str:
     """What the study found, in short."""
     from stages.quality.brief import brief
     from stages.quality.comparison import downstream
     from stages.workspace.probes import gpus
 
-    params = Params.read()
     study = params.section("study", StudyConfig)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
     on_gpu = params.value("train", "backend", TrainConfig) != "cpu" and gpus()
