@@ -34,7 +34,10 @@ def main() -> None:
         print(findings_text(doubts), flush=True)
     stages = stage_statuses()
     if args.targets:
-        wanted = {one.name for target in args.targets for one in needed(stages, target)}
+        named = [
+            one.name for one in stages if {one.name, one.name.partition("@")[0]} & set(args.targets)
+        ]
+        wanted = {one.name for name in named for one in needed(stages, name)}
         stages = [one for one in stages if one.name in wanted]
     planned = plan(stages, read_costs(layout.COSTS))
     names = [step.name for step, _ in planned.rows]
