@@ -98,6 +98,14 @@ def test_revisions_have_their_own_colours_and_a_legend(repository: Path, visitor
     assert page.locator(f"{curve} .legend span").all_text_contents() == ["HEAD~1", "HEAD"]
 
 
+def test_page_of_dvc_comes_back_when_ours_is_unset(repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository, tmp_path / "clone")
+    unset = [*DVC, "config", "--unset", "plots.html_template"]
+    for command in (unset, [*DVC, "plots", "show", "--out", "plots"]):
+        subprocess.run(command, cwd=tmp_path / "clone", check=True, capture_output=True)
+    assert "/vega-embed@" in (tmp_path / "clone" / "plots" / "index.html").read_text()
+
+
 def test_this_repositorys_templates_are_those_that_the_page_draws() -> None:
     dvc = YAML(typ="safe").load(ROOT / "dvc.yaml")
     of_stages = [plot for stage in dvc["stages"].values() for plot in stage.get("plots", [])]
