@@ -47,6 +47,9 @@ ON_PROJECT = {
     "dvc gc --workspace": "dvc gc --workspace --force",
     "dvc metrics show": "",
     "dvc metrics show metrics/scenes": "dvc metrics show metrics",
+    "dvc metrics show metrics/calibrate": "dvc metrics show metrics",
+    "dvc metrics show metrics/pairs": "dvc metrics show metrics",
+    "dvc metrics show FILE": "dvc metrics show metrics/a.json",
     "dvc metrics show metrics/averages.json": "dvc metrics show metrics/a.json",
     "dvc metrics show metrics/tune.json": "dvc metrics show metrics/a.json",
     "dvc exp run -S study.subject=none": "dvc exp run -S plus=1",
@@ -56,11 +59,26 @@ ON_PROJECT = {
     "dvc exp run --temp": "dvc exp run --temp -S plus=2",
     "dvc exp show": "",
     "dvc exp show --only-changed": "",
+    "dvc exp show --only-changed --drop data --drop metrics": "",
+    "dvc metrics diff --targets FILE": "dvc metrics diff --targets metrics/a.json",
+    "dvc metrics diff --targets metrics/summary.json": (
+        "dvc metrics diff --targets metrics/a.json"
+    ),
+    "dvc metrics diff --targets metrics/delta.json": "dvc metrics diff --targets metrics/a.json",
+    "dvc metrics diff --targets metrics/subject.json": (
+        "dvc metrics diff --targets metrics/a.json"
+    ),
+    "dvc metrics diff --targets metrics/captures metrics/static": (
+        "dvc metrics diff --targets metrics total.json"
+    ),
     "dvc metrics diff HEAD~1": "",
     "python -m stages.submit --local -n other-pairs -S pairs.reference.strategy=temporal": (
         "python -m stages.submit --local -n longer -S plus=3"
     ),
     "dvc metrics diff HEAD longer": "",
+    "dvc metrics diff HEAD longer --targets metrics/captures": (
+        "dvc metrics diff HEAD longer --targets metrics"
+    ),
     "dvc exp apply longer": "",
     "dvc remote add -d store s3://BUCKET/splatfix": "",
     "dvc remote modify store endpointurl https://ENDPOINT": "",
@@ -96,6 +114,10 @@ _CAPTURES, _FIX = "tests/test_capture_entries.py", "tests/test_capture_fix.py"
 _SLURM, _SCRIPTS = "tests/jobs/test_on_slurm.py", "tests/jobs/test_slurm_scripts.py"
 _ABLATE, _MAKE = "tests/workspace/test_ablate_run.py", "tests/repo/test_makefile.py"
 _EXPERIMENT = "tests/test_pipeline.py::test_experiment_changes_metrics_and_only_its_own_stages"
+_REPRO = (
+    "tests/test_pipeline.py::"
+    "test_repro_counts_its_stages_says_a_note_once_and_ends_with_the_decision"
+)
 _VIEW = "tests/test_pipeline.py::test_viewer_is_served_until_it_is_stopped"
 _STATIC, _FOREIGN = "tests/test_static.py", "tests/splat/test_foreign_results.py"
 _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it_names"
@@ -132,6 +154,7 @@ ELSEWHERE = {
     "dvc exp apply NAME": f"{_S3}::test_experiment_travels_with_its_params_and_metrics",
     "dvc exp run -S train.max_steps=2000": _EXPERIMENT,
     "dvc exp run -S weights.download=false weights": _PLACES,
+    "python -m stages.repro": _REPRO,
     "python -m stages.pretrain": (
         "tests/difix/test_tiny_fixer.py::test_the_entry_packs_a_readable_fixer"
     ),

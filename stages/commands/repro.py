@@ -1,11 +1,11 @@
 """`dvc repro` for a terminal: what it will do, the place of each stage in it, what it found."""
 
-import argparse
 import os
 import sys
 import tempfile
 
 from stages.run import layout
+from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import read_json, work_root
 from stages.run.notes import NOTES_ENV
@@ -17,7 +17,7 @@ from stages.splat.config import TrainConfig
 
 def main() -> None:
     """Run the stages that are stale; ends with the exit code of DVC."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Arguments(description=__doc__)
     parser.add_argument("targets", nargs="*", help="stages, such as compare or train@SCENE")
     args = parser.parse_args()
 

@@ -48,7 +48,7 @@ def test_environment_that_another_python_left_half_made_is_made_anew(
 @pytest.mark.parametrize(
     ("target", "runs"),
     [
-        ("repro", ["python -m stages.check", "dvc repro"]),
+        ("repro", ["python -m stages.check", "python -m stages.repro"]),
         ("check", ["python -m stages.check"]),
         ("lint", ["ruff format --check .", "ruff check ."]),
         ("test", ["ruff format --check .", "ruff check .", "python -m pytest"]),
