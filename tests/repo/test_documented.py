@@ -43,7 +43,8 @@ def test_every_command_has_a_test_that_runs_it() -> None:
 
 @pytest.mark.parametrize("command", SETTING)
 def test_what_it_sets_passes_check(command: str, folder: Path) -> None:
-    write_raw_sequence(folder / "data/raw/pose2sim_4cam", tuple(range(1, 5)))
+    if "pose2sim_4cam" in command:
+        write_raw_sequence(folder / "data/raw/pose2sim_4cam", tuple(range(1, 5)))
     (folder / "model.pkl").touch()
     texts = [text.replace("/path/to/", f"{folder}/") for text in settings(command)]
     _, verdict, errors = judged(Params.read(overrides=texts))
