@@ -4,8 +4,8 @@
 `python -m stages.submit script slurm/NAME.slurm ...` submits one of the ready scripts.
 """
 
-import argparse
 import sys
+from argparse import REMAINDER, RawDescriptionHelpFormatter
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
@@ -21,8 +21,7 @@ def main() -> None:
     bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
     if bare[:1] in (["status"], ["logs"], ["cancel"]):
         return follow(bare)
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = Arguments(_PROGRAM, description=__doc__, formatter_class=as_written)
+    parser = Arguments(_PROGRAM, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
     add("--local", action="store_true", help="run here instead of on a cluster")
@@ -38,9 +37,10 @@ def main() -> None:
 
     from stages.check import judged
     from stages.jobs.submit import SubmitOptions, send
+    from stages.run.settings.params import Params
     from stages.workspace.arms import require_valid_settings
 
-    require_valid_settings(args.set_param, judged)
+    require_valid_settings(args.set_param, Params.read, judged)
     sys.exit(send(SubmitOptions(**vars(args))))
 
 
@@ -50,7 +50,7 @@ def script(words: list[str]) -> None:
     add = parser.add_argument
     add("command", choices=("script",), help="submit a script")
     add("script", help="such as slurm/dual_training.slurm")
-    add("arguments", nargs=argparse.REMAINDER, help="of the script")
+    add("arguments", nargs=REMAINDER, help="of the script")
     args = parser.parse_args(words)
 
     from stages.jobs.submit import send_script

@@ -157,11 +157,16 @@ def require_valid(arms: Sequence[Arm], params: Params, judged: Judge) -> None:
     _raise_new([_changed(params, arm) for arm in arms], params, judged)
 
 
-def require_valid_settings(texts: Sequence[str], judged: Judge) -> None:
-    """The same for values that `-S` gives to an experiment. DVC judges keys of the top level."""
+def require_valid_settings(
+    texts: Sequence[str], read: Callable[..., Params], judged: Judge
+) -> None:
+    """The same for values that `-S` gives to an experiment; `read` is `Params.read`.
+
+    DVC judges keys of the top level.
+    """
     dotted = [text for text in texts if "." in text.partition("=")[0]]
     if dotted:
-        _raise_new([Params.read(overrides=dotted)], Params.read(), judged)
+        _raise_new([read(overrides=dotted)], read(), judged)
 
 
 def _raise_new(changed: Iterable[Params], default: Params, judged: Judge) -> None:
