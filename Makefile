@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# Stages at once in `make repro`; several scenes are worked on at the same time.
+JOBS ?= 2
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -23,7 +25,7 @@ setup: .venv/installed  ## virtual environment with the pinned packages
 
 repro: setup  ## run the study as params.yaml states it, then print what it found
 	python -m stages.check
-	python -m stages.repro
+	python -m stages.repro --jobs $(JOBS)
 
 check: setup  ## read params.yaml, the study's rules and the raw data, and run nothing
 	python -m stages.check

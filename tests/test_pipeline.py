@@ -116,6 +116,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
+def test_repro_of_several_stages_at_once_ends_alike(workspace: Workspace) -> None:
+    (workspace.folder / "metrics" / "decision.md").unlink()
+    printed = workspace.run(sys.executable, "-m", "stages.repro", "--jobs", "2").stdout
+    assert re.search(r"^\[1/\d+\] decide: ", printed, re.MULTILINE), printed
+    assert printed.rpartition("\n\n")[2] == workspace.printed.rpartition("\n\n")[2]
+
+
 def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     summary = workspace.json("metrics", "summary.json")
     headline = workspace.json("metrics", "headline.json")

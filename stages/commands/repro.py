@@ -19,10 +19,15 @@ def main() -> None:
     """Run the stages that are stale; ends with the exit code of DVC."""
     parser = Arguments(description=__doc__)
     parser.add_argument("targets", nargs="*", help="stages, such as compare or train@SCENE")
+    at_once = "stages at once; with more than one their output goes to logs (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=at_once)
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error("--jobs takes a positive number")
 
     from stages.graph.repository import needed, stage_statuses
     from stages.graph.reproduce import reproduce
+    from stages.jobs.submit import SubmitOptions, send
     from stages.workspace.costs import read_costs
     from stages.workspace.doctor import examine
     from stages.workspace.findings import OK, findings_text
@@ -47,7 +52,10 @@ def main() -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="notes.") as notes:
         os.environ[NOTES_ENV] = notes.name
-        code = reproduce(args.targets, names)
+        if args.jobs > 1:
+            code = send(SubmitOptions(args.targets, local=True, jobs=args.jobs))
+        else:
+            code = reproduce(args.targets, names)
     if not code and not args.targets:
         print(f"\n{_found(params)}")
     sys.exit(code)

@@ -35,10 +35,10 @@ class SubmitOptions:
     targets: list[str]
     local: bool
     jobs: int
-    dry_run: bool
-    throttle: int | None
-    name: str | None
-    set_param: list[str]
+    dry_run: bool = False
+    throttle: int | None = None
+    name: str | None = None
+    set_param: Sequence[str] = ()
 
 
 def send(options: SubmitOptions) -> int:
