@@ -6,6 +6,8 @@
 - The graph: it looks for a cycle along all edges in all ways.
 - Folders: it keeps their hashes' texts in a file system in memory, and for each new one walks
   through all of them; `forget_folders` empties it between stages.
+- `.dvc/tmp/rwlock`: it reads and writes the file eight times to look at one stage; `reading` asks
+  it once for all.
 - dvc.lock: see `stages.graph.lock_file`.
 
 Its own commands, such as `dvc status`, stay as they are. The digests of the code are computed again
@@ -13,12 +15,15 @@ when a file that they are of has changed.
 """
 
 import os
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from dvc import rwlock as dvc_rwlock
 from dvc.dependency import param
 from dvc.dvcfile import Lockfile
 from dvc.fs import LocalFileSystem
@@ -36,8 +41,10 @@ _ABSENT, _UNCLEAR = object(), object()
 _read_param_file = param.read_param_file
 _clone = Context.clone
 _check_acyclic = dvc_graph.check_acyclic
+_rwlock = dvc_rwlock.rwlock
 _load_lock = Lockfile._load_yaml
 _parsed: dict[str, tuple[bytes, Any]] = {}  # params files by path, each with its content
+_reads_all = False
 _digested: dict[Path, tuple[Any, Any]] = {}  # code and digests by root, as they were then
 
 
@@ -109,11 +116,43 @@ def check_acyclic(graph: DiGraph) -> None:
         _check_acyclic(graph)
 
 
+@contextmanager
+def reading(repo: Any, stages: Iterable[Any]) -> Iterator[None]:
+    """Look at stages under DVC's lock, which keeps others from beginning to write their files.
+
+    Raises DVC's LockError where a stage that runs now writes one.
+    """
+    global _reads_all
+    paths = {one.fs_path for stage in stages for one in (*stage.deps, *stage.outs)}
+    hardlink = repo.config["core"].get("hardlink_lock", False)
+    command = " ".join(sys.argv)
+    with _rwlock(repo.tmp_dir, repo.fs, command, sorted(paths), [], hardlink):
+        pass
+    _reads_all = True
+    try:
+        yield
+    finally:
+        _reads_all = False
+
+
+@contextmanager
+def rwlock(
+    tmp_dir: str, fs: Any, command: str, read: list[str], write: list[str], hardlink: bool
+) -> Iterator[None]:
+    """As DVC's `rwlock`, or nothing for a reader within `reading`."""
+    if _reads_all and not write:
+        yield
+    else:
+        with _rwlock(tmp_dir, fs, command, read, write, hardlink):
+            yield
+
+
 def install() -> None:
     """Make DVC in this process use these."""
     param.read_param_file = read_params
     Context.clone = staticmethod(clone)
     dvc_graph.check_acyclic = check_acyclic
+    dvc_rwlock.rwlock = rwlock
     Lockfile._load_yaml = load_lock
 
 

@@ -77,10 +77,11 @@ class Pipeline:
                 stage for stage in order if _has_command(stage) and _address(stage) != digests.STAGE
             ]
             planned: set[Any] = set()
-            for stage in runnable:
-                if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
-                    planned.add(stage)
-                once.forget_folders()
+            with once.reading(self.repo, runnable):
+                for stage in runnable:
+                    if planned & set(graph.successors(stage)) or stage.changed(absent_is_fine):
+                        planned.add(stage)
+                    once.forget_folders()
             if absent_is_fine:
                 targeted = set(order if chosen is None else chosen)
                 for stage in reversed(runnable):

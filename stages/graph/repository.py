@@ -69,10 +69,11 @@ def stage_statuses() -> list[StageStatus]:
         upstream = {stage: list(repo.index.graph.successors(stage)) for stage in repo.index.graph}
         order = [stage for stage in TopologicalSorter(upstream).static_order() if stage.cmd]
         statuses = []
-        for stage in order:
-            changes = stage.status(check_updates=True).get(stage.addressing, [])
-            statuses.append(_status(stage, upstream[stage], changes))
-            once.forget_folders()
+        with once.reading(repo, order):
+            for stage in order:
+                changes = stage.status(check_updates=True).get(stage.addressing, [])
+                statuses.append(_status(stage, upstream[stage], changes))
+                once.forget_folders()
         return statuses
 
 

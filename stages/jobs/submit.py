@@ -48,13 +48,14 @@ def send(options: SubmitOptions) -> int:
     """
     with contextlib.ExitStack() as planning, contextlib.ExitStack() as unsent:
         root, name = _workspace(options, unsent)
-        require_names(Params.read(root / "params.yaml"))
         if not options.dry_run:
             planning.enter_context(alone(lock_of(root), math.inf))
+        params = Params.read(root / "params.yaml")
+        require_names(params)
         pipeline = Pipeline(root)
         if name:
             pipeline.link_inputs(Path.cwd())
-        config = _config(root, options, pipeline)
+        config = _config(params, options, pipeline)
         needs = pipeline.plan(options.targets, absent_is_fine=bool(name))
         plan = JobPlan.of(needs)
         if not options.dry_run:
@@ -145,8 +146,7 @@ def _log_remotes(pipeline: Pipeline, needs: Needs) -> None:
         )
 
 
-def _config(root: Path, options: SubmitOptions, pipeline: Pipeline) -> SlurmConfig:
-    params = Params.read(root / "params.yaml")
+def _config(params: Params, options: SubmitOptions, pipeline: Pipeline) -> SlurmConfig:
     config = params.section("slurm", SlurmConfig)
     known = {*pipeline.stage_names(), KERNELS, SAVE}
     raise_all(

@@ -1,14 +1,17 @@
 """What DVC does anew for every stage: done once, with the same results."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc import rwlock as dvc_rwlock
 from dvc.dependency import param
 from dvc.dvcfile import Lockfile
 from dvc.exceptions import CyclicGraphError
 from dvc.fs import LocalFileSystem
+from dvc.lock import LockError
 from dvc.parsing.context import Context, MergeError
 from dvc.repo import Repo
 from dvc.repo import graph as dvc_graph
@@ -93,6 +96,25 @@ def test_cycle_is_reported_as_dvc_reports_it(tmp_path: Path) -> None:
     assert dvc_graph.check_acyclic is once.check_acyclic
 
 
+def test_reader_waits_for_no_writer_and_refuses_one_that_runs(tmp_path: Path) -> None:
+    """The file is read and written once for all stages, and says what DVC's would."""
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: x, deps: [x.txt], outs: [a.txt]}}\n")
+    once.install()
+    with Repo.init(str(tmp_path), no_scm=True) as repo, repo.lock:
+        (stage,) = repo.index.stages
+        place = Path(repo.tmp_dir, "rwlock")
+        with once.reading(repo, [stage]):
+            place.unlink()
+            assert stage.changed()
+            assert not place.exists()
+        assert stage.changed()
+        assert place.exists()
+        other = {"pid": os.getppid(), "cmd": "dvc repro"}
+        place.write_text(json.dumps({"write": {str(tmp_path / "a.txt"): other}}))
+        with pytest.raises(LockError, match="dvc repro"), once.reading(repo, [stage]):
+            pass
+
+
 def test_stages_are_those_that_dvc_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a stage of this repository is, by DVC alone and with the replacements."""
     monkeypatch.chdir(ROOT)
@@ -115,6 +137,7 @@ def test_stages_are_those_that_dvc_resolves(monkeypatch: pytest.MonkeyPatch) -> 
         context.setattr(param, "read_param_file", once._read_param_file)
         context.setattr(Context, "clone", classmethod(once._clone.__func__))
         context.setattr(dvc_graph, "check_acyclic", once._check_acyclic)
+        context.setattr(dvc_rwlock, "rwlock", once._rwlock)
         context.setattr(Lockfile, "_load_yaml", once._load_lock)
         by_dvc = stages()
     once.install()
