@@ -23,12 +23,14 @@ _ENTRY = re.compile(r"^(?=  [^ \n])", re.MULTILINE)
 _NAME = re.compile(r"  ([A-Za-z_][\w@.-]*):\n", re.ASCII)
 _PART = re.compile(r"^(?=    [a-z])", re.MULTILINE)
 _PARAMS = "    params:\n"
+# Entries cannot be told apart where one repeats a value of another by an alias.
+_ALIAS = re.compile(r"(: |- )[&*]")
 
 
 def entries(text: str) -> dict[str, str] | None:
     """Lines of each stage by its name; None for a text that is not in DVC's layout."""
     head, *blocks = _ENTRY.split(text)
-    if head != _HEAD + _STAGES:
+    if head != _HEAD + _STAGES or _ALIAS.search(text):
         return None
     found = {}
     for block in blocks:
@@ -72,7 +74,7 @@ def replaced(text: str, changed: Mapping[str, Mapping[str, Any]]) -> str | None:
     if found is None:
         return None
     for name, value in changed.items():
-        block = entries(_HEAD + dumps_yaml({"stages": {name: value}}))
+        block = entries(_HEAD + dumps_yaml({"stages": {name: _unshared(value)}}))
         if block is None or set(block) != {name}:
             return None
         found |= block
@@ -96,6 +98,13 @@ def record(path: Path, changed: Mapping[str, Mapping[str, Any]]) -> bool:
         if path.exists():
             shutil.copymode(path, scratch)
     return True
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no value occurs twice as one object, so that YAML needs no alias."""
+    if isinstance(value, Mapping):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _text(path: Path) -> str | None:

@@ -1,11 +1,11 @@
 """dvc.lock by its entries: the same values and bytes as by DVC's own parser and writer."""
 
+import json
 import random
 import shutil
 import subprocess
 import sys
 import time
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ def test_record_leaves_what_dvc_leaves(tmp_path: Path, seed: int) -> None:
         assert lock_file.record(ours, changed)
         with modify_yaml(theirs) as data:
             data.setdefault("schema", "2.0")
-            copies = {name: deepcopy(value) for name, value in changed.items()}
-            data.setdefault("stages", {}).update(copies)
+            data.setdefault("stages", {}).update(loads_yaml(json.dumps(changed)))
         assert lock_file.load(ours) == loads_yaml(theirs.read_text())
         entries, by_dvc = (lock_file.entries(path.read_text()) for path in (ours, theirs))
         assert list(entries) == list(by_dvc)
@@ -78,7 +77,7 @@ def test_this_repository_s_is_written_as_dvc_writes_it(tmp_path: Path) -> None:
         path.write_text(LOCK)
     assert lock_file.record(ours, changed)
     with modify_yaml(theirs) as data:
-        data["stages"].update({name: deepcopy(value) for name, value in changed.items()})
+        data["stages"].update(loads_yaml(json.dumps(changed)))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -92,6 +91,7 @@ def test_this_repository_s_is_written_as_dvc_writes_it(tmp_path: Path) -> None:
         f"{HEAD}  # by hand\n  a:\n    cmd: x\n",
         f"{HEAD}  'yes':\n    cmd: x\n",
         f"{HEAD}  a: {{cmd: x}}\n",
+        f"{HEAD}  a:\n    params:\n      p.yaml:\n        k: &id001 []\n        l: *id001\n",
         f"{HEAD}  a:\n   cmd: x\n",
         f"{HEAD}  a:\n    cmd: x\n  a:\n    cmd: y\n",
         f"{HEAD}  a:\n    cmd: x",
@@ -110,6 +110,15 @@ def test_another_layout_is_left_to_dvc(tmp_path: Path, text: str) -> None:
     path.write_bytes(b"\xff")
     assert lock_file.load(path) is None
     assert not lock_file.record(path, {"b": {"cmd": "y"}})
+
+
+def test_params_that_repeat_a_value_are_written_out(tmp_path: Path) -> None:
+    """Aliases of one stage and another's would have equal names, which DVC refuses to read."""
+    path, cameras = tmp_path / "dvc.lock", ["4", "16"]
+    value = {"cmd": "x", "params": {"params.yaml": {"scenes": {"a": cameras, "b": cameras}}}}
+    assert lock_file.record(path, {"prepare@a": value, "prepare@b": value})
+    with modify_yaml(path) as data:
+        assert data["stages"] == {"prepare@a": value, "prepare@b": value}
 
 
 def test_names_that_yaml_quotes_are_left_to_dvc(tmp_path: Path) -> None:
