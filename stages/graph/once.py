@@ -14,9 +14,10 @@ Its own commands, such as `dvc status`, stay as they are. The digests of the cod
 when a file that they are of has changed.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import wraps
@@ -29,6 +30,7 @@ from dvc.dvcfile import Lockfile
 from dvc.fs import LocalFileSystem
 from dvc.parsing.context import Context
 from dvc.repo import graph as dvc_graph
+from dvc.stage.serialize import to_lockfile
 from fsspec.implementations.memory import MemoryFileSystem
 from networkx import DiGraph, is_directed_acyclic_graph
 
@@ -40,6 +42,7 @@ _ABSENT, _UNCLEAR = object(), object()
 
 _read_param_file = param.read_param_file
 _clone = Context.clone
+_dump_stages = Lockfile.dump_stages
 _check_acyclic = dvc_graph.check_acyclic
 _rwlock = dvc_rwlock.rwlock
 _load_lock = Lockfile._load_yaml
@@ -154,6 +157,23 @@ def install() -> None:
     dvc_graph.check_acyclic = check_acyclic
     dvc_rwlock.rwlock = rwlock
     Lockfile._load_yaml = load_lock
+    Lockfile.dump_stages = dump_stages
+
+
+@wraps(_dump_stages)
+def dump_stages(file: Lockfile, stages: Sequence[Any], **words: Any) -> None:
+    """As DVC's writer of dvc.lock, with the same message and the same staging in git."""
+    values: dict[str, Any] = {}
+    for stage in stages:
+        values |= to_lockfile(stage, **words)
+    path = Path(file.path)
+    before = path.read_bytes() if path.exists() else b""
+    if not lock_file.record(path, values):
+        _dump_stages(file, stages, **words)
+    elif path.read_bytes() != before:
+        what = "Updating" if before else "Generating"
+        logging.getLogger("dvc.dvcfile").info("%s lock file '%s'", what, file.relpath)
+        file.repo.scm_context.track_file(file.relpath)
 
 
 def forget_folders() -> None:

@@ -22,7 +22,6 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
-from dvc.stage.serialize import to_lockfile
 from dvc.utils.hydra import apply_overrides
 
 from stages.graph import lock_file, once
@@ -213,11 +212,7 @@ class Pipeline:
     def _write(self) -> None:
         for path in {stage.path for stage in self._unrecorded}:
             stages = [stage for stage in self._unrecorded if stage.path == path]
-            values: dict[str, Any] = {}
-            for stage in stages:
-                values |= to_lockfile(stage)
-            if not lock_file.record(Path(path).with_suffix(".lock"), values):
-                stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+            stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
         self._unrecorded = []
 
     @property

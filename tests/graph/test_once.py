@@ -115,6 +115,26 @@ def test_reader_waits_for_no_writer_and_refuses_one_that_runs(tmp_path: Path) ->
             pass
 
 
+def test_repro_in_this_process_records_what_dvc_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {
+        name: {"cmd": f"echo {name} > {name}.txt", "deps": deps, "outs": [f"{name}.txt"]}
+        for name, deps in (("b", ["x"]), ("a", ["b.txt"]))
+    }
+    (tmp_path / "x").write_text("x")
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    monkeypatch.chdir(tmp_path)
+    texts = []
+    with Repo.init(no_scm=True) as repo:
+        for dump in (once._dump_stages, once.dump_stages):
+            monkeypatch.setattr(Lockfile, "dump_stages", dump)
+            Path("dvc.lock").unlink(missing_ok=True)
+            repo.reproduce(force=True)
+            texts.append(Path("dvc.lock").read_text())
+    assert texts[0] == texts[1]
+
+
 def test_stages_are_those_that_dvc_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a stage of this repository is, by DVC alone and with the replacements."""
     monkeypatch.chdir(ROOT)
