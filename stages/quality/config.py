@@ -23,7 +23,7 @@ class WeightsRuntime(Section):
 
 
 class WeightsConfig(Section):
-    """Sources of the LPIPS backbones: a path, torchvision's cache, or its download."""
+    """Sources of the LPIPS backbones: a path, a package, torchvision's cache or its download."""
 
     runtime: WeightsRuntime = runtime_field(WeightsRuntime())
     nets: tuple[Net, ...] = ("alex",)

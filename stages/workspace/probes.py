@@ -50,6 +50,13 @@ def installed(name: str) -> str | None:
         return None
 
 
+def package_folder(name: str) -> Path | None:
+    """The folder of a package that can be imported, which is not done."""
+    spec = importlib.util.find_spec(name)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0]) if folders else None
+
+
 def pins(lock: Path = Path("requirements.lock")) -> dict[str, str]:
     """Pinned versions by package, those that apply to this Python and system."""
     if not lock.is_file():

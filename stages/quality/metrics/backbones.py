@@ -4,6 +4,7 @@ All files of them (whole classifiers, or their `.features` with or without that 
 the tensors `<layer>.weight` and `<layer>.bias`, float32.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,16 @@ def find_file(net: str, folder: Path) -> Path | None:
 def read_features(path: Path, net: str) -> dict[str, Tensor]:
     """Features from a file. Raises UserError when it is broken or of another net."""
     tensors = {key.removeprefix("features."): value for key, value in _load(path).items()}
+    return checked(tensors, path, net)
+
+
+def checked(tensors: Mapping[str, object], path: Path, net: str) -> dict[str, Tensor]:
+    """The features of a net among tensors of a file, as float32.
+
+    Raises UserError when one is missing or has another shape.
+    """
     shapes = BACKBONES[net].shapes
+    features = {}
     for name, shape in shapes.items():
         value = tensors.get(name)
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
@@ -46,7 +56,8 @@ def read_features(path: Path, net: str) -> dict[str, Tensor]:
                 f"not the features of {net}: {name} is {got}",
                 expected=f"{name} of shape {shape}, as in {BACKBONES[net].published}",
             )
-    return {name: tensors[name].float().contiguous() for name in shapes}
+        features[name] = value.float().contiguous()
+    return features
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stages.quality.config import WeightsConfig
-from stages.quality.metrics import backbones
+from stages.quality.metrics import backbones, packaged
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, shaped, write_json
@@ -78,7 +78,8 @@ def _collect_one(net: str, config: WeightsConfig, folder: Path) -> dict[str, Any
     for source, find in _SOURCES.items():
         result = find(net, config)
         if isinstance(result, Path):
-            _file(folder, net).write_bytes(save(backbones.read_features(result, net)))
+            read = packaged.read_features if source == "package" else backbones.read_features
+            _file(folder, net).write_bytes(save(read(result, net)))
             digest = file_hash(_file(folder, net))
             return {"found": True, "from": source, "sha256": digest, "reason": None}
         reasons.append(result)
@@ -107,6 +108,10 @@ def _in_path(net: str, config: WeightsConfig) -> Path | str:
     return path
 
 
+def _in_package(net: str, config: WeightsConfig) -> Path | str:
+    return packaged.find_file(net)
+
+
 def _in_cache(net: str, config: WeightsConfig) -> Path | str:
     missing = f"no {BACKBONES[net].patterns[0]} in torchvision's cache"
     return backbones.find_file(net, _cache()) or missing
@@ -132,7 +137,12 @@ def _by_download(net: str, config: WeightsConfig) -> Path | str:
     return _cache() / published
 
 
-_SOURCES = {"path": _in_path, "torchvision cache": _in_cache, "download": _by_download}
+_SOURCES = {
+    "path": _in_path,
+    "package": _in_package,
+    "torchvision cache": _in_cache,
+    "download": _by_download,
+}
 
 
 def _cache() -> Path:
