@@ -25,10 +25,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    modules = os.pathsep.join([str(ROOT), str(folder / "packages")])
     return subprocess.run(
         [sys.executable, "-m", "stages.check", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": modules, "TORCH_HOME": str(folder / "torch")},
         capture_output=True,
         text=True,
     )
@@ -83,6 +84,30 @@ def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Pa
         "warm_start has no effect in capture_train",
         "warm_start has no effect in static_train",
     ]
+
+
+def test_weights_that_are_not_here_are_named_with_what_depends_on_them(
+    folder: Path, lpips_package: Path
+) -> None:
+    def change(params: dict) -> None:
+        params["weights"].update(nets=["alex", "vgg"], download=False)
+        params["tune"]["losses"]["net"] = "vgg"
+
+    assert "no LPIPS weights here of alex (stage weights tries to" in check(folder).stdout
+    (lpips_package / "alexnet.ckpt").touch()
+    assert "LPIPS weights" not in check(folder).stdout, "alex is in the package"
+    edit(folder, change)
+    assert [line for line in check(folder).stdout.splitlines() if "LPIPS weights" in line] == [
+        "note: no LPIPS weights here of vgg (no download): without them the fixer is tuned by "
+        "other losses, and no number compares with a run that has it (tune.losses.net)"
+    ]
+    edit(folder, lambda params: params["evaluate"]["lpips"].update(also=["vgg"]))
+    both = "LPIPS is not measured by it (evaluate.lpips.also); the fixer is tuned by other losses"
+    assert both in check(folder).stdout
+    edit(folder, lambda params: params["weights"].update(path="brought"))
+    (folder / "brought").mkdir()
+    (folder / "brought" / "vgg16-397923af.pth").touch()
+    assert "LPIPS weights" not in check(folder).stdout
 
 
 def test_memo_is_printed_on_demand(folder: Path) -> None:

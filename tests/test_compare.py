@@ -161,6 +161,7 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
             evaluation(scene, method, 20.0, protocol)
     losses = {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
     tuning = {"train_pairs": 24, "steps": 100, "parameters": 949_000_000, "losses": losses}
+    tuning["losses_note"] = "no weights of vgg: no network; L2 alone is left"
     views = layout.fixed_views("hi4d_pair15", "tuned")
     write_json(views / TUNING_FILE, tuning | {"worked_on": "whole images of 940x1280 px"})
     main()
@@ -170,6 +171,11 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     assert "n = 1 views" in found["Sample"]
     assert found["Fixer"].startswith("nvidia/difix_ref, 949 M parameters")
     assert found["Tuning"].endswith("on whole images of 940x1280 px; loss 1 L2"), "not 0.1 LPIPS"
+    assert found["Missing"] == (
+        "no weights of vgg: no network; L2 alone is left. Other losses than `tune.losses` tuned "
+        "the fixer: its numbers do not compare with those of a run that has the weights; LPIPS "
+        "was not measured: no network"
+    )
     assert found["Resolution of use"] == "whole images, shorter side 576 px"
     assert found["LPIPS net"] == "vgg 889a9ed0"
     assert "not measured" in found["Noise floor"]

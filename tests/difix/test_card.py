@@ -20,6 +20,7 @@ RESULTS = {
     "data": "embedded demo: ray-traced people",
     "worked_on": "whole images of 192x256 px",
     "losses": {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None},
+    "losses_note": "no weights of vgg: no network; L2 alone is left",
 }
 
 
@@ -51,6 +52,9 @@ def test_tuned_card(tmp_path: Path) -> None:
     assert "| the base | 21.50 | 0.7000 | not measured |" in body
     assert "without its reference" not in body
     assert "- loss that taught it: 1 L2\n" in body, "LPIPS had no weights"
+    assert (
+        "- **not as its parameters say**: no weights of vgg: no network; L2 alone is left" in body
+    )
     assert "- tuned on: whole images of 192x256 px" in body
     assert "- data: embedded demo: ray-traced people\n" in body
     assert "1,234,567 parameters" in body

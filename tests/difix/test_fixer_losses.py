@@ -125,6 +125,9 @@ def test_without_backbones_l2_is_left_and_a_warning_given(
     loss = FixerLoss(LossConfig(net="alex"), no_weights(tmp_path), CPU)
     assert "WARNING" in (message := capsys.readouterr().err)
     assert "L2 alone" in message
+    assert "fix: have alex in weights.nets" in message
+    assert loss.differs.endswith("; the LPIPS and Gram terms are off, L2 alone is left")
+    assert "\n" not in loss.differs
     terms = loss(images(1, 3, 8, 8), images(2, 3, 8, 8)[:1], 10_000)
     torch.testing.assert_close(terms.loss, terms.l2)
 
@@ -135,6 +138,10 @@ def test_another_backbone_is_used_with_a_warning(
     loss = FixerLoss(LossConfig(net="vgg"), lpips_weights, CPU)
     assert loss.net == "alex"
     assert "use alex instead" in capsys.readouterr().err
+    assert loss.differs.endswith("; LPIPS and Gram use alex instead")
+    assert FixerLoss(L2_ALONE, lpips_weights, CPU).differs == ""
+    alone = L2_ALONE.model_copy(update={"net": "vgg"})
+    assert FixerLoss(alone, lpips_weights, CPU).differs == "", "L2 alone was asked for"
 
 
 def test_lpips_is_available_for_measuring_without_being_a_loss(

@@ -22,7 +22,7 @@ from tuning import (
     write_study,
 )
 
-from stages.difix.config import TuneConfig
+from stages.difix.config import LossConfig, TuneConfig
 from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.tuning.inputs import TuningData, checkpoint_key, initial_fixer
 from stages.difix.tuning.results import write_fixer
@@ -144,6 +144,23 @@ def test_a_killed_run_leaves_no_fixer_and_resumes_to_the_same_bytes(home: Path) 
     assert folder_hash(Path("data/difix/tuned")) == folder_hash(home / "whole")
     losses = read_tsv(Path("metrics/plots/tune/loss.tsv"))
     assert [float(row["loss"]) for row in losses] == [row["loss"] for row in tuner.curve]
+
+
+def test_losses_without_weights_are_recorded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = LossConfig(l2=1.0, lpips=0.1, gram=0.0, net="vgg")
+    write_params(steps=1, validate_every=1, losses=losses)
+    monkeypatch.setattr(sys, "argv", ["tune"])
+    main()
+    recorded = json.loads(Path("metrics/tune.json").read_text())
+    assert recorded["losses"] == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
+    assert recorded["losses_note"].endswith("the LPIPS and Gram terms are off, L2 alone is left")
+    card = Path("data/difix/tuned/README.md").read_text()
+    assert f"**not as its parameters say**: {recorded['losses_note']}" in card
+    write_params(steps=1, validate_every=1)
+    main()
+    assert "losses_note" not in json.loads(Path("metrics/tune.json").read_text()), (
+        "L2 was asked for"
+    )
 
 
 def test_a_leak_in_an_edited_dataset_is_refused(

@@ -114,6 +114,12 @@ def test_curves_without_a_common_range_have_no_number() -> None:
     assert "LPIPS was not measured" in text_of(0.3, "gain", verdict="")
 
 
+def test_missing_weights_stand_before_all_other_facts() -> None:
+    first = text_of(0.3, "gain", measured={"missing": "no vgg", "data": "Hi4D"}).partition("## ")[0]
+    assert first.index("- Missing: no vgg\n") < first.index("- Data: Hi4D")
+    assert "Missing" not in text_of(0.3, "gain", measured={"data": "Hi4D"})
+
+
 def test_references_are_varied_only_where_they_may_count() -> None:
     used = text_of(0.3, "gain", measured={"reference_counts": True})
     ignored = text_of(0.3, "gain", measured={"reference_counts": False})

@@ -17,7 +17,7 @@ from stages.graph.settings import Settings, read_settings
 from stages.quality.metrics import packaged
 from stages.quality.metrics.backbones import BACKBONES
 from stages.run.errors import UserError
-from stages.workspace import machine, probes, project
+from stages.workspace import backbones, machine, probes, project
 from stages.workspace.doctor import examine
 from stages.workspace.findings import FAIL, OK, WARN, Finding, findings_text, worst
 
@@ -25,7 +25,7 @@ GIB = 2**30
 H200 = "NVIDIA H200, 580.65, 143771 MiB"
 PARAMS = """
 weights:
-  nets: [alex]
+  nets: [alex, vgg]
   path: ''
   download: true
 base:
@@ -208,18 +208,20 @@ def test_slurm_wants_a_shared_cache(plant: Plant, tmp_path: Path) -> None:
 
 
 def test_lpips_weights_are_looked_for_where_the_stage_looks(plant: Plant, tmp_path: Path) -> None:
-    assert "downloads" in found("LPIPS alex").found
-    cached = tmp_path / "torch" / "hub" / "checkpoints" / BACKBONES["alex"].published
+    assert "downloads" in found("LPIPS vgg").found
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / BACKBONES["vgg"].published
     cached.parent.mkdir(parents=True)
     cached.touch()
-    assert "torchvision's cache" in found("LPIPS alex").found
-    plant(weights_marker={"alex": {"found": False, "reason": "no network"}})
-    assert found("LPIPS alex").fix == "dvc repro -f weights && dvc repro"
+    assert "torchvision's cache" in found("LPIPS vgg").found
+    plant(weights_marker={"vgg": {"found": False, "reason": "no network"}})
+    assert found("LPIPS vgg").fix == "dvc repro -f weights && dvc repro"
     cached.unlink()
-    assert found("LPIPS alex").status == WARN
-    assert "no network" in found("LPIPS alex").found
-    plant(weights_marker={"alex": {"found": True, "from": "path"}})
-    assert found("LPIPS alex").found == "in data/weights, from path"
+    assert found("LPIPS vgg").status == WARN
+    assert (
+        found("LPIPS vgg").found == "none, so neither measured nor a loss of the tuning: no network"
+    )
+    plant(weights_marker={"vgg": {"found": True, "from": "path"}})
+    assert found("LPIPS vgg").found == "in data/weights, from path"
 
 
 def test_package_with_a_backbone_needs_no_network(plant: Plant, lpips_package: Path) -> None:
@@ -237,8 +239,9 @@ def test_package_is_found_without_its_import(lpips_package: Path) -> None:
 
 
 def test_names_of_backbones_are_those_of_the_stage() -> None:
-    assert {net: one.patterns[0] for net, one in BACKBONES.items()} == project.BACKBONE_FILES
-    assert {net: name for net, (name, _) in packaged.FILES.items()} == project.PACKAGE_FILES
+    assert {net: one.patterns[0] for net, one in BACKBONES.items()} == backbones.BACKBONE_FILES
+    assert {net: name for net, (name, _) in packaged.FILES.items()} == backbones.PACKAGE_FILES
+    assert packaged.PACKAGE == backbones.PACKAGE
 
 
 def test_fixer_that_cannot_be_had_fails(plant: Plant) -> None:

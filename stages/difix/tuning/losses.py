@@ -39,7 +39,13 @@ class FixerLoss:
         self.net, self.note = _choose_net(config, weights)
         self.perceptual = Lpips(weights, self.net, str(device)) if self.net else None
         if self.note:
-            print(f"WARNING: {self.note}", file=sys.stderr, flush=True)
+            fix = remedy(config.net)
+            print(f"WARNING: {self.note}\n  fix: {fix}", file=sys.stderr, flush=True)
+
+    @property
+    def differs(self) -> str:
+        """Why the terms are not those of the params, or nothing."""
+        return self.note if self.config.lpips or self.config.gram else ""
 
     def effective(self, steps: int) -> dict[str, float | str | None]:
         """Weights of the terms that a run of so many steps had, and their net."""
@@ -136,7 +142,4 @@ def _choose_net(config: LossConfig, weights: Path) -> tuple[str | None, str]:
             return net, f"{missing}; LPIPS and Gram use {net} instead"
     if not (config.lpips or config.gram):
         return None, ""
-    return None, (
-        f"the LPIPS and Gram terms are OFF, L2 alone is left: {missing}\n"
-        f"  fix: {remedy(config.net)}"
-    )
+    return None, f"{missing}; the LPIPS and Gram terms are off, L2 alone is left"

@@ -83,6 +83,7 @@ def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
             "worked_on": tuned_words(tuner.config, *image_size(data.train[0].image)),
             "losses": tuner.loss.effective(tuner.config.steps),
         }
+        | ({"losses_note": differs} if (differs := tuner.loss.differs) else {})
         | ({"data": words} if (words := data.words()) else {})
         | ({"taught_unknown": "; ".join(unknown)} if unknown else {})
     )

@@ -7,7 +7,7 @@ from typing import Any
 from stages.difix.config import TuneConfig
 from stages.difix.network.spec import Spec
 from stages.difix.network.training_record import TrainingRecord
-from stages.quality.measured import loss_words
+from stages.quality.measured import loss_words, other_losses
 from stages.run.files import whole_file
 
 CARD = "README.md"
@@ -78,6 +78,7 @@ def write_card(
         *([f"- data: {results['data']}"] if "data" in results else []),
         f"- tuned on: {results['worked_on']}",
         f"- loss that taught it: {loss_words(results['losses'])}",
+        *_other_losses(results),
         f"- pairs: {results['train_pairs']} for training, {results['test_pairs']} for validation",
         f"- digest of the pairs: `{data_digest}`",
         f"- trained on: {record.summary}",
@@ -103,6 +104,11 @@ def write_card(
         _LICENCES,
     ]
     _write(folder, lines)
+
+
+def _other_losses(results: Mapping[str, Any]) -> list[str]:
+    words = other_losses(results)
+    return [f"- **not as its parameters say**: {words}"] if words else []
 
 
 def _head(title: str, spec: Spec) -> list[str]:
