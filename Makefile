@@ -6,6 +6,7 @@ PYTHON ?= python3
 # Stages at once in `make repro`; several scenes are worked on at the same time.
 JOBS ?= 2
 BIN := .venv/bin
+export OUTER_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 # One thread a process: several were measured slower on these problem sizes.
@@ -16,12 +17,48 @@ help:  ## this list
 
 setup: .venv/installed  ## virtual environment with the pinned packages
 
+# Prints the interpreter itself, not a link into .venv, which is about to be removed.
+SUITS := import sys, venv, ensurepip; print(sys._base_executable); \
+	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+VERSION := import sys; print("Python %d.%d" % sys.version_info[:2])
+# A Python that is named is taken or refused; else the first of these, else the one that uv brings.
+UNNAMED := $(filter file,$(origin PYTHON))
+CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
+
 .venv/installed: requirements.lock
-	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; sys.exit(None if (3, 11) <= found < (3, 14) else "error: $(PYTHON) is Python %d.%d\n  expected: 3.11, 3.12 or 3.13\n  fix: install one and name it: make $(MAKECMDGOALS) PYTHON=python3.11" % found)'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock
-	touch $@
+	@PATH="$$OUTER_PATH"; for one in $(CANDIDATES); do \
+		python=$$("$$one" -c '$(SUITS)' 2>/dev/null) && break || python=; \
+	done; \
+	if [ -z "$$python" ] && [ "$(UNNAMED)" ] && command -v uv >/dev/null; then \
+		echo "setup: no Python here is 3.11 to 3.13, so uv brings 3.11"; \
+		python=$$(uv python install 3.11 && uv python find 3.11) || python=; \
+	fi; \
+	if [ "$$python" ]; then \
+		echo "setup: .venv with $$("$$python" --version), $$python"; \
+		rm -rf .venv && "$$python" -m venv .venv; \
+	else \
+		version=$$($(PYTHON) -c '$(VERSION)' 2>/dev/null || echo "no Python that runs here"); \
+		fix="install one and name it: make $(MAKECMDGOALS) PYTHON=python3.11"; \
+		case "$$version" in *3.11|*3.12|*3.13) \
+			fix="apt install $$(echo "$$version" | tr -d ' ' | tr P p)-venv"; \
+			version="$$version without the module ensurepip" ;; \
+		esac; \
+		echo "error: $(PYTHON) is $$version" >&2; \
+		echo "  expected: 3.11, 3.12 or 3.13" >&2; \
+		echo "  fix: $$fix" >&2; \
+		command -v uv >/dev/null || echo "  or:  install uv, which brings its own Python, then: make $(MAKECMDGOALS)" >&2; \
+		exit 2; \
+	fi
+	@echo "setup: installing the packages of requirements.lock, minutes at first"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 2 uv \
+	&& $(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock || { \
+		echo "error: not all packages could be installed, for the reason above" >&2; \
+		echo "  expected: a package index within reach, and room on the disk" >&2; \
+		echo "  fix: without network set PIP_NO_INDEX=1 UV_NO_INDEX=1 and name a folder of wheels by" >&2; \
+		echo "    PIP_FIND_LINKS and UV_FIND_LINKS; behind a proxy set HTTPS_PROXY; then make setup" >&2; \
+		exit 2; \
+	}
+	@touch $@
 
 repro: setup  ## run the study as params.yaml states it, then print what it found
 	python -m stages.check

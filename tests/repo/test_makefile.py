@@ -1,5 +1,6 @@
 """The Makefile on machines as users have them."""
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import pytest
 from source_tree import ROOT
 
 # Runs `-c CODE` as another version would.
-OTHER_PYTHON = """#!/bin/sh
-exec python -c 'import sys; sys.version_info = ({version}, 0, "final", 0); exec(sys.argv[2])' "$@"
+OTHER_PYTHON = f"""#!/bin/sh
+exec {sys.executable} -c 'import sys; {{change}}; exec(sys.argv[2])' "$@"
 """
+NEEDED = ("make", "sh", "rm", "tr", "touch")
 
 
 @pytest.mark.parametrize(("version", "named"), [("3, 10", "3.10"), ("3, 14", "3.14")])
@@ -21,13 +23,88 @@ def test_python_of_another_version_is_refused_before_anything_is_made(
     for name in ("Makefile", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "other_python"
-    python.write_text(OTHER_PYTHON.format(version=version))
-    python.chmod(0o755)
+    write_program(python, other_python(version))
     command = ["make", "setup", f"PYTHON={python}"]
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert made.returncode != 0
     assert f"is Python {named}\n  expected: 3.11, 3.12 or 3.13\n" in made.stderr
     assert "fix: install one and name it: make setup PYTHON=python3.11\n" in made.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on the PATH, without any Python; what pip would install is not reachable."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name in NEEDED:
+        (folder / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    return folder
+
+
+def other_python(version: str) -> str:
+    return OTHER_PYTHON.format(change=f'sys.version_info = ({version}, 0, "final", 0)')
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def set_up(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make setup` in a folder of its own."""
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "setup", *arguments]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_python_that_suits_is_found_beside_one_that_does_not(
+    programs: Path, tmp_path: Path
+) -> None:
+    """As on Ubuntu 22.04, whose python3 is 3.10."""
+    write_program(programs / "python3", other_python("3, 10"))
+    (programs / "python3.12").symlink_to(sys.executable)
+    made = set_up(tmp_path)
+    assert f"setup: .venv with Python {platform.python_version()}, " in made.stdout
+    subprocess.run([tmp_path / ".venv" / "bin" / "python", "-c", "pass"], check=True)
+    assert "\nerror: not all packages could be installed, for the reason above\n" in made.stderr
+    assert not (tmp_path / ".venv" / "installed").exists(), "so that it is made again"
+    made = set_up(tmp_path, "PYTHON=python3")
+    assert "error: python3 is Python 3.10\n" in made.stderr, "a named one is taken or refused"
+
+
+def test_python_of_uv_is_taken_where_none_suits(programs: Path, tmp_path: Path) -> None:
+    write_program(programs / "python3", other_python("3, 10"))
+    log = tmp_path / "log"
+    find = f'[ "$2" = install ] || echo {sys.executable}'
+    write_program(programs / "uv", f'#!/bin/sh\necho "$@" >> {log}\n{find}\n')
+    made = set_up(tmp_path)
+    assert "setup: no Python here is 3.11 to 3.13, so uv brings 3.11\n" in made.stdout
+    assert log.read_text() == "python install 3.11\npython find 3.11\n"
+    subprocess.run([tmp_path / ".venv" / "bin" / "python", "-c", "pass"], check=True)
+
+
+def test_no_python_at_all_is_said_in_a_line(programs: Path, tmp_path: Path) -> None:
+    made = set_up(tmp_path)
+    assert made.returncode != 0
+    assert made.stderr.startswith(
+        "error: python3 is no Python that runs here\n  expected: 3.11, 3.12 or 3.13\n"
+        "  fix: install one and name it: make setup PYTHON=python3.11\n"
+        "  or:  install uv, which brings its own Python, then: make setup\n"
+    )
+
+
+def test_python_without_ensurepip_is_named_with_its_package(programs: Path, tmp_path: Path) -> None:
+    """As on Debian without python3-venv."""
+    change = 'sys.version_info = (3, 11, 2, "final", 0); sys.modules["ensurepip"] = None'
+    write_program(programs / "python3", OTHER_PYTHON.format(change=change))
+    made = set_up(tmp_path)
+    assert made.stderr.startswith("error: python3 is Python 3.11 without the module ensurepip\n")
+    assert "  fix: apt install python3.11-venv\n" in made.stderr
     assert not (tmp_path / ".venv").exists()
 
 
