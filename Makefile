@@ -54,7 +54,7 @@ CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 	&& $(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock || { \
 		echo "error: not all packages could be installed, for the reason above" >&2; \
 		echo "  expected: a package index within reach, and room on the disk" >&2; \
-		echo "  fix: without network set PIP_NO_INDEX=1 UV_NO_INDEX=1 and name a folder of wheels by" >&2; \
+		echo "  fix: without network set PIP_NO_INDEX=1 UV_OFFLINE=1 and name a folder of wheels by" >&2; \
 		echo "    PIP_FIND_LINKS and UV_FIND_LINKS; behind a proxy set HTTPS_PROXY; then make setup" >&2; \
 		exit 2; \
 	}
