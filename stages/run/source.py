@@ -39,6 +39,7 @@ class Code:
         self.known = {} if known is None else known
         self.used: dict[str, ModuleFacts] = {}
         self._facts: dict[str, ModuleFacts] = {}
+        self._files: dict[Path, dict[str, str]] = {}  # of `_beside`: some are megabytes
 
     @cached_property
     def modules(self) -> dict[str, Path]:
@@ -112,11 +113,13 @@ class Code:
 
     def _beside(self, folder: Path) -> dict[str, str]:
         """Digests of the files in a folder that are not code, such as templates."""
-        return {
-            path.relative_to(self.root).as_posix(): _short(path.read_bytes())
-            for path in folder.iterdir()
-            if path.is_file() and path.suffix not in (".py", ".part")
-        }
+        if folder not in self._files:
+            self._files[folder] = {
+                path.relative_to(self.root).as_posix(): _short(path.read_bytes())
+                for path in folder.iterdir()
+                if path.is_file() and path.suffix not in (".py", ".part")
+            }
+        return self._files[folder]
 
     def _name(self, path: Path) -> str:
         parts = path.relative_to(self.root).with_suffix("").parts
