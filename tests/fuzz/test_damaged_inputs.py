@@ -11,6 +11,7 @@ import image_inputs
 import model_inputs
 import param_inputs
 import pytest
+import weights_inputs
 from damage import Subject, try_damaged
 
 from stages.run.errors import UserError
@@ -24,6 +25,7 @@ KINDS: dict[str, tuple[int, Callable[[Path], list[Subject]]]] = {
     "fixers": (35, fixer_inputs.subjects),
     "gaussians": (100, file_inputs.trained),
     "foreign": (300, foreign_inputs.subjects),
+    "weights": (60, weights_inputs.subjects),
     "params": (250, param_inputs.subjects),
     "overrides": (100, param_inputs.overrides),
 }

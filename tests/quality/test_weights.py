@@ -249,6 +249,7 @@ def damaged(features: Features) -> dict[str, bytes]:
         "a layer is missing": pickle.dumps({"AlexNet_0": layers | {"Conv_2": {}}}),
         "text for numbers": changed(bias="0.1"),
         "whole numbers": changed(bias=np.zeros(256, int)),
+        "not finite": changed(bias=np.full(256, np.nan, np.float32)),
         "objects": changed(bias=np.array([None] * 256)),
         "a flat kernel": changed(kernel=np.zeros((3, 3), np.float32)),
     }

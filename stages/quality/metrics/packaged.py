@@ -64,6 +64,8 @@ def read_features(path: Path, net: str) -> dict[str, Tensor]:
 def _tensor(array: Any) -> Tensor:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         raise TypeError("not an array of floats")
+    if not np.isfinite(array).all():
+        raise ValueError("not finite")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
