@@ -174,7 +174,7 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     assert found["Missing"] == (
         "no weights of vgg: no network; L2 alone is left. Other losses than `tune.losses` tuned "
         "the fixer: its numbers do not compare with those of a run that has the weights; LPIPS "
-        "was not measured: no network"
+        "was not measured, for the same reason"
     )
     assert found["Resolution of use"] == "whole images, shorter side 576 px"
     assert found["LPIPS net"] == "vgg 889a9ed0"

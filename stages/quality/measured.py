@@ -135,7 +135,9 @@ def missing_words(tuning: Facts, lpips_notes: Iterable[str | None]) -> str:
     'LPIPS was not measured: no weights of alex: no network'
     """
     notes = dict.fromkeys(note for note in lpips_notes if note)
-    parts = [f"LPIPS was not measured: {'; '.join(notes)}"] if notes else []
+    others = [note for note in notes if note not in tuning.get("losses_note", "")]
+    why = f": {'; '.join(others)}" if others else ", for the same reason"
+    parts = [f"LPIPS was not measured{why}"] if notes else []
     return "; ".join([*_known(other_losses(tuning)), *parts])
 
 
