@@ -76,7 +76,9 @@ def reduce_params(path: Path) -> None:
     params["study"]["tuning_scenes"] = SCENES[:1]
     params["study"]["downstream_scenes"] = SCENES[2:]
     params["study"]["methods"] = METHODS
-    params["weights"]["download"] = False
+    # A backbone that is not in the repository, on a machine without a network.
+    params["weights"] |= {"nets": ["squeeze"], "download": False}
+    params["evaluate"]["lpips"]["net"] = params["tune"]["losses"]["net"] = "squeeze"
     params["prepare"]["height_px"] = 96
     # In jobs whose GPU is only played, as by the tests' cluster, auto would be refused.
     params["train"]["backend"] = "cpu"
@@ -148,6 +150,11 @@ def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     } <= delta.keys()
     decision = (workspace.folder / "metrics" / "decision.md").read_text()
     assert decision.startswith("# Decision snapshot")
+    lacking = workspace.json("metrics", "tune.json")["losses_note"]
+    assert "the LPIPS and Gram terms are off, L2 alone is left" in lacking
+    assert f"\n- Missing: {lacking}. Other losses than `tune.losses` tuned the fixer" in decision
+    report = (workspace.folder / "metrics" / "report" / "index.html").read_text()
+    assert "<dt>Missing</dt>" in report.partition('<section id="numbers">')[0]
     table = workspace.run("dvc", "metrics", "show", "metrics/summary.json").stdout
     assert "none.psnr" in table
 
