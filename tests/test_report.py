@@ -52,6 +52,7 @@ def test_without_lpips_its_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -
     write_studied(monkeypatch, lpips=False)
     text = reported(monkeypatch)
     assert "LPIPS is empty: &lt;no network&gt;" in text, "and text from files is escaped"
+    assert "<dt>Missing</dt><dd>LPIPS was not measured: &lt;no network&gt;</dd>" in text
     assert 'class="difference"' in text
 
 
