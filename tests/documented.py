@@ -98,6 +98,7 @@ ON_STUDY = {
     "python -m stages.doctor": "python -m stages.doctor --quick",
     "python -m stages.weights": "",
     "dvc repro code": "",
+    "dvc repro report": "",
     "dvc plots show": "",
     "python -m stages.ablate KEY=A,B": (
         "python -m stages.ablate train.opacities_lr=0.05,0.04 --dry-run"
@@ -123,6 +124,11 @@ _STATIC, _FOREIGN = "tests/test_static.py", "tests/splat/test_foreign_results.py
 _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it_names"
 # As written, and the test that runs it, or what it stands for, elsewhere.
 ELSEWHERE = {
+    "dvc artifacts get REPOSITORY fixer-tuned": "tests/repo/test_front_page.py::test_artifact_can_be_fetched_by_its_name",
+    "dvc artifacts get REPOSITORY fixer-tuned --rev v0.1.0": "tests/repo/test_front_page.py::test_artifact_can_be_fetched_by_its_name",
+    "dvc plots diff": "tests/pages/test_plots_page.py::test_revisions_have_their_own_colours_and_a_legend",
+    "dvc config --unset plots.html_template": "tests/pages/test_plots_page.py::test_page_of_dvc_comes_back_when_ours_is_unset",
+    "python -m stages.capture_evaluate RESULT EVAL_DIR --trained-on DATA_DIR": "tests/splat/test_foreign_results.py::test_gsplats_ply_measures_as_the_result",
     **dict.fromkeys(
         ("make setup", "make repro", "make test", "make lint"),
         f"{_MAKE}::test_targets_run_the_ordinary_commands",
