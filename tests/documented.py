@@ -122,13 +122,21 @@ _REPRO = (
 _VIEW = "tests/test_pipeline.py::test_viewer_is_served_until_it_is_stopped"
 _STATIC, _FOREIGN = "tests/test_static.py", "tests/splat/test_foreign_results.py"
 _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it_names"
+_FRONT, _PLOTS = "tests/repo/test_front_page.py", "tests/pages/test_plots_page.py"
 # As written, and the test that runs it, or what it stands for, elsewhere.
 ELSEWHERE = {
-    "dvc artifacts get REPOSITORY fixer-tuned": "tests/repo/test_front_page.py::test_artifact_can_be_fetched_by_its_name",
-    "dvc artifacts get REPOSITORY fixer-tuned --rev v0.1.0": "tests/repo/test_front_page.py::test_artifact_can_be_fetched_by_its_name",
-    "dvc plots diff": "tests/pages/test_plots_page.py::test_revisions_have_their_own_colours_and_a_legend",
-    "dvc config --unset plots.html_template": "tests/pages/test_plots_page.py::test_page_of_dvc_comes_back_when_ours_is_unset",
-    "python -m stages.capture_evaluate RESULT EVAL_DIR --trained-on DATA_DIR": "tests/splat/test_foreign_results.py::test_gsplats_ply_measures_as_the_result",
+    "dvc artifacts get REPOSITORY fixer-tuned": f"{_FRONT}::test_artifact_can_be_fetched_by_its_name",
+    "dvc artifacts get REPOSITORY fixer-tuned --rev v0.1.0": f"{_FRONT}::test_artifact_can_be_fetched_by_its_name",
+    "dvc plots diff": f"{_PLOTS}::test_revisions_have_their_own_colours_and_a_legend",
+    "dvc config --unset plots.html_template": (
+        f"{_PLOTS}::test_page_of_dvc_comes_back_when_ours_is_unset"
+    ),
+    "python -m stages.capture_evaluate RESULT EVAL_DIR --trained-on DATA_DIR": (
+        f"{_FOREIGN}::test_gsplats_ply_measures_as_the_result"
+    ),
+    "python -m stages.check -S 'weights.nets=[alex,squeeze]' -S 'evaluate.lpips.also=[squeeze]'": (
+        "tests/repo/test_first_hour.py"
+    ),
     **dict.fromkeys(
         ("make setup", "make repro", "make test", "make lint"),
         f"{_MAKE}::test_targets_run_the_ordinary_commands",
@@ -160,6 +168,9 @@ ELSEWHERE = {
     "dvc exp apply NAME": f"{_S3}::test_experiment_travels_with_its_params_and_metrics",
     "dvc exp run -S train.max_steps=2000": _EXPERIMENT,
     "dvc exp run -S weights.download=false weights": _PLACES,
+    "python -m stages.repro --jobs 2": (
+        "tests/test_pipeline.py::test_repro_of_several_stages_at_once_ends_alike"
+    ),
     "python -m stages.repro": _REPRO,
     "python -m stages.pretrain": (
         "tests/difix/test_tiny_fixer.py::test_the_entry_packs_a_readable_fixer"

@@ -16,6 +16,7 @@ HEADLINE = {name + whose: MEANS[name] for name in MEANS for whose in ("", "_none
 EXPERIMENT = len("└── 84e8318 [prior-gulls]")
 STUDY = (
     ".dvc/config",
+    ".dvc/plots/page.html",
     ".dvcignore",
     ".gitignore",
     "dvc.lock",
