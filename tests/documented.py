@@ -125,8 +125,12 @@ _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it
 _FRONT, _PLOTS = "tests/repo/test_front_page.py", "tests/pages/test_plots_page.py"
 # As written, and the test that runs it, or what it stands for, elsewhere.
 ELSEWHERE = {
-    "dvc artifacts get REPOSITORY fixer-tuned": f"{_FRONT}::test_artifact_can_be_fetched_by_its_name",
-    "dvc artifacts get REPOSITORY fixer-tuned --rev v0.1.0": f"{_FRONT}::test_artifact_can_be_fetched_by_its_name",
+    "dvc artifacts get REPOSITORY fixer-tuned": (
+        f"{_FRONT}::test_artifact_can_be_fetched_by_its_name"
+    ),
+    "dvc artifacts get REPOSITORY fixer-tuned --rev v0.1.0": (
+        f"{_FRONT}::test_artifact_can_be_fetched_by_its_name"
+    ),
     "dvc plots diff": f"{_PLOTS}::test_revisions_have_their_own_colours_and_a_legend",
     "dvc config --unset plots.html_template": (
         f"{_PLOTS}::test_page_of_dvc_comes_back_when_ours_is_unset"
@@ -138,7 +142,7 @@ ELSEWHERE = {
         "tests/repo/test_first_hour.py"
     ),
     **dict.fromkeys(
-        ("make setup", "make repro", "make test", "make lint"),
+        ("make setup", "make repro", "make repro JOBS=1", "make test", "make lint"),
         f"{_MAKE}::test_targets_run_the_ordinary_commands",
     ),
     "dvc import-url <folder> data/raw/<scene>": (

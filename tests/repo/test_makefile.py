@@ -167,7 +167,8 @@ def test_environment_that_another_python_left_half_made_is_made_anew(
 @pytest.mark.parametrize(
     ("target", "runs"),
     [
-        ("repro", ["python -m stages.check", "python -m stages.repro"]),
+        ("repro", ["python -m stages.check", "python -m stages.repro --jobs 2"]),
+        ("repro JOBS=1", ["python -m stages.check", "python -m stages.repro --jobs 1"]),
         ("check", ["python -m stages.check"]),
         ("lint", ["ruff format --check .", "ruff check ."]),
         ("test", ["ruff format --check .", "ruff check .", "python -m pytest"]),
@@ -185,7 +186,7 @@ def test_targets_run_the_ordinary_commands(target: str, runs: list[str], tmp_pat
     for name in ("python", "dvc", "ruff"):
         (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> called.txt\n')
         (folder / name).chmod(0o755)
-    subprocess.run(["make", target], cwd=tmp_path, capture_output=True, check=True)
+    subprocess.run(["make", *target.split()], cwd=tmp_path, capture_output=True, check=True)
     called = iter((tmp_path / "called.txt").read_text().splitlines())
     for run in runs:
         assert any(line.startswith(run) for line in called), f"{run} is not run, or too early"
