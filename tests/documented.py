@@ -140,6 +140,7 @@ ELSEWHERE = {
     ),
     "python -m stages.check -S 'weights.nets=[alex,squeeze]' -S 'evaluate.lpips.also=[squeeze]'": (
         "tests/repo/test_first_hour.py"
+        "::test_every_command_is_run_or_looked_up_and_prints_what_the_page_says"
     ),
     **dict.fromkeys(
         ("make setup", "make repro", "make repro JOBS=1", "make test", "make lint"),
