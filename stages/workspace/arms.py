@@ -134,6 +134,8 @@ def changed_params(params: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
 def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
     """The default with other seeds: of the tuning, and of the splats if a factor affects them.
 
+    No seed is one that a factor tries.
+
     >>> from ruamel.yaml import YAML
     >>> params = Params(YAML().load("tune: {seed: 3}"), "params.yaml")
     >>> [arm.label for arm in repeats([], params, 2)]
@@ -143,10 +145,13 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
     keys = ["tune.seed"]
     keys += ["train.seed"] if sections & set(_BEFORE_TUNING) else []
     seeds = {key: current(params, key) for key in keys}
-    return [
-        Arm(tuple(f"{key}={seed + number}" for key, seed in seeds.items()), is_repeat=True)
-        for number in range(1, count + 1)
-    ]
+    tried = {f"{factor.key}={value}" for factor in factors for value in factor.values}
+    numbered = (
+        tuple(f"{key}={seed + number}" for key, seed in seeds.items())
+        for number in itertools.count(1)
+    )
+    free = (settings for settings in numbered if not tried & set(settings))
+    return [Arm(settings, is_repeat=True) for settings in itertools.islice(free, count)]
 
 
 def require_valid(arms: Sequence[Arm], params: Params, judged: Judge) -> None:

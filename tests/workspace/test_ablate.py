@@ -138,6 +138,8 @@ def test_noise_is_of_all_that_a_factor_runs_again(params: Params) -> None:
     assert [one.label for one in repeats(tuning, params, 2)] == ["tune.seed=1", "tune.seed=2"]
     training = [parse("train.means_lr=1", params)]
     assert [one.label for one in repeats(training, params, 1)] == ["tune.seed=1 train.seed=43"]
+    seeds = [parse("tune.seed=0,1,3", params)]
+    assert [one.label for one in repeats(seeds, params, 2)] == ["tune.seed=2", "tune.seed=4"]
 
 
 def test_name_is_git_s_and_of_these_settings_alone() -> None:
