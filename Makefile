@@ -17,7 +17,7 @@ help:  ## this list
 
 setup: .venv/installed  ## virtual environment with the pinned packages
 
-# Prints the interpreter itself, not a link into .venv, which is about to be removed.
+# Prints the interpreter itself, not a link into .venv, which may be about to be removed.
 SUITS := import sys, venv, ensurepip; print(sys._base_executable); \
 	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 VERSION := import sys; print("Python %d.%d" % sys.version_info[:2])
@@ -35,7 +35,9 @@ CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 	fi; \
 	if [ "$$python" ]; then \
 		echo "setup: .venv with $$("$$python" --version), $$python"; \
-		rm -rf .venv && "$$python" -m venv .venv; \
+		[ "$$($(BIN)/python -c '$(SUITS)' 2>/dev/null)" = "$$python" ] \
+		&& $(BIN)/python -m pip --version >/dev/null 2>&1 \
+		|| { rm -rf .venv && "$$python" -m venv .venv; }; \
 	else \
 		version=$$($(PYTHON) -c '$(VERSION)' 2>/dev/null || echo "no Python that runs here"); \
 		fix="install one and name it: make $(MAKECMDGOALS) PYTHON=python3.11"; \

@@ -7,10 +7,11 @@ import tempfile
 from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
+from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, work_root
 from stages.run.notes import NOTES_ENV
 from stages.run.settings.fan_out import require_names
-from stages.run.settings.params import Params
+from stages.run.settings.params import Params, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.splat.config import TrainConfig
 
@@ -28,6 +29,7 @@ def main() -> None:
     from stages.graph.repository import needed, stage_statuses
     from stages.graph.reproduce import reproduce
     from stages.jobs.submit import SubmitOptions, send
+    from stages.jobs.task_process import STOPPED
     from stages.workspace.costs import read_costs
     from stages.workspace.doctor import examine
     from stages.workspace.findings import OK, findings_text
@@ -37,8 +39,14 @@ def main() -> None:
     require_names(params)
     if doubts := [one for one in examine(quick=True) if one.status != OK]:
         print(findings_text(doubts), flush=True)
-    stages = stage_statuses()
+    stages = stage_statuses(wait=True)
     if args.targets:
+        known = {name for one in stages for name in (one.name, one.name.partition("@")[0])}
+        raise_all(
+            UserError(repr(one), "no such stage", hint=did_you_mean(one, sorted(known)))
+            for one in args.targets
+            if one not in known
+        )
         named = [
             one.name for one in stages if {one.name, one.name.partition("@")[0]} & set(args.targets)
         ]
@@ -56,6 +64,8 @@ def main() -> None:
             code = send(SubmitOptions(args.targets, local=True, jobs=args.jobs))
         else:
             code = reproduce(args.targets, names)
+    if code == STOPPED:
+        print("stopped; run again to go on", file=sys.stderr)
     if not code and not args.targets:
         print(f"\n{_found(params)}")
     sys.exit(code)

@@ -47,7 +47,7 @@ def entries(text: str) -> dict[str, str] | None:
 def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | None:
     """The value of the file as DVC loads it, or of some stages; None for another layout."""
     found = entries(text)
-    if found is None:
+    if not found:
         return None
     rest, params_of = [_STAGES], {}
     for name, block in found.items():
@@ -59,6 +59,8 @@ def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | 
         stages = loads_yaml("".join(rest))["stages"] or {}
         params = {part: loads_yaml(part) for part in set(params_of.values())}
     except YAMLError:
+        return None
+    if set(stages) != set(params_of):  # names such as null
         return None
     for name, part in params_of.items():
         stages[name] = {**(stages[name] or {}), **(params[part] or {})}

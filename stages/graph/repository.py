@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -21,12 +21,13 @@ from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError
 
 from stages.graph import once
-from stages.graph.repository_lock import busy_error
+from stages.graph.repository_lock import busy_error, repository_lock
 from stages.run import digests
 from stages.run.errors import UserError
 from stages.run.process.processes import run_interruptibly
 
 _FROM_UPSTREAM = "its inputs change"
+_CONFLICT = "<<<<<<< "
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,25 @@ def opened() -> Iterator[Repo]:
     except DvcException as error:
         reason = str(error) or type(error).__name__
         fix = "wait for it to end" if "blocked by" in reason else "run `dvc status`"
+        if _CONFLICT in _lock_text():
+            fix = "take one side, `git checkout --theirs dvc.lock`, and run what is stale then"
         raise UserError("DVC", reason, fix=fix) from error
 
 
-def stage_statuses() -> list[StageStatus]:
-    """Every stage, upstream ones first. Brings the digests of the code up to date first."""
+def _lock_text() -> str:
+    """dvc.lock of this folder; empty where it is none that can be read."""
+    with suppress(OSError, UnicodeDecodeError):
+        return Path("dvc.lock").read_text("utf-8")
+    return ""
+
+
+def stage_statuses(*, wait: bool = False) -> list[StageStatus]:
+    """Every stage, upstream ones first. Brings the digests of the code up to date first.
+
+    Raises UserError when another process holds DVC's lock, or waits for it.
+    """
     digests.bring_up_to_date()
-    with opened() as repo, repo.lock:
+    with opened() as repo, repository_lock(repo) if wait else repo.lock:
         upstream = {stage: list(repo.index.graph.successors(stage)) for stage in repo.index.graph}
         order = [stage for stage in TopologicalSorter(upstream).static_order() if stage.cmd]
         statuses = []

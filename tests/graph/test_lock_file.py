@@ -85,6 +85,8 @@ def test_this_repository_s_is_written_as_dvc_writes_it(tmp_path: Path) -> None:
     "text",
     [
         "stages: {}\n",
+        HEAD,
+        f"{HEAD}  null:\n    cmd: x\n",
         f"{HEAD}  a:\n    cmd: x\ndatasets: []\n",
         f"{HEAD}<<<<<<< HEAD\n  a:\n    cmd: x\n",
         f"{HEAD}  a:\n    cmd: x\n<<<<<<< HEAD\n    deps: []\n",

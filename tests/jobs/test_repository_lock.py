@@ -123,6 +123,27 @@ def test_commands_that_do_not_wait_name_the_holder_too(
     assert str(holder.pid) in busy.got
 
 
+def test_command_repro_waits_for_the_holder(project: Project, hold: Hold, hardlink: bool) -> None:
+    holder = hold(OURS % hardlink)
+    look = "from stages.graph.repository import stage_statuses as look; print(len(look(wait=True)))"
+    words = [sys.executable, "-c", f"import logging; logging.basicConfig(); {look}"]
+    waiting = subprocess.Popen(
+        words, cwd=project.folder, env=project.env, stderr=subprocess.PIPE, text=True
+    )
+    assert f"held by process {holder.pid}" in reading(waiting, "waiting for DVC's lock")
+    (project.folder / "release").touch()
+    assert waiting.wait(timeout=60) == 0
+
+
+def test_merge_conflict_in_dvc_lock_is_told(project: Project, submit: Submit) -> None:
+    assert submit("--local", "make@a")[0] == 0
+    lock = project.folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace("stages:\n", "<<<<<<< HEAD\nstages:\n", 1))
+    with pytest.raises(UserError, match=r"dvc\.lock") as raised:
+        stage_statuses()
+    assert "git checkout --theirs dvc.lock" in raised.value.fix
+
+
 @pytest.mark.parametrize("hardlink", [True], indirect=True)  # the other kind ends with its process
 def test_holder_on_another_host_is_named_with_the_way_out(
     project: Project, submit: Submit, hold: Hold, hardlink: bool

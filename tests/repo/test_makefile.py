@@ -164,6 +164,23 @@ def test_environment_that_another_python_left_half_made_is_made_anew(
     subprocess.run([left, "-c", "pass"], check=True)
 
 
+def test_environment_of_the_same_python_is_kept_where_packages_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in READ:
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    command = ["make", "setup", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    package = next((tmp_path / ".venv").glob("lib/python3*/site-packages")) / "kept.py"
+    package.touch()
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+    assert package.exists()
+    shutil.rmtree(package.parent / "pip")
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert not package.exists(), "one without pip is made anew"
+
+
 @pytest.mark.parametrize(
     ("target", "runs"),
     [
