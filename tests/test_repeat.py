@@ -51,14 +51,6 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNames
         moved.save(folder / "gaussians.safetensors")
         return FITTED
 
-    def run_here(commands, processes):
-        """Children, one after the other in this process."""
-        for command in commands:
-            with monkeypatch.context() as patch:
-                patch.setattr(sys, "argv", command[2:])
-                main()
-
-    monkeypatch.setattr(shares, "run_all", run_here)
     monkeypatch.setattr(timestamps, "train_timestamp", train)
     return calls
 
@@ -138,15 +130,14 @@ def test_next_run_removes_the_gaussians_of_a_killed_one(
 ) -> None:
     left: list[Path] = []
 
-    def killed(commands, processes):
-        folder = Path(commands[0][commands[0].index("--into") + 1])
+    def killed(scene, calibrated, timestamps, folder, config):
         left.append(folder)
         (folder / "old").mkdir()
         shutil.copytree(folder, Path("copy"))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shares, "run_all", killed)
+        patch.setattr(shares, "train_share", killed)
         with pytest.raises(OSError, match="No space") as error:
             main()
     assert error.value.filename == str(left[0])

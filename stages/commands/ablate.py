@@ -9,8 +9,7 @@ from stages.quality.config import CompareConfig
 from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
-from stages.run.errors import UserError
-from stages.run.settings.params import Params, did_you_mean
+from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ def main() -> None:
     parser.add_argument("--queue", action="store_true", help="fill DVC's queue, run nothing here")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, run nothing")
     args = parser.parse_args()
-    if args.repeats < 0:
-        parser.error("--repeats takes 0 or more")
 
     from stages.check import judged
     from stages.graph import repository
@@ -39,10 +36,7 @@ def main() -> None:
 
     params = Params.read()
     require_names(params)
-    methods = params.section("study", StudyConfig).methods
-    if args.method not in (None, *methods):
-        hint = did_you_mean(args.method, list(methods))
-        raise UserError("--method", repr(args.method), expected="one of study.methods", hint=hint)
+    ablate.require_method(args.method, params.section("study", StudyConfig).methods)
     factors = [parse(text, params) for text in args.factors]
     varied, repeated = arms(factors, params, args.singly), repeats(factors, params, args.repeats)
     every = [*varied, *repeated]

@@ -7,11 +7,10 @@ import tempfile
 from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
-from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, work_root
 from stages.run.notes import NOTES_ENV
 from stages.run.settings.fan_out import require_names
-from stages.run.settings.params import Params, did_you_mean
+from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 from stages.splat.config import TrainConfig
 
@@ -26,7 +25,7 @@ def main() -> None:
     if args.jobs < 1:
         parser.error("--jobs takes a positive number")
 
-    from stages.graph.repository import needed, stage_statuses
+    from stages.graph.repository import of_targets, stage_statuses
     from stages.graph.reproduce import reproduce
     from stages.jobs.submit import SubmitOptions, send
     from stages.jobs.task_process import STOPPED
@@ -41,17 +40,7 @@ def main() -> None:
         print(findings_text(doubts), flush=True)
     stages = stage_statuses(wait=True)
     if args.targets:
-        known = {name for one in stages for name in (one.name, one.name.partition("@")[0])}
-        raise_all(
-            UserError(repr(one), "no such stage", hint=did_you_mean(one, sorted(known)))
-            for one in args.targets
-            if one not in known
-        )
-        named = [
-            one.name for one in stages if {one.name, one.name.partition("@")[0]} & set(args.targets)
-        ]
-        wanted = {one.name for name in named for one in needed(stages, name)}
-        stages = [one for one in stages if one.name in wanted]
+        stages = of_targets(stages, args.targets)
     planned = plan(stages, read_costs(layout.COSTS))
     names = [step.name for step, _ in planned.rows]
     if names:

@@ -7,6 +7,7 @@ and by its commands, without a shell; its output is not parsed.
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from dvc.stage.cache import RunCacheNotFoundError
 from stages.graph import once
 from stages.graph.repository_lock import busy_error, repository_lock
 from stages.run import digests
-from stages.run.errors import UserError
+from stages.run.errors import UserError, raise_all
 from stages.run.process.processes import run_interruptibly
+from stages.run.settings.params import did_you_mean
 
 _FROM_UPSTREAM = "its inputs change"
 _CONFLICT = "<<<<<<< "
+_CLOCK_S = 1.0  # by which times of files may lag
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,32 @@ def needed(stages: Sequence[StageStatus], target: str) -> list[StageStatus]:
     return [stage for stage in stages if stage.name in names]
 
 
+def of_targets(stages: Sequence[StageStatus], targets: Sequence[str]) -> list[StageStatus]:
+    """The stages that targets name, with or without their items, and all upstream of them.
+
+    Raises UserError for names of no stage.
+    """
+    named: dict[str, list[str]] = {}
+    for one in stages:
+        for name in {one.name, one.name.partition("@")[0]}:
+            named.setdefault(name, []).append(one.name)
+    raise_all(
+        UserError(
+            repr(one),
+            "no such stage",
+            expected="a stage of dvc.yaml, or `stage@item`",
+            hint=did_you_mean(one, sorted(named)),
+            fix="`dvc stage list` names them",
+        )
+        for one in targets
+        if one not in named
+    )
+    wanted = {
+        one.name for target in targets for name in named[target] for one in needed(stages, name)
+    }
+    return [stage for stage in stages if stage.name in wanted]
+
+
 def experiments() -> dict[str, str]:
     """Revisions of the experiments that started from HEAD, by name."""
     with opened() as repo:
@@ -149,7 +178,15 @@ def run_experiment(
     # Stages start as `python -m ...`; they must use this Python even if it is not on PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"SPLATFIX_WORK": str(work.absolute()), "PATH": path}
-    return run_interruptibly(command, environment, log)
+    began = time.time() - _CLOCK_S
+    try:
+        return run_interruptibly(command, environment, log)
+    except BaseException:
+        # Stopped while it wrote a reference, DVC leaves the file that keeps others from writing it.
+        for left in Path(".git", "refs", "exps").rglob("*.lock"):
+            if left.stat().st_mtime >= began:
+                left.unlink(missing_ok=True)
+        raise
 
 
 def _status(stage: Any, upstream: Sequence[Any], report: Sequence[Any]) -> StageStatus:

@@ -13,7 +13,7 @@ from stages.run.errors import UserError
 from stages.run.files import work_root
 from stages.run.plurals import counted
 from stages.run.settings.fan_out import fans_out
-from stages.run.settings.params import Params
+from stages.run.settings.params import Params, did_you_mean
 from stages.workspace.arms import Arm, changed_params
 from stages.workspace.costs import Costs, read_costs
 from stages.workspace.repro_plan import ReproPlan, expected_time, on_one_line, plan
@@ -21,6 +21,17 @@ from stages.workspace.repro_plan import ReproPlan, expected_time, on_one_line, p
 _LOGGER = logging.getLogger(__name__)
 TARGET = "compare"
 _REPEAT = " (the default from another seed, for the noise; `--repeats 0` leaves it out)"
+
+
+def require_method(method: str | None, methods: Sequence[str]) -> None:
+    """Raise UserError for a method to compare, if any, that is none of `study.methods`."""
+    if method is not None and method not in methods:
+        raise UserError(
+            "--method",
+            repr(method),
+            expected=f"one of study.methods: {', '.join(methods)}",
+            hint=did_you_mean(method, list(methods)),
+        )
 
 
 def require_default(steps: Sequence[repository.StageStatus]) -> None:

@@ -141,6 +141,8 @@ def repeats(factors: Sequence[Factor], params: Params, count: int) -> list[Arm]:
     >>> [arm.label for arm in repeats([], params, 2)]
     ['tune.seed=4', 'tune.seed=5']
     """
+    if count < 0:
+        raise UserError("--repeats", f"got {count}", expected="0 or more")
     sections = {factor.key.partition(".")[0] for factor in factors}
     keys = ["tune.seed"]
     keys += ["train.seed"] if sections & set(_BEFORE_TUNING) else []

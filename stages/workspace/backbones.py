@@ -1,6 +1,7 @@
 """Whether the backbones of LPIPS can be had here, without loading what reads them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ def missing_notes(params: Mapping[str, Any]) -> list[str]:
 def _uses(params: Mapping[str, Any]) -> dict[str, list[str]]:
     """Keys that name a net that has an effect, by net."""
     uses: dict[str, list[str]] = {}
-    lpips, losses = params["evaluate"]["lpips"], params["tune"]["losses"]
-    if params["weights"]["nets"]:  # else a run without LPIPS
-        uses.setdefault(lpips["net"], []).append("evaluate.lpips.net")
-        for net in lpips["also"]:
-            uses.setdefault(net, []).append("evaluate.lpips.also")
-    if "tuned" in params["study"]["fixers"] and (losses["lpips"] or losses["gram"]):
-        uses.setdefault(losses["net"], []).append("tune.losses.net")
+    with suppress(KeyError, TypeError):  # params that `check` refuses
+        lpips, losses = params["evaluate"]["lpips"], params["tune"]["losses"]
+        if params["weights"]["nets"]:  # else a run without LPIPS
+            uses.setdefault(lpips["net"], []).append("evaluate.lpips.net")
+            for net in lpips["also"]:
+                uses.setdefault(net, []).append("evaluate.lpips.also")
+        if "tuned" in params["study"]["fixers"] and (losses["lpips"] or losses["gram"]):
+            uses.setdefault(losses["net"], []).append("tune.losses.net")
     return uses
 
 

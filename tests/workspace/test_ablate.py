@@ -1,6 +1,7 @@
 """Arms of an ablation and their runs: failed ones are reported, finished ones skipped."""
 
 import logging
+import os
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -261,3 +262,32 @@ def test_experiment_is_started_with_words_not_with_a_shell(
     ]
     assert "shell" not in call
     assert call["env"]["SPLATFIX_WORK"] == str(tmp_path / "work")
+
+
+def test_reference_that_a_stopped_experiment_was_writing_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    older, newer = (Path(".git/refs/exps", one, "stash.lock") for one in ("a", "b"))
+    for one in (older, newer):
+        one.parent.mkdir(parents=True)
+    older.touch()
+    os.utime(older, (0, 0))
+
+    def stopped(*_: object) -> int:
+        newer.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repository, "run_interruptibly", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        repository.run_experiment("x", [], "compare", Path("x.log"), Path("work"))
+    assert (older.exists(), newer.exists()) == (True, False)
+
+
+def test_method_and_number_of_repeats_are_judged_before_anything_runs(params: Params) -> None:
+    with pytest.raises(UserError, match=r"one of study\.methods") as raised:
+        ablate.require_method("tuned-pst", ("none", "tuned-post"))
+    assert raised.value.hint == "did you mean tuned-post?"
+    ablate.require_method(None, ("none",))
+    with pytest.raises(UserError, match="0 or more"):
+        repeats([], params, -1)

@@ -9,7 +9,7 @@ import pytest
 from dvc.repo import Repo
 
 from stages import plan as entry
-from stages.graph.repository import StageStatus, due, needed, stage_statuses
+from stages.graph.repository import StageStatus, due, needed, of_targets, stage_statuses
 from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.workspace import costs, probes
@@ -186,6 +186,16 @@ def test_entry_plans_a_target_and_refuses_an_unknown_one(
     with pytest.raises(UserError, match="did you mean train@a"):
         ask("trian@a")
     assert costs.read_costs(Path("metrics/costs.json")) == {}
+
+
+def test_targets_of_repro_have_to_be_stages(inside: Path) -> None:
+    steps = stage_statuses()
+    whole = {"demo@a", "demo@b", "train@a", "train@b"}
+    assert {one.name for one in of_targets(steps, ["train"])} == whole
+    assert {one.name for one in of_targets(steps, ["train@b"])} == {"demo@b", "train@b"}
+    for target in ("trian@a", "tr*", ""):
+        with pytest.raises(UserError, match="no such stage"):
+            of_targets(steps, ["train@b", target])
 
 
 def test_outside_a_repository_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
