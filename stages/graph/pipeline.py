@@ -25,11 +25,12 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.hydra import apply_overrides
 
 from stages.graph import lock_file, once
+from stages.graph.repository import no_such_stage
 from stages.graph.repository_lock import repository_lock
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
-from stages.run.settings.params import Params, did_you_mean, moved
+from stages.run.settings.params import Params, moved
 
 # Characters that a shell interprets; commands are run as lists of words, without a shell.
 _SHELL = set("|&;<>()$`\n*?[#~%!")
@@ -231,14 +232,7 @@ class Pipeline:
                 if fnmatchcase(name, target) or name.partition("@")[0] == target
             ]
             if not names:
-                known = sorted({*every, *(name.partition("@")[0] for name in every)})
-                raise UserError(
-                    target,
-                    "no such stage",
-                    expected="a stage of dvc.yaml, or `stage@item`",
-                    hint=did_you_mean(target, known),
-                    fix="`dvc stage list` names them",
-                )
+                raise no_such_stage(target, every)
             chosen |= {name: every[name] for name in names}
         return list(chosen.values()) or None
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -127,21 +127,23 @@ def of_targets(stages: Sequence[StageStatus], targets: Sequence[str]) -> list[St
     for one in stages:
         for name in {one.name, one.name.partition("@")[0]}:
             named.setdefault(name, []).append(one.name)
-    raise_all(
-        UserError(
-            repr(one),
-            "no such stage",
-            expected="a stage of dvc.yaml, or `stage@item`",
-            hint=did_you_mean(one, sorted(named)),
-            fix="`dvc stage list` names them",
-        )
-        for one in targets
-        if one not in named
-    )
+    raise_all(no_such_stage(one, named) for one in targets if one not in named)
     wanted = {
         one.name for target in targets for name in named[target] for one in needed(stages, name)
     }
     return [stage for stage in stages if stage.name in wanted]
+
+
+def no_such_stage(target: str, names: Iterable[str]) -> UserError:
+    """The error of a target that is none of these names of stages, with or without their items."""
+    known = sorted({known for name in names for known in (name, name.partition("@")[0])})
+    return UserError(
+        target or repr(target),
+        "no such stage",
+        expected="a stage of dvc.yaml, or `stage@item`",
+        hint=did_you_mean(target, known),
+        fix="`dvc stage list` names them",
+    )
 
 
 def experiments() -> dict[str, str]:
