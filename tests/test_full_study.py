@@ -1,0 +1,58 @@
+"""benchmarks/full_study.py: which processes count towards a stage, and the sizes that it sets."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from benchmarks.full_study import ROOT, Row, Sampler, settings, stage_of, table
+from stages.graph.pipeline import set_params
+
+
+def test_a_stage_is_measured_with_its_children():
+    burn = "[sum(range(10**6)) for _ in range(60)]"
+    # A shell between this process and the stage, as with DVC; the stage's own child burns time.
+    child = "import subprocess, sys; subprocess.run([sys.executable, sys.argv[3], sys.argv[4]])"
+    stage = [sys.executable, "-c", child, "-m", "stages.train", "-c", burn]
+    with Sampler() as sampler:
+        subprocess.run(["sh", "-c", f"{shlex.join(stage)}; true"], check=True)
+        subprocess.run([sys.executable, "-c", "pass", "-m", "stages.submit"], check=True)
+    (row,) = sampler.rows()
+    assert (row.stage, row.count) == ("train", 1)
+    assert row.cpu_s > 0.3
+    assert row.longest_s == row.wall_s > 0.3
+    seconds, _ = sampler.between("train", "train")
+    assert seconds == pytest.approx(row.wall_s)
+    assert "train" in table([row])
+
+
+def test_commands_are_no_stages():
+    assert stage_of(["python", "-m", "stages.evaluate", "--scene", "a"]) == "evaluate"
+    assert stage_of(["python", "-m", "stages.repro"]) is None
+    assert stage_of(["dvc", "repro"]) is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu_s", "limit"),
+    [([0.9, 0.8], 1.0, "GPU"), ([0.1], 9.5, "host"), ([], 1.0, "waiting, disk")],
+)
+def test_what_limits_is_what_is_busy(gpu, cpu_s, limit):
+    assert Row("train", 1, 10.0, 10.0, cpu_s, 0.0, gpu).limit == limit
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_the_sizes_are_params(tmp_path: Path, scale: float):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    set_params(tmp_path, settings(scale))
+    params = YAML(typ="safe").load(tmp_path / "params.yaml")
+    demo = params["demo"]
+    if scale == 1:
+        assert (demo["width_px"], demo["height_px"], demo["frames"]) == (940, 1280, 20)
+        assert (params["train"]["max_steps"], params["tune"]["steps"]) == (7000, 500)
+    else:
+        area = demo["width_px"] * demo["height_px"] / (940 * 1280)
+        assert area == pytest.approx(scale, rel=0.1)
+        assert params["base"]["size"] == "tiny"
