@@ -1,0 +1,139 @@
+"""Source images warped into another view by the depth of the Gaussians.
+
+Backward warping: each target pixel's surface point is projected into a source image, whose colour
+there is a second measurement of what the render shows. Where the source does not see the point, by
+the rule of `visibility`, there is none.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from stages.scenes.images import Mask, Pixels
+from stages.splat.views.visibility import SAME_SURFACE, DepthView
+
+CHANNELS = 4  # of one warped image: RGB and whether the source sees the pixel
+
+
+def warp(
+    target: DepthView,
+    sources: Sequence[DepthView],
+    images: Sequence[Pixels],
+    valid: Sequence[Mask | None] = (),
+    count: int = 0,
+) -> Tensor:
+    """Warp source images into the target view.
+
+    Args:
+        target: camera and depth [H, W] of the view.
+        sources: camera and depth [h, w] of each source, the best first; sizes may differ.
+        images: of the sources, [h, w, 3] in [0, 1].
+        valid: pixels [h, w] of these that count; None, or no entry, for all.
+        count: number of warped images, absent ones are 0; 0 for one per source.
+
+    Returns the warped images [K, 4, H, W] in [0, 1], see `warped_images`, on the target's device.
+    """
+    device = target.depth.device
+    count = count or len(sources)
+    warped = torch.zeros(count, CHANNELS, *target.depth.shape, device=device)
+    masks = [*valid, *[None] * (len(sources) - len(valid))]
+    for index, (source, pixels, mask) in enumerate(zip(sources, images, masks, strict=True)):
+        if index == count:
+            break
+        depth = source.depth
+        if mask is not None:
+            depth = torch.where(torch.as_tensor(mask, device=device), depth, 0.0)
+        warped[index] = warped_images(
+            target.depth,
+            _matrix(target.camera.K, device),
+            _matrix(target.camera.cam_from_world, device),
+            torch.as_tensor(pixels, device=device).permute(2, 0, 1)[None],
+            depth[None],
+            _matrix(source.camera.K, device)[None],
+            _matrix(source.camera.cam_from_world, device)[None],
+        )[0]
+    return warped
+
+
+def warped_images(
+    depth: Tensor,
+    K: Tensor,
+    cam_from_world: Tensor,
+    images: Tensor,
+    depths: Tensor,
+    Ks: Tensor,
+    cams_from_world: Tensor,
+    tolerance: float = SAME_SURFACE,
+) -> Tensor:
+    """Warp K source images into each of a batch of target views; all on one device.
+
+    Args:
+        depth: of the targets [..., H, W], world units along z; 0 where there is no surface.
+        K: of the targets [..., 3, 3], px.
+        cam_from_world: of the targets [..., 4, 4]; float64 where the world is large.
+        images: of each target's sources [..., K, 3, h, w] in [0, 1].
+        depths: of the sources [..., K, h, w].
+        Ks: of the sources [..., K, 3, 3].
+        cams_from_world: of the sources [..., K, 4, 4].
+        tolerance: share of the depth by which the two depths of one point may differ.
+
+    Returns [..., K, 4, H, W]: RGB by bilinear interpolation, 0 where it is not valid, and validity,
+    1 where the pixel has a surface whose point is in front of the source camera, inside its image,
+    and not behind or before the surface that the source sees there.
+    """
+    *batch, count = depths.shape[:-2]
+    (height, width), (source_height, source_width) = depth.shape[-2:], depths.shape[-2:]
+    # Relative poses in their own precision, pixels in float32: no origin of the world enters.
+    rotation, translation = _relative(cam_from_world[..., None, :, :], cams_from_world)
+    rays = _rays(K, height, width)[..., None, :, :]  # [..., 1, 3, H * W]
+    # Points of the target in each source camera [..., K, 3, H * W].
+    surface = depth.float().flatten(-2)[..., None, None, :]
+    points = rotation.float() @ (rays * surface) + translation.float()[..., None]
+    z = points[..., 2, :]
+    is_before = z > 0
+    xy = (Ks[..., :2, :2].float() @ points[..., :2, :]) / torch.where(is_before, z, 1.0)[
+        ..., None, :
+    ] + Ks[..., :2, 2:].float()
+    x, y = xy.unbind(-2)  # [..., K, H * W] px
+    is_inside = is_before & (x >= 0) & (x < source_width) & (y >= 0) & (y < source_height)
+    column = x.clamp(0, source_width - 1).long()
+    row = y.clamp(0, source_height - 1).long()
+    seen = depths.float().flatten(-2).gather(-1, row * source_width + column)
+    is_same = (seen > 0) & ((z - seen).abs() <= tolerance * seen)
+    valid = (is_inside & is_same & (surface[..., 0, :] > 0)).unflatten(-1, (height, width))
+
+    scale = torch.tensor([2 / source_width, 2 / source_height], device=xy.device)
+    grid = (xy.movedim(-2, -1) * scale - 1).clamp(-2, 2)
+    sampled = grid_sample(
+        images.float().reshape(-1, 3, source_height, source_width),
+        grid.reshape(-1, height, width, 2),
+        padding_mode="border",
+        align_corners=False,
+    ).reshape(*batch, count, 3, height, width)
+    valid = valid[..., None, :, :]
+    return torch.cat([torch.where(valid, sampled, 0.0), valid.to(sampled.dtype)], dim=-3)
+
+
+def _relative(cam_from_world: Tensor, cams_from_world: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation [..., 3, 3] and translation [..., 3] from the target camera to the others."""
+    rotation = cams_from_world[..., :3, :3] @ cam_from_world[..., :3, :3].transpose(-1, -2)
+    moved = (rotation @ cam_from_world[..., :3, 3:])[..., 0]
+    return rotation, cams_from_world[..., :3, 3] - moved
+
+
+def _rays(K: Tensor, height: int, width: int) -> Tensor:
+    """Directions [..., 3, H * W] of pixels at depth 1, in the camera's frame."""
+    entries = K.float()[..., None, None]
+    rows = torch.arange(height, dtype=torch.float32, device=K.device)[:, None] + 0.5
+    columns = torch.arange(width, dtype=torch.float32, device=K.device) + 0.5
+    y = ((rows - entries[..., 1, 2, :, :]) / entries[..., 1, 1, :, :]).expand(
+        *K.shape[:-2], height, width
+    )
+    x = columns - entries[..., 0, 2, :, :] - entries[..., 0, 1, :, :] * y
+    return torch.stack([x / entries[..., 0, 0, :, :], y, torch.ones_like(y)], dim=-3).flatten(-2)
+
+
+def _matrix(array: object, device: torch.device) -> Tensor:
+    return torch.as_tensor(array, dtype=torch.float64, device=device)

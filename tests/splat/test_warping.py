@@ -1,0 +1,133 @@
+"""Warps of images on a wall whose colours are known in closed form, and on Gaussians."""
+
+import numpy as np
+import pytest
+import torch
+from known_scene import known_gaussians, ring
+from torch import Tensor
+
+from stages.scenes.cameras import Camera, look_at, rigid
+from stages.splat.render import render
+from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view, visible_counts
+from stages.splat.views.warping import warp, warped_images
+
+WIDTH, HEIGHT = 40, 24
+WALL = 4.0  # depth of the wall z = 4 from cameras at z = 0
+K = np.array([[30.0, 0.5, 19.0], [0.0, 28.0, 13.0], [0.0, 0.0, 1.0]])
+
+
+def camera(eye: tuple = (0.0, 0.0, 0.0), at: tuple = (0.0, 0.0, WALL)) -> Camera:
+    return Camera("c", K, look_at(eye, at, [0, -1, 0]), WIDTH, HEIGHT)
+
+
+def on_wall(one: Camera) -> tuple[DepthView, np.ndarray]:
+    """Depth and image of a wall whose colour is linear in x, y; by NumPy, per pixel."""
+    columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(one.K).T
+    in_world = rays @ one.world_from_cam[:3, :3].T
+    depth = (WALL - one.centre[2]) / in_world[..., 2]
+    points = in_world * depth[..., None] + one.centre
+    x, y = points[..., 0], points[..., 1]
+    image = np.stack([0.5 + 0.1 * x, 0.5 + 0.1 * y, 0.5 + 0.05 * (x - y)], -1)
+    return DepthView(one, torch.from_numpy(depth.astype(np.float32))), image.astype(np.float32)
+
+
+def test_a_wall_keeps_its_colours_in_every_view() -> None:
+    target, truth = on_wall(camera())
+    turned, image = on_wall(camera((0.8, -0.3, 0.5), (0.5, 0.1, WALL)))
+    rgb, valid = warp(target, [turned], [image])[0].split([3, 1])
+    assert 0.5 < valid.mean() < 1
+    error = (rgb.permute(1, 2, 0) - torch.from_numpy(truth)).abs().amax(-1)
+    assert error[valid[0] > 0].quantile(0.95) < 1e-3  # all but pixels at the source's border
+    assert rgb[:, valid[0] == 0].eq(0).all()
+
+
+def test_the_same_camera_gives_the_image_itself() -> None:
+    target, image = on_wall(camera())
+    warped = warp(target, [target], [image])[0]
+    torch.testing.assert_close(
+        warped[:3], torch.from_numpy(image).permute(2, 0, 1), atol=1e-5, rtol=0
+    )
+    assert warped[3].eq(1).all()
+
+
+def test_validity_is_what_the_sources_see() -> None:
+    gaussians, (target, *others) = known_gaussians(), ring(4)
+    view = depth_view(gaussians, target, "cpu")
+    sources = [depth_view(gaussians, one, "cpu") for one in others]
+    images = [render(gaussians, one, "cpu").rgb.numpy() for one in others]
+    warped = warp(view, sources, images)
+    assert torch.equal(warped[:, 3].sum(0).int(), visible_counts(view, sources, SAME_SURFACE))
+    assert 0.02 < warped[:, 3].mean() < 0.9
+    assert warped.amin() >= 0
+    assert warped.amax() <= 1
+
+
+def test_pixels_without_a_surface_behind_an_occluder_or_masked_are_not_valid() -> None:
+    target, image = on_wall(camera())
+    depth, occluded = target.depth.clone(), target.depth.clone()
+    depth[:4], occluded[:, 30:] = 0.0, 2.0
+    valid = np.ones((HEIGHT, WIDTH), bool)
+    valid[:, :5] = False
+    warped = warp(
+        DepthView(target.camera, depth), [DepthView(target.camera, occluded)], [image], [valid]
+    )
+    expected = torch.zeros(HEIGHT, WIDTH)
+    expected[4:, 5:30] = 1
+    assert torch.equal(warped[0, 3], expected)
+
+
+def test_a_camera_that_looks_away_gives_nothing() -> None:
+    target, image = on_wall(camera())
+    away = DepthView(camera((0.0, 0.0, 0.0), (0.0, 0.0, -1.0)), target.depth)
+    assert warp(target, [away], [image]).eq(0).all()
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (3, 2)])
+def test_the_count_cuts_sources_and_pads_absent_ones(count: int, kept: int) -> None:
+    target, image = on_wall(camera())
+    warped = warp(target, [target, target], [image, image], count=count)
+    assert warped.shape == (count, 4, HEIGHT, WIDTH)
+    assert warped[:kept, 3].eq(1).all()
+    assert warped[kept:].eq(0).all()
+
+
+def test_sources_may_have_other_sizes() -> None:
+    target, image = on_wall(camera())
+    small = target.camera.resized(WIDTH // 2, HEIGHT // 2)
+    depth = target.depth[::2, ::2]
+    half = torch.from_numpy(image).unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).mean((1, 3))
+    warped = warp(target, [DepthView(small, depth)], [half.numpy()])[0]
+    inner = (slice(None), slice(2, -2), slice(2, -2))
+    truth = torch.from_numpy(image).permute(2, 0, 1)
+    torch.testing.assert_close(warped[:3][inner], truth[inner], atol=1e-4, rtol=0)
+
+
+def matrices(views: list[DepthView]) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.stack([view.depth for view in views]),
+        torch.stack([torch.tensor(view.camera.K) for view in views]),
+        torch.stack([torch.tensor(view.camera.cam_from_world) for view in views]),
+    )
+
+
+def test_a_batch_gives_what_its_views_give() -> None:
+    views = [on_wall(camera((0.3 * k, 0.1 * k, 0.0))) for k in range(5)]
+    sources, images = zip(*views[2:], strict=True)
+    each = torch.stack([warp(target, sources, images) for target, _ in views[:2]])
+    of_sources = [one.expand(2, *one.shape) for one in matrices(list(sources))]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).expand(2, 3, 3, HEIGHT, WIDTH)
+    batch = warped_images(*matrices([target for target, _ in views[:2]]), pixels, *of_sources)
+    torch.testing.assert_close(batch, each, atol=1e-5, rtol=0)
+
+
+def test_the_origin_of_the_world_does_not_enter() -> None:
+    shift = rigid(np.eye(3), [5e5, 4e6, 300.0])
+
+    def moved(view: DepthView) -> DepthView:
+        pose = view.camera.cam_from_world @ np.linalg.inv(shift)
+        return DepthView(view.camera.moved(pose), view.depth)
+
+    (target, _), (source, image) = on_wall(camera()), on_wall(camera((0.6, 0.0, 0.0)))
+    near, far = warp(target, [source], [image]), warp(moved(target), [moved(source)], [image])
+    torch.testing.assert_close(far, near, atol=1e-5, rtol=0)
