@@ -14,7 +14,7 @@ from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Se
 from stages.scenes.config import NEAREST, ReferencePolicy, ReferenceRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-SizeName = Literal["tiny", "sd-turbo"]
+SizeName = Literal["tiny", "small", "sd-turbo"]
 # Values of `base.source` that are neither a hub id nor a path.
 SHIPPED, TRAINED, RANDOM = "shipped", "train", "random"
 

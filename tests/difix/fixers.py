@@ -25,6 +25,12 @@ def tiny_spec(**values: Any) -> Spec:
     return tiny.changed(unet=unet, vae=vae, **values)
 
 
+def warped_spec(warped: int = 2, **values: Any) -> Spec:
+    """As `tiny_spec`, with warped references."""
+    spec = tiny_spec(warped=warped, **values)
+    return spec.changed(vae=spec.vae | {"in_channels": 3 + 4 * warped})
+
+
 def published_spec(**values: Any) -> Spec:
     """The architecture of SD-Turbo with few channels: four levels, LoRA, not residual."""
     sd = SIZES["sd-turbo"]

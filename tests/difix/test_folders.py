@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from fixers import perturbed, publish, publish_turbo, published_spec, same_weights, tiny_spec
+from fixers import (
+    perturbed,
+    publish,
+    publish_turbo,
+    published_spec,
+    same_weights,
+    tiny_spec,
+    warped_spec,
+)
 from safetensors.torch import load_file, save_file
 
 from stages.difix.network.spec import Spec
@@ -22,7 +30,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "fixer"
 
 
-@pytest.mark.parametrize("spec", [tiny_spec(), published_spec(prompt="sharpen", gamma=0.5)])
+@pytest.mark.parametrize(
+    "spec", [tiny_spec(), warped_spec(), published_spec(prompt="sharpen", gamma=0.5)]
+)
 def test_round_trip(tmp_path: Path, spec: Spec) -> None:
     fixer = perturbed(spec)
     write_folder(fixer, tmp_path / "one")
@@ -42,6 +52,27 @@ def test_number_of_references_is_written_where_it_is_not_one(tmp_path: Path) -> 
         edit_json(tmp_path / "1" / "fixer.json", references=wrong)
         with pytest.raises(UserError, match=r"(?s)fixer\.json.*references.*from 1 on"):
             read_folder(tmp_path / "1")
+
+
+def test_number_of_warped_references_is_written_where_there_are_any(tmp_path: Path) -> None:
+    for spec in (tiny_spec(), warped_spec(3)):
+        write_folder(perturbed(spec), tmp_path / str(spec.warped))
+    assert "warped" not in read_json(tmp_path / "0" / "fixer.json")
+    assert read_json(tmp_path / "3" / "fixer.json")["warped"] == 3
+    assert read_json(tmp_path / "3" / "vae" / "config.json")["in_channels"] == 15
+    for wrong in (-1, "2", True):
+        edit_json(tmp_path / "3" / "fixer.json", warped=wrong)
+        with pytest.raises(UserError, match=r"(?s)fixer\.json.*warped.*from 0 on"):
+            read_folder(tmp_path / "3")
+
+
+def test_other_channels_than_the_warped_references_need_are_refused(tmp_path: Path) -> None:
+    write_folder(perturbed(warped_spec(2)), tmp_path)
+    edit_json(tmp_path / "fixer.json", warped=1)
+    with pytest.raises(UserError, match=r"(?s)11 input channels.*warped: 1"):
+        read_folder(tmp_path)
+    with pytest.raises(UserError, match=r"(?s)11 input channels and no fixer\.json"):
+        folders.published_spec(tmp_path, True, "", "other")
 
 
 def test_diffusers_reads_the_parts(folder: Path) -> None:

@@ -5,13 +5,20 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from fixers import perturbed, published_spec, random_images, tiny_spec
+from fixers import perturbed, published_spec, random_images, tiny_spec, warped_spec
 from torch import Tensor
 
-from stages.difix.network.model import Fixer, empty_fixer, random_fixer, trainable
+from stages.difix.network.model import (
+    Fixer,
+    empty_fixer,
+    random_fixer,
+    trainable,
+    with_warped,
+)
 from stages.difix.network.spec import SIZES, Spec
 
 SPECS = {"tiny": tiny_spec, "published": published_spec}
+BUDGET_BYTES = 12e6  # of a fixer in the repository, in half precision
 
 
 @pytest.fixture(scope="module", params=SPECS)
@@ -65,6 +72,44 @@ def test_cached_references_give_the_same_output() -> None:
     views = random_images(2, 3, 3, 32, 32)
     cache = fixer.reference_cache(views[:, 1:])
     torch.testing.assert_close(fixer(views[:, :1], cache), fixer(views), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_warped_references_are_channels_of_the_render() -> None:
+    fixer, views, warped = (
+        perturbed(warped_spec()),
+        random_images(2, 1, 3, 32, 48),
+        torch.rand(2, 2, 4, 32, 48),
+    )
+    fixed = fixer(views, warped=warped)
+    assert fixed.shape == (2, 3, 32, 48)
+    assert torch.equal(fixed, fixer(with_warped(views, warped)))
+    joined = torch.cat([views[:, 0], warped[:, 0], warped[:, 1]], dim=1)
+    assert torch.equal(fixed, fixer(joined[:, None]))
+    alone = fixer(views[1:], warped=warped[1:])
+    torch.testing.assert_close(fixed[1:], alone, rtol=1e-3, atol=1e-4)
+    for index in range(2):
+        other = warped.clone()
+        other[:, index] = other[:, index].flip(-1)
+        assert (fixer(views, warped=other) - fixed).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_absent_warped_references_count_as_zero() -> None:
+    fixer, views, warped = (
+        perturbed(warped_spec()),
+        random_images(1, 1, 3, 32, 32),
+        torch.rand(1, 1, 4, 32, 32),
+    )
+    padded = torch.cat([warped, torch.zeros_like(warped)], dim=1)
+    assert torch.equal(fixer(views, warped=warped), fixer(views, warped=padded))
+    assert torch.equal(fixer(views), fixer(views, warped=torch.zeros_like(padded)))
+
+
+def test_fresh_fixer_of_warped_references_changes_nothing() -> None:
+    views, warped = random_images(1, 1, 3, 32, 32), torch.rand(1, 2, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(random_fixer(warped_spec(), 0)(views, warped=warped), views[:, 0])
 
 
 def test_cache_of_mutual_attention_is_refused() -> None:
@@ -142,3 +187,7 @@ def test_sizes_differ_in_configuration_alone() -> None:
     assert SIZES["tiny"].factor == 4
     assert SIZES["sd-turbo"].factor == 8
     assert tiny_spec().size == "other"
+
+
+def test_small_size_fits_the_repository() -> None:
+    assert 5e6 < empty_fixer(SIZES["small"]).parameter_count() < BUDGET_BYTES / 2

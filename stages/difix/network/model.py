@@ -3,19 +3,24 @@
 The only module that imports diffusers. Images are [B, V, 3, H, W] in [0, 1]: V views of a sample,
 the render first, then its references. Only the render is decoded. Sides are multiples of
 `spec.factor`.
+
+A fixer with `spec.warped` takes its references warped into the render's view instead, as channels
+beside it: images are then [B, 1, 3 + 4 k, H, W], see `with_warped`. Missing channels count as 0,
+which is what an absent reference is.
 """
 
 import inspect
 from typing import Literal
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from stages.difix.network.attention import KvCache, install, joined_cache
 from stages.difix.network.lora import Lora, has_lora
 from stages.difix.network.onestep import clean_from_noisy
-from stages.difix.network.spec import Spec
+from stages.difix.network.spec import RGB, Spec
 from stages.difix.network.training_record import TrainingRecord
 from stages.difix.network.vae import (
     Weights,
@@ -50,12 +55,16 @@ class Fixer(nn.Module):
         images: Tensor,  # [B, V, 3, H, W]
         kv_cache: KvCache | None = None,
         generator: torch.Generator | None = None,
+        warped: Tensor | None = None,  # [B, k, 4, H, W]
     ) -> Tensor:
         """The clean render [B, 3, H, W], not clamped.
 
+        `warped` is for images without these channels.
         With a `kv_cache` from `reference_cache` the `images` have no references. With a generator
         the latent is sampled, as in the published model; without, it is the posterior's mean.
         """
+        if warped is not None:
+            images = with_warped(images, warped)
         views = images.shape[1]
         noisy, activations = self._latent(images, generator)
         noise = self._noise(noisy, views=views, mixing=self.mixing, read_cache=kv_cache)
@@ -72,7 +81,7 @@ class Fixer(nn.Module):
             checkpointing=self.checkpointing,
         )
         clean = (change.float() + 1) / 2 if not self.spec.residual else change.float() / 2
-        return clean + images[:, 0].float() if self.spec.residual else clean
+        return clean + images[:, 0, :RGB].float() if self.spec.residual else clean
 
     def reference_cache(
         self, references: Tensor, generator: torch.Generator | None = None
@@ -127,6 +136,10 @@ class Fixer(nn.Module):
         self, images: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Latents [B * V, c, h, w] as the UNet expects them, and the encoder's activations."""
+        missing = self.vae.config.in_channels - images.shape[2]
+        assert missing >= 0, "more references than the fixer takes"
+        if missing:
+            images = F.pad(images, (0, 0, 0, 0, 0, missing))
         inputs = (2 * images.flatten(0, 1) - 1).to(self.dtype)
         latent, activations = encode(self.vae, inputs, generator)
         return latent * self.vae.config.scaling_factor, activations
@@ -143,6 +156,11 @@ class Fixer(nn.Module):
         """Weights that have LoRA, by the published names of their layers."""
         layers = {name: layer.weight for name, layer in self.vae.named_modules() if has_lora(name)}
         return layers | {skip_name(index): skip.weight for index, skip in enumerate(self.skips)}
+
+
+def with_warped(images: Tensor, warped: Tensor) -> Tensor:
+    """Renders [B, 1, 3, H, W] with warped references [B, k, 4, H, W] as further channels."""
+    return torch.cat([images, warped.flatten(1, 2)[:, None]], dim=2)
 
 
 def known_keys(part: str) -> set[str]:

@@ -16,7 +16,10 @@ FILE = "fixer.json"
 PROMPT = "remove degradation"
 TIMESTEP = 199
 LORA_RANK = 4
-_REFERENCES = "references"
+RGB = 3
+WARPED_CHANNELS = 4  # of one warped reference: RGB and validity
+# Keys that fixer.json has only where their value is another.
+_OMITTED: dict[str, int] = {"references": 1, "warped": 0}
 
 Config = dict[str, Any]
 
@@ -69,6 +72,20 @@ TINY_VAE: Config = {
     "scaling_factor": 1.0,
     "mid_block_add_attention": False,
 }
+# References come warped into the view, as channels beside the render: what is to be matched lies in
+# one place, and the finest level alone can average it.
+_WARPED = 4
+SMALL_UNET: Config = TINY_UNET | {
+    "in_channels": 32,
+    "out_channels": 32,
+    "block_out_channels": [64, 128],
+    "attention_head_dim": [4, 4],
+}
+SMALL_VAE: Config = TINY_VAE | {
+    "in_channels": RGB + WARPED_CHANNELS * _WARPED,
+    "block_out_channels": [32, 64, 96],
+    "latent_channels": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,8 @@ class Spec:
     unet: Config = field(default_factory=lambda: dict(SD_UNET))
     vae: Config = field(default_factory=lambda: dict(SD_VAE))
     reference: bool = True  # was trained with one
-    references: int = 1  # most that it was trained with
+    references: int = 1  # most images beside the render that it was trained with
+    warped: int = 0  # most references warped into the view; 0: it takes images as they are
     mixing: Mixing = "mutual"  # that it was trained with
     residual: bool = False  # the decoder's output is added to the input
     lora_rank: int = LORA_RANK  # 0: no LoRA
@@ -116,15 +134,23 @@ class Spec:
 SIZES = {
     "sd-turbo": Spec(),
     "tiny": Spec(unet=TINY_UNET, vae=TINY_VAE, mixing="one_way", residual=True, lora_rank=0),
+    "small": Spec(
+        unet=SMALL_UNET,
+        vae=SMALL_VAE,
+        warped=_WARPED,
+        mixing="one_way",
+        residual=True,
+        lora_rank=0,
+    ),
 }
 
 
 def write_spec(folder: Path, spec: Spec) -> None:
-    """Write fixer.json, without the number of references where that is one."""
+    """Write fixer.json, without the numbers of references that are the published weights'."""
     content = asdict(spec)
+    omitted = _OMITTED.items()
     write_json(
-        folder / FILE,
-        {key: value for key, value in content.items() if (key, value) != (_REFERENCES, 1)},
+        folder / FILE, {key: one for key, one in content.items() if (key, one) not in omitted}
     )
 
 
@@ -136,7 +162,7 @@ def read_spec(folder: Path) -> Spec:
 def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
     """A Spec from its dictionary. Raises UserError that names missing and unknown keys."""
     known = {one.name for one in fields(Spec)}
-    wrong = sorted(known ^ {*content, _REFERENCES})
+    wrong = sorted(known ^ {*content, *_OMITTED})
     if wrong:
         raise UserError(
             where,
@@ -144,7 +170,17 @@ def spec_from_dict(content: Mapping[str, Any], where: object) -> Spec:
             expected=", ".join(sorted(known)),
             fix="write the fixer again with this version: `dvc repro base tune`",
         )
-    count = content.get(_REFERENCES, 1)
-    if type(count) is not int or count < 1:
-        raise UserError(where, f"{_REFERENCES}: {count!r}", expected="a number from 1 on")
-    return Spec(**content)
+    for key, least in (("references", 1), ("warped", 0)):
+        count = content.get(key, least)
+        if type(count) is not int or count < least:
+            raise UserError(where, f"{key}: {count!r}", expected=f"a number from {least} on")
+    spec = Spec(**content)
+    expected = RGB + WARPED_CHANNELS * spec.warped
+    channels = spec.vae.get("in_channels", RGB)
+    if channels != expected:
+        raise UserError(
+            where,
+            f"a VAE of {channels} input channels",
+            expected=f"{expected}, for warped: {spec.warped}",
+        )
+    return spec

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.difix.network import onestep
 from stages.difix.network.model import Fixer, known_keys
-from stages.difix.network.spec import FILE, LORA_RANK, Spec, read_spec, write_spec
+from stages.difix.network.spec import FILE, LORA_RANK, RGB, Spec, read_spec, write_spec
 from stages.difix.network.training_record import FILE as RECORD
 from stages.difix.network.training_record import read_training_record, write_training_record
 from stages.difix.weights.state_dicts import fixer_from_published, published_state
@@ -98,6 +98,12 @@ def _published_spec(folder: Path, reference: bool, prompt: str, origin: str) -> 
             if unet["in_channels"] != vae["latent_channels"]
             else "a UNet that needs more than an image and a prompt",
             expected="SD-Turbo's architecture: a UNet on the VAE's latents, one prompt",
+        )
+    if vae.get("in_channels", RGB) != RGB:
+        raise UserError(
+            folder,
+            f"a VAE of {vae['in_channels']} input channels and no {FILE}",
+            expected=f"{RGB} channels, or the {FILE} of a fixer that takes warped references",
         )
     extras = {key: vae.pop(key, None) for key in _SKIP_KEYS}
     gamma = 1.0 if extras["gamma"] is None else float(extras["gamma"])
