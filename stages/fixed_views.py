@@ -63,7 +63,7 @@ def main() -> None:
     # All methods are rendered from the poses that were aligned to the plain splat.
     aligned = read_aligned(layout.novel_views(scene, PLAIN)) if rendering.align else None
     targets = TargetRenderer(prepared, calibration, rendering, backend, aligned)
-    views = FixedViews(targets, layout.splats(scene), runner.fix, recipe, fixing.rule)
+    views = FixedViews(targets, layout.splats(scene), runner.fix, recipe, runner.rule)
     identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:

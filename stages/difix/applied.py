@@ -31,15 +31,15 @@ class AppliedFixer:
     def read(cls, folder: Path, config: FixerConfig) -> "AppliedFixer":
         """Read the fixer in a folder. Raises UserError when there is none."""
         fixer = read_folder(folder)
-        record, weights = fixer.training_record, folder_hash(folder)
+        record, weights, runner = fixer.training_record, folder_hash(folder), Runner(fixer, config)
         return cls(
             folder,
             safe_name(folder.resolve().name, folder),
             record,
-            Runner(fixer, config),
+            runner,
             weights,
             weights + config.model_dump_json(),
-            config.rule,
+            runner.rule,
         )
 
     @property

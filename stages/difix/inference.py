@@ -1,8 +1,9 @@
 """Inference: images of any size through a fixer, at the size of the input.
 
-Images are [H, W, 3] float in [0, 1], outputs too. The network needs sides that are multiples of
-`difix.multiple`: an image is padded by reflection and cropped afterwards, or resized there and
-back. Images larger than `difix.tile_px` are processed in overlapping tiles.
+Images are [H, W, 3] float in [0, 1], outputs too. References are such images of any size, or, for a
+fixer with `spec.warped`, images [H, W, 4] warped into the view. The network needs sides that are
+multiples of `difix.multiple`: an image is padded by reflection and cropped afterwards, or resized
+there and back. Images larger than `difix.tile_px` are processed in overlapping tiles.
 
 On a GPU the layers run fused (`gpu`). While a batch is computed, the next one is prepared and the
 one before is copied to the CPU. `difix.mode` chooses throughput, in batches, or the latency of one
@@ -23,8 +24,9 @@ from stages.difix.network.attention import KvCache
 from stages.difix.network.model import Fixer
 from stages.difix.network.precision import DTYPES, choose_device, choose_precision
 from stages.run.errors import UserError
-from stages.samples.batches import seeded
+from stages.samples.batches import seeded, with_warped
 from stages.samples.dataset import padded, working_size
+from stages.scenes.config import ReferenceRule
 from stages.scenes.images import Pixels, resize
 
 if TYPE_CHECKING:
@@ -75,11 +77,20 @@ class Runner:
             self.fixer.mixing = config.reference_attention
         self.forward = self._forward()
         self.uses_reference = fixer.spec.reference and config.reference == "use"
-        reference = f"reference {self.fixer.mixing}" if self.uses_reference else "no reference"
+        how = f"up to {self.spec.warped} warped" if self.spec.warped else self.fixer.mixing
+        reference = f"reference {how}" if self.uses_reference else "no reference"
         self.summary = (
             f"{self.device.type} ({why_device}), {precision} ({why}), {reference}, "
             f"latent {config.latent}"
         )
+
+    @property
+    def rule(self) -> ReferenceRule:
+        """Which references the fixer is to be given, and how."""
+        rule = self.config.rule
+        if not self.spec.warped:
+            return rule
+        return rule._replace(count=self.spec.warped, warped=True)
 
     def _forward(self) -> "Fixer | Replays":
         """The function that computes a batch."""
@@ -99,7 +110,9 @@ class Runner:
         references: Sequence[Sequence[Pixels]] | None = None,
         grids: int = 1,
     ) -> list[Pixels]:
-        """The fixed views of all images, each with its references, of which all have as many.
+        """The fixed views of all images, each with its references.
+
+        All have as many, unless they are warped: these may be fewer than the fixer takes.
 
         With several `grids`, each is the mean over passes in which image and references are shifted
         against the network's grid, and against the tiles, by equal shares of its period.
@@ -181,7 +194,9 @@ class Runner:
         """Start to fix a batch; `number` is the index of its first image."""
         batch = torch.stack([self._prepared(image, size) for image in images])
         views = None
-        if references is not None:
+        if references is not None and self.spec.warped:
+            views = torch.stack([self._prepared_warped(some, size) for some in references])
+        elif references is not None:
             # A reference of another size is first resized to its image's.
             sizes = [(image.shape[1], image.shape[0]) for image in images]
             pairs = zip(references, sizes, strict=True)
@@ -242,6 +257,15 @@ class Runner:
         mode = "reflect" if right < tensor.shape[2] and below < tensor.shape[1] else "replicate"
         return F.pad(tensor[None], (0, right, 0, below), mode=mode)[0]
 
+    def _prepared_warped(self, references: Sequence[Pixels], size: SizePx) -> Tensor:
+        """A view's warped references at working size, [K, 4, H, W]; absent ones are 0."""
+        count = self.spec.warped
+        if len(references) > count:
+            raise UserError("the fixer", f"{len(references)} references", expected=f"up to {count}")
+        prepared = [self._prepared(one, size) for one in references]
+        absent = torch.zeros(4, size[1], size[0], device=self.device)
+        return torch.stack([*prepared, *[absent] * (count - len(prepared))])
+
     def _restored(self, output: Tensor, image: Pixels) -> Pixels:  # [H, W, 3]
         """An output as an image of its input's size."""
         height, width = image.shape[:2]
@@ -259,18 +283,21 @@ class Runner:
         if not limit or max(height, width) <= limit:
             return self._run(batch, self._reference_input(references, generator), generator)
         tile = min(limit, height), min(limit, width)
-        if references is not None:
+        if references is not None and not self.spec.warped:
             flat = references.flatten(0, 1)
             flat = F.interpolate(flat, tile, mode="bilinear", antialias=True)
             references = flat.unflatten(0, references.shape[:2])
-        reference = self._reference_input(references, generator)
+        reference = None if self.spec.warped else self._reference_input(references, generator)
         total = torch.zeros_like(batch)
         weights = torch.zeros_like(batch[:1, :1])
         ramp = feather(tile, overlap).to(batch)
         for top in tile_starts(height, tile[0], overlap):
             for left in tile_starts(width, tile[1], overlap):
                 window = (..., slice(top, top + tile[0]), slice(left, left + tile[1]))
-                total[window] += ramp * self._run(batch[window], reference, generator)
+                beside = reference
+                if references is not None and self.spec.warped:
+                    beside = references[window]
+                total[window] += ramp * self._run(batch[window], beside, generator)
                 weights[window] += ramp
         return total / weights
 
@@ -280,7 +307,10 @@ class Runner:
         images = batch[:, None]
         if isinstance(reference, dict):
             return self.fixer(images, reference, generator)
-        images = images if reference is None else torch.cat([images, reference], dim=1)
+        if reference is not None and self.spec.warped:
+            images = with_warped(images, reference)
+        elif reference is not None:
+            images = torch.cat([images, reference], dim=1)
         return (
             self.forward(images) if generator is None else self.fixer(images, generator=generator)
         )
@@ -288,9 +318,12 @@ class Runner:
     def _reference_input(
         self, references: Tensor | None, generator: torch.Generator | None
     ) -> Tensor | KvCache | None:
-        """References [B, V, 3, H, W], as a KV cache where they do not depend on the target."""
-        if references is None:
-            return None
+        """References, as a KV cache where they do not depend on the target.
+
+        They are [B, V, 3, H, W], or warped [B, K, 4, H, W].
+        """
+        if references is None or self.spec.warped:
+            return references
         one_way = self.fixer.mixing == "one_way"
         return self._kv_cache(references, generator) if one_way else references
 
@@ -307,7 +340,7 @@ class Runner:
 
 
 def _shifted(image: Pixels, shift: int) -> Pixels:
-    """An image [H, W, 3] with `shift` more rows and columns, reflected, before its first."""
+    """An image [H, W, C] with `shift` more rows and columns, reflected, before its first."""
     return np.pad(image, ((shift, 0), (shift, 0), (0, 0)), mode="reflect")
 
 

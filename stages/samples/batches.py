@@ -11,9 +11,14 @@ from torch import Tensor
 
 from stages.run.files import text_hash
 
+_WARPED_NDIM = 5
+
 
 class Batch(NamedTuple):
-    """Renders, their ground truth and references; [B, 3, H, W] in [0, 1]."""
+    """Renders, their ground truth and references; [B, 3, H, W] in [0, 1].
+
+    References of a fixer that takes them warped are [B, K, 4, H, W].
+    """
 
     image: Tensor
     target: Tensor
@@ -29,11 +34,15 @@ class Batch(NamedTuple):
         return Batch(*(None if x is None else x[start : start + count] for x in self))
 
     def views(self, with_reference: bool = True) -> Tensor:
-        """The input of a fixer, [B, V, 3, H, W]: the render, then the reference."""
-        views = [self.image]
-        if with_reference and self.reference is not None:
-            views.append(self.reference)
-        return torch.stack(views, dim=1)
+        """The input of a fixer, [B, V, 3, H, W]: the render, then the reference.
+
+        With warped references it is [B, 1, 3 + 4 K, H, W], see `with_warped`.
+        """
+        if not with_reference or self.reference is None:
+            return self.image[:, None]
+        if self.reference.ndim == _WARPED_NDIM:
+            return with_warped(self.image[:, None], self.reference)
+        return torch.stack([self.image, self.reference], dim=1)
 
 
 class BatchSource(Protocol):
@@ -42,6 +51,11 @@ class BatchSource(Protocol):
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
         """Micro-batches of process `rank`, from number `start` on, without end."""
         ...
+
+
+def with_warped(images: Tensor, warped: Tensor) -> Tensor:
+    """Renders [B, 1, 3, H, W] with warped references [B, K, 4, H, W] as further channels."""
+    return torch.cat([images, warped.flatten(1, 2)[:, None]], dim=2)
 
 
 def seeded(*key: object) -> torch.Generator:

@@ -1,8 +1,9 @@
 """The dataset that a fixer is tuned on, as files and as tensors.
 
 `dataset.json` is {"train": {id: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}
-with paths relative to the root of the repository. Both splits follow one rule of working sizes:
-the network's skips need sides that halve evenly.
+with paths relative to the root of the repository. Warped references, for a fixer that takes them,
+lie beside the samples that stage `pairs` wrote (`index.warped_paths`). Both splits follow one rule
+of working sizes: the network's skips need sides that halve evenly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,8 @@ from torch import Tensor
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json
 from stages.samples.batches import seeded
-from stages.scenes.images import image_size, read_image, resize
+from stages.samples.index import warped_paths
+from stages.scenes.images import image_size, read_image, read_rgba, resize
 
 SPLITS = ("train", "test")
 _KEYS = {"image", "target_image", "ref_image", "prompt"}
@@ -33,11 +35,12 @@ class SampleFiles:
     reference: Path | None
     prompt: str
     size: tuple[int, int]
+    warped: tuple[Path, ...] = ()  # references warped into the view, the best first
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files of the sample."""
-        paths = (self.image, self.target, self.reference)
+        paths = (self.image, self.target, self.reference, *self.warped)
         return tuple(path for path in paths if path is not None)
 
 
@@ -77,13 +80,19 @@ def common_prompt(samples: Iterable[SampleFiles], path: Path) -> str:
 class TuningDataset:
     """Samples at their working size, as tensors [3, H, W] in [0, 1].
 
-    Files are decoded once as far as `cache_mib` of memory holds them, at 8 bits per channel.
+    Files are decoded once as far as `cache_mib` of memory holds them, at 8 bits per channel. With
+    `warped` the reference is that many of them, [K, 4, H, W]; absent ones are 0.
     """
 
     def __init__(
-        self, samples: list[SampleFiles], resolution: int, multiple: int, cache_mib: int = 0
+        self,
+        samples: list[SampleFiles],
+        resolution: int,
+        multiple: int,
+        cache_mib: int = 0,
+        warped: int = 0,
     ) -> None:
-        self.samples = samples
+        self.samples, self.warped = samples, warped
         self._rule = resolution, multiple
         self._cache: dict[Path, Tensor] = {}
         self._cache_bytes_left = cache_mib * 2**20
@@ -98,11 +107,15 @@ class TuningDataset:
     def load(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image, target and reference of one sample."""
         sample, size = self.samples[index], self.size(index)
-        paths = (sample.image, sample.target, sample.reference)
-        image, target, reference = (self._read(path, size) if path else None for path in paths)
-        assert image is not None, "only the reference may be absent"
-        assert target is not None, "only the reference may be absent"
-        return image, target, reference
+        image, target = (self._read(path, size) for path in (sample.image, sample.target))
+        if self.warped:
+            return image, target, self._read_warped(sample, size)
+        return image, target, self._read(sample.reference, size) if sample.reference else None
+
+    def has_reference(self, index: int) -> bool:
+        """Whether a sample has a reference of the kind that is loaded."""
+        sample = self.samples[index]
+        return bool(sample.warped) if self.warped else sample.reference is not None
 
     def order(self, seed: int, epoch: int) -> list[int]:
         """Indices of all samples in the order of an epoch, a permutation by the seed."""
@@ -117,10 +130,18 @@ class TuningDataset:
                 new = f"{new_width}x{new_height}"
                 yield f"{width}x{height} px images are processed at {new} ({rule})"
 
-    def _read(self, path: Path, size: tuple[int, int]) -> Tensor:
+    def _read_warped(self, sample: SampleFiles, size: tuple[int, int]) -> Tensor | None:
+        if not sample.warped:
+            return None
+        warped = [self._read(path, size, rgba=True) for path in sample.warped[: self.warped]]
+        absent = torch.zeros_like(warped[0])
+        return torch.stack([*warped, *[absent] * (self.warped - len(warped))])
+
+    def _read(self, path: Path, size: tuple[int, int], *, rgba: bool = False) -> Tensor:
         levels = self._cache.get(path)
         if levels is None:
-            pixels = np.rint(resize(read_image(path), *size) * 255).astype(np.uint8)
+            image = (read_rgba if rgba else read_image)(path)
+            pixels = np.rint(resize(image, *size) * 255).astype(np.uint8)
             levels = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
             if levels.numel() <= self._cache_bytes_left:
                 self._cache_bytes_left -= levels.numel()
@@ -188,6 +209,8 @@ def _sample_files(where: Path, split: str, name: str, entry: Any) -> SampleFiles
                 hint=error.got,
                 fix="run `dvc repro pairs manifest`, or take the sample out",
             )
+    warped = warped_paths(paths["image"])
+    sizes |= {path.parent.name: image_size(path) for path in warped}
     if len(set(sizes.values())) > 1:
         got = ", ".join(f"{key} {width}x{height}" for key, (width, height) in sizes.items())
         return UserError(place, got, expected="one size in a sample", fix="run `dvc repro pairs`")
@@ -198,4 +221,5 @@ def _sample_files(where: Path, split: str, name: str, entry: Any) -> SampleFiles
         paths.get("ref_image"),
         str(entry.get("prompt", "")),
         sizes["image"],
+        tuple(warped),
     )

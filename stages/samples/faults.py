@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.samples.index import INDEX_FILE, KINDS, SampleIndex, SamplePaths
+from stages.samples.index import INDEX_FILE, KINDS, SampleIndex, SamplePaths, warped_paths
 from stages.scenes.images import image_size
 
 _KEYS = {*KINDS, "prompt"}
@@ -42,6 +42,16 @@ class SplitCheck:
             for record in index.pairs
             for kind, digest in record.files.items()
         }
+        # Of each `image`, the warped images beside it by kind.
+        self._warped = {
+            record.path(paths.samples(scene), "image").as_posix(): {
+                kind: record.path(paths.samples(scene), kind).as_posix()
+                for kind in record.files
+                if kind not in KINDS
+            }
+            for scene, index in indices.items()
+            for record in index.pairs
+        }
 
     def faults(self, place: str, entry: Any) -> Iterator[UserError]:
         """Every fault of one sample: of its keys, else of its paths, else of its images."""
@@ -59,11 +69,18 @@ class SplitCheck:
                 fix="take the sample out, or run `dvc repro manifest`",
             )
         if not foreign:
-            yield from self._image_faults(place, named)
+            warped = self._warped[entry["image"]]
+            yield from self._image_faults(place, named | warped)
+            yield from self._unknown_faults(place, entry["image"], warped)
 
     def digests(self, entry: Any) -> list[str]:
-        """SHA-256 of a sample's files by kind, empty for a file that may not be named."""
+        """SHA-256 of a sample's files by kind, empty for a file that may not be named.
+
+        Those of its warped images follow.
+        """
         paths = [entry.get(kind) for kind in KINDS] if isinstance(entry, Mapping) else []
+        image = paths[0] if paths and isinstance(paths[0], str) else ""
+        paths += self._warped.get(image, {}).values()
         files = [self._files.get(path) if isinstance(path, str) else None for path in paths]
         return [file.digest if file else "" for file in files]
 
@@ -84,6 +101,15 @@ class SplitCheck:
             return f"{self._paths.samples(scene) / INDEX_FILE} lists no such pair"
         role = self._roles.get(scene)
         return f"{scene} is in study.{role}" if role else f"{scene} has no role in the study"
+
+    def _unknown_faults(
+        self, place: str, image: str, warped: Mapping[str, str]
+    ) -> Iterator[UserError]:
+        """Warped images beside a sample that stage `pairs` did not write."""
+        for path in warped_paths(Path(image)):
+            if path.as_posix() not in warped.values():
+                got = f"{path}: the index lists no such image"
+                yield UserError(place, got, expected="files of stage `pairs`", fix="remove it")
 
     def _image_faults(self, place: str, named: Mapping[str, str]) -> Iterator[UserError]:
         if len({self._files[path].scene for path in named.values()}) > 1:
@@ -115,6 +141,7 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
     where = folder / INDEX_FILE
     sources = set(index.photographs["source"].values())
     targets = set(index.photographs["target"].values())
+    known = {name for images in index.photographs.values() for name in images}
     for record in index.pairs:
         reference, target = record.files.get("ref_image"), record.files.get("target_image")
         rendered = f"{record.ref_timestamp}/{record.ref_camera}" in index.photographs["target"]
@@ -125,6 +152,14 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
                 expected=f"camera {record.ref_camera} at {record.ref_timestamp}",
                 fix=_RESTORE,
             )
+        for camera in record.warped:
+            if camera == record.camera or f"{record.timestamp}/{camera}" not in known:
+                yield UserError(
+                    f"{where}  {record.name}",
+                    f"camera {camera}'s image is warped into it",
+                    expected=f"other cameras of the scene at {record.timestamp}",
+                    fix=_RESTORE,
+                )
         left_out = record.left_out
         if target not in (sources if left_out and index.split == "train" else targets):
             yield UserError(

@@ -1,7 +1,10 @@
 """The tuning samples of a scene on disk: data/pairs/<scene>, listed in pairs.json.
 
 A sample is a target (camera, timestamp) with a reference, the image of a source camera: three
-images of one name, `image` (the render), `target_image` (the ground truth) and `ref_image`.
+images of one name, `image` (the render), `target_image` (the ground truth) and `ref_image`. For
+fixers that take them, images of source cameras warped into the target are beside it, `warped_1` the
+best: PNGs whose alpha is the agreement of
+the depths (`splat.views.warping`).
 pairs.json says of each sample what it shows, and lists the hashes of all images of the scene, so
 that leaks are found without the scene.
 """
@@ -18,6 +21,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, text_hash, write_json
 
 KINDS = ("image", "target_image", "ref_image")
+_WARPED = "warped_"
 INDEX_FILE = "pairs.json"
 
 
@@ -49,6 +53,7 @@ class SampleRecord:
     poses: str
     psnr: float  # of the render against the ground truth, dB
     files: Mapping[str, str]
+    warped: tuple[str, ...] = ()  # cameras of the warped images, in their order
 
     def path(self, folder: Path, kind: str) -> Path:
         """One of its files, where `folder` has the samples of its scene."""
@@ -74,6 +79,23 @@ class SampleIndex:
         return text_hash(json.dumps(asdict(self), sort_keys=True))
 
 
+def warped_kind(number: int) -> str:
+    """The kind of a target's n-th best warped image, from 1 on.
+
+    >>> warped_kind(1)
+    'warped_1'
+    """
+    return f"{_WARPED}{number}"
+
+
+def warped_paths(image: Path) -> list[Path]:
+    """The warped images that lie beside a sample's `image`, the best first."""
+    paths: list[Path] = []
+    while (path := image.parents[1] / warped_kind(len(paths) + 1) / image.name).is_file():
+        paths.append(path)
+    return paths
+
+
 def write_index(folder: Path, index: SampleIndex) -> None:
     """Write pairs.json."""
     write_json(folder / INDEX_FILE, asdict(index))
@@ -84,9 +106,13 @@ def read_index(folder: Path) -> SampleIndex:
     content = read_json(folder / INDEX_FILE)
     try:
         index = SampleIndex(**content)
-        records = tuple(SampleRecord(**record) for record in content["pairs"])
-        kinds = {kind for record in records for kind in record.files}
-        if not kinds <= set(KINDS) or set(index.photographs) != {"source", "target"}:
+        records = tuple(
+            SampleRecord(**record | {"warped": tuple(record.get("warped", ()))})
+            for record in content["pairs"]
+        )
+        if not all(set(record.files) <= _kinds(record) for record in records) or set(
+            index.photographs
+        ) != {"source", "target"}:
             raise ValueError("other kinds or roles")
         if not all(isinstance(record.psnr, float | int) for record in records):
             raise ValueError("psnr is no number")
@@ -95,6 +121,11 @@ def read_index(folder: Path) -> SampleIndex:
             folder / INDEX_FILE, f"not a list of pairs ({error})", fix="run `dvc repro pairs`"
         ) from error
     return replace(index, pairs=records)
+
+
+def _kinds(record: SampleRecord) -> set[str]:
+    """The kinds of files that a sample may have."""
+    return {*KINDS, *(warped_kind(number + 1) for number in range(len(record.warped)))}
 
 
 def metrics(index: SampleIndex) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class PlannedSample:
     step: int | None = None
     left_out: bool = False  # a source camera that these Gaussians were trained without
     first: bool = True  # best reference of its target
+    warped: tuple[str, ...] = ()  # cameras whose images are warped into it, the best first
 
     @property
     def name(self) -> str:
@@ -73,7 +74,16 @@ def plan_samples(
             references = [(ref, time) for time in times for ref in chosen]
             for step in (None, *config.steps):
                 samples += [
-                    PlannedSample(name, timestamp, ref, time, step, left_out, first=rank == 0)
+                    PlannedSample(
+                        name,
+                        timestamp,
+                        ref,
+                        time,
+                        step,
+                        left_out,
+                        first=rank == 0,
+                        warped=tuple(best[name][: config.warped]),
+                    )
                     for rank, (ref, time) in enumerate(references)
                 ]
     return samples

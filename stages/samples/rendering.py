@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from stages.quality.metrics.psnr import psnr
-from stages.run.artefacts import GAUSSIANS
+from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
 from stages.run.progress import Progress
-from stages.samples.index import KINDS, SampleIndex, SampleRecord
+from stages.samples.index import KINDS, SampleIndex, SampleRecord, warped_kind
 from stages.samples.leaks import foreign_references
 from stages.samples.planning import (
     PlannedSample,
@@ -27,6 +27,7 @@ from stages.samples.planning import (
 )
 from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
+from stages.scenes.colmap import read_model
 from stages.scenes.config import NEAREST, OVERLAP, PairsConfig, reference_errors
 from stages.scenes.images import Pixels, image_size, read_image, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
@@ -36,6 +37,7 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 from stages.splat.views.references import ranked_references
+from stages.splat.views.warping import Warper
 
 EQUAL_DB = 99.0  # stands for the infinite PSNR of equal images, which JSON cannot hold
 
@@ -51,6 +53,9 @@ class SampleRenderer:
         self._gaussians: dict[int | None, Gaussians] = {}
         self._cameras: dict[str, Camera] = {}
         self._renders: dict[tuple[str, int | None], Pixels] = {}
+        self._warpers: dict[int | None, Warper] = {}
+        learnt = read_model(folder / LEARNT_CAMERAS).cameras
+        self._learnt = {Path(name).stem: camera for name, camera in learnt.items()}
 
     def render(self, view: View, step: int | None) -> Pixels:
         """The render [H, W, 3] of a view's camera after a step; None: after the last."""
@@ -62,6 +67,24 @@ class SampleRenderer:
             # Black where pixels are invalid, as in the ground truth: no difference to learn from.
             self._renders[key] = pixels if valid is None else pixels * valid[..., None]
         return self._renders[key]
+
+    def warped(self, view: View, others: Sequence[View], step: int | None) -> list[Pixels]:
+        """Views warped into another one after a step, each [H, W, 4].
+
+        Images of source cameras, at the poses that training left them; of target cameras renders.
+        """
+        if not others:
+            return []
+        if step not in self._warpers:
+            self._warpers[step] = Warper(self._after(step), self.backend)
+        cameras, images, valid = [], [], []
+        for other in others:
+            is_source = other.name in self.calibration.sources
+            cameras.append(self._learnt[other.name] if is_source else self._camera(other))
+            image, mask = other.image() if is_source else (self.render(other, step), None)
+            images.append(image)
+            valid.append(mask)
+        return self._warpers[step](self._camera(view), cameras, images, valid)
 
     def _after(self, step: int | None) -> Gaussians:
         if step not in self._gaussians:
@@ -219,7 +242,9 @@ def _rendered(
             before = None
             if _is_render(reconstruction, sample):
                 before = renderer.render(reference, sample.step)
-            yield _written(folder, sample, config.poses, pixels, view, reference, before)
+            others = [views[timestamp, name] for name in sample.warped]
+            warped = renderer.warped(view, others, sample.step)
+            yield _written(folder, sample, config.poses, pixels, view, reference, before, warped)
 
 
 def _is_render(reconstruction: Reconstruction, sample: PlannedSample) -> bool:
@@ -239,13 +264,16 @@ def _written(
     view: View,
     reference: View,
     before: Pixels | None,
+    warped: Sequence[Pixels],
 ) -> SampleRecord:
     """Write one sample; images are copied byte for byte, so that their hashes stay the same.
 
-    `before` is the render at the reference's camera where that is the reference.
+    `before` is the render at the reference's camera where that is the reference; `warped` are
+    images [H, W, 4] of the cameras of `sample.warped`.
     """
     _check_sizes(sample, view, reference)
-    paths = {kind: folder / kind / f"{sample.name}.png" for kind in KINDS}
+    in_view = {warped_kind(number): image for number, image in enumerate(warped, 1)}
+    paths = {kind: folder / kind / f"{sample.name}.png" for kind in (*KINDS, *in_view)}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     write_png(paths["image"], pixels)
@@ -254,6 +282,8 @@ def _written(
         shutil.copyfile(reference.image_path, paths["ref_image"])
     else:
         write_png(paths["ref_image"], before)
+    for kind, image in in_view.items():
+        write_png(paths[kind], image)
     error = psnr(_tensor(read_image(paths["image"])), _tensor(view.pixels())).item()
     return SampleRecord(
         name=sample.name,
@@ -266,6 +296,7 @@ def _written(
         poses=poses,
         psnr=round(min(error, EQUAL_DB), 4),
         files={kind: file_hash(path) for kind, path in paths.items()},
+        warped=sample.warped,
     )
 
 

@@ -71,8 +71,9 @@ class SampleStream:
         image, target, reference = self.dataset.load(index)
         if not self.with_reference:
             reference = None
-        elif reference is None:
-            reference = image  # missing_reference: own_render, else refused at the start
+        elif reference is None:  # else refused at the start
+            absent = torch.zeros(self.dataset.warped, 4, *image.shape[1:])
+            reference = absent if self.dataset.warped else image
         generator = seeded(self.config.seed, "augment", number)
         window = _window(image.shape[-2:], self.config.crop_px, generator)
         mirror = self.config.flip and bool(torch.rand((), generator=generator) < 0.5)
@@ -99,13 +100,23 @@ class SampleStream:
             raise UserError("tune.crop_px", str(crop), expected=expected)
 
     def _check_references(self) -> None:
-        missing = [sample.name for sample in self.dataset.samples if sample.reference is None]
+        dataset = self.dataset
+        missing = [
+            sample.name
+            for index, sample in enumerate(dataset.samples)
+            if not dataset.has_reference(index)
+        ]
         if self.with_reference and missing and self.config.missing_reference == "error":
             raise UserError(
                 "tune.missing_reference",
                 f"{len(missing)} samples have none, such as {missing[0]}",
-                expected="a ref_image in every sample, for a fixer that expects one",
-                fix="set it to own_render, or difix.reference: withhold",
+                expected="warped images beside every sample, for a fixer that takes them"
+                if dataset.warped
+                else "a ref_image in every sample, for a fixer that expects one",
+                fix=f"set pairs.warped: {dataset.warped} and run `dvc repro pairs`, or set it to "
+                "own_render: these samples then have none"
+                if dataset.warped
+                else "set it to own_render, or difix.reference: withhold",
             )
 
 

@@ -112,10 +112,14 @@ ReferencePolicy = Annotated[str, AfterValidator(_policy)]
 
 
 class ReferenceRule(NamedTuple):
-    """Which images are references of a view, and how many of them."""
+    """Which images are references of a view, how many of them, and how a fixer takes them.
+
+    Of `warped` references, warped into the view, there may be fewer than `count`.
+    """
 
     policy: str = NEAREST
     count: int = 1
+    warped: bool = False
 
 
 ONE_NEAREST = ReferenceRule()
@@ -155,6 +159,7 @@ class PairsConfig(Alignment):
     max_pairs: Count = 0
     seed: Seed = 0
     reference: ReferenceConfig = ReferenceConfig()
+    warped: Count = 0
 
 
 class ManifestConfig(Section):

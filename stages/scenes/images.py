@@ -53,6 +53,15 @@ def read_image(path: Path, *, upright: bool = True, background: Color = BLACK) -
         return np.ascontiguousarray(orient(_pixels(path, image, background)))
 
 
+def read_rgba(path: Path) -> Pixels:
+    """Read an image with 8-bit alpha as [H, W, 4]; alpha is 1 where a file has none.
+
+    Raises UserError as `read_image` does.
+    """
+    with _opened(path) as image:
+        return np.asarray(image.convert("RGBA"), np.float32) / 255
+
+
 def read_mask(path: Path, *, upright: bool = True) -> Mask:
     """Read a mask [H, W]: true where any colour channel is not zero, and alpha is not.
 
@@ -141,7 +150,7 @@ def check_pixel_count(path: Path, size: tuple[int, int], bytes_per_pixel: int, f
 
 
 def write_png(path: Path, image: Pixels) -> None:
-    """Write [H, W, 3] in [0, 1] as 8-bit PNG, rounded to the nearest level."""
+    """Write [H, W, 3], or 4 with alpha, in [0, 1] as 8-bit PNG, rounded to the nearest level."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     _save(path, Image.fromarray(levels))
 
@@ -160,7 +169,7 @@ def nearest_colors(image: Pixels, positions: NDArray[np.float64]) -> NDArray[np.
 
 
 def resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Resample [H, W, 3] with an anti-aliasing filter; the same size returns the input."""
+    """Resample [H, W, C] with an anti-aliasing filter; the same size returns the input."""
     if image.shape[:2] == (height, width):
         return image
     planes = [

@@ -13,9 +13,9 @@ from stages.difix.network.model import (
     empty_fixer,
     random_fixer,
     trainable,
-    with_warped,
 )
 from stages.difix.network.spec import SIZES, Spec
+from stages.samples.batches import with_warped
 
 SPECS = {"tiny": tiny_spec, "published": published_spec}
 BUDGET_BYTES = 12e6  # of a fixer in the repository, in half precision

@@ -123,7 +123,8 @@ def test_post_has_the_policys_reference(scene: Scene, truth: Gaussians, policy: 
     recipe = DistillRecipe(DistillConfig(), TrainConfig())
     views = scene.views("target", time)
     fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, ReferenceRule(policy))
-    fixed.fix_views(views, [view.pixels() for view in views])
+    cameras = [calibration.targets[view.name] for view in views]
+    fixed.fix_views(views, cameras, [view.pixels() for view in views])
     images = {view.name: view.pixels() for view in scene.views("source", time)}
     (chosen,) = [name for name, image in images.items() if np.array_equal(image, used[0][0])]
     assert len(used) == len(views) == 1
@@ -220,7 +221,8 @@ def test_each_kind_of_render_has_fixed_views_of_its_own_kind(
     fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, ReferenceRule("previous"))
     views = [view for view in scene.views("target", time) for _ in ("given", "aligned")]
     renders = [np.full((2, 2, 3), number, np.float32) for number in range(6)]
-    images = fixed.fix_views(views, renders)
+    cameras = [calibration.targets[view.name] for view in views]
+    images = fixed.fix_views(views, cameras, renders)
     assert [len(one) for one in calls] == [4, 2], "the outer targets of both kinds, then the middle"
     photographs = [view.pixels() for view in scene.views("source", time)]
     assert all(any(np.array_equal(ref, one) for one in photographs) for ref in calls[0])

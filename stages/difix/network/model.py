@@ -30,6 +30,7 @@ from stages.difix.network.vae import (
     encode,
     skip_name,
 )
+from stages.samples.batches import with_warped
 
 _SKIP_WEIGHT = 1e-5  # at the start of the published training: tiny, but with a gradient
 _MATCHING_GAIN = 2.0
@@ -156,11 +157,6 @@ class Fixer(nn.Module):
         """Weights that have LoRA, by the published names of their layers."""
         layers = {name: layer.weight for name, layer in self.vae.named_modules() if has_lora(name)}
         return layers | {skip_name(index): skip.weight for index, skip in enumerate(self.skips)}
-
-
-def with_warped(images: Tensor, warped: Tensor) -> Tensor:
-    """Renders [B, 1, 3, H, W] with warped references [B, k, 4, H, W] as further channels."""
-    return torch.cat([images, warped.flatten(1, 2)[:, None]], dim=2)
 
 
 def known_keys(part: str) -> set[str]:

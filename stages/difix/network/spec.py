@@ -17,7 +17,7 @@ PROMPT = "remove degradation"
 TIMESTEP = 199
 LORA_RANK = 4
 RGB = 3
-WARPED_CHANNELS = 4  # of one warped reference: RGB and validity
+WARPED_CHANNELS = 4  # of one warped reference: RGB and agreement of depths
 # Keys that fixer.json has only where their value is another.
 _OMITTED: dict[str, int] = {"references": 1, "warped": 0}
 
@@ -83,7 +83,7 @@ SMALL_UNET: Config = TINY_UNET | {
 }
 SMALL_VAE: Config = TINY_VAE | {
     "in_channels": RGB + WARPED_CHANNELS * _WARPED,
-    "block_out_channels": [32, 64, 96],
+    "block_out_channels": [48, 64, 96],
     "latent_channels": 32,
 }
 

@@ -52,7 +52,13 @@ def tune(
     check_inputs(fixer, data, config)
     loss = FixerLoss(config.losses, weights, device, config.seed)
     train, test = (
-        TuningDataset(split, config.resolution, config.multiple, config.runtime.cache_mib)
+        TuningDataset(
+            split,
+            config.resolution,
+            config.multiple,
+            config.runtime.cache_mib,
+            fixer.spec.warped,
+        )
         for split in (data.train, data.test)
     )
     stream = SampleStream(train, config, config.multiple, fixer.spec.reference)

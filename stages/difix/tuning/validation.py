@@ -17,6 +17,7 @@ from stages.difix.network.model import Fixer
 from stages.quality.metrics.lpips import Lpips
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
+from stages.samples.batches import Batch
 from stages.scenes.images import write_png
 
 MEASURES = ("psnr", "ssim", "lpips")
@@ -25,7 +26,10 @@ _HIGHEST_PSNR_DB = 120.0
 
 
 class Sample(NamedTuple):
-    """One sample, [3, H, W] each, in [0, 1], at its working size."""
+    """One sample, [3, H, W] each, in [0, 1], at its working size.
+
+    Warped references are [K, 4, H, W].
+    """
 
     image: Tensor
     target: Tensor
@@ -72,11 +76,12 @@ class Validator:
     @torch.no_grad()
     def output(self, fixer: Fixer | None, sample: Sample, with_reference: bool = True) -> Tensor:
         """The fixed view of a sample, or its render without a fixer: [1, 3, H, W] in [0, 1]."""
-        views = [sample.image]
-        if with_reference and self.with_reference and sample.reference is not None:
-            views.append(sample.reference)
-        batch = torch.stack(views)[None].to(self.device)
-        return batch[:, 0] if fixer is None else fixer(batch).float().clamp(0, 1)
+        image, reference = sample.image[None], sample.reference
+        if fixer is None:
+            return image.to(self.device)
+        batch = Batch(image, image, None if reference is None else reference[None])
+        views = batch.views(with_reference and self.with_reference)
+        return fixer(views.to(self.device)).float().clamp(0, 1)
 
     def write_sheet(self, fixer: Fixer, folder: Path, step: int) -> None:
         """Write samples as one PNG, in rows of render, fixed view, ground truth and reference."""
@@ -90,7 +95,9 @@ class Validator:
     def _row(self, fixer: Fixer, sample: Sample) -> Tensor:
         fixed = self.output(fixer, sample)[0].cpu()
         images = [sample.image, fixed, sample.target]
-        images += [] if sample.reference is None else [sample.reference]
+        if sample.reference is not None:
+            warped = sample.reference.ndim == 4
+            images.append(sample.reference[0, :3] if warped else sample.reference)
         return torch.cat(images, dim=2)
 
     @torch.no_grad()

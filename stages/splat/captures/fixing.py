@@ -5,8 +5,9 @@ views on the way to the evaluated cameras and fixes their renders once more. Of 
 both get the camera, never the image; only the poses of `aligned` renders depend on it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from stages.run.files import target_of, write_json, write_tsv
 from stages.run.methods import DISTILL, PLAIN, FormName, Method
 from stages.run.process.stopping import Preemption
 from stages.run.progress import Progress
+from stages.scenes.cameras import Camera
 from stages.scenes.config import PREVIOUS, ReferenceRule
 from stages.scenes.images import Pixels, read_image, write_png
 from stages.scenes.view import View
@@ -32,11 +34,13 @@ from stages.splat.raster import choose_backend
 from stages.splat.render import render
 from stages.splat.views.distill import distil
 from stages.splat.views.references import Reference, fixing_rounds
+from stages.splat.views.warping import Warper
 
 STATE = "distill"  # stage of the resume states
 _CHUNK = 16  # views in memory at once
 
 Renders = dict[str, Pixels]  # of one view, [H, W, 3] by kind
+Poses = dict[str, Camera]  # of its renders, by kind
 
 
 class AppliedFixer(Protocol):
@@ -108,9 +112,12 @@ class Fixing:
         self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
         measures = {PLAIN: views.means}
         for form in self.forms:
-            source: _Stored | _Distilled = _Stored(views)
+            backend, _ = choose_backend(training.recipe(self.train).backend)
+            device = "cuda" if backend == "cuda" else "cpu"
+            poses = _Poses(views, training.plain.to(device), backend)
+            source: _Stored | _Distilled = _Stored(poses)
             if form == DISTILL:
-                source = self._distilled(views, training, resume_as)
+                source = self._distilled(poses, training, resume_as)
             method = str(Method(self.fixer.name, form))
             measures[method] = self._write(folder / form, source, views, training)
         rule = capture_rule(self.fixer.rule)
@@ -161,12 +168,14 @@ class Fixing:
         training: TrainingViews,
     ) -> Iterator[MeasuredView]:
         """Render, fix, write and yield every view, a few at a time."""
-        backend, _ = choose_backend(training.recipe(self.train).backend)
+        backend, rule = source.poses.backend, self.fixer.rule
+        warper = Warper(source.poses.plain, backend) if rule.warped else None
         cameras = [views.cameras[view.name] for view in views.views]
         rounds, chosen, done = [[*range(len(cameras))]], [], 0
-        if fixes and self.fixer.rule.policy == PREVIOUS:  # depends on all cameras
-            chosen = training.references(cameras, self.fixer.rule, backend)
+        if fixes and rule.policy == PREVIOUS:  # depends on all cameras
+            chosen = training.references(cameras, rule, backend)
             rounds = fixing_rounds(chosen)
+        of_index = [partial(source.poses.of, view) for view in views.views]
         later = {one for references in chosen for one in references}
         kept: dict[int, Renders] = {}  # fixed views that are references of others
         chunks = (r[start : start + _CHUNK] for r in rounds for start in range(0, len(r), _CHUNK))
@@ -177,8 +186,12 @@ class Fixing:
                     references = [chosen[index] for index in chunk] if chosen else None
                     if references is None:
                         some = [cameras[index] for index in chunk]
-                        references = training.references(some, self.fixer.rule, backend)
-                    renders = self._fixed(renders, references, training, kept)
+                        references = training.references(some, rule, backend)
+                    beside = _Beside(training, kept, of_index, warper)
+                    poses = [
+                        source.poses.of(views.views[index]) if warper else {} for index in chunk
+                    ]
+                    renders = self._fixed(renders, poses, references, beside)
                 for index, images in zip(chunk, renders, strict=True):
                     if index in later:
                         kept[index] = images
@@ -189,34 +202,26 @@ class Fixing:
     def _fixed(
         self,
         renders: Sequence[Renders],
+        poses: Sequence[Poses],
         references: Sequence[Sequence[Reference]],
-        training: TrainingViews,
-        before: Mapping[int, Renders],
+        beside: "_Beside",
     ) -> list[Renders]:
         """All kinds of each view, fixed with its references; fixed ones are of the same kind."""
         kinds = [(index, kind) for index, images in enumerate(renders) for kind in images]
         fixed = self.fixer.fix(
             [renders[index][kind] for index, kind in kinds],
-            [
-                [
-                    training.image(one) if isinstance(one, str) else before[one][kind]
-                    for one in references[index]
-                ]
-                for index, kind in kinds
-            ],
+            [beside(kind, poses[index].get(kind), references[index]) for index, kind in kinds],
         )
         result: list[Renders] = [{} for _ in renders]
         for (index, kind), image in zip(kinds, fixed, strict=True):
             result[index][kind] = image
         return result
 
-    def _distilled(self, views: Evaluated, training: TrainingViews, resume_as: str) -> "_Distilled":
+    def _distilled(self, poses: "_Poses", training: TrainingViews, resume_as: str) -> "_Distilled":
         """The Gaussians after the progressive update towards the evaluated cameras."""
-        config = training.recipe(self.train)
-        backend, _ = choose_backend(config.backend)
-        device = "cuda" if backend == "cuda" else "cpu"
-        cameras = list(views.cameras.values())
-        timestamp = training.timestamp(config, device, self.fixer.rule)
+        config, backend = training.recipe(self.train), poses.backend
+        cameras = list(poses.views.cameras.values())
+        timestamp = training.timestamp(config, poses.plain, self.fixer.rule)
         checkpoint = Checkpoint(
             STATE,
             resume_as,
@@ -237,41 +242,83 @@ class Fixing:
                 checkpoint,
                 preemption,
             )
-        return _Distilled(views, gaussians, timestamp.gaussians, backend)
+        return _Distilled(poses, gaussians)
+
+
+@dataclass(frozen=True, eq=False)
+class _Poses:
+    """The cameras of renders, which were fitted with the plain Gaussians where they are aligned."""
+
+    views: Evaluated
+    plain: Gaussians
+    backend: str
+    _known: dict[str, Poses] = field(default_factory=dict)
+
+    def of(self, view: View) -> Poses:
+        """The cameras of a view's renders."""
+        if view.name not in self._known:
+            camera, alignment = self.views.cameras[view.name], self.views.alignment
+            cameras = {GIVEN: camera}
+            if ALIGNED in self.views.folders and alignment is not None:
+                image, valid = self.views.truth(view)
+                cameras[ALIGNED] = aligned_camera(
+                    self.plain, camera, image, valid, alignment, self.backend
+                )
+            self._known[view.name] = cameras
+        return self._known[view.name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """References of evaluated views as the fixer takes them: as they are, or warped."""
+
+    training: TrainingViews
+    before: Mapping[int, Renders]  # views that were fixed before, by index
+    poses: Sequence[Callable[[], Poses]]  # of all views
+    warper: Warper | None
+
+    def __call__(
+        self, kind: str, camera: Camera | None, references: Sequence[Reference]
+    ) -> list[Pixels]:
+        """The references of a render of some kind, from a camera that only a warp needs."""
+        images = [
+            self.training.image(one) if isinstance(one, str) else self.before[one][kind]
+            for one in references
+        ]
+        if self.warper is None:
+            return images
+        assert camera is not None, "a warp needs the camera"
+        sources = [
+            self.training.cameras[one] if isinstance(one, str) else self.poses[one]()[kind]
+            for one in references
+        ]
+        valid = [self.training.valid(one) if isinstance(one, str) else None for one in references]
+        return self.warper(camera, sources, images, valid)
 
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
     """The renders that the evaluation of the plain Gaussians stored."""
 
-    views: Evaluated
+    poses: _Poses
 
     def renders(self, view: View) -> Renders:
         """The renders of a view."""
-        return self.views.renders(view)
+        return self.poses.views.renders(view)
 
 
 @dataclass(frozen=True, eq=False)
 class _Distilled:
     """Renders of distilled Gaussians at the poses of the evaluation of the plain ones."""
 
-    views: Evaluated
+    poses: _Poses
     gaussians: Gaussians
-    plain: Gaussians
-    backend: str
 
     def renders(self, view: View) -> Renders:
         """The renders of a view."""
-        camera, alignment = self.views.cameras[view.name], self.views.alignment
-        cameras = {GIVEN: camera}
-        if ALIGNED in self.views.folders and alignment is not None:
-            image, valid = self.views.truth(view)
-            cameras[ALIGNED] = aligned_camera(
-                self.plain, camera, image, valid, alignment, self.backend
-            )
         return {
-            kind: render(self.gaussians, camera, self.backend).rgb.cpu().numpy()
-            for kind, camera in cameras.items()
+            kind: render(self.gaussians, camera, self.poses.backend).rgb.cpu().numpy()
+            for kind, camera in self.poses.of(view).items()
         }
 
 

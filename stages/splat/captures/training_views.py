@@ -14,7 +14,7 @@ from stages.scenes.colmap_lenses import find_model
 from stages.scenes.config import FIXED_SOURCE, NEAREST, ReferenceRule
 from stages.scenes.dataset import Dataset
 from stages.scenes.image_folder import shortened
-from stages.scenes.images import BLACK, Color, Pixels
+from stages.scenes.images import BLACK, Color, Mask, Pixels
 from stages.scenes.view import View
 from stages.splat.captures.claims import DATASET
 from stages.splat.captures.record import CaptureRecord
@@ -44,7 +44,7 @@ class TrainingViews:
         self.cameras: dict[str, Camera] = {name: learnt[name] for name in record.train}
         self._views = {name: views[name] for name in record.train}
         self.background: Color = self.plain.metadata.get("background", BLACK)
-        self.image = lru_cache(_KEPT)(self._image)
+        self._shrunk = lru_cache(_KEPT)(self._read)
 
     def references(
         self, cameras: Sequence[Camera], rule: ReferenceRule, backend: str
@@ -64,12 +64,14 @@ class TrainingViews:
         """A hash of the file of the Gaussians."""
         return file_hash(self.trained / GAUSSIANS)
 
-    def timestamp(self, config: TrainConfig, device: str, rule: ReferenceRule) -> TrainedTimestamp:
-        """All views in memory with the Gaussians, as distillation takes them."""
+    def timestamp(
+        self, config: TrainConfig, gaussians: Gaussians, rule: ReferenceRule
+    ) -> TrainedTimestamp:
+        """All views in memory with the plain Gaussians on a device, as distillation takes them."""
         views = {name: train_view(view, config) for name, view in self._views.items()}
         return TrainedTimestamp(
             self.name,
-            self.plain.to(device),
+            gaussians,
             self.cameras,
             {name: view.image.numpy() for name, view in views.items()},
             {name: view.mask.numpy() for name, view in views.items() if view.mask is not None},
@@ -89,9 +91,16 @@ class TrainingViews:
             }
         )
 
-    def _image(self, name: str) -> Pixels:
-        _, image, _ = shrunk(self._views[name], self.record.data_factor, self.background)
-        return image
+    def image(self, name: str) -> Pixels:
+        """The image [H, W, 3] of a training view."""
+        return self._shrunk(name)[0]
+
+    def valid(self, name: str) -> Mask | None:
+        """The pixels [H, W] that its lens covers; None for all."""
+        return self._shrunk(name)[1]
+
+    def _read(self, name: str) -> tuple[Pixels, Mask | None]:
+        return shrunk(self._views[name], self.record.data_factor, self.background)[1:]
 
 
 def capture_rule(rule: ReferenceRule) -> ReferenceRule:

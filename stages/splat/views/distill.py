@@ -30,6 +30,7 @@ from stages.splat.training.trainer import Trainer, TrainView
 from stages.splat.views.references import (
     Fix,
     Reference,
+    Warp,
     best_references,
     fix_in_rounds,
     ranked_references,
@@ -41,6 +42,7 @@ from stages.splat.views.visibility import (
     surface_of,
     visible_counts,
 )
+from stages.splat.views.warping import Warper
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,28 @@ class TrainedTimestamp:
             self.rule.policy, cameras, self.sources, gaussians, backend, earlier
         )
         return best_references(ranked, self.rule)
+
+    def warp(
+        self,
+        cameras: Sequence[Camera],
+        gaussians: Gaussians,
+        backend: str,
+        earlier: Sequence[Camera] = (),
+    ) -> Warp | None:
+        """Warps references, as `references` gives them, into the cameras' views by the Gaussians.
+
+        None where the rule takes references as they are.
+        """
+        if not self.rule.warped:
+            return None
+        warper, views = Warper(gaussians, backend), [*cameras, *earlier]
+
+        def warped(index: int, chosen: Sequence[Reference], images: Sequence[Pixels]) -> list:
+            named = [self.sources[one] if isinstance(one, str) else views[one] for one in chosen]
+            valid = [self.valid.get(one) if isinstance(one, str) else None for one in chosen]
+            return warper(cameras[index], named, images, valid)
+
+        return warped
 
     def nearest_source(self, camera: Camera) -> str:
         """Name of the source camera nearest to a camera."""
@@ -214,6 +238,7 @@ def fixed_views(
         lambda name: trained.images[name],
         fix if config.shifted_grids == 1 else partial(fix, grids=config.shifted_grids),
         [view.image.numpy() for view in earlier],
+        trained.warp(cameras, gaussians, backend, before),
     )
     sources: list[DepthView] = []
     if config.where != "all":

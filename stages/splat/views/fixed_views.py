@@ -10,6 +10,7 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.files import folder_hash
 from stages.run.methods import DISTILL, Method
 from stages.run.process.stopping import Preemption
+from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.config import ONE_NEAREST, ReferenceRule
 from stages.scenes.images import Pixels, resize, resize_mask
@@ -96,19 +97,22 @@ class FixedViews:
             preemption,
         )
 
-    def fix_views(self, views: Sequence[View], renders: Sequence[Pixels]) -> list[Pixels]:
+    def fix_views(
+        self, views: Sequence[View], cameras: Sequence[Camera], renders: Sequence[Pixels]
+    ) -> list[Pixels]:
         """Fix renders of target views of one timestamp, with references by the policy.
 
-        The plain Gaussians give the depth. A view that comes several times has renders of several
-        kinds, always in one order: fixed views are references of renders of their own kind alone.
+        `cameras` are those of the renders; references are chosen by the calibrated ones. The plain
+        Gaussians give the depth. A view that comes several times has renders of several kinds,
+        always in one order: fixed views are references of renders of their own kind alone.
         """
         trained = self.trained(views[0].timestamp)
         places: dict[str, list[int]] = {}
         for index, view in enumerate(views):
             places.setdefault(view.name, []).append(index)
         names = list(places)
-        cameras = [self.calibration.targets[name] for name in names]
-        chosen = trained.references(cameras, trained.gaussians, self.backend)
+        calibrated = [self.calibration.targets[name] for name in names]
+        chosen = trained.references(calibrated, trained.gaussians, self.backend)
         by_name = dict(zip(names, chosen, strict=True))
         references: list[list[Reference]] = []
         for index, view in enumerate(views):
@@ -119,7 +123,13 @@ class FixedViews:
                     for one in by_name[view.name]
                 ]
             )
-        return fix_in_rounds(renders, references, lambda name: trained.images[name], self.fix)
+        return fix_in_rounds(
+            renders,
+            references,
+            lambda name: trained.images[name],
+            self.fix,
+            warp=trained.warp(cameras, trained.gaussians, self.backend),
+        )
 
     def trained(self, timestamp: str) -> TrainedTimestamp:
         """Gaussians, learnt source cameras and source images of a timestamp, read once."""

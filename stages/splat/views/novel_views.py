@@ -22,8 +22,8 @@ from stages.scenes.view import View
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import align_camera, render
 
-# Renders [H, W, 3] of target views, to fixed views of the same sizes.
-FixViews = Callable[[Sequence[View], Sequence[Pixels]], Sequence[Pixels]]
+# Renders [H, W, 3] of target views from cameras, to fixed views of the same sizes.
+FixViews = Callable[[Sequence[View], Sequence[Camera], Sequence[Pixels]], Sequence[Pixels]]
 
 _ALIGNED_NOTE = (
     "aligned: with the plain Gaussians frozen, each target pose was fitted to its own photograph; "
@@ -88,7 +88,8 @@ class TargetRenderer:
         renders = list(self._renders(timestamp, gaussians))
         images = [item.image for item in renders]
         if fix is not None:
-            images = fix([item.view for item in renders], images)
+            views, cameras = zip(*((item.view, item.camera) for item in renders), strict=True)
+            images = fix(views, cameras, images)
         for item, image in zip(renders, images, strict=True):
             write_novel_view(folder, item.kind, item.view, image)
         return {item.view.name: item.move for item in renders if item.move}
@@ -97,11 +98,11 @@ class TargetRenderer:
         """All renders of a timestamp."""
         for view in self.scene.views("target", timestamp):
             camera = self._camera(view)
-            yield _Render(view, "given", {}, _image(gaussians, camera, self.backend))
+            yield _Render(view, "given", camera, {}, _image(gaussians, camera, self.backend))
             if self.config.align:
                 aligned = self._aligned(gaussians, camera, view)
                 image = _image(gaussians, aligned, self.backend)
-                yield _Render(view, "aligned", _move(camera, aligned), image)
+                yield _Render(view, "aligned", aligned, _move(camera, aligned), image)
 
     def _camera(self, view: View) -> Camera:
         """The target camera in the estimated frame, that of the Gaussians."""
@@ -136,6 +137,7 @@ class _Render(NamedTuple):
 
     view: View
     kind: str
+    camera: Camera
     move: dict[str, Any]
     image: Pixels
 

@@ -5,6 +5,8 @@ pixels the source sees, by the Gaussians' depth. `source:<camera>`: that one. `p
 fixed in the order of their distance from the source cameras, and each has the nearest of the views
 fixed before it, or a source camera's image where none of these is nearer. No target camera's ground
 truth is ever a reference.
+
+A fixer takes references as they are, or warped into the view (`warping`), by the rule's `warped`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,9 @@ from stages.splat.views.visibility import SAME_SURFACE, depth_view, visible_coun
 
 # A source camera by name, or a view that is fixed before by its index.
 Reference = str | int
+# Warps a view's references into it: the view's index, its references and their images [H, W, 3], to
+# images [H, W, 4].
+Warp = Callable[[int, Sequence[Reference], Sequence[Pixels]], list[Pixels]]
 
 
 class Fix(Protocol):
@@ -29,7 +34,8 @@ class Fix(Protocol):
     ) -> list[Pixels]:
         """Fixed views of renders [H, W, 3], each with its references, in equal sizes.
 
-        Each is the mean over as many shifted `grids` of the network.
+        References are images [h, w, 3], or [H, W, 4] for a fixer that takes them warped. Each is
+        the mean over as many shifted `grids` of the network.
         """
 
 
@@ -77,8 +83,10 @@ def best_references(
 ) -> list[list[Reference]]:
     """The first of each view's references, as many as the rule asks for.
 
-    Raises UserError when a view has fewer.
+    Raises UserError when a view has fewer and they are not warped.
     """
+    if rule.warped:
+        return [list(references[: rule.count]) for references in ranked]
     fewest = min(map(len, ranked), default=rule.count)
     if fewest < rule.count:
         raise UserError(
@@ -116,6 +124,7 @@ def fix_in_rounds(
     image_of: Callable[[str], Pixels],
     fix: Fix,
     earlier: Sequence[Pixels] = (),
+    warp: Warp | None = None,
 ) -> list[Pixels]:
     """Fix renders, with images of source cameras and views fixed before as references.
 
@@ -125,16 +134,17 @@ def fix_in_rounds(
         image_of: the image of a source camera, by its name.
         fix: the fixer.
         earlier: views that are fixed already; their indices follow those of the renders.
+        warp: for a fixer that takes references warped into the views.
     """
     fixed: dict[int, Pixels] = dict(enumerate(earlier, len(renders)))
+
+    def beside(index: int) -> list[Pixels]:
+        chosen = references[index]
+        images = [image_of(one) if isinstance(one, str) else fixed[one] for one in chosen]
+        return images if warp is None else warp(index, chosen, images)
+
     for indices in fixing_rounds(references):
-        images = fix(
-            [renders[index] for index in indices],
-            [
-                [image_of(one) if isinstance(one, str) else fixed[one] for one in references[index]]
-                for index in indices
-            ],
-        )
+        images = fix([renders[index] for index in indices], list(map(beside, indices)))
         fixed |= dict(zip(indices, images, strict=True))
     return [fixed[index] for index in range(len(renders))]
 

@@ -1,20 +1,55 @@
 """Source images warped into another view by the depth of the Gaussians.
 
 Backward warping: each target pixel's surface point is projected into a source image, whose colour
-there is a second measurement of what the render shows. Where the source does not see the point, by
-the rule of `visibility`, there is none.
+there is a second measurement of what the render shows. How far to trust it, the depth that the
+Gaussians have in the source's view says: a point that is hidden there, or whose depth is wrong in
+either view, lies at another depth.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from stages.scenes.cameras import Camera
 from stages.scenes.images import Mask, Pixels
-from stages.splat.views.visibility import SAME_SURFACE, DepthView
+from stages.splat.gaussians import Gaussians
+from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view
 
-CHANNELS = 4  # of one warped image: RGB and whether the source sees the pixel
+CHANNELS = 4  # of one warped image: RGB and agreement of the depths
+_LEAST_DEPTH = 1e-12
+_KEPT_DEPTHS = 32  # cameras whose depth is in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class Warper:
+    """Warps images between cameras by the depth of one set of Gaussians."""
+
+    gaussians: Gaussians
+    backend: str
+    _depths: dict[Camera, DepthView] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        camera: Camera,
+        sources: Sequence[Camera],
+        images: Sequence[Pixels],
+        valid: Sequence[Mask | None] = (),
+    ) -> list[Pixels]:
+        """The images of the sources in the view of a camera, each [H, W, 4]; see `warp`."""
+        views = [self._depth(source) for source in sources]
+        target = depth_view(self.gaussians, camera, self.backend)
+        warped = warp(target, views, images, valid).permute(0, 2, 3, 1)
+        return list(warped.contiguous().cpu().numpy())
+
+    def _depth(self, camera: Camera) -> DepthView:
+        if camera not in self._depths:
+            if len(self._depths) == _KEPT_DEPTHS:
+                del self._depths[next(iter(self._depths))]
+            self._depths[camera] = depth_view(self.gaussians, camera, self.backend)
+        return self._depths[camera]
 
 
 def warp(
@@ -77,11 +112,12 @@ def warped_images(
         depths: of the sources [..., K, h, w].
         Ks: of the sources [..., K, 3, 3].
         cams_from_world: of the sources [..., K, 4, 4].
-        tolerance: share of the depth by which the two depths of one point may differ.
+        tolerance: share of the depth, see below.
 
-    Returns [..., K, 4, H, W]: RGB by bilinear interpolation, 0 where it is not valid, and validity,
-    1 where the pixel has a surface whose point is in front of the source camera, inside its image,
-    and not behind or before the surface that the source sees there.
+    Returns [..., K, 4, H, W]: RGB by bilinear interpolation, and agreement, 1 where the point's
+    depth in the source is the one that the source has there, 1/e where they differ by `tolerance`.
+    All are 0 where the pixel or its place in the source has no surface, and where its point is
+    behind the source camera or outside its image.
     """
     *batch, count = depths.shape[:-2]
     (height, width), (source_height, source_width) = depth.shape[-2:], depths.shape[-2:]
@@ -101,8 +137,9 @@ def warped_images(
     column = x.clamp(0, source_width - 1).long()
     row = y.clamp(0, source_height - 1).long()
     seen = depths.float().flatten(-2).gather(-1, row * source_width + column)
-    is_same = (seen > 0) & ((z - seen).abs() <= tolerance * seen)
-    valid = (is_inside & is_same & (surface[..., 0, :] > 0)).unflatten(-1, (height, width))
+    is_known = (is_inside & (seen > 0) & (surface[..., 0, :] > 0)).unflatten(-1, (height, width))
+    difference = (z - seen).abs() / (tolerance * seen.clamp(min=_LEAST_DEPTH))
+    agreement = torch.exp(-difference).unflatten(-1, (height, width))
 
     scale = torch.tensor([2 / source_width, 2 / source_height], device=xy.device)
     grid = (xy.movedim(-2, -1) * scale - 1).clamp(-2, 2)
@@ -112,8 +149,8 @@ def warped_images(
         padding_mode="border",
         align_corners=False,
     ).reshape(*batch, count, 3, height, width)
-    valid = valid[..., None, :, :]
-    return torch.cat([torch.where(valid, sampled, 0.0), valid.to(sampled.dtype)], dim=-3)
+    both = torch.cat([sampled, agreement[..., None, :, :]], dim=-3)
+    return torch.where(is_known[..., None, :, :], both, 0.0)
 
 
 def _relative(cam_from_world: Tensor, cams_from_world: Tensor) -> tuple[Tensor, Tensor]:
