@@ -10,8 +10,8 @@ import walls
 from benchmarks import calibrate, calibrate_parts
 from benchmarks.calibrate_cases import CASES, Case, features_and_matches, true_cameras
 from stages.run.files import read_json
-from stages.scenes.hi4d import open_sequence
 from stages.scenes.images import read_image, write_png
+from stages.scenes.sources.hi4d import open_sequence
 
 
 def rows(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict]:

@@ -14,7 +14,15 @@ from stages.quality.noise import floor_words
 from stages.run.methods import TUNED, methods_of
 
 _DEMO = "embedded demo: ray-traced people"
-_OWN = "own sequences in Hi4D's layout"
+# Of data that users bring; a source is here unless its scenes are what it is named after.
+_WORDS = {
+    "demo": _DEMO,
+    "hi4d": "own sequences in Hi4D's layout",
+    "easyvolcap": "sequences in EasyVolcap's layout",
+    "transforms": "sequences in nerfstudio's layout",
+    "mvhumannet": "MVHumanNet",
+    "actorshq": "ActorsHQ",
+}
 # Of `protocol`: what `evaluate.masks` measured.
 _MASKS = {
     "masks ignore": "no masks",
@@ -40,7 +48,7 @@ def measured(
     Args:
         evaluations: Of all scenes and methods.
         scenes: The downstream scenes.
-        sources: `source` of every scene in the catalogue: demo or hi4d.
+        sources: `source` of every scene in the catalogue, such as demo.
         fixer: The untuned fixer and how images pass through it; empty without a fixer.
         tuning: Numbers of the tuning, as in metrics/tune.json; empty without them.
     """
@@ -73,12 +81,11 @@ def data_words(scenes: Iterable[str], sources: Mapping[str, str]) -> str:
     >>> data_words(["hi4d_pair15_fight", "lab"], {"hi4d_pair15_fight": "hi4d", "lab": "hi4d"})
     "Hi4D and own sequences in Hi4D's layout"
     """
-    words = {"demo": _DEMO, "hi4d": _OWN}
     kinds = []
     for scene in scenes:
         source = sources.get(scene, "")
         is_hi4d = source == "hi4d" and scene.startswith("hi4d_")
-        kinds.append("Hi4D" if is_hi4d else words.get(source, source))
+        kinds.append("Hi4D" if is_hi4d else _WORDS.get(source, source))
     return " and ".join(filter(None, dict.fromkeys(kinds)))
 
 

@@ -29,16 +29,18 @@ class SceneEntry(Section):
 
     Of the frames that all cameras share, every `frame_step`-th from `first_frame` to `last_frame`
     (inclusive; absent: no limit) is used, or `timestamps` of these, spread evenly (0: all). With
-    `timestamps: 0`, a run of neighbouring frames can be chosen.
+    `timestamps: 0`, a run of neighbouring frames can be chosen. `fps` matches the frames of
+    cameras that started at different times, where the data says when.
     """
 
-    source: Literal["demo", "hi4d"]
+    source: Literal["demo", "hi4d", "easyvolcap", "transforms", "mvhumannet", "actorshq"]
     source_cameras: tuple[CameraName, ...] = Field(min_length=1)
     target_cameras: tuple[CameraName, ...] = Field(min_length=1)
     timestamps: Count = 0
     first_frame: Count | None = None
     last_frame: Count | None = None
     frame_step: Positive = 1
+    fps: float | None = Field(default=None, ge=0, le=100_000)
     group: str = ""
     licence: str = ""
 
@@ -58,6 +60,11 @@ class SceneEntry(Section):
     def cameras(self) -> tuple[str, ...]:
         """Source cameras, then target cameras."""
         return self.source_cameras + self.target_cameras
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether a user brings the raw data, which then is not generated."""
+        return self.source != "demo"
 
 
 class PrepareConfig(Section):

@@ -11,7 +11,8 @@ from damage import ODD_NUMBERS, Subject, bytes_of, sane_cameras
 from raw_sequences import write_raw_sequence
 
 from stages.scenes.frames import Sim3
-from stages.scenes.hi4d import RawCamera, open_sequence
+from stages.scenes.sources.hi4d import open_sequence
+from stages.scenes.sources.raw_sequence import RawCamera
 from stages.scenes.static.alignment import FrameAlignment, read_alignment, write_alignment
 
 _CAMERAS = ("4", "16", "28")

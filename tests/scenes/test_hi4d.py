@@ -10,7 +10,10 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.scenes.config import SceneEntry
-from stages.scenes.hi4d import Sequence4D, layout_error, open_sequence, raw_errors
+from stages.scenes.sources import opening
+from stages.scenes.sources.hi4d import open_sequence
+from stages.scenes.sources.opening import ChooseFrames, raw_errors
+from stages.scenes.sources.raw_sequence import RawSequence
 
 Writer = Callable[..., Path]
 CAMERAS = ("4", "16", "28")
@@ -24,8 +27,16 @@ def edit_calibration(root: Path, **changes: np.ndarray | None) -> None:
     np.savez(path, **values)
 
 
-def opened(root: Path) -> Sequence4D:
+def opened(root: Path) -> RawSequence:
     return open_sequence(root, CAMERAS)
+
+
+def layout_error(
+    root: Path, cameras: tuple[str, ...], choose: ChooseFrames | None = None
+) -> UserError | None:
+    sources, targets = cameras[:-1], cameras[-1:]
+    entry = SceneEntry(source="hi4d", source_cameras=sources, target_cameras=targets)
+    return opening.layout_error(entry, root, choose)
 
 
 @pytest.mark.parametrize("key", ["intrinsics", "intirnsics"])

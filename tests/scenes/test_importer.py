@@ -248,7 +248,7 @@ def test_cameras_may_be_numbers_or_text() -> None:
         ({"source_cameras": (True,)}, "valid string"),
         ({"first_frame": 9, "last_frame": 8}, "is before"),
         ({"frame_step": 0}, "greater than or equal to 1"),
-        ({"source": "video"}, "'demo' or 'hi4d'"),
+        ({"source": "video"}, "'demo', 'hi4d', 'easyvolcap', 'transforms'"),
     ],
 )
 def test_entries_that_cannot_work_are_refused(changes: dict[str, object], says: str) -> None:

@@ -11,11 +11,12 @@ from stages.run.errors import UserError
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
-from stages.scenes.hi4d import Sequence4D, open_sequence
 from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import BLACK, Color, Mask, resize, resize_mask, write_mask, write_png
 from stages.scenes.lenses.distortion import ideal_intrinsics, undistort, valid_pixels
 from stages.scenes.scene import VALID_MASKS, write_scene
+from stages.scenes.sources.opening import open_raw
+from stages.scenes.sources.raw_sequence import RawSequence
 from stages.scenes.study.identity import group_of
 from stages.scenes.view import Role, View
 
@@ -42,7 +43,7 @@ def import_scene(
     """
     roles: dict[str, Role] = dict.fromkeys(entry.source_cameras, "source")
     roles |= dict.fromkeys(entry.target_cameras, "target")
-    sequence = replace(open_sequence(raw, entry.cameras), background=background)
+    sequence = replace(open_raw(entry, raw), background=background)
     common = sequence.common_frames(entry.cameras)
     frames = choose_frames(name, common, entry)
     paths = [sequence.frames[camera][frame] for camera in roles for frame in frames]
@@ -97,7 +98,7 @@ def spread_evenly(frames: Sequence[int], count: int) -> list[int]:
 
 
 def _write_frame(
-    sequence: Sequence4D,
+    sequence: RawSequence,
     frame: int,
     cameras: Sequence[Camera],
     roles: dict[str, Role],
@@ -122,11 +123,11 @@ def _named_as_image(view: View) -> Camera:
     return replace(view.camera, name=view.image_path.name)
 
 
-def _distortion(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Array:
+def _distortion(sequence: RawSequence, camera: Camera, config: PrepareConfig) -> Array:
     return sequence.cameras[camera.name].distortion if config.undistort else np.zeros(5)
 
 
-def _valid_pixels(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -> Mask | None:
+def _valid_pixels(sequence: RawSequence, camera: Camera, config: PrepareConfig) -> Mask | None:
     """Valid pixels of a camera's undistorted images; None if all are, else reported."""
     distortion = _distortion(sequence, camera, config)
     valid = valid_pixels(camera.K, distortion, camera.width, camera.height)
@@ -141,7 +142,7 @@ def _valid_pixels(sequence: Sequence4D, camera: Camera, config: PrepareConfig) -
 
 
 def _write_view(
-    sequence: Sequence4D,
+    sequence: RawSequence,
     camera: Camera,
     frame: int,
     role: Role,

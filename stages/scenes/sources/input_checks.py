@@ -37,11 +37,11 @@ def _source_errors(
         *_overwritten_errors(entries, demo, where),
         *_missing_source_errors(chosen, entries, demo, where),
     ]
-    of_users = {name: entries[name] for name in chosen if _source(entries, name) == "hi4d"}
+    of_users = {n: entries[n] for n in chosen if n in entries and entries[n].is_brought}
     if of_users:
         # Only these need numpy, which a study of demo scenes does not load here.
-        from stages.scenes.hi4d import raw_errors
         from stages.scenes.sources.importer import choose_frames
+        from stages.scenes.sources.opening import raw_errors
 
         errors += raw_errors(of_users, raw_folder, choose_frames)
     return errors
@@ -158,21 +158,18 @@ def _reference_errors(
         )
 
 
-def _source(entries: Mapping[str, SceneEntry], name: str) -> str | None:
-    return entries[name].source if name in entries else None
-
-
 def _overwritten_errors(
     entries: Mapping[str, SceneEntry],
     demo: DemoConfig,
     where: Callable[[tuple[str | int, ...]], str],
 ) -> Iterator[UserError]:
     for index, name in enumerate(demo.scenes):
-        if _source(entries, name) == "hi4d":
+        if name in entries and entries[name].is_brought:
+            source = entries[name].source
             yield UserError(
                 where(("demo", "scenes", index)),
                 f"stage demo would overwrite the user's data of {name}",
-                expected=f"scenes with `source: demo`; `scenes.{name}.source` is hi4d",
+                expected=f"scenes with `source: demo`; `scenes.{name}.source` is {source}",
                 fix=f"take {name} out of `demo.scenes`",
             )
 
@@ -184,7 +181,7 @@ def _missing_source_errors(
     where: Callable[[tuple[str | int, ...]], str],
 ) -> Iterator[UserError]:
     for name in chosen:
-        if _source(entries, name) == "demo" and name not in demo.scenes:
+        if name in entries and entries[name].source == "demo" and name not in demo.scenes:
             yield UserError(
                 where(("scenes", name, "source")),
                 f"demo, but {name} is not in `demo.scenes`",

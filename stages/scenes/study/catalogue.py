@@ -14,7 +14,7 @@ def groups(params: Params) -> dict[str, str]:
 
 
 def sources(params: Params) -> dict[str, str]:
-    """Source of every scene in the catalogue, demo or hi4d; none of invalid entries."""
+    """Source of every scene in the catalogue, such as demo; none of invalid entries."""
     return {name: entry.source for name, entry in _entries(params).items() if entry is not None}
 
 

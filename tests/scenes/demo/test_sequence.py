@@ -8,12 +8,12 @@ from PIL import Image
 
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
-from stages.scenes import hi4d
 from stages.scenes.cameras import Camera, rigid
 from stages.scenes.demo import sequence
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.demo.ring import NAMES
 from stages.scenes.demo.sequence import parse, write_sequence
+from stages.scenes.sources import hi4d
 
 CONFIG = DemoConfig(frames=1, first_frame=30, width_px=48, height_px=64, samples=1)
 
