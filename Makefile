@@ -78,7 +78,7 @@ lint: setup  ## formatting and static checks
 	ruff format --check . && ruff check .
 
 lock: setup  ## pin the newest packages that pyproject.toml allows
-	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url \
+	uv pip compile --quiet --universal --python-version 3.11 --extra live --extra test --no-emit-index-url \
 		--upgrade pyproject.toml --output-file requirements.lock
 
 clean:  ## remove the environment and scratch, keep data and metrics

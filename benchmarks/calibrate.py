@@ -40,10 +40,10 @@ from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig, PrepareConfig, SceneEntry
 from stages.scenes.dataset import Dataset, find_photographs
 from stages.scenes.frames import fit_sim3_from_cameras
-from stages.scenes.sources.hi4d import open_sequence
 from stages.scenes.poses import sfm
 from stages.scenes.poses.scene_calibration import calibrate
 from stages.scenes.scene import Scene
+from stages.scenes.sources.hi4d import open_sequence
 from stages.scenes.sources.importer import import_scene
 from stages.splat.matching import matcher_of
 

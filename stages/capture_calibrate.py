@@ -19,7 +19,7 @@ from stages.scenes.config import VggtConfig
 def main() -> None:
     """Write data/captures/<capture> and its metrics, or DATASET_DIR."""
     parser = Arguments(description=__doc__)
-    parser.add_argument("source", nargs="?", type=Path, help="a folder of images")
+    parser.add_argument("source", nargs="?", type=Path, help="a folder of images, or a video")
     parser.add_argument("dataset", nargs="?", type=Path, help="folder for the dataset")
     parser.add_argument("--capture", type=name_argument, help="a capture in data/raw instead")
     add_override_option(parser)
@@ -28,6 +28,7 @@ def main() -> None:
         parser.error("name SOURCE and DATASET, or --capture")
 
     from stages.scenes.captures.calibration import calibrate_capture, method_of
+    from stages.scenes.captures.video_frames import as_images, video_of
     from stages.splat.matching import matcher_of
 
     params = Params.read(overrides=args.overrides)
@@ -36,14 +37,16 @@ def main() -> None:
         source, folder = layout.raw(args.capture), layout.capture(args.capture)
     else:
         source, folder = args.source, args.dataset
-        check_source(source)
+        if video_of(source) is None:
+            check_source(source)
         if os.path.lexists(folder):
             raise UserError(folder, "exists already", expected="a new folder")
         check_apart(source, folder)
         make_target(folder.parent)
     vggt = params.section("vggt", VggtConfig)
     method = method_of(source, config)
-    for key, reason in inert_calibration_keys(method, params.overridden_keys("capture_calibrate")):
+    keys, is_video = params.overridden_keys("capture_calibrate"), video_of(source) is not None
+    for key, reason in inert_calibration_keys(method, keys, is_video):
         print(f"{folder}: capture_calibrate.{key} has no effect: {reason}")
     for line in params.unread(vggt=params.overridden_keys("vggt") if method == "vggt" else ()):
         print(f"{folder}: {line}")
@@ -54,8 +57,12 @@ def main() -> None:
         predict = predictor(vggt)
     choice = "cpu" if method == "given" else config.matcher
     matcher = matcher_of(choice, "capture_calibrate.matcher")
-    with at_work(f"calibration of {folder.name}"), whole_folder(folder) as scratch:
-        metrics = calibrate_capture(source, scratch, config, predict, matcher)
+    with (
+        at_work(f"calibration of {folder.name}"),
+        whole_folder(folder) as scratch,
+        as_images(source, config.video_fps) as images,
+    ):
+        metrics = calibrate_capture(images, scratch, config, predict, matcher)
     if args.capture:
         write_json(layout.capture_metrics(args.capture, "calibrate"), metrics)
     print(

@@ -1,7 +1,6 @@
 """Stage `show`: a scene's viewer, videos and files for other viewers, beside the report."""
 
 import sys
-from typing import TYPE_CHECKING
 
 from stages.pages.config import ShowConfig
 from stages.run import layout
@@ -13,10 +12,6 @@ from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
 
-if TYPE_CHECKING:
-    from stages.pages.viewer.page import Model
-    from stages.splat.viewing.models import SceneModels
-
 
 def main() -> None:
     """Write metrics/report/scenes/<scene>."""
@@ -24,16 +19,19 @@ def main() -> None:
     parser.add_argument("--scene", type=name_argument, required=True, help="an evaluated scene")
     scene = parser.parse_args().scene
 
-    from stages.pages.viewer.page import truth_images, viewer_page
+    from stages.pages.viewer.page import Model, truth_images, viewer_page
+    from stages.scenes.formats.video import write_video
     from stages.scenes.scene import Scene
     from stages.splat.raster import choose_backend
     from stages.splat.viewing.models import SceneModels
+    from stages.splat.viewing.recording import check_available
     from stages.splat.viewing.scene_folders import SceneFolders
-    from stages.splat.viewing.video import write_video
 
     params = Params.read()
     study = params.section("study", StudyConfig)
     config = params.section("show", ShowConfig)
+    if "rrd" in config.exports:
+        check_available()
     folders = SceneFolders(
         layout.scene(scene),
         layout.calibrated(scene),
@@ -45,10 +43,12 @@ def main() -> None:
     video = config.video
     with cost("show", scene), whole_folder(layout.shown(scene)) as folder:
         views = [*prepared.views("source"), *prepared.views("target")]
-        content = page_models(models, config.max_gaussians), models.cameras()
+        content = [Model(*one) for one in models.packed(config.max_gaussians)], models.cameras()
         text = viewer_page(scene, *content, truth_images(views, config.truth_side_px))
         (folder / "viewer.html").write_text(text)
         models.export(folder, config.exports)
+        if "rrd" in config.exports:
+            models.record(folder / f"{scene}.rrd", prepared, folders)
         if video.frames:
             backend, _ = choose_backend(config.backend)
             videos = models.films(video.frames, video.max_side_px, backend)
@@ -58,22 +58,8 @@ def main() -> None:
             except (OSError, RuntimeError) as error:  # of the encoder; the viewer works without
                 print(f"WARNING: {scene}: no video: {error}", file=sys.stderr)
         files = sorted(folder.iterdir())
-        size_mb = sum(path.stat().st_size for path in files) / 1e6
+        size_mb = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
     print(f"{scene}: {', '.join(path.name for path in files)}; {size_mb:.1f} MB")
-
-
-def page_models(scene: "SceneModels", most: int) -> "list[Model]":
-    """All Gaussians of a scene as the page's viewer takes them."""
-    from stages.pages.viewer.page import Model
-    from stages.splat.viewing.packing import pack
-
-    models = []
-    for (method, timestamp), gaussians in scene.gaussians.items():
-        packed = pack(gaussians, most)
-        background = gaussians.metadata.get("background", [0.0, 0.0, 0.0])
-        content = packed.count, packed.low, packed.high, packed.data
-        models.append(Model(method, timestamp, *content, gaussians.antialiased, background))
-    return models
 
 
 if __name__ == "__main__":

@@ -7,13 +7,18 @@ import exact_scene
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from exact_scene import SCENE, SIZE, SOURCES, TIMES, folders, gaussians, write_scene
+import torch
+import trimesh
+from exact_scene import SCENE, SIZE, SOURCES, TARGETS, TIMES, folders, gaussians, write_scene
 from ruamel.yaml import YAML
 
 from stages.run import layout
+from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.frames import Sim3
+from stages.scenes.novel_views import write_novel_view
 from stages.scenes.poses.camera_paths import focus_and_up
+from stages.scenes.scene import Scene
 from stages.show import main
 from stages.splat.ply import read_ply
 from stages.splat.viewing.models import SceneModels
@@ -114,3 +119,90 @@ def test_film_that_cannot_be_encoded_leaves_the_rest(
     main()
     assert "no video" in capsys.readouterr().err
     assert written() == {"viewer.html"}
+
+
+def test_sequence_of_plys_is_numbered_from_1_for_each_method() -> None:
+    """SuperSplat plays the files of a folder by the numbers in their names; trimesh reads them."""
+    for time in TIMES:
+        folder = layout.novel_views(SCENE, "base-distill") / "gaussians"
+        gaussians(time).save(folder / f"{time}.safetensors")
+    write_params(["none", "base-distill"], 0, ["ply", "ply_sequence"])
+    main()
+    sequence = layout.shown(SCENE) / "ply_sequence"
+    names = [f"frame{number:04d}.ply" for number in (1, 2)]
+    for method in ("none", "base-distill"):
+        assert sorted(path.name for path in (sequence / method).iterdir()) == names
+    for name, time in zip(names, TIMES, strict=True):
+        path = sequence / "none" / name
+        assert path.read_bytes() == (layout.shown(SCENE) / f"none_{time}.ply").read_bytes()
+        points = trimesh.load(path)
+        ours = read_ply(path)
+        np.testing.assert_array_equal(points.vertices, ours.means.numpy())
+        raw = points.metadata["_ply_raw"]["vertex"]["data"]
+        scales = np.stack([raw[f"scale_{k}"] for k in range(3)], axis=1)
+        np.testing.assert_array_equal(scales, ours.log_scales.numpy())
+        np.testing.assert_array_equal(raw["opacity"], ours.opacity_logits.numpy())
+
+
+def test_recording_has_everything_over_time() -> None:
+    """Read by Rerun's own reader."""
+    rerun_chunk = pytest.importorskip("rerun.chunk")
+    views = Scene.read(layout.scene(SCENE)).views("target")
+    for view in views:
+        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, 0.5 * view.pixels())
+    write_params(["none"], 0, ["ply", "rrd"])
+    main()
+    reader = rerun_chunk.RrdReader(layout.shown(SCENE) / f"{SCENE}.rrd")
+    assert [entry.recording_id for entry in reader.recordings()] == [SCENE]
+    columns: dict[str, list] = {}
+    for chunk in reader.stream().to_chunks():
+        table = chunk.to_record_batch()
+        for name in set(table.schema.names) - {"RecordingInfo:start_time"}:
+            columns[f"{chunk.entity_path} {name}"] = table[name].to_pylist()
+    frames = [int(time) for time in TIMES]
+    for name in (*SOURCES, *TARGETS):
+        role = "source" if name in SOURCES else "target"
+        entity = f"/world/cameras/{role}/{name}"
+        assert columns[f"{entity} frame"] == frames
+        path = layout.scene(SCENE) / "frames" / TIMES[1] / "images" / f"{name}.png"
+        assert bytes(columns[f"{entity} EncodedImage:blob"][1][0]) == path.read_bytes()
+    for name in TARGETS:
+        path = layout.novel_views(SCENE, "none") / "given" / TIMES[0] / f"{name}.png"
+        blob = columns[f"/renders/none/{name} EncodedImage:blob"][0][0]
+        assert bytes(blob) == path.read_bytes()
+
+    splats = "/world/splats/none"
+    assert columns[f"{splats} frame"] == frames
+    for index, time in enumerate(TIMES):
+        ours = read_ply(layout.shown(SCENE) / f"none_{time}.ply")
+        centers = np.array(columns[f"{splats} GaussianSplats3D:centers"][index])
+        np.testing.assert_allclose(centers, ours.means.numpy(), atol=1e-5)
+        scales = np.array(columns[f"{splats} GaussianSplats3D:scales"][index])
+        np.testing.assert_allclose(scales, ours.log_scales.exp().numpy(), rtol=1e-4)
+        quats = np.array(columns[f"{splats} GaussianSplats3D:quaternions"][index])
+        unit = torch.nn.functional.normalize(ours.quats, dim=1).numpy()
+        np.testing.assert_allclose(quats, unit[:, [1, 2, 3, 0]], atol=1e-5)
+        colors = np.array(columns[f"{splats} GaussianSplats3D:colors"][index], np.uint32)
+        alpha = 255 * torch.sigmoid(ours.opacity_logits).numpy()
+        assert np.abs((colors & 255) - alpha).max() < 1
+
+    # A camera sees its own photograph: its pose and lens are in the frame of the splats.
+    camera = "/world/cameras/source/16"
+    K = np.array(columns[f"{camera} Pinhole:image_from_camera"][0][0]).reshape(3, 3).T
+    turn = np.array(columns[f"{camera} Transform3D:mat3x3"][0][0]).reshape(3, 3).T
+    centre = np.array(columns[f"{camera} Transform3D:translation"][0][0])
+    centers = np.array(columns[f"{splats} GaussianSplats3D:centers"][0])
+    pixels = (centers - centre) @ turn @ K.T
+    expected, _ = SOURCES["16"].project(gaussians(TIMES[0]).means.double().numpy())
+    np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], expected, atol=0.05)
+
+
+def test_recording_without_its_package_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    write_params(["none"], 0, ["rrd"])
+    with pytest.raises(UserError, match=r"show\.exports: rrd needs a package") as caught:
+        main()
+    assert "uv pip install 'rerun-sdk>=0.41'" in str(caught.value)
+    assert not layout.shown(SCENE).exists()

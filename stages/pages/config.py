@@ -32,7 +32,7 @@ class ShowConfig(Section):
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     max_gaussians: Positive = 60_000
     truth_side_px: int = Field(default=512, ge=0, le=WIDEST)
-    exports: tuple[Literal["ply", "spz"], ...] = ()
+    exports: tuple[Literal["ply", "spz", "ply_sequence", "rrd"], ...] = ()
     video: VideoConfig = VideoConfig()
 
 

@@ -36,7 +36,25 @@ SUFFIXES = frozenset(
 )
 # Not every Pillow decodes these, so the file's header decides.
 _MAYBE_READ = frozenset({".avif"})
-# Formats of images and videos that are not read. PSD has no image but its layers.
+VIDEO_SUFFIXES = frozenset(
+    (
+        ".3gp",
+        ".avi",
+        ".insp",
+        ".insv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".webm",
+        ".wmv",
+    )
+)
+# Formats of images that are not read. PSD has no image but its layers.
 _UNREAD = frozenset(
     (
         ".heic",
@@ -76,20 +94,6 @@ _UNREAD = frozenset(
         ".srf",
         ".srw",
         ".x3f",
-        ".3gp",
-        ".avi",
-        ".insp",
-        ".insv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".webm",
-        ".wmv",
     )
 )
 # Files and folders of operating systems, beside names with a leading dot and folders with an @.
@@ -203,7 +207,7 @@ def list_images(root: Path, *, deep: bool = True) -> Listing:
     files, unread = {}, []
     for path, name in zip(sorted(walk.files), walk.names(walk.files), strict=True):
         suffix = path.suffix.lower()
-        if suffix in _UNREAD or (suffix in _MAYBE_READ and not is_image(path)):
+        if suffix in _UNREAD | VIDEO_SUFFIXES or (suffix in _MAYBE_READ and not is_image(path)):
             unread.append(name)
         elif suffix in SUFFIXES:
             files[name] = path

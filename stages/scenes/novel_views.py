@@ -24,12 +24,12 @@ INFO = "novel_views.json"
 
 def write_novel_view(folder: Path, kind: str, view: View, image: Pixels) -> None:
     """Write the novel view [H, W, 3] of a target camera, in 8 bits."""
-    write_png(_path(folder, kind, view), image)
+    write_png(novel_view_path(folder, kind, view), image)
 
 
 def read_novel_view(folder: Path, kind: str, view: View) -> Pixels:
     """Read the novel view of a target camera. Raises UserError for another size than its own."""
-    path = _path(folder, kind, view)
+    path = novel_view_path(folder, kind, view)
     image = read_image(path)
     height, width = image.shape[:2]
     if (width, height) != (view.camera.width, view.camera.height):
@@ -81,5 +81,6 @@ def _pose(rows: list[list[float]]) -> Pose:
     return pose
 
 
-def _path(folder: Path, kind: str, view: View) -> Path:
+def novel_view_path(folder: Path, kind: str, view: View) -> Path:
+    """The file of a target camera's novel view."""
     return folder / kind / view.timestamp / f"{view.name}.png"

@@ -60,6 +60,7 @@ class CaptureCalibrateConfig(Section):
     max_image_px: Pixels = 0
     matcher: Literal["auto", "cpu", "cuda"] = "auto"
     attempts: int = Field(default=2, ge=1, le=3)
+    video_fps: float = Field(default=2.0, gt=0, le=1000)
     min_registered: float = Field(default=0.75, ge=0, le=1)
     pose_tolerance: float = Field(default=2.0, ge=1)
 
@@ -103,8 +104,13 @@ def inert_keys(
         )
 
 
-def inert_calibration_keys(method: str, overridden: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Keys of `capture_calibrate` on the command line that this method does not use."""
+def inert_calibration_keys(
+    method: str, overridden: Collection[str], is_video: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Keys of `capture_calibrate` on the command line that have no effect, and why."""
+    if "video_fps" in overridden and not is_video:
+        yield "video_fps", "the source is no video"
+    overridden = set(overridden) - {"video_fps"}
     used = {"given": {"method", "min_registered"}}.get(method, set(overridden))
     used -= {"pose_tolerance"} if method == "sfm" else set()
     for key in sorted(set(overridden) - used):

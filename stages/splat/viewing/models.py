@@ -1,6 +1,6 @@
 """A scene's Gaussians by method and timestamp with its cameras: what a page or a film shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,17 +8,24 @@ import numpy as np
 import torch
 
 from stages.scenes.cameras import Camera
+from stages.scenes.formats.video import Levels
 from stages.scenes.frames import Sim3, recentring
+from stages.scenes.novel_views import novel_view_path
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.poses.camera_paths import focus_and_up, orbit, upright_rotation
+from stages.scenes.scene import Scene
 from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import Rendering, render
+from stages.splat.viewing.packing import pack
+from stages.splat.viewing.recording import Recording, write_recording
 from stages.splat.viewing.scene_folders import SceneFolders
 from stages.splat.viewing.spz import write_spz
-from stages.splat.viewing.video import Levels, film_camera, side_by_side
+from stages.splat.viewing.video import film_camera, side_by_side
 
 _WRITERS = {"ply": write_ply, "spz": write_spz}
+# Below a folder for each method; SuperSplat plays the files of a folder by their numbers.
+SEQUENCE, SEQUENCE_FRAME = "ply_sequence", "frame{:04d}.ply"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +79,55 @@ class SceneModels:
                 films.setdefault("side_by_side", []).append(side_by_side(frames))
         return films
 
+    def packed(self, most: int) -> Iterator[tuple]:
+        """Models as the page's viewer takes them, with at most so many Gaussians each.
+
+        Method, timestamp, count, bounds low and high, data, whether antialiased, background.
+        """
+        for (method, timestamp), gaussians in self.gaussians.items():
+            one = pack(gaussians, most)
+            background = gaussians.metadata.get("background", [0.0, 0.0, 0.0])
+            content = one.count, one.low, one.high, one.data
+            yield method, timestamp, *content, gaussians.antialiased, background
+
     def export(self, folder: Path, kinds: Sequence[str]) -> None:
-        """Write every model for other viewers: upright, its middle at the origin."""
+        """Write every model for other viewers: upright, its middle at the origin.
+
+        `ply` and `spz` are a file per method and timestamp, `ply_sequence` a folder per method.
+        """
         upright_from_est = self._upright_from_est()
         for (method, timestamp), gaussians in self.gaussians.items():
-            for kind in kinds:
-                path = folder / f"{method}_{timestamp}.{kind}"
-                _WRITERS[kind](path, gaussians.moved(upright_from_est))
+            upright = gaussians.moved(upright_from_est)
+            for kind in (kind for kind in kinds if kind in _WRITERS):
+                _WRITERS[kind](folder / f"{method}_{timestamp}.{kind}", upright)
+            if SEQUENCE in kinds:
+                number = self.timestamps.index(timestamp) + 1
+                write_ply(folder / SEQUENCE / method / SEQUENCE_FRAME.format(number), upright)
+
+    def record(self, path: Path, scene: Scene, folders: SceneFolders) -> None:
+        """Write a recording of Gaussians, cameras, images and renders by method over time."""
+        upright_from_est = self._upright_from_est()
+        cameras = {
+            role: {name: upright_from_est.apply_camera(one) for name, one in named.items()}
+            for role, named in self.cameras().items()
+        }
+
+        def fill(recording: Recording) -> None:
+            recording.cameras(cameras)
+            for timestamp in self.timestamps:
+                recording.at(timestamp)
+                for method in self.methods:
+                    gaussians = self.gaussians[method, timestamp].moved(upright_from_est)
+                    recording.splats(method, gaussians)
+                for role, named in cameras.items():
+                    views = [v for v in scene.views(role, timestamp) if v.name in named]
+                    recording.photographs(role, {view.name: view.image_path for view in views})
+                for method, folder in folders.novel_views.items():
+                    views = scene.views("target", timestamp) if folder.is_dir() else []
+                    paths = {v.name: novel_view_path(folder, "given", v) for v in views}
+                    recording.renders(method, paths)
+
+        write_recording(path, scene.name, fill)
 
     def _upright_from_est(self) -> Sim3:
         true_from_est = self.calibration.est_from_true.inverse()
