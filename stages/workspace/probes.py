@@ -1,4 +1,4 @@
-"""Quick queries of this machine, which neither import torch nor change anything.
+"""Quick queries of this machine, which change nothing; this process does not import torch.
 
 Each function answers one question; the checks of `doctor` judge. None means that it is absent.
 """
@@ -21,7 +21,9 @@ from packaging.requirements import Requirement
 from stages.run.files import read_json
 from stages.run.process.memory import memory_bytes as memory_bytes
 
+LOCK, LOCK_CUDA12 = Path("requirements.lock"), Path("requirements-cuda12.lock")
 _TIMEOUT_S = 20
+_IMPORT_TIMEOUT_S = 120
 _KERNELS_TIMEOUT_S = 1800
 _FICLONE = 0x40049409  # the ioctl behind `cp --reflink`
 _SHARED_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "fuse.", "9p")
@@ -57,7 +59,13 @@ def package_folder(name: str) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
-def pins(lock: Path = Path("requirements.lock")) -> dict[str, str]:
+def lock() -> Path:
+    """The lock that this environment was made from: that for older GPUs if torch is its one."""
+    is_old = (torch_cuda() or "").startswith("12.") and LOCK_CUDA12.is_file()
+    return LOCK_CUDA12 if is_old else LOCK
+
+
+def pins(lock: Path) -> dict[str, str]:
     """Pinned versions by package, those that apply to this Python and system."""
     if not lock.is_file():
         return {}
@@ -88,6 +96,19 @@ def gpus() -> list[str]:
     return output.splitlines() if output else []
 
 
+def capabilities() -> list[tuple[int, int]]:
+    """Compute capability of each GPU, from its driver."""
+    output = words(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    found = re.findall(r"^(\d+)\.(\d+)$", output or "", re.MULTILINE)
+    return [(int(major), int(minor)) for major, minor in found]
+
+
+def torch_code() -> list[str]:
+    """What torch was compiled for, such as sm_90; torch is imported in a process of its own."""
+    code = "import torch; print(*torch.cuda.get_arch_list())"
+    return (words([sys.executable, "-c", code], _IMPORT_TIMEOUT_S) or "").split()
+
+
 def nvcc() -> tuple[str, str] | None:
     """The CUDA compiler that torch would use, and its version."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
@@ -107,7 +128,7 @@ def compiler() -> str | None:
 
 
 def kernels() -> tuple[bool, str]:
-    """Whether gsplat renders the same on the GPU as the CPU backend, with figures or the error.
+    """Whether gsplat renders the same on the GPU as torch alone, with figures or the error.
 
     In a separate process: kernels of another architecture or driver can crash it.
     """

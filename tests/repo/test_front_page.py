@@ -112,6 +112,7 @@ def test_containers_take_the_steps_of_the_makefile() -> None:
             assert (ROOT / source).is_file()
             assert place == f"/opt/splatfix/{source}"
     (needed,) = re.findall(r"^\.venv/installed: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    needed = needed.replace("$(LOCK)", "requirements.lock")
     assert {"Makefile", *needed.split()} == set(sections["files"].split()[::2])
     assert "make -C /opt/splatfix setup\n" in sections["post"]
     assert "PATH=/opt/splatfix/.venv/bin:" in sections["environment"]

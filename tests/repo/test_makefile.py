@@ -1,5 +1,6 @@
 """The Makefile on machines as users have them."""
 
+import os
 import platform
 import re
 import shutil
@@ -16,8 +17,11 @@ from stages.quality.metrics.packaged import PACKAGE
 OTHER_PYTHON = f"""#!/bin/sh
 exec {sys.executable} -c 'import sys; {{change}}; exec(sys.argv[2])' "$@"
 """
-READ = ("Makefile", "requirements.lock", "requirements-weights.lock")
-NEEDED = ("make", "sh", "rm", "tr", "touch", "mkdir", "cp")
+READ = (
+    *("Makefile", "requirements.lock", "requirements-cuda12.lock"),
+    "requirements-weights.lock",
+)
+NEEDED = ("make", "sh", "rm", "tr", "touch", "mkdir", "cp", "cat")
 
 
 @pytest.mark.parametrize(("version", "named"), [("3, 10", "3.10"), ("3, 14", "3.14")])
@@ -139,6 +143,37 @@ esac
     assert first.endswith("--requirements requirements.lock")
     assert second.endswith("--no-deps --require-hashes --requirements requirements-weights.lock")
     assert ("note: no LPIPS weights from a package" in made.stderr) != reachable
+
+
+def test_packages_for_older_gpus_are_chosen_and_kept(tmp_path: Path) -> None:
+    """With the installation as make would run it."""
+    for name in READ:
+        shutil.copy(ROOT / name, tmp_path)
+    chosen = tmp_path / ".venv" / "installed"
+    chosen.parent.mkdir()
+    chosen.write_text("\n")
+
+    def installed(*arguments: str, **env: str) -> list[str]:
+        command = ["make", "--dry-run", "setup", *arguments]
+        environment = {**os.environ, **env}
+        made = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return re.findall(r"--requirements (requirements(?!-weights)\S*)", made.stdout)
+
+    assert installed() == []
+    assert installed(GPU="0") == [], "a variable of the environment is another matter"
+    assert installed("GPU=cuda12") == ["requirements-cuda12.lock"]
+    chosen.write_text("cuda12\n")
+    assert installed() == []
+    assert installed("GPU=cuda12") == []
+    assert installed("GPU=") == ["requirements.lock"]
+    os.utime(tmp_path / "requirements-cuda12.lock", (2e9, 2e9))
+    assert installed() == ["requirements-cuda12.lock"], "kept after an update"
+    command = ["make", "setup", "GPU=cuda11"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode
+    assert "GPU=cuda11: no such set of packages\n  expected: GPU=cuda12, or none" in made.stderr
 
 
 def test_weights_are_pinned_by_their_hash() -> None:

@@ -8,10 +8,13 @@ from stages.splat import smoke
 
 
 def test_cloud_is_rendered_and_differentiated() -> None:
-    image, gradient = smoke.render_cloud("cpu")
+    image, gradient = smoke.render_cloud("torch")
     assert image.shape == (48, 64, 3)
     assert image.std() > 0.05
     assert (gradient.abs().sum(1) > 0).float().mean() > 0.5
+    by_backend, its_gradient = smoke.render_cloud("cpu")
+    assert (image - by_backend).abs().max() < 1e-5
+    assert (gradient - its_gradient).abs().max() < 1e-4 * its_gradient.abs().max()
 
 
 @pytest.mark.parametrize(("error", "passes"), [(1e-6, True), (0.01, False), (float("nan"), False)])

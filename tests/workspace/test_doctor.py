@@ -21,6 +21,7 @@ from stages.workspace import backbones, machine, probes, project
 from stages.workspace.doctor import examine
 from stages.workspace.findings import FAIL, OK, WARN, Finding, findings_text, worst
 
+ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 H200 = "NVIDIA H200, 580.65, 143771 MiB"
 PARAMS = """
@@ -49,6 +50,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plant:
         "pins": {"torch": "2.15.0"},
         "gpus": [H200],
         "torch_cuda": "13.2",
+        "capabilities": [(9, 0)],
+        "torch_code": ["sm_75", "sm_90", "compute_90"],
         "nvcc": ("/usr/local/cuda/bin/nvcc", "13.2"),
         "compiler": "c++",
         "kernels": (True, "picture differs by 1e-7"),
@@ -121,6 +124,70 @@ def test_cpu_build_of_torch_beside_a_gpu_fails(plant: Plant) -> None:
     assert "H200" in found("torch").found
     plant(torch_cuda=None, gpus=[])
     assert found("torch").status == OK
+
+
+@pytest.mark.parametrize(
+    ("capability", "fix"),
+    [
+        ((7, 0), "make setup GPU=cuda12, which takes requirements-cuda12.lock"),
+        ((6, 1), "export CUDA_VISIBLE_DEVICES="),
+        ((15, 0), "make lock"),
+    ],
+)
+def test_gpu_that_torch_has_no_code_for_is_named_with_its_lock(
+    capability: tuple[int, int], fix: str, plant: Plant
+) -> None:
+    plant(capabilities=[(8, 0), capability], torch_code=["sm_75", "sm_80", "sm_90"])
+    assert found("torch").status == FAIL
+    assert f"has no code for this GPU (sm_{capability[0]}{capability[1]})" in found("torch").found
+    assert fix in found("torch").fix
+    plant(capabilities=[(7, 0)], torch_code=["sm_70", "sm_90"])
+    assert found("torch").status == OK
+
+
+def test_environment_for_older_gpus_is_compared_with_its_own_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "torch_cuda", lambda: "12.8")
+    monkeypatch.chdir(tmp_path)
+    assert probes.lock() == probes.LOCK
+    Path("requirements-cuda12.lock").touch()
+    assert probes.lock() == probes.LOCK_CUDA12
+    monkeypatch.setattr(probes, "torch_cuda", lambda: "13.2")
+    assert probes.lock() == probes.LOCK
+
+
+def test_both_locks_differ_in_what_belongs_to_cuda() -> None:
+    """The versions of all else are equal, so that tests of one hold for the other."""
+    plain, older = (probes.pins(ROOT / one) for one in (probes.LOCK, probes.LOCK_CUDA12))
+    assert older["torch"].startswith("2.10.")
+    differing = {name for name in plain.keys() & older.keys() if plain[name] != older[name]}
+    differing |= plain.keys() ^ older.keys()
+    of_cuda = ("torch", "triton", "nvidia-", "cuda-")
+    assert {name for name in differing if not name.startswith(of_cuda)} == set()
+
+
+def test_capabilities_are_read_as_the_driver_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 7.0\necho 12.1\necho '[N/A]'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert probes.capabilities() == [(7, 0), (12, 1)]
+
+
+def test_backend_is_said_with_its_reason(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.backend("auto").startswith("NVIDIA H200, as train.backend is auto")
+    assert machine.backend("cpu").startswith("the CPU, as train.backend is cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.backend("auto") == "the CPU, as CUDA_VISIBLE_DEVICES leaves out NVIDIA H200"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    plant(torch_cuda=None)
+    assert machine.backend("auto").startswith("the CPU, as torch is a CPU build")
+    plant(gpus=[])
+    assert machine.backend("auto") == "the CPU: no GPU here"
 
 
 def test_wrong_torch_is_reported(plant: Plant) -> None:
