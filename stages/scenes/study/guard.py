@@ -4,6 +4,7 @@ Rules about roles are in `roles`, checks of the images in stages/samples/leaks.p
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -94,15 +95,16 @@ def _from_hi4d(scene: str) -> bool:
 
 def _repeated(case: _Case) -> Iterator[UserError]:
     for key in (*_SCENE_LISTS, *_OTHER_LISTS):
-        names = case.names(key)
-        for name in dict.fromkeys(names):
-            if names.count(name) > 1:
-                yield bad_value(case.at(key, name), f"{name} is listed {names.count(name)} times")
+        for name, count in Counter(case.names(key)).items():
+            if count > 1:
+                yield bad_value(case.at(key, name), f"{name} is listed {count} times")
     for key in _SCENE_LISTS:
-        for first, second in itertools.combinations(dict.fromkeys(case.names(key)), 2):
-            if normalised_name(first) == normalised_name(second):
-                got = f"{second} is {first} in another spelling"
-                yield bad_value(case.at(key, second), got, expected="each scene once")
+        known: dict[str, str] = {}  # scenes by the compared form of their names
+        for scene in dict.fromkeys(case.names(key)):
+            first = known.setdefault(normalised_name(scene), scene)
+            if first != scene:
+                got = f"{scene} is {first} in another spelling"
+                yield bad_value(case.at(key, scene), got, expected="each scene once")
 
 
 def _unselected(case: _Case) -> Iterator[UserError]:
@@ -110,9 +112,10 @@ def _unselected(case: _Case) -> Iterator[UserError]:
     if case.tuned:
         chosen += [(role, "scenes") for role in LEARNING_ROLES]
     for key, within in chosen:
+        selected = set(case.names(within))
         for scene in dict.fromkeys(case.names(key)):
             # Scenes that are not in the catalogue are reported as such.
-            if scene in case.groups and scene not in case.names(within):
+            if scene in case.groups and scene not in selected:
                 yield UserError(
                     case.at(key, scene),
                     f"{scene} is not in `study.{within}`",
