@@ -21,7 +21,6 @@ from stages.difix.network.training_record import TrainingRecord
 from stages.difix.pretraining.tiny_fixer import pretrain
 from stages.difix.weights.checkpoints import unknown_source
 from stages.difix.weights.folders import (
-    TEXT_FOLDERS,
     has_text,
     is_ours,
     published_spec,
@@ -29,6 +28,7 @@ from stages.difix.weights.folders import (
 )
 from stages.difix.weights.hub import is_hub_id, snapshot
 from stages.difix.weights.packed import unpack
+from stages.difix.weights.part_files import TEXT_FOLDERS
 from stages.difix.weights.pkl import SUFFIXES, read_pkl
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError

@@ -12,7 +12,8 @@ from torch import Tensor
 from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import SIZES, Spec
 from stages.difix.network.text import write_tiny_text
-from stages.difix.weights.folders import TEXT_FOLDERS, write_folder
+from stages.difix.weights.folders import write_folder
+from stages.difix.weights.part_files import TEXT_FOLDERS
 from stages.difix.weights.state_dicts import published_state
 
 

@@ -18,8 +18,10 @@ from fixers import (
 from safetensors.torch import load_file, save_file
 
 from stages.difix.network.spec import Spec
+from stages.difix.network.text import embed
 from stages.difix.weights import folders
 from stages.difix.weights.folders import read_folder, write_folder
+from stages.difix.weights.part_files import lacking, names_in
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json
 
@@ -175,3 +177,93 @@ def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
     save_file(state, path)
     with pytest.raises(UserError, match=f"{name} has NaN or infinity"):
         read_folder(folder)
+
+
+def convert(folder: Path, part: str, form: str) -> None:
+    """Store a part's weights in another of the forms that checkpoints have."""
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    path = folder / part / f"{stem}.safetensors"
+    state = load_file(path)
+    path.unlink()
+    half = form.startswith("fp16")
+    state = {key: value.half() if half else value for key, value in state.items()}
+    variant = ".fp16" if half else ""
+    if form.endswith("bin"):
+        stem = "pytorch_model" if part == "text_encoder" else stem
+        torch.save(state, folder / part / f"{stem}{variant}.bin")
+    elif form.endswith("shards"):
+        names = sorted(state)
+        halves = [names[::2], names[1::2]]
+        files = [f"{stem}{variant}-0000{one}-of-00002.safetensors" for one in (1, 2)]
+        for file, own in zip(files, halves, strict=True):
+            save_file({key: state[key] for key in own}, folder / part / file, {"format": "pt"})
+        weight_map = {key: file for file, own in zip(files, halves, strict=True) for key in own}
+        index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+        (folder / part / f"{stem}.safetensors.index{variant}.json").write_text(json.dumps(index))
+    else:
+        save_file(state, folder / part / f"{stem}{variant}.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("form", ["shards", "bin", "fp16", "fp16 shards", "fp16 bin"])
+def test_every_form_of_weights_is_read(tmp_path: Path, form: str) -> None:
+    fixer = perturbed(published_spec())
+    folder = publish(fixer, tmp_path / "difix_ref")
+    prompt = embed(folder, "remove degradation")
+    for part in ("unet", "vae", "text_encoder"):
+        convert(folder, part, form)
+    assert lacking(names_in(folder), {"text_encoder": ["transformers", "CLIPTextModel"]}) == []
+    spec = folders.published_spec(folder, True, "remove degradation", "difix_ref")
+    again = read_folder(folder, spec, embed(folder, "remove degradation"))
+    tolerance = 1e-3 if form.startswith("fp16") else 0
+    for key, value in fixer.state_dict().items():
+        if key != "prompt":
+            found = again.state_dict()[key]
+            torch.testing.assert_close(found, value, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(again.prompt, prompt, rtol=2 * tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_missing_shard_is_no_checkpoint(tmp_path: Path, part: str) -> None:
+    folder = publish(perturbed(published_spec()), tmp_path / "difix_ref")
+    convert(folder, part, "shards")
+    next((folder / part).glob("*-00002-of-00002*")).unlink()
+    index = json.loads((folder / "model_index.json").read_text())
+    assert lacking(names_in(folder), index) == [f"weights of {part}"]
+    with pytest.raises(UserError, match=r"no weights, or not all shards|no usable text_encoder"):
+        read_folder(folder, published_spec(), embed(folder, "remove degradation"))
+
+
+def test_text_encoder_without_a_tensor_or_with_nan_is_refused(tmp_path: Path) -> None:
+    folder = publish(perturbed(published_spec()), tmp_path / "difix_ref")
+    path = folder / "text_encoder" / "model.safetensors"
+    state = load_file(path)
+    name = next(key for key in sorted(state) if "final_layer_norm.weight" in key)
+    save_file({key: state[key] for key in state if key != name}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"no usable text_encoder .*final_layer_norm"):
+        embed(folder, "remove degradation")
+    save_file(state | {name: torch.full_like(state[name], torch.nan)}, path, {"format": "pt"})
+    with pytest.raises(UserError, match="NaN or infinity"):
+        embed(folder, "remove degradation")
+
+
+def test_broken_or_harmful_bin_is_refused(tmp_path: Path) -> None:
+    folder = publish(perturbed(published_spec()), tmp_path / "difix_ref")
+    convert(folder, "unet", "bin")
+    path = folder / "unet" / "diffusion_pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="can be read safely"):
+        folders.read_part(folder, "unet")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_fixer_without_skips_is_refused(tmp_path: Path, ours: bool) -> None:
+    """Only a VAE of SD-Turbo's own may lack them."""
+    folder = publish(perturbed(published_spec()), tmp_path / "difix_ref")
+    folder = tmp_path / "difix_ref_own" if ours else folder
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    state = {key: value for key, value in load_file(path).items() if "skip" not in key}
+    save_file(state, path)
+    spec = None if ours else folders.published_spec(folder, True, "", "difix_ref")
+    prompt = None if ours else torch.zeros(1, 77, 16)
+    with pytest.raises(UserError, match=r"no decoder\.skip_conv_1\.base_layer\.weight"):
+        read_folder(folder, spec, prompt)

@@ -1,8 +1,11 @@
 """The published names and shapes of a fixer's tensors, and the round trip."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from fixers import perturbed, published_spec, same_weights, tiny_spec
+from torch import Tensor
 
 from stages.difix.network.model import Fixer, empty_fixer
 from stages.difix.network.spec import SIZES
@@ -73,10 +76,53 @@ def test_vae_without_skips_gets_new_ones_near_zero(fixer: Fixer) -> None:
         if "lora" not in key and "skip_conv" not in key
     }
     again = fixer_from_published(fixer.spec, parts | {"vae": plain}, fixer.prompt, "here")
+    assert again.spec.origin == f"{fixer.spec.origin}, with new skips and LoRA"
     assert all(float(one.weight.detach().max()) <= 1e-4 for one in again.skips)
     assert again.lora is not None
     assert all(float(b.detach().abs().max()) == 0 for b in again.lora.b.values())
     assert torch.equal(again.vae.decoder.conv_in.weight, fixer.vae.decoder.conv_in.weight)
+
+
+@pytest.mark.parametrize("group", ["skip_conv_2.base_layer", "skip_conv_2", "lora_A", "lora"])
+def test_some_skips_or_some_lora_are_no_fixer(fixer: Fixer, group: str) -> None:
+    """All or none: a gap would silently be filled with weights that were not trained."""
+    parts = published_state(fixer)
+    names = [key for key in parts["vae"] if group in key]
+    names = names[:-1] if group == "lora" else names
+    for name in names:
+        del parts["vae"][name]
+    with pytest.raises(UserError, match=rf"{len(names)} tensors do not fit: vae: no decoder\."):
+        fixer_from_published(fixer.spec, parts, fixer.prompt, "here")
+
+
+def test_vae_with_skips_but_folded_lora_gets_new_lora_alone(fixer: Fixer) -> None:
+    parts = published_state(fixer)
+    vae = {key: value for key, value in parts["vae"].items() if "lora" not in key}
+    again = fixer_from_published(fixer.spec, parts | {"vae": vae}, fixer.prompt, "here")
+    assert again.spec.origin == f"{fixer.spec.origin}, with new LoRA"
+    assert torch.equal(again.skips[0].weight, fixer.skips[0].weight)
+    with pytest.raises(UserError, match="vae: no decoder"):
+        fixer_from_published(
+            fixer.spec, parts | {"vae": vae}, fixer.prompt, "here", from_turbo=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: one.flatten(), r"conv_in\.weight is \(\d+,\), not \(8, 4, 3, 3\)"),
+        (lambda one: one.permute(1, 0, 2, 3), r"conv_in\.weight is \(4, 8, 3, 3\)"),
+        (lambda one: one.to(torch.int8), r"conv_in\.weight is of torch\.int8"),
+        (lambda one: one.to(torch.complex64), r"conv_in\.weight is of torch\.complex64"),
+    ],
+)
+def test_other_shape_or_type_of_equal_size_is_refused(
+    fixer: Fixer, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    parts = published_state(fixer)
+    parts["unet"]["conv_in.weight"] = change(parts["unet"]["conv_in.weight"])
+    with pytest.raises(UserError, match=message):
+        fixer_from_published(fixer.spec, parts, fixer.prompt, "here")
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ are needed when a fixer is created, not when it runs.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
+from stages.difix.weights.part_files import names_in, weight_files
 from stages.run.errors import UserError
 
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
@@ -29,14 +31,20 @@ def embed(folder: Path, prompt: str) -> Tensor:
     """
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(
-            folder / ENCODER, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        encoder, info = CLIPTextModel.from_pretrained(
+            folder / ENCODER,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **_form(folder),
         )
+        if info["missing_keys"]:
+            raise ValueError(f"no {min(info['missing_keys'])}")
     # The exceptions of transformers for a broken folder differ by version and file.
     except Exception as error:
         raise UserError(
             folder,
-            f"no usable {ENCODER} and {TOKENIZER} ({type(error).__name__})",
+            f"no usable {ENCODER} and {TOKENIZER} ({type(error).__name__}: {error})"[:300],
             expected="CLIP's folders, as in stabilityai/sd-turbo",
             fix="get the checkpoint again, or name its source in base.components",
         ) from error
@@ -48,7 +56,21 @@ def embed(folder: Path, prompt: str) -> Tensor:
         return_tensors="pt",
     )
     with torch.inference_mode():
-        return encoder.eval()(tokens.input_ids)[0].clone()
+        embedding = encoder.eval()(tokens.input_ids)[0].clone()
+    if not embedding.isfinite().all():
+        raise UserError(
+            folder / ENCODER, "its weights have NaN or infinity", fix="get the checkpoint again"
+        )
+    return embedding
+
+
+def _form(folder: Path) -> dict[str, Any]:
+    """Arguments by which transformers finds the encoder's weights."""
+    files = weight_files(names_in(folder), ENCODER)
+    half = next(
+        (name for name in ("fp16", "bf16") if any(f".{name}" in file for file in files)), None
+    )
+    return {"use_safetensors": not any(file.endswith(".bin") for file in files), "variant": half}
 
 
 def write_tiny_text(folder: Path, width: int, seed: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.difix.config import RANDOM, SHIPPED, TRAINED, BaseConfig, FixerConfig, TuneConfig
 from stages.difix.weights.names import HUB_ID, KNOWN
+from stages.difix.weights.part_files import INDEX, lacking, names_in
 from stages.run.errors import UserError
 from stages.run.methods import TUNED
 from stages.run.settings.params import did_you_mean
@@ -108,20 +109,14 @@ def _pickle_errors(base: BaseConfig, where: Where, ask_hub: bool) -> Iterator[Us
 
 def _folder_errors(folder: Path, at: str, *, ours: bool) -> Iterator[UserError]:
     """Files that a folder lacks to be a fixer, `ours` or in diffusers' layout."""
-    required = [("unet", "config.json"), ("vae", "config.json")]
-    lacking = ["/".join(parts) for parts in required if not folder.joinpath(*parts).is_file()]
-    lacking += [
-        f"{part}/*.safetensors"
-        for part in ("unet", "vae")
-        if not any((folder / part).glob("*.safetensors"))
-    ]
+    absent = [one for one in lacking(names_in(folder), None) if one != INDEX]
     if ours and (folder / "fixer.json").is_file():
         name = "prompt_embedding.safetensors"
-        lacking += [] if (folder / name).is_file() else [name]
-    if lacking:
+        absent += [] if (folder / name).is_file() else [name]
+    if absent:
         yield UserError(
             at,
-            f"{folder} is no fixer: it has no {', '.join(lacking)}",
+            f"{folder} is no fixer: it has no {', '.join(absent)}",
             expected="a folder in diffusers' layout: unet and vae, each with config and weights",
             fix="name the folder of a fixer, or get the checkpoint again",
         )

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.difix.network import onestep
@@ -20,13 +18,14 @@ from stages.difix.network.model import Fixer, known_keys
 from stages.difix.network.spec import FILE, LORA_RANK, RGB, Spec, read_spec, write_spec
 from stages.difix.network.training_record import FILE as RECORD
 from stages.difix.network.training_record import read_training_record, write_training_record
+from stages.difix.weights.part_files import INDEX, TEXT_FOLDERS, names_in, weight_files
 from stages.difix.weights.state_dicts import fixer_from_published, published_state
+from stages.difix.weights.tensors import read_tensors
 from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
 
-TEXT_FOLDERS = ("text_encoder", "tokenizer")
 PROMPT_FILE = "prompt_embedding.safetensors"
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _FIX = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _VERSION = "0.25.1"  # of diffusers, in the published checkpoints
@@ -41,7 +40,7 @@ def write_folder(fixer: Fixer, folder: Path, text_from: Path | None = None) -> N
         (folder / part).mkdir(parents=True, exist_ok=True)
         named = {"_class_name": _CLASSES[part], "_diffusers_version": _VERSION} | config
         write_json(folder / part / "config.json", named)
-        save_file(parts[part], folder / part / _WEIGHTS[0])
+        save_file(parts[part], folder / part / _WEIGHTS)
     prompt = fixer.prompt.detach().float().cpu().contiguous()
     save_file({"prompt": prompt}, folder / PROMPT_FILE)
     write_spec(folder, spec)
@@ -59,15 +58,21 @@ def read_folder(folder: Path, spec: Spec | None = None, prompt: Tensor | None = 
     Raises UserError when files are missing or broken, or have another architecture.
     """
     with shaped(folder, "a fixer whose configs and weights belong together", _FIX):
+        from_turbo = spec is not None and not adds_to_turbo(folder)
         if spec is None:
             spec = read_spec(folder)
             prompt = read_tensors(folder / PROMPT_FILE)["prompt"]
         assert prompt is not None, "a published folder's prompt is embedded by the caller"
         parts = {part: read_part(folder, part) for part in _CLASSES}
-        fixer = fixer_from_published(spec, parts, prompt, folder)
+        fixer = fixer_from_published(spec, parts, prompt, folder, from_turbo=from_turbo)
     if is_ours(folder) or (folder / RECORD).is_file():
         fixer.training_record = read_training_record(folder)
     return fixer
+
+
+def adds_to_turbo(folder: Path) -> bool:
+    """Whether the config of a folder's VAE has DiFix's keys, so that its weights have skips."""
+    return not read_json(folder / "vae" / "config.json").keys().isdisjoint(_SKIP_KEYS)
 
 
 def has_text(folder: Path) -> bool:
@@ -144,32 +149,16 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
 
 
 def read_part(folder: Path, part: str) -> dict[str, Tensor]:
-    """Tensors of `unet` or `vae`. Raises UserError when there is no safetensors file."""
-    files = [folder / part / name for name in _WEIGHTS if (folder / part / name).is_file()]
-    if not files:
+    """Tensors of `unet` or `vae`. Raises UserError when its weights are not complete."""
+    names = weight_files(names_in(folder), part)
+    if not names:
         raise UserError(
-            folder / part, "no weights", expected=_WEIGHTS[0], fix="get the checkpoint again"
+            folder / part,
+            "no weights, or not all shards",
+            expected=f"{_WEIGHTS}, or in shards or as .fp16 or .bin",
+            fix="get the checkpoint again",
         )
-    return read_tensors(files[0])
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises UserError when it is missing or broken, or has values that are not finite.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            path,
-            f"not a complete safetensors file ({error})" if path.exists() else "no such file",
-            fix=_FIX,
-        ) from error
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise UserError(path, f"{name} has NaN or infinity", expected="weights", fix=_FIX)
-    return tensors
+    return {key: value for name in names for key, value in read_tensors(folder / name).items()}
 
 
 def _skip_values(spec: Spec) -> dict[str, Any]:
@@ -204,5 +193,5 @@ def _write_index(folder: Path, spec: Spec) -> None:
         "timestep_spacing": "trailing",
         "steps_offset": 1,
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)

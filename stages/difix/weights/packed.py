@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stages.difix.weights.folders import read_tensors
+from stages.difix.weights.tensors import read_tensors
 from stages.run.errors import UserError
 from stages.run.files import parse_json, shaped, whole_file
 

@@ -4,7 +4,6 @@ It has the UNet, the VAE's skips and LoRA, and their rank. The VAE itself, the t
 tokenizer are SD-Turbo's, which reading one needs. It does not say whether a reference is expected.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from stages.difix.network.training_record import (
     read_training_record,
 )
 from stages.difix.weights.folders import published_spec, read_part
-from stages.difix.weights.state_dicts import ADAPTER, fixer_from_published, published_state
+from stages.difix.weights.state_dicts import fixer_from_published, published_state
+from stages.difix.weights.tensors import load_pickled, named_tensors
 from stages.run.errors import UserError
 from stages.run.files import whole_file
 
@@ -31,6 +31,7 @@ _UNET, _VAE, _RANK, _LAYERS = (
     "rank_vae",
     "vae_lora_target_modules",
 )
+_MOST_RANK = 1024
 _RECORD = "splatfix_taught"  # our own key, which other readers of the format ignore
 
 
@@ -47,7 +48,7 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
             fix="use the folder, which is in diffusers' layout",
         )
     parts = published_state(fixer)
-    trained = {k: v for k, v in parts["vae"].items() if "lora" in k or "skip" in k}
+    trained = {key: value for key, value in parts["vae"].items() if _is_trained(key)}
     state = {
         _LAYERS: fixer.lora.names,
         _RANK: fixer.lora.rank,
@@ -76,14 +77,16 @@ def read_pkl(
     """
     state = _load(path)
     spec = published_spec(components, reference, prompt_text, origin)
-    spec = spec.changed(lora_rank=int(state[_RANK]))
+    rank = state[_RANK]
+    if not 0 < rank <= _MOST_RANK:
+        raise UserError(path, f"{_RANK}: {rank}", expected=f"a rank of LoRA, up to {_MOST_RANK}")
+    spec = spec.changed(lora_rank=rank)
+    # The components may be a fixer too, whose own skips and LoRA must not fill gaps.
     vae = {
-        key: value
-        for key, value in read_part(components, "vae").items()
-        if f".{ADAPTER}." not in key
+        key: value for key, value in read_part(components, "vae").items() if not _is_trained(key)
     }
-    parts = {"unet": state[_UNET], "vae": vae | dict(state[_VAE])}
-    fixer = fixer_from_published(spec, parts, prompt, path)
+    parts = {"unet": state[_UNET], "vae": vae | state[_VAE]}
+    fixer = fixer_from_published(spec, parts, prompt, path, from_turbo=False)
     text = state.get(_RECORD)
     record = TrainingRecord(unknown=(str(path),)) if text is None else from_text(str(text), path)
     if (components / RECORD_FILE).is_file():
@@ -92,22 +95,18 @@ def read_pkl(
     return fixer
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except FileNotFoundError as error:
-        raise UserError(path, "no such file", expected="a checkpoint") from error
-    # Truncated files, other files and files with code raise a dozen different exceptions.
-    except Exception as error:
-        raise UserError(
-            path,
-            f"not a checkpoint that can be read safely ({type(error).__name__})",
-            expected="tensors, numbers and text alone; code in a checkpoint is never run",
-            fix="get the file again from a source that you trust, or use the diffusers folder",
-        ) from error
+def _is_trained(key: str) -> bool:
+    """Whether a tensor of the VAE is in the .pkl, by its published name."""
+    return "lora" in key or "skip" in key
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The entries of a .pkl that are used. Raises UserError for any other content."""
+    state = load_pickled(path)
     types = {_UNET: dict, _VAE: dict, _RANK: int}
     if not isinstance(state, dict) or any(
-        not isinstance(state.get(key), kind) for key, kind in types.items()
+        not isinstance(state.get(key), kind) or isinstance(state.get(key), bool)
+        for key, kind in types.items()
     ):
         keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else ""
         raise UserError(
@@ -115,4 +114,5 @@ def _load(path: Path) -> Mapping[str, Any]:
             f"a {type(state).__name__} of {keys or 'no keys'}",
             expected=f"{', '.join(types)}, as the published trainer writes",
         )
-    return state
+    parts = {key: named_tensors(state[key], path, key) for key in (_UNET, _VAE)}
+    return {**parts, _RANK: state[_RANK], _RECORD: state.get(_RECORD)}

@@ -5,7 +5,8 @@ Published are two state dicts, `unet` and `vae`. The VAE's has skips and LoRA un
 plain. Keys of a Fixer's state dict start with the part they belong to.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ PROMPT_KEY = "prompt"
 
 StateDict = Mapping[str, Tensor]
 Key = tuple[str, str]  # part and key: ("vae", "decoder.conv_in.base_layer.weight")
+
+# What DiFix adds to SD-Turbo's VAE, by the start of a Fixer's keys.
+_ADDED = {"skips": "skips", "lora": "LoRA"}
 
 # Names of attention projections in diffusers before 0.18, still found in checkpoints.
 _OLD_NAMES = {
@@ -46,19 +50,26 @@ def published_state(fixer: Fixer) -> dict[str, dict[str, Tensor]]:
 
 
 def fixer_from_published(
-    spec: Spec, parts: Mapping[str, StateDict], prompt: Tensor, where: object, seed: int = 0
+    spec: Spec,
+    parts: Mapping[str, StateDict],
+    prompt: Tensor,
+    where: object,
+    seed: int = 0,
+    *,
+    from_turbo: bool = True,
 ) -> Fixer:
     """A fixer with the published weights, on the CPU in float32; its training record is unknown.
 
-    Raises UserError when tensors other than skips and LoRA are missing, or any are left over or of
-    another shape.
+    A VAE without any skips, or without any LoRA, gets new ones, and the spec's origin says so.
+    Raises UserError when other tensors are missing, or any are left over or of another shape.
 
     Args:
         spec: the architecture.
         parts: state dicts `unet` and `vae`.
         prompt: the embedded prompt, [1, T, C].
         where: the checkpoint, for the messages.
-        seed: of skips and LoRA where the VAE has none, as Stable Diffusion's own.
+        seed: of new skips and LoRA.
+        from_turbo: whether the VAE may be Stable Diffusion's own, which has neither.
     """
     try:
         fixer = empty_fixer(spec)
@@ -74,22 +85,33 @@ def fixer_from_published(
     left = {part: _modern(tensors) for part, tensors in parts.items()}
     generator = torch.Generator().manual_seed(seed)
     faults: list[str] = []
+    absent: dict[str, Key] = {}
     for ours, (part, theirs) in published_keys(fixer).items():
         value = _take(left[part], theirs)
         shape = fixer.get_parameter(ours).shape
         if value is None:
-            value = new_tensor(ours, shape, spec, generator)
-        if value is None:
-            faults.append(f"{part}: no {theirs}")
-        elif value.numel() != shape.numel():
+            absent[ours] = part, theirs
+        elif not value.is_floating_point():
+            faults.append(f"{part}: {theirs} is of {value.dtype}")
+        elif _without_ones(value.shape) != _without_ones(shape):
             faults.append(f"{part}: {theirs} is {tuple(value.shape)}, not {tuple(shape)}")
         else:
             # Reshaped, as old attention layers were 1x1 convolutions.
             state[ours] = value.float().reshape(shape)
+    new = _wholly_absent(absent, fixer) if from_turbo else {}
+    for ours, (part, theirs) in absent.items():
+        shape = fixer.get_parameter(ours).shape
+        value = new_tensor(ours, shape, spec, generator) if _group(ours) in new else None
+        if value is None:
+            faults.append(f"{part}: no {theirs}")
+        else:
+            state[ours] = value
     faults += [f"{part}: unknown {key}" for part, rest in left.items() for key in rest]
     if faults:
         raise _other_architecture(where, faults)
     fixer.load_state_dict(state, strict=True, assign=True)
+    if new:
+        fixer.spec = spec.changed(origin=f"{spec.origin}, with new {' and '.join(new.values())}")
     fixer.training_record = TrainingRecord(unknown=(spec.origin,))
     return fixer
 
@@ -106,6 +128,25 @@ def _published(key: str, adapted: set[str]) -> Key:
         name = f"{skip_name(int(index))}.{leaf}"
     layer, _, leaf = name.rpartition(".")
     return "vae", f"{layer}.base_layer.{leaf}" if layer in adapted else name
+
+
+def _group(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _wholly_absent(absent: Iterable[str], fixer: Fixer) -> dict[str, str]:
+    """Groups of tensors that only DiFix has, with their names, of which none is there."""
+    counts = Counter(map(_group, fixer.state_dict()))
+    missing = Counter(map(_group, absent))
+    return {one: name for one, name in _ADDED.items() if 0 < counts[one] == missing[one]}
+
+
+def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+    """A shape without its last sides of 1, as of a matrix that is a 1x1 convolution."""
+    sides = list(shape)
+    while len(sides) > 1 and sides[-1] == 1:
+        sides.pop()
+    return tuple(sides)
 
 
 def _take(tensors: dict[str, Tensor], key: str) -> Tensor | None:
@@ -129,6 +170,7 @@ def _other_architecture(where: object, faults: list[str]) -> UserError:
     return UserError(
         where,
         f"weights of another architecture, {len(faults)} tensors do not fit: {examples}",
-        expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them",
+        expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them, "
+        "with all skips and all LoRA factors, or with none as in SD-Turbo",
         fix="name another checkpoint in base.source, or repair the folder",
     )
