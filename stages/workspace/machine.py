@@ -107,7 +107,9 @@ def _no_code(build: str, capability: tuple[int, int]) -> Finding:
     if is_older and capability >= _OLDEST_OF_CUDA12:
         fix = f"make setup GPU=cuda12, which takes {probes.LOCK_CUDA12}"
     elif is_older:
-        fix = "export CUDA_VISIBLE_DEVICES=, for the CPU: neither lock's torch has code for this GPU"
+        fix = (
+            "export CUDA_VISIBLE_DEVICES=, for the CPU: neither lock's torch has code for this GPU"
+        )
     else:
         fix = f"make setup GPU=, which takes {probes.LOCK}; if it did, make lock for a newer torch"
     return Finding("torch", FAIL, message, fix)
