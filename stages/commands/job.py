@@ -1,4 +1,4 @@
-"""One task of a submission in a job of the cluster, submitted by `stages.submit`."""
+"""Tasks of a submission in a job of the cluster, submitted by `stages.submit`."""
 
 import os
 import sys
@@ -9,35 +9,30 @@ from stages.run.entry import launch
 
 
 def main() -> None:
-    """Run the task at the array index; after a signal to stop, requeue the job."""
+    """Run the tasks at the array index; after a signal to stop, requeue the job."""
     parser = Arguments(description=__doc__)
     parser.add_argument("submission", type=Path, help="folder of the submission")
-    parser.add_argument("addresses", nargs="+", help="tasks of the array, by index")
+    parser.add_argument("jobs", nargs="+", help="addresses of tasks, each on a line, by index")
     args = parser.parse_args()
 
     from stages.jobs import slurm, task_process
     from stages.jobs.config import SlurmConfig
     from stages.jobs.submission import read_folder
-    from stages.jobs.task_run import TaskRun
-    from stages.run.errors import UserError
+    from stages.jobs.task_run import run_tasks
     from stages.run.settings.params import Params
 
-    address = args.addresses[int(os.environ.get(slurm.TASK, "0"))]
+    addresses = args.jobs[int(os.environ.get(slurm.TASK, "0"))].split("\n")
     submission = read_folder(args.submission)
-    try:
-        config = Params.read().section("slurm", SlurmConfig)
-        code = TaskRun(submission, address, config.resources(address).wrap).run()
-    except UserError:
-        submission.note(address, "failed", code=2)
-        raise
+    code = run_tasks(submission, addresses)
     if code == task_process.STOPPED and slurm.JOB in os.environ:
-        if slurm.requeue(config):
-            print(
-                f"{address}: stopped and queued again, to continue from its last state", flush=True
-            )
-        else:
-            submission.note(address, "cancelled")
-            print(f"{address}: stopped; submit it again to continue", flush=True)
+        stopped = [one for one in addresses if submission.noted(one).get("state") == "stopped"]
+        names = ", ".join(stopped)
+        config = Params.read().section("slurm", SlurmConfig)
+        message = f"{names}: stopped and queued again, to continue from its last state"
+        if not slurm.requeue(config, message):
+            for one in stopped:
+                submission.note(one, "cancelled")
+            print(f"{names}: stopped; submit it again to continue", flush=True)
     sys.exit(code)
 
 

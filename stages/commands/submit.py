@@ -1,6 +1,7 @@
 """Submit the stale part of the graph to SLURM, or run it here with several tasks at once.
 
-`python -m stages.submit status|logs|cancel` show and cancel submissions;
+`python -m stages.submit status|logs|cancel` show and cancel submissions; `record` writes what has
+ended into dvc.lock, as the last job and `status` do;
 `python -m stages.submit script slurm/NAME.slurm ...` submits one of the ready scripts.
 """
 
@@ -18,6 +19,8 @@ def main() -> None:
     words = sys.argv[1:]
     if words[:1] == ["script"]:
         return script(words)
+    if words == ["record"]:
+        return record()
     bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
     if bare[:1] in (["status"], ["logs"], ["cancel"]):
         return follow(bare)
@@ -56,6 +59,15 @@ def script(words: list[str]) -> None:
     from stages.jobs.submit import send_script
 
     print(send_script(args.script, args.arguments))
+
+
+def record() -> None:
+    """Write all results of ended jobs into dvc.lock of this folder."""
+    from pathlib import Path
+
+    from stages.jobs.recording import record_all
+
+    record_all(Path.cwd())
 
 
 def follow(words: list[str]) -> None:

@@ -22,7 +22,9 @@ _ENTRY = re.compile(r"^(?=  [^ \n])", re.MULTILINE)
 # Texts that YAML reads as other types are quoted, and so are in another layout.
 _NAME = re.compile(r"  ([A-Za-z_][\w@.-]*):\n", re.ASCII)
 _PART = re.compile(r"^(?=    [a-z])", re.MULTILINE)
+_SHALLOW = re.compile(r"^(?!    )[^\n]", re.MULTILINE)
 _PARAMS = "    params:\n"
+_CONFLICT = "\n<<<<<<< "
 # Entries cannot be told apart where one repeats a value of another by an alias.
 _ALIAS = re.compile(r"(: |- )[&*]")
 
@@ -38,21 +40,41 @@ def entries(text: str) -> dict[str, str] | None:
         rest = block[first:]
         if not name or name[1] in found or not block.endswith("\n"):
             return None
-        if any(line and not line.startswith("    ") for line in rest.split("\n")):
+        if _SHALLOW.search(rest):
             return None
         found[name[1]] = block
     return found
 
 
+def entry(text: str, name: str) -> str:
+    """The lines of one stage; empty if there are none."""
+    first = text.find(f"\n  {name}:\n") + 1
+    if not first:
+        return ""
+    after = _ENTRY.search(text, first + 1)
+    return text[first : after.start() if after else len(text)]
+
+
+def block(name: str, value: Mapping[str, Any]) -> str | None:
+    """The lines of a stage as DVC writes them; None if they could not be told apart in a file."""
+    text = dumps_yaml({"stages": {name: _unshared(value)}})
+    found = entries(_HEAD + text)
+    return text.removeprefix(_STAGES) if found is not None and set(found) == {name} else None
+
+
 def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | None:
     """The value of the file as DVC loads it, or of some stages; None for another layout."""
+    if names is not None and all(text.count(f"\n  {name}:\n") == 1 for name in names):
+        # Without a look at the others, which takes half a second at a thousand scenes.
+        some = _HEAD + _STAGES + "".join(entry(text, name) for name in names)
+        text = some if text.startswith(_HEAD + _STAGES) and _CONFLICT not in text else ""
     found = entries(text)
     if not found:
         return None
     rest, params_of = [_STAGES], {}
-    for name, block in found.items():
+    for name, one in found.items():
         if names is None or name in names:
-            parts = _PART.split(block)
+            parts = _PART.split(one)
             params_of[name] = "".join(part for part in parts if part.startswith(_PARAMS))
             rest += [part for part in parts if not part.startswith(_PARAMS)]
     try:
@@ -67,34 +89,28 @@ def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | 
     return {"schema": "2.0", "stages": stages}
 
 
-def replaced(text: str, changed: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The file with other values of some stages, as DVC writes it; None for another layout.
-
-    New stages come last.
-    """
-    found = entries(text or _HEAD + _STAGES)
-    if found is None:
-        return None
-    for name, value in changed.items():
-        block = entries(_HEAD + dumps_yaml({"stages": {name: _unshared(value)}}))
-        if block is None or set(block) != {name}:
-            return None
-        found |= block
-    return _HEAD + _STAGES + "".join(found.values())
-
-
 def load(path: Path, names: Collection[str] | None = None) -> dict[str, Any] | None:
     """`parsed` of a file; None also for one that is absent or no text."""
-    text = _text(path)
+    text = read(path)
     return parsed(text, names) if text else None
 
 
 def record(path: Path, changed: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Write values of some stages, all at once; False if the file is not in DVC's layout."""
-    text = _text(path)
-    new = None if text is None else replaced(text, changed)
-    if new is None:
+    """Write values of some stages, all at once; False if the file is not in DVC's layout.
+
+    New stages come last.
+    """
+    blocks = {name: block(name, value) for name, value in changed.items()}
+    return None not in blocks.values() and record_blocks(path, blocks)
+
+
+def record_blocks(path: Path, blocks: Mapping[str, str]) -> bool:
+    """`record` of what `block` returned."""
+    text = read(path)
+    found = None if text is None else entries(text or _HEAD + _STAGES)
+    if found is None:
         return False
+    new = _HEAD + _STAGES + "".join({**found, **blocks}.values())
     with whole_file(path.resolve()) as scratch:
         scratch.write_text(new, "utf-8")
         if path.exists():
@@ -109,7 +125,7 @@ def _unshared(value: Any) -> Any:
     return [_unshared(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _text(path: Path) -> str | None:
+def read(path: Path) -> str | None:
     """The whole file; empty if it is absent, None if it is no text."""
     try:
         return path.read_text("utf-8") if path.exists() else ""

@@ -22,11 +22,14 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.serialize import to_lockfile
 from dvc.utils.hydra import apply_overrides
 
 from stages.graph import lock_file, once
+from stages.graph.journal import Journal
 from stages.graph.repository import no_such_stage
 from stages.graph.repository_lock import repository_lock
+from stages.graph.waiting import waits
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.overrides import quoting
@@ -49,7 +52,7 @@ class Pipeline:
         with _dvc_errors(self.root):
             self.repo = Repo(os.fspath(self.root))
         self._stages: dict[str, Any] = {}
-        self._unrecorded: list[Any] = []
+        self._journal = Journal(self.root)
 
     def stage_names(self) -> set[str]:
         """Every stage of dvc.yaml without items; a stage may have none."""
@@ -68,6 +71,8 @@ class Pipeline:
         of a plan, see `record_code`.
         """
         once.bring_digests_up_to_date(self.root)
+        if self.record():
+            self.repo._reset()  # what it has read of dvc.lock
         with _dvc_errors(self.root), self._locked():
             graph = self.repo.index.graph
             self._stages = {_address(stage): stage for stage in graph}
@@ -111,7 +116,8 @@ class Pipeline:
             if stage is None or not stage.changed():
                 return
             stage.save_deps()
-        self.finish(digests.STAGE, record=True)
+        self.finish(digests.STAGE)
+        self.record()
 
     @property
     def remotes(self) -> list[str]:
@@ -171,6 +177,8 @@ class Pipeline:
         """
         once.bring_digests_up_to_date(self.root)
         with _dvc_errors(address), self._locked():
+            if address not in self._stages and self._journal.has(self._lock_file, address):
+                self._journal.take_in()
             stage = self._stage(address)
             if not stage.changed():
                 return None
@@ -183,11 +191,10 @@ class Pipeline:
         self.finish(address)
         return None
 
-    def finish(self, address: str, *, record: bool = False) -> list[str]:
+    def finish(self, address: str) -> list[str]:
         """Add a stage's results to the cache; returns inputs that were edited since it began.
 
-        Without `record`, `self.record` writes dvc.lock later. If it is never called, the result is
-        still in the run cache.
+        dvc.lock has them after `record`, by this process or a later one.
         """
         once.bring_digests_up_to_date(self.root)
         with _dvc_errors(address), self._locked():
@@ -199,22 +206,24 @@ class Pipeline:
                 self.repo.stage_cache.save(stage)
             stage.commit()
             once.forget_folders()
-            self._unrecorded.append(stage)
-            if record:
-                self._write()
+            lock = Path(stage.dvcfile._lockfile.path)
+            if not self._journal.add(lock, to_lockfile(stage)):
+                stage.dvcfile.dump_stages([stage], update_pipeline=False)
         return edited
 
-    def record(self) -> None:
-        """Write all finished stages into dvc.lock at once."""
-        if self._unrecorded:
-            with _dvc_errors("dvc.lock"), self._locked():
-                self._write()
+    def record(self, *, every_s: float = 0.0) -> bool:
+        """Write all finished stages, of other processes too, into dvc.lock at once.
 
-    def _write(self) -> None:
-        for path in {stage.path for stage in self._unrecorded}:
-            stages = [stage for stage in self._unrecorded if stage.path == path]
-            stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
-        self._unrecorded = []
+        Returns whether there were any. Does nothing if dvc.lock is no older than `every_s` seconds.
+        """
+        if not waits(self.root) or self._journal.age_s(self._lock_file) < every_s:
+            return False
+        with _dvc_errors("dvc.lock"), self._locked():
+            return self._journal.take_in()
+
+    @property
+    def _lock_file(self) -> Path:
+        return (self.root / PROJECT_FILE).with_suffix(".lock")
 
     @property
     def cache_folder(self) -> Path:
@@ -239,9 +248,8 @@ class Pipeline:
     def _stage(self, address: str) -> Any:
         """A stage by its address; without a plan it alone is read of dvc.lock."""
         if address not in self._stages:
-            path = self.root / PROJECT_FILE
-            file = load_file(self.repo, os.fspath(path))
-            alone = lock_file.load(path.with_suffix(".lock"), [address])
+            file = load_file(self.repo, os.fspath(self.root / PROJECT_FILE))
+            alone = lock_file.load(self._lock_file, [address])
             if alone is not None:
                 file.lockfile_contents = file._lockfile.validate(alone)
             self._stages[address] = file.stages[address]

@@ -20,6 +20,7 @@ Time = Annotated[
 Word = Annotated[
     str, text_like(r"[A-Za-z0-9_.,:\[\]-]*", "letters, digits and _ . , : [ ] - without spaces")
 ]
+Name = Annotated[str, text_like(r"[a-z][a-z0-9_]*", "small letters, digits and _")]
 Option = Annotated[
     str, text_like(r"(?s)--[a-z].*", "an option of sbatch, such as --constraint=a100")
 ]
@@ -72,11 +73,12 @@ class SlurmConfig(Section):
 
     default: Resources
     stages: dict[str, Override]
+    group: dict[Name, tuple[str, ...]]
     throttle: Count
     warn_s: Annotated[int, Field(ge=0, le=65535)]
     max_restarts: Count
 
-    @field_validator("stages", mode="before")
+    @field_validator("stages", "group", mode="before")
     @classmethod
     def _no_stage_is_an_empty_mapping(cls, value: object) -> object:
         return {} if value is None else value

@@ -17,6 +17,7 @@ from stages.graph.pipeline import Pipeline
 from stages.jobs import task_process
 from stages.jobs.config import SlurmConfig
 from stages.jobs.plan import Task
+from stages.jobs.recording import RECORD_EVERY_S
 from stages.jobs.submission import Submission
 from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
@@ -25,8 +26,6 @@ from stages.run.process.gpus import gpu_environment, named_gpus
 from stages.run.process.locks import alone
 
 _LOGGER = logging.getLogger(__name__)
-# dvc.lock is written at most this often; until then the run cache has the results.
-RECORD_EVERY_S = 30.0
 _POLL_S = 0.05
 _SHOWN_LINES = 12
 

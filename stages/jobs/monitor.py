@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from stages.jobs import slurm, task_states
+from stages.jobs.recording import record_all
 from stages.jobs.submission import Submission, read_submission
 from stages.run.errors import UserError
 from stages.run.process.locks import holder_of
@@ -15,8 +16,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def status(number: str, targets: Sequence[str]) -> None:
-    """Log the states of a submission's tasks."""
+    """Log the states of a submission's tasks; what has ended is in dvc.lock then."""
     submission = read_submission(number)
+    record_all(submission.root)
     chosen = set(_chosen(submission, targets))
     tasks = [task for task in task_states.task_states(submission) if task.address in chosen]
     _LOGGER.info(f"submission {submission.number}, {submission.executor}, {submission.root}")
@@ -57,7 +59,7 @@ def cancel(number: str, targets: Sequence[str]) -> None:
             )
         _stop(submission)
     else:
-        slurm.cancel([submission.jobs[address] for address in alive])
+        slurm.cancel(list(dict.fromkeys(submission.jobs[address] for address in alive)))
     _LOGGER.info(f"cancelled: {', '.join(alive)}")
 
 

@@ -3,11 +3,14 @@
 A task is one DVC stage, or one command outside the graph. Addresses are DVC's: `train@scene`.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from stages.jobs.config import Resources, SlurmConfig
+from stages.run.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Array:
-    """Tasks of one stage with the same resources; a task's index is its index in the array."""
+    """Jobs of one stage or group with the same resources, each of one or more tasks in order."""
 
-    stage: str
-    tasks: tuple[Task, ...]
+    name: str
+    jobs: tuple[tuple[Task, ...], ...]
     resources: Resources
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of all its jobs."""
+        return tuple(itertools.chain.from_iterable(self.jobs))
+
+    def needs(self, index: int) -> tuple[str, ...]:
+        """Addresses of other jobs that a job needs."""
+        own = {task.address for task in self.jobs[index]}
+        needs = itertools.chain.from_iterable(task.needs for task in self.jobs[index])
+        return tuple(need for need in dict.fromkeys(needs) if need not in own)
 
 
 @dataclass(frozen=True)
@@ -109,17 +123,70 @@ class JobPlan:
         return heights
 
     def arrays(self, config: SlurmConfig, max_size: int | None = None) -> list[Array]:
-        """Tasks by stage and resources, at most `max_size` in an array."""
-        groups: dict[tuple[str, str], list[Task]] = {}
-        for task in self.tasks:
-            key = task.stage, config.resources(task.address).model_dump_json()
-            groups.setdefault(key, []).append(task)
+        """Jobs by stage or group, and by resources; at most `max_size` in an array.
+
+        An array comes after those that it needs. Raises UserError for a group that needs itself by
+        way of other stages, and for one with fewer GPUs than one of its stages.
+        """
+        groups: dict[tuple[str, str], list[tuple[Task, ...]]] = {}
+        for name, tasks in self._jobs(config):
+            address = tasks[0].address if name == tasks[0].stage else name
+            key = name, config.resources(address).model_dump_json()
+            groups.setdefault(key, []).append(tasks)
         return [
-            Array(stage, tuple(tasks[first : first + (max_size or len(tasks))]), resources)
-            for (stage, _), tasks in groups.items()
-            for resources in [config.resources(tasks[0].address)]
-            for first in range(0, len(tasks), max_size or len(tasks))
+            Array(name, tuple(jobs[first : first + (max_size or len(jobs))]), resources)
+            for (name, text), jobs in groups.items()
+            for resources in [Resources.model_validate_json(text)]
+            for first in range(0, len(jobs), max_size or len(jobs))
         ]
+
+    def _jobs(self, config: SlurmConfig) -> list[tuple[str, tuple[Task, ...]]]:
+        """Names and tasks of all jobs, in topological order.
+
+        A job of a group has the tasks that need each other within it, directly or not.
+        """
+        group_of = {stage: name for name, stages in config.group.items() for stage in stages}
+        first: dict[str, str] = {}  # a task that stands for all of its job, by address
+        members: dict[str, list[Task]] = {}
+
+        def merge(one: str, other: str) -> None:
+            into, away = first[one], first[other]
+            if into != away:
+                for task in members.pop(away):
+                    first[task.address] = into
+                    members[into].append(task)
+
+        if not config.group:
+            return [(task.stage, (task,)) for task in self.tasks]
+        tasks = {task.address: task for task in self.tasks}
+        for address, task in tasks.items():
+            first[address], members[address] = address, [task]
+            group = group_of.get(task.stage)
+            for need in task.needs:
+                if group and group_of.get(tasks[need].stage) == group:
+                    merge(need, address)
+        needs = {
+            one: {first[need] for task in some for need in task.needs} - {one}
+            for one, some in members.items()
+        }
+        try:
+            order = list(TopologicalSorter(needs).static_order())
+        except CycleError as error:
+            cycle = dict.fromkeys(group_of.get(tasks[one].stage, one) for one in error.args[1])
+            raise UserError(
+                "slurm.group",
+                f"jobs would wait for each other: {', '.join(cycle)}",
+                expected="groups of stages with no other stage between them",
+                fix="leave a stage out of the group, or add the one between",
+            ) from error
+        place = {address: index for index, address in enumerate(tasks)}
+        jobs = []
+        for one in order:
+            some = sorted(members[one], key=lambda task: place[task.address])
+            name = group_of.get(some[0].stage, some[0].stage)
+            _require_gpus(name, some, config)
+            jobs.append((name, tuple(some)))
+        return jobs
 
     def _commands(self) -> dict[str, tuple[str, ...]]:
         return {task.address: task.command for task in self.tasks}
@@ -143,3 +210,15 @@ def _direct(needs: Iterable[str], before: Mapping[str, frozenset[str]]) -> tuple
     wanted = list(dict.fromkeys(needs))
     implied = frozenset().union(*(before[need] for need in wanted))
     return tuple(need for need in wanted if need not in implied)
+
+
+def _require_gpus(name: str, tasks: Sequence[Task], config: SlurmConfig) -> None:
+    """Raise UserError for a group that has fewer GPUs than one of its stages."""
+    for task in tasks:
+        if task.stage != name and config.resources(task.address).gpus > config.resources(name).gpus:
+            raise UserError(
+                f"slurm.group.{name}",
+                f"{task.address} has more GPUs than the group",
+                expected="resources of a group that are enough for each of its stages",
+                fix=f"set slurm.stages.{name}.gpus",
+            )

@@ -1,6 +1,7 @@
 """A plan on SLURM: one array per stage, each task after exactly the tasks that it needs.
 
-A stage with more tasks than the cluster's limit becomes several arrays.
+Stages of a group share an array, each job of which has several tasks. A stage with more tasks than
+the cluster's limit becomes several arrays.
 
 Arrays are submitted with a start time far in the future, and start now when all are accepted; a
 refusal cancels the earlier ones. (SLURM does not check the resources of held jobs, so it would
@@ -15,6 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,8 @@ JOB, ARRAY, TASK, RESTARTS = (
     "SLURM_ARRAY_TASK_ID",
     "SLURM_RESTART_COUNT",
 )
+# The last job, which no task needs and whose name `slurm.stages` may have.
+RECORD = "record"
 # The user's setup, for slurm/job.sh, which runs it.
 SETUP = "SPLATFIX_SETUP"
 _TIMEOUT_S = 120
@@ -94,8 +98,8 @@ def sbatch_words(array: Array, config: SlurmConfig, submission: Submission) -> l
         "--kill-on-invalid-dep=yes",
         "--requeue",
         "--open-mode=append",
-        f"--job-name={array.stage}",
-        f"--array=0-{len(array.tasks) - 1}{throttle}",
+        f"--job-name={array.name}",
+        f"--array=0-{len(array.jobs) - 1}{throttle}",
         f"--chdir={submission.root}",
         f"--output={logs}/%A_%a.out",
         f"--error={logs}/%A_%a.err",
@@ -120,6 +124,28 @@ def placement_words(resources: Resources) -> list[str]:
     return [*(f"--{key}={value}" for key, value in optional.items() if value), *resources.extra]
 
 
+def recorder_words(jobs: Sequence[str], config: SlurmConfig, submission: Submission) -> list[str]:
+    """The call that submits the job after all others, however they end: it writes dvc.lock."""
+    logs = str(submission.logs).replace("%", "%%")
+    resources = config.resources(RECORD)
+    return [
+        *("sbatch", "--parsable", "--requeue", "--open-mode=append", f"--job-name={RECORD}"),
+        f"--dependency=afterany:{':'.join(jobs)}",
+        f"--chdir={submission.root}",
+        *(f"--output={logs}/%j_{RECORD}.out", f"--error={logs}/%j_{RECORD}.err"),
+        *("--nodes=1", "--ntasks=1", "--cpus-per-task=1"),
+        *(f"--mem={resources.memory}", f"--time={resources.time}"),
+        *placement_words(resources),
+    ]
+
+
+def recorder_script(config: SlurmConfig) -> str:
+    """The script of the last job."""
+    words = [sys.executable, "-m", "stages.submit", "record"]
+    setup = setup_lines(config.resources(RECORD).setup)
+    return "\n".join(["#!/bin/bash", *setup, f"exec {shlex.join(words)}", ""])
+
+
 def max_array_size() -> int | None:
     """The cluster's limit of tasks in an array, or None."""
     match = re.search(r"^MaxArraySize\s*=\s*([1-9]\d*)", call("scontrol", "show", "config"), re.M)
@@ -127,14 +153,12 @@ def max_array_size() -> int | None:
 
 
 def script(folder: Path, array: Array) -> str:
-    """The script of an array: the user's lines, and `stages.job` in this Python with the tasks."""
-    words = [
-        sys.executable,
-        "-m",
-        "stages.job",
-        str(folder),
-        *(task.address for task in array.tasks),
-    ]
+    """The script of an array: the user's lines, and `stages.job` in this Python.
+
+    It gets a word for each job: the addresses of its tasks, each on a line.
+    """
+    jobs = ("\n".join(task.address for task in tasks) for tasks in array.jobs)
+    words = [sys.executable, "-m", "stages.job", str(folder), *jobs]
     lines = ["#!/bin/bash", *setup_lines(array.resources.setup), f"exec {shlex.join(words)}", ""]
     return "\n".join(lines)
 
@@ -171,29 +195,30 @@ class Dependency:
 
 
 def dependencies(array: Array, job: str, jobs: Mapping[str, str]) -> list[Dependency]:
-    """Dependencies of a submitted array: one for all tasks if they are the same, else one each."""
-    each = [afterok(task.needs, jobs) for task in array.tasks]
+    """Dependencies of a submitted array: one for all jobs if they are the same, else one each."""
+    sizes = Counter(name.partition("_")[0] for name in set(jobs.values()))
+    each = [afterok(array.needs(index), jobs, sizes) for index in range(len(array.jobs))]
     if len(set(each)) == 1:
         return [Dependency(job, each[0])] if each[0] else []
     return [Dependency(f"{job}_{index}", needs) for index, needs in enumerate(each) if needs]
 
 
-def afterok(needs: Iterable[str], jobs: Mapping[str, str]) -> str:
+def afterok(needs: Iterable[str], jobs: Mapping[str, str], sizes: Mapping[str, int]) -> str:
     """SLURM's dependency on the success of tasks; a whole array is named once.
 
-    >>> afterok(["a@x", "b@x"], {"a@x": "7_0", "a@y": "7_1", "b@x": "8_0"})
+    `sizes` are numbers of jobs by array.
+
+    >>> jobs = {"a@x": "7_0", "a@y": "7_1", "b@x": "8_0", "c@x": "8_0"}
+    >>> afterok(["a@x", "b@x", "c@x"], jobs, {"7": 2, "8": 1})
     'afterok:7_0:8'
     """
-    sizes: dict[str, int] = {}
-    for job in jobs.values():
-        sizes[job.partition("_")[0]] = sizes.get(job.partition("_")[0], 0) + 1
-    by_array: dict[str, list[str]] = {}
+    by_array: dict[str, dict[str, None]] = {}
     for need in needs:
-        by_array.setdefault(jobs[need].partition("_")[0], []).append(jobs[need])
+        by_array.setdefault(jobs[need].partition("_")[0], {})[jobs[need]] = None
     names = [
         name
-        for job, tasks in by_array.items()
-        for name in ([job] if len(tasks) == sizes[job] else tasks)
+        for array, some in by_array.items()
+        for name in ([array] if len(some) == sizes[array] else some)
     ]
     return "afterok:" + ":".join(names) if names else ""
 
@@ -205,10 +230,10 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
     """
     submission.logs.mkdir(parents=True, exist_ok=True)  # without it jobs fail without a log
     sent: dict[str, Array] = {}
-    stage = ""
+    stage, recorder = "", ""
     try:
         for array in submission.plan.arrays(config, max_array_size()):
-            stage = array.stage
+            stage = array.name
             words = sbatch_words(array, config, submission)
             with _uninterrupted():  # or a job is sent whose number nobody knows
                 output = call(*words, script=script(submission.folder, array))
@@ -216,21 +241,27 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
         jobs = {
             task.address: f"{job}_{index}"
             for job, array in sent.items()
-            for index, task in enumerate(array.tasks)
+            for index, tasks in enumerate(array.jobs)
+            for task in tasks
         }
+        names = {task.address: one.name for one in sent.values() for task in one.tasks}
         for job, array in sent.items():
-            stage = array.stage
+            stage = array.name
             for dependency in dependencies(array, job, jobs):
                 update = f"jobid={dependency.job}", f"dependency={dependency.needs}"
                 call("scontrol", "update", *update)
-        submission = replace(submission, jobs=jobs)
+        stage, last = RECORD, recorder_words(list(sent), config, submission)
+        with _uninterrupted():
+            output = call(*last, script=recorder_script(config))
+            recorder = output.strip().partition(";")[0]
+        submission = replace(submission, jobs=jobs, names=names)
         submission.save()
         for job in reversed(sent):  # dependants first
             call("scontrol", "update", f"jobid={job}", "starttime=now")
     except BaseException as error:
         if sent:
             with _uninterrupted(), contextlib.suppress(UserError):
-                call("scancel", *sent)
+                call("scancel", *sent, *filter(None, [recorder]))
         if isinstance(error, UserError):
             raise UserError(
                 f"{error.where}, stage {stage}",
@@ -303,8 +334,10 @@ def own_job() -> str:
     return f"{variables.get(ARRAY, variables[JOB])}_{variables[TASK]}"
 
 
-def requeue(config: SlurmConfig) -> bool:
+def requeue(config: SlurmConfig, message: str) -> bool:
     """Whether the current job, which was stopped, runs again; puts it into the queue if necessary.
+
+    Prints the message before, as SLURM kills the job at once.
 
     SLURM does so itself when a node fails, at a preemption without grace time and at `scontrol
     requeue`. A job that was cancelled, or queued `max_restarts` times, stays away.
@@ -312,9 +345,11 @@ def requeue(config: SlurmConfig) -> bool:
     job, restarts = own_job(), int(os.environ.get(RESTARTS, "0"))
     shown = call("scontrol", "show", "job", "--oneliner", job)
     fields = dict(re.findall(r"\b(JobState|Restarts)=(\S+)", shown))
-    if int(fields.get("Restarts", restarts)) > restarts:
-        return True
-    if fields.get("JobState") != "RUNNING" or restarts >= config.max_restarts:
+    is_queued = int(fields.get("Restarts", restarts)) > restarts
+    may_run_again = fields.get("JobState") == "RUNNING" and restarts < config.max_restarts
+    if not (is_queued or may_run_again):
         return False
-    call("scontrol", "requeue", job)
+    print(message, flush=True)
+    if not is_queued:
+        call("scontrol", "requeue", job)
     return True

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Submission:
     jobs: dict[str, str]  # names of jobs by address, such as 17_3
     process: int = 0  # of a local run
     host: str = ""  # that it was submitted from
+    names: dict[str, str] = field(default_factory=dict)  # SLURM's names of jobs by address
 
     @property
     def number(self) -> str:
@@ -57,7 +58,7 @@ class Submission:
     def save(self) -> None:
         """Write the submission."""
         values = {"root": str(self.root), "logs": str(self.logs), "executor": self.executor}
-        values |= {"process": self.process, "host": self.host}
+        values |= {"process": self.process, "host": self.host, "names": self.names}
         write_json(
             self._file("submission"), values | {"jobs": self.jobs, "plan": self.plan.as_json()}
         )
@@ -143,6 +144,7 @@ def read_folder(folder: Path) -> Submission:
         values["jobs"],
         values["process"],
         values["host"],
+        values.get("names", {}),
     )
 
 

@@ -4,17 +4,18 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.graph.pipeline import Needs, Pipeline
+from stages.graph.repository import no_such_stage
 from stages.jobs.config import SlurmConfig
 from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
 from stages.jobs.plan import JobPlan
-from stages.jobs.slurm import SETUP, Queue, call, placement_words, queue, setup_lines
+from stages.jobs.slurm import RECORD, SETUP, Queue, call, placement_words, queue, setup_lines
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
@@ -110,13 +111,14 @@ def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None =
     """A line per array: its job, tasks, resources and the stages that it needs."""
     lines = []
     for array in plan.arrays(config):
-        needs = {need.partition("@")[0]: None for task in array.tasks for need in task.needs}
+        each = (need for index in range(len(array.jobs)) for need in array.needs(index))
+        needs = dict.fromkeys(need.partition("@")[0] for need in each)
         resources = array.resources
         count, kind = resources.gpus, resources.gpu_type or "GPU"
         gpus = f"{count} {kind}" if count else "no GPU"
         sent = [jobs[task.address].partition("_")[0] for task in array.tasks] if jobs else []
         parts = [", ".join(dict.fromkeys(sent))] if sent else []
-        parts += [f"{array.stage} x {len(array.tasks)}", gpus, f"{resources.cpus} CPUs"]
+        parts += [f"{array.name} x {len(array.jobs)}", gpus, f"{resources.cpus} CPUs"]
         parts += [resources.memory, resources.time]
         parts += [f"after {', '.join(needs)}"] if needs else []
         lines.append("  ".join(parts))
@@ -148,7 +150,9 @@ def _log_remotes(pipeline: Pipeline, needs: Needs) -> None:
 
 def _config(params: Params, options: SubmitOptions, pipeline: Pipeline) -> SlurmConfig:
     config = params.section("slurm", SlurmConfig)
-    known = {*pipeline.stage_names(), KERNELS, SAVE}
+    stages = pipeline.stage_names()
+    _require_groups(params, config, stages)
+    known = {*stages, *config.group, KERNELS, SAVE, RECORD}
     raise_all(
         UserError(
             params.where(("slurm", "stages", name)),
@@ -162,6 +166,23 @@ def _config(params: Params, options: SubmitOptions, pipeline: Pipeline) -> Slurm
     if options.throttle is not None:
         config = config.model_copy(update={"throttle": options.throttle})
     return config
+
+
+def _require_groups(params: Params, config: SlurmConfig, stages: Collection[str]) -> None:
+    """Raise UserError for groups of what is no stage, of one in two, and with a stage's name."""
+    seen: set[str] = set()
+    errors = []
+    for name, members in config.group.items():
+        where = params.where(("slurm", "group", name))
+        if name in stages:
+            errors.append(UserError(where, "a stage has this name", fix="name the group otherwise"))
+        for one in members:
+            if one not in stages:
+                errors.append(no_such_stage(one, stages))
+            elif one in seen:
+                errors.append(UserError(where, f"{one} is in a group already", fix="take it out"))
+            seen.add(one)
+    raise_all(errors)
 
 
 def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan:

@@ -1,11 +1,15 @@
-"""One task of a submission in its own job: begin, run and record it, or stop it."""
+"""Tasks of a submission in a job: begin, run and record each, or stop it."""
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
 
 from stages.jobs import task_process
+from stages.jobs.config import SlurmConfig
+from stages.jobs.recording import RECORD_EVERY_S, record_all
 from stages.jobs.submission import Submission
+from stages.run.errors import UserError, raise_all
+from stages.run.settings.params import Params
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ class TaskRun:
         with task_process.Stop() as stop:
             self._note("running")
             if self.task.command:
+                record_all(self.submission.root)  # such as `save`, which reads dvc.lock
                 code, state = self._execute(list(self.task.command), stop), "done"
             else:
                 code, state = self._run_stage(stop)
@@ -40,14 +45,15 @@ class TaskRun:
         pipeline = Pipeline(self.submission.root)
         words, environment = task_process.begin(pipeline, self.submission, self.task.address)
         if words is None:
-            pipeline.record()
+            pipeline.record(every_s=RECORD_EVERY_S)
             _LOGGER.info("%s: up to date, or in the cache", self.task.address)
             return 0, "up to date"
         _LOGGER.info("%s: %s", self.task.address, " ".join(words))
         code = self._execute(words, stop, environment)
         if not code:
-            for path in pipeline.finish(self.task.address, record=True):
+            for path in pipeline.finish(self.task.address):
                 _LOGGER.warning("%s: %s was edited meanwhile; stale again", self.task.address, path)
+            pipeline.record(every_s=RECORD_EVERY_S)
         return code, "done"
 
     def _execute(
@@ -69,3 +75,32 @@ class TaskRun:
 
     def _note(self, state: str, **details: int) -> None:
         self.submission.note(self.task.address, state, began=self.began, **details)
+
+
+def run_tasks(submission: Submission, addresses: Sequence[str]) -> int:
+    """Run the tasks of a job one after another; 0, or the exit code of the first that failed.
+
+    After a failure those that need it are cancelled and the others run; a signal stops all.
+    Raises UserError like the first task that did.
+    """
+    code, errors = 0, []
+    left = list(addresses)
+    while left:
+        address = left.pop(0)
+        try:
+            config = Params.read().section("slurm", SlurmConfig)
+            ended = TaskRun(submission, address, config.resources(address).wrap).run()
+        except UserError as error:
+            submission.note(address, "failed", code=2)
+            errors.append(error)
+            ended = 2
+        if ended == task_process.STOPPED:
+            return ended
+        if ended:
+            code = code or ended
+            dropped = set(submission.plan.dependants(address)) & set(left)
+            left = [one for one in left if one not in dropped]
+            for one in dropped:
+                submission.note(one, "cancelled")
+    raise_all(errors)
+    return code

@@ -41,7 +41,11 @@ def task_states(submission: Submission, queue: slurm.Queue | None = None) -> lis
     """
     if queue is None:
         queue = slurm.queue() if submission.executor == "slurm" else {}
-    return [_row(submission, task.address, queue) for task in submission.plan.tasks]
+    tasks_of = Counter(submission.jobs.values())
+    return [
+        _row(submission, task.address, queue, tasks_of[submission.jobs.get(task.address, "")] > 1)
+        for task in submission.plan.tasks
+    ]
 
 
 def is_over(task: TaskState) -> bool:
@@ -80,13 +84,15 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line for line in texts if line][-lines:]
 
 
-def _row(submission: Submission, address: str, queue: slurm.Queue) -> TaskState:
+def _row(submission: Submission, address: str, queue: slurm.Queue, shares_job: bool) -> TaskState:
     noted = submission.noted(address)
     job = _job(submission, address, queue)
     if submission.executor == "local":
         state, node = _local_state(submission, noted), noted.get("node", "")
     else:
         state, node = _state(noted, job)
+        if shares_job and state == "running":  # of its job; another task of it may
+            state = noted.get("state", "waiting")
     if state == "held" and job is not None:
         line = f"{job.reason}; `scontrol release {submission.jobs[address]}` lets it run"
         return TaskState(address, state, "", 0.0, line)
@@ -103,7 +109,8 @@ def _row(submission: Submission, address: str, queue: slurm.Queue) -> TaskState:
 def _job(submission: Submission, address: str, queue: slurm.Queue) -> slurm.Job | None:
     """The task's job; another one with its number, as after a reinstallation, is not meant."""
     job = queue.get(submission.jobs.get(address, ""))
-    ours = (address.partition("@")[0], str(submission.root))
+    name = submission.names.get(address, address.partition("@")[0])
+    ours = (name, str(submission.root))
     return job if job is not None and (job.name, job.folder) == ours else None
 
 

@@ -125,7 +125,7 @@ def test_params_that_repeat_a_value_are_written_out(tmp_path: Path) -> None:
 
 def test_names_that_yaml_quotes_are_left_to_dvc(tmp_path: Path) -> None:
     for name in ("1", "true@x y", "n" * 130, "null"):
-        assert lock_file.replaced(f"{HEAD}  a:\n    cmd: x\n", {name: {"cmd": "y"}}) is None
+        assert lock_file.block(name, {"cmd": "y"}) is None
     assert not (tmp_path / "dvc.lock").exists()
 
 
@@ -152,3 +152,16 @@ def test_killed_recorder_leaves_a_whole_file(tmp_path: Path) -> None:
         after = lock_file.entries(path.read_text())
         assert after is not None
         assert after.keys() - {"train@a", "new"} == before.keys()
+
+
+def test_some_stages_are_read_without_the_others() -> None:
+    text = f"{HEAD}  a:\n    cmd: x\n  ab:\n    cmd: y\n    deps:\n    - path: '  a:'\n"
+    assert lock_file.entry(text, "a") == "  a:\n    cmd: x\n"
+    assert lock_file.entry(text, "ab") == "  ab:\n    cmd: y\n    deps:\n    - path: '  a:'\n"
+    assert lock_file.entry(text, "b") == ""
+    assert lock_file.parsed(text, ["ab"])["stages"]["ab"]["cmd"] == "y"
+    odd = f"{text}  'yes':\n    cmd: z\n"
+    assert lock_file.parsed(odd, ["a"])["stages"] == {"a": {"cmd": "x"}}
+    assert lock_file.parsed(odd, ["a", "yes"]) is None, "it may be there in other words"
+    assert lock_file.parsed(f"{text}<<<<<<< HEAD\n", ["a"]) is None
+    assert lock_file.parsed(f"{text}  a:\n    cmd: z\n", ["a"]) is None

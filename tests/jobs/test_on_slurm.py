@@ -17,8 +17,10 @@ from project import ROOT, Project, Submit
 from stages.graph.pipeline import Pipeline
 from stages.jobs import slurm as slurm_side
 from stages.jobs.plan import JobPlan
+from stages.jobs.recording import record_all
 from stages.jobs.submission import Submission, read_submission
 from stages.jobs.task_run import TaskRun
+from stages.jobs.task_states import task_states
 
 NAMES = [f"n{number}" for number in range(8)]
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
@@ -64,6 +66,50 @@ def test_arrays_larger_than_the_cluster_takes(
     slurm.wait()
     assert sent.is_clean()
     assert len(sent.ran()) == 11
+
+
+def test_stages_of_a_group_share_a_job(sent: Project, submit: Submit, slurm: Cluster) -> None:
+    sent.change(slurm={"group": {"item": ["make", "double"]}})
+    sent.work(fail=["double@a"])
+    code, output = submit()
+    assert code == 0, output
+    assert "item x 2" in output
+    assert job_of("make@a") == job_of("double@a") != job_of("make@bb")
+    slurm.wait()
+    assert sent.ran() == ["double@a", "double@bb", "make@a", "make@bb"]
+    output = submit("status")[1]
+    assert "make    2 done" in output
+    assert "double  1 failed, 1 done" in output
+    assert "total   1 cancelled" in output
+    sent.work(fail=["make@bb"])
+    sent.change(plus=1)
+    submit()
+    slurm.wait()
+    assert sent.ran() == ["double@a", "make@a", "make@bb"], "what needs a failed one is left out"
+    assert "double  1 done, 1 cancelled" in submit("status")[1]
+    sent.work(fail=[])
+    submit()
+    slurm.wait()
+    assert sent.ran() == ["double@bb", "make@bb", "total@"]
+    assert sent.is_clean()
+
+
+def test_stopped_job_of_a_group_goes_on_with_the_task_that_it_was_at(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    sent.change(slurm={"group": {"item": ["make", "double"]}})
+    sent.work(steps=60, pause_s=0.05)
+    submit("double@a")
+    slurm.until((sent.folder / ".work/double/a.txt").exists)
+    states = {row.address: row.state for row in task_states(read_submission())}
+    assert states == {"make@a": "done", "double@a": "running"}
+    slurm.run("scancel", "--signal=USR1", "--batch", job_of("double@a"))
+    slurm.wait()
+    assert sent.ran() == ["double@a", "double@a", "make@a"]
+    assert Pipeline(sent.folder).plan(["double@a"]) == {}
+    log = (sent.folder / "slurm_logs" / f"{job_of('double@a')}.out").read_text()
+    assert "double@a: stopped and queued again" in log
+    assert "resumed at" in log
 
 
 def test_experiments_of_a_project_in_a_folder_of_its_repository(
@@ -408,5 +454,6 @@ def test_eight_tasks_that_record_together_lose_nothing(project: Project, submit:
         for child in children:
             child.join(timeout=120)
         assert [child.exitcode for child in children] == [0] * len(NAMES)
+        record_all(project.folder)
         assert {f"double@{name}" for name in NAMES} <= set(project.lock())
         assert not Pipeline(project.folder).plan(["double"])

@@ -8,6 +8,7 @@ from stages.jobs.config import SlurmConfig
 from stages.jobs.local import LocalRun
 from stages.jobs.plan import JobPlan, Task
 from stages.jobs.task_process import Stop
+from stages.run.errors import UserError
 from stages.run.settings.params import Params
 
 GRAPH = {
@@ -25,7 +26,7 @@ def needs(plan: JobPlan) -> dict[str, set[str]]:
     return {task.address: set(task.needs) for task in plan.tasks}
 
 
-def config(**stages: dict) -> SlurmConfig:
+def config(group: dict | None = None, **stages: dict) -> SlurmConfig:
     default = {
         "gpus": 0,
         "gpu_type": "",
@@ -39,7 +40,8 @@ def config(**stages: dict) -> SlurmConfig:
         "setup": [],
         "wrap": [],
     }
-    raw = {"default": default, "stages": stages, "throttle": 0, "warn_s": 300, "max_restarts": 3}
+    raw = {"default": default, "stages": stages, "group": group, "throttle": 0}
+    raw |= {"warn_s": 300, "max_restarts": 3}
     return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
 
 
@@ -133,9 +135,47 @@ def test_items_of_a_stage_are_one_array_unless_their_resources_differ() -> None:
     assert arrays[1].resources.exclude == ("bad1",)
 
 
+def jobs_of(plan: JobPlan, group: dict, **stages: dict) -> dict[str, list[list[str]]]:
+    return {
+        one.name: [[task.address for task in tasks] for tasks in one.jobs]
+        for one in plan.arrays(config(group, **stages))
+    }
+
+
+def test_tasks_of_a_group_that_need_each_other_share_a_job() -> None:
+    graph = {"prepare@a": [], "calibrate@a": ["prepare@a"], "train@a": ["calibrate@a"]}
+    graph |= {"prepare@b": [], "calibrate@b": ["prepare@b"], "train@b": ["calibrate@b"]}
+    graph |= {"score@a-x": ["train@a"], "score@a-y": ["train@a"], "score@b-x": ["train@b"]}
+    plan = JobPlan.of({**graph, "report": [one for one in graph if one.startswith("score")]})
+    group = {"scene": ["prepare", "calibrate"], "last": ["train", "score"]}
+    jobs = jobs_of(plan, group, last={"memory": "64G"})
+    assert jobs == {
+        "scene": [["prepare@a", "calibrate@a"], ["prepare@b", "calibrate@b"]],
+        "last": [["train@a", "score@a-x", "score@a-y"], ["train@b", "score@b-x"]],
+        "report": [["report"]],
+    }
+    arrays = {one.name: one for one in plan.arrays(config(group, last={"memory": "64G"}))}
+    assert arrays["last"].resources.memory == "64G"
+    assert arrays["last"].needs(1) == ("calibrate@b",)
+    assert arrays["scene"].needs(0) == ()
+    assert jobs_of(JobPlan.of({"score@a": [], "score@b": []}), group)["last"] == [
+        ["score@a"],
+        ["score@b"],
+    ]
+
+
+def test_group_that_would_wait_for_itself_is_refused() -> None:
+    plan = JobPlan.of({"a": [], "b": ["a"], "c": ["b"], "d": ["b"], "e": ["c", "d"]})
+    with pytest.raises(UserError, match=r"jobs would wait for each other: .*outer"):
+        plan.arrays(config({"outer": ["b", "c", "e"]}))
+    with pytest.raises(UserError, match="b has more GPUs than the group"):
+        plan.arrays(config({"one": ["a", "b"]}, b={"gpus": 1}))
+    assert plan.arrays(config({"one": ["a", "b"]}, b={"gpus": 1}, one={"gpus": 1}))
+
+
 def test_array_larger_than_the_cluster_takes_is_split() -> None:
     plan = JobPlan.of(dict.fromkeys([*(f"train@{number}" for number in range(7)), "tune"], ()))
-    sizes = [(one.stage, len(one.tasks)) for one in plan.arrays(config(), 3)]
+    sizes = [(one.name, len(one.jobs)) for one in plan.arrays(config(), 3)]
     assert sizes == [("train", 3), ("train", 3), ("train", 1), ("tune", 1)]
     found = [task.address for one in plan.arrays(config(), 3) for task in one.tasks]
     assert found == [task.address for task in plan.tasks]

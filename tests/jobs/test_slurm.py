@@ -1,5 +1,7 @@
 """What is handed to SLURM, word by word."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +71,15 @@ def test_script_holds_names_as_words_of_their_own() -> None:
     assert script(HERE.folder, strange).splitlines()[1].endswith("/1 'make@a; touch b'")
 
 
+def test_tasks_of_one_job_are_a_word_of_several_lines() -> None:
+    plan = JobPlan.of({"make@a; b": [], "use@a": ["make@a; b"]})
+    text = script(HERE.folder, plan.arrays(config({"g": ["make", "use"]}))[0]).replace(
+        sys.executable, "printf '[%s]'"
+    )
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("/1][make@a; b\nuse@a]")
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -98,5 +109,5 @@ def test_each_task_waits_for_its_own_needs() -> None:
 
 def test_part_of_an_array_is_named_task_by_task() -> None:
     jobs = {**JOBS, "use@c": "2_2"}
-    assert afterok(["use@a", "use@b"], jobs) == "afterok:2_0:2_1"
-    assert afterok(["use@a", "use@b", "use@c"], jobs) == "afterok:2"
+    assert afterok(["use@a", "use@b"], jobs, {"2": 3}) == "afterok:2_0:2_1"
+    assert afterok(["use@a", "use@b", "use@c"], jobs, {"2": 3}) == "afterok:2"
