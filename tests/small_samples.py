@@ -6,10 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from stages.run import layout
-from stages.samples.index import SamplePaths
-from stages.scenes.images import write_png
+from stages.samples.index import SamplePaths, warped_kind
+from stages.scenes.images import image_size, write_png
 
 PATHS = SamplePaths(layout.pairs, layout.pairs_metrics, layout.scene)
+
+
+def write_warped(path: Path, count: int) -> list[np.ndarray]:
+    """Warped images [H, W, 4] beside the sample with this `image`, of 8 bits; returns them."""
+    width, height = image_size(path)
+    levels = np.random.default_rng(count).integers(0, 256, (count, height, width, 4))
+    images = [(one / 255).astype(np.float32) for one in levels]
+    for number, image in enumerate(images, 1):
+        write_png(path.parent.parent / warped_kind(number) / path.name, image)
+    return images
 
 
 def write_dataset(

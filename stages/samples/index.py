@@ -91,7 +91,7 @@ def warped_kind(number: int) -> str:
 def warped_paths(image: Path) -> list[Path]:
     """The warped images that lie beside a sample's `image`, the best first."""
     paths: list[Path] = []
-    while (path := image.parents[1] / warped_kind(len(paths) + 1) / image.name).is_file():
+    while (path := image.parent.parent / warped_kind(len(paths) + 1) / image.name).is_file():
         paths.append(path)
     return paths
 

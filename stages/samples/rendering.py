@@ -7,6 +7,7 @@ A target's image is the ground truth of its render and never trained on; with
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,8 +55,6 @@ class SampleRenderer:
         self._cameras: dict[str, Camera] = {}
         self._renders: dict[tuple[str, int | None], Pixels] = {}
         self._warpers: dict[int | None, Warper] = {}
-        learnt = read_model(folder / LEARNT_CAMERAS).cameras
-        self._learnt = {Path(name).stem: camera for name, camera in learnt.items()}
 
     def render(self, view: View, step: int | None) -> Pixels:
         """The render [H, W, 3] of a view's camera after a step; None: after the last."""
@@ -85,6 +84,12 @@ class SampleRenderer:
             images.append(image)
             valid.append(mask)
         return self._warpers[step](self._camera(view), cameras, images, valid)
+
+    @cached_property
+    def _learnt(self) -> dict[str, Camera]:
+        """Source cameras as training left them, by name."""
+        learnt = read_model(self.folder / LEARNT_CAMERAS).cameras
+        return {Path(name).stem: camera for name, camera in learnt.items()}
 
     def _after(self, step: int | None) -> Gaussians:
         if step not in self._gaussians:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from fixers import perturbed, published_spec, tiny_spec
+from fixers import perturbed, published_spec, tiny_spec, warped_spec
 from torch import Tensor, nn
 
 from stages.difix.config import FixerConfig
@@ -13,6 +13,7 @@ from stages.difix.inference import Runner, feather, tile_starts
 from stages.difix.network.model import Fixer, random_fixer
 from stages.difix.network.spec import Spec
 from stages.run.errors import UserError
+from stages.scenes.config import ReferenceRule
 from stages.scenes.images import Pixels
 
 
@@ -212,3 +213,57 @@ def test_feather_falls_towards_the_border_and_is_never_zero() -> None:
     assert float(weights[4, 6]) == 1
     assert float(weights.min()) > 0
     assert float(weights[0, 0]) < float(weights[1, 1]) < float(weights[4, 4])
+
+
+def warped(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).random((height, width, 4)).astype(np.float32)
+
+
+def test_warped_references_are_what_the_network_gets() -> None:
+    fixer, one = perturbed(warped_spec(2)), image(32, 48)
+    beside = [warped(32, 48, 1), warped(32, 48, 2)]
+    (found,) = runner(fixer).fix([one], [beside])
+    channels = np.concatenate([one, *beside], axis=-1)
+    views = torch.from_numpy(channels).permute(2, 0, 1)[None, None]
+    with torch.no_grad():
+        expected = fixer(views)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    (other,) = runner(fixer).fix([one], [[beside[0], warped(32, 48, 3)]])
+    assert np.abs(found - other).max() > 1e-4
+
+
+def second_reference(images: Tensor) -> Tensor:
+    """A network that returns its second warped reference."""
+    return images[:, 0, 7:10]
+
+
+@pytest.mark.parametrize(
+    ("values", "grids"), [({}, 1), ({}, 3), ({"tile_px": 32, "tile_overlap_px": 16}, 1)]
+)
+def test_padding_tiles_and_grids_move_warped_references_with_the_image(
+    values: dict, grids: int
+) -> None:
+    fixing = runner(random_fixer(warped_spec(2), 0), **values)
+    fixing.forward = second_reference  # type: ignore[assignment]
+    beside = [warped(41, 53, 1), warped(41, 53, 2)]
+    (found,) = fixing.fix([image(41, 53)], [beside], grids)
+    np.testing.assert_allclose(found, beside[1][..., :3], atol=1e-6)
+
+
+def test_missing_warped_references_are_zero_and_withheld_ones_too() -> None:
+    fixer, one, beside = perturbed(warped_spec(2)), image(20, 24), warped(20, 24, 1)
+    empty = np.zeros_like(beside)
+    fix, withheld = runner(fixer).fix, runner(fixer, reference="withhold").fix
+    np.testing.assert_array_equal(fix([one], [[beside]]), fix([one], [[beside, empty]]))
+    np.testing.assert_array_equal(withheld([one], [[beside]]), fix([one], [[empty, empty]]))
+    assert np.abs(fix([one], [[beside]])[0] - withheld([one])[0]).max() > 1e-4
+    with pytest.raises(UserError, match=r"(?s)3 references.*up to 2"):
+        fix([one], [[beside] * 3])
+
+
+def test_the_rule_asks_for_warped_references_by_the_fixer_alone() -> None:
+    for spec in (tiny_spec(), published_spec()):
+        assert runner(perturbed(spec)).rule == ReferenceRule("nearest", 1)
+    assert runner(perturbed(warped_spec(3)), reference_from="overlap").rule == ReferenceRule(
+        "overlap", 3, warped=True
+    )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_samples import write_dataset
+from small_samples import write_dataset, write_warped
 
 from stages.run.errors import UserError
 from stages.samples.dataset import TuningDataset, common_prompt, read_split
@@ -139,4 +139,40 @@ def test_an_empty_image_is_refused(tmp_path: Path) -> None:
     path = write_dataset(tmp_path)
     edit(path, image="")
     with pytest.raises(UserError, match=r"train0\.image: None\nexpected the path of an image"):
+        read_split(path, "train")
+
+
+def test_warped_references_lie_beside_the_samples(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    first, second, third, _ = read_split(path, "train")
+    three, one = write_warped(first.image, 3), write_warped(second.image, 1)
+    samples = read_split(path, "train")
+    assert [len(sample.warped) for sample in samples] == [3, 1, 0, 0]
+    assert set(samples[0].paths) - set(first.paths) == set(samples[0].warped)
+    dataset = TuningDataset(samples, 0, 16, warped=2)
+    wanted = torch.from_numpy(np.stack(three[:2])).permute(0, 3, 1, 2)
+    torch.testing.assert_close(dataset.load(0)[2], wanted, rtol=0, atol=1e-6)
+    wanted = torch.from_numpy(one[0]).permute(2, 0, 1)
+    reference = dataset.load(1)[2]
+    assert reference is not None
+    torch.testing.assert_close(reference[0], wanted, rtol=0, atol=1e-6)
+    assert not reference[1].any()
+    assert dataset.load(2)[2] is None
+    assert [dataset.has_reference(index) for index in range(3)] == [True, True, False]
+    assert third.reference is not None
+
+
+def test_warped_files_change_nothing_for_a_fixer_that_takes_images(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    before = TuningDataset(read_split(path, "train"), 0, 16).load(0)
+    write_warped(read_split(path, "train")[0].image, 2)
+    after = TuningDataset(read_split(path, "train"), 0, 16).load(0)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_a_warped_image_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    write_warped(read_split(path, "train")[0].image, 1)
+    Image.new("RGBA", (16, 16)).save(tmp_path / "warped_1" / "train0_image.png")
+    with pytest.raises(UserError, match=r"(?s)train0.*warped_1 16x16.*one size"):
         read_split(path, "train")

@@ -3,13 +3,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from small_samples import write_dataset
+from small_samples import write_dataset, write_warped
 
 from stages.run.errors import UserError
 from stages.samples.dataset import TuningDataset, read_split
 from stages.samples.stream import SampleStream
+from stages.scenes.images import write_png
 
 
 def config(**values: Any) -> SimpleNamespace:
@@ -19,8 +21,8 @@ def config(**values: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**defaults, **values})
 
 
-def stream(path: Path, with_reference: bool = True, **values: Any) -> SampleStream:
-    dataset = TuningDataset(read_split(path, "train"), 0, 16)
+def stream(path: Path, with_reference: bool = True, warped: int = 0, **values: Any) -> SampleStream:
+    dataset = TuningDataset(read_split(path, "train"), 0, 16, warped=warped)
     return SampleStream(dataset, config(**values), 16, with_reference)
 
 
@@ -122,3 +124,29 @@ def test_unequal_sizes_need_crops_or_single_samples(tmp_path: Path) -> None:
         SampleStream(dataset, config(crop_px=0), 16, True)
     SampleStream(dataset, config(crop_px=0, batch_size=1), 16, True)
     SampleStream(dataset, config(crop_px=32), 16, True)
+
+
+def test_warped_references_are_cropped_and_mirrored_with_the_image(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    for sample in read_split(path, "train"):
+        write_png(sample.image, write_warped(sample.image, 1)[0][..., :3])
+    for batch in islice(stream(path, warped=2).batches(0, 0, 1), 6):
+        assert batch.reference is not None
+        assert batch.reference.shape == (2, 2, 4, 32, 32)
+        assert torch.equal(batch.reference[:, 0, :3], batch.image)
+        assert not batch.reference[:, 1].any()
+        views = batch.views()
+        assert views.shape == (2, 1, 11, 32, 32)
+        assert torch.equal(views[:, 0, 3:7], batch.reference[:, 0])
+        assert batch.views(with_reference=False).shape == (2, 1, 3, 32, 32)
+
+
+def test_samples_without_warped_references_are_refused_or_have_none(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path)
+    write_warped(read_split(path, "train")[0].image, 1)
+    with pytest.raises(UserError, match=r"(?s)3 samples have none.*pairs\.warped: 2"):
+        stream(path, warped=2)
+    samples = stream(path, warped=2, missing_reference="own_render")
+    references = [samples.sample(number)[2] for number in range(4)]
+    assert sorted(bool(one.any()) for one in references if one is not None) == [False] * 3 + [True]
+    assert np.all([one is not None and one.shape == (2, 4, 32, 32) for one in references])

@@ -17,6 +17,7 @@ from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
+from stages.splat.render import render
 from stages.splat.views.distill import TrainedTimestamp, fixed_views
 from stages.splat.views.fixed_views import DistillRecipe, FixedViews
 from stages.splat.views.novel_views import TargetRenderer
@@ -229,3 +230,69 @@ def test_each_kind_of_render_has_fixed_views_of_its_own_kind(
     given, aligned = calls[1]
     assert any(given is images[index] for index in (0, 4))
     assert any(aligned is images[index] for index in (1, 5))
+
+
+def test_fewer_references_than_asked_for_will_do_where_they_are_warped() -> None:
+    ranked = [["a", "b"], ["b"]]
+    assert best_references(ranked, ReferenceRule(count=2, warped=True)) == ranked
+    assert best_references(ranked, ReferenceRule(count=1, warped=True)) == [["a"], ["b"]]
+
+
+def test_distilled_views_have_references_warped_into_them(wall: Gaussians) -> None:
+    """Of the wall, b sees the part of the target from x = -1 on: its image is white."""
+    images = {name: np.ones((SIZE, SIZE, 3), np.float32) for name in SOURCES}
+    valid = {"c": np.zeros((SIZE, SIZE), bool)}
+    rule = ReferenceRule("overlap", 4, warped=True)
+    timestamp = TrainedTimestamp("scene", wall, SOURCES, images, valid, rule)
+    used = []
+
+    def fix(renders, references):
+        used.extend(references)
+        return list(renders)
+
+    fixed_views(wall, timestamp, [TARGET], fix, DistillConfig(), "cpu")
+    (beside,) = used
+    assert [one.shape for one in beside] == [(SIZE, SIZE, 4)] * 3
+    b, c, a = beside
+    columns = np.arange(SIZE) + 0.5
+    x = (columns - SIZE / 2) / SIZE * 4
+    assert (b[8, x > -0.9] > 0.9).all()
+    assert (b[8, x < -1.1] == 0).all()
+    assert not c.any(), "no pixel of it counts"
+    assert not a.any(), "it looks away"
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_post_warps_into_the_camera_of_the_render(
+    scene: Scene, truth: Gaussians, aligned: bool
+) -> None:
+    """Where all is exact, a warped image equals the render wherever the depths agree."""
+    calibration, time = read_calibration(layout.calibrated(scene.name)), scene.timestamps[0]
+    splat = layout.splats(scene.name) / time
+    truth.save(splat / GAUSSIANS)
+    learnt = {f"{name}.png": one for name, one in calibration.sources.items()}
+    write_model(
+        splat / LEARNT_CAMERAS, {name: replace(one, name=name) for name, one in learnt.items()}
+    )
+    used = []
+
+    def fix(renders, references):
+        used.extend(references)
+        return list(renders)
+
+    targets = TargetRenderer(scene, calibration, NovelViewsConfig(), "cpu")
+    recipe = DistillRecipe(DistillConfig(), TrainConfig())
+    rule = ReferenceRule(count=2, warped=True)
+    (view,) = scene.views("target", time)
+    one = calibration.targets[view.name]
+    if aligned:
+        one = one.moved(rigid(rotation_from_vector([0, 0.2, 0]), np.zeros(3)) @ one.cam_from_world)
+    fixed = FixedViews(targets, layout.splats(scene.name), fix, recipe, rule)
+    picture = render(truth, one, "cpu").rgb.numpy()
+    fixed.fix_views([view], [one], [picture])
+    (beside,) = used
+    assert len(beside) == 2
+    for warped in beside:
+        trusted = warped[..., 3] > 0.9
+        assert trusted.mean() > 0.02
+        assert np.median(np.abs(warped[..., :3] - picture)[trusted]) < 0.05
