@@ -111,6 +111,7 @@ class TuneConfig(LoopConfig):
 
     runtime: TuneRuntime = runtime_field(TuneRuntime())
     init_from: str = ""
+    base_decay: float = Field(default=0.0, ge=0)
     processes: Workers = 1
     resolution: Pixels = 320
     multiple: int = Field(default=16, ge=4, le=1024)

@@ -54,9 +54,9 @@ def tuner(tmp_path: Path, device: torch.device = CPU, **values: Any) -> Tuner:
     config = tune_config(**{"max_grad_norm": 1.0, "device": device.type} | values)
     loss = FixerLoss(config.losses, no_weights(tmp_path / "weights"), device)
     samples = [Sample(*Noise().sample(number)) for number in (10**6, 10**6 + 1)]
-    keep_best = config.keep == "best"
     validator = Validator(samples, None, device, (0,))
-    return Tuner(small_fixer(**spec), config, loss, validator, device, keep_best=keep_best)
+    kept = {"keep_best": config.keep == "best", "base_decay": config.base_decay}
+    return Tuner(small_fixer(**spec), config, loss, validator, device, **kept)
 
 
 def state(trained: Tuner) -> dict[str, Tensor]:
@@ -97,7 +97,11 @@ def test_a_run_learns_and_records_its_measures(tmp_path: Path) -> None:
     rows = {row["row"]: row for row in trained.validations}
     assert rows["untuned"]["psnr"] == rows["identity"]["psnr"]
     assert rows["tuned"]["psnr"] > rows["untuned"]["psnr"] + 0.3
-    assert {"untuned_withheld", "tuned_withheld"} <= rows.keys()
+    assert rows.keys() >= {
+        f"{fixer}_{references}"
+        for fixer in ("untuned", "tuned")
+        for references in ("withheld", "wrong")
+    }
     assert [row["step"] for row in trained.curve] == list(range(1, 41))
     assert trained.curve[-1]["loss"] < trained.curve[0]["loss"]
     assert trained.moved() > 0
@@ -284,6 +288,19 @@ def test_the_best_weights_are_kept_if_so_set(tmp_path: Path) -> None:
     tuned = next(row for row in trained.validations if row["row"] == "tuned")
     assert tuned["step"] == best["step"] < 12
     assert tuned["psnr"] == pytest.approx(best["psnr"], abs=1e-4)
+
+
+def test_base_decay_pulls_the_weights_back_by_its_share(tmp_path: Path) -> None:
+    """A step with it ends between the initial weights and where it would end without."""
+    free = tuner(tmp_path, lr=1e-3, warmup_steps=0)
+    pulled = tuner(tmp_path, lr=1e-3, warmup_steps=0, base_decay=250.0)
+    before = state(free)
+    for one in (free, pulled):
+        one.step(0, Noise().batches(0, 0, 1))
+    for key, start in before.items():
+        wanted = start + 0.75 * (free.parameters[key] - start)
+        torch.testing.assert_close(pulled.parameters[key], wanted, rtol=1e-4, atol=1e-7)
+    assert pulled.moved() == pytest.approx(0.75 * free.moved(), rel=1e-3)
 
 
 def test_the_ema_is_validated_and_kept(tmp_path: Path) -> None:

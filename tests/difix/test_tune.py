@@ -97,7 +97,8 @@ def test_the_stage_writes_a_fixer_its_metrics_and_curves(
     samples = sorted(path.name for path in (tuned / "samples").iterdir())
     assert samples == ["step_000002.png", "step_000004.png"]
     metrics = read_json(Path("metrics/tune.json"))
-    rows = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
+    references = ("", "_withheld", "_wrong")
+    rows = ["identity", *(f"{one}{how}" for one in ("untuned", "tuned") for how in references)]
     for row in rows:
         assert set(metrics[row]) == {"psnr", "ssim", "lpips"}
     assert metrics["untuned"]["psnr"] == metrics["identity"]["psnr"]  # an untrained residual

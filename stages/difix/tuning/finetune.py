@@ -26,7 +26,7 @@ from stages.difix.tuning.eager import EagerStep
 from stages.difix.tuning.ema import Ema
 from stages.difix.tuning.losses import FixerLoss, Terms
 from stages.difix.tuning.schedule import learning_rate
-from stages.difix.tuning.validation import Validator
+from stages.difix.tuning.validation import References, Validator
 from stages.quality.metrics.batch import OutOfRange
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
@@ -61,7 +61,9 @@ class Tuner:
         name: str = "tune",
         draw_latent: bool = False,
         keep_best: bool = False,
+        base_decay: float = 0.0,
     ):
+        """`base_decay` pulls weights towards the initial ones, as weight decay does towards 0."""
         self.fixer, self.config, self.loss, self.validator = fixer, config, loss, validator
         self.name, self.draw_latent, self.keep_best = name, draw_latent, keep_best
         self.accelerator = self._accelerator(device)
@@ -76,6 +78,9 @@ class Tuner:
         fixer.to(self.accelerator.device, memory_format=torch.channels_last)
         self.stepper = self._stepper(parameters)
         self.parameters = self.stepper.parameters
+        self.base_decay, self._anchors = base_decay, list[Tensor]()
+        if base_decay:
+            self._anchors = [one.to(self.accelerator.device) for one in self._initial]
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
         self.curve: list[MetricRow] = []
         self._live = LiveCurve(self.name, self.is_main)
@@ -109,7 +114,8 @@ class Tuner:
         if start == 0:
             self._validate("identity", 0, None)
             self._validate("untuned", 0, self.fixer)
-            self._validate("untuned_withheld", 0, self.fixer, with_reference=False)
+            self._validate("untuned_withheld", 0, self.fixer, references="withheld")
+            self._validate("untuned_wrong", 0, self.fixer, references="wrong")
         with Preemption() as preemption, Progress(self.name, config.steps, start) as progress:
             for done in range(start + 1, config.steps + 1):
                 self._done = done
@@ -131,12 +137,21 @@ class Tuner:
         for micro in range(self.config.accumulation):
             terms = self._gradients(next(stream), step, micro)
             sums[:4] += torch.stack(terms).detach() / self.config.accumulation
-        sums[4], moved = self.stepper.learn(self._learning_rate(step))
+        rate = self._learning_rate(step)
+        sums[4], moved = self.stepper.learn(rate)
         sums[5] = 1
+        if self._anchors:
+            self._pull(rate * self.base_decay)
         if moved:
             self.ema.update(step)
         self._sums += sums
         return sums
+
+    @torch.no_grad()
+    def _pull(self, share: float) -> None:
+        """Move the weights a share of the way back to the initial ones (L2-SP, Li et al. 2018)."""
+        torch._foreach_lerp_(list(self.parameters.values()), self._anchors, share)
+        self.stepper.refresh()
 
     def moved(self) -> float:
         """Norm of the weights' change, relative to their initial norm."""
@@ -263,14 +278,14 @@ class Tuner:
         )
 
     def _validate(
-        self, row: str, done: int, fixer: Fixer | None, with_reference: bool = True
+        self, row: str, done: int, fixer: Fixer | None, references: References = "own"
     ) -> None:
-        """Measure a row over all processes."""
-        if not (with_reference or self.validator.has_references):
+        """Measure a row over all processes, where there are such references."""
+        if not self.validator.has(references):
             return
         share = self.accelerator.process_index, self.accelerator.num_processes
         with self._averaged():
-            sums = self.validator.sums(fixer, with_reference, *share)
+            sums = self.validator.sums(fixer, references, *share)
         means = self.validator.means(self.accelerator.reduce(sums, "sum"))
         self.validations.append({"step": done, "row": row, **means})
 
@@ -357,7 +372,8 @@ class Tuner:
             )
         step = self._best.get("step", self.config.steps)
         self._validate("tuned", step, self.fixer)
-        self._validate("tuned_withheld", step, self.fixer, with_reference=False)
+        self._validate("tuned_withheld", step, self.fixer, references="withheld")
+        self._validate("tuned_wrong", step, self.fixer, references="wrong")
         self._write_sheet(step, checkpoint)
         fixer = self.stepper.release()
         named = dict(fixer.named_parameters())

@@ -16,7 +16,8 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.files import write_json, write_tsv
 from stages.scenes.images import image_size
 
-ROWS = ("identity", "untuned", "untuned_withheld", "tuned", "tuned_withheld")
+_OF_A_FIXER = ("", "_withheld", "_wrong")
+ROWS = ("identity", *(f"{fixer}{row}" for fixer in ("untuned", "tuned") for row in _OF_A_FIXER))
 VALIDATION_COLUMNS = ["step", *MEASURES, *(f"identity_{name}" for name in MEASURES)]
 
 

@@ -76,6 +76,7 @@ def tune(
         device,
         draw_latent=config.latent == "sample",
         keep_best=config.keep == "best",
+        base_decay=config.base_decay,
     )
     if tuner.is_main:
         for note in [*train.size_notes(), *_inert_notes(config), *fixer.training_record.notes]:

@@ -2,12 +2,12 @@
 
 A run's rows, all over the same samples: `identity` is the render itself, `untuned` the fixer before
 its first step, `fixed` the fixer during the run, `tuned` the one that is kept; `..._withheld`
-without references.
+without references, `..._wrong` with those of another sample.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -21,6 +21,8 @@ from stages.samples.batches import Batch
 from stages.scenes.images import write_png
 
 MEASURES = ("psnr", "ssim", "lpips")
+# Of a sample: its own, none, or those of another one.
+References = Literal["own", "withheld", "wrong"]
 # Equal images have no finite PSNR, and no mean with others.
 _HIGHEST_PSNR_DB = 120.0
 
@@ -51,19 +53,27 @@ class Validator:
         self.samples, self.lpips, self.device, self.on_sheet = samples, lpips, device, on_sheet
         self.with_reference = with_reference
 
-    @property
-    def has_references(self) -> bool:
-        """Whether there are references to withhold."""
-        return self.with_reference and any(one.reference is not None for one in self.samples)
+    def has(self, references: References) -> bool:
+        """Whether samples can be measured with such references."""
+        if references == "own":
+            return True
+        known = [one.reference for one in self.samples if one.reference is not None]
+        enough = len({one.shape for one in known}) == 1 and len(known) == len(self.samples) > 1
+        return self.with_reference and (enough if references == "wrong" else bool(known))
 
-    def sums(self, fixer: Fixer | None, with_reference: bool, rank: int, processes: int) -> Tensor:
+    def sums(
+        self, fixer: Fixer | None, references: References, rank: int, processes: int
+    ) -> Tensor:
         """Sums over one process's share of the samples, [4]: the measures, and the count.
 
         Without a fixer the render itself is measured.
         """
         total = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for sample in self.samples[rank::processes]:
-            output = self.output(fixer, sample, with_reference)
+        for index in range(rank, len(self.samples), processes):
+            sample = self.samples[index]
+            if references == "wrong":
+                sample = sample._replace(reference=self.samples[index - 1].reference)
+            output = self.output(fixer, sample, references != "withheld")
             total += self._measures(output, sample.target[None].to(self.device))
         return total
 

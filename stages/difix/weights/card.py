@@ -15,8 +15,10 @@ _ROWS = {
     "identity": "the render as it is",
     "untuned": "the base",
     "untuned_withheld": "the base without its reference",
+    "untuned_wrong": "the base with another sample's reference",
     "tuned": "this fixer",
     "tuned_withheld": "this fixer without its reference",
+    "tuned_wrong": "this fixer with another sample's reference",
 }
 _LICENCES = (
     "Weights that started from stabilityai/sd-turbo are under the Stability AI Community Licence, "
