@@ -86,11 +86,13 @@ def write(capture: Capture, folder: Path) -> None:
 
 
 def read(folder: Path) -> Capture:
-    """Read a capture of `write`."""
+    """Read a capture of `write`, or another of undistorted images: a text model of COLMAP."""
     model = folder / "sparse" / "0"
     sizes = {row[0]: row[2:] for row in _rows(model / "cameras.txt")}
     cameras, images_read = [], []
-    for _, *pose, camera, name in _rows(model / "images.txt"):
+    # Every second line has the features of an image.
+    views = [line.split()[:10] for line in _lines(model / "images.txt")[::2] if line.strip()]
+    for _, *pose, camera, name in sorted(views, key=lambda view: view[-1]):
         width, height, fx, fy, cx, cy = map(float, sizes[camera])
         numbers = np.array(pose, np.float64)
         transform = np.eye(4)
@@ -103,7 +105,11 @@ def read(folder: Path) -> Capture:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines() if line.strip()]
+    return [line.split() for line in _lines(path) if line.strip()]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
 def _capture(

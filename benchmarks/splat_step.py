@@ -41,12 +41,12 @@ RATES = (
     "pose_opt_lr",
 )
 PARTS = {
-    "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd",),
-    "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd",),
+    "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd", "blend_backward"),
+    "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd", "blend"),
     "Adam and statistics": ("_adam", "_accumulate"),
     "loss": ("_row_statistics", "_window_slopes", "_spread_columns", "_pixel_slopes"),
     "tiles": ("_boxes", "_fill_slots", "Radix", "DeviceScan", "searchsorted", "reverse_indices"),
-    "projection": ("projection_ewa",),
+    "projection": ("projection_ewa", "project"),
     "harmonics": ("spherical_harmonics",),
     "poses": ("_corrected", "_slopes"),
 }

@@ -1,10 +1,12 @@
 r"""One scene from points to Gaussians: time and quality, beside another trainer on the same data.
 
     python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--seeds 42 43]
+        [--data FOLDER] [--rasteriser own] [--device cpu] [--out FILE]
         [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
-            --seed {seed}"] [--device cpu] [--out FILE]
+            --seed {seed}"]
 
-50 synthetic images of 540x960 px along an arc, every eighth held out, 13,800 sparse points. The
+50 synthetic images of 540x960 px along an arc, every eighth held out, 13,800 sparse points; or the
+undistorted images (images/) and the text model (sparse/0/) of a real capture, of one size. The
 second trainer's command line gets the folder of the dataset in COLMAP's layout, a folder for its
 results, the number of steps and a seed; it writes stats/val_step<N>.json there. If it writes
 stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
@@ -51,14 +53,21 @@ def main() -> None:
     parser.add_argument(
         "--points", type=int, default=captured_images.POINTS, help="sparse points to start from"
     )
+    parser.add_argument("--data", type=Path, help="a real capture instead, in COLMAP's layout")
+    parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own", help="ours")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     choose_backend(args.device)
-    width, height = map(int, args.size.split("x"))
-    capture = captured_images.phone(args.views, width, height, args.device, args.points)
+    if args.data:
+        capture = captured_images.read(args.data)
+        args.views, args.points = len(capture.cameras), len(capture.points)
+        args.size = f"{capture.cameras[0].width}x{capture.cameras[0].height}"
+    else:
+        width, height = map(int, args.size.split("x"))
+        capture = captured_images.phone(args.views, width, height, args.device, args.points)
     rows = []
     for row in trained(capture, args):
         rows.append(row)
@@ -86,8 +95,9 @@ def ours(
 ) -> cases.Row:
     """Train by one recipe."""
     views, held_out = cases.split(capture, 8)
-    config = RECIPES[recipe](args.schedule or args.steps).model_copy(update={"seed": seed})
     on_gpu = args.device == "cuda"
+    changes = {"seed": seed, "rasteriser": args.rasteriser}
+    config = RECIPES[recipe](args.schedule or args.steps).model_copy(update=changes)
     compiled = Trainer(views, capture.points, capture.colors, config, args.device)
     for step in range(len(views) + 2):
         compiled.step(step)
@@ -103,7 +113,7 @@ def ours(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     case = args.steps, args.views, args.size, args.points
-    usual = on_gpu and case == (7000, 50, "540x960", captured_images.POINTS)
+    usual = on_gpu and not args.data and case == (7000, 50, "540x960", captured_images.POINTS)
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
     return cases.row(
@@ -119,6 +129,7 @@ def ours(
         psnr_db=round(quality, 3),
         gaussians=len(trainer.state.params["means"]),
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
+        reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if on_gpu else None,
     )
 
 

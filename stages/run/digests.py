@@ -26,6 +26,7 @@ GRAPH = Path("dvc.yaml")
 # Packages whose import name differs from the name that they are installed by.
 INSTALLED_AS = {
     "PIL": "pillow",
+    "cuda": "cuda-bindings",
     "cv2": "opencv-python-headless",
     "hydra": "hydra-core",
     "markdown_it": "markdown-it-py",

@@ -29,6 +29,7 @@ HOMES = {
     "skimage": "stages/scenes/demo/shapes/textures.py",
     "gsplat": "stages/splat/raster.py",
     "numba": "stages/splat/cpu/",
+    "cuda": "stages/splat/gpu/compiled.py",
     "triton": ("stages/splat/gpu/", "stages/difix/gpu/"),
     "lpips": "stages/quality/metrics/lpips.py",
     "diffusers": "stages/difix/network/model.py",

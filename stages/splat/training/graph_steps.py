@@ -15,11 +15,11 @@ from torch import Tensor
 
 from stages.splat import color
 from stages.splat.config import TrainConfig
-from stages.splat.gpu.adam import accumulate, descend
+from stages.splat.gpu.adam import accumulate, descend, descend_harmonics
 from stages.splat.gpu.graphs import GraphRecorder, wait
 from stages.splat.gpu.lock import pass_gpu_lock
 from stages.splat.gpu.poses import Corrected
-from stages.splat.gpu.rasterize import Rendered, Viewpoint, count_isects, render
+from stages.splat.gpu.rasterize import Rendered, Viewpoint, count_isects, render, usable
 from stages.splat.training import densify
 from stages.splat.training.losses import photometric, regularised
 from stages.splat.training.schedule import Schedule
@@ -64,7 +64,7 @@ class GraphSteps:
         background: Tensor,  # [1, 3]
         config: TrainConfig,
     ):
-        self._state, self._schedule, self._config = state, schedule, config
+        self._state, self._schedule, self._config = state, schedule, usable(config)
         self._background = background
         device = state.device
         # Of the step under way: view, its row among those of its shape, the step's slot, and the
@@ -198,8 +198,7 @@ class GraphSteps:
             taken = (rendered.isects <= room).float()
             torch.maximum(self._most_isects, rendered.isects, out=self._most_isects)
             self._taken.index_copy_(0, self._slot, taken[None])
-        optimizers = [state.optimizers[name] for name in (*names, "sh0", "shN")]
-        gradients += [by_sh[:, :1], by_sh[:, 1:]]
+        optimizers = [state.optimizers[name] for name in names]
         rates = {state.optimizers["means"]: self._means_lr}
         for (_, optimizer, rate), gradient in zip(learnt, found, strict=True):
             optimizers.append(optimizer)
@@ -207,6 +206,8 @@ class GraphSteps:
             rates[optimizer] = rate
         with torch.no_grad():
             descend(optimizers, gradients, taken, rates)
+            of_harmonics = state.optimizers["sh0"], state.optimizers["shN"]
+            descend_harmonics(*of_harmonics, self._harmonics, by_sh.contiguous(), taken)
             self._loss.copy_(loss)
             if densify.collects_at(state.strategy, step):
                 gradient = rendered.means2d.absgrad if config.strategy.absgrad else by_means2d

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kernel_device import DEVICE
 
-from stages.splat.gpu.adam import accumulate, descend
+from stages.splat.gpu.adam import accumulate, descend, descend_harmonics, state_of
 from stages.splat.training.densify import CappedStrategy
 
 COUNT = 37
@@ -38,6 +38,42 @@ def test_steps_are_those_of_torch(decay: float) -> None:
     assert not rows[:, 3:].any()
     for key in ("exp_avg", "exp_avg_sq", "step"):
         assert torch.allclose(ours.state[our_param][key], theirs.state[their_param][key].to(DEVICE))
+
+
+def test_steps_of_harmonics_are_those_of_torch() -> None:
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(COUNT, 16, 3, generator=random).to(DEVICE)
+    theirs = [adam(part.clone()) for part in (rows[:, :1], rows[:, 1:])]
+    ours = [adam(part) for part in (rows[:, :1], rows[:, 1:])]
+    for pair in (ours, theirs):
+        pair[1].param_groups[0]["lr"] = 0.002
+    for step in range(4):
+        gradient = torch.randn(COUNT, 16, 3, generator=random).to(DEVICE)
+        taken = torch.full((), float(step != 1), device=DEVICE)
+        descend_harmonics(*ours, rows, gradient, taken)
+        if step == 1:
+            continue
+        for one, part in zip(theirs, (gradient[:, :1], gradient[:, 1:]), strict=True):
+            one.param_groups[0]["params"][0].grad = part.clone()
+            one.step()
+    for one, other in zip(ours, theirs, strict=True):
+        (param,), (their_param,) = (adam.param_groups[0]["params"] for adam in (one, other))
+        assert torch.allclose(param, their_param, rtol=1e-5, atol=1e-7)
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.allclose(one.state[param][key], other.state[their_param][key].to(DEVICE))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 400, 30_000])
+def test_bias_of_late_steps_is_as_exact_as_of_early_ones(steps: int) -> None:
+    one = adam(torch.zeros(COUNT, 3, device=DEVICE))
+    state = state_of(one)
+    state["step"].fill_(steps - 1)
+    state["exp_avg_sq"].fill_(1e-3)
+    gradient = torch.ones(COUNT, 3, device=DEVICE)
+    descend([one], [gradient], torch.ones((), device=DEVICE), {})
+    mean, square = 0.1 / (1 - 0.9**steps), (0.999 * 1e-3 + 1e-3) / (1 - 0.999**steps)
+    (param,) = one.param_groups[0]["params"]
+    assert float(param.detach()[0, 0]) == pytest.approx(-0.01 * mean / square**0.5, rel=2e-6)
 
 
 def test_step_that_is_not_taken_changes_nothing() -> None:

@@ -1,15 +1,24 @@
 """The fused loss against SSIM by convolution in double precision, and its gradient."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from host_kernels import available
 from kernel_device import DEVICE
 
 from stages.quality.metrics.ssim import ssim_of_windows
 from stages.splat.gpu.photometric import Photometric
 from stages.splat.training.losses import photometric
 
-# Blocks are 4 rows of 128 numbers: one that fits, one that does not, and the least there is.
-CASES = [(16, 52, 0.2), (19, 44, 0.2), (11, 11, 1.0), (11, 11, 0.0)]
+# Blocks are 32 rows of 128 numbers: several, one that does not fit, and the least there is.
+CASES = [(45, 52, 0.2), (19, 94, 0.2), (11, 11, 1.0), (11, 11, 0.0)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with available(tmp_path_factory.mktemp("kernels")):
+        yield
 
 
 def pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
