@@ -90,6 +90,15 @@ def fixer(name: str) -> Path:
     return _folder("difix", name)
 
 
+def checkpoint(key: str) -> Path:
+    """A link to the fixer that a param names, or a line of text.
+
+    >>> str(checkpoint("tune.init_from"))
+    'data/checkpoints/tune.init_from'
+    """
+    return _folder("checkpoints", key)
+
+
 def base() -> Path:
     """The untuned fixer."""
     return fixer("base")

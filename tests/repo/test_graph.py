@@ -50,12 +50,12 @@ def test_every_stage_has_deps_and_outs(index) -> None:
 
 
 def test_nothing_persists_and_nothing_runs_always(index) -> None:
-    """Except for raw data, which may be the user's: DVC must never remove it, nor check it out."""
+    """Except for raw data and links to fixers: DVC must never remove what is the user's."""
     for stage in index.stages:
         for out in stage.outs:
-            is_raw = Path(out.def_path).parts[:2] == ("data", "raw")
-            assert bool(out.persist) is is_raw, f"{stage.addressing}: {out.def_path}"
-            assert not (is_raw and out.use_cache), f"{stage.addressing}: {out.def_path}"
+            is_users = Path(out.def_path).parts[:2] in (("data", "raw"), ("data", "checkpoints"))
+            assert bool(out.persist) is is_users, f"{stage.addressing}: {out.def_path}"
+            assert not (is_users and out.use_cache), f"{stage.addressing}: {out.def_path}"
         assert not stage.always_changed, stage.addressing
         assert not stage.frozen, stage.addressing
 

@@ -65,6 +65,44 @@ def checkpoint_errors(
             )
 
 
+def own_output_errors(named: Mapping[str, str], outputs: Mapping[str, Path]) -> Iterator[UserError]:
+    """Errors in params that name what a stage writes, which is then never up to date.
+
+    Args:
+        named: values by param.
+        outputs: folders that stages write, by stage.
+    """
+    for key, text in named.items():
+        path = Path(text).expanduser().resolve()
+        for stage, output in outputs.items():
+            if text and path.is_relative_to(output.resolve()):
+                yield UserError(
+                    key,
+                    f"{text} is written by stage {stage}",
+                    expected="a fixer that no stage replaces",
+                    fix=f"copy {output} to another folder and name that",
+                )
+
+
+def write_named(text: str, target: Path) -> str:
+    """Link `target` to the file or folder that `text` names, and return its absolute path.
+
+    Text that names nothing on this machine, such as a hub id, is written and returned itself.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(text).expanduser()
+    scratch = target.with_name(f".{target.name}.part")
+    scratch.unlink(missing_ok=True)
+    is_here = bool(text) and path.exists()
+    content = str(path.absolute()) if is_here else text
+    if is_here:
+        scratch.symlink_to(content)
+    else:
+        scratch.write_text(f"{text}\n")
+    scratch.replace(target)
+    return content
+
+
 def unknown_source(source: str, where: str = "base.source") -> UserError:
     """The error for a `base.source` that names nothing."""
     return UserError(
