@@ -11,6 +11,7 @@ from stages.run.methods import PLAIN, Method
 DATA = Path("data")
 METRICS = Path("metrics")
 RESULTS = Path("results")
+EXPORTS = Path("exports")
 HERE = Path()
 COSTS = METRICS / "costs.json"
 WEIGHTS = DATA / "weights"
@@ -107,6 +108,11 @@ def base() -> Path:
 def tuned() -> Path:
     """The tuned fixer."""
     return fixer("tuned")
+
+
+def export(name: str) -> Path:
+    """A fixer in forms for other programs."""
+    return EXPORTS / safe_name(name, EXPORTS)
 
 
 def tune_metrics() -> Path:

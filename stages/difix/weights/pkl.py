@@ -4,6 +4,7 @@ It has the UNet, the VAE's skips and LoRA, and their rank. The VAE itself, the t
 tokenizer are SD-Turbo's, which reading one needs. It does not say whether a reference is expected.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ _MOST_RANK = 1024
 _RECORD = "splatfix_taught"  # our own key, which other readers of the format ignore
 
 
-def write_pkl(fixer: Fixer, path: Path) -> None:
-    """Write a fixer for NVIDIA's scripts.
+def write_pkl(fixer: Fixer, path: Path, optimizer: Mapping[str, Any] | None = None) -> None:
+    """Write a fixer for NVIDIA's scripts, with the state of an `optimizer` to resume from.
 
     Raises UserError for a fixer whose VAE was trained: the format has no place for it.
     """
@@ -55,6 +56,8 @@ def write_pkl(fixer: Fixer, path: Path) -> None:
         _UNET: parts["unet"],
         _VAE: trained,
     }
+    if optimizer is not None:
+        state["optimizer"] = dict(optimizer)
     if fixer.training_record != TrainingRecord():
         state[_RECORD] = as_text(fixer.training_record)
     with whole_file(path) as scratch:
