@@ -51,7 +51,7 @@ def main() -> None:
             models.record(folder / f"{scene}.rrd", prepared, folders)
         if video.frames:
             backend, _ = choose_backend(config.backend)
-            videos = models.films(video.frames, video.max_side_px, backend)
+            videos = models.films(models.orbit(video.frames), video.max_side_px, backend)
             try:
                 for name, images in videos.items():
                     write_video(folder / f"{name}.mp4", images, video.fps)

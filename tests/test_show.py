@@ -102,7 +102,7 @@ def test_world_in_map_coordinates_is_shown_as_one_at_the_origin(
     monkeypatch.setattr(exact_scene, "EST_FROM_TRUE", frame)
     write_scene()
     far = SceneModels.read(folders(("none",)), TIMES)
-    films = [models.films(2, SIZE, "cpu")["orbit_none"] for models in (near, far)]
+    films = [m.films(m.orbit(2), SIZE, "cpu")["orbit_none"] for m in (near, far)]
     for one, other in zip(*films, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1
     far.export(Path(), ["ply"])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from browsing import Visitor
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 from skimage.metrics import structural_similarity
 
 from stages import show
+from stages.commands import film
 from stages.run import layout
 from stages.splat.render import render
 
@@ -168,3 +170,35 @@ def test_keys_and_pointer_turn_the_scene(made: Path, visitor: Visitor) -> None:
         seen.append(after(act))
     for one, other in itertools.pairwise(seen):
         assert np.abs(one - other).max() > 0.05
+
+
+def test_film_shows_the_views_that_were_kept(
+    made: Path, visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = SCALE * SIZE
+    page = visitor.open(made, "#method=none", viewport={"width": side, "height": side})
+    wait(page, "none", TIMES[0], "")
+    drawn = int(page.evaluate("document.documentElement.dataset.drawn"))
+    page.uncheck("#frusta")
+    page.keyboard.press("h")
+    page.wait_for_function(f"document.documentElement.dataset.drawn > {drawn}")
+    first = picture(page)
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("k")
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename == f"{SCENE}_path.json"
+    download.value.save_as(tmp_path / "path.json")
+    monkeypatch.chdir(made.parents[4])
+    words = [SCENE, str(tmp_path / "path.json"), str(tmp_path / "film.mp4"), "--method", "none"]
+    words += ["-S", "show.video.frames=3", "-S", f"show.video.max_side_px={side}"]
+    monkeypatch.setattr(sys, "argv", ["film", *words])
+    film.main()
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    width, height = next(frames)["size"]
+    assert (width, height) == (side, side)
+    shown = [np.frombuffer(frame, np.uint8).reshape(side, side, 3) / 255 for frame in frames]
+    alike = [structural_similarity(first, one, channel_axis=2, data_range=1) for one in shown]
+    assert alike[0] > 0.9
+    assert alike[2] < alike[0] - 0.05, "the second view is another one"

@@ -359,6 +359,29 @@ function requestDraw() {
   requested = true;
 }
 
+// --- A path for a film -----------------------------------------------------------------------
+
+const path = [];
+
+/** Keep the view as a key of the path: a pose, and the lens in shares of the canvas. */
+function keepView() {
+  const camera = content.cameras.find((one) => one.name === state.camera);
+  const { pose, lens: [fx, fy, cx, cy] } = camera ? through(camera) : free();
+  const { width, height } = canvas;
+  path.push({ time: times[state.time], cam_from_world: pose, aspect: width / height,
+    lens: [fx / width, fy / height, cx / width, cy / height] });
+  byId("keys").textContent = `, ${path.length} kept`;
+}
+
+function savePath() {
+  if (path.length === 0) keepView();
+  const text = JSON.stringify({ scene: content.scene, keys: path }, null, 1);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = `${content.scene}_path.json`;
+  link.click();
+}
+
 // --- Controls --------------------------------------------------------------------------------
 
 function readAddress() {
@@ -431,6 +454,8 @@ const keys = {
   t: () => { state.time = (state.time + 1) % times.length; requestDraw(); },
   c: () => { state.camera = next(["", ...content.cameras.map((one) => one.name)], state.camera); requestDraw(); },
   g: () => { byId("beside").checked = !byId("beside").checked; requestDraw(); },
+  k: keepView,
+  s: savePath,
   h: () => { byId("panel").hidden = !byId("panel").hidden; },
 };
 addEventListener("keydown", (event) => {

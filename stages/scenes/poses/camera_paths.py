@@ -1,10 +1,11 @@
-"""Paths around the point that cameras look at, for films and viewers."""
+"""Paths around the point that cameras look at, and through views that were kept, for films."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from stages.scenes.cameras import Array, Camera, look_at, rotation_from_vector
+from stages.scenes.cameras import Array, Camera, between, look_at, rigid, rotation_from_vector
 from stages.scenes.frames import recentring
 
 # A gap in the ring of cameras that is wider than this is not crossed: no camera looks from there.
@@ -69,6 +70,34 @@ def orbit(cameras: Sequence[Camera], count: int) -> list[Camera]:
         level = np.interp(angle, angles, radii) * (np.cos(angle) * east + np.sin(angle) * north)
         eye = focus + level + np.interp(angle, angles, heights) * up
         on_path.append(cameras[0].moved(look_at(eye, focus, up)))
+    return on_path
+
+
+def through_keys(keys: Sequence[Camera], count: int) -> list[tuple[Camera, float]]:
+    """`count` cameras on a smooth path through `keys`, and where between the keys each one is.
+
+    Centres follow a Catmull-Rom spline, rotations the shortest arc between two keys; intrinsics are
+    linear. Places run from 0 to the number of keys less 1. One key stands still.
+    """
+    centres = np.stack([key.centre for key in keys])
+    # Beyond its ends a spline goes straight on.
+    padded = np.concatenate(
+        [[2 * centres[0] - centres[:2][-1]], centres, [2 * centres[-1] - centres[-2:][0]]]
+    )
+    on_path = []
+    for place in np.linspace(0, len(keys) - 1, count):
+        start = min(int(place), max(len(keys) - 2, 0))
+        end, share = min(start + 1, len(keys) - 1), float(place - start)
+        before, here, there, after = padded[start : start + 4] if end > start else padded[[0] * 4]
+        a, b = (there - before) / 2, (after - here) / 2
+        s2, s3 = share**2, share**3
+        eye = here + share * a + s2 * (3 * (there - here) - 2 * a - b)
+        eye += s3 * (2 * (here - there) + a + b)
+        turned = between(keys[start], keys[end], share)
+        rotation = turned.cam_from_world[:3, :3]
+        K = (1 - share) * keys[start].K + share * keys[end].K
+        camera = replace(turned, K=K).moved(rigid(rotation, -rotation @ eye))
+        on_path.append((camera, float(place)))
     return on_path
 
 

@@ -28,6 +28,10 @@ _WRITERS = {"ply": write_ply, "spz": write_spz}
 SEQUENCE, SEQUENCE_FRAME = "ply_sequence", "frame{:04d}.ply"
 
 
+# Cameras of the frames of a film, and their timestamps.
+FilmPath = Sequence[tuple[Camera, str]]
+
+
 @dataclass(frozen=True, eq=False)
 class SceneModels:
     """Gaussians and cameras, all in one frame: that of the calibration, or one near its origin."""
@@ -57,17 +61,21 @@ class SceneModels:
         """Cameras by role and name: estimated sources, and targets carried into their frame."""
         return {"source": self.calibration.sources, "target": self.calibration.targets}
 
-    def films(self, count: int, max_side_px: int, backend: str) -> dict[str, list[Levels]]:
-        """`count` frames of every method along the source cameras, the timestamps in order.
+    def orbit(self, count: int) -> FilmPath:
+        """`count` frames along the source cameras, the timestamps in order."""
+        path = orbit(list(self.calibration.sources.values()), count)
+        times = (self.timestamps[k * len(self.timestamps) // count] for k in range(count))
+        return list(zip(path, times, strict=True))
+
+    def films(self, path: FilmPath, max_side_px: int, backend: str) -> dict[str, list[Levels]]:
+        """The frames of every method along a path.
 
         `orbit_<method>` for each and, of several, `side_by_side`.
         """
-        path = orbit(list(self.calibration.sources.values()), count)
         device = "cuda" if backend == "cuda" else "cpu"
         gaussians = {key: one.to(device) for key, one in self.gaussians.items()}
         films: dict[str, list[Levels]] = {}
-        for index, camera in enumerate(path):
-            timestamp = self.timestamps[index * len(self.timestamps) // count]
+        for camera, timestamp in path:
             small = film_camera(camera, max_side_px)
             frames = {
                 method: _levels(render(gaussians[method, timestamp], small, backend))
