@@ -28,7 +28,8 @@ def main() -> None:
         parser.error("name SOURCE and DATASET, or --capture")
 
     from stages.scenes.captures.calibration import calibrate_capture, method_of
-    from stages.scenes.captures.video_frames import as_images, video_of
+    from stages.scenes.captures.inputs import as_images
+    from stages.scenes.captures.video_frames import video_of
     from stages.splat.matching import matcher_of
 
     params = Params.read(overrides=args.overrides)
@@ -62,7 +63,8 @@ def main() -> None:
         whole_folder(folder) as scratch,
         as_images(source, config.video_fps) as images,
     ):
-        metrics = calibrate_capture(images, scratch, config, predict, matcher)
+        resolved = config.model_copy(update={"method": method})
+        metrics = calibrate_capture(images, scratch, resolved, predict, matcher)
     if args.capture:
         write_json(layout.capture_metrics(args.capture, "calibrate"), metrics)
     print(

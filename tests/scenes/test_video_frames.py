@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 from stages import capture_calibrate
 from stages.run.errors import UserError
 from stages.run.files import read_json
-from stages.scenes.captures.video_frames import as_images, extract_sharp_frames, video_of
+from stages.scenes.captures.inputs import as_images
+from stages.scenes.captures.video_frames import extract_sharp_frames, video_of
 from stages.scenes.dataset import Dataset
 from stages.scenes.formats.video import read_video, write_video
 from stages.scenes.images import read_image

@@ -19,6 +19,7 @@ from stages.scenes.captures.colmap_mapping import (
     summarise,
 )
 from stages.scenes.captures.config import CaptureCalibrateConfig
+from stages.scenes.captures.transforms_dataset import has_transforms
 from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.colmap_matching import Matcher
@@ -116,10 +117,11 @@ def _rounded(value: float | None) -> float | None:
 def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
     """The configured method, with `auto` resolved.
 
-    Raises UserError when the method starts from a model and there is none.
+    Poses of nerfstudio's transforms.json come without points, so that they are adjusted. Raises
+    UserError when the method starts from a model and there is none.
     """
-    has_model = find_model(source) is not None
-    if config.method in ("given", "ba") and not has_model:
+    has_model, has_poses = find_model(source) is not None, has_transforms(source)
+    if config.method in ("given", "ba") and not has_model and not has_poses:
         raise UserError(
             source,
             f"no folder sparse for method {config.method} to start from",
@@ -127,7 +129,7 @@ def method_of(source: Path, config: CaptureCalibrateConfig) -> str:
             fix="set capture_calibrate.method to sfm",
         )
     if config.method == "auto":
-        return "given" if has_model else "sfm"
+        return "given" if has_model else "ba" if has_poses else "sfm"
     return config.method
 
 

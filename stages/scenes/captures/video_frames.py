@@ -4,9 +4,6 @@ A hand-held camera blurs some frames and not their neighbours. Within an interva
 changes, so the variance of the Laplacian (Pech-Pacheco et al. 2000) compares the blur alone.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +26,6 @@ def video_of(source: Path) -> Path | None:
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     has_images = any(path.suffix.lower() in SUFFIXES for path in files)
     return videos[0] if len(videos) == 1 and not has_images else None
-
-
-@contextmanager
-def as_images(source: Path, fps: float) -> Iterator[Path]:
-    """A folder of images: the source itself, or the sharp frames of its video, for the block."""
-    video = video_of(source)
-    if video is None:
-        yield source
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / video.stem
-        count = extract_sharp_frames(video, folder, fps)
-        print(f"{video}: {count} sharp frames, {fps:g} a second")
-        yield folder
 
 
 def extract_sharp_frames(video: Path, folder: Path, fps: float) -> int:

@@ -30,9 +30,11 @@ from stages.scenes.sources.raw_sequence import (
     raw_camera,
 )
 
-_FILES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
+FILES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")
 _EXPECTED = "transforms.json with frames, and their images"
+FISHEYE = "OPENCV_FISHEYE"
 _PINHOLE = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+_BENDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")  # the last one
@@ -40,20 +42,42 @@ _SAME_POSE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
+class Frame:
+    """An image with what its file says of it."""
+
     where: str  # for messages
     values: Mapping[str, Any]  # with those at the top of its file
     image: Path
+    mask: Path | None
     pose: NDArray[np.float64]  # camera to world, OpenGL's axes, [4, 4]
+
+    def cam_from_world(self) -> NDArray[np.float64]:
+        """The pose from world to camera with OpenCV's axes, [4, 4]; zeros if it has none."""
+        try:
+            pose = np.linalg.inv(self.pose @ _OPENCV_FROM_OPENGL)
+        except np.linalg.LinAlgError:
+            pose = np.zeros((4, 4))
+        pose[3] = self.pose[3]  # without the rounding of an inverse
+        return pose
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLens:
+    """Intrinsics of a frame."""
+
+    model: str
+    K: NDArray[np.float64]  # [3, 3], px
+    size: tuple[int, int]  # (width, height), px
+    bends: Mapping[str, float]  # k1 k2 k3 k4 p1 p2
 
 
 def open_sequence(root: Path, cameras: Sequence[str]) -> RawSequence:
     """Open a sequence for these cameras. Raises UserError that names what is missing and where."""
-    root = find_root(root, _FILES, _EXPECTED)
-    whole = root / _FILES[0]
-    paths = [whole] if whole.is_file() else [root / name for name in _FILES[1:]]
+    root = find_root(root, FILES, _EXPECTED)
+    whole = root / FILES[0]
+    paths = [whole] if whole.is_file() else [root / name for name in FILES[1:]]
     paths = [path for path in paths if path.is_file()]
-    frames = [frame for path in paths for frame in _read_frames(root, path)]
+    frames = read_frames(root, paths)
     by_camera = _by_camera(paths[0], root, frames)
     check_names(paths[0], cameras, list(by_camera))
     chosen = {name: by_camera[name] for name in cameras}
@@ -63,11 +87,16 @@ def open_sequence(root: Path, cameras: Sequence[str]) -> RawSequence:
         root,
         calibration,
         {name: {k: one.image for k, one in frames.items()} for name, frames in chosen.items()},
-        {name: _masks(root, frames) for name, frames in chosen.items()},
+        {name: _masks(frames) for name, frames in chosen.items()},
     )
 
 
-def _read_frames(root: Path, path: Path) -> list[_Frame]:
+def read_frames(root: Path, paths: Sequence[Path]) -> list[Frame]:
+    """The frames of files of one dataset, whose images lie below `root`. Raises UserError."""
+    return [frame for path in paths for frame in _read_frames(root, path)]
+
+
+def _read_frames(root: Path, path: Path) -> list[Frame]:
     values = read_object(path, _EXPECTED)
     listed = values.get("frames")
     if not isinstance(listed, list) or not listed:
@@ -86,12 +115,15 @@ def _read_frames(root: Path, path: Path) -> list[_Frame]:
             got = f"transform_matrix of shape {pose.shape}"
             raise UserError(where, got, expected="4 rows of 4 numbers, from camera to world")
         pose = np.concatenate([pose, np.eye(4)[len(pose) :]])
-        frames.append(_Frame(where, shared | own, _path(root, where, own["file_path"]), pose))
+        image, mask = (_path(root, where, own.get(key)) for key in ("file_path", "mask_path"))
+        frames.append(Frame(where, shared | own, image, mask, pose))
     return frames
 
 
-def _path(root: Path, where: str, name: str) -> Path:
+def _path(root: Path, where: str, name: Any) -> Path | None:
     """A file below `root`; a name without a suffix is that of an image, as Blender writes it."""
+    if not isinstance(name, str):
+        return None
     path = Path(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise UserError(where, f"{name!r}", expected=f"a path below {root}")
@@ -104,9 +136,9 @@ def _path(root: Path, where: str, name: str) -> Path:
     return path
 
 
-def _by_camera(path: Path, root: Path, frames: Sequence[_Frame]) -> dict[str, dict[int, _Frame]]:
+def _by_camera(path: Path, root: Path, frames: Sequence[Frame]) -> dict[str, dict[int, Frame]]:
     """Frames by camera and number; see the module."""
-    folders: dict[Path, list[_Frame]] = {}
+    folders: dict[Path, list[Frame]] = {}
     for frame in frames:
         folders.setdefault(frame.image.parent, []).append(frame)
     times = sorted({one.values["time"] for one in frames if _is_number(one.values.get("time"))})
@@ -133,13 +165,13 @@ def _by_camera(path: Path, root: Path, frames: Sequence[_Frame]) -> dict[str, di
     return cameras
 
 
-def _are_one_pose(frames: Sequence[_Frame]) -> bool:
+def _are_one_pose(frames: Sequence[Frame]) -> bool:
     return all(np.abs(one.pose - frames[0].pose).max() <= _SAME_POSE for one in frames)
 
 
-def _numbered(path: Path, frames: Sequence[_Frame]) -> dict[int, _Frame]:
+def _numbered(path: Path, frames: Sequence[Frame]) -> dict[int, Frame]:
     """A camera's frames by the last number in their names; 0 for one without."""
-    numbered: dict[int, _Frame] = {}
+    numbered: dict[int, Frame] = {}
     for frame in frames:
         match = _NUMBER.search(frame.image.stem)
         number = int(match[1]) if match else 0
@@ -158,16 +190,26 @@ def _name(root: Path, path: Path) -> str:
     return _UNNAMEABLE.sub("_", "_".join(parts)).lstrip("_-")
 
 
-def _camera(name: str, frame: _Frame) -> RawCamera:
-    values, where = frame.values, f"{frame.where}  {frame.image.name}"
-    model = values.get("camera_model", "")
-    if model not in _PINHOLE or any(values.get(key) for key in ("k4", "k5", "k6")):
+def _camera(name: str, frame: Frame) -> RawCamera:
+    lens = lens_of(frame)
+    if lens.model == FISHEYE or lens.bends["k4"]:
         raise UserError(
-            where,
-            f"camera_model {model}, with coefficients that are not k1 k2 k3 p1 p2",
-            expected="OPENCV or PINHOLE",
-            fix="undistort the images first, for example by COLMAP's image_undistorter",
+            _where(frame),
+            f"camera_model {lens.model or 'OPENCV'} with k1 k2 k3 k4",
+            expected="OPENCV with k1 k2 k3 p1 p2",
+            fix="undistort the images first, or train them as a capture (docs/captures.md)",
         )
+    bends = np.array([lens.bends[key] for key in ("k1", "k2", "p1", "p2", "k3")])
+    return raw_camera(_where(frame), name, lens.K, frame.cam_from_world(), bends, lens.size)
+
+
+def lens_of(frame: Frame) -> FrameLens:
+    """The lens of a frame. Raises UserError where one is missing, or of another model."""
+    values, where = frame.values, _where(frame)
+    model = values.get("camera_model", "")
+    if model not in (*_PINHOLE, FISHEYE):
+        expected = ", ".join((*filter(None, _PINHOLE), FISHEYE))
+        raise UserError(where, f"camera_model {model}", expected=expected)
     width, height = image_size(frame.image)
     size = [_number(where, values, key, default) for key, default in (("w", width), ("h", height))]
     if "fl_x" in values or "camera_angle_x" not in values:
@@ -178,13 +220,12 @@ def _camera(name: str, frame: _Frame) -> RawCamera:
     cx = _number(where, values, "cx", size[0] / 2)
     cy = _number(where, values, "cy", size[1] / 2)
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    bends = np.array([_number(where, values, key, 0) for key in ("k1", "k2", "p1", "p2", "k3")])
-    try:
-        pose = np.linalg.inv(frame.pose @ _OPENCV_FROM_OPENGL)
-    except np.linalg.LinAlgError:
-        pose = np.zeros((4, 4))
-    pose[3] = frame.pose[3]  # without the rounding of an inverse
-    return raw_camera(where, name, K, pose, bends, (round(size[0]), round(size[1])))
+    bends = {key: _number(where, values, key, 0) for key in _BENDS}
+    return FrameLens(model, K, (round(size[0]), round(size[1])), bends)
+
+
+def _where(frame: Frame) -> str:
+    return f"{frame.where}  {frame.image.name}"
 
 
 def _number(where: str, values: Mapping[str, Any], key: str, default: float | None = None) -> float:
@@ -199,16 +240,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _masks(root: Path, frames: Mapping[int, _Frame]) -> dict[int, tuple[Path, ...]]:
+def _masks(frames: Mapping[int, Frame]) -> dict[int, tuple[Path, ...]]:
     """Masks by frame; {} if none of the frames has one."""
-    named = {k: one.values.get("mask_path") for k, one in frames.items()}
-    if not any(named.values()):
+    if all(one.mask is None for one in frames.values()):
         return {}
-    masks = {}
-    for number, name in named.items():
-        where = frames[number].where
-        if not isinstance(name, str):
+    for one in frames.values():
+        if one.mask is None:
             got = "no mask_path, but other frames of this camera have one"
-            raise UserError(where, got, expected="a mask for every frame, or for none")
-        masks[number] = (_path(root, where, name),)
-    return masks
+            raise UserError(one.where, got, expected="a mask for every frame, or for none")
+    return {number: (one.mask,) for number, one in frames.items()}
