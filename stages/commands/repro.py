@@ -39,7 +39,8 @@ def main() -> None:
     require_names(params)
     if doubts := [one for one in examine(quick=True) if one.status != OK]:
         print(findings_text(doubts), flush=True)
-    print(f"scenes are trained on {backend(_backend(params))}", flush=True)
+    wanted = params.value("train", "backend", TrainConfig)
+    print(f"scenes are trained on {backend(wanted)}", flush=True)
     stages = stage_statuses(wait=True)
     if args.targets:
         stages = of_targets(stages, args.targets)
@@ -58,11 +59,11 @@ def main() -> None:
     if code == STOPPED:
         print("stopped; run again to go on", file=sys.stderr)
     if not code and not args.targets:
-        print(f"\n{_found(params)}")
+        print(f"\n{_found(params, wanted)}")
     sys.exit(code)
 
 
-def _found(params: Params) -> str:
+def _found(params: Params, backend: str) -> str:
     """What the study found, in short."""
     from stages.quality.brief import brief
     from stages.quality.comparison import downstream
@@ -70,13 +71,9 @@ def _found(params: Params) -> str:
 
     study = params.section("study", StudyConfig)
     scenes = downstream(study.downstream_scenes, study.evaluated_scenes)
-    on_gpu = _backend(params) != "cpu" and gpus()
+    on_gpu = backend != "cpu" and gpus()
     device = on_gpu[0].partition(",")[0] if on_gpu else "the CPU"
     return brief(read_json(layout.headline()), read_json(layout.delta()), scenes[0], device)
-
-
-def _backend(params: Params) -> str:
-    return params.value("train", "backend", TrainConfig)
 
 
 if __name__ == "__main__":

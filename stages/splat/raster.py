@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
+from gsplat.cuda import _torch_impl as torch_impl  # its own functions without kernels
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
 from gsplat.strategy.ops import (
     duplicate,
@@ -37,6 +38,7 @@ __all__ = [
     "sample_add",
     "spherical_harmonics",
     "split",
+    "torch_impl",
 ]
 
 

@@ -8,15 +8,11 @@ compile where it has not been used yet, so every pixel is compared with every Ga
 import sys
 
 import torch
-from gsplat.cuda._torch_impl import (
-    _fully_fused_projection,
-    _quat_scale_to_covar_preci,
-    _spherical_harmonics,
-)
 from torch import Tensor
 
 from stages.run.errors import UserError
 from stages.splat.raster import choose_backend, rasterization
+from stages.splat.raster import torch_impl as reference
 
 _COUNT, _WIDTH, _HEIGHT, _DEGREE = 200, 64, 48, 1
 _FOCAL_PX = 60.0
@@ -79,12 +75,14 @@ def _every_pixel_by_every_gaussian(
     Ks: Tensor,
 ) -> Tensor:
     """Image [H, W, 3] by gsplat's torch functions, blended as its kernels do."""
-    covariances, _ = _quat_scale_to_covar_preci(quats, scales, True, False, triu=False)
-    projection = _fully_fused_projection(means, covariances, viewmats, Ks, _WIDTH, _HEIGHT)
+    covariances, _ = reference._quat_scale_to_covar_preci(quats, scales, True, False, triu=False)
+    projection = reference._fully_fused_projection(
+        means, covariances, viewmats, Ks, _WIDTH, _HEIGHT
+    )
     radii, centres, depths, conics = (values[0] for values in projection[:4])
     order = torch.argsort(depths)
     order = order[(radii > 0).all(-1)[order]]
-    rgb = (_spherical_harmonics(_DEGREE, means, colors) + 0.5).clamp_min(0)[order]
+    rgb = (reference._spherical_harmonics(_DEGREE, means, colors) + 0.5).clamp_min(0)[order]
     pixels = torch.cartesian_prod(torch.arange(_HEIGHT) + 0.5, torch.arange(_WIDTH) + 0.5)
     x, y = (centres[order] - pixels.flip(-1)[:, None]).unbind(-1)  # [H W, N]
     a, b, c = conics[order].unbind(-1)

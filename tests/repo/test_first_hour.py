@@ -54,6 +54,7 @@ def printed_by_make() -> str:
         "$$version": "Python 3.10",
         "$(MAKECMDGOALS)": "setup",
         "$(PYTHON)": "python3",
+        "$(LOCK)": "requirements.lock",
     }
     for name, value in values.items():
         assert name in text, f"the Makefile prints no {name}"

@@ -154,9 +154,7 @@ class Splat(torch.autograd.Function):
 def _kernels(coefficients: int, settings: Settings) -> tuple[Kernels, Kernels]:
     """Of projection and of blending."""
     both = {"CHANNELS": 3 + settings.depth, "ABSOLUTE": int(settings.absgrad)}
-    project = kernels(
-        "project.cu", COEFFICIENTS=coefficients, LEARNT=int(settings.learnt), **both
-    )
+    project = kernels("project.cu", COEFFICIENTS=coefficients, LEARNT=int(settings.learnt), **both)
     return project, kernels("blend.cu", fast=True, **both)
 
 
