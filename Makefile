@@ -90,13 +90,14 @@ test: setup lint  ## the whole test suite
 lint: setup  ## formatting and static checks
 	ruff format --check . && ruff check .
 
-# torch 2.10 is the last whose wheels have code for sm_70; the other versions are those of the first.
+# torch 2.10 is the last whose wheels have code for sm_70, and its Triton's interpreter, which tests
+# use, fails with numpy 2.4. The other versions are those of the first.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --extra live --extra test \
 	--no-emit-index-url
 lock: setup  ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements.lock
 	cp requirements.lock requirements-cuda12.lock
-	echo 'torch<2.11' | $(COMPILE) --constraint - pyproject.toml --output-file requirements-cuda12.lock
+	printf 'torch<2.11\nnumpy<2.4\n' | $(COMPILE) --constraint - pyproject.toml --output-file requirements-cuda12.lock
 
 clean:  ## remove the environment and scratch, keep data and metrics
 	rm -rf .venv .work
