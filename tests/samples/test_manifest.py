@@ -4,19 +4,28 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rooms import CHANGES, room_image
-from small_samples import PATHS
+from small_samples import PATHS, write_warped
 
 from stages.manifest import main
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, write_json
-from stages.samples.index import KINDS, SampleIndex, SampleRecord, metrics, read_index, write_index
+from stages.samples.index import (
+    KINDS,
+    SampleIndex,
+    SampleRecord,
+    metrics,
+    read_index,
+    warped_kind,
+    write_index,
+)
 from stages.samples.manifest import check_dataset
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
@@ -472,3 +481,62 @@ def test_note_on_an_empty_reserve(study: StudyConfig, capsys: pytest.CaptureFixt
 def test_group_may_be_spelled_otherwise_than_in_the_catalogue(study: StudyConfig) -> None:
     make_samples(TEST[0], "test", group="Pair-02 ")
     main()
+
+
+def with_warped(scene: str = TUNING[0], cameras: tuple[str, ...] = ("4",)) -> None:
+    """Record warped images of cameras beside the samples of a scene."""
+    folder = layout.pairs(scene)
+    records = []
+    for one in read_index(folder).pairs:
+        write_warped(one.path(folder, "image"), len(cameras))
+        kinds = [warped_kind(number + 1) for number in range(len(cameras))]
+        files = {kind: file_hash(one.path(folder, kind)) for kind in kinds}
+        records.append(replace(one, files={**one.files, **files}, warped=cameras))
+    record_index(replace(read_index(folder), pairs=tuple(records)))
+
+
+def test_warped_images_count_for_the_verdict_and_not_in_difix_format(study: StudyConfig) -> None:
+    main()
+    before = check_dataset(layout.dataset(), study, PATHS)
+    content = layout.dataset().read_bytes()
+    with_warped()
+    main()
+    after = check_dataset(layout.dataset(), study, PATHS)
+    assert layout.dataset().read_bytes() == content
+    assert not after.errors
+    assert after.hash != before.hash
+    assert read_index(layout.pairs(TUNING[0])).pairs[0].warped == ("4",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "warped_1/000001_28.png").unlink(), "no such file"),
+        (
+            lambda folder: write_png(folder / "warped_1/000001_28.png", random_image(7)),
+            "has changed since stage `pairs` wrote it",
+        ),
+        (
+            lambda folder: write_warped(folder / "image/000001_28.png", 2),
+            "warped_2/000001_28.png: the index lists no such image",
+        ),
+    ],
+)
+def test_warped_images_are_those_of_the_index(
+    study: StudyConfig, change: Callable[[Path], object], message: str
+) -> None:
+    with_warped()
+    main()
+    change(layout.pairs(TUNING[0]))
+    errors = check_dataset(layout.dataset(), study, PATHS).errors
+    assert any(message in str(one) and "train." + FIRST in str(one) for one in errors)
+
+
+@pytest.mark.parametrize("cameras", [("28",), ("4", "99")])
+def test_warped_images_are_of_other_cameras_of_the_scene(
+    study: StudyConfig, cameras: tuple[str, ...]
+) -> None:
+    main()
+    with_warped(cameras=cameras)
+    errors = [str(one) for one in check_dataset(layout.dataset(), study, PATHS).errors]
+    assert any(f"camera {cameras[-1]}'s image is warped into it" in one for one in errors)

@@ -1,5 +1,6 @@
 """Samples of a scene whose images are exact renders of its Gaussians."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from known_scene import SIZE, with_targets
 
 from stages.run import layout
+from stages.run.artefacts import LEARNT_CAMERAS
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash
 from stages.samples.faults import index_faults
@@ -16,9 +18,10 @@ from stages.samples.index import SampleIndex
 from stages.samples.reconstructions import reconstructions
 from stages.samples.rendering import render_pairs
 from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.scenes.colmap import write_model
 from stages.scenes.config import PairsConfig, ReferenceConfig
 from stages.scenes.frames import Sim3
-from stages.scenes.images import read_image, write_mask, write_png
+from stages.scenes.images import read_image, read_rgba, write_mask, write_png
 from stages.scenes.poses.calibration import read_calibration, write_calibration
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
@@ -283,3 +286,60 @@ def test_pixels_outside_of_the_mask_are_black_in_the_render(scene: Scene, render
         render = read_image(Path("pairs") / "image" / f"{record.name}.png")
         assert not render[:10].any()
         assert render[10:].any()
+
+
+@pytest.fixture
+def learnt(scene: Scene) -> None:
+    """The source cameras that training would leave: exact ones."""
+    cameras = read_calibration(layout.calibrated(scene.name)).sources
+    named = {f"{name}.png": replace(one, name=f"{name}.png") for name, one in cameras.items()}
+    for time in scene.timestamps:
+        write_model(layout.splats(scene.name) / time / LEARNT_CAMERAS, named)
+
+
+@pytest.mark.usefixtures("learnt")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_source_images_are_warped_into_the_target(
+    scene: Scene, rendered: Render, split: str
+) -> None:
+    plain = rendered(split)
+    shutil.rmtree("pairs")
+    index = rendered(split, warped=3)
+    for one, before in zip(index.pairs, plain.pairs, strict=True):
+        assert one.warped == ("02", "04", "01")
+        assert [*one.files] == ["image", "target_image", "ref_image"] + [
+            f"warped_{number}" for number in (1, 2, 3)
+        ]
+        assert before.files.items() <= one.files.items(), "the others are as without"
+        assert all(file_hash(one.path(Path("pairs"), k)) == h for k, h in one.files.items())
+        truth = read_image(one.path(Path("pairs"), "target_image"))
+        for number in (1, 2, 3):
+            warped = read_rgba(one.path(Path("pairs"), f"warped_{number}"))
+            trusted = warped[..., 3] > 0.9
+            assert 0.02 < trusted.mean() < 1
+            error = np.abs(warped[..., :3] - truth)[trusted]
+            assert np.median(error) < 0.05
+            assert error.max() > 0.01, "it is no copy of the ground truth"
+    assert not list(index_faults(index, Path("pairs")))
+
+
+@pytest.mark.usefixtures("learnt")
+def test_a_render_is_warped_where_the_policy_names_one(
+    scene: Scene, truth: Gaussians, rendered: Render
+) -> None:
+    """By `previous` the middle of three targets has the render of the first, not its image."""
+    three = with_targets(scene, ("02", "03", "04"), truth)
+    noise = np.random.default_rng(0).random((SIZE, SIZE, 3)).astype(np.float32)
+    for view in three.views("target"):
+        write_png(view.image_path, noise * (0.5 + int(view.name) / 10))
+    index = rendered(policy="previous", of=three, warped=2)
+    assert all(one.camera not in one.warped for one in index.pairs)
+    for one in index.pairs:
+        if one.camera == "03":
+            assert one.warped[0] == "02"
+            warped = read_rgba(one.path(Path("pairs"), "warped_1"))
+            image = read_image(one.path(Path("pairs"), "image"))
+            trusted = warped[..., 3] > 0.9
+            assert trusted.mean() > 0.02
+            assert np.median(np.abs(warped[..., :3] - image)[trusted]) < 0.05
+    assert not list(index_faults(index, Path("pairs")))
