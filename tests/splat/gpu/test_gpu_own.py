@@ -10,7 +10,9 @@ from raster_reference import ExactRender, rasterize
 from raster_scenes import HEIGHT, NAMES, WIDTH, camera, hard_scene, leaves, pinhole, relative_error
 from torch import Tensor
 
-from stages.splat.gpu import own
+from stages.splat.config import TrainConfig
+from stages.splat.gpu import compiled, own
+from stages.splat.gpu.rasterize import usable
 
 IMAGE_ERROR = 1e-5
 GRADIENT_ERROR = 1e-4
@@ -101,3 +103,15 @@ def test_image_and_gradients(degree: int, seed: int, antialiased: bool, depth: b
     assert (alpha - by_definition.alpha).abs().max() < IMAGE_ERROR
     errors = {name: relative_error(one, expected[name]) for name, one in gradients.items()}
     assert max(errors.values()) < GRADIENT_ERROR, errors
+
+
+@pytest.mark.parametrize(("why", "taken"), [(None, "own"), ("no compiler", "gsplat")])
+def test_gsplat_stands_in_where_kernels_cannot_be_built(
+    why: str | None, taken: str, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(compiled, "failure", lambda: why)
+    config = TrainConfig(max_steps=7)
+    assert usable(config) == config.model_copy(update={"rasteriser": taken})
+    assert ("train.rasteriser" in caplog.text) == (why is not None)
+    chosen = TrainConfig(rasteriser="gsplat")
+    assert usable(chosen) is chosen
