@@ -163,9 +163,8 @@ class TrainConfig(Section):
         """
         same = self.model_copy(update={"backend": backend})
         later = {"color_opt", "color_opt_lr", "color_opt_reg"} if not self.color_opt else set()
-        text = same.model_dump_json(
-            exclude={"warm_tolerance_db", "execution", "rasteriser"} | later
-        )
+        later |= {"warm_tolerance_db", "execution", "rasteriser"}
+        text = same.model_dump_json(exclude=later)
         for key, next_one in (("workers", "warm_start"), ("checkpoint_every", "max_gaussians")):
             text = text.replace(f'"{next_one}":', f'"{key}":1,"{next_one}":', 1)
         return text

@@ -4,7 +4,6 @@ Torch brings NVIDIA's run-time compiler (NVRTC) and its driver's interface, so t
 toolkit nor a compiler of the host is needed.
 """
 
-from collections.abc import Mapping
 from ctypes import c_float, c_int, c_void_p
 from functools import cache
 from pathlib import Path

@@ -111,7 +111,7 @@ class Splat(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of all inputs but K."""
         *inputs, packed, radii, ids, offsets, background, left, last = ctx.saved_tensors
-        means, quats, scales, opacities, harmonics, *_ = inputs
+        means, *_, harmonics, _pose, _eye, _K = inputs
         one: Settings = ctx.settings
         if by_image is None:
             by_image = means.new_zeros(one.height, one.width, 3 + one.depth)
