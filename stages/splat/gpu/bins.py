@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stages.splat.gpu.compiled import kernels
+
 TILE = 16  # px
 _BLOCK = 512
 # Alpha below which the rasteriser skips a Gaussian, less what rounding may take.
@@ -79,10 +81,44 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
         TILE,
         _BLOCK,
     )
+    return _by_tile(tiles, ids, columns, rows, isects)
+
+
+def _by_tile(tiles: Tensor, ids: Tensor, columns: int, rows: int, isects: Tensor) -> Bins:
+    """Slots, which are sorted by depth, sorted by tile."""
     tiles, slots = torch.sort(tiles, stable=True)
-    numbers, rendered = _tiles(columns, rows, kind, device)
+    numbers, rendered = _tiles(columns, rows, tiles.dtype, tiles.device)
     offsets = torch.searchsorted(tiles, numbers, out_int32=True)
     return Bins(offsets.view(1, rows + 1, columns), ids[slots], rendered, isects)
+
+
+@torch.no_grad()
+def fill_reached(
+    packed: Tensor,  # [N, 12], see kernels/reach.cuh
+    radii: Tensor,  # [N, 2] int32 px, 0 = not visible
+    depths: Tensor,  # [N]
+    width: int,
+    height: int,
+    room: int | None = None,
+) -> Bins:
+    """As `fill`, but `isects` counts, and room is needed for, only the tiles that are reached."""
+    columns, rows = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
+    count, device = len(depths), depths.device
+    order = torch.sort(depths, stable=True)[1]
+    counts = torch.empty(count, dtype=torch.int32, device=device)
+    kind = torch.int16 if columns * (rows + 1) < 2**15 else torch.int32
+    both = kernels("tiles.cu", WIDE=int(kind == torch.int32))
+    grid, given, size = (triton.cdiv(count, 256),), (packed, radii, order), (columns, rows)
+    both.launch("tiles_reached", grid, 256, *given, None, counts, None, None, count, 0, *size)
+    ends = torch.cumsum(counts, 0, dtype=torch.int32)
+    isects = ends[-1]
+    if room is None:
+        room = max(1, int(isects))
+    tiles = torch.full((room,), rows * columns, dtype=kind, device=device)
+    ids = torch.zeros(room, dtype=torch.int32, device=device)
+    written = (ends, None, tiles, ids)
+    both.launch("tiles_reached", grid, 256, *given, *written, count, room, *size)
+    return _by_tile(tiles, ids, columns, rows, isects)
 
 
 def count_isects(

@@ -12,20 +12,17 @@
 //
 // CHANNELS (3 or 4) and ABSOLUTE (0 or 1) are given to the compiler.
 
+#include "reach.cuh"
+
 namespace {
 
-constexpr int TILE = 16, STRIP_WIDTH = 8, STRIP_HEIGHT = 4, STRIPS = 8, THREADS = 256;
+constexpr int STRIP_WIDTH = 8, STRIP_HEIGHT = 4, STRIPS = 8, THREADS = 256;
 constexpr int FORWARD_BATCH = 256, BACKWARD_BATCH = 128;
 constexpr int GROUP = 16;    // Gaussians whose gradients are summed at a time
 constexpr int ROW = 34;      // pairs of a row of GROUP; 32, and 2 against bank conflicts
-constexpr int VALUES = 12;   // of a packed Gaussian, and of its gradient
+constexpr int VALUES = 12;   // of a packed Gaussian, and of its sums
 constexpr float MOST_ALPHA = 0.999f, LEAST_ALPHA = 1.0f / 255, LEAST_LEFT = 1e-4f;
-constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
-constexpr float FAINTEST = -7.9954f;  // log2(1 / 255), and a margin of 1e-3 for rounding
-constexpr unsigned ALL = 0xffffffffu;
-
-// A packed Gaussian: place {x, y, a, b}, look {c, peak, red, green}, rest {blue, depth, -, -}.
-// Its alpha at (x + u, y + v) is 2 ^ (peak - (a u u + b u v + c v v)).
+constexpr float LN_2 = 0.6931471805599453f;
 
 __device__ __forceinline__ float exponent(float4 place, float4 look, float px, float py) {
     // Every product has one place to go, so that both directions round alike.
@@ -34,27 +31,14 @@ __device__ __forceinline__ float exponent(float4 place, float4 look, float px, f
     return fmaf(look.x * v, v, across * u);
 }
 
-__device__ __forceinline__ float clamped(float value, float low, float high) {
-    return fminf(fmaxf(value, low), high);
-}
-
-// Which of `count` strips of a tile, from strip `first`, a Gaussian reaches, as bits. The exponent is
-// least on the sides of a strip that face the Gaussian, or is zero.
+// Which of `count` strips of a tile, from strip `first`, a Gaussian reaches, as bits.
 __device__ __forceinline__ unsigned reached(
     float4 place, float4 look, int left, int top, int first, int count
 ) {
-    const float a = place.z, b = place.w, c = look.x;
-    const float by_u = -0.5f * b / c, by_v = -0.5f * b / a;
-    const float most = look.y - FAINTEST;
     unsigned bits = 0;
     for (int k = first; k < first + count; ++k) {
-        const float u0 = left + (k & 1) * STRIP_WIDTH + 0.5f - place.x, u1 = u0 + STRIP_WIDTH - 1;
-        const float v0 = top + (k >> 1) * STRIP_HEIGHT + 0.5f - place.y, v1 = v0 + STRIP_HEIGHT - 1;
-        const float u = clamped(0.0f, u0, u1), v = clamped(0.0f, v0, v1);
-        const float v_at_u = clamped(by_u * u, v0, v1), u_at_v = clamped(by_v * v, u0, u1);
-        const float side = a * u * u + b * u * v_at_u + c * v_at_u * v_at_u;
-        const float other = a * u_at_v * u_at_v + b * u_at_v * v + c * v * v;
-        bits |= unsigned(fminf(side, other) <= most) << k;
+        const int x = left + (k & 1) * STRIP_WIDTH, y = top + (k >> 1) * STRIP_HEIGHT;
+        bits |= unsigned(reaches(place, look.x, look.y, x, y, STRIP_WIDTH, STRIP_HEIGHT)) << k;
     }
     return bits;
 }
@@ -74,25 +58,6 @@ __device__ __forceinline__ void add4(float* to, float x, float y, float z, float
 }  // namespace
 
 extern "C" {
-
-// Gaussians as the others read them.
-__global__ void __launch_bounds__(THREADS) pack(
-    const float* __restrict__ means2d,    // [N, 2] px
-    const float* __restrict__ conics,     // [N, 3]
-    const float* __restrict__ opacities,  // [N]
-    const float* __restrict__ colors,     // [N, CHANNELS]
-    float4* __restrict__ packed,          // [N, 3]
-    int count
-) {
-    const int n = blockIdx.x * THREADS + threadIdx.x;
-    if (n >= count) return;
-    const float* color = colors + CHANNELS * n;
-    packed[3 * n] = make_float4(means2d[2 * n], means2d[2 * n + 1], 0.5f * LOG2_E * conics[3 * n],
-                                LOG2_E * conics[3 * n + 1]);
-    packed[3 * n + 1] = make_float4(0.5f * LOG2_E * conics[3 * n + 2], log2f(opacities[n]), color[0],
-                                    color[1]);
-    packed[3 * n + 2] = make_float4(color[2], CHANNELS > 3 ? color[CHANNELS - 1] : 0.0f, 0, 0);
-}
 
 __global__ void __launch_bounds__(THREADS) blend(
     const float4* __restrict__ packed,     // [N, 3]
@@ -341,43 +306,6 @@ __global__ void __launch_bounds__(THREADS, 4) blend_backward(
             }
         }
         if (filled) flush();
-    }
-}
-
-// From the sums, the gradients of what was packed.
-__global__ void __launch_bounds__(THREADS) unpack_backward(
-    const float* __restrict__ sums,       // [N, VALUES]
-    const float* __restrict__ conics,     // [N, 3]
-    const float* __restrict__ opacities,  // [N]
-    float* __restrict__ by_means2d,       // [N, 2]
-    float* __restrict__ absolute,         // [N, 2], with ABSOLUTE
-    float* __restrict__ by_conics,        // [N, 3]
-    float* __restrict__ by_opacities,     // [N]
-    float* __restrict__ by_colors,        // [N, CHANNELS]
-    int count
-) {
-    const int n = blockIdx.x * THREADS + threadIdx.x;
-    if (n >= count) return;
-    const float4* in = reinterpret_cast<const float4*>(sums + VALUES * n);
-    const float4 first = in[0], second = in[1], third = in[2];
-    const float s = first.x, su = first.y, sv = first.z;
-    // What reached no pixel may be undefined.
-    const bool seen = s != 0 || su != 0 || sv != 0 || first.w != 0 || second.x != 0 || second.y != 0;
-    const float a = conics[3 * n], b = conics[3 * n + 1], c = conics[3 * n + 2];
-    by_means2d[2 * n] = seen ? a * su + b * sv : 0.0f;
-    by_means2d[2 * n + 1] = seen ? b * su + c * sv : 0.0f;
-    by_conics[3 * n] = -0.5f * first.w;
-    by_conics[3 * n + 1] = -second.x;
-    by_conics[3 * n + 2] = -0.5f * second.y;
-    by_opacities[n] = s != 0 ? s / opacities[n] : 0.0f;
-    float* color = by_colors + CHANNELS * n;
-    color[0] = second.z;
-    color[1] = second.w;
-    color[2] = third.x;
-    if (CHANNELS > 3) color[CHANNELS - 1] = third.y;
-    if (ABSOLUTE) {
-        absolute[2 * n] = third.z;
-        absolute[2 * n + 1] = third.w;
     }
 }
 
