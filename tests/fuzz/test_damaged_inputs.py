@@ -11,6 +11,7 @@ import image_inputs
 import model_inputs
 import param_inputs
 import pytest
+import source_inputs
 import weights_inputs
 from damage import Subject, try_damaged
 
@@ -20,6 +21,7 @@ from stages.run.errors import UserError
 KINDS: dict[str, tuple[int, Callable[[Path], list[Subject]]]] = {
     "images": (600, image_inputs.subjects),
     "arrays": (400, array_inputs.subjects),
+    "sources": (400, source_inputs.subjects),
     "models": (400, model_inputs.subjects),
     "files": (400, file_inputs.subjects),
     "fixers": (35, fixer_inputs.subjects),

@@ -311,7 +311,7 @@ FAULTS = {
         ),
         (
             edited("intri.yml", r"(K_4(?s:.)*?data: \[)[\d.]+", r"\g<1>.Nan"),
-            "intri.yml  camera 4: NaN or infinity",
+            "intri.yml  K_4: NaN, infinity",
         ),
         (
             edited("intri.yml", "H_4: .*\r\nW_4: .*\r\n", "H_4: 64.\r\nW_4: 64.\r\n"),

@@ -34,6 +34,8 @@ _EXPECTED = "intri.yml, extri.yml and images/<camera>/<frame>.jpg"
 _PREFIXES = ("", "train_", "test_")
 # Seconds by camera: a camera's frame f shows the instant f / fps minus its offset.
 _OFFSETS = ("sync.json", "t_offsets.json", "timecode.json")
+_MAX_OFFSET_S = 86_400.0
+_LARGEST = 1e12
 _MAX_ROTATION_DEG = 0.1  # between the two forms of one rotation
 
 _Values = Mapping[str, Any]
@@ -100,9 +102,7 @@ def _camera(
     rotation = _rotation(extrinsics_path, extrinsics, name)
     translation = _matrix(extrinsics_path, extrinsics, f"T_{name}", (3, 1))
     pose = np.hstack([rotation, translation])
-    where = f"{extrinsics_path}  camera {name}"
-    if not np.isfinite(K).all() or not np.isfinite(bends).all():
-        where = f"{intrinsics_path}  camera {name}"
+    where = f"{intrinsics_path}, {extrinsics_path.name}  camera {name}"
     return raw_camera(where, name, K, pose, bends.ravel(), size)
 
 
@@ -112,7 +112,8 @@ def _rotation(path: Path, values: _Values, name: str) -> NDArray[np.float64]:
     if matrix_key not in values:
         return rotation_from_vector(_matrix(path, values, vector_key, (3, 1)).ravel())
     matrix = _matrix(path, values, matrix_key, (3, 3))
-    if vector_key in values and np.isfinite(matrix).all():
+    # What is no rotation at all is refused with the pose.
+    if vector_key in values and np.abs(matrix).max() < 2:
         other = rotation_from_vector(_matrix(path, values, vector_key, (3, 1)).ravel())
         apart = rotation_angle_deg(matrix, other)
         if apart > _MAX_ROTATION_DEG:
@@ -136,13 +137,16 @@ def _matrix(
         got = f"of shape {value.shape}" if isinstance(value, np.ndarray) else "no such matrix"
         expected = f"{shape[0]} x {shape[1]}" if shape else "a matrix"
         raise UserError(f"{path}  {key}", got, expected=expected, fix=FIX_CALIBRATION)
+    if not np.isfinite(value).all() or np.abs(value).max(initial=0) > _LARGEST:
+        got = "NaN, infinity or a number out of range"
+        raise UserError(f"{path}  {key}", got, expected="finite numbers", fix=FIX_CALIBRATION)
     return value
 
 
 def _number(path: Path, values: _Values, key: str) -> float:
     """A number; -1 where it is absent."""
     value = values.get(key, -1)
-    if not isinstance(value, int | float) or not np.isfinite(value):
+    if not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise UserError(f"{path}  {key}", f"{value!r}", expected="a number of pixels, or -1")
     return float(value)
 
@@ -155,9 +159,11 @@ def _frame_shifts(root: Path, cameras: Sequence[str], fps: float | None) -> dict
     seconds = read_object(path)
     for name in cameras:
         value = seconds.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or abs(value) > _MAX_OFFSET_S:
             got = "no offset" if name not in seconds else f"{value!r}"
-            raise UserError(f"{path}  camera {name}", got, expected="seconds")
+            expected = f"seconds, from -{_MAX_OFFSET_S:g} to {_MAX_OFFSET_S:g}"
+            raise UserError(f"{path}  camera {name}", got, expected=expected)
     if any(seconds[name] for name in cameras) and fps is None:
         raise UserError(
             path,

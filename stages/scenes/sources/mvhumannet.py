@@ -35,6 +35,7 @@ _FRAME = re.compile(r"(\d+)_img")
 _FULL_SIZES = ((4096, 3000), (2448, 2048))
 _MAX_ASPECT_ERROR = 0.01
 _MM_PER_M = 1000.0
+_LARGEST_SCALE = 1e6
 
 
 def open_sequence(root: Path, cameras: Sequence[str]) -> RawSequence:
@@ -77,16 +78,16 @@ def read_scale(path: Path) -> float:
     # Damaged pickles raise many types.
     except Exception as error:
         raise UserError(path, f"no whole pickle ({error})", expected=expected) from error
-    numbers = [float(value) for name, value in found if name in _NUMBERS]
+    numbers = [value for name, value in found if name in _NUMBERS]
     named = " ".join(str(value) for name, value in found if name in _WORDS)
     packed = [value for name, value in found if name in _BYTES and len(value) == 8]
     if "numpy" in named and "scalar" in named and "f8" in named and len(packed) == 1:
         raw = packed[0].encode("latin-1") if isinstance(packed[0], str) else packed[0]
         numbers = list(struct.unpack("<d", raw))
-    if len(numbers) != 1 or not 0 < numbers[0] < np.inf:
-        got = f"{len(numbers)} numbers" if len(numbers) != 1 else f"{numbers[0]:g}"
+    if len(numbers) != 1 or not 0 < numbers[0] < _LARGEST_SCALE:
+        got = f"{len(numbers)} numbers" if len(numbers) != 1 else f"{numbers[0]}"
         raise UserError(path, got, expected=f"{expected} above 0")
-    return numbers[0]
+    return float(numbers[0])
 
 
 _NUMBERS = ("FLOAT", "BINFLOAT", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1")
@@ -118,7 +119,7 @@ def _array(where: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64
     try:
         array = np.array(value, np.float64)
         array = array.reshape(shape) if array.size == np.prod(shape) else array
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
     if array.shape != shape:
         raise UserError(where, f"shape {array.shape}", expected=f"numbers of shape {shape}")

@@ -39,6 +39,7 @@ _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")  # the last one
 _SAME_POSE = 1e-9
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def _read_frames(root: Path, path: Path) -> list[Frame]:
             raise UserError(where, "no file_path", expected="file_path and transform_matrix")
         try:
             pose = np.array(own.get("transform_matrix"), np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pose = np.zeros(0)
         if pose.shape not in ((4, 4), (3, 4)):
             got = f"transform_matrix of shape {pose.shape}"
@@ -237,7 +238,8 @@ def _number(where: str, values: Mapping[str, Any], key: str, default: float | No
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= _LARGEST
 
 
 def _masks(frames: Mapping[int, Frame]) -> dict[int, tuple[Path, ...]]:
