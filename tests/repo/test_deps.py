@@ -36,7 +36,7 @@ def as_yaml(items: list[str]) -> str:
 
 
 # What a stage may import without a pin in requirements.lock: users install it by hand.
-UNPINNED = {"rerun", "vggt"}
+UNPINNED = {"vggt", "rerun"}
 
 
 @pytest.mark.parametrize("name", sorted({*STAGES} - {digests.STAGE}))
