@@ -119,7 +119,8 @@ def _compiled(
     if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise CompileError(f"{source}: {log.decode(errors='replace').strip()}")
+        told = log.decode(errors="replace").strip(" \0\n")
+        raise CompileError(f"{source}: {told}")
     image = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
     _checked(nvrtc.nvrtcGetCUBIN(program, image))
     nvrtc.nvrtcDestroyProgram(program)

@@ -71,11 +71,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) tiles_reached(
     while (large) {
         const int of = __ffs(large) - 1;
         large &= large - 1;
-        const auto its = [=](auto value) { return __shfl_sync(ALL, value, of); };
-        const float4 its_place = make_float4(its(place.x), its(place.y), its(place.z), its(place.w));
-        const float its_c = its(c), its_peak = its(peak);
-        const int its_left = its(left), its_top = its(top), its_across = its(across);
-        const int its_area = its(area), its_slot = its(slot), number = its(gaussian);
+        const float4 its_place = make_float4(
+            __shfl_sync(ALL, place.x, of), __shfl_sync(ALL, place.y, of),
+            __shfl_sync(ALL, place.z, of), __shfl_sync(ALL, place.w, of));
+        const float its_c = __shfl_sync(ALL, c, of), its_peak = __shfl_sync(ALL, peak, of);
+        const int its_left = __shfl_sync(ALL, left, of), its_top = __shfl_sync(ALL, top, of);
+        const int its_across = __shfl_sync(ALL, across, of), its_area = __shfl_sync(ALL, area, of);
+        const int its_slot = __shfl_sync(ALL, slot, of), number = __shfl_sync(ALL, gaussian, of);
         int so_far = 0;
         for (int first = 0; first < its_area; first += 32) {
             const int k = first + lane;
