@@ -60,6 +60,9 @@ class LossConfig(Section):
     gram: float = Field(default=0.5, ge=0)
     gram_warmup_steps: Count = 2000
     gram_crop_px: int = Field(default=400, ge=32, le=WIDEST)
+    views: Literal["render", "all"] = "render"
+    clamp: Literal["straight_through", "hard"] = "straight_through"
+    gram_over: Literal["image", "batch"] = "image"
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
 
     @model_validator(mode="after")
@@ -97,6 +100,12 @@ class LoopConfig(Section):
     trained: Literal["published", "all"] = "published"
     validate_every: Positive = 500
     losses: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _has_a_step_for_all_views(self) -> "LoopConfig":
+        if self.losses.views == "all" and self.execution != "eager":
+            raise ValueError("execution: eager where losses.views is all")
+        return self
 
 
 class TuneRuntime(LoopRuntime):

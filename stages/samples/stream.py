@@ -116,7 +116,7 @@ class SampleStream:
                 fix=f"set pairs.warped: {dataset.warped} and run `dvc repro pairs`, or set it to "
                 "own_render: these samples then have none"
                 if dataset.warped
-                else "set it to own_render, or difix.reference: withhold",
+                else "set it to own_render, or tune a fixer without reference (base.reference: no)",
             )
 
 

@@ -10,6 +10,8 @@ which is what an absent reference is.
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -49,6 +51,7 @@ class Fixer(nn.Module):
         self.lora = Lora(self._lora_layers(), spec.lora_rank) if spec.lora_rank else None
         self.register_buffer("prompt", prompt)
         self.checkpointing = False
+        self.decodes_references = False  # for a loss of all views, as in the published training
         install(self.unet)
 
     def forward(
@@ -58,7 +61,7 @@ class Fixer(nn.Module):
         generator: torch.Generator | None = None,
         warped: Tensor | None = None,  # [B, k, 4, H, W]
     ) -> Tensor:
-        """The clean render [B, 3, H, W], not clamped.
+        """The clean render [B, 3, H, W], or with `decodes_references` all views, not clamped.
 
         `warped` is for images without these channels.
         With a `kv_cache` from `reference_cache` the `images` have no references. With a generator
@@ -69,20 +72,31 @@ class Fixer(nn.Module):
         views = images.shape[1]
         noisy, activations = self._latent(images, generator)
         noise = self._noise(noisy, views=views, mixing=self.mixing, read_cache=kv_cache)
+        every = 1 if self.decodes_references else views
         latent = clean_from_noisy(
-            noisy[::views].float(), noise[::views].float(), self.spec.timestep
+            noisy[::every].float(), noise[::every].float(), self.spec.timestep
         )
         change = decode(
             self.vae,
             self.skips,
             (latent / self.vae.config.scaling_factor).to(noisy.dtype),
-            [one[::views] for one in activations],
+            [one[::every] for one in activations],
             gamma=self.spec.gamma,
             weights=self.lora_weights(),
             checkpointing=self.checkpointing,
         )
         clean = (change.float() + 1) / 2 if not self.spec.residual else change.float() / 2
         return clean + images[:, 0, :RGB].float() if self.spec.residual else clean
+
+    @contextmanager
+    def decoding_references(self, enabled: bool) -> Iterator[None]:
+        """Give all views, [B * V, 3, H, W], within the block."""
+        assert not (enabled and self.spec.residual), "a residual is added to the render alone"
+        self.decodes_references = enabled
+        try:
+            yield
+        finally:
+            self.decodes_references = False
 
     def reference_cache(
         self, references: Tensor, generator: torch.Generator | None = None

@@ -28,7 +28,7 @@ class EagerStep:
         max_norm: float,
         accumulation: int,
     ):
-        self.accelerator, self.parameters = accelerator, parameters
+        self.accelerator, self.parameters, self.fixer = accelerator, parameters, fixer
         self.max_norm, self.accumulation = max_norm, accumulation
         adam = torch.optim.AdamW(
             list(parameters.values()),
@@ -64,7 +64,11 @@ class EagerStep:
             generator: of sampled latents; None for the posterior's mean.
         """
         with nullcontext() if last else self.accelerator.no_sync(self.model):
-            output = self.model(views, generator=generator)
+            with self.fixer.decoding_references(loss.config.views == "all"):
+                output = self.model(views, generator=generator)
+            if loss.config.views == "all":
+                # A reference's own target is itself.
+                target = torch.cat([target[:, None], views[:, 1:]], dim=1).flatten(0, 1)
             terms = loss(output, target, step)
             self.accelerator.backward(terms.loss / self.accumulation)
         return terms

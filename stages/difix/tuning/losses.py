@@ -73,6 +73,8 @@ class FixerLoss:
         config = self.config
         with torch.autocast(output.device.type, enabled=False):
             output, target = output.float(), target.float()
+            if config.clamp == "hard":
+                output = output.clamp(0, 1)
             # The published loss is of images in [-1, 1], whose errors are twice as large.
             l2 = 4 * (output - target).square().mean()
             lpips = gram = l2.new_zeros(())
@@ -95,7 +97,8 @@ class FixerLoss:
 
     def _gram(self, features: list[Tensor], target_features: list[Tensor], pixels: int) -> Tensor:
         """Gram term of the activations of crops with `pixels` pixels."""
-        layers = [gram_distance(x, y) for x, y in zip(features, target_features, strict=True)]
+        distance = batch_gram_distance if self.config.gram_over == "batch" else gram_distance
+        layers = [distance(x, y) for x, y in zip(features, target_features, strict=True)]
         weights = _GRAM_WEIGHTS.get(self.net or "", (1.0,) * len(layers))
         total = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
         # The distance grows with the area: a smaller crop is scaled to the published one.
@@ -121,6 +124,12 @@ def gram_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, C, h, w]
     """Mean squared difference of the Gram matrices of each image, divided by C h w."""
     count = a[0].numel()
     return (gram_matrices(a) - gram_matrices(b)).square().mean() / count
+
+
+def batch_gram_distance(a: Tensor, b: Tensor) -> Tensor:  # [B, C, h, w]
+    """The same of one matrix [B C, B C] of a batch, which also relates channels of two images."""
+    one, other = (features.flatten(0, 1)[None] for features in (a, b))
+    return gram_distance(one, other) * len(a)
 
 
 def gram_matrices(features: Tensor) -> Tensor:  # [B, C, h, w] -> [B, C, C]
