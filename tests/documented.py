@@ -229,6 +229,15 @@ ELSEWHERE = {
         "tests/test_overlay.py::test_check_prints_each_change_and_writes_nothing"
     ),
     "python -m stages.submit": f"{_SLURM}::test_jobs_leave_what_repro_leaves",
+    "python -m stages.export tuned --form pkl": (
+        "tests/difix/test_exports.py::test_command_exports_both_forms_and_prints_how_to_open_them"
+    ),
+    "python -m stages.export tuned --form diffusers": (
+        "tests/difix/test_exports.py::test_command_exports_both_forms_and_prints_how_to_open_them"
+    ),
+    "python -m stages.export dataset --form json": (
+        "tests/difix/test_exports.py::test_dataset_opens_in_their_loader_from_any_folder"
+    ),
     "python -m stages.submit evaluate": (
         f"{_SLURM}::test_stop_before_the_limit_queues_again_and_changes_no_result"
     ),

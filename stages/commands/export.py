@@ -1,20 +1,37 @@
-"""Write a fixer in a form that NVIDIA's scripts of DiFix read, below exports/."""
+"""Write a fixer, or the tuning samples, in a form that NVIDIA's scripts of DiFix read: exports/."""
 
 from pathlib import Path
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
-FORMS = ("pkl", "diffusers")
+FORMS = ("pkl", "diffusers", "json")
+DATASET, STAGES = "dataset", ("base", "tuned")
 
 
 def main() -> None:
-    """Write exports/<fixer>/model_0.pkl, or the folder exports/<fixer>/diffusers."""
+    """Write exports/<fixer>/model_0.pkl, exports/<fixer>/diffusers or exports/dataset.json."""
     parser = Arguments(description=__doc__)
-    parser.add_argument("fixer", help="base, tuned, or a fixer's folder")
-    parser.add_argument("--form", required=True, choices=FORMS, help="of the export")
+    parser.add_argument("what", help="base, tuned, or a fixer's folder; or dataset")
+    parser.add_argument("--form", required=True, choices=FORMS, help="json is that of dataset")
     args = parser.parse_args()
+    if (args.what == DATASET) != (args.form == "json"):
+        parser.error(f"--form {args.form}: json is the form of dataset, the others are of fixers")
 
+    from stages.difix.weights.exports import export_dataset
+    from stages.run import layout
+
+    if args.what == DATASET:
+        target = layout.export(DATASET).with_suffix(".json")
+        lines = export_dataset(layout.dataset(), target)
+    else:
+        target, lines = _export_fixer(args.what, args.form)
+    print(f"{target}: for NVIDIA's scripts:")
+    print(*(f"  {line}" for line in lines), sep="\n")
+
+
+def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
+    """Where a fixer was written, and commands that read it there."""
     from stages.difix.config import TuneConfig
     from stages.difix.weights.exports import export_folder, export_pkl
     from stages.difix.weights.folders import has_text, is_ours, read_folder
@@ -22,8 +39,7 @@ def main() -> None:
     from stages.run.errors import UserError
     from stages.run.settings.params import Params
 
-    is_stage = args.fixer in ("base", "tuned")
-    folder = layout.fixer(args.fixer) if is_stage else Path(args.fixer).expanduser()
+    folder = layout.fixer(name) if name in STAGES else Path(name).expanduser()
     if not is_ours(folder):
         raise UserError(
             folder,
@@ -32,16 +48,13 @@ def main() -> None:
             fix="run `dvc repro base` or `dvc repro tune`, or name the folder",
         )
     fixer, start = read_folder(folder), layout.base()
-    target = layout.export(args.fixer if is_stage else folder.resolve().name)
-    if args.form == "pkl":
+    target = layout.export(name if name in STAGES else folder.resolve().name)
+    if form == "pkl":
         lr = Params.read().value("tune", "lr", TuneConfig)
-        started = read_folder(start) if args.fixer == "tuned" else None
-        lines = export_pkl(fixer, target, started, lr)
-    else:
-        target /= args.form
-        lines = export_folder(fixer, target, folder if has_text(folder) else start)
-    print(f"{target}: {fixer.spec.origin}; for NVIDIA's scripts:")
-    print(*(f"  {line}" for line in lines), sep="\n")
+        started = read_folder(start) if name == "tuned" else None
+        return target, export_pkl(fixer, target, started, lr)
+    text = folder if has_text(folder) else start
+    return target / form, export_folder(fixer, target / form, text)
 
 
 if __name__ == "__main__":

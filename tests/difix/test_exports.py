@@ -1,5 +1,6 @@
 """Fixers in the forms of NVIDIA's scripts, opened by a stand-in of what these do."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import torch
 from fixers import perturbed, publish, publish_turbo, published_spec, random_images, tiny_spec
 from loopback_hub import served
 from nvidia_scripts import UNET_CODE, VAE_CODE, Difix
+from PIL import Image
+from small_samples import write_dataset
 
 from stages.commands.export import main
 from stages.difix.network.model import Fixer
@@ -93,7 +96,6 @@ def test_folder_opens_as_a_pipeline_and_gives_the_same_image(tmp_path: Path, fix
 
 OPENED = """
 import torch
-from diffusers import DiffusionPipeline
 from nvidia_scripts import clean
 
 class DifixPipeline(DiffusionPipeline):
@@ -171,3 +173,36 @@ def test_command_exports_both_forms_and_prints_how_to_open_them(
     monkeypatch.setattr(sys, "argv", ["export", "nowhere", "--form", "pkl"])
     with pytest.raises(UserError, match=r"nowhere: no fixer of this repository"):
         main()
+
+
+def test_dataset_opens_in_their_loader_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which opens the paths as they are, and stacks image and reference at one size."""
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    write_dataset(Path("samples"), size=(48, 64)).rename("dataset.json")
+    layout.dataset().parent.mkdir(parents=True)
+    Path("dataset.json").rename(layout.dataset())
+    monkeypatch.setattr(sys, "argv", ["export", "dataset", "--form", "json"])
+    main()
+    written = project / "exports" / "dataset.json"
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        theirs = json.loads(written.read_text())[split]
+        ours = json.loads((project / layout.dataset()).read_text())[split]
+        assert theirs.keys() == ours.keys()
+        for name, entry in theirs.items():
+            keys = ("image", "target_image", "ref_image")
+            sizes = {Image.open(entry[key]).convert("RGB").size for key in keys}
+            assert len(sizes) == 1
+            assert entry["prompt"] == ours[name]["prompt"]
+            assert all(Path(entry[key]) == (project / ours[name][key]).resolve() for key in keys)
+
+
+def test_form_of_a_fixer_is_not_that_of_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (["dataset", "--form", "pkl"], ["tuned", "--form", "json"]):
+        monkeypatch.setattr(sys, "argv", ["export", *words])
+        with pytest.raises(SystemExit):
+            main()

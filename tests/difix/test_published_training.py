@@ -4,6 +4,7 @@ The stand-in is written from the paper and from the documented options of NVIDIA
 lpips package's network and torch's AdamW.
 """
 
+import re
 import warnings
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tuning import one_run  # noqa: F401
 
-from stages.difix.config import TuneConfig
+from stages.difix.config import BaseConfig, TuneConfig
 from stages.difix.network.model import trainable
 from stages.difix.tuning.eager import EagerStep
 from stages.difix.tuning.losses import FixerLoss
 from stages.difix.tuning.schedule import learning_rate
 from stages.quality.config import WeightsConfig
 from stages.quality.metrics.weights import collect
+from stages.run.settings.params import Params
 
 STUDY = Path(__file__).resolve().parents[2] / "studies" / "published.yaml"
+DOC = "docs/from-difix.md"
 CPU = torch.device("cpu")
 SIZE = 404, 400  # height and width: one side above the crop of 400
 
@@ -175,3 +178,31 @@ def test_all_views_want_eager_steps(config: TuneConfig) -> None:
     assert TuneConfig(**values).losses.views == "all"
     with pytest.raises(ValueError, match="execution: eager"):
         TuneConfig(**values | {"execution": "auto"})
+
+
+def test_table_of_deviations_has_the_values_of_both_overlays() -> None:
+    """Every key of section `tune` that differs between the two is in docs/from-difix.md."""
+    root, usual = STUDY.parents[1], Params.read(STUDY.parents[1] / "params.yaml")
+    rows = re.findall(r"^\| `([a-z_.0-9]+)` \| (\S+) \| (\S+) \|", (root / DOC).read_text(), re.M)
+    assert len(rows) >= 15
+    values = {}
+    for name in ("published", "full"):
+        params = Params.read(usual.path, [root / "studies" / f"{name}.yaml"])
+        base, tune = params.section("base", BaseConfig), params.section("tune", TuneConfig)
+        values[name] = flat({"base": base.model_dump(), "tune": tune.model_dump()})
+    for key, *texts in rows:
+        for name, text in zip(("published", "full"), texts, strict=True):
+            value = values[name][key]
+            assert YAML(typ="safe").load(text) == value, f"{key} of {name} is {value}"
+    different = {key for key in values["full"] if values["full"][key] != values["published"][key]}
+    listed = {key for key, *_ in rows}
+    assert {key for key in different if "runtime" not in key} <= {*listed, "base.reference"}
+
+
+def flat(values: dict, above: str = "") -> dict[str, object]:
+    """Values by dotted key."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        name = f"{above}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

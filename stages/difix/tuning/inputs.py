@@ -101,6 +101,13 @@ def check_inputs(fixer: Fixer, data: TuningData, config: TuneConfig) -> None:
             str(config.multiple),
             expected=f"a multiple of {fixer.spec.factor}, by which this fixer's VAE shrinks",
         )
+    if config.losses.views == "all" and fixer.spec.residual:
+        raise UserError(
+            "tune.losses.views",
+            "all, but this fixer adds its output to the render alone",
+            expected="render, or a fixer of SD-Turbo's size",
+            fix="set it to render",
+        )
     if data.prompt and data.prompt != fixer.spec.prompt:
         raise UserError(
             data.path,

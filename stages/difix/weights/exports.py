@@ -1,5 +1,7 @@
 """Fixers for NVIDIA's own scripts: the trainer's .pkl, and the folder of its diffusers pipeline.
 
+And the dataset for that trainer.
+
 Their code has no place for what the fixers of this repository can be beyond the published ones.
 Such a fixer is refused, since its images there would be others.
 """
@@ -15,7 +17,8 @@ from stages.difix.weights.folders import has_text, write_folder
 from stages.difix.weights.part_files import TEXT_FOLDERS
 from stages.difix.weights.pkl import write_pkl
 from stages.run.errors import UserError
-from stages.run.files import whole_folder
+from stages.run.files import whole_folder, write_json
+from stages.samples.dataset import SPLITS, read_split
 
 # Their trainer takes the number of steps from the name, and resumes at the next.
 PKL_NAME = "model_0.pkl"
@@ -124,3 +127,27 @@ def _optimizer(fixer: Fixer, lr: float) -> dict:
     count = len(list(fixer.unet.parameters())) + factors + 3 * len(fixer.skips)
     tensors = [torch.nn.Parameter(torch.empty(0)) for _ in range(count)]
     return torch.optim.AdamW(tensors, lr=lr, weight_decay=0.01).state_dict()
+
+
+def export_dataset(dataset: Path, target: Path) -> list[str]:
+    """Write the samples with absolute paths, which a loader in any folder finds.
+
+    Returns notes for the user. Raises UserError when a sample is missing or broken.
+
+    Args:
+        dataset: of stage `manifest`, with paths relative to this folder.
+        target: the file.
+    """
+    splits = {}
+    for split in SPLITS:
+        splits[split] = {
+            sample.name: {
+                "image": str(sample.image.absolute()),
+                "target_image": str(sample.target.absolute()),
+                **({"ref_image": str(sample.reference.absolute())} if sample.reference else {}),
+                "prompt": sample.prompt,
+            }
+            for sample in read_split(dataset, split)
+        }
+    write_json(target, splits)
+    return [f'accelerate launch src/train_difix.py --dataset_path "{target.absolute()}" ...']
