@@ -30,7 +30,8 @@ class SceneEntry(Section):
     Of the frames that all cameras share, every `frame_step`-th from `first_frame` to `last_frame`
     (inclusive; absent: no limit) is used, or `timestamps` of these, spread evenly (0: all). With
     `timestamps: 0`, a run of neighbouring frames can be chosen. `fps` matches the frames of
-    cameras that started at different times, where the data says when.
+    cameras that started at different times, where the data says when. `contact` takes only frames
+    in which Hi4D's people touch, or only the others.
     """
 
     source: Literal["demo", "hi4d", "easyvolcap", "transforms", "mvhumannet", "actorshq"]
@@ -41,8 +42,15 @@ class SceneEntry(Section):
     last_frame: Count | None = None
     frame_step: Positive = 1
     fps: float | None = Field(default=None, ge=0, le=100_000)
+    contact: Literal["any", "only", "none"] = "any"
     group: str = ""
     licence: str = ""
+
+    @model_validator(mode="after")
+    def _contact_is_known(self) -> Self:
+        if self.contact != "any" and self.source != "hi4d":
+            raise ValueError(f"contact: {self.contact} is of source hi4d, not of {self.source}")
+        return self
 
     @model_validator(mode="after")
     def _one_role_per_camera(self) -> Self:

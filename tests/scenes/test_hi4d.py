@@ -438,3 +438,28 @@ def test_folders_of_a_sequence_may_be_links(tmp_path: Path, raw_sequence: Writer
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "fight15").symlink_to(root)
     assert opened(tmp_path / "raw").frames["4"].keys() == opened(root).frames["4"].keys()
+
+
+def in_contact(root: Path, contact: str) -> list[int]:
+    roles = {"source_cameras": CAMERAS[:2], "target_cameras": CAMERAS[2:]}
+    entry = SceneEntry(source="hi4d", contact=contact, **roles)
+    return opening.open_raw(entry, root).common_frames(CAMERAS)
+
+
+def test_frames_with_contact_or_without_can_be_chosen(tmp_path: Path, raw_sequence: Writer) -> None:
+    root = raw_sequence(tmp_path / "raw", frames=range(20, 30), span=(22, 27))
+    with pytest.raises(UserError, match=r"meta\.npz: no contact_ids"):
+        in_contact(root, "only")
+    np.savez(root / "meta.npz", start=22, end=27, contact_ids=np.array([21, 23, 24, 27]))
+    assert in_contact(root, "only") == [23, 24, 27]
+    assert in_contact(root, "none") == [22, 25, 26]
+    assert in_contact(root, "any") == list(range(22, 28))
+    np.savez(root / "meta.npz", start=22, end=27, contact_ids=np.array([29]))
+    with pytest.raises(UserError, match="no frame that all cameras share from 22 to 27"):
+        in_contact(root, "only")
+    np.savez(root / "meta.npz", start=22, end=27, contact_ids=np.array([0.5]))
+    with pytest.raises(UserError, match="contact_ids is not a frame number"):
+        in_contact(root, "only")
+    (root / "meta.npz").unlink()
+    with pytest.raises(UserError, match=r"meta\.npz: no such file"):
+        in_contact(root, "only")

@@ -33,11 +33,22 @@ _RELEASE, _COPY = "a file of Hi4D's release", "copy it there"
 _FIX_META = "correct it, or remove meta.npz to use all frames"
 
 
-def open_sequence(root: Path, cameras: Sequence[str]) -> RawSequence:
-    """Open a sequence for these cameras. Raises UserError that names what is missing and where."""
+def open_sequence(
+    root: Path, cameras: Sequence[str], in_contact: bool | None = None
+) -> RawSequence:
+    """Open a sequence for these cameras; `in_contact` takes frames with contact alone, or without.
+
+    Raises UserError that names what is missing and where.
+    """
     sequence_root = _nested_root(root)
     calibration = _read_cameras(sequence_root / "cameras" / "rgb_cameras.npz", cameras)
     frames = {name: list_frames(sequence_root / "images" / name) for name in cameras}
+    if in_contact is not None:
+        touching = _contact_frames(sequence_root / "meta.npz")
+        frames = {
+            name: {k: path for k, path in one.items() if (k in touching) is in_contact}
+            for name, one in frames.items()
+        }
     masks = {name: _masks(sequence_root / _MASKS / name, frames[name]) for name in cameras}
     span = _span(sequence_root / "meta.npz")
     return RawSequence(sequence_root, calibration, frames, masks, span, "meta.npz")
@@ -64,6 +75,19 @@ def _span(meta: Path) -> range | None:
         got = f"start {first} lies after end {last}"
         raise UserError(meta, got, expected="the first and the last frame", fix=_FIX_META)
     return range(first, last + 1)
+
+
+def _contact_frames(meta: Path) -> set[int]:
+    """Frames in which the people touch, `contact_ids` of meta.npz. Raises UserError without."""
+    expected = "contact_ids, the numbers of frames with contact"
+    values = read_arrays(
+        meta, ("contact_ids",), expected, "take `contact` out of the scene's entry"
+    )
+    if "contact_ids" not in values:
+        raise UserError(meta, "no contact_ids", expected=expected)
+    return {
+        _frame_number(meta, "contact_ids", one) for one in values["contact_ids"].ravel()[:, None]
+    }
 
 
 def _nested_root(root: Path) -> Path:

@@ -25,6 +25,8 @@ def open_raw(entry: SceneEntry, root: Path) -> RawSequence:
     """The raw sequence of an entry. Raises UserError that names what is missing and where."""
     if entry.source == "easyvolcap":
         return easyvolcap.open_sequence(root, entry.cameras, entry.fps)
+    if entry.contact != "any":
+        return hi4d.open_sequence(root, entry.cameras, in_contact=entry.contact == "only")
     return _READERS[entry.source](root, entry.cameras)
 
 
