@@ -120,6 +120,7 @@ _REPRO = (
     "test_repro_counts_its_stages_says_a_note_once_and_ends_with_the_decision"
 )
 _FILM = "tests/splat/test_kept_views.py::test_command_renders_the_film"
+_RECORDING = "tests/splat/test_tuning_recording.py::test_samples_and_curves_are_over_steps"
 _VIEW = "tests/test_pipeline.py::test_viewer_is_served_until_it_is_stopped"
 _STATIC, _FOREIGN = "tests/test_static.py", "tests/splat/test_foreign_results.py"
 _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it_names"
@@ -190,6 +191,7 @@ ELSEWHERE = {
         f"{_ABLATE}::test_policies_of_references_in_one_command"
     ),
     "python -m stages.film SCENE SCENE_path.json film.mp4": _FILM,
+    "python -m stages.tuning_recording tuning.rrd": _RECORDING,
     "python -m stages.view": _VIEW,
     "python -m stages.view SCENE": _VIEW,
     "python -m stages.view hi4d_pair15_fight": _VIEW,

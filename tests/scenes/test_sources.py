@@ -302,6 +302,10 @@ FAULTS = {
             "intri.yml: cannot be parsed (a matrix of 4 x 3 with 9 numbers)",
         ),
         (cut("intri.yml"), "intri.yml: cannot be parsed"),
+        (
+            edited("intri.yml", "D_4: (?=!!)", "rdist_4: "),
+            "intri.yml  rdist_4: the distortion of a fisheye",
+        ),
         (lambda root: (root / "intri.yml").write_bytes(b"\xff\xfe"), "intri.yml: cannot be read"),
         (edited("intri.yml", '"28"', '"29"'), "intri.yml: no camera 28"),
         (edited("intri.yml", "names:", "nomes:"), "intri.yml  names: no list of cameras"),

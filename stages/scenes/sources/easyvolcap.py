@@ -97,6 +97,15 @@ def _camera(
     K = _matrix(intrinsics_path, intrinsics, f"K_{name}", (3, 3))
     key = f"D_{name}" if f"D_{name}" in intrinsics else f"dist_{name}"
     bends = _matrix(intrinsics_path, intrinsics, key) if key in intrinsics else np.zeros(5)
+    if f"rdist_{name}" in intrinsics and np.any(
+        _matrix(intrinsics_path, intrinsics, f"rdist_{name}")
+    ):
+        raise UserError(
+            f"{intrinsics_path}  rdist_{name}",
+            "the distortion of a fisheye",
+            expected=f"D_{name} alone: k1 k2 p1 p2 k3",
+            fix="undistort the images, and leave it out",
+        )
     width, height = (_number(intrinsics_path, intrinsics, f"{side}_{name}") for side in "WH")
     size = (round(width), round(height)) if min(width, height) > 0 else None
     rotation = _rotation(extrinsics_path, extrinsics, name)

@@ -123,7 +123,7 @@ class SceneModels:
         def fill(recording: Recording) -> None:
             recording.cameras(cameras)
             for timestamp in self.timestamps:
-                recording.at(timestamp)
+                recording.at(int(timestamp))
                 for method in self.methods:
                     gaussians = self.gaussians[method, timestamp].moved(upright_from_est)
                     recording.splats(method, gaussians)

@@ -1,7 +1,8 @@
-"""A scene as a recording of Rerun, whose viewer shows all of it over time.
+"""Scenes and tunings as recordings of Rerun, whose viewer shows all of them over time.
 
-`world/splats/<method>` are Gaussians, `world/cameras/<role>/<camera>` cameras with their images,
-`renders/<method>/<camera>` the novel views. The only module that imports rerun, which is optional.
+Of a scene `world/splats/<method>` are Gaussians, `world/cameras/<role>/<camera>` cameras with their
+images, `renders/<method>/<camera>` the novel views, over the timeline `frame`. Of a tuning there
+are images and curves over `step`. The only module that imports rerun, which is optional.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +12,13 @@ import numpy as np
 import torch
 
 from stages.run.errors import UserError
-from stages.run.files import whole_file
+from stages.run.files import read_table, whole_file
 from stages.scenes.cameras import Camera
 from stages.splat.export import in_world
 from stages.splat.gaussians import Gaussians
 from stages.splat.training.initial import SH_C0
 
 PACKAGE = "rerun-sdk>=0.41"  # the first with Gaussians
-TIMELINE = "frame"
 _HIGHER = 15  # coefficients of degrees 1 to 3
 # How far in front of a camera its image is shown, as a share of its distance from the middle.
 _IMAGE_DISTANCE = 0.3
@@ -30,13 +30,12 @@ Images = Mapping[str, Path]
 class Recording:
     """A recording that is written to a file while it is filled."""
 
-    def __init__(self, path: Path, name: str):
-        """Open a recording with a scene's name. Raises UserError without the package."""
-        self._rerun = _rerun()
+    def __init__(self, path: Path, name: str, timeline: str = "frame"):
+        """Open a recording over a timeline. Raises UserError without the package."""
+        self._rerun, self._timeline = _rerun(), timeline
         self._stream = self._rerun.RecordingStream("splatfix", recording_id=name)
         self._stream.set_log_time_enabled(False)  # when it was written says nothing of the scene
         self._stream.save(path)
-        self._log("world", self._rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
 
     def close(self) -> None:
         """Write what is left."""
@@ -46,6 +45,7 @@ class Recording:
     def cameras(self, cameras: Mapping[str, Mapping[str, Camera]]) -> None:
         """Cameras by role and name, at all times."""
         rerun = self._rerun
+        self._log("world", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
         for role, named in cameras.items():
             for name, camera in named.items():
                 pose = camera.world_from_cam
@@ -60,9 +60,9 @@ class Recording:
                 )
                 self._log(entity, lens, static=True)
 
-    def at(self, timestamp: str) -> None:
-        """Everything that follows, but cameras, belongs to this timestamp."""
-        self._stream.set_time(TIMELINE, sequence=int(timestamp))
+    def at(self, number: int) -> None:
+        """Everything that follows, but cameras, belongs to this place on the timeline."""
+        self._stream.set_time(self._timeline, sequence=number)
 
     def splats(self, method: str, gaussians: Gaussians) -> None:
         """The finite Gaussians of a method, in world coordinates."""
@@ -87,15 +87,21 @@ class Recording:
     def photographs(self, role: str, images: Images) -> None:
         """What the cameras of a role took."""
         for name, path in images.items():
-            self._log(f"world/cameras/{role}/{name}", self._image(path))
+            self.image(f"world/cameras/{role}/{name}", path)
 
     def renders(self, method: str, images: Images) -> None:
         """Novel views of a method."""
         for name, path in images.items():
-            self._log(f"renders/{method}/{name}", self._image(path))
+            self.image(f"renders/{method}/{name}", path)
 
-    def _image(self, path: Path) -> object:
-        return self._rerun.EncodedImage(contents=path.read_bytes(), media_type="image/png")
+    def image(self, entity: str, path: Path) -> None:
+        """A PNG."""
+        png = self._rerun.EncodedImage(contents=path.read_bytes(), media_type="image/png")
+        self._log(entity, png)
+
+    def number(self, entity: str, value: float) -> None:
+        """A point of a curve."""
+        self._log(entity, self._rerun.Scalars([value]))
 
     def _log(self, entity: str, what: object, *, static: bool = False) -> None:
         self._stream.log(entity, what, static=static)
@@ -104,20 +110,47 @@ class Recording:
 _MATRICES = ("means", "quats", "log_scales", "sh0", "shN")
 
 
-def write_recording(path: Path, name: str, fill: Callable[[Recording], None]) -> None:
+def write_recording(
+    path: Path, name: str, fill: Callable[[Recording], None], timeline: str = "frame"
+) -> None:
     """Write a whole recording, which `fill` fills, or none."""
     with whole_file(path) as scratch:
-        recording = Recording(scratch, name)
+        recording = Recording(scratch, name, timeline)
         fill(recording)
         recording.close()
 
 
-def check_available() -> None:
-    """Raise UserError without the package that writes recordings."""
-    _rerun()
+def write_tuning(path: Path, samples: Path, curves: Mapping[str, Path]) -> int:
+    """Write a tuning over its steps: sheets of samples and tables of numbers; return their count.
+
+    Args:
+        path: the recording.
+        samples: folder of the sheets, `step_000050.png`.
+        curves: tables by name, with a column `step`.
+    """
+    sheets = {int(one.stem.removeprefix("step_")): one for one in samples.glob("step_*.png")}
+    rows = {name: read_table(table, {"step"}) for name, table in curves.items()}
+
+    def fill(recording: Recording) -> None:
+        for step, sheet in sorted(sheets.items()):
+            recording.at(step)
+            recording.image("samples", sheet)
+        for name, table in rows.items():
+            for row in table:
+                recording.at(int(row["step"]))
+                for key in (key for key in row if key != "step" and row[key] is not None):
+                    recording.number(f"{name}/{key}", float(row[key]))
+
+    write_recording(path, "tuning", fill, "step")
+    return len(sheets)
 
 
-def _rerun() -> object:
+def check_available(where: str = "show.exports") -> None:
+    """Raise UserError, for `where`, without the package that writes recordings."""
+    _rerun(where)
+
+
+def _rerun(where: str = "show.exports") -> object:
     try:
         import rerun
 
@@ -125,9 +158,9 @@ def _rerun() -> object:
             raise ImportError(f"version {rerun.__version__}")
     except ImportError as error:
         raise UserError(
-            "show.exports",
+            where,
             f"rrd needs a package that is not here ({error})",
             expected=f"the package {PACKAGE}",
-            fix=f"run `uv pip install '{PACKAGE}'`, or take rrd out of the list",
+            fix=f"run `uv pip install '{PACKAGE}'`",
         ) from error
     return rerun
