@@ -116,6 +116,14 @@ def test_files_of_training_and_test_cameras_are_read_together(tmp_path: Path) ->
     np.testing.assert_allclose(centres(sequence), made.centres(), atol=1e-6)
 
 
+def test_cameras_with_one_pose_are_named_with_their_files(tmp_path: Path) -> None:
+    made, root = original(tmp_path / "hi4d"), tmp_path / "raw"
+    made.poses[2] = made.poses[1]
+    write_easyvolcap(made, root, ("train_", "test_"))
+    error = str(layout_error(entry("easyvolcap"), root))
+    assert "raw/train_extri.yml, test_extri.yml: cameras 28 and 16 have one pose" in error
+
+
 def test_files_that_opencv_wrote_are_read(tmp_path: Path) -> None:
     """Numbers such as `1.` and `-5.0000e-01`, matrices in several lines, only rotation vectors."""
     made, root = original(tmp_path / "hi4d"), tmp_path / "raw"

@@ -76,7 +76,8 @@ def _read_cameras(root: Path, cameras: Sequence[str]) -> dict[str, RawCamera]:
                 raw[name] = _camera(path, intrinsics, extrinsics_path, extrinsics, name)
     check_names(next(iter(known.values())), cameras, list(known))
     raw = {name: raw[name] for name in cameras}
-    check_placement(known[cameras[0]].with_name(known[cameras[0]].name.replace("in", "ex")), raw)
+    files = dict.fromkeys(known[name].name.replace("intri", "extri") for name in cameras)
+    check_placement(root / ", ".join(files), raw)
     return raw
 
 
