@@ -18,6 +18,7 @@ from stages.splat.gpu.compiled import kernels
 
 TILE = 16  # px
 _BLOCK = 512
+_CHUNK, _MOST_BITS = 4096, 7  # slots of a block, and bits of a digit, of the sort in tiles.cu
 # Alpha below which the rasteriser skips a Gaussian, less what rounding may take.
 _FAINTEST = 0.999 / 255
 
@@ -81,13 +82,8 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
         TILE,
         _BLOCK,
     )
-    return _by_tile(tiles, ids, columns, rows, isects)
-
-
-def _by_tile(tiles: Tensor, ids: Tensor, columns: int, rows: int, isects: Tensor) -> Bins:
-    """Slots, which are sorted by depth, sorted by tile."""
     tiles, slots = torch.sort(tiles, stable=True)
-    numbers, rendered = _tiles(columns, rows, tiles.dtype, tiles.device)
+    numbers, rendered = _tiles(columns, rows, kind, device)
     offsets = torch.searchsorted(tiles, numbers, out_int32=True)
     return Bins(offsets.view(1, rows + 1, columns), ids[slots], rendered, isects)
 
@@ -114,11 +110,24 @@ def fill_reached(
     isects = ends[-1]
     if room is None:
         room = max(1, int(isects))
-    tiles = torch.full((room,), rows * columns, dtype=kind, device=device)
-    ids = torch.zeros(room, dtype=torch.int32, device=device)
+    tiles = torch.empty(room, dtype=kind, device=device)
+    ids = torch.empty(room, dtype=torch.int32, device=device)
     written = (ends, None, tiles, ids)
     both.launch("tiles_reached", grid, 256, *given, *written, count, room, *size)
-    return _by_tile(tiles, ids, columns, rows, isects)
+    bits = (rows * columns - 1).bit_length()
+    passes = max(1, triton.cdiv(bits, _MOST_BITS))
+    digit, chunks = triton.cdiv(bits, passes), triton.cdiv(room, _CHUNK)
+    for shift in range(0, passes * digit, max(digit, 1)):
+        ends_of = torch.empty(2**digit * chunks, dtype=torch.int32, device=device)
+        by = (room, shift, 2**digit)
+        both.launch("count_digits", (chunks,), 256, tiles, isects, ends_of, *by)
+        ends_of = torch.cumsum(ends_of, 0, dtype=torch.int32)
+        moved = torch.full_like(tiles, rows * columns), torch.empty_like(ids)
+        both.launch("move_by_digit", (chunks,), 256, tiles, ids, isects, ends_of, *moved, *by)
+        tiles, ids = moved
+    numbers, rendered = _tiles(columns, rows, kind, device)
+    offsets = torch.searchsorted(tiles, numbers, out_int32=True)
+    return Bins(offsets.view(1, rows + 1, columns), ids, rendered, isects)
 
 
 def count_isects(

@@ -185,8 +185,9 @@ Value __shfl_sync(unsigned, Value value, int lane) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
 inline int __clz(unsigned bits) { return bits ? __builtin_clz(bits) : 32; }
-inline float atomicAdd(float* to, float value) {
-    const float before = *to;
+template <typename Value>
+Value atomicAdd(Value* to, Value value) {
+    const Value before = *to;
     *to += value;
     return before;
 }

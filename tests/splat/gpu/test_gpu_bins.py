@@ -124,7 +124,7 @@ def test_tiles_reached_are_those_of_the_boxes_less_the_faint_ones(
     opacity: float, spare: int | None
 ) -> None:
     size = 3 * WIDTH, 3 * HEIGHT
-    projected = splats(opacity)
+    projected = splats(opacity, 900)  # of more slots than one block sorts
     projected.radii[5:9] = 90  # more tiles than one thread looks at
     projected.means2d[5:9] = projected.means2d.new_tensor([WIDTH, HEIGHT])
     projected.conics[5:9] = projected.conics.new_tensor([2e-3, 1e-3, 1e-3])

@@ -1,6 +1,8 @@
-// Which tiles each Gaussian reaches: counted, and then written, by one kernel.
+// Which tiles each Gaussian reaches, and the sort of that by tile.
 //
-// A thread takes one Gaussian, nearest first, and a warp together one with many tiles. WIDE (0 or 1) is
+// One kernel counts and then writes the tiles: a thread takes one Gaussian, nearest first, and a warp
+// together one with many tiles. The sort is by one digit of the tile's number after the other, each of
+// which keeps the order of equal ones: a block takes CHUNK slots, a warp 512 of them, 32 at a time. WIDE (0 or 1) is
 // given to the compiler.
 
 #include "reach.cuh"
@@ -14,6 +16,8 @@ using Tile = short;
 namespace {
 
 constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32, ROUNDS = 16, CHUNK = THREADS * ROUNDS;  // slots of a block
+constexpr int MOST_BINS = 128;  // values of a digit
 constexpr int MOST_ALONE = 32;  // tiles under a Gaussian's box that one thread looks at
 
 __device__ __forceinline__ int within(float value, int limit) {
@@ -22,7 +26,9 @@ __device__ __forceinline__ int within(float value, int limit) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(THREADS) tiles_reached(
+extern "C" {
+
+__global__ void __launch_bounds__(THREADS) tiles_reached(
     const float4* __restrict__ packed,     // [N, 3]
     const int* __restrict__ radii,         // [N, 2] px; 0 = not visible
     const long long* __restrict__ order,   // [N] Gaussians, nearest first
@@ -92,3 +98,79 @@ extern "C" __global__ void __launch_bounds__(THREADS) tiles_reached(
     }
     if (counting && nth < count) counts[nth] = found;
 }
+
+// How many slots of each chunk have each value of a digit.
+__global__ void __launch_bounds__(THREADS) count_digits(
+    const Tile* __restrict__ tiles,
+    const int* __restrict__ filled,  // [] slots in use, if no more than room
+    int* __restrict__ counts,        // [bins, chunks]
+    int room, int shift, int bins
+) {
+    __shared__ int of_chunk[MOST_BINS];
+    const int used = min(*filled, room);
+    if (threadIdx.x < bins) of_chunk[threadIdx.x] = 0;
+    __syncthreads();
+    for (int round = 0; round < ROUNDS; ++round) {
+        const int slot = blockIdx.x * CHUNK + round * THREADS + threadIdx.x;
+        if (slot < used) atomicAdd(of_chunk + (tiles[slot] >> shift & (bins - 1)), 1);
+    }
+    __syncthreads();
+    if (threadIdx.x < bins) counts[threadIdx.x * gridDim.x + blockIdx.x] = of_chunk[threadIdx.x];
+}
+
+// Moves slots to their places by a digit.
+__global__ void __launch_bounds__(THREADS) move_by_digit(
+    const Tile* __restrict__ tiles,
+    const int* __restrict__ ids,
+    const int* __restrict__ filled,
+    const int* __restrict__ ends,  // [bins, chunks] sums of the counts
+    Tile* __restrict__ moved_tiles,
+    int* __restrict__ moved_ids,
+    int room, int shift, int bins
+) {
+    __shared__ int places[WARPS][MOST_BINS];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, used = min(*filled, room);
+    const int first = blockIdx.x * CHUNK + warp * 32 * ROUNDS + lane;
+    for (int digit = lane; digit < bins; digit += 32) places[warp][digit] = 0;
+    __syncwarp();
+    Tile own[ROUNDS];
+    int before[ROUNDS];  // slots of this warp with the same digit before this one
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        const int slot = first + 32 * round;
+        own[round] = slot < used ? tiles[slot] : Tile(0);
+        const int digit = own[round] >> shift & (bins - 1);
+        unsigned same = __ballot_sync(ALL, slot < used);
+        for (int bit = 1; bit < bins; bit <<= 1) {
+            const unsigned set = __ballot_sync(ALL, digit & bit);
+            same &= digit & bit ? set : ~set;
+        }
+        const int ahead = __popc(same & ((1u << lane) - 1));
+        before[round] = places[warp][digit] + ahead;
+        __syncwarp();
+        if (slot < used && ahead == 0) places[warp][digit] += __popc(same);
+        __syncwarp();
+    }
+    __syncthreads();
+    if (threadIdx.x < bins) {
+        int of_chunk = 0;
+        for (int k = 0; k < WARPS; ++k) of_chunk += places[k][threadIdx.x];
+        int next = ends[threadIdx.x * gridDim.x + blockIdx.x] - of_chunk;
+        for (int k = 0; k < WARPS; ++k) {
+            const int of_warp = places[k][threadIdx.x];
+            places[k][threadIdx.x] = next;
+            next += of_warp;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        const int slot = first + 32 * round;
+        if (slot >= used) continue;
+        const int to = places[warp][own[round] >> shift & (bins - 1)] + before[round];
+        moved_tiles[to] = own[round];
+        moved_ids[to] = ids[slot];
+    }
+}
+
+}  // extern "C"
