@@ -8,6 +8,8 @@
   through all of them; `forget_folders` empties it between stages.
 - `.dvc/tmp/rwlock`: it reads and writes the file eight times to look at one stage; `reading` asks
   it once for all.
+- Hashes: it walks through a folder for the stage that makes it and for each that reads it; within
+  `reading` each is hashed once.
 - dvc.lock: see `stages.graph.lock_file`.
 
 Its own commands, such as `dvc status`, stay as they are. The digests of the code are computed again
@@ -28,6 +30,7 @@ from dvc import rwlock as dvc_rwlock
 from dvc.dependency import param
 from dvc.dvcfile import Lockfile
 from dvc.fs import LocalFileSystem
+from dvc.output import Output
 from dvc.parsing.context import Context
 from dvc.repo import graph as dvc_graph
 from dvc.stage.serialize import to_lockfile
@@ -47,7 +50,9 @@ _check_acyclic = dvc_graph.check_acyclic
 _rwlock = dvc_rwlock.rwlock
 _load_lock = Lockfile._load_yaml
 _parsed: dict[str, tuple[bytes, Any]] = {}  # params files by path, each with its content
+_get_hash = Output.get_hash
 _reads_all = False
+_hashes: dict[tuple[str, str], Any] = {}  # by path and kind, within `reading`
 _digested: dict[Path, tuple[Any, Any]] = {}  # code and digests by root, as they were then
 
 
@@ -136,6 +141,18 @@ def reading(repo: Any, stages: Iterable[Any]) -> Iterator[None]:
         yield
     finally:
         _reads_all = False
+        _hashes.clear()
+
+
+@wraps(_get_hash)
+def get_hash(out: Output) -> Any:
+    """As DVC's hash of an out or a dep."""
+    if not _reads_all or not isinstance(out.fs, LocalFileSystem):
+        return _get_hash(out)
+    key = out.fs_path, out.hash_name
+    if key not in _hashes:
+        _hashes[key] = _get_hash(out)
+    return _hashes[key]
 
 
 @contextmanager
@@ -156,6 +173,7 @@ def install() -> None:
     Context.clone = staticmethod(clone)
     dvc_graph.check_acyclic = check_acyclic
     dvc_rwlock.rwlock = rwlock
+    Output.get_hash = get_hash
     Lockfile._load_yaml = load_lock
     Lockfile.dump_stages = dump_stages
 

@@ -201,7 +201,7 @@ def _status(stage: Any, upstream: Sequence[Any], report: Sequence[Any]) -> Stage
     reasons: dict[str, list[str]] = {}  # by path
     if stage.addressing == digests.STAGE and any("changed deps" in entry for entry in report):
         reasons |= {str(out): [] for out in stage.outs}  # they were written just now
-    else:
+    elif report:
         reasons |= {str(out): [_FROM_UPSTREAM] for other in upstream for out in other.outs}
         reasons |= {str(dep): _code_changes(dep) for dep in stage.deps if _is_digest(dep)}
     changes = _changes(report, reasons, before, now)

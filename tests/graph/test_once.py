@@ -12,6 +12,7 @@ from dvc.dvcfile import Lockfile
 from dvc.exceptions import CyclicGraphError
 from dvc.fs import LocalFileSystem
 from dvc.lock import LockError
+from dvc.output import Output
 from dvc.parsing.context import Context, MergeError
 from dvc.repo import Repo
 from dvc.repo import graph as dvc_graph
@@ -113,6 +114,33 @@ def test_reader_waits_for_no_writer_and_refuses_one_that_runs(tmp_path: Path) ->
         place.write_text(json.dumps({"write": {str(tmp_path / "a.txt"): other}}))
         with pytest.raises(LockError, match="dvc repro"), once.reading(repo, [stage]):
             pass
+
+
+def test_folder_is_hashed_once_within_a_look_and_anew_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(
+        "stages:\n  a: {cmd: x, outs: [out]}\n  b: {cmd: y, deps: [out], outs: [c]}\n"
+    )
+    Path("out").mkdir()
+    Path("out/file").write_text("1")
+    walks = []
+    plain = once._get_hash
+    monkeypatch.setattr(once, "_get_hash", lambda out: walks.append(out.fs_path) or plain(out))
+    with Repo.init(no_scm=True) as repo:
+        monkeypatch.setattr(Output, "get_hash", once.get_hash)
+        (out,) = repo.stage.load_one("dvc.yaml", "a").outs
+        (dep,) = repo.stage.load_one("dvc.yaml", "b").deps
+        with repo.lock:
+            with once.reading(repo, []):
+                first = out.get_hash()
+                assert dep.get_hash() == first
+            assert len(walks) == 1
+            Path("out/file").write_text("2")
+            with once.reading(repo, []):
+                assert dep.get_hash() != first
+            assert out.get_hash() == dep.get_hash() == plain(out)
 
 
 def test_repro_in_this_process_records_what_dvc_records(
