@@ -23,7 +23,11 @@ from dvc.stage.cache import RunCacheNotFoundError
 
 from stages.graph import once
 from stages.graph.journal import Journal
-from stages.graph.repository_lock import busy_error, repository_lock
+from stages.graph.repository_lock import (
+    busy_error,
+    remove_broken_rwlock,
+    repository_lock,
+)
 from stages.run import digests
 from stages.run.errors import UserError, raise_all
 from stages.run.process.processes import run_interruptibly
@@ -83,6 +87,7 @@ def stage_statuses(*, wait: bool = False) -> list[StageStatus]:
     """
     digests.bring_up_to_date()
     with opened() as repo, repository_lock(repo) if wait else repo.lock:
+        remove_broken_rwlock(Path(repo.tmp_dir))
         Journal(Path(repo.root_dir)).take_in()
         upstream = {stage: list(repo.index.graph.successors(stage)) for stage in repo.index.graph}
         order = [stage for stage in TopologicalSorter(upstream).static_order() if stage.cmd]

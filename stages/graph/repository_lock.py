@@ -44,10 +44,27 @@ def repository_lock(repo: Any) -> Iterator[None]:
     note = path.with_name(_NOTE)
     try:
         write_json(note, {"claim": _claim(path), "holder": asdict(Holder.current())})
+        remove_broken_rwlock(path.parent)
         yield
     finally:
         note.unlink(missing_ok=True)
         repo.lock.unlock()
+
+
+def remove_broken_rwlock(folder: Path) -> None:
+    """Remove DVC's list of files in use if a process was killed while it wrote the list.
+
+    Every command of DVC would fail. Whoever writes it holds the repository's lock, as this process
+    does now; entries of commands that run are lost, as they are when DVC on another host looks.
+    """
+    path = folder / "rwlock"
+    try:
+        json.loads(path.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink(missing_ok=True)
+        _LOGGER.warning("%s was left half written by a process that was killed: removed", path)
 
 
 def busy_error(lock: Any) -> UserError:

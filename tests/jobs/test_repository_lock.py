@@ -199,3 +199,18 @@ def test_dvc_on_another_host_does_not_harm_jobs(project: Project) -> None:
     assert int(state.read_text()) < 40, "the stage ran meanwhile"
     assert running.wait(timeout=60) == 0
     assert "double@a" in project.lock()
+
+
+@pytest.mark.parametrize("left", ["", '{"read": {"a'])
+def test_list_of_files_in_use_that_a_killed_process_half_wrote_is_removed(
+    left: str, project: Project, submit: Submit
+) -> None:
+    place = project.folder / ".dvc/tmp/rwlock"
+    place.write_text(left)
+    assert project.run("dvc", "status", check=False).returncode, "DVC itself gives up"
+    code, output = submit("--local", "make@a")
+    assert code == 0, output
+    assert "left half written" in output
+    place.write_text(left)
+    assert stage_statuses()
+    project.run("dvc", "status")
