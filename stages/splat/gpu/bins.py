@@ -14,11 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stages.splat.gpu.compiled import kernels
-
 TILE = 16  # px
 _BLOCK = 512
-_CHUNK, _MOST_BITS = 4096, 7  # slots of a block, and bits of a digit, of the sort in tiles.cu
 # Alpha below which the rasteriser skips a Gaussian, less what rounding may take.
 _FAINTEST = 0.999 / 255
 
@@ -86,48 +83,6 @@ def fill(splats: Splats, width: int, height: int, room: int | None = None) -> Bi
     numbers, rendered = _tiles(columns, rows, kind, device)
     offsets = torch.searchsorted(tiles, numbers, out_int32=True)
     return Bins(offsets.view(1, rows + 1, columns), ids[slots], rendered, isects)
-
-
-@torch.no_grad()
-def fill_reached(
-    packed: Tensor,  # [N, 12], see kernels/reach.cuh
-    radii: Tensor,  # [N, 2] int32 px, 0 = not visible
-    depths: Tensor,  # [N]
-    width: int,
-    height: int,
-    room: int | None = None,
-) -> Bins:
-    """As `fill`, but `isects` counts, and room is needed for, only the tiles that are reached."""
-    columns, rows = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
-    count, device = len(depths), depths.device
-    order = torch.sort(depths, stable=True)[1]
-    counts = torch.empty(count, dtype=torch.int32, device=device)
-    kind = torch.int16 if columns * (rows + 1) < 2**15 else torch.int32
-    both = kernels("tiles.cu", WIDE=int(kind == torch.int32))
-    grid, given, size = (triton.cdiv(count, 256),), (packed, radii, order), (columns, rows)
-    both.launch("tiles_reached", grid, 256, *given, None, counts, None, None, count, 0, *size)
-    ends = torch.cumsum(counts, 0, dtype=torch.int32)
-    isects = ends[-1]
-    if room is None:
-        room = max(1, int(isects))
-    tiles = torch.empty(room, dtype=kind, device=device)
-    ids = torch.empty(room, dtype=torch.int32, device=device)
-    written = (ends, None, tiles, ids)
-    both.launch("tiles_reached", grid, 256, *given, *written, count, room, *size)
-    bits = (rows * columns - 1).bit_length()
-    passes = max(1, triton.cdiv(bits, _MOST_BITS))
-    digit, chunks = triton.cdiv(bits, passes), triton.cdiv(room, _CHUNK)
-    for shift in range(0, passes * digit, max(digit, 1)):
-        ends_of = torch.empty(2**digit * chunks, dtype=torch.int32, device=device)
-        by = (room, shift, 2**digit)
-        both.launch("count_digits", (chunks,), 256, tiles, isects, ends_of, *by)
-        ends_of = torch.cumsum(ends_of, 0, dtype=torch.int32)
-        moved = torch.full_like(tiles, rows * columns), torch.empty_like(ids)
-        both.launch("move_by_digit", (chunks,), 256, tiles, ids, isects, ends_of, *moved, *by)
-        tiles, ids = moved
-    numbers, rendered = _tiles(columns, rows, kind, device)
-    offsets = torch.searchsorted(tiles, numbers, out_int32=True)
-    return Bins(offsets.view(1, rows + 1, columns), ids, rendered, isects)
 
 
 def count_isects(

@@ -112,7 +112,7 @@ def _compiled(
 
     major, minor = capability
     text = (_FOLDER / source).read_text(encoding="utf-8")
-    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17", f"--include-path={_FOLDER}"]
+    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
     options += ["--use_fast_math"] * fast + [f"-D{name}={value}" for name, value in defines]
     program = _checked(nvrtc.nvrtcCreateProgram(text.encode(), source.encode(), 0, [], []))
     result = nvrtc.nvrtcCompileProgram(program, len(options), [one.encode() for one in options])

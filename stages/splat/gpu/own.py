@@ -1,7 +1,7 @@
 """This project's rasteriser for a GPU, differentiable: one camera, harmonics, nothing awaited.
 
 Conventions are gsplat's, as in stages/splat/cpu. Its kernels are in kernels/project.cu and
-kernels/blend.cu, and in kernels/tiles.cu those by which `bins` finds the tiles of Gaussians.
+kernels/blend.cu; intersections of Gaussians and tiles are found by `bins`.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Splat(torch.autograd.Function):
         inputs = [tensor.detach().contiguous() for tensor in inputs]
         packed = empty(count, _VALUES)
         radii = empty(count, 2, dtype=torch.int32)
-        depths = empty(count)
+        splats = bins.Splats(empty(count, 2), radii, empty(count), empty(count, 3), empty(count))
         project, blend = _kernels(harmonics.shape[1], settings)
         numbers = (count, one.sh_degree, int(one.antialiased), one.width, one.height)
         project.launch(
@@ -78,14 +78,13 @@ class Splat(torch.autograd.Function):
             _PROJECT_THREADS,
             *inputs,
             packed,
-            radii,
-            depths,
+            *splats,
             *numbers,
             float(one.near),
             float(one.far),
             float(one.eps2d),
         )
-        filled = bins.fill_reached(packed, radii, depths, one.width, one.height, one.room)
+        filled = bins.fill(splats, one.width, one.height, one.room)
         image = empty(one.height, one.width, channels)
         left = empty(one.height, one.width)
         last = empty(one.height, one.width, dtype=torch.int32)

@@ -174,15 +174,6 @@ Value __shfl_xor_sync(unsigned, Value value, int lanes) {
         return found;
     });
 }
-template <typename Value>
-Value __shfl_sync(unsigned, Value value, int lane) {
-    return host::exchanged<Value>(value, [=](const unsigned* slots) {
-        Value found;
-        std::memcpy(&found, &slots[lane], 4);
-        return found;
-    });
-}
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(int(bits)); }
 inline int __clz(unsigned bits) { return bits ? __builtin_clz(bits) : 32; }
 template <typename Value>

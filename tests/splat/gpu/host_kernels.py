@@ -13,7 +13,7 @@ import pytest
 from kernel_device import DEVICE
 from torch import Tensor
 
-from stages.splat.gpu import bins, compiled, own, photometric
+from stages.splat.gpu import compiled, own, photometric
 
 _HERE = Path(__file__).parent
 _KERNELS = Path(compiled.__file__).parent / "kernels"
@@ -33,7 +33,7 @@ def available(folder: Path) -> Iterator[None]:
         return HostKernels(source, defines, folder)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (bins, own, photometric):
+        for module in (own, photometric):
             patch.setattr(module, "kernels", kernels)
         yield
 

@@ -1,11 +1,7 @@
 """Gaussians of each tile against a loop over tiles, with exact, ample and too little room."""
 
-import math
-from collections.abc import Iterator
-
 import pytest
 import torch
-from host_kernels import available
 from kernel_device import DEVICE
 
 from stages.splat.gpu import bins
@@ -109,42 +105,3 @@ def test_intersections_are_counted_without_filling() -> None:
     assert float(count) == int(there.isects)
     aside = projected.means2d + projected.means2d.new_tensor([400.0, 0.0])
     assert float(bins.count_isects(aside, projected.radii, WIDTH, HEIGHT)) == 0
-
-
-@pytest.fixture(scope="module")
-def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with available(tmp_path_factory.mktemp("kernels")):
-        yield
-
-
-@pytest.mark.usefixtures("_kernels")
-@pytest.mark.parametrize("spare", [None, 0, 100, -20])
-@pytest.mark.parametrize("opacity", [1.0, 0.02])
-def test_tiles_reached_are_those_of_the_boxes_less_the_faint_ones(
-    opacity: float, spare: int | None
-) -> None:
-    size = 3 * WIDTH, 3 * HEIGHT
-    projected = splats(opacity, 900)  # of more slots than one block sorts
-    projected.radii[5:9] = 90  # more tiles than one thread looks at
-    projected.means2d[5:9] = projected.means2d.new_tensor([WIDTH, HEIGHT])
-    projected.conics[5:9] = projected.conics.new_tensor([2e-3, 1e-3, 1e-3])
-    by_boxes = bins.fill(projected, *size)
-    total = int(by_boxes.offsets[0, -1, 0])
-    room = None if spare is None else total + spare
-    filled = bins.fill_reached(packed(projected), *projected[1:3], *size, room)
-    assert int(filled.isects) == total
-    assert total < int(by_boxes.isects)
-    if spare is None or spare >= 0:
-        assert torch.equal(filled.offsets[:, :-1], by_boxes.offsets[:, :-1])
-        assert torch.equal(filled.ids[:total], by_boxes.ids[:total])
-    else:
-        assert int(filled.offsets[0, -1, 0]) == room
-
-
-def packed(projected: bins.Splats) -> torch.Tensor:
-    """As kernels/project.cu writes them."""
-    rows = torch.full((len(projected.depths), 12), float("nan"), device=DEVICE)
-    rows[:, :2], conics = projected.means2d, projected.conics / math.log(2)
-    rows[:, 2], rows[:, 3], rows[:, 4] = conics[:, 0] / 2, conics[:, 1], conics[:, 2] / 2
-    rows[:, 5] = projected.opacities.log2()
-    return rows

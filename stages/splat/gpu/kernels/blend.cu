@@ -12,17 +12,20 @@
 //
 // CHANNELS (3 or 4) and ABSOLUTE (0 or 1) are given to the compiler.
 
-#include "reach.cuh"
-
 namespace {
 
-constexpr int STRIP_WIDTH = 8, STRIP_HEIGHT = 4, STRIPS = 8, THREADS = 256;
+constexpr int TILE = 16, STRIP_WIDTH = 8, STRIP_HEIGHT = 4, STRIPS = 8, THREADS = 256;
 constexpr int FORWARD_BATCH = 256, BACKWARD_BATCH = 128;
 constexpr int GROUP = 16;    // Gaussians whose gradients are summed at a time
 constexpr int ROW = 34;      // pairs of a row of GROUP; 32, and 2 against bank conflicts
 constexpr int VALUES = 12;   // of a packed Gaussian, and of its sums
 constexpr float MOST_ALPHA = 0.999f, LEAST_ALPHA = 1.0f / 255, LEAST_LEFT = 1e-4f;
 constexpr float LN_2 = 0.6931471805599453f;
+constexpr float FAINTEST = -7.9954f;  // log2(LEAST_ALPHA), and a margin of 1e-3 for rounding
+constexpr unsigned ALL = 0xffffffffu;
+
+// A packed Gaussian: place {x, y, a, b}, look {c, peak, red, green}, rest {blue, depth, -, -}.
+// Its alpha at (x + u, y + v) is 2 ^ (peak - (a u u + b u v + c v v)).
 
 __device__ __forceinline__ float exponent(float4 place, float4 look, float px, float py) {
     // Every product has one place to go, so that both directions round alike.
@@ -31,14 +34,27 @@ __device__ __forceinline__ float exponent(float4 place, float4 look, float px, f
     return fmaf(look.x * v, v, across * u);
 }
 
-// Which of `count` strips of a tile, from strip `first`, a Gaussian reaches, as bits.
+__device__ __forceinline__ float clamped(float value, float low, float high) {
+    return fminf(fmaxf(value, low), high);
+}
+
+// Which of `count` strips of a tile, from strip `first`, a Gaussian reaches, as bits. The exponent is
+// least on the sides of a strip that face the Gaussian, or is zero.
 __device__ __forceinline__ unsigned reached(
     float4 place, float4 look, int left, int top, int first, int count
 ) {
+    const float a = place.z, b = place.w, c = look.x;
+    const float by_u = -0.5f * b / c, by_v = -0.5f * b / a;
+    const float most = look.y - FAINTEST;
     unsigned bits = 0;
     for (int k = first; k < first + count; ++k) {
-        const int x = left + (k & 1) * STRIP_WIDTH, y = top + (k >> 1) * STRIP_HEIGHT;
-        bits |= unsigned(reaches(place, look.x, look.y, x, y, STRIP_WIDTH, STRIP_HEIGHT)) << k;
+        const float u0 = left + (k & 1) * STRIP_WIDTH + 0.5f - place.x, u1 = u0 + STRIP_WIDTH - 1;
+        const float v0 = top + (k >> 1) * STRIP_HEIGHT + 0.5f - place.y, v1 = v0 + STRIP_HEIGHT - 1;
+        const float u = clamped(0.0f, u0, u1), v = clamped(0.0f, v0, v1);
+        const float v_at_u = clamped(by_u * u, v0, v1), u_at_v = clamped(by_v * v, u0, u1);
+        const float side = a * u * u + b * u * v_at_u + c * v_at_u * v_at_u;
+        const float other = a * u_at_v * u_at_v + b * u_at_v * v + c * v * v;
+        bits |= unsigned(fminf(side, other) <= most) << k;
     }
     return bits;
 }

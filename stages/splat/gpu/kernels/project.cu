@@ -172,9 +172,12 @@ __global__ void __launch_bounds__(THREADS) project(
     const float* __restrict__ view,        // [4, 4] cam_from_world
     const float* __restrict__ eye,         // [3]
     const float* __restrict__ K,           // [3, 3] px
-    float4* __restrict__ packed,           // [N, 3], as in reach.cuh; the rows of invisible ones are not written
+    float4* __restrict__ packed,           // [N, 3], as blend.cu reads it; the rows of invisible ones are not written
+    float* __restrict__ means2d,           // [N, 2] px
     int* __restrict__ radii,               // [N, 2] px; 0 = not visible
     float* __restrict__ depths,            // [N]
+    float* __restrict__ conics,            // [N, 3] px^-2
+    float* __restrict__ drawn,             // [N] opacities, compensated
     int count, int degree, int antialiased, int width, int height,
     float near, float far, float eps2d
 ) {
@@ -229,7 +232,10 @@ __global__ void __launch_bounds__(THREADS) project(
     const float inverse = 1 / e.det;
     const float conic_xx = e.yy * inverse, conic_xy = -e.xy * inverse, conic_yy = e.xx * inverse;
     depths[n] = depth;
+    drawn[n] = visible ? opacity : 0.0f;
+    means2d[2 * n] = x, means2d[2 * n + 1] = y;
     radii[2 * n] = radius_x, radii[2 * n + 1] = radius_y;
+    conics[3 * n] = conic_xx, conics[3 * n + 1] = conic_xy, conics[3 * n + 2] = conic_yy;
     if (!visible) return;
     packed[3 * n] = make_float4(x, y, 0.5f * LOG2_E * conic_xx, LOG2_E * conic_xy);
     packed[3 * n + 1] = make_float4(0.5f * LOG2_E * conic_yy, log2f(opacity), color.x, color.y);
