@@ -1,6 +1,7 @@
 """A step of training beside the bare call of gsplat, forward and backward, and where its time goes.
 
-    python -m benchmarks.splat_step [--gaussians 200000] [--size 640x480] [--out FILE]
+    python -m benchmarks.splat_step [--gaussians 200000] [--size 640x480] [--rasteriser own]
+        [--out FILE]
 
 The bare call is `gsplat.rasterization` with harmonics of degree 3, and the gradients of all five
 inputs of a weighted sum of its image. A step is the trainer's: render, loss, gradients, Adam
@@ -44,7 +45,7 @@ PARTS = {
     "rasterise, backward": ("rasterize_to_pixels_3dgs_bwd", "blend_backward"),
     "rasterise, forward": ("rasterize_to_pixels_3dgs_fwd", "blend"),
     "Adam and statistics": ("_adam", "_accumulate"),
-    "loss": ("_row_statistics", "_window_slopes", "_spread_columns", "_pixel_slopes"),
+    "loss": ("window_slopes", "pixel_slopes"),
     "tiles": ("_boxes", "_fill_slots", "Radix", "DeviceScan", "searchsorted", "reverse_indices"),
     "projection": ("projection_ewa", "project"),
     "harmonics": ("spherical_harmonics",),
@@ -56,13 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gaussians", type=int, default=200_000)
     parser.add_argument("--size", default="640x480", help="width x height, px")
+    parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     choose_backend("cuda")
     usual = args.gaussians == 200_000 and args.size == "640x480"
     rows = []
     for recipe in RECIPES:
-        config = frozen(RECIPES[recipe](7000))
+        chosen = {"rasteriser": args.rasteriser}
+        config = frozen(RECIPES[recipe](7000)).model_copy(update=chosen)
         trainer = trained(config, args)
         bare = bare_ms(trainer)
         step = step_ms(trainer)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 import torch
 
@@ -64,6 +65,25 @@ def test_dataset_comes_back_from_its_folder(capture, tmp_path: Path) -> None:
         assert (one.name, one.width, one.height) == (other.name, other.width, other.height)
 
 
+def test_model_of_colmap_itself_is_read(capture, tmp_path: Path) -> None:
+    captured_images.write(capture, tmp_path)
+    folder = tmp_path / "sparse" / "0"
+    pycolmap.Reconstruction(folder).write_text(folder)  # with comments
+    lines = (folder / "images.txt").read_text().splitlines()
+    comments = sum(line.startswith("#") for line in lines)
+    assert comments > 0
+    features = ["10.5 20.5 -1"] * len(capture.cameras)
+    views = lines[comments::2]
+    views.reverse()  # COLMAP sorts by number, which need not be the order of names
+    pairs = [line for pair in zip(views, features, strict=True) for line in pair]
+    (folder / "images.txt").write_text("\n".join([*lines[:comments], *pairs]) + "\n")
+    found = captured_images.read(tmp_path)
+    assert np.array_equal(found.images, capture.images)
+    assert np.allclose(found.points, capture.points)
+    for one, other in zip(found.cameras, capture.cameras, strict=True):
+        assert np.allclose(one.cam_from_world, other.cam_from_world)
+
+
 def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     capture, tmp_path: Path
 ) -> None:
@@ -84,7 +104,7 @@ def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> 
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = captured_images.phone(9, 48, 80, "cpu", points=900), 200
     asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
-    args = argparse.Namespace(**asked, device="cpu")
+    args = argparse.Namespace(**asked, device="cpu", rasteriser="own", data=None)
     row = splat_train.ours(capture, recipe, 42, args)
     captured_images.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
