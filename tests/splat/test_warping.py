@@ -11,7 +11,7 @@ from torch import Tensor
 from stages.scenes.cameras import Camera, look_at, rigid
 from stages.splat.render import render
 from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view, visible_counts
-from stages.splat.views.warping import warp, warped_images
+from stages.splat.views.warping import refined_depth, warp, warped_images
 
 WIDTH, HEIGHT = 40, 24
 WALL = 4.0  # depth of the wall z = 4 from cameras at z = 0
@@ -147,3 +147,57 @@ def test_the_origin_of_the_world_does_not_enter() -> None:
     (target, _), (source, image) = on_wall(camera()), on_wall(camera((0.6, 0.0, 0.0)))
     near, far = warp(target, [source], [image]), warp(moved(target), [moved(source)], [image])
     torch.testing.assert_close(far, near, atol=1e-5, rtol=0)
+
+
+def textured(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Colours of a wall with detail in all directions."""
+    return 0.5 + 0.4 * np.stack(
+        [np.sin(5 * x) * np.cos(4 * y), np.sin(3 * x + 4 * y), np.cos(4 * x - 5 * y)], -1
+    )
+
+
+def test_a_wrong_depth_is_refined_where_the_sources_show_it() -> None:
+    """Depths 5 % off come back to the wall, and the colours with them."""
+    ends = [(0.0, 0.0, 0.0), (0.9, 0.0, 0.0), (-0.8, 0.3, 0.0), (0.1, -0.8, 0.2)]
+    views, images = [], []
+    for eye in ends:
+        view, ramp = on_wall(camera(eye, (eye[0], eye[1], WALL)))
+        image = textured(10 * (ramp[..., 0] - 0.5), 10 * (ramp[..., 1] - 0.5))
+        views.append(view)
+        images.append(image.astype(np.float32))
+    render_ = torch.from_numpy(images[0])
+    rough = DepthView(views[0].camera, 1.05 * views[0].depth)
+    before = warp(rough, views[1:], images[1:])
+    after = warp(rough, views[1:], images[1:], render=render_)
+    inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    known = (after[inner][:, 3:] > 0) & (before[inner][:, 3:] > 0)
+    truth = render_.permute(2, 0, 1)[None, :, 4:-4, 4:-4]
+    errors = [
+        ((one[inner][:, :3] - truth).abs() * known).sum() / known.sum() for one in (before, after)
+    ]
+    assert errors[1] < 0.35 * errors[0]
+    seen = (before[:, 3] > 0) & (after[:, 3] > 0)
+    assert torch.equal(after[:, 3][seen], before[:, 3][seen]), "agreement is of the rough depths"
+
+
+def test_a_right_depth_stays() -> None:
+    target, image = on_wall(camera())
+    source, beside = on_wall(camera((0.7, 0.0, 0.0), (0.7, 0.0, WALL)))
+    still = warp(target, [source], [beside], render=torch.from_numpy(image))
+    torch.testing.assert_close(still, warp(target, [source], [beside]), atol=0.01, rtol=0)
+
+
+def test_a_batch_is_refined_as_its_views_are() -> None:
+    views = [on_wall(camera((0.3 * k, 0.1 * k, 0.0))) for k in range(4)]
+    renders = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for _, image in views[:2]])
+    depth, Ks, poses = matrices([view for view, _ in views])
+    pixels = torch.from_numpy(np.stack([image for _, image in views[2:]])).permute(0, 3, 1, 2)
+    sources = (
+        pixels.expand(2, -1, -1, -1, -1),
+        *(one[2:].expand(2, *one[2:].shape) for one in (depth, Ks, poses)),
+    )
+    batch = refined_depth(1.04 * depth[:2], Ks[:2], poses[:2], renders, [sources])
+    for index in range(2):
+        each = [tuple(one[index] for one in sources)]
+        alone = refined_depth(1.04 * depth[index], Ks[index], poses[index], renders[index], each)
+        assert (batch[index] == alone).float().mean() > 0.98

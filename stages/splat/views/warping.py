@@ -4,22 +4,34 @@ Backward warping: each target pixel's surface point is projected into a source i
 there is a second measurement of what the render shows. How far to trust it, the depth that the
 Gaussians have in the source's view says: a point that is hidden there, or whose depth is wrong in
 either view, lies at another depth.
+
+Depths of Gaussians that few images trained are rough, and a pixel's colour is then taken from the
+wrong place. So the depth is first refined by a small plane sweep: of some depths around it, each
+pixel takes the one at which the sources agree best, with each other and with the render.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample
 
 from stages.scenes.cameras import Camera
 from stages.scenes.images import Mask, Pixels
 from stages.splat.gaussians import Gaussians
-from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view
+from stages.splat.render import render
+from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view, surface_of
 
 CHANNELS = 4  # of one warped image: RGB and agreement of the depths
 _LEAST_DEPTH = 1e-12
+# Of the sweep: its depths, as changes of inverse depth by a share, and the cost of such a change.
+_SWEEP = tuple(step / 40 for step in range(-4, 5))
+_CHANGE_COST = 0.05
+_WINDOW_PX = 5  # side of the squares in which colours are compared
+_MOST = 0.25  # difference of colours that counts at most, for occlusions
+_ANY_DEPTH = 1e9  # as a tolerance
 _KEPT_DEPTHS = 32  # cameras whose depth is in memory at once
 
 
@@ -40,8 +52,9 @@ class Warper:
     ) -> list[Pixels]:
         """The images of the sources in the view of a camera, each [H, W, 4]; see `warp`."""
         views = [self._depth(source) for source in sources]
-        target = depth_view(self.gaussians, camera, self.backend)
-        warped = warp(target, views, images, valid).permute(0, 2, 3, 1)
+        rendering = render(self.gaussians, camera, self.backend)
+        target = surface_of(rendering, camera)
+        warped = warp(target, views, images, valid, render=rendering.rgb).permute(0, 2, 3, 1)
         return list(warped.contiguous().cpu().numpy())
 
     def _depth(self, camera: Camera) -> DepthView:
@@ -58,6 +71,7 @@ def warp(
     images: Sequence[Pixels],
     valid: Sequence[Mask | None] = (),
     count: int = 0,
+    render: Tensor | None = None,
 ) -> Tensor:
     """Warp source images into the target view.
 
@@ -67,29 +81,81 @@ def warp(
         images: of the sources, [h, w, 3] in [0, 1].
         valid: pixels [h, w] of these that count; None, or no entry, for all.
         count: number of warped images, absent ones are 0; 0 for one per source.
+        render: of the target [H, W, 3], by which the depth is refined; None leaves it.
 
     Returns the warped images [K, 4, H, W] in [0, 1], see `warped_images`, on the target's device.
     """
     device = target.depth.device
     count = count or len(sources)
-    warped = torch.zeros(count, CHANNELS, *target.depth.shape, device=device)
     masks = [*valid, *[None] * (len(sources) - len(valid))]
-    for index, (source, pixels, mask) in enumerate(zip(sources, images, masks, strict=True)):
-        if index == count:
-            break
+    cameras = []
+    for source, pixels, mask in zip(sources, images, masks, strict=True):
         depth = source.depth
         if mask is not None:
             depth = torch.where(torch.as_tensor(mask, device=device), depth, 0.0)
-        warped[index] = warped_images(
-            target.depth,
-            _matrix(target.camera.K, device),
-            _matrix(target.camera.cam_from_world, device),
-            torch.as_tensor(pixels, device=device).permute(2, 0, 1)[None],
-            depth[None],
-            _matrix(source.camera.K, device)[None],
-            _matrix(source.camera.cam_from_world, device)[None],
-        )[0]
+        image = torch.as_tensor(pixels, device=device).permute(2, 0, 1)
+        K, pose = (_matrix(one, device) for one in (source.camera.K, source.camera.cam_from_world))
+        cameras.append(tuple(one[None] for one in (image, depth, K, pose)))
+    at = _matrix(target.camera.K, device), _matrix(target.camera.cam_from_world, device)
+    depth, used = target.depth, cameras[:count]
+    if render is not None and used:
+        depth = refined_depth(depth, *at, render.to(device).permute(2, 0, 1), used)
+    warped = torch.zeros(count, CHANNELS, *depth.shape, device=device)
+    for index, camera in enumerate(used):
+        warped[index] = warped_images(depth, *at, *camera)[0]
+        if render is not None:
+            # How far two rough depths agree is known before they are refined.
+            agreement = warped_images(target.depth, *at, *camera)[0, 3]
+            warped[index, 3] = torch.where(warped[index, 3] > 0, agreement, 0.0)
     return warped
+
+
+Source = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def refined_depth(
+    depth: Tensor, K: Tensor, cam_from_world: Tensor, render: Tensor, sources: Sequence[Source]
+) -> Tensor:
+    """The depth [..., H, W] of targets by a plane sweep around the Gaussians' depth.
+
+    Args:
+        depth: of the targets [..., H, W]; 0 stays 0.
+        K: of the targets [..., 3, 3], px.
+        cam_from_world: of the targets [..., 4, 4].
+        render: of the targets [..., 3, H, W] in [0, 1].
+        sources: of each source images, depths, K and pose as `warped_images` takes them, of one or
+            several sources each.
+    """
+    inverse = 1 / depth.clamp(min=_LEAST_DEPTH)
+    best, least = depth, torch.full_like(depth, torch.inf)
+    for change in _SWEEP:
+        moved = torch.where(depth > 0, 1 / (inverse * (1 + change)), 0.0)
+        warped = torch.cat(
+            [warped_images(moved, K, cam_from_world, *one, _ANY_DEPTH) for one in sources], dim=-4
+        )
+        cost = _disagreement(warped, render) + _CHANGE_COST * abs(change)
+        best, least = torch.where(cost < least, moved, best), torch.minimum(cost, least)
+    return best
+
+
+def _disagreement(warped: Tensor, render: Tensor) -> Tensor:
+    """How far the colours of warped images differ from the render and from each other [..., H, W].
+
+    Means over the pairs that are known, in windows.
+    """
+    colors, known = warped[..., :3, :, :], (warped[..., 3, :, :] > 0).to(warped.dtype)
+    from_render = (colors - render[..., None, :, :, :]).abs().mean(-3).clamp(max=_MOST) * known
+    total = from_render.sum(-3) / known.sum(-3).clamp(min=1)
+    pairs, number = torch.zeros_like(total), torch.zeros_like(total)
+    for one, other in combinations(range(warped.shape[-4]), 2):
+        both = known[..., one, :, :] * known[..., other, :, :]
+        difference = colors[..., one, :, :, :] - colors[..., other, :, :, :]
+        pairs += difference.abs().mean(-3).clamp(max=_MOST) * both
+        number += both
+    total = total + pairs / number.clamp(min=1)
+    flat = total.reshape(-1, 1, *total.shape[-2:])
+    mean = avg_pool2d(flat, _WINDOW_PX, 1, _WINDOW_PX // 2, count_include_pad=False)
+    return mean.reshape(total.shape)
 
 
 def warped_images(
