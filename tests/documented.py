@@ -18,6 +18,7 @@ ON_PROJECT = {
     "python -m stages.submit --dry-run": "",
     "python -m stages.submit --local --jobs 2": "",
     "python -m stages.submit status": "",
+    "python -m stages.submit record": "",
     "python -m stages.submit logs": "",
     "python -m stages.submit logs train": "python -m stages.submit logs double",
     "python -m stages.submit cancel": "",

@@ -38,13 +38,20 @@ def main() -> None:
     if args.jobs < 1 or (args.throttle or 0) < 0:
         parser.error("--jobs and --throttle take positive numbers")
 
-    from stages.check import judged
     from stages.jobs.submit import SubmitOptions, send
+
+    if args.set_param:
+        _require_valid_settings(args.set_param)
+    sys.exit(send(SubmitOptions(**vars(args))))
+
+
+def _require_valid_settings(settings: list[str]) -> None:
+    """Raise UserError for values that `stages.check` would refuse; it knows this study alone."""
+    from stages.check import judged
     from stages.run.settings.params import Params
     from stages.workspace.arms import require_valid_settings
 
-    require_valid_settings(args.set_param, Params.read, judged)
-    sys.exit(send(SubmitOptions(**vars(args))))
+    require_valid_settings(settings, Params.read, judged)
 
 
 def script(words: list[str]) -> None:

@@ -186,7 +186,12 @@ def _require_groups(params: Params, config: SlurmConfig, stages: Collection[str]
 
 
 def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan:
-    """Build gsplat's kernels before any task on a GPU: parallel builds break each other."""
+    """Build gsplat's kernels before any task on a GPU: parallel builds break each other.
+
+    Another repository, whose `slurm.stages` has no `kernels`, has none to build.
+    """
+    if KERNELS not in config.stages:
+        return plan
     on_gpu = [task.address for task in plan.tasks if config.resources(task.address).gpus]
     if not on_gpu or (is_local and not visible_gpus()):
         return plan

@@ -295,3 +295,39 @@ def test_inputs_that_no_cache_keeps_are_made_where_they_are_read(project: Projec
     pipeline.fetch_inputs(["double@a"])
     assert (project.folder / "data/a/a.txt").read_text() == "1"
     assert project.ran() == ["make@a"]
+
+
+FOREIGN = """
+import sys
+OTHERS = "scenes", "splat", "samples", "difix", "quality", "pages", "workspace", "check"
+
+class Refuse:
+    def find_spec(self, name, *_):
+        top, part = [*name.split("."), ""][:2]
+        assert top != "torch" and not (top == "stages" and part in OTHERS), name
+
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["stages.submit", *sys.argv[1:]]
+from stages.commands.submit import main
+from stages.run.entry import launch
+launch(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["--local", pytest.param("", marks=[pytest.mark.slurm, pytest.mark.xdist_group("slurm")])],
+)
+def test_any_repository_of_dvc_can_be_submitted_without_a_module_of_this_study(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    """Three stages of another subject, with a section `slurm` in their params.yaml."""
+    project = request.getfixturevalue("project" if where else "sent")
+    for words in ([*filter(None, [where])], ["status"], ["logs", "total"], ["record"]):
+        done = project.run(sys.executable, "-c", FOREIGN, *words)
+        if not where and words == []:
+            request.getfixturevalue("slurm").wait()
+    assert "total  on no GPU" in project.run(sys.executable, "-c", FOREIGN, "logs", "total").stdout
+    assert done.returncode == 0
+    assert project.is_clean()
+    assert len(project.lock()) == 5
