@@ -6,7 +6,7 @@ ended into dvc.lock, as the last job and `status` do;
 """
 
 import sys
-from argparse import REMAINDER, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
@@ -16,14 +16,11 @@ _PROGRAM = "python -m stages.submit"
 
 def main() -> None:
     """Submit what `dvc repro TARGETS` would run, or show or cancel submissions."""
+    from stages.jobs.verbs import answered
+
     words = sys.argv[1:]
-    if words[:1] == ["script"]:
-        return script(words)
-    if words == ["record"]:
-        return record()
-    bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
-    if bare[:1] in (["status"], ["logs"], ["cancel"]):
-        return follow(bare)
+    if answered(_PROGRAM, words):
+        return
     parser = Arguments(_PROGRAM, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
@@ -52,47 +49,6 @@ def _require_valid_settings(settings: list[str]) -> None:
     from stages.workspace.arms import require_valid_settings
 
     require_valid_settings(settings, Params.read, judged)
-
-
-def script(words: list[str]) -> None:
-    """Submit a script of slurm/ with the partition, account and nodes of `slurm.default`."""
-    parser = Arguments(_PROGRAM)
-    add = parser.add_argument
-    add("command", choices=("script",), help="submit a script")
-    add("script", help="such as slurm/dual_training.slurm")
-    add("arguments", nargs=REMAINDER, help="of the script")
-    args = parser.parse_args(words)
-
-    from stages.jobs.submit import send_script
-
-    print(send_script(args.script, args.arguments))
-
-
-def record() -> None:
-    """Write all results of ended jobs into dvc.lock of this folder."""
-    from pathlib import Path
-
-    from stages.jobs.recording import record_all
-
-    record_all(Path.cwd())
-
-
-def follow(words: list[str]) -> None:
-    """Show the states or logs of a submission, or cancel it."""
-    parser = Arguments(_PROGRAM)
-    add = parser.add_argument
-    add("command", choices=("status", "logs", "cancel"), help="what to do")
-    add("targets", nargs="*", help="stages or `stage@item`; default: all, of logs all that failed")
-    add("--number", default="", help="of the submission; default: the last")
-    add("--lines", type=int, default=20, metavar="N", help="of each log (default: 20)")
-    args = parser.parse_args(words)
-
-    from stages.jobs import monitor
-
-    if args.command == "logs":
-        monitor.logs(args.number, args.targets, args.lines)
-    else:
-        getattr(monitor, args.command)(args.number, args.targets)
 
 
 if __name__ == "__main__":
