@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_FOLDER = Path(__file__).parent / "kernels"
+_FOLDER = Path(__file__).parent  # its files count among the code of stages
 
 
 class CompileError(RuntimeError):
@@ -25,7 +25,7 @@ class Kernels:
         """Compile for the current GPU.
 
         Args:
-            source: file in stages/splat/gpu/kernels.
+            source: file in stages/splat/gpu.
             defines: macros.
             fast: approximate division, roots, exponentials and logarithms.
 

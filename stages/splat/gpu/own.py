@@ -1,7 +1,7 @@
 """This project's rasteriser for a GPU, differentiable: one camera, harmonics, nothing awaited.
 
-Conventions are gsplat's, as in stages/splat/cpu. Its kernels are in kernels/project.cu and
-kernels/blend.cu; intersections of Gaussians and tiles are found by `bins`.
+Conventions are gsplat's, as in stages/splat/cpu. Its kernels are in project.cu and
+blend.cu; intersections of Gaussians and tiles are found by `bins`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""L1 and structural dissimilarity of one image with their gradient: kernels/photometric.cu."""
+"""L1 and structural dissimilarity of one image with their gradient: photometric.cu."""
 
 from typing import Any
 

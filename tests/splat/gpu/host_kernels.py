@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.splat.gpu import compiled, own, photometric
 
 _HERE = Path(__file__).parent
-_KERNELS = Path(compiled.__file__).parent / "kernels"
+_KERNELS = Path(compiled.__file__).parent
 
 
 @contextmanager
