@@ -45,7 +45,7 @@ def main() -> None:
             write_base_card(folder, fixer.spec, fixer.parameter_count(), fixer.training_record)
     forget(STAGE, ITEM)
     spec, count = fixer.spec, fixer.parameter_count() / 1e6
-    seen = f"with a reference ({spec.mixing})" if spec.reference else "without a reference"
+    seen = f"with a reference ({spec.reference_words})" if spec.reference else "without a reference"
     print(f"base: {spec.origin}, {count:.2f} M parameters, {seen}, prompt {spec.prompt!r}")
     for note in fixer.training_record.notes:
         print(f"note: {note}")

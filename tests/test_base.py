@@ -39,9 +39,13 @@ def test_fixer_is_written_with_its_card_and_repeats(
     source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = folder_hash(run(source))
-    assert "1.23 M parameters, with a reference (one_way)" in capsys.readouterr().out
+    assert {
+        "shipped": "5.76 M parameters, with a reference (up to 4 warped into the view)",
+        "random": "1.23 M parameters, with a reference (one_way attention)",
+    }[source] in capsys.readouterr().out
     assert "before it was tuned" in (layout.base() / "README.md").read_text()
-    assert read_folder(layout.base()).spec.size == "tiny"
+    size = {"shipped": "small", "random": "tiny"}[source]
+    assert read_folder(layout.base()).spec.size == size
     assert folder_hash(run(source)) == first
 
 

@@ -96,7 +96,7 @@ def test_first_lines_say_what_was_measured(monkeypatch) -> None:
     first = snapshot(monkeypatch, tuned=1.0).partition("## ")[0]
     assert "2 downstream scenes" in first
     assert "n = 2 views" in first
-    assert "Fixer: the tiny fixer of this repository" in first
+    assert "Fixer: the small fixer of this repository" in first
     assert "LPIPS was not measured" in first
     assert "Noise floor: not measured" in first
     assert "Strength: 1" in first

@@ -1,6 +1,6 @@
 """The untuned fixer, from what `base.source` names.
 
-shipped  the tiny fixer that is packed in the repository
+shipped  the small fixer that is packed in the repository
 train    the same, trained now
 random   an untrained one, of `base.size`
 else     a hub id; a folder of ours or in diffusers' layout; a .pkl of the published trainer; a file
@@ -34,7 +34,7 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import read_json
 
-SHIPPED_FILE = Path(__file__).parent / "weights" / "tiny_base.safetensors"
+SHIPPED_FILE = Path(__file__).parent / "weights" / "small_base.safetensors"
 _PACKED = ".safetensors"
 
 

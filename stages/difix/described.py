@@ -12,8 +12,8 @@ from stages.run.methods import TUNED
 from stages.run.settings.params import Params
 
 _BASES = {
-    SHIPPED: ("the tiny fixer of this repository", "trained on procedural images"),
-    TRAINED: ("the tiny fixer, trained here", "trained on procedural images"),
+    SHIPPED: ("the small fixer of this repository", "trained on procedural worlds"),
+    TRAINED: ("the small fixer, trained here", "trained on procedural worlds"),
     RANDOM: ("a fixer of random weights", "not trained"),
 }
 

@@ -17,6 +17,7 @@ from fixers import (
 
 from stages.difix.base_fixer import Untuned, untuned
 from stages.difix.config import BaseConfig, BaseRuntime
+from stages.difix.network.spec import SIZES
 from stages.difix.network.text import embed
 from stages.difix.weights.folders import write_folder
 from stages.difix.weights.packed import pack
@@ -37,10 +38,10 @@ def find(folder: Path, source: Path | str, **values: object) -> Untuned:
     return untuned(config, folder / "weights", Checkpoint("base", "fixer", ""), folder / "scratch")
 
 
-def test_shipped_is_the_tiny_fixer(folder: Path) -> None:
+def test_shipped_is_the_small_fixer(folder: Path) -> None:
     fixer, text = find(folder, "shipped")
-    assert fixer.spec.origin == "procedural"
-    assert fixer.spec.size == "tiny"
+    assert fixer.spec.origin == "procedural worlds"
+    assert fixer.spec == SIZES["small"].changed(origin=fixer.spec.origin)
     assert text == folder / "scratch"
 
 

@@ -16,7 +16,7 @@ FACTS = {
     "views": 16,
     "lpips": "alex 889a9ed0",
     "protocol": "192x256, 4 views, lpips alex",
-    "fixer": "the tiny fixer of this repository",
+    "fixer": "the small fixer of this repository",
     "tuned": "24 pairs, 100 steps, " + "on whole images of 192x256 px, " * 5 + "loss 1 L2",
 }
 
@@ -55,7 +55,7 @@ def test_table_has_the_subject_its_references_and_the_noise_floor() -> None:
 def test_what_was_measured_is_said() -> None:
     text = shown()
     assert "Data     embedded demo: ray-traced people, 192x256 px; on the CPU\n" in text
-    assert "Fixer    the tiny fixer of this repository" in text
+    assert "Fixer    the small fixer of this repository" in text
     assert "Missing  real images" in text
     assert "LPIPS, whose" not in text
 

@@ -116,6 +116,17 @@ class Spec:
         return self.factor * 2 ** (len(self.unet["block_out_channels"]) - 1)
 
     @property
+    def reference_words(self) -> str:
+        """How the fixer takes references.
+
+        >>> Spec().reference_words, SIZES["small"].reference_words
+        ('mutual attention', 'up to 4 warped into the view')
+        """
+        if self.warped:
+            return f"up to {self.warped} warped into the view"
+        return f"{self.mixing} attention"
+
+    @property
     def size(self) -> str:
         """Name of the size whose channels these are, or `other`."""
         names = (name for name, one in SIZES.items() if one.channels == self.channels)

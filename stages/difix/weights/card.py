@@ -23,7 +23,7 @@ _ROWS = {
 _LICENCES = (
     "Weights that started from stabilityai/sd-turbo are under the Stability AI Community Licence, "
     "from nvidia/difix or nvidia/difix_ref under the NVIDIA Licence as well (non-commercial). "
-    "The tiny fixer was trained on procedural images by this repository and is under its "
+    "The small fixer was trained on procedural worlds by this repository and is under its "
     "licence. Licences of the images that a fixer was tuned on may add terms: Hi4D is for research "
     "only."
 )
@@ -114,7 +114,7 @@ def _other_losses(results: Mapping[str, Any]) -> list[str]:
 
 
 def _head(title: str, spec: Spec) -> list[str]:
-    reference = f"expected ({spec.mixing} attention)." if spec.reference else "not used."
+    reference = f"expected ({spec.reference_words})." if spec.reference else "not used."
     return [
         "---",
         "library_name: diffusers",
