@@ -86,6 +86,22 @@ def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Pa
     ]
 
 
+def test_fixer_that_is_tuned_at_another_scale_than_it_is_applied_at_is_named(folder: Path) -> None:
+    def notes(*settings: str) -> list[str]:
+        words = [word for one in settings for word in ("-S", one)]
+        return [line for line in check(folder, *words).stdout.splitlines() if "scale" in line]
+
+    assert not [line for line in notes() if "tuned on images" in line]
+    (line,) = [line for line in notes("tune.resolution=320") if "tuned on images" in line]
+    assert "tuned on images of 320 px and applied to images of their own size" in line
+    assert "difix.resolution=320" in line
+    assert "tune.crop_px=320" in line
+    (line,) = [line for line in notes("difix.resolution=64") if "tuned on images" in line]
+    assert "tuned on images of their own size and applied to images of 64 px" in line
+    both = notes("tune.resolution=320", "difix.resolution=320")
+    assert not [line for line in both if "tuned on images" in line]
+
+
 def test_weights_that_are_not_here_are_named_with_what_depends_on_them(
     folder: Path, lpips_package: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stages.run.methods import TUNED, methods_of
 from stages.run.settings.params import Section, no_effect, runtime_field
 from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
 from stages.scenes.config import NEAREST, ReferencePolicy, ReferenceRule
@@ -192,3 +193,23 @@ def inert_notes(
     """A line for each key of `tune` without effect; `values` are the sections of params."""
     for key, reason in inert_keys(values["tune"]):
         yield no_effect(where(("tune", *key.split("."))), reason)
+
+
+def scale_notes(
+    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
+) -> Iterator[str]:
+    """A line where the fixer is tuned on images of another size than it is applied to."""
+    tuned, applied = values["tune"].resolution, values["difix"].resolution
+    if tuned != applied and methods_of(TUNED, values["study"].methods):
+        ways = f"difix.resolution={tuned}, which resizes" if tuned else f"tune.resolution={applied}"
+        if tuned and not applied:
+            ways += f", or tune.resolution=0 and tune.crop_px={tuned}, which crops"
+        yield (
+            f"note: {where(('tune', 'resolution'))}: the fixer is tuned on {_size(tuned)} and applied to "
+            f"{_size(applied)} (difix.resolution: {applied}), another scale of the same faults; "
+            f"for one scale set {ways}"
+        )
+
+
+def _size(resolution: int) -> str:
+    return f"images of {resolution} px" if resolution else "images of their own size"

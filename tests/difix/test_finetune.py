@@ -140,6 +140,32 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert whole.validations == again.validations
 
 
+def test_the_last_state_has_no_moments_and_ends_as_the_run_did(tmp_path: Path) -> None:
+    """It is read where a run was killed between its last step and its result."""
+    values = {"steps": 4, "ema_decay": 0.5, "checkpoint_every": 2}
+    whole, checkpoint = tuner(tmp_path, **values), Checkpoint("tune", "ended")
+    whole.run(Noise(), checkpoint)
+    saved = checkpoint.load()
+    assert saved is not None
+    assert saved["step"] == 4
+    assert saved.keys().isdisjoint(whole.stepper.state())
+    again = tuner(tmp_path, **values)
+    again.run(Noise(limit=0), checkpoint)
+    assert equal(state(whole), state(again))
+    assert whole.validations == again.validations
+
+
+def test_states_that_take_too_long_are_written_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(Checkpoint, "save", lambda _, state: steps.append(state["step"]))
+    asked = iter([True, False, False, True, False])
+    monkeypatch.setattr(Checkpoint, "affordable", lambda _: next(asked))
+    tuner(tmp_path, steps=5, checkpoint_every=1).run(Noise(), Checkpoint("tune", "costly"))
+    assert steps == [1, 4, 5], "the last one is always written"
+
+
 def test_a_state_of_the_other_execution_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StopIteration):
         tuner(tmp_path, steps=7).run(Noise(limit=3), Checkpoint("tune", "other"))

@@ -233,7 +233,8 @@ class Tuner:
         """A point of the curve, a validation and a checkpoint, where due after a step."""
         config = self.config
         validating = done % config.validate_every == 0 and not last
-        saving = done % config.runtime.checkpoint_every == 0 or last or stopping
+        due = done % config.runtime.checkpoint_every == 0 and self._affordable(checkpoint)
+        saving = due or last or stopping
         pointing = done % max(1, config.steps // _CURVE_POINTS) == 0 or last
         if validating or saving or pointing:
             self._check(done, checkpoint)
@@ -245,6 +246,14 @@ class Tuner:
             self._write_sheet(done, checkpoint)
         if saving:
             self._save(checkpoint, done)
+
+    def _affordable(self, checkpoint: Checkpoint) -> bool:
+        """`Checkpoint.affordable` of the process that saves: all save at the same steps."""
+        costly = self.is_main and not checkpoint.affordable()
+        if self.accelerator.num_processes == 1:
+            return not costly
+        flag = torch.tensor(float(costly), device=self.accelerator.device)
+        return not self.accelerator.reduce(flag, "sum")
 
     def _point(self, done: int) -> None:
         """A point of the curve: means over all steps since the last, and over processes."""
@@ -319,7 +328,8 @@ class Tuner:
                 "execution": self.execution,
                 "parameters": {k: one.detach() for k, one in self.parameters.items()},
                 "ema": self.ema.averages,
-                **self.stepper.state(),
+                # No step follows the last, so its moments, two thirds of the state, are left out.
+                **({} if done == self.config.steps else self.stepper.state()),
                 "curve": self.curve,
                 "validations": self.validations,
                 "sums": sums,
@@ -344,7 +354,8 @@ class Tuner:
             self.parameters[key].copy_(value)
         for average, value in zip(self.ema.averages, state["ema"], strict=True):
             average.copy_(value)
-        self.stepper.load(state)
+        if state["step"] < self.config.steps:
+            self.stepper.load(state)
         self.curve, self.validations = state["curve"], state["validations"]
         if self.is_main:
             self._sums.copy_(state["sums"])
