@@ -205,9 +205,9 @@ def scale_notes(
         if tuned and not applied:
             ways += f", or tune.resolution=0 and tune.crop_px={tuned}, which crops"
         yield (
-            f"note: {where(('tune', 'resolution'))}: the fixer is tuned on {_size(tuned)} and applied to "
-            f"{_size(applied)} (difix.resolution: {applied}), another scale of the same faults; "
-            f"for one scale set {ways}"
+            f"note: {where(('tune', 'resolution'))}: the fixer is tuned on {_size(tuned)} and "
+            f"applied to {_size(applied)} (difix.resolution: {applied}), another scale of the same "
+            f"faults; for one scale set {ways}"
         )
 
 
