@@ -26,6 +26,7 @@ from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view, s
 
 CHANNELS = 4  # of one warped image: RGB and agreement of the depths
 _LEAST_DEPTH = 1e-12
+_LEAST_AGREEMENT = 0.5 / 255
 # Of the sweep: its depths, as changes of inverse depth by a share, and the cost of such a change.
 _SWEEP = tuple(step / 40 for step in range(-4, 5))
 _CHANGE_COST = 0.05
@@ -102,11 +103,13 @@ def warp(
         depth = refined_depth(depth, *at, render.to(device).permute(2, 0, 1), used)
     warped = torch.zeros(count, CHANNELS, *depth.shape, device=device)
     for index, camera in enumerate(used):
-        warped[index] = warped_images(depth, *at, *camera)[0]
-        if render is not None:
+        warped[index] = warped_images(target.depth, *at, *camera)[0]
+        if depth is not target.depth:
             # How far two rough depths agree is known before they are refined.
-            agreement = warped_images(target.depth, *at, *camera)[0, 3]
-            warped[index, 3] = torch.where(warped[index, 3] > 0, agreement, 0.0)
+            refined = warped_images(depth, *at, *camera, _ANY_DEPTH)[0]
+            known = (refined[3] > 0) & (warped[index, 3] > 0)
+            both = torch.cat([refined[:3], warped[index, 3:]])
+            warped[index] = torch.where(known, both, 0.0)
     return warped
 
 
@@ -182,8 +185,8 @@ def warped_images(
 
     Returns [..., K, 4, H, W]: RGB by bilinear interpolation, and agreement, 1 where the point's
     depth in the source is the one that the source has there, 1/e where they differ by `tolerance`.
-    All are 0 where the pixel or its place in the source has no surface, and where its point is
-    behind the source camera or outside its image.
+    All are 0 where the pixel or its place in the source has no surface, where its point is behind
+    the source camera or outside its image, and where eight bits would round the agreement to 0.
     """
     *batch, count = depths.shape[:-2]
     (height, width), (source_height, source_width) = depth.shape[-2:], depths.shape[-2:]
@@ -206,6 +209,7 @@ def warped_images(
     is_known = (is_inside & (seen > 0) & (surface[..., 0, :] > 0)).unflatten(-1, (height, width))
     difference = (z - seen).abs() / (tolerance * seen.clamp(min=_LEAST_DEPTH))
     agreement = torch.exp(-difference).unflatten(-1, (height, width))
+    is_known = is_known & (agreement >= _LEAST_AGREEMENT)
 
     scale = torch.tensor([2 / source_width, 2 / source_height], device=xy.device)
     grid = (xy.movedim(-2, -1) * scale - 1).clamp(-2, 2)
