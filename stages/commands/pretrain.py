@@ -1,6 +1,6 @@
-"""Train the tiny fixer on procedural images and pack it: the source of tiny_base.safetensors.
+"""Train a fixer from scratch on procedural worlds and pack it for `base.source`.
 
-Not a stage of the pipeline: run it by hand when the tiny architecture changes.
+Not a stage of the pipeline: run it by hand when the architecture or the worlds change.
 """
 
 import tempfile
@@ -24,20 +24,20 @@ def main() -> None:
 
     from stages.difix.network.spec import SIZES
     from stages.difix.network.text import embed, write_tiny_text
-    from stages.difix.pretraining.tiny_fixer import pretrain
+    from stages.difix.pretraining.worlds_fixer import pretrain
     from stages.difix.weights.folders import write_folder
     from stages.difix.weights.packed import pack
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
 
-    checkpoint = Checkpoint("pretrain", "tiny", config.pretrain.recipe(), config.prompt)
-    with tempfile.TemporaryDirectory() as scratch, cost("pretrain", "tiny"):
+    checkpoint = Checkpoint("pretrain", "small", config.pretrain.recipe(), config.prompt)
+    with tempfile.TemporaryDirectory() as scratch, cost("pretrain", "small"):
         text, folder = Path(scratch, "text"), Path(scratch, "fixer")
-        write_tiny_text(text, SIZES["tiny"].unet["cross_attention_dim"], config.seed)
+        write_tiny_text(text, SIZES["small"].unet["cross_attention_dim"], config.seed)
         tuner = pretrain(config, embed(text, config.prompt), layout.WEIGHTS, checkpoint)
         write_folder(tuner.fixer, folder, text)
         pack(folder, args.out)
-    forget("pretrain", "tiny")
+    forget("pretrain", "small")
     for row in tuner.validations:
         if row["step"] in (0, config.pretrain.steps):
             print(", ".join(f"{key} {value}" for key, value in row.items()))

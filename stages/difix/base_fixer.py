@@ -18,7 +18,7 @@ from stages.difix.network.spec import SIZES
 from stages.difix.network.text import embed, write_tiny_text
 from stages.difix.network.training_record import FILE as RECORD_FILE
 from stages.difix.network.training_record import TrainingRecord
-from stages.difix.pretraining.tiny_fixer import pretrain
+from stages.difix.pretraining.worlds_fixer import pretrain
 from stages.difix.weights.checkpoints import unknown_source
 from stages.difix.weights.folders import (
     has_text,

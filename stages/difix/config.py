@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from stages.run.methods import TUNED, methods_of
 from stages.run.settings.params import Section, no_effect, runtime_field
-from stages.run.settings.ranges import MOST, WIDEST, Count, Pixels, Positive, Seed, Workers
+from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed, Workers
+from stages.samples.worlds.config import WorldsConfig
 from stages.scenes.config import NEAREST, ReferencePolicy, ReferenceRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -58,6 +59,7 @@ class LossConfig(Section):
 
     l2: float = Field(default=1.0, ge=0)
     lpips: float = Field(default=1.0, ge=0)
+    ssim: float = Field(default=0.0, ge=0)
     gram: float = Field(default=0.5, ge=0)
     gram_warmup_steps: Count = 2000
     gram_crop_px: int = Field(default=400, ge=32, le=WIDEST)
@@ -68,8 +70,8 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> "LossConfig":
-        if self.l2 == self.lpips == self.gram == 0:
-            raise ValueError("a weight above 0 for at least one of l2, lpips and gram")
+        if self.l2 == self.lpips == self.ssim == self.gram == 0:
+            raise ValueError("a weight above 0 for at least one of l2, lpips, ssim and gram")
         return self
 
 
@@ -135,12 +137,15 @@ class TuneConfig(LoopConfig):
 
 
 class PretrainConfig(LoopConfig):
-    """How the tiny fixer is trained on procedural images."""
+    """How a fixer is trained from scratch on samples from procedural worlds."""
 
-    crop_px: int = Field(default=128, ge=32, le=WIDEST)
-    shapes: int = Field(default=48, ge=4, le=MOST)
-    painted_at_once: Positive = 16
-    validation_pairs: Positive = 32
+    worlds: WorldsConfig = WorldsConfig()
+    crop_px: int = Field(default=192, ge=32, le=WIDEST)
+    fewer: float = Field(default=0.25, ge=0, le=1)
+    shuffled: float = Field(default=0.15, ge=0, le=1)
+    holes: float = Field(default=0.25, ge=0, le=1)
+    exposed: float = Field(default=0.3, ge=0, le=1)
+    validation_pairs: Positive = 96
 
 
 class BaseRuntime(Section):
@@ -165,7 +170,7 @@ class BaseConfig(Section):
 
     @property
     def pretraining(self) -> PretrainConfig:
-        """The recipe of the tiny fixer, with its runtime."""
+        """The recipe of `train`, with its runtime."""
         return self.pretrain.model_copy(update={"runtime": self.runtime.pretrain})
 
 

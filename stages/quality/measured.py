@@ -29,7 +29,8 @@ _MASKS = {
     "masks auto": "people's masks where a scene has them",
     "masks people": "people's masks",
 }
-_TERMS = {"l2": "L2", "lpips": "LPIPS", "gram": "Gram"}
+_TERMS = {"l2": "L2", "lpips": "LPIPS", "gram": "Gram", "ssim": "(1 - SSIM)"}
+_OF_NET = ("lpips", "gram")
 
 _TARGETS = "target cameras at their given poses, carried into the estimated frame by a similarity"
 
@@ -110,7 +111,7 @@ def loss_words(losses: Facts) -> str:
     """
     net = f" ({losses['net']})" if losses.get("net") else ""
     terms = [
-        f"{losses[key]:g} {name}{net if key != 'l2' else ''}"
+        f"{losses[key]:g} {name}{net if key in _OF_NET else ''}"
         for key, name in _TERMS.items()
         if losses.get(key)
     ]

@@ -86,7 +86,9 @@ class Tuner:
         self._live = LiveCurve(self.name, self.is_main)
         self.validations: list[MetricRow] = []
         # Terms, gradient norm and number of steps since the last point of the curve.
-        self._sums = torch.zeros(6, dtype=torch.float64, device=self.accelerator.device)
+        self._sums = torch.zeros(
+            len(Terms._fields) + 2, dtype=torch.float64, device=self.accelerator.device
+        )
         self._best: dict[str, Any] = {}
         self._done = 0
 
@@ -136,10 +138,10 @@ class Tuner:
         sums = torch.zeros_like(self._sums)
         for micro in range(self.config.accumulation):
             terms = self._gradients(next(stream), step, micro)
-            sums[:4] += torch.stack(terms).detach() / self.config.accumulation
+            sums[:-2] += torch.stack(terms).detach() / self.config.accumulation
         rate = self._learning_rate(step)
-        sums[4], moved = self.stepper.learn(rate)
-        sums[5] = 1
+        sums[-2], moved = self.stepper.learn(rate)
+        sums[-1] = 1
         if self._anchors:
             self._pull(rate * self.base_decay)
         if moved:
@@ -258,7 +260,7 @@ class Tuner:
     def _point(self, done: int) -> None:
         """A point of the curve: means over all steps since the last, and over processes."""
         sums = self.accelerator.reduce(self._sums, "sum")
-        means = (sums[:5] / sums[5]).tolist()
+        means = (sums[:-1] / sums[-1]).tolist()
         values = {
             key: float(f"{value:.6g}") if math.isfinite(value) else None
             for key, value in zip(CURVE_COLUMNS[1:-1], means, strict=True)
@@ -271,9 +273,9 @@ class Tuner:
     def _check(self, done: int, checkpoint: Checkpoint) -> None:
         sums = self.accelerator.reduce(self._sums, "sum")
         # With a scaled loss, a step with overflowing gradients is skipped and the scale lowered.
-        checked = sums[:4] if self.stepper.may_overflow else sums[:5]
+        checked = sums[:-2] if self.stepper.may_overflow else sums[:-1]
         if not checked.isfinite().all():
-            what = "the loss" if not sums[:4].isfinite().all() else "the gradient"
+            what = "the loss" if not sums[:-2].isfinite().all() else "the gradient"
             raise self._diverged(what, done, checkpoint)
 
     def _diverged(self, what: str, done: int, checkpoint: Checkpoint) -> UserError:

@@ -1,6 +1,7 @@
-"""The loss of a fixed view: L2, LPIPS and Gram matrices.
+"""The loss of a fixed view: L2, LPIPS, Gram matrices and structural dissimilarity.
 
-The published recipe (Wu et al. 2025), with weights from params. Images are [B, 3, H, W] in [0, 1];
+The published recipe (Wu et al. 2025), which has no structural dissimilarity, with weights from
+params. Images are [B, 3, H, W] in [0, 1];
 the fixer's output is not clamped, so that pixels outside the range have a gradient. All terms are
 computed in float32.
 """
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from stages.difix.config import LossConfig
 from stages.quality.metrics.lpips import Lpips
+from stages.quality.metrics.ssim import ssim_of_windows
 from stages.quality.metrics.weights import absence, remedy
 from stages.samples.batches import seeded
 
@@ -29,10 +31,11 @@ class Terms(NamedTuple):
     l2: Tensor
     lpips: Tensor
     gram: Tensor
+    ssim: Tensor  # 1 - SSIM, over the windows within the image
 
 
 class FixerLoss:
-    """Weighted sum of the three terms; L2 alone where no backbone's weights exist."""
+    """Weighted sum of the terms; without LPIPS and Gram where no backbone's weights exist."""
 
     def __init__(self, config: LossConfig, weights: Path, device: torch.device, seed: int = 0):
         self.config, self.seed = config, seed
@@ -53,7 +56,7 @@ class FixerLoss:
         lpips = config.lpips if known else 0.0
         gram = config.gram if known and config.gram_warmup_steps < steps else 0.0
         net = self.net if lpips or gram else None
-        return {"l2": config.l2, "lpips": lpips, "gram": gram, "net": net}
+        return {"l2": config.l2, "lpips": lpips, "gram": gram, "ssim": config.ssim, "net": net}
 
     def has_gram(self, step: int) -> bool:
         """Whether an optimisation step has the Gram term: its warm-up is over."""
@@ -77,7 +80,9 @@ class FixerLoss:
                 output = output.clamp(0, 1)
             # The published loss is of images in [-1, 1], whose errors are twice as large.
             l2 = 4 * (output - target).square().mean()
-            lpips = gram = l2.new_zeros(())
+            lpips = gram = dissimilarity = l2.new_zeros(())
+            if config.ssim:
+                dissimilarity = 1 - ssim_of_windows(clamped(output), target).mean()
             if self.perceptual and (config.lpips or config.gram):
                 features = target_features = None
                 inside, size = clamped(output), config.gram_crop_px
@@ -93,7 +98,8 @@ class FixerLoss:
                         features, target_features, inside.shape[-2] * inside.shape[-1]
                     )
             loss = config.l2 * l2 + config.lpips * lpips + config.gram * gram
-        return Terms(loss, l2, lpips, gram)
+            loss = loss + config.ssim * dissimilarity
+        return Terms(loss, l2, lpips, gram, dissimilarity)
 
     def _gram(self, features: list[Tensor], target_features: list[Tensor], pixels: int) -> Tensor:
         """Gram term of the activations of crops with `pixels` pixels."""
