@@ -96,6 +96,7 @@ def test_folder_opens_as_a_pipeline_and_gives_the_same_image(tmp_path: Path, fix
 
 OPENED = """
 import torch
+from diffusers import DiffusionPipeline
 from nvidia_scripts import clean
 
 class DifixPipeline(DiffusionPipeline):
