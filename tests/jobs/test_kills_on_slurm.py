@@ -1,0 +1,143 @@
+"""121 tasks, 8 at a time, while jobs, the recorder and slurmctld are killed: nothing is lost.
+
+One run by default, `SPLATFIX_KILL_RUNS=20` for as many, each with other kills.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import Cluster
+from project import Project, Submit
+
+from stages.graph.waiting import waits
+from stages.jobs.submission import read_submission
+
+RUNS = int(os.environ.get("SPLATFIX_KILL_RUNS", "1"))
+NAMES = [f"n{number:02}" for number in range(60)]
+ROUNDS_WITH_KILLS, MOST_ROUNDS = 2, 8
+KILLS_OF_A_ROUND = Counter({"job": 10, "recorder": 3, "slurmctld": 1})
+ROUND_S, STUCK_S = 600, 20
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+
+class Killer:
+    """Kills at random moments, and how often what was hit."""
+
+    def __init__(self, cluster: Cluster, project: Project, draw: random.Random):
+        self.cluster, self.project, self.draw = cluster, project, draw
+        self.hit, self.of_round = Counter[str](), Counter[str]()
+
+    def once(self) -> None:
+        """Kill a job, the recorder of dvc.lock, or slurmctld, which is started again."""
+        left = KILLS_OF_A_ROUND - self.of_round
+        if not left:
+            return
+        kind = self.draw.choice(sorted(left))
+        if kind == "slurmctld":
+            self._restart_slurmctld()
+        else:
+            words = "stages.job" if kind == "job" else "record"
+            found = [pid for pid, line in self._processes() if words in line]
+            if not found:
+                return
+            os.kill(self.draw.choice(found), signal.SIGKILL)
+        self.hit[kind] += 1
+        self.of_round[kind] += 1
+
+    def _processes(self) -> list[tuple[int, list[str]]]:
+        """Processes of the project's jobs in Python, with their words."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_text().split("\0")
+                is_here = (folder / "cwd").resolve() == self.project.folder
+            except OSError:
+                continue
+            if is_here and "-m" in words:
+                found.append((int(folder.name), words))
+        return found
+
+    def _restart_slurmctld(self) -> None:
+        folder = self.cluster.conf.parent
+        os.kill(int((folder / "slurmctld.pid").read_text()), signal.SIGKILL)
+        time.sleep(self.draw.uniform(0, 1))
+        path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+        env = {**os.environ, "PATH": path, "SLURM_CONF": str(self.cluster.conf)}
+        subprocess.run(["slurmctld"], env=env, check=True, timeout=60)
+
+
+def wait(cluster: Cluster, killer: Killer | None, submit: Submit) -> None:
+    """Until no job waits or runs; what SLURM itself has lost track of is cancelled in the end.
+
+    A slurmctld that was killed knows nothing of its last seconds: a node that runs a job of those
+    takes no more until an administrator resumes it, and jobs that were let begin may wait again.
+    """
+    moving = time.monotonic()
+    end = moving + ROUND_S
+    while True:
+        time.sleep(0.5 if killer is None else killer.draw.uniform(0.1, 2))
+        if killer is not None:
+            killer.once()
+        cluster.run("scontrol", "update", "nodename=ALL", "state=resume", check=False)
+        try:
+            left = cluster.run("squeue", "--noheader", "--array", "--format=%T %r").splitlines()
+        except subprocess.CalledProcessError:
+            continue
+        if not left:
+            return
+        now = time.monotonic()
+        assert now < end + ROUND_S, left
+        if not all(one.endswith(("held", "Dependency", "BeginTime")) for one in left):
+            moving = now
+        if now > end or now > moving + STUCK_S:
+            submit("cancel")
+            killer = None
+
+
+@pytest.fixture(scope="module")
+def expected(
+    template: Project, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """Stages of dvc.lock after a run on this machine."""
+    project = Project(tmp_path_factory.mktemp("expected") / "project")
+    project.create(NAMES)
+    project.submit("--local", "--jobs", "2")
+    return project.lock()
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_dvc_lock_is_complete_and_right_whatever_is_killed(
+    seed: int, expected: dict, sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    draw = random.Random(seed)
+    group = {"item": ["make", "double"]} if draw.random() < 0.75 else {}
+    at_once = 8 if group else 4  # of each of two arrays
+    sent.change(names=NAMES, slurm={"throttle": at_once, "group": group})
+    sent.work(names=NAMES, steps=1, pause_s=0.2)
+    killer = Killer(slurm, sent, draw)
+    done: set[str] = set()
+    for turn in range(MOST_ROUNDS):
+        code, output = submit()
+        assert code == 0, output
+        if "nothing is stale" in output:
+            break
+        submission = read_submission()
+        addresses = {task.address for task in submission.plan.tasks}
+        assert not addresses & done, "a result that was said to be done is lost"
+        killer.of_round.clear()
+        wait(slurm, killer if turn < ROUNDS_WITH_KILLS else None, submit)
+        done |= {one for one in addresses if submission.noted(one).get("state") == "done"}
+    assert "nothing is stale" in output
+    print(f"seed {seed}: {turn} rounds, killed {dict(killer.hit)}")
+    assert killer.hit["job"], "no job was killed"
+    submit("status")
+    assert not waits(sent.folder)
+    assert sent.lock() == expected
+    assert sent.is_clean()
