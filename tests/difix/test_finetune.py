@@ -220,6 +220,7 @@ def test_a_gradient_that_is_not_finite_is_noticed_before_saving(tmp_path: Path) 
             output.register_hook(lambda gradient: gradient * math.nan)
         return terms
 
+    poisoned.config = loss.config  # type: ignore[attr-defined]
     trained.loss = poisoned  # type: ignore[assignment]
     with pytest.raises(UserError, match="the gradient is not finite at step 4"):
         trained.run(Noise(), checkpoint)
