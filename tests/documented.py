@@ -185,7 +185,7 @@ ELSEWHERE = {
     ),
     "python -m stages.repro": _REPRO,
     "python -m stages.pretrain": (
-        "tests/difix/test_tiny_fixer.py::test_the_entry_packs_a_readable_fixer"
+        "tests/difix/test_worlds_fixer.py::test_the_entry_packs_a_readable_fixer"
     ),
     "python -m stages.ablate": f"{_ABLATE}::test_policies_of_references_in_one_command",
     "python -m stages.ablate difix.reference_from=nearest,overlap,previous": (

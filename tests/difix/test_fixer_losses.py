@@ -7,6 +7,7 @@ from tuning import gram_loss, no_weights
 from stages.difix.config import LossConfig
 from stages.difix.tuning.losses import FixerLoss, clamped, gram_distance, square
 from stages.quality.metrics.lpips import Lpips
+from stages.quality.metrics.ssim import ssim_inside
 
 CPU = torch.device("cpu")
 L2_ALONE = LossConfig(l2=1.0, lpips=0.0, gram=0.0, net="alex")
@@ -171,7 +172,16 @@ def test_terms_without_weights_or_before_their_warm_up_teach_nothing(
 ) -> None:
     config = LossConfig(net="alex", lpips=0.5, gram=0.25, gram_warmup_steps=10)
     blind = FixerLoss(config, no_weights(tmp_path), CPU).effective(100)
-    assert blind == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
+    assert blind == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "ssim": 0.0, "net": None}
     loss = FixerLoss(config, lpips_weights, CPU)
     assert loss.effective(10)["gram"] == 0.0
-    assert loss.effective(11) | {"net": ""} == {"l2": 1.0, "lpips": 0.5, "gram": 0.25, "net": ""}
+    assert loss.effective(11) | {"net": ""} == {"l2": 1.0, "lpips": 0.5, "gram": 0.25, "ssim": 0.0, "net": ""}
+
+
+def test_structural_dissimilarity_counts_by_its_weight(tmp_path: Path) -> None:
+    a, b = images(2, 3, 24, 20), images(3, 3, 24, 20)[:2]
+    config = LossConfig(l2=0.5, lpips=0.0, gram=0.0, ssim=2.0)
+    terms = FixerLoss(config, no_weights(tmp_path), CPU)(a, b, 0)
+    torch.testing.assert_close(terms.ssim, 1 - ssim_inside(a, b).mean().float())
+    torch.testing.assert_close(terms.loss, 0.5 * terms.l2 + 2.0 * terms.ssim)
+    assert FixerLoss(L2_ALONE, no_weights(tmp_path), CPU)(a, b, 0).ssim == 0

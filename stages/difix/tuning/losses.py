@@ -157,4 +157,5 @@ def _choose_net(config: LossConfig, weights: Path) -> tuple[str | None, str]:
             return net, f"{missing}; LPIPS and Gram use {net} instead"
     if not (config.lpips or config.gram):
         return None, ""
-    return None, f"{missing}; the LPIPS and Gram terms are off, L2 alone is left"
+    left = "L2 and SSIM are left" if config.ssim else "L2 alone is left"
+    return None, f"{missing}; the LPIPS and Gram terms are off, {left}"
