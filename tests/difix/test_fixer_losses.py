@@ -175,7 +175,13 @@ def test_terms_without_weights_or_before_their_warm_up_teach_nothing(
     assert blind == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "ssim": 0.0, "net": None}
     loss = FixerLoss(config, lpips_weights, CPU)
     assert loss.effective(10)["gram"] == 0.0
-    assert loss.effective(11) | {"net": ""} == {"l2": 1.0, "lpips": 0.5, "gram": 0.25, "ssim": 0.0, "net": ""}
+    assert loss.effective(11) | {"net": ""} == {
+        "l2": 1.0,
+        "lpips": 0.5,
+        "gram": 0.25,
+        "ssim": 0.0,
+        "net": "",
+    }
 
 
 def test_structural_dissimilarity_counts_by_its_weight(tmp_path: Path) -> None:

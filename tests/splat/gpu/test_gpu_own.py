@@ -110,7 +110,7 @@ def test_gsplat_stands_in_where_kernels_cannot_be_built(
     why: str | None, taken: str, monkeypatch, caplog
 ) -> None:
     monkeypatch.setattr(compiled, "failure", lambda: why)
-    config = TrainConfig(max_steps=7)
+    config = TrainConfig(max_steps=7, rasteriser="own")
     assert usable(config) == config.model_copy(update={"rasteriser": taken})
     assert ("train.rasteriser" in caplog.text) == (why is not None)
     chosen = TrainConfig(rasteriser="gsplat")
