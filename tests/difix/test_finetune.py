@@ -241,6 +241,7 @@ def test_an_image_that_is_not_finite_is_reported_like_a_loss(tmp_path: Path) -> 
         check_pair(image, image)
         return loss(output, target, step)
 
+    perceptual.config = trained.loss.config  # type: ignore[attr-defined]
     trained.loss = perceptual  # type: ignore[assignment]
     with pytest.raises(UserError, match="an image is not finite at step 4") as raised:
         trained.run(Noise(), checkpoint)
