@@ -187,6 +187,9 @@ ELSEWHERE = {
     "python -m stages.pretrain": (
         "tests/difix/test_worlds_fixer.py::test_the_entry_packs_a_readable_fixer"
     ),
+    "python -m stages.pretrain --out fixer.safetensors": (
+        "tests/difix/test_worlds_fixer.py::test_the_entry_packs_a_readable_fixer"
+    ),
     "python -m stages.ablate": f"{_ABLATE}::test_policies_of_references_in_one_command",
     "python -m stages.ablate difix.reference_from=nearest,overlap,previous": (
         f"{_ABLATE}::test_policies_of_references_in_one_command"
