@@ -56,8 +56,7 @@ def main() -> None:
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
     where = params.where
-    of_difix = (*difix.inert_notes(values, where), *difix.scale_notes(values, where))
-    for note in (*splat.inert_notes(values, where), *of_difix):
+    for note in (*splat.inert_notes(values, where), *difix.notes(values, where)):
         print(note)
     if args.memo:
         print(f"\n{memo(values['study'])}")

@@ -23,11 +23,11 @@ def main() -> None:
 
     addresses = args.jobs[int(os.environ.get(slurm.TASK, "0"))].split("\n")
     submission = read_folder(args.submission)
-    code = run_tasks(submission, addresses)
+    config = Params.read().section("slurm", SlurmConfig)
+    code = run_tasks(submission, addresses, config)
     if code == task_process.STOPPED and slurm.JOB in os.environ:
         stopped = [one for one in addresses if submission.noted(one).get("state") == "stopped"]
         names = ", ".join(stopped)
-        config = Params.read().section("slurm", SlurmConfig)
         message = f"{names}: stopped and queued again, to continue from its last state"
         if not slurm.requeue(config, message):
             for one in stopped:

@@ -192,18 +192,13 @@ def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
     return keys
 
 
-def inert_notes(
-    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
-) -> Iterator[str]:
-    """A line for each key of `tune` without effect; `values` are the sections of params."""
+def notes(values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]) -> Iterator[str]:
+    """A line for each key of `tune` without effect, and one for two scales of images.
+
+    `values` are the sections of params.
+    """
     for key, reason in inert_keys(values["tune"]):
         yield no_effect(where(("tune", *key.split("."))), reason)
-
-
-def scale_notes(
-    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
-) -> Iterator[str]:
-    """A line where the fixer is tuned on images of another size than it is applied to."""
     tuned, applied = values["tune"].resolution, values["difix"].resolution
     if tuned != applied and methods_of(TUNED, values["study"].methods):
         ways = f"difix.resolution={tuned}, which resizes" if tuned else f"tune.resolution={applied}"

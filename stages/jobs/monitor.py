@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from stages.jobs import slurm, task_states
 from stages.jobs.recording import record_all
@@ -23,6 +24,11 @@ def status(number: str, targets: Sequence[str]) -> None:
     tasks = [task for task in task_states.task_states(submission) if task.address in chosen]
     _LOGGER.info(f"submission {submission.number}, {submission.executor}, {submission.root}")
     _LOGGER.info(task_states.table(tasks))
+
+
+def record(number: str, targets: Sequence[str]) -> None:
+    """Write all results of ended jobs into dvc.lock of this folder, whichever submission's."""
+    record_all(Path.cwd())
 
 
 def logs(number: str, targets: Sequence[str], lines: int) -> None:

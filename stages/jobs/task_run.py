@@ -9,7 +9,6 @@ from stages.jobs.config import SlurmConfig
 from stages.jobs.recording import RECORD_EVERY_S, record_all
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError, raise_all
-from stages.run.settings.params import Params
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class TaskRun:
         self.submission.note(self.task.address, state, began=self.began, **details)
 
 
-def run_tasks(submission: Submission, addresses: Sequence[str]) -> int:
+def run_tasks(submission: Submission, addresses: Sequence[str], config: SlurmConfig) -> int:
     """Run the tasks of a job one after another; 0, or the exit code of the first that failed.
 
     After a failure those that need it are cancelled and the others run; a signal stops all.
@@ -88,7 +87,6 @@ def run_tasks(submission: Submission, addresses: Sequence[str]) -> int:
     while left:
         address = left.pop(0)
         try:
-            config = Params.read().section("slurm", SlurmConfig)
             ended = TaskRun(submission, address, config.resources(address).wrap).run()
         except UserError as error:
             submission.note(address, "failed", code=2)
