@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from difix.fixers import perturbed, tiny_spec
+from difix.fixers import perturbed, tiny_spec, warped_spec
 from small_capture import SIZE, cameras, write_capture
 
 from stages import (
@@ -185,6 +185,37 @@ def test_reference_is_the_image_of_the_nearest_training_camera(
     same = read_json(Path("half/fixed/tuned/eval_on_hall/post/metrics.json"))
     plain = read_json(Path("half/eval_on_hall/metrics.json"))
     assert same["psnr"] == pytest.approx(plain["psnr"], abs=0.02), "an identity changes nothing"
+
+
+@pytest.mark.parametrize("align_steps", [0, 2])
+def test_references_are_warped_into_the_views_of_a_capture(
+    run: Run, monkeypatch: pytest.MonkeyPatch, align_steps: int
+) -> None:
+    """Into every kind of render, from as many training views as the fixer takes."""
+    from stages.difix.inference import Runner
+
+    set_params(align_steps)
+    write_capture(Path("room"))
+    write_capture(Path("hall"), cameras(HALL, 0.05))
+    run(capture_train, "room", "out", "RIGHT")
+    run(capture_evaluate, "out", "hall")
+    shutil.rmtree(layout.tuned())
+    write_folder(perturbed(warped_spec(2)), layout.tuned())
+    used, fix = [], Runner.fix
+
+    def recorded(self: Runner, images: list, references: list, grids: int = 1) -> list:
+        used.extend(references)
+        return fix(self, images, references, grids)
+
+    monkeypatch.setattr(Runner, "fix", recorded)
+    run(capture_fix, "room", "out", "hall", "--fixer", "tuned", *BOTH)
+    kinds = 2 if align_steps else 1
+    assert len(used) >= 2 * kinds
+    assert {one.shape for some in used for one in some} == {(SIZE[1], SIZE[0], 4)}
+    assert all(len(some) == 2 for some in used)
+    if align_steps:
+        given, aligned = used[0], used[1]
+        assert any((one != other).any() for one, other in zip(given, aligned, strict=True))
 
 
 def test_camera_of_a_scene_is_no_reference_of_a_capture_and_that_is_said(
