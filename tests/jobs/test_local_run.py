@@ -274,7 +274,8 @@ def test_tasks_share_no_gpu(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setattr(sending, "KERNELS_COMMAND", ["python", "work.py", "kernels"])
-    project.change(slurm={"stages": {"make": {"gpus": 1}, "double": {"gpus": 4}}})
+    gpus = {"kernels": 0, "make": 1, "double": 4}
+    project.change(slurm={"stages": {name: {"gpus": count} for name, count in gpus.items()}})
     assert submit("--local", "--jobs", "4")[0] == 0
     assert project.ran() == sorted([*ALL, "kernels@"])
     logs = project.folder / "slurm_logs"
