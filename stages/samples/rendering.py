@@ -30,7 +30,7 @@ from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.config import NEAREST, OVERLAP, PairsConfig, reference_errors
-from stages.scenes.images import Pixels, image_size, read_image, write_png
+from stages.scenes.images import Pixels, image_size, read_image, resize, resize_mask, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
@@ -81,6 +81,12 @@ class SampleRenderer:
             is_source = other.name in self.calibration.sources
             cameras.append(self._learnt[other.name] if is_source else self._camera(other))
             image, mask = other.image() if is_source else (self.render(other, step), None)
+            size = cameras[-1].width, cameras[-1].height
+            if is_source and image.shape[1::-1] != size:  # train.data_factor
+                image, mask = (
+                    resize(image, *size),
+                    mask if mask is None else resize_mask(mask, *size),
+                )
             images.append(image)
             valid.append(mask)
         return self._warpers[step](self._camera(view), cameras, images, valid)

@@ -27,7 +27,8 @@ from stages.quality.config import WeightsConfig
 from stages.quality.metrics.weights import collect
 from stages.run.settings.params import Params
 
-STUDY = Path(__file__).resolve().parents[2] / "studies" / "published.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = ROOT / "studies" / "published.yaml"
 DOC = "docs/from-difix.md"
 CPU = torch.device("cpu")
 SIZE = 404, 400  # height and width: one side above the crop of 400
@@ -35,7 +36,11 @@ SIZE = 404, 400  # height and width: one side above the crop of 400
 
 @pytest.fixture(scope="module")
 def config() -> TuneConfig:
-    return TuneConfig(**YAML(typ="safe").load(STUDY)["tune"])
+    """Section `tune` of params.yaml with the overlay's values."""
+    yaml = YAML(typ="safe")
+    values, changed = (yaml.load(path)["tune"] for path in (ROOT / "params.yaml", STUDY))
+    changed["losses"] = values["losses"] | changed["losses"]
+    return TuneConfig(**(values | changed))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from known_scene import known_gaussians, ring
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from stages.scenes.cameras import Camera, look_at, rigid
 from stages.splat.render import render
@@ -185,6 +186,23 @@ def test_a_right_depth_stays() -> None:
     source, beside = on_wall(camera((0.7, 0.0, 0.0), (0.7, 0.0, WALL)))
     still = warp(target, [source], [beside], render=torch.from_numpy(image))
     torch.testing.assert_close(still, warp(target, [source], [beside]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("eyes", [[0.9], [0.5, 0.9]], ids=["one source", "both on one side"])
+def test_a_blurred_render_moves_no_right_depth_out_of_the_sources(eyes: list[float]) -> None:
+    views, images = [], []
+    for x in (0.0, *eyes):
+        view, ramp = on_wall(camera((x, 0.0, 0.0), (x, 0.0, WALL)))
+        image = textured(10 * (ramp[..., 0] - 0.5), 10 * (ramp[..., 1] - 0.5))
+        views.append(view)
+        images.append(image.astype(np.float32))
+    render_ = torch.from_numpy(images[0]).permute(2, 0, 1)[None]
+    blurred = avg_pool2d(render_, 9, 1, 4, count_include_pad=False)[0].permute(1, 2, 0)
+    before = warp(views[0], views[1:], images[1:])
+    after = warp(views[0], views[1:], images[1:], render=blurred)
+    assert torch.equal(after[:, 3] > 0, before[:, 3] > 0)
+    if len(eyes) == 1:
+        assert torch.equal(after, before), "nothing to compare the source with"
 
 
 def test_a_batch_is_refined_as_its_views_are() -> None:

@@ -121,6 +121,9 @@ def refined_depth(
 ) -> Tensor:
     """The depth [..., H, W] of targets by a plane sweep around the Gaussians' depth.
 
+    It stays where fewer than two sources see the point: a render alone, which may be blurred, says
+    too little.
+
     Args:
         depth: of the targets [..., H, W]; 0 stays 0.
         K: of the targets [..., 3, 3], px.
@@ -131,24 +134,29 @@ def refined_depth(
     """
     inverse = 1 / depth.clamp(min=_LEAST_DEPTH)
     best, least = depth, torch.full_like(depth, torch.inf)
+
+    def warped_at(depth: Tensor) -> Tensor:
+        each = [warped_images(depth, K, cam_from_world, *one, _ANY_DEPTH) for one in sources]
+        return torch.cat(each, dim=-4)
+
+    is_compared = (warped_at(depth)[..., 3, :, :] > 0).sum(-3) > 1
     for change in _SWEEP:
         moved = torch.where(depth > 0, 1 / (inverse * (1 + change)), 0.0)
-        warped = torch.cat(
-            [warped_images(moved, K, cam_from_world, *one, _ANY_DEPTH) for one in sources], dim=-4
-        )
+        warped = warped_at(moved)
         cost = _disagreement(warped, render) + _CHANGE_COST * abs(change)
         best, least = torch.where(cost < least, moved, best), torch.minimum(cost, least)
-    return best
+    return torch.where(is_compared, best, depth)
 
 
 def _disagreement(warped: Tensor, render: Tensor) -> Tensor:
     """How far the colours of warped images differ from the render and from each other [..., H, W].
 
-    Means over the pairs that are known, in windows.
+    Means over the pairs that are known, in windows; most where no source sees the point.
     """
     colors, known = warped[..., :3, :, :], (warped[..., 3, :, :] > 0).to(warped.dtype)
     from_render = (colors - render[..., None, :, :, :]).abs().mean(-3).clamp(max=_MOST) * known
-    total = from_render.sum(-3) / known.sum(-3).clamp(min=1)
+    number = known.sum(-3)
+    total = torch.where(number > 0, from_render.sum(-3) / number.clamp(min=1), _MOST)
     pairs, number = torch.zeros_like(total), torch.zeros_like(total)
     for one, other in combinations(range(warped.shape[-4]), 2):
         both = known[..., one, :, :] * known[..., other, :, :]
