@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dvc.utils.serialize import loads_yaml, modify_yaml
+from dvc.utils.serialize import load_yaml, loads_yaml, modify_yaml
 
 from stages.graph import lock_file
 from stages.graph.waiting import RESULTS
@@ -64,12 +64,15 @@ class Journal:
         return bool(files)
 
     def _write(self, lock: Path, waiting: Mapping[str, Mapping[str, str]]) -> None:
-        text = lock_file.read(lock) or ""
+        text = lock_file.read(lock)
         blocks = {
             name: one["block"]
             for name, one in waiting.items()
-            if text_hash(lock_file.entry(text, name)) == one[_BEFORE]
+            if text_hash(lock_file.entry(text or "", name)) == one[_BEFORE]
         }
+        if len(blocks) < len(waiting) and text != "" and lock_file.entries(text or "") is None:
+            # Raises for a conflict or no text: what differs there is no newer result.
+            load_yaml(lock)
         if blocks and not lock_file.record_blocks(lock, blocks):
             with modify_yaml(lock) as data:
                 data.setdefault("schema", "2.0")

@@ -118,6 +118,27 @@ def test_conflict_in_the_lock_file_keeps_the_results_waiting(journal: Journal, l
     assert set(stages(lock)) == {"a", "train@s0"}
 
 
+@pytest.mark.parametrize("broken", ["conflict", "no text"])
+def test_result_of_a_recorded_stage_waits_while_its_entry_cannot_be_read(
+    journal: Journal, lock: Path, broken: str
+) -> None:
+    """The entry there is no newer result, only half of a merge."""
+    lock_file.record(lock, {"train@s0": stage(0)})
+    journal.add(lock, {"train@s0": stage(1)})
+    whole = lock.read_bytes()
+    cmd = b"    cmd: python -m x 0\n"
+    sides = b"<<<<<<< HEAD\n" + cmd + b"=======\n    cmd: other\n>>>>>>> other\n"
+    content = whole.replace(cmd, sides) if broken == "conflict" else whole + b"\xff\xfe"
+    lock.write_bytes(content)
+    with pytest.raises(DvcException):
+        journal.take_in()
+    assert lock.read_bytes() == content
+    assert journal.has(lock, "train@s0")
+    lock.write_bytes(whole)
+    journal.take_in()
+    assert stages(lock) == {"train@s0": stage(1)}
+
+
 def test_lock_files_of_other_folders_are_their_own(journal: Journal, lock: Path) -> None:
     other = journal.root / "part" / "dvc.lock"
     other.parent.mkdir()
