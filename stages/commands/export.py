@@ -10,7 +10,10 @@ DATASET, STAGES = "dataset", ("base", "tuned")
 
 
 def main() -> None:
-    """Write exports/<fixer>/model_0.pkl, exports/<fixer>/diffusers or exports/dataset.json."""
+    """Write exports/<fixer>/model_0.pkl, exports/<fixer>/diffusers or exports/dataset.json.
+
+    <fixer> is base, tuned, or a folder's name and eight digits of a hash of its path.
+    """
     parser = Arguments(description=__doc__)
     parser.add_argument("what", help="base, tuned, or a fixer's folder; or dataset")
     parser.add_argument("--form", required=True, choices=FORMS, help="json is that of dataset")
@@ -40,6 +43,7 @@ def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
     from stages.run.settings.params import Params
 
     folder = layout.fixer(name) if name in STAGES else Path(name).expanduser()
+    stage = next((one for one in STAGES if layout.fixer(one).resolve() == folder.resolve()), None)
     if not is_ours(folder):
         raise UserError(
             folder,
@@ -48,13 +52,22 @@ def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
             fix="run `dvc repro base` or `dvc repro tune`, or name the folder",
         )
     fixer, start = read_folder(folder), layout.base()
-    target = layout.export(name if name in STAGES else folder.resolve().name)
+    target = layout.export(stage or _own_name(folder.resolve()))
     if form == "pkl":
         lr = Params.read().value("tune", "lr", TuneConfig)
-        started = read_folder(start) if name == "tuned" else None
+        if stage is None:
+            print(f"note: {folder}: its VAE is assumed to be that of base.components")
+        started = read_folder(start) if stage == "tuned" else None
         return target, export_pkl(fixer, target, started, lr)
     text = folder if has_text(folder) else start
     return target / form, export_folder(fixer, target / form, text)
+
+
+def _own_name(folder: Path) -> str:
+    """The folder's name and a hash of its path: others may have the name too."""
+    from stages.run.files import text_hash
+
+    return f"{folder.name}-{text_hash(str(folder))[:8]}"
 
 
 if __name__ == "__main__":

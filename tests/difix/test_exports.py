@@ -176,6 +176,45 @@ def test_command_exports_both_forms_and_prints_how_to_open_them(
         main()
 
 
+def test_fixers_in_folders_of_one_name_are_exported_apart(
+    tmp_path: Path, fixer: Fixer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("tune:\n  lr: 2.0e-5\n")
+    for folder in ("a/tuned", "b/tuned", layout.base()):
+        write_folder(fixer, Path(folder), tmp_path / "turbo")
+    targets = []
+    for name in ("a/tuned", "b/tuned", "b/../a/tuned", "data/difix/base"):
+        monkeypatch.setattr(sys, "argv", ["export", name, "--form", "pkl"])
+        main()
+        output = capsys.readouterr().out
+        targets += [line.split(": ")[0] for line in output.splitlines() if "for NVIDIA" in line]
+        assert f'--model_path "{targets[-1]}/{PKL_NAME}"' in output
+        assert Path(targets[-1], PKL_NAME).is_file()
+        assumed = f"note: {name}: its VAE is assumed to be that of base.components"
+        assert (assumed in output) == (name != "data/difix/base")
+    assert len(set(targets)) == 3
+    assert targets[0] == targets[2]
+    assert targets[0].startswith("exports/tuned-")
+    assert targets[3] == "exports/base"
+
+
+@pytest.mark.parametrize("name", ["tuned", "data/difix/tuned", "data/../data/difix/tuned/"])
+def test_trained_vae_is_refused_however_the_tuned_fixer_is_named(
+    tmp_path: Path, fixer: Fixer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("tune:\n  lr: 2.0e-5\n")
+    write_folder(fixer, layout.base(), tmp_path / "turbo")
+    with torch.no_grad():
+        fixer.vae.encoder.conv_in.weight.add_(1)
+    write_folder(fixer, layout.tuned())
+    monkeypatch.setattr(sys, "argv", ["export", name, "--form", "pkl"])
+    with pytest.raises(UserError, match=r"VAE \(encoder\.conv_in\.weight\) was trained"):
+        main()
+    assert not layout.export("tuned").exists()
+
+
 def test_dataset_opens_in_their_loader_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
