@@ -30,7 +30,8 @@ def main() -> None:
     from stages.run.checkpoint import Checkpoint, forget
     from stages.run.provenance import cost
 
-    checkpoint = Checkpoint("pretrain", "small", config.pretrain.recipe(), config.prompt)
+    key = (config.pretrain.recipe(), config.prompt, str(config.seed))
+    checkpoint = Checkpoint("pretrain", "small", *key)
     with tempfile.TemporaryDirectory() as scratch, cost("pretrain", "small"):
         text, folder = Path(scratch, "text"), Path(scratch, "fixer")
         write_tiny_text(text, SIZES["small"].unet["cross_attention_dim"], config.seed)

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tuning import no_weights, tune_config
 
+from stages.commands import pretrain as pretrain_entry
 from stages.difix.config import BaseConfig, LoopRuntime, PretrainConfig
+from stages.difix.pretraining import worlds_fixer
 from stages.difix.pretraining.worlds_stream import WorldsStream, disturbed, recolored
 from stages.samples.worlds.config import WorldsConfig
 
@@ -101,6 +104,32 @@ def test_references_that_are_there_come_first() -> None:
     exposed = disturbed(warped, config(**same | {"exposed": 1.0}), generator)
     assert 0.01 < float((exposed[:, :, :3] - 0.5).abs().mean()) < 0.1
     assert exposed[:, :, 3].eq(0.5).all()
+
+
+def test_stopped_run_of_another_seed_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLATFIX_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(sys, "argv", ["pretrain", "--out", "packed.safetensors"])
+    found = []
+
+    class Stopped(Exception):
+        pass
+
+    def stopped(*given: Any) -> None:
+        checkpoint = given[-1]
+        found.append(checkpoint.load())
+        checkpoint.save({"run": len(found)})
+        raise Stopped
+
+    monkeypatch.setattr(worlds_fixer, "pretrain", stopped)
+    for seed in (0, 1, 0):
+        base = BaseConfig(source="shipped", size="small", pretrain=config(), seed=seed)
+        Path("params.yaml").write_text(json.dumps({"base": base.model_dump()}))
+        with pytest.raises(Stopped):
+            pretrain_entry.main()
+    assert found == [None, None, {"run": 1}]
 
 
 @pytest.mark.slow
