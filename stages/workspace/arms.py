@@ -19,7 +19,6 @@ from stages.run.plurals import counted
 from stages.run.settings.params import Params, did_you_mean, moved, plain
 from stages.run.settings.readings import InvalidYaml, parse_yaml
 
-DEFAULT = "default"
 # Judges params, as `check` does; the last of what it gives are the errors.
 Judge = Callable[[Params], Sequence[Any]]
 # Sections that affect the splats: their noise includes that of the training.

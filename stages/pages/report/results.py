@@ -12,7 +12,7 @@ from typing import Any
 from stages.quality.comparison import Evaluations, Files, downstream
 from stages.quality.decision import verdict_lines
 from stages.quality.measured import measured_rows
-from stages.quality.paired_differences import MEAN, TEXTS
+from stages.quality.paired_differences import TEXTS
 from stages.run.files import read_json, read_table, read_tsv, shaped
 from stages.run.methods import Method
 from stages.scenes.study.config import StudyConfig
@@ -112,13 +112,6 @@ class Results:
     def ranked_by(self) -> str:
         """The method that the headline is of, by which views are ranked."""
         return self.study.subject
-
-    def mean_delta(self, method: str, reference: str, metric: str) -> Row | None:
-        """The difference over the downstream scenes, or None where it was not measured."""
-        return next(
-            (row for row in self.delta_rows(method, reference, metric) if row["scene"] == MEAN),
-            None,
-        )
 
     def delta_rows(self, method: str, reference: str, metric: str) -> list[Row]:
         """One row per scene, then the mean."""

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
-# Textures, their frequencies, colour, and mix, as in `shapes.Worlds`.
-Material = tuple[Vector, ...]
 
 # Coefficients of x^2, y^2 and z^2 in the box's own units; inside is where the sum is below 1.
 BOX = (0.0, 0.0, 0.0)
