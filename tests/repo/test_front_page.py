@@ -39,6 +39,13 @@ def test_verdict_is_that_of_the_decision() -> None:
     assert f"> {lines[0]} {against_none.removeprefix('- ')}" in README
 
 
+def test_fixer_has_as_many_parameters_as_the_decision_says() -> None:
+    """The figure of its line on the fixer, which stage compare writes."""
+    (line,) = re.findall(r"^- Fixer: .*$", (METRICS / "decision.md").read_text(), re.M)
+    (measured,) = re.findall(r"([\d.]+ [MG]) parameters", line)
+    assert re.findall(r"fixer of ([\d.]+ [MG]) parameters", README) == [measured]
+
+
 def test_tables_of_captures_and_static_scenes_are_those_of_the_metrics() -> None:
     page, rows = (ROOT / "docs" / "captures.md").read_text(), []
     for variant in ("combined", "filtered"):
