@@ -59,6 +59,7 @@ _REDUCED = (
     "pairs.steps=[20]",
     "novel_views.align_steps=3",
     "tune.steps=30",
+    "tune.crop_px=0",
     "runtime.tune.checkpoint_every=2",
     "tune.validate_every=10",
     "distill.rounds=4",

@@ -86,7 +86,7 @@ def reduce_params(path: Path) -> None:
     params["runtime"]["train"] |= {"workers": 1, "checkpoint_every": 10}
     params["train"]["save_steps"] = params["pairs"]["steps"] = []
     params["novel_views"]["align_steps"] = 3
-    params["tune"]["steps"] = 4
+    params["tune"]["steps"], params["tune"]["crop_px"] = 4, 0
     params["show"]["video"]["frames"] = 2
     params["distill"]["rounds"] = params["distill"]["steps"] = 2
     params["capture_study"]["variants"] = ["filtered"]
