@@ -151,7 +151,7 @@ def test_repro_ends_with_metrics_of_every_scene(workspace: Workspace) -> None:
     decision = (workspace.folder / "metrics" / "decision.md").read_text()
     assert decision.startswith("# Decision snapshot")
     lacking = workspace.json("metrics", "tune.json")["losses_note"]
-    assert "the LPIPS and Gram terms are off, L2 alone is left" in lacking
+    assert "the LPIPS and Gram terms are off, L2 and SSIM are left" in lacking
     assert f"\n- Missing: {lacking}. Other losses than `tune.losses` tuned the fixer" in decision
     report = (workspace.folder / "metrics" / "report" / "index.html").read_text()
     assert "<dt>Missing</dt>" in report.partition('<section id="numbers">')[0]
