@@ -1,6 +1,7 @@
 """121 tasks, 8 at a time, while jobs, the recorder and slurmctld are killed: nothing is lost.
 
-One run by default, `SPLATFIX_KILL_RUNS=20` for as many, each with other kills.
+`SPLATFIX_KILL_RUNS=20` makes as many runs, each with other kills; without it there is none, since one
+takes minutes, and on a busy machine an hour.
 """
 
 import os
@@ -19,7 +20,7 @@ from project import Project, Submit
 from stages.graph.waiting import waits
 from stages.jobs.submission import read_submission
 
-RUNS = int(os.environ.get("SPLATFIX_KILL_RUNS", "1"))
+RUNS = int(os.environ.get("SPLATFIX_KILL_RUNS", "0"))
 NAMES = [f"n{number:02}" for number in range(60)]
 ROUNDS_WITH_KILLS, MOST_ROUNDS = 2, 8
 KILLS_OF_A_ROUND = Counter({"job": 10, "recorder": 3, "slurmctld": 1})
@@ -112,7 +113,8 @@ def expected(
     return project.lock()
 
 
-@pytest.mark.parametrize("seed", range(RUNS))
+@pytest.mark.skipif(not RUNS, reason="SPLATFIX_KILL_RUNS is not set: a run takes minutes")
+@pytest.mark.parametrize("seed", range(max(1, RUNS)))
 def test_dvc_lock_is_complete_and_right_whatever_is_killed(
     seed: int, expected: dict, sent: Project, submit: Submit, slurm: Cluster
 ) -> None:
