@@ -1,7 +1,7 @@
 """121 tasks, 8 at a time, while jobs, the recorder and slurmctld are killed: nothing is lost.
 
-`SPLATFIX_KILL_RUNS=20` makes as many runs, each with other kills; without it there is none, since one
-takes minutes, and on a busy machine an hour.
+`SPLATFIX_KILL_RUNS=20` makes as many runs, each with other kills; without it there is none, since
+one takes minutes, and on a busy machine an hour.
 """
 
 import os
