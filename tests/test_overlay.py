@@ -95,10 +95,11 @@ def test_lpips_by_two_nets_is_one_command(folder: Path) -> None:
 
 
 # Keys of `train:` that the scripts take from params.yaml: about the machine, and about the data.
-KEPT = {"backend", "execution", "background", "masks"}
+KEPT = {"backend", "execution", "rasteriser", "background", "masks"}
 OTHER = {
     "backend": "cpu",
     "execution": "eager",
+    "rasteriser": "own",
     "init_type": "random",
     "background": [0.5, 0.5, 0.5],
     "kind": "mcmc",
