@@ -153,7 +153,7 @@ def test_losses_without_weights_are_recorded(home: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["tune"])
     main()
     recorded = json.loads(Path("metrics/tune.json").read_text())
-    assert recorded["losses"] == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "net": None}
+    assert recorded["losses"] == {"l2": 1.0, "lpips": 0.0, "gram": 0.0, "ssim": 0.0, "net": None}
     assert recorded["losses_note"].endswith("the LPIPS and Gram terms are off, L2 alone is left")
     card = Path("data/difix/tuned/README.md").read_text()
     assert f"**not as its parameters say**: {recorded['losses_note']}" in card
