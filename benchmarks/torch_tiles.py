@@ -6,6 +6,8 @@ One camera, classic mode, RGB and depth; the same image as `stages.splat` render
 import torch
 from torch import Tensor
 
+from stages.splat.rotations import rotations_from_quats
+
 TILE = 16
 EPS2D = 0.3
 
@@ -51,21 +53,7 @@ def _project(
     p: Tensor, quats: Tensor, scales: Tensor, view: Tensor, K: Tensor, width: int, height: int
 ) -> Tensor:
     """Blurred covariances on the screen [N, 3] as xx, xy, yy."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rotations = torch.stack(
-        [
-            1 - 2 * (y * y + z * z),
-            2 * (x * y - w * z),
-            2 * (x * z + w * y),
-            2 * (x * y + w * z),
-            1 - 2 * (x * x + z * z),
-            2 * (y * z - w * x),
-            2 * (x * z - w * y),
-            2 * (y * z + w * x),
-            1 - 2 * (x * x + y * y),
-        ],
-        dim=-1,
-    ).reshape(-1, 3, 3)
+    rotations = rotations_from_quats(quats)
     size, focal, middle = torch.tensor([width, height]), K[[0, 1], [0, 1]], K[:2, 2]
     slopes = p[:, :2] / p[:, 2:]
     margin = 0.15 * size

@@ -3,8 +3,8 @@
 A sample is a target (camera, timestamp) with a reference, the image of a source camera: three
 images of one name, `image` (the render), `target_image` (the ground truth) and `ref_image`. For
 fixers that take them, images of source cameras warped into the target are beside it, `warped_1` the
-best: PNGs whose alpha is the agreement of
-the depths (`splat.views.warping`).
+best: PNGs whose alpha is the agreement of the depths (`splat.views.warping`).
+
 pairs.json says of each sample what it shows, and lists the hashes of all images of the scene, so
 that leaks are found without the scene.
 """

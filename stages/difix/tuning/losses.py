@@ -1,9 +1,8 @@
 """The loss of a fixed view: L2, LPIPS, Gram matrices and structural dissimilarity.
 
 The published recipe (Wu et al. 2025), which has no structural dissimilarity, with weights from
-params. Images are [B, 3, H, W] in [0, 1];
-the fixer's output is not clamped, so that pixels outside the range have a gradient. All terms are
-computed in float32.
+params. Images are [B, 3, H, W] in [0, 1]; the fixer's output is not clamped, so that pixels outside
+the range have a gradient. All terms are computed in float32.
 """
 
 import sys

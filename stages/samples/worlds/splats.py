@@ -13,6 +13,7 @@ from stages.quality.metrics.ssim import ssim_of_windows
 from stages.samples.worlds.config import WorldsConfig
 from stages.samples.worlds.tracing import Cameras
 from stages.splat.raster import rasterization
+from stages.splat.rotations import rotations_from_quats
 from stages.splat.training.initial import SH_C0
 
 _UNUSED = -14.0  # opacity logit
@@ -178,7 +179,7 @@ class Splats:
         size = p["scales"][rows, source].exp()
         is_split = (size.amax(dim=-1) > _SMALL) & is_grown
         draw = torch.randn(2, *size.shape, generator=generator).to(device)
-        rotation = _rotations(p["quats"][rows, source])
+        rotation = rotations_from_quats(p["quats"][rows, source])
         offsets = (rotation @ (draw * size)[..., None])[..., 0] * is_split[..., None]
         shrink = torch.where(is_split, 1.6, 1.0).log()[..., None]
         for name, value in p.items():
@@ -205,20 +206,3 @@ def _spacing(points: Tensor) -> Tensor:
         nearest = torch.cdist(one, one).topk(4, largest=False).values[:, 1:]
         result.append(nearest.square().mean(dim=-1).sqrt())
     return torch.stack(result).clamp(1e-4, 1.0)
-
-
-def _rotations(quats: Tensor) -> Tensor:
-    """Rotations [..., 3, 3] of quaternions wxyz [..., 4] of any length."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    ]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))

@@ -171,15 +171,22 @@ def _adam(
     g = tl.load(gradient + row * gradient_stride + column, mask=inside, other=0.0) + decay * p
     m = tl.load(exp_avg + at, mask=inside, other=0.0)
     v = tl.load(exp_avg_sq + at, mask=inside, other=0.0)
-    m = beta1 * m + rest1 * g
-    v = beta2 * v + rest2 * g * g
-    count = tl.load(step)
-    unbias1 = _missing(count * log_beta1)
-    unbias2 = tl.sqrt(_missing(count * log_beta2))
-    p -= lr / unbias1 * m / (tl.sqrt(v) / unbias2 + eps)
+    p, m, v = _updated(
+        p, g, m, v, tl.load(step), lr, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2
+    )
     tl.store(exp_avg + at, m, mask=inside)
     tl.store(exp_avg_sq + at, v, mask=inside)
     tl.store(param + row * param_stride + column, p, mask=inside)
+
+
+@triton.jit
+def _updated(p, g, m, v, count, lr, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2):
+    """Parameters and both moments after the step of number `count`, by gradients g."""
+    m = beta1 * m + rest1 * g
+    v = beta2 * v + rest2 * g * g
+    unbias1 = _missing(count * log_beta1)
+    unbias2 = tl.sqrt(_missing(count * log_beta2))
+    return p - lr / unbias1 * m / (tl.sqrt(v) / unbias2 + eps), m, v
 
 
 @triton.jit
@@ -225,12 +232,10 @@ def _adam_harmonics(
     m += tl.load(exp_avg_n + at_n, mask=other, other=0.0)
     v = tl.load(exp_avg_sq_0 + at_0, mask=first, other=0.0)
     v += tl.load(exp_avg_sq_n + at_n, mask=other, other=0.0)
-    m = beta1 * m + rest1 * g
-    v = beta2 * v + rest2 * g * g
-    count = tl.load(step)
-    unbias1 = _missing(count * log_beta1)
-    unbias2 = tl.sqrt(_missing(count * log_beta2))
-    p -= tl.where(column < 3, rate_0, rate_n) / unbias1 * m / (tl.sqrt(v) / unbias2 + eps)
+    lr = tl.where(column < 3, rate_0, rate_n)
+    p, m, v = _updated(
+        p, g, m, v, tl.load(step), lr, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2
+    )
     tl.store(exp_avg_0 + at_0, m, mask=first)
     tl.store(exp_avg_n + at_n, m, mask=other)
     tl.store(exp_avg_sq_0 + at_0, v, mask=first)

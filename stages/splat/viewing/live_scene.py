@@ -18,6 +18,7 @@ from stages.scenes.scene import Scene
 from stages.scenes.view import View
 from stages.splat.export import in_world
 from stages.splat.gaussians import Gaussians
+from stages.splat.rotations import rotations_from_quats
 from stages.splat.viewing.scene_folders import SceneFolders
 
 _SH_C0 = 0.28209479177387814  # of the spherical harmonic of degree 0
@@ -105,7 +106,7 @@ class LiveScene:
 def as_cloud(gaussians: Gaussians) -> Cloud:
     """Gaussians in world coordinates, as ellipsoids of one colour; non-finite ones are left out."""
     world = in_world(gaussians)
-    rotations = _rotations(world.quats.double())
+    rotations = rotations_from_quats(world.quats.double())
     variances = torch.diag_embed(torch.exp(2 * world.log_scales.double()))
     covariances = rotations @ variances @ rotations.transpose(1, 2)
     colors = (0.5 + _SH_C0 * world.sh0[:, 0]).clamp(0, 1)
@@ -120,20 +121,3 @@ def nearest(frusta: Sequence[Frustum], position: Array, direction: Array) -> Fru
     held_out = [frustum for frustum in frusta if frustum.role == "target"]
     alike = [one for one in held_out if one.camera.cam_from_world[2, :3] @ direction > 0]
     return min(alike, key=lambda one: np.linalg.norm(one.camera.centre - position), default=None)
-
-
-def _rotations(quats: torch.Tensor) -> torch.Tensor:
-    """Rotations [N, 3, 3] of quaternions [N, 4] wxyz of any length."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    ]
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)

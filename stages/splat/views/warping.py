@@ -134,15 +134,14 @@ def refined_depth(
     """
     inverse = 1 / depth.clamp(min=_LEAST_DEPTH)
     best, least = depth, torch.full_like(depth, torch.inf)
-
-    def warped_at(depth: Tensor) -> Tensor:
-        each = [warped_images(depth, K, cam_from_world, *one, _ANY_DEPTH) for one in sources]
-        return torch.cat(each, dim=-4)
-
-    is_compared = (warped_at(depth)[..., 3, :, :] > 0).sum(-3) > 1
+    is_compared = torch.zeros_like(depth, dtype=torch.bool)
     for change in _SWEEP:
-        moved = torch.where(depth > 0, 1 / (inverse * (1 + change)), 0.0)
-        warped = warped_at(moved)
+        moved = torch.where(depth > 0, 1 / (inverse * (1 + change)), 0.0) if change else depth
+        warped = torch.cat(
+            [warped_images(moved, K, cam_from_world, *one, _ANY_DEPTH) for one in sources], dim=-4
+        )
+        if not change:
+            is_compared = (warped[..., 3, :, :] > 0).sum(-3) > 1
         cost = _disagreement(warped, render) + _CHANGE_COST * abs(change)
         best, least = torch.where(cost < least, moved, best), torch.minimum(cost, least)
     return torch.where(is_compared, best, depth)
