@@ -10,7 +10,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
-from stages.run.user_paths import make_target
+from stages.run.user_paths import check_new_file, make_target
 from stages.scenes.study.config import StudyConfig
 
 
@@ -23,9 +23,7 @@ def main() -> None:
     parser.add_argument("--method", help="one with Gaussians of its own; default all side by side")
     add_override_option(parser)
     args = parser.parse_args()
-    if args.output.suffix != ".mp4" or args.output.exists():
-        got = "exists already" if args.output.exists() else "no .mp4"
-        raise UserError(args.output, got, expected="a new file that ends in .mp4")
+    check_new_file(args.output, ".mp4")
 
     from stages.scenes.formats.video import write_video
     from stages.scenes.scene import Scene

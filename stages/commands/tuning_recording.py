@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.user_paths import make_target
+from stages.run.user_paths import check_new_file, make_target
 
 
 def main() -> None:
@@ -14,9 +14,7 @@ def main() -> None:
     parser = Arguments(description=__doc__)
     parser.add_argument("output", type=Path, help="the recording, a new .rrd")
     output = parser.parse_args().output
-    if output.suffix != ".rrd" or output.exists():
-        got = "exists already" if output.exists() else "no .rrd"
-        raise UserError(output, got, expected="a new file that ends in .rrd")
+    check_new_file(output, ".rrd")
     samples = layout.fixer("tuned") / "samples"
     if not samples.is_dir():
         raise UserError(

@@ -63,6 +63,13 @@ def make_file_target(path: Path) -> None:
     make_target(path.parent)
 
 
+def check_new_file(path: Path, suffix: str) -> None:
+    """Raise UserError unless `path` ends in `suffix` and does not exist."""
+    if path.suffix != suffix or path.exists():
+        got = "exists already" if path.exists() else f"no {suffix}"
+        raise UserError(path, got, expected=f"a new file that ends in {suffix}")
+
+
 def check_apart(source: Path, target: Path, *, kept: str = "") -> None:
     """Raise UserError where the results in `target` and the inputs in `source` would mix.
 
