@@ -119,7 +119,8 @@ tokens = pipe.tokenizer(
 )
 with torch.no_grad():
     embedded = pipe.text_encoder(tokens.input_ids)[0]
-torch.save(clean(pipe.vae, pipe.unet, embedded, torch.load("{image}")), "{result}")
+image = torch.load("{image}", weights_only=True)
+torch.save(clean(pipe.vae, pipe.unet, embedded, image), "{result}")
 """
 
 
