@@ -107,9 +107,9 @@ def capture_rule(rule: ReferenceRule) -> ReferenceRule:
     """The rule of references in a capture: its images are no cameras that one could name.
 
     >>> capture_rule(ReferenceRule("source:16", 2))
-    ReferenceRule(policy='nearest', count=2)
+    ReferenceRule(policy='nearest', count=2, warped=False)
     >>> capture_rule(ReferenceRule("overlap"))
-    ReferenceRule(policy='overlap', count=1)
+    ReferenceRule(policy='overlap', count=1, warped=False)
     """
     return rule._replace(policy=NEAREST) if rule.policy.startswith(FIXED_SOURCE) else rule
 
