@@ -177,6 +177,22 @@ def test_images_without_a_model_get_poses_first(
     assert (folder_hash(dataset), model.stat().st_mtime_ns) == (before, written)
 
 
+@pytest.mark.slow
+def test_photographs_alone_give_better_views_than_their_mean_colour(
+    workspace: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven photographs of a facade, from nothing to a measured render."""
+    assets = os.environ.get("SPLATFIX_TEST_ASSETS")
+    if not assets:
+        pytest.skip("SPLATFIX_TEST_ASSETS is unset: the real images are not here")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    changes = ["-S", "train.max_steps=150", "-S", "train.data_factor=8"]
+    changes += ["-S", "capture_calibrate.max_image_px=354"]
+    run(capture_train, str(Path(assets, "data/sceaux_castle")), "out", *QUICK, *changes)
+    held_out = read_json(workspace / "out/train/metrics.json")
+    assert held_out["psnr"] > held_out["mean_color_psnr"] + 2
+
+
 def test_variant_filtered_needs_a_match_string(workspace: Path, run: Run) -> None:
     with pytest.raises(UserError, match=r"captures\.demo_room\.match_string: empty"):
         run(

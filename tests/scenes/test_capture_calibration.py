@@ -58,9 +58,17 @@ def test_images_without_a_model_become_a_dataset(mapped: tuple[Path, dict]) -> N
     assert turn_deg < 0.5
     assert place < 0.02
     assert 0 < metrics["reprojection_error_px"] < 1
-    model = pycolmap.Reconstruction(folder / "sparse" / "0")
-    assert model.num_reg_images() == 5
-    assert all((folder / "images" / image.name).is_file() for image in model.images.values())
+
+
+def test_points_have_the_colours_of_the_images(mapped: tuple[Path, dict]) -> None:
+    dataset, differences = Dataset.read(mapped[0]), []
+    for view in dataset.views:
+        image = np.asarray(Image.open(mapped[0] / "images" / view.name)).astype(int)
+        row, column = view.camera.project(dataset.points)[0].T[::-1].astype(int)
+        inside = (row >= 0) & (row < len(image)) & (column >= 0) & (column < image.shape[1])
+        seen = image[row[inside], column[inside]]
+        differences.append(np.abs(seen - dataset.colors[inside]).mean(1))
+    assert np.median(np.concatenate(differences)) < 10
 
 
 def test_model_that_verified_matches_contradict_is_not_taken(images: Path, tmp_path: Path) -> None:

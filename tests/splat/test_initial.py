@@ -41,6 +41,14 @@ def test_colour_and_opacity_are_those_of_points_and_params() -> None:
     assert not params["shN"].any()
 
 
+def test_black_points_learn_their_colours() -> None:
+    black = np.zeros((125, 3), np.uint8)
+    params, _ = parameters(grid(5, 1.0), black, 1.0, TrainConfig())
+    sh0 = params["sh0"].requires_grad_()
+    torch.clamp_min(SH_C0 * sh0 + 0.5, 0).sum().backward()
+    assert torch.equal(sh0.grad, torch.full_like(sh0, SH_C0))
+
+
 @pytest.mark.parametrize(
     ("kind", "points", "expected"),
     [
@@ -75,7 +83,7 @@ def test_limit_holds_from_the_start_and_keeps_colours_with_points() -> None:
     params, _ = parameters(points, colors, 1.0, TrainConfig(max_gaussians=40))
     assert len(params["means"]) == 40
     colors_255 = 255 * (SH_C0 * params["sh0"][:, 0] + 0.5)
-    assert torch.allclose(colors_255, 10 * params["means"], atol=1e-3)
+    assert torch.allclose(colors_255, (10 * params["means"]).clamp_min(1), atol=1e-3)
 
 
 def test_what_the_limit_leaves_out_is_told_with_numbers_and_the_key(caplog) -> None:

@@ -128,9 +128,15 @@ def map_capture(
             "shows no depth), choose capture_calibrate.camera_model by the lens, or add a COLMAP "
             "model",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    best[0].write_binary(str(folder))
+    _write(best[0], root, folder)
     return best[1]
+
+
+def _write(model: "pycolmap.Reconstruction", root: Path, folder: Path) -> None:
+    """Write a model whose points have the mean colours of the images below `root`."""
+    model.extract_colors_for_all_images(root, num_threads=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.write_binary(str(folder))
 
 
 def _best_model(
@@ -331,8 +337,7 @@ def adjust_posed(
         taken, notes = start, (f"poses not refined: {fault}",)
     if near_from_world is not None:
         taken.transform(near_from_world.inverse())
-    folder.mkdir(parents=True, exist_ok=True)
-    taken.write_binary(str(folder))
+    _write(taken, root, folder)
     summary = _summary(taken, names, database, "bundle adjustment of initial poses", config)
     if fault:  # its lenses were not adjusted
         return replace(summary, focal_deviation=None, notes=notes)
@@ -498,6 +503,7 @@ def _mapper_options(config: CaptureCalibrateConfig) -> "pycolmap.IncrementalPipe
     options.mapper.abs_pose_refine_focal_length = config.refine_lenses
     options.mapper.abs_pose_refine_extra_params = config.refine_lenses
     options.min_model_size = _MIN_MODEL_IMAGES
+    options.extract_colors = False  # of the model that is taken, by `_write`
     options.ba_global_frames_ratio = options.ba_global_points_ratio = _GROWTH
     options.ba_local_function_tolerance = _LOCAL_DECREASE
     options.ba_global_function_tolerance = _GLOBAL_DECREASE

@@ -63,6 +63,8 @@ def parameters(
         colors = np.concatenate([colors, rng.integers(0, 256, (count, 3))])
     distances = cKDTree(points).query(points, k=min(4, len(points)))[0][:, 1:]
     size = np.sqrt(np.square(distances).mean(axis=1)) * config.init_scale
+    # Colours are clamped at 0, where they have no gradient: black would stay black.
+    colors = np.maximum(colors, 1)
     count, harmonics = len(points), (config.sh_degree + 1) ** 2
     values = {
         "means": points,
