@@ -45,25 +45,12 @@ class Killer:
             self._restart_slurmctld()
         else:
             words = "stages.job" if kind == "job" else "record"
-            found = [pid for pid, line in self._processes() if words in line]
+            found = [pid for pid, line in processes(self.project) if words in line]
             if not found:
                 return
             os.kill(self.draw.choice(found), signal.SIGKILL)
         self.hit[kind] += 1
         self.of_round[kind] += 1
-
-    def _processes(self) -> list[tuple[int, list[str]]]:
-        """Processes of the project's jobs in Python, with their words."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_text().split("\0")
-                is_here = (folder / "cwd").resolve() == self.project.folder
-            except OSError:
-                continue
-            if is_here and "-m" in words:
-                found.append((int(folder.name), words))
-        return found
 
     def _restart_slurmctld(self) -> None:
         folder = self.cluster.conf.parent
@@ -74,11 +61,26 @@ class Killer:
         subprocess.run(["slurmctld"], env=env, check=True, timeout=60)
 
 
-def wait(cluster: Cluster, killer: Killer | None, submit: Submit) -> None:
+def processes(project: Project) -> list[tuple[int, list[str]]]:
+    """Processes of the project's jobs in Python, with their words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+            is_here = (folder / "cwd").resolve() == project.folder
+        except OSError:
+            continue
+        if is_here and "-m" in words:
+            found.append((int(folder.name), words))
+    return found
+
+
+def wait(cluster: Cluster, project: Project, killer: Killer | None, submit: Submit) -> None:
     """Until no job waits or runs; what SLURM itself has lost track of is cancelled in the end.
 
     A slurmctld that was killed knows nothing of its last seconds: a node that runs a job of those
-    takes no more until an administrator resumes it, and jobs that were let begin may wait again.
+    takes no more until an administrator resumes it, jobs that were let begin may wait again, and
+    jobs that have ended may run for ever.
     """
     moving = time.monotonic()
     end = moving + ROUND_S
@@ -95,7 +97,7 @@ def wait(cluster: Cluster, killer: Killer | None, submit: Submit) -> None:
             return
         now = time.monotonic()
         assert now < end + ROUND_S, left
-        if not all(one.endswith(("held", "Dependency", "BeginTime")) for one in left):
+        if processes(project):
             moving = now
         if now > end or now > moving + STUCK_S:
             submit("cancel")
@@ -134,7 +136,7 @@ def test_dvc_lock_is_complete_and_right_whatever_is_killed(
         addresses = {task.address for task in submission.plan.tasks}
         assert not addresses & done, "a result that was said to be done is lost"
         killer.of_round.clear()
-        wait(slurm, killer if turn < ROUNDS_WITH_KILLS else None, submit)
+        wait(slurm, sent, killer if turn < ROUNDS_WITH_KILLS else None, submit)
         done |= {one for one in addresses if submission.noted(one).get("state") == "done"}
     assert "nothing is stale" in output
     print(f"seed {seed}: {turn} rounds, killed {dict(killer.hit)}")
