@@ -70,7 +70,7 @@ def processes(project: Project) -> list[tuple[int, list[str]]]:
             is_here = (folder / "cwd").resolve() == project.folder
         except OSError:
             continue
-        if is_here and "-m" in words:
+        if is_here and {"stages.job", "stages.submit"} & set(words):
             found.append((int(folder.name), words))
     return found
 
