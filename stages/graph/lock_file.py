@@ -2,13 +2,13 @@
 
 For each record DVC parses the whole file and writes it anew, with ruamel's pure Python (DVC's issue
 10629): 1 s of CPU at 7 scenes, 25 s at 100. Here an entry is a block of lines, and its params, the
-same text in most stages of one kind, are parsed once. A file in another layout than DVC's, such as
-one with a merge conflict, is left to DVC.
+same text in most stages of one kind, are parsed and dumped once. A file in another layout than
+DVC's, such as one with a merge conflict, is left to DVC.
 """
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ _NAME = re.compile(r"  ([A-Za-z_][\w@.-]*):\n", re.ASCII)
 _PART = re.compile(r"^(?=    [a-z])", re.MULTILINE)
 _SHALLOW = re.compile(r"^(?!    )[^\n]", re.MULTILINE)
 _PARAMS = "    params:\n"
+_NO_PARAMS = re.compile(r"^(?:    )?params:\n", re.MULTILINE)
 _CONFLICT = "\n<<<<<<< "
+_params_texts: dict[tuple[Callable[[Any], str], str], str] = {}
 # Entries cannot be told apart where one repeats a value of another by an alias.
 _ALIAS = re.compile(r"(: |- )[&*]")
 
@@ -57,9 +59,43 @@ def entry(text: str, name: str) -> str:
 
 def block(name: str, value: Mapping[str, Any]) -> str | None:
     """The lines of a stage as DVC writes them; None if they could not be told apart in a file."""
-    text = dumps_yaml({"stages": {name: _unshared(value)}})
+    text = _dumped(value, lambda inner: dumps_yaml({"stages": {name: inner}}), _params)
     found = entries(_HEAD + text)
     return text.removeprefix(_STAGES) if found is not None and set(found) == {name} else None
+
+
+def alone(value: Mapping[str, Any]) -> str:
+    """The text of DVC's file for one stage in the run cache."""
+    return _dumped(value, dumps_yaml, _params_alone)
+
+
+def _dumped(
+    value: Mapping[str, Any], dump: Callable[[Any], str], dump_params: Callable[[Any], str]
+) -> str:
+    """YAML of a stage: params, most of its lines, are dumped once for all that have the same.
+
+    Args:
+        value: The stage.
+        dump: Dumps a stage.
+        dump_params: Dumps its line `params` and those below.
+    """
+    value = _unshared(value)
+    params = value.get("params")
+    parts = _NO_PARAMS.split(dump({**value, "params": None})) if params else []
+    if len(parts) != 2:
+        return dump(value)
+    key = dump_params, repr(params)
+    if key not in _params_texts:
+        _params_texts[key] = dump_params(params)
+    return parts[0] + _params_texts[key] + parts[1]
+
+
+def _params(params: Any) -> str:
+    return dumps_yaml({0: {0: {"params": params}}}).removeprefix("0:\n  0:\n")
+
+
+def _params_alone(params: Any) -> str:
+    return dumps_yaml({"params": params})
 
 
 def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | None:

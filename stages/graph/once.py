@@ -10,7 +10,9 @@
   it once for all.
 - Hashes: it walks through a folder for the stage that makes it and for each that reads it; within
   `reading` each is hashed once.
-- dvc.lock: see `stages.graph.lock_file`.
+- A stage's deps: it hashes each about five times, when it looks at the stage, restores it from the
+  run cache and saves it; within `hashing_deps` once.
+- dvc.lock, and a stage's file in the run cache: see `stages.graph.lock_file`.
 
 Its own commands, such as `dvc status`, stay as they are. The digests of the code are computed again
 when a file that they are of has changed.
@@ -27,13 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from dvc import rwlock as dvc_rwlock
-from dvc.dependency import param
+from dvc.dependency import Dependency, param
 from dvc.dvcfile import Lockfile
 from dvc.fs import LocalFileSystem
 from dvc.output import Output
 from dvc.parsing.context import Context
 from dvc.repo import graph as dvc_graph
 from dvc.stage.serialize import to_lockfile
+from dvc.utils import serialize
 from fsspec.implementations.memory import MemoryFileSystem
 from networkx import DiGraph, is_directed_acyclic_graph
 
@@ -51,8 +54,10 @@ _rwlock = dvc_rwlock.rwlock
 _load_lock = Lockfile._load_yaml
 _parsed: dict[str, tuple[bytes, Any]] = {}  # params files by path, each with its content
 _get_hash = Output.get_hash
-_reads_all = False
-_hashes: dict[tuple[str, str], Any] = {}  # by path and kind, within `reading`
+_dump_yaml = serialize.dump_yaml
+_reads_all = _hashes_deps = False
+# By path and kind, within `reading` and `hashing_deps`.
+_hashes: dict[tuple[str, str], Any] = {}
 _digested: dict[Path, tuple[Any, Any]] = {}  # code and digests by root, as they were then
 
 
@@ -144,10 +149,23 @@ def reading(repo: Any, stages: Iterable[Any]) -> Iterator[None]:
         _hashes.clear()
 
 
+@contextmanager
+def hashing_deps() -> Iterator[None]:
+    """Look at a stage, or save it, with one look at each of its deps."""
+    global _hashes_deps
+    _hashes_deps = True
+    try:
+        yield
+    finally:
+        _hashes_deps = False
+        _hashes.clear()
+
+
 @wraps(_get_hash)
 def get_hash(out: Output) -> Any:
     """As DVC's hash of an out or a dep."""
-    if not _reads_all or not isinstance(out.fs, LocalFileSystem):
+    is_kept = _reads_all or (_hashes_deps and isinstance(out, Dependency))
+    if not is_kept or not isinstance(out.fs, LocalFileSystem):
         return _get_hash(out)
     key = out.fs_path, out.hash_name
     if key not in _hashes:
@@ -176,6 +194,16 @@ def install() -> None:
     Output.get_hash = get_hash
     Lockfile._load_yaml = load_lock
     Lockfile.dump_stages = dump_stages
+    serialize.dump_yaml = dump_yaml
+
+
+@wraps(_dump_yaml)
+def dump_yaml(path: str, data: Any, *more: Any, **words: Any) -> None:
+    """As DVC's writer of YAML; what has the parts of a stage is one in the run cache."""
+    if more or words or not isinstance(data, dict) or not {"cmd", "outs", "params"} <= set(data):
+        _dump_yaml(path, data, *more, **words)
+    else:
+        Path(path).write_text(lock_file.alone(data), "utf-8")
 
 
 @wraps(_dump_stages)

@@ -180,14 +180,15 @@ class Pipeline:
             if address not in self._stages and self._journal.has(self._lock_file, address):
                 self._journal.take_in()
             stage = self._stage(address)
-            if not stage.changed():
-                return None
-            stage.remove_outs(ignore_remove=False, force=False)
-            try:
-                self.repo.stage_cache.restore(stage)
-            except RunCacheNotFoundError:
-                stage.save_deps()
-                return _command(stage)
+            with once.hashing_deps():
+                if not stage.changed():
+                    return None
+                stage.remove_outs(ignore_remove=False, force=False)
+                try:
+                    self.repo.stage_cache.restore(stage)
+                except RunCacheNotFoundError:
+                    stage.save_deps()
+                    return _command(stage)
         self.finish(address)
         return None
 
@@ -199,11 +200,12 @@ class Pipeline:
         once.bring_digests_up_to_date(self.root)
         with _dvc_errors(address), self._locked():
             stage = self._stage(address)
-            edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
-            stage.save_outs()
-            stage.md5 = stage.compute_md5()
-            if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
-                self.repo.stage_cache.save(stage)
+            with once.hashing_deps():
+                edited = [str(dep) for dep in stage.deps if dep.workspace_status()]
+                stage.save_outs()
+                stage.md5 = stage.compute_md5()
+                if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
+                    self.repo.stage_cache.save(stage)
             stage.commit()
             once.forget_folders()
             lock = Path(stage.dvcfile._lockfile.path)

@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.utils.serialize import loads_yaml, modify_yaml
+from dvc.utils.serialize import dumps_yaml, loads_yaml, modify_yaml
 
 from stages.graph import lock_file
 
@@ -21,6 +22,7 @@ VALUES = (
     *(1, -3, 0.5, 1e-05, 1e22, True, None, "plain", "1e5", "true", "", "~", "0123", "2024-01-31"),
     *("two\nlines\n\nand  more", "word " * 60, "a: b # c", "ä ü", "'\"", "- x", " lead"),
     *([], {}, [1, [2, {"a": []}]], {"b": {"c": [None, "x y"]}, "4": 1}, "    deps:", "x\n    y"),
+    *("params:\nx", {"params": None}),
 )
 
 
@@ -46,6 +48,15 @@ def test_this_repository_s_is_read_as_dvc_reads_it() -> None:
     some = list(whole["stages"])[3:40:7]
     assert lock_file.parsed(LOCK, some)["stages"] == {name: whole["stages"][name] for name in some}
     assert lock_file.parsed(LOCK, ["none"])["stages"] == {}
+
+
+def test_stage_in_the_run_cache_has_dvc_s_text() -> None:
+    draw = random.Random(0)
+    values = [*loads_yaml(LOCK)["stages"].values(), *(stage(draw) for _ in range(100))]
+    for odd in ({4: 1, None: 2}, {"4": 1, "": 2}, date(2024, 1, 31), float("inf"), 1, 1.0, True):
+        values.append({"cmd": "x", "params": {"params.yaml": {"key": odd}}, "outs": []})
+    for value in values:
+        assert lock_file.alone(value) == dumps_yaml(lock_file._unshared(value))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -141,6 +141,13 @@ def test_folder_is_hashed_once_within_a_look_and_anew_in_the_next(
             with once.reading(repo, []):
                 assert dep.get_hash() != first
             assert out.get_hash() == dep.get_hash() == plain(out)
+            walks.clear()
+            with once.hashing_deps():
+                kept = [dep.get_hash(), dep.get_hash()]
+                assert len(walks) == 1
+                Path("out/file").write_text("3")
+                assert out.get_hash() != kept[1], "an out that the stage has just made"
+            assert dep.get_hash() == out.get_hash()
 
 
 def test_repro_in_this_process_records_what_dvc_records(
