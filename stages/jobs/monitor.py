@@ -50,12 +50,16 @@ def logs(number: str, targets: Sequence[str], lines: int) -> None:
 def cancel(number: str, targets: Sequence[str]) -> None:
     """Cancel a submission or some of its tasks, and all tasks that depend on them."""
     submission = read_submission(number)
-    states = task_states.task_states(submission)
+    queue = slurm.queue() if submission.executor == "slurm" else {}
+    states = task_states.task_states(submission, queue)
     chosen = set(_chosen(submission, targets))
     alive = [
         row.address for row in states if row.address in chosen and not task_states.is_over(row)
     ]
-    if not alive:
+    # SLURM may have lost the end of a job whose tasks have all ended.
+    jobs = {submission.jobs[address] for address in alive}
+    jobs |= set() if targets else task_states.living_jobs(submission, queue)
+    if not (alive or jobs):
         _LOGGER.info("no task waits or runs")
         return
     if submission.executor == "local":
@@ -65,8 +69,8 @@ def cancel(number: str, targets: Sequence[str]) -> None:
             )
         _stop(submission)
     else:
-        slurm.cancel(list(dict.fromkeys(submission.jobs[address] for address in alive)))
-    _LOGGER.info(f"cancelled: {', '.join(alive)}")
+        slurm.cancel(sorted(jobs))
+    _LOGGER.info(f"cancelled: {', '.join(alive or sorted(jobs))}")
 
 
 def unfinished(submission: Submission, queue: slurm.Queue) -> set[str]:

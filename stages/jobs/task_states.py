@@ -48,6 +48,12 @@ def task_states(submission: Submission, queue: slurm.Queue | None = None) -> lis
     ]
 
 
+def living_jobs(submission: Submission, queue: slurm.Queue) -> set[str]:
+    """Jobs of a submission that SLURM has as waiting or running."""
+    jobs = ((address, _job(submission, address, queue)) for address in submission.jobs)
+    return {submission.jobs[address] for address, job in jobs if job is not None and job.is_alive}
+
+
 def is_over(task: TaskState) -> bool:
     """Whether a task has ended."""
     return task.state in ENDED or task.state == "lost"

@@ -112,6 +112,23 @@ def test_stopped_job_of_a_group_goes_on_with_the_task_that_it_was_at(
     assert "resumed at" in log
 
 
+def test_job_whose_end_slurm_has_lost_is_cancelled(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    """As after a crash of slurmctld: it has a job as running all of whose tasks have ended."""
+    sent.change(slurm={"group": {"item": ["make", "double"]}})
+    sent.work(steps=10_000, pause_s=0.05)
+    submit("double@a")
+    slurm.until((sent.folder / ".work/double/a.txt").exists)
+    read_submission().note("double@a", "done")
+    output = submit("cancel", "double@a")[1]
+    assert "no task waits or runs" in output, "its job may run other tasks"
+    output = submit("cancel")[1]
+    assert f"cancelled: {job_of('double@a')}" in output
+    slurm.wait()
+    assert "no task waits or runs" in submit("cancel")[1]
+
+
 def test_experiments_of_a_project_in_a_folder_of_its_repository(
     sent: Project, submit: Submit, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
