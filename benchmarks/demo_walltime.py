@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from ruamel.yaml import YAML
 
@@ -106,15 +108,22 @@ def _queue(env: dict[str, str]) -> str:
     ).stdout
 
 
+def missing_daemons() -> list[str]:
+    """What the tests' cluster needs and this machine lacks."""
+    return _loopback().missing_programs()
+
+
+def _loopback() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "tests"))
+    return import_module("loopback")
+
+
 @contextmanager
 def cluster(cpus: int) -> Iterator[dict[str, str]]:
     """The tests' cluster; yields the variable that selects it."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from loopback import started
-
     folder = Path(tempfile.mkdtemp(prefix="splatfix-slurm-"))
     folder.chmod(0o755)  # munge wants it open to others
-    with started(folder, cpus) as running:
+    with _loopback().started(folder, cpus) as running:
         yield {"SLURM_CONF": str(running.conf)}
     shutil.rmtree(folder)
 

@@ -1,20 +1,24 @@
 """Planning and recording of this study at any number of scenes, without running any stage.
 
-    python -m benchmarks.planning [--scenes 7 100 300] [--code FOLDER] [--out FILE]
+    python -m benchmarks.planning [--scenes 7 100 1000] [--code FOLDER] [--out FILE]
 
 The study is that of params.yaml with more scenes of the embedded kind; the outs of every stage are
 one small file each. `--code` times the commands of another checkout on the same projects as well.
-Seconds are of CPU, children included; memory is the peak of one process.
+Jobs are sent to a SLURM on this machine whose nodes take none, if its daemons are installed.
+Seconds are of CPU, children included; memory is the peak of one process. A command that has used
+`--limit` seconds of CPU is ended, and has no value.
 """
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -22,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
+from benchmarks.demo_walltime import cluster, missing_daemons
 from stages.run.files import write_json
 
 if TYPE_CHECKING:
@@ -56,18 +61,21 @@ print(len(addresses), time.process_time() - began)
 """
 PLAN = [sys.executable, "-m", "stages.plan"]
 CHECK = [sys.executable, "-m", "stages.check"]
-DRY_RUN = [sys.executable, "-m", "stages.submit", "--dry-run"]
+SUBMIT = [sys.executable, "-m", "stages.submit"]
 REPRO = [sys.executable, "-m", "dvc", "repro"]
 STATUS = [sys.executable, "-m", "dvc", "status"]
+# DVC's own, whose time grows with the square of the stages.
+LIMITED = ("dvc status", "dvc repro, nothing stale")
 
 
 def main() -> None:
     """Print a row per command, number of scenes and checkout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, nargs="+", default=[7, 100, 300])
+    parser.add_argument("--scenes", type=int, nargs="+", default=[7, 100, 1000])
     parser.add_argument("--code", type=Path, help="a checkout whose commands are timed as well")
     parser.add_argument("--only", nargs="*", default=[], help="the commands to time; default: all")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
+    parser.add_argument("--limit", type=int, default=600, help="CPU seconds of DVC's own commands")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON, after each row")
     args = parser.parse_args()
 
     rows = []
@@ -76,17 +84,24 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "project")
             write_project(folder, scenes)
-            for row in timed(folder, scenes, args.code, args.only):
+            for row in timed(folder, scenes, args.code, args.only, args.limit):
                 rows.append(row)
+                value = f"> {args.limit}" if row["value"] is None else f"{row['value']:.1f}"
                 print(
-                    f"{scenes:6} {row['stages']:6}  {row['name']:24}{row['value']:9.1f}"
+                    f"{scenes:6} {row['stages']:6}  {row['name']:24}{value:>9}"
                     f"{row['wall_s']:9.1f}{row['peak_mib']:7.0f}  {row['target'] or '-'}",
                     flush=True,
                 )
-    if args.out:
-        from benchmarks.machine import processor  # its memory would count as a command's
+                if args.out:
+                    write_json(args.out, {"rows": [one | {"device": device()} for one in rows]})
 
-        write_json(args.out, {"rows": [one | {"device": processor()} for one in rows]})
+
+def device() -> str:
+    """This processor, named by a process whose memory does not count as a command's."""
+    words = "from benchmarks.machine import processor; print(processor())"
+    return subprocess.run(
+        [sys.executable, "-c", words], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def write_project(folder: Path, scenes: int) -> None:
@@ -131,7 +146,7 @@ def use_code(folder: Path, checkout: Path) -> None:
 
 
 def timed(
-    folder: Path, scenes: int, other: Path | None, only: Sequence[str]
+    folder: Path, scenes: int, other: Path | None, only: Sequence[str], limit_s: int
 ) -> Iterator[dict[str, object]]:
     """Rows of each command: those that find everything recorded, then those after an edit."""
     train = next(iter(YAML(typ="safe").load(folder / "params.yaml")["study"]["scenes"]))
@@ -142,24 +157,31 @@ def timed(
     yield row(whole, common)
     yield row({**whole, "name": "of these, dvc.lock", "value": float(write_s), "wall_s": 0}, common)
     checkouts = {"": ROOT, **({"before: ": other} if other else {})}
-    steps = {"check": CHECK, "plan, nothing stale": PLAN, "dvc status": STATUS}
-    steps |= {"dvc repro, nothing stale": REPRO}
-    for name, words in steps.items():
-        for label, checkout in checkouts.items():
-            if (not only or name in only) and (not label or "dvc" not in name):
-                use_code(folder, checkout)
-                yield row(measure(label + name, words, folder), common)
-    with edited(folder):
-        steps = {
-            "plan": PLAN,
-            "submit --dry-run": DRY_RUN,
-            "record one": [*record, f"train@{train}"],
-        }
+
+    def rows(
+        steps: Mapping[str, Sequence[str]], variables: Mapping[str, str]
+    ) -> Iterator[dict[str, object]]:
         for name, words in steps.items():
             for label, checkout in checkouts.items():
-                if not only or name in only:
+                if (not only or name in only) and (not label or name not in LIMITED):
                     use_code(folder, checkout)
-                    yield row(measure(label + name, words, folder), common)
+                    limit = limit_s if name in LIMITED else 0
+                    yield row(measure(label + name, words, folder, variables, limit), common)
+
+    steps = {"check": CHECK, "plan, nothing stale": PLAN}
+    steps |= {"submit, nothing stale": [*SUBMIT, "--local"], "dvc status": STATUS}
+    steps |= {"dvc repro, nothing stale": REPRO}
+    yield from rows(steps, {})
+    with edited(folder):
+        steps = {"plan": PLAN, "submit --dry-run": [*SUBMIT, "--dry-run"]}
+        yield from rows(steps, {})
+        if not missing_daemons():
+            with cluster(8) as variables:
+                drain = "scontrol update nodename=ALL state=drain reason=benchmark"
+                subprocess.run(drain.split(), env={**os.environ, **variables}, check=True)
+                steps = {"submit": SUBMIT, "submit status": [*SUBMIT, "status"]}
+                yield from rows(steps, variables)
+        yield from rows({"record one": [*record, f"train@{train}"]}, {})
 
 
 def row(measured: dict, common: dict) -> dict[str, object]:
@@ -181,21 +203,42 @@ def edited(folder: Path) -> Iterator[None]:
     path.write_text(before)
 
 
-def measure(name: str, words: Sequence[str], folder: Path) -> dict:
-    """CPU and wall-clock seconds, and peak memory, of a command and its children."""
+def measure(
+    name: str,
+    words: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    limit_s: int = 0,
+) -> dict:
+    """CPU and wall-clock seconds, and peak memory, of a command and its children.
+
+    The value is None for a command that was ended after `limit_s` seconds of CPU; 0 sets no limit.
+    """
+
+    def limited() -> None:
+        if limit_s:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 5))
+
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
         child = subprocess.Popen(
-            words, cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True
+            words,
+            cwd=folder,
+            env={**environment(), **(variables or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=limited,
         )
         _, status, used = os.wait4(child.pid, 0)
         wall_s = time.perf_counter() - began
         output.seek(0)
         text = output.read()
-    assert status == 0, f"{words} ended with {status}\n{text}"
+    is_over = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    assert status == 0 or (is_over and limit_s), f"{words} ended with {status}\n{text}"
     return {
         "name": name,
-        "value": round(used.ru_utime + used.ru_stime, 2),
+        "value": None if status else round(used.ru_utime + used.ru_stime, 2),
         "wall_s": round(wall_s, 2),
         "peak_mib": round(used.ru_maxrss / 1024),
         "output": text,

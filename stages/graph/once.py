@@ -21,12 +21,13 @@ when a file that they are of has changed.
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvc import rwlock as dvc_rwlock
 from dvc.dependency import Dependency, param
@@ -38,10 +39,13 @@ from dvc.repo import graph as dvc_graph
 from dvc.stage.serialize import to_lockfile
 from dvc.utils import serialize
 from fsspec.implementations.memory import MemoryFileSystem
-from networkx import DiGraph, is_directed_acyclic_graph
 
 from stages.graph import lock_file
 from stages.run import digests
+from stages.run.files import text_hash, whole_file, work_root
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
 
 _GLOB = set("*?[]")
 _ABSENT, _UNCLEAR = object(), object()
@@ -58,7 +62,8 @@ _dump_yaml = serialize.dump_yaml
 _reads_all = _hashes_deps = False
 # By path and kind, within `reading` and `hashing_deps`.
 _hashes: dict[tuple[str, str], Any] = {}
-_digested: dict[Path, tuple[Any, Any]] = {}  # code and digests by root, as they were then
+_digested: dict[Path, list[Any]] = {}  # code and digests by root, as they were then
+_CLOCK_NS = 2 * 10**9  # what was written less long ago may be written again in the same tick
 
 
 def read_params(
@@ -123,8 +128,11 @@ def load_lock(file: Lockfile, **words: Any) -> tuple[Any, str]:
     return _load_lock(file, **words)
 
 
-def check_acyclic(graph: DiGraph) -> None:
+def check_acyclic(graph: "DiGraph") -> None:
     """As DVC's `check_acyclic`, which looks for the cycle to report only where there is one."""
+    # Imported where a graph is made: a job looks at one stage.
+    from networkx import is_directed_acyclic_graph
+
     if not is_directed_acyclic_graph(graph):
         _check_acyclic(graph)
 
@@ -229,16 +237,33 @@ def forget_folders() -> None:
 
 
 def bring_digests_up_to_date(root: Path = Path()) -> None:
-    """`digests.bring_up_to_date`, unless neither the code nor a digest has changed since."""
+    """`digests.bring_up_to_date`, unless neither the code nor a digest has changed since.
+
+    Nor since another process did it: each job of a submission would spend 0.2 s.
+    """
     root = root.resolve()
-    code = [_status(root / path) for path in (digests.LOCK, digests.GRAPH)]
-    code += _statuses(root / "stages")
-    if _digested.get(root) != (code, _statuses(root / digests.FOLDER)):
+    if _digested.get(root) == (now := _code_and_digests(root)):
+        return
+    path = work_root() / f"digested.{text_hash(str(root))[:12]}"
+    if not path.is_file() or path.read_text() != _fingerprint(now):
         digests.bring_up_to_date(root)
-        _digested[root] = code, _statuses(root / digests.FOLDER)
+        now = _code_and_digests(root)
+        if max(ctime for _, _, ctime, *_ in now) < time.time_ns() - _CLOCK_NS:
+            with suppress(OSError), whole_file(path) as scratch:
+                scratch.write_text(_fingerprint(now))
+    _digested[root] = now
 
 
-def _statuses(folder: Path) -> list[tuple[object, ...]]:
+def _code_and_digests(root: Path) -> list[tuple[Any, ...]]:
+    files = [_status(root / path) for path in (digests.LOCK, digests.GRAPH)]
+    return sorted(files + _statuses(root / "stages") + _statuses(root / digests.FOLDER))
+
+
+def _fingerprint(statuses: Iterable[tuple[Any, ...]]) -> str:
+    return text_hash(*map(repr, statuses))
+
+
+def _statuses(folder: Path) -> list[tuple[Any, ...]]:
     """What the file system says of all files below a folder, without byte code."""
     return [
         _status(os.path.join(path, name))
@@ -248,8 +273,9 @@ def _statuses(folder: Path) -> list[tuple[object, ...]]:
     ]
 
 
-def _status(path: str | Path) -> tuple[object, ...]:
+def _status(path: str | Path) -> tuple[Any, ...]:
+    """Path, times of its content and of its entry in ns, size, number; zeros for none."""
     with suppress(FileNotFoundError):
         one = os.stat(path)
         return str(path), one.st_mtime_ns, one.st_ctime_ns, one.st_size, one.st_ino
-    return (str(path),)
+    return str(path), 0, 0, 0, 0

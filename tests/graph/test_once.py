@@ -199,3 +199,37 @@ def test_stages_are_those_that_dvc_resolves(monkeypatch: pytest.MonkeyPatch) -> 
     ours = stages()
     assert len(ours) > 90
     assert by_dvc == ours
+
+
+def test_digests_are_written_once_for_all_processes_and_again_after_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPLATFIX_WORK", raising=False)
+    Path("dvc.yaml").write_text("stages:\n  a:\n    cmd: python -m stages.a\n")
+    Path("stages").mkdir()
+    code, digest = Path("stages/a.py"), Path("data/code/a.txt")
+    code.write_text("x = 1\n")
+    written = []
+    plain = once.digests.bring_up_to_date
+    monkeypatch.setattr(
+        once.digests, "bring_up_to_date", lambda root: written.append(root) or plain(root)
+    )
+
+    def in_another_process() -> str:
+        once._digested.clear()
+        once.bring_digests_up_to_date()
+        return digest.read_text()
+
+    first = in_another_process()
+    in_another_process()
+    assert len(written) == 2, "an edit in the same tick of the clock would not be noticed"
+    monkeypatch.setattr(once, "_CLOCK_NS", -(10**9))
+    in_another_process()
+    assert in_another_process() == first
+    assert len(written) == 3
+    code.write_text("x = 2\n")
+    assert in_another_process() != first
+    digest.write_text("old\n")
+    assert in_another_process() != "old\n"
+    assert len(written) == 5
