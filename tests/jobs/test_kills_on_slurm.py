@@ -18,7 +18,7 @@ from loopback import Cluster
 from project import Project, Submit
 
 from stages.graph.waiting import waits
-from stages.jobs.submission import read_submission
+from stages.jobs.submission import read_submission, submissions
 
 RUNS = int(os.environ.get("SPLATFIX_KILL_RUNS", "0"))
 NAMES = [f"n{number:02}" for number in range(60)]
@@ -100,7 +100,8 @@ def wait(cluster: Cluster, project: Project, killer: Killer | None, submit: Subm
         if processes(project):
             moving = now
         if now > end or now > moving + STUCK_S:
-            submit("cancel")
+            for one in submissions():  # it may have forgotten this one and remember the last
+                submit("cancel", "--number", one.number)
             killer = None
 
 
