@@ -50,14 +50,16 @@ from pathlib import Path
 from benchmarks.planning import fill
 from stages.graph.pipeline import Pipeline
 pipeline = Pipeline(Path.cwd())
-addresses = sys.argv[1:] or list(pipeline.plan())
+share, *addresses = sys.argv[1:]
+planned = list(pipeline.plan()) if not addresses else []
+addresses += planned[: round(float(share) * len(planned))]
 for address in addresses:
     if pipeline.begin(address) is not None:
         fill(pipeline, address)
         pipeline.finish(address)
 began = time.process_time()
 pipeline.record()
-print(len(addresses), time.process_time() - began)
+print(len(planned), len(addresses), time.process_time() - began)
 """
 PLAN = [sys.executable, "-m", "stages.plan"]
 CHECK = [sys.executable, "-m", "stages.check"]
@@ -74,6 +76,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, nargs="+", default=[7, 100, 1000])
     parser.add_argument("--code", type=Path, help="a checkout whose commands are timed as well")
     parser.add_argument("--only", nargs="*", default=[], help="the commands to time; default: all")
+    parser.add_argument(
+        "--recorded", type=float, default=1, help="share of the stages that have run; default: all"
+    )
     parser.add_argument("--limit", type=int, default=600, help="CPU seconds of DVC's own commands")
     parser.add_argument("--out", type=Path, help="write the rows as JSON, after each row")
     args = parser.parse_args()
@@ -84,7 +89,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "project")
             write_project(folder, scenes)
-            for row in timed(folder, scenes, args.code, args.only, args.limit):
+            for row in timed(folder, scenes, args):
                 rows.append(row)
                 value = f"> {args.limit}" if row["value"] is None else f"{row['value']:.1f}"
                 print(
@@ -145,27 +150,25 @@ def use_code(folder: Path, checkout: Path) -> None:
     )
 
 
-def timed(
-    folder: Path, scenes: int, other: Path | None, only: Sequence[str], limit_s: int
-) -> Iterator[dict[str, object]]:
+def timed(folder: Path, scenes: int, args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Rows of each command: those that find everything recorded, then those after an edit."""
     train = next(iter(YAML(typ="safe").load(folder / "params.yaml")["study"]["scenes"]))
-    record = [sys.executable, "-c", RECORD]
-    whole = measure("record all", record, folder)
-    stages, write_s = whole.pop("output").split()[-2:]
-    common = {"stages": int(stages), "scenes": scenes}
+    record = [sys.executable, "-c", RECORD, str(args.recorded)]
+    whole = measure("record all" if args.recorded == 1 else "record", record, folder)
+    stages, recorded, write_s = whole.pop("output").split()[-3:]
+    common = {"stages": int(stages), "recorded": int(recorded), "scenes": scenes}
     yield row(whole, common)
     yield row({**whole, "name": "of these, dvc.lock", "value": float(write_s), "wall_s": 0}, common)
-    checkouts = {"": ROOT, **({"before: ": other} if other else {})}
+    checkouts = {"": ROOT, **({"before: ": args.code} if args.code else {})}
 
     def rows(
         steps: Mapping[str, Sequence[str]], variables: Mapping[str, str]
     ) -> Iterator[dict[str, object]]:
         for name, words in steps.items():
             for label, checkout in checkouts.items():
-                if (not only or name in only) and (not label or name not in LIMITED):
+                if (not args.only or name in args.only) and (not label or name not in LIMITED):
                     use_code(folder, checkout)
-                    limit = limit_s if name in LIMITED else 0
+                    limit = args.limit if name in LIMITED else 0
                     yield row(measure(label + name, words, folder, variables, limit), common)
 
     steps = {"check": CHECK, "plan, nothing stale": PLAN}

@@ -61,7 +61,9 @@ def write_project(folder: Path, scenes: int, stages: int) -> None:
     slurm = YAML(typ="safe").load(ROOT / "params.yaml")["slurm"]
     names = [f"scene{number:03}" for number in range(scenes)]
     yaml = YAML()
-    yaml.dump({"names": names, "slurm": {**slurm, "stages": {}}}, folder / "params.yaml")
+    yaml.dump(
+        {"names": names, "slurm": {**slurm, "stages": {}, "group": {}}}, folder / "params.yaml"
+    )
     graph = {}
     for step in range(stages):
         (folder / f"step{step}.py").write_text("")

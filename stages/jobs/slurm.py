@@ -25,14 +25,16 @@ from stages.jobs.config import Resources, SlurmConfig
 from stages.jobs.plan import Array
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError
+from stages.run.process.cores import at_most
 from stages.run.process.stopping import SIGNALS
 
 # Variables that SLURM sets for the current job.
-JOB, ARRAY, TASK, RESTARTS = (
+JOB, ARRAY, TASK, RESTARTS, CPUS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_RESTART_COUNT",
+    "SLURM_CPUS_PER_TASK",
 )
 # The last job, which no task needs and whose name `slurm.stages` may have.
 RECORD = "record"
@@ -332,6 +334,15 @@ def own_job() -> str:
     if TASK not in variables:
         return variables[JOB]
     return f"{variables.get(ARRAY, variables[JOB])}_{variables[TASK]}"
+
+
+def cores_of_job() -> dict[str, str]:
+    """The variable that keeps a task to the cores that its job asked for.
+
+    Clusters that bind no jobs to cores let each see the whole node.
+    """
+    cores = os.environ.get(CPUS, "")
+    return at_most(int(cores)) if cores.isdecimal() else {}
 
 
 def requeue(config: SlurmConfig, message: str) -> bool:

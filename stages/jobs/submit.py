@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ _LOGGER = logging.getLogger(__name__)
 KERNELS, SAVE = "kernels", "save"
 KERNELS_COMMAND = ["python", "-m", "stages.kernels"]
 SAVE_COMMAND = ["python", "-m", "stages.save"]
+# What each task of a job has of its own stage; `gpus` are compared with the job's.
+_OF_EACH_TASK = frozenset({"gpus", "wrap"})
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,22 @@ def _require_groups(params: Params, config: SlurmConfig, stages: Collection[str]
             elif one in seen:
                 errors.append(UserError(where, f"{one} is in a group already", fix="take it out"))
             seen.add(one)
+    errors += _unused_resources(params, config)
     raise_all(errors)
+
+
+def _unused_resources(params: Params, config: SlurmConfig) -> Iterator[UserError]:
+    """Errors for resources of a stage in a group, whose jobs have the group's."""
+    group_of = {stage: name for name, stages in config.group.items() for stage in stages}
+    for name, override in config.stages.items():
+        group = group_of.get(name.partition("@")[0])
+        keys = sorted(override.model_dump(exclude_none=True).keys() - _OF_EACH_TASK)
+        if group and keys:
+            yield UserError(
+                params.where(("slurm", "stages", name)),
+                f"{', '.join(keys)} of a stage whose tasks run in jobs of slurm.group.{group}",
+                fix=f"set slurm.stages.{group}, or take {name.partition('@')[0]} out of the group",
+            )
 
 
 def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan:

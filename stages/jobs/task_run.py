@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from stages.jobs import task_process
+from stages.jobs import slurm, task_process
 from stages.jobs.config import SlurmConfig
 from stages.jobs.recording import RECORD_EVERY_S, record_all
 from stages.jobs.submission import Submission
@@ -65,7 +65,8 @@ class TaskRun:
             return task_process.STOPPED
         root, address = self.submission.root, self.task.address
         words = [*self.wrap, *words]
-        child = task_process.start(words, root, address, **environment or {})
+        variables = {**slurm.cores_of_job(), **(environment or {})}
+        child = task_process.start(words, root, address, **variables)
         stop.children.append(child)
         if stop.noticed:  # since the check above
             child.terminate()

@@ -168,6 +168,21 @@ def test_override_for_no_stage_is_reported_with_its_line(project: Project, submi
     assert "did you mean make?" in output
 
 
+def test_resources_that_jobs_of_a_group_do_not_have_are_refused(
+    project: Project, submit: Submit
+) -> None:
+    group = {"item": ["make", "double"]}
+    project.change(slurm={"group": group, "stages": {"make@a": {"gpus": 0, "memory": "1G"}}})
+    code, output = submit("--dry-run")
+    assert code == 2
+    assert "slurm.stages.make@a: memory of a stage whose tasks run in jobs of slurm.group.item" in (
+        output
+    )
+    assert "set slurm.stages.item, or take make out of the group" in output
+    project.change(slurm={"stages": {"make": {"gpus": 0, "wrap": ["env"]}}})
+    assert submit("--dry-run")[0] == 0
+
+
 def test_resources_of_a_stage_that_has_no_item_now_are_no_error(
     project: Project, submit: Submit
 ) -> None:

@@ -69,7 +69,9 @@ def test_arrays_larger_than_the_cluster_takes(
 
 
 def test_stages_of_a_group_share_a_job(sent: Project, submit: Submit, slurm: Cluster) -> None:
-    sent.change(slurm={"group": {"item": ["make", "double"]}})
+    show_cores = ["sh", "-c", 'echo "cores: $SPLATFIX_CORES"; exec "$@"', "sh"]
+    stages = {"make": {"wrap": show_cores}, "item": {"cpus": 1}}
+    sent.change(slurm={"group": {"item": ["make", "double"]}, "stages": stages})
     sent.work(fail=["double@a"])
     code, output = submit()
     assert code == 0, output
@@ -77,6 +79,8 @@ def test_stages_of_a_group_share_a_job(sent: Project, submit: Submit, slurm: Clu
     assert job_of("make@a") == job_of("double@a") != job_of("make@bb")
     slurm.wait()
     assert sent.ran() == ["double@a", "double@bb", "make@a", "make@bb"]
+    log = (sent.folder / "slurm_logs" / f"{job_of('make@a')}.out").read_text()
+    assert "cores: 1" in log, "the cluster shows each job all cores of the node"
     output = submit("status")[1]
     assert "make    2 done" in output
     assert "double  1 failed, 1 done" in output

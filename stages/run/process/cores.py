@@ -19,3 +19,8 @@ def available_cores() -> int:
 def share_of_cores(tasks: int) -> dict[str, str]:
     """The variable of each of several processes that run at the same time."""
     return {_VARIABLE: str(max(1, available_cores() // tasks))}
+
+
+def at_most(cores: int) -> dict[str, str]:
+    """The variable of a process that may use so many, where nothing else keeps it to them."""
+    return {_VARIABLE: str(max(1, min(cores, available_cores())))}
