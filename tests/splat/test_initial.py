@@ -42,11 +42,19 @@ def test_colour_and_opacity_are_those_of_points_and_params() -> None:
 
 
 def test_black_points_learn_their_colours() -> None:
-    black = np.zeros((125, 3), np.uint8)
-    params, _ = parameters(grid(5, 1.0), black, 1.0, TrainConfig())
+    colors = np.zeros((125, 3), np.uint8)
+    colors[7] = 200
+    params, _ = parameters(grid(5, 1.0), colors, 1.0, TrainConfig())
     sh0 = params["sh0"].requires_grad_()
     torch.clamp_min(SH_C0 * sh0 + 0.5, 0).sum().backward()
     assert torch.equal(sh0.grad, torch.full_like(sh0, SH_C0))
+
+
+def test_points_of_a_model_without_colours_start_grey(caplog) -> None:
+    black = np.zeros((125, 3), np.uint8)
+    params, _ = parameters(grid(5, 1.0), black, 1.0, TrainConfig())
+    assert torch.allclose(SH_C0 * params["sh0"] + 0.5, torch.tensor(128 / 255))
+    assert "no colours" in caplog.text
 
 
 @pytest.mark.parametrize(

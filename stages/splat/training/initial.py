@@ -18,6 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 SH_C0 = 0.28209479177387814
 _MIN_POINTS = 4  # fewer have no three neighbours, whose distances give the size
+_GREY = 128
 _ENOUGH_POINTS = 100  # fewer leave most of the image without a Gaussian to grow from
 
 
@@ -36,6 +37,9 @@ def parameters(
         kind = "random"
     if kind == "random":
         points, colors = points[:0], colors[:0]
+    if len(points) and not colors.any():
+        _LOGGER.warning("the sparse points have no colours: they start grey")
+        colors = np.full_like(colors, _GREY)
     sparse = min(len(points), config.max_gaussians)
     if sparse < len(points):
         _LOGGER.warning(
