@@ -61,7 +61,7 @@ def project(tmp_path: Path) -> Path:
         shutil.copy2(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    params["slurm"] |= {"stages": {}, "group": {}}
+    params["slurm"] |= {"stages": {}, "group": {}, "pack": {}}
     yaml.dump(params, folder / "params.yaml")
     for name in ("first", "second"):
         (folder / "stages" / f"{name}.py").write_text(ENTRY.format(name=name))

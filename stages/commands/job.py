@@ -13,19 +13,25 @@ def main() -> None:
     parser = Arguments(description=__doc__)
     parser.add_argument("submission", type=Path, help="folder of the submission")
     parser.add_argument("jobs", nargs="+", help="addresses of tasks, each on a line, by index")
+    parser.add_argument("--part", action="store_true", help="tasks beside which others run")
     args = parser.parse_args()
 
     from stages.jobs import slurm, task_process
     from stages.jobs.config import SlurmConfig
     from stages.jobs.submission import read_folder
-    from stages.jobs.task_run import run_tasks
+    from stages.jobs.task_run import run_side_by_side, run_tasks
     from stages.run.settings.params import Params
 
-    addresses = args.jobs[int(os.environ.get(slurm.TASK, "0"))].split("\n")
+    index = 0 if args.part else int(os.environ.get(slurm.TASK, "0"))
+    addresses = args.jobs[index].split("\n")
     submission = read_folder(args.submission)
     config = Params.read().section("slurm", SlurmConfig)
-    code = run_tasks(submission, addresses, config)
-    if code == task_process.STOPPED and slurm.JOB in os.environ:
+    chains = submission.plan.chains(addresses)
+    if len(chains) > 1:
+        code = run_side_by_side(submission, chains)
+    else:
+        code = run_tasks(submission, addresses, config)
+    if code == task_process.STOPPED and slurm.JOB in os.environ and not args.part:
         stopped = [one for one in addresses if submission.noted(one).get("state") == "stopped"]
         names = ", ".join(stopped)
         message = f"{names}: stopped and queued again, to continue from its last state"

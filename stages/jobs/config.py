@@ -74,11 +74,12 @@ class SlurmConfig(Section):
     default: Resources
     stages: dict[str, Override]
     group: dict[Name, tuple[str, ...]]
+    pack: dict[Name, Annotated[int, Field(ge=1, le=1000)]]
     throttle: Count
     warn_s: Annotated[int, Field(ge=0, le=65535)]
     max_restarts: Count
 
-    @field_validator("stages", "group", mode="before")
+    @field_validator("stages", "group", "pack", mode="before")
     @classmethod
     def _no_stage_is_an_empty_mapping(cls, value: object) -> object:
         return {} if value is None else value

@@ -125,14 +125,13 @@ class JobPlan:
     def arrays(self, config: SlurmConfig, max_size: int | None = None) -> list[Array]:
         """Jobs by stage or group, and by resources; at most `max_size` in an array.
 
-        An array comes after those that it needs. Raises UserError for a group that needs itself by
-        way of other stages, and for one with fewer GPUs than one of its stages.
+        Each job has the tasks that need each other within its group, times `config.pack`. An array
+        comes after those that it needs. Raises UserError for a job that needs itself by way of
+        others, and for a group with fewer GPUs than one of its stages.
         """
         groups: dict[tuple[str, str], list[tuple[Task, ...]]] = {}
         for name, tasks in self._jobs(config):
-            address = tasks[0].address if name == tasks[0].stage else name
-            key = name, config.resources(address).model_dump_json()
-            groups.setdefault(key, []).append(tasks)
+            groups.setdefault((name, _resources(name, tasks, config)), []).append(tasks)
         return [
             Array(name, tuple(jobs[first : first + (max_size or len(jobs))]), resources)
             for (name, text), jobs in groups.items()
@@ -140,10 +139,27 @@ class JobPlan:
             for first in range(0, len(jobs), max_size or len(jobs))
         ]
 
+    def chains(self, addresses: Sequence[str]) -> list[list[str]]:
+        """Some tasks by what needs each other among them, directly or not; each part in order.
+
+        >>> JobPlan.of({"a": [], "b": [], "c": ["a"]}).chains(["a", "b", "c"])
+        [['a', 'c'], ['b']]
+        """
+        chains: list[list[str]] = []
+        tasks = {task.address: task for task in self.tasks}
+        for address in addresses:
+            needed = [one for one in chains if not set(tasks[address].needs).isdisjoint(one)]
+            joined = [*itertools.chain.from_iterable(needed), address]
+            place = chains.index(needed[0]) if needed else len(chains)
+            chains = [one for one in chains if one not in needed]
+            chains.insert(place, sorted(joined, key=addresses.index))
+        return chains
+
     def _jobs(self, config: SlurmConfig) -> list[tuple[str, tuple[Task, ...]]]:
         """Names and tasks of all jobs, in topological order.
 
-        A job of a group has the tasks that need each other within it, directly or not.
+        A job of a group has the tasks that need each other within it, directly or not; a job of
+        what `config.pack` names has several of these.
         """
         group_of = {stage: name for name, stages in config.group.items() for stage in stages}
         first: dict[str, str] = {}  # a task that stands for all of its job, by address
@@ -156,7 +172,10 @@ class JobPlan:
                     first[task.address] = into
                     members[into].append(task)
 
-        if not config.group:
+        def name_of(one: str) -> str:
+            return group_of.get(tasks[one].stage, tasks[one].stage)
+
+        if not (config.group or config.pack):
             return [(task.stage, (task,)) for task in self.tasks]
         tasks = {task.address: task for task in self.tasks}
         for address, task in tasks.items():
@@ -165,6 +184,13 @@ class JobPlan:
             for need in task.needs:
                 if group and group_of.get(tasks[need].stage) == group:
                     merge(need, address)
+        alike: dict[tuple[str, str], list[str]] = {}
+        for one, some in members.items():
+            alike.setdefault((name_of(one), _resources(name_of(one), some, config)), []).append(one)
+        for (name, _), jobs in alike.items():
+            size = config.pack.get(name, 1)
+            for index, one in enumerate(jobs):
+                merge(jobs[index - index % size], one)
         needs = {
             one: {first[need] for task in some for need in task.needs} - {one}
             for one, some in members.items()
@@ -172,21 +198,20 @@ class JobPlan:
         try:
             order = list(TopologicalSorter(needs).static_order())
         except CycleError as error:
-            cycle = dict.fromkeys(group_of.get(tasks[one].stage, one) for one in error.args[1])
+            cycle = dict.fromkeys(name_of(one) for one in error.args[1])
             raise UserError(
-                "slurm.group",
+                "slurm.group, slurm.pack",
                 f"jobs would wait for each other: {', '.join(cycle)}",
-                expected="groups of stages with no other stage between them",
-                fix="leave a stage out of the group, or add the one between",
+                expected="jobs with no other job between their tasks",
+                fix="leave a stage out of the group or of pack, or add the one between",
             ) from error
         place = {address: index for index, address in enumerate(tasks)}
-        jobs = []
+        found = []
         for one in order:
             some = sorted(members[one], key=lambda task: place[task.address])
-            name = group_of.get(some[0].stage, some[0].stage)
-            _require_gpus(name, some, config)
-            jobs.append((name, tuple(some)))
-        return jobs
+            _require_gpus(name_of(one), some, config)
+            found.append((name_of(one), tuple(some)))
+        return found
 
     def _commands(self) -> dict[str, tuple[str, ...]]:
         return {task.address: task.command for task in self.tasks}
@@ -210,6 +235,12 @@ def _direct(needs: Iterable[str], before: Mapping[str, frozenset[str]]) -> tuple
     wanted = list(dict.fromkeys(needs))
     implied = frozenset().union(*(before[need] for need in wanted))
     return tuple(need for need in wanted if need not in implied)
+
+
+def _resources(name: str, tasks: Sequence[Task], config: SlurmConfig) -> str:
+    """JSON of the resources of a job: the group's, or those of its stage or item."""
+    address = tasks[0].address if name == tasks[0].stage else name
+    return config.resources(address).model_dump_json()
 
 
 def _require_gpus(name: str, tasks: Sequence[Task], config: SlurmConfig) -> None:

@@ -336,13 +336,13 @@ def own_job() -> str:
     return f"{variables.get(ARRAY, variables[JOB])}_{variables[TASK]}"
 
 
-def cores_of_job() -> dict[str, str]:
-    """The variable that keeps a task to the cores that its job asked for.
+def cores_of_job(parts: int = 1) -> dict[str, str]:
+    """The variable that keeps a task to its part of the cores that its job asked for.
 
     Clusters that bind no jobs to cores let each see the whole node.
     """
     cores = os.environ.get(CPUS, "")
-    return at_most(int(cores)) if cores.isdecimal() else {}
+    return at_most(int(cores) // parts) if cores.isdecimal() else {}
 
 
 def requeue(config: SlurmConfig, message: str) -> bool:

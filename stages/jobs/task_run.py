@@ -1,6 +1,9 @@
 """Tasks of a submission in a job: begin, run and record each, or stop it."""
 
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +12,7 @@ from stages.jobs.config import SlurmConfig
 from stages.jobs.recording import RECORD_EVERY_S, record_all
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError, raise_all
+from stages.run.process.processes import die_with_parent
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -103,3 +107,29 @@ def run_tasks(submission: Submission, addresses: Sequence[str], config: SlurmCon
                 submission.note(one, "cancelled")
     raise_all(errors)
     return code
+
+
+def run_side_by_side(submission: Submission, chains: Sequence[Sequence[str]]) -> int:
+    """Run chains of tasks at the same time, each in a process of its own and in its order.
+
+    They share the job's cores and GPUs. Returns as `run_tasks`; a signal stops all.
+    """
+    cores = slurm.cores_of_job(len(chains))
+    with task_process.Stop() as stop:
+        for chain in chains:
+            words = [sys.executable, "-m", "stages.job", str(submission.folder), "\n".join(chain)]
+            child = subprocess.Popen(
+                [*words, "--part"],
+                env={**os.environ, **cores},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+            stop.children.append(child)
+        if stop.noticed:  # while they were started
+            for child in stop.children:
+                child.terminate()
+        codes = [child.wait() for child in stop.children]
+    if stop.noticed or task_process.STOPPED in codes:
+        return task_process.STOPPED if any(codes) else 0
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)

@@ -99,7 +99,7 @@ class Project:
         (folder / ".dvcignore").write_text(".work/\n")
         slurm = Params.read(ROOT / "params.yaml").raw["slurm"]
         resources = {**slurm["default"], "cpus": 1, "memory": "512M", "time": "00:10:00"}
-        slurm = {**slurm, "default": resources, "stages": {}, "group": {}}
+        slurm = {**slurm, "default": resources, "stages": {}, "group": {}, "pack": {}}
         self.write_params({"names": names, "plus": 0, "slurm": slurm})
         self.work(fail=[], steps=1, pause_s=0.0, names=names)
         for words in (

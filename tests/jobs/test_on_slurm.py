@@ -23,6 +23,7 @@ from stages.jobs.task_run import TaskRun
 from stages.jobs.task_states import task_states
 
 NAMES = [f"n{number}" for number in range(8)]
+ITEMS = ("a", "bb")
 ALL = ["double@a", "double@bb", "make@a", "make@bb", "total@"]
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -114,6 +115,35 @@ def test_stopped_job_of_a_group_goes_on_with_the_task_that_it_was_at(
     log = (sent.folder / "slurm_logs" / f"{job_of('double@a')}.out").read_text()
     assert "double@a: stopped and queued again" in log
     assert "resumed at" in log
+
+
+def test_packed_tasks_run_at_the_same_time_in_one_job(
+    sent: Project, submit: Submit, slurm: Cluster
+) -> None:
+    cores = ["sh", "-c", 'echo "cores: $SPLATFIX_CORES"; exec "$@"', "sh"]
+    stages = {"make": {"wrap": cores}, "item": {"cpus": 2}}
+    group = {"item": ["make", "double"]}
+    sent.change(slurm={"group": group, "pack": {"item": 2}, "stages": stages})
+    sent.work(steps=100, pause_s=0.05)
+    assert "item x 1" in submit()[1]
+    slurm.until(lambda: all((sent.folder / f".work/double/{one}.txt").exists() for one in ITEMS))
+    assert job_of("make@a") == job_of("double@bb") != job_of("total")
+    states = {row.address: row.state for row in task_states(read_submission())}
+    assert states["double@a"] == states["double@bb"] == "running"
+    slurm.run("scancel", "--signal=USR1", "--batch", job_of("make@a"))
+    slurm.wait()
+    ran = ["double@a", "double@a", "double@bb", "double@bb", "make@a", "make@bb", "total@"]
+    assert sent.ran() == ran
+    log = (sent.folder / "slurm_logs" / f"{job_of('make@a')}.out").read_text()
+    assert log.count("resumed at") == 2
+    assert log.count("cores: 1") == 2
+    assert sent.is_clean()
+    sent.work(fail=["make@bb"], steps=1)
+    sent.change(plus=1)
+    submit()
+    slurm.wait()
+    assert sent.ran() == ["double@a", "make@a", "make@bb"], "the other one goes on"
+    assert "make    1 done, 1 failed" in submit("status")[1]
 
 
 def test_job_whose_end_slurm_has_lost_is_cancelled(

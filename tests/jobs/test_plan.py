@@ -26,7 +26,7 @@ def needs(plan: JobPlan) -> dict[str, set[str]]:
     return {task.address: set(task.needs) for task in plan.tasks}
 
 
-def config(group: dict | None = None, **stages: dict) -> SlurmConfig:
+def config(group: dict | None = None, pack: dict | None = None, **stages: dict) -> SlurmConfig:
     default = {
         "gpus": 0,
         "gpu_type": "",
@@ -40,7 +40,7 @@ def config(group: dict | None = None, **stages: dict) -> SlurmConfig:
         "setup": [],
         "wrap": [],
     }
-    raw = {"default": default, "stages": stages, "group": group, "throttle": 0}
+    raw = {"default": default, "stages": stages, "group": group, "pack": pack, "throttle": 0}
     raw |= {"warn_s": 300, "max_restarts": 3}
     return Params({"slurm": raw}, "params.yaml").section("slurm", SlurmConfig)
 
@@ -171,6 +171,30 @@ def test_group_that_would_wait_for_itself_is_refused() -> None:
     with pytest.raises(UserError, match="b has more GPUs than the group"):
         plan.arrays(config({"one": ["a", "b"]}, b={"gpus": 1}))
     assert plan.arrays(config({"one": ["a", "b"]}, b={"gpus": 1}, one={"gpus": 1}))
+
+
+def test_jobs_are_packed_where_their_resources_are_the_same() -> None:
+    graph = {f"{kind}@{name}": [] for kind in ("prepare", "train") for name in "abcde"}
+    graph |= {f"train@{name}": [f"prepare@{name}"] for name in "abcde"}
+    plan = JobPlan.of(graph)
+    arrays = plan.arrays(config(pack={"train": 2}, **{"train@c": {"memory": "64G"}}))
+    packed = [
+        [[task.address for task in job] for job in one.jobs]
+        for one in arrays
+        if one.name == "train"
+    ]
+    assert sorted(packed, key=len) == [
+        [["train@c"]],
+        [["train@a", "train@b"], ["train@d", "train@e"]],
+    ]
+    assert next(one for one in arrays if len(one.jobs) == 2).needs(0) == ("prepare@a", "prepare@b")
+    (array,) = plan.arrays(config({"scene": ["prepare", "train"]}, pack={"scene": 3}))
+    assert [len(job) for job in array.jobs] == [6, 4]
+    of_job = [task.address for task in array.jobs[1]]
+    assert plan.chains(of_job) == [["prepare@d", "train@d"], ["prepare@e", "train@e"]]
+    chain = JobPlan.of({"fit@a": [], "x": ["fit@a"], "fit@b": ["x"]})
+    with pytest.raises(UserError, match=r"jobs would wait for each other: .*fit"):
+        chain.arrays(config(pack={"fit": 2}))
 
 
 def test_array_larger_than_the_cluster_takes_is_split() -> None:
