@@ -34,9 +34,8 @@ class Journal:
         blocks = {name: lock_file.block(name, value) for name, value in stages.items()}
         if None in blocks.values():
             return False
-        text = lock_file.read(lock) or ""
         for name, block in blocks.items():
-            before = text_hash(lock_file.entry(text, name))
+            before = text_hash(lock_file.stored(lock, name))
             value = {"lock": str(lock.relative_to(self.root)), "name": name, "block": block}
             write_json(self._file(lock, name), {**value, _BEFORE: before})
         return True

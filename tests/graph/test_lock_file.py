@@ -165,6 +165,19 @@ def test_killed_recorder_leaves_a_whole_file(tmp_path: Path) -> None:
         assert after.keys() - {"train@a", "new"} == before.keys()
 
 
+def test_entry_in_a_file_is_that_of_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.lock"
+    assert lock_file.stored(path, "a") == ""
+    for text in ("", LOCK, LOCK.replace("\n", "\r\n"), f"{HEAD}  a:\n    cmd: ä\n"):
+        path.write_bytes(text.encode())
+        for name in ("train@hi4d_pair15_fight", "a", "none", list(lock_file.entries(LOCK))[-1]):
+            assert lock_file.stored(path, name) == lock_file.entry(path.read_text(), name)
+            assert lock_file.load(path, [name]) == lock_file.parsed(path.read_text(), [name])
+    path.write_bytes(f"{HEAD}  a:\n    cmd: x\n  b:\n    cmd: ".encode() + b"\xff\n")
+    assert lock_file.stored(path, "a") == "  a:\n    cmd: x\n"
+    assert lock_file.load(path, ["b"]) is None
+
+
 def test_some_stages_are_read_without_the_others() -> None:
     text = f"{HEAD}  a:\n    cmd: x\n  ab:\n    cmd: y\n    deps:\n    - path: '  a:'\n"
     assert lock_file.entry(text, "a") == "  a:\n    cmd: x\n"
