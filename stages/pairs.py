@@ -26,7 +26,8 @@ def main() -> None:
     scene, split = args.scene, args.split
 
     from stages.run.checkpoint import forget
-    from stages.samples.index import metrics, write_index
+    from stages.samples.index import degraded_summary, metrics, write_index
+    from stages.samples.planning import config_for_split
     from stages.samples.reconstructions import resumed_as
     from stages.samples.rendering import render_pairs
     from stages.scenes.scene import Scene
@@ -40,7 +41,8 @@ def main() -> None:
     prepared = Scene.read(layout.scene(scene))
     prepared.cameras("target")  # raises without target cameras
     backend, reason = choose_backend(config.backend)
-    if config.leave_out or config.poses == "given":  # then this stage trains Gaussians
+    trainings = config_for_split(config, split).trainings
+    if trainings:
         for line in unshown(scene_notes(prepared, train, "pairs")):
             print(f"{scene}: {line}")
     calibrated, splats = layout.calibrated(scene), layout.splats(scene)
@@ -52,13 +54,15 @@ def main() -> None:
     numbers = metrics(index)
     write_json(layout.pairs_metrics(scene), numbers)
     forget("pairs", scene)
-    if any(one.left_out or one.poses == "given" for one in index.pairs):
+    if trainings:
         forget("train", resumed_as(scene))
     poses, low, high = index.pairs[0].poses, numbers["psnr_min"], numbers["psnr_max"]
     print(
         f"{scene}: {numbers['pairs']} {split} samples, input {numbers['psnr']:.2f} dB "
         f"({low:.2f} to {high:.2f}), {poses} poses, on {backend} ({reason})"
     )
+    if degraded := degraded_summary(index):
+        print(f"{scene}: of these {degraded}")
 
 
 if __name__ == "__main__":

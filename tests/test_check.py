@@ -312,6 +312,23 @@ def test_reference_that_no_scene_has_is_refused(folder: Path, value: object, say
     assert f"difix.reference_from: {says}" in done.stderr
 
 
+def test_source_cameras_that_cannot_be_left_out_are_refused(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["pairs"]["leave_out"] = [4, [16, "160"]]
+        params["pairs"]["degradation"]["sparse"] = 6
+
+    edit(folder, change)
+    done = check(folder)
+    assert done.returncode == 2, done.stdout
+    for says in (
+        "pairs.leave_out.1: '160'\nexpected source cameras of hi4d_pair00_dance: 4, 16, 40",
+        "pairs.degradation.sparse: 6 leaves one of 6 source cameras of hi4d_pair01_talk",
+    ):
+        assert says in done.stderr
+    done = check(folder, "-S", "pairs.leave_out=[4,[16,88]]", "-S", "pairs.degradation.sparse=2")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [

@@ -7,7 +7,14 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.samples.index import INDEX_FILE, KINDS, SampleIndex, SamplePaths, warped_paths
+from stages.samples.index import (
+    INDEX_FILE,
+    KINDS,
+    SampleIndex,
+    SamplePaths,
+    SampleRecord,
+    warped_paths,
+)
 from stages.scenes.images import image_size
 
 _KEYS = {*KINDS, "prompt"}
@@ -134,37 +141,42 @@ class SplitCheck:
 def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
     """Samples in `folder` with a reference or a target that is no image of such a camera.
 
-    A reference is a source camera's image, or a render at a target camera, which is no image of the
-    scene; a target is a target camera's image, or in the train split that of a source camera which
-    was left out.
+    A reference is an image of a source camera that the Gaussians were trained on, or a render at
+    another camera, which is no image of the scene, and never the sample's own target. A target is
+    a target camera's image, or in the train split that of a source camera which was left out, or,
+    in a cycle, whose Gaussians were trained on renders, of any source camera. Gaussians are trained
+    on no image of a target.
     """
     where = folder / INDEX_FILE
-    sources = set(index.photographs["source"].values())
-    targets = set(index.photographs["target"].values())
-    known = {name for images in index.photographs.values() for name in images}
+    photographs = index.photographs
+    sources, targets = (set(photographs[role].values()) for role in ("source", "target"))
+    source_names = {name.partition("/")[2] for name in photographs["source"]}
+    known = {name for images in photographs.values() for name in images}
+
+    def fault(record: SampleRecord, got: str, expected: str) -> UserError:
+        return UserError(f"{where}  {record.name}", got, expected=expected, fix=_RESTORE)
+
     for record in index.pairs:
         reference, target = record.files.get("ref_image"), record.files.get("target_image")
-        rendered = f"{record.ref_timestamp}/{record.ref_camera}" in index.photographs["target"]
+        rendered = f"{record.ref_timestamp}/{record.ref_camera}" in photographs["target"] or (
+            bool(record.trained_on) and record.ref_camera not in record.trained_on
+        )
         if reference in targets or (reference not in sources and not rendered):
-            yield UserError(
-                f"{where}  {record.name}",
-                "ref_image is no source camera's image",
-                expected=f"camera {record.ref_camera} at {record.ref_timestamp}",
-                fix=_RESTORE,
-            )
+            camera = f"camera {record.ref_camera} at {record.ref_timestamp}"
+            yield fault(record, "ref_image is no source camera's image", camera)
+        if reference == target:
+            expected = "another camera's image"
+            yield fault(record, "ref_image is the sample's own target_image", expected)
         for camera in record.warped:
             if camera == record.camera or f"{record.timestamp}/{camera}" not in known:
-                yield UserError(
-                    f"{where}  {record.name}",
-                    f"camera {camera}'s image is warped into it",
-                    expected=f"other cameras of the scene at {record.timestamp}",
-                    fix=_RESTORE,
-                )
-        left_out = record.left_out
-        if target not in (sources if left_out and index.split == "train" else targets):
-            yield UserError(
-                f"{where}  {record.name}",
-                f"target_image is not camera {record.camera}'s image",
-                expected="a source camera that was left out" if left_out else "a target camera",
-                fix=_RESTORE,
-            )
+                got = f"camera {camera}'s image is warped into it"
+                yield fault(record, got, f"other cameras of the scene at {record.timestamp}")
+        of_source = index.split == "train" and (record.left_out or record.degradation == "cycle")
+        if target not in (sources if of_source else targets):
+            expected = "a source camera that was left out" if record.left_out else "a target camera"
+            expected = "a source camera" if record.degradation == "cycle" else expected
+            yield fault(record, f"target_image is not camera {record.camera}'s image", expected)
+        for camera in record.trained_on:
+            if camera == record.camera or camera not in source_names:
+                got = f"its Gaussians were trained on camera {camera}"
+                yield fault(record, got, "source cameras other than its target alone")

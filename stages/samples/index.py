@@ -5,8 +5,8 @@ images of one name, `image` (the render), `target_image` (the ground truth) and 
 fixers that take them, images of source cameras warped into the target are beside it, `warped_1` the
 best: PNGs whose alpha is the agreement of the depths (`splat.views.warping`).
 
-pairs.json says of each sample what it shows, and lists the hashes of all images of the scene, so
-that leaks are found without the scene.
+pairs.json says of each sample what it shows and how its render was degraded, and lists the hashes
+of all images of the scene, so that leaks are found without the scene.
 """
 
 import json
@@ -22,6 +22,7 @@ from stages.run.files import read_json, text_hash, write_json
 
 KINDS = ("image", "target_image", "ref_image")
 _WARPED = "warped_"
+_TUPLES = ("warped", "trained_on")
 INDEX_FILE = "pairs.json"
 
 
@@ -41,7 +42,12 @@ class SamplePaths:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A sample on disk: how good its render is, and the SHA-256 of its files by kind."""
+    """A sample on disk: how good its render is, and the SHA-256 of its files by kind.
+
+    Its Gaussians were trained for `step` steps; None: to the end. `degradation` says on what
+    (`planning.Way`), and `trained_on` on which source cameras, where these are not all: none in a
+    cycle, whose Gaussians were trained on renders.
+    """
 
     name: str
     camera: str
@@ -54,6 +60,8 @@ class SampleRecord:
     psnr: float  # of the render against the ground truth, dB
     files: Mapping[str, str]
     warped: tuple[str, ...] = ()  # cameras of the warped images, in their order
+    degradation: str = ""
+    trained_on: tuple[str, ...] = ()
 
     def path(self, folder: Path, kind: str) -> Path:
         """One of its files, where `folder` has the samples of its scene."""
@@ -76,7 +84,7 @@ class SampleIndex:
     @property
     def digest(self) -> str:
         """SHA-256 over the whole content, and so over every file."""
-        return text_hash(json.dumps(asdict(self), sort_keys=True))
+        return text_hash(json.dumps(_content(self), sort_keys=True))
 
 
 def warped_kind(number: int) -> str:
@@ -98,7 +106,17 @@ def warped_paths(image: Path) -> list[Path]:
 
 def write_index(folder: Path, index: SampleIndex) -> None:
     """Write pairs.json."""
-    write_json(folder / INDEX_FILE, asdict(index))
+    write_json(folder / INDEX_FILE, _content(index))
+
+
+def _content(index: SampleIndex) -> dict[str, Any]:
+    """The index for JSON; samples of Gaussians of all source cameras need no word on these."""
+    content = asdict(index)
+    for record in content["pairs"]:
+        for key in ("degradation", "trained_on"):
+            if not record[key]:
+                del record[key]
+    return content
 
 
 def read_index(folder: Path) -> SampleIndex:
@@ -107,7 +125,7 @@ def read_index(folder: Path) -> SampleIndex:
     try:
         index = SampleIndex(**content)
         records = tuple(
-            SampleRecord(**record | {"warped": tuple(record.get("warped", ()))})
+            SampleRecord(**record | {key: tuple(record.get(key, ())) for key in _TUPLES})
             for record in content["pairs"]
         )
         if not all(set(record.files) <= _kinds(record) for record in records) or set(
@@ -126,6 +144,16 @@ def read_index(folder: Path) -> SampleIndex:
 def _kinds(record: SampleRecord) -> set[str]:
     """The kinds of files that a sample may have."""
     return {*KINDS, *(warped_kind(number + 1) for number in range(len(record.warped)))}
+
+
+def degraded_summary(index: SampleIndex) -> str:
+    """Number and mean PSNR of the samples of each way of degrading, such as `4 sparse 17.20 dB`."""
+    values: dict[str, list[float]] = {}
+    for record in index.pairs:
+        if record.degradation:
+            values.setdefault(record.degradation, []).append(record.psnr)
+    means = (f"{len(some)} {way} {np.mean(some):.2f} dB" for way, some in values.items())
+    return ", ".join(means)
 
 
 def metrics(index: SampleIndex) -> dict[str, Any]:

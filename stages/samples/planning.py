@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from stages.run.errors import UserError
 from stages.run.settings.params import CHECK, did_you_mean
 from stages.scenes.cameras import Camera, nearest_cameras
-from stages.scenes.config import PairsConfig, ReferenceConfig
+from stages.scenes.config import DegradationConfig, PairsConfig, ReferenceConfig
 
 T = TypeVar("T")
+# How the Gaussians of a sample were trained. Nothing: on all source cameras. cross: without one or
+# some of them, by pairs.leave_out. sparse, cycle: by pairs.degradation.
+Way = Literal["", "cross", "sparse", "cycle"]
 # Cameras of references by target camera at a timestamp, the best first.
 Ranking = Callable[[str], Mapping[str, Sequence[str]]]
 
@@ -25,7 +28,7 @@ class PlannedSample:
     ref_camera: str
     ref_timestamp: str
     step: int | None = None
-    left_out: bool = False  # a source camera that these Gaussians were trained without
+    way: Way = ""
     first: bool = True  # best reference of its target
     warped: tuple[str, ...] = ()  # cameras whose images are warped into it, the best first
 
@@ -33,14 +36,19 @@ class PlannedSample:
     def name(self) -> str:
         """Name of its files: the plain one belongs to the first reference of final Gaussians.
 
+        A camera is left out once by `cross`, and is a target only then.
+
         >>> PlannedSample("28", "000021", "16", "000021").name
         '000021_28'
         >>> PlannedSample("28", "000021", "4", "000033", step=200, first=False).name
         '000021_28_step200_ref_000033_4'
+        >>> PlannedSample("28", "000021", "16", "000021", step=200, way="sparse").name
+        '000021_28_sparse_step200'
         """
+        way = f"_{self.way}" if self.way in ("sparse", "cycle") else ""
         step = "" if self.step is None else f"_step{self.step}"
         reference = "" if self.first else f"_ref_{self.ref_timestamp}_{self.ref_camera}"
-        return f"{self.timestamp}_{self.camera}{step}{reference}"
+        return f"{self.timestamp}_{self.camera}{way}{step}{reference}"
 
 
 def plan_samples(
@@ -48,7 +56,7 @@ def plan_samples(
     targets: Mapping[str, Camera],
     sources: Mapping[str, Camera],
     config: PairsConfig,
-    left_out: bool = False,
+    way: Way = "",
     ranked: Ranking | None = None,
 ) -> list[PlannedSample]:
     """Samples in a fixed order; a target without a reference has none.
@@ -58,7 +66,7 @@ def plan_samples(
         targets: cameras that are rendered, by name.
         sources: cameras that references are taken from, in the same frame as the targets.
         config: strides, steps and references.
-        left_out: the targets are source cameras that the Gaussians were trained without.
+        way: how the Gaussians were trained.
         ranked: names of the references' cameras by target at a timestamp, best first; None: the
             nearest sources first.
     """
@@ -70,7 +78,9 @@ def plan_samples(
         else:
             best = ranked(timestamp)
         for name in targets:
-            chosen = best[name][: config.reference.cameras or None]
+            # No camera is a reference of itself, as it would be in a cycle.
+            others = [one for one in dict.fromkeys(best[name]) if one != name]
+            chosen = others[: config.reference.cameras or None]
             references = [(ref, time) for time in times for ref in chosen]
             for step in (None, *config.steps):
                 samples += [
@@ -80,9 +90,9 @@ def plan_samples(
                         ref,
                         time,
                         step,
-                        left_out,
+                        way,
                         first=rank == 0,
-                        warped=tuple(best[name][: config.warped]),
+                        warped=tuple(others[: config.warped]),
                     )
                     for rank, (ref, time) in enumerate(references)
                 ]
@@ -140,4 +150,5 @@ def config_for_split(config: PairsConfig, split: str) -> PairsConfig:
         return config
     plain: dict[str, Any] = {"cameras": (), "leave_out": (), "steps": (), "max_pairs": 0}
     plain |= {"poses": config.test_poses, "reference": ReferenceConfig()}
+    plain |= {"degradation": DegradationConfig()}
     return config.model_copy(update=plain)

@@ -1,35 +1,46 @@
 """Reconstructions that samples are rendered from: Gaussians and cameras in one frame.
 
-They are those of stage `train`, or are trained here with its params: on true poses, or without one
-of the source cameras. Training here resumes after a kill; its Gaussians are no stage's output.
+They are those of stage `train`, or are trained here with its params: on true poses, without some of
+the source cameras, or on renders of other Gaussians. Training here resumes after a kill; its
+Gaussians are no stage's output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from stages.run.artefacts import GAUSSIANS
+from stages.run.errors import raise_all
 from stages.run.files import whole_folder, work_root
-from stages.samples.planning import select_cameras
-from stages.scenes.config import PairsConfig
+from stages.samples.planning import Way, select_cameras
+from stages.scenes.cameras import moved_aside
+from stages.scenes.config import PairsConfig, held_out_errors
 from stages.scenes.frames import Sim3
+from stages.scenes.images import write_png
 from stages.scenes.poses.calibration import Calibration, write_calibration
 from stages.scenes.scene import Scene
+from stages.scenes.view import View
 from stages.splat.config import TrainConfig
+from stages.splat.gaussians import Gaussians
+from stages.splat.render import Rendering, render
 from stages.splat.training.timestamps import train_timestamp
+
+_SURFACE = 0.5  # alpha of pixels whose depth counts
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
     """Gaussians by timestamp under `splats`; `calibration.targets` are the cameras to render.
 
-    With `train` they are yet to be trained, on the sources of the calibration.
+    `calibration.sources` are those whose images are references. With `train` the Gaussians are yet
+    to be trained, on these.
     """
 
     calibration: Calibration
     splats: Path
     frame_from_est: Sim3  # of these cameras, from the frame of the calibration on disk
     train: TrainConfig | None = None
-    left_out: bool = False  # the target is a source camera that was not trained on
+    way: Way = ""  # how they are trained
     _trained: set[str] = field(default_factory=set)  # timestamps that were trained here
 
     def ready(self, scene: Scene, timestamp: str) -> Path:
@@ -39,15 +50,68 @@ class Reconstruction:
             self._trained.add(timestamp)
         return self.splats / timestamp
 
+    def posed(self, scene: Scene, timestamp: str) -> Path:
+        """The folder of the training that left the source cameras where their images fit best."""
+        return self.ready(scene, timestamp)
+
+    @property
+    def fewer_cameras(self) -> tuple[str, ...]:
+        """Source cameras that are trained on where some are left out, else none."""
+        return tuple(self.calibration.sources) if self.way in ("cross", "sparse") else ()
+
+    def _images(self, scene: Scene, timestamp: str) -> tuple[Scene, Calibration]:
+        """What is trained on: images with the role source, and their cameras."""
+        del timestamp
+        return scene, self.calibration
+
     def _train(self, scene: Scene, timestamp: str, config: TrainConfig) -> None:
+        scene, calibration = self._images(scene, timestamp)
         xyz, colors = self.calibration.points(timestamp)
         points = {timestamp: (self.frame_from_est.apply(xyz) if len(xyz) else xyz, colors)}
         calibrated = self.splats / "calibrated" / timestamp
         with whole_folder(calibrated) as folder:
-            write_calibration(folder, self.calibration, points)
+            write_calibration(folder, calibration, points)
         with whole_folder(self.splats / timestamp) as folder:
-            own = replace(scene, name=resumed_as(scene.name))
+            views = (view for view in scene.all_views if view.name in calibration.sources)
+            own = replace(scene, name=resumed_as(scene.name), all_views=tuple(views))
             train_timestamp(own, calibrated, timestamp, config, folder)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cycle(Reconstruction):
+    """Gaussians that are trained on renders of the first ones, from cameras moved aside."""
+
+    first: Reconstruction
+    share: float  # of the distance to what a camera looks at
+    backend: str
+
+    def posed(self, scene: Scene, timestamp: str) -> Path:
+        """The folder of the training that left the source cameras where their images fit best."""
+        return self.first.ready(scene, timestamp)
+
+    def _images(self, scene: Scene, timestamp: str) -> tuple[Scene, Calibration]:
+        """Renders, one for each source camera; no pixel of an image is among them."""
+        device = "cuda" if self.backend == "cuda" else "cpu"
+        gaussians = Gaussians.load(self.first.ready(scene, timestamp) / GAUSSIANS, device)
+        moved, views = {}, []
+        root = self.splats / "renders"
+        with whole_folder(root / "frames" / timestamp) as folder:
+            (folder / "images").mkdir()
+            for name, camera in self.calibration.sources.items():
+                distance = _distance(render(gaussians, camera, self.backend))
+                moved[name] = moved_aside(camera, distance, self.share)
+                rendering = render(gaussians, moved[name], self.backend)
+                write_png(folder / "images" / f"{name}.png", rendering.rgb.cpu().numpy())
+                path = root / "frames" / timestamp / "images" / f"{name}.png"
+                views.append(View(moved[name], path, timestamp=timestamp, role="source"))
+        renders = Scene(root, scene.name, scene.group, tuple(views))
+        return renders, replace(self.calibration, sources=moved, pose_covariance={})
+
+
+def _distance(rendering: Rendering) -> float:
+    """Median depth of the surfaces of a render, world units; 0 where it shows none."""
+    depth = rendering.depth[rendering.alpha > _SURFACE]
+    return float(depth.median()) if len(depth) else 0.0
 
 
 def resumed_as(scene: str) -> str:
@@ -56,11 +120,18 @@ def resumed_as(scene: str) -> str:
 
 
 def reconstructions(
-    scene: Scene, calibration: Calibration, splats: Path, config: PairsConfig, train: TrainConfig
+    scene: Scene,
+    calibration: Calibration,
+    splats: Path,
+    config: PairsConfig,
+    train: TrainConfig,
+    backend: str,
 ) -> Iterator[Reconstruction]:
-    """The reconstruction from all source cameras, then one without each of `leave_out`.
+    """The reconstruction from all source cameras, then the others that `config` asks for.
 
-    Poses and sparse points are always those estimated with all source cameras.
+    These are one without each entry of `leave_out`, one from every n-th source camera, and one from
+    renders. Poses and sparse points are always those estimated with all source cameras. Raises
+    UserError when a source camera that is left out is unknown, or too few are left.
 
     Args:
         scene: the prepared scene, with true cameras.
@@ -68,6 +139,7 @@ def reconstructions(
         splats: folder of the Gaussians of stage `train`, one folder per timestamp.
         config: which cameras, and on which poses.
         train: params of what is trained here.
+        backend: of the rasteriser, for the renders that are trained on.
     """
     work = work_root() / "pairs" / scene.name
     frame_from_est, true_poses = Sim3.identity(), config.poses == "given"
@@ -77,17 +149,51 @@ def reconstructions(
         # True poses are no estimate that training may correct.
         train = train.model_copy(update={"pose_opt": False})
         splats = work / "given"
-    names = list(calibration.targets)
+    sources, names = calibration.sources, list(calibration.targets)
+    raise_all(
+        held_out_errors(config, [*sources], scene.name, lambda keys: ".".join(map(str, keys)))
+    )
     targets = select_cameras(config.cameras or names, names, "pairs.cameras", "target")
     kept = {name: calibration.targets[name] for name in targets}
     all_sources = replace(calibration, targets=kept)
-    yield Reconstruction(all_sources, splats, frame_from_est, train if true_poses else None)
-    sources = calibration.sources
-    for name in select_cameras(config.leave_out, sources, "pairs.leave_out", "source"):
-        others = {other: camera for other, camera in sources.items() if other != name}
-        held_out = replace(calibration, sources=others, targets={name: sources[name]})
-        folder = work / f"without_{name}"
-        yield Reconstruction(held_out, folder, frame_from_est, train, left_out=True)
+    first = Reconstruction(all_sources, splats, frame_from_est, train if true_poses else None)
+    yield first
+
+    def without(group: Sequence[str], folder: Path, way: Way) -> Reconstruction:
+        others = {name: camera for name, camera in sources.items() if name not in group}
+        left_out = {name: sources[name] for name in group}
+        held_out = replace(calibration, sources=others, targets=left_out)
+        return Reconstruction(held_out, folder, frame_from_est, train, way)
+
+    for group in _in_order(config.leave_out, [*sources]):
+        yield without(group, work / f"without_{'+'.join(group)}", "cross")
+    if config.degradation.sparse:
+        every = [*sources][:: config.degradation.sparse]
+        rest = [name for name in sources if name not in every]
+        yield without(rest, work / "sparse", "sparse")
+    if config.degradation.cycle:
+        # The cameras of renders are exact.
+        exact = train.model_copy(update={"pose_opt": False})
+        yield Cycle(
+            replace(calibration, targets=sources),
+            work / "cycle",
+            frame_from_est,
+            exact,
+            "cycle",
+            first=first,
+            share=config.degradation.cycle,
+            backend=backend,
+        )
+
+
+def _in_order(groups: Sequence[Sequence[str]], names: list[str]) -> list[list[str]]:
+    """Groups of cameras in the scene's order, and so the cameras of each.
+
+    >>> _in_order([["c", "a"], ["b"]], ["a", "b", "c"])
+    [['a', 'c'], ['b']]
+    """
+    ordered = (sorted(group, key=names.index) for group in groups)
+    return sorted(ordered, key=lambda group: names.index(group[0]))
 
 
 def _with_true_poses(scene: Scene, calibration: Calibration) -> Calibration:

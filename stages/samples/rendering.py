@@ -7,6 +7,7 @@ A target's image is the ground truth of its render and never trained on; with
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +30,13 @@ from stages.samples.planning import (
 from stages.samples.reconstructions import Reconstruction, reconstructions
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
-from stages.scenes.config import NEAREST, OVERLAP, PairsConfig, reference_errors
+from stages.scenes.config import (
+    FIXED_SOURCE,
+    NEAREST,
+    OVERLAP,
+    PairsConfig,
+    reference_errors,
+)
 from stages.scenes.images import Pixels, image_size, read_image, resize, resize_mask, write_png
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
@@ -47,9 +54,15 @@ class SampleRenderer:
     """Renders one reconstruction at one timestamp; Gaussians, cameras and renders are cached."""
 
     def __init__(
-        self, folder: Path, calibration: Calibration, config: PairsConfig, backend: str
+        self,
+        folder: Path,
+        posed: Path,
+        calibration: Calibration,
+        config: PairsConfig,
+        backend: str,
     ) -> None:
-        self.folder, self.calibration = folder, calibration
+        """`posed` is the folder of the training that moved the source cameras."""
+        self.folder, self.posed, self.calibration = folder, posed, calibration
         self.config, self.backend = config, backend
         self._gaussians: dict[int | None, Gaussians] = {}
         self._cameras: dict[str, Camera] = {}
@@ -94,7 +107,7 @@ class SampleRenderer:
     @cached_property
     def _learnt(self) -> dict[str, Camera]:
         """Source cameras as training left them, by name."""
-        learnt = read_model(self.folder / LEARNT_CAMERAS).cameras
+        learnt = read_model(self.posed / LEARNT_CAMERAS).cameras
         return {Path(name).stem: camera for name, camera in learnt.items()}
 
     def _after(self, step: int | None) -> Gaussians:
@@ -156,7 +169,7 @@ def render_pairs(
     calibration = read_calibration(calibrated)
     planned = [
         (reconstruction, sample)
-        for reconstruction in reconstructions(scene, calibration, splats, config, train)
+        for reconstruction in reconstructions(scene, calibration, splats, config, train, backend)
         for sample in _planned(scene, reconstruction, config, backend, policy)
     ]
     selected = subsample(planned, config.max_pairs, config.seed)
@@ -207,6 +220,9 @@ def _planned(
     policy: str,
 ) -> list[PlannedSample]:
     cameras = reconstruction.calibration
+    named = policy.removeprefix(FIXED_SOURCE)
+    if named != policy and named in scene.cameras("source") and named not in cameras.sources:
+        policy = NEAREST  # the named one is left out
 
     def ranked(timestamp: str) -> dict[str, list[str]]:
         gaussians = None
@@ -226,7 +242,7 @@ def _planned(
         cameras.targets,
         cameras.sources,
         config,
-        reconstruction.left_out,
+        reconstruction.way,
         ranked,
     )
 
@@ -245,7 +261,8 @@ def _rendered(
         samples = list(group)
         reconstruction = samples[0][0]
         trained = reconstruction.ready(scene, timestamp)
-        renderer = SampleRenderer(trained, reconstruction.calibration, config, backend)
+        posed = reconstruction.posed(scene, timestamp)
+        renderer = SampleRenderer(trained, posed, reconstruction.calibration, config, backend)
         for _, sample in samples:
             view = views[timestamp, sample.camera]
             reference = views[sample.ref_timestamp, sample.ref_camera]
@@ -255,7 +272,8 @@ def _rendered(
                 before = renderer.render(reference, sample.step)
             others = [views[timestamp, name] for name in sample.warped]
             warped = renderer.warped(view, others, sample.step)
-            yield _written(folder, sample, config.poses, pixels, view, reference, before, warped)
+            record = _written(folder, sample, config.poses, pixels, view, reference, before, warped)
+            yield replace(record, trained_on=reconstruction.fewer_cameras)
 
 
 def _is_render(reconstruction: Reconstruction, sample: PlannedSample) -> bool:
@@ -303,11 +321,12 @@ def _written(
         ref_camera=sample.ref_camera,
         ref_timestamp=sample.ref_timestamp,
         step=sample.step,
-        left_out=sample.left_out,
+        left_out=sample.way in ("cross", "sparse"),
         poses=poses,
         psnr=round(min(error, EQUAL_DB), 4),
         files={kind: file_hash(path) for kind, path in paths.items()},
         warped=sample.warped,
+        degradation=sample.way,
     )
 
 

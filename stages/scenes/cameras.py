@@ -93,6 +93,22 @@ def between(start: Camera, end: Camera, share: float) -> Camera:
     return end.moved(rigid(rotation, -rotation @ centre))
 
 
+def moved_aside(camera: Camera, distance: float, share: float) -> Camera:
+    """The camera moved to its right by a share of a distance, rotated to look at the same point.
+
+    That point lies ahead of the camera at this distance, world units.
+
+    >>> camera = moved_aside(Camera("a", np.eye(3), np.eye(4), 2, 2), 4.0, 0.75)
+    >>> np.allclose(camera.centre, [3, 0, 0])
+    True
+    >>> np.allclose(camera.cam_from_world @ [0, 0, 4, 1], [0, 0, 5, 1])
+    True
+    """
+    rotation = rotation_from_vector([0, np.arctan(share), 0])
+    step = rigid(rotation, rotation @ [-share * distance, 0, 0])
+    return camera.moved(step @ camera.cam_from_world)
+
+
 def rigid(rotation: ArrayLike, translation: ArrayLike) -> Array:
     """A [4, 4] transform from a rotation [3, 3] and a translation [3]."""
     transform = np.eye(4)

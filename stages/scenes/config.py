@@ -1,16 +1,17 @@
 """Typed form of the sections of params.yaml about scenes and tuning samples."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
-from stages.run.settings.params import Section, text_like
+from stages.run.settings.params import CHECK, Section, did_you_mean, text_like
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
 
+Keys = tuple[str | int, ...]
 # Cameras are numbers in Hi4D: `-S 'scenes.x.target_cameras=[28,64]'` gives integers, a quoted
 # entry of params.yaml gives text.
 CameraName = Annotated[
@@ -161,6 +162,27 @@ def reference_errors(
         )
 
 
+# Source cameras that are left out of one training together; one alone may stand without brackets.
+CameraGroup = Annotated[
+    tuple[CameraName, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str | int) else value),
+    Field(min_length=1),
+]
+
+
+def _sparse(value: int) -> int:
+    if value == 1:
+        raise ValueError("0, or at least 2: every camera is trained on at 1")
+    return value
+
+
+class DegradationConfig(Section):
+    """Gaussians that are trained only so that their renders are degraded (Wu et al. 2025)."""
+
+    sparse: Annotated[Count, AfterValidator(_sparse)] = 0
+    cycle: float = Field(default=0.0, ge=0, le=1)
+
+
 class PairsConfig(Alignment):
     """Which views become tuning samples, and how their inputs are rendered."""
 
@@ -168,13 +190,59 @@ class PairsConfig(Alignment):
     poses: Literal["imperfect", "aligned", "given"] = "imperfect"
     test_poses: Literal["imperfect", "aligned", "given"] = "imperfect"
     cameras: tuple[CameraName, ...] = ()
-    leave_out: tuple[CameraName, ...] = ()
+    leave_out: tuple[CameraGroup, ...] = ()
+    degradation: DegradationConfig = DegradationConfig()
     every: Positive = 1
     steps: tuple[Positive, ...] = ()
     max_pairs: Count = 0
     seed: Seed = 0
     reference: ReferenceConfig = ReferenceConfig()
     warped: Count = 0
+
+    @property
+    def trainings(self) -> int:
+        """How often the Gaussians of a scene are trained for its samples, beside stage `train`."""
+        ways = self.degradation.sparse > 0, self.degradation.cycle > 0, self.poses == "given"
+        return len(self.leave_out) + sum(ways)
+
+    @field_validator("leave_out")
+    @classmethod
+    def _once(cls, groups: tuple[CameraGroup, ...]) -> tuple[CameraGroup, ...]:
+        names = [name for group in groups for name in group]
+        if len(set(names)) < len(names):
+            raise ValueError("each camera once: a sample is named after its camera")
+        return groups
+
+
+def held_out_errors(
+    config: PairsConfig, sources: Sequence[str], scene: str, where: Callable[[Keys], str]
+) -> Iterator[UserError]:
+    """Errors in which of a scene's source cameras are left out: unknown ones, or too many."""
+    for index, group in enumerate(config.leave_out):
+        at = where(("pairs", "leave_out", index))
+        unknown = [name for name in group if name not in sources]
+        if unknown:
+            yield UserError(
+                at,
+                ", ".join(map(repr, unknown)),
+                expected=f"source cameras of {scene}: {', '.join(sources)}",
+                hint=did_you_mean(unknown[0], list(sources)),
+                fix=CHECK,
+            )
+        elif not set(sources) - set(group):
+            yield UserError(
+                at,
+                f"{', '.join(group)} are all source cameras of {scene}",
+                expected="at least one that is trained on",
+                fix="leave out fewer",
+            )
+    if config.degradation.sparse >= max(len(sources), 2):
+        yield UserError(
+            where(("pairs", "degradation", "sparse")),
+            f"{config.degradation.sparse} leaves one of {len(sources)} source cameras of {scene}",
+            expected="at least two that are trained on",
+            fix=f"set it to at most {len(sources) - 1}" if len(sources) > 2 else "set it to 0",
+        )
 
 
 class ManifestConfig(Section):

@@ -40,7 +40,7 @@ def read_costs(path: Path) -> Costs:
     costs = read_json(path) if path.is_file() else {}
     with shaped(path, "seconds by stage", f"delete it, or `git checkout {path}`"):
         for one in costs.values():
-            float(one["seconds"]), one.get("steps")
+            float(one["seconds"]), one.get("steps"), _trained(one)
     return costs
 
 
@@ -52,20 +52,30 @@ def record(steps: Iterable[StageStatus], path: Path) -> int:
         if cost is not None:
             costs[step.name] = {key: cost[key] for key in _KEPT if key in cost}
             costs[step.name]["steps"] = _work(step.name, step.locked_params)
+            if trainings := _trainings(step.name, step.locked_params):
+                costs[step.name]["trainings"] = trainings
     if costs:
         write_json(path, dict(sorted(costs.items())))
     return len(costs)
 
 
 def estimate(step: StageStatus, steps: Sequence[StageStatus], costs: Costs) -> Estimate:
-    """From the stage's own measurement, else the median of its kind, in proportion to steps."""
+    """From the stage's own measurement, else the median of its kind, in proportion to steps.
+
+    Trainings of `pairs` count as much as those of stage `train`.
+    """
     if step.in_run_cache:
         return Estimate(0.0, step.out_bytes)
     kind = step.name.partition("@")[0]
     same_kind = [name for name in costs if name.partition("@")[0] == kind]
     sources = [step.name] if step.name in costs else same_kind
     now = _work(step.name, step.params)
-    seconds = [_scaled(costs[name], now) for name in sources]
+    more = [_trainings(step.name, step.params) - _trained(costs[name]) for name in sources]
+    training = _seconds_of_training(step, costs) if any(more) else 0.0
+    seconds = [
+        _scaled(costs[name], now) + count * training
+        for name, count in zip(sources, more, strict=True)
+    ]
     sizes = [
         one.out_bytes
         for one in steps
@@ -77,8 +87,29 @@ def estimate(step: StageStatus, steps: Sequence[StageStatus], costs: Costs) -> E
     return Estimate(
         statistics.median(seconds) if seconds else None,
         size,
-        any(costs[name].get("steps") not in (None, now) for name in sources),
+        any(more) or any(costs[name].get("steps") not in (None, now) for name in sources),
     )
+
+
+def _trained(cost: Mapping[str, Any]) -> int:
+    return int(cost.get("trainings", 0))
+
+
+def _trainings(name: str, params: Mapping[str, Any]) -> int:
+    """How often `pairs` trains the Gaussians of a scene, as `PairsConfig.trainings`; else 0."""
+    pairs = params.get("pairs") if name.partition("@")[0] == "pairs" else None
+    if not isinstance(pairs, Mapping):
+        return 0
+    ways = *pairs.get("degradation", {}).values(), pairs.get("poses") == "given"
+    return len(pairs.get("leave_out", ())) + sum(map(bool, ways))
+
+
+def _seconds_of_training(step: StageStatus, costs: Costs) -> float:
+    """Of stage `train` on the scene of a step, else of the median scene; 0 where none is known."""
+    own = f"train@{step.name.partition('@')[2]}"
+    names = [own] if own in costs else [name for name in costs if name.startswith("train@")]
+    now = _work("train", step.params)
+    return statistics.median([_scaled(costs[name], now) for name in names] or [0.0])
 
 
 def _of_step(name: str, recorded: Mapping[str, Mapping[str, Cost]]) -> Cost | None:

@@ -99,6 +99,17 @@ def test_names_of_samples_are_unique() -> None:
     assert {one.step for one in samples} == {None, 100, 200}
 
 
+def test_names_of_ways_differ_and_no_camera_is_its_own_reference() -> None:
+    ways = ("", "sparse", "cycle")
+    samples = [one for way in ways for one in plan_samples(TIMES, SOURCES, SOURCES, config(), way)]
+    assert len({one.name for one in samples}) == len(samples) == len(TIMES) * 3 * 3
+    assert {(one.camera, one.ref_camera) for one in samples} == {
+        ("4", "16"),
+        ("16", "4"),
+        ("40", "16"),
+    }
+
+
 def test_skipped_timestamps_still_give_references() -> None:
     samples = plan_samples(TIMES, TARGETS, SOURCES, config(strategy="temporal", every=2))
     assert {one.timestamp for one in samples} == {TIMES[0], TIMES[2]}
@@ -126,6 +137,7 @@ def test_test_split_ignores_the_recipe_of_the_training_samples() -> None:
         poses="given",
         cameras=("28",),
         leave_out=("4",),
+        degradation={"sparse": 2, "cycle": 0.5},
         steps=(100,),
         max_pairs=1,
         reference=ReferenceConfig(strategy="mixed"),

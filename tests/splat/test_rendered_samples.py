@@ -181,7 +181,8 @@ def test_given_poses_are_true_ones_in_the_true_frame(scene: Scene, config: Train
     )
     found = replace(read, est_from_true=est_from_true, sources=sources, targets=targets)
     train = config.model_copy(update={"pose_opt": True})
-    (reconstruction,) = reconstructions(scene, found, folder, PairsConfig(poses="given"), train)
+    pairs = PairsConfig(poses="given")
+    (reconstruction,) = reconstructions(scene, found, folder, pairs, train, "cpu")
     point = np.array([[0.3, -0.2, 0.7]])
     assert np.allclose(reconstruction.frame_from_est.apply(est_from_true.apply(point)), point)
     for role, placed in (

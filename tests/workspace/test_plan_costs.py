@@ -128,6 +128,21 @@ def test_time_is_the_stage_s_own_in_proportion_to_steps() -> None:
     assert estimate(step("evaluate@a"), [], known).seconds is None
 
 
+def test_trainings_of_pairs_count_as_those_of_train() -> None:
+    def pairs(**changed: object) -> StageStatus:
+        before, now = ({"pairs": one, "train": {"max_steps": 200}} for one in ({}, changed))
+        return StageStatus("pairs@a", frozenset(), ("changed",), False, None, before, now)
+
+    known = {"train@a": {"seconds": 10.0, "steps": 100}, "train@b": {"seconds": 90.0, "steps": 100}}
+    known |= {"pairs@a": {"seconds": 5.0, "steps": None, "trainings": 1}}
+    degraded = {"sparse": 2, "cycle": 0.0}
+    more = pairs(leave_out=["4", ["16", "40"]], degradation=degraded, poses="given")
+    assert estimate(more, [], known).seconds == 5 + (4 - 1) * 20
+    assert estimate(more, [], known).is_scaled
+    same = estimate(pairs(leave_out=["4"]), [], known)
+    assert (same.seconds, same.is_scaled) == (5, False)
+
+
 def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(probes, "free_bytes", lambda _: 3 * 2**30)
     rows = [step("train@a", 2**30, now=200), step("train@b", 2**30), step("decide", 0)]

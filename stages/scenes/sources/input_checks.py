@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from stages.run.errors import UserError
 from stages.run.settings.params import bad_value
-from stages.scenes.config import FIXED_SOURCE, SceneEntry
+from stages.scenes.config import FIXED_SOURCE, PairsConfig, SceneEntry, held_out_errors
 from stages.scenes.demo.config import DemoConfig
 from stages.scenes.sources.name_filter import matching
 
@@ -64,7 +64,22 @@ def input_errors(
     if {"study", "scenes", "difix"} <= values.keys() and values["study"].fixers:
         policy = values["difix"].reference_from
         errors += _reference_errors(values["study"].scenes, values["scenes"], policy, where)
+    if {"study", "scenes", "pairs"} <= values.keys() and values["study"].fixers:
+        chosen = values["study"].tuning_scenes
+        errors += _pairs_errors(chosen, values["scenes"], values["pairs"], where)
     return errors
+
+
+def _pairs_errors(
+    chosen: Sequence[str],
+    entries: Mapping[str, SceneEntry],
+    pairs: PairsConfig,
+    where: Callable[[tuple[str | int, ...]], str],
+) -> Iterator[UserError]:
+    """Tuning scenes without the source cameras that `pairs` leaves out, or with no others."""
+    for name in chosen:
+        if name in entries:
+            yield from held_out_errors(pairs, entries[name].source_cameras, name, where)
 
 
 def _path_errors(
