@@ -190,6 +190,11 @@ ELSEWHERE = {
     "python -m stages.pretrain --out fixer.safetensors": (
         "tests/difix/test_worlds_fixer.py::test_the_entry_packs_a_readable_fixer"
     ),
+    **dict.fromkeys(
+        ("python -m stages.worlds", "python -m stages.worlds --out FOLDER"),
+        "tests/difix/test_worlds_files.py"
+        "::test_worlds_become_a_dataset_that_a_fixer_can_be_trained_on",
+    ),
     "python -m stages.ablate": f"{_ABLATE}::test_policies_of_references_in_one_command",
     "python -m stages.ablate difix.reference_from=nearest,overlap,previous": (
         f"{_ABLATE}::test_policies_of_references_in_one_command"

@@ -34,31 +34,36 @@ class WorldsStream:
     def batches(self, start: int, rank: int, processes: int) -> Iterator[Batch]:
         """Micro-batches of one process, see `batches.BatchSource`."""
         if not self._shapes:
-            self._generate()
+            parts: dict[torch.Size, list[Tensor]] = {}
+            for triples in self.groups():
+                parts.setdefault(triples.image.shape[1:], []).append(_joined(triples))
+            self._shapes = [torch.cat(one) for one in parts.values()]
         micro = start
         while True:
             yield self.batch(micro * processes + rank)
             micro += 1
 
-    def validation_samples(self) -> list[Sample]:
+    def groups(self) -> Iterator[Triples]:
+        """All samples, group by group."""
+        config = self.config.worlds
+        with Progress("worlds", config.groups) as progress:
+            for number in range(config.groups):
+                yield make(config, self.references, number, self.device)
+                progress.report(number + 1)
+
+    def held_out(self) -> Triples:
         """Samples of worlds that no training sample is of, on the CPU."""
         config = self.config
         triples = make(config.worlds, self.references, 0, self.device, held_out=True)
         generator = seeded(config.seed, "held out")
         order = torch.randperm(len(triples.image), generator=generator)[: config.validation_pairs]
-        chosen = (part[order.to(part.device)].float().cpu() / 255 for part in triples)
-        return [Sample(*one) for one in zip(*chosen, strict=True)]
+        return Triples(*(part[order.to(part.device)].cpu() for part in triples))
 
-    def _generate(self) -> None:
-        """Generate all samples."""
-        parts: dict[torch.Size, list[Tensor]] = {}
-        config = self.config.worlds
-        with Progress("worlds", config.groups) as progress:
-            for number in range(config.groups):
-                triples = make(config, self.references, number, self.device)
-                parts.setdefault(triples.image.shape[1:], []).append(_joined(triples))
-                progress.report(number + 1)
-        self._shapes = [torch.cat(one) for one in parts.values()]
+    def validation_samples(self) -> list[Sample]:
+        """The held-out samples in [0, 1]."""
+        triples = self.held_out()
+        parts = (part.float() / 255 for part in (triples.image, triples.target, triples.warped))
+        return [Sample(*one) for one in zip(*parts, strict=True)]
 
     @torch.no_grad()
     def batch(self, number: int) -> Batch:

@@ -36,6 +36,7 @@ class Triples(NamedTuple):
     image: Tensor  # [n, 3, H, W]
     target: Tensor  # [n, 3, H, W]
     warped: Tensor  # [n, K, 4, H, W]
+    reference: Tensor  # [n, 3, H, W], the image of the first one's camera
 
 
 class Group(NamedTuple):
@@ -198,18 +199,20 @@ def _rendered(
     _, depths = splats.render(source_cameras, width, height)
     order, is_used = _nearest(target_cameras, source_cameras, targets, candidates, count)
     rows = torch.arange(len(targets), device=targets.device)[:, None, None]
+    references = group.images[rows, candidates[rows, order]]
     warped = warped_images(
         depth,
         target_cameras.K,
         target_cameras.cam_from_world,
-        group.images[rows, candidates[rows, order]],
+        references,
         depths[rows, order],
         source_cameras.K[rows, order],
         source_cameras.cam_from_world[rows, order],
     )
     warped = warped * is_used[..., None, None, None]
     truth = _taken(group.images, targets)
-    return Triples(*(_bytes(one).flatten(0, 1) for one in (image, truth, warped)))
+    parts = (image, truth, warped, references[:, :, 0])
+    return Triples(*(_bytes(one).flatten(0, 1) for one in parts))
 
 
 def _nearest(
