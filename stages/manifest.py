@@ -9,6 +9,7 @@ from stages.run.settings.params import Params
 from stages.scenes.config import ManifestConfig
 from stages.scenes.study.catalogue import groups
 from stages.scenes.study.config import StudyConfig
+from stages.scenes.study.imported import import_groups
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     config = params.section("manifest", ManifestConfig)
     paths = SamplePaths(layout.pairs, layout.pairs_metrics, layout.scene)
     collected = collect(study, paths)
-    catalogue = judge_catalogue(study, collected, groups(params), params.where)
+    by_name = groups(params), import_groups(params)
+    catalogue = judge_catalogue(study, collected, *by_name, params.where)
     raise_all([*catalogue.errors, *collected.errors])
     dataset = build(collected, config)
     verdict = judge_dataset(dataset, study, collected, layout.dataset())

@@ -14,6 +14,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.fan_out import collisions
 from stages.run.settings.params import Params, add_override_option
+from stages.samples.import_checks import import_errors
 from stages.scenes import config as scenes
 from stages.scenes.captures import config as captures
 from stages.scenes.demo import config as demo
@@ -22,26 +23,23 @@ from stages.scenes.static.config import StaticConfig, StaticDemoConfig
 from stages.scenes.study.catalogue import groups
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.guard import judge
+from stages.scenes.study.imported import import_groups
 from stages.scenes.study.memo import memo, summary
 from stages.scenes.study.roles import Verdict
 from stages.splat import config as splat
 from stages.workspace.backbones import missing_notes
 
+_PARTS = scenes, difix, quality, demo, captures, pages
 SECTIONS = {
     "study": StudyConfig,
-    "prepare": scenes.PrepareConfig,
-    "calibrate": scenes.CalibrateConfig,
     "train": splat.TrainConfig,
-    "pairs": scenes.PairsConfig,
-    "manifest": scenes.ManifestConfig,
     "distill": splat.DistillConfig,
-    "vggt": scenes.VggtConfig,
     "static_demo": StaticDemoConfig,
     "static": StaticConfig,
     "slurm": SlurmConfig,
-    **(difix.SECTIONS | quality.SECTIONS | demo.SECTIONS | captures.SECTIONS | pages.SECTIONS),
+    **{name: model for part in _PARTS for name, model in part.SECTIONS.items()},
 }
-CATALOGUES = {"scenes": scenes.SceneEntry, "captures": captures.CaptureEntry}
+CATALOGUES = scenes.CATALOGUES | {"captures": captures.CaptureEntry}
 
 
 def main() -> None:
@@ -65,11 +63,13 @@ def main() -> None:
 def judged(params: Params) -> tuple[dict[str, Any], Verdict | None, list[UserError]]:
     """The valid sections, the guard's verdict if the study is one, and every error."""
     (values, errors), where = params.check_all(SECTIONS, CATALOGUES), params.where
+    imports = import_groups(params)
     is_whole = {"study", "scenes"} <= values.keys()
-    verdict = judge(values["study"], groups(params), where) if is_whole else None
+    verdict = judge(values["study"], groups(params), where, imports) if is_whole else None
     errors += verdict.errors if verdict else ()
-    errors += training_leak_errors(values, groups(params), where)
+    errors += training_leak_errors(values, groups(params) | imports, where)
     errors += [*input_errors(values, where, layout.raw), *chosen_errors(values, where)]
+    errors += import_errors(values, layout.raw)
     errors += quality.net_errors(values, where)
     errors += captures.capture_errors(values, params.names, where, layout.raw, layout.eval_set)
     return values, verdict, [*errors, *collisions(params)]

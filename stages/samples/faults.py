@@ -8,6 +8,7 @@ from typing import Any
 from stages.run.errors import UserError
 from stages.run.files import file_hash
 from stages.samples.index import (
+    IMPORTED,
     INDEX_FILE,
     KINDS,
     SampleIndex,
@@ -145,7 +146,8 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
     another camera, which is no image of the scene, and never the sample's own target. A target is
     a target camera's image, or in the train split that of a source camera which was left out, or,
     in a cycle, whose Gaussians were trained on renders, of any source camera. Gaussians are trained
-    on no image of a target.
+    on no image of a target. Of imported samples, whose
+    cameras are not known, a reference is any image but the target's.
     """
     where = folder / INDEX_FILE
     photographs = index.photographs
@@ -158,6 +160,11 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
 
     for record in index.pairs:
         reference, target = record.files.get("ref_image"), record.files.get("target_image")
+        if record.poses == IMPORTED:
+            if reference == target or target not in targets:
+                got = "ref_image is the target" if target in targets else "an unknown target_image"
+                yield fault(record, got, "images of the import, another one as reference")
+            continue
         rendered = f"{record.ref_timestamp}/{record.ref_camera}" in photographs["target"] or (
             bool(record.trained_on) and record.ref_camera not in record.trained_on
         )

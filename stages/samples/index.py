@@ -21,6 +21,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, text_hash, write_json
 
 KINDS = ("image", "target_image", "ref_image")
+IMPORTED = "imported"  # in place of poses and timestamps of samples that another program wrote
 _WARPED = "warped_"
 _TUPLES = ("warped", "trained_on")
 INDEX_FILE = "pairs.json"

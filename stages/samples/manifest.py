@@ -23,7 +23,7 @@ from stages.samples.index import (
     SampleRecord,
     read_index,
 )
-from stages.samples.leaks import image_digests, scene_subject, shared_digests
+from stages.samples.leaks import image_digests, index_subject, scene_subject, shared_digests
 from stages.samples.near_duplicates import (
     SceneImages,
     near_duplicates,
@@ -36,6 +36,7 @@ from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import people
 from stages.scenes.study.overlap import Subject
 from stages.scenes.study.roles import (
+    IMPORTS,
     RESERVED,
     Case,
     Names,
@@ -69,14 +70,16 @@ class Collected:
 
 
 def collect(study: StudyConfig, paths: SamplePaths) -> Collected:
-    """Read the samples of all tuning and internal-eval scenes."""
+    """Read the samples of all tuning and internal-eval scenes, and of imports."""
     errors: list[UserError] = []
     indices: dict[str, dict[str, SampleIndex]] = {}
     for split, role in SPLITS.items():
         indices[split] = {}
-        for scene in _scenes_by_role(study)[role]:
+        lists = _scenes_by_role(study)
+        for scene in (*lists[role], *lists[IMPORTS[role]]):
             try:
-                indices[split][scene] = _checked_index(scene, split, paths)
+                stage = "pairs" if scene in lists[role] else "pairs_import"
+                indices[split][scene] = _checked_index(scene, split, paths, stage)
             except UserError as error:
                 errors.append(error)
     return Collected(indices, tuple(errors), paths)
@@ -119,7 +122,11 @@ def check_dataset(
 def held_out_subjects(study: StudyConfig, paths: SamplePaths) -> list[Subject]:
     """Scenes that no fixer may be trained on: internal-eval, downstream and reserved ones."""
     scenes = dict.fromkeys((*study.internal_eval_scenes, *_measured(study)))
-    return [scene_subject(scene, paths.scene(scene)) for scene in scenes]
+    imports = (read_index(paths.samples(name)) for name in study.internal_eval_imports)
+    return [
+        *(scene_subject(scene, paths.scene(scene)) for scene in scenes),
+        *map(index_subject, imports),
+    ]
 
 
 def judge_dataset(
@@ -140,7 +147,7 @@ def judge_dataset(
     """
     errors = [*collected.errors]
     lines: list[str] = []
-    scenes_by_role = _scenes_by_role(study)
+    scenes_by_role, imported = _scenes_by_role(study), _imported(study)
     roles = {scene: role for role, scenes in scenes_by_role.items() for scene in scenes}
     for split, role in SPLITS.items():
         entries = dataset.get(split)
@@ -158,7 +165,12 @@ def judge_dataset(
     for index in indices:
         errors += index_faults(index, collected.paths.samples(index.scene))
     errors += shared_digests(_index_digests(collected))
-    case = Case(scenes_by_role, {index.scene: index.group for index in indices}, dotted)
+    case = Case(
+        scenes_by_role,
+        {index.scene: index.group for index in indices if index.scene not in imported},
+        dotted,
+        {index.scene: index.group for index in indices if index.scene in imported},
+    )
     errors += judge_roles(case)
     if by_content and not errors:
         errors += near_duplicates(_images_by_role(study, collected))
@@ -168,20 +180,24 @@ def judge_dataset(
 
 
 def judge_catalogue(
-    study: StudyConfig, collected: Collected, groups: Mapping[str, str], where: Where
+    study: StudyConfig,
+    collected: Collected,
+    groups: Mapping[str, str],
+    imports: Mapping[str, str],
+    where: Where,
 ) -> Verdict:
     """The verdict on what stage `manifest` alone compares: the catalogue's groups, measured scenes.
 
     Images of downstream and reserved scenes are compared where those scenes are prepared. `groups`
-    is by scene, and `where` names the line of a key in params.yaml.
+    is by scene, `imports` by import, and `where` names the line of a key in params.yaml.
     """
-    case, paths = Case(_scenes_by_role(study), groups, where), collected.paths
+    case, paths = Case(_scenes_by_role(study), groups, where, imports), collected.paths
     errors = judge_roles(case)
     for index in collected.all_indices:
-        scene = index.scene
-        if people(groups.get(scene, index.group)) != people(index.group):
-            got, fix = f"group {index.group}", "run `dvc repro pairs manifest`"
-            expected = f"{groups[scene]}, as in `scenes:`"
+        scene, known = index.scene, imports if index.scene in imports else groups
+        if people(known.get(scene, index.group)) != people(index.group):
+            got, fix = f"group {index.group}", "run `dvc repro manifest`"
+            expected = f"{known[scene]}, as in `{case.entry(scene)[0]}:`"
             errors.append(UserError(paths.samples(scene), got, expected=expected, fix=fix))
     digests = [*_index_digests(collected)]
     for scene in _measured(study):
@@ -198,7 +214,13 @@ def _scenes_by_role(study: StudyConfig) -> dict[str, Names]:
         "internal_eval_scenes": study.internal_eval_scenes,
         "downstream_scenes": study.downstream_scenes,
         RESERVED: study.reserved_scenes,
+        "tuning_imports": study.tuning_imports,
+        "internal_eval_imports": study.internal_eval_imports,
     }
+
+
+def _imported(study: StudyConfig) -> set[str]:
+    return {*study.tuning_imports, *study.internal_eval_imports}
 
 
 def _measured(study: StudyConfig) -> list[str]:
@@ -227,7 +249,7 @@ def _images_by_role(study: StudyConfig, collected: Collected) -> dict[str, Scene
     }
 
 
-def _checked_index(scene: str, split: str, paths: SamplePaths) -> SampleIndex:
+def _checked_index(scene: str, split: str, paths: SamplePaths, stage: str) -> SampleIndex:
     """Samples of a scene. Raises UserError when git has another digest, or of another split."""
     folder, metrics_file = paths.samples(scene), paths.metrics(scene)
     index = read_index(folder)
@@ -236,22 +258,27 @@ def _checked_index(scene: str, split: str, paths: SamplePaths) -> SampleIndex:
             folder / INDEX_FILE,
             f"{index.split} pairs of {index.scene}",
             expected=f"{split} pairs of {scene}",
-            fix=f"run `python -m stages.pairs --scene {scene} --split {split}`",
+            fix=f"run `dvc repro {_stage(split, stage)}@{scene}`",
         )
     if read_json(metrics_file).get("digest") != index.digest:
         raise UserError(
             folder / INDEX_FILE,
             f"not the pairs that {metrics_file} was written for",
             expected="the same digest in both",
-            fix="run `dvc checkout`, or `dvc repro pairs`",
+            fix=f"run `dvc checkout`, or `dvc repro {_stage(split, stage)}@{scene}`",
         )
     return index
+
+
+def _stage(split: str, stage: str) -> str:
+    return f"{stage}_test" if split == "test" else stage
 
 
 def _entry(
     folder: Path, scene: str, record: SampleRecord, prompt: str
 ) -> tuple[str, dict[str, str]]:
-    paths = {kind: record.path(folder, kind).as_posix() for kind in KINDS}
+    kinds = (kind for kind in KINDS if kind in record.files)
+    paths = {kind: record.path(folder, kind).as_posix() for kind in kinds}
     return f"{scene}__{record.name}", {**paths, "prompt": prompt}
 
 

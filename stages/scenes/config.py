@@ -76,6 +76,19 @@ class SceneEntry(Section):
         return self.source != "demo"
 
 
+class ImportEntry(Section):
+    """One entry of `imports`: samples of data/raw/<name>/dataset.json, and whom they show.
+
+    Of the file's `split` (auto: train for tuning, test for internal evaluation) those are taken
+    whose ids are like `samples`, a pattern with `*`. `root` is removed from the front of paths.
+    """
+
+    group: str = Field(min_length=1)
+    samples: str = Field(default="*", min_length=1)
+    split: Literal["auto", "train", "test"] = "auto"
+    root: str = ""
+
+
 class PrepareConfig(Section):
     """How raw frames become a prepared scene."""
 
@@ -250,3 +263,13 @@ class ManifestConfig(Section):
 
     prompt: str = Field(default="remove degradation", min_length=1)
     min_psnr: float = Field(default=0.0, ge=0)
+
+
+SECTIONS = {
+    "prepare": PrepareConfig,
+    "calibrate": CalibrateConfig,
+    "pairs": PairsConfig,
+    "manifest": ManifestConfig,
+    "vggt": VggtConfig,
+}
+CATALOGUES = {"scenes": SceneEntry, "imports": ImportEntry}

@@ -1,13 +1,17 @@
-"""Results of other programs: a PLY of Gaussians, gsplat's checkpoint and its cfg.yml."""
+"""Results of other programs: Gaussians, gsplat's checkpoint and cfg.yml, DiFix's dataset."""
 
+import json
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import torch
-from damage import Subject, bytes_of, text_of
+from damage import Subject, bytes_of, text_of, value_of
 from known_scene import known_gaussians
+from small_samples import write_dataset
 
+from stages.samples.importing import ForeignSample, read_foreign
+from stages.scenes.config import ImportEntry
 from stages.splat.export import write_ply
 from stages.splat.gaussians import TENSORS, Gaussians, check_tensors
 from stages.splat.gsplat_results import GsplatConfig, read_checkpoint, read_config
@@ -34,11 +38,15 @@ def subjects(folder: Path) -> list[Subject]:
     torch.save({"step": 6999, "splats": splats}, checkpoint)
     (folder / "cfg.yml").write_text(_CFG)
     read_ours = partial(read_ply, ply)
+    dataset = write_dataset(folder, 2, 2, (8, 8))
+    entry, prompt = ImportEntry(group="lab"), "remove degradation"
+    read_dataset = partial(read_foreign, folder, entry, "train", prompt)
     return [
         Subject(ply, _header, read_ours, _sane),
         Subject(ply, bytes_of, read_ours, _sane),
         Subject(checkpoint, bytes_of, lambda: read_checkpoint([checkpoint])[0], _sane),
         Subject(folder / "cfg.yml", _text, partial(read_config, folder), _sane_config),
+        *(Subject(dataset, damage, read_dataset, _sane_samples) for damage in (_json, bytes_of)),
     ]
 
 
@@ -51,6 +59,17 @@ def _header(data: bytes, draw: Random) -> bytes:
     at = draw.randrange(len(lines))
     lines[at : at + 1] = lines[at : at + 1] * draw.choice([0, 2])
     return b"".join(lines) + end + body
+
+
+def _json(data: bytes, draw: Random) -> bytes:
+    return json.dumps(value_of(json.loads(data), draw)).encode()
+
+
+def _sane_samples(found: list[ForeignSample]) -> None:
+    assert found
+    for sample in found:
+        assert {"image", "target_image"} <= sample.files.keys()
+        assert all(path.is_file() for path in sample.files.values())
 
 
 def _text(data: bytes, draw: Random) -> bytes:

@@ -34,7 +34,7 @@ MADE: dict[str, tuple[type[Section], str]] = {
     "static_demo": (StaticDemoConfig, "scenes"),
 }
 # What the graph calls an item of a catalogue.
-ITEMS = {"scenes": "scene", "captures": "capture"}
+ITEMS = {"scenes": "scene", "captures": "capture", "imports": "dataset"}
 
 
 @dataclass(frozen=True)

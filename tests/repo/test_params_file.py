@@ -198,7 +198,8 @@ def test_no_comment_shares_a_line_with_a_value() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_section_is_introduced_by_a_comment(name: str) -> None:
     lines = TEXT.splitlines()
-    assert lines[lines.index(f"{name}:") - 1].startswith("# ")
+    at = next(at for at, line in enumerate(lines) if line.startswith(f"{name}:"))
+    assert lines[at - 1].startswith("# ")
 
 
 @pytest.mark.parametrize("command", READ_BY)

@@ -300,7 +300,7 @@ def test_missing_pairs_of_several_scenes_are_all_named(study: StudyConfig) -> No
 
 def test_samples_of_the_other_split_are_refused(study: StudyConfig) -> None:
     make_samples(TEST[0], "train")
-    with pytest.raises(UserError, match=rf"stages.pairs --scene {TEST[0]} --split test"):
+    with pytest.raises(UserError, match=rf"dvc repro pairs_test@{TEST[0]}"):
         main()
 
 

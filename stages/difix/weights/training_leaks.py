@@ -19,13 +19,14 @@ def training_leak_errors(
 
     Args:
         values: the valid sections of params; nothing is checked where study, base or tune is not.
-        groups: by scene.
+        groups: by scene and import.
         where: the line of a key in params.yaml.
     """
     if not {"study", "base", "tune"} <= values.keys():
         return
     study: StudyConfig = values["study"]
-    scenes = (*study.internal_eval_scenes, *study.downstream_scenes, *study.reserved_scenes)
+    scenes = (*study.internal_eval_scenes, *study.internal_eval_imports)
+    scenes += (*study.downstream_scenes, *study.reserved_scenes)
     measured = [named(scene, groups.get(scene, "")) for scene in dict.fromkeys(scenes)]
     sources = {("base", "source"): values["base"].source}
     sources["tune", "init_from"] = values["tune"].init_from

@@ -19,6 +19,8 @@ _SCENES = (
     "internal_eval_scenes",
     "downstream_scenes",
     "evaluated_scenes",
+    "tuning_imports",
+    "internal_eval_imports",
 )
 # Lists whose items have a folder in data/raw each.
 DATA = (
@@ -37,7 +39,7 @@ LISTS = (
     ("static", "fixers"),
 )
 SEEDS = ("study", "seeds")
-CATALOGUES = ("scenes", "captures")
+CATALOGUES = ("scenes", "captures", "imports")
 
 Place = tuple[str, str, int] | tuple[str, str]
 
@@ -67,6 +69,7 @@ def collisions(params: Params) -> Iterator[UserError]:
                 yield bad_value(at, f"{name} is listed {names.count(name)} times")
     yield from _generated_twice(params)
     yield from _same_but_case(params)
+    yield from _imported_scenes(params)
 
 
 def _invalid(params: Params) -> Iterator[UserError]:
@@ -100,6 +103,14 @@ def _generated_twice(params: Params) -> Iterator[UserError]:
                         f"data/raw/{folder} is generated for {maker} already",
                         expected="another name",
                     )
+
+
+def _imported_scenes(params: Params) -> Iterator[UserError]:
+    """Both are read from data/raw and have their samples in data/pairs, by their name."""
+    for name in _entries(params, "imports"):
+        if name in _entries(params, "scenes"):
+            at = params.where(("imports", name))
+            yield bad_value(at, f"{name} is a scene too", expected="another name")
 
 
 def _same_but_case(params: Params) -> Iterator[UserError]:

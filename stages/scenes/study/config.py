@@ -4,6 +4,8 @@ A scene has at most one role. The fixer is tuned on tuning scenes, its checkpoin
 internal-eval scenes, and the question of the study is answered on downstream scenes. Reserved
 scenes, and all scenes of the same people, are never in the first two roles, in any version of the
 study. They are prepared, calibrated and trained like all others.
+
+Imports are samples that another program wrote; each is in its role like a scene.
 """
 
 import itertools
@@ -38,6 +40,8 @@ class StudyConfig(Section):
     scenes: Names
     tuning_scenes: Names
     internal_eval_scenes: Names
+    tuning_imports: Names = ()
+    internal_eval_imports: Names = ()
     downstream_scenes: Names
     reserved_scenes: Names
     evaluated_scenes: Names

@@ -15,6 +15,7 @@ from stages.run.settings.params import bad_value, did_you_mean
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import normalised_name, people
 from stages.scenes.study.roles import (
+    IMPORTS,
     LEARNING_ROLES,
     RESERVED,
     ROLES,
@@ -29,26 +30,32 @@ from stages.scenes.study.roles import (
 )
 
 _SCENE_LISTS = ("scenes", *ROLES, RESERVED, "evaluated_scenes")
-_OTHER_LISTS = ("methods", "fixers", "seeds")
+_OTHER_LISTS = ("methods", "fixers", "seeds", *IMPORTS.values())
 # Keys beside those of scenes in metrics/subject.json and metrics/delta.json.
 _TAKEN = ("mean", "study", "verdict")
 
 
-def judge(study: StudyConfig, groups: Mapping[str, str], where: Where | None = None) -> Verdict:
+def judge(
+    study: StudyConfig,
+    groups: Mapping[str, str],
+    where: Where | None = None,
+    imports: Mapping[str, str] | None = None,
+) -> Verdict:
     """Check a study before anything is computed.
 
-    `groups` maps every scene of the catalogue to its group; `where` gives the location of a key
-    such as ("study", "tuning_scenes", 1): `Params.where`, or without line numbers by default.
+    `groups` maps every scene of the catalogue to its group, `imports` every import; `where` gives
+    the location of a key such as ("study", "tuning_scenes", 1): `Params.where`, or without line
+    numbers by default.
     """
     lists = {key: getattr(study, key) for key in (*_SCENE_LISTS, *_OTHER_LISTS)}
-    case = _Case(lists, groups, where or dotted, study)
+    case = _Case(lists, groups, where or dotted, imports or {}, study=study)
     rules = _unknown, _repeated, contradicted, reserved, shared, _unselected, _empty, _methods
     rules += (_taken, _references)
     errors = tuple(itertools.chain.from_iterable(rule(case) for rule in rules))
     return Verdict(errors, tuple(_notes(case)), case.by_role())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Case(Case):
     study: StudyConfig
 
@@ -75,6 +82,16 @@ def _unknown(case: _Case) -> Iterator[UserError]:
                     f"{scene!r} does not say which people it shows",
                     expected="hi4d_pairPP_action",
                     fix=f"rename it, or add `group: pairPP` to `scenes.{scene}`",
+                )
+    for key in IMPORTS.values():
+        for name in dict.fromkeys(case.names(key)):
+            if name not in case.imports:
+                yield UserError(
+                    case.at(key, name),
+                    f"no import {name!r}",
+                    expected="an entry of `imports:`",
+                    hint=did_you_mean(name, list(case.imports)),
+                    fix=f"correct the name, or add `{name}:` to `imports:`",
                 )
 
 
@@ -128,7 +145,7 @@ def _empty(case: _Case) -> Iterator[UserError]:
     required = ["scenes", "evaluated_scenes", "downstream_scenes", "methods"]
     required += LEARNING_ROLES if case.tuned else ()
     for key in required:
-        if not case.names(key):
+        if not case.members(key):
             reason = " for a tuned method" if key in LEARNING_ROLES else ""
             yield bad_value(case.at(key), "empty", expected=f"at least one name{reason}")
 

@@ -22,6 +22,11 @@ def memo(study: StudyConfig) -> str:
         "Out of scope": study.out_of_scope,
     }
     head = [f"# Study {study.version}", "", study.objective, "", f"> {study.hypothesis}"]
+    imports = {
+        "Imported, for DiFix tuning": study.tuning_imports,
+        "Imported, for DiFix internal evaluation": study.internal_eval_imports,
+    }
+    split |= {title: names for title, names in imports.items() if names}
     sections = [_section(title, lines) for title, lines in (split | texts).items()]
     return "\n".join([*head, *sections, "", f"Subject of the headline: {study.subject}"])
 

@@ -8,7 +8,7 @@ reads no other key of the study, so that its users depend on the roles alone.
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
@@ -18,6 +18,8 @@ from stages.scenes.study.identity import group_in_name, normalised_name, pairs_i
 RULES = "one role a scene, one role a group, reserved groups downstream only, by identity: 2"
 ROLES = ("tuning_scenes", "internal_eval_scenes", "downstream_scenes")
 LEARNING_ROLES = ROLES[:2]
+# Of these roles, the lists of samples that another program wrote.
+IMPORTS = {"tuning_scenes": "tuning_imports", "internal_eval_scenes": "internal_eval_imports"}
 RESERVED = "reserved_scenes"
 NO_RESERVE = "study.reserved_scenes is empty: nobody is kept out of the tuning for good"
 
@@ -47,32 +49,48 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """Lists of scenes by key of the study, and the group of every known scene."""
+    """Lists of scenes by key of the study, and the group of every known scene and import."""
 
     lists: Mapping[str, Names]
     groups: Mapping[str, str]
     where: Where
+    imports: Mapping[str, str] = field(default_factory=dict)  # groups, by import
 
     def names(self, key: str) -> Names:
         """Scenes of one list as written in the study."""
         return self.lists[key]
 
+    def members(self, role: str) -> Names:
+        """Scenes and imports of a role."""
+        return self.lists[role] + self.lists.get(IMPORTS.get(role, ""), ())
+
     def group(self, scene: str) -> str:
-        """The group of a scene in its compared form."""
-        return people(self.groups.get(scene) or group_in_name(scene))
+        """The group of a scene or an import in its compared form."""
+        known = self.imports.get(scene) or self.groups.get(scene)
+        return people(known or group_in_name(scene))
+
+    def entry(self, scene: str) -> tuple[str, str]:
+        """Where the catalogue has a scene or an import."""
+        return "imports" if scene in self.imports else "scenes", scene
 
     def spellings(self, key: str) -> dict[str, str]:
         """Scenes of one list by the compared form of their names."""
-        return {normalised_name(scene): scene for scene in self.names(key)}
+        return {normalised_name(scene): scene for scene in self.members(key)}
 
     def groups_of(self, key: str) -> tuple[tuple[str, str], ...]:
         """(scene, group) of one list, sorted."""
-        return tuple(sorted((scene, self.group(scene)) for scene in self.names(key)))
+        return tuple(sorted((scene, self.group(scene)) for scene in self.members(key)))
 
     def at(self, key: str, scene: str | None = None) -> str:
         """The location of a list, or of a scene in it, for an error."""
-        item = () if scene is None else (self.names(key).index(scene),)
-        return self.where(("study", key, *item))
+        if scene is None:
+            return self.where(("study", key))
+        key = self.listing(key, scene)
+        return self.where(("study", key, self.names(key).index(scene)))
+
+    def listing(self, role: str, scene: str) -> str:
+        """The key of the study whose list has a scene or an import of a role."""
+        return role if scene in self.names(role) else IMPORTS[role]
 
     def by_role(self) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
         """Every role with its scenes and their groups."""
@@ -96,19 +114,19 @@ def notes_on_roles(case: Case) -> list[str]:
 
 def contradicted(case: Case) -> Iterator[UserError]:
     """Errors for scenes whose name contradicts their `group` or contains two pairs."""
-    listed = itertools.chain(*(case.names(key) for key in (*ROLES, RESERVED)))
-    for scene in dict.fromkeys((*case.groups, *listed)):
+    listed = itertools.chain(*(case.members(key) for key in (*ROLES, RESERVED)))
+    for scene in dict.fromkeys((*case.groups, *case.imports, *listed)):
         pairs = pairs_in(scene)
         if len(pairs) > 1:
             yield UserError(
-                case.where(("scenes", scene)),
+                case.where(case.entry(scene)),
                 f"the name {scene} contains {' and '.join(pairs)}",
                 expected="one pair of people, or none and a `group:`",
                 fix="rename the scene after the people that it shows",
             )
         elif pairs and case.group(scene) not in pairs:
             yield UserError(
-                case.where(("scenes", scene, "group")),
+                case.where((*case.entry(scene), "group")),
                 f"the name {scene} says {pairs[0]}, its group says {case.group(scene)}",
                 expected="the same people in both",
                 fix=f"set `group: {pairs[0]}` or leave it out; "
@@ -121,7 +139,7 @@ def reserved(case: Case) -> Iterator[UserError]:
     owners = {case.group(scene): scene for scene in case.names(RESERVED)}
     spellings = case.spellings(RESERVED)
     for role in LEARNING_ROLES:
-        for scene in dict.fromkeys(case.names(role)):
+        for scene in dict.fromkeys(case.members(role)):
             group, other = case.group(scene), spellings.get(normalised_name(scene))
             if other:
                 got = f"{scene} is reserved" + ("" if other == scene else f", as {other}")
@@ -133,7 +151,7 @@ def reserved(case: Case) -> Iterator[UserError]:
                 case.at(role, scene),
                 got,
                 expected="scenes of people who are in no reserved scene",
-                fix=f"remove it from `study.{role}`",
+                fix=f"remove it from `study.{case.listing(role, scene)}`",
             )
 
 
@@ -141,19 +159,20 @@ def shared(case: Case) -> Iterator[UserError]:
     """Errors for scenes and groups in two roles."""
     reserved_groups = {case.group(scene) for scene in case.names(RESERVED)}
     for first, second in itertools.combinations(ROLES, 2):
-        owners = {case.group(scene): scene for scene in case.names(first)}
-        for scene in dict.fromkeys(case.names(second)):
+        owners = {case.group(scene): scene for scene in case.members(first)}
+        for scene in dict.fromkeys(case.members(second)):
             group = case.group(scene)
             # A reserved group in a learning role is reported by `reserved`.
             if group not in owners or group in reserved_groups:
                 continue
             other = case.spellings(first).get(normalised_name(scene))
             spelling = "" if other == scene else f", as {other}"
+            one, two = case.listing(first, other or owners[group]), case.listing(second, scene)
             yield UserError(
                 case.at(second, scene),
-                f"{scene} is also in `study.{first}`{spelling}"
+                f"{scene} is also in `study.{one}`{spelling}"
                 if other
-                else f"{scene} shows {group}, as {owners[group]} in `study.{first}` does",
+                else f"{scene} shows {group}, as {owners[group]} in `study.{one}` does",
                 expected="each scene and each group of people in one role",
-                fix=f"remove one of them from `study.{first}` or `study.{second}`",
+                fix=f"remove one of them from `study.{one}` or `study.{two}`",
             )
