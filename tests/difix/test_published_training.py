@@ -31,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "published.yaml"
 DOC = "docs/from-difix.md"
 CPU = torch.device("cpu")
+# Keys of the two sections that do not change what is trained, or only its random numbers.
+FREE = {"tune.seed", "tune.device", "tune.processes", "tune.gradient_checkpointing"}
+FREE |= {"tune.validation_samples", "tune.samples", "base.seed"}
+FREE_PARTS = ("base.pretrain.", "base.runtime.", "tune.runtime.")
 SIZE = 404, 400  # height and width: one side above the crop of 400
 
 
@@ -187,14 +191,9 @@ def test_all_views_want_eager_steps(config: TuneConfig) -> None:
 
 def test_table_of_deviations_has_the_values_of_both_overlays() -> None:
     """Every key of section `tune` that differs between the two is in docs/from-difix.md."""
-    root, usual = STUDY.parents[1], Params.read(STUDY.parents[1] / "params.yaml")
-    rows = re.findall(r"^\| `([a-z_.0-9]+)` \| (\S+) \| (\S+) \|", (root / DOC).read_text(), re.M)
+    rows = re.findall(r"^\| `([a-z_.0-9]+)` \| (\S+) \| (\S+) \|", (ROOT / DOC).read_text(), re.M)
     assert len(rows) >= 15
-    values = {}
-    for name in ("published", "full"):
-        params = Params.read(usual.path, [root / "studies" / f"{name}.yaml"])
-        base, tune = params.section("base", BaseConfig), params.section("tune", TuneConfig)
-        values[name] = flat({"base": base.model_dump(), "tune": tune.model_dump()})
+    values = {name: sections(name) for name in ("published", "full")}
     for key, *texts in rows:
         for name, text in zip(("published", "full"), texts, strict=True):
             value = values[name][key]
@@ -202,6 +201,37 @@ def test_table_of_deviations_has_the_values_of_both_overlays() -> None:
     different = {key for key in values["full"] if values["full"][key] != values["published"][key]}
     listed = {key for key, *_ in rows}
     assert {key for key in different if "runtime" not in key} <= {*listed, "base.reference"}
+
+
+def sections(*overlays: str) -> dict[str, object]:
+    """Values of `base` and `tune` by dotted key, after overlays of params.yaml."""
+    paths = [ROOT / "studies" / f"{name}.yaml" for name in overlays]
+    params = Params.read(ROOT / "params.yaml", paths)
+    base, tune = params.section("base", BaseConfig), params.section("tune", TuneConfig)
+    return flat({"base": base.model_dump(), "tune": tune.model_dump()})
+
+
+def test_every_key_that_changes_the_training_is_set_or_free() -> None:
+    """By the models, so that a new key has to be put into one of the two."""
+    content = YAML(typ="safe").load(STUDY)
+    stated = set(flat({name: content[name] for name in ("base", "tune")}))
+    known = {key for key in sections() if not key.startswith(FREE_PARTS)}
+    assert stated >= known - FREE, "set them in studies/published.yaml, or say that they are free"
+    assert not stated & FREE
+    assert known >= FREE
+
+
+@pytest.mark.parametrize("last", ["published", "full"])
+@pytest.mark.parametrize("first", ["published", "full", "demo", "lpips"])
+def test_an_overlay_gives_the_same_training_after_any_other(first: str, last: str) -> None:
+    assert sections(first, last) == sections(last)
+
+
+def test_tuning_reads_no_key_of_how_a_fixer_is_applied() -> None:
+    """So `difix:` is free, but for the samples' references, which are data."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    for stage in ("base", "tune"):
+        assert not [key for key in stages[stage]["params"] if key.startswith("difix")]
 
 
 def flat(values: dict, above: str = "") -> dict[str, object]:
