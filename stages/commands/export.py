@@ -12,7 +12,7 @@ DATASET, STAGES = "dataset", ("base", "tuned")
 def main() -> None:
     """Write exports/<fixer>/model_0.pkl, exports/<fixer>/diffusers or exports/dataset.json.
 
-    <fixer> is base, tuned, or a folder's name and eight digits of a hash of its path.
+    <fixer> is base, tuned, or two levels of a folder's path and eight digits of a hash of it.
     """
     parser = Arguments(description=__doc__)
     parser.add_argument("what", help="base, tuned, or a fixer's folder; or dataset")
@@ -41,6 +41,7 @@ def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
     from stages.run import layout
     from stages.run.errors import UserError
     from stages.run.settings.params import Params
+    from stages.run.user_paths import run_name
 
     folder = layout.fixer(name) if name in STAGES else Path(name).expanduser()
     stage = next((one for one in STAGES if layout.fixer(one).resolve() == folder.resolve()), None)
@@ -52,7 +53,7 @@ def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
             fix="run `dvc repro base` or `dvc repro tune`, or name the folder",
         )
     fixer, start = read_folder(folder), layout.base()
-    target = layout.export(stage or _own_name(folder.resolve()))
+    target = layout.export(stage or run_name(folder))
     if form == "pkl":
         lr = Params.read().value("tune", "lr", TuneConfig)
         if stage is None:
@@ -61,13 +62,6 @@ def _export_fixer(name: str, form: str) -> tuple[Path, list[str]]:
         return target, export_pkl(fixer, target, started, lr)
     text = folder if has_text(folder) else start
     return target / form, export_folder(fixer, target / form, text)
-
-
-def _own_name(folder: Path) -> str:
-    """The folder's name and a hash of its path: others may have the name too."""
-    from stages.run.files import text_hash
-
-    return f"{folder.name}-{text_hash(str(folder))[:8]}"
 
 
 if __name__ == "__main__":

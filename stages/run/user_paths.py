@@ -16,7 +16,9 @@ _OTHER_FIX = "name another folder"
 
 
 def run_name(result: Path) -> str:
-    """A name of one folder level for the resume state of a run, unique to its result folder.
+    """A name of one folder level for what belongs to a folder: a run's resume state, an export.
+
+    Unique to the folder, by its path.
 
     >>> run_name(Path("/results/my dog/combined"))
     'my_dog-combined-5ef6058f'

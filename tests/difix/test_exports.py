@@ -10,8 +10,8 @@ import pytest
 import torch
 from fixers import perturbed, publish, publish_turbo, published_spec, random_images, tiny_spec
 from loopback_hub import served
+from nvidia_dataset import NvidiaDataset
 from nvidia_scripts import UNET_CODE, VAE_CODE, Difix
-from PIL import Image
 from small_samples import write_dataset
 
 from stages.commands.export import main
@@ -98,6 +98,7 @@ def test_folder_opens_as_a_pipeline_and_gives_the_same_image(tmp_path: Path, fix
 OPENED = """
 import torch
 from diffusers import DiffusionPipeline
+from nvidia_dataset import NvidiaDataset
 from nvidia_scripts import clean
 
 class DifixPipeline(DiffusionPipeline):
@@ -183,10 +184,10 @@ def test_fixers_in_folders_of_one_name_are_exported_apart(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("tune:\n  lr: 2.0e-5\n")
-    for folder in ("a/tuned", "b/tuned", layout.base()):
+    for folder in ("a/tuned", "b/tuned", "b/my fixer", layout.base()):
         write_folder(fixer, Path(folder), tmp_path / "turbo")
     targets = []
-    for name in ("a/tuned", "b/tuned", "b/../a/tuned", "data/difix/base"):
+    for name in ("a/tuned", "b/tuned", "b/../a/tuned", "data/difix/base", "b/my fixer"):
         monkeypatch.setattr(sys, "argv", ["export", name, "--form", "pkl"])
         main()
         output = capsys.readouterr().out
@@ -195,10 +196,11 @@ def test_fixers_in_folders_of_one_name_are_exported_apart(
         assert Path(targets[-1], PKL_NAME).is_file()
         assumed = f"note: {name}: its VAE is assumed to be that of base.components"
         assert (assumed in output) == (name != "data/difix/base")
-    assert len(set(targets)) == 3
+    assert len(set(targets)) == 4
     assert targets[0] == targets[2]
-    assert targets[0].startswith("exports/tuned-")
+    assert targets[0].startswith("exports/a-tuned-")
     assert targets[3] == "exports/base"
+    assert targets[4].startswith("exports/b-my_fixer-")
 
 
 @pytest.mark.parametrize("name", ["tuned", "data/difix/tuned", "data/../data/difix/tuned/"])
@@ -232,14 +234,13 @@ def test_dataset_opens_in_their_loader_from_any_folder(
     written = project / "exports" / "dataset.json"
     monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
-        theirs = json.loads(written.read_text())[split]
+        theirs = NvidiaDataset(written, split)
         ours = json.loads((project / layout.dataset()).read_text())[split]
-        assert theirs.keys() == ours.keys()
-        for name, entry in theirs.items():
+        assert theirs.names == list(ours)
+        for index, (name, entry) in enumerate(theirs.samples.items()):
             keys = ("image", "target_image", "ref_image")
-            sizes = {Image.open(entry[key]).convert("RGB").size for key in keys}
-            assert len(sizes) == 1
-            assert entry["prompt"] == ours[name]["prompt"]
+            assert theirs[index]["conditioning_pixel_values"].shape == (2, 3, 576, 1024)
+            assert theirs[index]["caption"] == ours[name]["prompt"]
             assert all(Path(entry[key]) == (project / ours[name][key]).resolve() for key in keys)
 
 
