@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from stages.run.errors import UserError
 from stages.samples.batches import Batch, sample_number, seeded
 from stages.samples.dataset import TuningDataset
+from stages.scenes.config import WARPED_CHANNELS
 
 
 class StreamRuntime(Protocol):
@@ -72,7 +73,7 @@ class SampleStream:
         if not self.with_reference:
             reference = None
         elif reference is None:  # else refused at the start
-            absent = torch.zeros(self.dataset.warped, 4, *image.shape[1:])
+            absent = torch.zeros(self.dataset.warped, WARPED_CHANNELS, *image.shape[1:])
             reference = absent if self.dataset.warped else image
         generator = seeded(self.config.seed, "augment", number)
         window = _window(image.shape[-2:], self.config.crop_px, generator)

@@ -140,6 +140,10 @@ def _policy(value: str) -> str:
 ReferencePolicy = Annotated[str, AfterValidator(_policy)]
 
 
+# Of a reference that is warped into a view: RGB, and how far the depths agree.
+WARPED_CHANNELS = 4
+
+
 class ReferenceRule(NamedTuple):
     """Which images are references of a view, how many of them, and how a fixer takes them.
 

@@ -11,13 +11,13 @@ from typing import Any
 from stages.difix.network.attention import Mixing
 from stages.run.errors import UserError
 from stages.run.files import read_json, write_json
+from stages.scenes.config import WARPED_CHANNELS
 
 FILE = "fixer.json"
 PROMPT = "remove degradation"
 TIMESTEP = 199
 LORA_RANK = 4
 RGB = 3
-WARPED_CHANNELS = 4  # of one warped reference: RGB and agreement of depths
 # Keys that fixer.json has only where their value is another.
 _OMITTED: dict[str, int] = {"references": 1, "warped": 0}
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stages.difix.config import PretrainConfig
-from stages.difix.network.spec import RGB, WARPED_CHANNELS
+from stages.difix.network.spec import RGB
 from stages.difix.tuning.validation import Sample
 from stages.run.progress import Progress
 from stages.samples.batches import Batch, seeded
 from stages.samples.worlds.triples import Triples, make
+from stages.scenes.config import WARPED_CHANNELS
 
 _EXPOSURE = 0.06  # deviation of the logarithm of a reference's brightness
 _MISSING = 0.4  # share of a reference with holes that is missing

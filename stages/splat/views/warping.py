@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from stages.scenes.cameras import Camera
+from stages.scenes.config import WARPED_CHANNELS
 from stages.scenes.images import Mask, Pixels
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.views.visibility import SAME_SURFACE, DepthView, depth_view, surface_of
 
-CHANNELS = 4  # of one warped image: RGB and agreement of the depths
 _LEAST_DEPTH = 1e-12
 _LEAST_AGREEMENT = 0.5 / 255
 # Of the sweep: its depths, as changes of inverse depth by a share, and the cost of such a change.
@@ -101,7 +101,7 @@ def warp(
     depth, used = target.depth, cameras[:count]
     if render is not None and used:
         depth = refined_depth(depth, *at, render.to(device).permute(2, 0, 1), used)
-    warped = torch.zeros(count, CHANNELS, *depth.shape, device=device)
+    warped = torch.zeros(count, WARPED_CHANNELS, *depth.shape, device=device)
     for index, camera in enumerate(used):
         warped[index] = warped_images(target.depth, *at, *camera)[0]
         if depth is not target.depth:
