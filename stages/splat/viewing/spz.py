@@ -129,17 +129,37 @@ def _representable(columns: dict[str, Table], bits: int) -> NDArray[np.bool_]:
 
 def _columns(world: Gaussians) -> dict[str, Table]:
     """Values by attribute, in the order of the file."""
-    quats = torch.nn.functional.normalize(world.quats, dim=-1)
-    positive = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)  # the file leaves w out
     tensors = {
         "means": world.means,
         "opacities": torch.sigmoid(world.opacity_logits)[:, None],
         "colors": world.sh0[:, 0],
         "scales": world.log_scales,
-        "quats": positive[:, 1:],
+        "quats": _with_largest_w(world.quats)[:, 1:],  # the file leaves w out
         "harmonics": world.shN.reshape(len(world), -1),
     }
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+def _with_largest_w(quats: torch.Tensor) -> torch.Tensor:
+    """Quaternions wxyz [N, 4] of the same ellipsoids, with the largest component as w.
+
+    Half a rotation about one of an ellipsoid's axes does not change it, and moves another component
+    to the place of w: q i = (-x, w, z, -y). A reader computes w of the others' bytes, and a small w
+    would multiply their rounding.
+    """
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    alike = torch.stack(
+        [
+            torch.stack([w, x, y, z], -1),
+            torch.stack([-x, w, z, -y], -1),
+            torch.stack([-y, -z, w, x], -1),
+            torch.stack([-z, y, -x, w], -1),
+        ],
+        dim=1,
+    )
+    largest = alike[..., 0].abs().argmax(dim=1)
+    chosen = alike[torch.arange(len(quats)), largest]
+    return chosen * torch.where(chosen[:, :1] < 0, -1.0, 1.0)
 
 
 def _positions(values: Table, bits: int) -> bytes:
