@@ -56,7 +56,7 @@ def cancel(number: str, targets: Sequence[str]) -> None:
     alive = [
         row.address for row in states if row.address in chosen and not task_states.is_over(row)
     ]
-    # SLURM may have lost the end of a job whose tasks have all ended.
+    # And the one that records; SLURM may have lost the end of a job whose tasks have all ended.
     jobs = {submission.jobs[address] for address in alive}
     jobs |= set() if targets else task_states.living_jobs(submission, queue)
     if not (alive or jobs):
@@ -70,6 +70,8 @@ def cancel(number: str, targets: Sequence[str]) -> None:
         _stop(submission)
     else:
         slurm.cancel(sorted(jobs))
+        if not targets:
+            record_all(submission.root)  # the job that would is among them
     _LOGGER.info(f"cancelled: {', '.join(alive or sorted(jobs))}")
 
 
