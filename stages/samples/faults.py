@@ -146,8 +146,8 @@ def index_faults(index: SampleIndex, folder: Path) -> Iterator[UserError]:
     another camera, which is no image of the scene, and never the sample's own target. A target is
     a target camera's image, or in the train split that of a source camera which was left out, or,
     in a cycle, whose Gaussians were trained on renders, of any source camera. Gaussians are trained
-    on no image of a target. Of imported samples, whose
-    cameras are not known, a reference is any image but the target's.
+    on no image of a target. Of imported samples, whose cameras are not known, a reference is any
+    image but the target's.
     """
     where = folder / INDEX_FILE
     photographs = index.photographs
