@@ -62,7 +62,8 @@ def write_project(folder: Path, scenes: int, stages: int) -> None:
     names = [f"scene{number:03}" for number in range(scenes)]
     yaml = YAML()
     yaml.dump(
-        {"names": names, "slurm": {**slurm, "stages": {}, "group": {}, "pack": {}}}, folder / "params.yaml"
+        {"names": names, "slurm": {**slurm, "stages": {}, "group": {}, "pack": {}}},
+        folder / "params.yaml",
     )
     graph = {}
     for step in range(stages):

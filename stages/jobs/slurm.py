@@ -38,8 +38,6 @@ JOB, ARRAY, TASK, RESTARTS, CPUS = (
 )
 # The last job, which no task needs and whose name `slurm.stages` may have.
 RECORD = "record"
-# Its key among the jobs of a submission; no stage has this name.
-RECORDER = ""
 # The user's setup, for slurm/job.sh, which runs it.
 SETUP = "SPLATFIX_SETUP"
 _TIMEOUT_S = 120
@@ -258,8 +256,7 @@ def send(submission: Submission, config: SlurmConfig) -> Submission:
         with _uninterrupted():
             output = call(*last, script=recorder_script(config))
             recorder = output.strip().partition(";")[0]
-        jobs, names = jobs | {RECORDER: recorder}, names | {RECORDER: RECORD}
-        submission = replace(submission, jobs=jobs, names=names)
+        submission = replace(submission, jobs=jobs, names=names, recorder=recorder)
         submission.save()
         for job in reversed(sent):  # dependants first
             call("scontrol", "update", f"jobid={job}", "starttime=now")

@@ -34,6 +34,7 @@ class Submission:
     process: int = 0  # of a local run
     host: str = ""  # that it was submitted from
     names: dict[str, str] = field(default_factory=dict)  # SLURM's names of jobs by address
+    recorder: str = ""  # the job that records, after all others
 
     @property
     def number(self) -> str:
@@ -59,6 +60,7 @@ class Submission:
         """Write the submission."""
         values = {"root": str(self.root), "logs": str(self.logs), "executor": self.executor}
         values |= {"process": self.process, "host": self.host, "names": self.names}
+        values |= {"recorder": self.recorder}
         write_json(
             self._file("submission"), values | {"jobs": self.jobs, "plan": self.plan.as_json()}
         )
@@ -145,6 +147,7 @@ def read_folder(folder: Path) -> Submission:
         values["process"],
         values["host"],
         values.get("names", {}),
+        values.get("recorder", ""),
     )
 
 

@@ -49,9 +49,14 @@ def task_states(submission: Submission, queue: slurm.Queue | None = None) -> lis
 
 
 def living_jobs(submission: Submission, queue: slurm.Queue) -> set[str]:
-    """Jobs of a submission that SLURM has as waiting or running."""
-    jobs = ((address, _job(submission, address, queue)) for address in submission.jobs)
-    return {submission.jobs[address] for address, job in jobs if job is not None and job.is_alive}
+    """Jobs of a submission that SLURM has as waiting or running, with the one that records."""
+    names = {job: _name(submission, address) for address, job in submission.jobs.items()}
+    names |= {submission.recorder: slurm.RECORD}
+    return {job for job, name in names.items() if _is_alive(submission, queue.get(job), name)}
+
+
+def _is_alive(submission: Submission, job: slurm.Job | None, name: str) -> bool:
+    return job is not None and job.is_alive and _is_ours(submission, job, name)
 
 
 def is_over(task: TaskState) -> bool:
@@ -115,9 +120,17 @@ def _row(submission: Submission, address: str, queue: slurm.Queue, shares_job: b
 def _job(submission: Submission, address: str, queue: slurm.Queue) -> slurm.Job | None:
     """The task's job; another one with its number, as after a reinstallation, is not meant."""
     job = queue.get(submission.jobs.get(address, ""))
-    name = submission.names.get(address, address.partition("@")[0])
-    ours = (name, str(submission.root))
-    return job if job is not None and (job.name, job.folder) == ours else None
+    is_ours = job is not None and _is_ours(submission, job, _name(submission, address))
+    return job if is_ours else None
+
+
+def _name(submission: Submission, address: str) -> str:
+    """SLURM's name of a task's job."""
+    return submission.names.get(address, address.partition("@")[0])
+
+
+def _is_ours(submission: Submission, job: slurm.Job, name: str) -> bool:
+    return (job.name, job.folder) == (name, str(submission.root))
 
 
 def _local_state(submission: Submission, noted: dict[str, Any]) -> str:
