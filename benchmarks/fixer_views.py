@@ -47,10 +47,13 @@ class Targets:
     def fixed(
         self, fix: Fix, warping: Warp | None, images: "TrainedTimestamp | None" = None
     ) -> list[Pixels]:
-        """The views fixed by `post`, with source images of these Gaussians or of others."""
+        """The views fixed by `post`, with source images of these Gaussians or of others.
+
+        Other scenes must have source cameras of the same names.
+        """
         of = self.trained if images is None else images
-        names = dict(zip(self.trained.sources, of.images.values(), strict=True))
-        return fix_in_rounds(self.renders, self.references, names.__getitem__, fix, warp=warping)
+        image_of = of.images.__getitem__
+        return fix_in_rounds(self.renders, self.references, image_of, fix, warp=warping)
 
     @property
     def warp(self) -> Warp | None:

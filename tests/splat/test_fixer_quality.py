@@ -9,15 +9,20 @@ import pytest
 from known_scene import SCENE, TIMES
 from small_capture import write_capture
 
-from benchmarks import fixer_captures, fixer_quality
+from benchmarks import fixer_captures, fixer_quality, fixer_views
 from stages.run import layout
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.files import read_json
+from stages.scenes.cameras import nearest_cameras
 from stages.scenes.colmap import write_model
+from stages.scenes.config import ONE_NEAREST
 from stages.scenes.dataset import Dataset
 from stages.scenes.images import read_image, write_png
+from stages.scenes.scene import Scene
+from stages.splat.gaussians import Gaussians
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "fixer_quality.json"
 METHODS = ["render", "fixed", "references withheld"]
 
 
@@ -30,13 +35,30 @@ def params(scene, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
 
 
-def test_captures_and_scenes_are_measured_by_every_method(
-    scene, truth, params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    cameras = {f"{view.name}.png": view.camera for view in scene.views("source", TIMES[0])}
+def write_splats(scene: Scene, truth: Gaussians) -> None:
+    """The known Gaussians as trained ones, with source cameras in another order than the images."""
+    views = scene.views("source", TIMES[0])[::-1]
+    cameras = {f"{view.name}.png": view.camera for view in views}
     for time in TIMES:
         truth.save(layout.splats(SCENE) / time / GAUSSIANS)
         write_model(layout.splats(SCENE) / time / LEARNT_CAMERAS, cameras)
+
+
+def test_references_are_the_images_of_their_own_cameras(scene, truth, params) -> None:
+    write_splats(scene, truth)
+    targets, *_ = fixer_views.targets_of(SCENE, Path("data"), None, ONE_NEAREST)
+    shown = targets.fixed(lambda images, references: [one[0] for one in references], None)
+    sources = {view.name: view for view in scene.views("source", TIMES[0])}
+    cameras = {name: view.camera for name, view in sources.items()}
+    for camera, image in zip(targets.cameras, shown, strict=True):
+        (nearest,) = nearest_cameras(camera, cameras, 1)
+        assert np.array_equal(image, sources[nearest].pixels())
+
+
+def test_captures_and_scenes_are_measured_by_every_method(
+    scene, truth, params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    write_splats(scene, truth)
     for name in ("room", "hall"):
         write_capture(tmp_path / name)
     for path in (tmp_path / "hall" / "images").rglob("*.png"):
@@ -102,3 +124,24 @@ def test_subset_keeps_points_that_two_of_its_images_observe(tmp_path: Path) -> N
     assert not few.without_pose
     assert 0 < len(expected) < len(dataset.points)
     assert np.allclose(few.points, expected)
+
+
+def test_card_has_the_figures_that_were_measured() -> None:
+    """docs/fixer.md, whose rows name a capture and its views, and the demo's methods."""
+    card, written = (ROOT / "docs" / "fixer.md").read_text(), read_json(RESULTS)
+    by_case: dict[str, list[dict]] = {}
+    for row in written["rows"]:
+        by_case.setdefault(row["case"], []).append(row)
+    for case, rows in by_case.items():
+        if case.startswith("demo"):
+            lines = [f"| {row['method']} | {_figures(row, ' | ')} |" for row in rows]
+        else:
+            lines = [" | ".join(["", case, *(_figures(row, " / ") for row in rows)]).strip()]
+        for line in lines:
+            assert line in card, line
+    assert f"{written['cost']['seconds']:.2f} s" in card
+    assert written["cost"]["seconds"] < fixer_quality.MAX_SECONDS
+
+
+def _figures(row: dict, between: str) -> str:
+    return between.join([f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['lpips']:.3f}"])
