@@ -165,6 +165,11 @@ def script(folder: Path, array: Array) -> str:
     return "\n".join(lines)
 
 
+def part_words(folder: Path, chain: Sequence[str]) -> list[str]:
+    """The command of some tasks of a job beside which others run."""
+    return [sys.executable, "-m", "stages.job", str(folder), "\n".join(chain), "--part"]
+
+
 def setup_lines(setup: Sequence[str]) -> list[str]:
     """Lines of bash that run the user's ones; the first that fails ends the job with a message.
 

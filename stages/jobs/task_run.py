@@ -1,9 +1,6 @@
 """Tasks of a submission in a job: begin, run and record each, or stop it."""
 
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +9,6 @@ from stages.jobs.config import SlurmConfig
 from stages.jobs.recording import RECORD_EVERY_S, record_all
 from stages.jobs.submission import Submission
 from stages.run.errors import UserError, raise_all
-from stages.run.process.processes import die_with_parent
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -117,14 +113,8 @@ def run_side_by_side(submission: Submission, chains: Sequence[Sequence[str]]) ->
     cores = slurm.cores_of_job(len(chains))
     with task_process.Stop() as stop:
         for chain in chains:
-            words = [sys.executable, "-m", "stages.job", str(submission.folder), "\n".join(chain)]
-            child = subprocess.Popen(
-                [*words, "--part"],
-                env={**os.environ, **cores},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+            words = slurm.part_words(submission.folder, chain)
+            child = task_process.start(words, submission.root, chain[0], **cores)
             stop.children.append(child)
         if stop.noticed:  # while they were started
             for child in stop.children:
