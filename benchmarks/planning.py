@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON, after each row")
     args = parser.parse_args()
 
-    rows = []
+    rows, processor = [], device()
     print(f"{'scenes':>6} {'stages':>6}  {'command':24}{'CPU s':>9}{'wall s':>9}{'MiB':>7}  target")
     for scenes in args.scenes:
         with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +98,7 @@ def main() -> None:
                     flush=True,
                 )
                 if args.out:
-                    write_json(args.out, {"rows": [one | {"device": device()} for one in rows]})
+                    write_json(args.out, {"rows": [one | {"device": processor} for one in rows]})
 
 
 def device() -> str:
