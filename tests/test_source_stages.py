@@ -66,7 +66,7 @@ def write_params(source: str) -> None:
     params = yaml.load(ROOT / "params.yaml")
     roles = {"source_cameras": SOURCES, "target_cameras": TARGETS}
     params["scenes"] = {SCENE: {"source": source, **roles, "group": "lab"}}
-    params["demo"]["scenes"] = []
+    params["demo"]["scenes"] = [SCENE] if source == "demo" else []
     for role in ("tuning_scenes", "internal_eval_scenes", "reserved_scenes", "fixers", "seeds"):
         params["study"][role] = []
     for role in ("scenes", "evaluated_scenes", "downstream_scenes"):
@@ -78,7 +78,7 @@ def write_params(source: str) -> None:
     yaml.dump(params, Path("params.yaml"))
 
 
-@pytest.mark.parametrize("source", ["hi4d", *WRITERS])
+@pytest.mark.parametrize("source", ["hi4d", "demo", *WRITERS])
 def test_a_source_passes_every_stage_with_equal_results(
     source: str,
     workspace: Path,
@@ -89,10 +89,10 @@ def test_a_source_passes_every_stage_with_equal_results(
 ) -> None:
     write_params(source)
     raw = layout.raw(SCENE)
-    if source == "hi4d":
-        shutil.copytree(traced.root, raw)
-    else:
+    if source in WRITERS:
         WRITERS[source](traced, raw)
+    else:
+        shutil.copytree(traced.root, raw)
     monkeypatch.setattr(sys, "argv", ["check"])
     check.main()
     assert capsys.readouterr().out.startswith("study v0: 1 scene, methods none")
