@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixers import perturbed, publish, published_spec
+from fixers import perturbed, publish, published_spec, write_text
 from huggingface_hub import constants
 from loopback_hub import COMMIT, TOKEN, Hub, served
 
+from stages.difix.weights.exports import export_folder
 from stages.difix.weights.hub import absence, is_hub_id, snapshot
 from stages.difix.weights.part_files import lacking, names_in, wanted
 from stages.run.errors import UserError
+from stages.run.files import folder_hash
 
 REF, PLAIN = "nvidia/difix_ref", "nvidia/difix"
 
@@ -147,6 +149,28 @@ def test_command_of_the_message_fetches_the_checkpoint(
     shutil.copytree(tmp_path / "elsewhere", cache, symlinks=True)
     assert absence(name, cache, False, "base.source") is None
     assert snapshot(name, tmp_path / "elsewhere", False, "base.source").name == COMMIT
+
+
+@pytest.mark.parametrize("name", [REF, PLAIN])
+def test_command_that_an_export_prints_brings_the_code_beside_the_weights(
+    hub: Hub, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else: the weights stay the exported fixer's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    fixer, target = perturbed(published_spec(reference=name == REF)), Path("exports/tuned")
+    command = export_folder(fixer, target, write_text(tmp_path / "text"))[0]
+    weights = folder_hash(target / "vae")
+    words = shlex.split(command)
+    assert words[:3] == ["hf", "download", name]
+    words[0] = str(Path(sys.executable).with_name("hf"))
+    subprocess.run(words, check=True, capture_output=True, timeout=120, env={**os.environ})
+    code = {"vae/autoencoder_kl.py"} | ({"unet/unet_2d_condition.py"} if name == REF else set())
+    assert set(hub.fetched) == code
+    for one in code:
+        assert "code of a checkpoint" in (target / one).read_text()
+    (target / "vae" / "autoencoder_kl.py").unlink()
+    assert folder_hash(target / "vae") == weights
 
 
 def test_gated_model_wants_the_token_that_the_message_names(

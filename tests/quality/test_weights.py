@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,30 @@ def test_absence_is_recorded_without_paths_of_the_machine(tmp_path: Path) -> Non
     assert "weights.nets names alex, vgg" in weights.absence(tmp_path / "out", "squeeze")
     with pytest.raises(UserError, match="dvc repro -f weights"):
         weights.load_features(tmp_path / "out", "alex")
+
+
+@pytest.mark.parametrize("place", ["torchvision's cache", "weights.path"])
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_who_follows_the_remedy_has_the_net(
+    tmp_path: Path, torch_home: Path, features: Callable, net: str, place: str
+) -> None:
+    """The file that it names, in torchvision's form, in each place that it names."""
+    collect(tmp_path / "before", nets=())
+    with pytest.raises(UserError) as absent:
+        weights.load_features(tmp_path / "before", net)
+    said = re.search(
+        r"have (\w+) in weights.nets, and (\S+) in (.+) or at (\S+) ", str(absent.value)
+    )
+    assert said, str(absent.value)
+    assert said[1] == net
+    assert place in said.groups()[2:]
+    of_cache = place == "torchvision's cache"
+    folder = torch_home if of_cache else tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    torch.save(as_whole_classifier(features(net)), folder / said[2])
+    path = "" if of_cache else str(folder / said[2])
+    assert collect(tmp_path / "after", nets=(said[1],), path=path)[net]["found"]
+    assert weights.load_features(tmp_path / "after", net).keys() == features(net).keys()
 
 
 def test_failed_download_is_no_error(tmp_path: Path, torch_home: Path) -> None:
