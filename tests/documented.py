@@ -34,7 +34,6 @@ ON_PROJECT = {
     "dvc repro base": "dvc repro make",
     "dvc repro weights": "dvc repro make",
     "dvc repro weights base": "dvc repro make double",
-    "dvc repro tune": "dvc repro total",
     "dvc repro -f evaluate": "dvc repro -f double",
     "dvc repro -f weights": "dvc repro -f make",
     "dvc --wait-for-lock repro": "",
@@ -123,6 +122,8 @@ _REPRO = (
 _FILM = "tests/splat/test_kept_views.py::test_command_renders_the_film"
 _RECORDING = "tests/splat/test_tuning_recording.py::test_samples_and_curves_are_over_steps"
 _VIEW = "tests/test_pipeline.py::test_viewer_is_served_until_it_is_stopped"
+_WATCH = "tests/splat/test_watch.py::test_browser_gets_a_training_while_it_runs_and_then_its_result"
+_CURVES = "tests/run/test_curves.py"
 _STATIC, _FOREIGN = "tests/test_static.py", "tests/splat/test_foreign_results.py"
 _PLACES = "tests/repo/test_documented.py::test_experiment_has_the_stages_that_it_names"
 _FRONT, _PLOTS = "tests/repo/test_front_page.py", "tests/pages/test_plots_page.py"
@@ -201,6 +202,14 @@ ELSEWHERE = {
     ),
     "python -m stages.film SCENE SCENE_path.json film.mp4": _FILM,
     "python -m stages.tuning_recording tuning.rrd": _RECORDING,
+    "python -m stages.watch": _WATCH,
+    "python -m stages.watch SCENE": _WATCH,
+    "python -m stages.curves mlflow --to http://TRACKING_SERVER:5000 --follow": (
+        f"{_CURVES}::test_server_gets_each_point_once_and_another_beginning_is_another_run"
+    ),
+    "python -m stages.curves dvclive --to live --follow": (
+        f"{_CURVES}::test_command_sends_what_is_there_and_follows"
+    ),
     "python -m stages.view": _VIEW,
     "python -m stages.view SCENE": _VIEW,
     "python -m stages.view hi4d_pair15_fight": _VIEW,

@@ -1,6 +1,5 @@
 """View a trained scene in the browser: orbit, switch method and time, look through any camera."""
 
-import os
 import threading
 
 from stages.run import layout
@@ -32,8 +31,10 @@ def main() -> None:
 
     from stages.splat.viewing.live_scene import LiveScene
     from stages.splat.viewing.scene_folders import SceneFolders
+    from stages.splat.viewing.serving import address_lines, check_address
     from stages.splat.viewing.viewer import Viewer
 
+    check_address(args.host, args.port)
     folders = SceneFolders(
         layout.scene(args.scene),
         layout.calibrated(args.scene),
@@ -47,12 +48,7 @@ def main() -> None:
             "--method", repr(args.method), expected=f"one of {', '.join(scene.methods)}"
         )
     viewer = Viewer(scene, args.host, args.port, args.method)
-    print(f"{args.scene}: http://localhost:{viewer.port}", flush=True)
-    node = os.environ.get("SLURMD_NODENAME")
-    if node or "SSH_CONNECTION" in os.environ:
-        port, there = viewer.port, node or os.uname().nodename
-        jump = "-J LOGIN_NODE " if node else ""
-        print(f"from your own machine: ssh -L {port}:localhost:{port} {jump}{there}", flush=True)
+    print(*address_lines(args.scene, viewer.port), sep="\n", flush=True)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:  # Ctrl-C or SIGTERM: that is how a viewer ends

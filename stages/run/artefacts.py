@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+# Below the work folder, while a training is not finished.
+STATE = "state.pt"
+PROGRESS = "progress.json"  # for those who watch
 GAUSSIANS = "gaussians.safetensors"
 POINT_CLOUD = "point_cloud.ply"
 FIT = "fit.json"  # curve, evaluations, how poses were learnt

@@ -2,12 +2,15 @@
 
 A key ties the state to the stage's inputs, and under DVC to the digest of its code. Each key has
 its own folder, so that a run never resumes a state of other params, and a result that DVC records
-for this code was not started by other code.
+for this code was not started by other code. Beside the state of a training lies `progress.json`,
+for those who watch it (`run.trainings`).
 """
 
 import io
+import math
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from typing import Any
 import torch
 
 from stages.run import digests
+from stages.run.artefacts import PROGRESS, STATE
 from stages.run.errors import UserError
-from stages.run.files import text_hash, whole_file, work_root
+from stages.run.files import text_hash, whole_file, work_root, write_json
 from stages.run.process import locks, stopping
 from stages.run.settings import readings
 from stages.run.user_paths import make_target
@@ -36,7 +40,7 @@ class Checkpoint:
         self.folder = (
             work_root() / stage / item / text_hash(*parts, digests.running_stage_digests())[:24]
         )
-        self.path = self.folder / "state.pt"
+        self.path = self.folder / STATE
         self._next = 0.0
         make_target(work_root())
 
@@ -54,15 +58,24 @@ class Checkpoint:
         return time.monotonic() >= self._next
 
     def save(
-        self, state: dict[str, Any], writing: AbstractContextManager[None] | None = None
+        self,
+        state: dict[str, Any],
+        writing: AbstractContextManager[None] | None = None,
+        progress: Mapping[str, Any] | None = None,
     ) -> None:
-        """Replace the saved state: serialise it to memory, then write the file within `writing`."""
+        """Replace the saved state: serialise it to memory, then write the files within `writing`.
+
+        `progress` is plain numbers and text, for those who watch; nothing is resumed from it.
+        """
         began = time.monotonic()
         # Through memory: torch's own writer hides a full disk behind an error of its zip format.
         packed = io.BytesIO()
         torch.save(state, packed)
-        with writing or nullcontext(), whole_file(self.path) as scratch:
-            scratch.write_bytes(packed.getbuffer())
+        with writing or nullcontext():
+            with whole_file(self.path) as scratch:
+                scratch.write_bytes(packed.getbuffer())
+            if progress is not None:
+                write_json(self.folder / PROGRESS, _finite(progress))
         ended = time.monotonic()
         took = ended - began
         self._next = ended + (_APART * took if took > _BRIEF_S else 0)
@@ -80,6 +93,15 @@ class Checkpoint:
                 expected="a state that this stage saved",
                 fix=f"delete {self.folder} and run again; training then starts from the beginning",
             ) from error
+
+
+def _finite(value: Any) -> Any:
+    """The same lists, mappings and scalars, with None for numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def forget(stage: str, item: str) -> None:

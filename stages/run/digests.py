@@ -33,8 +33,6 @@ INSTALLED_AS = {
     "ruamel": "ruamel-yaml",
     "skimage": "scikit-image",
 }
-# Packages that only log and change no result; dvclive needs all of DVC and its remotes.
-_LOGGERS = frozenset({"dvclive"})
 _COMMAND = re.compile(r"^ +cmd: python -m stages\.([\w.]+)", re.MULTILINE)
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([^\s;]+)")
 
@@ -156,7 +154,7 @@ def _needed(imported: set[str], pinned: Mapping[str, Pin]) -> list[str]:
     waiting = [normal(INSTALLED_AS.get(name, name)) for name in imported]
     while waiting:
         name = waiting.pop()
-        if name in pinned and name not in packages | _LOGGERS:
+        if name in pinned and name not in packages:
             packages.add(name)
             waiting += [other for other, pin in pinned.items() if name in pin.needed_by]
     return sorted(packages)

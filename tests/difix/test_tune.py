@@ -29,9 +29,12 @@ from stages.difix.tuning.results import write_fixer
 from stages.difix.tuning.runs import tune
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.run import layout
+from stages.run.artefacts import PROGRESS
 from stages.run.checkpoint import Checkpoint
+from stages.run.curves import of_training
 from stages.run.errors import UserError
 from stages.run.files import WORK_ROOT_VARIABLE, folder_hash, read_json, read_tsv
+from stages.run.trainings import Training
 from stages.samples.dataset import read_split
 from stages.samples.manifest import check_dataset
 from stages.tune import main
@@ -132,6 +135,9 @@ def test_a_killed_run_leaves_no_fixer_and_resumes_to_the_same_bytes(home: Path) 
     checkpoint = Checkpoint("whole", "fixer")
     verdict = check_dataset(data.path, small_study(), PATHS).hash
     tuner = tune(data, base, Path("data/weights"), config, checkpoint)
+    watched = of_training(Training.read(checkpoint.folder / PROGRESS))
+    assert watched.series["loss"] == [(row["step"], row["loss"]) for row in tuner.curve]
+    assert [step for step, _ in watched.series["validation_psnr"]] == [0]
     write_fixer(tuner, data, base, home / "whole", checkpoint, verdict)
     with subprocess.Popen(command(), env=environment()) as torn:
         while not newest(Path("work/tune")) and torn.poll() is None:

@@ -41,7 +41,7 @@ HOMES = {
     "vggt": "stages/splat/vggt.py",
     "rerun": "stages/splat/viewing/recording.py",
     "imageio_ffmpeg": "stages/scenes/formats/video.py",
-    "dvclive": "stages/run/live_curves.py",
+    "dvclive": "stages/run/dvclive_folder.py",
     "jinja2": "stages/pages/template.py",
     "markdown_it": "stages/pages/report/page.py",
 }

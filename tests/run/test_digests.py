@@ -75,10 +75,6 @@ def test_text_names_files_and_packages_with_what_they_need() -> None:
     ]
 
 
-def test_logging_packages_are_left_out() -> None:
-    assert names("log") == ["stages/log.py"]
-
-
 def test_pins_name_their_dependants() -> None:
     pins = digests.pins(LOCK)
     assert pins["numpy"] == digests.Pin("2.4.1", frozenset({"example", "scikit-image"}))

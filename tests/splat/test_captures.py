@@ -13,7 +13,8 @@ from small_capture import NAMES, cameras, gaussians, write_capture
 
 from stages.quality.evaluation import Meter
 from stages.run.errors import UserError
-from stages.run.files import folder_hash, read_json, read_tsv, write_json
+from stages.run.files import folder_hash, read_json, read_tsv, work_root, write_json
+from stages.run.trainings import Trainings
 from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.captures.config import CaptureEvaluateConfig, CaptureTrainConfig, ForeignConfig
 from stages.scenes.dataset import Dataset
@@ -204,7 +205,16 @@ def test_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "result")
     assert not (tmp_path / "result" / "train").exists()
+    trainings = Trainings(work_root(), str(tmp_path / "result"))
+    trainings.look()
+    (stopped,) = trainings.known.values()
+    assert (stopped.step, stopped.is_finished) == (20, False)
     train(data, tmp_path / "result")
+    trainings.look()
+    (finished,) = trainings.known.values()
+    assert (finished.step, finished.is_finished) == (finished.steps, True)
+    measured = read_json(tmp_path / "result" / "train" / "fit.json")
+    assert finished.rows["evaluations"] == measured["evaluations"]
     assert "resumed at step 20" in capsys.readouterr().err
     path = "train/gaussians.safetensors"
     assert (tmp_path / "result" / path).read_bytes() == (trained[0] / path).read_bytes()

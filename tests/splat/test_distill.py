@@ -9,13 +9,16 @@ import torch
 from known_scene import opaque_surface, ring
 
 from stages.quality.metrics.psnr import psnr
+from stages.run.artefacts import PROGRESS
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.process.stopping import Preemption
+from stages.run.trainings import Training
 from stages.scenes.cameras import Camera, look_at
 from stages.splat.config import DistillConfig
 from stages.splat.gaussians import TENSORS, Gaussians
 from stages.splat.render import render
+from stages.splat.viewing.watched_training import WatchedTraining
 from stages.splat.views.distill import (
     TrainedTimestamp,
     choose_view,
@@ -214,6 +217,10 @@ def test_stopped_distillation_resumes_to_the_same_gaussians(trained, targets, co
 
     with pytest.raises(KeyboardInterrupt):
         run(trained, targets, breaks, wanted, config, "stopped")
+    folder = Checkpoint("distill", "scene", "stopped").folder
+    watched = Training.read(folder / PROGRESS)
+    assert watched.words() == "step 24 of 36, stopped; the same command goes on with it"
+    assert len(WatchedTraining(watched).cloud().centers) == len(whole)
     resumed = run(trained, targets, unchanged, wanted, config, "stopped")
     assert all(torch.equal(getattr(whole, name), getattr(resumed, name)) for name in TENSORS)
 

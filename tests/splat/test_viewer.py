@@ -2,24 +2,20 @@
 
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
-import viser
-import zstandard
 from exact_scene import SCENE, TARGETS, TIMES, folders, gaussians, write_scene
-from websockets.sync.client import connect
+from viewer_client import Client
 
 from stages import view
 from stages.novel_views import main as draw
 from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import write_tsv
-from stages.scenes.cameras import Camera, quat_from_rotation
 from stages.splat.viewing.live_scene import LiveScene, as_cloud, nearest
 from stages.splat.viewing.viewer import Viewer, caption, field_of_view, spread, up_direction
 
@@ -153,48 +149,3 @@ def test_unknown_scene_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["view", "hi4d_pair15_figth"])
     with pytest.raises(UserError, match="did you mean hi4d_pair15_fight"):
         view.main()
-
-
-class Client:
-    """The websocket side of a browser."""
-
-    def __init__(self, port: int):
-        protocol = f"viser-v{viser.__version__}"
-        url = f"ws://127.0.0.1:{port}"
-        self.socket = connect(url, subprotocols=[protocol], max_size=None)
-        self.messages: list[dict] = []
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def look_from(self, camera: Camera) -> None:
-        """Report a camera's pose."""
-        message = {
-            "type": "ViewerCameraMessage",
-            "wxyz": quat_from_rotation(camera.world_from_cam[:3, :3]).tolist(),
-            "position": camera.centre.tolist(),
-            "look_at": [0.0, 0.0, 0.0],
-            "up_direction": [0.0, 0.0, 1.0],
-            "fov": 1.0,
-            "near": 0.01,
-            "far": 1000.0,
-            "image_height": 480,
-            "image_width": 640,
-        }
-        self.socket.send(msgspec.msgpack.encode(message))
-
-    def wait(self, done: Callable[[], bool]) -> None:
-        """Read messages until `done`."""
-        while not done():
-            packed = self.socket.recv(timeout=10)
-            size = int.from_bytes(packed[8:16], "little")
-            inner = zstandard.ZstdDecompressor().decompress(packed[16 : 16 + size])
-            self.messages += msgspec.msgpack.decode(inner)["messages"]
-
-    def wait_for(self, kind: str) -> dict:
-        """The first message of a kind."""
-        self.wait(lambda: any(one["type"] == kind for one in self.messages))
-        return next(one for one in self.messages if one["type"] == kind)

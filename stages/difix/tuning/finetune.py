@@ -30,7 +30,6 @@ from stages.difix.tuning.validation import References, Validator
 from stages.quality.metrics.batch import OutOfRange
 from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
-from stages.run.live_curves import LiveCurve
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
 from stages.samples.batches import Batch, BatchSource, seeded
@@ -83,7 +82,6 @@ class Tuner:
             self._anchors = [one.to(self.accelerator.device) for one in self._initial]
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
         self.curve: list[MetricRow] = []
-        self._live = LiveCurve(self.name, self.is_main)
         self.validations: list[MetricRow] = []
         # Terms, gradient norm and number of steps since the last point of the curve.
         self._sums = torch.zeros(
@@ -267,7 +265,6 @@ class Tuner:
         }
         lr = float(f"{self._learning_rate(done - 1):.6g}")
         self.curve.append({"step": done, **values, "lr": lr})
-        self._live.write(self.curve[-1])
         self._sums.zero_()
 
     def _check(self, done: int, checkpoint: Checkpoint) -> None:
@@ -325,6 +322,7 @@ class Tuner:
     def _save(self, checkpoint: Checkpoint, done: int) -> None:
         sums = self.accelerator.reduce(self._sums, "sum")
         if self.is_main:
+            rows = {"curve": self.curve, "validations": self.validations}
             state = {
                 "step": done,
                 "execution": self.execution,
@@ -332,12 +330,12 @@ class Tuner:
                 "ema": self.ema.averages,
                 # No step follows the last, so its moments, two thirds of the state, are left out.
                 **({} if done == self.config.steps else self.stepper.state()),
-                "curve": self.curve,
-                "validations": self.validations,
+                **rows,
                 "sums": sums,
                 "best": self._best,
             }
-            checkpoint.save(state)
+            steps = {"name": self.name, "step": done, "steps": self.config.steps}
+            checkpoint.save(state, progress={**steps, **rows})
         self.accelerator.wait_for_everyone()
 
     @torch.no_grad()

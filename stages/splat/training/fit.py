@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS, POINT_CLOUD
 from stages.run.checkpoint import Checkpoint
+from stages.run.files import target_of
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
@@ -20,6 +21,7 @@ from stages.splat.gpu.lock import gpu_lock_released
 from stages.splat.training.evaluation import EvaluationRow, check_views, evaluate
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
+from stages.splat.training.watched import watched
 
 CURVE_POINTS = 50  # rows of a training curve
 # Steps between looks at the progress; a look waits for the GPU.
@@ -118,7 +120,7 @@ def _fit(
                     done, loss=trainer.value(loss), gaussians=len(trainer.state.params["means"])
                 )
             if save:
-                _save(trainer, checkpoint, done, curve, evaluations)
+                _save(trainer, name, checkpoint, done, curve, evaluations, folder)
             if preemption.noticed and done < steps:
                 print(f"{name}: stopped at step {done}; run again to go on", file=sys.stderr)
                 sys.exit(PREEMPTED)
@@ -177,10 +179,17 @@ def _resume(
 
 def _save(
     trainer: Trainer,
+    name: str,
     checkpoint: Checkpoint,
     step: int,
     curve: list[CurveRow],
     evaluations: list[EvaluationRow],
+    folder: Path | None,
 ) -> None:
-    state = {"trainer": trainer.state_dict(), "step": step, "curve": curve}
-    checkpoint.save({**state, "evaluations": evaluations}, gpu_lock_released())
+    rows = {"curve": curve, "evaluations": evaluations}
+    result = None
+    if folder is not None:  # a scratch folder, or a timestamp's in one
+        result = target_of(target_of(folder.parent) / folder.name) / GAUSSIANS
+    progress = watched(trainer, name, step, trainer.config.steps, result)
+    state = {"trainer": trainer.state_dict(), "step": step, **rows}
+    checkpoint.save(state, gpu_lock_released(), {**progress, **rows})

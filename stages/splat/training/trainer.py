@@ -245,7 +245,7 @@ class Trainer:
         tensors = {NAMES.get(n, n): p.detach()[kept].clone() for n, p in self.state.params.items()}
         return Gaussians(
             **tensors,
-            world_from_norm=self.world_from_norm.compose(self._given_from_learnt()),
+            world_from_norm=self.world_from_learnt(),
             antialiased=config.antialiased,
             metadata={
                 "step": step,
@@ -266,12 +266,17 @@ class Trainer:
     def learnt_cameras(self) -> list[Camera]:
         """Training cameras in the world frame, with their learnt corrections."""
         self._settle()
-        world_from_learnt = self.world_from_norm.compose(self._given_from_learnt())
+        world_from_learnt = self.world_from_learnt()
         cameras = self._corrected_cameras()
         if np.linalg.norm(world_from_learnt.translation) > _FAR * world_from_learnt.scale:
             # So far from the origin, the rounding of float32 rotations would move the cameras.
             cameras = [one.moved(poses.orthonormal(one.cam_from_world)) for one in cameras]
         return [world_from_learnt.apply_camera(camera) for camera in cameras]
+
+    def world_from_learnt(self) -> Sim3:
+        """From the frame of the Gaussians, as they are now, to the world."""
+        self._settle()
+        return self.world_from_norm.compose(self._given_from_learnt())
 
     def _corrected_cameras(self) -> list[Camera]:
         with torch.no_grad():

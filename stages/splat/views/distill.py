@@ -27,6 +27,7 @@ from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer, TrainView
+from stages.splat.training.watched import watched
 from stages.splat.views.references import (
     Fix,
     Reference,
@@ -193,7 +194,8 @@ def _distil(
         for step in range(number * config.steps, (number + 1) * config.steps):
             loss, _ = trainer.step(step, choose_view(step, len(sources), len(novel), config))
         trainer.check_finite(trainer.value(loss), step + 1)
-        _save(trainer, checkpoint, number + 1, novel)
+        progress = watched(trainer, trained.name, step + 1, config.rounds * config.steps)
+        _save(trainer, checkpoint, number + 1, novel, progress)
         if preemption.noticed and number + 1 < config.rounds:
             print(f"{trained.name}: stopped after round {number + 1}", file=sys.stderr)
             sys.exit(PREEMPTED)
@@ -283,9 +285,16 @@ def _resumed(
     return state["round"], novel
 
 
-def _save(trainer: Trainer, checkpoint: Checkpoint, number: int, novel: list[TrainView]) -> None:
+def _save(
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    number: int,
+    novel: list[TrainView],
+    progress: dict[str, Any],
+) -> None:
     packed = [(_packed(view.camera), view.image, view.mask, view.weight) for view in novel]
-    checkpoint.save({"trainer": trainer.state_dict(), "round": number, "novel": packed})
+    state = {"trainer": trainer.state_dict(), "round": number, "novel": packed}
+    checkpoint.save(state, progress=progress)
 
 
 def _packed(camera: Camera) -> list[Any]:
