@@ -139,9 +139,18 @@ def test_sequence_of_plys_is_numbered_from_1_for_each_method() -> None:
         ours = read_ply(path)
         np.testing.assert_array_equal(points.vertices, ours.means.numpy())
         raw = points.metadata["_ply_raw"]["vertex"]["data"]
-        scales = np.stack([raw[f"scale_{k}"] for k in range(3)], axis=1)
-        np.testing.assert_array_equal(scales, ours.log_scales.numpy())
+        for name, values in (
+            ("scale", ours.log_scales),
+            ("rot", ours.quats),
+            ("f_dc", ours.sh0[:, 0]),
+        ):
+            columns = [raw[f"{name}_{k}"] for k in range(values.shape[1])]
+            np.testing.assert_array_equal(np.stack(columns, axis=1), values.numpy())
         np.testing.assert_array_equal(raw["opacity"], ours.opacity_logits.numpy())
+        # Of the exact scene, not of our own reader.
+        truth = gaussians(time)
+        assert len(points.vertices) == len(truth)
+        np.testing.assert_allclose(raw["opacity"], truth.opacity_logits.numpy(), atol=1e-6)
 
 
 def test_recording_has_everything_over_time() -> None:
