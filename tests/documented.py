@@ -104,6 +104,9 @@ ON_STUDY = {
         "python -m stages.ablate train.opacities_lr=0.05,0.04 --dry-run"
     ),
     "python -m stages.ablate tune.seed=0,1,2": "python -m stages.ablate tune.seed=0,1,2 --dry-run",
+    "python -m stages.ablate tune.rank=0,8 tune.keep=last,best": (
+        "python -m stages.ablate tune.rank=0,8 tune.keep=last,best --dry-run"
+    ),
     "python -m stages.ablate pairs.reference.strategy=same_time,temporal,mixed "
     "pairs.poses=imperfect,given": (
         "python -m stages.ablate pairs.reference.strategy=same_time,temporal,mixed "

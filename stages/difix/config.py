@@ -124,6 +124,7 @@ class TuneConfig(LoopConfig):
     runtime: TuneRuntime = runtime_field(TuneRuntime())
     init_from: str = ""
     base_decay: float = Field(default=0.0, ge=0)
+    rank: int = Field(default=0, ge=0, le=4096)
     processes: Workers = 1
     resolution: Pixels = 320
     multiple: int = Field(default=16, ge=4, le=1024)
@@ -134,6 +135,12 @@ class TuneConfig(LoopConfig):
     latent: Literal["mean", "sample"] = "mean"
     validation_samples: Count = 0
     samples: Count = 4
+
+    @model_validator(mode="after")
+    def _has_a_step_for_low_rank(self) -> "TuneConfig":
+        if self.rank and self.execution == "graph":
+            raise ValueError("execution: auto or eager where rank is above 0")
+        return self
 
 
 class PretrainConfig(LoopConfig):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from tuning import no_weights, one_run, small_fixer, tune_config  # noqa: F401
 
@@ -56,6 +57,7 @@ def tuner(tmp_path: Path, device: torch.device = CPU, **values: Any) -> Tuner:
     samples = [Sample(*Noise().sample(number)) for number in (10**6, 10**6 + 1)]
     validator = Validator(samples, None, device, (0,))
     kept = {"keep_best": config.keep == "best", "base_decay": config.base_decay}
+    kept |= {"rank": config.rank}
     return Tuner(small_fixer(**spec), config, loss, validator, device, **kept)
 
 
@@ -329,6 +331,85 @@ def test_base_decay_pulls_the_weights_back_by_its_share(tmp_path: Path) -> None:
         wanted = start + 0.75 * (free.parameters[key] - start)
         torch.testing.assert_close(pulled.parameters[key], wanted, rtol=1e-4, atol=1e-7)
     assert pulled.moved() == pytest.approx(0.75 * free.moved(), rel=1e-3)
+
+
+def matrix_rank(change: Tensor) -> int:
+    """Singular values that are more than rounding errors of the weights."""
+    values = torch.linalg.svdvals(change.flatten(1).double())
+    return int((values > 1e-3 * values[0]).sum())
+
+
+@pytest.mark.parametrize("spec", [{}, {"lora_rank": 2, "residual": False}])
+def test_with_a_rank_changes_have_at_most_that_rank(tmp_path: Path, spec: dict[str, Any]) -> None:
+    plain = small_fixer(**spec)
+    before = {key: one.detach().clone() for key, one in plain.state_dict().items()}
+    values = {"lr": 1e-2, "ema_decay": 0.5, "spec": spec, "base_decay": 0.1}
+    trained = tuner(tmp_path, rank=3, **values)
+    with_lora = {id(layer) for layer in trained.fixer._lora_layers().values()} if spec else set()
+    names = {key for key, one in trained.fixer.named_parameters() if id(one) in with_lora}
+    fixer = trained.run(Noise(), Checkpoint("tune", "rank"))
+    after = fixer.state_dict()
+    assert list(after) == list(before)
+    assert {type(one) for one in fixer.modules()} == {type(one) for one in plain.modules()}
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    matrices = {key for key, one in before.items() if one.ndim > 1 and key != "prompt"}
+    assert moved == set(trained.parameters) == matrices - names
+    ranks = {
+        key: matrix_rank(after[key] - before[key]) for key in moved if not key.startswith("lora.")
+    }
+    assert set(ranks.values()) <= {1, 2, 3}
+    assert 3 in ranks.values()
+    change = sum(float((after[key] - before[key]).square().sum()) for key in moved)
+    norm = sum(float(before[key].square().sum()) for key in moved)
+    assert trained.moved() == pytest.approx(math.sqrt(change / norm), rel=1e-4)
+    free = tuner(tmp_path, **values)
+    free.run(Noise(), Checkpoint("tune", "free"))
+    change = free.parameters["unet.conv_in.weight"] - before["unet.conv_in.weight"]
+    assert matrix_rank(change) > 3
+
+
+def test_with_a_rank_a_run_learns_and_keeps_its_best_weights(tmp_path: Path) -> None:
+    values = {"steps": 40, "batch_size": 4, "lr": 3e-3, "validate_every": 20, "keep": "best"}
+    trained = tuner(tmp_path, rank=4, max_grad_norm=0.0, **values)
+    assert sum(one.numel() for one in trained.parameters.values()) < 2e5 / 3
+    trained.run(Noise(4), Checkpoint("tune", "low"))
+    rows = {row["row"]: row for row in trained.validations}
+    assert rows["tuned"]["psnr"] > rows["untuned"]["psnr"] + 0.2
+    best = max(row["psnr"] for row in trained.validations if row["row"] == "fixed")
+    assert rows["tuned"]["psnr"] == pytest.approx(best, abs=1e-4)
+
+
+def test_with_a_rank_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    values = {"steps": 7, "ema_decay": 0.5, "accumulation": 2, "warmup_steps": 3, "rank": 2}
+    whole = tuner(tmp_path, **values)
+    whole.run(Noise(), Checkpoint("tune", "whole"))
+    torn = tuner(tmp_path, **values)
+    with pytest.raises(StopIteration):
+        torn.run(Noise(limit=10), Checkpoint("tune", "torn"))
+    again = tuner(tmp_path, **values)
+    again.run(Noise(), Checkpoint("tune", "torn"))
+    assert equal(whole.fixer.state_dict(), again.fixer.state_dict())
+    assert whole.curve == again.curve
+    assert whole.validations == again.validations
+
+
+def test_with_a_rank_checkpointed_activations_change_no_step(tmp_path: Path) -> None:
+    ends = []
+    for checkpointing in ("none", "all"):
+        one = tuner(tmp_path, rank=2, gradient_checkpointing=checkpointing)
+        one.step(0, Noise().batches(0, 0, 1))
+        ends.append(state(one))
+    for key, value in ends[0].items():
+        torch.testing.assert_close(ends[1][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_with_a_rank_steps_are_eager_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tuner(tmp_path, rank=2).execution == "eager"
+    assert "eager (tune.rank is 2), 1 process(es)" in capsys.readouterr().out
+    with pytest.raises(ValidationError, match="auto or eager where rank is above 0"):
+        tune_config(rank=2, execution="graph")
 
 
 def test_the_ema_is_validated_and_kept(tmp_path: Path) -> None:

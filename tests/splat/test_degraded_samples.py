@@ -158,11 +158,15 @@ def test_a_cycle_is_trained_on_renders_from_cameras_that_were_moved(
         np.testing.assert_allclose(pixels, render(gaussians, camera, "cpu").rgb, atol=0.003)
 
 
-@pytest.mark.parametrize("policy", ["previous", "source:01"])
-def test_references_of_degraded_samples_by_every_policy(
-    trained: Scene, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, policy: str
+@pytest.mark.parametrize(
+    ("policy", "poses"),
+    [("previous", "imperfect"), ("source:01", "imperfect"), ("nearest", "given")],
+)
+def test_references_of_degraded_samples_are_trained_cameras(
+    trained: Scene, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, policy: str, poses: str
 ) -> None:
-    index = make(monkeypatch, config, policy=policy, warped=2, **ALL)
+    index = make(monkeypatch, config, policy=policy, poses=poses, warped=2, **ALL)
+    assert {one.poses for one in index.pairs} == {poses}
     assert list(index_faults(index, layout.pairs(SCENE))) == []
     images = {view.name: file_hash(view.image_path) for view in trained.views(None, TIME)}
     for one in index.pairs:

@@ -25,6 +25,7 @@ from stages.difix.network.precision import DTYPES, choose_execution, choose_prec
 from stages.difix.tuning.eager import EagerStep
 from stages.difix.tuning.ema import Ema
 from stages.difix.tuning.losses import FixerLoss, Terms
+from stages.difix.tuning.low_rank import LowRank
 from stages.difix.tuning.schedule import learning_rate
 from stages.difix.tuning.validation import References, Validator
 from stages.quality.metrics.batch import OutOfRange
@@ -61,16 +62,25 @@ class Tuner:
         draw_latent: bool = False,
         keep_best: bool = False,
         base_decay: float = 0.0,
+        rank: int = 0,
     ):
-        """`base_decay` pulls weights towards the initial ones, as weight decay does towards 0."""
+        """`base_decay` pulls weights towards the initial ones, as weight decay does towards 0.
+
+        With a `rank` the changes of weights have at most that rank, and their factors are what is
+        trained, decayed, pulled and averaged.
+        """
         self.fixer, self.config, self.loss, self.validator = fixer, config, loss, validator
         self.name, self.draw_latent, self.keep_best = name, draw_latent, keep_best
+        self.rank = rank
         self.accelerator = self._accelerator(device)
         if loss.perceptual:
             # It was loaded to `cuda`, which is the first GPU in every process.
             loss.perceptual.to(self.accelerator.device)
         parameters = trainable(fixer, config.trained)
-        self._initial = [one.detach().to("cpu", copy=True) for one in parameters.values()]
+        self._low_rank = LowRank(fixer, parameters, rank, config.seed) if rank else None
+        tuned = self._low_rank.weights() if self._low_rank else parameters
+        self._initial = [one.detach().to("cpu", copy=True) for one in tuned.values()]
+        parameters = self._low_rank.parameters if self._low_rank else parameters
         if config.gradient_checkpointing != "none":
             fixer.use_checkpointing(config.gradient_checkpointing == "all")
         # Convolutions are a third faster so on a CPU, and need no copies on tensor cores.
@@ -79,7 +89,7 @@ class Tuner:
         self.parameters = self.stepper.parameters
         self.base_decay, self._anchors = base_decay, list[Tensor]()
         if base_decay:
-            self._anchors = [one.to(self.accelerator.device) for one in self._initial]
+            self._anchors = [one.detach().clone() for one in self.parameters.values()]
         self.ema = Ema(list(self.parameters.values()), config.ema_decay)
         self.curve: list[MetricRow] = []
         self.validations: list[MetricRow] = []
@@ -155,7 +165,8 @@ class Tuner:
 
     def moved(self) -> float:
         """Norm of the weights' change, relative to their initial norm."""
-        pairs = zip(self.parameters.values(), self._initial, strict=True)
+        tuned = self._low_rank.weights() if self._low_rank else self.parameters
+        pairs = zip(tuned.values(), self._initial, strict=True)
         squares = [
             (float((now.detach().cpu() - then).square().sum()), float(then.square().sum()))
             for now, then in pairs
@@ -168,8 +179,10 @@ class Tuner:
         self.precision, reason = choose_precision(
             config.precision, device, f"{self.name}.precision"
         )
+        # Graphed steps replace the weights of layers by copies, which factors have none of.
+        requested = "eager" if self.rank else config.execution
         self.execution = choose_execution(
-            config.execution, device, self.draw_latent, f"{self.name}.execution"
+            requested, device, self.draw_latent, f"{self.name}.execution"
         )
         autocast = self.execution == "eager" and self.precision != "fp32"
         # Gradients are views of the buckets that processes exchange, instead of copies.
@@ -184,7 +197,9 @@ class Tuner:
             torch.set_float32_matmul_precision("high")
         if accelerator.is_main_process:
             count = accelerator.num_processes
-            how = f"{self.precision} ({reason}), {self.execution}, {count} process(es)"
+            how = f"{self.precision} ({reason}), {self.execution}"
+            how += f" ({self.name}.rank is {self.rank})" if self.rank else ""
+            how += f", {count} process(es)"
             print(f"{self.name}: {device.type}, {how}")
         return accelerator
 
@@ -387,6 +402,11 @@ class Tuner:
         self._validate("tuned_wrong", step, self.fixer, references="wrong")
         self._write_sheet(step, checkpoint)
         fixer = self.stepper.release()
+        keys = list(self.parameters)
+        if self._low_rank:
+            keys = list(self._low_rank.weights())
+            self._low_rank.merge()
+            self._low_rank = None
         named = dict(fixer.named_parameters())
-        self.parameters = {key: named[key] for key in self.parameters}
+        self.parameters = {key: named[key] for key in keys}
         return fixer

@@ -77,6 +77,7 @@ def tune(
         draw_latent=config.latent == "sample",
         keep_best=config.keep == "best",
         base_decay=config.base_decay,
+        rank=config.rank,
     )
     if tuner.is_main:
         for note in [*train.size_notes(), *_inert_notes(config), *fixer.training_record.notes]:
