@@ -22,6 +22,7 @@ _WORDS = {
     "transforms": "sequences in nerfstudio's layout",
     "mvhumannet": "MVHumanNet",
     "actorshq": "ActorsHQ",
+    "imported": "samples of another program",
 }
 # Of `protocol`: what `evaluate.masks` measured.
 _MASKS = {

@@ -88,6 +88,11 @@ class SampleIndex:
         return text_hash(json.dumps(_content(self), sort_keys=True))
 
 
+def is_imported(index: SampleIndex) -> bool:
+    """Whether another program wrote the samples."""
+    return any(record.poses == IMPORTED for record in index.pairs)
+
+
 def warped_kind(number: int) -> str:
     """The kind of a target's n-th best warped image, from 1 on.
 

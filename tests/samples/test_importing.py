@@ -367,7 +367,8 @@ def test_tuning_runs_on_imports_alone_and_records_them(
     yaml.dump(params, Path("params.yaml"))
     monkeypatch.setattr(sys, "argv", ["tune"])
     tune.main()
-    assert read_json(layout.tune_metrics())["steps"] == 2
+    numbers = read_json(layout.tune_metrics())
+    assert (numbers["steps"], numbers["data"]) == (2, "samples of another program")
     (subject,) = read_training_record(layout.tuned()).scenes
     assert (subject.scene, subject.group) == (TUNED, "walkers")
 

@@ -13,7 +13,7 @@ from stages.quality.measured import data_words
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, text_hash
 from stages.samples.dataset import common_prompt, read_split
-from stages.samples.index import INDEX_FILE, read_index
+from stages.samples.index import IMPORTED, INDEX_FILE, is_imported, read_index
 from stages.samples.leaks import index_subject
 from stages.scenes.scene import source_of
 from stages.scenes.study.overlap import Subject
@@ -51,7 +51,14 @@ class TuningData:
         names = [one.scene for one in self.training_record().scenes if one.scene]
         if self._scene_folder is None:
             return ""
-        return data_words(names, {name: source_of(self._scene_folder(name)) for name in names})
+        return data_words(names, {name: self._source(name, self._scene_folder) for name in names})
+
+    def _source(self, scene: str, scene_folder: Callable[[str], Path]) -> str:
+        """What the samples of a scene come from."""
+        folder = self.samples_root / scene
+        if (folder / INDEX_FILE).is_file() and is_imported(read_index(folder)):
+            return IMPORTED
+        return source_of(scene_folder(scene))
 
     def training_record(self) -> TrainingRecord:
         """The scenes of the training samples, by their index; other samples by their images."""

@@ -79,6 +79,7 @@ class Results:
             lines = "\n".join(verdict_lines(subject, delta))
         tuned = bool(study.fixers)
         sampled = (*study.tuning_scenes, *study.internal_eval_scenes)
+        sampled += (*study.tuning_imports, *study.internal_eval_imports)
         return cls(
             study=study,
             evaluations=Evaluations.read(study.evaluated_scenes, study.methods, files.evaluation),

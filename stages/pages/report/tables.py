@@ -325,8 +325,8 @@ def _difference(results: Results, row: Row) -> Cell:
 def _role(results: Results, scene: str) -> str:
     study = results.study
     roles = {
-        "tuning": study.tuning_scenes,
-        "internal eval": study.internal_eval_scenes,
+        "tuning": (*study.tuning_scenes, *study.tuning_imports),
+        "internal eval": (*study.internal_eval_scenes, *study.internal_eval_imports),
         "downstream": study.downstream_scenes,
     }
     return next((role for role, scenes in roles.items() if scene in scenes), "")
