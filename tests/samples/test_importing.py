@@ -27,8 +27,11 @@ from stages.run.errors import UserError
 from stages.run.files import read_json
 from stages.samples.index import read_index
 from stages.samples.manifest import check_dataset, held_out_subjects
-from stages.scenes.images import read_image
+from stages.scenes.cameras import Camera
+from stages.scenes.images import read_image, write_png
+from stages.scenes.scene import write_scene
 from stages.scenes.study.config import StudyConfig
+from stages.scenes.view import View
 
 ROOT = Path(__file__).resolve().parents[2]
 TUNED, TESTED = "lab_walk", "lab_dance"
@@ -418,3 +421,26 @@ def test_a_changed_file_reruns_the_import_and_what_reads_it(
         assert f"Stage '{other}' didn't change" in printed
     write_params(OWN | {TUNED: {"group": "runners"}})
     assert f"pairs_import@{TUNED}" in run("dvc", "status")
+
+
+def test_an_image_that_is_measured_downstream_is_found_in_other_bytes(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an import it is a JPEG, in the prepared scene a PNG."""
+    structured = np.kron(np.random.default_rng(5).random((6, 8, 3)), np.ones((8, 8, 1)))
+    measured = layout.scene("hi4d_pair15_fight")
+    path = measured / "frames" / "000001" / "images" / "28.png"
+    path.parent.mkdir(parents=True)
+    write_png(path, structured.astype(np.float32))
+    camera = Camera("28", np.eye(3), np.eye(4), 64, 48)
+    views = [View(camera, path, timestamp="000001", role="target")]
+    write_scene(measured, {"name": "hi4d_pair15_fight", "group": "pair15"}, views)
+    content = read_json(layout.raw(TUNED) / "dataset.json")
+    entry = content["train"]["train/0"]
+    for kind in ("image", "ref_image"):
+        write_image(layout.raw(TUNED) / entry[kind], 900 + len(kind), (64, 48))
+    entry["target_image"] = "target.jpg"
+    Image.open(path).save(layout.raw(TUNED) / "target.jpg", quality=92)
+    (layout.raw(TUNED) / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"the same image as .*hi4d_pair15_fight"):
+        collect(monkeypatch)
