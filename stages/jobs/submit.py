@@ -14,7 +14,7 @@ from stages.jobs.config import SlurmConfig
 from stages.jobs.experiment import close_experiment, open_experiment
 from stages.jobs.local import run_local, visible_gpus
 from stages.jobs.monitor import unfinished
-from stages.jobs.plan import JobPlan
+from stages.jobs.plan import Array, JobPlan
 from stages.jobs.slurm import RECORD, SETUP, Queue, call, placement_words, queue, setup_lines
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
@@ -120,11 +120,20 @@ def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None =
         gpus = f"{count} {kind}" if count else "no GPU"
         sent = [jobs[task.address].partition("_")[0] for task in array.tasks] if jobs else []
         parts = [", ".join(dict.fromkeys(sent))] if sent else []
-        parts += [f"{array.name} x {len(array.jobs)}", gpus, f"{resources.cpus} CPUs"]
+        parts += [f"{array.name} x {len(array.jobs)}{_content(array)}", gpus]
+        parts += [f"{resources.cpus} CPUs"]
         parts += [resources.memory, resources.time]
         parts += [f"after {', '.join(needs)}"] if needs else []
         lines.append("  ".join(parts))
     return "\n".join(lines)
+
+
+def _content(array: Array) -> str:
+    """What the jobs of a group are made of, or those that are packed; empty: a task each."""
+    if len(array.tasks) == len(array.jobs):
+        return ""
+    stages = ", ".join(dict.fromkeys(task.stage for task in array.tasks))
+    return f" ({len(array.tasks)} tasks" + (f": {stages})" if stages != array.name else ")")
 
 
 def _workspace(options: SubmitOptions, unsent: contextlib.ExitStack) -> tuple[Path, str]:

@@ -7,6 +7,7 @@ import pytest
 from stages.jobs.config import SlurmConfig
 from stages.jobs.local import LocalRun
 from stages.jobs.plan import JobPlan, Task
+from stages.jobs.submit import plan_table
 from stages.jobs.task_process import Stop
 from stages.run.errors import UserError
 from stages.run.settings.params import Params
@@ -195,6 +196,18 @@ def test_jobs_are_packed_where_their_resources_are_the_same() -> None:
     chain = JobPlan.of({"fit@a": [], "x": ["fit@a"], "fit@b": ["x"]})
     with pytest.raises(UserError, match=r"jobs would wait for each other: .*fit"):
         chain.arrays(config(pack={"fit": 2}))
+
+
+def test_table_of_a_plan_says_what_shares_jobs() -> None:
+    graph = {f"{kind}@{name}": [] for kind in ("prepare", "pose", "train") for name in "abc"}
+    graph |= {f"pose@{name}": [f"prepare@{name}"] for name in "abc"}
+    graph |= {"report": [f"train@{name}" for name in "abc"]}
+    table = plan_table(JobPlan.of(graph), config({"scene": ["prepare", "pose"]}, {"train": 2}))
+    assert sorted(line.split("  ")[0] for line in table.splitlines()) == [
+        "report x 1",
+        "scene x 3 (6 tasks: prepare, pose)",
+        "train x 2 (3 tasks)",
+    ]
 
 
 def test_array_larger_than_the_cluster_takes_is_split() -> None:
