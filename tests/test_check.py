@@ -102,6 +102,18 @@ def test_fixer_that_is_tuned_at_another_scale_than_it_is_applied_at_is_named(fol
     assert not [line for line in both if "tuned on images" in line]
 
 
+def test_imports_without_a_role_are_named_with_their_line(folder: Path) -> None:
+    def change(params: dict) -> None:
+        params["imports"] = {"lab_walk": {"group": "pair07"}}
+
+    edit(folder, change)
+    place = f"params.yaml:{line_of(folder, '  lab_walk:')}  imports.lab_walk"
+    done = check(folder)
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if "imports." in line]
+    assert line.startswith(f"note: {place} has no effect: neither study.tuning_imports nor ")
+
+
 def test_weights_that_are_not_here_are_named_with_what_depends_on_them(
     folder: Path, lpips_package: Path
 ) -> None:

@@ -14,7 +14,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.fan_out import collisions
 from stages.run.settings.params import Params, add_override_option
-from stages.samples.import_checks import import_errors
+from stages.samples.import_checks import import_errors, import_notes
 from stages.scenes import config as scenes
 from stages.scenes.captures import config as captures
 from stages.scenes.demo import config as demo
@@ -54,7 +54,8 @@ def main() -> None:
     assert verdict is not None, "neither an error nor a verdict"
     print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
     where = params.where
-    for note in (*splat.inert_notes(values, where), *difix.notes(values, where)):
+    inert = *splat.inert_notes(values, where), *difix.notes(values, where)
+    for note in (*inert, *import_notes(values, where)):
         print(note)
     if args.memo:
         print(f"\n{memo(values['study'])}")

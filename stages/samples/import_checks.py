@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.settings.params import no_effect
 
 
 def import_errors(
@@ -24,3 +25,27 @@ def import_errors(
                 read_foreign(raw_folder(name), entries[name], split, values["manifest"].prompt)
             except UserError as error:
                 yield error
+
+
+def import_notes(
+    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
+) -> Iterator[str]:
+    """A line for each import without a role, and for ways of degrading where none is rendered.
+
+    `values` are the valid sections of params.
+    """
+    study, pairs = values["study"], values["pairs"]
+    for name in values["imports"]:
+        if name not in (*study.tuning_imports, *study.internal_eval_imports):
+            reason = "neither study.tuning_imports nor study.internal_eval_imports names it"
+            yield no_effect(where(("imports", name)), reason)
+    degrading = {
+        ("degradation", "sparse"): pairs.degradation.sparse,
+        ("degradation", "cycle"): pairs.degradation.cycle,
+        ("leave_out",): pairs.leave_out,
+    }
+    for keys, value in degrading.items():
+        if value and not study.tuning_scenes:
+            yield no_effect(
+                where(("pairs", *keys)), "study.tuning_scenes is empty, imports stay as they are"
+            )

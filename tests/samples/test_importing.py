@@ -326,6 +326,24 @@ def test_check_accepts_imports_and_names_them(
     assert f"## Imported, for DiFix tuning\n\n1. {TUNED}" in printed
 
 
+def test_ways_of_degrading_act_on_no_import(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noted() -> list[str]:
+        words = ["pairs.degradation.sparse=2", "pairs.leave_out=[[4,16]]"]
+        monkeypatch.setattr(sys, "argv", ["check", *(w for one in words for w in ("-S", one))])
+        check.main()
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split(": ")[1] for line in lines if line.startswith("note: command line")]
+
+    assert noted() == [
+        "command line  pairs.degradation.sparse has no effect",
+        "command line  pairs.leave_out has no effect",
+    ]
+    write_params(tuning_scenes=["hi4d_pair00_dance"])
+    assert noted() == []
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_manifest_refuses_the_group_of_a_reserved_pair(
     study: StudyConfig, monkeypatch: pytest.MonkeyPatch, split: str
