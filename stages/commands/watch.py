@@ -28,6 +28,7 @@ def main() -> None:
             args.what or work_root(),
             "no training has saved a state that is still there",
             expected=f"one of {', '.join(sorted(others.known))}" if others.known else "",
+            hint="a finished scene is shown by `python -m stages.view SCENE`",
             fix="start it first, or wait for its first state with --wait",
         )
 
