@@ -8,9 +8,7 @@ DVC's, such as one with a merge conflict, is left to DVC.
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from mmap import ACCESS_READ, mmap
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +59,14 @@ def entry(text: str, name: str) -> str:
 
 
 def stored(path: Path, name: str) -> str:
-    """`entry` of a file, of which little more is read: it has 20 MB at a thousand scenes."""
-    with _mapped(path) as data:
-        if data.find(b"\r") < 0:
-            return _entry_of(data, name).decode("utf-8", errors="surrogateescape")
+    """`entry` of a file, of which little more is decoded: it has 20 MB at a thousand scenes."""
+    data = _content(path)
+    if data.find(b"\r") < 0:
+        return _entry_of(data, name).decode("utf-8", errors="surrogateescape")
     return entry(read(path) or "", name)  # with other ends of lines
 
 
-def _entry_of(data: bytes | mmap, name: str) -> bytes:
+def _entry_of(data: bytes, name: str) -> bytes:
     first = data.find(f"\n  {name}:\n".encode()) + 1
     if not first:
         return b""
@@ -76,14 +74,15 @@ def _entry_of(data: bytes | mmap, name: str) -> bytes:
     return data[first : after.start() if after else len(data)]
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[bytes | mmap]:
-    """The bytes of a file; none if it is absent."""
-    if not path.exists() or not path.stat().st_size:
-        yield b""
-        return
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        yield data
+def _content(path: Path) -> bytes:
+    """The bytes of a file; none if it is absent.
+
+    Read, not mapped: DVC writes the file in place, and one that another node replaces is gone.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def block(name: str, value: Mapping[str, Any]) -> str | None:
@@ -154,13 +153,11 @@ def parsed(text: str, names: Collection[str] | None = None) -> dict[str, Any] | 
 
 def load(path: Path, names: Collection[str] | None = None) -> dict[str, Any] | None:
     """`parsed` of a file; None also for one that is absent or no text."""
-    with _mapped(path) as data:
-        text = None if names is None else _some(data, names)
-    text = text or read(path)
+    text = (None if names is None else _some(_content(path), names)) or read(path)
     return parsed(text, names) if text else None
 
 
-def _some(data: bytes | mmap, names: Collection[str]) -> str | None:
+def _some(data: bytes, names: Collection[str]) -> str | None:
     """The text of a file with some stages alone; None if they cannot be told apart.
 
     A look at the others takes half a second at a thousand scenes.

@@ -178,6 +178,27 @@ def test_entry_in_a_file_is_that_of_its_text(tmp_path: Path) -> None:
     assert lock_file.load(path, ["b"]) is None
 
 
+def test_file_is_read_while_dvc_writes_it_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.lock"
+    path.write_text(LOCK)
+    name, whole = list(lock_file.entries(LOCK).items())[-1]
+    code = f"""
+from pathlib import Path
+from stages.graph import lock_file
+print("began", flush=True)
+while not Path({str(tmp_path / "over")!r}).exists():
+    assert lock_file.stored(Path({str(path)!r}), {name!r}) in {whole!r}, "not a part"
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        until = time.monotonic() + 1
+        while reader.poll() is None and time.monotonic() < until:
+            path.write_text(LOCK)
+        (tmp_path / "over").touch()
+    assert reader.returncode == 0
+
+
 def test_some_stages_are_read_without_the_others() -> None:
     text = f"{HEAD}  a:\n    cmd: x\n  ab:\n    cmd: y\n    deps:\n    - path: '  a:'\n"
     assert lock_file.entry(text, "a") == "  a:\n    cmd: x\n"
