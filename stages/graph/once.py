@@ -246,17 +246,24 @@ def bring_digests_up_to_date(root: Path = Path()) -> None:
         return
     path = work_root() / f"digested.{text_hash(str(root))[:12]}"
     if not path.is_file() or path.read_text() != _fingerprint(now):
+        before = _code(root)
         digests.bring_up_to_date(root)
         now = _code_and_digests(root)
+        if before != _code(root):  # edited meanwhile, so the digests may be of either
+            return
         if max(ctime for _, _, ctime, *_ in now) < time.time_ns() - _CLOCK_NS:
             with suppress(OSError), whole_file(path) as scratch:
                 scratch.write_text(_fingerprint(now))
     _digested[root] = now
 
 
-def _code_and_digests(root: Path) -> list[tuple[Any, ...]]:
+def _code(root: Path) -> list[tuple[Any, ...]]:
     files = [_status(root / path) for path in (digests.LOCK, digests.GRAPH)]
-    return sorted(files + _statuses(root / "stages") + _statuses(root / digests.FOLDER))
+    return sorted(files + _statuses(root / "stages"))
+
+
+def _code_and_digests(root: Path) -> list[tuple[Any, ...]]:
+    return sorted(_code(root) + _statuses(root / digests.FOLDER))
 
 
 def _fingerprint(statuses: Iterable[tuple[Any, ...]]) -> str:

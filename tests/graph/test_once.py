@@ -233,3 +233,27 @@ def test_digests_are_written_once_for_all_processes_and_again_after_an_edit(
     digest.write_text("old\n")
     assert in_another_process() != "old\n"
     assert len(written) == 5
+
+
+def test_code_edited_while_its_digest_is_computed_is_not_taken_for_digested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPLATFIX_WORK", raising=False)
+    monkeypatch.setattr(once, "_CLOCK_NS", -(10**9))  # as if it had taken seconds
+    Path("dvc.yaml").write_text("stages:\n  a:\n    cmd: python -m stages.a\n")
+    Path("stages").mkdir()
+    code, digest = Path("stages/a.py"), Path("data/code/a.txt")
+    code.write_text("x = 1\n")
+    plain = once.digests.bring_up_to_date
+
+    def edited_meanwhile(root: Path) -> None:
+        plain(root)
+        code.write_text("x = 22\n")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(once.digests, "bring_up_to_date", edited_meanwhile)
+        once.bring_digests_up_to_date()
+    before = digest.read_text()
+    once.bring_digests_up_to_date()
+    assert digest.read_text() != before
