@@ -34,7 +34,15 @@ class MlflowServer:
 
         Raises UserError for an address that is no server's, no answer, or no access.
         """
-        if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
+        address = _split(uri)
+        if address and "@" in address.netloc:  # and in no message: a password may be there
+            raise UserError(
+                address.hostname or URI_VARIABLE,
+                "an address with a name or a password in it",
+                expected="http://... or https://... of the server alone",
+                fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
+            )
+        if not address or address.scheme not in ("http", "https"):
             raise UserError(
                 uri or URI_VARIABLE,
                 "no address of a tracking server",
@@ -76,7 +84,7 @@ class MlflowServer:
     def _run_of(self, curve: Curve) -> tuple[str, dict[str, Series]]:
         """Identifier of a run with this beginning, and what it has."""
         run, before = self._runs.get(curve.name, ("", {}))
-        if run and agrees(before[curve.key], curve.series[curve.key]):
+        if run and agrees(before.get(curve.key, []), curve.series[curve.key]):
             return run, before
         tag = text_hash(curve.name)[:32]
         found = self._call(
@@ -112,8 +120,11 @@ class MlflowServer:
         request = urllib.request.Request(
             f"{self._uri}/api/2.0/mlflow/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **_authorization()},
+            headers={"Content-Type": "application/json"},
         )
+        if access := _authorization():
+            # Where the server redirects to, it is not sent.
+            request.add_unredirected_header("Authorization", access)
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
                 value = json.loads(answer.read())
@@ -149,12 +160,27 @@ def _refused(uri: str, error: urllib.error.HTTPError) -> _Refused:
     return refused
 
 
-def _authorization() -> dict[str, str]:
+def _split(uri: str) -> urllib.parse.SplitResult | None:
+    try:
+        return urllib.parse.urlsplit(uri)
+    except ValueError:  # such as half an IPv6 address
+        return None
+
+
+def _authorization() -> str:
+    """The header of this name; empty without access. Raises UserError for a broken token."""
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if token:
-        return {"Authorization": f"Bearer {token}"}
+        if not (token.isascii() and token.isprintable()):  # an error of the header would show it
+            raise UserError(
+                "MLFLOW_TRACKING_TOKEN",
+                "has line ends, or characters that no token has",
+                expected="the token alone",
+                fix="set it again, without line ends",
+            )
+        return f"Bearer {token}"
     if user is None:
-        return {}
+        return ""
     pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
-    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    return "Basic " + base64.b64encode(pair.encode()).decode()

@@ -204,6 +204,54 @@ def test_refusals_of_a_server_say_what_to_do(
         MlflowServer("sqlite:///mlflow.db", "a")
 
 
+def test_access_to_a_server_stays_with_it_and_out_of_messages(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            got.append(self.headers["Authorization"])
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            """No lines on stderr."""
+
+    def redirect(self: _Handler) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{elsewhere.server_port}/login")
+        self.end_headers()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    monkeypatch.setattr(_Handler, "do_GET", redirect)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="HTTP 404"):
+            MlflowServer(f"http://127.0.0.1:{stand_in.server_port}", "a")
+        elsewhere.shutdown()
+    assert got == [None]
+
+    for address in ("http://me:hunter2@127.0.0.1:9", "ftp://me:hunter2@127.0.0.1"):
+        with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as refused:
+            MlflowServer(address, "a")
+        assert "hunter2" not in str(refused.value)
+    with pytest.raises(UserError, match="no address of a tracking server"):
+        MlflowServer("http://[half", "a")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2\r\n")
+    with pytest.raises(UserError, match="without line ends") as refused:
+        MlflowServer(f"http://127.0.0.1:{stand_in.server_port}", "a")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_series_that_comes_later_is_added_to_the_run(stand_in: StandIn) -> None:
+    server = MlflowServer(f"http://127.0.0.1:{stand_in.server_port}", "a")
+    scores = {"train_psnr": [(1, 20.0)]}
+    assert server.send(Curve(NAME, scores, is_finished=False, written_s=1000.0)) == 1
+    later = {**scores, "loss": [(5, 0.5)]}
+    assert server.send(Curve(NAME, later, is_finished=False, written_s=1001.0)) == 1
+    assert len(stand_in.runs) == 1
+
+
 def test_dvclive_folder_has_each_point_once_and_dvc_yaml_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
