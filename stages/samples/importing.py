@@ -143,7 +143,12 @@ def _inside(place: str, text: Any, root: Path, prefix: str) -> Path:
     path = PurePosixPath(text)
     if prefix and path.is_relative_to(prefix):
         path = path.relative_to(prefix)
-    found = (root / path).resolve()
+    try:
+        found = (root / path).resolve()
+        is_file = found.is_file()
+    except (OSError, RuntimeError, UnicodeError) as error:  # too long, a loop of links, no text
+        got = f"{text!r:.200}: no path of a file"
+        raise UserError(place, got, expected="the path of an image") from error
     if not found.is_relative_to(root):
         raise UserError(
             place,
@@ -152,7 +157,7 @@ def _inside(place: str, text: Any, root: Path, prefix: str) -> Path:
             fix="move the images there; where the file was written for another folder, name that "
             "as `root` of the import in params.yaml",
         )
-    if not found.is_file():
+    if not is_file:
         fix = "copy the image there, or take the sample out"
         raise UserError(place, f"{text}: no such file", expected=str(found), fix=fix)
     return found

@@ -204,6 +204,11 @@ def linked_outside(content: dict[str, Any], folder: Path) -> None:
     content["train"]["train/0"]["image"] = "link.png"
 
 
+def link_to_itself(content: dict[str, Any], folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    content["train"]["train/0"]["image"] = "loop.png"
+
+
 def other_size(content: dict[str, Any], folder: Path) -> None:
     write_image(folder / "ref_image/train 0.png", 0, (12, 8))
 
@@ -221,6 +226,9 @@ def no_image(content: dict[str, Any], folder: Path) -> None:
         (set_kind("image", "absent.png"), "absent.png: no such file", "copy the image there"),
         (set_kind("image", 7), "train/0.image: 7", ""),
         (set_kind("image", "a\0b"), "train/0.image: 'a\\x00b'", ""),
+        (set_kind("image", "a/" * 3000), "a/a: no path of a file", ""),
+        (set_kind("image", "\ud800.png"), "train/0.image: '\\ud800.png': no path of a file", ""),
+        (link_to_itself, "loop.png': no path of a file", ""),
         (set_kind("extra", 1), "keys prompt, image, target_image, ref_image, extra", "these keys"),
         (set_kind("prompt", "sharpen"), "'sharpen'", "set manifest.prompt and base.prompt"),
         (other_size, "image 48x32, target_image 48x32, ref_image 12x8", "resize them"),
@@ -441,8 +449,9 @@ def test_a_changed_file_reruns_the_import_and_what_reads_it(
     assert f"pairs_import@{TUNED}" in run("dvc", "status")
 
 
+@pytest.mark.parametrize("kind", ["target_image", "ref_image"])
 def test_an_image_that_is_measured_downstream_is_found_in_other_bytes(
-    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """In an import it is a JPEG, in the prepared scene a PNG."""
     structured = np.kron(np.random.default_rng(5).random((6, 8, 3)), np.ones((8, 8, 1)))
@@ -455,10 +464,10 @@ def test_an_image_that_is_measured_downstream_is_found_in_other_bytes(
     write_scene(measured, {"name": "hi4d_pair15_fight", "group": "pair15"}, views)
     content = read_json(layout.raw(TUNED) / "dataset.json")
     entry = content["train"]["train/0"]
-    for kind in ("image", "ref_image"):
-        write_image(layout.raw(TUNED) / entry[kind], 900 + len(kind), (64, 48))
-    entry["target_image"] = "target.jpg"
-    Image.open(path).save(layout.raw(TUNED) / "target.jpg", quality=92)
+    for other in ("image", "target_image", "ref_image"):
+        write_image(layout.raw(TUNED) / entry[other], 900 + len(other), (64, 48))
+    entry[kind] = "measured.jpg"
+    Image.open(path).save(layout.raw(TUNED) / "measured.jpg", quality=92)
     (layout.raw(TUNED) / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"the same image as .*hi4d_pair15_fight"):
         collect(monkeypatch)
