@@ -194,6 +194,7 @@ def _require_groups(params: Params, config: SlurmConfig, stages: Collection[str]
                 errors.append(UserError(where, f"{one} is in a group already", fix="take it out"))
             seen.add(one)
     errors += _unused_resources(params, config)
+    errors += _unused_packs(params, config, stages)
     raise_all(errors)
 
 
@@ -209,6 +210,29 @@ def _unused_resources(params: Params, config: SlurmConfig) -> Iterator[UserError
                 f"{', '.join(keys)} of a stage whose tasks run in jobs of slurm.group.{group}",
                 fix=f"set slurm.stages.{group}, or take {name.partition('@')[0]} out of the group",
             )
+
+
+def _unused_packs(
+    params: Params, config: SlurmConfig, stages: Collection[str]
+) -> Iterator[UserError]:
+    """Errors for packs of what makes no jobs: neither a group nor a stage outside of groups."""
+    group_of = {stage: name for name, members in config.group.items() for stage in members}
+    known = sorted({*config.group, *stages} - group_of.keys())
+    for name in config.pack:
+        if name in group_of:
+            group = group_of[name]
+            got, fix = f"its tasks run in jobs of slurm.group.{group}", f"pack {group} instead"
+        elif name not in known:
+            got, fix = "no such stage or group", "correct the name, or take it out"
+        else:
+            continue
+        yield UserError(
+            params.where(("slurm", "pack", name)),
+            got,
+            expected="a group, or a stage in none",
+            hint=did_you_mean(name, known),
+            fix=fix,
+        )
 
 
 def _with_kernels(plan: JobPlan, config: SlurmConfig, is_local: bool) -> JobPlan:

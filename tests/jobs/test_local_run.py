@@ -183,6 +183,24 @@ def test_resources_that_jobs_of_a_group_do_not_have_are_refused(
     assert submit("--dry-run")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mak", "slurm.pack.mak: no such stage or group\nexpected a group, or a stage in none\n"),
+        ("double", "slurm.pack.double: its tasks run in jobs of slurm.group.item"),
+    ],
+)
+def test_packs_of_what_makes_no_jobs_are_refused(
+    project: Project, submit: Submit, name: str, message: str
+) -> None:
+    project.change(slurm={"group": {"item": ["double"]}, "pack": {"make": 2, "item": 2}})
+    assert submit("--dry-run")[0] == 0
+    project.change(slurm={"pack": {name: 2}})
+    code, output = submit("--dry-run")
+    assert code == 2
+    assert message in output
+
+
 def test_resources_of_a_stage_that_has_no_item_now_are_no_error(
     project: Project, submit: Submit
 ) -> None:
