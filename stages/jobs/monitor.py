@@ -70,6 +70,12 @@ def cancel(number: str, targets: Sequence[str]) -> None:
         _stop(submission)
     else:
         slurm.cancel(sorted(jobs))
+        # With its job ends each task that was packed or grouped with a chosen one.
+        alive = [
+            row.address
+            for row in states
+            if submission.jobs[row.address] in jobs and not task_states.is_over(row)
+        ]
         if not targets:
             record_all(submission.root)  # the job that would is among them
     _LOGGER.info(f"cancelled: {', '.join(alive or sorted(jobs))}")

@@ -145,6 +145,12 @@ def test_packed_tasks_run_at_the_same_time_in_one_job(
     slurm.wait()
     assert sent.ran() == ["double@a", "make@a", "make@bb"], "the other one goes on"
     assert "make    1 done, 1 failed" in submit("status")[1]
+    sent.work(steps=10_000, pause_s=0.05)
+    sent.change(plus=2)
+    submit()
+    cancelled = submit("cancel", "double@a")[1].partition("cancelled: ")[2]
+    assert "double@bb" in cancelled, "they have one job"
+    slurm.wait()
 
 
 def test_job_whose_end_slurm_has_lost_is_cancelled(
