@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash
-from stages.samples.index import SampleIndex
+from stages.samples.index import KINDS, SampleIndex, is_imported
 from stages.samples.similarity import Thumbnail, matches, thumbnails
 from stages.scenes.scene import Scene
 
@@ -40,12 +40,14 @@ def scene_images(folder: Path) -> list[Path]:
 def sample_images(index: SampleIndex, samples: Path, scene: Path) -> list[Path]:
     """Targets and references in a scene's samples, each once, and all other images of the scene.
 
-    `samples` and `scene` are the folders of the samples and of the prepared scene.
+    Of an import also the inputs, which may be no renders. `samples` and `scene` are the folders of
+    the samples and of the prepared scene.
     """
+    kinds = KINDS if is_imported(index) else ("target_image", "ref_image")
     paired = {
         record.files[kind]: record.path(samples, kind)
         for record in index.pairs
-        for kind in ("target_image", "ref_image")
+        for kind in kinds
         if kind in record.files
     }
     others = (path for path in scene_images(scene) if file_hash(path) not in paired)

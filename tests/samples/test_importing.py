@@ -449,7 +449,7 @@ def test_a_changed_file_reruns_the_import_and_what_reads_it(
     assert f"pairs_import@{TUNED}" in run("dvc", "status")
 
 
-@pytest.mark.parametrize("kind", ["target_image", "ref_image"])
+@pytest.mark.parametrize("kind", ["image", "target_image", "ref_image"])
 def test_an_image_that_is_measured_downstream_is_found_in_other_bytes(
     study: StudyConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
