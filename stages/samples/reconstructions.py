@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import raise_all
-from stages.run.files import whole_folder, work_root
+from stages.run.files import text_hash, whole_folder, work_root
 from stages.samples.planning import Way, select_cameras
 from stages.scenes.cameras import moved_aside
 from stages.scenes.config import PairsConfig, held_out_errors
@@ -166,7 +166,7 @@ def reconstructions(
         return Reconstruction(held_out, folder, frame_from_est, train, way)
 
     for group in _in_order(config.leave_out, [*sources]):
-        yield without(group, work / f"without_{'+'.join(group)}", "cross")
+        yield without(group, work / f"without_{text_hash(*group)[:16]}", "cross")
     if config.degradation.sparse:
         every = [*sources][:: config.degradation.sparse]
         rest = [name for name in sources if name not in every]

@@ -12,7 +12,7 @@ from known_scene import SIZE, with_targets
 from stages.run import layout
 from stages.run.artefacts import LEARNT_CAMERAS
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash
+from stages.run.files import file_hash, folder_hash, whole_folder
 from stages.samples.faults import index_faults
 from stages.samples.index import SampleIndex
 from stages.samples.reconstructions import reconstructions
@@ -193,6 +193,20 @@ def test_given_poses_are_true_ones_in_the_true_frame(scene: Scene, config: Train
             assert np.array_equal(placed[name].cam_from_world, true.cam_from_world)
     assert reconstruction.train is not None
     assert not reconstruction.train.pose_opt
+
+
+def test_many_cameras_are_left_out_together(scene: Scene, config: TrainConfig) -> None:
+    """As many as a file name would not hold."""
+    folder = layout.calibrated(scene.name)
+    found = read_calibration(folder)
+    camera = next(iter(found.sources.values()))
+    names = [f"camera_{number:03d}" for number in range(40)]
+    many = replace(found, sources=dict.fromkeys(names, camera))
+    pairs = PairsConfig(leave_out=(tuple(names[:30]),))
+    _, without = reconstructions(scene, many, folder, pairs, config, "cpu")
+    with whole_folder(without.splats / "000001"):
+        pass
+    assert list(without.calibration.targets) == names[:30]
 
 
 def test_left_out_camera_is_not_trained_on(scene: Scene, rendered: Render) -> None:
