@@ -130,10 +130,10 @@ def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None =
 
 def _content(array: Array) -> str:
     """What the jobs of a group are made of, or those that are packed; empty: a task each."""
-    if len(array.tasks) == len(array.jobs):
-        return ""
     stages = ", ".join(dict.fromkeys(task.stage for task in array.tasks))
-    return f" ({len(array.tasks)} tasks" + (f": {stages})" if stages != array.name else ")")
+    parts = [] if len(array.tasks) == len(array.jobs) else [f"{len(array.tasks)} tasks"]
+    parts += [] if stages == array.name else [stages]
+    return f" ({': '.join(parts)})" if parts else ""
 
 
 def _workspace(options: SubmitOptions, unsent: contextlib.ExitStack) -> tuple[Path, str]:

@@ -127,7 +127,7 @@ def test_folder_is_imported_prepared_and_updated(clone: Clone, tmp_path: Path) -
     update = documented("docs/cluster.md", r"`(dvc update data/raw/[^`]*)`", {})
     clone.must(update)
     assert folder_hash(clone.folder / RAW) == folder_hash(source)
-    assert "prepare x 1" in clone.must(
+    assert "scene x 1 (prepare)" in clone.must(
         "python -m stages.submit --dry-run prepare@hi4d_pair15_fight"
     )
     shutil.rmtree(clone.folder / RAW)
