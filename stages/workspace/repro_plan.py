@@ -44,6 +44,8 @@ def plan(steps: Sequence[StageStatus], costs: Costs) -> ReproPlan:
         steps_of.setdefault(_kind(step.name), []).append(step)
     for name, cost in costs.items():
         costs_of.setdefault(_kind(name), {})[name] = cost
+    if "pairs" in costs_of:  # they may train too
+        costs_of["pairs"] = costs_of.get("train", {}) | costs_of["pairs"]
     rows = (
         (one, estimate(one, steps_of[kind], costs_of.get(kind, {})))
         for one in due(steps)

@@ -161,7 +161,7 @@ def test_states_that_take_too_long_are_written_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    monkeypatch.setattr(Checkpoint, "save", lambda _, state: steps.append(state["step"]))
+    monkeypatch.setattr(Checkpoint, "save", lambda _, state, **__: steps.append(state["step"]))
     asked = iter([True, False, False, True, False])
     monkeypatch.setattr(Checkpoint, "affordable", lambda _: next(asked))
     tuner(tmp_path, steps=5, checkpoint_every=1).run(Noise(), Checkpoint("tune", "costly"))

@@ -435,12 +435,12 @@ def test_a_changed_file_reruns_the_import_and_what_reads_it(
     assert "3 train samples imported" in printed
     assert "dataset.json: 3 train samples, 2 test samples; no leak" in printed
     assert "up to date" in run("dvc", "status")
-    for folder, stage, other in (
-        (layout.raw(TUNED), f"pairs_import@{TUNED}", f"pairs_import_test@{TESTED}"),
-        (tmp_path / "lab", f"pairs_import_test@{TESTED}", f"pairs_import@{TUNED}"),
+    for seed, folder, stage, other in (
+        (77, layout.raw(TUNED), f"pairs_import@{TUNED}", f"pairs_import_test@{TESTED}"),
+        (78, tmp_path / "lab", f"pairs_import_test@{TESTED}", f"pairs_import@{TUNED}"),
     ):
         changed = folder / "image" / ("test 0.png" if "test" in stage else "train 0.png")
-        write_image(changed, 77)
+        write_image(changed, seed)
         printed = run("dvc", "repro")
         assert f"Running stage '{stage}'" in printed
         assert "Running stage 'manifest'" in printed

@@ -222,12 +222,12 @@ def test_what_will_run_is_said_before(tmp_path: Path, monkeypatch: pytest.Monkey
     assert text.splitlines() == [
         "experiments to run: 3 of 4, 1 finished before",
         "  pairs.poses=given: 3 stages (pairs@a; tune; compare), "
-        "about 1 min 5 s (1 never measured)",
+        "about 1 min 55 s (1 never measured; 1 in proportion to their steps)",
         "  train.max_steps=200: 4 stages (train@a; pairs@a; tune; compare), "
         "about 2 min 45 s (1 never measured; 1 in proportion to their steps)",
         "  study.seeds=[1]: 2 stages (tune; compare), about 1 min 0 s (1 never measured)",
         "  study.seeds: stages that it adds are not counted",
-        "in all at most 9 stages, about 4 min 50 s (3 never measured; 1 in proportion to their "
+        "in all at most 9 stages, about 5 min 40 s (3 never measured; 2 in proportion to their "
         "steps); results of equal inputs come from the cache",
     ]
     assert ablate.announcement([done], steps, tmp_path / "costs.json") == (
