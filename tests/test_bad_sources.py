@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from one_scene_study import SCENE, study_params
 from PIL import Image
 from raw_layouts import SIZE, WRITERS, Original
 from raw_sequences import write_raw_sequence
@@ -24,8 +25,6 @@ from stages.scenes.scene import Scene
 from stages.scenes.sources.opening import open_raw
 from stages.scenes.sources.raw_sequence import RawSequence
 
-ROOT = Path(__file__).resolve().parents[1]
-SCENE = "lab_talk"
 CAMERAS, FRAMES = (4, 16, 28), (5, 10)
 SOURCES = ["hi4d", "demo", *WRITERS]
 CALIBRATIONS = {
@@ -87,16 +86,7 @@ DECODED = {"image cut short"}
 
 def write_params(source: str, cameras: tuple[str, ...] = ("4", "16")) -> SceneEntry:
     entry = {"source": source, "source_cameras": list(cameras), "target_cameras": ["28"]}
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["scenes"] = {SCENE: entry | {"group": "lab"}}
-    params["demo"]["scenes"] = [SCENE] if source == "demo" else []
-    for role in ("tuning_scenes", "internal_eval_scenes", "reserved_scenes", "fixers", "seeds"):
-        params["study"][role] = []
-    for role in ("scenes", "evaluated_scenes", "downstream_scenes"):
-        params["study"][role] = [SCENE]
-    params["study"] |= {"methods": ["none"], "subject": "none"}
-    yaml.dump(params, Path("params.yaml"))
+    YAML().dump(study_params(entry), Path("params.yaml"))
     return SceneEntry(source=source, source_cameras=cameras, target_cameras=("28",))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_scene_study import SCENE, study_params
 from raw_layouts import WRITERS, Original
 from ruamel.yaml import YAML
 
@@ -21,8 +22,6 @@ from stages.scenes.demo.config import DemoConfig
 from stages.scenes.demo.ring import ring
 from stages.scenes.poses.calibration import read_calibration
 
-ROOT = Path(__file__).resolve().parents[1]
-SCENE = "lab_talk"
 SOURCES, TARGETS = ["4", "16", "40", "52"], ["28"]
 CONFIG = DemoConfig(frames=1, first_frame=10, width_px=306, height_px=256, samples=1)
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("source_stages")]
@@ -61,21 +60,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def write_params(source: str) -> None:
-    """Params of a study of one scene that is evaluated, plainly."""
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    roles = {"source_cameras": SOURCES, "target_cameras": TARGETS}
-    params["scenes"] = {SCENE: {"source": source, **roles, "group": "lab"}}
-    params["demo"]["scenes"] = [SCENE] if source == "demo" else []
-    for role in ("tuning_scenes", "internal_eval_scenes", "reserved_scenes", "fixers", "seeds"):
-        params["study"][role] = []
-    for role in ("scenes", "evaluated_scenes", "downstream_scenes"):
-        params["study"][role] = [SCENE]
-    params["study"] |= {"methods": ["none"], "subject": "none"}
+    entry = {"source": source, "source_cameras": SOURCES, "target_cameras": TARGETS}
+    params = study_params(entry)
     params["train"] |= {"backend": "cpu", "max_steps": 40, "eval_steps": [], "save_steps": []}
     params["novel_views"]["align"] = False
     params["evaluate"]["lpips"]["required"] = False
-    yaml.dump(params, Path("params.yaml"))
+    YAML().dump(params, Path("params.yaml"))
 
 
 @pytest.mark.parametrize("source", ["hi4d", "demo", *WRITERS])

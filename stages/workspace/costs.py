@@ -59,19 +59,34 @@ def record(steps: Iterable[StageStatus], path: Path) -> int:
     return len(costs)
 
 
-def estimate(step: StageStatus, steps: Sequence[StageStatus], costs: Costs) -> Estimate:
+def by_kind(costs: Costs) -> dict[str, dict[str, Any]]:
+    """The costs of each kind of stage."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, cost in costs.items():
+        found.setdefault(name.partition("@")[0], {})[name] = cost
+    return found
+
+
+def estimate(
+    step: StageStatus, steps: Sequence[StageStatus], costs_of: Mapping[str, Costs]
+) -> Estimate:
     """From the stage's own measurement, else the median of its kind, in proportion to steps.
 
     Trainings of `pairs` count as much as those of stage `train`.
+
+    Args:
+        step: the stage.
+        steps: others, for the size of its outs where it has none.
+        costs_of: the costs of each kind of stage, as `by_kind` has them.
     """
     if step.in_run_cache:
         return Estimate(0.0, step.out_bytes)
     kind = step.name.partition("@")[0]
-    same_kind = [name for name in costs if name.partition("@")[0] == kind]
-    sources = [step.name] if step.name in costs else same_kind
+    costs = costs_of.get(kind, {})
+    sources = [step.name] if step.name in costs else list(costs)
     now = _work(step.name, step.params)
     more = [_trainings(step.name, step.params) - _trained(costs[name]) for name in sources]
-    training = _seconds_of_training(step, costs) if any(more) else 0.0
+    training = _seconds_of_training(step, costs_of.get("train", {})) if any(more) else 0.0
     seconds = [
         _scaled(costs[name], now) + count * training
         for name, count in zip(sources, more, strict=True)
@@ -107,7 +122,7 @@ def _trainings(name: str, params: Mapping[str, Any]) -> int:
 def _seconds_of_training(step: StageStatus, costs: Costs) -> float:
     """Of stage `train` on the scene of a step, else of the median scene; 0 where none is known."""
     own = f"train@{step.name.partition('@')[2]}"
-    names = [own] if own in costs else [name for name in costs if name.startswith("train@")]
+    names = [own] if own in costs else list(costs)
     now = _work("train", step.params)
     return statistics.median([_scaled(costs[name], now) for name in names] or [0.0])
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
 from stages.workspace import probes
-from stages.workspace.costs import Costs, Estimate, estimate
+from stages.workspace.costs import Costs, Estimate, by_kind, estimate
 
 _GIB = 2**30
 _REASONS_SHOWN = 3
@@ -39,18 +38,10 @@ class ReproPlan:
 def plan(steps: Sequence[StageStatus], costs: Costs) -> ReproPlan:
     """The plan for some stages of the graph."""
     steps_of: dict[str, list[StageStatus]] = {}
-    costs_of: dict[str, dict[str, Any]] = {}
     for step in steps:
         steps_of.setdefault(_kind(step.name), []).append(step)
-    for name, cost in costs.items():
-        costs_of.setdefault(_kind(name), {})[name] = cost
-    if "pairs" in costs_of:  # they may train too
-        costs_of["pairs"] = costs_of.get("train", {}) | costs_of["pairs"]
-    rows = (
-        (one, estimate(one, steps_of[kind], costs_of.get(kind, {})))
-        for one in due(steps)
-        for kind in [_kind(one.name)]
-    )
+    costs_of = by_kind(costs)
+    rows = ((one, estimate(one, steps_of[_kind(one.name)], costs_of)) for one in due(steps))
     return ReproPlan(len(steps), tuple(rows))
 
 

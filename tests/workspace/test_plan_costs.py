@@ -13,7 +13,7 @@ from stages.graph.repository import StageStatus, due, needed, of_targets, stage_
 from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.workspace import costs, probes
-from stages.workspace.costs import estimate, record
+from stages.workspace.costs import by_kind, estimate, record
 from stages.workspace.repro_plan import duration, plan, plan_text, require_room
 
 GRAPH = """
@@ -105,7 +105,7 @@ def test_results_that_are_kept_cost_nothing(inside: Path) -> None:
     lost = next(step for step in stage_statuses() if step.name == "demo@b")
     assert lost.changed == ("its results are missing or changed",)
     assert lost.in_run_cache
-    assert estimate(lost, [lost], {"demo@b": {"seconds": 50}}).seconds == 0
+    assert estimate(lost, [lost], by_kind({"demo@b": {"seconds": 50}})).seconds == 0
     with Repo() as repo:
         repo.checkout()
 
@@ -121,11 +121,11 @@ def test_time_is_the_stage_s_own_in_proportion_to_steps() -> None:
         "train@b": {"seconds": 30.0, "steps": 100},
         "train@c": {"seconds": 20.0, "steps": 100},
     }
-    own = estimate(step("train@b", now=400), [], known)
+    own = estimate(step("train@b", now=400), [], by_kind(known))
     assert (own.seconds, own.is_scaled) == (120, True)
-    like = estimate(step("train@new"), [step("train@a", 400), step("train@b", 600)], known)
+    like = estimate(step("train@new"), [step("train@a", 400), step("train@b", 600)], by_kind(known))
     assert (like.seconds, like.out_bytes, like.is_scaled) == (20, 500, False)
-    assert estimate(step("evaluate@a"), [], known).seconds is None
+    assert estimate(step("evaluate@a"), [], by_kind(known)).seconds is None
 
 
 def test_trainings_of_pairs_count_as_those_of_train() -> None:
@@ -137,9 +137,9 @@ def test_trainings_of_pairs_count_as_those_of_train() -> None:
     known |= {"pairs@a": {"seconds": 5.0, "steps": None, "trainings": 1}}
     degraded = {"sparse": 2, "cycle": 0.0}
     more = pairs(leave_out=["4", ["16", "40"]], degradation=degraded, poses="given")
-    assert estimate(more, [], known).seconds == 5 + (4 - 1) * 20
-    assert estimate(more, [], known).is_scaled
-    same = estimate(pairs(leave_out=["4"]), [], known)
+    assert estimate(more, [], by_kind(known)).seconds == 5 + (4 - 1) * 20
+    assert estimate(more, [], by_kind(known)).is_scaled
+    same = estimate(pairs(leave_out=["4"]), [], by_kind(known))
     assert (same.seconds, same.is_scaled) == (5, False)
 
 
