@@ -99,7 +99,7 @@ KEPT = {"backend", "execution", "rasteriser", "background", "masks"}
 OTHER = {
     "backend": "cpu",
     "execution": "eager",
-    "rasteriser": "own",
+    "rasteriser": "gsplat",
     "init_type": "random",
     "background": [0.5, 0.5, 0.5],
     "kind": "mcmc",

@@ -139,7 +139,7 @@ class TuneConfig(LoopConfig):
     @model_validator(mode="after")
     def _has_a_step_for_low_rank(self) -> "TuneConfig":
         if self.rank and self.execution == "graph":
-            raise ValueError("execution: auto or eager where rank is above 0")
+            raise ValueError(f"rank {self.rank} needs execution auto or eager, not graph")
         return self
 
 

@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import stages
 
@@ -16,12 +16,26 @@ _SETTERS = ("-S", "--set-param", "--set-text", "--recipe")
 class Arguments(ArgumentParser):
     """The parser of an entry. Where it takes no params, `-S` is answered by what does."""
 
+    def __init__(self, prog: str | None = None, **options: Any):
+        super().__init__(prog or _command(sys.argv[0]), **options)
+
     def error(self, message: str) -> NoReturn:
         """Print usage and error, then exit with code 2."""
         is_setter = any(word.startswith(_SETTERS) for word in sys.argv[1:])
         if is_setter and not set(_SETTERS) & self._option_string_actions.keys():
             message += f"\nfix: {elsewhere(sys.argv)}"
         super().error(message)
+
+
+def _command(path: str) -> str | None:
+    """What a user types to start the entry of a path; None for another program.
+
+    >>> _command("/x/stages/commands/plan.py"), _command("/usr/bin/pytest")
+    ('python -m stages.plan', None)
+    """
+    entry = Path(path)
+    is_ours = stages.__name__ in (entry.parent.name, entry.parent.parent.name)
+    return f"python -m {stages.__name__}.{entry.stem}" if is_ours else None
 
 
 def elsewhere(argv: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ class TrainConfig(Section):
     runtime: TrainRuntime = runtime_field(TrainRuntime())
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     execution: Literal["graph", "eager"] = "graph"
-    rasteriser: Literal["own", "gsplat"] = "gsplat"
+    rasteriser: Literal["own", "gsplat"] = "own"
     seed: Seed = 42
     warm_start: bool = False
     warm_every: int = Field(default=3, ge=2, le=MOST)

@@ -280,3 +280,15 @@ def test_edit_of_a_recipe_during_a_run_is_reported(
         with readings.params_for_children() as handed:
             assert Path(handed[readings.PARAMS_ENV]).read_text() == TEXT
     assert f"{recipe} was edited while this ran: train.max_steps: 30000 -> 40000" in caplog.text
+
+
+@pytest.mark.parametrize("as_recipe", [True, False])
+def test_key_below_an_empty_section_says_where_to_write_it(tmp_path: Path, as_recipe: bool) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("imports: {}\n")
+    recipe = tmp_path / "more.yaml"
+    recipe.write_text("imports: {mine: 3}\n")
+    overrides = [recipe] if as_recipe else ["imports.mine=3"]
+    with pytest.raises(UserError, match="where imports is empty") as refused:
+        Params.read(path, overrides)
+    assert "one of" not in str(refused.value)

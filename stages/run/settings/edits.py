@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.run.errors import UserError, raise_all
-from stages.run.settings.params import Params, did_you_mean, moved, plain
+from stages.run.settings.params import Params, no_such_key, plain
 from stages.run.settings.readings import parse_yaml
 
 # Line width of ruamel, and so of DVC when it rewrites the file.
@@ -58,13 +58,7 @@ def _compare(
     for key, value in new.items():
         here = (*keys, key)
         if key not in old:
-            known = [str(name) for name in old]
-            yield UserError(
-                where(here),
-                "params.yaml has no such key",
-                expected=f"one of {', '.join(known)}",
-                hint=moved(root, here) or did_you_mean(str(key), known),
-            )
+            yield no_such_key(where(here), "params.yaml", root, here, old)
         elif isinstance(value, Mapping) != isinstance(old[key], Mapping):
             kind = "`key: value` lines" if isinstance(old[key], Mapping) else "one value or a list"
             yield UserError(where(here), f"got {plain(value)!r}", expected=kind)

@@ -166,13 +166,8 @@ class Params:
             parent: Any = self.raw
             for key in keys[:-1]:
                 parent = parent[key]
-            known = [str(key) for key in parent]
-            raise UserError(
-                f"{command_line.origin(keys)}  {'.'.join(keys)}",
-                f"{self.path} has no such key",
-                expected="one of " + ", ".join(known),
-                hint=moved(self.raw, keys) or did_you_mean(keys[-1], known),
-            ) from error
+            where = f"{command_line.origin(keys)}  {'.'.join(keys)}"
+            raise no_such_key(where, self.path, self.raw, keys, parent) from error
 
     def section(self, name: str, model: type[S]) -> S:
         """Build one section, such as `train`. Raises UserError with all of its errors."""
@@ -436,6 +431,20 @@ def bad_value(where: str, got: str, *, expected: str = "", hint: str = "") -> Us
 def no_effect(where: str, reason: str, place: str = "") -> str:
     """The note on a param that does not act, everywhere or in a place like ` in static_train`."""
     return f"note: {where} has no effect{place}: {reason}"
+
+
+def no_such_key(
+    where: object, path: Path | str, raw: Mapping[str, Any], keys: tuple[str, ...], parent: Any
+) -> UserError:
+    """The error of a key that a section `parent` of the params `raw` lacks."""
+    known = [str(key) for key in parent]
+    return UserError(
+        where,
+        f"{path} has no such key",
+        expected=f"one of {', '.join(known)}" if known else "",
+        hint=moved(raw, keys) or did_you_mean(str(keys[-1]), known),
+        fix="" if known else f"write it in {path}, where {'.'.join(keys[:-1])} is empty",
+    )
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

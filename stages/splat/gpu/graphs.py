@@ -14,6 +14,17 @@ class GraphRecorder:
     """Records graphs that run one after the other; a new one takes the memory of the last."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def renew(self) -> None:
+        """Give the memory of graphs that are gone, and what else is free, back to the device.
+
+        The pool of growing graphs is otherwise full of pieces that are too small for the next.
+        """
+        self._begin()
+        torch.cuda.empty_cache()
+
+    def _begin(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         # A pool ends with its last graph; this one keeps it for later ones.
         self._keeper = self.record(lambda: torch.zeros((), device="cuda"))

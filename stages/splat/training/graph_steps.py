@@ -143,6 +143,7 @@ class GraphSteps:
         """Go on with the state's new parameters, after Gaussians were added or removed."""
         self._room *= max(1.0, len(self._state.params["means"]) / max(self._count, 1))
         self._forget_graphs()
+        self._recorder.renew()
 
     def _forget_graphs(self) -> None:
         """Drop the graphs, which work on tensors that may be gone."""

@@ -35,6 +35,11 @@ class Replayed:
 class GraphRecorder:
     """Keeps work instead of recording what it starts."""
 
+    renewed = 0
+
+    def renew(self) -> None:
+        type(self).renewed += 1
+
     def record(self, work: Callable[[], object]) -> Replayed:
         return Replayed(work)
 
@@ -64,6 +69,7 @@ def rendered(params, harmonics, view: Viewpoint, degree, background, config, roo
 
 @pytest.fixture(autouse=True)
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GraphRecorder, "renewed", 0)
     monkeypatch.setattr(graph_steps, "GraphRecorder", GraphRecorder)
     monkeypatch.setattr(graph_steps, "render", rendered)
     monkeypatch.setattr(graph_steps, "count_isects", lambda *_: torch.tensor(float(ISECTS)))
@@ -91,6 +97,7 @@ def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
     graph_losses = [float(trainer.step(step)[0]) for step in range(9)]
     assert graph_losses == pytest.approx(losses, rel=1e-3)
     assert len(trainer.state.params["means"]) == len(calls.state.params["means"]) > 150
+    assert GraphRecorder.renewed >= 1  # memory of fewer Gaussians was given back
     assert float((trainer.state.corrections - calls.state.corrections).detach().abs().mean()) < 1e-5
     sh0, rest = trainer.state.params["sh0"], trainer.state.params["shN"]
     assert rest.data_ptr() == sh0.data_ptr() + 12  # slices of one tensor again

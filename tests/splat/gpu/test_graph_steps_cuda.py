@@ -21,6 +21,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(params=["own", "gsplat"])
+def config(config: TrainConfig, request: pytest.FixtureRequest) -> TrainConfig:
+    """The small recipe by each rasteriser."""
+    return changed(config, rasteriser=request.param)
+
+
 @pytest.fixture(scope="module")
 def gpu_views() -> list[TrainView]:
     choose_backend("cuda")
@@ -120,6 +126,19 @@ def test_growth_goes_on_between_graphs(gpu_views, config) -> None:
     state = one.state.optimizers["sh0"].state[one.state.params["sh0"]]
     assert state["exp_avg"].shape == one.state.params["sh0"].shape
     assert float(state["step"]) == 80
+
+
+def test_memory_of_fewer_gaussians_is_given_back(gpu_views, config) -> None:
+    grows = {"grow_grad2d": 1e-12, "grow_scale2d": 10.0, "refine_start_iter": 4, "refine_every": 5}
+    strategy = config.strategy.model_copy(update=grows | {"refine_stop_iter": 70})
+    one = trainer(gpu_views, changed(config, strategy=strategy, max_gaussians=400_000))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    for step in range(80):
+        one.step(step)
+    one.value(one.step(80)[0])
+    assert len(one.state.params["means"]) > 100_000
+    assert torch.cuda.max_memory_reserved() <= 1.5 * torch.cuda.max_memory_allocated()
 
 
 def test_steps_without_room_are_repeated(gpu_views, config, monkeypatch) -> None:
