@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +49,7 @@ def main() -> None:
     for way in args.ways:
         with tempfile.TemporaryDirectory(prefix=f"splatfix-{way}-") as scratch:
             folder = Path(scratch, "clone")
-            prepare(folder, args.settings, args.jobs)
+            prepare(folder, args.settings, args.jobs if way == "slurm" else 0)
             began = time.perf_counter()
             run(way, folder, args.jobs, args.targets)
             seconds = time.perf_counter() - began
@@ -64,8 +64,11 @@ def main() -> None:
     sys.exit(not all(row["same_results"] for row in rows))
 
 
-def prepare(folder: Path, settings: list[str], jobs: int) -> None:
-    """A clone of the working tree without results, with jobs that fit the small cluster."""
+def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
+    """A clone of the working tree without results; with `jobs`, for so many on the small cluster.
+
+    That cluster has no GPU, so then no stage asks for one.
+    """
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -74,9 +77,11 @@ def prepare(folder: Path, settings: list[str], jobs: int) -> None:
             shutil.copy2(ROOT / name, folder / name)
     from stages.graph.pipeline import set_params
 
-    nodes = ["bad1", "gpu2", "h100"]
-    fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G", "slurm.stages={}"]
-    fitting += [f"slurm.default.exclude=[{','.join(nodes)}]", f"slurm.throttle={jobs}"]
+    fitting = []
+    if jobs:
+        nodes = ["bad1", "gpu2", "h100"]
+        fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G", "slurm.stages={}"]
+        fitting += [f"slurm.default.exclude=[{','.join(nodes)}]", f"slurm.throttle={jobs}"]
     set_params(folder, [*settings, *fitting])
     for git in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Begin")):
         identity = ("-c", "user.email=benchmark@localhost", "-c", "user.name=benchmark")

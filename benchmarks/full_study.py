@@ -1,6 +1,6 @@
 """The whole study at a real size, stage by stage: time, GPU, host and disk.
 
-    python -m benchmarks.full_study [--scale 0.05] [--jobs 2] [--set KEY=VALUE ...] [--out FILE]
+    python -m benchmarks.full_study [--scale 0.05] [--jobs 2] [--minutes 9] [--set KEY=VALUE ...]
 
 A clone with an empty cache runs the study of params.yaml with studies/full.yaml: seven scenes of
 eight cameras at 940x1280, 20 timestamps, 7,000 steps, 500 steps of tuning an SD-Turbo with random
@@ -8,27 +8,34 @@ weights at 320 px, every method. `--scale` multiplies the pixels of an image and
 steps and timestamps, for smaller machines; below a half the fixer is the tiny one.
 
 Processes are sampled, so a stage's row holds all that `dvc repro` waits for, its start included.
-With `--jobs` above 1 stages overlap, and each counts the GPU's whole load while it runs.
+With `--jobs` above 1 stages overlap, and each counts the GPU's whole load while it runs. A GPU has
+one stage at a time unless `--gpu-tasks` says otherwise. A study that fails, or is stopped by
+`--minutes` or a signal, has its rows printed all the same.
 """
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from benchmarks.demo_walltime import ROOT, prepare
 from benchmarks.machine import device_name
 from stages.run.files import write_json
+from stages.run.process.gpus import gpu_environment
 
 _SAMPLED_S = 0.2
+_END_S = 30.0  # in which a study that is stopped saves its states
 _BUSY = 0.7  # share of the time from which on a resource is what limits
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -114,9 +121,15 @@ class Sampler:
         return list(rows.values())
 
     def between(self, first: str, last: str) -> tuple[float, float | None]:
-        """Seconds from the first process of one stage to the end of another, and the GPU's load."""
-        begin = min(one.began for one in self.seen.values() if one.kind == first)
-        end = max(one.ended for one in self.seen.values() if one.kind == last)
+        """Seconds from the first process of one stage to the end of another, and the GPU's load.
+
+        Of a study that was stopped before, to the last sample.
+        """
+        begin = min((one.began for one in self.seen.values() if one.kind == first), default=None)
+        if begin is None:
+            return 0.0, None
+        ends = [one.ended for one in self.seen.values() if one.kind == last]
+        end = max(ends or [one.ended for one in self.seen.values()])
         loads = [load for moment, load in self.loads if begin <= moment <= end]
         return end - begin, sum(loads) / len(loads) if loads else None
 
@@ -197,8 +210,10 @@ def settings(scale: float) -> list[str]:
         return max(full // 5, 4 * round(scale**0.5 * full / 4))
 
     size = "sd-turbo" if scale >= 0.5 else "tiny"
+    scenes = YAML(typ="safe").load(ROOT / "params.yaml")["study"]["scenes"]
     return [
         f"demo.frames={min(20, max(2, round(20 * scale)))}",
+        *(f"scenes.{name}.timestamps=0" for name in scenes),  # all of them
         f"demo.width_px={side(940)}",
         f"demo.height_px={side(1280)}",
         f"prepare.height_px={side(1280)}",
@@ -224,6 +239,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of the real size")
     parser.add_argument("--jobs", type=int, default=1, help="stages at once; 1 is `dvc repro`")
+    parser.add_argument("--gpu-tasks", type=int, default=1, help="stages at once on each GPU")
+    parser.add_argument("--minutes", type=float, help="stop the study after this time")
     parser.add_argument("--overlay", default="studies/full.yaml", help="values to begin with")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="further params, as `-S`"
@@ -235,23 +252,22 @@ def main() -> None:
     import torch
 
     name = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="splatfix-full-") as scratch:
         folder = Path(scratch, "clone")
-        prepare(folder, [], args.jobs)
+        prepare(folder, [])
         python = [sys.executable, "-m"]
         subprocess.run([*python, "stages.overlay", args.overlay], cwd=folder, check=True)
         from stages.graph.pipeline import set_params
 
         set_params(folder, [*settings(args.scale), *args.set])
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"} | shared_gpus(args.gpu_tasks)
         began = time.monotonic()
         command = [*python, "stages.repro", "--jobs", str(args.jobs), *args.targets]
         with Sampler() as sampler:
-            ended = subprocess.run(command, cwd=folder, env=env)
+            code, why = follow(command, folder, env, args.minutes)
         seconds = time.monotonic() - began
-        if ended.returncode:
-            sys.exit(ended.returncode)
     rows = sampler.rows()
     print(table(rows))
     in_stages, load = sampler.between("train", "evaluate")
@@ -259,15 +275,52 @@ def main() -> None:
         f"{seconds:.0f} s in all, {in_stages:.0f} s from the first training to the last evaluation"
     )
     print(f"{line}, GPU busy {_percent(load)} of these; {name}")
+    if code:
+        print(why or f"the study ended with exit code {code}: its rows to there")
     if args.out:
         facts = {
             "device": name,
             "scale": args.scale,
             "jobs": args.jobs,
             "seconds": round(seconds, 1),
+            "complete": not code,
         }
         facts |= {"gpu_share": load, "rows": [_as_dict(row) for row in rows]}
         write_json(args.out, facts)
+    sys.exit(code)
+
+
+def follow(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], minutes: float | None
+) -> tuple[int, str]:
+    """Run a command to its end, or for so long, or to a signal; its exit code, why it was stopped.
+
+    Stopped, it gets SIGTERM, by which stages save their states.
+    """
+    process = subprocess.Popen(command, cwd=folder, env=env)
+    try:
+        return process.wait(None if minutes is None else 60 * minutes), ""
+    except subprocess.TimeoutExpired:
+        why = f"stopped after {minutes:g} minutes: the rows to there"
+    except KeyboardInterrupt:
+        why = "stopped by a signal: the rows to there"
+    process.terminate()
+    try:
+        return process.wait(_END_S) or 1, why
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(), why
+
+
+def shared_gpus(tasks: int) -> dict[str, str]:
+    """The variable by which a local run gives each GPU so many stages at once.
+
+    A run hands out what it names, one entry to a stage; so each GPU is named several times.
+    """
+    from stages.jobs.local import visible_gpus
+
+    gpus = visible_gpus()
+    return gpu_environment(gpus * tasks) if gpus and tasks > 1 else {}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -41,7 +41,7 @@ STAGES = {
 }
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 WHOM = ("stage", "dvc", "group")
-_REDUCED = (
+REDUCED = (
     f"demo.scenes=[{','.join(SCENES)}]",
     f"study.scenes=[{','.join(SCENES)}]",
     f"study.evaluated_scenes=[{','.join(SCENES[1:])}]",
@@ -91,7 +91,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="splatfix-kills-") as scratch:
         folder = Path(scratch, "clone")
-        prepare(folder, list(_REDUCED), 1)
+        prepare(folder, REDUCED)
         env = environment()
         first = run(folder, env, ["dvc", "repro", *(STAGES[name] for name in args.stages)])
         if first.returncode:

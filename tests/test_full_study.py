@@ -1,14 +1,26 @@
 """benchmarks/full_study.py: which processes count towards a stage, and the sizes that it sets."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.full_study import ROOT, Row, Sampler, settings, stage_of, table
+from benchmarks.full_study import (
+    ROOT,
+    Row,
+    Sampler,
+    follow,
+    settings,
+    shared_gpus,
+    stage_of,
+    table,
+)
 from stages.graph.pipeline import set_params
 
 
@@ -49,6 +61,8 @@ def test_the_sizes_are_params(tmp_path: Path, scale: float):
     set_params(tmp_path, settings(scale))
     params = YAML(typ="safe").load(tmp_path / "params.yaml")
     demo = params["demo"]
+    studied = {params["scenes"][name]["timestamps"] for name in params["study"]["scenes"]}
+    assert studied == {0}  # all frames of the demo
     if scale == 1:
         assert (demo["width_px"], demo["height_px"], demo["frames"]) == (940, 1280, 20)
         assert (params["train"]["max_steps"], params["tune"]["steps"]) == (7000, 500)
@@ -56,3 +70,32 @@ def test_the_sizes_are_params(tmp_path: Path, scale: float):
         area = demo["width_px"] * demo["height_px"] / (940 * 1280)
         assert area == pytest.approx(scale, rel=0.1)
         assert params["base"]["size"] == "tiny"
+
+
+def test_a_study_that_is_stopped_has_its_rows():
+    stage = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "stages.train"]
+    shell = ["sh", "-c", f"{shlex.join(stage)} & wait"]
+    with Sampler() as sampler:
+        code, why = follow(shell, Path(), os.environ, 0.02)
+    assert code
+    assert why == "stopped after 0.02 minutes: the rows to there"
+    (row,) = sampler.rows()
+    seconds, _ = sampler.between("train", "evaluate")
+    assert 0.2 < row.wall_s == seconds < 10
+    assert Sampler().between("train", "evaluate") == (0.0, None)
+
+
+def test_a_signal_stops_the_study():
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    code, why = follow(["sleep", "60"], Path(), os.environ, None)
+    assert (code, why) == (-signal.SIGTERM, "stopped by a signal: the rows to there")
+    assert follow(["false"], Path(), os.environ, None) == (1, "")
+
+
+def test_a_gpu_is_named_once_for_each_of_its_tasks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert shared_gpus(2) == {"CUDA_VISIBLE_DEVICES": "0,3,0,3"}
+    assert shared_gpus(1) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert shared_gpus(2) == {}
