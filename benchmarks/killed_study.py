@@ -49,8 +49,6 @@ _SETTINGS = (
     "pairs.steps=[200]",
     "runtime.train.checkpoint_every=20",
     "distill.steps=20",
-    "capture_study.captures=[]",
-    "static.scenes=[]",
 )
 _TOLERANCE_DB = 0.1
 _POLL_S, _MOST_STARTS = 0.02, 30
