@@ -15,7 +15,8 @@ own splats. Beside them stands the study's own noise, that of another seed of th
 import argparse
 import os
 import re
-import subprocess
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.demo_walltime import ROOT, prepare
-from benchmarks.full_study import shared_gpus
+from benchmarks.full_study import follow, shared_gpus
 from benchmarks.machine import device_name
 from stages.run.files import read_json, write_json
 from stages.run.process.gpus import gpu_environment
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="params to change, as `-S`"
     )
+    parser.add_argument("--minutes", type=float, help="stop a run, and compare what it has by then")
     parser.add_argument("--against", type=Path, help="folder of metrics to compare with")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE_DB, help="dB, of a method")
     parser.add_argument("--keep", type=Path, help="copy the metrics of this run to a new folder")
@@ -63,21 +65,21 @@ def main() -> None:
 
     import torch
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = device_name("cuda" if torch.cuda.is_available() else "cpu")
     against = args.against or (None if args.set else ROOT / "metrics")
     with tempfile.TemporaryDirectory(prefix="splatfix-gpu-metrics-") as scratch:
         if against is None:
             cpu = Path(scratch, "cpu")
-            against = run(cpu, args.set, args.jobs, gpu_environment([]))
+            against = run(cpu, args.set, args.jobs, gpu_environment([]), args.minutes)
         began = time.monotonic()
         gpus = shared_gpus(args.gpu_tasks)
-        made = run(Path(scratch, "clone"), args.set, args.jobs, gpus)
+        made = run(Path(scratch, "clone"), args.set, args.jobs, gpus, args.minutes)
         seconds = round(time.monotonic() - began, 1)
         rows = list(differences(made, against))
         noise = noise_db(against)
-        if args.keep:
-            args.keep.mkdir(parents=True)
-            subprocess.run(["cp", "-r", f"{made}/.", str(args.keep)], check=True)
+        if args.keep and made.is_dir():
+            shutil.copytree(made, args.keep)
     print(table(rows))
     far = beyond(rows, args.tolerance)
     print(f"{device}, {seconds} s; tolerance {args.tolerance} dB of a method's mean over scenes")
@@ -91,19 +93,30 @@ def main() -> None:
         facts = {"device": device, "seconds": seconds, "tolerance_db": args.tolerance}
         facts |= {"noise_db": noise, "methods": means(rows)}
         write_json(args.out, facts | {"rows": [asdict(row) for row in rows]})
-    sys.exit(bool(far))
+    sys.exit(bool(far or not rows))
 
 
-def run(folder: Path, settings: Sequence[str], jobs: int, gpus: Mapping[str, str]) -> Path:
-    """Run the study in a new clone; the folder of its metrics."""
+def run(
+    folder: Path,
+    settings: Sequence[str],
+    jobs: int,
+    gpus: Mapping[str, str],
+    minutes: float | None,
+) -> Path:
+    """Run the study in a new clone, to its end or for so long; the folder of its metrics.
+
+    Raises SystemExit if the study fails.
+    """
     prepare(folder, settings)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **gpus}
     # The answer needs no report; a viewer and films would take longer than the study.
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(jobs), "decide"]
-    ended = subprocess.run(words, cwd=folder, env=env)
-    if ended.returncode:
-        sys.exit(ended.returncode)
+    code, why = follow(words, folder, env, minutes)
+    if why:
+        print(why)
+    elif code:
+        sys.exit(code)
     return folder / "metrics"
 
 
