@@ -14,6 +14,7 @@ undisturbed runs measure what is noise, and the killed one may differ by `--tole
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,12 +85,16 @@ def main() -> None:
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(args.jobs), "decide"]
     with tempfile.TemporaryDirectory(prefix="splatfix-killed-") as scratch:
         first, again, killed = (Path(scratch, name) for name in ("first", "again", "killed"))
-        for folder in (first, again, killed):
-            prepare(folder, [*_SETTINGS, *args.set])
+        prepare(first, [*_SETTINGS, *args.set])
+        for folder in (again, killed):
+            shutil.copytree(first, folder)
         with Sampler() as sampler:
             undisturbed(first, words, env)
         whole_s = {row.stage: row.wall_s / row.count for row in sampler.rows()}
-        print(f"undisturbed: {', '.join(f'{one} {s:.1f} s' for one, s in whole_s.items())}")
+        print(
+            f"undisturbed: {', '.join(f'{one} {s:.1f} s' for one, s in whole_s.items())}",
+            flush=True,
+        )
         rng = random.Random(args.seed)
         waits = {one: whole_s[one] * rng.uniform(0.3, 0.7) for one in args.stages}
         with ThreadPoolExecutor() as pool:
@@ -98,9 +103,6 @@ def main() -> None:
             beside.result()
         noise = list(differences(again / "metrics", first / "metrics"))
         rows = list(differences(killed / "metrics", first / "metrics"))
-    for kill in kills:
-        state = "with a state" if kill.had_state else "without a state"
-        print(f"killed {kill.stage:12} after {kill.after_s:5.1f} s, {state}")
     missed = sorted(set(args.stages) - {kill.stage for kill in kills})
     if missed:
         print(f"ended before they were killed: {', '.join(missed)}")
@@ -170,6 +172,8 @@ def _kill_due(
             os.kill(process, signal.SIGKILL)
             del left[kind]
             kills.append(Kill(kind, round(now - began, 2), has_state))
+            state = "with a state" if has_state else "without a state"
+            print(f"killed {kind:12} after {now - began:5.1f} s, {state}", flush=True)
     return kills
 
 
