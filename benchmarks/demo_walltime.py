@@ -72,7 +72,8 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+        is_result = name.startswith("metrics/") and not name.endswith("/.gitkeep")
+        if (ROOT / name).is_file() and name != "dvc.lock" and not is_result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     from stages.graph.pipeline import set_params

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.demo_walltime import prepare
 from benchmarks.full_study import (
     ROOT,
     Row,
@@ -99,3 +100,13 @@ def test_a_gpu_is_named_once_for_each_of_its_tasks(monkeypatch: pytest.MonkeyPat
     assert shared_gpus(1) == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert shared_gpus(2) == {}
+
+
+def test_a_clone_has_no_results_but_the_folders_that_stages_read(tmp_path: Path):
+    prepare(tmp_path / "clone", [])
+    metrics = tmp_path / "clone" / "metrics"
+    kept = {path.relative_to(metrics).as_posix() for path in metrics.rglob("*") if path.is_file()}
+    assert kept == {"captures/.gitkeep", "static/scenes/.gitkeep"}
+    assert not (tmp_path / "clone" / "dvc.lock").exists()
+    params, clone = (folder / "params.yaml" for folder in (ROOT, tmp_path / "clone"))
+    assert params.read_bytes() == clone.read_bytes()  # stages still ask for their GPUs
