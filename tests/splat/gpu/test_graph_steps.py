@@ -104,6 +104,31 @@ def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
     assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
 
 
+def test_growth_to_a_budget_is_that_of_calls(views, points, recipe) -> None:
+    """It grows at steps 6 and 9, from 150 to 190; opacities are halved in place at 8."""
+    changes = {"kind": "budget", "reset_every": 8, "refine_stop_iter": 10}
+    strategy = recipe.strategy.model_copy(update=changes)
+    recipe = recipe.model_copy(update={"strategy": strategy, "max_gaussians": 190})
+    calls = Trainer(views, *points, recipe, "cpu")
+    trainer = with_graphs(views, points, recipe)
+    for step in range(12):
+        loss, expected = float(trainer.step(step)[0]), float(calls.step(step)[0])
+        if step <= 6:  # then draws differ where scores do
+            assert loss == pytest.approx(expected, rel=1e-3)
+        if step == 7:
+            (graph,) = trainer.graphs._graphs.values()
+            opacities = trainer.state.params["opacities"].detach().clone()
+        if step == 8:
+            assert graph in trainer.graphs._graphs.values()
+            halved = torch.sigmoid(trainer.state.params["opacities"].detach())
+            assert float(halved.mean() / torch.sigmoid(opacities).mean()) == pytest.approx(
+                0.5, abs=0.03
+            )
+    assert len(trainer.state.params["means"]) == len(calls.state.params["means"]) == 190
+    sh0, rest = trainer.state.params["sh0"], trainer.state.params["shN"]
+    assert rest.data_ptr() == sh0.data_ptr() + 12  # slices of one tensor again
+
+
 def test_poses_are_learnt_in_deviations_as_by_calls(views, points, recipe) -> None:
     covariance = np.diag([1e-2, 2e-2, 3e-2, 1e-2, 2e-2, 3e-2]) ** 2
     views = [replace(view, pose_covariance=covariance) for view in views]
