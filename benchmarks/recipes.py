@@ -33,4 +33,20 @@ def seed(steps: int) -> TrainConfig:
     return TrainConfig(max_steps=steps)
 
 
+def budget(steps: int) -> TrainConfig:
+    """gsplat's default, but growth where the images are wrong, to `max_gaussians`."""
+    usual = gsplat_default(steps)
+    changes = {
+        "kind": "budget",
+        "refine_start_iter": 200,
+        "refine_stop_iter": steps * 4 // 5,
+        "refine_every": 200,
+        "reset_every": 200,
+    }
+    strategy = usual.strategy.model_copy(update=changes)
+    return usual.model_copy(update={"strategy": strategy, "opacities_lr": 0.025})
+
+
 RECIPES = {"default": gsplat_default, "seed": seed}
+# Recipes that need a number of Gaussians, and its share of the default's.
+BUDGETS = {"budget": (budget, 1.0), "fewer": (budget, 0.4)}

@@ -19,13 +19,13 @@ from stages.splat.training.view_set import TrainView
 Row = dict[str, Any]
 
 
-def split(capture: Capture, every: int) -> tuple[list[TrainView], list[TrainView]]:
-    """Views to train on, and every n-th held out."""
+def split(capture: Capture, every: int, first: int = 0) -> tuple[list[TrainView], list[TrainView]]:
+    """Views to train on, and every n-th held out from `first` on."""
     views = [
         TrainView(camera, torch.from_numpy(image.astype(np.float32) / 255))
         for camera, image in zip(capture.cameras, capture.images, strict=True)
     ]
-    return [view for k, view in enumerate(views) if k % every], views[::every]
+    return [view for k, view in enumerate(views) if k % every != first], views[first::every]
 
 
 def mean_psnr(gaussians: Gaussians, views: Sequence[TrainView], device: str = "cuda") -> float:

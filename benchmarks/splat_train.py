@@ -1,14 +1,18 @@
 r"""One scene from points to Gaussians: time and quality, beside another trainer on the same data.
 
     python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--seeds 42 43]
-        [--data FOLDER] [--rasteriser own] [--device cpu] [--out FILE]
+        [--data FOLDER [FOLDER ...]] [--every 8 [--rotate]] [--gaussians N]
+        [--rasteriser own] [--device cpu] [--out FILE]
         [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
             --seed {seed}"]
 
 50 synthetic images of 540x960 px along an arc, every eighth held out, 13,800 sparse points; or the
-undistorted images (images/) and the text model (sparse/0/) of a real capture, of one size. The
-second trainer's command line gets the folder of the dataset in COLMAP's layout, a folder for its
-results, the number of steps and a seed; it writes stats/val_step<N>.json there. If it writes
+undistorted images (images/) and the text models (sparse/0/) of real captures, each of one size.
+Recipes are paired with the first one by capture and seed; with --rotate a seed also says which
+views are held out. `budget` grows to N Gaussians and `fewer` to 0.4 N; without --gaussians N is
+what `default`, which has to come first, had in the mean of the same capture. The second trainer's
+command line gets the folder of the dataset in COLMAP's layout, a folder for its results, the number
+of steps and a seed; it writes stats/val_step<N>.json there. If it writes
 stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
 reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
 Times are of the steps alone: not of reading images, building kernels, or measuring. Qualities
@@ -25,12 +29,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run.files import read_json
 from stages.splat.raster import choose_backend
 from stages.splat.training.trainer import Trainer
@@ -45,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument(
-        "--recipes", nargs="*", choices=sorted(RECIPES), default=["default", "seed"]
+        "--recipes", nargs="*", choices=[*RECIPES, *BUDGETS], default=["default", "seed"]
     )
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--views", type=int, default=50)
@@ -53,51 +58,104 @@ def main() -> None:
     parser.add_argument(
         "--points", type=int, default=captured_images.POINTS, help="sparse points to start from"
     )
-    parser.add_argument("--data", type=Path, help="a real capture instead, in COLMAP's layout")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", help="real captures instead, in COLMAP's layout"
+    )
+    parser.add_argument("--every", type=int, default=8, help="every n-th view is held out")
+    parser.add_argument("--rotate", action="store_true", help="others by each seed")
+    parser.add_argument("--gaussians", type=int, help="the most of every recipe")
     parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own", help="ours")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    counted = [name for name in args.recipes if name in BUDGETS]
+    if counted and not args.gaussians and args.recipes[0] != "default":
+        parser.error(f"{', '.join(counted)}: put default before them, or give --gaussians")
     choose_backend(args.device)
-    if args.data:
-        capture = captured_images.read(args.data)
-        args.views, args.points = len(capture.cameras), len(capture.points)
-        args.size = f"{capture.cameras[0].width}x{capture.cameras[0].height}"
-    else:
-        width, height = map(int, args.size.split("x"))
-        capture = captured_images.phone(args.views, width, height, args.device, args.points)
     rows = []
-    for row in trained(capture, args):
-        rows.append(row)
-        cases.show(rows[-1:])
-        cases.write_rows(args.out, rows)  # the next may run into a time limit
+    for data in args.data or [None]:
+        for row in trained(captured(data, args), args):
+            rows.append(row | {"data": data.name if data else "made images"})
+            cases.show(rows[-1:])
+            cases.write_rows(args.out, rows)  # the next may run into a time limit
     cases.show(rows)
-    for kind in dict.fromkeys(one["name"] for one in rows):
-        qualities = [one["psnr_db"] for one in rows if one["name"] == kind]
-        if len(qualities) > 1:
-            spread = statistics.stdev(qualities)
-            print(f"{kind}: {statistics.fmean(qualities):.3f} dB, standard deviation {spread:.3f}")
+    for line in summaries(rows):
+        print(line)
+
+
+def captured(data: Path | None, args: argparse.Namespace) -> captured_images.Capture:
+    """The capture of a folder, or made images; `args` then describe it."""
+    if data is None:
+        width, height = map(int, args.size.split("x"))
+        return captured_images.phone(args.views, width, height, args.device, args.points)
+    capture = captured_images.read(data)
+    args.views, args.points = len(capture.cameras), len(capture.points)
+    args.size = f"{capture.cameras[0].width}x{capture.cameras[0].height}"
+    return capture
+
+
+def summaries(rows: list[cases.Row]) -> Iterator[str]:
+    """Lines on every kind of training of a capture: its seeds, and pairs with the first kind."""
+    first = rows[0]["name"]
+    for data, name in dict.fromkeys((row["data"], row["name"]) for row in rows):
+        mine = {row["seed"]: row for row in rows if (row["data"], row["name"]) == (data, name)}
+        if len(mine) < 2:
+            continue
+        qualities = [row["psnr_db"] for row in mine.values()]
+        spread = statistics.stdev(qualities)
+        line = (
+            f"{data}, {name}: {statistics.fmean(qualities):.3f} dB, standard deviation {spread:.3f}"
+        )
+        others = {row["seed"]: row for row in rows if (row["data"], row["name"]) == (data, first)}
+        pairs = [(row, others[seed]) for seed, row in mine.items() if seed in others]
+        if name == first or len(pairs) < 2:
+            yield line
+            continue
+        apart = [one["psnr_db"] - other["psnr_db"] for one, other in pairs]
+        error = statistics.stdev(apart) / len(apart) ** 0.5
+        ratios = [
+            statistics.fmean(one[key] / other[key] for one, other in pairs)
+            for key in ("gaussians", "value")
+        ]
+        yield (
+            f"{line}; {statistics.fmean(apart):+.3f} dB, standard error {error:.3f}, against "
+            f"{first}, with {ratios[0]:.2f} times the Gaussians in {ratios[1]:.2f} times the time"
+        )
 
 
 def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
+    counts: list[int] = []  # of Gaussians, by the default recipe
     for recipe, seed in itertools.product(args.recipes, args.seeds):
-        yield ours(capture, recipe, seed, args)
+        most = args.gaussians
+        if recipe in BUDGETS:
+            most = round(BUDGETS[recipe][1] * (most or statistics.fmean(counts)))
+        row = ours(capture, recipe, seed, args, most)
+        counts += [row["gaussians"]] * (recipe == "default")
+        yield row
     if args.trainer:
         for seed in args.seeds:
             yield theirs(capture, seed, args)
 
 
 def ours(
-    capture: captured_images.Capture, recipe: str, seed: int, args: argparse.Namespace
+    capture: captured_images.Capture,
+    recipe: str,
+    seed: int,
+    args: argparse.Namespace,
+    most: int | None = None,
 ) -> cases.Row:
-    """Train by one recipe."""
-    views, held_out = cases.split(capture, 8)
+    """Train by one recipe, to `most` Gaussians if that is given."""
+    first = seed % args.every if args.rotate else 0
+    views, held_out = cases.split(capture, args.every, first)
     on_gpu = args.device == "cuda"
-    changes = {"seed": seed, "rasteriser": args.rasteriser}
-    config = RECIPES[recipe](args.schedule or args.steps).model_copy(update=changes)
+    changes: dict[str, Any] = {"seed": seed, "rasteriser": args.rasteriser}
+    if most:
+        changes["max_gaussians"] = most
+    make = BUDGETS[recipe][0] if recipe in BUDGETS else RECIPES[recipe]
+    config = make(args.schedule or args.steps).model_copy(update=changes)
     compiled = Trainer(views, capture.points, capture.colors, config, args.device)
     for step in range(len(views) + 2):
         compiled.step(step)
@@ -121,8 +179,8 @@ def ours(
         seconds,
         "s",
         device=args.device,
-        anchor=ANCHORS_S[recipe] if usual else None,
-        target=TARGETS_S[recipe] if usual else None,
+        anchor=ANCHORS_S.get(recipe) if usual else None,
+        target=TARGETS_S.get(recipe) if usual else None,
         size=args.size,
         seed=seed,
         steps_per_s=round(args.steps / seconds, 1),

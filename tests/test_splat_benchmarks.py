@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from benchmarks import captured_images, splat_train, train_gpus
+from benchmarks import splat_cases as cases
 from benchmarks.plain_trainer import Plain
 from benchmarks.recipes import RECIPES
 from stages.run import layout
+from stages.run.files import read_json
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 
@@ -99,12 +102,64 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     assert "psnr_moved_db" not in row
 
 
+def test_each_view_is_held_out_by_one_offset(capture) -> None:
+    names = [camera.name for camera in capture.cameras]
+    for offset, name in enumerate(names):
+        views, held_out = cases.split(capture, 3, offset)
+        assert [view.camera.name for view in held_out] == [name]
+        assert [view.camera.name for view in views] == [one for one in names if one != name]
+
+
+def test_recipes_to_a_number_get_it_from_the_default_of_their_capture(
+    capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two captures, of which the second starts from fewer points."""
+    fewer = replace(capture, points=capture.points[:180], colors=capture.colors[:180])
+    for name, one in (("first", capture), ("second", fewer)):
+        captured_images.write(one, tmp_path / name)
+    command = [
+        *("splat_train", "--device", "cpu", "--steps", "60", "--every", "3", "--rotate"),
+        *("--recipes", "default", "budget", "fewer", "--seeds", "1", "2", "--data"),
+        *(str(tmp_path / name) for name in ("first", "second")),
+        *("--out", str(tmp_path / "rows.json")),
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    splat_train.main()
+    rows = read_json(tmp_path / "rows.json")["rows"]
+    assert len(rows) == 12
+    counts = {
+        name: [[row["gaussians"] for row in rows if row["data"] == name][k::2] for k in (0, 1)]
+        for name in ("first", "second")
+    }
+    assert counts["second"][0][0] < counts["first"][0][0]
+    for first, second in counts.values():
+        mean = (first[0] + second[0]) / 2
+        assert first[1] == second[1] == round(mean)
+        assert first[2] == second[2] == round(0.4 * mean)
+    pair = [row["psnr_db"] for row in rows if row["data"] == "first"]
+    apart = [pair[2] - pair[0], pair[3] - pair[1]]
+    assert (
+        f"; {np.mean(apart):+.3f} dB, standard error {abs(apart[0] - apart[1]) / 2:.3f}, against"
+        in capsys.readouterr().out
+    )
+
+
+def test_number_of_a_recipe_has_to_come_from_somewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["splat_train", "--recipes", "budget", "default"])
+    with pytest.raises(SystemExit):
+        splat_train.main()
+    assert "budget: put default before them, or give --gaussians" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("recipe", ["default", "seed"])
 def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> None:
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = captured_images.phone(9, 48, 80, "cpu", points=900), 200
     asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
-    args = argparse.Namespace(**asked, device="cpu", rasteriser="own", data=None)
+    machine = {"device": "cpu", "rasteriser": "own", "data": None}
+    args = argparse.Namespace(**asked, **machine, every=8, rotate=False)
     row = splat_train.ours(capture, recipe, 42, args)
     captured_images.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
