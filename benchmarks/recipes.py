@@ -38,10 +38,10 @@ def budget(steps: int) -> TrainConfig:
     usual = gsplat_default(steps)
     changes = {
         "kind": "budget",
-        "refine_start_iter": 200,
-        "refine_stop_iter": steps * 4 // 5,
-        "refine_every": 200,
-        "reset_every": 200,
+        "refine_start_iter": 0,
+        "refine_stop_iter": 9 * steps // 10,
+        "refine_every": max(steps // 10, 1),
+        "reset_every": max(steps // 14, 1),
     }
     strategy = usual.strategy.model_copy(update=changes)
     return usual.model_copy(update={"strategy": strategy, "opacities_lr": 0.025})
