@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from stages.graph.pipeline import Pipeline
 from stages.jobs import task_process
@@ -22,7 +21,7 @@ from stages.jobs.submission import Submission
 from stages.jobs.task_states import RUN
 from stages.run.errors import UserError
 from stages.run.process.cores import share_of_cores
-from stages.run.process.gpus import gpu_environment, named_gpus
+from stages.run.process.gpus import gpu_environment, visible_gpus
 from stages.run.process.locks import alone
 
 _LOGGER = logging.getLogger(__name__)
@@ -195,12 +194,3 @@ def run_local(
         submission.save()
         visible()
         return LocalRun(pipeline, submission, config, jobs).run()
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names, or else every NVIDIA device of this machine."""
-    named = named_gpus()
-    if named is not None:
-        return named
-    devices = Path("/dev").glob("nvidia[0-9]*")
-    return sorted(path.name.removeprefix("nvidia") for path in devices)

@@ -12,13 +12,14 @@ from stages.graph.pipeline import Needs, Pipeline
 from stages.graph.repository import no_such_stage
 from stages.jobs.config import SlurmConfig
 from stages.jobs.experiment import close_experiment, open_experiment
-from stages.jobs.local import run_local, visible_gpus
+from stages.jobs.local import run_local
 from stages.jobs.monitor import unfinished
 from stages.jobs.plan import Array, JobPlan
 from stages.jobs.slurm import RECORD, SETUP, Queue, call, placement_words, queue, setup_lines
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
+from stages.run.process.gpus import visible_gpus
 from stages.run.process.locks import alone
 from stages.run.settings.fan_out import require_names
 from stages.run.settings.params import Params, did_you_mean

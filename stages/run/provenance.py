@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.run.at_work import at_work
 from stages.run.files import read_json, safe_name, work_root, write_json
-from stages.run.process.gpus import named_gpus
+from stages.run.process.gpus import management_library, visible_gpus
 
 Cost = Mapping[str, Any]
 
@@ -49,29 +49,16 @@ def recorded_costs() -> dict[str, dict[str, Cost]]:
 
 def gpu_energy_j() -> float | None:
     """Energy of the visible GPUs since their driver was loaded, J; None where it is not counted."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+    nvml = management_library()
+    if nvml is None:
         return None
-    if nvml.nvmlInit_v2() != 0:
-        return None
-    energies = [_energy_mj(nvml, name) for name in _visible(nvml)]
+    energies = [_energy_mj(nvml, name) for name in visible_gpus()]
     nvml.nvmlShutdown()
     return None if not energies or None in energies else sum(filter(None, energies)) / 1000
 
 
 def _folder() -> Path:
     return work_root() / "cost"
-
-
-def _visible(nvml: ctypes.CDLL) -> list[str]:
-    """Indices or UUIDs of the GPUs that this process may use."""
-    gpus = named_gpus()
-    if gpus is not None:
-        return gpus
-    count = ctypes.c_uint()
-    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    return [str(index) for index in range(count.value)]
 
 
 def _energy_mj(nvml: ctypes.CDLL, name: str) -> int | None:

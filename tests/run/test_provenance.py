@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stages.run import provenance
+from stages.run.process.gpus import visible_gpus
 from stages.run.provenance import cost, gpu_energy_j, recorded_costs
 
 
@@ -102,9 +103,19 @@ def test_only_visible_gpus_are_asked(driver: Driver, monkeypatch: pytest.MonkeyP
     assert gpu_energy_j() is None
 
 
+def test_gpus_are_counted_as_cuda_does(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc,3")
+    assert visible_gpus() == ["GPU-abc", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
 def test_without_a_driver_there_is_no_energy(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise OSError(name)
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(provenance.ctypes, "CDLL", absent)
     assert gpu_energy_j() is None
+    assert visible_gpus() == []

@@ -1,4 +1,4 @@
-"""Which GPUs a process may use: CUDA_VISIBLE_DEVICES is read and set here alone."""
+"""Which GPUs there are for a process: CUDA_VISIBLE_DEVICES is read and set here alone."""
 
 import ctypes
 import os
@@ -17,6 +17,30 @@ def named_gpus() -> list[str] | None:
     if value is None:
         return None
     return [name.strip() for name in value.split(",") if name.strip() not in ("", "-1")]
+
+
+def management_library() -> ctypes.CDLL | None:
+    """NVIDIA's NVML, to be ended by its nvmlShutdown; None where there is no driver."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    return nvml if nvml.nvmlInit_v2() == 0 else None
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names, or else the indices of all GPUs; CUDA stays untouched.
+
+    A container may be given device files that are not numbered from 0, as CUDA's indices are.
+    """
+    named = named_gpus()
+    nvml = management_library() if named is None else None
+    if nvml is None:
+        return named or []
+    count = ctypes.c_uint()
+    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    nvml.nvmlShutdown()
+    return [str(index) for index in range(count.value)]
 
 
 def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
