@@ -13,7 +13,7 @@ import torch
 from benchmarks import captured_images, splat_train, train_gpus
 from benchmarks import splat_cases as cases
 from benchmarks.plain_trainer import Plain
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run import layout
 from stages.run.files import read_json
 from stages.scenes.scene import Scene
@@ -135,7 +135,7 @@ def test_recipes_to_a_number_get_it_from_the_default_of_their_capture(
     for first, second in counts.values():
         mean = (first[0] + second[0]) / 2
         assert first[1] == second[1] == round(mean)
-        assert first[2] == second[2] == round(0.4 * mean)
+        assert first[2] == second[2] == round(BUDGETS["fewer"][1] * mean)
     pair = [row["psnr_db"] for row in rows if row["data"] == "first"]
     apart = [pair[2] - pair[0], pair[3] - pair[1]]
     assert (
