@@ -13,8 +13,8 @@ views are held out. `budget` grows to N Gaussians, and `fewer` is the default he
 without --gaussians N is what `default`, which has to come first, had in the mean of the same
 capture. The second trainer's command line gets the folder of the dataset in COLMAP's layout, a
 folder for its results, the number of steps and a seed; it writes stats/val_step<N>.json there. If
-it writes stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
-reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
+it writes stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer.
+If it reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
 Times are of the steps alone: not of reading images, building kernels, or measuring. Qualities
 can be compared on a CPU too: `--device cpu --size 135x240 --steps 1500 --points 6000` takes half a
 minute a training, and the plain trainer takes --device cpu.
