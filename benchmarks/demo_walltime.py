@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -51,14 +52,16 @@ def main() -> None:
             folder = Path(scratch, "clone")
             prepare(folder, args.settings, args.jobs if way == "slurm" else 0)
             began = time.perf_counter()
-            run(way, folder, args.jobs, args.targets)
+            told = run(way, folder, args.jobs, args.targets)
             seconds = time.perf_counter() - began
-            locks[way] = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
+            locks[way] = _parsed(folder / "dvc.lock")["stages"]
         rows.append({"way": way, "seconds": round(seconds, 1)})
         rows[-1]["share"] = round(seconds / rows[0]["seconds"], 3)
         rows[-1]["same_results"] = locks[way] == locks[args.ways[0]]
         line = "{way:8}{seconds:>9.1f} s{share:>8.2f}  same results: {same_results}"
         print(line.format(**rows[-1]), flush=True)
+        if not rows[-1]["same_results"]:
+            print(told, file=sys.stderr, flush=True)
     if args.out:
         write_json(args.out, {"jobs": args.jobs, "cores": os.cpu_count(), "rows": rows})
     sys.exit(not all(row["same_results"] for row in rows))
@@ -81,7 +84,9 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
     fitting = []
     if jobs:
         nodes = ["bad1", "gpu2", "h100"]
-        fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G", "slurm.stages={}"]
+        fitting = ["slurm.default.cpus=1", "slurm.default.memory=8G"]
+        stages = _parsed(folder / "params.yaml")["slurm"]["stages"]
+        fitting += [f"slurm.stages.{name}.gpus=0" for name, one in stages.items() if "gpus" in one]
         fitting += [f"slurm.default.exclude=[{','.join(nodes)}]", f"slurm.throttle={jobs}"]
     set_params(folder, [*settings, *fitting])
     for git in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Begin")):
@@ -89,8 +94,8 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
         subprocess.run(("git", *identity, *git), cwd=folder, check=True)
 
 
-def run(way: str, folder: Path, jobs: int, targets: list[str]) -> None:
-    """Run the study one way; its output goes to a log beside the clone."""
+def run(way: str, folder: Path, jobs: int, targets: list[str]) -> str:
+    """Run the study one way; what was printed, which goes to a log beside the clone."""
     submit = [sys.executable, "-m", "stages.submit"]
     with cluster(jobs) if way == "slurm" else no_cluster() as variables:
         words = {
@@ -106,6 +111,14 @@ def run(way: str, folder: Path, jobs: int, targets: list[str]) -> None:
             sys.exit((folder.parent / "log").read_text())
         while way == "slurm" and _queue(env):
             time.sleep(0.5)
+        if way == "slurm":
+            with (folder.parent / "log").open("ab") as log:
+                subprocess.run([*submit, "status"], cwd=folder, env=env, stdout=log, stderr=log)
+    return (folder.parent / "log").read_text()
+
+
+def _parsed(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
 
 
 def _queue(env: dict[str, str]) -> str:
