@@ -225,6 +225,21 @@ def test_stopped_distillation_resumes_to_the_same_gaussians(trained, targets, co
     assert all(torch.equal(getattr(whole, name), getattr(resumed, name)) for name in TENSORS)
 
 
+def test_states_that_take_long_are_not_saved_after_every_round(
+    trained, targets, config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "affordable", lambda _: len(saved) != 1)
+
+    def counted(checkpoint: Checkpoint, state: dict, **rest: object) -> None:
+        saved.append(state["round"])
+        save(checkpoint, state, **rest)
+
+    monkeypatch.setattr(Checkpoint, "save", counted)
+    run(trained, targets, unchanged, CONFIG.model_copy(update={"rounds": 4, "steps": 2}), config)
+    assert saved == [1, 4]
+
+
 def test_fixer_that_gives_nan_stops_the_run(trained, targets, config) -> None:
     def broken(renders, references):
         return [np.full_like(image, np.nan) for image in renders]
