@@ -1,7 +1,7 @@
 r"""One scene from points to Gaussians: time and quality, beside another trainer on the same data.
 
     python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--seeds 42 43]
-        [--data FOLDER [FOLDER ...]] [--every 8 [--rotate]] [--gaussians N]
+        [--data FOLDER [FOLDER ...] | --photographed] [--every 8 [--rotate]] [--gaussians N]
         [--rasteriser own] [--device cpu] [--out FILE]
         [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
             --seed {seed}"]
@@ -61,6 +61,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", help="real captures instead, in COLMAP's layout"
     )
+    parser.add_argument(
+        "--photographed", action="store_true", help="made images with noise, poses with errors"
+    )
     parser.add_argument("--every", type=int, default=8, help="every n-th view is held out")
     parser.add_argument("--rotate", action="store_true", help="others by each seed")
     parser.add_argument("--gaussians", type=int, help="the most of every recipe")
@@ -89,7 +92,8 @@ def captured(data: Path | None, args: argparse.Namespace) -> captured_images.Cap
     """The capture of a folder, or made images; `args` then describe it."""
     if data is None:
         width, height = map(int, args.size.split("x"))
-        return captured_images.phone(args.views, width, height, args.device, args.points)
+        made = captured_images.phone(args.views, width, height, args.device, args.points)
+        return captured_images.photographed(made) if args.photographed else made
     capture = captured_images.read(data)
     args.views, args.points = len(capture.cameras), len(capture.points)
     args.size = f"{capture.cameras[0].width}x{capture.cameras[0].height}"

@@ -16,6 +16,7 @@ from benchmarks.plain_trainer import Plain
 from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run import layout
 from stages.run.files import read_json
+from stages.scenes.cameras import rotation_angle_deg
 from stages.scenes.scene import Scene
 from stages.splat.config import TrainConfig
 
@@ -100,6 +101,19 @@ def test_second_trainer_is_run_on_the_dataset_and_timed_by_its_own_clock(
     assert row["steps_per_s"] == 50.0
     assert row["gaussians"] == 7
     assert "psnr_moved_db" not in row
+
+
+def test_photographed_images_have_errors_of_the_size_that_is_said(capture) -> None:
+    photographed = captured_images.photographed(capture)
+    pairs = list(zip(photographed.cameras, capture.cameras, strict=True))
+    angles = [
+        rotation_angle_deg(one.cam_from_world[:3, :3], other.cam_from_world[:3, :3])
+        for one, other in pairs
+    ]
+    assert 0.005 < np.mean(angles) < 0.15
+    apart = photographed.images.astype(float) - capture.images
+    assert 1.5 < np.std(apart - apart.mean((1, 2), keepdims=True)) < 8
+    assert np.array_equal(photographed.points, capture.points)
 
 
 def test_each_view_is_held_out_by_one_offset(capture) -> None:
