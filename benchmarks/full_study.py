@@ -262,7 +262,9 @@ def main() -> None:
 
         set_params(folder, [*settings(args.scale), *args.set])
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"} | shared_gpus(args.gpu_tasks)
+        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"} | shared_gpus(
+            args.gpu_tasks, args.jobs
+        )
         began = time.monotonic()
         command = [*python, "stages.repro", "--jobs", str(args.jobs), *args.targets]
         with Sampler() as sampler:
@@ -312,15 +314,16 @@ def follow(
         return process.wait(), why
 
 
-def shared_gpus(tasks: int) -> dict[str, str]:
-    """The variable by which a local run gives each GPU so many stages at once.
+def shared_gpus(tasks: int, jobs: int) -> dict[str, str]:
+    """The variable by which a local run of `jobs` stages gives each GPU so many at once.
 
-    A run hands out what it names, one entry to a stage; so each GPU is named several times.
+    A run hands out what it names, one entry to a stage; so each GPU is named several times. With
+    one job it hands out nothing.
     """
-    from stages.jobs.local import visible_gpus
+    from stages.run.process.gpus import visible_gpus
 
     gpus = visible_gpus()
-    return gpu_environment(gpus * tasks) if gpus and tasks > 1 else {}
+    return gpu_environment(gpus * tasks) if gpus and min(tasks, jobs) > 1 else {}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ method and scene by scene, with those in `--against`: by default metrics/ of thi
 a CPU made. With `--set` and no `--against` both are made here, first on the CPU; without a GPU that
 compares two equal runs.
 
-Differences by design: gsplat's kernels and the CPU's rasteriser sum in other orders, atomics in
+Differences by design: the GPU's kernels and the CPU's rasteriser sum in other orders, atomics in
 another one each time, and training amplifies that; the tuned fixer is tuned on the renders of its
 own splats. Beside them stands the study's own noise, that of another seed of the splats.
 """
@@ -73,7 +73,7 @@ def main() -> None:
             cpu = Path(scratch, "cpu")
             against = run(cpu, args.set, args.jobs, gpu_environment([]), args.minutes)
         began = time.monotonic()
-        gpus = shared_gpus(args.gpu_tasks)
+        gpus = shared_gpus(args.gpu_tasks, args.jobs)
         made = run(Path(scratch, "clone"), args.set, args.jobs, gpus, args.minutes)
         seconds = round(time.monotonic() - began, 1)
         rows = list(differences(made, against))

@@ -81,7 +81,7 @@ def main() -> None:
     import torch
 
     device = device_name("cuda" if torch.cuda.is_available() else "cpu")
-    env = environment() | shared_gpus(args.gpu_tasks)
+    env = environment() | shared_gpus(args.gpu_tasks, args.jobs)
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(args.jobs), "decide"]
     with tempfile.TemporaryDirectory(prefix="splatfix-killed-") as scratch:
         first, again, killed = (Path(scratch, name) for name in ("first", "again", "killed"))

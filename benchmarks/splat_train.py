@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument(
-        "--recipes", nargs="*", choices=[*RECIPES, *BUDGETS], default=["default", "seed"]
+        "--recipes", nargs="+", choices=[*RECIPES, *BUDGETS], default=["default", "seed"]
     )
     parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
     parser.add_argument("--views", type=int, default=50)
@@ -80,7 +80,7 @@ def main() -> None:
     rows = []
     for data in args.data or [None]:
         for row in trained(captured(data, args), args):
-            rows.append(row | {"data": data.name if data else "made images"})
+            rows.append(row | {"data": str(data) if data else "made images"})
             cases.show(rows[-1:])
             cases.write_rows(args.out, rows)  # the next may run into a time limit
     cases.show(rows)

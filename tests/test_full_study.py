@@ -96,10 +96,11 @@ def test_a_signal_stops_the_study():
 
 def test_a_gpu_is_named_once_for_each_of_its_tasks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert shared_gpus(2) == {"CUDA_VISIBLE_DEVICES": "0,3,0,3"}
-    assert shared_gpus(1) == {}
+    assert shared_gpus(2, jobs=4) == {"CUDA_VISIBLE_DEVICES": "0,3,0,3"}
+    assert shared_gpus(2, jobs=1) == {}
+    assert shared_gpus(1, jobs=4) == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert shared_gpus(2) == {}
+    assert shared_gpus(2, jobs=4) == {}
 
 
 def test_a_clone_has_no_results_but_the_folders_that_stages_read(tmp_path: Path):

@@ -10,7 +10,6 @@ from argparse import REMAINDER, RawDescriptionHelpFormatter
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 
-_PROGRAM = "python -m stages.submit"
 FOLLOW = ("status", "logs", "cancel", "record")
 
 
@@ -22,7 +21,7 @@ def main() -> None:
     bare = [word for word in words if word != "--local"]  # submissions of either kind are numbered
     if {*bare[:1]} & {*FOLLOW}:
         return follow(bare)
-    parser = Arguments(_PROGRAM, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("targets", nargs="*", help="stages, `stage@item` or patterns; default: all")
     add("--local", action="store_true", help="run here instead of on a cluster")
@@ -49,7 +48,7 @@ def main() -> None:
 
 def script(words: list[str]) -> None:
     """Submit a script of slurm/ with the partition, account and nodes of `slurm.default`."""
-    parser = Arguments(_PROGRAM)
+    parser = Arguments()
     add = parser.add_argument
     add("command", choices=("script",), help="submit a script")
     add("script", help="such as slurm/dual_training.slurm")
@@ -62,7 +61,7 @@ def script(words: list[str]) -> None:
 
 def follow(words: list[str]) -> None:
     """Show the states or logs of a submission, or cancel it."""
-    parser = Arguments(_PROGRAM)
+    parser = Arguments()
     add = parser.add_argument
     add("command", choices=FOLLOW, help="what to do")
     add("targets", nargs="*", help="stages or `stage@item`; default: all, of logs all that failed")

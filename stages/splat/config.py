@@ -294,6 +294,10 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
         doubts.append(("strategy.grow_grad2d", reason))
     if strategy.kind == "mcmc" and config.opacity_reg == 0:
         doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
+    end = config.scaled(strategy.refine_stop_iter)
+    if strategy.kind == "budget" and end > config.steps:
+        reason = f"{end} lies beyond the last step, {config.steps}: max_gaussians is not reached"
+        doubts.append(("strategy.refine_stop_iter", f"{reason}; steps_scaler scales both"))
     return doubts
 
 

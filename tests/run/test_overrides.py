@@ -292,3 +292,10 @@ def test_key_below_an_empty_section_says_where_to_write_it(tmp_path: Path, as_re
     with pytest.raises(UserError, match="where imports is empty") as refused:
         Params.read(path, overrides)
     assert "one of" not in str(refused.value)
+
+
+def test_key_below_a_value_is_told_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("study: {count: 3}\n")
+    with pytest.raises(UserError, match=r"study\.count: is a value or a list, not a section"):
+        Params.read(path, ["study.count.more=3"])

@@ -9,7 +9,7 @@ import raster_reference as reference
 import torch
 from torch import Tensor
 
-from stages.splat.config import StrategyConfig, TrainConfig, inert
+from stages.splat.config import StrategyConfig, TrainConfig, doubtful, inert
 from stages.splat.training import densify
 from stages.splat.training.budget import BudgetStrategy, Fragments
 from stages.splat.training.trainer import Trainer
@@ -247,3 +247,18 @@ def test_keys_that_cannot_act_are_named(steps: int, values: dict, acting: set[st
     named = {key for key, _ in inert(config) if key.startswith("strategy.")}
     keys = {f"strategy.{key}" for key in StrategyConfig.model_fields} - {"strategy.kind"}
     assert keys - named == {f"strategy.{key}" for key in acting}
+
+
+def test_growth_that_would_end_after_training_is_told() -> None:
+    strategy = StrategyConfig(kind="budget", refine_stop_iter=90)
+    assert doubtful(TrainConfig(max_steps=100, strategy=strategy)) == []
+    ((key, reason),) = doubtful(TrainConfig(max_steps=80, strategy=strategy))
+    assert key == "strategy.refine_stop_iter"
+    assert reason.startswith("90 lies beyond the last step, 80: max_gaussians is not reached")
+
+
+def test_masks_that_leave_no_pixel_leave_the_gaussians(budget, views, points) -> None:
+    nothing = torch.zeros(views[0].image.shape[:2], dtype=torch.bool)
+    trainer = Trainer([replace(view, mask=nothing) for view in views], *points, budget, "cpu")
+    trainer._refine(10, {}, 0.0)
+    assert len(trainer.state.params["means"]) == len(points[0])

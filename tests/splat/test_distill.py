@@ -1,5 +1,7 @@
 """The progressive update: novel cameras, training views, resuming, and fixed quantities."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,6 +240,22 @@ def test_states_that_take_long_are_not_saved_after_every_round(
     monkeypatch.setattr(Checkpoint, "save", counted)
     run(trained, targets, unchanged, CONFIG.model_copy(update={"rounds": 4, "steps": 2}), config)
     assert saved == [1, 4]
+
+
+def test_signal_while_a_state_is_written_ends_the_run_with_it(
+    trained, targets, config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], Checkpoint.save
+
+    def signalled(checkpoint: Checkpoint, state: dict, **rest: object) -> None:
+        saved.append(state["round"])
+        save(checkpoint, state, **rest)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoint, "save", signalled)
+    with pytest.raises(SystemExit) as ended:
+        run(trained, targets, unchanged, CONFIG, config)
+    assert (ended.value.code, saved) == (os.EX_TEMPFAIL, [1])
 
 
 def test_fixer_that_gives_nan_stops_the_run(trained, targets, config) -> None:

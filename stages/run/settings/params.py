@@ -438,6 +438,10 @@ def no_such_key(
 ) -> UserError:
     """The error of a key that a section `parent` of the params `raw` lacks."""
     known = [str(key) for key in parent]
+    if str(keys[-1]) in known:
+        return UserError(
+            where, "is a value or a list, not a section", fix=f"set {'.'.join(keys)} itself"
+        )
     return UserError(
         where,
         f"{path} has no such key",

@@ -9,6 +9,8 @@ import torch
 
 from stages.splat.gpu.lock import gpu_lock_released
 
+_MOST_RESERVED = 1.25  # times the memory in use
+
 
 class GraphRecorder:
     """Records graphs that run one after the other; a new one takes the memory of the last."""
@@ -22,7 +24,9 @@ class GraphRecorder:
         The pool of growing graphs is otherwise full of pieces that are too small for the next.
         """
         self._begin()
-        torch.cuda.empty_cache()
+        # It waits for the device, and other threads' trainings with it.
+        if torch.cuda.memory_reserved() > _MOST_RESERVED * torch.cuda.memory_allocated():
+            torch.cuda.empty_cache()
 
     def _begin(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

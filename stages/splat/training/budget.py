@@ -75,7 +75,7 @@ class BudgetStrategy:
             fragments = measure()
             is_seen = fragments.weight > 0
             score = fragments.variation() * torch.sigmoid(params["opacities"]) ** 2
-            if not is_seen.all():
+            if is_seen.any() and not is_seen.all():
                 remove(params, optimizers, state, ~is_seen)
                 score = score[is_seen]
             self._grow(params, optimizers, state, step, score)

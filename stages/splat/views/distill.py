@@ -194,13 +194,13 @@ def _distil(
         for step in range(number * config.steps, (number + 1) * config.steps):
             loss, _ = trainer.step(step, choose_view(step, len(sources), len(novel), config))
         trainer.check_finite(trainer.value(loss), step + 1)
-        done, noticed = number + 1 == config.rounds, preemption.noticed
-        if done or noticed or checkpoint.affordable():
+        done = number + 1 == config.rounds
+        if done or preemption.noticed or checkpoint.affordable():
             progress = watched(trainer, trained.name, step + 1, config.rounds * config.steps)
             _save(trainer, checkpoint, number + 1, novel, progress)
-        if noticed and not done:
-            print(f"{trained.name}: stopped after round {number + 1}", file=sys.stderr)
-            sys.exit(PREEMPTED)
+            if preemption.noticed and not done:
+                print(f"{trained.name}: stopped after round {number + 1}", file=sys.stderr)
+                sys.exit(PREEMPTED)
     return trainer.gaussians(config.rounds * config.steps)
 
 
