@@ -86,7 +86,10 @@ def test_a_study_that_is_stopped_has_its_rows():
     assert Sampler().between("train", "evaluate") == (0.0, None)
 
 
-def test_a_signal_stops_the_study():
+def test_a_signal_stops_the_study(request: pytest.FixtureRequest):
+    # A shell ignores Ctrl-C for what runs in its background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     code, why = follow(["sleep", "60"], Path(), os.environ, None)

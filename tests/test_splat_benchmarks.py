@@ -141,16 +141,16 @@ def test_recipes_to_a_number_get_it_from_the_default_of_their_capture(
     splat_train.main()
     rows = read_json(tmp_path / "rows.json")["rows"]
     assert len(rows) == 12
-    counts = {
-        name: [[row["gaussians"] for row in rows if row["data"] == name][k::2] for k in (0, 1)]
-        for name in ("first", "second")
-    }
+    counts = {}
+    for name in ("first", "second"):
+        found = [row["gaussians"] for row in rows if row["data"] == str(tmp_path / name)]
+        counts[name] = [found[k::2] for k in (0, 1)]
     assert counts["second"][0][0] < counts["first"][0][0]
     for first, second in counts.values():
         mean = (first[0] + second[0]) / 2
         assert first[1] == second[1] == round(mean)
         assert first[2] == second[2] == round(BUDGETS["fewer"][1] * mean)
-    pair = [row["psnr_db"] for row in rows if row["data"] == "first"]
+    pair = [row["psnr_db"] for row in rows if row["data"] == str(tmp_path / "first")]
     apart = [pair[2] - pair[0], pair[3] - pair[1]]
     assert (
         f"; {np.mean(apart):+.3f} dB, standard error {abs(apart[0] - apart[1]) / 2:.3f}, against"
