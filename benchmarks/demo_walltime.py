@@ -94,6 +94,13 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
         subprocess.run(("git", *identity, *git), cwd=folder, check=True)
 
 
+def environment() -> dict[str, str]:
+    """The environment of all commands: this interpreter, without variables of an outer DVC."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
 def run(way: str, folder: Path, jobs: int, targets: list[str]) -> str:
     """Run the study one way; what was printed, which goes to a log beside the clone."""
     submit = [sys.executable, "-m", "stages.submit"]
@@ -103,8 +110,7 @@ def run(way: str, folder: Path, jobs: int, targets: list[str]) -> str:
             "local": [*submit, "--local", "--jobs", str(jobs)],
             "slurm": submit,
         }[way]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
+        env = environment() | variables
         with (folder.parent / "log").open("wb") as log:
             ended = subprocess.run([*words, *targets], cwd=folder, env=env, stdout=log, stderr=log)
         if ended.returncode:

@@ -29,10 +29,10 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from benchmarks.demo_walltime import ROOT, prepare
+from benchmarks.demo_walltime import ROOT, environment, prepare
 from benchmarks.machine import device_name
 from stages.run.files import write_json
-from stages.run.process.gpus import gpu_environment
+from stages.run.process.gpus import gpu_environment, visible_gpus
 
 _SAMPLED_S = 0.2
 _END_S = 30.0  # in which a study that is stopped saves its states
@@ -261,10 +261,7 @@ def main() -> None:
         from stages.graph.pipeline import set_params
 
         set_params(folder, [*settings(args.scale), *args.set])
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"} | shared_gpus(
-            args.gpu_tasks, args.jobs
-        )
+        env = environment() | shared_gpus(args.gpu_tasks, args.jobs)
         began = time.monotonic()
         command = [*python, "stages.repro", "--jobs", str(args.jobs), *args.targets]
         with Sampler() as sampler:
@@ -320,8 +317,6 @@ def shared_gpus(tasks: int, jobs: int) -> dict[str, str]:
     A run hands out what it names, one entry to a stage; so each GPU is named several times. With
     one job it hands out nothing.
     """
-    from stages.run.process.gpus import visible_gpus
-
     gpus = visible_gpus()
     return gpu_environment(gpus * tasks) if gpus and min(tasks, jobs) > 1 else {}
 

@@ -13,7 +13,6 @@ own splats. Beside them stands the study's own noise, that of another seed of th
 """
 
 import argparse
-import os
 import re
 import shutil
 import signal
@@ -25,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.demo_walltime import ROOT, prepare
+from benchmarks.demo_walltime import ROOT, environment, prepare
 from benchmarks.full_study import follow, shared_gpus
 from benchmarks.machine import device_name
 from stages.run.files import read_json, write_json
@@ -108,11 +107,9 @@ def run(
     Raises SystemExit if the study fails.
     """
     prepare(folder, settings)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **gpus}
     # The answer needs no report; a viewer and films would take longer than the study.
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(jobs), "decide"]
-    code, why = follow(words, folder, env, minutes)
+    code, why = follow(words, folder, environment() | gpus, minutes)
     if why:
         print(why)
     elif code:

@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from benchmarks.demo_walltime import prepare
+from benchmarks.demo_walltime import environment, prepare
 from benchmarks.full_study import Sampler, shared_gpus, stage_of, stage_processes
 from benchmarks.gpu_metrics import beyond, differences, means, table
-from benchmarks.kills import REDUCED, environment
+from benchmarks.kills import REDUCED
 from benchmarks.machine import device_name
 from stages.run.artefacts import STATE
 from stages.run.files import write_json

@@ -27,7 +27,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from benchmarks.demo_walltime import prepare
+from benchmarks.demo_walltime import environment, prepare
 from stages.run.files import file_hash, folder_hash, write_json
 
 SCENES = ("hi4d_pair00_dance", "hi4d_pair02_dance", "hi4d_pair15_fight")
@@ -126,13 +126,6 @@ def is_right(row: Row) -> bool:
     """Whether a kill ended as it should."""
     quiet = row["signal"] == "KILL" or "Traceback" not in row["said"]
     return row["same"] and not row["left"] and not row["again"] and quiet
-
-
-def environment() -> dict[str, str]:
-    """The environment of all commands: this interpreter, without variables of an outer DVC."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
-    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def seconds_of(folder: Path, env: Mapping[str, str], address: str) -> float:

@@ -103,8 +103,10 @@ def captured(data: Path | None, args: argparse.Namespace) -> captured_images.Cap
 def summaries(rows: list[cases.Row]) -> Iterator[str]:
     """Lines on every kind of training of a capture: its seeds, and pairs with the first kind."""
     first = rows[0]["name"]
-    for data, name in dict.fromkeys((row["data"], row["name"]) for row in rows):
-        mine = {row["seed"]: row for row in rows if (row["data"], row["name"]) == (data, name)}
+    kinds: dict[tuple[str, str], dict[int, cases.Row]] = {}
+    for row in rows:
+        kinds.setdefault((row["data"], row["name"]), {})[row["seed"]] = row
+    for (data, name), mine in kinds.items():
         if len(mine) < 2:
             continue
         qualities = [row["psnr_db"] for row in mine.values()]
@@ -112,7 +114,7 @@ def summaries(rows: list[cases.Row]) -> Iterator[str]:
         line = (
             f"{data}, {name}: {statistics.fmean(qualities):.3f} dB, standard deviation {spread:.3f}"
         )
-        others = {row["seed"]: row for row in rows if (row["data"], row["name"]) == (data, first)}
+        others = kinds.get((data, first), {})
         pairs = [(row, others[seed]) for seed, row in mine.items() if seed in others]
         if name == first or len(pairs) < 2:
             yield line
