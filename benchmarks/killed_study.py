@@ -1,14 +1,17 @@
 """Metrics of a study whose stages were killed and started again, against undisturbed ones.
 
-    python -m benchmarks.killed_study [--stages train tune] [--jobs 6] [--gpu-tasks 4] [--out FILE]
+    python -m benchmarks.killed_study [--stages train tune] [--undisturbed 3] [--jobs 6]
+        [--gpu-tasks 4] [--out FILE]
 
-Three clones run the reduced study of `benchmarks.kills`: one undisturbed, then at the same time
-another undisturbed one and one that is killed. There the first process of each kind of stage gets
-SIGKILL at a random share of the time that its kind took before, and one that writes resume states
-not before it has one. The study is then started again until it ends.
+Clones run the reduced study of `benchmarks.kills`: one undisturbed, then at the same time the other
+undisturbed ones and one that is killed. There the first process of each kind of stage gets SIGKILL
+at a random share of the time that its kind took before, and one that writes resume states not
+before it has one. The study is then started again until it ends. `--stages` without any kills none
+and runs all at the same time.
 
-On a CPU all three have equal metrics. On a GPU sums by atomics differ in each run, so the two
-undisturbed runs measure what is noise, and the killed one may differ by `--tolerance`.
+On a CPU all have equal metrics. On a GPU sums by atomics differ in each run, so the undisturbed
+ones measure what is noise. The killed one fails if a method's mean PSNR is further from theirs
+than `--tolerance` and than 99 % of such runs would be, by Student's distribution.
 """
 
 import argparse
@@ -24,11 +27,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import IO
+
+from scipy.stats import t as student
 
 from benchmarks.demo_walltime import environment, prepare
 from benchmarks.full_study import Sampler, shared_gpus, stage_of, stage_processes
-from benchmarks.gpu_metrics import beyond, differences, means, table
+from benchmarks.gpu_metrics import Difference, differences, means, table
 from benchmarks.kills import REDUCED
 from benchmarks.machine import device_name
 from stages.run.artefacts import STATE
@@ -51,7 +57,7 @@ _SETTINGS = (
     "runtime.train.checkpoint_every=20",
     "distill.steps=20",
 )
-_TOLERANCE_DB = 0.1
+_TOLERANCE_DB, _LEVEL = 0.1, 0.99
 _POLL_S, _MOST_STARTS = 0.02, 30
 
 
@@ -65,9 +71,10 @@ class Kill:
 
 
 def main() -> None:
-    """Run the three clones and print how their metrics differ; exit code 1 beyond the tolerance."""
+    """Run the clones and print how their metrics differ; exit code 1 if by more than noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stages", nargs="+", choices=STATES, default=list(STATES))
+    parser.add_argument("--stages", nargs="*", choices=STATES, default=list(STATES))
+    parser.add_argument("--undisturbed", type=int, default=3, help="runs without a kill, 2 or more")
     parser.add_argument("--jobs", type=int, default=2, help="stages at once in a clone")
     parser.add_argument("--gpu-tasks", type=int, default=1, help="stages at once on each GPU")
     parser.add_argument("--seed", type=int, default=0, help="of the times")
@@ -77,6 +84,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="write the differences as JSON as well")
     args = parser.parse_args()
+    if args.undisturbed < 2:
+        parser.error("--undisturbed: noise takes two runs or more")
 
     import torch
 
@@ -84,38 +93,87 @@ def main() -> None:
     env = environment() | shared_gpus(args.gpu_tasks, args.jobs)
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(args.jobs), "decide"]
     with tempfile.TemporaryDirectory(prefix="splatfix-killed-") as scratch:
-        first, again, killed = (Path(scratch, name) for name in ("first", "again", "killed"))
+        first, *others = (Path(scratch, f"undisturbed-{k}") for k in range(args.undisturbed))
+        killed = Path(scratch, "killed")
         prepare(first, [*_SETTINGS, *args.set])
-        for folder in (again, killed):
+        for folder in (*others, killed):
             shutil.copytree(first, folder)
-        with Sampler() as sampler:
-            undisturbed(first, words, env)
-        whole_s = {row.stage: row.wall_s / row.count for row in sampler.rows()}
-        print(
-            f"undisturbed: {', '.join(f'{one} {s:.1f} s' for one, s in whole_s.items())}",
-            flush=True,
-        )
-        rng = random.Random(args.seed)
-        waits = {one: whole_s[one] * rng.uniform(0.3, 0.7) for one in args.stages}
-        with ThreadPoolExecutor() as pool:
-            beside = pool.submit(undisturbed, again, words, env)
-            kills = kill_each(killed, words, env, waits)
-            beside.result()
-        noise = list(differences(again / "metrics", first / "metrics"))
+        waits = times_of_kills(first, words, env, args) if args.stages else {}
+        with ThreadPoolExecutor(len(others) + 1) as pool:
+            rest = others if waits else [first, *others]
+            beside = [pool.submit(undisturbed, folder, words, env) for folder in rest]
+            kills = kill_each(killed, words, env, waits) if waits else []
+            for one in beside:
+                one.result()
+        noise = [list(differences(one / "metrics", first / "metrics")) for one in others]
         rows = list(differences(killed / "metrics", first / "metrics"))
+    for number, among in enumerate(noise, 1):
+        print(f"undisturbed run {number} less the first\n{table(among)}")
+    found = spreads([psnr_of(among) for among in noise])
+    for method, (_, spread) in found.items():
+        print(f"{method}: {spread:.3f} dB standard deviation of {args.undisturbed} runs")
     missed = sorted(set(args.stages) - {kill.stage for kill in kills})
     if missed:
         print(f"ended before they were killed: {', '.join(missed)}")
-    print(f"the killed study less the first\n{table(rows)}")
-    print(f"another undisturbed one less the first, which is noise\n{table(noise)}")
-    far = beyond(rows, args.tolerance)
-    print(f"{device}; tolerance {args.tolerance} dB of a method's mean; beyond it: {far or 'none'}")
+    far = beyond_noise(psnr_of(rows), found, args.undisturbed, args.tolerance)
+    if args.stages:
+        print(f"the killed study less the first\n{table(rows)}")
+        print(f"{device}; beyond noise and {args.tolerance} dB: {far or 'none'}")
     if args.out:
         facts = {"device": device, "tolerance_db": args.tolerance, "seed": args.seed}
-        facts |= {"kills": [asdict(kill) for kill in kills]}
-        facts |= {"killed": means(rows), "noise": means(noise)}
-        write_json(args.out, facts)
+        facts |= {"kills": [asdict(kill) for kill in kills], "killed": means(rows)}
+        write_json(args.out, facts | {"noise": [means(among) for among in noise]})
     sys.exit(bool(far or missed))
+
+
+def times_of_kills(
+    first: Path, words: Sequence[str], env: Mapping[str, str], args: argparse.Namespace
+) -> dict[str, float]:
+    """Run a study to its end; seconds after which each kind of its stages is to be killed."""
+    with Sampler() as sampler:
+        undisturbed(first, words, env)
+    whole_s = {row.stage: row.wall_s / row.count for row in sampler.rows()}
+    shown = ", ".join(f"{one} {seconds:.1f} s" for one, seconds in whole_s.items())
+    print(f"undisturbed: {shown}", flush=True)
+    rng = random.Random(args.seed)
+    return {one: whole_s[one] * rng.uniform(0.3, 0.7) for one in args.stages}
+
+
+def psnr_of(rows: Sequence[Difference]) -> dict[str, float]:
+    """Mean PSNR over scenes of each method, dB."""
+    return {method: values["psnr"] for method, values in means(rows).items()}
+
+
+def spreads(others: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation over undisturbed runs, by method, of all less the first.
+
+    >>> spreads([{"none": 0.2}])["none"]
+    (0.1, 0.1414213562373095)
+    """
+    runs = {method: [0.0, *(one[method] for one in others)] for method in others[0]}
+    return {method: (fmean(values), stdev(values)) for method, values in runs.items()}
+
+
+def beyond_noise(
+    killed: Mapping[str, float],
+    found: Mapping[str, tuple[float, float]],
+    runs: int,
+    tolerance_db: float,
+) -> dict[str, float]:
+    """Methods whose mean PSNR is further from that of undisturbed runs than another one's would be.
+
+    >>> beyond_noise({"none": 0.5}, {"none": (0.0, 0.01)}, 3, 0.1)
+    {'none': 0.5}
+    >>> beyond_noise({"none": 0.5}, {"none": (0.0, 0.1)}, 3, 0.1)
+    {}
+    """
+    wide = student.ppf((1 + _LEVEL) / 2, runs - 1) * (1 + 1 / runs) ** 0.5
+    apart = {method: value - found[method][0] for method, value in killed.items()}
+    return {
+        method: round(value, 3)
+        for method, value in apart.items()
+        if abs(value) > max(tolerance_db, wide * found[method][1])
+    }
 
 
 def undisturbed(folder: Path, words: Sequence[str], env: Mapping[str, str]) -> None:

@@ -106,7 +106,7 @@ class Plain:
         self.optimizers = {
             n: torch.optim.Adam([p], lr=rates[n], eps=1e-15) for n, p in self.params.items()
         }
-        options = config.strategy.model_dump(exclude={"kind"})
+        options = config.strategy.model_dump(exclude={"kind", "halve_every"})
         self.strategy = DefaultStrategy(**options)
         self.state = self.strategy.initialize_state(scene_scale=self.scene_scale)
         self.corrections = torch.zeros(len(self.cameras), 9, device=device, requires_grad=True)

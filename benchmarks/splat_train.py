@@ -2,7 +2,7 @@ r"""One scene from points to Gaussians: time and quality, beside another trainer
 
     python -m benchmarks.splat_train [--steps 7000] [--recipes default seed] [--seeds 42 43]
         [--data FOLDER [FOLDER ...] | --photographed] [--every 8 [--rotate]] [--gaussians N]
-        [--rasteriser own] [--device cpu] [--out FILE]
+        [--variant NAME KEY=VALUE ...] [--rasteriser own] [--device cpu] [--out FILE]
         [--trainer "python -m benchmarks.plain_trainer {data} {result} --steps {steps} \
             --seed {seed}"]
 
@@ -11,10 +11,12 @@ undistorted images (images/) and the text models (sparse/0/) of real captures, e
 Recipes are paired with the first one by capture and seed; with --rotate a seed also says which
 views are held out. `budget` grows to N Gaussians, and `fewer` is the default held at 0.28 N;
 without --gaussians N is what `default`, which has to come first, had in the mean of the same
-capture. The second trainer's command line gets the folder of the dataset in COLMAP's layout, a
-folder for its results, the number of steps and a seed; it writes stats/val_step<N>.json there. If
-it writes stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer.
-If it reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
+capture. A variant is the first recipe with other params of `train:`, such as
+`--variant halved strategy.halve_every=500`.
+The second trainer's command line gets the folder of the dataset in COLMAP's layout, a folder for
+its results, the number of steps and a seed; it writes stats/val_step<N>.json there. If it writes
+stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
+reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
 Times are of the steps alone: not of reading images, building kernels, or measuring. Qualities
 can be compared on a CPU too: `--device cpu --size 135x240 --steps 1500 --points 6000` takes half a
 minute a training, and the plain trainer takes --device cpu.
@@ -25,18 +27,21 @@ import itertools
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
 from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run.files import read_json
+from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
 from stages.splat.training.trainer import Trainer
 
@@ -67,6 +72,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=8, help="every n-th view is held out")
     parser.add_argument("--rotate", action="store_true", help="others by each seed")
     parser.add_argument("--gaussians", type=int, help="the most of every recipe")
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="the first recipe with other params; may be repeated",
+    )
     parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own", help="ours")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
@@ -134,11 +147,12 @@ def summaries(rows: list[cases.Row]) -> Iterator[str]:
 def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
     counts: list[int] = []  # of Gaussians, by the default recipe
-    for recipe, seed in itertools.product(args.recipes, args.seeds):
+    variants = {name: changes for name, *changes in args.variant}
+    for recipe, seed in itertools.product([*args.recipes, *variants], args.seeds):
         most = args.gaussians
         if recipe in BUDGETS:
             most = round(BUDGETS[recipe][1] * (most or statistics.fmean(counts)))
-        row = ours(capture, recipe, seed, args, most)
+        row = ours(capture, recipe, seed, args, most, variants.get(recipe))
         counts += [row["gaussians"]] * (recipe == "default")
         yield row
     if args.trainer:
@@ -152,16 +166,18 @@ def ours(
     seed: int,
     args: argparse.Namespace,
     most: int | None = None,
+    changes: Sequence[str] | None = None,
 ) -> cases.Row:
-    """Train by one recipe, to `most` Gaussians if that is given."""
+    """Train by one recipe, to `most` Gaussians if that is given; by the first one with changes."""
     first = seed % args.every if args.rotate else 0
     views, held_out = cases.split(capture, args.every, first)
     on_gpu = args.device == "cuda"
-    changes: dict[str, Any] = {"seed": seed, "rasteriser": args.rasteriser}
+    fixed: dict[str, Any] = {"seed": seed, "rasteriser": args.rasteriser}
     if most:
-        changes["max_gaussians"] = most
-    make = BUDGETS[recipe][0] if recipe in BUDGETS else RECIPES[recipe]
-    config = make(args.schedule or args.steps).model_copy(update=changes)
+        fixed["max_gaussians"] = most
+    name = recipe if changes is None else args.recipes[0]
+    make = BUDGETS[name][0] if name in BUDGETS else RECIPES[name]
+    config = changed(make(args.schedule or args.steps).model_copy(update=fixed), changes or [])
     compiled = Trainer(views, capture.points, capture.colors, config, args.device)
     for step in range(len(views) + 2):
         compiled.step(step)
@@ -195,6 +211,28 @@ def ours(
         peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
         reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if on_gpu else None,
     )
+
+
+def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+    """A recipe with KEY=VALUE of `train:`. Raises SystemExit where that is none.
+
+    >>> changed(TrainConfig(), ["strategy.halve_every=500"]).strategy.halve_every
+    500
+    """
+    values = config.model_dump()
+    for change in changes:
+        key, _, value = change.partition("=")
+        *places, last = key.split(".")
+        section = values
+        for place in places:
+            section = section.get(place, {})
+        if last not in section:
+            sys.exit(f"--variant: {change} is no KEY=VALUE of train:")
+        section[last] = YAML(typ="safe").load(value)
+    try:
+        return type(config).model_validate(values)
+    except ValueError as error:
+        sys.exit(f"--variant: {error}")
 
 
 def theirs(capture: captured_images.Capture, seed: int, args: argparse.Namespace) -> cases.Row:

@@ -52,6 +52,7 @@ class StrategyConfig(Section):
     refine_stop_iter: Count = 26000
     refine_every: Positive = 100
     reset_every: Positive = 100000
+    halve_every: Count = 0
     pause_refine_after_reset: Count = 0
     absgrad: bool = False
     revised_opacity: bool = False
@@ -309,6 +310,8 @@ def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield from ((key, idle) for key in _idle_keys(config) if idle)
     if reset >= end:
         yield "reset_every", "no reset before refinement ends"
+    if strategy.halve_every and config.scaled(strategy.halve_every) >= end:
+        yield "halve_every", "opacities are not halved before refinement ends"
     if strategy.pause_refine_after_reset == 0:
         yield "pause_refine_after_reset", "0 pauses nothing"
     if idle:

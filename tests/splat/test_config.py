@@ -65,6 +65,8 @@ def test_rates_of_colours_are_named_where_a_user_set_them_in_vain() -> None:
         ({"max_steps": 5000}, "ply_steps"),
         ({"pose_opt": False}, "pose_opt_lr"),
         ({"max_steps": 400}, "strategy.refine_start_iter"),
+        ({"strategy": {"halve_every": 26000}}, "strategy.halve_every"),
+        ({"strategy": {"kind": "mcmc", "halve_every": 500}}, "strategy.halve_every"),
     ],
 )
 def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:

@@ -38,6 +38,39 @@ def test_opacity_is_reset_at_multiples_of_reset_every_and_not_at_step_0(
     assert highest[40] == pytest.approx(0.02, abs=1e-4)
 
 
+def test_opacities_are_halved_at_multiples_of_halve_every_until_refinement_ends(
+    config, views, points
+) -> None:
+    changes = {"halve_every": 10, "refine_start_iter": 1000, "refine_stop_iter": 35}
+    strategy = config.strategy.model_copy(update=changes)
+    trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    optimizer = trainer.state.optimizers["opacities"]
+    halved = []
+    for step in range(50):
+        before = torch.sigmoid(trainer.state.params["opacities"].detach()).mean()
+        trainer.step(step)
+        after = torch.sigmoid(trainer.state.params["opacities"].detach()).mean()
+        if float(after / before) == pytest.approx(0.5, abs=0.1):
+            halved.append(step)
+            (moments,) = optimizer.state.values()
+            assert not moments["exp_avg"].any()
+            assert not moments["exp_avg_sq"].any()
+    assert halved == [10, 20, 30]
+    (others,) = trainer.state.optimizers["means"].state.values()
+    assert others["exp_avg"].any()
+
+
+def test_halving_ends_at_an_opacity_of_1_in_128(config, views, points) -> None:
+    changes = {"halve_every": 1, "refine_start_iter": 1000}
+    strategy = config.strategy.model_copy(update=changes)
+    low = config.model_copy(update={"strategy": strategy, "opacities_lr": 1e-9})
+    trainer = Trainer(views, *points, low, "cpu")
+    for step in range(9):
+        trainer.step(step)
+    opacities = torch.sigmoid(trainer.state.params["opacities"].detach())
+    assert opacities.tolist() == pytest.approx([1 / 128] * len(opacities), rel=1e-4)
+
+
 def test_unchanged_gsplat_strategy_densifies_and_prunes_on_the_cpu_rasteriser(
     config, views, points
 ) -> None:

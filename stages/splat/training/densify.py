@@ -18,6 +18,7 @@ from stages.splat.raster import DefaultStrategy, MCMCStrategy, reset_opa
 from stages.splat.training.budget import BudgetStrategy, Measure
 
 _LOGGER = logging.getLogger(__name__)
+_LEAST_OPACITY = 1 / 128  # that halving leaves
 
 Strategy = DefaultStrategy | MCMCStrategy | BudgetStrategy
 
@@ -26,11 +27,13 @@ class CappedStrategy(DefaultStrategy):
     """gsplat's default strategy with a working reset and a limit on the number of Gaussians."""
 
     max_gaussians: int = 1_000_000
+    halve_every: int = 0  # steps between halvings of all opacities; 0: never
     announced: bool = False  # that growth is held at the limit
 
     def acts_at(self, step: int) -> bool:
         """Whether `refine` changes anything at a step."""
-        return step < self.refine_stop_iter and (self._refines_at(step) or self._resets_at(step))
+        acts = self._refines_at(step) or self._resets_at(step) or self._halves_at(step)
+        return step < self.refine_stop_iter and acts
 
     def refine(
         self,
@@ -51,6 +54,8 @@ class CappedStrategy(DefaultStrategy):
                 state[key].zero_()
         if self._resets_at(step):
             reset_opa(params, optimizers, state, value=2 * self.prune_opa)
+        if self._halves_at(step):
+            _halve(params["opacities"], optimizers["opacities"])
 
     def _refines_at(self, step: int) -> bool:
         paused = step % self.reset_every < self.pause_refine_after_reset
@@ -58,6 +63,9 @@ class CappedStrategy(DefaultStrategy):
 
     def _resets_at(self, step: int) -> bool:
         return step > 0 and step % self.reset_every == 0
+
+    def _halves_at(self, step: int) -> bool:
+        return self.halve_every > 0 and step > 0 and step % self.halve_every == 0
 
     def collect(
         self, params: dict[str, Tensor], state: dict[str, Any], info: dict[str, Any]
@@ -122,6 +130,19 @@ class CappedStrategy(DefaultStrategy):
             self.announced = True
 
 
+@torch.no_grad()
+def _halve(logits: Tensor, optimizer: Any) -> None:
+    """Halve all opacities, not below 1/128, and forget their moments.
+
+    What images determine grows back; floaters fade (LiteGS, Liao et al. 2025).
+    """
+    halved = torch.sigmoid(logits) / 2
+    logits.copy_(torch.logit(halved.clamp_min(_LEAST_OPACITY)))
+    for moments in optimizer.state.values():
+        moments["exp_avg"].zero_()
+        moments["exp_avg_sq"].zero_()
+
+
 def build(config: TrainConfig, backend: str) -> Strategy:
     """The strategy that `train.strategy` names, its step numbers scaled."""
     strategy = config.strategy
@@ -162,6 +183,7 @@ def build(config: TrainConfig, backend: str) -> Strategy:
         **scaled,
     )
     capped.max_gaussians = config.max_gaussians
+    capped.halve_every = config.scaled(strategy.halve_every) if strategy.halve_every else 0
     return capped
 
 

@@ -104,6 +104,20 @@ def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
     assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
 
 
+def test_opacities_are_halved_as_by_calls(views, points, recipe) -> None:
+    """At steps 4 and 8, of which the second follows growth."""
+    strategy = recipe.strategy.model_copy(update={"halve_every": 4})
+    recipe = recipe.model_copy(update={"strategy": strategy})
+    found = []
+    for make in (Trainer, with_graphs):
+        one = make(views, *points, recipe, *(["cpu"] if make is Trainer else []))
+        losses = [float(one.step(step)[0]) for step in range(9)]
+        found.append((losses, torch.sigmoid(one.state.params["opacities"].detach())))
+    (expected, wanted), (losses, opacities) = found
+    assert losses == pytest.approx(expected, rel=1e-3)
+    assert float((opacities - wanted).abs().max()) < 1e-3
+
+
 def test_growth_to_a_budget_is_that_of_calls(views, points, recipe) -> None:
     """It grows at steps 6 and 9, from 150 to 190; opacities are halved in place at 8."""
     changes = {"kind": "budget", "reset_every": 8, "refine_stop_iter": 10}

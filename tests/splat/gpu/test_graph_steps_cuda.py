@@ -197,6 +197,21 @@ def test_mcmc_relocates_and_adds(gpu_views, config) -> None:
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
+def test_halving_is_that_of_calls(gpu_views, config) -> None:
+    strategy = config.strategy.model_copy(update={"halve_every": 20})
+    config = changed(config, strategy=strategy)
+    one, calls = trainer(gpu_views, config), trainer(gpu_views, config, False)
+    for step in range(21):
+        one.step(step)
+        calls.step(step)
+    opacities, wanted = (
+        torch.sigmoid(each.state.params["opacities"].detach()).mean() for each in (one, calls)
+    )
+    assert float(opacities) == pytest.approx(float(wanted), rel=0.02)
+    losses = [float(one.step(step)[0]) for step in range(21, 80)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
 def test_budget_grows_to_its_target(gpu_views, config) -> None:
     changes = {"kind": "budget", "reset_every": 25}
     strategy = config.strategy.model_copy(update=changes)
