@@ -109,8 +109,10 @@ def test_opacities_are_halved_as_by_calls(views, points, recipe) -> None:
     strategy = recipe.strategy.model_copy(update={"halve_every": 4})
     recipe = recipe.model_copy(update={"strategy": strategy})
     found = []
-    for make in (Trainer, with_graphs):
-        one = make(views, *points, recipe, *(["cpu"] if make is Trainer else []))
+    for has_graphs in (False, True):
+        one = Trainer(views, *points, recipe, "cpu")
+        if has_graphs:
+            one.use_graphs()
         losses = [float(one.step(step)[0]) for step in range(9)]
         found.append((losses, torch.sigmoid(one.state.params["opacities"].detach())))
     (expected, wanted), (losses, opacities) = found
