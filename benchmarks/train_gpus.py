@@ -23,7 +23,7 @@ from benchmarks import captured_images
 from benchmarks import splat_cases as cases
 from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
-from stages.run.process.gpus import gpu_environment
+from stages.run.process.gpus import gpu_environment, visible_gpus
 from stages.scenes.cameras import Camera
 from stages.scenes.images import write_png
 from stages.scenes.poses.calibration import transfer_targets, write_calibration
@@ -31,7 +31,6 @@ from stages.scenes.scene import write_scene
 from stages.scenes.view import Role, View
 from stages.splat.config import TrainConfig
 from stages.splat.raster import choose_backend
-from stages.splat.training.placement import visible_gpus
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = "rig"

@@ -61,12 +61,19 @@ def test_gpus_share_the_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_gpu_is_left_without_a_timestamp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr(placement, "visible_gpus", lambda: [str(k) for k in range(8)])
     placed = placement.place(TIMES[:2], TrainConfig(), "cuda")
     assert placed.gpus == ("0", "1")
     assert placed.shares == ((TIMES[0],), (TIMES[1],))
     assert str(placed) == "1 at once on each of 2 GPUs"
+
+
+def test_gpu_that_no_driver_counts_is_used_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without NVML; several processes of a CPU would fight for it."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("stages.run.process.gpus.management_library", lambda: None)
+    placed = placement.place(TIMES, TrainConfig(runtime=TrainRuntime(workers=3)), "cuda")
+    assert (placed.processes, placed.gpus, placed.shares) == (1, (), (TIMES,))
 
 
 def test_one_stream_trains_in_order_and_stops_at_a_failure() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from stages.run.artefacts import GAUSSIANS
 from stages.run.process.cores import available_cores
-from stages.run.process.gpus import named_gpus
+from stages.run.process.gpus import visible_gpus
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
 
@@ -87,9 +87,13 @@ def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
 
 
 def place(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Placement:
-    """Processes for timestamps that do not wait for each other."""
+    """Processes for timestamps that do not wait for each other.
+
+    Where NVIDIA's driver counts no GPUs, the one that torch found is used by this process.
+    """
     gpus = () if backend == "cpu" else tuple(visible_gpus()[: len(timestamps)])
-    count = len(gpus) or min(processes(config), len(timestamps))
+    at_once = processes(config) if backend == "cpu" else max(1, len(gpus))
+    count = min(at_once, len(timestamps))
     shares = tuple(tuple(timestamps[k::count]) for k in range(count))
     return Placement(shares, gpus, count, min(streams(config, backend), len(shares[0])))
 
@@ -107,11 +111,6 @@ def streams(config: TrainConfig, backend: str) -> int:
     if backend == "cpu":
         return 1
     return 4 if config.runtime.workers == "auto" else config.runtime.workers
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, or the indices of all."""
-    return named_gpus() or [str(k) for k in range(torch.cuda.device_count())]
 
 
 def side_by_side(
