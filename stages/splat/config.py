@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.run.settings.params import Section, dotted, no_effect, runtime_field
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
@@ -13,6 +13,18 @@ from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 Channel = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+
+# Gaussians that training starts from: the size of each is the distance to three others.
+LEAST_GAUSSIANS = 4
+
+
+def _sized(count: int) -> int:
+    if count < LEAST_GAUSSIANS:
+        raise ValueError(f"at least {LEAST_GAUSSIANS}: sizes are distances to three neighbours")
+    return count
+
+
+Gaussians = Annotated[Positive, AfterValidator(_sized)]
 
 # Values with which a key is off; an entry that ignores a key that is on reports it.
 _OFF = {"match_string": ("",), "test_every": (0, 1), "warm_start": (False,)}
@@ -86,9 +98,9 @@ class TrainConfig(Section):
     ply_steps: tuple[Positive, ...] = (3000, 7000, 30000)
     save_steps: tuple[Positive, ...] = (7000, 30000)
     save_ply: bool = True
-    max_gaussians: Positive = 1_000_000
+    max_gaussians: Gaussians = 1_000_000
     init_type: Literal["auto", "sfm", "random", "both"] = "auto"
-    init_num_pts: Positive = 100_000
+    init_num_pts: Gaussians = 100_000
     init_extent: float = Field(default=3.0, gt=0)
     init_opa: float = Field(default=0.1, gt=0, lt=1)
     init_scale: float = Field(default=1.0, gt=0)

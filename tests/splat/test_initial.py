@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from stages.splat.config import TrainConfig
 from stages.splat.training.initial import SH_C0, left_out, parameters
@@ -132,6 +133,22 @@ def test_points_within_the_limit_are_spread_over_all_and_follow_the_seed() -> No
         counts = torch.bincount(chosen[0][:, axis].long(), minlength=10)
         assert counts.min() > 8
         assert counts.max() < 34
+
+
+@pytest.mark.parametrize("key", ["max_gaussians", "init_num_pts"])
+def test_numbers_that_leave_a_gaussian_without_neighbours_are_refused(key: str) -> None:
+    for count in (1, 3):
+        with pytest.raises(ValidationError, match="at least 4: sizes are distances to three"):
+            TrainConfig(**{key: count})
+
+
+@pytest.mark.parametrize("kind", ["auto", "sfm", "random", "both"])
+@pytest.mark.parametrize("points", [0, 1, 4, 125])
+def test_fewest_gaussians_have_a_size(kind: str, points: int) -> None:
+    config = TrainConfig(init_type=kind, max_gaussians=4, init_num_pts=4)
+    made, _ = parameters(grid(5, 1.0)[:points], grey(points), 1.0, config)
+    assert made["scales"].shape == (4, 3)
+    assert torch.isfinite(made["scales"]).all()
 
 
 def test_points_at_one_place_get_a_finite_size() -> None:

@@ -108,6 +108,14 @@ def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> N
         trainer.check_finite(0.1, 5)
 
 
+def test_strategy_that_removes_all_gaussians_ends_the_training(config, views, points) -> None:
+    strategy = config.strategy.model_copy(update={"prune_opa": 1.0})
+    trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    with pytest.raises(UserError, match=r"(?s)removed all Gaussians at step 21.*prune_opa"):
+        for step in range(30):
+            trainer.step(step)
+
+
 def test_scene_scale_is_gsplats(config, views, points) -> None:
     """A tenth more than the cameras' farthest from their middle, where their median is 1 away."""
     config = config.model_copy(update={"global_scale": 2.0})

@@ -12,12 +12,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from stages.scenes.cameras import Array
-from stages.splat.config import TrainConfig
+from stages.splat.config import LEAST_GAUSSIANS, TrainConfig
 
 _LOGGER = logging.getLogger(__name__)
 
 SH_C0 = 0.28209479177387814
-_MIN_POINTS = 4  # fewer have no three neighbours, whose distances give the size
 _GREY = 128
 _ENOUGH_POINTS = 100  # fewer leave most of the image without a Gaussian to grow from
 
@@ -33,7 +32,7 @@ def parameters(
     kind = config.init_type
     if kind == "auto":
         kind = "sfm" if len(points) >= _ENOUGH_POINTS else "both"
-    if kind != "random" and len(points) < _MIN_POINTS:
+    if kind != "random" and len(points) < LEAST_GAUSSIANS:
         kind = "random"
     if kind == "random":
         points, colors = points[:0], colors[:0]
@@ -65,7 +64,7 @@ def parameters(
         extra = config.init_extent * scene_scale * rng.uniform(-1, 1, (count, 3))
         points = np.concatenate([points, extra])
         colors = np.concatenate([colors, rng.integers(0, 256, (count, 3))])
-    distances = cKDTree(points).query(points, k=min(4, len(points)))[0][:, 1:]
+    distances = cKDTree(points).query(points, k=4)[0][:, 1:]
     size = np.sqrt(np.square(distances).mean(axis=1)) * config.init_scale
     # Colours are clamped at 0, where they have no gradient: black would stay black.
     colors = np.maximum(colors, 1)

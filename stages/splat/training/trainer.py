@@ -180,6 +180,14 @@ class Trainer:
             means_lr,
             lambda: self._fragments(step),
         )
+        if not len(state.params["means"]):
+            raise UserError(
+                "train.strategy",
+                f"it removed all Gaussians at step {step + 1}",
+                expected="some that the images show",
+                fix="lower train.strategy.prune_opa, raise train.strategy.prune_scale3d, or start "
+                "from more: train.init_num_pts, train.max_gaussians",
+            )
         if self.graphs is not None and any(
             state.params[name] is not param for name, param in before.items()
         ):
