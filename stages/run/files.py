@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -148,9 +149,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for other texts, and for NaN and infinity."""
+    """The value of a JSON text.
+
+    Raises ValueError for other texts, for NaN and infinity, and for an object with a key twice, of
+    which Python would drop the first.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_keys_once,
+        )
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -163,6 +173,15 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"it holds {text}, which is infinite")
+    return value
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = ", ".join(repr(key) for key, count in counts.items() if count > 1)
+        raise ValueError(f"one object holds these keys more than once: {twice}")
     return value
 
 

@@ -43,7 +43,7 @@ def read_foreign(folder: Path, entry: ImportEntry, split: str, prompt: str) -> l
     """The samples that an entry takes of `folder`/dataset.json, in the file's order.
 
     Raises UserError that lists what is wrong: missing files, files outside the folder, images of
-    unequal sizes, references of some samples only, other prompts.
+    unequal sizes, references of some samples only, other prompts, samples that are listed twice.
 
     Args:
         folder: the dataset, with its images.
@@ -67,10 +67,15 @@ def read_foreign(folder: Path, entry: ImportEntry, split: str, prompt: str) -> l
     for name, content in chosen.items():
         place = f"{path}  {split}.{name}"
         files, faults = _files(place, content, root, entry.root)
-        faults = faults or [*_size_faults(place, files), *_prompt_faults(place, content, prompt)]
+        faults = faults or [
+            *_size_faults(place, files),
+            *_prompt_faults(place, content, prompt),
+            *_same_file_faults(place, files),
+        ]
         samples.append(ForeignSample(name, files))
         errors += faults
-    errors += _reference_faults(path, samples) if not errors else ()
+    if not errors:
+        errors = [*_reference_faults(path, samples), *_repeated_faults(path, samples)]
     more = len(errors) - _MAX_ERRORS
     raise_all(errors[:_MAX_ERRORS] + ([UserError(path, f"{more} more errors")] if more > 0 else []))
     return samples
@@ -197,6 +202,34 @@ def _reference_faults(path: Path, samples: list[ForeignSample]) -> Iterator[User
             fix="add these; or import the samples that have one by themselves, by `samples` of the "
             "import in params.yaml",
         )
+
+
+def _same_file_faults(place: str, files: Mapping[str, Path]) -> Iterator[UserError]:
+    if len(set(files.values())) < len(files):
+        yield UserError(
+            place,
+            ", ".join(f"{kind} {path.name}" for kind, path in files.items()),
+            expected="another file of each kind",
+            fix="name the right ones, or take the sample out",
+        )
+
+
+def _repeated_faults(path: Path, samples: list[ForeignSample]) -> Iterator[UserError]:
+    """Samples with the files of another one, and renders with several ground truths."""
+    names: dict[tuple[Path, ...], list[str]] = {}
+    targets: dict[Path, dict[Path, str]] = {}
+    for sample in samples:
+        names.setdefault(tuple(sample.files.values()), []).append(sample.name)
+        image, target = (sample.files[kind] for kind in _REQUIRED)
+        targets.setdefault(image, {}).setdefault(target, sample.name)
+    for same in (same for same in names.values() if len(same) > 1):
+        got = f"{', '.join(same)} are one sample: their files are the same"
+        yield UserError(path, got, expected="each sample once", fix="keep one of them")
+    for image, by_target in targets.items():
+        if len(by_target) > 1:
+            got = f"{', '.join(by_target.values())} have one image, {image.name}, and other targets"
+            fix = "name each one's own render"
+            yield UserError(path, got, expected="one ground truth of a render", fix=fix)
 
 
 def _copied(name: str, sample: ForeignSample) -> UserError:

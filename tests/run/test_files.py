@@ -213,6 +213,7 @@ def test_work_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3, "c": 4}}', "more than once: 'b', 'c'"),
         (b"[1]", "a list"),
         (b'"x"', "a str"),
         (b"null", "a NoneType"),

@@ -233,6 +233,21 @@ def no_image(content: dict[str, Any], folder: Path) -> None:
         (set_kind("prompt", "sharpen"), "'sharpen'", "set manifest.prompt and base.prompt"),
         (other_size, "image 48x32, target_image 48x32, ref_image 12x8", "resize them"),
         (no_image, "not a whole image", "write the image again"),
+        (
+            set_kind("target_image", "image/train 0.png"),
+            "image train 0.png, target_image train 0.png, ref_image train 0.png",
+            "name the right ones",
+        ),
+        (
+            lambda content, _: content["train"].update(again=content["train"]["train/1"]),
+            "train/1, again are one sample: their files are the same",
+            "keep one of them",
+        ),
+        (
+            set_kind("image", "image/train 1.png"),
+            "train/0, train/1 have one image, train 1.png, and other targets",
+            "name each one's own render",
+        ),
         (lambda content, _: content.pop("train"), "no samples in `train`", "write it there"),
         (lambda content, _: content.update(train=[1]), "no samples in `train`", "write it there"),
         (
@@ -262,6 +277,31 @@ def test_bad_dataset_is_named_by_check_and_stage(
     with pytest.raises(UserError) as of_check:
         check.main()
     assert str(of_stage.value) in str(of_check.value)
+
+
+def test_ids_that_are_listed_twice_are_named(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON readers keep the last of them without a word."""
+    path = layout.raw(TUNED) / "dataset.json"
+    text = path.read_text()
+    for number in (1, 2):
+        text = text.replace(f'"train/{number}"', '"train/0"')
+    path.write_text(text.replace('"test/1"', '"test/0"'))
+    with pytest.raises(UserError, match="these keys more than once: 'train/0'"):
+        run(monkeypatch)
+
+
+def test_one_render_may_have_several_references(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.raw(TUNED) / "dataset.json"
+    content = read_json(path)
+    other = content["train"]["train/1"]["ref_image"]
+    content["train"]["again"] = content["train"]["train/0"] | {"ref_image": other}
+    path.write_text(json.dumps(content))
+    run(monkeypatch)
+    assert len(read_index(layout.pairs(TUNED)).pairs) == 4
 
 
 def test_absent_dataset_is_named(study: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
