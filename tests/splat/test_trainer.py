@@ -9,8 +9,11 @@ from known_scene import known_gaussians, ring
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rigid, rotation_from_vector
+from stages.scenes.frames import fit_sim3_from_cameras
+from stages.scenes.scene import camera_to_dict
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer
+from stages.splat.training.watched import watched
 
 DRIFT = rigid(rotation_from_vector([0.01, -0.03, 0.02]), np.array([0.05, -0.02, 0.04]))
 
@@ -63,6 +66,24 @@ def test_motion_of_one_camera_among_others_stays(trainer, views) -> None:
     assert moved[2] > 0.05
 
 
+def test_what_watchers_get_is_of_one_fit(trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    drift(trainer)
+    fits = []
+
+    def fit(*cameras):
+        fits.append(fit_sim3_from_cameras(*cameras))
+        return fits[-1]
+
+    monkeypatch.setattr("stages.splat.training.trainer.fit_sim3_from_cameras", fit)
+    seen = watched(trainer, "drifted", 5, 80)
+    assert len(fits) == 1
+    assert seen["world_from_norm"] == trainer.gaussians(5).world_from_norm.to_dict()
+    names = [camera.name for camera in trainer.views.cameras]
+    assert list(seen["cameras"]) == names
+    expected = [camera_to_dict(camera) for camera in trainer.learnt_cameras()]
+    assert list(seen["cameras"].values()) == expected
+
+
 def test_single_camera_keeps_its_pose(config, views, points) -> None:
     config = config.model_copy(update={"pose_opt": True})
     trainer = Trainer(views[:1], *points, config, "cpu")
@@ -111,9 +132,10 @@ def test_few_lost_gaussians_are_left_out_and_many_end_the_training(trainer) -> N
 def test_strategy_that_removes_all_gaussians_ends_the_training(config, views, points) -> None:
     strategy = config.strategy.model_copy(update={"prune_opa": 1.0})
     trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    for step in range(20):
+        trainer.step(step)
     with pytest.raises(UserError, match=r"(?s)removed all Gaussians at step 21.*prune_opa"):
-        for step in range(30):
-            trainer.step(step)
+        trainer.step(20)
 
 
 def test_scene_scale_is_gsplats(config, views, points) -> None:

@@ -279,12 +279,12 @@ class Trainer:
 
     def gaussians(self, step: int) -> Gaussians:
         """The Gaussians after `step` steps, without those that are not finite."""
-        self._settle()
+        world_from_learnt, cameras = self.learnt()
         kept, config = self.state.finite(), self.config
         tensors = {NAMES.get(n, n): p.detach()[kept].clone() for n, p in self.state.params.items()}
         return Gaussians(
             **tensors,
-            world_from_norm=self.world_from_learnt(),
+            world_from_norm=world_from_learnt,
             antialiased=config.antialiased,
             metadata={
                 "step": step,
@@ -292,37 +292,36 @@ class Trainer:
                 "near_plane": config.near_plane,
                 "far_plane": config.far_plane,
                 "params": text_hash(config.name_in_files(self.backend))[:16],
-                **({COLOR: self._colors()} if self.state.maps_colors else {}),
+                **({COLOR: self._colors(cameras)} if self.state.maps_colors else {}),
             },
         )
 
-    def _colors(self) -> color.ColorTable | None:
-        """Maps by camera: the learnt ones, else those that training started from."""
+    def _colors(self, learnt: Sequence[Camera]) -> color.ColorTable | None:
+        """Maps by learnt camera: the learnt ones, else those that training started from."""
         if not self.config.color_opt:
             return self.start_colors
-        return color.table(self.learnt_cameras(), self.state.color_maps())
+        return color.table(learnt, self.state.color_maps())
 
-    def learnt_cameras(self) -> list[Camera]:
-        """Training cameras in the world frame, with their learnt corrections."""
+    def learnt(self) -> tuple[Sim3, list[Camera]]:
+        """From the frame of the Gaussians, as they are now, to the world; and `learnt_cameras`."""
         self._settle()
-        world_from_learnt = self.world_from_learnt()
         cameras = self._corrected_cameras()
+        world_from_learnt = self.world_from_norm.compose(self._given_from_learnt(cameras))
         if np.linalg.norm(world_from_learnt.translation) > _FAR * world_from_learnt.scale:
             # So far from the origin, the rounding of float32 rotations would move the cameras.
             cameras = [one.moved(poses.orthonormal(one.cam_from_world)) for one in cameras]
-        return [world_from_learnt.apply_camera(camera) for camera in cameras]
+        return world_from_learnt, [world_from_learnt.apply_camera(camera) for camera in cameras]
 
-    def world_from_learnt(self) -> Sim3:
-        """From the frame of the Gaussians, as they are now, to the world."""
-        self._settle()
-        return self.world_from_norm.compose(self._given_from_learnt())
+    def learnt_cameras(self) -> list[Camera]:
+        """Training cameras in the world frame, with their learnt corrections."""
+        return self.learnt()[1]
 
     def _corrected_cameras(self) -> list[Camera]:
         with torch.no_grad():
             poses = [self.viewmat(k).double().cpu().numpy() for k in range(len(self.views))]
         return [camera.moved(pose) for camera, pose in zip(self.views.cameras, poses, strict=True)]
 
-    def _given_from_learnt(self) -> Sim3:
+    def _given_from_learnt(self, learnt: Sequence[Camera]) -> Sim3:
         """Takes back the motion that all corrections share, in the normalised frame.
 
         Images do not determine a motion of the whole scene together with its cameras, so training
@@ -331,7 +330,7 @@ class Trainer:
         """
         if not self.config.pose_opt:
             return Sim3.identity()
-        learnt, given = self._corrected_cameras(), self.views.cameras
+        given = self.views.cameras
         fitted, residual = fit_sim3_from_cameras(learnt, given)
         if residual["centre_rmse_relative"] <= _MAX_MOVED:
             return fitted

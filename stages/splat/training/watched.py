@@ -15,11 +15,12 @@ def watched(
 
     `result` is the file that the finished Gaussians will be in, None where only the caller knows.
     """
+    world_from_norm, cameras = trainer.learnt()
     return {
         "name": name,
         "step": step,
         "steps": steps,
         "result": "" if result is None else os.path.abspath(result),
-        "world_from_norm": trainer.world_from_learnt().to_dict(),
-        "cameras": {camera.name: camera_to_dict(camera) for camera in trainer.learnt_cameras()},
+        "world_from_norm": world_from_norm.to_dict(),
+        "cameras": {camera.name: camera_to_dict(camera) for camera in cameras},
     }
