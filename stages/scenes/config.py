@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from stages.run.errors import UserError
 from stages.run.settings.alignment import Alignment
+from stages.run.settings.pair_trainings import pair_trainings
 from stages.run.settings.params import CHECK, Section, did_you_mean, text_like
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed
 
@@ -219,8 +220,7 @@ class PairsConfig(Alignment):
     @property
     def trainings(self) -> int:
         """How often the Gaussians of a scene are trained for its samples, beside stage `train`."""
-        ways = self.degradation.sparse > 0, self.degradation.cycle > 0, self.poses == "given"
-        return len(self.leave_out) + sum(ways)
+        return pair_trainings(self.model_dump())
 
     @field_validator("leave_out")
     @classmethod

@@ -14,6 +14,7 @@ from typing import Any
 from stages.graph.repository import StageStatus
 from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
+from stages.run.settings.pair_trainings import pair_trainings
 
 # Time is proportional to the product of these params.
 _STEPS = {
@@ -111,12 +112,9 @@ def _trained(cost: Mapping[str, Any]) -> int:
 
 
 def _trainings(name: str, params: Mapping[str, Any]) -> int:
-    """How often `pairs` trains the Gaussians of a scene, as `PairsConfig.trainings`; else 0."""
+    """How often a stage trains Gaussians beside stage `train`; only `pairs` does."""
     pairs = params.get("pairs") if name.partition("@")[0] == "pairs" else None
-    if not isinstance(pairs, Mapping):
-        return 0
-    ways = *pairs.get("degradation", {}).values(), pairs.get("poses") == "given"
-    return len(pairs.get("leave_out", ())) + sum(map(bool, ways))
+    return pair_trainings(pairs) if isinstance(pairs, Mapping) else 0
 
 
 def _seconds_of_training(step: StageStatus, costs: Costs) -> float:
