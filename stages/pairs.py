@@ -9,10 +9,8 @@ from stages.run.notes import unshown
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
-from stages.scenes.config import PairsConfig
+from stages.scenes.config import SPLITS, PairsConfig
 from stages.splat.config import TrainConfig
-
-SPLITS = ("train", "test")
 
 
 def main() -> None:

@@ -7,9 +7,7 @@ from stages.run.files import whole_folder, write_json
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
-from stages.scenes.config import ImportEntry, ManifestConfig
-
-SPLITS = ("train", "test")
+from stages.scenes.config import SPLITS, ImportEntry, ManifestConfig
 
 
 def main() -> None:

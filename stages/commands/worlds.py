@@ -10,6 +10,7 @@ from stages.difix.config import BaseConfig
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.settings.params import Params, add_override_option
+from stages.scenes.config import SPLITS
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     print(f"on {device} ({reason})")
     stream = WorldsStream(config.pretrain, SIZES["small"].warped, device)
     numbers = write_worlds(stream, args.out, config.prompt)
-    for split in ("train", "test"):
+    for split in SPLITS:
         print(f"{split}: {numbers[split]} samples, input {numbers[f'{split}_psnr']:.2f} dB")
     print(args.out / DATASET)
 

@@ -21,7 +21,6 @@ from stages.samples.batches import seeded
 from stages.samples.index import warped_paths
 from stages.scenes.images import image_size, read_image, read_rgba, resize
 
-SPLITS = ("train", "test")
 _KEYS = {"image", "target_image", "ref_image", "prompt"}
 
 

@@ -30,7 +30,7 @@ from stages.samples.near_duplicates import (
     sample_images,
     scene_images,
 )
-from stages.scenes.config import ManifestConfig
+from stages.scenes.config import SPLITS, ManifestConfig
 from stages.scenes.scene import Scene
 from stages.scenes.study.config import StudyConfig
 from stages.scenes.study.identity import people
@@ -47,8 +47,8 @@ from stages.scenes.study.roles import (
     notes_on_roles,
 )
 
-# DiFix's names of the splits, and the roles of the scenes that their samples are of.
-SPLITS = {"train": "tuning_scenes", "test": "internal_eval_scenes"}
+# By split, the role of the scenes that its samples are of.
+_ROLES = dict(zip(SPLITS, ("tuning_scenes", "internal_eval_scenes"), strict=True))
 _MEASURED = "downstream and reserved scenes"
 _MAX_ERRORS = 20  # of one dataset; thousands of absent files have one cause
 
@@ -73,7 +73,7 @@ def collect(study: StudyConfig, paths: SamplePaths) -> Collected:
     """Read the samples of all tuning and internal-eval scenes, and of imports."""
     errors: list[UserError] = []
     indices: dict[str, dict[str, SampleIndex]] = {}
-    for split, role in SPLITS.items():
+    for split, role in _ROLES.items():
         indices[split] = {}
         lists = _scenes_by_role(study)
         for scene in (*lists[role], *lists[IMPORTS[role]]):
@@ -92,7 +92,7 @@ def build(collected: Collected, config: ManifestConfig) -> Dataset:
     """
     dataset: Dataset = {}
     errors = []
-    for split, role in SPLITS.items():
+    for split, role in _ROLES.items():
         floor = config.min_psnr if split == "train" else 0.0
         samples = [
             (collected.paths.samples(scene), scene, record)
@@ -149,7 +149,7 @@ def judge_dataset(
     lines: list[str] = []
     scenes_by_role, imported = _scenes_by_role(study), _imported(study)
     roles = {scene: role for role, scenes in scenes_by_role.items() for scene in scenes}
-    for split, role in SPLITS.items():
+    for split, role in _ROLES.items():
         entries = dataset.get(split)
         if not isinstance(entries, Mapping) or not entries:
             got, expected = f"no samples in `{split}`", f"{split}: {{id: {{image: ...}}}}"
@@ -242,7 +242,7 @@ def _images_by_role(study: StudyConfig, collected: Collected) -> dict[str, Scene
             scene: sample_images(index, paths.samples(scene), paths.scene(scene))
             for scene, index in collected.indices[split].items()
         }
-        for split, role in SPLITS.items()
+        for split, role in _ROLES.items()
     }
     return images | {
         _MEASURED: {scene: scene_images(paths.scene(scene)) for scene in _measured(study)}
@@ -297,7 +297,7 @@ def _empty(role: str, records: list[SampleRecord], floor: float) -> UserError:
 
 def _index_digests(collected: Collected) -> Iterator[tuple[str, object, str]]:
     """(role, place, SHA-256) of every image of the scenes that have samples."""
-    for split, role in SPLITS.items():
+    for split, role in _ROLES.items():
         for scene, index in collected.indices[split].items():
             for kind, images in index.photographs.items():
                 for name, digest in images.items():

@@ -77,6 +77,9 @@ class SceneEntry(Section):
         return self.source != "demo"
 
 
+SPLITS = ("train", "test")  # DiFix's names: of the tuning, and of its internal evaluation
+
+
 class ImportEntry(Section):
     """One entry of `imports`: samples of data/raw/<name>/dataset.json, and whom they show.
 

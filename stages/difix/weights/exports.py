@@ -18,7 +18,8 @@ from stages.difix.weights.part_files import TEXT_FOLDERS
 from stages.difix.weights.pkl import write_pkl
 from stages.run.errors import UserError
 from stages.run.files import whole_folder, write_json
-from stages.samples.dataset import SPLITS, read_split
+from stages.samples.dataset import read_split
+from stages.scenes.config import SPLITS
 
 # Their trainer takes the number of steps from the name, and resumes at the next.
 PKL_NAME = "model_0.pkl"
