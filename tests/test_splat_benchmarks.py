@@ -116,6 +116,26 @@ def test_photographed_images_have_errors_of_the_size_that_is_said(capture) -> No
     assert np.array_equal(photographed.points, capture.points)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--photographed",
+        "--data capture",
+        "--gaussians 9000",
+        "--schedule 30000",
+        "--every 4",
+        "--size 540x720",
+        "--steps 1000",
+        "--views 20",
+        "--points 900",
+        "--device cpu",
+    ],
+)
+def test_figures_of_others_stand_beside_their_own_case_alone(words: str) -> None:
+    assert splat_train.is_usual(splat_train.options().parse_args([]))
+    assert not splat_train.is_usual(splat_train.options().parse_args(words.split()))
+
+
 def test_each_view_is_held_out_by_one_offset(capture) -> None:
     names = [camera.name for camera in capture.cameras]
     for offset, name in enumerate(names):
@@ -172,8 +192,8 @@ def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> 
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = captured_images.phone(9, 48, 80, "cpu", points=900), 200
     asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
-    machine = {"device": "cpu", "rasteriser": "own", "data": None}
-    args = argparse.Namespace(**asked, **machine, every=8, rotate=False)
+    machine = {"device": "cpu", "rasteriser": "own", "data": None, "photographed": False}
+    args = argparse.Namespace(**asked, **machine, every=8, rotate=False, gaussians=None)
     row = splat_train.ours(capture, recipe, 42, args)
     captured_images.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
