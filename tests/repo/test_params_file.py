@@ -4,6 +4,7 @@ import ast
 import difflib
 import io
 import json
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from source_tree import MODULES, ROOT, closure, tree
 
 from stages.check import CATALOGUES, SECTIONS
+from stages.jobs.config import SlurmConfig
 from stages.run.settings.params import RUNTIME, Params, Section
 from stages.scenes.static.config import READ_BY
 
@@ -200,6 +202,20 @@ def test_every_section_is_introduced_by_a_comment(name: str) -> None:
     lines = TEXT.splitlines()
     at = next(at for at, line in enumerate(lines) if line.startswith(f"{name}:"))
     assert lines[at - 1].startswith("# ")
+
+
+def test_every_stage_that_can_use_a_gpu_says_how_many_its_job_asks_for() -> None:
+    """A job without one works on the CPU, in silence."""
+    on_gpu = {"stages.splat.raster", "stages.splat.matching", "stages.difix.network.precision"}
+    asked = Params.read(ROOT / "params.yaml").section("slurm", SlurmConfig).stages
+    commands = {
+        name: str(stage.get("cmd") or stage["do"]["cmd"])
+        for name, stage in YAML(typ="safe").load(GRAPH)["stages"].items()
+    }
+    entries = {name: re.search(r"python -m (stages\.\w+)", text) for name, text in commands.items()}
+    using = {name for name, found in entries.items() if found and closure(found[1]) & on_gpu}
+    assert {"train", "show", "calibrate", "base"} <= using
+    assert not [name for name in using if name not in asked or asked[name].gpus is None]
 
 
 @pytest.mark.parametrize("command", READ_BY)
