@@ -22,6 +22,7 @@ from stages.difix.network.text import embed
 from stages.difix.weights import folders
 from stages.difix.weights.folders import read_folder, write_folder
 from stages.difix.weights.part_files import lacking, names_in
+from stages.difix.weights.tensors import read_tensors
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, read_json
 
@@ -177,6 +178,33 @@ def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
     save_file(state, path)
     with pytest.raises(UserError, match=f"{name} has NaN or infinity"):
         read_folder(folder)
+
+
+FLOATS = (torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_refused_in_all_precisions(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    fine, broken = tmp_path / "fine.safetensors", tmp_path / "broken.safetensors"
+    weights = torch.linspace(-1, 1, 999).to(dtype)
+    save_file({"weights": weights}, fine)
+    assert torch.equal(read_tensors(fine)["weights"].float(), weights.float())
+    weights[500] = value
+    save_file({"weights": weights}, broken)
+    with pytest.raises(UserError, match="weights has NaN or infinity"):
+        read_tensors(broken)
+
+
+def test_tensors_without_values_or_of_integers_are_finite(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    some = {"empty": torch.zeros(0, 3), "numbers": torch.arange(3), "flags": torch.ones(2) > 0}
+    save_file(some, path)
+    assert {name: value.tolist() for name, value in read_tensors(path).items()} == {
+        name: value.tolist() for name, value in some.items()
+    }
 
 
 def convert(folder: Path, part: str, form: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.run.errors import UserError
 
+_ORDERED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # have `aminmax`
 _FIX = "get the checkpoint again, or run `dvc repro` for the stage that writes it"
 
 
@@ -73,7 +74,14 @@ def named_tensors(content: object, path: Path, part: str) -> dict[str, Tensor]:
 
 
 def _not_finite(tensors: dict[str, Tensor]) -> Iterator[str]:
-    return (name for name, value in tensors.items() if not torch.isfinite(value).all())
+    return (name for name, value in tensors.items() if not _is_finite(value))
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether no element is NaN or infinite; in one pass and without a temporary where possible."""
+    if value.dtype in _ORDERED and value.numel():
+        value = torch.stack(value.aminmax())  # NaN where any element is
+    return bool(value.isfinite().all())
 
 
 def _refuse(names: Iterator[str], path: Path) -> None:
