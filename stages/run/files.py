@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,14 @@ def folder_hash(folder: Path) -> str:
         part for path in files for part in (path.relative_to(folder).as_posix(), file_hash(path))
     )
     return text_hash(*parts)
+
+
+def start_folder_hash(folder: Path) -> Future[str]:
+    """Start `folder_hash` in a thread; `result()` waits for it and raises its errors.
+
+    Hashing gigabytes takes seconds and holds no GIL: the caller imports or reads meanwhile.
+    """
+    pool = ThreadPoolExecutor(1)
+    hashed = pool.submit(folder_hash, folder)
+    pool.shutdown(wait=False)
+    return hashed
