@@ -15,7 +15,8 @@ from stages.quality.keys import AVERAGED, CROPPED, MEASURED, MEASURES
 from stages.run import layout
 from stages.run.files import write_json, write_tsv
 from stages.run.methods import FIXERS, methods_of
-from stages.scenes.novel_views import write_info, write_novel_view
+from stages.scenes.images import write_png
+from stages.scenes.novel_views import novel_view_path, write_info
 from stages.scenes.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,7 @@ def _write_evaluation(scene: str, method: str, place: int, lpips: bool) -> None:
         truth = view.pixels()
         level = NOISE[method] * (1 + 0.1 * number)
         image = np.clip(truth + level * random.standard_normal(truth.shape), 0, 1)
-        write_novel_view(folder, "given", view, image.astype(np.float32))
+        write_png(novel_view_path(folder, "given", view), image.astype(np.float32))
         psnr = -10 * np.log10(np.square(image - truth).mean())
         measures = {
             "psnr": round(float(psnr), 4),

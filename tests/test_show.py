@@ -16,7 +16,8 @@ from stages.run import layout
 from stages.run.errors import UserError
 from stages.run.files import folder_hash
 from stages.scenes.frames import Sim3
-from stages.scenes.novel_views import write_novel_view
+from stages.scenes.images import write_png
+from stages.scenes.novel_views import novel_view_path
 from stages.scenes.poses.camera_paths import focus_and_up
 from stages.scenes.scene import Scene
 from stages.show import main
@@ -158,7 +159,8 @@ def test_recording_has_everything_over_time() -> None:
     rerun_chunk = pytest.importorskip("rerun.chunk")
     views = Scene.read(layout.scene(SCENE)).views("target")
     for view in views:
-        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, 0.5 * view.pixels())
+        path = novel_view_path(layout.novel_views(SCENE, "none"), "given", view)
+        write_png(path, 0.5 * view.pixels())
     write_params(["none"], 0, ["ply", "rrd"])
     main()
     reader = rerun_chunk.RrdReader(layout.shown(SCENE) / f"{SCENE}.rrd")

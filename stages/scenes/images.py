@@ -6,7 +6,9 @@ ignored: values are taken as sRGB.
 
 import logging
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stages.run.errors import UserError, warn_once
 from stages.run.files import whole_file
+from stages.run.process.cores import available_cores
 from stages.run.process.memory import memory_bytes
 
 Pixels = NDArray[np.float32]
@@ -32,6 +35,7 @@ _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # tags of a T
 _WHITE_IS_ZERO, _SEPARATE, _UNSIGNED, _SIGNED = 0, 2, 1, 2  # and their values
 BLACK = (0.0, 0.0, 0.0)
 _BYTES_PER_PIXEL = 64  # peak of decoding, conversion to floats and resampling
+_PNG_THREADS = 4  # of each `png_writer`, where there are as many cores
 
 # The limit is our own, by memory: phones take more than the pixels that Pillow allows.
 Image.MAX_IMAGE_PIXELS = None
@@ -153,6 +157,27 @@ def write_png(path: Path, image: Pixels) -> None:
     """Write [H, W, 3], or 4 with alpha, in [0, 1] as 8-bit PNG, rounded to the nearest level."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     _save(path, Image.fromarray(levels))
+
+
+@contextmanager
+def png_writer() -> Iterator[Callable[[Path, Pixels], None]]:
+    """`write_png` in a few threads, as compressing takes longer than rendering on a GPU.
+
+    A call waits while every thread has an image. The error of an earlier image is raised by a later
+    call or when the block ends; all others are written by then. One thread may call.
+    """
+    threads = min(_PNG_THREADS, available_cores())
+    unwritten: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+
+        def write(path: Path, image: Pixels) -> None:
+            if len(unwritten) == threads:
+                unwritten.popleft().result()
+            unwritten.append(pool.submit(write_png, path, image))
+
+        yield write
+        for one in unwritten:
+            one.result()
 
 
 def write_mask(path: Path, mask: Mask) -> None:

@@ -14,17 +14,12 @@ from numpy.typing import NDArray
 from stages.run.errors import UserError
 from stages.run.files import read_json, shaped, write_json
 from stages.scenes.cameras import camera_fault
-from stages.scenes.images import Pixels, read_image, write_png
+from stages.scenes.images import Pixels, read_image
 from stages.scenes.view import View
 
 KINDS = ("given", "aligned")
 Pose = NDArray[np.float64]  # cam_from_world [4, 4]
 INFO = "novel_views.json"
-
-
-def write_novel_view(folder: Path, kind: str, view: View, image: Pixels) -> None:
-    """Write the novel view [H, W, 3] of a target camera, in 8 bits."""
-    write_png(novel_view_path(folder, kind, view), image)
 
 
 def read_novel_view(folder: Path, kind: str, view: View) -> Pixels:

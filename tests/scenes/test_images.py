@@ -1,6 +1,7 @@
 """Reading every common kind of image, rounding, resampling, and refusal of broken files."""
 
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ import tifffile  # comes with scikit-image
 from PIL import Image, ImageOps
 
 from stages.run.errors import UserError
+from stages.scenes import images
 from stages.scenes.images import (
     focal_35mm,
     has_alpha,
     image_size,
+    png_writer,
     read_image,
     read_mask,
     resize,
@@ -49,6 +52,53 @@ def test_writing_rounds_and_clips(tmp_path: Path) -> None:
     values = np.array([0.4, 0.6, 99.4, 99.6, -30, 300]) / 255
     write_png(path, np.repeat(values.reshape(1, 6, 1), 3, axis=2).astype(np.float32))
     assert np.asarray(Image.open(path))[0, :, 0].tolist() == [0, 1, 99, 100, 0, 255]
+
+
+def test_images_written_in_threads_have_the_same_bytes(tmp_path: Path) -> None:
+    made = np.random.default_rng(0).random((9, 8, 6, 3)).astype(np.float32)
+    with png_writer() as write:
+        for number, image in enumerate(made):
+            write(tmp_path / "new" / f"{number}.png", image)
+    for number, image in enumerate(made):
+        write_png(tmp_path / "one.png", image)
+        expected = (tmp_path / "one.png").read_bytes()
+        assert (tmp_path / "new" / f"{number}.png").read_bytes() == expected
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_an_image_that_cannot_be_written_in_a_thread_is_an_error(
+    tmp_path: Path, count: int
+) -> None:
+    """Of the last image at the block's end, of another when a later one is written."""
+    written = []
+
+    def write_all() -> None:
+        with png_writer() as write:
+            for number in range(count):
+                write(tmp_path / "file" / f"{number}.png", np.zeros((2, 2, 3), np.float32))
+                written.append(number)
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write_all()
+    assert len(written) in ({1} if count == 1 else range(1, 5))
+
+
+def test_few_images_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def slow(path: Path, image: np.ndarray) -> None:
+        time.sleep(0.01)
+        done.append(path)
+
+    monkeypatch.setattr(images, "write_png", slow)
+    monkeypatch.setattr(images, "available_cores", lambda: 2)
+    paths = [Path(f"{number}.png") for number in range(9)]
+    with png_writer() as write:
+        for count, path in enumerate(paths, 1):
+            write(path, np.zeros((2, 2, 3), np.float32))
+            assert count - len(done) <= 2
+    assert sorted(done) == paths
 
 
 def test_orientation_of_a_phone_is_applied(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from stages.run.files import target_of
 from stages.run.notes import unshown
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import Sim3
-from stages.scenes.images import BLACK, Mask, Pixels, write_png
+from stages.scenes.images import BLACK, Mask, Pixels, png_writer
 from stages.scenes.view import View
 from stages.splat.captures.training import shrunk, shrunk_size
 from stages.splat.gaussians import Gaussians
@@ -154,18 +154,21 @@ def _rendered(
     masks: Mapping[str, Mask] | None,
 ) -> Iterator[MeasuredView]:
     background = gaussians.metadata.get("background", BLACK)  # where no Gaussian is
-    for view in views:
-        camera, image, valid = shrunk(view, data_factor, background)
-        camera = train_from_views.apply_camera(camera)
-        cameras = {GIVEN: camera}
-        if alignment.steps:
-            cameras[ALIGNED] = aligned_camera(gaussians, camera, image, valid, alignment, backend)
-        renders: dict[str, Any] = {
-            kind: render(gaussians, posed, backend).rgb.cpu().numpy()
-            for kind, posed in cameras.items()
-        }
-        for kind, pixels in renders.items():
-            write_png(folder / kind / render_file(view.name), pixels)
-        mask = valid if masks is None else masks[view.name]
-        mask = mask if valid is None or mask is None else mask & valid
-        yield MeasuredView("", view.name, image, view.sha256, mask=mask, valid=valid, **renders)
+    with png_writer() as write:
+        for view in views:
+            camera, image, valid = shrunk(view, data_factor, background)
+            camera = train_from_views.apply_camera(camera)
+            cameras = {GIVEN: camera}
+            if alignment.steps:
+                cameras[ALIGNED] = aligned_camera(
+                    gaussians, camera, image, valid, alignment, backend
+                )
+            renders: dict[str, Any] = {
+                kind: render(gaussians, posed, backend).rgb.cpu().numpy()
+                for kind, posed in cameras.items()
+            }
+            for kind, pixels in renders.items():
+                write(folder / kind / render_file(view.name), pixels)
+            mask = valid if masks is None else masks[view.name]
+            mask = mask if valid is None or mask is None else mask & valid
+            yield MeasuredView("", view.name, image, view.sha256, mask=mask, valid=valid, **renders)

@@ -14,8 +14,8 @@ from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera, rotation_angle_deg
-from stages.scenes.images import Pixels
-from stages.scenes.novel_views import KINDS, Pose, write_info, write_novel_view
+from stages.scenes.images import Pixels, png_writer
+from stages.scenes.novel_views import KINDS, Pose, novel_view_path, write_info
 from stages.scenes.poses.calibration import Calibration
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
@@ -90,8 +90,9 @@ class TargetRenderer:
         if fix is not None:
             views, cameras = zip(*((item.view, item.camera) for item in renders), strict=True)
             images = fix(views, cameras, images)
-        for item, image in zip(renders, images, strict=True):
-            write_novel_view(folder, item.kind, item.view, image)
+        with png_writer() as write:
+            for item, image in zip(renders, images, strict=True):
+                write(novel_view_path(folder, item.kind, item.view), image)
         return {item.view.name: item.move for item in renders if item.move}
 
     def _renders(self, timestamp: str, gaussians: Gaussians) -> Iterator["_Render"]:
