@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = ("tune", "difix", "distill")  # each of which some methods do not use
 REPORT = "; import sys; print('LOADED', *sys.modules)"
 Check = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -100,6 +101,29 @@ def test_fixer_that_is_tuned_at_another_scale_than_it_is_applied_at_is_named(fol
     assert "tuned on images of their own size and applied to images of 64 px" in line
     both = notes("tune.resolution=320", "difix.resolution=320")
     assert not [line for line in both if "tuned on images" in line]
+
+
+def test_sections_that_no_method_uses_are_named_with_their_line(folder: Path) -> None:
+    def notes() -> list[str]:
+        lines = [line for line in check(folder).stdout.splitlines() if "on evaluations" in line]
+        return [line.split(" has no effect")[0] for line in lines]
+
+    def change(methods: list[str], fixers: list[str], of_captures: list[str]) -> list[str]:
+        def changed(params: dict) -> None:
+            params["study"].update(methods=methods, fixers=fixers, subject=methods[-1])
+            params["capture_study"]["fixers"] = of_captures
+            params["static"]["fixers"] = []
+
+        edit(folder, changed)
+        numbers = {name: line_of(folder, f"\n{name}:\n") + 1 for name in SECTIONS}
+        return [f"note: params.yaml:{number}  {name}" for name, number in numbers.items()]
+
+    tune, difix, distill = change(["none", "base-post"], ["base"], [])
+    assert notes() == [tune, distill]
+    tune, difix, distill = change(["none"], [], [])
+    assert notes() == [tune, difix, distill]
+    tune, difix, distill = change(["none"], [], ["tuned"])
+    assert notes() == [distill], "captures are fixed by it"
 
 
 def test_imports_without_a_role_are_named_with_their_line(folder: Path) -> None:

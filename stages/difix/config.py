@@ -4,12 +4,13 @@ Defaults are the values of the published model and of the full-size recipe; para
 of the embedded demo.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.run.methods import TUNED, methods_of
+from stages.run.methods import DISTILL, TUNED, Method, methods_of
 from stages.run.settings.params import Section, no_effect, runtime_field
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed, Workers
 from stages.samples.worlds.config import WorldsConfig
@@ -200,14 +201,25 @@ def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
 
 
 def notes(values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]) -> Iterator[str]:
-    """A line for each key of `tune` without effect, and one for two scales of images.
+    """A line for each section that no method uses, and on keys of `tune` where one does.
 
-    `values` are the sections of params.
+    These are keys without effect, and two scales of images. `values` are the sections of params.
     """
+    methods = _evaluated(values)
+    for section, uses, reason in (
+        ("tune", methods_of(TUNED, methods), "has the tuned fixer"),
+        ("difix", [one for one in methods if Method.parse(one).form], "has a fixer"),
+        ("distill", [one for one in methods if Method.parse(one).form == DISTILL], "distils"),
+    ):
+        if not uses:
+            lists = "study.methods, capture_study and static"
+            yield no_effect(where((section,)), f"no method of {lists} {reason}", " on evaluations")
+    if not methods_of(TUNED, methods):
+        return
     for key, reason in inert_keys(values["tune"]):
         yield no_effect(where(("tune", *key.split("."))), reason)
     tuned, applied = values["tune"].resolution, values["difix"].resolution
-    if tuned != applied and methods_of(TUNED, values["study"].methods):
+    if tuned != applied:
         ways = f"difix.resolution={tuned}, which resizes" if tuned else f"tune.resolution={applied}"
         if tuned and not applied:
             ways += f", or tune.resolution=0 and tune.crop_px={tuned}, which crops"
@@ -216,6 +228,15 @@ def notes(values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]) ->
             f"applied to {_size(applied)} (difix.resolution: {applied}), another scale of the same "
             f"faults; for one scale set {ways}"
         )
+
+
+def _evaluated(values: Mapping[str, Any]) -> list[str]:
+    """Methods by which scenes, captures and static scenes are evaluated."""
+    captures, static = values["capture_study"], values["static"]
+    fixed = [captures] if captures.evaluated else []
+    fixed += [static] if static.scenes else []
+    pairs = [pair for one in fixed for pair in itertools.product(one.fixers, one.methods)]
+    return [*values["study"].methods, *map("-".join, pairs)]
 
 
 def _size(resolution: int) -> str:
