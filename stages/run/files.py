@@ -115,6 +115,19 @@ def whole_file(target: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file, which is only ever replaced, a second name; copy it where none can be.
+
+    Raises OSError for a file that cannot be read, or a folder that cannot be written.
+    """
+    with whole_file(target) as scratch:
+        scratch.unlink(missing_ok=True)
+        try:
+            os.link(source, scratch)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, scratch)
+
+
 @contextmanager
 def _named_after(target: Path) -> Iterator[None]:
     """Name `target` in an OSError that has no file name, such as that of a failed write."""

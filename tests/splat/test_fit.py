@@ -234,6 +234,42 @@ def test_intermediate_ply_is_written(config, views, points, tmp_path: Path) -> N
     assert (tmp_path / "point_cloud_40.ply").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("can_link", [True, False])
+def test_files_of_the_last_step_are_written_once(
+    config, views, points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_link: bool
+) -> None:
+    steps = {"max_steps": 40, "save_steps": (20, 40), "ply_steps": (40,)}
+    names = {"gaussians": ".safetensors", "point_cloud": ".ply"}
+    written: list[str] = []
+    save = gaussians.save_file
+    monkeypatch.setattr(
+        gaussians, "save_file", lambda *args, **more: (written.append("x"), save(*args, **more))
+    )
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links")
+
+    if not can_link:
+        monkeypatch.setattr("os.link", refuse)
+    fitted = trained(config.model_copy(update=steps), views, points, folder=tmp_path)
+    fitted.write(tmp_path, ply=True)
+    assert len(written) == 2, "at step 20 and at step 40"
+    for name, suffix in names.items():
+        final, twin = tmp_path / f"{name}{suffix}", tmp_path / f"{name}_40{suffix}"
+        assert final.samefile(twin) is can_link
+        assert final.read_bytes() == twin.read_bytes()
+    final = tmp_path / "gaussians.safetensors"
+    linked = final.read_bytes()
+    fitted.gaussians.save(final)
+    assert final.read_bytes() == linked, "as a write of its own has them"
+    assert (tmp_path / "gaussians_40.safetensors").read_bytes() == linked
+    export.write_ply(tmp_path / "again.ply", fitted.gaussians)
+    again = (tmp_path / "again.ply").read_bytes()
+    assert again == (tmp_path / "point_cloud.ply").read_bytes()
+    assert equal(Gaussians.load(final), fitted.gaussians)
+    assert not equal(Gaussians.load(tmp_path / "gaussians_20.safetensors"), fitted.gaussians)
+
+
 def _rotated(pose: np.ndarray, angles: np.ndarray) -> np.ndarray:
     rotated = pose.copy()
     rotated[:3] = rotation_from_vector(angles) @ pose[:3]

@@ -1,6 +1,6 @@
 """The training loop: from the start, or from the last checkpoint, to the end."""
 
-import shutil
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS, POINT_CLOUD
 from stages.run.checkpoint import Checkpoint
-from stages.run.files import target_of
+from stages.run.files import link_or_copy, target_of
 from stages.run.process.stopping import PREEMPTED, Preemption
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
@@ -40,6 +40,7 @@ class Fitted:
     evaluations: list[EvaluationRow]
     limited: bool  # whether max_gaussians held the growth
     poses: str = ""  # how they were learnt
+    copied: frozenset[str] = frozenset()  # names of files that `fit` put into its folder
 
     def record(self) -> dict[str, Any]:
         """What fit.json holds."""
@@ -49,14 +50,20 @@ class Fitted:
         """gaussians.safetensors, point_cloud.ply if `ply`, and the learnt cameras.
 
         The latter are a COLMAP model, cameras/sparse/0, whose images have the cameras' names and
-        `suffix`.
+        `suffix`. What `fit` copied to the folder of the last step is linked, not written again.
         """
+        step = self.gaussians.metadata.get("step", 0)
         gaussians = self.gaussians.to("cpu")
         named = {f"{camera.name}{suffix}": camera for camera in self.cameras}
         learnt = {name: replace(camera, name=name) for name, camera in named.items()}
         with gpu_lock_released():
-            gaussians.save(folder / GAUSSIANS)
-            if ply:
+            if (same := _gaussians_of(step)) in self.copied:
+                link_or_copy(folder / same, folder / GAUSSIANS)
+            else:
+                gaussians.save(folder / GAUSSIANS)
+            if ply and (same := _ply_of(step)) in self.copied:
+                link_or_copy(folder / same, folder / POINT_CLOUD)
+            elif ply:
                 export.write_ply(folder / POINT_CLOUD, gaussians)
             write_model(folder / LEARNT_CAMERAS, learnt)
 
@@ -127,9 +134,12 @@ def _fit(
     if all(row["step"] < steps for row in evaluations):
         # After the last save, so that a failure of measuring loses no training.
         evaluations += evaluate(trainer, test_views, steps)
+    copied: frozenset[str] = frozenset()
     if folder is not None and checkpoint.kept.is_dir():
+        copied = frozenset(os.listdir(checkpoint.kept))
         with gpu_lock_released():
-            shutil.copytree(checkpoint.kept, folder, dirs_exist_ok=True)
+            for name in copied:
+                link_or_copy(checkpoint.kept / name, folder / name)
     return Fitted(
         trainer.gaussians(steps),
         trainer.learnt_cameras(),
@@ -137,6 +147,7 @@ def _fit(
         evaluations,
         trainer.state.limited,
         str(trainer.pose_rates),
+        copied,
     )
 
 
@@ -150,9 +161,17 @@ def _export(trainer: Trainer, kept: Path, step: int) -> None:
     gaussians = trainer.gaussians(step).to("cpu")
     with gpu_lock_released():
         if ply:
-            export.write_ply(kept / f"point_cloud_{step}.ply", gaussians)
+            export.write_ply(kept / _ply_of(step), gaussians)
         if save:
-            gaussians.save(kept / f"gaussians_{step}.safetensors")
+            gaussians.save(kept / _gaussians_of(step))
+
+
+def _gaussians_of(step: int) -> str:
+    return f"gaussians_{step}.safetensors"
+
+
+def _ply_of(step: int) -> str:
+    return f"point_cloud_{step}.ply"
 
 
 def _curve_row(trainer: Trainer, step: int, loss: float) -> CurveRow:
