@@ -10,7 +10,14 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from benchmarks import difix_cases, difix_infer, difix_layers, difix_resume, difix_tune
+from benchmarks import (
+    difix_cases,
+    difix_infer,
+    difix_layers,
+    difix_load,
+    difix_resume,
+    difix_tune,
+)
 from stages.run.files import read_json, read_tsv
 
 MODULES = sorted(path.stem for path in Path(difix_cases.__file__).parent.glob("[!_]*.py"))
@@ -75,6 +82,22 @@ def test_fixing_is_timed_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
     assert batched["relative_difference"] < 1e-5
     assert 1e-4 < rough["relative_difference"] < 2e-2
     assert rough["views"] == 2
+
+
+def test_loading_is_timed_with_the_hash_after_it_and_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.json"
+    words = ["--size", "tiny", "--px", "32x48", "--out", str(path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    difix_load.main()
+    *loads, images = read_json(path)["rows"]
+    assert [row["hashed"] for row in loads] == ["after", "meanwhile"]
+    for row in loads:
+        parts = row["imports_s"] + row["read_s"] + row["hash_s"]
+        assert row["value"] == pytest.approx(parts, abs=0.02)
+        assert row["peak_gb"] > row["gb"]
+    assert images["value"] > 0
 
 
 @pytest.mark.parametrize(
