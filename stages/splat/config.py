@@ -52,7 +52,7 @@ _UNREAD = {
 class StrategyConfig(Section):
     """When Gaussians are duplicated, split, pruned and reset: names and meaning are gsplat's."""
 
-    kind: Literal["default", "mcmc", "budget"] = "default"
+    kind: Literal["default", "mcmc"] = "default"
     prune_opa: float = Field(default=0.006, ge=0, le=1)
     grow_grad2d: float = Field(default=0.00035, gt=0)
     grow_scale3d: float = Field(default=0.012, gt=0)
@@ -203,9 +203,8 @@ class DistillConfig(Section):
 
 def inert(config: TrainConfig, entry: str = "train") -> list[tuple[str, str]]:
     """Parameters that cannot act with these values, with the reason; `entry` trains."""
-    kinds = {"default": _inert_default, "mcmc": _inert_mcmc, "budget": _inert_budget}
-    of_kind = kinds[config.strategy.kind](config)
-    reasons = [(f"strategy.{key}", reason) for key, reason in of_kind]
+    strategy = _inert_mcmc if config.strategy.kind == "mcmc" else _inert_default
+    reasons = [(f"strategy.{key}", reason) for key, reason in strategy(config)]
     reasons += [*_inert_steps(config), *_inert_switches(config)]
     return [*reasons, *unread(config, entry)]
 
@@ -307,10 +306,6 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
         doubts.append(("strategy.grow_grad2d", reason))
     if strategy.kind == "mcmc" and config.opacity_reg == 0:
         doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
-    end = config.scaled(strategy.refine_stop_iter)
-    if strategy.kind == "budget" and end > config.steps:
-        reason = f"{end} lies beyond the last step, {config.steps}: max_gaussians is not reached"
-        doubts.append(("strategy.refine_stop_iter", f"{reason}; steps_scaler scales both"))
     return doubts
 
 
@@ -347,20 +342,6 @@ def _inert_mcmc(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield from ((key, idle) for key in _idle_keys(config) if key in acting)
 
 
-def _inert_budget(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    growing = {"refine_start_iter", "refine_every", "grow_scale3d"}
-    for key in type(config.strategy).model_fields:
-        if key not in growing | {"kind", "refine_stop_iter", "reset_every"}:
-            yield key, "budget draws Gaussians by their errors instead"
-    reset = config.scaled(config.strategy.reset_every)
-    if reset >= min(config.scaled(config.strategy.refine_stop_iter), config.steps):
-        yield "reset_every", "opacities are not halved before refinement ends"
-    if idle := _never_refined(config):
-        ends_nothing = min(_first_refined(config), reset) >= config.steps
-        growing |= {"refine_stop_iter"} if ends_nothing else set()
-        yield from ((key, idle) for key in _idle_keys(config) if key in growing)
-
-
 def _first_refined(config: TrainConfig) -> int:
     """The first step at which Gaussians would be refined, counted from 0."""
     every = config.scaled(config.strategy.refine_every)
@@ -375,7 +356,7 @@ def _never_refined(config: TrainConfig) -> str:
         return "refinement would begin after its end"
     every, reset = config.scaled(strategy.refine_every), config.scaled(strategy.reset_every)
     pause = int(strategy.pause_refine_after_reset * config.steps_scaler)
-    if strategy.kind != "default" or pause == 0:
+    if strategy.kind == "mcmc" or pause == 0:
         return ""
     steps = range(first, min(end, first + reset * every), every)  # then it repeats
     is_idle = pause >= reset or not any(step % reset >= pause for step in steps)

@@ -15,12 +15,11 @@ from stages.run.errors import UserError
 from stages.run.notes import unshown
 from stages.splat.config import TrainConfig
 from stages.splat.raster import DefaultStrategy, MCMCStrategy, reset_opa
-from stages.splat.training.budget import BudgetStrategy, Measure
 
 _LOGGER = logging.getLogger(__name__)
 _LEAST_OPACITY = 1 / 128  # that halving leaves
 
-Strategy = DefaultStrategy | MCMCStrategy | BudgetStrategy
+Strategy = DefaultStrategy | MCMCStrategy
 
 
 class CappedStrategy(DefaultStrategy):
@@ -159,13 +158,6 @@ def build(config: TrainConfig, backend: str) -> Strategy:
                 fix="set train.strategy.kind: default",
             )
         return MCMCStrategy(cap_max=config.max_gaussians, min_opacity=strategy.prune_opa, **scaled)
-    if strategy.kind == "budget":
-        return BudgetStrategy(
-            most=config.max_gaussians,
-            grow_scale3d=strategy.grow_scale3d,
-            reset_every=config.scaled(strategy.reset_every),
-            **scaled,
-        )
     capped = CappedStrategy(
         prune_opa=strategy.prune_opa,
         grow_grad2d=strategy.grow_grad2d,
@@ -194,7 +186,7 @@ def collects_at(strategy: Strategy, step: int) -> bool:
 
 def acts_at(strategy: Strategy, step: int) -> bool:
     """Whether a strategy adds, moves or removes Gaussians after a step."""
-    if isinstance(strategy, CappedStrategy | BudgetStrategy):
+    if isinstance(strategy, CappedStrategy):
         return strategy.acts_at(step)
     within = strategy.refine_start_iter < step < strategy.refine_stop_iter
     return within and step % strategy.refine_every == 0
@@ -208,7 +200,6 @@ def refine(
     step: int,
     info: dict[str, Any],
     means_lr: float,
-    measure: Measure,
 ) -> None:
     """Let a strategy add, move and remove Gaussians after a step, when it is time.
 
@@ -220,14 +211,10 @@ def refine(
         step: the step that was taken.
         info: the rasteriser's of this step; gsplat's own default strategy alone reads it.
         means_lr: learning rate of the means; mcmc's noise is proportional to it.
-        measure: renders all views, for the budget strategy.
     """
     if isinstance(strategy, CappedStrategy):
         if strategy.acts_at(step):
             strategy.refine(params, optimizers, state, step)
-    elif isinstance(strategy, BudgetStrategy):
-        if strategy.acts_at(step):
-            strategy.refine(params, optimizers, state, step, measure)
     elif isinstance(strategy, MCMCStrategy):
         strategy.step_post_backward(params, optimizers, state, step, info, lr=means_lr)
     else:

@@ -39,7 +39,7 @@ class TrainState:
         self.strategy.check_sanity(self.params, self.optimizers)
         self.strategy_state: dict[str, Any] = (
             self.strategy.initialize_state(scene_scale=scene_scale)
-            if config.strategy.kind != "mcmc"
+            if config.strategy.kind == "default"
             else self.strategy.initialize_state()
         )
 

@@ -21,7 +21,6 @@ from stages.splat.config import TrainConfig
 from stages.splat.gaussians import COLOR, Gaussians
 from stages.splat.raster import rasterization
 from stages.splat.training import densify, initial
-from stages.splat.training.budget import Fragments
 from stages.splat.training.losses import FUSED, photometric, regularised
 from stages.splat.training.pose_rates import PoseRates, bases
 from stages.splat.training.schedule import Schedule
@@ -178,7 +177,6 @@ class Trainer:
             step,
             info,
             means_lr,
-            lambda: self._fragments(step),
         )
         if not len(state.params["means"]):
             raise UserError(
@@ -192,31 +190,6 @@ class Trainer:
             state.params[name] is not param for name, param in before.items()
         ):
             self.graphs.params_replaced()
-
-    @torch.no_grad()
-    def _fragments(self, step: int) -> Fragments:
-        """What all training views say of each Gaussian as it is now.
-
-        The gradient by a Gaussian's colour is the sum of its blended weights times whatever the
-        pixels are multiplied by.
-        """
-        views, degree = self.views, self.schedule.sh_degree(step)
-        sums = torch.zeros(len(self.state.params["means"]), 3, device=self.device)
-        for index, camera in enumerate(views.cameras):
-            pose, K = self.viewmat(index), views.Ks[index]
-            image, _ = self.render(pose, K, camera, degree)
-            if self.state.maps_colors:
-                image = color.applied(image, self.state.color_maps()[index])
-            error = (image - views.images[index]).abs().mean(-1)
-            factors = torch.stack([torch.ones_like(error), error, error**2], -1)
-            if views.masks[index] is not None:
-                factors *= views.masks[index][..., None]
-            with torch.enable_grad():
-                colors = sums.new_zeros(sums.shape).requires_grad_()
-                image, _ = self.render(pose, K, camera, None, colors=colors)
-                (gradient,) = torch.autograd.grad(image, colors, factors)
-            sums += gradient
-        return Fragments(*sums.T.contiguous())
 
     def view_of(self, step: int) -> int:
         """View of a step: every view once an epoch, in an order of the epoch's own."""
@@ -237,9 +210,8 @@ class Trainer:
         viewmat: Tensor,
         K: Tensor,
         camera: Camera,
-        sh_degree: int | None,
+        sh_degree: int,
         background: Tensor | None = None,
-        colors: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Render the parameters as they are now.
 
@@ -247,22 +219,19 @@ class Trainer:
             viewmat: cam_from_norm [4, 4].
             K: intrinsics [3, 3], px.
             camera: the camera whose width and height the image has.
-            sh_degree: degree of the harmonics to use; None with `colors`.
+            sh_degree: degree of the harmonics to use.
             background: colour [1, 3]; None for `train.background`.
-            colors: of the Gaussians, [N, 3], instead of their harmonics.
 
         Returns:
             The image [H, W, 3] and the rasteriser's info.
         """
         params, config = self.state.params, self.config
-        if colors is None:
-            colors = torch.cat([params["sh0"], params["shN"]], 1)
         image, _, info = rasterization(
             params["means"],
             params["quats"],
             torch.exp(params["scales"]),
             torch.sigmoid(params["opacities"]),
-            colors,
+            torch.cat([params["sh0"], params["shN"]], 1),
             viewmat[None],
             K[None],
             camera.width,

@@ -212,18 +212,6 @@ def test_halving_is_that_of_calls(gpu_views, config) -> None:
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
-def test_budget_grows_to_its_target(gpu_views, config) -> None:
-    changes = {"kind": "budget", "reset_every": 25}
-    strategy = config.strategy.model_copy(update=changes)
-    config = changed(config, strategy=strategy, max_gaussians=190)
-    one, calls = trainer(gpu_views, config), trainer(gpu_views, config, False)
-    for graphs, eager in zip(one._fragments(0), calls._fragments(0), strict=True):
-        assert torch.allclose(graphs, eager, rtol=1e-3, atol=1e-3)
-    losses = [float(one.step(step)[0]) for step in range(80)]
-    assert len(one.state.params["means"]) == 190
-    assert np.mean(losses[-10:]) < np.mean(losses[:10])
-
-
 def test_streams_train_each_timestamp(gpu_views, config) -> None:
     names = [str(k) for k in range(12)]
     last: dict[str, float] = {}
