@@ -122,3 +122,15 @@ def test_a_workspace_takes_no_params_of_what_it_has_already(
     with pytest.raises(SystemExit):
         fixer_sizes.main()
     assert "train.max_steps=3: a workspace has its results already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fixer_sizes"])
+def test_tables_have_the_figures_that_were_measured(name: str) -> None:
+    page, written = (
+        (ROOT / "benchmarks" / "README.md").read_text(),
+        read_json(RESULTS / f"{name}.json"),
+    )
+    for row in written["rows"]:
+        sd = "" if row["psnr_deviation"] is None else f" ± {row['psnr_deviation']:.3f}"
+        figures = f"{row['psnr']:.3f}{sd} | {row['ssim']:.4f} | {row['lpips']:.4f} |"
+        assert f"| {row['tuned']} | {row['applied']} | {figures}" in page
