@@ -95,8 +95,9 @@ def test_fixer_that_is_tuned_at_another_scale_than_it_is_applied_at_is_named(fol
     assert not [line for line in notes() if "tuned on images" in line]
     (line,) = [line for line in notes("tune.resolution=320") if "tuned on images" in line]
     assert "tuned on images of 320 px and applied to images of their own size" in line
-    assert "difix.resolution=320" in line
-    assert "tune.crop_px=320" in line
+    crops, resizes = line.split("for one scale set ")[1].split(", or ")
+    assert crops == "tune.resolution=0 and tune.crop_px=320, which crops"
+    assert resizes == "difix.resolution=320, which resizes and loses detail"
     (line,) = [line for line in notes("difix.resolution=64") if "tuned on images" in line]
     assert "tuned on images of their own size and applied to images of 64 px" in line
     both = notes("tune.resolution=320", "difix.resolution=320")

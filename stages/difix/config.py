@@ -220,9 +220,10 @@ def notes(values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]) ->
         yield no_effect(where(("tune", *key.split("."))), reason)
     tuned, applied = values["tune"].resolution, values["difix"].resolution
     if tuned != applied:
-        ways = f"difix.resolution={tuned}, which resizes" if tuned else f"tune.resolution={applied}"
+        resizes = f"difix.resolution={tuned}, which resizes and loses detail"
+        ways = resizes if tuned else f"tune.resolution={applied}"
         if tuned and not applied:
-            ways += f", or tune.resolution=0 and tune.crop_px={tuned}, which crops"
+            ways = f"tune.resolution=0 and tune.crop_px={tuned}, which crops, or {resizes}"
         yield (
             f"note: {where(('tune', 'resolution'))}: the fixer is tuned on {_size(tuned)} and "
             f"applied to {_size(applied)} (difix.resolution: {applied}), another scale of the same "
