@@ -17,6 +17,7 @@ from difix.fixers import perturbed, tiny_spec
 from exact_scene import EST_FROM_TRUE, SCENE, SIZE, SOURCES, TIMES, calibrate, write_scene
 from small_study import small_study
 
+from benchmarks import distill_step
 from stages import fixed_views, novel_views
 from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.weights.folders import write_folder
@@ -306,3 +307,15 @@ def test_record_of_the_tuning_goes_with_the_novel_views(
     assert f"note: the training scenes of {name} are unknown" in capsys.readouterr().out
     record = read_json(layout.fixed_views(SCENE, "base") / "taught.json")
     assert record == {"scenes": [], "unknown": [name]}
+
+
+def test_a_step_of_distillation_is_timed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill_step", "--scene", SCENE, "--steps", "3", "--gaussians", "20"]
+    monkeypatch.setattr(sys, "argv", words)
+    distill_step.main()
+    first, whole, few = capsys.readouterr().out.splitlines()[-3:]
+    assert f"{len(SOURCES)} views" in first
+    assert int(whole.split()[0]) > int(few.split()[0]) == 20
+    assert all(float(line.split()[2]) > 0 for line in (whole, few))
