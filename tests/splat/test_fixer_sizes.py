@@ -124,7 +124,7 @@ def test_a_workspace_takes_no_params_of_what_it_has_already(
     assert "train.max_steps=3: a workspace has its results already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["fixer_sizes"])
+@pytest.mark.parametrize("name", ["fixer_sizes", "fixer_sizes_half"])
 def test_tables_have_the_figures_that_were_measured(name: str) -> None:
     page, written = (
         (ROOT / "benchmarks" / "README.md").read_text(),
