@@ -1,6 +1,6 @@
 """Metrics of a study whose stages were killed and started again, against undisturbed ones.
 
-    python -m benchmarks.killed_study [--stages train tune] [--undisturbed 3] [--jobs 6]
+    python -m benchmarks.killed_study [--stages train tune] [--undisturbed 5] [--jobs 6]
         [--gpu-tasks 4] [--out FILE]
 
 Clones run the reduced study of `benchmarks.kills`: one undisturbed, then at the same time the other
@@ -11,7 +11,7 @@ and runs all at the same time.
 
 On a CPU all have equal metrics. On a GPU sums by atomics differ in each run, so the undisturbed
 ones measure what is noise. The killed one fails if a method's mean PSNR is further from theirs
-than `--tolerance` and than 99 % of such runs would be, by Student's distribution.
+than `--tolerance` and than those of 99 % of such studies would be, by Student's distribution.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
     """Run the clones and print how their metrics differ; exit code 1 if by more than noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stages", nargs="*", choices=STATES, default=list(STATES))
-    parser.add_argument("--undisturbed", type=int, default=3, help="runs without a kill, 2 or more")
+    parser.add_argument("--undisturbed", type=int, default=5, help="runs without a kill, 2 or more")
     parser.add_argument("--jobs", type=int, default=2, help="stages at once in a clone")
     parser.add_argument("--gpu-tasks", type=int, default=1, help="stages at once on each GPU")
     parser.add_argument("--seed", type=int, default=0, help="of the times")
@@ -111,7 +111,11 @@ def main() -> None:
         print(f"undisturbed run {number} less the first\n{table(among)}")
     found = spreads([psnr_of(among) for among in noise])
     for method, (_, spread) in found.items():
-        print(f"{method}: {spread:.3f} dB standard deviation of {args.undisturbed} runs")
+        least = max(args.tolerance if spread else 0.0, wide(args.undisturbed, len(found)) * spread)
+        print(
+            f"{method}: {spread:.3f} dB standard deviation of {args.undisturbed} runs, "
+            f"beyond noise are {least:.2f} dB"
+        )
     missed = sorted(set(args.stages) - {kill.stage for kill in kills})
     if missed:
         print(f"ended before they were killed: {', '.join(missed)}")
@@ -166,14 +170,22 @@ def beyond_noise(
     {'none': 0.5}
     >>> beyond_noise({"none": 0.5}, {"none": (0.0, 0.1)}, 3, 0.1)
     {}
+    >>> beyond_noise({"none": 0.05}, {"none": (0.0, 0.0)}, 3, 0.1)  # a CPU
+    {'none': 0.05}
     """
-    wide = student.ppf((1 + _LEVEL) / 2, runs - 1) * (1 + 1 / runs) ** 0.5
+    factor = wide(runs, len(found))
     apart = {method: value - found[method][0] for method, value in killed.items()}
     return {
         method: round(value, 3)
         for method, value in apart.items()
-        if abs(value) > max(tolerance_db, wide * found[method][1])
+        if abs(value) > max(tolerance_db if found[method][1] else 0.0, factor * found[method][1])
     }
+
+
+def wide(runs: int, methods: int) -> float:
+    """Standard deviations that another run may be from the mean of so many; all methods count."""
+    level = 1 - (1 - _LEVEL) / methods
+    return float(student.ppf((1 + level) / 2, runs - 1)) * (1 + 1 / runs) ** 0.5
 
 
 def undisturbed(folder: Path, words: Sequence[str], env: Mapping[str, str]) -> None:

@@ -94,6 +94,9 @@ def main() -> None:
     counted = [name for name in args.recipes if name in BUDGETS]
     if counted and not args.gaussians and args.recipes[0] != "default":
         parser.error(f"{', '.join(counted)}: put default before them, or give --gaussians")
+    names = [*args.recipes, *(name for name, *_ in args.variant)]
+    if len(set(names)) < len(names) or set(names[len(args.recipes) :]) & {*RECIPES, *BUDGETS}:
+        parser.error("--variant: its name is taken")
     choose_backend(args.device)
     rows = []
     for data in args.data or [None]:
@@ -156,8 +159,9 @@ def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Itera
     variants = {name: changes for name, *changes in args.variant}
     for recipe, seed in itertools.product([*args.recipes, *variants], args.seeds):
         most = args.gaussians
-        if recipe in BUDGETS:
-            most = round(BUDGETS[recipe][1] * (most or statistics.fmean(counts)))
+        base = args.recipes[0] if recipe in variants else recipe
+        if base in BUDGETS:
+            most = round(BUDGETS[base][1] * (most or statistics.fmean(counts)))
         row = ours(capture, recipe, seed, args, most, variants.get(recipe))
         counts += [row["gaussians"]] * (recipe == "default")
         yield row
@@ -230,8 +234,8 @@ def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
         *places, last = key.split(".")
         section = values
         for place in places:
-            section = section.get(place, {})
-        if last not in section:
+            section = section.get(place) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
             sys.exit(f"--variant: {change} is no KEY=VALUE of train:")
         section[last] = YAML(typ="safe").load(value)
     try:

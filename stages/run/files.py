@@ -9,10 +9,11 @@ import math
 import os
 import re
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of finite numbers. Raises UserError when it is missing or broken."""
     text = _read_text(path)
     try:
-        value = parse_json(text)
+        value = parse_json(text, keys_once=True)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_REPRO_FIX
@@ -162,18 +163,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, keys_once: bool = False) -> Any:
     """The value of a JSON text.
 
-    Raises ValueError for other texts, for NaN and infinity, and for an object with a key twice, of
-    which Python would drop the first.
+    Raises ValueError for other texts, for NaN and infinity, and with `keys_once` for an object with
+    a key twice, of which Python would drop the first.
     """
     try:
         return json.loads(
             text,
             parse_constant=_refuse_constant,
             parse_float=_finite,
-            object_pairs_hook=_keys_once,
+            object_pairs_hook=_keys_once if keys_once else None,
         )
     except RecursionError as error:
         raise ValueError("nested too deep") from error
@@ -302,9 +303,16 @@ def folder_hash(folder: Path) -> str:
 def start_folder_hash(folder: Path) -> Future[str]:
     """Start `folder_hash` in a thread; `result()` waits for it and raises its errors.
 
-    Hashing gigabytes takes seconds and holds no GIL: the caller imports or reads meanwhile.
+    Hashing gigabytes takes seconds and holds no GIL: the caller imports or reads meanwhile. A
+    process that ends before does not wait for it.
     """
-    pool = ThreadPoolExecutor(1)
-    hashed = pool.submit(folder_hash, folder)
-    pool.shutdown(wait=False)
+    hashed: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            hashed.set_result(folder_hash(folder))
+        except Exception as error:
+            hashed.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
     return hashed

@@ -171,13 +171,14 @@ class TrainConfig(Section):
     def name_in_files(self, backend: str) -> str:
         """Text of the recipe whose hash is written to files of Gaussians.
 
-        It contains two former keys, now in `runtime`, as 1, and no keys of colour where that is
-        not learnt, so that hashes stay the same.
+        It contains two former keys, now in `runtime`, as 1, and no later keys that are off, so that
+        hashes stay the same.
         """
         same = self.model_copy(update={"backend": backend})
         later = {"color_opt", "color_opt_lr", "color_opt_reg"} if not self.color_opt else set()
         later |= {"warm_tolerance_db", "execution", "rasteriser"}
-        text = same.model_dump_json(exclude=later)
+        off: set[str] = set() if self.strategy.halve_every else {"halve_every"}
+        text = same.model_dump_json(exclude=dict.fromkeys(later, True) | {"strategy": off})
         for key, next_one in (("workers", "warm_start"), ("checkpoint_every", "max_gaussians")):
             text = text.replace(f'"{next_one}":', f'"{key}":1,"{next_one}":', 1)
         return text
@@ -375,7 +376,11 @@ def _idle_keys(config: TrainConfig) -> list[str]:
     end = min(config.scaled(strategy.refine_stop_iter), config.steps)
     if strategy.kind == "default" and config.scaled(strategy.reset_every) < end:
         return keys  # a reset sets opacities by prune_opa, until refine_stop_iter
-    keys.append("prune_opa")
+    halves = strategy.kind == "default" and strategy.halve_every > 0
+    if not halves or config.scaled(strategy.halve_every) >= end:
+        keys.append("prune_opa")  # halvings end above it, at refine_stop_iter
+    elif is_late:
+        return keys
     if not is_late or _first_refined(config) >= config.steps:
         keys.append("refine_stop_iter")
     return keys

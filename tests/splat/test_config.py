@@ -89,6 +89,8 @@ PAUSED = "pause_refine_after_reset leaves no step between two resets"
         (601, {}, LATE, set()),
         (30000, {"refine_stop_iter": 0}, LATE, REFINING),
         (400, {"reset_every": 100}, LATE, REFINING - {"prune_opa"}),
+        (400, {"halve_every": 100}, LATE, REFINING - {"prune_opa"}),
+        (400, {"halve_every": 400}, LATE, REFINING | {"refine_stop_iter"}),
         (400, {"absgrad": True}, LATE, REFINING | {"refine_stop_iter", "absgrad"}),
         (400, {"kind": "mcmc"}, LATE, {"prune_opa", "refine_start_iter", "refine_every"}),
         (3000, {"reset_every": 100, "pause_refine_after_reset": 100}, PAUSED, REFINING),

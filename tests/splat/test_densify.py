@@ -60,6 +60,30 @@ def test_opacities_are_halved_at_multiples_of_halve_every_until_refinement_ends(
     assert others["exp_avg"].any()
 
 
+@pytest.mark.parametrize(("prune_opa", "reset_every"), [(0.01, 1000), (0.01, 20), (0.2, 20)])
+def test_halved_opacities_are_not_pruned_for_that(
+    config, views, points, prune_opa: float, reset_every: int
+) -> None:
+    """Also where a halving and a reset fall together."""
+    changes = {"halve_every": 10, "refine_start_iter": 1, "refine_every": 5}
+    changes |= {"prune_opa": prune_opa, "reset_every": reset_every, "grow_grad2d": 1e9}
+    changes |= dict.fromkeys(("prune_scale3d", "prune_scale2d"), 1e9)
+    strategy = config.strategy.model_copy(update=changes | {"refine_stop_iter": 200})
+    still = {f"{name}_lr": 1e-12 for name in ("means", "scales", "quats", "sh0", "opacities")}
+    trainer = Trainer(
+        views,
+        *points,
+        config.model_copy(update=still | {"strategy": strategy, "init_opa": 0.5}),
+        "cpu",
+    )
+    before = len(trainer.state.params["means"])
+    for step in range(100):
+        trainer.step(step)
+    assert len(trainer.state.params["means"]) == before
+    opacities = torch.sigmoid(trainer.state.params["opacities"].detach())
+    assert float(opacities.min()) > prune_opa
+
+
 def test_halving_ends_at_an_opacity_of_1_in_128(config, views, points) -> None:
     changes = {"halve_every": 1, "refine_start_iter": 1000}
     strategy = config.strategy.model_copy(update=changes)

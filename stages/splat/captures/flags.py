@@ -50,6 +50,10 @@ def flag_rows(config: TrainConfig, strategy: Strategy, limit: str = "") -> list[
     rows.append(_row("--max_steps", config.steps, ""))
     for key in _LEFT_OPEN:
         rows.append(_row(f"train.{key}", getattr(config, key), reasons.get(key, "")))
+    if config.strategy.halve_every:
+        halved = _used(config, strategy, "strategy.halve_every")
+        reason = reasons.get("strategy.halve_every", "")
+        rows.append(_row("train.strategy.halve_every", halved, reason))
     held = limit or "growth stops at it; gsplat has no such flag"
     return [*rows, {**_row("train.max_gaussians", config.max_gaussians, ""), "effect": held}]
 

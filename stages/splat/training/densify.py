@@ -18,6 +18,7 @@ from stages.splat.raster import DefaultStrategy, MCMCStrategy, reset_opa
 
 _LOGGER = logging.getLogger(__name__)
 _LEAST_OPACITY = 1 / 128  # that halving leaves
+_ABOVE_PRUNED = 1.1  # times prune_opa, where that is more
 
 Strategy = DefaultStrategy | MCMCStrategy
 
@@ -53,8 +54,9 @@ class CappedStrategy(DefaultStrategy):
                 state[key].zero_()
         if self._resets_at(step):
             reset_opa(params, optimizers, state, value=2 * self.prune_opa)
-        if self._halves_at(step):
-            _halve(params["opacities"], optimizers["opacities"])
+        elif self._halves_at(step):
+            least = max(_LEAST_OPACITY, _ABOVE_PRUNED * self.prune_opa)
+            _halve(params["opacities"], optimizers["opacities"], least)
 
     def _refines_at(self, step: int) -> bool:
         paused = step % self.reset_every < self.pause_refine_after_reset
@@ -130,13 +132,14 @@ class CappedStrategy(DefaultStrategy):
 
 
 @torch.no_grad()
-def _halve(logits: Tensor, optimizer: Any) -> None:
-    """Halve all opacities, not below 1/128, and forget their moments.
+def _halve(logits: Tensor, optimizer: Any, least: float) -> None:
+    """Halve all opacities, but none to below `least`, and forget their moments.
 
     What images determine grows back; floaters fade (LiteGS, Liao et al. 2025).
     """
-    halved = torch.sigmoid(logits) / 2
-    logits.copy_(torch.logit(halved.clamp_min(_LEAST_OPACITY)))
+    opacities = torch.sigmoid(logits)
+    halved = torch.minimum(opacities, (opacities / 2).clamp_min(least))
+    logits.copy_(torch.logit(halved))
     for moments in optimizer.state.values():
         moments["exp_avg"].zero_()
         moments["exp_avg_sq"].zero_()

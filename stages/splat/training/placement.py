@@ -6,6 +6,7 @@ and a CUDA stream, so that the small kernels of one fill the gaps of another. Th
 processes would not overlap.
 """
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from stages.run.process.cores import available_cores
 from stages.run.process.gpus import visible_gpus
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Placement:
 
     def __str__(self) -> str:
         where = f" on each of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
-        return f"{self.streams if self.gpus else self.processes} at once{where}"
+        return f"{max(self.streams, 1 if self.gpus else self.processes)} at once{where}"
 
 
 def starts(timestamps: Sequence[str], config: TrainConfig) -> dict[str, str | None]:
@@ -89,9 +92,11 @@ def rounds(timestamps: Sequence[str], config: TrainConfig) -> list[list[str]]:
 def place(timestamps: Sequence[str], config: TrainConfig, backend: str) -> Placement:
     """Processes for timestamps that do not wait for each other.
 
-    Where NVIDIA's driver counts no GPUs, the one that torch found is used by this process.
+    Where NVIDIA's driver counts no GPUs, this process uses the first one that torch found.
     """
     gpus = () if backend == "cpu" else tuple(visible_gpus()[: len(timestamps)])
+    if backend == "cuda" and not gpus:
+        _LOGGER.warning("NVML counts no GPUs: one is used; CUDA_VISIBLE_DEVICES names more")
     at_once = processes(config) if backend == "cpu" else max(1, len(gpus))
     count = min(at_once, len(timestamps))
     shares = tuple(tuple(timestamps[k::count]) for k in range(count))
