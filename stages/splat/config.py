@@ -47,6 +47,7 @@ _UNREAD = {
     # It trains reconstructions only for samples that hold out a camera or use true poses.
     "pairs": _ALONE | {_WORKERS: "reconstructions of pairs are trained one after the other"},
 }
+_LEAST_BETWEEN_HALVINGS = 250  # steps; from here on it was measured (benchmarks/README.md)
 
 
 class StrategyConfig(Section):
@@ -307,6 +308,10 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
         doubts.append(("strategy.grow_grad2d", reason))
     if strategy.kind == "mcmc" and config.opacity_reg == 0:
         doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
+    between = config.scaled(strategy.halve_every)
+    if strategy.kind == "default" and strategy.halve_every and between < _LEAST_BETWEEN_HALVINGS:
+        reason = f"{between} steps between halvings are few for opacities to grow back; 500 were"
+        doubts.append(("strategy.halve_every", f"{reason} enough for 12 photographs"))
     return doubts
 
 

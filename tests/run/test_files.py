@@ -230,7 +230,8 @@ def test_a_process_that_fails_does_not_wait_for_the_hash(tmp_path: Path) -> None
     (tmp_path / "large").write_bytes(b"1")
     code = (
         "import sys, time; from stages.run import files; "
-        "files.file_hash = lambda _: time.sleep(60); files.start_folder_hash(sys.argv[1]); sys.exit(2)"
+        "files.file_hash = lambda _: time.sleep(60); "
+        "files.start_folder_hash(sys.argv[1]); sys.exit(2)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=30, check=False)
     assert done.returncode == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.splat.config import StrategyConfig, TrainConfig, inert, notes, unread
+from stages.splat.config import StrategyConfig, TrainConfig, doubtful, inert, notes, unread
 from stages.splat.training import densify
 
 RECIPE = {
@@ -71,6 +71,15 @@ def test_rates_of_colours_are_named_where_a_user_set_them_in_vain() -> None:
 )
 def test_each_dead_parameter_has_its_reason(changes: dict, key: str) -> None:
     assert dict(inert(TrainConfig(**changes)))[key]
+
+
+def test_halvings_that_leave_no_time_to_grow_back_are_doubted() -> None:
+    def said(**changes: object) -> list[str]:
+        return [key for key, _ in doubtful(TrainConfig(**changes))]
+
+    assert said(strategy={"halve_every": 500}) == []
+    assert said(strategy={"halve_every": 500}, steps_scaler=0.2) == ["strategy.halve_every"]
+    assert said(strategy={"halve_every": 0}, steps_scaler=0.2) == []
 
 
 REFINING = {
