@@ -71,6 +71,15 @@ def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> No
     assert "prune_scale3d" not in check(folder).stdout
 
 
+def test_notes_are_printed_beside_errors_of_what_is_not_there(folder: Path) -> None:
+    edit(folder, lambda params: params["base"].update(source="nowhere/at_all"))
+    done = check(folder)
+    assert done.returncode == 2
+    assert "base.source" in done.stderr
+    assert "train.strategy.prune_scale3d has no effect" in done.stdout
+    assert "guard:" not in done.stdout
+
+
 def test_switches_that_act_in_some_entries_alone_are_named_with_these(folder: Path) -> None:
     def change(params: dict) -> None:
         params["train"].update(warm_start=True, masks=True)

@@ -50,13 +50,15 @@ def main() -> None:
     args = parser.parse_args()
     params = Params.read(overrides=args.overrides)
     values, verdict, errors = judged(params)
+    if not errors:
+        assert verdict is not None, "neither an error nor a verdict"
+        print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
+    if SECTIONS.keys() <= values.keys():
+        where = params.where
+        inert = *splat.inert_notes(values, where), *difix.notes(values, where)
+        for note in (*inert, *import_notes(values, where)):
+            print(note)
     raise_all(errors)
-    assert verdict is not None, "neither an error nor a verdict"
-    print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
-    where = params.where
-    inert = *splat.inert_notes(values, where), *difix.notes(values, where)
-    for note in (*inert, *import_notes(values, where)):
-        print(note)
     if args.memo:
         print(f"\n{memo(values['study'])}")
 

@@ -2,23 +2,22 @@
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
-from stages.run.errors import UserError
 
 
 def main() -> None:
     """Print the plan. Raises UserError when its results do not fit on the disk."""
     parser = Arguments(description=__doc__)
-    parser.add_argument("target", nargs="?", help="a stage, such as compare or train@SCENE")
+    parser.add_argument("target", nargs="?", help="a stage, such as compare, train or train@SCENE")
     parser.add_argument(
         "--record", action="store_true", help="write metrics/costs.json from the last runs here"
     )
     args = parser.parse_args()
 
-    from stages.graph.repository import needed, stage_statuses
+    from stages.graph.repository import of_targets, stage_statuses
     from stages.graph.settings import read_settings
     from stages.run import layout
     from stages.run.settings.fan_out import require_names
-    from stages.run.settings.params import Params, did_you_mean
+    from stages.run.settings.params import Params
     from stages.workspace.backbones import missing_notes
     from stages.workspace.costs import read_costs, record
     from stages.workspace.probes import link_types
@@ -31,16 +30,7 @@ def main() -> None:
         print(f"{layout.COSTS}: {record(selected, layout.COSTS)} stages")
         return
     if args.target:
-        names = [step.name for step in selected]
-        wanted = needed(selected, args.target)
-        if not wanted:
-            raise UserError(
-                args.target,
-                "no such stage",
-                expected="a name of `dvc stage list`",
-                hint=did_you_mean(args.target, names),
-            )
-        selected = wanted
+        selected = of_targets(selected, [args.target])
     settings = read_settings()
     assert settings is not None, "the repository was opened and has no settings"
     linked = set(settings.link_types) & set(link_types(settings.cache))

@@ -198,6 +198,8 @@ def test_entry_plans_a_target_and_refuses_an_unknown_one(
     )
     ask("train@a")
     assert "2 of 2 stages would run" in capsys.readouterr().out
+    ask("train")
+    assert "4 of 4 stages would run" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean train@a"):
         ask("trian@a")
     assert costs.read_costs(Path("metrics/costs.json")) == {}
