@@ -13,7 +13,8 @@ from stages.average import main
 from stages.quality.keys import repeat_name
 from stages.run import layout
 from stages.run.files import read_json, read_tsv, write_json
-from stages.scenes.novel_views import write_info, write_novel_view
+from stages.scenes.images import write_png
+from stages.scenes.novel_views import novel_view_path, write_info
 from stages.scenes.scene import Scene
 
 OFFSETS = {SCENE: 40 / 255, repeat_name(SCENE, 1): -20 / 255}  # of the mean: 10 / 255
@@ -35,7 +36,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
         kinds = ["given", "aligned"] if name == SCENE else ["given"]
         for kind in kinds:
             for view in scene.views("target"):
-                write_novel_view(folder, kind, view, view.image()[0] + offset)
+                write_png(novel_view_path(folder, kind, view), view.image()[0] + offset)
         write_info(folder, {"kinds": kinds})
     return scene
 

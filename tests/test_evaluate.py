@@ -17,7 +17,7 @@ from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, write_json
 from stages.scenes.config import PrepareConfig, SceneEntry
 from stages.scenes.images import read_image, write_mask, write_png
-from stages.scenes.novel_views import write_info, write_novel_view
+from stages.scenes.novel_views import novel_view_path, write_info
 from stages.scenes.scene import Scene
 from stages.scenes.sources.importer import import_scene
 
@@ -58,7 +58,7 @@ def draw_views(scene: Scene, kinds: list[str]) -> None:
     for view in scene.views("target"):
         for kind, size in zip(kinds, (0.2, 0.1), strict=False):
             noise = size * rng.standard_normal(view.pixels().shape).astype(np.float32)
-            write_novel_view(folder, kind, view, np.clip(view.pixels() + noise, 0, 1))
+            write_png(novel_view_path(folder, kind, view), np.clip(view.pixels() + noise, 0, 1))
     write_info(folder, {"kinds": kinds})
 
 
@@ -92,7 +92,7 @@ def test_scene_below_the_mean_colour_is_warned_of(
 ) -> None:
     for view in scene.views("target"):
         render = view.pixels() if is_right else 1 - view.pixels()
-        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, render)
+        write_png(novel_view_path(layout.novel_views(SCENE, "none"), "given", view), render)
     main()
     warning = f"{SCENE} by none: PSNR"
     assert (warning in caplog.text) == (not is_right)
@@ -136,7 +136,7 @@ def test_people_are_measured_apart(scene: Scene) -> None:
         write_mask(view.mask_path, mask)
         image = view.pixels()
         image[64:] = 0
-        write_novel_view(layout.novel_views(SCENE, "none"), "given", view, image)
+        write_png(novel_view_path(layout.novel_views(SCENE, "none"), "given", view), image)
     main()
     assert of_scene()["mpsnr"] > 40 > of_scene()["psnr"]
     assert of_scene()["protocol"].endswith("masks people")
@@ -159,7 +159,7 @@ def test_people_are_measured_at_every_strength(scene: Scene) -> None:
         write_mask(view.mask_path, np.indices((128, 96))[0] < 60)
         fixed = view.pixels()
         fixed[64:] = 1 - fixed[64:]
-        write_novel_view(layout.novel_views(SCENE, "base-post"), "given", view, fixed)
+        write_png(novel_view_path(layout.novel_views(SCENE, "base-post"), "given", view), fixed)
     write_info(layout.novel_views(SCENE, "base-post"), {"kinds": ["given"]})
     for masks in ("ignore", "auto"):
         write_params(masks=masks)

@@ -23,7 +23,7 @@ from stages.run.files import read_json, read_tsv, write_json, write_tsv
 from stages.run.settings.params import Params
 from stages.scenes.cameras import Camera, look_at
 from stages.scenes.images import write_png
-from stages.scenes.novel_views import write_info, write_novel_view
+from stages.scenes.novel_views import novel_view_path, write_info
 from stages.scenes.scene import Scene, write_scene
 from stages.scenes.view import View
 from stages.splat.views.measured_views import measured_views
@@ -110,7 +110,7 @@ def write_study(places: dict[str, str], weights: Path, also: tuple[str, ...] = (
 
 
 def put(folder: Path, view: View, image: Image) -> None:
-    write_novel_view(folder, "given", view, np.clip(image, 0, 1).astype(np.float32))
+    write_png(novel_view_path(folder, "given", view), np.clip(image, 0, 1).astype(np.float32))
     write_info(folder, {"kinds": ["given"]})
 
 

@@ -54,10 +54,8 @@ def main() -> None:
         assert verdict is not None, "neither an error nor a verdict"
         print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
     if SECTIONS.keys() <= values.keys():
-        where = params.where
-        inert = *splat.inert_notes(values, where), *difix.notes(values, where)
-        for note in (*inert, *import_notes(values, where)):
-            print(note)
+        for part in (splat.inert_notes, difix.notes, import_notes):
+            print("".join(f"{note}\n" for note in part(values, params.where)), end="")
     raise_all(errors)
     if args.memo:
         print(f"\n{memo(values['study'])}")
