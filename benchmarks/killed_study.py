@@ -1,17 +1,17 @@
 """Metrics of a study whose stages were killed and started again, against undisturbed ones.
 
-    python -m benchmarks.killed_study [--stages train tune] [--undisturbed 5] [--jobs 6]
-        [--gpu-tasks 4] [--out FILE]
+    python -m benchmarks.killed_study [--stages train tune] [--killed 1] [--undisturbed 5]
+        [--jobs 6] [--gpu-tasks 4] [--out FILE]
 
 Clones run the reduced study of `benchmarks.kills`: one undisturbed, then at the same time the other
-undisturbed ones and one that is killed. There the first process of each kind of stage gets SIGKILL
-at a random share of the time that its kind took before, and one that writes resume states not
-before it has one. The study is then started again until it ends. `--stages` without any kills none
-and runs all at the same time.
+undisturbed ones and those that are killed. There the first process of each kind of stage gets
+SIGKILL at a random share of the time that its kind took before, and one that writes resume states
+not before it has one. The study is then started again until it ends. `--stages` without any kills
+none and runs all at the same time.
 
 On a CPU all have equal metrics. On a GPU sums by atomics differ in each run, so the undisturbed
-ones measure what is noise. The killed one fails if a method's mean PSNR is further from theirs
-than `--tolerance` and than those of 99 % of such studies would be, by Student's distribution.
+ones measure what is noise. The killed ones fail if a method's mean PSNR is further from theirs than
+`--tolerance` and than in 99 % of such comparisons by noise alone, by Student's distribution.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import IO
 
 from scipy.stats import t as student
@@ -70,10 +70,20 @@ class Kill:
     had_state: bool
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A method's mean PSNR in killed runs less that of undisturbed ones, beside its noise."""
+
+    apart_db: float
+    spread_db: float  # standard deviation of a run
+    least_db: float  # more is beyond noise
+
+
 def main() -> None:
     """Run the clones and print how their metrics differ; exit code 1 if by more than noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stages", nargs="*", choices=STATES, default=list(STATES))
+    parser.add_argument("--killed", type=int, default=1, help="runs with kills")
     parser.add_argument("--undisturbed", type=int, default=5, help="runs without a kill, 2 or more")
     parser.add_argument("--jobs", type=int, default=2, help="stages at once in a clone")
     parser.add_argument("--gpu-tasks", type=int, default=1, help="stages at once on each GPU")
@@ -86,6 +96,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.undisturbed < 2:
         parser.error("--undisturbed: noise takes two runs or more")
+    if args.killed < 1:
+        parser.error("--killed: one run or more; `--stages` without any kills none")
 
     import torch
 
@@ -94,53 +106,66 @@ def main() -> None:
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(args.jobs), "decide"]
     with tempfile.TemporaryDirectory(prefix="splatfix-killed-") as scratch:
         first, *others = (Path(scratch, f"undisturbed-{k}") for k in range(args.undisturbed))
-        killed = Path(scratch, "killed")
+        torn = [Path(scratch, f"killed-{k}") for k in range(args.killed if args.stages else 0)]
         prepare(first, [*_SETTINGS, *args.set])
-        for folder in (*others, killed):
+        for folder in (*others, *torn):
             shutil.copytree(first, folder)
-        waits = times_of_kills(first, words, env, args) if args.stages else {}
-        with ThreadPoolExecutor(len(others) + 1) as pool:
-            rest = others if waits else [first, *others]
+        usual_s = times_of_stages(first, words, env) if args.stages else {}
+        with ThreadPoolExecutor(len(others) + len(torn) + 1) as pool:
+            rest = others if usual_s else [first, *others]
             beside = [pool.submit(undisturbed, folder, words, env) for folder in rest]
-            kills = kill_each(killed, words, env, waits) if waits else []
+            killed = [
+                pool.submit(kill_each, folder, words, env, times_of_kills(usual_s, args, number))
+                for number, folder in enumerate(torn)
+            ]
+            kills = [one.result() for one in killed]
             for one in beside:
                 one.result()
-        noise = [list(differences(one / "metrics", first / "metrics")) for one in others]
-        rows = list(differences(killed / "metrics", first / "metrics"))
-    for number, among in enumerate(noise, 1):
-        print(f"undisturbed run {number} less the first\n{table(among)}")
-    found = spreads([psnr_of(among) for among in noise])
-    for method, (_, spread) in found.items():
-        least = max(args.tolerance if spread else 0.0, wide(args.undisturbed, len(found)) * spread)
-        print(
-            f"{method}: {spread:.3f} dB standard deviation of {args.undisturbed} runs, "
-            f"beyond noise are {least:.2f} dB"
+        whole, ended = (
+            [list(differences(one / "metrics", first / "metrics")) for one in folders]
+            for folders in (others, torn)
         )
-    missed = sorted(set(args.stages) - {kill.stage for kill in kills})
+    for name, runs in (("undisturbed", whole), ("killed", ended)):
+        for number, rows in enumerate(runs, 1):
+            print(f"{name} run {number} less the first undisturbed\n{table(rows)}")
+    calm = [dict.fromkeys(psnr_of(whole[0]), 0.0), *map(psnr_of, whole)]
+    found = compare([psnr_of(rows) for rows in ended], calm, args.tolerance)
+    for method, one in found.items():
+        print(
+            f"{method}: {len(ended)} killed less {len(calm)} undisturbed {one.apart_db:+.3f} dB, "
+            f"standard deviation of a run {one.spread_db:.3f}, beyond noise are {one.least_db:.3f}"
+        )
+    missed = {one for run in kills for one in {*args.stages} - {kill.stage for kill in run}}
     if missed:
-        print(f"ended before they were killed: {', '.join(missed)}")
-    far = beyond_noise(psnr_of(rows), found, args.undisturbed, args.tolerance)
+        print(f"ended before they were killed: {', '.join(sorted(missed))}")
+    far = sorted(method for method, one in found.items() if abs(one.apart_db) > one.least_db)
     if args.stages:
-        print(f"the killed study less the first\n{table(rows)}")
-        print(f"{device}; beyond noise and {args.tolerance} dB: {far or 'none'}")
+        print(f"{device}; beyond noise and {args.tolerance} dB: {', '.join(far) or 'none'}")
     if args.out:
         facts = {"device": device, "tolerance_db": args.tolerance, "seed": args.seed}
-        facts |= {"kills": [asdict(kill) for kill in kills], "killed": means(rows)}
-        write_json(args.out, facts | {"noise": [means(among) for among in noise]})
+        facts |= {"kills": [[asdict(kill) for kill in run] for run in kills]}
+        facts |= {"compared": {method: asdict(one) for method, one in found.items()}}
+        facts |= {"killed": list(map(means, ended)), "undisturbed": list(map(means, whole))}
+        write_json(args.out, facts)
     sys.exit(bool(far or missed))
 
 
-def times_of_kills(
-    first: Path, words: Sequence[str], env: Mapping[str, str], args: argparse.Namespace
-) -> dict[str, float]:
-    """Run a study to its end; seconds after which each kind of its stages is to be killed."""
+def times_of_stages(first: Path, words: Sequence[str], env: Mapping[str, str]) -> dict[str, float]:
+    """Run a study to its end; mean seconds of each kind of its stages."""
     with Sampler() as sampler:
         undisturbed(first, words, env)
     whole_s = {row.stage: row.wall_s / row.count for row in sampler.rows()}
     shown = ", ".join(f"{one} {seconds:.1f} s" for one, seconds in whole_s.items())
     print(f"undisturbed: {shown}", flush=True)
-    rng = random.Random(args.seed)
-    return {one: whole_s[one] * rng.uniform(0.3, 0.7) for one in args.stages}
+    return whole_s
+
+
+def times_of_kills(
+    usual_s: Mapping[str, float], args: argparse.Namespace, number: int
+) -> dict[str, float]:
+    """Seconds after which each kind of stage is to be killed in the run of that number."""
+    rng = random.Random(args.seed + number)
+    return {one: usual_s[one] * rng.uniform(0.3, 0.7) for one in args.stages}
 
 
 def psnr_of(rows: Sequence[Difference]) -> dict[str, float]:
@@ -148,44 +173,41 @@ def psnr_of(rows: Sequence[Difference]) -> dict[str, float]:
     return {method: values["psnr"] for method, values in means(rows).items()}
 
 
-def spreads(others: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation over undisturbed runs, by method, of all less the first.
-
-    >>> spreads([{"none": 0.2}])["none"]
-    (0.1, 0.1414213562373095)
-    """
-    runs = {method: [0.0, *(one[method] for one in others)] for method in others[0]}
-    return {method: (fmean(values), stdev(values)) for method, values in runs.items()}
-
-
-def beyond_noise(
-    killed: Mapping[str, float],
-    found: Mapping[str, tuple[float, float]],
-    runs: int,
+def compare(
+    killed: Sequence[Mapping[str, float]],
+    undisturbed: Sequence[Mapping[str, float]],
     tolerance_db: float,
-) -> dict[str, float]:
-    """Methods whose mean PSNR is further from that of undisturbed runs than another one's would be.
+) -> dict[str, Compared]:
+    """Killed runs less undisturbed ones, by method, beside what noise alone would make of them.
 
-    >>> beyond_noise({"none": 0.5}, {"none": (0.0, 0.01)}, 3, 0.1)
-    {'none': 0.5}
-    >>> beyond_noise({"none": 0.5}, {"none": (0.0, 0.1)}, 3, 0.1)
-    {}
-    >>> beyond_noise({"none": 0.05}, {"none": (0.0, 0.0)}, 3, 0.1)  # a CPU
-    {'none': 0.05}
+    Args:
+        killed: mean PSNR by method of each run, dB; none for noise alone.
+        undisturbed: the same of two runs or more.
+        tolerance_db: less is no difference, unless undisturbed runs are equal.
+
+    >>> compare([{"none": 0.5}], [{"none": -0.01}, {"none": 0.0}, {"none": 0.01}], 0.1)["none"]
+    Compared(apart_db=0.5, spread_db=0.01, least_db=0.115)
+    >>> compare([{"none": 0.05}], [{"none": 0.0}] * 2, 0.1)["none"]  # a CPU
+    Compared(apart_db=0.05, spread_db=0.0, least_db=0.0)
     """
-    factor = wide(runs, len(found))
-    apart = {method: value - found[method][0] for method, value in killed.items()}
-    return {
-        method: round(value, 3)
-        for method, value in apart.items()
-        if abs(value) > max(tolerance_db if found[method][1] else 0.0, factor * found[method][1])
-    }
-
-
-def wide(runs: int, methods: int) -> float:
-    """Standard deviations that another run may be from the mean of so many; all methods count."""
-    level = 1 - (1 - _LEVEL) / methods
-    return float(student.ppf((1 + level) / 2, runs - 1)) * (1 + 1 / runs) ** 0.5
+    found = {}
+    for method in undisturbed[0]:
+        runs = [[one[method] for one in group] for group in (killed, undisturbed)]
+        centres = [fmean(values) if values else 0.0 for values in runs]
+        freedom = sum(max(len(values) - 1, 0) for values in runs)
+        squares = sum(
+            (value - centre) ** 2
+            for values, centre in zip(runs, centres, strict=True)
+            for value in values
+        )
+        spread = (squares / freedom) ** 0.5
+        level = 1 - (1 - _LEVEL) / len(undisturbed[0])  # all methods count
+        factor = float(student.ppf((1 + level) / 2, freedom))
+        noise = factor * spread * sum(1 / len(values) for values in runs if values) ** 0.5
+        least = max(tolerance_db, noise) if spread else 0.0
+        apart = centres[0] - centres[1] if killed else 0.0
+        found[method] = Compared(round(apart, 3), round(spread, 3), round(least, 3))
+    return found
 
 
 def undisturbed(folder: Path, words: Sequence[str], env: Mapping[str, str]) -> None:
