@@ -21,7 +21,7 @@ from stages.scenes.novel_views import novel_view_path
 from stages.scenes.poses.camera_paths import focus_and_up
 from stages.scenes.scene import Scene
 from stages.show import main
-from stages.splat.ply import read_ply
+from stages.splat.ply import open_ply
 from stages.splat.viewing.models import SceneModels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def test_exported_models_stand_upright_in_metres_around_the_origin() -> None:
     write_params(["none"], 0, ["ply"])
     main()
     path = layout.shown(SCENE) / f"none_{TIMES[0]}.ply"
-    read = read_ply(path)
+    read = open_ply(path).gaussians
     true_means = gaussians(TIMES[0]).means.numpy()
     focus, up = focus_and_up(list(SOURCES.values()))
     heights = (true_means - focus) @ up
@@ -98,7 +98,7 @@ def test_world_in_map_coordinates_is_shown_as_one_at_the_origin(
     """Films, cameras beside the Gaussians, and exported models."""
     near = SceneModels.read(folders(("none",)), TIMES)
     near.export(Path(), ["ply"])
-    before = read_ply(Path(f"none_{TIMES[0]}.ply")).means
+    before = open_ply(Path(f"none_{TIMES[0]}.ply")).gaussians.means
     frame = Sim3(unit, exact_scene.EST_FROM_TRUE.rotation, offset * np.array([0.1, -0.3, 1]))
     monkeypatch.setattr(exact_scene, "EST_FROM_TRUE", frame)
     write_scene()
@@ -107,7 +107,7 @@ def test_world_in_map_coordinates_is_shown_as_one_at_the_origin(
     for one, other in zip(*films, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1
     far.export(Path(), ["ply"])
-    assert np.allclose(read_ply(Path(f"none_{TIMES[0]}.ply")).means, before, atol=1e-3)
+    assert np.allclose(open_ply(Path(f"none_{TIMES[0]}.ply")).gaussians.means, before, atol=1e-3)
     means = far.gaussians["none", TIMES[0]].world_from_norm.apply(np.zeros(3))
     assert np.linalg.norm(means) < 10
 
@@ -137,7 +137,7 @@ def test_sequence_of_plys_is_numbered_from_1_for_each_method() -> None:
         path = sequence / "none" / name
         assert path.read_bytes() == (layout.shown(SCENE) / f"none_{time}.ply").read_bytes()
         points = trimesh.load(path)
-        ours = read_ply(path)
+        ours = open_ply(path).gaussians
         np.testing.assert_array_equal(points.vertices, ours.means.numpy())
         raw = points.metadata["_ply_raw"]["vertex"]["data"]
         for name, values in (
@@ -185,7 +185,7 @@ def test_recording_has_everything_over_time() -> None:
     splats = "/world/splats/none"
     assert columns[f"{splats} frame"] == frames
     for index, time in enumerate(TIMES):
-        ours = read_ply(layout.shown(SCENE) / f"none_{time}.ply")
+        ours = open_ply(layout.shown(SCENE) / f"none_{time}.ply").gaussians
         centers = np.array(columns[f"{splats} GaussianSplats3D:centers"][index])
         np.testing.assert_allclose(centers, ours.means.numpy(), atol=1e-5)
         scales = np.array(columns[f"{splats} GaussianSplats3D:scales"][index])

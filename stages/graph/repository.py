@@ -158,12 +158,6 @@ def experiments() -> dict[str, str]:
         return {name: rev for pairs in repo.experiments.ls().values() for name, rev in pairs}
 
 
-def head() -> str:
-    """The commit that experiments start from. Raises UserError when there is none."""
-    with opened() as repo:
-        return repo.scm.get_rev()
-
-
 def fetch(folder: str, rev: str, into: Path) -> None:
     """Copy a folder of the repository from a revision into the folder `into`."""
     from dvc.api import DVCFileSystem  # half as much to import as DVC itself

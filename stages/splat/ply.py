@@ -44,13 +44,10 @@ class Ply:
     fields: tuple[str, ...]
 
 
-def read_ply(path: Path) -> Gaussians:
-    """The Gaussians of a PLY; `world_from_norm` adds its offset. Raises UserError as `open_ply`."""
-    return open_ply(path).gaussians
-
-
 def open_ply(path: Path) -> Ply:
     """Read a PLY of Gaussians; those that are not finite are left out, with a message.
+
+    The offset of its positions, if it has one, is in `world_from_norm`.
 
     Raises UserError for another layout and a truncated file.
     """

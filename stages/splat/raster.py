@@ -9,15 +9,7 @@ import torch
 from gsplat import fully_fused_projection, rasterize_to_pixels, spherical_harmonics
 from gsplat.cuda import _torch_impl as torch_impl  # its own functions without kernels
 from gsplat.strategy import DefaultStrategy, MCMCStrategy
-from gsplat.strategy.ops import (
-    duplicate,
-    inject_noise_to_position,
-    relocate,
-    remove,
-    reset_opa,
-    sample_add,
-    split,
-)
+from gsplat.strategy.ops import reset_opa
 from torch import Tensor
 
 from stages.run.errors import UserError
@@ -27,17 +19,11 @@ __all__ = [
     "DefaultStrategy",
     "MCMCStrategy",
     "choose_backend",
-    "duplicate",
     "fully_fused_projection",
-    "inject_noise_to_position",
     "rasterization",
     "rasterize_to_pixels",
-    "relocate",
-    "remove",
     "reset_opa",
-    "sample_add",
     "spherical_harmonics",
-    "split",
     "torch_impl",
 ]
 

@@ -15,7 +15,7 @@ from stages.scenes.config import ImportEntry
 from stages.splat.export import write_ply
 from stages.splat.gaussians import TENSORS, Gaussians, check_tensors
 from stages.splat.gsplat_results import GsplatConfig, read_checkpoint, read_config
-from stages.splat.ply import read_ply
+from stages.splat.ply import Ply, open_ply
 
 _CFG = """\
 antialiased: true
@@ -37,13 +37,12 @@ def subjects(folder: Path) -> list[Subject]:
     splats = {key: getattr(gaussians, names.get(key, key)) for key in keys}
     torch.save({"step": 6999, "splats": splats}, checkpoint)
     (folder / "cfg.yml").write_text(_CFG)
-    read_ours = partial(read_ply, ply)
     dataset = write_dataset(folder, 2, 2, (8, 8))
     entry, prompt = ImportEntry(group="lab"), "remove degradation"
     read_dataset = partial(read_foreign, folder, entry, "train", prompt)
     return [
-        Subject(ply, _header, read_ours, _sane),
-        Subject(ply, bytes_of, read_ours, _sane),
+        Subject(ply, _header, partial(open_ply, ply), _sane_ply),
+        Subject(ply, bytes_of, partial(open_ply, ply), _sane_ply),
         Subject(checkpoint, bytes_of, lambda: read_checkpoint([checkpoint])[0], _sane),
         Subject(folder / "cfg.yml", _text, partial(read_config, folder), _sane_config),
         *(Subject(dataset, damage, read_dataset, _sane_samples) for damage in (_json, bytes_of)),
@@ -79,6 +78,10 @@ def _text(data: bytes, draw: Random) -> bytes:
 def _sane(found: Gaussians) -> None:
     assert len(found) > 0
     check_tensors({name: getattr(found, name) for name in TENSORS})
+
+
+def _sane_ply(found: Ply) -> None:
+    _sane(found.gaussians)
 
 
 def _sane_config(found: GsplatConfig) -> None:

@@ -28,7 +28,7 @@ from stages.splat.captures.trained import open_result
 from stages.splat.captures.training import split
 from stages.splat.config import StrategyConfig, TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
-from stages.splat.ply import read_ply
+from stages.splat.ply import open_ply
 from stages.splat.render import render
 from stages.splat.training.fit import Fitted
 
@@ -104,7 +104,8 @@ def test_match_string_is_a_whole_word_and_must_match(data: Path) -> None:
 def test_result_has_gaussians_ply_poses_and_metrics(trained: tuple[Path, dict]) -> None:
     folder, scalars = trained[0] / "train", trained[1]
     gaussians = Gaussians.load(folder / "gaussians.safetensors")
-    assert len(gaussians) == len(read_ply(folder / "point_cloud.ply")) == scalars["gaussians"]
+    exported = open_ply(folder / "point_cloud.ply").gaussians
+    assert len(gaussians) == len(exported) == scalars["gaussians"]
     assert (scalars["trained_on"], scalars["held_out"], scalars["views"]) == (6, 2, 2)
     assert scalars["psnr"] > scalars["mean_color_psnr"] + 3
     assert scalars["psnr_aligned"] is not None

@@ -14,7 +14,7 @@ from stages.scenes.cameras import rotation_from_vector
 from stages.scenes.frames import Sim3
 from stages.splat.export import write_ply
 from stages.splat.gaussians import Gaussians
-from stages.splat.ply import read_ply
+from stages.splat.ply import open_ply
 from stages.splat.render import render
 
 MOVED = Sim3(2.5, rotation_from_vector([0.4, -1.1, 0.7]), np.array([1.0, -2.0, 0.5]))
@@ -25,7 +25,7 @@ def test_ply_in_world_coordinates_renders_the_same_image(tmp_path: Path, degree:
     trained = replace(known_gaussians(60, degree), world_from_norm=MOVED)
     camera = MOVED.apply_camera(ring(3)[0])
     write_ply(tmp_path / "cloud.ply", trained)
-    read = read_ply(tmp_path / "cloud.ply")
+    read = open_ply(tmp_path / "cloud.ply").gaussians
     assert read.antialiased
     assert read.sh_degree == degree
     difference = render(trained, camera, "cpu").rgb - render(read, camera, "cpu").rgb
@@ -65,7 +65,7 @@ def test_ply_keeps_world_coordinates_at_any_distance(
     write_ply(tmp_path / "cloud.ply", trained)
     head = (tmp_path / "cloud.ply").read_bytes().partition(b"end_header")[0].decode()
     assert ("comment offset" in head) is (away > 1e3)
-    read = read_ply(tmp_path / "cloud.ply")
+    read = open_ply(tmp_path / "cloud.ply").gaussians
     np.testing.assert_allclose(in_world(read), in_world(trained), rtol=0, atol=1e-4 * unit)
     assert all(len(np.unique(column)) == 60 for column in read.means.numpy().T)
     if unit >= 1:  # smaller ones lie before the near plane of the cloud from the file
@@ -91,7 +91,7 @@ def test_one_nan_drops_one_gaussian(tmp_path: Path) -> None:
     broken = known_gaussians(20)
     broken.opacity_logits[3] = float("nan")
     write_ply(tmp_path / "cloud.ply", broken)
-    assert len(read_ply(tmp_path / "cloud.ply")) == 19
+    assert len(open_ply(tmp_path / "cloud.ply").gaussians) == 19
 
 
 def test_safetensors_round_trip(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from stages.splat.captures.trained import open_result
 from stages.splat.config import StrategyConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.gsplat_results import read_config
-from stages.splat.ply import read_ply
+from stages.splat.ply import open_ply
 from stages.splat.views.covisible import Covisibility, CovisibleRule
 
 WORLD = Sim3(2.5, rotation_from_vector([0.4, 1.9, -0.3]), np.array([7.0, -3.0, 2.0]))
@@ -606,7 +606,7 @@ def test_unusable_ply_is_refused(
     whole = (result / "train" / "point_cloud.ply").read_bytes()
     (tmp_path / "a.ply").write_bytes(spoil(whole))
     with pytest.raises(UserError, match=message):
-        read_ply(tmp_path / "a.ply")
+        open_ply(tmp_path / "a.ply")
 
 
 def test_what_is_no_result_is_refused(data: Path, tmp_path: Path) -> None:

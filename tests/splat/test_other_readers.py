@@ -13,7 +13,7 @@ from stages.scenes.cameras import rotation_from_quat
 from stages.scenes.frames import Sim3
 from stages.splat.export import in_world, write_ply
 from stages.splat.gaussians import Gaussians
-from stages.splat.ply import read_ply
+from stages.splat.ply import open_ply
 from stages.splat.viewing.spz import write_spz
 
 gsply = pytest.importorskip("gsply")
@@ -49,7 +49,7 @@ def test_its_ply_is_read_here(tmp_path: Path, degree: int) -> None:
     wanted = known_gaussians(100, degree)
     write_ply(tmp_path / "a.ply", wanted)
     gsply.plywrite(str(tmp_path / "b.ply"), gsply.plyread(str(tmp_path / "a.ply")))
-    found = read_ply(tmp_path / "b.ply")
+    found = open_ply(tmp_path / "b.ply").gaussians
     for name in ("means", "log_scales", "opacity_logits", "sh0", "shN"):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=0, atol=1e-6)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 SIDE_PX = 256
 _LEVELS = 8  # of the mipmaps, the full texture included
 _LEAVES = 70
-_GLYPH_PX, _LINE_GLYPHS = 4, 32  # of writing-like marks
+_GLYPH_PX = 4  # of writing-like marks
 
 
 class Atlas(NamedTuple):

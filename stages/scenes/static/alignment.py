@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError
 from stages.run.files import whole_file
-from stages.scenes.cameras import Array, Camera, rigid
+from stages.scenes.cameras import Array
 from stages.scenes.formats.npz import finite, read_arrays
 from stages.scenes.frames import Sim3
 
@@ -58,14 +58,6 @@ class FrameAlignment:
         matrices = (base @ np.linalg.inv(support), base, support)
         single = (matrix.astype(np.float32) for matrix in matrices)
         return FrameAlignment(*single, normalization=NORMALIZATION)
-
-    def camera_to_train(self, camera: Camera) -> Camera:
-        """Take a camera from the normalised eval frame to the normalised frame of the training."""
-        align = self.align_transform.astype(np.float64)
-        scale = np.cbrt(np.linalg.det(align[:3, :3]))
-        rotation = camera.cam_from_world[:3, :3] @ align[:3, :3].T / scale
-        centre = align[:3, :3] @ camera.centre + align[:3, 3]
-        return camera.moved(rigid(rotation, -rotation @ centre))
 
     def in_frames_of(self, other: "FrameAlignment") -> "FrameAlignment | None":
         """This alignment in the frames of another of the same world; None if it is of other frames.

@@ -5,7 +5,7 @@ blend.cu; intersections of Gaussians and tiles are found by `bins`.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,15 +35,6 @@ class Settings:
     room: int | None = None  # intersections to have room for; None: the host waits for their number
 
 
-class Splatted(NamedTuple):
-    """One render."""
-
-    image: Tensor  # [H, W, 3], or 4 with depth
-    left: Tensor  # [H, W], the light that passes all Gaussians: 1 - alpha
-    radii: Tensor  # [1, N, 2] int32 px; 0 where not visible
-    isects: Tensor  # [] int32, number of intersections of Gaussians and tiles
-
-
 class Splat(torch.autograd.Function):
     """Project, bin and blend."""
 
@@ -62,7 +53,13 @@ class Splat(torch.autograd.Function):
         K: Tensor,  # [3, 3] px
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Fields of `Splatted`. With absgrad, backward sets `means2d.absgrad`."""
+        """The render, the light that passes, radii and a count; backward sets absgrad if asked.
+
+        Returns:
+            the image [H, W, 3], or 4 with depth; the light [H, W] that passes all Gaussians:
+            1 - alpha; radii [1, N, 2] int32 px, 0 where not visible; and the number [] int32 of
+            intersections of Gaussians and tiles. With `absgrad`, backward sets `means2d.absgrad`.
+        """
         one = settings
         count, channels, empty = len(means), 3 + one.depth, means.new_empty
         inputs = [means, quats, scales, opacities, harmonics, cam_from_world, eye, K]

@@ -29,21 +29,13 @@ def cameras(count: int, seed: int) -> list[Camera]:
 def test_alignment_maps_from_the_eval_frame_to_the_training_frame() -> None:
     points = np.random.default_rng(0).normal(size=(40, 3)) * [2, 1, 0.3]
     train, _ = normalisation(cameras(3, seed=1), points[:25])
-    held_out = cameras(4, seed=2)
-    support, _ = normalisation(held_out, points)
+    support, _ = normalisation(cameras(4, seed=2), points)
     alignment = FrameAlignment.between(train, support)
     in_eval = support.apply(points)
     homogeneous = np.concatenate([in_eval, np.ones((len(points), 1))], axis=1)
     in_train = (homogeneous @ alignment.align_transform.T.astype(float))[:, :3]
     assert in_train == pytest.approx(train.apply(points), abs=1e-5)
     assert alignment.base_transform == pytest.approx(train.matrix, abs=1e-5)
-    for camera in held_out:
-        aligned = alignment.camera_to_train(support.apply_camera(camera))
-        wanted = train.apply_camera(camera)
-        assert aligned.cam_from_world == pytest.approx(wanted.cam_from_world, abs=1e-5)
-        assert aligned.project(train.apply(points))[0] == pytest.approx(
-            camera.project(points)[0], abs=1e-2
-        )
 
 
 def test_there_and_back_is_the_identity() -> None:
