@@ -26,7 +26,6 @@ from stages.splat.config import DistillConfig, TrainConfig
 from stages.splat.gaussians import Gaussians
 from stages.splat.raster import choose_backend
 from stages.splat.training.trainer import Trainer
-from stages.splat.training.view_set import TrainView
 from stages.splat.views.distill import distill_recipe
 from stages.splat.views.fixed_views import DistillRecipe, FixedViews
 from stages.splat.views.novel_views import TargetRenderer
@@ -54,10 +53,7 @@ def main() -> None:
     # Nothing is fixed: the views are photographs.
     views = FixedViews(targets, layout.splats(args.scene), lambda *_, **__: [], recipe)
     trained = views.trained(scene.timestamps[0])
-    sources = [
-        TrainView(camera, torch.from_numpy(trained.images[name]), trained.valid_of(name))
-        for name, camera in trained.sources.items()
-    ]
+    sources = trained.source_views()
     height, width = sources[0].image.shape[:2]
     print(f"{device_name(backend)}, {len(sources)} views, the first of {width}x{height} px")
     config = distill_recipe(recipe.train, recipe.distill)

@@ -74,6 +74,18 @@ def error_at(gaussians: Gaussians, truth: Gaussians, camera) -> float:
     return float(psnr(a, b))
 
 
+def test_source_views_are_masked_to_their_valid_pixels(trained) -> None:
+    first, second = trained.images
+    valid = np.zeros(trained.images[second].shape[:2], bool)
+    valid[3, 5] = True
+    whole, masked = replace(trained, valid={second: valid}).source_views()
+    for view, name in ((whole, first), (masked, second)):
+        assert view.camera is trained.sources[name]
+        assert np.array_equal(view.image.numpy(), trained.images[name])
+    assert whole.mask is None
+    assert np.array_equal(masked.mask.numpy(), valid)
+
+
 def test_cameras_start_at_the_nearest_source_and_reach_the_target(trained, targets) -> None:
     start = trained.sources["01"].centre
     for share in (0.25, 0.5, 1.0):

@@ -57,9 +57,16 @@ class TrainedTimestamp:
     valid: Mapping[str, Mask] = field(default_factory=dict)  # for images that are not wholly valid
     rule: ReferenceRule = ONE_NEAREST  # of references
 
-    def valid_of(self, name: str) -> torch.Tensor | None:
-        """Pixels [H, W] of a source image to train on; None for all."""
-        return torch.from_numpy(self.valid[name]) if name in self.valid else None
+    def source_views(self) -> list[TrainView]:
+        """The source images as training views, each masked to its valid pixels."""
+        return [
+            TrainView(
+                camera,
+                torch.from_numpy(self.images[name]),
+                torch.from_numpy(self.valid[name]) if name in self.valid else None,
+            )
+            for name, camera in self.sources.items()
+        ]
 
     def references(
         self,
@@ -172,10 +179,7 @@ def _distil(
     checkpoint: Checkpoint,
     preemption: Preemption,
 ) -> Gaussians:
-    sources = [
-        TrainView(camera, torch.from_numpy(trained.images[name]), trained.valid_of(name))
-        for name, camera in trained.sources.items()
-    ]
+    sources = trained.source_views()
     trainer = Trainer(
         sources,
         np.empty((0, 3)),
