@@ -33,7 +33,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -156,38 +155,47 @@ def summaries(rows: list[cases.Row]) -> Iterator[str]:
 def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
     counts: list[int] = []  # of Gaussians, by the default recipe
-    variants = {name: changes for name, *changes in args.variant}
-    for recipe, seed in itertools.product([*args.recipes, *variants], args.seeds):
-        most = args.gaussians
-        base = args.recipes[0] if recipe in variants else recipe
-        if base in BUDGETS:
-            most = round(BUDGETS[base][1] * (most or statistics.fmean(counts)))
-        row = ours(capture, recipe, seed, args, most, variants.get(recipe))
-        counts += [row["gaussians"]] * (recipe == "default")
+    names = [*args.recipes, *(name for name, *_ in args.variant)]
+    for name, seed in itertools.product(names, args.seeds):
+        row = ours(capture, name, recipe(name, seed, args, counts), seed, args)
+        counts += [row["gaussians"]] * (name == "default")
         yield row
     if args.trainer:
         for seed in args.seeds:
             yield theirs(capture, seed, args)
 
 
+def recipe(
+    name: str, seed: int, args: argparse.Namespace, counts: Sequence[int] = ()
+) -> TrainConfig:
+    """A recipe, or the first one with the changes of a variant.
+
+    `counts` are the Gaussians of the default's trainings, for the recipes that need a number.
+    """
+    variants = {variant: changes for variant, *changes in args.variant}
+    base = args.recipes[0] if name in variants else name
+    make, share = BUDGETS.get(base) or (RECIPES[base], None)
+    most = args.gaussians
+    if share is not None:
+        most = round(share * (most or statistics.fmean(counts)))
+    fixed = {"seed": seed, "rasteriser": args.rasteriser}
+    if most:
+        fixed["max_gaussians"] = most
+    config = make(args.schedule or args.steps).model_copy(update=fixed)
+    return changed(config, variants.get(name, []))
+
+
 def ours(
     capture: captured_images.Capture,
-    recipe: str,
+    name: str,
+    config: TrainConfig,
     seed: int,
     args: argparse.Namespace,
-    most: int | None = None,
-    changes: Sequence[str] | None = None,
 ) -> cases.Row:
-    """Train by one recipe, to `most` Gaussians if that is given; by the first one with changes."""
+    """Train by a recipe of that name; `seed` says which views are held out with --rotate."""
     first = seed % args.every if args.rotate else 0
     views, held_out = cases.split(capture, args.every, first)
     on_gpu = args.device == "cuda"
-    fixed: dict[str, Any] = {"seed": seed, "rasteriser": args.rasteriser}
-    if most:
-        fixed["max_gaussians"] = most
-    name = recipe if changes is None else args.recipes[0]
-    make = BUDGETS[name][0] if name in BUDGETS else RECIPES[name]
-    config = changed(make(args.schedule or args.steps).model_copy(update=fixed), changes or [])
     compiled = Trainer(views, capture.points, capture.colors, config, args.device)
     for step in range(len(views) + 2):
         compiled.step(step)
@@ -206,12 +214,12 @@ def ours(
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
     return cases.row(
-        f"train, {recipe} recipe, {args.steps} steps",
+        f"train, {name} recipe, {args.steps} steps",
         seconds,
         "s",
         device=args.device,
-        anchor=ANCHORS_S.get(recipe) if usual else None,
-        target=TARGETS_S.get(recipe) if usual else None,
+        anchor=ANCHORS_S.get(name) if usual else None,
+        target=TARGETS_S.get(name) if usual else None,
         size=args.size,
         seed=seed,
         steps_per_s=round(args.steps / seconds, 1),

@@ -187,14 +187,29 @@ def test_number_of_a_recipe_has_to_come_from_somewhere(
     assert "budget: put default before them, or give --gaussians" in capsys.readouterr().err
 
 
+def test_variant_is_the_first_recipe_with_its_changes() -> None:
+    words = "--recipes fewer seed --gaussians 1000 --steps 140 --rasteriser gsplat"
+    variants = "--variant slow means_lr=1e-5 --variant small max_gaussians=90"
+    args = splat_train.options().parse_args([*words.split(), *variants.split()])
+    fewer, seed, slow, small = (
+        splat_train.recipe(name, 3, args) for name in ("fewer", "seed", "slow", "small")
+    )
+    assert (fewer.max_gaussians, seed.max_gaussians, small.max_gaussians) == (280, 1000, 90)
+    assert fewer.strategy.halve_every == 10
+    assert not fewer.antialiased
+    assert seed.antialiased
+    assert {(one.seed, one.rasteriser) for one in (fewer, seed, slow)} == {(3, "gsplat")}
+    assert slow == fewer.model_copy(update={"means_lr": 1e-5})
+    assert small == fewer.model_copy(update={"max_gaussians": 90})
+
+
 @pytest.mark.parametrize("recipe", ["default", "seed"])
 def test_plain_trainer_reaches_the_same_quality(recipe: str, tmp_path: Path) -> None:
     """Another order of views and another frame, but the same recipe; before growth adds chance."""
     capture, steps = captured_images.phone(9, 48, 80, "cpu", points=900), 200
-    asked = {"schedule": None, "steps": steps, "views": 9, "size": "48x80", "points": 900}
-    machine = {"device": "cpu", "rasteriser": "own", "data": None, "photographed": False}
-    args = argparse.Namespace(**asked, **machine, every=8, rotate=False, gaussians=None)
-    row = splat_train.ours(capture, recipe, 42, args)
+    words = "--device cpu --steps 200 --views 9 --size 48x80 --points 900"
+    args = splat_train.options().parse_args(words.split())
+    row = splat_train.ours(capture, recipe, splat_train.recipe(recipe, 42, args), 42, args)
     captured_images.write(capture, tmp_path)
     plain = Plain(tmp_path, RECIPES[recipe](steps), "cpu")
     before = plain.evaluate()["psnr"]
