@@ -16,7 +16,7 @@ from stages.samples.planning import Way, select_cameras
 from stages.scenes.cameras import moved_aside
 from stages.scenes.config import PairsConfig, held_out_errors
 from stages.scenes.frames import Sim3
-from stages.scenes.images import write_png
+from stages.scenes.images import png_writer
 from stages.scenes.poses.calibration import Calibration, write_calibration
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
@@ -95,13 +95,13 @@ class Cycle(Reconstruction):
         gaussians = Gaussians.load(self.first.ready(scene, timestamp) / GAUSSIANS, device)
         moved, views = {}, []
         root = self.splats / "renders"
-        with whole_folder(root / "frames" / timestamp) as folder:
+        with whole_folder(root / "frames" / timestamp) as folder, png_writer() as write:
             (folder / "images").mkdir()
             for name, camera in self.calibration.sources.items():
                 distance = _distance(render(gaussians, camera, self.backend))
                 moved[name] = moved_aside(camera, distance, self.share)
                 rendering = render(gaussians, moved[name], self.backend)
-                write_png(folder / "images" / f"{name}.png", rendering.rgb.cpu().numpy())
+                write(folder / "images" / f"{name}.png", rendering.rgb.cpu().numpy())
                 path = root / "frames" / timestamp / "images" / f"{name}.png"
                 views.append(View(moved[name], path, timestamp=timestamp, role="source"))
         renders = Scene(root, scene.name, scene.group, tuple(views))

@@ -6,7 +6,7 @@ A target's image is the ground truth of its render and never trained on; with
 
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,14 @@ from stages.scenes.config import (
     PairsConfig,
     reference_errors,
 )
-from stages.scenes.images import Pixels, image_size, read_image, resize, resize_mask, write_png
+from stages.scenes.images import (
+    Pixels,
+    image_size,
+    png_writer,
+    read_image,
+    resize,
+    resize_mask,
+)
 from stages.scenes.poses.calibration import Calibration, read_calibration
 from stages.scenes.scene import Scene
 from stages.scenes.view import View
@@ -254,7 +261,7 @@ def _rendered(
     config: PairsConfig,
     backend: str,
 ) -> Iterator[SampleRecord]:
-    """Samples as they are written, those of one reconstruction and timestamp together."""
+    """Samples, written and then yielded by reconstruction and timestamp."""
     views = {(view.timestamp, view.name): view for view in scene.all_views}
     groups = itertools.groupby(selected, key=lambda pair: (id(pair[0]), pair[1].timestamp))
     for (_, timestamp), group in groups:
@@ -263,16 +270,19 @@ def _rendered(
         trained = reconstruction.ready(scene, timestamp)
         posed = reconstruction.posed(scene, timestamp)
         renderer = SampleRenderer(trained, posed, reconstruction.calibration, config, backend)
+        with png_writer() as write:
+            for _, sample in samples:
+                view = views[timestamp, sample.camera]
+                reference = views[sample.ref_timestamp, sample.ref_camera]
+                pixels = renderer.render(view, sample.step)
+                before = None
+                if _is_render(reconstruction, sample):
+                    before = renderer.render(reference, sample.step)
+                others = [views[timestamp, name] for name in sample.warped]
+                warped = renderer.warped(view, others, sample.step)
+                _write(write, folder, sample, pixels, view, reference, before, warped)
         for _, sample in samples:
-            view = views[timestamp, sample.camera]
-            reference = views[sample.ref_timestamp, sample.ref_camera]
-            pixels = renderer.render(view, sample.step)
-            before = None
-            if _is_render(reconstruction, sample):
-                before = renderer.render(reference, sample.step)
-            others = [views[timestamp, name] for name in sample.warped]
-            warped = renderer.warped(view, others, sample.step)
-            record = _written(folder, sample, config.poses, pixels, view, reference, before, warped)
+            record = _record(folder, sample, config.poses, views[timestamp, sample.camera])
             yield replace(record, trained_on=reconstruction.fewer_cameras)
 
 
@@ -285,34 +295,44 @@ def _is_render(reconstruction: Reconstruction, sample: PlannedSample) -> bool:
     return sample.ref_camera not in reconstruction.calibration.sources
 
 
-def _written(
+def _write(
+    write: Callable[[Path, Pixels], None],
     folder: Path,
     sample: PlannedSample,
-    poses: str,
     pixels: Pixels,
     view: View,
     reference: View,
     before: Pixels | None,
     warped: Sequence[Pixels],
-) -> SampleRecord:
+) -> None:
     """Write one sample; images are copied byte for byte, so that their hashes stay the same.
 
-    `before` is the render at the reference's camera where that is the reference; `warped` are
-    images [H, W, 4] of the cameras of `sample.warped`.
+    `write` is that of a `png_writer`. `before` is the render at the reference's camera where that
+    is the reference; `warped` are images [H, W, 4] of the cameras of `sample.warped`.
     """
     _check_sizes(sample, view, reference)
-    in_view = {warped_kind(number): image for number, image in enumerate(warped, 1)}
-    paths = {kind: folder / kind / f"{sample.name}.png" for kind in (*KINDS, *in_view)}
+    paths = _paths(folder, sample)
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(paths["image"], pixels)
+    write(paths["image"], pixels)
     shutil.copyfile(view.image_path, paths["target_image"])
     if before is None:
         shutil.copyfile(reference.image_path, paths["ref_image"])
     else:
-        write_png(paths["ref_image"], before)
-    for kind, image in in_view.items():
-        write_png(paths[kind], image)
+        write(paths["ref_image"], before)
+    for number, image in enumerate(warped, 1):
+        write(paths[warped_kind(number)], image)
+
+
+def _paths(folder: Path, sample: PlannedSample) -> dict[str, Path]:
+    """The files of a sample by kind."""
+    kinds = (*KINDS, *(warped_kind(number) for number in range(1, len(sample.warped) + 1)))
+    return {kind: folder / kind / f"{sample.name}.png" for kind in kinds}
+
+
+def _record(folder: Path, sample: PlannedSample, poses: str, view: View) -> SampleRecord:
+    """The record of a sample that is written, of a target view."""
+    paths = _paths(folder, sample)
     error = psnr(_tensor(read_image(paths["image"])), _tensor(view.pixels())).item()
     return SampleRecord(
         name=sample.name,

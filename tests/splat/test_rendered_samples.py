@@ -1,6 +1,7 @@
 """Samples of a scene whose images are exact renders of its Gaussians."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.samples.faults import index_faults
 from stages.samples.index import SampleIndex
 from stages.samples.reconstructions import reconstructions
 from stages.samples.rendering import render_pairs
+from stages.scenes import images
 from stages.scenes.cameras import rigid, rotation_from_vector
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PairsConfig, ReferenceConfig
@@ -76,6 +78,26 @@ def test_sample_is_render_ground_truth_and_nearest_source(scene: Scene, rendered
         assert one.psnr > 55
     assert sorted(index.photographs["target"]) == ["000021/03", "000033/03"]
     assert len(index.photographs["source"]) == 10
+
+
+def test_pngs_are_written_in_threads_and_a_failure_is_an_error(
+    rendered: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, writers = images.write_png, set()
+
+    def noted(path: Path, image: np.ndarray) -> None:
+        writers.add(threading.current_thread())
+        write(path, image)
+
+    monkeypatch.setattr(images, "write_png", noted)
+    rendered()
+    assert writers
+    assert threading.main_thread() not in writers
+    blocked = Path("pairs/image/000033_03.png")  # the last
+    blocked.unlink()
+    blocked.mkdir()
+    with pytest.raises(OSError, match=blocked.name):
+        rendered()
 
 
 def test_references_follow_the_policy_in_both_splits(scene: Scene, rendered: Render) -> None:
