@@ -159,6 +159,20 @@ def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert duration(59.6) == "1 min 0 s"
 
 
+def test_plan_tells_that_disk_space_is_of_the_last_results(tmp_path: Path) -> None:
+    def disk(*reasons: str, size: int | None = 0) -> str:
+        changed = StageStatus("train@a", frozenset(), reasons, False, size, {}, {})
+        return plan_text(plan([changed], {}), 1, tmp_path).splitlines()[-1]
+
+    assert disk("its inputs change", "train.seed modified", "stages/pairs.py modified").startswith(
+        "disk: about 0.00 GiB; "
+    )
+    some = disk("train.seed modified", "prepare.height_px modified", "scenes.a.timestamps new")
+    assert "GiB (the sizes of the last results, which prepare.height_px, scenes.a.times" in some
+    more = disk(*(f"pairs.key{number} modified" for number in range(9)), size=None)
+    assert "pairs.key2 and 6 more may change; 1 of unknown size); " in more
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [
