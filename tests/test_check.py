@@ -60,7 +60,10 @@ def test_good_params_end_in_a_summary(folder: Path) -> None:
         "headline tuned-post"
     )
     assert "  tuning_scenes        hi4d_pair00_dance, hi4d_pair01_talk" in lines
-    assert any(line.startswith("guard: no leak between roles, verdict ") for line in lines)
+    (guard,) = [line for line in lines if line.startswith("guard: ")]
+    assert guard.startswith("guard: by name no scene or group has two roles, verdict ")
+    assert guard.endswith("; images are compared by stage manifest")
+    assert "leak" not in done.stdout
 
 
 def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> None:
@@ -69,6 +72,19 @@ def test_parameters_without_effect_are_named_with_their_line(folder: Path) -> No
     assert output[0].startswith(f"note: params.yaml:{number}  train.strategy.prune_scale3d ")
     edit(folder, lambda params: params["train"]["strategy"].update(reset_every=100))
     assert "prune_scale3d" not in check(folder).stdout
+
+
+def test_doubts_of_training_are_named_with_their_line(folder: Path) -> None:
+    def doubts() -> list[str]:
+        return [line for line in check(folder).stdout.splitlines() if "halve_every: " in line]
+
+    assert not doubts()
+    strategy = {"kind": "default", "halve_every": 3}
+    edit(folder, lambda params: params["train"]["strategy"].update(strategy))
+    number = line_of(folder, "    halve_every:")
+    (doubt,) = doubts()
+    assert doubt.startswith(f"note: params.yaml:{number}  train.strategy.halve_every: ")
+    assert "steps between halvings are few" in doubt
 
 
 def test_notes_are_printed_beside_errors_of_what_is_not_there(folder: Path) -> None:

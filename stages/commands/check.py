@@ -54,7 +54,7 @@ def main() -> None:
         assert verdict is not None, "neither an error nor a verdict"
         print(summary(values["study"], verdict), *missing_notes(params.raw), sep="\nnote: ")
     if SECTIONS.keys() <= values.keys():
-        for part in (splat.inert_notes, difix.notes, import_notes):
+        for part in (splat.study_notes, difix.notes, import_notes):
             print("".join(f"{note}\n" for note in part(values, params.where)), end="")
     raise_all(errors)
     if args.memo:

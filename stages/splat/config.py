@@ -243,13 +243,15 @@ def inert_in(
                 yield f" in {entry}{others}", key, reason
 
 
-def inert_notes(
+def study_notes(
     values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
 ) -> Iterator[str]:
-    """A line for each of `inert_in`; `values` are the sections of params."""
+    """A line for each of `inert_in` and of `doubtful`; `values` are the sections of params."""
     others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
     for place, key, reason in inert_in(values["train"], *others):
         yield no_effect(where(("train", *key.split("."))), reason, place)
+    for key, reason in doubtful(values["train"]):
+        yield f"note: {where(('train', *key.split('.')))}: {reason}"
 
 
 def _by_reason(reasons: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

@@ -32,14 +32,17 @@ def memo(study: StudyConfig) -> str:
 
 
 def summary(study: StudyConfig, verdict: Verdict) -> str:
-    """Version, scenes by role, methods and the guard's verdict."""
+    """Version, scenes by role, methods and the guard's verdict on names."""
     lines = [
         f"study {study.version}: {counted(len(study.scenes), 'scene')}, "
         f"methods {', '.join(study.methods)}, headline {study.subject}"
     ]
     for role, members in verdict.groups_by_role:
         lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
-    lines += [f"guard: no leak between roles, verdict {verdict.hash[:12]}"]
+    lines += [
+        f"guard: by name no scene or group has two roles, verdict {verdict.hash[:12]}; "
+        "images are compared by stage manifest"
+    ]
     return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
 
 
