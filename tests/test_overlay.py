@@ -164,6 +164,32 @@ def test_demo_takes_back_every_key_that_another_overlay_sets() -> None:
         assert keys(YAML(typ="safe").load(path)) <= demo, path.name
 
 
+def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
+    def left(*arguments: str | Path) -> list[str]:
+        lines = overlay(folder, *arguments).stdout.splitlines()
+        return [line for line in lines if line.startswith("left from before")]
+
+    (folder / "first.yaml").write_text("train:\n  seed: 7\n  max_steps: 9\ntune:\n  steps: 3\n")
+    (folder / "second.yaml").write_text("train:\n  max_steps: 11\n")
+    assert not left("first.yaml")
+    assert not left("second.yaml"), "params.yaml is in no repository"
+    for words in ("init -q", "add params.yaml", "commit -qm x"):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *words.split()], cwd=folder, check=True)
+    assert not left("second.yaml", "--check")
+    shutil.copy(ROOT / "params.yaml", folder)
+    said = "left from before, unlike the committed params.yaml: 2 values (train.seed, tune.steps)"
+    assert left("second.yaml", "--check") == left("second.yaml") == [said]
+    assert not left(STUDIES / "demo.yaml", "--check"), "it sets these keys"
+    shutil.copy(ROOT / "params.yaml", folder)
+    subprocess.run(["git", *who, "commit", "-qam", "y"], cwd=folder, check=True)
+    count = int(overlay(folder, STUDIES / "full.yaml").stdout.splitlines()[-1].split()[0]) - 1
+    (many,) = left("second.yaml")  # all but train.max_steps
+    assert f": {count} values (prepare.height_px, " in many
+    assert many.partition("(")[2].count(", ") == 4
+    assert many.endswith(f" and {count - 5} more)")
+
+
 def test_check_prints_each_change_and_writes_nothing(folder: Path) -> None:
     before = (folder / "params.yaml").read_bytes()
     done = overlay(folder, STUDIES / "full.yaml", "--check")

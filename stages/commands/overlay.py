@@ -4,6 +4,9 @@ from pathlib import Path
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
+from stages.run.plurals import counted
+
+_SHOWN = 5  # keys that another overlay left
 
 
 def main() -> None:
@@ -14,13 +17,21 @@ def main() -> None:
     args = parser.parse_args()
 
     from stages.run.files import whole_file
-    from stages.run.settings.edits import applied, changes
+    from stages.run.settings.edits import applied, changes, left_over
     from stages.run.settings.params import Params, plain
+    from stages.workspace.probes import words
 
-    params = Params.read()
-    edits = changes(params, Params.read(args.overlay))
+    params, overlay = Params.read(), Params.read(args.overlay)
+    edits = changes(params, overlay)
     for change in edits:
         print(f"{params.where(change.keys)}: {plain(change.old)!r} -> {plain(change.new)!r}")
+    others = left_over(params, overlay, words(["git", "show", f"HEAD:./{params.path}"]) or "")
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        print(
+            f"left from before, unlike the committed {params.path}: "
+            f"{counted(len(others), 'value')} ({', '.join(others[:_SHOWN])}{more})"
+        )
     if not edits:
         print(f"{params.path} has these values already")
     elif args.check:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from stages.run.errors import UserError, raise_all
 from stages.run.settings.params import Params, no_such_key, plain
-from stages.run.settings.readings import parse_yaml
+from stages.run.settings.readings import InvalidYaml, parse_yaml
 
 # Line width of ruamel, and so of DVC when it rewrites the file.
 _WIDTH = 80
@@ -36,6 +36,22 @@ def changes(params: Params, overlay: Params) -> list[Change]:
     items = list(_compare((), params.raw, overlay.raw, overlay.where, params.raw))
     raise_all(item for item in items if isinstance(item, UserError))
     return [item for item in items if isinstance(item, Change)]
+
+
+def left_over(params: Params, overlay: Params, committed: str) -> list[str]:
+    """Dotted keys that differ from the committed text of params.yaml and that no overlay key sets.
+
+    Empty where that text is none.
+    """
+    try:
+        before = parse_yaml(committed)
+    except InvalidYaml:
+        return []
+    if not isinstance(before, Mapping):
+        return []
+    items = _compare((), before, params.raw, params.where, before)
+    changed = [item.keys for item in items if isinstance(item, Change)]
+    return [".".join(map(str, keys)) for keys in changed if not _sets(overlay.raw, keys)]
 
 
 def applied(text: str, changes: Sequence[Change]) -> str:
@@ -67,6 +83,15 @@ def _compare(
         # By repr: 1, 1.0 and True compare equal.
         elif repr(plain(value)) != repr(plain(old[key])):
             yield Change(here, old[key], value)
+
+
+def _sets(raw: Any, keys: tuple[str, ...]) -> bool:
+    """Whether an overlay has a key."""
+    for key in keys:
+        if not isinstance(raw, Mapping) or key not in raw:
+            return False
+        raw = raw[key]
+    return True
 
 
 def _position(raw: Any, keys: tuple[str, ...]) -> tuple[int, int]:
