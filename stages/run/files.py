@@ -26,6 +26,10 @@ _REPRO_FIX = "run `dvc repro` for the stage that writes it"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+class RepeatedKeys(ValueError):
+    """A JSON object with a key twice."""
+
+
 def work_root() -> Path:
     """Folder for scratch and resume state, outside every DVC out: `.work`, or `$SPLATFIX_WORK`."""
     return Path(os.environ.get(WORK_ROOT_VARIABLE) or ".work")
@@ -155,6 +159,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_REPRO_FIX
         ) from error
+    except RepeatedKeys as error:
+        raise UserError(path, str(error), expected="each key once", fix=_REPRO_FIX) from error
     except ValueError as error:
         raise UserError(path, f"not JSON: {error}", fix=_REPRO_FIX) from error
     if not isinstance(value, dict):
@@ -166,8 +172,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(text: str | bytes, *, keys_once: bool = False) -> Any:
     """The value of a JSON text.
 
-    Raises ValueError for other texts, for NaN and infinity, and with `keys_once` for an object with
-    a key twice, of which Python would drop the first.
+    Raises ValueError for other texts, for NaN and infinity, and with `keys_once` RepeatedKeys for
+    an object with a key twice, of which Python would drop the first.
     """
     try:
         return json.loads(
@@ -196,7 +202,7 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = ", ".join(repr(key) for key, count in counts.items() if count > 1)
-        raise ValueError(f"one object holds these keys more than once: {twice}")
+        raise RepeatedKeys(f"one object holds these keys more than once: {twice}")
     return value
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
 from stages.run.errors import UserError, raise_all
-from stages.run.files import file_hash, read_json
+from stages.run.files import RepeatedKeys, file_hash, read_json
 from stages.run.progress import Progress
 from stages.samples.index import IMPORTED, KINDS, SampleIndex, SampleRecord
 from stages.scenes.config import ImportEntry
@@ -114,6 +114,11 @@ def _entries(path: Path, split: str) -> Mapping[str, Any]:
     try:
         entries = read_json(path).get(split)
     except UserError as error:
+        if isinstance(error.__cause__, RepeatedKeys):
+            expected = error.expected
+            fix = "rename one, or take one out: readers keep only the last"
+        elif path.is_file():
+            fix = "correct the file, or write it again; docs/data.md"
         raise UserError(error.where, error.got, expected=expected, fix=fix) from error
     if not isinstance(entries, Mapping) or not entries:
         raise UserError(path, f"no samples in `{split}`", expected=expected, fix=fix)

@@ -276,6 +276,17 @@ def test_what_is_no_json_object_is_one_message(
     assert "fix: " in str(caught.value)
 
 
+def test_a_key_that_stands_twice_is_no_other_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1, "b": 2, "a": 3}')
+    with pytest.raises(UserError) as caught:
+        files.read_json(path)
+    assert str(caught.value).splitlines()[:2] == [
+        f"{path}: one object holds these keys more than once: 'a'",
+        "expected each key once",
+    ]
+
+
 def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:
     def read(value: dict) -> None:
         with files.shaped(tmp_path / "a.json", "sizes: a list of numbers"):

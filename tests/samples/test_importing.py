@@ -288,8 +288,28 @@ def test_ids_that_are_listed_twice_are_named(
     for number in (1, 2):
         text = text.replace(f'"train/{number}"', '"train/0"')
     path.write_text(text.replace('"test/1"', '"test/0"'))
-    with pytest.raises(UserError, match="these keys more than once: 'train/0'"):
+    with pytest.raises(UserError) as caught:
         run(monkeypatch)
+    assert str(caught.value).splitlines() == [
+        f"{path}: one object holds these keys more than once: 'train/0'",
+        "expected each key once",
+        "fix: rename one, or take one out: readers keep only the last",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"), [("{", "correct the file, or write it again"), (None, "write it there")]
+)
+def test_fix_of_a_broken_file_is_not_that_of_a_missing_one(
+    text: str | None, fix: str, study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.raw(TUNED) / "dataset.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        run(monkeypatch)
+    assert caught.value.fix.startswith(fix)
 
 
 def test_one_render_may_have_several_references(
