@@ -99,6 +99,7 @@ class Tuner:
         )
         self._best: dict[str, Any] = {}
         self._done = 0
+        self.weights_moved: float | None = None  # `moved` at the end
 
     @property
     def is_main(self) -> bool:
@@ -389,7 +390,8 @@ class Tuner:
             self.ema.keep()
         self.stepper.refresh()
         self.ema = Ema([], 0.0)
-        if self.moved() == 0:
+        self.weights_moved = self.moved()
+        if self.weights_moved == 0:
             raise UserError(
                 self.name,
                 "no weight has changed",

@@ -79,7 +79,7 @@ def scalars(tuner: Tuner, data: TuningData) -> dict[str, Any]:
             "train_pairs": len(data.train),
             "train_views": data.train_views(),
             "test_pairs": len(data.test),
-            "weights_moved": float(f"{tuner.moved():.4g}"),
+            "weights_moved": float(f"{tuner.weights_moved:.4g}"),
             "parameters": tuner.fixer.parameter_count(),
             "worked_on": tuned_words(tuner.config, *image_size(data.train[0].image)),
             "losses": tuner.loss.effective(tuner.config.steps),
