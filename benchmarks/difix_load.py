@@ -2,9 +2,9 @@
 
     python -m benchmarks.difix_load [--size sd-turbo] [--px 940x1280] [--out FILE]
 
-A fixer of random weights is written to a temporary folder (3.8 GB of SD-Turbo's size). Fresh
-processes import the code, read the folder, and hash it afterwards or, as the stages do, meanwhile.
-Then images are written by `write_png` and by `png_writer`. All files are in the system's cache.
+A fixer of random weights is written to a temporary folder (3.8 GB of SD-Turbo's size). A fresh
+process imports the code, reads the folder and hashes it, as the stages do. Then images are written
+by `write_png` and by `png_writer`. All files are in the system's cache.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import processor
-from stages.run.files import folder_hash, start_folder_hash, write_json
+from stages.run.files import folder_hash, write_json
 from stages.run.process.cores import available_cores
 
 _IMAGES = 16
-_MADE, _AFTER, _MEANWHILE = "made", "after", "meanwhile"
+_MADE, _LOADED = "made", "loaded"
 
 
 def main() -> None:
@@ -34,14 +34,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         how, folder = args.child[0], Path(args.child[1])
-        print(json.dumps(made(folder, args.size) if how == _MADE else loaded(folder, how)))
+        print(json.dumps(made(folder, args.size) if how == _MADE else loaded(folder)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         fixer, images = Path(scratch, "fixer"), Path(scratch, "images")
         start = child(_MADE, fixer, args.size)
-        rows = [start | child(how, fixer, args.size) for how in (_AFTER, _MEANWHILE)]
-        assert rows[0].pop("hash") == rows[1].pop("hash"), "two hashes of one folder"
-        rows.append(images_written(images, args.px))
+        rows = [start | child(_LOADED, fixer, args.size), images_written(images, args.px)]
     device = f"{processor()}, {available_cores()} core(s)"
     print(device)
     for row in rows:
@@ -68,28 +66,25 @@ def made(folder: Path, size: str) -> dict[str, Any]:
     return {"size": size, "gb": round(fixer.parameter_count() * 4 / 1e9, 2)}
 
 
-def loaded(folder: Path, hashing: str) -> dict[str, Any]:
-    """Seconds of imports, of reading and of waiting for the hash, and the peak of memory."""
+def loaded(folder: Path) -> dict[str, Any]:
+    """Seconds of imports, of reading and of hashing, and the peak of memory."""
     times = [time.perf_counter()]
-    hashed = start_folder_hash(folder) if hashing == _MEANWHILE else None
     from stages.difix.weights.folders import read_folder
 
     times.append(time.perf_counter())
     fixer = read_folder(folder)
     times.append(time.perf_counter())
-    digest = hashed.result() if hashed else folder_hash(folder)
+    folder_hash(folder)
     times.append(time.perf_counter())
     assert fixer.parameter_count()
     # The files are mapped: their pages are in the peak, though the system may take them back.
     return {
-        "hashed": hashing,
         "imports_s": round(times[1] - times[0], 2),
         "read_s": round(times[2] - times[1], 2),
         "hash_s": round(times[3] - times[2], 2),
         "value": round(times[3] - times[0], 2),
         "unit": "s",
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-        "hash": digest,
     }
 
 

@@ -6,7 +6,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
-from stages.run.files import start_folder_hash, whole_folder
+from stages.run.files import folder_hash, whole_folder
 from stages.run.methods import FIXERS, PLAIN, Method, methods_of
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
@@ -32,8 +32,6 @@ def main() -> None:
             hint=did_you_mean(fixer, list(FIXERS)),
             fix=CHECK,
         )
-    weights = layout.fixer(fixer)
-    hashed = start_folder_hash(weights)  # during the imports
 
     from stages.difix.inference import Runner
     from stages.difix.network.training_record import describe
@@ -51,7 +49,7 @@ def main() -> None:
     rendering = params.section("novel_views", NovelViewsConfig)
     distilling = params.section("distill", DistillConfig)
     recipe = DistillRecipe(distilling, params.section("train", TrainConfig))
-    prepared = Scene.read(layout.scene(scene))
+    weights, prepared = layout.fixer(fixer), Scene.read(layout.scene(scene))
     prepared.cameras("target")  # raises without target cameras
     loaded = read_folder(weights)
     record, folder = loaded.training_record, layout.scene(scene)
@@ -65,7 +63,7 @@ def main() -> None:
     aligned = read_aligned(layout.novel_views(scene, PLAIN)) if rendering.align else None
     targets = TargetRenderer(prepared, calibration, rendering, backend, aligned)
     views = FixedViews(targets, layout.splats(scene), runner.fix, recipe, runner.rule)
-    identity = hashed.result() + fixing.model_dump_json()
+    identity = folder_hash(weights) + fixing.model_dump_json()
     spent = cost("fixed_views", f"{scene}.{fixer}")
     with spent, whole_folder(layout.fixed_views(scene, fixer)) as folder:
         describe(folder, weights, record)

@@ -84,19 +84,15 @@ def test_fixing_is_timed_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
     assert rough["views"] == 2
 
 
-def test_loading_is_timed_with_the_hash_after_it_and_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_is_timed_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.json"
     words = ["--size", "tiny", "--px", "32x48", "--out", str(path)]
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     difix_load.main()
-    *loads, images = read_json(path)["rows"]
-    assert [row["hashed"] for row in loads] == ["after", "meanwhile"]
-    for row in loads:
-        parts = row["imports_s"] + row["read_s"] + row["hash_s"]
-        assert row["value"] == pytest.approx(parts, abs=0.02)
-        assert row["peak_gb"] > row["gb"]
+    load, images = read_json(path)["rows"]
+    parts = load["imports_s"] + load["read_s"] + load["hash_s"]
+    assert load["value"] == pytest.approx(parts, abs=0.02)
+    assert load["peak_gb"] > load["gb"]
     assert images["value"] > 0
 
 

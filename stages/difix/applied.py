@@ -8,7 +8,7 @@ from stages.difix.config import FixerConfig
 from stages.difix.inference import Runner
 from stages.difix.network.training_record import TrainingRecord
 from stages.difix.weights.folders import read_folder
-from stages.run.files import safe_name, start_folder_hash
+from stages.run.files import folder_hash, safe_name
 from stages.scenes.config import ReferenceRule
 from stages.scenes.images import Pixels
 from stages.scenes.study.identity import group_in_name
@@ -30,9 +30,8 @@ class AppliedFixer:
     @classmethod
     def read(cls, folder: Path, config: FixerConfig) -> "AppliedFixer":
         """Read the fixer in a folder. Raises UserError when there is none."""
-        hashed = start_folder_hash(folder)
-        fixer = read_folder(folder)
-        record, runner, weights = fixer.training_record, Runner(fixer, config), hashed.result()
+        fixer, weights = read_folder(folder), folder_hash(folder)
+        record, runner = fixer.training_record, Runner(fixer, config)
         return cls(
             folder,
             safe_name(folder.resolve().name, folder),

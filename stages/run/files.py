@@ -9,11 +9,9 @@ import math
 import os
 import re
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -304,21 +302,3 @@ def folder_hash(folder: Path) -> str:
         part for path in files for part in (path.relative_to(folder).as_posix(), file_hash(path))
     )
     return text_hash(*parts)
-
-
-def start_folder_hash(folder: Path) -> Future[str]:
-    """Start `folder_hash` in a thread; `result()` waits for it and raises its errors.
-
-    Hashing gigabytes takes seconds and holds no GIL: the caller imports or reads meanwhile. A
-    process that ends before does not wait for it.
-    """
-    hashed: Future[str] = Future()
-
-    def work() -> None:
-        try:
-            hashed.set_result(folder_hash(folder))
-        except Exception as error:
-            hashed.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return hashed

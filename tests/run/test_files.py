@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -195,46 +194,6 @@ def test_hashes_depend_on_content_names_and_boundaries(tmp_path: Path) -> None:
     assert files.folder_hash(tmp_path) != first
     (tmp_path / "b").rename(tmp_path / "a")
     assert files.folder_hash(tmp_path) == first
-
-
-def test_a_folder_is_hashed_while_the_caller_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").write_text("a")
-    file_hash, worked = files.file_hash, threading.Event()
-
-    def after_work(path: Path) -> str:
-        assert worked.wait(60)
-        return file_hash(path)
-
-    monkeypatch.setattr(files, "file_hash", after_work)
-    hashed = files.start_folder_hash(tmp_path)
-    assert not hashed.done()
-    worked.set()
-    assert hashed.result() == files.folder_hash(tmp_path)
-
-
-def test_errors_of_hashing_reach_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(path: Path) -> str:
-        raise OSError(errno.EIO, "input/output error", str(path))
-
-    (tmp_path / "a").write_text("a")
-    monkeypatch.setattr(files, "file_hash", broken)
-    with pytest.raises(OSError, match="input/output error"):
-        files.start_folder_hash(tmp_path).result()
-
-
-def test_a_process_that_fails_does_not_wait_for_the_hash(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(b"1")
-    code = (
-        "import sys, time; from stages.run import files; "
-        "files.file_hash = lambda _: time.sleep(60); "
-        "files.start_folder_hash(sys.argv[1]); sys.exit(2)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=30, check=False)
-    assert done.returncode == 2
 
 
 def test_texts_of_foreign_bytes_have_a_hash() -> None:

@@ -11,7 +11,7 @@ from stages.difix.weights.pkl import SUFFIXES, read_pkl
 from stages.difix.weights.state_dicts import fixer_from_published
 from stages.quality.measured import data_words
 from stages.run.errors import UserError
-from stages.run.files import file_hash, folder_hash, start_folder_hash, text_hash
+from stages.run.files import file_hash, folder_hash, text_hash
 from stages.samples.dataset import common_prompt, read_split
 from stages.samples.index import IMPORTED, INDEX_FILE, is_imported, read_index
 from stages.samples.leaks import index_subject
@@ -126,9 +126,9 @@ def check_inputs(fixer: Fixer, data: TuningData, config: TuneConfig) -> None:
 
 def checkpoint_key(data: TuningData, base: Path, config: TuneConfig) -> tuple[str, ...]:
     """Everything that a run's result depends on: params, samples and the initial fixer."""
-    origin, hashed = "", start_folder_hash(base)
+    origin = ""
     if config.init_from:
         path = Path(config.init_from).expanduser()
         origin = folder_hash(path) if path.is_dir() else origin
         origin = file_hash(path) if path.is_file() else origin
-    return config.recipe(), data.digest(), hashed.result(), origin
+    return config.recipe(), data.digest(), folder_hash(base), origin
