@@ -10,8 +10,9 @@ not before it has one. The study is then started again until it ends. `--stages`
 none and runs all at the same time.
 
 On a CPU all have equal metrics. On a GPU sums by atomics differ in each run, so the undisturbed
-ones measure what is noise. The killed ones fail if a method's mean PSNR is further from theirs than
-`--tolerance` and than in 99 % of such comparisons by noise alone, by Student's distribution.
+ones measure what is noise. A method fails if its mean PSNR, in all killed runs or in one of them,
+is further from theirs than `--tolerance` and than in 99 % of such comparisons by noise alone, by
+Student's distribution.
 """
 
 import argparse
@@ -22,12 +23,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import IO
 
 from scipy.stats import t as student
@@ -72,11 +74,26 @@ class Kill:
 
 @dataclass(frozen=True)
 class Compared:
-    """A method's mean PSNR in killed runs less that of undisturbed ones, beside its noise."""
+    """A method's mean PSNR in killed runs less that of undisturbed ones, beside what is noise."""
 
-    apart_db: float
-    spread_db: float  # standard deviation of a run
+    apart_db: float  # of all killed runs
     least_db: float  # more is beyond noise
+    furthest_db: float  # of the killed run that is furthest
+    furthest_least_db: float
+    spread_db: float  # standard deviation of an undisturbed run
+
+    @property
+    def is_far(self) -> bool:
+        """Whether noise alone would not make it."""
+        all_far = abs(self.apart_db) > self.least_db
+        return all_far or abs(self.furthest_db) > self.furthest_least_db
+
+    def __str__(self) -> str:
+        return (
+            f"{self.apart_db:+.4f} dB, beyond noise are {self.least_db:.3f}; the furthest run "
+            f"{self.furthest_db:+.4f}, {self.furthest_least_db:.3f}; "
+            f"standard deviation {self.spread_db:.4f}"
+        )
 
 
 def main() -> None:
@@ -102,6 +119,35 @@ def main() -> None:
     import torch
 
     device = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    whole, ended, kills = measured(args)
+    for name, runs in (("undisturbed", whole), ("killed", ended)):
+        for number, rows in enumerate(runs, 1):
+            print(f"{name} run {number} less the first undisturbed\n{table(rows)}")
+    calm = [dict.fromkeys(psnr_of(whole[0]), 0.0), *map(psnr_of, whole)]
+    found = compare([psnr_of(rows) for rows in ended], calm, args.tolerance)
+    print(f"{len(ended)} killed runs less {len(calm)} undisturbed ones")
+    for method, one in found.items():
+        print(f"{method:16}{one}")
+    missed = {one for run in kills for one in {*args.stages} - {kill.stage for kill in run}}
+    if missed:
+        print(f"ended before they were killed: {', '.join(sorted(missed))}")
+    far = sorted(method for method, one in found.items() if one.is_far)
+    if args.stages:
+        print(f"{device}; methods beyond noise and {args.tolerance} dB: {', '.join(far) or '-'}")
+    if args.out:
+        facts = {"device": device, "tolerance_db": args.tolerance, "seed": args.seed}
+        facts |= {"kills": [[asdict(kill) for kill in run] for run in kills]}
+        facts |= {"compared": {method: asdict(one) for method, one in found.items()}}
+        facts |= {"beyond_noise": far}
+        facts |= {"killed": list(map(means, ended)), "undisturbed": list(map(means, whole))}
+        write_json(args.out, facts)
+    sys.exit(bool(far or missed))
+
+
+def measured(
+    args: argparse.Namespace,
+) -> tuple[list[list[Difference]], list[list[Difference]], list[list[Kill]]]:
+    """Run all clones. The metrics of undisturbed and of killed ones, less the first, and kills."""
     env = environment() | shared_gpus(args.gpu_tasks, args.jobs)
     words = [sys.executable, "-m", "stages.repro", "--jobs", str(args.jobs), "decide"]
     with tempfile.TemporaryDirectory(prefix="splatfix-killed-") as scratch:
@@ -111,43 +157,28 @@ def main() -> None:
         for folder in (*others, *torn):
             shutil.copytree(first, folder)
         usual_s = times_of_stages(first, words, env) if args.stages else {}
+        stop = threading.Event()
         with ThreadPoolExecutor(len(others) + len(torn) + 1) as pool:
             rest = others if usual_s else [first, *others]
             beside = [pool.submit(undisturbed, folder, words, env) for folder in rest]
             killed = [
-                pool.submit(kill_each, folder, words, env, times_of_kills(usual_s, args, number))
+                pool.submit(
+                    kill_each, folder, words, env, times_of_kills(usual_s, args, number), stop
+                )
                 for number, folder in enumerate(torn)
             ]
-            kills = [one.result() for one in killed]
-            for one in beside:
-                one.result()
+            try:
+                kills = [one.result() for one in killed]
+                for one in beside:
+                    one.result()
+            except BaseException:
+                stop.set()  # or a study that Ctrl-C ended would be started again
+                raise
         whole, ended = (
             [list(differences(one / "metrics", first / "metrics")) for one in folders]
             for folders in (others, torn)
         )
-    for name, runs in (("undisturbed", whole), ("killed", ended)):
-        for number, rows in enumerate(runs, 1):
-            print(f"{name} run {number} less the first undisturbed\n{table(rows)}")
-    calm = [dict.fromkeys(psnr_of(whole[0]), 0.0), *map(psnr_of, whole)]
-    found = compare([psnr_of(rows) for rows in ended], calm, args.tolerance)
-    for method, one in found.items():
-        print(
-            f"{method}: {len(ended)} killed less {len(calm)} undisturbed {one.apart_db:+.3f} dB, "
-            f"standard deviation of a run {one.spread_db:.3f}, beyond noise are {one.least_db:.3f}"
-        )
-    missed = {one for run in kills for one in {*args.stages} - {kill.stage for kill in run}}
-    if missed:
-        print(f"ended before they were killed: {', '.join(sorted(missed))}")
-    far = sorted(method for method, one in found.items() if abs(one.apart_db) > one.least_db)
-    if args.stages:
-        print(f"{device}; beyond noise and {args.tolerance} dB: {', '.join(far) or 'none'}")
-    if args.out:
-        facts = {"device": device, "tolerance_db": args.tolerance, "seed": args.seed}
-        facts |= {"kills": [[asdict(kill) for kill in run] for run in kills]}
-        facts |= {"compared": {method: asdict(one) for method, one in found.items()}}
-        facts |= {"killed": list(map(means, ended)), "undisturbed": list(map(means, whole))}
-        write_json(args.out, facts)
-    sys.exit(bool(far or missed))
+    return whole, ended, kills
 
 
 def times_of_stages(first: Path, words: Sequence[str], env: Mapping[str, str]) -> dict[str, float]:
@@ -181,32 +212,37 @@ def compare(
     """Killed runs less undisturbed ones, by method, beside what noise alone would make of them.
 
     Args:
-        killed: mean PSNR by method of each run, dB; none for noise alone.
+        killed: mean PSNR by method of each run, dB. Their spread is no noise: a run that lost its
+            state would hide in it. Without any, limits are those of one.
         undisturbed: the same of two runs or more.
         tolerance_db: less is no difference, unless undisturbed runs are equal.
 
-    >>> compare([{"none": 0.5}], [{"none": -0.01}, {"none": 0.0}, {"none": 0.01}], 0.1)["none"]
-    Compared(apart_db=0.5, spread_db=0.01, least_db=0.115)
-    >>> compare([{"none": 0.05}], [{"none": 0.0}] * 2, 0.1)["none"]  # a CPU
-    Compared(apart_db=0.05, spread_db=0.0, least_db=0.0)
+    >>> noise = [{"none": -0.01}, {"none": 0.0}, {"none": 0.01}]
+    >>> print(compare([{"none": 0.5}], noise, 0.1)["none"])
+    +0.5000 dB, beyond noise are 0.115; the furthest run +0.5000, 0.115; standard deviation 0.0100
+    >>> compare([{"none": 0.0004}], [{"none": 0.0}] * 2, 0.1)["none"].is_far  # a CPU
+    True
     """
     found = {}
     for method in undisturbed[0]:
-        runs = [[one[method] for one in group] for group in (killed, undisturbed)]
-        centres = [fmean(values) if values else 0.0 for values in runs]
-        freedom = sum(max(len(values) - 1, 0) for values in runs)
-        squares = sum(
-            (value - centre) ** 2
-            for values, centre in zip(runs, centres, strict=True)
-            for value in values
+        calm, torn = ([one[method] for one in runs] for runs in (undisturbed, killed))
+        centre, spread = fmean(calm), stdev(calm)
+        apart = [value - centre for value in torn] or [0.0]
+
+        def least(count: int, comparisons: int, spread: float = spread) -> float:
+            """Of the mean of so many runs, where all comparisons count."""
+            share = (1 - _LEVEL) / comparisons
+            factor = float(student.ppf(1 - share / 2, len(undisturbed) - 1))
+            noise = factor * spread * (1 / count + 1 / len(undisturbed)) ** 0.5
+            return max(tolerance_db, noise) if spread else 0.0
+
+        found[method] = Compared(
+            fmean(apart),
+            least(len(apart), len(undisturbed[0])),
+            max(apart, key=abs),
+            least(1, len(undisturbed[0]) * len(apart)),
+            spread,
         )
-        spread = (squares / freedom) ** 0.5
-        level = 1 - (1 - _LEVEL) / len(undisturbed[0])  # all methods count
-        factor = float(student.ppf((1 + level) / 2, freedom))
-        noise = factor * spread * sum(1 / len(values) for values in runs if values) ** 0.5
-        least = max(tolerance_db, noise) if spread else 0.0
-        apart = centres[0] - centres[1] if killed else 0.0
-        found[method] = Compared(round(apart, 3), round(spread, 3), round(least, 3))
     return found
 
 
@@ -217,7 +253,11 @@ def undisturbed(folder: Path, words: Sequence[str], env: Mapping[str, str]) -> N
 
 
 def kill_each(
-    folder: Path, words: Sequence[str], env: Mapping[str, str], waits: Mapping[str, float]
+    folder: Path,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    waits: Mapping[str, float],
+    stop: threading.Event,
 ) -> list[Kill]:
     """Run a study again and again to its end; each kind of stage is killed once.
 
@@ -226,6 +266,7 @@ def kill_each(
         words: the command.
         env: its environment.
         waits: seconds after the start of a stage at which it is killed, by kind.
+        stop: set when the study is not to be started again.
 
     Raises SystemExit if the study fails without a kill.
     """
@@ -237,7 +278,7 @@ def kill_each(
             while study.poll() is None:
                 kills += _kill_due(folder, study.pid, seen, left)
                 time.sleep(_POLL_S)
-            if not study.returncode:
+            if not study.returncode or stop.is_set():
                 break
             if len(kills) == before:
                 _check(study.returncode, log)
@@ -265,7 +306,9 @@ def _kill_due(
             del left[kind]
             kills.append(Kill(kind, round(now - began, 2), has_state))
             state = "with a state" if has_state else "without a state"
-            print(f"killed {kind:12} after {now - began:5.1f} s, {state}", flush=True)
+            print(
+                f"{folder.name}: killed {kind:12} after {now - began:5.1f} s, {state}", flush=True
+            )
     return kills
 
 

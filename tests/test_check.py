@@ -61,7 +61,7 @@ def test_good_params_end_in_a_summary(folder: Path) -> None:
     )
     assert "  tuning_scenes        hi4d_pair00_dance, hi4d_pair01_talk" in lines
     (guard,) = [line for line in lines if line.startswith("guard: ")]
-    assert guard.startswith("guard: by name no scene or group has two roles, verdict ")
+    assert guard.startswith("guard: by name nothing is both tuned on and measured, verdict ")
     assert guard.endswith("; images are compared by stage manifest")
     assert "leak" not in done.stdout
 
@@ -85,6 +85,9 @@ def test_doubts_of_training_are_named_with_their_line(folder: Path) -> None:
     (doubt,) = doubts()
     assert doubt.startswith(f"note: params.yaml:{number}  train.strategy.halve_every: ")
     assert "steps between halvings are few" in doubt
+    edit(folder, lambda params: params["train"].update(max_steps=2))
+    (note,) = (line for line in check(folder).stdout.splitlines() if "halve_every" in line)
+    assert "has no effect" in note
 
 
 def test_notes_are_printed_beside_errors_of_what_is_not_there(folder: Path) -> None:

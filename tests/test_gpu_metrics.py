@@ -1,16 +1,19 @@
 """benchmarks/gpu_metrics.py and killed_study.py: what is compared, and which stages are killed."""
 
+import argparse
 import os
 import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks import killed_study
 from benchmarks.gpu_metrics import TOLERANCE_DB, beyond, differences, means, noise_db, table
-from benchmarks.killed_study import kill_each
-from stages.run.files import write_json
+from benchmarks.killed_study import Kill, compare, kill_each, times_of_kills
+from stages.run.files import read_json, write_json
 
 PROTOCOL = "192x256, 4 views {}, lpips alex 889a9ed0, masks auto"
 
@@ -81,7 +84,7 @@ def test_each_kind_is_killed_once_and_not_before_its_first_state(tmp_path: Path)
     words = [sys.executable, "-c", STUDY]
     (tmp_path / "clone").mkdir()
     began = time.monotonic()
-    (kill,) = kill_each(tmp_path / "clone", words, os.environ, {"tune": 0.1})
+    (kill,) = kill_each(tmp_path / "clone", words, os.environ, {"tune": 0.1}, threading.Event())
     assert kill.stage == "tune"
     assert kill.had_state
     assert 0.7 < kill.after_s < time.monotonic() - began
@@ -91,4 +94,98 @@ def test_a_study_that_fails_by_itself_is_no_kill(tmp_path: Path) -> None:
     (tmp_path / "clone").mkdir()
     words = ["sh", "-c", f"{shlex.join(['echo', 'no such scene'])}; exit 3"]
     with pytest.raises(SystemExit, match=r"(?s)no such scene.*exit code 3"):
-        kill_each(tmp_path / "clone", words, os.environ, {"tune": 0.1})
+        kill_each(tmp_path / "clone", words, os.environ, {"tune": 0.1}, threading.Event())
+
+
+def test_a_study_is_not_started_again_once_it_is_to_stop(tmp_path: Path) -> None:
+    clone, stop, starts = tmp_path / "clone", threading.Event(), tmp_path / "starts"
+    clone.mkdir()
+    code = f"open({str(starts)!r}, 'a').write('x'); {STUDY.strip()}"
+    thread = threading.Thread(
+        target=kill_each,
+        args=(clone, [sys.executable, "-c", f"exec({code!r})"], os.environ, {"tune": 0.1}, stop),
+    )
+    stop.set()
+    thread.start()
+    thread.join(60)
+    assert starts.read_text() == "x"
+
+
+def apart(*killed: float, undisturbed: tuple[float, ...] = (-0.01, 0.0, 0.01, 0.0, 0.0)) -> bool:
+    names = ("none", "tuned-post", "tuned-distill")
+    runs = [dict.fromkeys(names, 0.0) | {"none": value} for value in killed]
+    calm = [dict.fromkeys(names, value) for value in undisturbed]
+    return [method for method, one in compare(runs, calm, 0.1).items() if one.is_far] == ["none"]
+
+
+def test_killed_runs_differ_by_more_than_the_noise_of_undisturbed_ones() -> None:
+    assert not apart(0.05)
+    assert not apart(0.05, -0.05, 0.09)
+    assert apart(0.11)
+    assert apart(0.11, 0.11, 0.11)
+    assert apart(0.0, 0.01, -5.0), "one of several"
+    assert apart(-5.0, 5.0), "their mean is that of undisturbed ones"
+    assert apart(0.0, 0.0004, undisturbed=(0.0, 0.0)), "equal ones have no noise"
+    wide = (-0.1, 0.1, -0.1, 0.1, 0.0)
+    assert not apart(0.5, undisturbed=wide)
+    assert apart(0.9, undisturbed=wide)
+    # The mean of many is known better than one.
+    assert apart(*[0.6] * 8, undisturbed=wide)
+
+
+def test_more_comparisons_need_larger_differences() -> None:
+    calm = [{"a": value, "b": value} for value in (-0.1, 0.0, 0.1)]
+    (one, _), (alone,) = (
+        compare(
+            [dict.fromkeys(names, 1.0)], [dict.fromkeys(names, run["a"]) for run in calm], 0.1
+        ).values()
+        for names in ("ab", "a")
+    )
+    assert one.least_db > 1.3 * alone.least_db
+    many = compare([{"a": 1.0}] * 4, [{"a": run["a"]} for run in calm], 0.1)["a"]
+    assert many.furthest_least_db > 1.3 * alone.furthest_least_db
+    assert many.least_db < alone.least_db
+
+
+def test_each_killed_run_has_times_of_its_own() -> None:
+    args = argparse.Namespace(seed=3, stages=["tune"])
+    times = [times_of_kills({"tune": 10.0}, args, number)["tune"] for number in (0, 1, 0)]
+    assert times[0] == times[2] != times[1]
+    assert all(3 <= one <= 7 for one in times)
+
+
+@pytest.mark.parametrize(
+    ("psnr", "killed", "code"), [(20.0, "tune", 0), (25.0, "tune", 1), (20.0, "", 1)]
+)
+def test_killed_studies_end_with_a_verdict(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    psnr: float,
+    killed: str,
+    code: int,
+) -> None:
+    def ended(folder: Path, *_: object) -> list[Kill]:
+        torn = folder.name == "killed-1"
+        measured(folder / "metrics", "a", "none", psnr if torn else 20.0)
+        return [Kill("tune", 1.0, True)] if killed or not torn else []
+
+    def times(first: Path, *_: object) -> dict[str, float]:
+        ended(first)
+        return {"tune": 10.0}
+
+    monkeypatch.setattr(killed_study, "prepare", lambda folder, _: folder.mkdir())
+    monkeypatch.setattr(killed_study, "undisturbed", ended)
+    monkeypatch.setattr(killed_study, "kill_each", ended)
+    monkeypatch.setattr(killed_study, "times_of_stages", times)
+    words = ["--stages", "tune", "--killed", "2", "--undisturbed", "3"]
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["killed_study", *words, "--out", str(out)])
+    with pytest.raises(SystemExit) as exit_:
+        killed_study.main()
+    assert exit_.value.code == code
+    said = capsys.readouterr().out
+    assert "2 killed runs less 3 undisturbed ones" in said
+    far = "none" if psnr != 20.0 else ""  # the method is called so
+    assert read_json(out)["beyond_noise"] == [far] * bool(far)
+    assert ("ended before they were killed: tune" in said) == (not killed)

@@ -188,6 +188,14 @@ def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
     assert f": {count} values (prepare.height_px, " in many
     assert many.partition("(")[2].count(", ") == 4
     assert many.endswith(f" and {count - 5} more)")
+    good = (folder / "params.yaml").read_bytes()
+    for foreign in (b"# caf\xe9\n" + good, good.decode().encode("utf-16")):
+        (folder / "params.yaml").write_bytes(foreign)
+        subprocess.run(["git", *who, "commit", "-qam", "z"], cwd=folder, check=True)
+        (folder / "params.yaml").write_bytes(good)
+        done = overlay(folder, "second.yaml", "--check")
+        assert "train.max_steps" in done.stdout or "has these values already" in done.stdout
+        assert "Traceback" not in done.stderr
 
 
 def test_check_prints_each_change_and_writes_nothing(folder: Path) -> None:

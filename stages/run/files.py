@@ -21,6 +21,7 @@ from stages.run.process.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
 _REPRO_FIX = "run `dvc repro` for the stage that writes it"
+_KEYS_SHOWN = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -158,7 +159,8 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}:{error.lineno}", f"not JSON: {error.msg}", fix=_REPRO_FIX
         ) from error
     except RepeatedKeys as error:
-        raise UserError(path, str(error), expected="each key once", fix=_REPRO_FIX) from error
+        fix = "keep one of each in its object: readers take only the last"
+        raise UserError(path, str(error), expected="each key once", fix=fix) from error
     except ValueError as error:
         raise UserError(path, f"not JSON: {error}", fix=_REPRO_FIX) from error
     if not isinstance(value, dict):
@@ -199,8 +201,10 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        twice = ", ".join(repr(key) for key, count in counts.items() if count > 1)
-        raise RepeatedKeys(f"one object holds these keys more than once: {twice}")
+        twice = [repr(key) for key, count in counts.items() if count > 1]
+        more = f" and {len(twice) - _KEYS_SHOWN} more" if len(twice) > _KEYS_SHOWN else ""
+        shown = ", ".join(twice[:_KEYS_SHOWN])
+        raise RepeatedKeys(f"one object holds these keys more than once: {shown}{more}")
     return value
 
 

@@ -115,9 +115,8 @@ def _entries(path: Path, split: str) -> Mapping[str, Any]:
         entries = read_json(path).get(split)
     except UserError as error:
         if isinstance(error.__cause__, RepeatedKeys):
-            expected = error.expected
-            fix = "rename one, or take one out: readers keep only the last"
-        elif path.is_file():
+            raise
+        if path.is_file():
             fix = "correct the file, or write it again; docs/data.md"
         raise UserError(error.where, error.got, expected=expected, fix=fix) from error
     if not isinstance(entries, Mapping) or not entries:

@@ -164,7 +164,8 @@ def png_writer() -> Iterator[Callable[[Path, Pixels], None]]:
     """`write_png` in a few threads, as compressing takes longer than rendering on a GPU.
 
     A call waits while every thread has an image. The error of an earlier image is raised by a later
-    call or when the block ends; all others are written by then. One thread may call.
+    call or when the block ends; all others are written by then. One thread may call; it
+    leaves the arrays as they are until then.
     """
     threads = min(_PNG_THREADS, available_cores())
     unwritten: deque[Future[None]] = deque()

@@ -304,7 +304,7 @@ def notes(
 
 def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
     """Parameters that act, but probably not as intended, with the reason."""
-    strategy, doubts = config.strategy, []
+    strategy, doubts, without_effect = config.strategy, [], dict(inert(config))
     if strategy.kind == "default" and strategy.absgrad and strategy.grow_grad2d < 0.0005:
         reason = f"{strategy.grow_grad2d} suits signed gradients; absgrad needs about 0.0006"
         doubts.append(("strategy.grow_grad2d", reason))
@@ -314,7 +314,7 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
     if strategy.kind == "default" and strategy.halve_every and between < _LEAST_BETWEEN_HALVINGS:
         reason = f"{between} steps between halvings are few for opacities to grow back; 500 were"
         doubts.append(("strategy.halve_every", f"{reason} enough for 12 photographs"))
-    return doubts
+    return [(key, reason) for key, reason in doubts if key not in without_effect]
 
 
 def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:

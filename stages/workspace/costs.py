@@ -18,7 +18,7 @@ from stages.run.settings.pair_trainings import pair_trainings
 
 # Time is proportional to the product of these params.
 _STEPS = {
-    "train": ("train.max_steps",),
+    "train": ("train.max_steps", "train.steps_scaler"),
     "tune": ("tune.steps",),
     "fixed_views": ("distill.rounds", "distill.steps"),
 }

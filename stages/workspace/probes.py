@@ -31,9 +31,18 @@ _RELEASE = re.compile(r"release (\d+\.\d+)")
 
 
 def words(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str | None:
-    """Standard output of a command; None when it is absent, fails or hangs."""
+    """Standard output of a command; None when it is absent, fails or hangs.
+
+    Bytes that are not UTF-8 are replaced.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

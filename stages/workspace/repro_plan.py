@@ -11,14 +11,6 @@ from stages.workspace.costs import Costs, Estimate, by_kind, estimate
 
 _GIB = 2**30
 _REASONS_SHOWN = 3
-# Params, or sections, by which results grow: pixels, timestamps, Gaussians, fixers. How much is not
-# known before a run: how many Gaussians a training ends with, how large a published fixer is.
-_SIZE_PARAMS = (
-    *("demo.frames", "demo.width_px", "demo.height_px", "prepare.height_px", "scenes"),
-    *("train.data_factor", "train.max_steps", "train.max_gaussians", "train.sh_degree"),
-    *("train.save_steps", "train.ply_steps", "train.save_ply", "train.strategy"),
-    *("pairs", "base.source", "base.size"),
-)
 
 
 @dataclass(frozen=True)
@@ -145,11 +137,6 @@ def _why(steps: Sequence[StageStatus]) -> str:
     reasons = list(dict.fromkeys(reason for step in steps for reason in step.changed))
     if not reasons:
         return "its inputs may change"
-    return _first(reasons)
-
-
-def _first(reasons: Sequence[str]) -> str:
-    """A few, and the number of the others."""
     more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
     return ", ".join(reasons[:_REASONS_SHOWN]) + more
 
@@ -162,10 +149,11 @@ def _doubts(plan: ReproPlan) -> str:
 
 
 def _size_doubts(plan: ReproPlan) -> str:
-    reasons = [reason for step, _ in plan.rows for reason in step.changed]
-    keys = list(dict.fromkeys(reason.rpartition(" ")[0] for reason in reasons))
-    keys = [key for key in keys if f"{key}.".startswith(tuple(f"{one}." for one in _SIZE_PARAMS))]
-    doubts = [f"the sizes of the last results, which {_first(keys)} may change"] if keys else []
+    """What limits the estimate: sizes are those of the last results, whatever has changed."""
+    changed = any(
+        reason.partition(".")[0] in step.params for step, _ in plan.rows for reason in step.changed
+    )
+    doubts = ["the sizes of the last results; changed params may need more or less"] * changed
     unknown = sum(one.out_bytes is None for _, one in plan.rows)
     doubts += [f"{unknown} of unknown size"] if unknown else []
     return f" ({'; '.join(doubts)})" if doubts else ""

@@ -13,7 +13,7 @@ _EXEMPT = {"SECTIONS", "status", "record", "logs", "cancel", "_clone", "main", "
 def defined(node: ast.stmt, passed_on: set[str]) -> Iterator[str]:
     """Names that a statement of a module gives it; an imported one if it is in `__all__`."""
     match node:
-        case ast.FunctionDef() | ast.ClassDef():
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             yield node.name
         case ast.Assign():
             names = (inner for target in node.targets for inner in ast.walk(target))
@@ -25,12 +25,29 @@ def defined(node: ast.stmt, passed_on: set[str]) -> Iterator[str]:
 
 
 def read(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    """Names that a statement reads, not those that it sets."""
+    names = (one for one in ast.walk(node) if isinstance(one, ast.Name))
+    return {one.id for one in names if isinstance(one.ctx, ast.Load)}
+
+
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those of a module, and those inside its `if` and `try`."""
+    for node in body:
+        if isinstance(node, (ast.If, ast.Try)):
+            for part in (node.body, node.orelse, getattr(node, "finalbody", [])):
+                yield from statements(part)
+            for handler in getattr(node, "handlers", []):
+                yield from statements(handler.body)
+            yield from (
+                ast.Expr(one) for one in ast.iter_child_nodes(node) if isinstance(one, ast.expr)
+            )
+        else:
+            yield node
 
 
 def passed_on(body: list[ast.stmt]) -> set[str]:
     for node in body:
-        if isinstance(node, ast.Assign) and read(node.targets[0]) == {"__all__"}:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return set(ast.literal_eval(node.value))
     return set()
 
@@ -53,7 +70,7 @@ def taken() -> set[str]:
 def test_every_name_of_a_module_is_used() -> None:
     used, unused = taken(), []
     for module in MODULES:
-        body = tree(module).body
+        body = list(statements(tree(module).body))
         reads = {node: read(node) for node in body}
         for node in body:
             for name in set(defined(node, passed_on(body))) - _EXEMPT:

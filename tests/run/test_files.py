@@ -244,6 +244,9 @@ def test_a_key_that_stands_twice_is_no_other_fault(tmp_path: Path) -> None:
         f"{path}: one object holds these keys more than once: 'a'",
         "expected each key once",
     ]
+    path.write_text("{" + ", ".join(f'"{number % 50}": 1' for number in range(100)) + "}")
+    with pytest.raises(UserError, match=r"once: '0', '1', '2', '3', '4' and 45 more\n"):
+        files.read_json(path)
 
 
 def test_a_file_of_another_shape_is_one_message(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_ids_that_are_listed_twice_are_named(
     assert str(caught.value).splitlines() == [
         f"{path}: one object holds these keys more than once: 'train/0'",
         "expected each key once",
-        "fix: rename one, or take one out: readers keep only the last",
+        "fix: keep one of each in its object: readers take only the last",
     ]
 
 

@@ -110,8 +110,13 @@ def test_results_that_are_kept_cost_nothing(inside: Path) -> None:
         repo.checkout()
 
 
-def step(name: str, size: int | None = None, before: int = 100, now: int = 100) -> StageStatus:
-    values = ({"train": {"max_steps": count}} for count in (before, now))
+def step(
+    name: str, size: int | None = None, before: int = 100, now: int = 100, scaler: float = 1.0
+) -> StageStatus:
+    values = (
+        {"train": {"max_steps": count, "steps_scaler": factor}}
+        for count, factor in ((before, 1.0), (now, scaler))
+    )
     return StageStatus(name, frozenset(), ("changed",), False, size, *values)
 
 
@@ -123,6 +128,7 @@ def test_time_is_the_stage_s_own_in_proportion_to_steps() -> None:
     }
     own = estimate(step("train@b", now=400), [], by_kind(known))
     assert (own.seconds, own.is_scaled) == (120, True)
+    assert estimate(step("train@b", scaler=0.5), [], by_kind(known)).seconds == 15
     like = estimate(step("train@new"), [step("train@a", 400), step("train@b", 600)], by_kind(known))
     assert (like.seconds, like.out_bytes, like.is_scaled) == (20, 500, False)
     assert estimate(step("evaluate@a"), [], by_kind(known)).seconds is None
@@ -130,7 +136,10 @@ def test_time_is_the_stage_s_own_in_proportion_to_steps() -> None:
 
 def test_trainings_of_pairs_count_as_those_of_train() -> None:
     def pairs(**changed: object) -> StageStatus:
-        before, now = ({"pairs": one, "train": {"max_steps": 200}} for one in ({}, changed))
+        before, now = (
+            {"pairs": one, "train": {"max_steps": 200, "steps_scaler": 1.0}}
+            for one in ({}, changed)
+        )
         return StageStatus("pairs@a", frozenset(), ("changed",), False, None, before, now)
 
     known = {"train@a": {"seconds": 10.0, "steps": 100}, "train@b": {"seconds": 90.0, "steps": 100}}
@@ -161,16 +170,17 @@ def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_plan_tells_that_disk_space_is_of_the_last_results(tmp_path: Path) -> None:
     def disk(*reasons: str, size: int | None = 0) -> str:
-        changed = StageStatus("train@a", frozenset(), reasons, False, size, {}, {})
+        params = {"train": {"steps_scaler": 40.0}, "scenes": {}}
+        changed = StageStatus("train@a", frozenset(), reasons, False, size, {}, params)
         return plan_text(plan([changed], {}), 1, tmp_path).splitlines()[-1]
 
-    assert disk("its inputs change", "train.seed modified", "stages/pairs.py modified").startswith(
+    assert disk("its inputs change", "stages/train.py modified").startswith(
         "disk: about 0.00 GiB; "
     )
-    some = disk("train.seed modified", "prepare.height_px modified", "scenes.a.timestamps new")
-    assert "GiB (the sizes of the last results, which prepare.height_px, scenes.a.times" in some
-    more = disk(*(f"pairs.key{number} modified" for number in range(9)), size=None)
-    assert "pairs.key2 and 6 more may change; 1 of unknown size); " in more
+    doubted = "GiB (the sizes of the last results; changed params may need more or less"
+    for reason in ("train.steps_scaler modified", "scenes.a.timestamps new"):
+        assert f"{doubted}); " in disk("stages/train.py modified", reason)
+    assert f"{doubted}; 1 of unknown size); " in disk("train.seed modified", size=None)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def summary(study: StudyConfig, verdict: Verdict) -> str:
     for role, members in verdict.groups_by_role:
         lines.append(f"  {role:21}{', '.join(scene for scene, _ in members) or 'none'}")
     lines += [
-        f"guard: by name no scene or group has two roles, verdict {verdict.hash[:12]}; "
+        f"guard: by name nothing is both tuned on and measured, verdict {verdict.hash[:12]}; "
         "images are compared by stage manifest"
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in verdict.notes)])
