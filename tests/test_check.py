@@ -90,6 +90,24 @@ def test_doubts_of_training_are_named_with_their_line(folder: Path) -> None:
     assert "has no effect" in note
 
 
+def test_what_needs_a_gpu_is_noted_where_there_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes() -> list[str]:
+        return [line for line in check(folder).stdout.splitlines() if "needs a GPU" in line]
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not notes()
+    edit(folder, lambda params: params["train"].update(backend="cuda"))
+    edit(folder, lambda params: params["train"]["strategy"].update(kind="mcmc"))
+    assert [line.partition("  ")[2] for line in notes()] == [
+        "train.backend: cuda needs a GPU, and this machine has none",
+        "train.strategy.kind: mcmc needs a GPU, and this machine has none",
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not notes()
+
+
 def test_notes_are_printed_beside_errors_of_what_is_not_there(folder: Path) -> None:
     edit(folder, lambda params: params["base"].update(source="nowhere/at_all"))
     done = check(folder)

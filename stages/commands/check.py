@@ -71,7 +71,7 @@ def judged(params: Params) -> tuple[dict[str, Any], Verdict | None, list[UserErr
     errors += training_leak_errors(values, groups(params) | imports, where)
     errors += [*input_errors(values, where, layout.raw), *chosen_errors(values, where)]
     errors += import_errors(values, layout.raw)
-    errors += quality.net_errors(values, where)
+    errors += [*quality.net_errors(values, where), *difix.import_errors(values, where)]
     errors += captures.capture_errors(values, params.names, where, layout.raw, layout.eval_set)
     return values, verdict, [*errors, *collisions(params)]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stages.run.errors import UserError
 from stages.run.methods import DISTILL, TUNED, Method, methods_of
 from stages.run.settings.params import Section, no_effect, runtime_field
 from stages.run.settings.ranges import WIDEST, Count, Pixels, Positive, Seed, Workers
@@ -198,6 +199,33 @@ def inert_keys(config: TuneConfig) -> list[tuple[str, str]]:
     if config.warmup_steps >= config.steps:
         keys.append(("lr", f"its warm-up of {config.warmup_steps} steps is never over"))
     return keys
+
+
+def import_errors(
+    values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
+) -> Iterator[UserError]:
+    """The error of imports without the warped references that this repository's fixer takes.
+
+    They are rendered by Gaussians. What a fixer from elsewhere takes is known when it is read.
+
+    Args:
+        values: the sections that are valid.
+        where: gives the place of a key for messages.
+    """
+    if not {"study", "base", "tune"} <= values.keys():
+        return
+    study, base, tune = (values[name] for name in ("study", "base", "tune"))
+    is_small = base.size == "small" and base.source in (TRAINED, RANDOM)
+    takes_warped = (base.source == SHIPPED or is_small) and not tune.init_from
+    if takes_warped and study.tuning_imports and tune.missing_reference == "error":
+        yield UserError(
+            where(("tune", "missing_reference")),
+            f"error, but samples of {', '.join(study.tuning_imports)} have no references warped "
+            f"into their views, which the fixer of base.source: {base.source} takes",
+            expected="own_render, by which the fixer is tuned on them without references",
+            fix="set tune.missing_reference: own_render, or base.source to a fixer such as "
+            "nvidia/difix_ref",
+        )
 
 
 def notes(values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]) -> Iterator[str]:

@@ -114,8 +114,9 @@ class SampleStream:
                 expected="warped images beside every sample, for a fixer that takes them"
                 if dataset.warped
                 else "a ref_image in every sample, for a fixer that expects one",
-                fix=f"set pairs.warped: {dataset.warped} and run `dvc repro pairs`, or set it to "
-                "own_render: these samples then have none"
+                fix=f"for samples of scenes set pairs.warped: {dataset.warped} and run `dvc repro "
+                "pairs`; imports cannot have any: tune.missing_reference: own_render tunes on them "
+                "without references"
                 if dataset.warped
                 else "set it to own_render, or tune a fixer without reference (base.reference: no)",
             )

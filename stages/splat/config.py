@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from stages.run.process.gpus import visible_gpus
 from stages.run.settings.params import Section, dotted, no_effect, runtime_field
 from stages.run.settings.ranges import MOST, Count, Positive, Seed, Workers
 
@@ -246,12 +247,20 @@ def inert_in(
 def study_notes(
     values: Mapping[str, Any], where: Callable[[tuple[str, ...]], str]
 ) -> Iterator[str]:
-    """A line for each of `inert_in` and of `doubtful`; `values` are the sections of params."""
+    """A line for each of `inert_in` and of `doubtful`, and for what needs a GPU where none is.
+
+    `values` are the sections of params.
+    """
     others = values["capture_study"].captures, values["static"].scenes, values["prepare"].masks
     for place, key, reason in inert_in(values["train"], *others):
         yield no_effect(where(("train", *key.split("."))), reason, place)
     for key, reason in doubtful(values["train"]):
         yield f"note: {where(('train', *key.split('.')))}: {reason}"
+    needs = {("train", "backend"): "cuda", ("train", "strategy", "kind"): "mcmc"}
+    train = values["train"]
+    for keys, value in () if visible_gpus() else needs.items():
+        if value in (train.backend, train.strategy.kind):
+            yield f"note: {where(keys)}: {value} needs a GPU, and this machine has none"
 
 
 def _by_reason(reasons: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

@@ -60,9 +60,14 @@ def plan_text(plan: ReproPlan, copies: int, cache: Path) -> str:
     measured = plan.unmeasured < len(plan.rows)
     time = f"about {duration(plan.seconds)}, one stage after another" if measured else "unknown"
     lines += [f"time: {time}{_doubts(plan)}"]
-    lines += [
-        f"disk: about {_size(plan.bytes(copies))}{_size_doubts(plan)}; {_size(free)} are free"
-    ]
+    unknown = sum(one.out_bytes is None for _, one in plan.rows)
+    doubt = f" ({unknown} of unknown size)" if unknown else ""
+    lines += [f"disk: about {_size(plan.bytes(copies))}{doubt}; {_size(free)} are free"]
+    if _params_changed(plan):
+        lines += [
+            "both by the images, Gaussians and fixers of the last runs: "
+            "changed params may need more or less"
+        ]
     return "\n".join(lines)
 
 
@@ -148,15 +153,9 @@ def _doubts(plan: ReproPlan) -> str:
     return f" ({'; '.join(doubts)})" if doubts else ""
 
 
-def _size_doubts(plan: ReproPlan) -> str:
-    """What limits the estimate: sizes are those of the last results, whatever has changed."""
-    changed = any(
-        reason.partition(".")[0] in step.params for step, _ in plan.rows for reason in step.changed
-    )
-    doubts = ["the sizes of the last results; changed params may need more or less"] * changed
-    unknown = sum(one.out_bytes is None for _, one in plan.rows)
-    doubts += [f"{unknown} of unknown size"] if unknown else []
-    return f" ({'; '.join(doubts)})" if doubts else ""
+def _params_changed(plan: ReproPlan) -> bool:
+    reasons = [(step, reason) for step, _ in plan.rows for reason in step.changed]
+    return any(reason.partition(".")[0] in step.params for step, reason in reasons)
 
 
 def _size(count: int) -> str:

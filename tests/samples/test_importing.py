@@ -72,6 +72,7 @@ def write_params(imports: dict[str, Any] | None = None, **study: Any) -> StudyCo
     roles = {"tuning_scenes": [], "tuning_imports": [TUNED]}
     roles |= {"internal_eval_scenes": [], "internal_eval_imports": [TESTED]}
     params["study"] |= roles | study
+    params["tune"]["missing_reference"] = "own_render"  # the shipped fixer takes warped ones
     yaml.dump(params, Path("params.yaml"))
     values = {key: params["study"][key] for key in StudyConfig.model_fields}
     return StudyConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
@@ -392,6 +393,30 @@ def test_check_accepts_imports_and_names_them(
     printed = capsys.readouterr().out
     assert f"tuning_scenes        {TUNED}" in printed
     assert f"## Imported, for DiFix tuning\n\n1. {TUNED}" in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([], True),
+        (["base.source=random", "base.size=small"], True),
+        (["base.source=random", "base.size=tiny"], False),
+        (["base.source=nvidia/difix_ref"], False),
+        (["study.tuning_scenes=[hi4d_pair00_dance]", "study.tuning_imports=[]"], False),
+        (["tune.missing_reference=own_render"], False),
+    ],
+)
+def test_a_fixer_of_warped_references_is_not_tuned_on_imports_untold(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, changes: list[str], refused: bool
+) -> None:
+    words = [word for one in ["tune.missing_reference=error", *changes] for word in ("-S", one)]
+    monkeypatch.setattr(sys, "argv", ["check", *words])
+    message = ""
+    try:
+        check.main()
+    except UserError as error:  # of the hub too, which is not there
+        message = str(error)
+    assert ("samples of lab_walk have no references warped into" in message) == refused
 
 
 def test_ways_of_degrading_act_on_no_import(

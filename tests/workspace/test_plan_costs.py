@@ -168,19 +168,20 @@ def test_plan_tells_sums_and_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert duration(59.6) == "1 min 0 s"
 
 
-def test_plan_tells_that_disk_space_is_of_the_last_results(tmp_path: Path) -> None:
-    def disk(*reasons: str, size: int | None = 0) -> str:
+def test_plan_tells_that_its_sizes_are_of_the_last_results(tmp_path: Path) -> None:
+    def ending(*reasons: str, size: int | None = 0) -> list[str]:
         params = {"train": {"steps_scaler": 40.0}, "scenes": {}}
         changed = StageStatus("train@a", frozenset(), reasons, False, size, {}, params)
-        return plan_text(plan([changed], {}), 1, tmp_path).splitlines()[-1]
+        lines = plan_text(plan([changed], {}), 1, tmp_path).splitlines()
+        return lines[next(at for at, line in enumerate(lines) if line.startswith("disk:")) :]
 
-    assert disk("its inputs change", "stages/train.py modified").startswith(
-        "disk: about 0.00 GiB; "
-    )
-    doubted = "GiB (the sizes of the last results; changed params may need more or less"
+    (line,) = ending("its inputs change", "stages/train.py modified")
+    assert line.startswith("disk: about 0.00 GiB; ")
     for reason in ("train.steps_scaler modified", "scenes.a.timestamps new"):
-        assert f"{doubted}); " in disk("stages/train.py modified", reason)
-    assert f"{doubted}; 1 of unknown size); " in disk("train.seed modified", size=None)
+        (_, note) = ending("stages/train.py modified", reason)
+        assert note.endswith("of the last runs: changed params may need more or less")
+    (line, _) = ending("train.seed modified", size=None)
+    assert "GiB (1 of unknown size); " in line
 
 
 @pytest.mark.parametrize(
