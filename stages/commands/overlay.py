@@ -30,7 +30,8 @@ def main() -> None:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         print(
             f"left from before, unlike the committed {params.path}: "
-            f"{counted(len(others), 'value')} ({', '.join(others[:_SHOWN])}{more})"
+            f"{counted(len(others), 'value')} ({', '.join(others[:_SHOWN])}{more}); "
+            "`python -m stages.overlay studies/demo.yaml` first takes back what a study set"
         )
     if not edits:
         print(f"{params.path} has these values already")
