@@ -28,6 +28,7 @@ import pycolmap
 
 from benchmarks import calibrate_images, calibrate_parts
 from benchmarks.calibrate_cases import CASES, Case, features_and_matches, true_cameras
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.run.errors import UserError
 from stages.run.files import write_json
@@ -348,4 +349,4 @@ def quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

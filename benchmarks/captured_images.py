@@ -111,6 +111,13 @@ def write(capture: Capture, folder: Path) -> None:
         (model / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
+def missing(folder: Path) -> list[str]:
+    """What `read` needs that a folder lacks."""
+    models = [f"sparse/0/{name}.txt" for name in ("cameras", "images", "points3D")]
+    absent = [name for name in models if not (folder / name).is_file()]
+    return absent if (folder / "images").is_dir() else ["images/", *absent]
+
+
 def read(folder: Path) -> Capture:
     """Read a capture of `write`, or another of undistorted images: a text model of COLMAP."""
     model = folder / "sparse" / "0"

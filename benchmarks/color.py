@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.quality.metrics.color_corrected import cc_psnr
 from stages.quality.metrics.psnr import psnr
@@ -176,4 +177,4 @@ def _means(rows: Sequence[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

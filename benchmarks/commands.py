@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.run.files import write_json
 
@@ -74,4 +75,4 @@ def row(name: str, seconds: tuple[float, float], target: float | None) -> dict[s
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -22,6 +22,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.command_line import launch
 from stages.run.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,4 +161,4 @@ def no_cluster() -> Iterator[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

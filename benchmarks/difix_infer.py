@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import difix_cases as cases
+from benchmarks.command_line import launch
 from benchmarks.difix_layers import kernels, use_layers
 from benchmarks.machine import device_name
 from stages.difix.config import FixerConfig
@@ -298,4 +299,4 @@ def line(row: cases.Row, size: str, views: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.run.files import folder_hash, write_json
 from stages.run.process.cores import available_cores
@@ -114,4 +115,4 @@ def images_written(folder: Path, px: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -36,6 +36,7 @@ from torch.profiler import profile
 
 from benchmarks import difix_cases as cases
 from benchmarks import difix_curves, difix_resume
+from benchmarks.command_line import launch
 from benchmarks.difix_layers import TorchStep, kernels, use_layers
 from benchmarks.machine import device_name
 from stages.difix.config import LoopConfig, LoopRuntime, LossConfig
@@ -379,4 +380,4 @@ def line(row: cases.Row) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.command_line import at_least, launch
 from benchmarks.machine import device_name
 from stages.quality.config import NovelViewsConfig
 from stages.run import layout
+from stages.run.errors import UserError
 from stages.run.settings.params import Params
 from stages.scenes.poses.calibration import read_calibration
 from stages.scenes.scene import Scene
@@ -38,9 +40,18 @@ def main() -> None:
     """Print a step's time by as many Gaussians as the scene has, and by fewer if asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", required=True, help="a trained scene of this workspace")
-    parser.add_argument("--gaussians", type=int, nargs="*", default=[], help="also with so many")
-    parser.add_argument("--steps", type=int, default=1000, help="timed ones")
+    parser.add_argument(
+        "--gaussians",
+        type=at_least(1),
+        nargs="*",
+        default=[],
+        help="time fewer of the scene's as well",
+    )
+    parser.add_argument("--steps", type=at_least(1), default=1000, help="timed ones")
     args = parser.parse_args()
+    if not (layout.scene(args.scene).is_dir() and layout.splats(args.scene).is_dir()):
+        train = f"run `dvc repro train@{args.scene}`"
+        raise UserError(f"--scene {args.scene}", f"no such trained scene; {train}")
     params = Params.read()
     recipe = DistillRecipe(
         params.section("distill", DistillConfig), params.section("train", TrainConfig)
@@ -53,6 +64,9 @@ def main() -> None:
     # Nothing is fixed: the views are photographs.
     views = FixedViews(targets, layout.splats(args.scene), lambda *_, **__: [], recipe)
     trained = views.trained(scene.timestamps[0])
+    total = len(trained.gaussians.means)
+    if max(args.gaussians, default=0) > total:
+        raise UserError(f"--gaussians {max(args.gaussians)}", f"the scene has {total}")
     sources = trained.source_views()
     height, width = sources[0].image.shape[:2]
     print(f"{device_name(backend)}, {len(sources)} views, the first of {width}x{height} px")
@@ -109,4 +123,4 @@ def kernels(trainer: Trainer, first: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 
 from benchmarks import fixer_captures, fixer_views
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.difix.applied import AppliedFixer
 from stages.difix.base_fixer import untuned
@@ -231,4 +232,4 @@ def _run(work: Path, name: str, count: int, number: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

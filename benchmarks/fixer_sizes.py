@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import math
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import ROOT, environment, prepare
 from benchmarks.fixer_views import Targets, targets_of
 from benchmarks.machine import device_name
@@ -79,7 +79,6 @@ def main() -> None:
     if args.workspace and (other := [one for one in args.set if not one.startswith(_APPLYING)]):
         parser.error(f"{other[0]}: a workspace has its results already; leave --workspace out")
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="splatfix-sizes-") as scratch:
         folder = Path(scratch, "study")
         if args.workspace:
@@ -291,4 +290,4 @@ def _named(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -15,7 +15,6 @@ one stage at a time unless `--gpu-tasks` says otherwise. A study that fails, or 
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,13 +28,14 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import ROOT, environment, prepare
 from benchmarks.machine import device_name
 from stages.run.files import write_json
 from stages.run.process.gpus import gpu_environment, visible_gpus
 
 _SAMPLED_S = 0.2
-_END_S = 30.0  # in which a study that is stopped saves its states
+END_S = 30.0  # in which a study that is stopped saves its states
 _BUSY = 0.7  # share of the time from which on a resource is what limits
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -148,7 +148,7 @@ class Sampler:
                 self.loads.append((now, load))
             for root, processes in stage_processes(own).items():
                 if root not in self.seen:
-                    kind = stage_of(_command(root))
+                    kind = stage_of(command_of(root))
                     self.seen[root] = _Seen(kind, now, now)
                 one = self.seen[root]
                 one.ended = now
@@ -191,7 +191,7 @@ def stage_processes(ancestor: int) -> dict[int, list[int]]:
 
     def look(process: int) -> None:
         for child in children[process]:
-            if stage_of(_command(child)):
+            if stage_of(command_of(child)):
                 found[child] = list(below(child))
             else:
                 look(child)
@@ -252,7 +252,6 @@ def main() -> None:
     import torch
 
     name = device_name("cuda" if torch.cuda.is_available() else "cpu")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="splatfix-full-") as scratch:
         folder = Path(scratch, "clone")
         prepare(folder, [])
@@ -305,7 +304,7 @@ def follow(
         why = "stopped by a signal: the rows to there"
     process.terminate()
     try:
-        return process.wait(_END_S) or 1, why
+        return process.wait(END_S) or 1, why
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait(), why
@@ -355,7 +354,8 @@ def _processes() -> Iterator[int]:
     return (int(one) for one in os.listdir("/proc") if one.isdigit())
 
 
-def _command(process: int) -> list[str]:
+def command_of(process: int) -> list[str]:
+    """The words of a process; none if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -384,4 +384,4 @@ def _written(process: int) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

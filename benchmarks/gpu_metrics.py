@@ -15,7 +15,6 @@ own splats. Beside them stands the study's own noise, that of another seed of th
 import argparse
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import ROOT, environment, prepare
 from benchmarks.full_study import follow, shared_gpus
 from benchmarks.machine import device_name
@@ -64,7 +64,6 @@ def main() -> None:
 
     import torch
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     device = device_name("cuda" if torch.cuda.is_available() else "cpu")
     against = args.against or (None if args.set else ROOT / "metrics")
     with tempfile.TemporaryDirectory(prefix="splatfix-gpu-metrics-") as scratch:
@@ -185,4 +184,4 @@ def noise_db(metrics: Path) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -25,8 +25,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,8 +35,9 @@ from typing import IO
 
 from scipy.stats import t as student
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import environment, prepare
-from benchmarks.full_study import Sampler, shared_gpus, stage_of, stage_processes
+from benchmarks.full_study import END_S, Sampler, command_of, shared_gpus, stage_of, stage_processes
 from benchmarks.gpu_metrics import Difference, differences, means, table
 from benchmarks.kills import REDUCED
 from benchmarks.machine import device_name
@@ -104,8 +106,13 @@ def main() -> None:
     parser.add_argument("--undisturbed", type=int, default=5, help="runs without a kill, 2 or more")
     parser.add_argument("--jobs", type=int, default=2, help="stages at once in a clone")
     parser.add_argument("--gpu-tasks", type=int, default=1, help="stages at once on each GPU")
-    parser.add_argument("--seed", type=int, default=0, help="of the times")
-    parser.add_argument("--tolerance", type=float, default=_TOLERANCE_DB, help="dB, of a method")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times of kills")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=_TOLERANCE_DB,
+        help="difference of a method's mean PSNR that counts as none, dB",
+    )
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="further params, as `-S`"
     )
@@ -156,11 +163,11 @@ def measured(
         prepare(first, [*_SETTINGS, *args.set])
         for folder in (*others, *torn):
             shutil.copytree(first, folder)
-        usual_s = times_of_stages(first, words, env) if args.stages else {}
         stop = threading.Event()
+        usual_s = times_of_stages(first, words, env, stop) if args.stages else {}
         with ThreadPoolExecutor(len(others) + len(torn) + 1) as pool:
             rest = others if usual_s else [first, *others]
-            beside = [pool.submit(undisturbed, folder, words, env) for folder in rest]
+            beside = [pool.submit(undisturbed, folder, words, env, stop) for folder in rest]
             killed = [
                 pool.submit(
                     kill_each, folder, words, env, times_of_kills(usual_s, args, number), stop
@@ -172,7 +179,7 @@ def measured(
                 for one in beside:
                     one.result()
             except BaseException:
-                stop.set()  # or a study that Ctrl-C ended would be started again
+                stop.set()
                 raise
         whole, ended = (
             [list(differences(one / "metrics", first / "metrics")) for one in folders]
@@ -181,10 +188,12 @@ def measured(
     return whole, ended, kills
 
 
-def times_of_stages(first: Path, words: Sequence[str], env: Mapping[str, str]) -> dict[str, float]:
+def times_of_stages(
+    first: Path, words: Sequence[str], env: Mapping[str, str], stop: threading.Event
+) -> dict[str, float]:
     """Run a study to its end; mean seconds of each kind of its stages."""
     with Sampler() as sampler:
-        undisturbed(first, words, env)
+        undisturbed(first, words, env, stop)
     whole_s = {row.stage: row.wall_s / row.count for row in sampler.rows()}
     shown = ", ".join(f"{one} {seconds:.1f} s" for one, seconds in whole_s.items())
     print(f"undisturbed: {shown}", flush=True)
@@ -246,10 +255,15 @@ def compare(
     return found
 
 
-def undisturbed(folder: Path, words: Sequence[str], env: Mapping[str, str]) -> None:
+def undisturbed(
+    folder: Path, words: Sequence[str], env: Mapping[str, str], stop: threading.Event
+) -> None:
     """Run a study to its end. Raises SystemExit with what it said if it fails."""
-    with (folder.parent / f"{folder.name}.log").open("w+") as log:
-        _check(_start(folder, words, env, log).wait(), log)
+    with _started(folder, words, env) as (study, log):
+        while study.poll() is None and not stop.is_set():
+            time.sleep(_POLL_S)
+        if not stop.is_set():
+            _check(study.returncode, log)
 
 
 def kill_each(
@@ -266,74 +280,78 @@ def kill_each(
         words: the command.
         env: its environment.
         waits: seconds after the start of a stage at which it is killed, by kind.
-        stop: set when the study is not to be started again.
+        stop: set when the study is to be stopped, and not to be started again.
 
     Raises SystemExit if the study fails without a kill.
     """
     left, kills = dict(waits), []
-    with (folder.parent / f"{folder.name}.log").open("w+") as log:
-        for _ in range(_MOST_STARTS):
-            study, before = _start(folder, words, env, log), len(kills)
-            seen: dict[int, float] = {}
-            while study.poll() is None:
+    for _ in range(_MOST_STARTS):
+        before, seen = len(kills), dict[int, float]()
+        with _started(folder, words, env) as (study, log):
+            while study.poll() is None and not stop.is_set():
                 kills += _kill_due(folder, study.pid, seen, left)
                 time.sleep(_POLL_S)
-            if not study.returncode or stop.is_set():
-                break
+            if stop.is_set() or not study.returncode:
+                return kills
             if len(kills) == before:
                 _check(study.returncode, log)
-        else:
-            sys.exit(f"not at its end after {_MOST_STARTS} starts")
-    return kills
+    sys.exit(f"not at its end after {_MOST_STARTS} starts")
 
 
 def _kill_due(
     folder: Path, study: int, seen: dict[int, float], left: dict[str, float]
-) -> list[Kill]:
+) -> Iterator[Kill]:
     """Kill the stages that are due and take their kinds from `left`."""
-    kills, now = [], time.monotonic()
+    now = time.monotonic()
     for process in stage_processes(study):
         began = seen.setdefault(process, now)
-        kind = stage_of(_words(process)) or ""
-        place = STATES.get(kind)
-        # The time since the process was seen; files have the wall clock's.
-        has_state = place is not None and _newest(folder / ".work" / place) > time.time() - (
-            now - began
-        )
-        due = kind in left and now - began > left[kind] and (has_state or place is None)
-        if due:
+        kind = stage_of(command_of(process))
+        if kind not in left or now - began <= left[kind]:
+            continue
+        place = STATES[kind]
+        wall_began = time.time() - (now - began)  # by the clock of files
+        has_state = place is not None and _newest(folder / ".work" / place) > wall_began
+        if place is not None and not has_state:
+            continue
+        try:
             os.kill(process, signal.SIGKILL)
-            del left[kind]
-            kills.append(Kill(kind, round(now - began, 2), has_state))
-            state = "with a state" if has_state else "without a state"
-            print(
-                f"{folder.name}: killed {kind:12} after {now - began:5.1f} s, {state}", flush=True
-            )
-    return kills
+        except ProcessLookupError:  # it has ended meanwhile
+            continue
+        del left[kind]
+        yield Kill(kind, round(now - began, 2), has_state)
+        state = "with a state" if has_state else "without a state"
+        print(f"{folder.name}: killed {kind:12} after {now - began:5.1f} s, {state}", flush=True)
 
 
 def _newest(place: Path) -> float:
-    """When the last resume state below a folder was written; 0 without any."""
+    """When the last resume state below a folder was written; 0 without any.
+
+    A training that ends meanwhile removes its state and folders.
+    """
     times = [0.0]
-    for path in place.rglob(STATE):
-        try:
-            times.append(path.stat().st_mtime)
-        except OSError:  # a finished training removes its state
-            continue
+    for folder, _, names in os.walk(place):
+        if STATE in names:
+            with suppress(OSError):
+                times.append(os.path.getmtime(os.path.join(folder, STATE)))
     return max(times)
 
 
-def _words(process: int) -> list[str]:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def _start(
-    folder: Path, words: Sequence[str], env: Mapping[str, str], log: IO[str]
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log)
+@contextmanager
+def _started(
+    folder: Path, words: Sequence[str], env: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
+    """Start a study, and stop it at the end of the block; its log is beside the clone."""
+    with (folder.parent / f"{folder.name}.log").open("a+") as log:
+        study = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log)
+        try:
+            yield study, log
+        finally:
+            study.terminate()
+            try:
+                study.wait(END_S)
+            except subprocess.TimeoutExpired:
+                study.kill()
+                study.wait()
 
 
 def _check(code: int, log: IO[str]) -> None:
@@ -343,4 +361,4 @@ def _check(code: int, log: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

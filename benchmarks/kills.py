@@ -27,6 +27,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import environment, prepare
 from stages.run.files import file_hash, folder_hash, write_json
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--whom", nargs="+", choices=WHOM, default=list(WHOM))
-    parser.add_argument("--seed", type=int, default=0, help="of the times")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times of kills")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="start no kill after this time"
     )
@@ -245,4 +246,4 @@ def _locked(folder: Path, address: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch
 from stages.samples.similarity import (
     MIN_AGREEMENT,
     Gallery,
@@ -217,4 +218,4 @@ def largest(name: str, agreements: Sequence[float]) -> cases.Row:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

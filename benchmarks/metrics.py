@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch, size
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import MeasuredView, Measures, Meter
 from stages.quality.keys import MEASURES
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--views", type=int, default=50)
     parser.add_argument("--on-cpu", type=int, default=4, help="views to measure there too")
-    parser.add_argument("--size", default="540x960", help="width x height, px")
+    parser.add_argument("--size", type=size, default="540x960", help="width x height, px")
     parser.add_argument("--weights", type=Path, help="features for LPIPS")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -103,4 +104,4 @@ def random_weights(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import captured_images
+from benchmarks.command_line import launch
 from benchmarks.recipes import RECIPES
 from stages.quality.metrics.psnr import psnr
 from stages.quality.metrics.ssim import ssim
@@ -204,4 +205,4 @@ class Plain:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
+from benchmarks.command_line import launch
 from benchmarks.demo_walltime import cluster, missing_daemons
 from stages.run.files import write_json
 
@@ -268,4 +269,4 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

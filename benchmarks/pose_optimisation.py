@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command_line import launch
 from benchmarks.machine import processor
 from stages.run.files import write_json
 from stages.run.settings.params import Params
@@ -160,4 +161,4 @@ def _angle_deg(a: Sequence[Camera], b: Sequence[Camera]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

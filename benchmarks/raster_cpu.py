@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.command_line import launch
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -151,4 +153,4 @@ def time_first_call() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

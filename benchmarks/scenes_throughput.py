@@ -20,10 +20,10 @@ import torch
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch, size
 from stages.run.process.stopping import Preemption
 from stages.splat.config import TrainConfig, TrainRuntime
 from stages.splat.gaussians import Gaussians
-from stages.splat.raster import choose_backend
 from stages.splat.training.placement import rounds, side_by_side, starts, streams
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
@@ -39,10 +39,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--streams", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--calls", type=int, default=2, help="scenes to train by calls")
-    parser.add_argument("--size", default="470x640", help="width x height, px")
+    parser.add_argument("--size", type=size, default="470x640", help="width x height, px")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    choose_backend("cuda")
+    cases.use_gpu()
     width, height = map(int, args.size.split("x"))
     timestamps: dict[str, Timestamp] = {}
     for k, capture in enumerate(captured_images.timestamps(args.scenes, width, height, "cuda")):
@@ -122,4 +122,4 @@ def run(timestamps: dict[str, Timestamp], config: TrainConfig, name: str = "") -
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

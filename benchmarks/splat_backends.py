@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.command_line import launch
 from stages.quality.metrics.psnr import psnr
 from stages.run import layout
 from stages.run.settings.params import Params
@@ -99,4 +100,4 @@ def compare_renders(gaussians: Gaussians, cameras: object) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -11,12 +11,21 @@ import torch
 from benchmarks.captured_images import Capture
 from benchmarks.machine import device_name
 from stages.quality.metrics.psnr import psnr
+from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.splat.gaussians import Gaussians
+from stages.splat.raster import choose_backend
 from stages.splat.render import render
 from stages.splat.training.view_set import TrainView
 
 Row = dict[str, Any]
+
+
+def use_gpu(otherwise: str = "which this benchmark needs") -> None:
+    """Build or load gsplat's kernels. Raises UserError without a GPU."""
+    if not torch.cuda.is_available():
+        raise UserError("GPU", f"torch {torch.__version__} sees none, {otherwise}")
+    choose_backend("cuda")
 
 
 def split(capture: Capture, every: int, first: int = 0) -> tuple[list[TrainView], list[TrainView]]:

@@ -18,12 +18,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import raster_scenes
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch, size
 from benchmarks.recipes import RECIPES
 from stages.scenes.cameras import Camera
 from stages.scenes.frames import Sim3
 from stages.splat.config import TrainConfig
 from stages.splat.gaussians import Gaussians
-from stages.splat.raster import choose_backend, rasterization
+from stages.splat.raster import rasterization
 from stages.splat.render import render
 from stages.splat.training.trainer import Trainer
 from stages.splat.training.view_set import TrainView
@@ -56,11 +57,11 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gaussians", type=int, default=200_000)
-    parser.add_argument("--size", default="640x480", help="width x height, px")
+    parser.add_argument("--size", type=size, default="640x480", help="width x height, px")
     parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    choose_backend("cuda")
+    cases.use_gpu()
     usual = args.gaussians == 200_000 and args.size == "640x480"
     rows = []
     for recipe in RECIPES:
@@ -170,4 +171,4 @@ def parts(trainer: Trainer) -> list[tuple[str, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -29,40 +29,50 @@ import itertools
 import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import at_least, launch, size
 from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run.files import read_json
-from stages.splat.config import TrainConfig
-from stages.splat.raster import choose_backend
+from stages.splat.config import LEAST_GAUSSIANS, TrainConfig
 from stages.splat.training.trainer import Trainer
 
 # Measured on one H200 by gsplat 1.5.3's simple_trainer on plain made images of this number and
 # size, seconds for 7000 steps; and the targets there.
 ANCHORS_S = {"default": 76.2, "seed": 99.8}
 TARGETS_S = {"default": 19.0, "seed": 25.0}
+# Keys of `train:` that the command line sets, and by what.
+_OPTIONS = {"seed": "--seeds", "max_steps": "--steps", "backend": "--device"}
+_STAND_IN = 100_000  # Gaussians, where their number is not known yet
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=at_least(1), default=7000)
     parser.add_argument(
         "--recipes", nargs="+", choices=[*RECIPES, *BUDGETS], default=["default", "seed"]
     )
-    parser.add_argument("--schedule", type=int, help="steps that rates are planned for, if more")
-    parser.add_argument("--views", type=int, default=50)
-    parser.add_argument("--size", default="540x960", help="width x height, px")
     parser.add_argument(
-        "--points", type=int, default=captured_images.POINTS, help="sparse points to start from"
+        "--schedule", type=at_least(1), help="steps that rates are planned for, if more"
+    )
+    parser.add_argument("--views", type=at_least(2), default=50)
+    parser.add_argument("--size", type=size, default="540x960", help="width x height, px")
+    parser.add_argument(
+        "--points",
+        type=at_least(LEAST_GAUSSIANS),
+        default=captured_images.POINTS,
+        help="sparse points to start from",
     )
     parser.add_argument(
         "--data", type=Path, nargs="+", help="real captures instead, in COLMAP's layout"
@@ -70,9 +80,17 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photographed", action="store_true", help="made images with noise, poses with errors"
     )
-    parser.add_argument("--every", type=int, default=8, help="every n-th view is held out")
-    parser.add_argument("--rotate", action="store_true", help="others by each seed")
-    parser.add_argument("--gaussians", type=int, help="the most of every recipe")
+    parser.add_argument("--every", type=at_least(2), default=8, help="every n-th view is held out")
+    parser.add_argument(
+        "--rotate",
+        action="store_true",
+        help="each seed holds out other views",
+    )
+    parser.add_argument(
+        "--gaussians",
+        type=at_least(LEAST_GAUSSIANS),
+        help="the limit of growth (max_gaussians) of each recipe; of `fewer`, 0.28 of it",
+    )
     parser.add_argument(
         "--variant",
         nargs="+",
@@ -81,7 +99,9 @@ def options() -> argparse.ArgumentParser:
         metavar=("NAME", "KEY=VALUE"),
         help="the first recipe with other params; may be repeated",
     )
-    parser.add_argument("--rasteriser", choices=("own", "gsplat"), default="own", help="ours")
+    parser.add_argument(
+        "--rasteriser", choices=("own", "gsplat"), default="own", help="of our trainer"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--trainer", help="a second trainer's command line")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="one training each")
@@ -91,13 +111,10 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = (parser := options()).parse_args()
-    counted = [name for name in args.recipes if name in BUDGETS]
-    if counted and not args.gaussians and args.recipes[0] != "default":
-        parser.error(f"{', '.join(counted)}: put default before them, or give --gaussians")
-    names = [*args.recipes, *(name for name, *_ in args.variant)]
-    if len(set(names)) < len(names) or set(names[len(args.recipes) :]) & {*RECIPES, *BUDGETS}:
-        parser.error("--variant: its name is taken")
-    choose_backend(args.device)
+    for fault in faults(args):
+        parser.error(fault)
+    if args.device == "cuda":
+        cases.use_gpu("give --device cpu")
     rows = []
     for data in args.data or [None]:
         for row in trained(captured(data, args), args):
@@ -108,6 +125,46 @@ def main() -> None:
     cases.show(rows)
     for line in summaries(rows):
         print(line)
+
+
+def faults(args: argparse.Namespace) -> Iterator[str]:
+    """What trainings would fail by, found before the first of them."""
+    counted = [name for name in args.recipes if name in BUDGETS]
+    if counted and not args.gaussians and args.recipes[0] != "default":
+        yield f"{', '.join(counted)}: put default before them, or give --gaussians"
+    for name, count in Counter(args.recipes).items():
+        if count > 1:
+            yield f"--recipes: {name} is named {count} times"
+    for name, count in Counter(name for name, *_ in args.variant).items():
+        if name in {*RECIPES, *BUDGETS}:
+            yield f"--variant {name}: a recipe has this name"
+        if count > 1:
+            yield f"--variant {name}: named {count} times"
+    for name, *changes in args.variant:
+        if not changes:
+            yield f"--variant {name}: no KEY=VALUE"
+    for name, seed in itertools.product(names(args), args.seeds):
+        try:
+            config = recipe(name, seed, args, counts=[_STAND_IN])
+        except ValueError as error:
+            yield str(error)
+        else:
+            if config.strategy.kind == "mcmc" and args.device == "cpu":
+                yield f"--variant {name}: strategy.kind=mcmc needs a GPU"
+    for folder in args.data or ():
+        for missing in captured_images.missing(folder):
+            yield f"--data {folder}: no {missing}"
+    if args.rotate and not args.data and args.views < args.every:
+        yield f"--rotate: {args.views} views are fewer than --every {args.every}"
+    try:
+        second_command(args.trainer or "", Path(), Path(), args.steps, 0)
+    except (ValueError, LookupError) as error:
+        yield f"--trainer: {error!r}"
+
+
+def names(args: argparse.Namespace) -> list[str]:
+    """Of all recipes, those of variants last."""
+    return [*args.recipes, *(name for name, *_ in args.variant)]
 
 
 def captured(data: Path | None, args: argparse.Namespace) -> captured_images.Capture:
@@ -156,8 +213,7 @@ def summaries(rows: list[cases.Row]) -> Iterator[str]:
 def trained(capture: captured_images.Capture, args: argparse.Namespace) -> Iterator[cases.Row]:
     """One training after the other."""
     counts: list[int] = []  # of Gaussians, by the default recipe
-    names = [*args.recipes, *(name for name, *_ in args.variant)]
-    for name, seed in itertools.product(names, args.seeds):
+    for name, seed in itertools.product(names(args), args.seeds):
         row = ours(capture, name, recipe(name, seed, args, counts), seed, args)
         counts += [row["gaussians"]] * (name == "default")
         yield row
@@ -172,6 +228,7 @@ def recipe(
     """A recipe, or the first one with the changes of a variant.
 
     `counts` are the Gaussians of the default's trainings, for the recipes that need a number.
+    Raises ValueError with one line that says what is wrong with a variant.
     """
     variants = {variant: changes for variant, *changes in args.variant}
     base = args.recipes[0] if name in variants else name
@@ -183,7 +240,10 @@ def recipe(
     if most:
         fixed["max_gaussians"] = most
     config = make(args.schedule or args.steps).model_copy(update=fixed)
-    return changed(config, variants.get(name, []))
+    try:
+        return changed(config, variants.get(name, []))
+    except ValueError as error:
+        raise ValueError(f"{'--variant ' * (name in variants)}{name}: {error}") from error
 
 
 def ours(
@@ -236,7 +296,7 @@ def ours(
 
 
 def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
-    """A recipe with KEY=VALUE of `train:`. Raises SystemExit where that is none.
+    """A recipe with KEY=VALUE of `train:`. Raises ValueError where that is none.
 
     >>> changed(TrainConfig(), ["strategy.halve_every=500"]).strategy.halve_every
     500
@@ -248,13 +308,21 @@ def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
         section = values
         for place in places:
             section = section.get(place) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            sys.exit(f"--variant: {change} is no KEY=VALUE of train:")
-        section[last] = YAML(typ="safe").load(value)
+        if not isinstance(section, dict) or last not in section or "=" not in change:
+            raise ValueError(f"{change} is no KEY=VALUE of train:")
+        if key in _OPTIONS:
+            raise ValueError(f"{change}: {_OPTIONS[key]} sets it")
+        try:
+            section[last] = YAML(typ="safe").load(value)
+        except YAMLError:
+            raise ValueError(f"{change}: the value is no YAML") from None
     try:
         return type(config).model_validate(values)
-    except ValueError as error:
-        sys.exit(f"--variant: {error}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def is_usual(args: argparse.Namespace) -> bool:
@@ -265,13 +333,22 @@ def is_usual(args: argparse.Namespace) -> bool:
     return case == usual and not any(changed)
 
 
+def second_command(line: str, data: Path, result: Path, steps: int, seed: int) -> list[str]:
+    """Words of the second trainer's command line. Raises ValueError or LookupError.
+
+    >>> second_command("train {data} --to {result} {steps}", Path("a b"), Path("c"), 7, 1)
+    ['train', 'a b', '--to', 'c', '7']
+    """
+    values = {"data": data, "result": result, "steps": steps, "seed": seed}
+    return [word.format(**values) for word in shlex.split(line)]
+
+
 def theirs(capture: captured_images.Capture, seed: int, args: argparse.Namespace) -> cases.Row:
     """Run the second trainer on the same data."""
     with tempfile.TemporaryDirectory() as folder:
         data, result = Path(folder) / "data", Path(folder) / "result"
         captured_images.write(capture, data)
-        values = {"data": data, "result": result, "steps": args.steps, "seed": seed}
-        command = [word.format(**values) for word in shlex.split(args.trainer)]
+        command = second_command(args.trainer, data, result, args.steps, seed)
         begin = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - begin
@@ -297,4 +374,4 @@ def theirs(capture: captured_images.Capture, seed: int, args: argparse.Namespace
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

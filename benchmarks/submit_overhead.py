@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from benchmarks.command_line import launch
 from stages.run.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,4 +127,4 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

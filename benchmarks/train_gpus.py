@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks import captured_images
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch, size
 from stages.run import layout
 from stages.run.files import WORK_ROOT_VARIABLE, read_json
 from stages.run.process.gpus import gpu_environment, visible_gpus
@@ -30,7 +31,6 @@ from stages.scenes.poses.calibration import transfer_targets, write_calibration
 from stages.scenes.scene import write_scene
 from stages.scenes.view import Role, View
 from stages.splat.config import TrainConfig
-from stages.splat.raster import choose_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = "rig"
@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("--timestamps", type=int, default=20)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4], help="at once")
-    parser.add_argument("--size", default="470x640", help="width x height, px")
+    parser.add_argument("--size", type=size, default="470x640", help="width x height, px")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     gpus = visible_gpus()
     if max(args.gpus) > len(gpus):
         parser.error(f"--gpus {max(args.gpus)}: this machine has {len(gpus)}")
-    choose_backend("cuda")  # builds gsplat's kernels, once for all
+    cases.use_gpu()  # builds its kernels once for all
     width, height = map(int, args.size.split("x"))
     out = args.out.absolute() if args.out else None
     rows: list[cases.Row] = []
@@ -111,4 +111,4 @@ def write_timestamps(captures: Iterable[captured_images.Capture]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

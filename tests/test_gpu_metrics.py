@@ -3,9 +3,13 @@
 import argparse
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from benchmarks import killed_study
 from benchmarks.gpu_metrics import TOLERANCE_DB, beyond, differences, means, noise_db, table
 from benchmarks.killed_study import Kill, compare, kill_each, times_of_kills
+from stages.run.errors import UserError
 from stages.run.files import read_json, write_json
 
 PROTOCOL = "192x256, 4 views {}, lpips alex 889a9ed0, masks auto"
@@ -97,18 +102,101 @@ def test_a_study_that_fails_by_itself_is_no_kill(tmp_path: Path) -> None:
         kill_each(tmp_path / "clone", words, os.environ, {"tune": 0.1}, threading.Event())
 
 
-def test_a_study_is_not_started_again_once_it_is_to_stop(tmp_path: Path) -> None:
+def test_a_study_is_stopped_and_not_started_again(tmp_path: Path) -> None:
     clone, stop, starts = tmp_path / "clone", threading.Event(), tmp_path / "starts"
     clone.mkdir()
-    code = f"open({str(starts)!r}, 'a').write('x'); {STUDY.strip()}"
-    thread = threading.Thread(
-        target=kill_each,
-        args=(clone, [sys.executable, "-c", f"exec({code!r})"], os.environ, {"tune": 0.1}, stop),
-    )
-    stop.set()
-    thread.start()
-    thread.join(60)
+    code = f"import time; open({str(starts)!r}, 'a').write('x'); time.sleep(600)"
+    words = [sys.executable, "-c", code]
+    with ThreadPoolExecutor() as pool:
+        kills = pool.submit(kill_each, clone, words, os.environ, {"tune": 0.1}, stop)
+        until(starts.is_file)
+        stop.set()
+        assert kills.result(30) == []
     assert starts.read_text() == "x"
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Wait up to a minute."""
+    for _ in range(600):
+        if is_so():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited for a minute")
+
+
+STOPPED = """
+from benchmarks import command_line, killed_study
+
+def prepare(folder, _):
+    (folder / "stages").mkdir(parents=True)
+    (folder / "stages" / "__init__.py").touch()
+    code = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)"
+    (folder / "stages" / "repro.py").write_text(code)
+
+killed_study.prepare = prepare
+command_line.launch(killed_study.main)
+"""
+
+
+@pytest.mark.parametrize(("stages", "studies"), [(["tune"], 1), ([], 2)])
+def test_sigterm_stops_the_studies_and_leaves_no_folder(
+    tmp_path: Path, stages: list[str], studies: int
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    words = [sys.executable, "-c", STOPPED, "--undisturbed", "2", "--stages", *stages]
+    with (tmp_path / "log").open("w") as log:
+        env = os.environ | {"TMPDIR": str(scratch)}
+        study = subprocess.Popen(words, env=env, stdout=log, stderr=log)
+    until(lambda: len(list(scratch.glob("splatfix-killed-*/*/begun"))) == studies)
+    study.terminate()
+    assert study.wait(60) == 130
+    assert not list(scratch.glob("splatfix-killed-*"))
+    assert (tmp_path / "log").read_text() == "stopped\n"
+
+
+def test_states_are_looked_for_while_folders_vanish(tmp_path: Path) -> None:
+    """A walk that a removed folder ends with an error fails within a second."""
+    state = tmp_path / "tune" / "a" / "state.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for number in range(20):
+                (tmp_path / f"{number}" / "key" / "deeper").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(tmp_path / f"{number}")
+
+    with ThreadPoolExecutor() as pool:
+        changed = pool.submit(change)
+        try:
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                assert killed_study._newest(tmp_path) == state.stat().st_mtime
+        finally:
+            stop.set()
+        changed.result()
+    assert killed_study._newest(tmp_path / "nosuch") == 0
+
+
+def test_states_of_kinds_that_were_killed_are_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killed_study, "_newest", lambda _: pytest.fail("looked"))
+    monkeypatch.setattr(killed_study, "stage_processes", lambda _: {os.getpid(): []})
+    monkeypatch.setattr(killed_study, "command_of", lambda _: ["-m", "stages.tune"])
+    assert not list(killed_study._kill_due(tmp_path, 1, {}, {"train": -1.0}))
+
+
+def test_a_key_that_does_not_exist_ends_before_any_study(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(killed_study, "times_of_stages", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr(sys, "argv", ["killed_study", "--set", "nosuch=1"])
+    with pytest.raises(UserError, match="nosuch=1"):
+        killed_study.main()
 
 
 def apart(*killed: float, undisturbed: tuple[float, ...] = (-0.01, 0.0, 0.01, 0.0, 0.0)) -> bool:

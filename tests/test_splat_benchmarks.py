@@ -1,17 +1,27 @@
 """Synthetic images of one scene, and a second trainer that gets them and reports its scores."""
 
 import argparse
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pycolmap
 import pytest
 import torch
 
-from benchmarks import captured_images, splat_train, train_gpus
+from benchmarks import (
+    captured_images,
+    distill_step,
+    scenes_throughput,
+    splat_step,
+    splat_train,
+    train_gpus,
+)
 from benchmarks import splat_cases as cases
+from benchmarks.command_line import launch
 from benchmarks.plain_trainer import Plain
 from benchmarks.recipes import BUDGETS, RECIPES
 from stages.run import layout
@@ -185,6 +195,104 @@ def test_number_of_a_recipe_has_to_come_from_somewhere(
     with pytest.raises(SystemExit):
         splat_train.main()
     assert "budget: put default before them, or give --gaussians" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--variant a nosuch=1", "--variant a: nosuch=1 is no KEY=VALUE of train:"),
+        ("--variant a strategy.nosuch=1", "strategy.nosuch=1 is no KEY=VALUE"),
+        ("--variant a max_gaussians=3", "--variant a: max_gaussians: at least 4"),
+        ("--variant a max_gaussians", "--variant a: max_gaussians is no KEY=VALUE"),
+        ("--variant a", "--variant a: no KEY=VALUE"),
+        ("--variant a means_lr=[1", "--variant a: means_lr=[1: the value is no YAML"),
+        ("--variant a seed=1", "seed=1: --seeds sets it"),
+        ("--variant a max_steps=1", "max_steps=1: --steps sets it"),
+        ("--variant a backend=cuda", "backend=cuda: --device sets it"),
+        ("--variant a strategy.kind=mcmc", "--variant a: strategy.kind=mcmc needs a GPU"),
+        ("--variant a means_lr=1 --variant a means_lr=2", "--variant a: named 2 times"),
+        ("--variant fewer means_lr=1", "--variant fewer: a recipe has this name"),
+        ("--recipes default default", "--recipes: default is named 2 times"),
+        ("--recipes default fewer --gaussians 4", "fewer: max_gaussians: at least 4"),
+        ("--size 960", "--size: 960 is no width x height"),
+        ("--size 0x9", "--size: 0x9 is no width x height"),
+        ("--every 1", "--every: 1 is below 2"),
+        ("--steps 0", "--steps: 0 is below 1"),
+        ("--gaussians 0", "--gaussians: 0 is below 4"),
+        ("--rotate --views 5", "--rotate: 5 views are fewer than --every 8"),
+        ("--trainer {nosuch}", "--trainer: KeyError('nosuch')"),
+    ],
+)
+def test_what_a_later_training_would_fail_by_is_refused_before_the_first(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(splat_train, "captured", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr(sys, "argv", ["splat_train", "--device", "cpu", *words.split()])
+    with pytest.raises(SystemExit) as exit_:
+        splat_train.main()
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["images", "sparse/0/images.txt", "sparse/0/points3D.txt"])
+def test_every_capture_is_looked_for_before_the_first_training(
+    capture,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder in ("whole", "torn"):
+        captured_images.write(capture, tmp_path / folder)
+    assert captured_images.missing(tmp_path / "torn") == []
+    (tmp_path / "torn" / name).rename(tmp_path / "away")
+    monkeypatch.setattr(splat_train, "captured", lambda *_: pytest.fail("data were read"))
+    words = ["--device", "cpu", "--data", *(str(tmp_path / one) for one in ("whole", "torn"))]
+    monkeypatch.setattr(sys, "argv", ["splat_train", *words])
+    with pytest.raises(SystemExit):
+        splat_train.main()
+    assert f"--data {tmp_path / 'torn'}: no {name}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("benchmark", "said"),
+    [
+        (splat_train, "give --device cpu"),
+        (splat_step, "this benchmark needs"),
+        (scenes_throughput, "this benchmark needs"),
+    ],
+)
+def test_without_a_gpu_there_is_one_line(
+    benchmark: ModuleType,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark"])
+    (line,) = refused(benchmark, capsys)
+    assert said in line
+
+
+def refused(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines by which a benchmark ends with exit code 2."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            launch(benchmark.main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert exit_.value.code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_scene_that_was_not_trained_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["distill_step", "--scene", "nosuch"])
+    said = "--scene nosuch: no such trained scene; run `dvc repro train@nosuch`"
+    assert refused(distill_step, capsys) == [said]
 
 
 def test_variant_is_the_first_recipe_with_its_changes() -> None:
