@@ -23,6 +23,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks.command_line import launch
+from stages.run.errors import UserError
 from stages.run.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,8 +81,6 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
         if (ROOT / name).is_file() and name != "dvc.lock" and not is_result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    from stages.graph.pipeline import set_params
-
     fitting = []
     if jobs:
         nodes = ["bad1", "gpu2", "h100"]
@@ -89,10 +88,21 @@ def prepare(folder: Path, settings: Sequence[str], jobs: int = 0) -> None:
         stages = _parsed(folder / "params.yaml")["slurm"]["stages"]
         fitting += [f"slurm.stages.{name}.gpus=0" for name, one in stages.items() if "gpus" in one]
         fitting += [f"slurm.default.exclude=[{','.join(nodes)}]", f"slurm.throttle={jobs}"]
-    set_params(folder, [*settings, *fitting])
+    set_all(folder, [*settings, *fitting])
     for git in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Begin")):
         identity = ("-c", "user.email=benchmark@localhost", "-c", "user.name=benchmark")
         subprocess.run(("git", *identity, *git), cwd=folder, check=True)
+
+
+def set_all(folder: Path, settings: Sequence[str]) -> None:
+    """Change params of a clone. Raises UserError, without the advice that the parser adds."""
+    from stages.graph.pipeline import set_params
+
+    try:
+        set_params(folder, settings)
+    except UserError as error:
+        first, *_ = error.got.splitlines()
+        raise UserError("--set", first, hint=error.hint, fix=error.fix) from error
 
 
 def environment() -> dict[str, str]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from benchmarks.command_line import launch
-from benchmarks.demo_walltime import ROOT, environment, prepare
+from benchmarks.demo_walltime import ROOT, environment, prepare, set_all
 from benchmarks.machine import device_name
 from stages.run.files import write_json
 from stages.run.process.gpus import gpu_environment, visible_gpus
@@ -257,9 +257,7 @@ def main() -> None:
         prepare(folder, [])
         python = [sys.executable, "-m"]
         subprocess.run([*python, "stages.overlay", args.overlay], cwd=folder, check=True)
-        from stages.graph.pipeline import set_params
-
-        set_params(folder, [*settings(args.scale), *args.set])
+        set_all(folder, [*settings(args.scale), *args.set])
         env = environment() | shared_gpus(args.gpu_tasks, args.jobs)
         began = time.monotonic()
         command = [*python, "stages.repro", "--jobs", str(args.jobs), *args.targets]
