@@ -16,11 +16,11 @@ from stages.run.files import read_json, shaped, write_json
 from stages.run.provenance import Cost, recorded_costs
 from stages.run.settings.pair_trainings import pair_trainings
 
-# Time is proportional to the product of these params.
+# Time is proportional to the product of these params, each with its value where it is left out.
 _STEPS = {
-    "train": ("train.max_steps", "train.steps_scaler"),
-    "tune": ("tune.steps",),
-    "fixed_views": ("distill.rounds", "distill.steps"),
+    "train": {"train.max_steps": None, "train.steps_scaler": 1.0},
+    "tune": {"tune.steps": None},
+    "fixed_views": {"distill.rounds": None, "distill.steps": None},
 }
 _KEPT = ("seconds", "peak_memory_gib", "device", "gpu_peak_memory_gib")
 
@@ -144,10 +144,11 @@ def _scaled(cost: Mapping[str, Any], now: float | None) -> float:
 
 def _work(name: str, params: Mapping[str, Any]) -> float | None:
     """The product of the params that a stage's time is proportional to."""
-    factors = [_value(params, key) for key in _STEPS.get(name.partition("@")[0], ())]
+    known = _STEPS.get(name.partition("@")[0], {})
+    factors = [_value(params, key, default) for key, default in known.items()]
     return math.prod(factors) if factors and None not in factors else None
 
 
-def _value(params: Mapping[str, Any], dotted: str) -> Any:
+def _value(params: Mapping[str, Any], dotted: str, default: float | None) -> Any:
     section, _, key = dotted.partition(".")
-    return params.get(section, {}).get(key)
+    return params.get(section, {}).get(key, default)
