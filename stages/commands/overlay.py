@@ -6,8 +6,6 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.plurals import counted
 
-_SHOWN = 5  # keys that another overlay left
-
 
 def main() -> None:
     """Print every change; write params.yaml unless `--check`."""
@@ -19,6 +17,7 @@ def main() -> None:
     from stages.run.files import whole_file
     from stages.run.settings.edits import applied, changes, left_over
     from stages.run.settings.params import Params, plain
+    from stages.workspace.findings import first_few
     from stages.workspace.probes import words
 
     params, overlay = Params.read(), Params.read(args.overlay)
@@ -27,10 +26,9 @@ def main() -> None:
         print(f"{params.where(change.keys)}: {plain(change.old)!r} -> {plain(change.new)!r}")
     others = left_over(params, overlay, words(["git", "show", f"HEAD:./{params.path}"]) or "")
     if others:
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         print(
             f"left from before, unlike the committed {params.path}: "
-            f"{counted(len(others), 'value')} ({', '.join(others[:_SHOWN])}{more}); "
+            f"{counted(len(others), 'value')} ({first_few(others, shown=5)}); "
             "`python -m stages.overlay studies/demo.yaml` first takes back what a study set"
         )
     if not edits:

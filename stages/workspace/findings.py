@@ -31,7 +31,7 @@ def findings_text(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def first_few(names: Sequence[str]) -> str:
-    """The first three names, and the number of others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def first_few(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and the number of others."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -8,9 +8,9 @@ from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
 from stages.workspace import probes
 from stages.workspace.costs import Costs, Estimate, by_kind, estimate
+from stages.workspace.findings import first_few
 
 _GIB = 2**30
-_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,7 @@ def _name(kind: str, steps: Sequence[StageStatus]) -> str:
 
 def _why(steps: Sequence[StageStatus]) -> str:
     reasons = list(dict.fromkeys(reason for step in steps for reason in step.changed))
-    if not reasons:
-        return "its inputs may change"
-    more = f" and {len(reasons) - _REASONS_SHOWN} more" if len(reasons) > _REASONS_SHOWN else ""
-    return ", ".join(reasons[:_REASONS_SHOWN]) + more
+    return first_few(reasons) if reasons else "its inputs may change"
 
 
 def _doubts(plan: ReproPlan) -> str:
