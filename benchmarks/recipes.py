@@ -36,10 +36,10 @@ def seed(steps: int) -> TrainConfig:
 def budget(steps: int) -> TrainConfig:
     """gsplat's default, whose opacities are halved at times; for growth held at a number."""
     usual = gsplat_default(steps)
-    strategy = usual.strategy.model_copy(update={"halve_every": max(steps // 14, 1)})
-    return usual.model_copy(update={"strategy": strategy})
+    changes = {"halve_every": max(steps // 14, 1), "refine_stop_iter": max(steps * 4 // 5, 1)}
+    return usual.model_copy(update={"strategy": usual.strategy.model_copy(update=changes)})
 
 
 RECIPES = {"default": gsplat_default, "seed": seed}
 # Recipes that need a number of Gaussians, and its share of the default's.
-BUDGETS = {"budget": (budget, 1.0), "fewer": (budget, 0.28)}
+BUDGETS = {"budget": (budget, 1.0), "fewer": (budget, 0.4)}

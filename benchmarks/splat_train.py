@@ -10,7 +10,7 @@ r"""One scene from points to Gaussians: time and quality, beside another trainer
 undistorted images (images/) and the text models (sparse/0/) of real captures, each of one size.
 Recipes are paired with the first one by capture and seed; with --rotate a seed also says which
 views are held out. `budget` is the default held at N Gaussians with opacities halved at times, and
-`fewer` the same at 0.28 N; without --gaussians N is what `default`, which has to come first, had in
+`fewer` the same at 0.4 N; without --gaussians N is what `default`, which has to come first, had in
 the mean of the same capture. A variant is the first recipe with other params of `train:`, such as
 `--variant halved strategy.halve_every=500`.
 
@@ -89,7 +89,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gaussians",
         type=at_least(LEAST_GAUSSIANS),
-        help="the limit of growth (max_gaussians) of each recipe; of `fewer`, 0.28 of it",
+        help="the limit of growth (max_gaussians) of each recipe; of `fewer`, 0.4 of it",
     )
     parser.add_argument(
         "--variant",

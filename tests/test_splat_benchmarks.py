@@ -302,7 +302,7 @@ def test_variant_is_the_first_recipe_with_its_changes() -> None:
     fewer, seed, slow, small = (
         splat_train.recipe(name, 3, args) for name in ("fewer", "seed", "slow", "small")
     )
-    assert (fewer.max_gaussians, seed.max_gaussians, small.max_gaussians) == (280, 1000, 90)
+    assert (fewer.max_gaussians, seed.max_gaussians, small.max_gaussians) == (400, 1000, 90)
     assert fewer.strategy.halve_every == 10
     assert not fewer.antialiased
     assert seed.antialiased

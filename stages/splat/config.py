@@ -143,6 +143,15 @@ class TrainConfig(Section):
         """Optimisation steps after scaling."""
         return self.scaled(self.max_steps)
 
+    @property
+    def halves(self) -> bool:
+        """Whether opacities are halved at any step."""
+        strategy = self.strategy
+        if strategy.kind != "default" or strategy.halve_every == 0:
+            return False
+        end = min(self.scaled(strategy.refine_stop_iter), self.steps)
+        return self.scaled(strategy.halve_every) < end
+
     def scaled(self, steps: int) -> int:
         """A number of steps times `steps_scaler`, at least 1."""
         return max(1, int(steps * self.steps_scaler))
@@ -334,7 +343,7 @@ def _inert_default(config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield from ((key, idle) for key in _idle_keys(config) if idle)
     if reset >= end:
         yield "reset_every", "no reset before refinement ends"
-    if strategy.halve_every and config.scaled(strategy.halve_every) >= end:
+    if strategy.halve_every and not config.halves:
         yield "halve_every", "opacities are not halved before refinement ends"
     if strategy.pause_refine_after_reset == 0:
         yield "pause_refine_after_reset", "0 pauses nothing"
@@ -392,8 +401,7 @@ def _idle_keys(config: TrainConfig) -> list[str]:
     end = min(config.scaled(strategy.refine_stop_iter), config.steps)
     if strategy.kind == "default" and config.scaled(strategy.reset_every) < end:
         return keys  # a reset sets opacities by prune_opa, until refine_stop_iter
-    halves = strategy.kind == "default" and strategy.halve_every > 0
-    if not halves or config.scaled(strategy.halve_every) >= end:
+    if not config.halves:
         keys.append("prune_opa")  # halvings end above it, at refine_stop_iter
     elif is_late:
         return keys

@@ -22,6 +22,10 @@ def opacities_at_each_step(config: TrainConfig, views, points, steps: int) -> li
     return highest
 
 
+def moments_of(trainer: Trainer) -> list[dict[str, Any]]:
+    return [state for one in trainer.state.optimizers.values() for state in one.state.values()]
+
+
 def test_opacity_is_reset_at_multiples_of_reset_every_and_not_at_step_0(
     config, views, points
 ) -> None:
@@ -44,7 +48,6 @@ def test_opacities_are_halved_at_multiples_of_halve_every_until_refinement_ends(
     changes = {"halve_every": 10, "refine_start_iter": 1000, "refine_stop_iter": 35}
     strategy = config.strategy.model_copy(update=changes)
     trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
-    optimizer = trainer.state.optimizers["opacities"]
     halved = []
     for step in range(50):
         before = torch.sigmoid(trainer.state.params["opacities"].detach()).mean()
@@ -52,12 +55,26 @@ def test_opacities_are_halved_at_multiples_of_halve_every_until_refinement_ends(
         after = torch.sigmoid(trainer.state.params["opacities"].detach()).mean()
         if float(after / before) == pytest.approx(0.5, abs=0.1):
             halved.append(step)
-            (moments,) = optimizer.state.values()
-            assert not moments["exp_avg"].any()
-            assert not moments["exp_avg_sq"].any()
+            for moments in moments_of(trainer):  # of all parameters
+                assert not moments["exp_avg"].any()
+                assert not moments["exp_avg_sq"].any()
     assert halved == [10, 20, 30]
-    (others,) = trainer.state.optimizers["means"].state.values()
-    assert others["exp_avg"].any()
+    (of_means,) = trainer.state.optimizers["means"].state.values()
+    assert of_means["exp_avg_sq"].any()
+
+
+@pytest.mark.parametrize(("halve_every", "longer"), [(10, 10**0.5), (0, 1), (35, 1)])
+def test_first_steps_are_as_long_as_after_a_halving(
+    config, views, points, halve_every: int, longer: float
+) -> None:
+    """Without a correction of bias, by 0.1 / 0.001 ** 0.5; with it where nothing is halved."""
+    changes = {"halve_every": halve_every, "refine_start_iter": 1000, "refine_stop_iter": 35}
+    strategy = config.strategy.model_copy(update=changes)
+    trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    before = trainer.state.params["scales"].detach().clone()
+    trainer.step(0)
+    moved = (trainer.state.params["scales"].detach() - before).abs().max()
+    assert float(moved) == pytest.approx(longer * config.scales_lr, rel=1e-3)
 
 
 @pytest.mark.parametrize(("prune_opa", "reset_every"), [(0.01, 1000), (0.01, 20), (0.2, 20)])

@@ -19,6 +19,7 @@ _LR = {
     "shN": "shN_lr",
 }
 PARAMS = tuple(_LR)
+_LATE = 1e6  # steps, after which Adam corrects no bias
 
 
 class TrainState:
@@ -44,7 +45,11 @@ class TrainState:
         )
 
     def set_params(self, tensors: Mapping[str, Tensor]) -> None:
-        """Start from copies of these tensors, with new optimisers."""
+        """Start from copies of these tensors, with new optimisers.
+
+        Where opacities are halved at times, and moments forgotten, Adam corrects no bias: steps
+        are as long at the start as after each halving.
+        """
         self.params = {
             name: torch.nn.Parameter(value.detach().to(self.device).clone().contiguous())
             for name, value in tensors.items()
@@ -56,6 +61,12 @@ class TrainState:
             )
             for name, param in self.params.items()
         }
+        for name, param in self.params.items():
+            self.optimizers[name].state[param] = {
+                "step": torch.full((), _LATE if self.config.halves else 0.0, device=self.device),
+                "exp_avg": torch.zeros_like(param),
+                "exp_avg_sq": torch.zeros_like(param),
+            }
 
     def reset_poses(self, count: int, bases: Tensor | None = None) -> None:
         """Corrections of zero for so many views, with a new optimiser; `bases` as `pose_rates`."""
@@ -94,15 +105,22 @@ class TrainState:
             return self.corrections
         return (self.pose_bases * self.corrections[:, None]).sum(-1)
 
-    def join_harmonics(self) -> Tensor:
-        """Make sh0 and shN slices of one new tensor [N, K, 3], which is returned.
+    def join_harmonics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Make sh0 and shN slices of one new tensor, and so their moments; all three, [N, K, 3].
 
-        gsplat's kernel reads one tensor; a copy at every step would cost more than the kernel.
+        Kernels read one tensor; a copy at every step would cost more than the kernel.
         """
-        sh0, rest = self.params["sh0"], self.params["shN"]
-        harmonics = torch.cat([sh0.detach(), rest.detach()], dim=1)
-        sh0.data, rest.data = harmonics[:, :1], harmonics[:, 1:]
-        return harmonics
+        params = self.params["sh0"], self.params["shN"]
+        states = [self.optimizers[name].state[self.params[name]] for name in ("sh0", "shN")]
+        values = torch.cat([param.detach() for param in params], dim=1)
+        for param, part in zip(params, _sh_slices(values), strict=True):
+            param.data = part
+        moments = []
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments.append(torch.cat([state[key] for state in states], dim=1))
+            for state, part in zip(states, _sh_slices(moments[-1]), strict=True):
+                state[key] = part
+        return values, *moments
 
     def finite(self) -> Tensor:
         """Which Gaussians are finite, [N]."""
@@ -150,3 +168,8 @@ class TrainState:
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])
+
+
+def _sh_slices(harmonics: Tensor) -> tuple[Tensor, Tensor]:
+    """Of [N, K, 3], the constant colours and the rest."""
+    return harmonics[:, :1], harmonics[:, 1:]

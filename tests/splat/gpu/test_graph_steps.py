@@ -101,6 +101,12 @@ def test_steps_are_those_of_calls_through_growth(views, points, recipe) -> None:
     assert float((trainer.state.corrections - calls.state.corrections).detach().abs().mean()) < 1e-5
     sh0, rest = trainer.state.params["sh0"], trainer.state.params["shN"]
     assert rest.data_ptr() == sh0.data_ptr() + 12  # slices of one tensor again
+    moments = [
+        trainer.state.optimizers[name].state[one] for name, one in (("sh0", sh0), ("shN", rest))
+    ]
+    for key in ("exp_avg", "exp_avg_sq"):
+        first, second = (one[key] for one in moments)
+        assert second.data_ptr() == first.data_ptr() + 12
     assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
 
 
