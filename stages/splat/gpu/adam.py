@@ -58,7 +58,6 @@ def descend(
             param.numel(),
             param.stride(0),
             gradient.stride(0),
-            param.is_contiguous() and gradient.is_contiguous(),
             float(group["weight_decay"]),
             group["eps"],
             *(number for beta in group["betas"] for number in (beta, 1 - beta, math.log(beta))),
@@ -71,33 +70,32 @@ def descend(
 def descend_harmonics(
     first: torch.optim.Adam,
     others: torch.optim.Adam,
-    joined: tuple[Tensor, Tensor, Tensor],  # [N, K, 3], of which their state is slices
+    harmonics: Tensor,  # [N, K, 3], of which the parameters of the optimisers are slices
     gradient: Tensor,  # [N, K, 3]
     taken: Tensor,
 ) -> None:
     """One step of the optimisers of sh0 [N, 1, 3] and shN [N, K - 1, 3], in one pass over both.
 
-    `joined` are the harmonics and both moments, as `TrainState.join_harmonics` makes them.
-    Settings but the rates are those of `first`.
+    Settings but the rates are those of `first`; rows of three numbers by themselves would take as
+    long as rows of eight.
     """
-    harmonics, *moments = joined
-    steps = [state_of(optimizer)["step"] for optimizer in (first, others)]
-    torch._foreach_add_(steps, [taken] * 2)
-    group, size = first.param_groups[0], gradient.numel()
+    states = [state_of(optimizer) for optimizer in (first, others)]
+    torch._foreach_add_([state["step"] for state in states], [taken] * 2)
+    group, size = first.param_groups[0], harmonics.numel()
     if size == 0:
         return
     _adam_harmonics[(triton.cdiv(size, _HARMONICS_BLOCK),)](
         harmonics,
         gradient,
-        *moments,
-        steps[0],
+        *(state[key] for state in states for key in ("exp_avg", "exp_avg_sq")),
+        states[0]["step"],
         taken,
         size,
         group["lr"],
         others.param_groups[0]["lr"],
         group["eps"],
         *(number for beta in group["betas"] for number in (beta, 1 - beta, math.log(beta))),
-        math.prod(gradient.shape[1:]),
+        math.prod(harmonics.shape[1:]),
         _HARMONICS_BLOCK,
     )
 
@@ -153,7 +151,6 @@ def _adam(
     size,
     param_stride,
     gradient_stride,
-    contiguous: tl.constexpr,
     decay,
     eps,
     beta1,
@@ -169,14 +166,9 @@ def _adam(
     lr = tl.load(rate) if rate_on_device else rate
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < tl.where(tl.load(taken) > 0, size, 0)
-    if contiguous:  # then one load takes four numbers
-        of_param, of_gradient = param + at, gradient + at
-    else:
-        row, column = at // width, at % width
-        of_param = param + row * param_stride + column
-        of_gradient = gradient + row * gradient_stride + column
-    p = tl.load(of_param, mask=inside, other=0.0)
-    g = tl.load(of_gradient, mask=inside, other=0.0) + decay * p
+    row, column = at // width, at % width
+    p = tl.load(param + row * param_stride + column, mask=inside, other=0.0)
+    g = tl.load(gradient + row * gradient_stride + column, mask=inside, other=0.0) + decay * p
     m = tl.load(exp_avg + at, mask=inside, other=0.0)
     v = tl.load(exp_avg_sq + at, mask=inside, other=0.0)
     p, m, v = _updated(
@@ -184,7 +176,7 @@ def _adam(
     )
     tl.store(exp_avg + at, m, mask=inside)
     tl.store(exp_avg_sq + at, v, mask=inside)
-    tl.store(of_param, p, mask=inside)
+    tl.store(param + row * param_stride + column, p, mask=inside)
 
 
 @triton.jit
@@ -209,8 +201,10 @@ def _missing(x):
 def _adam_harmonics(
     param,
     gradient,
-    exp_avg,
-    exp_avg_sq,
+    exp_avg_0,
+    exp_avg_sq_0,
+    exp_avg_n,
+    exp_avg_sq_n,
     step,
     taken,
     size,
@@ -226,19 +220,26 @@ def _adam_harmonics(
     width: tl.constexpr,
     block: tl.constexpr,
 ):
-    """`_adam` of rows whose first three numbers have a rate of their own."""
+    """`_adam` of rows whose first three numbers have moments and a rate of their own."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < tl.where(tl.load(taken) > 0, size, 0)
+    row, column = at // width, at % width
+    first, other = inside & (column < 3), inside & (column >= 3)
+    at_0, at_n = 3 * row + column, (width - 3) * row + column - 3
     p = tl.load(param + at, mask=inside, other=0.0)
     g = tl.load(gradient + at, mask=inside, other=0.0)
-    m = tl.load(exp_avg + at, mask=inside, other=0.0)
-    v = tl.load(exp_avg_sq + at, mask=inside, other=0.0)
-    lr = tl.where(at % width < 3, rate_0, rate_n)
+    m = tl.load(exp_avg_0 + at_0, mask=first, other=0.0)
+    m += tl.load(exp_avg_n + at_n, mask=other, other=0.0)
+    v = tl.load(exp_avg_sq_0 + at_0, mask=first, other=0.0)
+    v += tl.load(exp_avg_sq_n + at_n, mask=other, other=0.0)
+    lr = tl.where(column < 3, rate_0, rate_n)
     p, m, v = _updated(
         p, g, m, v, tl.load(step), lr, eps, beta1, rest1, log_beta1, beta2, rest2, log_beta2
     )
-    tl.store(exp_avg + at, m, mask=inside)
-    tl.store(exp_avg_sq + at, v, mask=inside)
+    tl.store(exp_avg_0 + at_0, m, mask=first)
+    tl.store(exp_avg_n + at_n, m, mask=other)
+    tl.store(exp_avg_sq_0 + at_0, v, mask=first)
+    tl.store(exp_avg_sq_n + at_n, v, mask=other)
     tl.store(param + at, p, mask=inside)
 
 

@@ -16,17 +16,24 @@ class GraphRecorder:
     """Records graphs that run one after the other; a new one takes the memory of the last."""
 
     def __init__(self) -> None:
+        self._keeper: torch.cuda.CUDAGraph | None = None
         self._begin()
 
-    def renew(self) -> None:
+    def release(self) -> None:
         """Give the memory of graphs that are gone, and what else is free, back to the device.
 
         The pool of growing graphs is otherwise full of pieces that are too small for the next.
+        Nothing is recorded until `renew`.
         """
-        self._begin()
+        self._keeper = None
         # It waits for the device, and other threads' trainings with it.
         if torch.cuda.memory_reserved() > _MOST_RESERVED * torch.cuda.memory_allocated():
             torch.cuda.empty_cache()
+
+    def renew(self) -> None:
+        """Release, and begin with a new pool."""
+        self.release()
+        self._begin()
 
     def _begin(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

@@ -32,8 +32,13 @@ class CappedStrategy(DefaultStrategy):
 
     def acts_at(self, step: int) -> bool:
         """Whether `refine` changes anything at a step."""
-        acts = self._refines_at(step) or self._resets_at(step) or self._halves_at(step)
-        return step < self.refine_stop_iter and acts
+        halves = step < self.refine_stop_iter and self._halves_at(step)
+        return halves or self.replaces_at(step)
+
+    def replaces_at(self, step: int) -> bool:
+        """Whether `refine` replaces parameters at a step, rather than changing them in place."""
+        replaces = self._refines_at(step) or self._resets_at(step)
+        return step < self.refine_stop_iter and replaces
 
     def refine(
         self,
@@ -203,6 +208,13 @@ def acts_at(strategy: Strategy, step: int) -> bool:
         return strategy.acts_at(step)
     within = strategy.refine_start_iter < step < strategy.refine_stop_iter
     return within and step % strategy.refine_every == 0
+
+
+def replaces_at(strategy: Strategy, step: int) -> bool:
+    """Whether a strategy replaces parameters after a step, rather than changing them in place."""
+    if isinstance(strategy, CappedStrategy):
+        return strategy.replaces_at(step)
+    return acts_at(strategy, step)
 
 
 def refine(

@@ -53,7 +53,7 @@ class GraphSteps:
     """Takes the steps of one training, on the stream that is current.
 
     It changes `state` alone, in place: parameters, moments of Adam, statistics. While it is in use,
-    sh0 and shN are slices of one tensor, and so their moments (`join_harmonics`).
+    sh0 and shN are slices of one tensor (`join_harmonics`).
     """
 
     def __init__(
@@ -139,8 +139,15 @@ class GraphSteps:
                 self._send(one.step, one.index)
                 self._take(self._views.shape(one.index), one.step, None)
 
+    def release(self) -> None:
+        """Free the graphs, before Gaussians are added or removed: their copies need the memory."""
+        self.settle()
+        self._graphs.clear()
+        del self._harmonics
+        self._recorder.release()
+
     def params_replaced(self) -> None:
-        """Go on with the state's new parameters, after Gaussians were added or removed."""
+        """Go on with the state's new parameters, after `release`."""
         self._room *= max(1.0, len(self._state.params["means"]) / max(self._count, 1))
         self._forget_graphs()
         self._recorder.renew()
@@ -148,8 +155,7 @@ class GraphSteps:
     def _forget_graphs(self) -> None:
         """Drop the graphs, which work on tensors that may be gone."""
         self._graphs.clear()
-        self._joined = self._state.join_harmonics()
-        self._harmonics = self._joined[0]
+        self._harmonics = self._state.join_harmonics()
         self._count = len(self._harmonics)
 
     def _needed_room(self) -> float:
@@ -209,7 +215,7 @@ class GraphSteps:
         with torch.no_grad():
             descend(optimizers, gradients, taken, rates)
             of_harmonics = state.optimizers["sh0"], state.optimizers["shN"]
-            descend_harmonics(*of_harmonics, self._joined, by_sh.contiguous(), taken)
+            descend_harmonics(*of_harmonics, self._harmonics, by_sh.contiguous(), taken)
             self._loss.copy_(loss)
             if densify.collects_at(state.strategy, step):
                 gradient = rendered.means2d.absgrad if config.strategy.absgrad else by_means2d

@@ -105,22 +105,15 @@ class TrainState:
             return self.corrections
         return (self.pose_bases * self.corrections[:, None]).sum(-1)
 
-    def join_harmonics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Make sh0 and shN slices of one new tensor, and so their moments; all three, [N, K, 3].
+    def join_harmonics(self) -> Tensor:
+        """Make sh0 and shN slices of one new tensor [N, K, 3], which is returned.
 
-        Kernels read one tensor; a copy at every step would cost more than the kernel.
+        gsplat's kernel reads one tensor; a copy at every step would cost more than the kernel.
         """
-        params = self.params["sh0"], self.params["shN"]
-        states = [self.optimizers[name].state[self.params[name]] for name in ("sh0", "shN")]
-        values = torch.cat([param.detach() for param in params], dim=1)
-        for param, part in zip(params, _sh_slices(values), strict=True):
-            param.data = part
-        moments = []
-        for key in ("exp_avg", "exp_avg_sq"):
-            moments.append(torch.cat([state[key] for state in states], dim=1))
-            for state, part in zip(states, _sh_slices(moments[-1]), strict=True):
-                state[key] = part
-        return values, *moments
+        sh0, rest = self.params["sh0"], self.params["shN"]
+        harmonics = torch.cat([sh0.detach(), rest.detach()], dim=1)
+        sh0.data, rest.data = harmonics[:, :1], harmonics[:, 1:]
+        return harmonics
 
     def finite(self) -> Tensor:
         """Which Gaussians are finite, [N]."""
@@ -168,8 +161,3 @@ class TrainState:
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])
-
-
-def _sh_slices(harmonics: Tensor) -> tuple[Tensor, Tensor]:
-    """Of [N, K, 3], the constant colours and the rest."""
-    return harmonics[:, :1], harmonics[:, 1:]

@@ -166,9 +166,12 @@ class Trainer:
 
     def _refine(self, step: int, info: dict[str, Any], means_lr: float) -> None:
         """Duplicate, split, prune and reset Gaussians when it is time, by the strategy."""
-        state, before = self.state, dict(self.state.params)
+        state = self.state
         if densify.acts_at(state.strategy, step):
             self._settle()
+        graphs = self.graphs if densify.replaces_at(state.strategy, step) else None
+        if graphs is not None:
+            graphs.release()
         densify.refine(
             state.strategy,
             state.params,
@@ -186,10 +189,8 @@ class Trainer:
                 fix="lower train.strategy.prune_opa, raise train.strategy.prune_scale3d, or start "
                 "from more: train.init_num_pts, train.max_gaussians",
             )
-        if self.graphs is not None and any(
-            state.params[name] is not param for name, param in before.items()
-        ):
-            self.graphs.params_replaced()
+        if graphs is not None:
+            graphs.params_replaced()
 
     def view_of(self, step: int) -> int:
         """View of a step: every view once an epoch, in an order of the epoch's own."""
