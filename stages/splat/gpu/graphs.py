@@ -17,7 +17,7 @@ class GraphRecorder:
 
     def __init__(self) -> None:
         self._keeper: torch.cuda.CUDAGraph | None = None
-        self._begin()
+        self.renew()
 
     def release(self) -> None:
         """Give the memory of graphs that are gone, and what else is free, back to the device.
@@ -33,9 +33,6 @@ class GraphRecorder:
     def renew(self) -> None:
         """Release, and begin with a new pool."""
         self.release()
-        self._begin()
-
-    def _begin(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         # A pool ends with its last graph; this one keeps it for later ones.
         self._keeper = self.record(lambda: torch.zeros((), device="cuda"))

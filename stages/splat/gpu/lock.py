@@ -42,6 +42,10 @@ class _FairLock:
             self._waiting.popleft().release()
         own.acquire()
 
+    def is_awaited(self) -> bool:
+        with self._guard:
+            return bool(self._waiting)
+
     def _enqueue(self) -> threading.Lock:
         own = threading.Lock()
         own.acquire()
@@ -82,3 +86,8 @@ def pass_gpu_lock() -> None:
     """Let all threads that wait for the lock have it before going on."""
     if getattr(_THREAD, "holds_lock", False):
         _LOCK.pass_on()
+
+
+def others_wait() -> bool:
+    """Whether other threads wait for the lock, as those of trainings that share the GPU do."""
+    return _LOCK.is_awaited()

@@ -17,7 +17,7 @@ from stages.splat import color
 from stages.splat.config import TrainConfig
 from stages.splat.gpu.adam import accumulate, descend, descend_harmonics
 from stages.splat.gpu.graphs import GraphRecorder, wait
-from stages.splat.gpu.lock import pass_gpu_lock
+from stages.splat.gpu.lock import others_wait, pass_gpu_lock
 from stages.splat.gpu.poses import Corrected
 from stages.splat.gpu.rasterize import Rendered, Viewpoint, count_isects, render, usable
 from stages.splat.training import densify
@@ -140,11 +140,15 @@ class GraphSteps:
                 self._take(self._views.shape(one.index), one.step, None)
 
     def release(self) -> None:
-        """Free the graphs, before Gaussians are added or removed: their copies need the memory."""
+        """Free the graphs, before Gaussians are added or removed: their copies need the memory.
+
+        It is given back at once only where this training has the GPU alone: others would wait.
+        """
         self.settle()
         self._graphs.clear()
         del self._harmonics
-        self._recorder.release()
+        if not others_wait():
+            self._recorder.release()
 
     def params_replaced(self) -> None:
         """Go on with the state's new parameters, after `release`."""

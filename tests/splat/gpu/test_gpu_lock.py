@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from stages.splat.gpu import lock
-from stages.splat.gpu.lock import gpu_lock, gpu_lock_released, pass_gpu_lock
+from stages.splat.gpu.lock import gpu_lock, gpu_lock_released, others_wait, pass_gpu_lock
 
 
 def test_threads_exclude_each_other_except_while_waiting() -> None:
@@ -52,9 +52,11 @@ def test_a_lock_that_is_passed_on_goes_round() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         with gpu_lock():
+            assert not others_wait()
             results = [pool.submit(work, number) for number in range(3)]
             while len(lock._LOCK._waiting) < 3:
                 time.sleep(0.001)
+            assert others_wait()
         for result in results:
             result.result()
     assert order == order[:3] * 4
