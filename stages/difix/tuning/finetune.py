@@ -99,7 +99,7 @@ class Tuner:
         )
         self._best: dict[str, Any] = {}
         self._done = 0
-        self.weights_moved: float | None = None  # `moved` at the end
+        self.weights_moved = 0.0  # `_change` at the end
 
     @property
     def is_main(self) -> bool:
@@ -164,7 +164,7 @@ class Tuner:
         torch._foreach_lerp_(list(self.parameters.values()), self._anchors, share)
         self.stepper.refresh()
 
-    def moved(self) -> float:
+    def _change(self) -> float:
         """Norm of the weights' change, relative to their initial norm."""
         tuned = self._low_rank.weights() if self._low_rank else self.parameters
         pairs = zip(tuned.values(), self._initial, strict=True)
@@ -390,7 +390,7 @@ class Tuner:
             self.ema.keep()
         self.stepper.refresh()
         self.ema = Ema([], 0.0)
-        self.weights_moved = self.moved()
+        self.weights_moved = self._change()
         if self.weights_moved == 0:
             raise UserError(
                 self.name,
