@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
-from stages.run.plurals import counted
+from stages.run.plurals import counted, first_few
 
 
 def main() -> None:
@@ -17,7 +17,6 @@ def main() -> None:
     from stages.run.files import whole_file
     from stages.run.settings.edits import applied, changes, left_over
     from stages.run.settings.params import Params, plain
-    from stages.workspace.findings import first_few
     from stages.workspace.probes import words
 
     params, overlay = Params.read(), Params.read(args.overlay)
@@ -28,7 +27,7 @@ def main() -> None:
     if others:
         print(
             f"left from before, unlike the committed {params.path}: "
-            f"{counted(len(others), 'value')} ({first_few(others, shown=5)}); "
+            f"{counted(len(others), 'value')} ({first_few(others)}); "
             "`python -m stages.overlay studies/demo.yaml` first takes back what a study set"
         )
     if not edits:

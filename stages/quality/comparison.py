@@ -15,6 +15,7 @@ from stages.quality.statistics import column_means
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, read_table
 from stages.run.methods import PLAIN
+from stages.run.plurals import first_few
 
 Measure = float | None
 View = tuple[str, str]  # timestamp, camera
@@ -81,7 +82,7 @@ class Evaluations:
                 errors.append(_unequal(scene, first, other, f"{got[0]!r} and {got[1]!r}"))
             elif first.views.keys() != other.views.keys():
                 unmatched = sorted(first.views.keys() ^ other.views.keys())
-                listed = ", ".join("/".join(view) for view in unmatched[:4])
+                listed = first_few(["/".join(view) for view in unmatched])
                 errors.append(_unequal(scene, first, other, f"only one has {listed}"))
         return errors
 

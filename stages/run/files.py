@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.run.process.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
 _REPRO_FIX = "run `dvc repro` for the stage that writes it"
-_KEYS_SHOWN = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -202,9 +202,7 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = [repr(key) for key, count in counts.items() if count > 1]
-        more = f" and {len(twice) - _KEYS_SHOWN} more" if len(twice) > _KEYS_SHOWN else ""
-        shown = ", ".join(twice[:_KEYS_SHOWN])
-        raise RepeatedKeys(f"one object holds these keys more than once: {shown}{more}")
+        raise RepeatedKeys(f"one object holds these keys more than once: {first_few(twice)}")
     return value
 
 

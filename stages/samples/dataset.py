@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json
+from stages.run.plurals import first_few
 from stages.samples.batches import seeded
 from stages.samples.index import warped_paths
 from stages.scenes.images import image_size, read_image, read_rgba, resize
@@ -70,7 +71,7 @@ def common_prompt(samples: Iterable[SampleFiles], path: Path) -> str:
     if len(prompts) > 1:
         raise UserError(
             path,
-            f"{len(prompts)} prompts: {', '.join(map(repr, prompts[:3]))}",
+            f"{len(prompts)} prompts: {first_few([*map(repr, prompts)])}",
             expected="one; a fixer keeps the embedding of one prompt",
         )
     return prompts[0]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
+from stages.run.plurals import first_few
 from stages.scenes.cameras import Array, Camera, camera_fault
 from stages.scenes.colmap_import import pycolmap
 from stages.scenes.formats.colmap_binary import check_files
@@ -165,7 +166,7 @@ def _complete_names(folder: Path, model: "pycolmap.Reconstruction") -> None:
         raise UserError(
             folder,
             f"{len(undecodable)} of {len(model.images)} image names are not UTF-8: "
-            f"{', '.join(undecodable[:3])}",
+            f"{first_few(undecodable)}",
             expected="names in UTF-8, in the model and below images/",
             fix="give the images ASCII names and make the model again",
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import open_model, points_and_colors
 from stages.scenes.colmap_import import pycolmap
@@ -222,10 +223,10 @@ def find_model(root: Path) -> Path | None:
     sparse = root / "sparse"
     if not sparse.exists():
         return None
-    files = sorted(path.relative_to(sparse).as_posix() for path in sparse.rglob("*"))[:6]
+    files = sorted(path.relative_to(sparse).as_posix() for path in sparse.rglob("*"))
     raise UserError(
         sparse,
-        f"no COLMAP model in it; it contains {', '.join(files) or 'nothing'}",
+        f"no COLMAP model in it; it contains {first_few(files) or 'nothing'}",
         expected="cameras, images and points3D, as .bin or .txt, in sparse/0 or sparse",
         fix="copy the model again, or remove the folder to have the poses estimated",
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
+from stages.run.plurals import first_few
 from stages.scenes.cameras import Array
 from stages.scenes.colmap_lenses import (
     Lens,
@@ -27,7 +28,7 @@ from stages.scenes.colmap_lenses import (
     other_models_note,
     read_posed,
 )
-from stages.scenes.image_folder import SUFFIXES, Listing, list_images, shortened
+from stages.scenes.image_folder import SUFFIXES, Listing, list_images
 from stages.scenes.images import image_size
 from stages.scenes.view import View
 
@@ -103,7 +104,7 @@ class Dataset:
                 self.name,
                 len(self.without_pose),
                 total,
-                shortened(self.without_pose),
+                first_few(self.without_pose),
             )
 
     def _log_lenses(self) -> None:
@@ -170,8 +171,8 @@ def _missing_images(
         UserError(
             model,
             f"{len(missing)} of {len(names)} images that it names are not below images/: "
-            f"{shortened(missing)}",
-            expected=f"names as in {shortened(sorted(files))}",
+            f"{first_few(missing)}",
+            expected=f"names as in {first_few(sorted(files))}",
             hint=_likely(missing[0], files),
             fix="add the images, or remove them from the model",
         )

@@ -5,13 +5,14 @@ An image's name is its path below the folder, as in COLMAP models.
 
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from stages.run.artefacts import CAPTURE, GAUSSIANS
 from stages.run.errors import UserError, warn_once
+from stages.run.plurals import first_few
 from stages.scenes.images import Color, has_alpha, is_image
 
 SUFFIXES = frozenset(
@@ -121,7 +122,6 @@ _OWN_RESULTS = (
     ("scene.json", "split.csv"),
     (".prep_complete",),
 )
-_LISTED_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Listing:
             if names:
                 kind = singular if len(names) == 1 else plural
                 printable = [name if _is_text(name) else repr(name)[1:-1] for name in names]
-                warn_once(f"{walk.root}: {len(names)} {kind}: {shortened(printable)}{advice}")
+                warn_once(f"{walk.root}: {len(names)} {kind}: {first_few(printable)}{advice}")
 
     def find(self, name: str) -> Path | None:
         """The file that a model refers to by a name; None if there is none.
@@ -216,7 +216,7 @@ def list_images(root: Path, *, deep: bool = True) -> Listing:
         raise UserError(
             root,
             f"{len(undecodable)} of {len(files)} images have names that are not UTF-8, or "
-            f"have control characters: {shortened([repr(name)[1:] for name in undecodable])}",
+            f"have control characters: {first_few([repr(name)[1:] for name in undecodable])}",
             expected="names in UTF-8, as in models and tables",
             fix=f"rename them, for example by `convmv -f ENCODING -t UTF-8 -r --notest {root}`",
         )
@@ -279,16 +279,6 @@ def is_hidden(name: str, is_folder: bool) -> bool:
     [True, True, False]
     """
     return name[0] == "." or name.lower() in _SYSTEM or (is_folder and name[0] == "@")
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are.
-
-    >>> shortened(["a", "b"]), shortened(list("abcdefg"))
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-    return ", ".join(names[:_LISTED_NAMES]) + more
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,6 +1,5 @@
 """Findings of the doctor: ok, warn or fail, the message, and the fix."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -29,9 +28,3 @@ def findings_text(findings: list[Finding]) -> str:
         lines.append(f"{finding.status:5}{finding.name:{width}}  {finding.found}")
         lines += [f"{'':{width + 7}}fix: {finding.fix}"] if finding.fix else []
     return "\n".join(lines)
-
-
-def first_few(names: Sequence[str], shown: int = 3) -> str:
-    """The first names, and the number of others."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from stages.graph.settings import read_settings
 from stages.run.files import work_root
+from stages.run.plurals import first_few
 from stages.run.process.gpus import named_gpus
 from stages.workspace import probes
-from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
+from stages.workspace.findings import FAIL, OK, WARN, Finding
 
 _GIB = 2**30
 # The demo's data takes 0.1 GiB, its packages 6; a real scene's a few.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from stages.graph.repository_lock import holder_of_repository
 from stages.graph.settings import Settings, read_settings
+from stages.run.plurals import first_few
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.backbones import BACKBONE_FILES, place_of
-from stages.workspace.findings import FAIL, OK, WARN, Finding, first_few
+from stages.workspace.findings import FAIL, OK, WARN, Finding
 
 # What base.source may be; tests compare them with stages.difix.weights.names.
 CHECKPOINTS = (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.workspace import probes
 from stages.workspace.costs import Costs, Estimate, by_kind, estimate
-from stages.workspace.findings import first_few
 
 _GIB = 2**30
 

@@ -24,6 +24,7 @@ from stages.difix.weights.state_dicts import fixer_from_published, published_sta
 from stages.difix.weights.tensors import load_pickled, named_tensors
 from stages.run.errors import UserError
 from stages.run.files import whole_file
+from stages.run.plurals import first_few
 
 SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt")
 _UNET, _VAE, _RANK, _LAYERS = (
@@ -111,7 +112,7 @@ def _load(path: Path) -> dict[str, Any]:
         not isinstance(state.get(key), kind) or isinstance(state.get(key), bool)
         for key, kind in types.items()
     ):
-        keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else ""
+        keys = first_few([*map(str, state)]) if isinstance(state, dict) else ""
         raise UserError(
             path,
             f"a {type(state).__name__} of {keys or 'no keys'}",

@@ -15,12 +15,12 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import work_root
+from stages.run.plurals import first_few
 
 _LOGGER = logging.getLogger(__name__)
 # Path of a copy of params.yaml that a run reads instead, so that an edit does not affect it.
 PARAMS_ENV = "SPLATFIX_PARAMS"
 _ABSENT = "absent"
-_SHOWN = 5
 # By aliases of aliases, a few lines can expand to more values than fit into memory.
 _MOST_VALUES, _MOST_DEPTH = 100_000, 50
 
@@ -92,7 +92,7 @@ def check() -> None:
         changed = _changes(reading)
         if not changed:
             continue
-        shown = ", ".join(changed[:_SHOWN]) + (", ..." if len(changed) > _SHOWN else "")
+        shown = first_few(changed)
         if "DVC_STAGE" in os.environ:
             raise UserError(
                 reading.path,

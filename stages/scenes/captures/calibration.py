@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.run.process.cores import available_cores
 from stages.scenes.cameras import Camera
 from stages.scenes.captures.colmap_mapping import (
@@ -23,7 +24,7 @@ from stages.scenes.captures.transforms_dataset import has_transforms
 from stages.scenes.colmap import write_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.colmap_matching import Matcher
-from stages.scenes.dataset import Dataset, find_photographs, shortened
+from stages.scenes.dataset import Dataset, find_photographs
 from stages.scenes.formats.colmap_binary import FILE_NAMES
 from stages.scenes.image_folder import MARK
 from stages.scenes.images import (
@@ -217,4 +218,4 @@ def _check_registered(
 
 
 def _unregistered(missing: Mapping[str, str]) -> str:
-    return "without a pose: " + shortened([f"{name} ({tie})" for name, tie in missing.items()])
+    return "without a pose: " + first_few([f"{name} ({tie})" for name, tie in missing.items()])

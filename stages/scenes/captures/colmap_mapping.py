@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.run.process.cores import available_cores
 from stages.scenes.cameras import mean_distance, rotation_angle_deg
 from stages.scenes.captures import held_out, model_judgement
@@ -24,7 +25,6 @@ from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.colmap import open_model
 from stages.scenes.colmap_import import pycolmap
 from stages.scenes.colmap_matching import Matcher, match_all_pairs, progress_logged
-from stages.scenes.dataset import shortened
 from stages.scenes.frames import fit_sim3_from_cameras, recentring
 from stages.scenes.images import focal_35mm, focal_mm, image_size, read_image
 from stages.scenes.poses import sift
@@ -570,7 +570,7 @@ def _notes(model: "pycolmap.Reconstruction", deviation: float | None) -> tuple[s
     focal = ", ".join(f"{model.cameras[one].mean_focal_length():.0f}" for one in sorted(lenses))
     open_by = f"by {deviation:.1%}" if deviation < 1 else "open"
     return (
-        f"the images leave the focal length ({shortened(focal.split(', '))} px) {open_by}: they "
+        f"the images leave the focal length ({first_few(focal.split(', '))} px) {open_by}: they "
         "face one direction or a plane, so depths are as uncertain",
     )
 

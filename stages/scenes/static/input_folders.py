@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.run.errors import UserError
+from stages.run.plurals import first_few
 from stages.scenes.image_folder import list_images, walk_folder
 from stages.scenes.static.light_field.lightfield import has_views, is_lightfield, is_raw
 
@@ -103,7 +104,7 @@ def find_lightfield(static: Path, inner: int, decoder: str = "") -> LightFieldSo
     sources = decoded or raw
     if len(sources) == 1:
         return sources[0]
-    names = ", ".join(str(source.path) for source in sources[:4])
+    names = first_few([str(source.path) for source in sources])
     raise UserError(
         static,
         f"{len(sources)} light fields" + (f": {names}" if names else ""),

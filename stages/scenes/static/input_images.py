@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import file_hash
+from stages.run.plurals import first_few
 from stages.scenes.image_folder import list_images, report_alpha
 from stages.scenes.images import BLACK, Color, Pixels, focal_35mm, image_size, read_image
 from stages.scenes.poses.colmap_rigs import Slot
@@ -134,7 +135,7 @@ def _faults(folder: Path, kind: str, base: Path, files: Sequence[Path]) -> Itera
     for lens, other in (("left", "right"), ("right", "left")):
         missing = sorted(halves[other] - halves[lens])
         if missing or not halves[lens]:
-            which = f" of {', '.join(missing[:3])}" if any(missing) else ""
+            which = f" of {first_few(missing)}" if any(missing) else ""
             yield UserError(
                 base,
                 f"no {lens} half{which}",

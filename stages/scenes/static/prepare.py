@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, shaped, write_json
+from stages.run.plurals import first_few
 from stages.run.user_paths import check_apart, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.image_folder import walk_folder
@@ -326,7 +327,7 @@ def _existing(raw: Path, shared: SharedFolder, files: Mapping[str, str]) -> Path
             _LOGGER.warning(
                 "%s: its poses are of other images: %s %s changed since",
                 older,
-                ", ".join(others[:3]),
+                first_few(others),
                 "have" if len(others) > 1 else "has",
             )
         return older

@@ -21,6 +21,7 @@ from typing import Any
 
 from stages.run.errors import UserError
 from stages.run.files import file_hash, parse_json, read_json, safe_name, write_json
+from stages.run.plurals import first_few
 from stages.run.user_paths import is_empty
 
 MARKER = ".prep_complete"
@@ -93,10 +94,9 @@ class SharedFolder:
         # A preparation that was killed leaves its scratch folder.
         if SCRATCH in names or names <= set(_OF_EVALUATIONS):
             return
-        some = ", ".join(sorted(names)[:3])
         raise UserError(
             self.folder,
-            f"holds {some}, which static_prepare did not write",
+            f"holds {first_few(sorted(names))}, which static_prepare did not write",
             expected=f"a new folder, or one with its {MARKER}",
             fix="move it away, or name another folder with --prep-root",
         )

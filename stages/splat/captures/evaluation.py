@@ -11,11 +11,12 @@ from stages.quality.evaluation import Measures, Meter
 from stages.quality.keys import MEASURED, further_in
 from stages.run.errors import UserError
 from stages.run.files import set_hash, whole_folder, write_json, write_tsv
+from stages.run.plurals import first_few
 from stages.run.user_paths import check_apart, make_target
 from stages.scenes.cameras import Camera
 from stages.scenes.captures.config import CaptureEvaluateConfig, ForeignConfig
 from stages.scenes.captures.eval_registration import Placement, nearest, place
-from stages.scenes.dataset import Dataset, shortened
+from stages.scenes.dataset import Dataset
 from stages.scenes.images import Mask, write_mask
 from stages.scenes.view import View
 from stages.splat.captures.claims import EVALUATED, FRAME, claim_evaluated
@@ -165,7 +166,7 @@ def _trained_among(record: CaptureRecord, views: Sequence[View], folder: Path) -
             folder,
             len(names),
             len(views),
-            shortened(names),
+            first_few(names),
         )
     return set(names)
 

@@ -19,9 +19,10 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, set_hash, text_hash, write_json, write_tsv
 from stages.run.notes import unshown
+from stages.run.plurals import first_few
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Camera
-from stages.scenes.dataset import Dataset, shortened
+from stages.scenes.dataset import Dataset
 from stages.scenes.image_folder import report_alpha
 from stages.scenes.images import Color, Mask, Pixels, resize, resize_mask
 from stages.scenes.sources.name_filter import matching
@@ -72,7 +73,7 @@ def matching_views(views: Sequence[View], match_string: str) -> tuple[View, ...]
         raise UserError(
             "match_string",
             f"{match_string!r} matches none of {len(views)} images",
-            expected=f"a whole word in one of {shortened([view.name for view in views])}",
+            expected=f"a whole word in one of {first_few([view.name for view in views])}",
         )
     return matched
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
 from stages.run.errors import UserError
 from stages.run.files import file_hash
+from stages.run.plurals import first_few
 from stages.run.user_paths import check_source
 from stages.scenes.cameras import Camera
 from stages.scenes.colmap import read_model
 from stages.scenes.colmap_lenses import find_model
 from stages.scenes.config import FIXED_SOURCE, NEAREST, ReferenceRule
 from stages.scenes.dataset import Dataset
-from stages.scenes.image_folder import shortened
 from stages.scenes.images import BLACK, Color, Mask, Pixels
 from stages.scenes.view import View
 from stages.splat.captures.claims import DATASET
@@ -135,7 +135,7 @@ def _check_images(
         raise UserError(
             dataset.folder,
             f"{len(others)} of the {len(names)} images that {trained} used are missing or "
-            f"others: {shortened(others)}",
+            f"others: {first_few(others)}",
             expected=f"the dataset that was trained on, {record.name}",
             fix="name its folder",
         )

@@ -43,6 +43,15 @@ def test_folder_with_users_files_is_left_alone(
     assert folder_hash(folder) == before
 
 
+def test_refusal_names_five_files_and_counts_the_others(raw: Path) -> None:
+    folder = raw / "shared"
+    folder.mkdir()
+    for name in "abcdefg":
+        (folder / name).touch()
+    with pytest.raises(UserError, match=r"holds a, b, c, d, e and 2 more, which static_prepare"):
+        prepare(raw, folder, StaticConfig(cameras=("monocular",)))
+
+
 def test_folder_of_the_images_is_no_shared_folder(raw: Path) -> None:
     before = folder_hash(raw)
     for folder in (raw, raw / "monocular", raw / "monocular" / "shared", raw.parent):

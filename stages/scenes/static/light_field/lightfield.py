@@ -21,6 +21,7 @@ from scipy.io import loadmat
 
 from stages.run.errors import UserError
 from stages.run.files import parse_json
+from stages.run.plurals import first_few
 from stages.run.process.processes import run_group
 from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import Pixels, image_size, read_image, resize
@@ -194,7 +195,7 @@ def decode(lfr: Path, inner: int, scratch: Path, decoder: str, calibration: str)
 def _others(scratch: Path) -> str:
     """What a decoder wrote that is no view, in words; empty for nothing."""
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
-    some = ", ".join(path.relative_to(scratch).as_posix() for path in files[:4])
+    some = first_few([path.relative_to(scratch).as_posix() for path in files])
     return _without_controls(f" but {len(files)} other files ({some})") if files else ""
 
 
@@ -228,7 +229,7 @@ def _source(folder: Path) -> Path:
     raw = [path for path in files if is_raw(path)]
     sources = [*sorted(grids), *decoded] or raw
     if len(sources) != 1:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in sources[:4]) or "nothing"
+        names = first_few([path.relative_to(folder).as_posix() for path in sources]) or "nothing"
         raise UserError(
             folder,
             f"{len(sources)} light fields ({names})",
@@ -314,7 +315,7 @@ def _check_whole(source: Path, views: Mapping[Cell, Any]) -> None:
     if missing:
         raise UserError(
             source,
-            f"a grid with holes: {len(missing)} views missing ({', '.join(missing[:5])})",
+            f"a grid with holes: {len(missing)} views missing ({first_few(missing)})",
             expected=f"every view of rows {rows[0]}-{rows[-1]}, columns {columns[0]}-{columns[-1]}",
             fix="decode it again, or remove whole rows and columns",
         )
