@@ -93,6 +93,16 @@ def is_imported(index: SampleIndex) -> bool:
     return any(record.poses == IMPORTED for record in index.pairs)
 
 
+def imported_places(index: SampleIndex, folder: Path) -> dict[tuple[str, str], str]:
+    """A file in `folder` and its sample's id, by name in `photographs` and SHA-256, of imports."""
+    return {
+        (f"{IMPORTED}/{record.camera}", digest): f"{record.path(folder, kind)}  {record.camera}"
+        for record in index.pairs
+        if record.poses == IMPORTED
+        for kind, digest in record.files.items()
+    }
+
+
 def warped_kind(number: int) -> str:
     """The kind of a target's n-th best warped image, from 1 on.
 

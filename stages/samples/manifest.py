@@ -21,6 +21,7 @@ from stages.samples.index import (
     SampleIndex,
     SamplePaths,
     SampleRecord,
+    imported_places,
     read_index,
 )
 from stages.samples.leaks import image_digests, index_subject, scene_subject, shared_digests
@@ -296,13 +297,17 @@ def _empty(role: str, records: list[SampleRecord], floor: float) -> UserError:
 
 
 def _index_digests(collected: Collected) -> Iterator[tuple[str, object, str]]:
-    """(role, place, SHA-256) of every image of the scenes that have samples."""
+    """(role, place, SHA-256) of every image of the scenes that have samples.
+
+    The place of an import's image is its copy among the samples: no prepared scene has it.
+    """
     for split, role in _ROLES.items():
         for scene, index in collected.indices[split].items():
+            imported = imported_places(index, collected.paths.samples(scene))
             for kind, images in index.photographs.items():
                 for name, digest in images.items():
                     place = f"{collected.paths.scene(scene)}  {name}"
-                    yield f"{kind} views of {role}", place, digest
+                    yield f"{kind} views of {role}", imported.get((name, digest), place), digest
 
 
 def _shortened(errors: list[UserError], where: object) -> tuple[UserError, ...]:

@@ -463,8 +463,13 @@ def test_images_of_an_import_in_both_roles_are_found(
         layout.raw(TUNED) / "target_image/train 1.png",
         layout.raw(TESTED) / "ref_image/test 0.png",
     )
-    with pytest.raises(UserError, match="the same image as"):
+    with pytest.raises(UserError) as refused:
         collect(monkeypatch)
+    first = f"{layout.pairs(TUNED)}/target_image/000001.png"
+    second = f"{layout.pairs(TESTED)}/ref_image/000000.png"
+    message = str(refused.value)
+    assert f"{second}  test/0: the same image as {first}  train/1" in message
+    assert Path(first).read_bytes() == Path(second).read_bytes()
 
 
 @pytest.mark.slow
