@@ -18,7 +18,10 @@ def main() -> None:
     parser = Arguments(description=__doc__)
     parser.add_argument("--scene", type=name_argument, required=True, help="a trained scene")
     parser.add_argument(
-        "--split", choices=SPLITS, default="train", help="test: the tuning is validated on it"
+        "--split",
+        choices=SPLITS,
+        required=True,
+        help="train: the fixer is tuned on these; test: the tuning is validated on these",
     )
     args = parser.parse_args()
     scene, split = args.scene, args.split

@@ -4,6 +4,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -15,7 +16,10 @@ def main() -> None:
     parser = Arguments(description=__doc__)
     parser.add_argument("--dataset", type=name_argument, required=True, help="of `imports:`")
     parser.add_argument(
-        "--split", choices=SPLITS, default="train", help="test: the tuning is validated on it"
+        "--split",
+        choices=SPLITS,
+        required=True,
+        help="train: the fixer is tuned on these; test: the tuning is validated on these",
     )
     args = parser.parse_args()
     name, split = args.dataset, args.split
@@ -33,9 +37,10 @@ def main() -> None:
     numbers = metrics(index)
     write_json(layout.pairs_metrics(name), numbers)
     low, high = numbers["psnr_min"], numbers["psnr_max"]
+    count = counted(numbers["pairs"], f"{split} sample")
     print(
-        f"{name}: {numbers['pairs']} {split} samples imported, input {numbers['psnr']:.2f} dB "
-        f"({low:.2f} to {high:.2f}), group {entry.group}"
+        f"{name}: {count} imported from `{entry.part(split)}`, "
+        f"input {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), group {entry.group}"
     )
 
 

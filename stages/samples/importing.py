@@ -48,11 +48,11 @@ def read_foreign(folder: Path, entry: ImportEntry, split: str, prompt: str) -> l
     Args:
         folder: the dataset, with its images.
         entry: of `imports` in params.yaml.
-        split: train or test, where the entry does not say which.
+        split: train or test of the study, which the entry's own `split` overrules.
         prompt: the text that all samples must have.
     """
     path = folder / DATASET_FILE
-    split = split if entry.split == "auto" else entry.split
+    split = entry.part(split)
     entries = _entries(path, split)
     names = fnmatch.filter(entries, entry.samples)
     chosen = {name: entries[name] for name in names}

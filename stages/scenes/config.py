@@ -92,6 +92,10 @@ class ImportEntry(Section):
     split: Literal["auto", "train", "test"] = "auto"
     root: str = ""
 
+    def part(self, split: str) -> str:
+        """The part of the file that is taken for `split` of the study."""
+        return split if self.split == "auto" else self.split
+
 
 class PrepareConfig(Section):
     """How raw frames become a prepared scene."""

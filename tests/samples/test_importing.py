@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from small_samples import PATHS
 from tuning import no_weights, small_fixer, tune_config
 
-from stages import manifest, pairs_import, tune
+from stages import manifest, pairs, pairs_import, tune
 from stages.commands import check, export
 from stages.difix.network.training_record import read_training_record
 from stages.difix.tuning.inputs import TuningData
@@ -105,8 +105,8 @@ def test_a_foreign_dataset_is_tuned_on_as_samples_of_its_own(
 ) -> None:
     collect(monkeypatch)
     printed = capsys.readouterr().out
-    assert f"{TUNED}: 3 train samples imported, input " in printed
-    assert f"{TESTED}: 2 test samples imported, input " in printed
+    assert f"{TUNED}: 3 train samples imported from `train`, input " in printed
+    assert f"{TESTED}: 2 test samples imported from `test`, input " in printed
     verdict = check_dataset(layout.dataset(), study, PATHS)
     assert verdict.errors == ()
     assert verdict.hash == read_json(layout.manifest_metrics())["verdict"]
@@ -161,7 +161,7 @@ def test_ours_opens_in_nvidias_loader_and_comes_back(
 
 
 def test_absolute_paths_of_another_machine_and_a_pattern_of_ids(
-    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = layout.raw(TUNED) / "dataset.json"
     content = read_json(path)
@@ -172,7 +172,26 @@ def test_absolute_paths_of_another_machine_and_a_pattern_of_ids(
     entry = {"group": "walkers", "root": "/mnt/data/lab", "samples": "*/1", "split": "test"}
     write_params({TUNED: entry, TESTED: {"group": "dancers"}})
     run(monkeypatch)
+    assert f"{TUNED}: 1 train sample imported from `test`, input " in capsys.readouterr().out
     assert [one.camera for one in read_index(layout.pairs(TUNED)).pairs] == ["test/1"]
+
+
+@pytest.mark.parametrize(
+    ("main", "flag"), [(pairs.main, "--scene"), (pairs_import.main, "--dataset")]
+)
+def test_the_split_is_never_assumed(
+    study: StudyConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    main: Callable[[], None],
+    flag: str,
+) -> None:
+    """Of an import for internal evaluation, train samples would be taken silently."""
+    monkeypatch.setattr(sys, "argv", ["entry", flag, TESTED])
+    with pytest.raises(SystemExit):
+        main()
+    assert "required: --split" in capsys.readouterr().err
+    assert not layout.pairs(TESTED).exists()
 
 
 def test_a_dataset_may_have_no_references(
