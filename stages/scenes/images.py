@@ -155,8 +155,16 @@ def check_pixel_count(path: Path, size: tuple[int, int], bytes_per_pixel: int, f
 
 def write_png(path: Path, image: Pixels) -> None:
     """Write [H, W, 3], or 4 with alpha, in [0, 1] as 8-bit PNG, rounded to the nearest level."""
-    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    _save(path, Image.fromarray(levels))
+    _save(path, Image.fromarray(_levels(image)))
+
+
+def stored(image: Pixels) -> Pixels:
+    """What `read_image` gives of the file that `write_png` makes of an image [H, W, 3]."""
+    return _levels(image).astype(np.float32) / 255
+
+
+def _levels(image: Pixels) -> NDArray[np.uint8]:
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from stages.scenes.images import (
     read_mask,
     resize,
     resize_mask,
+    stored,
     write_mask,
     write_png,
 )
@@ -52,6 +53,15 @@ def test_writing_rounds_and_clips(tmp_path: Path) -> None:
     values = np.array([0.4, 0.6, 99.4, 99.6, -30, 300]) / 255
     write_png(path, np.repeat(values.reshape(1, 6, 1), 3, axis=2).astype(np.float32))
     assert np.asarray(Image.open(path))[0, :, 0].tolist() == [0, 1, 99, 100, 0, 255]
+
+
+def test_stored_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    values = np.linspace(-0.1, 1.1, 3 * 997).reshape(1, 997, 3)
+    made = np.concatenate([values, np.arange(3 * 997).reshape(1, 997, 3) % 256 / 255])
+    for image in (made, made.astype(np.float32)):
+        write_png(path, image)
+        np.testing.assert_array_equal(stored(image), read_image(path), strict=True)
 
 
 def test_images_written_in_threads_have_the_same_bytes(tmp_path: Path) -> None:

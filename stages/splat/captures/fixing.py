@@ -22,7 +22,7 @@ from stages.run.process.stopping import Preemption
 from stages.run.progress import Progress
 from stages.scenes.cameras import Camera
 from stages.scenes.config import PREVIOUS, ReferenceRule
-from stages.scenes.images import Pixels, read_image, write_png
+from stages.scenes.images import Pixels, png_writer, stored
 from stages.scenes.view import View
 from stages.splat.captures.claims import record_fixed
 from stages.splat.captures.evaluated import Evaluated
@@ -179,7 +179,10 @@ class Fixing:
         later = {one for references in chosen for one in references}
         kept: dict[int, Renders] = {}  # fixed views that are references of others
         chunks = (r[start : start + _CHUNK] for r in rounds for start in range(0, len(r), _CHUNK))
-        with Progress(f"{views.name}: fixed views", len(cameras)) as progress:
+        with (
+            Progress(f"{views.name}: fixed views", len(cameras)) as progress,
+            png_writer() as write,
+        ):
             for chunk in chunks:
                 renders = [source.renders(views.views[index]) for index in chunk]
                 if fixes:
@@ -195,7 +198,10 @@ class Fixing:
                 for index, images in zip(chunk, renders, strict=True):
                     if index in later:
                         kept[index] = images
-                    yield _written(folder, views.views[index], images, views)
+                    view = views.views[index]
+                    for kind, image in images.items():
+                        write(folder / views.folders[kind].name / views.files[view.name], image)
+                    yield _as_measured(view, images, views)
                 done += len(chunk)
                 progress.report(done)
 
@@ -322,14 +328,9 @@ class _Distilled:
         }
 
 
-def _written(folder: Path, view: View, images: Renders, views: Evaluated) -> MeasuredView:
-    """Write a view's renders; return them as they are measured."""
-    measured = dict(images)
-    for kind, image in images.items():
-        path = folder / views.folders[kind].name / views.files[view.name]
-        write_png(path, image)
-        if views.quantised:
-            measured[kind] = read_image(path)
+def _as_measured(view: View, images: Renders, views: Evaluated) -> MeasuredView:
+    """A view's renders as they are measured, beside its ground truth."""
+    measured = {kind: stored(image) if views.quantised else image for kind, image in images.items()}
     truth, valid = views.truth(view)
     return MeasuredView(
         "",

@@ -15,7 +15,7 @@ from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.captures.eval_registration import nearest
 from stages.scenes.dataset import Dataset
-from stages.scenes.images import read_image, write_mask, write_png
+from stages.scenes.images import png_writer, stored, write_mask
 from stages.scenes.static.config import StaticConfig
 from stages.scenes.static.input_folders import EVAL
 from stages.scenes.static.shared_folder import SharedFolder
@@ -142,16 +142,17 @@ def _rendered(
     folder: Path,
     backend: str,
 ) -> Iterator[MeasuredView]:
-    for view in views:
-        path = folder / PurePosixPath(view.name).with_suffix(".png")
-        write_png(path, render(gaussians, view.camera, backend).rgb.cpu().numpy())
-        image, valid = view.image()
-        yield MeasuredView(
-            "",
-            view.name,
-            image,
-            view.sha256,
-            given=read_image(path),
-            mask=masks[view.name] if valid is None else masks[view.name] & valid,
-            valid=valid,
-        )
+    with png_writer() as write:
+        for view in views:
+            rendered = render(gaussians, view.camera, backend).rgb.cpu().numpy()
+            write(folder / PurePosixPath(view.name).with_suffix(".png"), rendered)
+            image, valid = view.image()
+            yield MeasuredView(
+                "",
+                view.name,
+                image,
+                view.sha256,
+                given=stored(rendered),
+                mask=masks[view.name] if valid is None else masks[view.name] & valid,
+                valid=valid,
+            )
