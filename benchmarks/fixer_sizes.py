@@ -31,15 +31,15 @@ import numpy as np
 import torch
 
 from benchmarks.command_line import launch
-from benchmarks.demo_walltime import ROOT, environment, prepare
+from benchmarks.demo_walltime import ROOT, environment, prepare, set_all
 from benchmarks.fixer_views import Targets, targets_of
 from benchmarks.machine import device_name
 from stages.difix.applied import AppliedFixer
 from stages.difix.config import FixerConfig, TuneConfig
-from stages.graph.pipeline import set_params
 from stages.quality.config import EvaluateConfig
 from stages.quality.evaluation import Measures, Meter, means_of
 from stages.run import layout
+from stages.run.errors import UserError
 from stages.run.files import write_json
 from stages.run.settings.params import Params
 from stages.samples.dataset import working_size
@@ -77,13 +77,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows as JSON as well")
     args = parser.parse_args()
     if args.workspace and (other := [one for one in args.set if not one.startswith(_APPLYING)]):
-        parser.error(f"{other[0]}: a workspace has its results already; leave --workspace out")
+        got = f"{other[0]}: a workspace has its results already; leave --workspace out"
+        raise UserError("--set", got)
 
     with tempfile.TemporaryDirectory(prefix="splatfix-sizes-") as scratch:
         folder = Path(scratch, "study")
         if args.workspace:
             borrow(args.workspace.resolve(), folder)
-            set_params(folder, args.set)
+            set_all(folder, args.set)
         else:
             prepare(folder, args.set)
             words = ["stages.repro", "--jobs", str(args.jobs), "manifest", "base", "weights"]
@@ -99,7 +100,14 @@ def main() -> None:
 
 
 def borrow(workspace: Path, folder: Path) -> None:
-    """A folder with a workspace's params, and links to its results that tuning reads."""
+    """A folder with a workspace's params, and links to its results that tuning reads.
+
+    Raises UserError that names the first result that is not there.
+    """
+    for name in ("params.yaml", *_LINKED):
+        if not (workspace / name).exists():
+            got = f"no {name} in it; run `dvc repro manifest base weights` there"
+            raise UserError(f"--workspace {workspace}", got)
     for name in _LINKED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(workspace / name)
@@ -153,7 +161,7 @@ def sizes_of(
 def tuned(resolution: int, crop: int, seed: int, place: Path) -> Path:
     """The fixer that stage `tune` makes in the current folder with these params, moved away."""
     values = {"resolution": resolution, "crop_px": crop, "seed": seed}
-    set_params(Path(), [f"tune.{key}={value}" for key, value in values.items()])
+    set_all(Path(), [f"tune.{key}={value}" for key, value in values.items()])
     _run(["stages.tune"], Path())
     place.parent.mkdir(exist_ok=True)
     return layout.tuned().rename(place)

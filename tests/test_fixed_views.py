@@ -22,11 +22,13 @@ from stages import fixed_views, novel_views
 from stages.difix.network.training_record import TUNING_FILE
 from stages.difix.weights.folders import write_folder
 from stages.run import layout
+from stages.run.artefacts import GAUSSIANS
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, read_json, write_json
 from stages.run.methods import METHODS
 from stages.scenes.colmap import write_model
 from stages.scenes.images import read_image, write_png
+from stages.splat.gaussians import Gaussians
 from stages.splat.views import distill
 
 Call = Callable[..., Path]
@@ -319,3 +321,15 @@ def test_a_step_of_distillation_is_timed(
     assert f"{len(SOURCES)} views" in first
     assert int(whole.split()[0]) > int(few.split()[0]) == 20
     assert all(float(line.split()[2]) > 0 for line in (whole, few))
+
+
+def test_more_gaussians_than_the_scene_has_are_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    total = len(Gaussians.load(layout.splats(SCENE) / TIMES[0] / GAUSSIANS).means)
+    words = ["distill_step", "--scene", SCENE, "--gaussians", "20", str(total + 1)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(UserError) as refused:
+        distill_step.main()
+    assert str(refused.value) == f"--gaussians {total + 1}: the scene has {total}"
+    assert capsys.readouterr().out == ""

@@ -16,6 +16,7 @@ from stages.graph.pipeline import set_params
 from stages.quality.evaluation import Meter
 from stages.run import layout
 from stages.run.artefacts import GAUSSIANS, LEARNT_CAMERAS
+from stages.run.errors import UserError
 from stages.run.files import file_hash, read_json, write_json
 from stages.run.settings.params import Params
 from stages.scenes.colmap import write_model
@@ -114,14 +115,40 @@ def test_every_way_is_measured_and_the_workspace_stays(
     )
 
 
-def test_a_workspace_takes_no_params_of_what_it_has_already(
-    monkeypatch: pytest.MonkeyPatch, capsys
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--set", "tune.steps=2", "train.max_steps=3"],
+            "--set: train.max_steps=3: a workspace has its results already; leave --workspace out",
+        ),
+        (
+            ["--set", "nosuch=1"],
+            "--set: nosuch=1: a workspace has its results already; leave --workspace out",
+        ),
+        (
+            ["--set", "tune.nosuch=1"],
+            "--set: tune.nosuch=1: Invalid `--set-param` value: Could not override 'tune.nosuch'.",
+        ),
+        (
+            ["--workspace", "empty"],
+            "--workspace {cwd}/empty: no params.yaml in it; run `dvc repro manifest base weights` "
+            "there",
+        ),
+    ],
+)
+def test_arguments_that_fit_no_workspace_end_with_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--workspace", ".", "--set", "tune.steps=2", "train.max_steps=3"]
-    monkeypatch.setattr(sys, "argv", ["fixer_sizes", *words])
-    with pytest.raises(SystemExit):
+    for name in fixer_sizes._LINKED:
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fixer_sizes", "--workspace", ".", *words])
+    with pytest.raises(UserError) as refused:
         fixer_sizes.main()
-    assert "train.max_steps=3: a workspace has its results already" in capsys.readouterr().err
+    assert str(refused.value) == said.format(cwd=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["fixer_sizes", "fixer_sizes_half"])
