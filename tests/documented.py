@@ -188,6 +188,9 @@ ELSEWHERE = {
         "tests/test_pipeline.py::test_repro_of_several_stages_at_once_ends_alike"
     ),
     "python -m stages.repro": _REPRO,
+    "dvc repro -f checkpoints": (
+        "tests/test_checkpoints.py::test_a_named_fixer_that_went_away_is_named_with_what_to_run"
+    ),
     "python -m stages.pretrain": (
         "tests/difix/test_worlds_fixer.py::test_the_entry_packs_a_readable_fixer"
     ),

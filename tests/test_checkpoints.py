@@ -9,6 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.checkpoints import main
+from stages.graph.pipeline import Pipeline
+from stages.graph.repository import due, stage_statuses
 from stages.run.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +60,8 @@ def ran() -> list[str]:
     return sorted(names)
 
 
-@pytest.mark.slow
-def test_other_content_of_a_named_fixer_reruns_what_reads_it(project: Path) -> None:
+def write_graph() -> None:
+    """Stage `checkpoints` and two that read its links, in a new repository."""
     graph = {"checkpoints": {**STAGE, "deps": []}}
     outs = [next(iter(out)) for out in STAGE["outs"]]
     for name, prefix in (("base", "data/checkpoints/base."), ("tune", "data/checkpoints/tune.")):
@@ -70,6 +72,11 @@ def test_other_content_of_a_named_fixer_reruns_what_reads_it(project: Path) -> N
     Path(".gitignore").write_text("/data/\n/ran.log\n")
     run("git init -q")
     run("dvc init -q")
+
+
+@pytest.mark.slow
+def test_other_content_of_a_named_fixer_reruns_what_reads_it(project: Path) -> None:
+    write_graph()
     run("dvc repro -q")
     assert ran() == ["base", "tune"]
 
@@ -101,6 +108,53 @@ def test_other_content_of_a_named_fixer_reruns_what_reads_it(project: Path) -> N
     assert weights.read_bytes() == b"two", "DVC removes the link alone"
     assert file.read_bytes() == b"other"
     assert Path("data/checkpoints/base.source").read_text() == "nvidia/difix_ref\n"
+
+
+@pytest.mark.slow
+def test_a_named_fixer_that_went_away_is_named_with_what_to_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's own commands fail at a link that leads nowhere, whatever params name by then."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(project.parent / "site"))
+    write_graph()
+    one, other = project.parent / "one.pkl", project.parent / "other.pkl"
+    for file in (one, other):
+        file.write_bytes(file.name.encode())
+    set_params(one)
+    run("dvc repro -q")
+    one.rename(project.parent / "kept.pkl")
+    command = "dvc repro -f checkpoints"
+    message = (
+        f"data/checkpoints/base.source: a link to {one}, which is gone; put it back, or name "
+        f"another in params.yaml and run `{command}`"
+    )
+    for look in (stage_statuses, lambda: Pipeline(project).plan()):
+        with pytest.raises(UserError) as refused:
+            look()
+        assert str(refused.value) == message
+    (project.parent / "kept.pkl").rename(one)
+    assert due(stage_statuses()) == []
+    one.unlink()
+    set_params(other)
+    run(command)
+    assert Path("data/checkpoints/base.source").resolve() == other
+    assert [step.name for step in due(stage_statuses())] == ["base"]
+
+
+@pytest.mark.slow
+def test_a_link_of_the_user_that_leads_nowhere_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(project.parent / "site"))
+    stages = {"read": {"cmd": "cat raw/* > read.txt", "deps": ["raw"], "outs": ["read.txt"]}}
+    YAML().dump({"stages": stages}, Path("dvc.yaml"))
+    run("git init -q")
+    run("dvc init -q")
+    Path("raw").symlink_to("../disk")
+    with pytest.raises(UserError) as refused:
+        stage_statuses()
+    said = "raw: a link to ../disk, which is gone; put it back, or link another"
+    assert str(refused.value) == said
 
 
 def test_paths_are_linked_and_text_is_written(

@@ -27,6 +27,7 @@ from dvc.utils.hydra import apply_overrides
 
 from stages.graph import lock_file, once
 from stages.graph.journal import Journal
+from stages.graph.links import require_targets
 from stages.graph.repository import no_such_stage
 from stages.graph.repository_lock import repository_lock
 from stages.graph.waiting import waits
@@ -64,8 +65,8 @@ class Pipeline:
 
         With `absent_is_fine` data that is only in the cache does not count as changed; data that
         is not there either is made again if it is a target or a planned stage reads it.
-        Raises UserError for an unknown target, for a command that needs a shell, and for absent
-        data that a planned stage reads and no stage makes.
+        Raises UserError for an unknown target, for a command that needs a shell, for links to what
+        is gone, and for absent data that a planned stage reads and no stage makes.
 
         The digests of the code are brought up to date first. The stage that makes them is not part
         of a plan, see `record_code`.
@@ -81,6 +82,7 @@ class Pipeline:
             runnable = [
                 stage for stage in order if _has_command(stage) and _address(stage) != digests.STAGE
             ]
+            require_targets(runnable)
             planned: set[Any] = set()
             with once.reading(self.repo, runnable):
                 for stage in runnable:

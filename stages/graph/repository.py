@@ -22,6 +22,7 @@ from dvc.stage.cache import RunCacheNotFoundError
 
 from stages.graph import once
 from stages.graph.journal import Journal
+from stages.graph.links import require_targets
 from stages.graph.repository_lock import (
     busy_error,
     remove_broken_rwlock,
@@ -82,7 +83,8 @@ def _lock_text() -> str:
 def stage_statuses(*, wait: bool = False) -> list[StageStatus]:
     """Every stage, upstream ones first. Brings the digests of the code up to date first.
 
-    Raises UserError when another process holds DVC's lock, or waits for it.
+    Raises UserError when another process holds DVC's lock, or waits for it, and for links to what
+    is gone.
     """
     digests.bring_up_to_date()
     with opened() as repo, repository_lock(repo) if wait else repo.lock:
@@ -90,6 +92,7 @@ def stage_statuses(*, wait: bool = False) -> list[StageStatus]:
         Journal(Path(repo.root_dir)).take_in()
         upstream = {stage: list(repo.index.graph.successors(stage)) for stage in repo.index.graph}
         order = [stage for stage in TopologicalSorter(upstream).static_order() if stage.cmd]
+        require_targets(order)
         statuses = []
         with once.reading(repo, order):
             for stage in order:
