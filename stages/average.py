@@ -6,6 +6,7 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import write_json, write_tsv
 from stages.run.methods import PLAIN
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.params import Params
 from stages.scenes.study.config import StudyConfig
@@ -38,7 +39,10 @@ def main() -> None:
             label = f"{name} by {NONE_MEAN}"
             measured, means[name] = evaluate(views, meter, color, config.masks, name=label)
         rows += [{"scene": name} | row for row in measured]
-        print(f"{name} {NONE_MEAN}, {len(folders)} trainings: {summary(means[name])}", flush=True)
+        print(
+            f"{name} {NONE_MEAN}, {counted(len(folders), 'training')}: {summary(means[name])}",
+            flush=True,
+        )
     if not scenes:
         print("study.seeds is empty: nothing to average")
     of_scenes, of_views = layout.averaged()

@@ -5,6 +5,7 @@ from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -25,7 +26,8 @@ def main() -> None:
     with cost("demo", scene), whole_folder(layout.demo(scene)) as folder:
         write_sequence(scene, config, folder)
     place_embedded_data(layout.embedded(scene))
-    print(f"{scene}: {config.frames} frames of 8 cameras, {config.width_px}x{config.height_px} px")
+    frames = counted(config.frames, "frame")
+    print(f"{scene}: {frames} of 8 cameras, {config.width_px}x{config.height_px} px")
 
 
 if __name__ == "__main__":

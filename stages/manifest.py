@@ -5,6 +5,7 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import raise_all
 from stages.run.files import write_json
+from stages.run.plurals import counted
 from stages.run.settings.params import Params
 from stages.scenes.config import ManifestConfig
 from stages.scenes.study.catalogue import groups
@@ -35,7 +36,7 @@ def main() -> None:
     write_json(layout.manifest_metrics(), {**counts, "verdict": verdict.hash})
     for note in verdict.notes:
         print(f"note: {note}")
-    listed = ", ".join(f"{count} {split} samples" for split, count in counts.items())
+    listed = ", ".join(counted(count, f"{split} sample") for split, count in counts.items())
     print(f"{layout.dataset()}: {listed}; no leak, verdict {verdict.hash[:12]}")
 
 

@@ -6,6 +6,7 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder
 from stages.run.methods import PLAIN
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -33,7 +34,8 @@ def main() -> None:
             PLAIN,
             lambda timestamp: load_gaussians(layout.splats(scene), timestamp, backend),
         )
-    print(f"{scene}: {info['views']} views, {' and '.join(info['kinds'])}, on {backend} ({reason})")
+    views = counted(info["views"], "view")
+    print(f"{scene}: {views}, {' and '.join(info['kinds'])}, on {backend} ({reason})")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.files import whole_folder, write_json
 from stages.run.notes import unshown
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
@@ -59,7 +60,7 @@ def main() -> None:
         forget("train", resumed_as(scene))
     poses, low, high = index.pairs[0].poses, numbers["psnr_min"], numbers["psnr_max"]
     print(
-        f"{scene}: {numbers['pairs']} {split} samples, input {numbers['psnr']:.2f} dB "
+        f"{scene}: {counted(numbers['pairs'], f'{split} sample')}, input {numbers['psnr']:.2f} dB "
         f"({low:.2f} to {high:.2f}), {poses} poses, on {backend} ({reason})"
     )
     if degraded := degraded_summary(index):

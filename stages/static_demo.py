@@ -5,6 +5,7 @@ from stages.run.arguments import Arguments
 from stages.run.embedded_data import place_embedded_data
 from stages.run.entry import launch
 from stages.run.files import whole_folder
+from stages.run.plurals import counted
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params
 from stages.scenes.static.config import StaticDemoConfig
@@ -24,7 +25,7 @@ def main() -> None:
     with whole_folder(layout.demo(scene)) as folder:
         count = write_static_scene(scene, config, folder)
     place_embedded_data(layout.embedded(scene))
-    print(f"{scene}: {count} images, {config.width_px}x{config.height_px} px")
+    print(f"{scene}: {counted(count, 'image')}, {config.width_px}x{config.height_px} px")
 
 
 if __name__ == "__main__":

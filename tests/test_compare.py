@@ -168,7 +168,7 @@ def test_what_was_measured_is_kept_with_the_differences() -> None:
     found = dict(measured_rows(read_json(layout.delta())))
     assert found["Data"] == "Hi4D, 940x1280 px"
     assert "1 downstream scene," in found["Sample"]
-    assert "n = 1 views" in found["Sample"]
+    assert "n = 1 view;" in found["Sample"]
     assert found["Fixer"].startswith("nvidia/difix_ref, 949 M parameters")
     assert found["Tuning"].endswith("on whole images of 940x1280 px; loss 1 L2"), "not 0.1 LPIPS"
     assert found["Missing"] == (

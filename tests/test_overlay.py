@@ -199,6 +199,17 @@ def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_one_change_is_counted_as_one(folder: Path) -> None:
+    study = folder / "one.yaml"
+    study.write_text("train:\n  max_steps: 12345\n")
+    assert overlay(folder, study, "--check").stdout.endswith(
+        "\n1 value would change; nothing was written\n"
+    )
+    assert overlay(folder, study).stdout.endswith(
+        "\n1 value changed; next: python -m stages.check\n"
+    )
+
+
 def test_check_prints_each_change_and_writes_nothing(folder: Path) -> None:
     before = (folder / "params.yaml").read_bytes()
     done = overlay(folder, STUDIES / "full.yaml", "--check")

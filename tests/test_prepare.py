@@ -51,7 +51,7 @@ def test_a_scene_is_written_and_summed_up_in_one_line(workspace: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout == (
         "hi4d_pair15_fight: 2 of 3 shared frames (0 not in every camera), "
-        "2 source and 1 target cameras, 48x64 px\n"
+        "2 source cameras, 1 target camera, 48x64 px\n"
     )
     scene = Scene.read(workspace / "data" / "scenes" / "hi4d_pair15_fight")
     assert (scene.name, scene.group) == ("hi4d_pair15_fight", "pair15")

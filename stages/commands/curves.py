@@ -12,6 +12,7 @@ from stages.run.dvclive_folder import DvcliveFolder
 from stages.run.entry import launch
 from stages.run.files import read_tsv, work_root
 from stages.run.mlflow_server import URI_VARIABLE, MlflowServer
+from stages.run.plurals import counted
 from stages.run.settings.params import Params
 from stages.run.trainings import Trainings
 from stages.run.user_paths import run_name
@@ -38,7 +39,9 @@ def main() -> None:
     curves = list(finished())
     trainings.look()
     count = sum(map(sink.send, curves + of_trainings(trainings)))
-    print(f"{len(curves)} finished, {len(trainings.known)} unfinished: {count} points sent")
+    print(
+        f"{len(curves)} finished, {len(trainings.known)} unfinished: {counted(count, 'point')} sent"
+    )
     try:
         while args.follow:
             time.sleep(_LOOK_EVERY_S)

@@ -8,6 +8,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import Params, add_override_option
 from stages.run.user_paths import check_new_file, make_target
@@ -56,7 +57,7 @@ def main() -> None:
     models = SceneModels.read(folders, timestamps)
     films = models.films(path, video.max_side_px, backend)
     write_video(args.output, list(films.values())[-1], video.fps)  # the last is of all methods
-    print(f"{args.output}: {count} frames of {', '.join(methods)}")
+    print(f"{args.output}: {counted(count, 'frame')} of {', '.join(methods)}")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ def main() -> None:
     if not edits:
         print(f"{params.path} has these values already")
     elif args.check:
-        print(f"{len(edits)} values would change; nothing was written")
+        print(f"{counted(len(edits), 'value')} would change; nothing was written")
     else:
         text = applied(params.path.read_text(), edits)
         with whole_file(params.path) as scratch:
             scratch.write_text(text)
-        print(f"{len(edits)} values changed; next: python -m stages.check")
+        print(f"{counted(len(edits), 'value')} changed; next: python -m stages.check")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
+from stages.run.plurals import counted
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     require_names(params)
     selected = stage_statuses()
     if args.record:
-        print(f"{layout.COSTS}: {record(selected, layout.COSTS)} stages")
+        print(f"{layout.COSTS}: {counted(record(selected, layout.COSTS), 'stage')}")
         return
     if args.target:
         selected = of_targets(selected, [args.target])

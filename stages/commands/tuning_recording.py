@@ -6,6 +6,7 @@ from stages.run import layout
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.run.user_paths import check_new_file, make_target
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     make_target(output.resolve().parent)
     curves = {kind: layout.tune_curve(kind) for kind in ("loss", "validation")}
     count = write_tuning(output, samples, curves)
-    print(f"{output}: {count} sheets of samples; curves {', '.join(curves)}")
+    print(f"{output}: {counted(count, 'sheet')} of samples; curves {', '.join(curves)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from stages.difix.config import BaseConfig
 from stages.run.arguments import Arguments
 from stages.run.entry import launch
+from stages.run.plurals import counted
 from stages.run.settings.params import Params, add_override_option
 from stages.scenes.config import SPLITS
 
@@ -34,7 +35,9 @@ def main() -> None:
     stream = WorldsStream(config.pretrain, SIZES["small"].warped, device)
     numbers = write_worlds(stream, args.out, config.prompt)
     for split in SPLITS:
-        print(f"{split}: {numbers[split]} samples, input {numbers[f'{split}_psnr']:.2f} dB")
+        print(
+            f"{split}: {counted(numbers[split], 'sample')}, input {numbers[f'{split}_psnr']:.2f} dB"
+        )
     print(args.out / DATASET)
 
 

@@ -19,6 +19,7 @@ from stages.jobs.slurm import RECORD, SETUP, Queue, call, placement_words, queue
 from stages.jobs.slurm import send as send_to_slurm
 from stages.jobs.submission import LOGS, Submission, lock_of, new_folder, submissions
 from stages.run.errors import UserError, raise_all
+from stages.run.plurals import counted
 from stages.run.process.gpus import visible_gpus
 from stages.run.process.locks import alone
 from stages.run.settings.fan_out import require_names
@@ -94,8 +95,8 @@ def send(options: SubmitOptions) -> int:
         unsent.pop_all()
     _LOGGER.info(plan_table(plan, config, sent.jobs))
     _LOGGER.info(
-        "submitted %d tasks as submission %s; their states: python -m stages.submit status",
-        len(plan.tasks),
+        "submitted %s as submission %s; states: python -m stages.submit status",
+        counted(len(plan.tasks), "task"),
         sent.number,
     )
     return 0
@@ -132,7 +133,7 @@ def plan_table(plan: JobPlan, config: SlurmConfig, jobs: dict[str, str] | None =
 def _content(array: Array) -> str:
     """What the jobs of a group are made of, or those that are packed; empty: a task each."""
     stages = ", ".join(dict.fromkeys(task.stage for task in array.tasks))
-    parts = [] if len(array.tasks) == len(array.jobs) else [f"{len(array.tasks)} tasks"]
+    parts = [] if len(array.tasks) == len(array.jobs) else [counted(len(array.tasks), "task")]
     parts += [] if stages == array.name else [stages]
     return f" ({': '.join(parts)})" if parts else ""
 

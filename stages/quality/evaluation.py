@@ -27,6 +27,7 @@ from stages.quality.metrics.ssim import SMALLEST_PX, TAPS, ssim, ssim_inside
 from stages.quality.metrics.weights import absence, fingerprint, remedy
 from stages.run.errors import UserError, raise_all
 from stages.run.files import text_hash
+from stages.run.plurals import counted
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -148,9 +149,10 @@ class Meter:
         small = [name for name, size in sizes.items() if min(size) < least]
         if small:
             width, height = sizes[small[0]]
+            others = counted(len(small) - 1, "more view")
             raise UserError(
                 small[0],
-                f"{width}x{height} px, and {len(small) - 1} more views of less than {least} px",
+                f"{width}x{height} px, and {others} of less than {least} px",
                 expected=f"at least {least} px a side for the measures",
                 fix=fix,
             )
@@ -274,8 +276,9 @@ def summary(means: Mapping[str, Any]) -> str:
     """A scene's means on one line."""
     lpips = "none" if means["lpips"] is None else f"{means['lpips']:.4f}"
     return (
-        f"{means['views']} views, PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}, "
-        f"LPIPS {lpips} (an image of the mean colour: {means['mean_color_psnr']:.2f} dB)"
+        f"{counted(means['views'], 'view')}, PSNR {means['psnr']:.2f} dB, "
+        f"SSIM {means['ssim']:.4f}, LPIPS {lpips} "
+        f"(an image of the mean colour: {means['mean_color_psnr']:.2f} dB)"
     )
 
 

@@ -12,6 +12,7 @@ from stages.quality.comparison import Evaluations
 from stages.quality.keys import MEASURES, quantity
 from stages.quality.noise import floor_words
 from stages.run.methods import TUNED, methods_of
+from stages.run.plurals import counted
 
 _DEMO = "embedded demo: ray-traced people"
 # Of data that users bring; a source is here unless its scenes are what it is named after.
@@ -159,10 +160,11 @@ def tuning_words(tuning: Facts) -> str:
     if not tuning:
         return ""
     of = f" ({tuning['data']})" if tuning.get("data") else ""
-    parts = [f"{tuning['train_pairs']} pairs{of}"] if "train_pairs" in tuning else []
+    parts = [f"{counted(tuning['train_pairs'], 'pair')}{of}"] if "train_pairs" in tuning else []
     views = tuning.get("train_views", tuning.get("train_pairs"))
-    parts += [f"of {views} distinct target views"] if views != tuning.get("train_pairs") else []
-    parts += [f"{tuning['steps']} steps"] if "steps" in tuning else []
+    if views != tuning.get("train_pairs"):
+        parts += [f"of {counted(views, 'distinct target view')}"]
+    parts += [counted(tuning["steps"], "step")] if "steps" in tuning else []
     parts += [f"on {tuning['worked_on']}"] if "worked_on" in tuning else []
     losses = f"; loss {loss_words(tuning['losses'])}" if "losses" in tuning else ""
     return ", ".join(parts) + losses
@@ -230,7 +232,7 @@ def strength_words(delta: Facts) -> str:
     why = "not chosen, because no internal-eval scene was evaluated"
     if chosen_on:
         scenes = len(chosen_on.split(", "))
-        why = f"highest PSNR on {scenes} internal-eval scene{'s' * (scenes != 1)}, {chosen_on}"
+        why = f"highest PSNR on {counted(scenes, 'internal-eval scene')}, {chosen_on}"
         if second := study.get("strength_second"):
             why += f", by {second['margin']:.3f} dB over strength {second['strength']:g}"
     return f"{strength:g}{what} of {study['subject']}; {why}"
@@ -239,10 +241,10 @@ def strength_words(delta: Facts) -> str:
 def _sample(facts: Facts) -> str:
     scenes = facts["scenes"]
     return (
-        f"{scenes} downstream scene{'s' * (scenes != 1)}, each with {facts['timestamps']} "
+        f"{counted(scenes, 'downstream scene')}, each with {facts['timestamps']} "
         f"timestamp{'s' * (facts['timestamps'] != '1')} and {facts['target_cameras']} target "
-        f"camera{'s' * (facts['target_cameras'] != '1')}: n = {facts['views']} views; "
-        f"intervals over n = {scenes} scene{'s' * (scenes != 1)}"
+        f"camera{'s' * (facts['target_cameras'] != '1')}: n = {counted(facts['views'], 'view')}; "
+        f"intervals over n = {counted(scenes, 'scene')}"
     )
 
 

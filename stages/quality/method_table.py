@@ -6,6 +6,7 @@ from typing import Any
 from stages.quality.floor import floor_warnings
 from stages.quality.keys import FORMATS, MASKED, MEASURES, titled
 from stages.quality.table import render_table
+from stages.run.plurals import counted
 
 _TITLES = {
     **{name: titled(name) for name in MEASURES},
@@ -31,7 +32,7 @@ def method_table(title: str, means: Mapping[str, Mapping[str, Any]]) -> str:
     for method, values in means.items():
         cells = (_cell(values[name], first[name], name, values is first) for name in shown)
         rows.append([method, *cells])
-    lines = [f"{title}, {first['views']} views", render_table(rows)]
+    lines = [f"{title}, {counted(first['views'], 'view')}", render_table(rows)]
     lines += [f"WARNING: {warning}" for warning in floor_warnings(means)]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from stages.run.errors import UserError
 from stages.run.files import read_table
+from stages.run.plurals import counted
 from stages.run.trainings import Training, Trainings
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def send_new(sink: Sink, curves: Iterable[Curve]) -> None:
     try:
         for curve in curves:
             if count := sink.send(curve):
-                _LOGGER.info("%s: %d points sent", curve.name, count)
+                _LOGGER.info("%s: %s sent", curve.name, counted(count, "point"))
     except UserError as error:
         _LOGGER.warning("%s", error)
 

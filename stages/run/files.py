@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.run.errors import UserError
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.run.process.locks import alone
 
 WORK_ROOT_VARIABLE = "SPLATFIX_WORK"
@@ -247,7 +247,9 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     for number, cells in enumerate(rows, 2):
         if len(cells) != len(columns):
             raise UserError(
-                f"{path}:{number}", f"{len(cells)} cells", expected=f"{len(columns)}: {header!r}"
+                f"{path}:{number}",
+                counted(len(cells), "cell"),
+                expected=f"{len(columns)}: {header!r}",
             )
     return [dict(zip(columns, cells, strict=True)) for cells in rows]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from stages.quality.metrics.psnr import HIGHEST_PSNR_DB, psnr
 from stages.run.errors import UserError, raise_all
 from stages.run.files import RepeatedKeys, file_hash, read_json
+from stages.run.plurals import counted
 from stages.run.progress import Progress
 from stages.samples.index import IMPORTED, KINDS, SampleIndex, SampleRecord
 from stages.scenes.config import ImportEntry
@@ -77,7 +78,8 @@ def read_foreign(folder: Path, entry: ImportEntry, split: str, prompt: str) -> l
     if not errors:
         errors = [*_reference_faults(path, samples), *_repeated_faults(path, samples)]
     more = len(errors) - _MAX_ERRORS
-    raise_all(errors[:_MAX_ERRORS] + ([UserError(path, f"{more} more errors")] if more > 0 else []))
+    others = [UserError(path, counted(more, "more error"))] if more > 0 else []
+    raise_all(errors[:_MAX_ERRORS] + others)
     return samples
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from stages.run.errors import UserError, raise_all
 from stages.run.files import read_json, text_hash
+from stages.run.plurals import counted
 from stages.samples.faults import SplitCheck, index_faults
 from stages.samples.index import (
     INDEX_FILE,
@@ -315,4 +316,5 @@ def _shortened(errors: list[UserError], where: object) -> tuple[UserError, ...]:
     more = len(distinct) - _MAX_ERRORS
     if more <= 0:
         return tuple(distinct)
-    return (*distinct[:_MAX_ERRORS], UserError(where, f"{more} more errors of this kind"))
+    others = UserError(where, f"{counted(more, 'more error')} of this kind")
+    return (*distinct[:_MAX_ERRORS], others)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.samples.batches import Batch, sample_number, seeded
 from stages.samples.dataset import TuningDataset
 from stages.scenes.config import WARPED_CHANNELS
@@ -110,7 +111,7 @@ class SampleStream:
         if self.with_reference and missing and self.config.missing_reference == "error":
             raise UserError(
                 "tune.missing_reference",
-                f"{len(missing)} samples have none, such as {missing[0]}",
+                f"{counted(len(missing), 'sample')} without one, such as {missing[0]}",
                 expected="warped images beside every sample, for a fixer that takes them"
                 if dataset.warped
                 else "a ref_image in every sample, for a fixer that expects one",

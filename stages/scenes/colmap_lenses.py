@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from stages.run.errors import UserError
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import open_model, points_and_colors
 from stages.scenes.colmap_import import pycolmap
@@ -238,7 +238,8 @@ def other_models_note(model: Path) -> str:
     others = [f"{name} has {count}" for name, count in counts.items() if name != model.name]
     if model.name not in counts or not others:
         return ""
-    note = f"{model} is used, with {counts[model.name]} images; beside it {', '.join(others)}"
+    images = counted(counts[model.name], "image")
+    note = f"{model} is used, with {images}; beside it {', '.join(others)}"
     if counts[model.name] == max(counts.values()):
         return note
     largest = max(counts, key=lambda name: counts[name])

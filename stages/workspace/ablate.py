@@ -42,7 +42,7 @@ def require_default(steps: Sequence[repository.StageStatus]) -> None:
     if stale:
         changed = "; ".join(stale[0].changed)
         raise UserError(
-            f"{stale[0].name} and {len(stale) - 1} other stages" if stale[1:] else stale[0].name,
+            stale[0].name + (f" and {counted(len(stale) - 1, 'other stage')}" if stale[1:] else ""),
             f"not up to date ({changed})",
             expected="results of the current params: all arms are compared with them",
             fix="run `dvc repro` and commit its outputs",
@@ -81,10 +81,9 @@ def announcement(arms: Sequence[Arm], steps: Sequence[repository.StageStatus], c
     head = f"experiments to run: {len(waiting)} of {len(arms)}{before}"
     if not total.rows:
         return "\n".join([head, *lines])
+    most = counted(len(total.rows), "stage")
     cached = "; results of equal inputs come from the cache"
-    return "\n".join(
-        [head, *lines, f"in all at most {len(total.rows)} stages, {expected_time(total)}{cached}"]
-    )
+    return "\n".join([head, *lines, f"in all at most {most}, {expected_time(total)}{cached}"])
 
 
 def arm_plan(arm: Arm, steps: Sequence[repository.StageStatus], costs: Costs) -> ReproPlan:

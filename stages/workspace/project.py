@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.graph.repository_lock import holder_of_repository
 from stages.graph.settings import Settings, read_settings
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.run.settings.params import Params, did_you_mean
 from stages.workspace import probes
 from stages.workspace.backbones import BACKBONE_FILES, place_of
@@ -93,7 +93,7 @@ def git() -> Iterator[Finding]:
     elif commit is None:
         yield Finding("git", WARN, "no commit yet: experiments need one", "git commit")
     elif changed:
-        yield Finding("git", OK, f"{commit}, {len(changed)} files changed since")
+        yield Finding("git", OK, f"{commit}, {counted(len(changed), 'file')} changed since")
     else:
         yield Finding("git", OK, f"{commit}, nothing changed since")
 

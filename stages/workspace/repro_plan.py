@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.graph.repository import StageStatus, due
 from stages.run.errors import UserError
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.workspace import probes
 from stages.workspace.costs import Costs, Estimate, by_kind, estimate
 
@@ -79,8 +79,7 @@ def on_one_line(plan: ReproPlan) -> str:
     for step, _ in plan.rows:
         kinds.setdefault(_kind(step.name), []).append(step)
     names = "; ".join(_name(kind, steps) for kind, steps in kinds.items())
-    count = "1 stage" if len(plan.rows) == 1 else f"{len(plan.rows)} stages"
-    return f"{count} ({names}), {expected_time(plan)}"
+    return f"{counted(len(plan.rows), 'stage')} ({names}), {expected_time(plan)}"
 
 
 def expected_time(plan: ReproPlan) -> str:

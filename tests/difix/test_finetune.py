@@ -407,7 +407,7 @@ def test_with_a_rank_steps_are_eager_and_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tuner(tmp_path, rank=2).execution == "eager"
-    assert "eager (tune.rank is 2), 1 process(es)" in capsys.readouterr().out
+    assert "eager (tune.rank is 2), 1 process\n" in capsys.readouterr().out
     with pytest.raises(ValidationError, match="rank 2 needs execution auto or eager"):
         tune_config(rank=2, execution="graph")
 

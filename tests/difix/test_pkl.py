@@ -104,7 +104,7 @@ ODD = {
         "dense tensors",
     ),
     "NaN": (lambda s: s["state_dict_unet"]["conv_in.bias"].fill_(torch.nan), "has NaN"),
-    "one factor less": (lambda s: s["state_dict_vae"].popitem(), "1 tensors do not fit: vae: no"),
+    "one factor less": (lambda s: s["state_dict_vae"].popitem(), r"\(1 tensor\): vae: no"),
     "no VAE": (lambda s: s["state_dict_vae"].clear(), r"no decoder\.skip_conv_1|no decoder"),
     "no UNet": (lambda s: s["state_dict_unet"].clear(), "unet: no conv_in"),
     "a list of layers": (lambda s: s.update(state_dict_vae=[]), "a dict of"),

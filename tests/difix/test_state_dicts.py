@@ -11,6 +11,7 @@ from stages.difix.network.model import Fixer, empty_fixer
 from stages.difix.network.spec import SIZES
 from stages.difix.weights.state_dicts import fixer_from_published, published_keys, published_state
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_some_skips_or_some_lora_are_no_fixer(fixer: Fixer, group: str) -> None:
     names = names[:-1] if group == "lora" else names
     for name in names:
         del parts["vae"][name]
-    with pytest.raises(UserError, match=rf"{len(names)} tensors do not fit: vae: no decoder\."):
+    with pytest.raises(UserError, match=rf"\({counted(len(names), 'tensor')}\): vae: no decoder\."):
         fixer_from_published(fixer.spec, parts, fixer.prompt, "here")
 
 
@@ -128,7 +129,7 @@ def test_other_shape_or_type_of_equal_size_is_refused(
 @pytest.mark.parametrize(
     ("part", "key", "message"),
     [
-        ("unet", "conv_in.weight", r"1 tensors do not fit: unet: no conv_in\.weight"),
+        ("unet", "conv_in.weight", r"\(1 tensor\): unet: no conv_in\.weight"),
         ("vae", "encoder.conv_in.bias", r"vae: no encoder\.conv_in\.bias"),
     ],
 )
@@ -144,6 +145,7 @@ def test_other_architecture_is_refused(fixer: Fixer) -> None:
     parts["unet"]["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
     parts["unet"]["add_embedding.linear_1.weight"] = torch.zeros(2)
     with pytest.raises(
-        UserError, match=r"another architecture, 2 tensors .*\(8, 9, 3, 3\).*unknown add_embedding"
+        UserError,
+        match=r"another architecture \(2 tensors\): .*\(8, 9, 3, 3\).*unknown add_embedding",
     ):
         fixer_from_published(fixer.spec, parts, fixer.prompt, "here")

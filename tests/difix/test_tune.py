@@ -196,7 +196,7 @@ def test_two_processes_equal_one_that_accumulates(home: Path) -> None:
     write_params(steps=3, processes=2, reference_dropout=0.5)
     ended = run_stage()
     assert ended.returncode == 0, ended.stderr
-    assert "2 process(es)" in ended.stdout
+    assert "2 processes" in ended.stdout
     shared = read_tsv(Path("metrics/plots/tune/loss.tsv"))
     assert len(shared) == len(alone) == 3
     for one, two in zip(alone, shared, strict=True):

@@ -352,7 +352,7 @@ def test_command_sends_what_is_there_and_follows(
     curves.main()
     said = capsys.readouterr().out
     assert "1 finished, 1 unfinished: 3 points sent" in said
-    assert "train: hall 000021: 1 points sent" in caplog.text
+    assert "train: hall 000021: 1 point sent" in caplog.text
     rows = read_tsv(Path("live/train-hall-000021/plots/metrics/loss.tsv"))
     assert [row["step"] for row in rows] == ["5", "10"]
 

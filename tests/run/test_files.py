@@ -180,7 +180,7 @@ def test_tsv_round_trip_and_broken_row(tmp_path: Path) -> None:
     files.write_tsv(path, rows, ["view", "psnr"])
     assert files.read_tsv(path) == [{"view": "28", "psnr": "20.5"}, {"view": "64", "psnr": ""}]
     path.write_text("view\tpsnr\n28\t1\n64\n")
-    with pytest.raises(UserError, match=r"v\.tsv:3: 1 cells"):
+    with pytest.raises(UserError, match=r"v\.tsv:3: 1 cell\n"):
         files.read_tsv(path)
 
 

@@ -144,7 +144,7 @@ def test_warped_references_are_cropped_and_mirrored_with_the_image(tmp_path: Pat
 def test_samples_without_warped_references_are_refused_or_have_none(tmp_path: Path) -> None:
     path = write_dataset(tmp_path)
     write_warped(read_split(path, "train")[0].image, 1)
-    with pytest.raises(UserError, match=r"(?s)3 samples have none.*pairs\.warped: 2"):
+    with pytest.raises(UserError, match=r"(?s)3 samples without one.*pairs\.warped: 2"):
         stream(path, warped=2)
     samples = stream(path, warped=2, missing_reference="own_render")
     references = [samples.sample(number)[2] for number in range(4)]

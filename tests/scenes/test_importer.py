@@ -177,7 +177,7 @@ def test_the_report_counts_dropped_frames(tmp_path: Path, raw_sequence: Writer) 
     (tmp_path / "scene").mkdir()
     line = import_scene("a", entry(), PrepareConfig(), raw, tmp_path / "scene")
     assert "2 of 2 shared frames (1 not in every camera)" in line
-    assert "2 source and 1 target cameras, 96x128 px" in line
+    assert "2 source cameras, 1 target camera, 96x128 px" in line
     assert "\n" not in line
 
 

@@ -146,7 +146,7 @@ def test_a_cut_video_is_refused_or_reported(
 
 
 def test_one_image_is_too_few(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"corner\.mp4: 1 images of 30 frames at 12 per second"):
+    with pytest.raises(UserError, match=r"corner\.mp4: 1 image of 30 frames at 12 per second"):
         extract_sharp_frames(video, tmp_path / "images", 0.1)
 
 

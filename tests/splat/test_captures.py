@@ -543,7 +543,7 @@ def test_held_out_views_too_small_are_refused_before_training(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_results, "train_capture", None)
-    with pytest.raises(UserError, match=r"6x5 px, and 1 more views of less than 6 px"):
+    with pytest.raises(UserError, match=r"6x5 px, and 1 more view of less than 6 px"):
         train(data, tmp_path / "r", config=CONFIG.model_copy(update={"data_factor": 10}))
 
 

@@ -200,7 +200,7 @@ class Tuner:
             count = accelerator.num_processes
             how = f"{self.precision} ({reason}), {self.execution}"
             how += f" ({self.name}.rank is {self.rank})" if self.rank else ""
-            how += f", {count} process(es)"
+            how += f", {count} process{'es' * (count != 1)}"
             print(f"{self.name}: {device.type}, {how}")
         return accelerator
 

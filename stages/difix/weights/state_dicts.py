@@ -16,6 +16,7 @@ from stages.difix.network.spec import Spec
 from stages.difix.network.training_record import TrainingRecord
 from stages.difix.network.vae import skip_name
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 
 ADAPTER = "vae_skip"
 PROMPT_KEY = "prompt"
@@ -169,7 +170,7 @@ def _other_architecture(where: object, faults: list[str]) -> UserError:
     examples = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
     return UserError(
         where,
-        f"weights of another architecture, {len(faults)} tensors do not fit: {examples}",
+        f"weights of another architecture ({counted(len(faults), 'tensor')}): {examples}",
         expected="the UNet and VAE of SD-Turbo or DiFix, as their config.json describes them, "
         "with all skips and all LoRA factors, or with none as in SD-Turbo",
         fix="name another checkpoint in base.source, or repair the folder",

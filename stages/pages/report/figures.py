@@ -25,6 +25,7 @@ from stages.quality.findings import DIFFERENCE, GAIN, LOSS, NOT_SHOWN
 from stages.quality.keys import CROPPED, FURTHER, MEASURES, NONE_MEAN, better
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
+from stages.run.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _purpose(results: Results, reference: str) -> str:
     if reference != NONE_MEAN:
         return "what tuning adds to the untuned fixer"
     count = results.noise_floor.get("trainings", 2)
-    more = f"{count - 1} more training{'s' * (count != 2)}"
+    more = counted(count - 1, "more training")
     return f"the mean of the renders of {count} trainings: what {more} of a scene gives instead"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.pages.report.results import Results
 from stages.run.files import file_hash
+from stages.run.plurals import counted
 
 PARAMS = Path("params.yaml")
 # Packages that affect results; all versions are in requirements.lock.
@@ -56,7 +57,9 @@ def revision() -> dict[str, str]:
     full, date, subject = [*commit.splitlines(), "", ""][:3]
     changed = [line[3:] for line in _git("status", "--porcelain").splitlines()]
     code = [name for name in changed if not name.startswith(("metrics/", "dvc.lock"))]
-    state = f"{len(code)} files differ from it" if code else "code and params as committed"
+    state = "code and params as committed"
+    if code:
+        state = f"{counted(len(code), 'file')} differ{'s' * (len(code) == 1)} from it"
     return {"commit": full[:12], "of": f"{date}  {subject}", "state": state}
 
 

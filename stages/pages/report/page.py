@@ -26,6 +26,7 @@ from stages.quality.keys import TITLES as NAMES
 from stages.quality.statistics import least_p
 from stages.run.errors import UserError
 from stages.run.methods import PLAIN
+from stages.run.plurals import counted
 from stages.run.provenance import Cost
 from stages.scenes.study.memo import memo
 
@@ -156,7 +157,7 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
     if {"untuned", "tuned", "identity"} <= results.tuning.keys():
         row = {name: results.tuning[name]["psnr"] for name in ("identity", "untuned", "tuned")}
         tuning = (
-            f"{results.tuning['steps']} steps; on the internal-eval samples "
+            f"{counted(results.tuning['steps'], 'step')}; on the internal-eval samples "
             f"{row['identity']:.2f} dB as rendered, {row['untuned']:.2f} dB untuned, "
             f"{row['tuned']:.2f} dB tuned"
         )
@@ -166,9 +167,9 @@ def outcomes(results: Results) -> list[tuple[str, str]]:
         evaluations.of(scene, evaluations.methods[0]).means["views"] for scene in evaluations.scenes
     )
     measures = (
-        f"{views} target views of {len(evaluations.scenes)} scenes by "
-        f"{len(evaluations.methods)} methods; {len(results.downstream)} of the scenes are "
-        "downstream"
+        f"{counted(views, 'target view')} of {counted(len(evaluations.scenes), 'scene')} by "
+        f"{counted(len(evaluations.methods), 'method')}; {len(results.downstream)} of the scenes "
+        "are downstream"
     )
     outcomes.append(("Measures", measures))
     return outcomes

@@ -21,6 +21,7 @@ from stages.quality.keys import (
 from stages.quality.keys import TITLES as NAMES
 from stages.quality.paired_differences import MEAN
 from stages.run.methods import PLAIN
+from stages.run.plurals import counted
 
 _PLAIN_TITLES = {"mean_color_psnr": "mean colour, dB"}
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -243,7 +244,7 @@ def scenes_table(results: Results) -> Table:
             rows.append(tuple(cells))
     titles = [*(title_of(name) for name in names), *([gain] if gain else [])]
     columns = ("scene", "role", "method", *titles)
-    caption = f"{len(scenes)} evaluated scenes by every method"
+    caption = f"{counted(len(scenes), 'evaluated scene')} by every method"
     return Table(columns, tuple(rows), frozenset(titles), "scenes", caption, folded=True)
 
 

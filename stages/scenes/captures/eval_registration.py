@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.scenes.cameras import Array, Camera, rotation_angle_deg
 from stages.scenes.frames import Sim3, fit_sim3_from_cameras
 
@@ -104,7 +105,8 @@ def _same_names_note(trained: Iterable[str], cameras: Iterable[str]) -> str:
     """A note on equal file names, which do not count; empty if there are none."""
     files = [{PurePosixPath(name).name for name in names} for names in (trained, cameras)]
     count = len(files[0] & files[1])
-    return f" ({count} file names are, with other content)" if count else ""
+    are = "is" if count == 1 else "are"
+    return f" ({counted(count, 'file name')} {are}, with other content)" if count else ""
 
 
 def _from_common_images(

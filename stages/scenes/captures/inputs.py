@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.run.plurals import counted
 from stages.scenes.captures.transforms_dataset import has_transforms, write_dataset
 from stages.scenes.captures.video_frames import extract_sharp_frames, video_of
 
@@ -20,12 +21,12 @@ def as_images(source: Path, fps: float) -> Iterator[Path]:
         if video is not None:
             folder = Path(scratch) / video.stem
             count = extract_sharp_frames(video, folder, fps)
-            print(f"{video}: {count} sharp frames, {fps:g} a second")
+            print(f"{video}: {counted(count, 'sharp frame')}, {fps:g} a second")
             yield folder
         elif has_transforms(source):
             folder = Path(scratch) / source.resolve().name
             count = write_dataset(source, folder)
-            print(f"{source}: {count} images with poses from transforms.json")
+            print(f"{source}: {counted(count, 'image')} with poses from transforms.json")
             yield folder
         else:
             yield source

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.run.plurals import counted
 from stages.scenes.cameras import Array
 from stages.scenes.colmap_import import pycolmap
 
@@ -86,7 +87,9 @@ def judge(model: "pycolmap.Reconstruction", database: Path) -> Judgement:
     """Judge a model by the verified matches of its database, and by what its cameras observe."""
     pairs, neighbours = verified_pairs(model, database), neighbours_of(model)
     counts = {number: model.images[number].num_points3D for number in model.reg_image_ids()}
-    doubtful = {number: f"{n} points" for number, n in sorted(counts.items()) if n < _MIN_POINTS}
+    doubtful = {
+        number: counted(n, "point") for number, n in sorted(counts.items()) if n < _MIN_POINTS
+    }
     few = len(doubtful)
     _add_contradicted(doubtful, set(counts), pairs, neighbours)
     contradictions = tuple(of.images for of in neighbours if of.contradict)

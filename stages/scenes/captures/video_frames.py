@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.run.errors import UserError, warn_once
+from stages.run.plurals import counted
 from stages.scenes.formats.video import Levels, read_video
 from stages.scenes.image_folder import SUFFIXES, VIDEO_SUFFIXES, walk_folder
 from stages.scenes.images import write_png
@@ -49,7 +50,7 @@ def extract_sharp_frames(video: Path, folder: Path, fps: float) -> int:
     if count < 2:
         raise UserError(
             video,
-            f"{count} images of {decoded} frames at {clip.fps:g} per second",
+            f"{counted(count, 'image')} of {counted(decoded, 'frame')} at {clip.fps:g} per second",
             expected="at least two",
             fix="raise capture_calibrate.video_fps, or take a longer video",
         )

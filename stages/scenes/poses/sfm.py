@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.run.process.cores import available_cores
 from stages.scenes import colmap
 from stages.scenes.cameras import Array, Camera, mean_distance, rotation_from_vector
@@ -151,7 +152,8 @@ def refine(
     for share in _ROUNDS:
         tracks = rounds.tracks(current, rest, share)
         if len(tracks.points) < _MIN_TRACKS:
-            note = f"{len(tracks.points)} points in agreement with the poses: {_NOT_REFINED}"
+            points = counted(len(tracks.points), "point")
+            note = f"{points} in agreement with the poses: {_NOT_REFINED}"
             return replace(kept, notes=(note,))
         adjusted = rounds.adjusted(current, tracks, share, noise_px)
         current, noise_px = adjusted.cameras, max(min(adjusted.noise_px, 1.0), _MIN_NOISE_PX)

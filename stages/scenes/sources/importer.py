@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.run.errors import UserError
+from stages.run.plurals import counted
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap import write_model
 from stages.scenes.config import PrepareConfig, SceneEntry
@@ -65,7 +66,8 @@ def import_scene(
     dropped = sequence.dropped_frames(entry.cameras)
     return (
         f"{name}: {len(frames)} of {len(common)} shared frames ({dropped} not in every camera), "
-        f"{len(entry.source_cameras)} source and {len(entry.target_cameras)} target cameras, "
+        f"{counted(len(entry.source_cameras), 'source camera')}, "
+        f"{counted(len(entry.target_cameras), 'target camera')}, "
         f"{first.width}x{first.height} px"
     )
 

@@ -6,6 +6,7 @@ Scenes that a fixer was tuned on and scenes that it is measured on may have noth
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from stages.run.plurals import counted
 from stages.scenes.study.identity import group_in_name, normalised_name, people
 
 
@@ -24,7 +25,7 @@ class Subject:
         if self.group and people(self.group) == people(other.group):
             return f"{people(other.group)}, whom both {self.scene or 'it'} and {other.scene} show"
         common = set(self.photographs) & set(other.photographs)
-        return f"{len(common)} images of {other.scene}" if common else ""
+        return f"{counted(len(common), 'image')} of {other.scene}" if common else ""
 
 
 def named(scene: str, group: str = "") -> Subject:

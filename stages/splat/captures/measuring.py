@@ -14,6 +14,7 @@ from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.quality.metrics.weights import MARKER
 from stages.run.files import target_of
 from stages.run.notes import unshown
+from stages.run.plurals import counted
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.frames import Sim3
 from stages.scenes.images import BLACK, Mask, Pixels, png_writer
@@ -138,7 +139,7 @@ def summary(scalars: Measures) -> str:
     aligned = scalars["psnr_aligned"]
     at_aligned = "" if aligned is None else f" ({aligned:.2f} dB at aligned poses)"
     return (
-        f"{scalars['views']} views, PSNR {scalars['psnr']:.2f} dB{at_aligned}, "
+        f"{counted(scalars['views'], 'view')}, PSNR {scalars['psnr']:.2f} dB{at_aligned}, "
         f"SSIM {scalars['ssim']:.4f}, LPIPS {lpips}"
     )
 

@@ -11,6 +11,7 @@ from stages.quality.evaluation import MeasuredView, Measures, Meter, evaluate
 from stages.quality.keys import further_in
 from stages.run.artefacts import GAUSSIANS
 from stages.run.files import target_of, whole_folder, write_json, write_tsv
+from stages.run.plurals import counted
 from stages.run.process.locks import alone
 from stages.run.user_paths import check_replaceable, make_target
 from stages.scenes.captures.eval_registration import nearest
@@ -109,8 +110,8 @@ def summary(means: Measures) -> str:
     """A scene's means in one line."""
     mpsnr = "none" if means["mpsnr"] is None else f"{means['mpsnr']:.2f} dB"
     return (
-        f"{means['views']} eval frames, {means['covisible']:.0%} covisible, mPSNR {mpsnr}, "
-        f"PSNR {means['psnr']:.2f} dB (an image of the mean colour: "
+        f"{counted(means['views'], 'eval frame')}, {means['covisible']:.0%} covisible, "
+        f"mPSNR {mpsnr}, PSNR {means['psnr']:.2f} dB (an image of the mean colour: "
         f"{means['mean_color_psnr']:.2f} dB)"
     )
 

@@ -19,7 +19,7 @@ from stages.run.checkpoint import Checkpoint
 from stages.run.errors import UserError
 from stages.run.files import file_hash, folder_hash, set_hash, text_hash, write_json, write_tsv
 from stages.run.notes import unshown
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.run.process.memory import require_for
 from stages.scenes.cameras import Camera
 from stages.scenes.dataset import Dataset
@@ -139,7 +139,7 @@ def train_capture(
     train_views = [train_view(view, config) for view in views.train]
     trainer = Trainer(train_views, dataset.points, dataset.colors, config, backend)
     checkpoint = Checkpoint("captures", resume_as, key, *names, trainer.fingerprint())
-    start = f"{len(train_views)} views, {len(views.held_out)} held out, {trainer.origin}"
+    start = f"{counted(len(train_views), 'view')}, {len(views.held_out)} held out, {trainer.origin}"
     _LOGGER.info("%s: %s, on %s (%s)", resume_as, start, backend, reason)
     _LOGGER.info("%s: %s", resume_as, trainer.pose_rates)
     flags = "\n  ".join(flag_lines(flag_rows(trainer.config, trainer.state.strategy)))

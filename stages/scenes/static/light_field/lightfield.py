@@ -21,7 +21,7 @@ from scipy.io import loadmat
 
 from stages.run.errors import UserError
 from stages.run.files import parse_json
-from stages.run.plurals import first_few
+from stages.run.plurals import counted, first_few
 from stages.run.process.processes import run_group
 from stages.scenes.image_folder import walk_folder
 from stages.scenes.images import Pixels, image_size, read_image, resize
@@ -196,7 +196,7 @@ def _others(scratch: Path) -> str:
     """What a decoder wrote that is no view, in words; empty for nothing."""
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
     some = first_few([path.relative_to(scratch).as_posix() for path in files])
-    return _without_controls(f" but {len(files)} other files ({some})") if files else ""
+    return _without_controls(f" but {counted(len(files), 'other file')} ({some})") if files else ""
 
 
 def _without_controls(line: str) -> str:
@@ -232,7 +232,7 @@ def _source(folder: Path) -> Path:
         names = first_few([path.relative_to(folder).as_posix() for path in sources]) or "nothing"
         raise UserError(
             folder,
-            f"{len(sources)} light fields ({names})",
+            f"{counted(len(sources), 'light field')} ({names})",
             expected="one: viewpoints_<P>px/JJ_II.png, RR_CC.png, *_Decoded.mat, *eslf.png, *.LFR",
         )
     return sources[0]
@@ -315,7 +315,7 @@ def _check_whole(source: Path, views: Mapping[Cell, Any]) -> None:
     if missing:
         raise UserError(
             source,
-            f"a grid with holes: {len(missing)} views missing ({first_few(missing)})",
+            f"a grid with holes: {counted(len(missing), 'view')} missing ({first_few(missing)})",
             expected=f"every view of rows {rows[0]}-{rows[-1]}, columns {columns[0]}-{columns[-1]}",
             fix="decode it again, or remove whole rows and columns",
         )
