@@ -34,7 +34,8 @@ def seed(steps: int) -> TrainConfig:
 
 
 def budget(steps: int) -> TrainConfig:
-    """gsplat's default, whose opacities are halved at times; for growth held at a number."""
+    """gsplat's default to a number of Gaussians, until 4/5 of the steps, with opacities halved and
+    moments forgotten at times."""
     usual = gsplat_default(steps)
     changes = {"halve_every": max(steps // 14, 1), "refine_stop_iter": max(steps * 4 // 5, 1)}
     return usual.model_copy(update={"strategy": usual.strategy.model_copy(update=changes)})

@@ -9,9 +9,10 @@ r"""One scene from points to Gaussians: time and quality, beside another trainer
 50 synthetic images of 540x960 px along an arc, every eighth held out, 13,800 sparse points; or the
 undistorted images (images/) and the text models (sparse/0/) of real captures, each of one size.
 Recipes are paired with the first one by capture and seed; with --rotate a seed also says which
-views are held out. `budget` is the default held at N Gaussians with opacities halved at times, and
-`fewer` the same at 0.4 N; without --gaussians N is what `default`, which has to come first, had in
-the mean of the same capture. A variant is the first recipe with other params of `train:`, such as
+views are held out. `budget` is the default held at N Gaussians that grow until 4/5 of the steps,
+with opacities halved and Adam's moments forgotten at times until then, and `fewer` the same at
+0.4 N; without --gaussians N is what `default`, which has to come first, had in the mean of the same
+capture. A variant is the first recipe with other params of `train:`, such as
 `--variant halved strategy.halve_every=500`.
 
 The second trainer's command line gets the folder of the dataset in COLMAP's layout, a folder for

@@ -164,6 +164,29 @@ def test_demo_takes_back_every_key_that_another_overlay_sets() -> None:
         assert keys(YAML(typ="safe").load(path)) <= demo, path.name
 
 
+def commit(folder: Path) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in ("init -q", "add params.yaml", "commit -qm x"):
+        subprocess.run(["git", *who, *words.split()], cwd=folder, check=True)
+
+
+def test_the_study_below_an_overlay_is_named(folder: Path) -> None:
+    commit(folder)
+    (folder / "studies").symlink_to(STUDIES)
+    count = int(overlay(folder, "studies/full.yaml").stdout.splitlines()[-1].split()[0])
+    lines = overlay(folder, "studies/budget.yaml").stdout.splitlines()
+    (below,) = (line for line in lines if line.startswith("on top of "))
+    shared = 3  # train.max_gaussians, strategy.kind and halve_every, which full.yaml sets too
+    assert count - shared <= int(below.split()[4]) <= count
+    assert below.startswith("on top of studies/full.yaml: ")
+    assert not any(line.startswith("left from before") for line in lines)
+    overlay(folder, "studies/full.yaml", "--check")
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("  seed: 42\n", "  seed: 43\n", 1))
+    lines = overlay(folder, "studies/budget.yaml").stdout.splitlines()
+    assert any(line.startswith("left from before") for line in lines)
+
+
 def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
     def left(*arguments: str | Path) -> list[str]:
         lines = overlay(folder, *arguments).stdout.splitlines()
@@ -173,9 +196,7 @@ def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
     (folder / "second.yaml").write_text("train:\n  max_steps: 11\n")
     assert not left("first.yaml")
     assert not left("second.yaml"), "params.yaml is in no repository"
-    for words in ("init -q", "add params.yaml", "commit -qm x"):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b")
-        subprocess.run(["git", *who, *words.split()], cwd=folder, check=True)
+    commit(folder)
     assert not left("second.yaml", "--check")
     shutil.copy(ROOT / "params.yaml", folder)
     said = "left from before, unlike the committed params.yaml: 2 values (train.seed, tune.steps)"
@@ -183,7 +204,7 @@ def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
     assert left("second.yaml", "--check") == left("second.yaml") == [said]
     assert not left(STUDIES / "demo.yaml", "--check"), "it sets these keys"
     shutil.copy(ROOT / "params.yaml", folder)
-    subprocess.run(["git", *who, "commit", "-qam", "y"], cwd=folder, check=True)
+    commit(folder)
     count = int(overlay(folder, STUDIES / "full.yaml").stdout.splitlines()[-1].split()[0]) - 1
     (many,) = left("second.yaml")  # all but train.max_steps
     assert f": {count} values (prepare.height_px, " in many
@@ -192,7 +213,7 @@ def test_values_that_an_earlier_overlay_left_are_named(folder: Path) -> None:
     good = (folder / "params.yaml").read_bytes()
     for foreign in (b"# caf\xe9\n" + good, good.decode().encode("utf-16")):
         (folder / "params.yaml").write_bytes(foreign)
-        subprocess.run(["git", *who, "commit", "-qam", "z"], cwd=folder, check=True)
+        commit(folder)
         (folder / "params.yaml").write_bytes(good)
         done = overlay(folder, "second.yaml", "--check")
         assert "train.max_steps" in done.stdout or "has these values already" in done.stdout

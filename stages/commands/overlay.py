@@ -15,7 +15,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from stages.run.files import whole_file
-    from stages.run.settings.edits import applied, changes, left_over
+    from stages.run.settings.edits import all_from, applied, changes, left_over
     from stages.run.settings.params import Params, plain
     from stages.workspace.probes import words
 
@@ -24,10 +24,14 @@ def main() -> None:
     for change in edits:
         print(f"{params.where(change.keys)}: {plain(change.old)!r} -> {plain(change.new)!r}")
     others = left_over(params, overlay, words(["git", "show", f"HEAD:./{params.path}"]) or "")
-    if others:
+    studies = [path for path in sorted(Path("studies").glob("*.yaml")) if others]
+    if beneath := [path for path in studies if all_from(params, Params.read(path), others)]:
+        print(f"on top of {beneath[0]}: {counted(len(others), 'value')} of it stay")
+    elif others:
+        names = [".".join(map(str, keys)) for keys in others]
         print(
             f"left from before, unlike the committed {params.path}: "
-            f"{counted(len(others), 'value')} ({first_few(others)}); "
+            f"{counted(len(others), 'value')} ({first_few(names)}); "
             "`python -m stages.overlay studies/demo.yaml` first takes back what a study set"
         )
     if not edits:

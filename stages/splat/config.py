@@ -48,7 +48,7 @@ _UNREAD = {
     # It trains reconstructions only for samples that hold out a camera or use true poses.
     "pairs": _ALONE | {_WORKERS: "reconstructions of pairs are trained one after the other"},
 }
-_LEAST_BETWEEN_HALVINGS = 250  # steps; from here on it was measured (benchmarks/README.md)
+_LEAST_BETWEEN_HALVINGS = 50  # steps; from here on it was measured (benchmarks/README.md)
 
 
 class StrategyConfig(Section):
@@ -145,7 +145,7 @@ class TrainConfig(Section):
 
     @property
     def halves(self) -> bool:
-        """Whether opacities are halved at any step."""
+        """Whether opacities are halved, and moments forgotten, at any step."""
         strategy = self.strategy
         if strategy.kind != "default" or strategy.halve_every == 0:
             return False
@@ -330,7 +330,7 @@ def doubtful(config: TrainConfig) -> list[tuple[str, str]]:
         doubts.append(("opacity_reg", "0 leaves mcmc nothing to relocate; gsplat uses 0.01"))
     between = config.scaled(strategy.halve_every)
     if strategy.kind == "default" and strategy.halve_every and between < _LEAST_BETWEEN_HALVINGS:
-        reason = f"{between} steps between halvings are few for opacities to grow back; 500 were"
+        reason = f"{between} steps between halvings are few for opacities to grow back; 50 were"
         doubts.append(("strategy.halve_every", f"{reason} enough for 12 photographs"))
     return [(key, reason) for key, reason in doubts if key not in without_effect]
 

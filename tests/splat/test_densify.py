@@ -63,6 +63,18 @@ def test_opacities_are_halved_at_multiples_of_halve_every_until_refinement_ends(
     assert of_means["exp_avg_sq"].any()
 
 
+def test_moments_are_forgotten_where_a_reset_takes_the_place_of_a_halving(
+    config, views, points
+) -> None:
+    changes = {"halve_every": 10, "reset_every": 10, "refine_start_iter": 1000}
+    strategy = config.strategy.model_copy(update=changes | {"refine_stop_iter": 35})
+    trainer = Trainer(views, *points, config.model_copy(update={"strategy": strategy}), "cpu")
+    for step in range(11):
+        trainer.step(step)
+    for moments in moments_of(trainer):
+        assert not moments["exp_avg_sq"].any()
+
+
 @pytest.mark.parametrize(("halve_every", "longer"), [(10, 10**0.5), (0, 1), (35, 1)])
 def test_first_steps_are_as_long_as_after_a_halving(
     config, views, points, halve_every: int, longer: float

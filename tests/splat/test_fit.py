@@ -73,10 +73,12 @@ def test_test_views_are_measured_at_given_poses_and_aligned_when_poses_are_learn
     assert last["test_aligned"] > last["test"] + 1
 
 
+@pytest.mark.parametrize("halve_every", [0, 15])
 def test_stopped_training_resumes_to_the_same_gaussians(
-    config, views, points, monkeypatch: pytest.MonkeyPatch
+    config, views, points, monkeypatch: pytest.MonkeyPatch, halve_every: int
 ) -> None:
-    config = config.model_copy(update={"pose_opt": True})
+    strategy = config.strategy.model_copy(update={"halve_every": halve_every})
+    config = config.model_copy(update={"pose_opt": True, "strategy": strategy})
     whole = trained(config, views, points)
     Checkpoint("train", "test", "key").path.unlink()
     stop(lambda: trained(config, views, points), monkeypatch)

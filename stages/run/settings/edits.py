@@ -38,8 +38,8 @@ def changes(params: Params, overlay: Params) -> list[Change]:
     return [item for item in items if isinstance(item, Change)]
 
 
-def left_over(params: Params, overlay: Params, committed: str) -> list[str]:
-    """Dotted keys that differ from the committed text of params.yaml and that no overlay key sets.
+def left_over(params: Params, overlay: Params, committed: str) -> list[tuple[str, ...]]:
+    """Keys whose values differ from the committed text of params.yaml and that no overlay sets.
 
     Empty where that text is none.
     """
@@ -51,7 +51,13 @@ def left_over(params: Params, overlay: Params, committed: str) -> list[str]:
         return []
     items = _compare((), before, params.raw, params.where, before)
     changed = [item.keys for item in items if isinstance(item, Change)]
-    return [".".join(map(str, keys)) for keys in changed if not _sets(overlay.raw, keys)]
+    return [keys for keys in changed if not _sets(overlay.raw, keys)]
+
+
+def all_from(params: Params, overlay: Params, keys: Sequence[tuple[str, ...]]) -> bool:
+    """Whether the values that params.yaml has at these keys are an overlay's."""
+    differing = {change.keys for change in changes(params, overlay)}
+    return all(_sets(overlay.raw, one) and one not in differing for one in keys)
 
 
 def applied(text: str, changes: Sequence[Change]) -> str:

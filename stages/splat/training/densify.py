@@ -62,6 +62,7 @@ class CappedStrategy(DefaultStrategy):
         elif self._halves_at(step):
             least = max(_LEAST_OPACITY, _ABOVE_PRUNED * self.prune_opa)
             _halve(params["opacities"], least)
+        if self._halves_at(step):
             _forget_moments(optimizers)
 
     def _refines_at(self, step: int) -> bool:
@@ -149,10 +150,10 @@ def _halve(logits: Tensor, least: float) -> None:
 
 
 def _forget_moments(optimizers: dict[str, Any]) -> None:
-    """Clear the moments of all parameters, while Adam counts its steps on.
+    """Clear the moments of the Gaussians' parameters, while Adam counts its steps on.
 
-    Adam corrects the bias of the first steps only, so those that follow are up to 6.5 times as
-    long, which moves Gaussians out of places where they are stuck: most of what halving gains.
+    Adam corrects the bias of the first steps only, so those that follow are up to 6.6 times as
+    long. What that gains beside halving is in benchmarks/README.md.
     """
     for optimizer in optimizers.values():
         for moments in optimizer.state.values():

@@ -7,6 +7,9 @@ beforehand; a step that turns out to need more changes nothing, and is repeated 
 its result is read.
 """
 
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +87,7 @@ class GraphSteps:
         self._recorder = GraphRecorder()
         self._graphs: dict[tuple[Shape, int, bool], torch.cuda.CUDAGraph] = {}
         self._pending: list[_PendingStep] = []
+        self._was_refined = True  # by the last refinement
         self.set_views(views)
 
     def set_views(self, views: ViewSet) -> None:
@@ -139,19 +143,29 @@ class GraphSteps:
                 self._send(one.step, one.index)
                 self._take(self._views.shape(one.index), one.step, None)
 
-    def release(self) -> None:
-        """Free the graphs, before Gaussians are added or removed: their copies need the memory.
+    @contextmanager
+    def refinement(self) -> Iterator[None]:
+        """A block that may replace the state's parameters, as where Gaussians are added or removed.
 
-        It is given back at once only where this training has the GPU alone: others would wait.
+        Where the last one did, graphs are freed before it, since copies need the memory; it is
+        given back at once only where this training has the GPU alone, because others would wait.
         """
         self.settle()
-        self._graphs.clear()
-        del self._harmonics
-        if not others_wait():
-            self._recorder.release()
+        before = {name: weakref.ref(param) for name, param in self._state.params.items()}
+        frees = self._was_refined
+        if frees:
+            self._graphs.clear()
+            del self._harmonics
+            if not others_wait():
+                self._recorder.release()
+        yield
+        params = self._state.params
+        self._was_refined = any(before[name]() is not param for name, param in params.items())
+        if frees or self._was_refined:
+            self._renew()
 
-    def params_replaced(self) -> None:
-        """Go on with the state's new parameters, after `release`."""
+    def _renew(self) -> None:
+        """Go on with the state's new parameters."""
         self._room *= max(1.0, len(self._state.params["means"]) / max(self._count, 1))
         self._forget_graphs()
         self._recorder.renew()

@@ -6,6 +6,7 @@ order of views and every learning rate follow from the step number alone.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -169,18 +170,17 @@ class Trainer:
         state = self.state
         if densify.acts_at(state.strategy, step):
             self._settle()
-        graphs = self.graphs if densify.replaces_at(state.strategy, step) else None
-        if graphs is not None:
-            graphs.release()
-        densify.refine(
-            state.strategy,
-            state.params,
-            state.optimizers,
-            state.strategy_state,
-            step,
-            info,
-            means_lr,
-        )
+        replaces = self.graphs is not None and densify.replaces_at(state.strategy, step)
+        with self.graphs.refinement() if replaces else nullcontext():
+            densify.refine(
+                state.strategy,
+                state.params,
+                state.optimizers,
+                state.strategy_state,
+                step,
+                info,
+                means_lr,
+            )
         if not len(state.params["means"]):
             raise UserError(
                 "train.strategy",
@@ -189,8 +189,6 @@ class Trainer:
                 fix="lower train.strategy.prune_opa, raise train.strategy.prune_scale3d, or start "
                 "from more: train.init_num_pts, train.max_gaussians",
             )
-        if graphs is not None:
-            graphs.params_replaced()
 
     def view_of(self, step: int) -> int:
         """View of a step: every view once an epoch, in an order of the epoch's own."""

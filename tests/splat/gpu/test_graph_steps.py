@@ -114,6 +114,19 @@ def test_steps_are_those_of_calls_through_growth(
     assert trainer.state.pose_optimizer.state[trainer.state.corrections]["step"] == 9
 
 
+def test_graphs_stay_where_refinement_changes_nothing(views, points, recipe) -> None:
+    changes = {"grow_grad2d": 1e9, "grow_scale2d": 1e9, "prune_opa": 0.0, "prune_scale3d": 1e9}
+    strategy = recipe.strategy.model_copy(update=changes)
+    trainer = with_graphs(views, points, recipe.model_copy(update={"strategy": strategy}))
+    for step in range(11):
+        trainer.step(step)
+    recorded = [*trainer.graphs._graphs.values()]
+    for step in range(11, 17):  # refined at 12 and 15
+        trainer.step(step)
+    assert [*trainer.graphs._graphs.values()] == recorded
+    assert GraphRecorder.renewed == 1  # at 6: whether the first changes anything is not foreseen
+
+
 def test_opacities_are_halved_as_by_calls(views, points, recipe) -> None:
     """At steps 4 and 8, of which the second follows growth."""
     strategy = recipe.strategy.model_copy(update={"halve_every": 4})
