@@ -62,7 +62,7 @@ class GraphSteps:
     def __init__(
         self,
         state: TrainState,
-        views: ViewSet,  # stacked
+        views: ViewSet,
         schedule: Schedule,
         background: Tensor,  # [1, 3]
         config: TrainConfig,
@@ -91,7 +91,7 @@ class GraphSteps:
         self.set_views(views)
 
     def set_views(self, views: ViewSet) -> None:
-        """Train on these stacked views, and on whatever parameters the state has now."""
+        """Train on these views, and on whatever parameters the state has now."""
         self.settle()
         self._views = views
         self._forget_graphs()

@@ -84,7 +84,6 @@ class Trainer:
         """Take steps as recorded CUDA graphs from now on."""
         from stages.splat.training.graph_steps import GraphSteps
 
-        self.views = self.views.stacked()
         self.graphs = GraphSteps(
             self.state, self.views, self.schedule, self.background, self.config
         )
@@ -106,7 +105,6 @@ class Trainer:
             cameras = [view.camera for view in views]
             self.state.reset_colors(self._starting_maps(cameras, are_own=are_own))
         if self.graphs is not None:
-            self.views = self.views.stacked()
             self.graphs.set_views(self.views)
 
     def _starting_maps(self, cameras: Sequence[Camera], *, are_own: bool) -> Tensor:

@@ -1,7 +1,7 @@
 """The views that one training runs on: cameras in its normalised frame, pixels on its device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,43 +36,37 @@ class ShapeStack:
 
 @dataclass(frozen=True, eq=False)
 class ViewSet:
-    """V training views, by index."""
+    """V training views, by index.
+
+    Images of one shape are rows of one tensor, where a recorded graph finds them by number.
+    """
 
     cameras: list[Camera]  # normalised frame, as given
-    images: list[Tensor]  # [H, W, 3]
+    images: list[Tensor]  # [H, W, 3], rows of the stacks
     masks: list[Tensor | None]  # [H, W] bool
     weights: list[float]
     viewmats: Tensor  # [V, 4, 4] cam_from_norm
     Ks: Tensor  # [V, 3, 3] px
-    stacks: dict[Shape, ShapeStack] = field(default_factory=dict)  # of `stacked` alone
+    stacks: dict[Shape, ShapeStack]
 
     @classmethod
     def of(cls, views: Sequence[TrainView], norm_from_world: Sim3, device: str) -> "ViewSet":
         """Views of the world frame on a device."""
         cameras = [norm_from_world.apply_camera(view.camera) for view in views]
+        shapes: dict[Shape, list[int]] = {}
+        for index, camera in enumerate(cameras):
+            shapes.setdefault((camera.height, camera.width), []).append(index)
+        stacks = {shape: _stack(views, indices, device) for shape, indices in shapes.items()}
+        rows = {i: stack.images[row] for stack in stacks.values() for i, row in stack.rows.items()}
         return cls(
             cameras,
-            [view.image.to(device) for view in views],
+            [rows[index] for index in range(len(views))],
             [None if view.mask is None else view.mask.to(device) for view in views],
             [view.weight for view in views],
             _matrices([camera.cam_from_world for camera in cameras], device),
             _matrices([camera.K for camera in cameras], device),
+            stacks,
         )
-
-    def stacked(self) -> "ViewSet":
-        """The same views with those of one shape in one tensor, of which `images` are rows.
-
-        A recorded graph finds its image there by a row number, and none is held twice.
-        """
-        shapes: dict[Shape, list[int]] = {}
-        for index in range(len(self)):
-            shapes.setdefault(self.shape(index), []).append(index)
-        stacks = {shape: self._stack(indices) for shape, indices in shapes.items()}
-        images = list(self.images)
-        for stack in stacks.values():
-            for index, row in stack.rows.items():
-                images[index] = stack.images[row]
-        return replace(self, images=images, stacks=stacks)
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -81,14 +75,19 @@ class ViewSet:
         """Height and width of a view, px."""
         return self.cameras[index].height, self.cameras[index].width
 
-    def _stack(self, indices: Sequence[int]) -> ShapeStack:
-        images = torch.stack([self.images[index] for index in indices])
-        masks = None
-        if any(self.masks[index] is not None for index in indices):
-            whole = torch.ones(images.shape[1:3], dtype=torch.bool, device=images.device)
-            own = [self.masks[index] for index in indices]
-            masks = torch.stack([whole if mask is None else mask for mask in own])
-        return ShapeStack({index: row for row, index in enumerate(indices)}, images, masks)
+
+def _stack(views: Sequence[TrainView], indices: Sequence[int], device: str) -> ShapeStack:
+    images, masks = [views[index].image for index in indices], None
+    # Image by image: all of them beside the stack would take its memory again.
+    stack = torch.empty(len(images), *images[0].shape, dtype=images[0].dtype, device=device)
+    for row, image in zip(stack, images, strict=True):
+        row.copy_(image)
+    if any(views[index].mask is not None for index in indices):
+        masks = torch.ones(stack.shape[:3], dtype=torch.bool, device=device)
+        for row, index in zip(masks, indices, strict=True):
+            if (mask := views[index].mask) is not None:
+                row.copy_(mask)
+    return ShapeStack({index: row for row, index in enumerate(indices)}, stack, masks)
 
 
 def _matrices(matrices: Sequence[Array], device: str) -> Tensor:

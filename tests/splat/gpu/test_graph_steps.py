@@ -229,7 +229,7 @@ def test_stacked_views_hold_each_image_once(views, points, recipe) -> None:
     half = views[1].camera.resized(24, 24)
     mask = torch.zeros(48, 48, dtype=torch.bool)
     unlike = [replace(views[0], mask=mask), TrainView(half, torch.zeros(24, 24, 3)), *views[2:]]
-    stacked = Trainer(unlike, *points, recipe, "cpu").views.stacked()
+    stacked = Trainer(unlike, *points, recipe, "cpu").views
     assert {shape: len(stack.images) for shape, stack in stacked.stacks.items()} == {
         (48, 48): 4,
         (24, 24): 1,
