@@ -172,7 +172,9 @@ def commit(folder: Path) -> None:
 
 def test_the_study_below_an_overlay_is_named(folder: Path) -> None:
     commit(folder)
-    (folder / "studies").symlink_to(STUDIES)
+    shutil.copytree(STUDIES, folder / "studies")
+    (folder / "studies" / "a.yaml").write_text("nosuch: 1\n")
+    (folder / "studies" / "b.yaml").write_text("train: [\n")
     count = int(overlay(folder, "studies/full.yaml").stdout.splitlines()[-1].split()[0])
     lines = overlay(folder, "studies/budget.yaml").stdout.splitlines()
     (below,) = (line for line in lines if line.startswith("on top of "))
