@@ -34,8 +34,10 @@ def seed(steps: int) -> TrainConfig:
 
 
 def budget(steps: int) -> TrainConfig:
-    """gsplat's default to a number of Gaussians, until 4/5 of the steps, with opacities halved and
-    moments forgotten at times."""
+    """gsplat's default for growth held at a number of Gaussians.
+
+    Until 4/5 of the steps, opacities are halved and Adam's moments cleared at times.
+    """
     usual = gsplat_default(steps)
     changes = {"halve_every": max(steps // 14, 1), "refine_stop_iter": max(steps * 4 // 5, 1)}
     return usual.model_copy(update={"strategy": usual.strategy.model_copy(update=changes)})

@@ -61,9 +61,9 @@ class TrainState:
             )
             for name, param in self.params.items()
         }
-        for name, param in self.params.items():
+        for name, param in self.params.items() if self.config.halves else ():
             self.optimizers[name].state[param] = {
-                "step": torch.full((), _LATE if self.config.halves else 0.0, device=self.device),
+                "step": torch.full((), _LATE, device=self.device),
                 "exp_avg": torch.zeros_like(param),
                 "exp_avg_sq": torch.zeros_like(param),
             }
