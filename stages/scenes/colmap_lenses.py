@@ -97,6 +97,14 @@ class Lens:
         )
 
 
+def plane_points(camera: "pycolmap.Camera", pixels: Array) -> Array:
+    """Points [N, 2] of the plane at depth 1 that a camera shows at pixels [N, 2].
+
+    NaN where it shows none: a strong barrel distortion folds back before the border of the image.
+    """
+    return np.array(camera.cam_from_img(pixels.astype(np.float64))).reshape(-1, 2)
+
+
 _OPTIONS = pycolmap.UndistortCameraOptions()
 # With a smaller share of the image, COLMAP's size is replaced by that of the whole valid region,
 # with sides of at most so many times the image's.

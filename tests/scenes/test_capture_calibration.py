@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -187,19 +188,29 @@ def test_bundle_adjustment_refines_approximate_poses(
     assert after[1] < 0.5 * before[1]
 
 
+def turn_a_camera_away(model: pycolmap.Reconstruction, *_: object) -> None:
+    tilt = np.hstack([rotation_from_vector([0, 0, 0.01]), np.zeros((3, 1))])
+    frame = model.frames[model.images[model.reg_image_ids()[1]].frame_id]
+    frame.rig_from_world = pycolmap.Rigid3d(tilt) * frame.rig_from_world
+
+
+def bend_the_lenses(model: pycolmap.Reconstruction, *_: object) -> None:
+    """To a distortion that does not reach most of the image."""
+    for camera in model.cameras.values():
+        (focal, *centre), size = camera.params[:3], (camera.width, camera.height)
+        bent = pycolmap.Camera(
+            model="SIMPLE_RADIAL", width=size[0], height=size[1], params=[focal, *centre, -20.0]
+        )
+        camera.model, camera.params = bent.model, bent.params
+
+
+@pytest.mark.parametrize("spoil", [turn_a_camera_away, bend_the_lenses])
 def test_start_is_kept_where_adjustment_fits_other_matches_worse(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[..., None], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An adjustment that turns a camera away from its images."""
     source = tmp_path / "corner"
     shutil.copytree(images, source / "images")
     write_model(source / "sparse", walls.cameras())
-
-    def spoil(model: pycolmap.Reconstruction, *_: object) -> None:
-        tilt = np.hstack([rotation_from_vector([0, 0, 0.01]), np.zeros((3, 1))])
-        frame = model.frames[model.images[model.reg_image_ids()[1]].frame_id]
-        frame.rig_from_world = pycolmap.Rigid3d(tilt) * frame.rig_from_world
-
     monkeypatch.setattr(colmap_mapping, "_adjust", spoil)
     metrics = calibrate_capture(source, tmp_path / "out", CaptureCalibrateConfig(method="ba"))
     assert "poses not refined: matches that took no part in it fit worse" in metrics["note"]

@@ -8,7 +8,7 @@ import pytest
 
 from stages.run.errors import UserError
 from stages.scenes.cameras import rigid, rotation_from_vector
-from stages.scenes.colmap_lenses import Lens, find_model, read_posed
+from stages.scenes.colmap_lenses import Lens, find_model, plane_points, read_posed
 
 WIDTH, HEIGHT, FOCAL = 96, 72, 80.0
 BENDS = {
@@ -60,6 +60,19 @@ def test_undistorted_image_is_what_a_pinhole_camera_sees(model: str) -> None:
     assert np.abs(image - truth)[inside].max() < 0.02
     plain = np.abs(image_with_distortion[:60, :80] - truth[:60, :80]).max()
     assert plain > 0.03, "the lens bends so little that the test shows nothing"
+
+
+def test_pixels_beyond_the_fold_of_a_distortion_have_no_point() -> None:
+    """At 1.5 times the optical axis' scale the radius x (1 - x^2) is largest, 0.385."""
+    camera = pycolmap.Camera(
+        model="SIMPLE_RADIAL", width=WIDTH, height=HEIGHT, params=[100.0, 48, 36, -1.0]
+    )
+    points = np.array([[0.0, 0.0], [0.2, 0.1], [-0.3, 0.3]])
+    pixels = camera.img_from_cam(np.column_stack([points, np.ones(3)]))
+    assert plane_points(camera, pixels) == pytest.approx(points, abs=1e-6)
+    beyond = plane_points(camera, np.array([[48.0 + 38.0, 36.0], [48.0 + 39.0, 36.0]]))
+    assert np.isfinite(beyond).all(axis=1).tolist() == [True, False]
+    assert plane_points(camera, np.zeros((0, 2), np.float32)).shape == (0, 2)
 
 
 def test_pinhole_images_are_left_alone() -> None:

@@ -37,6 +37,17 @@ def test_points_are_triangulated_where_they_are() -> None:
     assert len(colmap_pooled.triangulate(cameras, pixels, matches, wide).points) == 0
 
 
+def test_keypoints_without_a_ray_have_no_verified_match() -> None:
+    """Nor do they hide the matches of the others."""
+    cameras, points = ring(2), cloud(0)
+    pixels = {name: project(camera, points) for name, camera in cameras.items()}
+    pixels["0"][:100] = np.nan
+    index = np.arange(len(points), dtype=np.uint32)
+    matches = {("0", "4"): np.stack([index, index], axis=1)}
+    (found,) = colmap_pooled.verify(cameras, pixels, matches, LIMITS).values()
+    assert found[:, 0].tolist() == list(range(100, len(points)))
+
+
 def test_rays_of_inaccurate_poses_may_miss() -> None:
     cameras = ring(2)
     pixels = {name: project(camera, cloud(0)) for name, camera in cameras.items()}

@@ -243,6 +243,9 @@ def test_mapper_estimates_distortion_and_points_are_undistorted() -> None:
     ideal = replace(cameras[name], K=K).project(structure.points[visible])[0]
     assert undistorted_points(pixels, lens) == pytest.approx(ideal, abs=0.1)
     assert np.abs(pixels - ideal).max() > 5, "it was bent indeed"
+    folded = replace(lens, params=(900, 512, 384, -3.0))
+    reached = np.isfinite(undistorted_points(np.array([[512.0, 384.0], [1000, 700]]), folded))
+    assert reached.all(axis=1).tolist() == [True, False]
 
 
 def test_refuses_what_is_no_model(tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_errors_are_those_of_the_pixels() -> None:
     assert noisy.median_px == pytest.approx(np.sqrt(2 * 7 / 10), rel=0.1)
 
 
+@pytest.mark.parametrize(("lost", "worse"), [(0, False), (40, False), (80, True), (POINTS, True)])
+def test_tracks_with_a_pixel_without_a_place_are_infinitely_wrong(lost: int, worse: bool) -> None:
+    """The others are measured as they were."""
+    keypoints, matches = seen()
+    keypoints["8"][:lost] = np.nan
+    found = track_errors(CAMERAS, verified_tracks(keypoints, matches), 4.0)
+    assert found is not None
+    assert found.median_px == np.inf if worse else found.median_px < 1e-3
+
+
 def test_a_shift_along_the_baseline_shows_in_three_views_alone() -> None:
     keypoints, matches = seen()
     two = {name: CAMERAS[name] for name in ("0", "4")}

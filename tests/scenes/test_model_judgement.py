@@ -9,7 +9,7 @@ import pycolmap
 import pytest
 
 from stages.scenes.cameras import look_at, rotation_from_vector
-from stages.scenes.captures import colmap_mapping, model_judgement
+from stages.scenes.captures import colmap_mapping, held_out, model_judgement
 
 _POINTS = 120
 
@@ -44,14 +44,17 @@ def build(
     groups: Sequence[Sequence[int]] = (range(6),),
     depth: float = 1.0,
     noise_px: float = 0.0,
+    bend: float = 0.0,
+    outside: int = 0,
 ) -> tuple[pycolmap.Reconstruction, Path]:
     """A model of six cameras, and its database with the verified matches.
 
-    Each group of cameras observes points of its own, in one place with those of the others.
+    Each group of cameras observes points of its own, in one place with those of the others. The
+    lens has a radial distortion `bend`; the first points are seen `outside` of what it reaches.
     """
     rng = np.random.default_rng(0)
     camera = pycolmap.Camera(
-        model="SIMPLE_RADIAL", width=640, height=480, params=[600.0, 320, 240, 0], camera_id=1
+        model="SIMPLE_RADIAL", width=640, height=480, params=[600.0, 320, 240, bend], camera_id=1
     )
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(camera)
@@ -61,6 +64,7 @@ def build(
         in_camera = xyz[group_of[number]] @ poses(number)[:3, :3].T + poses(number)[:3, 3]
         pixels = np.array(camera.img_from_cam(in_camera))
         pixels += noise_px * rng.standard_normal(pixels.shape)
+        pixels[:outside] = [638.0, 478.0]
         image = pycolmap.Image(f"{number}.png", pixels, camera_id=1, image_id=number + 1)
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(poses(number)[:3]))
     for n, group in enumerate(groups):
@@ -125,6 +129,49 @@ def test_cameras_that_move_do_not_turn_on_the_spot(
     turned = model_judgement.turned_share(*build(tmp_path, poses, depth=depth, noise_px=0.3))
     assert turned is not None
     assert turned < 0.8
+
+
+def test_matches_that_a_wrong_lens_does_not_reach_contradict_the_model(tmp_path: Path) -> None:
+    """Its distortion folds back inside the image; no ray meets a pixel beyond."""
+    model, database = build(tmp_path)
+    model.cameras[1].params = [600.0, 320, 240, -3.0]
+    judgement = model_judgement.judge(model, database)
+    assert judgement.turned is not None
+    assert "contradict its pose" in judgement.fault
+    on_plane = [of for _, of, _ in model_judgement._matches(model, database)]
+    reached = [int(np.isfinite(np.hstack(of)).all(axis=1).sum()) for of in on_plane]
+    assert 0 < max(reached) < _POINTS
+    for pair, count in zip(model_judgement.verified_pairs(model, database), reached, strict=True):
+        assert pair.total == _POINTS
+        assert pair.near <= count
+
+
+def test_model_of_which_no_match_has_a_ray_is_judged(tmp_path: Path) -> None:
+    model, database = build(tmp_path, outside=_POINTS)
+    model.cameras[1].params = [600.0, 320, 240, -3.0]
+    judgement = model_judgement.judge(model, database)
+    assert judgement.turned is None
+    assert "6 of its 6 images do not fit (600 of 600 verified matches" in judgement.fault
+
+
+def test_matches_without_a_ray_do_not_hide_that_a_camera_turns(tmp_path: Path) -> None:
+    model, database = build(tmp_path, turning, noise_px=0.3, bend=-0.6, outside=20)
+    turned = model_judgement.turned_share(model, database)
+    assert turned is not None
+    assert turned > 0.97
+
+
+def test_held_out_tracks_that_a_wrong_lens_does_not_reach_are_infinitely_wrong(
+    tmp_path: Path,
+) -> None:
+    model, database = build(tmp_path)
+    held = held_out.take_out(model, database)
+    assert held.tracks.count == _POINTS // 10
+    before = held.error_px(model)
+    assert before is not None
+    assert before < 1e-2
+    model.cameras[1].params = [600.0, 320, 240, -3.0]
+    assert held.error_px(model) == np.inf
 
 
 def test_deceptive_matches_are_taken_out_once(tmp_path: Path) -> None:

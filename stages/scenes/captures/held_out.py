@@ -8,6 +8,7 @@ import numpy as np
 
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_import import pycolmap
+from stages.scenes.colmap_lenses import plane_points
 from stages.scenes.poses.evidence import VerifiedTracks, hold_out, track_errors
 
 _SCALE_PX = 4.0  # errors above it count less in their own point's place
@@ -23,16 +24,17 @@ class HeldOut:
     def error_px(self, model: "pycolmap.Reconstruction") -> float | None:
         """Median reprojection error of the tracks at a model's poses; None with few of them.
 
-        It is measured in pixels of pinholes, which are the lenses without their distortion.
+        It is measured in pixels of pinholes, which are the lenses without their distortion; it is
+        infinite for a track with a pixel that a lens does not reach.
         """
         ids = {image.name: image.image_id for image in model.images.values()}
         pixels = np.zeros_like(self.tracks.observed.pixel)
         for number, name in enumerate(self.names):
             own = self.tracks.observed.camera == number
             lens = model.cameras[model.images[ids[name]].camera_id]
-            rays = np.array(lens.cam_from_img(self.tracks.observed.pixel[own])).reshape(-1, 2)
+            on_plane = plane_points(lens, self.tracks.observed.pixel[own])
             K = lens.calibration_matrix()
-            pixels[own] = rays @ K[:2, :2].T + K[:2, 2]
+            pixels[own] = on_plane @ K[:2, :2].T + K[:2, 2]
         observed = replace(self.tracks.observed, pixel=pixels)
         cameras = pinholes(model)
         found = track_errors(

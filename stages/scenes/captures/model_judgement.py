@@ -16,6 +16,7 @@ import numpy as np
 from stages.run.plurals import counted
 from stages.scenes.cameras import Array
 from stages.scenes.colmap_import import pycolmap
+from stages.scenes.colmap_lenses import plane_points
 
 # Verified matches that make a pair count, their largest error, and the least share that agrees.
 _MIN_VERIFIED, _VERIFIED_PX, LEAST_AGREEMENT = 40, 4.0, 0.7
@@ -109,7 +110,7 @@ def verified_pairs(model: "pycolmap.Reconstruction", database: Path) -> list[Ver
         b_from_a = b.cam_from_world() * a.cam_from_world().inverse()
         essential = pycolmap.essential_matrix_from_pose(b_from_a)
         squared = np.array(pycolmap.compute_squared_sampson_error(*on_plane, essential))
-        near = int((np.sqrt(squared) * focal_px < _VERIFIED_PX).sum())
+        near = int((np.sqrt(squared) * focal_px < _VERIFIED_PX).sum())  # NaN is not
         found.append(VerifiedPair(numbers, len(on_plane[0]), near))
     return found
 
@@ -117,23 +118,24 @@ def verified_pairs(model: "pycolmap.Reconstruction", database: Path) -> list[Ver
 def turned_share(model: "pycolmap.Reconstruction", database: Path) -> float | None:
     """Share of the verified matches that rotations alone explain, at the focal length of the most.
 
-    Near 1, the images were taken from one place and show no depth. None without enough matches.
+    Near 1, the images were taken from one place and show no depth. Matches that a lens does not
+    reach say nothing of it. None without enough matches.
     """
-    pairs = [
-        (on_plane, focal_px)
-        for _, on_plane, focal_px in _matches(model, database)
-        if len(on_plane[0]) >= _MIN_VERIFIED
-    ]
+    reached = (
+        (np.hstack(on_plane), focal_px) for _, on_plane, focal_px in _matches(model, database)
+    )
+    finite = ((rows[np.isfinite(rows).all(axis=1)], focal_px) for rows, focal_px in reached)
+    pairs = [(rows, focal_px) for rows, focal_px in finite if len(rows) >= _MIN_VERIFIED]
     if not pairs:
         return None
     pairs = [pairs[index] for index in _spread_indices(len(pairs), _TURNED_PAIRS)]
     counts = np.zeros(len(_FOCAL_SCALES))
     total = 0
-    for on_plane, focal_px in pairs:
-        rows = _spread_indices(len(on_plane[0]), _TURNED_MATCHES)
-        total += len(rows)
+    for rows, focal_px in pairs:
+        some = rows[_spread_indices(len(rows), _TURNED_MATCHES)]
+        total += len(some)
         for index, scale in enumerate(_FOCAL_SCALES):
-            error = _rotation_error(on_plane[0][rows] / scale, on_plane[1][rows] / scale)
+            error = _rotation_error(some[:, :2] / scale, some[:, 2:] / scale)
             counts[index] += (error * scale * focal_px < _TURNED_PX).sum()
     return float(counts.max() / total)
 
@@ -159,7 +161,10 @@ def _rotation_error(a: Array, b: Array) -> Array:
 def _matches(
     model: "pycolmap.Reconstruction", database: Path
 ) -> Iterator[tuple[tuple[int, int], tuple[Array, Array], float]]:
-    """Registered pairs: images, verified matches [N, 2] on both image planes, focal length, px."""
+    """Registered pairs: images, verified matches [N, 2] on both image planes, focal length, px.
+
+    NaN stands for pixels that a lens does not reach, as a wrong one does not.
+    """
     with pycolmap.Database.open(database) as opened:
         ids, geometries = opened.read_two_view_geometries()
         pixels = {number: opened.read_keypoints(number)[:, :2] for number in model.reg_image_ids()}
@@ -170,7 +175,7 @@ def _matches(
             continue
         lenses = [model.cameras[model.images[number].camera_id] for number in (a, b)]
         on_a, on_b = (
-            np.array(lens.cam_from_img(pixels[number][rows[:, side]].astype(np.float64)))
+            plane_points(lens, pixels[number][rows[:, side]])
             for side, (lens, number) in enumerate(zip(lenses, (a, b), strict=True))
         )
         yield (a, b), (on_a, on_b), float(np.mean([lens.mean_focal_length() for lens in lenses]))

@@ -78,8 +78,16 @@ def verify(
     matches: Matches,
     thresholds: Thresholds,
 ) -> dict[Pair, NDArray[np.uint32]]:
-    """The matches of each pair that agree with one two-view geometry; a pair may have none."""
+    """The matches of each pair that agree with one two-view geometry; a pair may have none.
+
+    Those of keypoints that are NaN, which have no ray, take no part.
+    """
     ids = _ids(cameras)
+    has_ray = {name: np.isfinite(points).all(axis=1) for name, points in keypoints.items()}
+    matches = {
+        (a, b): rows[has_ray[a][rows[:, 0]] & has_ray[b][rows[:, 1]]]
+        for (a, b), rows in matches.items()
+    }
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "database.db")
         write_images(path, _lenses(cameras), keypoints)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.scenes.cameras import Array, Camera
 from stages.scenes.colmap_import import pycolmap
-from stages.scenes.colmap_lenses import Lens
+from stages.scenes.colmap_lenses import Lens, plane_points
 from stages.scenes.poses.colmap_pooled import (
     Matches,
     Thresholds,
@@ -57,7 +57,10 @@ def map_images(
 
 
 def undistorted_points(points: Array, lens: Lens) -> Array:
-    """Pixels [N, 2] of an image in its undistorted image, `lens.undistort(..., crop=True)`."""
+    """Pixels [N, 2] of an image in its undistorted image, `lens.undistort(..., crop=True)`.
+
+    NaN for pixels that no point in view of the lens has.
+    """
     camera = pycolmap.Camera(
         camera_id=1,
         model=lens.model,
@@ -66,8 +69,7 @@ def undistorted_points(points: Array, lens: Lens) -> Array:
         params=list(lens.params),
     )
     K, _, _ = lens.pinhole(crop=True)
-    rays = camera.cam_from_img(points)
-    return rays * K[[0, 1], [0, 1]] + K[:2, 2]
+    return plane_points(camera, points) * K[[0, 1], [0, 1]] + K[:2, 2]
 
 
 def _initial_lens(camera: Camera, number: int, slot: Slot) -> "pycolmap.Camera":

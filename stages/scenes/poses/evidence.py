@@ -104,27 +104,42 @@ def track_errors(
 
     Args:
         cameras: with poses, in the order of the tracks' cameras.
-        tracks: at most 2000 of them are measured.
+        tracks: at most 2000 are measured; one with a pixel that is NaN has an infinite error.
         scale_px: errors above it count less in their own point's place.
     """
     if tracks.count < _FEWEST:
         return None
-    observed = tracks.every(max(1, tracks.count // _MOST)).observed
-    start = _nearest_to_rays(list(cameras.values()), observed)
-    fixed = PoseSigma(0.0, 0.0, 0.0)
-    points = adjust_to_priors(cameras, cameras, start, observed, fixed, scale_px).points
-    squared, by_camera = np.zeros(len(observed.point)), {}
+    some = tracks.every(max(1, tracks.count // _MOST))
+    observed = some.observed
+    points, by_camera = _triangulated(cameras, observed, some.count, scale_px), {}
+    squared = np.zeros(len(observed.point))
     views = np.bincount(observed.point)
     many = views[observed.point] >= 3  # two cameras do not see a shift along their baseline
     for number, (name, camera) in enumerate(cameras.items()):
         own = observed.camera == number
         projected, depth = camera.project(points[observed.point[own]])
         of = np.square(projected - observed.pixel[own]).sum(axis=1)
-        squared[own] = np.where(depth > 0, of, np.inf)
+        squared[own] = np.where((depth > 0) & np.isfinite(of), of, np.inf)
         if (own & many).sum() >= _FEW:
             by_camera[name] = float(np.sqrt(np.median(squared[own & many])))
     of_tracks = np.sqrt(np.bincount(observed.point, squared) / views)
     return TrackErrors(float(np.median(of_tracks)), by_camera)
+
+
+def _triangulated(
+    cameras: Mapping[str, Camera], observed: Observations, count: int, scale_px: float
+) -> Array:
+    """Points [count, 3] at fixed poses; NaN where a pixel is."""
+    points = np.full((count, 3), np.nan)
+    lost = observed.point[~np.isfinite(observed.pixel).all(axis=1)]
+    whole, rows = np.ones(count, bool), ~np.isin(observed.point, lost)
+    whole[lost] = False
+    if whole.any():
+        point = (np.cumsum(whole) - 1)[observed.point[rows]]
+        rest = Observations(point, observed.camera[rows], observed.pixel[rows])
+        start, fixed = _nearest_to_rays(list(cameras.values()), rest), PoseSigma(0.0, 0.0, 0.0)
+        points[whole] = adjust_to_priors(cameras, cameras, start, rest, fixed, scale_px).points
+    return points
 
 
 def in_one_place(cameras: Mapping[str, Camera]) -> list[Pair]:
