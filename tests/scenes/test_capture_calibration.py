@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,23 @@ def test_model_that_verified_matches_contradict_is_not_taken(images: Path, tmp_p
     judgement = model_judgement.judge(model, tmp_path / "0.db")
     assert "2 of its 5 images do not fit" in judgement.fault
     assert "verified matches contradict its pose" in judgement.fault
+
+
+def test_image_that_is_not_believed_is_left_out(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = model_judgement.judge
+
+    def doubt(model: pycolmap.Reconstruction, database: Path) -> model_judgement.Judgement:
+        number = model.find_image_with_name("02.png").image_id
+        return replace(judge(model, database), doubtful={number: "a doubt"})
+
+    monkeypatch.setattr(model_judgement, "judge", doubt)
+    metrics = calibrate_capture(images, tmp_path / "out", CaptureCalibrateConfig(attempts=1))
+    assert (metrics["registered"], metrics["total"]) == (4, 5)
+    assert metrics["note"].startswith("without a pose: 02.png (")
+    assert 0 < metrics["focal_deviation"] < 0.02
+    assert Dataset.read(tmp_path / "out").without_pose == ("02.png",)
 
 
 def test_images_of_equal_size_and_focal_length_share_a_lens(images: Path, tmp_path: Path) -> None:

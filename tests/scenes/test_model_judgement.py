@@ -217,5 +217,5 @@ def test_focal_length_is_as_certain_as_the_images_determine_it(tmp_path: Path) -
     assert model_judgement.focal_deviation(certain) < 0.01
     deviation = model_judgement.focal_deviation(open_)
     assert deviation > 0.05
-    assert "leave the focal length (600 px)" in colmap_mapping._notes(open_, deviation)[0]
+    assert "leave the focal length (600 px) open" in colmap_mapping._notes(open_, deviation)[0]
     assert colmap_mapping._notes(certain, 0.005) == ()

@@ -194,22 +194,26 @@ def _map(
     begin = last = time.perf_counter()
     registered = 0
 
-    def count(more: int) -> Callable[[], None]:
+    def count(more: int, *, anew: bool = False) -> Callable[[], None]:
         def add() -> None:
             nonlocal registered, last
-            registered += more
+            registered = more if anew else registered + more
             if time.perf_counter() - last > _LINE_EVERY_S:
                 last = time.perf_counter()
                 _LOGGER.info("mapping: %d of %d images, %.0f s", registered, total, last - begin)
 
         return add
 
+    options = _mapper_options(config)
+    # COLMAP ends a model that shares 20 images with others, and a failed start is another: a few
+    # images beside each other, with a lens that they do not determine.
+    options.max_model_overlap = total
     by_id = pycolmap.incremental_mapping(
         database,
         scratch,
         scratch,
-        _mapper_options(config),
-        initial_image_pair_callback=count(2),
+        options,
+        initial_image_pair_callback=count(2, anew=True),
         next_image_callback=count(1),
     )
     _LOGGER.info("mapping: %.1f s", time.perf_counter() - begin)
@@ -256,6 +260,7 @@ def _leave_out(
     for number, reason in doubtful.items():
         _LOGGER.warning("%s is left out: %s", model.images[number].name, reason)
         model.deregister_frame(model.images[number].frame_id)
+    model.tear_down()  # without the images; COLMAP's covariance wants a pose of each
     if model.num_reg_images() >= _MIN_MODEL_IMAGES:
         _adjust(model, config)
         model.update_point_3d_errors()
@@ -568,10 +573,11 @@ def _notes(model: "pycolmap.Reconstruction", deviation: float | None) -> tuple[s
         return ()
     lenses = {model.images[number].camera_id for number in model.reg_image_ids()}
     focal = ", ".join(f"{model.cameras[one].mean_focal_length():.0f}" for one in sorted(lenses))
-    open_by = f"by {deviation:.1%}" if deviation < 1 else "open"
+    open_by = f"open by {deviation:.1%}" if deviation < 1 else "open"
     return (
         f"the images leave the focal length ({first_few(focal.split(', '))} px) {open_by}: they "
-        "face one direction or a plane, so depths are as uncertain",
+        "face one direction or a plane, so depths are as uncertain; images from further around "
+        "determine it",
     )
 
 
