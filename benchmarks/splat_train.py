@@ -19,9 +19,9 @@ The second trainer's command line gets the folder of the dataset in COLMAP's lay
 its results, the number of steps and a seed; it writes stats/val_step<N>.json there. If it writes
 stats/train_step<N>_rank0.json too, its own clock counts, as with gsplat's simple_trainer. If it
 reports `psnr_moved`, that compares with our quality by a recipe that learns poses.
-Times are of the steps alone: not of reading images, building kernels, or measuring. Qualities
-can be compared on a CPU too: `--device cpu --size 135x240 --steps 1500 --points 6000` takes half a
-minute a training, and the plain trainer takes --device cpu.
+Times and memory are of the steps alone: not of reading images, building kernels, or measuring.
+Qualities can be compared on a CPU too: `--device cpu --size 135x240 --steps 1500 --points 6000`
+takes half a minute a training, and the plain trainer takes --device cpu.
 """
 
 import argparse
@@ -276,6 +276,10 @@ def ours(
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
+    peaks = [None, None]
+    if on_gpu:
+        bytes_ = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        peaks = [round(one / 2**30, 2) for one in bytes_]
     usual = is_usual(args)
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
@@ -291,8 +295,8 @@ def ours(
         steps_per_s=round(args.steps / seconds, 1),
         psnr_db=round(quality, 3),
         gaussians=len(trainer.state.params["means"]),
-        peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
-        reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if on_gpu else None,
+        peak_gib=peaks[0],
+        reserved_gib=peaks[1],
     )
 
 

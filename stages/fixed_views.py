@@ -8,6 +8,7 @@ from stages.run.entry import launch
 from stages.run.errors import UserError
 from stages.run.files import folder_hash, whole_folder
 from stages.run.methods import FIXERS, PLAIN, Method, methods_of
+from stages.run.plurals import counted
 from stages.run.provenance import cost
 from stages.run.settings.names import name_argument
 from stages.run.settings.params import CHECK, Params, did_you_mean
@@ -69,7 +70,8 @@ def main() -> None:
         describe(folder, weights, record)
         for method in methods:
             info = views.render(folder / Method.parse(method).form, method, identity)
-            print(f"{scene} by {method}: {info['views']} views, {' and '.join(info['kinds'])}")
+            count = counted(info["views"], "view")
+            print(f"{scene} by {method}: {count}, {' and '.join(info['kinds'])}")
     for method in methods:
         forget("distill", f"{scene}.{method}")
 

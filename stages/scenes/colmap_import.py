@@ -1,11 +1,14 @@
-"""pycolmap without its log and its handlers of signals to stop.
+"""pycolmap without its log and its handlers of signals to stop, and beside Pillow.
 
-Its import replaces the process's handler of SIGTERM by one that aborts with a stack trace.
+Its import replaces the process's handler of SIGTERM by one that aborts with a stack trace. And its
+library shows a zlib of its own to what it loads: where that is the system's libz, half of the calls
+within libz reach the other version, and the next PNG corrupts memory. Pillow loads libz first here.
 """
 
 import signal
 import threading
 
+import PIL.Image  # noqa: F401 - before pycolmap
 import pycolmap
 
 from stages.run.process.stopping import SIGNALS

@@ -13,7 +13,7 @@ from gsplat.strategy.ops import reset_opa
 from torch import Tensor
 
 from stages.run.errors import UserError
-from stages.run.process.gpus import expect_gpu
+from stages.run.process.gpus import allow_expandable_segments, expect_gpu
 
 __all__ = [
     "DefaultStrategy",
@@ -47,6 +47,7 @@ def choose_backend(requested: str, key: str = "train.backend") -> tuple[str, str
             )
         expect_gpu(key)
         return "cpu", "torch sees no GPU"
+    allow_expandable_segments()
     _check_kernels()
     # SSIM subtracts nearly equal means: with TF32's ten bits in the blur, flat regions of a large
     # image have negative variances, and training diverges.

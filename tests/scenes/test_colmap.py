@@ -1,5 +1,7 @@
 """COLMAP models there and back, and pycolmap's own reading of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,20 @@ from pose_scene import cloud, project, ring
 
 from stages.run.errors import UserError
 from stages.scenes import colmap
+
+
+def test_png_written_beside_pycolmap() -> None:
+    """Where pycolmap comes first, its zlib gets into the system's libz, and Pillow's PNGs abort."""
+    script = """
+import io
+from stages.scenes import colmap_import
+from PIL import Image
+for _ in range(20):
+    Image.effect_noise((640, 480), 64).save(io.BytesIO(), "png")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[:500]
 
 
 def test_model_there_and_back(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Which GPUs there are for a process: CUDA_VISIBLE_DEVICES is read and set here alone."""
+"""Which GPUs there are for a process, and how torch takes their memory.
+
+CUDA_VISIBLE_DEVICES is read and set here alone.
+"""
 
 import ctypes
 import os
@@ -51,6 +54,16 @@ def gpu_environment(gpus: Sequence[str]) -> dict[str, str]:
 def use_gpus(gpus: Sequence[str]) -> None:
     """Restrict this process to these GPUs; CUDA reads it at its first use."""
     os.environ.update(gpu_environment(gpus))
+
+
+def allow_expandable_segments() -> None:
+    """Let torch extend pieces of a GPU's memory in place, unless the user has told it how to.
+
+    Gaussians grow in number, and outgrown pieces would stay reserved. Torch reads it at the first
+    use of a GPU's memory.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the name before torch 2.9
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def has_driver() -> bool:
