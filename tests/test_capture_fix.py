@@ -407,7 +407,13 @@ def test_what_is_missing_is_named(evaluated: Run) -> None:
         evaluated(capture_fix, "room", "out", "hall", "--fixer", "tuned")
 
 
-def test_plain_measures_of_another_protocol_are_refused(evaluated: Run) -> None:
+def test_plain_measures_of_another_protocol_are_refused_before_a_view_is_fixed(
+    evaluated: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fix(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("a view was fixed first")
+
+    monkeypatch.setattr("stages.difix.applied.AppliedFixer.fix", fix)
     path = Path("out/eval_on_hall/metrics.json")
     means = read_json(path)
     write_json(path, means | {"protocol": means["protocol"].replace("none", "alex 12345678")})

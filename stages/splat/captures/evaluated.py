@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from stages.quality.evaluation import Measures
+from stages.quality.evaluation import Measures, Meter, protocol
 from stages.run.errors import UserError
 from stages.run.files import read_json, read_tsv, set_hash, shaped
 from stages.scenes.cameras import Camera
@@ -58,6 +58,17 @@ class Evaluated:
     def image_hashes(self) -> frozenset[str]:
         """SHA-256 of the ground truth."""
         return frozenset(view.sha256 for view in self.views)
+
+    def protocol(self, meter: Meter) -> str:
+        """The protocol of other renders of these views by this meter."""
+        sizes = {f"{one.width}x{one.height}" for one in self.cameras.values()}
+        return protocol(
+            {f"/{view.name}": view.sha256 for view in self.views},
+            "+".join(sorted(sizes)),
+            meter.lpips_name,
+            self.masks,
+            meter.ssim,
+        )
 
     def truth(self, view: View) -> tuple[Pixels, Mask | None]:
         """Ground truth [H, W, 3] of a view and its valid pixels [H, W], None when all are."""

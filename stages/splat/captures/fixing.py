@@ -110,6 +110,7 @@ class Fixing:
         compare with the plain ones.
         """
         self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
+        _check_protocol(views, views.protocol(self.meter))
         measures = {PLAIN: views.means}
         for form in self.forms:
             backend, _ = choose_backend(training.recipe(self.train).backend)
@@ -144,13 +145,7 @@ class Fixing:
             views.masks,
             name=str(target_of(folder)),
         )
-        if means["protocol"] != views.means["protocol"]:
-            raise UserError(
-                next(iter(views.folders.values())),
-                f"was measured as {views.means['protocol']!r}, not as {means['protocol']!r}",
-                expected="the same images, LPIPS weights and masks for all methods",
-                fix="evaluate the plain result again, then its fixed views",
-            )
+        _check_protocol(views, means["protocol"])
         places = {view.name: index for index, view in enumerate(views.views)}
         rows = [{**row, "image": row["camera"]} for row in rows]
         rows.sort(key=lambda row: places[str(row["camera"])])
@@ -326,6 +321,18 @@ class _Distilled:
             kind: render(self.gaussians, camera, self.poses.backend).rgb.cpu().numpy()
             for kind, camera in self.poses.of(view).items()
         }
+
+
+def _check_protocol(views: Evaluated, protocol: str) -> None:
+    """Raise UserError unless the plain Gaussians were measured by this protocol."""
+    if protocol == views.means["protocol"]:
+        return
+    raise UserError(
+        next(iter(views.folders.values())),
+        f"was measured as {views.means['protocol']!r}, not as {protocol!r}",
+        expected="the same images, LPIPS weights and masks for all methods",
+        fix="run what measured it (capture_train, capture_evaluate, static_evaluate) again",
+    )
 
 
 def _as_measured(view: View, images: Renders, views: Evaluated) -> MeasuredView:
