@@ -219,3 +219,14 @@ def test_focal_length_is_as_certain_as_the_images_determine_it(tmp_path: Path) -
     assert deviation > 0.05
     assert "leave the focal length (600 px) open" in colmap_mapping._notes(open_, deviation)[0]
     assert colmap_mapping._notes(certain, 0.005) == ()
+
+
+def test_lens_of_two_unlike_focal_lengths_is_told(tmp_path: Path) -> None:
+    model, _ = build(tmp_path)
+    (lens,) = model.cameras.values()
+    for across, told in ((290.0, True), (590.0, False)):
+        lens.model, lens.params = "OPENCV", [across, 600, 320, 240, 0, 0, 0, 0]
+        notes = colmap_mapping._notes(model, 0.005)
+        assert [f"{across:.0f} px across and 600 px down" in note for note in notes] == [
+            True
+        ] * told

@@ -38,6 +38,7 @@ _LINE_EVERY_S = 10.0
 # which an open focal length moves along their view; a warning tells of that.
 _MAX_SPREAD_DEG, _MAX_SPREAD = 0.8, 0.05
 _MAX_FOCAL_DEVIATION = 0.01  # a share of the focal length; above it a user is warned
+_MAX_ASPECT = 1.1  # of a lens's two focal lengths; likewise
 # Deviation of a camera's place in a model to adjust, for each unit of pose_tolerance: a share of
 # the mean distance between cameras.
 _PLACE = 0.02
@@ -568,17 +569,28 @@ def _summary(
 
 
 def _notes(model: "pycolmap.Reconstruction", deviation: float | None) -> tuple[str, ...]:
-    """What a user should know of a model that is taken."""
-    if deviation is None or deviation <= _MAX_FOCAL_DEVIATION:
+    """What a user should know of a model that is taken; `deviation` is None for given lenses."""
+    if deviation is None:
         return ()
-    lenses = {model.images[number].camera_id for number in model.reg_image_ids()}
-    focal = ", ".join(f"{model.cameras[one].mean_focal_length():.0f}" for one in sorted(lenses))
-    open_by = f"open by {deviation:.1%}" if deviation < 1 else "open"
-    return (
-        f"the images leave the focal length ({first_few(focal.split(', '))} px) {open_by}: they "
-        "face one direction or a plane, so depths are as uncertain; images from further around "
-        "determine it",
-    )
+    used = {model.images[number].camera_id for number in model.reg_image_ids()}
+    lenses = [model.cameras[number] for number in sorted(used)]
+    notes = []
+    if deviation > _MAX_FOCAL_DEVIATION:
+        focal = first_few([f"{lens.mean_focal_length():.0f}" for lens in lenses])
+        open_by = f"open by {deviation:.1%}" if deviation < 1 else "open"
+        notes.append(
+            f"the images leave the focal length ({focal} px) {open_by}: they face one direction "
+            "or a plane, so depths are as uncertain; images from further around determine it"
+        )
+    for lens in lenses:
+        across, down = lens.focal_length_x, lens.focal_length_y
+        if max(across, down) > _MAX_ASPECT * min(across, down):
+            notes.append(
+                f"focal lengths of {across:.0f} px across and {down:.0f} px down: where pixels are "
+                "square the lens is wrong, and the poses with it; camera models with one focal "
+                "length, such as SIMPLE_RADIAL or RADIAL, are safer here"
+            )
+    return tuple(notes)
 
 
 def _connections(database: Path, registered: Sequence[str]) -> Mapping[str, str]:
