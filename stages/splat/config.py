@@ -421,7 +421,7 @@ def _inert_steps(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "ply_steps", "save_ply is off"
     reached = (config.steps - 1) // config.scaled(config.sh_degree_interval)
     if reached < config.sh_degree:
-        yield "sh_degree", f"degree {reached} is reached before the end, by sh_degree_interval"
+        yield "sh_degree", f"only degree {reached} is reached before the end, by sh_degree_interval"
 
 
 def _inert_switches(config: TrainConfig) -> Iterator[tuple[str, str]]:
