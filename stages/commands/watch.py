@@ -28,7 +28,8 @@ def main() -> None:
             args.what or work_root(),
             "no training has saved a state that is still there",
             expected=f"one of {', '.join(sorted(others.known))}" if others.known else "",
-            hint="a finished scene is shown by `python -m stages.view SCENE`",
+            hint="a finished scene is shown by `python -m stages.view SCENE`; of a finished "
+            "capture, splat viewers open train/point_cloud.ply in its results",
             fix="start it first, or wait for its first state with --wait",
         )
 

@@ -196,7 +196,9 @@ def test_watching_nothing_and_bad_addresses_are_refused(
         return str(raised.value)
 
     assert "no training has saved a state" in refused()
-    assert "a finished scene is shown by `python -m stages.view SCENE`" in refused("room")
+    finished = refused("room")
+    assert "a finished scene is shown by `python -m stages.view SCENE`" in finished
+    assert "splat viewers open train/point_cloud.ply in its results" in finished
     values = {"name": "room 000021", "step": 1, "steps": 2, CAMERAS: {}}
     write_json(tmp_path / "train" / "room" / "key" / "progress.json", values)
     assert "expected one of train: room 000021" in refused("rom")
