@@ -308,7 +308,7 @@ def test_aligned_renders_are_fixed_and_distilled_at_the_poses_of_the_plain_ones(
             assert np.abs(read_image(path) - plain).max() < 2 / 255, "nothing was learnt"
 
 
-def test_captures_of_the_graph_have_all_variants(run: Run) -> None:
+def test_captures_of_the_graph_have_all_variants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write_capture(layout.raw("demo_room"))
     write_capture(layout.eval_set("demo_room"), cameras(HALL, 0.05))
     run(capture_calibrate, "--capture", "demo_room")
@@ -335,6 +335,24 @@ def test_captures_of_the_graph_have_all_variants(run: Run) -> None:
     assert not (layout.result("demo_room", "filtered") / "fixed").exists(), "DVC's deps stay as is"
     write_folder(perturbed(tiny_spec(), seed=7), layout.tuned())
     run(capture_fix, "--capture", "demo_room", "--fixer", "tuned")
+    measured_with_lpips(layout.result("demo_room", "filtered") / "eval_on_demo_room_eval")
+    refuse_to_fix(monkeypatch)
+    with pytest.raises(UserError, match=r"was measured as .*, lpips alex"):
+        run(capture_fix, "--capture", "demo_room", "--fixer", "tuned")
+
+
+def measured_with_lpips(folder: Path) -> None:
+    """Rewrite plain measures as those of another protocol."""
+    means = read_json(folder / "metrics.json")
+    protocol = means["protocol"].replace("none", "alex 12345678")
+    write_json(folder / "metrics.json", means | {"protocol": protocol})
+
+
+def refuse_to_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fix(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("a view was fixed first")
+
+    monkeypatch.setattr("stages.difix.applied.AppliedFixer.fix", fix)
 
 
 def test_fixer_that_was_tuned_on_the_capture_is_refused(evaluated: Run) -> None:
@@ -410,13 +428,8 @@ def test_what_is_missing_is_named(evaluated: Run) -> None:
 def test_plain_measures_of_another_protocol_are_refused_before_a_view_is_fixed(
     evaluated: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fix(*_args: object, **_kwargs: object) -> None:
-        raise AssertionError("a view was fixed first")
-
-    monkeypatch.setattr("stages.difix.applied.AppliedFixer.fix", fix)
-    path = Path("out/eval_on_hall/metrics.json")
-    means = read_json(path)
-    write_json(path, means | {"protocol": means["protocol"].replace("none", "alex 12345678")})
+    refuse_to_fix(monkeypatch)
+    measured_with_lpips(Path("out/eval_on_hall"))
     with pytest.raises(UserError, match=r"was measured as '56x48, 2 views .*, lpips alex"):
         evaluated(capture_fix, "room", "out", "hall", "--fixer", "tuned")
     assert not Path("out/fixed/tuned/eval_on_hall").exists()

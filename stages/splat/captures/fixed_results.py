@@ -136,6 +136,8 @@ def _write_all(
     evaluations: Mapping[tuple[str, str], tuple[Evaluated, TrainingViews]],
 ) -> dict[tuple[str, str], Methods]:
     """Write fixed views into `folder`/<first>/<second> for each pair of names."""
+    for views, training in evaluations.values():  # before any of them is fixed
+        fixing.check(views, training)
     states = {names: ".".join((run_name(folder), *names)) for names in evaluations}
     with whole_folder(folder) as scratch:
         written = {

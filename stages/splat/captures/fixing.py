@@ -93,6 +93,11 @@ class Fixing:
         sections = ("distill", "train", "capture_train", "capture_evaluate")
         return {} if DISTILL in self.forms else dict.fromkeys(sections, ())
 
+    def check(self, views: Evaluated, training: TrainingViews) -> None:
+        """Raise UserError when the fixer knows the views, or other measures would not compare."""
+        self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
+        _check_protocol(views, views.protocol(self.meter))
+
     def write(
         self, folder: Path, views: Evaluated, training: TrainingViews, resume_as: str
     ) -> dict[str, Measures]:
@@ -109,8 +114,7 @@ class Fixing:
         Raises UserError when the fixer was trained on the views, and when its measures would not
         compare with the plain ones.
         """
-        self.fixer.refuse_known(training.name, views.image_hashes | training.image_hashes)
-        _check_protocol(views, views.protocol(self.meter))
+        self.check(views, training)
         measures = {PLAIN: views.means}
         for form in self.forms:
             backend, _ = choose_backend(training.recipe(self.train).backend)
