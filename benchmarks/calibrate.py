@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from benchmarks import calibrate_images, calibrate_parts
 from benchmarks.calibrate_cases import CASES, Case, features_and_matches, true_cameras
@@ -37,6 +36,7 @@ from stages.scenes.cameras import Camera, mean_distance, rotation_angle_deg
 from stages.scenes.captures.calibration import calibrate_capture
 from stages.scenes.captures.config import CaptureCalibrateConfig
 from stages.scenes.captures.held_out import pinholes
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.colmap_matching import Matcher
 from stages.scenes.config import CalibrateConfig, PrepareConfig, SceneEntry
 from stages.scenes.dataset import Dataset, find_photographs

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from stages.scenes.cameras import Array, Camera, look_at
 from stages.scenes.colmap import Features
+from stages.scenes.colmap_import import pycolmap
 from stages.scenes.poses.sfm import Pair, PooledFeatures
 
 _SIZE, _FOCAL_PX, _DISTANCE = (940, 1280), 1100.0, 4.0  # px, px and scene units; Hi4D's size

@@ -276,10 +276,10 @@ def ours(
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    peaks = [None, None]
+    peak_gib = reserved_gib = None
     if on_gpu:
-        bytes_ = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        peaks = [round(one / 2**30, 2) for one in bytes_]
+        peak_gib = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        reserved_gib = round(torch.cuda.max_memory_reserved() / 2**30, 2)
     usual = is_usual(args)
     # Learnt poses move with the scene: the trainer moves both back to the given frame.
     quality = cases.mean_psnr(trainer.gaussians(args.steps), held_out, args.device)
@@ -295,8 +295,8 @@ def ours(
         steps_per_s=round(args.steps / seconds, 1),
         psnr_db=round(quality, 3),
         gaussians=len(trainer.state.params["means"]),
-        peak_gib=peaks[0],
-        reserved_gib=peaks[1],
+        peak_gib=peak_gib,
+        reserved_gib=reserved_gib,
     )
 
 

@@ -37,10 +37,16 @@ class VerifiedTracks:
 
     def every(self, step: int) -> "VerifiedTracks":
         """One of `step` tracks."""
-        rows = self.observed.point % step == 0
+        return self.only(np.arange(self.count) % step == 0)
+
+    def only(self, kept: NDArray[np.bool_]) -> "VerifiedTracks":
+        """Those of a mask [count], numbered anew."""
         of = self.observed
-        chosen = Observations(of.point[rows] // step, of.camera[rows], of.pixel[rows])
-        return VerifiedTracks(chosen, self.feature[rows])
+        rows = kept[of.point]
+        point = (np.cumsum(kept) - 1)[of.point[rows]]
+        return VerifiedTracks(
+            Observations(point, of.camera[rows], of.pixel[rows]), self.feature[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def track_errors(
         return None
     some = tracks.every(max(1, tracks.count // _MOST))
     observed = some.observed
-    points, by_camera = _triangulated(cameras, observed, some.count, scale_px), {}
+    points, by_camera = _triangulated(cameras, some, scale_px), {}
     squared = np.zeros(len(observed.point))
     views = np.bincount(observed.point)
     many = views[observed.point] >= 3  # two cameras do not see a shift along their baseline
@@ -126,17 +132,12 @@ def track_errors(
     return TrackErrors(float(np.median(of_tracks)), by_camera)
 
 
-def _triangulated(
-    cameras: Mapping[str, Camera], observed: Observations, count: int, scale_px: float
-) -> Array:
-    """Points [count, 3] at fixed poses; NaN where a pixel is."""
-    points = np.full((count, 3), np.nan)
-    lost = observed.point[~np.isfinite(observed.pixel).all(axis=1)]
-    whole, rows = np.ones(count, bool), ~np.isin(observed.point, lost)
-    whole[lost] = False
+def _triangulated(cameras: Mapping[str, Camera], tracks: VerifiedTracks, scale_px: float) -> Array:
+    """Points [count, 3] of tracks at fixed poses; NaN of those with a pixel that is NaN."""
+    points, whole = np.full((tracks.count, 3), np.nan), np.ones(tracks.count, bool)
+    whole[tracks.observed.point[~np.isfinite(tracks.observed.pixel).all(axis=1)]] = False
     if whole.any():
-        point = (np.cumsum(whole) - 1)[observed.point[rows]]
-        rest = Observations(point, observed.camera[rows], observed.pixel[rows])
+        rest = tracks.only(whole).observed
         start, fixed = _nearest_to_rays(list(cameras.values()), rest), PoseSigma(0.0, 0.0, 0.0)
         points[whole] = adjust_to_priors(cameras, cameras, start, rest, fixed, scale_px).points
     return points
